@@ -1,0 +1,96 @@
+"""The `kanaria` command: mounts every folder's commands and the local stack's own."""
+
+import getpass
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from kanaria.demo import Fault, run_demo
+from kanaria.errors import StackError
+from kanaria.settings import Settings
+from kanaria.stack import Stack
+from loadtest.cli import loadtest
+from rollout.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Access, add_commands, explained
+
+app = typer.Typer(
+    name="kanaria",
+    help="Release machine-learning models by evidence.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_errors = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line; errors on purpose end with a message and their exit code."""
+    try:
+        app()
+    except StackError as error:
+        _errors.print(str(error), style="red", markup=False, highlight=False)
+        raise SystemExit(EXIT_UNDECIDED) from error
+    except ValidationError as error:
+        places = "; ".join(
+            f"KANARIA_{str(e['loc'][0]).upper()}: {e['msg']}, not {e['input']!r}" for e in error.errors()
+        )
+        _errors.print(f"a setting cannot be used\n  saw: {places}\n  do:  correct it in the environment", style="red")
+        raise SystemExit(EXIT_BAD_INPUT) from error
+
+
+@app.callback()
+def _root(
+    home: Annotated[Path | None, typer.Option(help="Folder of all state. Default: $KANARIA_HOME or .kanaria")] = None,
+) -> None:
+    if home is not None:
+        os.environ["KANARIA_HOME"] = str(home)
+
+
+def _stack() -> Stack:
+    return Stack(Settings(), by=getpass.getuser())
+
+
+def _access() -> Access:
+    settings = Settings()
+    return Access(client=lambda: _stack().client, ledger=settings.ledger, reports=settings.reports)
+
+
+@app.command()
+def up(
+    tag: Annotated[str | None, typer.Argument(help="First stable Bento, `name:version`; not needed later.")] = None,
+) -> None:
+    """Start the local stack: gateway, controller, metrics, the stable version."""
+    with explained():
+        stack = _stack()
+        stack.up(tag, say=typer.echo)
+        settings = stack.settings
+        typer.echo(
+            f"gateway:    {settings.gateway_url}/predict"
+            + ("  (x-api-key: see api-key in the state folder)" if settings.needs_api_key else "")
+        )
+        typer.echo(f"controller: {settings.controller_url}")
+        typer.echo(f"state:      {settings.root}")
+
+
+@app.command()
+def down() -> None:
+    """Stop the local stack. A running release is aborted first."""
+    with explained():
+        _stack().down(say=typer.echo)
+
+
+@app.command()
+def demo(
+    fault: Annotated[Fault, typer.Option(help="How the bad version fails.")] = "wrong",
+) -> None:
+    """Tell the whole story on this machine: a better version is promoted, a bad one is rolled back."""
+    with explained():
+        result = run_demo(fault, Console())
+    raise typer.Exit(EXIT_DONE if result.is_as_promised else EXIT_FAIL)
+
+
+add_commands(app, _access)
+app.command()(loadtest)

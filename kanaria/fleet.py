@@ -1,0 +1,150 @@
+"""Versions as local processes: each Bento served by BentoML on a free port under the supervisor."""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from kanaria.network import free_port
+from kanaria.supervision import Program, Supervisor
+from rollout.interfaces import Backend, Health, VersionStatus
+
+_PROBE_TIMEOUT_S = 1.0
+_FRESH_S = 0.4  # the controller asks several times in one beat
+_LOG_TAIL_BYTES = 4096
+
+
+def bento_tags() -> tuple[str, ...]:
+    """Tags of the Bentos in the local store, sorted.
+
+    Reads the store's folders: importing bentoml for its own listing takes seconds.
+    """
+    home = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml"))
+    return tuple(sorted(f"{path.parent.parent.name}:{path.parent.name}" for path in home.glob("bentos/*/*/bento.yaml")))
+
+
+class LocalFleet:
+    """The `Fleet` of one machine."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        folder: Path,
+        *,
+        command: Callable[[str, int], list[str]],
+        environment: Callable[[str], Mapping[str, str]],
+        on_change: Callable[[tuple[Backend, ...]], None],
+    ) -> None:
+        """Args:
+        folder: where the ports of running versions are kept, so that a new controller finds them.
+        command: the server's command line for a tag and a port.
+        environment: what the server of a tag needs besides this process's environment.
+        on_change: called with all running versions when one comes or goes.
+        """
+        self._supervisor, self._folder = supervisor, folder
+        self._command, self._environment, self._on_change = command, environment, on_change
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._probes = httpx.Client(timeout=_PROBE_TIMEOUT_S)
+        self._seen: dict[str, tuple[float, VersionStatus]] = {}
+        self._was_ready: set[str] = set()
+
+    def known_tags(self) -> tuple[str, ...]:
+        return bento_tags()
+
+    def start(self, tag: str) -> None:
+        name = _name(tag)
+        if self._supervisor.info(name) is not None:
+            return
+        port = free_port()
+        (self._folder / f"{name}.json").write_text(json.dumps({"tag": tag, "port": port}))
+        self._supervisor.add(Program(name, self._command(tag, port), self._environment(tag)))
+        self._forget(tag)
+        self._on_change(self._backends())
+
+    def status(self, tag: str) -> VersionStatus:
+        at_s, status = self._seen.get(tag, (0.0, None))
+        if status is None or time.monotonic() - at_s > _FRESH_S:
+            status = self._look(tag)
+            self._seen[tag] = (time.monotonic(), status)
+        return status
+
+    def stop(self, tag: str) -> None:
+        name = _name(tag)
+        self._supervisor.stop(name)
+        if self._supervisor.info(name) is None:
+            (self._folder / f"{name}.json").unlink(missing_ok=True)
+            self._on_change(self._backends())
+        self._forget(tag)
+
+    def running(self) -> tuple[str, ...]:
+        return tuple(backend.tag for backend in self._backends())
+
+    def _look(self, tag: str) -> VersionStatus:
+        info = self._supervisor.info(_name(tag))
+        backend = next((backend for backend in self._backends() if backend.tag == tag), None)
+        if info is None or backend is None:
+            return VersionStatus(Health.ABSENT)
+        if not info.is_alive:
+            return VersionStatus(Health.DEAD, backend, info.has_crashed, _last_words(info.log))
+        if self._answers(backend):
+            self._was_ready.add(tag)
+            return VersionStatus(Health.READY, backend, info.has_crashed)
+        health = Health.UNREADY if tag in self._was_ready else Health.STARTING
+        return VersionStatus(health, backend, info.has_crashed, _last_words(info.log))
+
+    def _answers(self, backend: Backend) -> bool:
+        try:
+            return self._probes.get(f"{backend.url}/readyz").is_success
+        except httpx.HTTPError:
+            return False
+
+    def _backends(self) -> tuple[Backend, ...]:
+        files = sorted(self._folder.glob("*.json"))
+        records = (json.loads(file.read_text()) for file in files)
+        return tuple(Backend(record["tag"], "127.0.0.1", record["port"]) for record in records)
+
+    def _forget(self, tag: str) -> None:
+        self._seen.pop(tag, None)
+        self._was_ready.discard(tag)
+
+
+def server_command(workers: int) -> Callable[[str, int], list[str]]:
+    """How `bentoml serve` is started for a tag and a port."""
+
+    def command(tag: str, port: int) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "bentoml",
+            "serve",
+            tag,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--api-workers",
+            str(workers),
+        ]
+
+    return command
+
+
+def _name(tag: str) -> str:
+    return tag.replace(":", "@")  # the supervisor gives `:` a meaning of its own
+
+
+def _last_words(log: Path) -> str:
+    """The end of a log as one line, preferring the line that names an error."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
+    return (errors or lines or [""])[-1][:300]

@@ -1,0 +1,112 @@
+"""The controller's process: puts the parts together, runs the loop in a thread and the API in front of it.
+
+`kanaria up` starts it under the supervisor; killed, it is started again and goes on where it was.
+"""
+
+import argparse
+import logging
+import os
+import threading
+from collections.abc import Mapping
+
+import structlog
+import uvicorn
+
+from kanaria.fleet import LocalFleet, server_command
+from kanaria.settings import Settings
+from kanaria.stack import gateway_settings
+from kanaria.supervision import Supervisor
+from monitoring.prometheus import Target, file_sd
+from rollout.api import make_app
+from rollout.controller import Controller
+from rollout.interfaces import Backend, MetricSource
+from rollout.metrics import ControllerMetrics
+from rollout.routers.envoy import EnvoyRouter
+from rollout.sources.prometheus import PrometheusSource
+from rollout.sources.scrape import ScrapeSource
+from rollout.store import Ledger
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Run the controller. `kanaria up` does this.")
+    parser.add_argument("--envoy-admin", type=int, required=True, help="port of the gateway's admin interface")
+    parser.add_argument("--prometheus", type=int, help="port of Prometheus; without it the built-in scraper reads")
+    arguments = parser.parse_args()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    settings = Settings()
+    metrics = ControllerMetrics()
+    controller = Controller(
+        ledger_path=lambda: Ledger(settings.ledger),
+        router=EnvoyRouter(gateway_settings(settings, arguments.envoy_admin)),
+        source=_source(arguments.envoy_admin, arguments.prometheus),
+        fleet=_fleet(settings, has_prometheus=arguments.prometheus is not None),
+        metrics=metrics,
+    )
+    app = make_app(
+        controller,
+        metrics,
+        read_ledger=lambda: Ledger(settings.ledger, read_only=True),
+        token=settings.token,
+        name=settings.root.parent.name,
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=settings.host, port=settings.controller_port, log_level="warning", access_log=False)
+    )
+    loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
+    loop.start()
+    try:
+        server.run()
+    finally:
+        controller.stop()
+        loop.join()
+
+
+def _run(controller: Controller, server: uvicorn.Server) -> None:
+    """An API without a loop would look alive and decide nothing: when the loop dies, so does the process."""
+    try:
+        controller.run()
+    finally:
+        server.should_exit = True
+
+
+def _source(envoy_admin: int, prometheus: int | None) -> MetricSource:
+    gateway = f"127.0.0.1:{envoy_admin}"
+    if prometheus is None:
+        return ScrapeSource(gateway)
+    return PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway)
+
+
+def _fleet(settings: Settings, *, has_prometheus: bool) -> LocalFleet:
+    targets = settings.root / "prometheus" / "targets" / "service.json"
+
+    def tell_prometheus(backends: tuple[Backend, ...]) -> None:
+        if not has_prometheus:
+            return
+        written = targets.with_suffix(".new")
+        written.write_text(file_sd(Target(f"{backend.host}:{backend.port}") for backend in backends))
+        written.replace(targets)  # Prometheus must never see half a file
+
+    def environment(tag: str) -> Mapping[str, str]:
+        given = {"KANARIA_VERSION": tag, "KANARIA_ANSWERS_DIR": str(settings.root / "answers")}
+        return given | {name: os.environ[name] for name in ("BENTOML_HOME",) if name in os.environ}
+
+    return LocalFleet(
+        Supervisor(settings.root, settings.supervisor_socket, settings.logs),
+        settings.root / "versions",
+        command=server_command(settings.workers),
+        environment=environment,
+        on_change=tell_prometheus,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Settings of the local stack: `KANARIA_*` environment variables, and where everything lies."""
+
+import hashlib
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
+
+
+class Settings(BaseSettings):
+    """What can be set; every name is an environment variable with `KANARIA_` before it."""
+
+    model_config = SettingsConfigDict(env_prefix="KANARIA_", extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path(".kanaria"), description="folder of all state")
+    host: str = Field(default="127.0.0.1", description="address that the gateway and the controller listen on")
+    gateway_port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
+    controller_port: int = Field(default=8090, ge=1, le=65535, description="port of the controller")
+    metrics: Literal["auto", "scrape", "prometheus"] = Field(
+        default="auto", description="where counters come from; auto: Prometheus where it is on the PATH"
+    )
+    scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus reads, seconds")
+    workers: int = Field(default=1, ge=1, le=64, description="processes per version")
+    needs_api_key: bool = Field(default=True, description="the gateway asks for x-api-key")
+
+    @cached_property
+    def root(self) -> Path:
+        """`home`, absolute."""
+        return self.home.absolute()
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger.db"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def samples(self) -> Path:
+        return self.root / "samples.jsonl"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """Where the process supervisor listens; in a short path, which sockets need."""
+        inside = self.root / "supervisor.sock"
+        if len(str(inside)) <= _LONGEST_SOCKET_PATH:
+            return inside
+        runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))  # noqa: S108 - the name below is unguessable per home
+        return runtime / f"kanaria-{hashlib.sha256(str(self.root).encode()).hexdigest()[:16]}.sock"
+
+    @property
+    def controller_url(self) -> str:
+        return f"http://{self.host}:{self.controller_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
+
+    def secret(self, name: str) -> str:
+        """The secret kept in file `name`, readable by this user only; made when there is none."""
+        path = self.root / name
+        if not path.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(24))
+        return path.read_text().strip()
+
+    @property
+    def api_key(self) -> str:
+        """What clients send to the gateway as x-api-key."""
+        return self.secret("api-key")
+
+    @property
+    def token(self) -> str:
+        """What may command the controller."""
+        return self.secret("token")

@@ -1,0 +1,197 @@
+"""The stack of this machine: which processes there are, in what order they start, and how to reach them."""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+
+from kanaria.errors import StackError
+from kanaria.network import free_port, is_free
+from kanaria.settings import Settings
+from kanaria.supervision import Program, Supervisor
+from monitoring.alertmanager import AlertmanagerSettings, alertmanager_command, alertmanager_config
+from monitoring.prometheus import (
+    JOBS,
+    PrometheusSettings,
+    Target,
+    file_sd,
+    prometheus_command,
+    prometheus_config,
+)
+from rollout.client import ControllerClient
+from rollout.interfaces import Health
+from rollout.routers.envoy_bootstrap import envoy_command, write_bootstrap
+from rollout.routers.envoy_settings import GatewaySettings
+from rollout.state import Phase
+
+_READY_TIMEOUT_S = 60.0
+_ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # Debian's name, everybody else's name
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Ports that were free when the stack started; fixed ones come from the settings."""
+
+    envoy_admin: int
+    prometheus: int | None
+    alertmanager: int | None
+
+
+class Stack:
+    """The processes of one state folder."""
+
+    def __init__(self, settings: Settings, *, by: str) -> None:
+        self.settings = settings
+        self.supervisor = Supervisor(settings.root, settings.supervisor_socket, settings.logs)
+        self.client = ControllerClient(settings.controller_url, token=settings.token, by=by)
+
+    def up(self, tag: str | None, *, say: Callable[[str], None]) -> None:
+        """Start everything and wait until it is ready; `tag` becomes stable when there is none yet.
+
+        What runs already is left alone. Raises StackError, CommandRefused.
+        """
+        if not self.supervisor.is_running:
+            self._start_processes(say)
+        self._wait("the controller", self.client.is_ready, log="controller")
+        stable = self.client.status().stable
+        if tag is not None and stable is None:
+            self.client.set_stable(tag)
+        elif stable is None:
+            raise StackError(
+                "there is no version to serve yet",
+                saw="no stable version in the ledger",
+                do="name the first one: `kanaria up TAG`",
+            )
+        elif tag not in (None, stable.tag):
+            say(f"{stable.tag} is stable; to put {tag} on trial: kanaria release {tag}")
+        self._wait("the stable version", self._serves, log="controller")
+
+    def down(self, *, say: Callable[[str], None]) -> None:
+        """Stop everything; a running release is aborted first, so that the next start begins with stable."""
+        if not self.supervisor.is_running:
+            say("nothing is running")
+            return
+        if self.client.is_ready() and (release := self.client.status().release):
+            if release.phase in (Phase.STARTING.value, Phase.STEPPING.value):
+                self.client.command("abort", reason="the stack was taken down")
+                say(f"release {release.number} ({release.canary}) is aborted: the stack is taken down")
+            elif release.phase == Phase.WATCHING.value:
+                self.client.command("promote")
+                say(f"the watch over {release.canary} is over: the stack is taken down")
+        self.supervisor.shutdown()
+        say("stopped")
+
+    def _start_processes(self, say: Callable[[str], None]) -> None:
+        settings = self.settings
+        for name, port in (("gateway", settings.gateway_port), ("controller", settings.controller_port)):
+            if not is_free(settings.host, port):
+                raise StackError(
+                    f"the port of the {name} is taken",
+                    saw=f"something listens on {settings.host}:{port}",
+                    do=f"stop it, or set KANARIA_{name.upper()}_PORT to another port",
+                )
+        alertmanager = next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None)
+        prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
+        if settings.metrics == "prometheus" and prometheus is None:
+            raise StackError(
+                "Prometheus was asked for and is not there",
+                saw="no `prometheus` on the PATH",
+                do="install it (Debian: apt-get install prometheus), or set KANARIA_METRICS=scrape",
+            )
+        addresses = Addresses(
+            envoy_admin=free_port(),
+            prometheus=free_port() if prometheus else None,
+            alertmanager=free_port() if prometheus and alertmanager else None,
+        )
+        gateway = gateway_settings(settings, addresses.envoy_admin)
+        for left_over in (gateway.clusters_path, gateway.routes_path):
+            left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
+        shutil.rmtree(settings.root / "versions", ignore_errors=True)
+        write_bootstrap(gateway)
+        self.supervisor.start()
+        self.supervisor.add(Program("gateway", envoy_command(gateway), priority=1))
+        if prometheus and addresses.prometheus:
+            self._add_prometheus(prometheus, alertmanager, addresses)
+            say("metrics: Prometheus" + (" and Alertmanager" if addresses.alertmanager else ""))
+        else:
+            say("metrics: the built-in scraper")
+        arguments = ["--envoy-admin", str(addresses.envoy_admin)]
+        if addresses.prometheus:
+            arguments += ["--prometheus", str(addresses.prometheus)]
+        environment = {"KANARIA_HOME": str(settings.root)}
+        self.supervisor.add(
+            Program("controller", [sys.executable, "-m", "kanaria.serve", *arguments], environment, priority=2)
+        )
+
+    def _add_prometheus(self, prometheus: str, alertmanager: str | None, addresses: Addresses) -> None:
+        folder = self.settings.root / "prometheus"
+        targets = folder / "targets"
+        targets.mkdir(parents=True, exist_ok=True)
+        own = {"gateway": addresses.envoy_admin, "controller": self.settings.controller_port}
+        for job in JOBS:
+            listed = [Target(f"127.0.0.1:{own[job]}")] if job in own else []
+            (targets / f"{job}.json").write_text(file_sd(listed))
+        configuration = prometheus_config(
+            PrometheusSettings(
+                targets_dir=targets,
+                scrape_interval_s=self.settings.scrape_interval_s,
+                alertmanager=f"127.0.0.1:{addresses.alertmanager}" if addresses.alertmanager else None,
+            )
+        )
+        (folder / "prometheus.yml").write_text(configuration)
+        command = prometheus_command(
+            prometheus,
+            config=folder / "prometheus.yml",
+            data_dir=folder / "data",
+            listen=f"127.0.0.1:{addresses.prometheus}",
+        )
+        self.supervisor.add(Program("prometheus", command))
+        if alertmanager and addresses.alertmanager:
+            alerts = self.settings.root / "alertmanager"
+            alerts.mkdir(parents=True, exist_ok=True)
+            hook = AlertmanagerSettings(
+                webhook_url=f"{self.settings.controller_url}/api/alerts", token_file=self.settings.root / "token"
+            )
+            (alerts / "alertmanager.yml").write_text(alertmanager_config(hook))
+            command = alertmanager_command(
+                alertmanager,
+                config=alerts / "alertmanager.yml",
+                data_dir=alerts / "data",
+                listen=f"127.0.0.1:{addresses.alertmanager}",
+            )
+            self.supervisor.add(Program("alertmanager", command))
+
+    def _serves(self) -> bool:
+        """Whether the gateway reaches a stable version that is ready."""
+        status = self.client.status()
+        if status.stable is None or status.stable.health != Health.READY.value:
+            return False
+        try:
+            return httpx.get(f"{self.settings.gateway_url}/readyz", timeout=2.0, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    def _wait(self, what: str, is_ready: Callable[[], bool], *, log: str) -> None:
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while not is_ready():
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"{what} was not ready after {_READY_TIMEOUT_S:.0f} s",
+                    saw="see the logs",
+                    do=f"read {self.settings.logs}/{log}.log and the other files beside it",
+                )
+            time.sleep(0.1)
+
+
+def gateway_settings(settings: Settings, admin_port: int) -> GatewaySettings:
+    """The gateway of this state folder."""
+    return GatewaySettings(
+        directory=settings.root / "gateway",
+        host=settings.host,
+        port=settings.gateway_port,
+        admin_port=admin_port,
+        api_keys=(settings.api_key,) if settings.needs_api_key else (),
+    )

@@ -1,0 +1,41 @@
+"""Hands the arrivals of one schedule to whichever user is free, in order.
+
+Used by the Locust file. This is what makes the load open-loop: users wait for arrivals, never arrivals for answers.
+Knows no clock and no gevent.
+"""
+
+from collections.abc import Iterator
+
+from loadtest.schedule import Arrival
+
+
+class Pacer:
+    """The schedule that all users of a run share."""
+
+    def __init__(self, schedule: Iterator[Arrival]) -> None:
+        self._schedule = schedule
+        self._claimed = 0
+        self._exhausted = False
+
+    def claim(self) -> Arrival | None:
+        """The next arrival, which the caller must send when it is due; None when there is no more."""
+        arrival = next(self._schedule, None)
+        if arrival is None:
+            self._exhausted = True
+        else:
+            self._claimed += 1
+        return arrival
+
+    def release(self) -> None:
+        """A claimed arrival was answered or given up."""
+        self._claimed -= 1
+
+    @property
+    def is_finished(self) -> bool:
+        """Every arrival was claimed and released."""
+        return self._exhausted and self._claimed == 0
+
+    def overdue(self, now_s: float) -> Iterator[Arrival]:
+        """Take the arrivals that are due by `now_s` and were claimed by nobody: every user was busy."""
+        while (arrival := next(self._schedule, None)) is not None and arrival.due_s <= now_s:
+            yield arrival

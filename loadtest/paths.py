@@ -1,0 +1,46 @@
+"""Names of the files of a load test, shared by the Locust process and whoever started it."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtest.errors import OutDirError
+
+LIVE = "live.json"
+SUMMARY = "summary.json"
+REPORT = "report.html"
+LOG = "locust.log"
+SCENARIO = "scenario.json"
+
+
+def home() -> Path:
+    """Where Kanaria keeps its state: `$KANARIA_HOME`, else `.kanaria`."""
+    return Path(os.environ.get("KANARIA_HOME", ".kanaria"))
+
+
+def default_samples() -> Path:
+    """`$KANARIA_SAMPLES`, else `samples.jsonl` in the home folder."""
+    return Path(os.environ.get("KANARIA_SAMPLES") or home() / "samples.jsonl")
+
+
+def new_out_dir(scenario_name: str) -> Path:
+    """Where the results of a run that starts now go, when nobody says otherwise."""
+    return home() / "loadtest" / f"{scenario_name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+
+
+def make_out_dir(out_dir: Path) -> Path:
+    """Make the folder of the results, without those of an earlier run. Returns its absolute path.
+
+    Raises: OutDirError.
+    """
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for old in (LIVE, SUMMARY, REPORT):
+            (out_dir / old).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutDirError(
+            "the folder for the results cannot be used",
+            saw=f"{out_dir}: {error.strerror}",
+            do="name one that you may write to",
+        ) from error
+    return out_dir.absolute()

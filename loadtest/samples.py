@@ -1,0 +1,68 @@
+"""The rows that a load test sends, with their true labels: a JSON-lines file.
+
+Used by the Locust file. Knows nothing of what a row means: every row is a list of finite numbers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+from pydantic import Field, FiniteFloat, ValidationError
+
+from loadtest.errors import SamplesError
+from loadtest.scenario import Strict
+
+MOST_ROWS = 100_000
+
+
+class _Line(Strict):
+    features: Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row and its true label."""
+
+    row: bytes  # the features as a JSON array, encoded once because every request sends it
+    label: str
+
+
+def load_samples(path: Path) -> tuple[Sample, ...]:
+    """Read one sample from each line of `path`: `{"features": [0.0, ...], "label": "3"}`.
+
+    Raises: SamplesError when the file is missing, empty or has a line that is not such a sample.
+    """
+    samples: list[Sample] = []
+    width: int | None = None
+    try:
+        with path.open("rb") as lines:
+            for number, text in enumerate(lines, start=1):
+                if number > MOST_ROWS:
+                    raise _error("the samples file is too long", f"{path} has over {MOST_ROWS:,} lines")
+                try:
+                    line = _Line.model_validate_json(text)
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    place = ".".join(map(str, first["loc"])) or "line"
+                    saw = f"{path} line {number}: {place}: {first['msg']}"
+                    raise _error("a line of the samples file is not a sample", saw) from error
+                width = width or len(line.features)
+                if len(line.features) != width:
+                    saw = f"{path} line {number} has {len(line.features)} features, the first line has {width}"
+                    raise _error("the samples differ in length", saw)
+                samples.append(Sample(orjson.dumps(line.features), line.label))
+    except OSError as error:
+        raise _error("the samples file cannot be read", f"{path.absolute()}: {error.strerror}") from error
+    if not samples:
+        raise _error("the samples file is empty", f"{path} has no line")
+    return tuple(samples)
+
+
+def _error(what: str, saw: str) -> SamplesError:
+    return SamplesError(
+        what,
+        saw=saw,
+        do='give --samples or KANARIA_SAMPLES a file with one {"features": [numbers], "label": "text"} per line',
+    )

@@ -1,0 +1,1 @@
+"""Decide and shift traffic between a stable and a canary version."""

@@ -1,0 +1,225 @@
+"""The controller over HTTP: commands in, state out. Reading is open; commanding needs the token.
+
+Knows the loop only by `submit` and its snapshot; everything else it reads from the ledger.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Annotated, Literal, TypeVar
+
+from anyio.to_thread import run_sync
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from rollout import commands as c
+from rollout.controller import Controller
+from rollout.errors import CommandRefused, LedgerError, RolloutError
+from rollout.metrics import ControllerMetrics
+from rollout.page import status_page
+from rollout.report import render_report
+from rollout.spec import RolloutSpec
+from rollout.status import StatusView, build_status
+from rollout.store import Ledger, load_view
+
+Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
+_STALE_AFTER_S = 30.0  # a loop that has not beaten for so long is not ready
+B = TypeVar("B", bound=BaseModel)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = Field(default="api", max_length=100)
+
+
+class _StableBody(_Body):
+    tag: Tag
+
+
+class _ReleaseBody(_Body):
+    tag: Tag
+    spec: RolloutSpec
+    retry: bool = False
+
+
+class _ReasonBody(_Body):
+    reason: str | None = Field(default=None, max_length=500)
+
+
+class _Alert(BaseModel):
+    """One alert as Alertmanager posts it; what else it sends is not ours to check."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
+
+
+class _AlertsBody(BaseModel):
+    alerts: list[_Alert]
+
+
+def make_app(
+    controller: Controller, metrics: ControllerMetrics, *, read_ledger: Callable[[], Ledger], token: str, name: str
+) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        controller: its `run` must be running in another thread.
+        metrics: what `/metrics` shows.
+        read_ledger: opens the ledger for reading.
+        token: what a command must carry as bearer.
+        name: what the deployment is called on the pages.
+    """
+
+    def status() -> StatusView:
+        snapshot = controller.snapshot
+        ledger = read_ledger()
+        try:
+            release = snapshot.deployment.release
+            return build_status(name, snapshot, load_view(ledger, release.number) if release else None)
+        finally:
+            ledger.close()
+
+    def report(number: int) -> str:
+        ledger = read_ledger()
+        try:
+            release = load_view(ledger, number)
+            return render_report([release], title=f"Release {number}: {release.canary}")
+        finally:
+            ledger.close()
+
+    async def get_status(_: Request) -> Response:
+        return Response((await run_sync(status)).model_dump_json(), media_type="application/json")
+
+    async def get_page(_: Request) -> Response:
+        return HTMLResponse(status_page(await run_sync(status)))
+
+    async def get_report(request: Request) -> Response:
+        return HTMLResponse(await run_sync(partial(report, request.path_params["number"])))
+
+    async def get_metrics(_: Request) -> Response:
+        return PlainTextResponse(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    async def get_live(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def get_ready(_: Request) -> Response:
+        if controller.is_beating(_STALE_AFTER_S):
+            return PlainTextResponse("ok")
+        return _problem(503, "the control loop does not beat", controller.snapshot.last_action)
+
+    async def submit(command: c.Command) -> Response:
+        number = await run_sync(partial(controller.submit, command))
+        return JSONResponse({"release": number}, status_code=202)
+
+    async def post_stable(request: Request) -> Response:
+        body = await _parse(request, _StableBody)
+        return await submit(c.SetStable(tag=body.tag, by=body.by))
+
+    async def post_release(request: Request) -> Response:
+        body = await _parse(request, _ReleaseBody)
+        return await submit(c.StartRelease(tag=body.tag, spec=body.spec, by=body.by, retry=body.retry))
+
+    async def post_command(request: Request) -> Response:
+        body = await _parse(request, _ReasonBody)
+        reason = {"reason": body.reason} if body.reason else {}
+        match request.path_params["command"]:
+            case "pause":
+                return await submit(c.Pause(by=body.by, **reason))
+            case "resume":
+                return await submit(c.Resume(by=body.by))
+            case "promote":
+                return await submit(c.PromoteNow(by=body.by))
+            case "abort":
+                return await submit(c.Abort(by=body.by, **reason))
+            case "rollback":
+                return await submit(c.RollbackNow(by=body.by, **reason))
+            case other:
+                return _problem(404, "no such command", other)
+
+    async def post_alerts(request: Request) -> Response:
+        """Roll back for every firing alert that is labelled to act; tell what became of each."""
+        body = await _parse(request, _AlertsBody)
+        answers = [await run_sync(partial(_act_on, controller, alert)) for alert in body.alerts]
+        return JSONResponse({"alerts": answers})
+
+    guarded = partial(_guarded, token)
+    return Starlette(
+        routes=[
+            Route("/", get_page),
+            Route("/releases/{number:int}", get_report),
+            Route("/api/status", get_status),
+            Route("/api/stable", guarded(post_stable), methods=["POST"]),
+            Route("/api/releases", guarded(post_release), methods=["POST"]),
+            Route("/api/commands/{command}", guarded(post_command), methods=["POST"]),
+            Route("/api/alerts", guarded(post_alerts), methods=["POST"]),
+            Route("/metrics", get_metrics),
+            Route("/livez", get_live),
+            Route("/readyz", get_ready),
+        ],
+        exception_handlers={
+            CommandRefused: _refused(409),
+            LedgerError: _refused(503),
+            RolloutError: _refused(500),
+            ValidationError: _invalid,
+            KeyError: lambda _request, error: _problem(404, "there is no such release", str(error)),
+            TimeoutError: lambda *_: _problem(
+                503, "the control loop did not answer in time", "see the controller's log"
+            ),
+        },
+    )
+
+
+def _act_on(controller: Controller, alert: _Alert) -> dict[str, str]:
+    name, version = alert.labels.get("alertname", "alert"), alert.labels.get("version", "")
+    if alert.status != "firing" or alert.labels.get("action") != "rollback":
+        return {"alert": name, "did": "nothing: it does not ask for a rollback"}
+    summary = alert.annotations.get("summary", name)
+    try:
+        controller.submit(
+            c.RollbackNow(by="alertmanager", reason=f"{name}: {summary}", signal="alert", tag=version or None)
+        )
+    except CommandRefused as refused:
+        return {"alert": name, "did": f"nothing: {refused.what}"}
+    return {"alert": name, "did": "rolled back"}
+
+
+async def _parse(request: Request, model: type[B]) -> B:
+    return model.model_validate_json(await request.body() or b"{}")
+
+
+def _guarded(
+    token: str, endpoint: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def check(request: Request) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            return _problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
+        return await endpoint(request)
+
+    return check
+
+
+def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    return JSONResponse(content, status_code=status, media_type="application/problem+json")
+
+
+def _refused(status: int) -> Callable[[Request, Exception], Response]:
+    def answer(_: Request, error: Exception) -> Response:
+        if not isinstance(error, RolloutError):
+            raise error
+        return _problem(status, error.what, error.saw, do=error.do)
+
+    return answer
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    if not isinstance(error, ValidationError):
+        raise error
+    places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {e['msg']}" for e in error.errors())
+    return _problem(422, "the request cannot be followed", places)

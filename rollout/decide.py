@@ -1,0 +1,199 @@
+"""What to do next: one pure function from state, facts and evidence to an action.
+
+No clock, no network, no log. The controller gathers, calls `decide`, writes the answer down, acts.
+"""
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from rollout.interfaces import Health
+from rollout.judge import Judgement, Pair, Verdict
+from rollout.state import Phase, Release
+
+MIN_GUARDED_REQUESTS = 20  # an absolute guard on fewer requests would be a coin toss
+AUTO_START_PERCENT = 1
+LAST_COMPARED_PERCENT = 50  # above it too little stable traffic is left to compare with
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was seen of the world in this tick."""
+
+    now_s: float  # Unix seconds
+    canary: Health
+    stable: Health  # of the version to go back to
+    has_crashed: bool  # the canary's process ended by itself at least once
+    canary_unready_s: float  # how long the canary has not answered its readiness probe
+    detail: str  # last words of a canary that is not well
+    is_measured: bool  # the metric source gave a reading
+    recent_canary: Pair  # errors in the last half minute
+    recent_stable: Pair
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Change nothing."""
+
+    reason: str
+    needs_person: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnterStep:
+    """Give the canary this share of the traffic."""
+
+    step: int
+    weight_percent: int
+    mirror: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """The canary becomes stable."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """All traffic returns to the version before."""
+
+    signal: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndWatch:
+    """The version before need not stay warm any longer."""
+
+    reason: str
+
+
+Action = Hold | EnterStep | Promote | Rollback | EndWatch
+
+
+def asked_weight(release: Release) -> float | None:
+    """The canary share, 0-1, that the judge is asked to allow; None at 100 %, where no step is left."""
+    if release.phase is not Phase.STEPPING or release.is_last_step:
+        return None
+    if release.spec.steps != "auto":
+        return release.weight_at(release.step + 1) / 100
+    return (100 if release.weight_percent >= LAST_COMPARED_PERCENT else release.weight_percent + 1) / 100
+
+
+def decide(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
+    """Choose the next action. `judgement` is None where nothing is judged (starting, watching)."""
+    match release.phase:
+        case Phase.STARTING:
+            return _starting(release, facts)
+        case Phase.STEPPING:
+            return _unsafe(release, facts, judgement) or _onward(release, facts, judgement)
+        case Phase.WATCHING:
+            return _watching(release, facts)
+        case Phase.LEAVING | Phase.ENDED:
+            return Hold("decided")
+    assert_never(release.phase)
+
+
+def _starting(release: Release, facts: Facts) -> Action:
+    waited_s = facts.now_s - release.phase_since_s
+    if facts.canary is Health.DEAD or facts.has_crashed:
+        return Rollback("startup", f"{release.canary} did not start: {facts.detail or 'its process ended'}")
+    if facts.canary is not Health.READY and waited_s >= release.spec.startup_deadline:
+        return Rollback(
+            "startup", f"{release.canary} was not ready after {waited_s:.0f} s: {facts.detail or 'no word from it'}"
+        )
+    if release.is_paused:
+        return Hold("paused by a person")
+    if facts.canary is not Health.READY:
+        return Hold(f"{release.canary} is starting")
+    if release.spec.steps == "auto":
+        return EnterStep(0, AUTO_START_PERCENT, mirror=False, reason=f"{release.canary} is ready")
+    return EnterStep(0, release.weight_at(0), mirror=release.is_shadow_first, reason=f"{release.canary} is ready")
+
+
+def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Action | None:
+    """What must be done at once, whether or not the release is paused; None when nothing must."""
+    down = _down(release, facts)
+    failed = judgement is not None and judgement.verdict is Verdict.FAIL
+    guarded = _over_guard(release, facts.recent_canary)
+    if not (down or failed or guarded):
+        return None
+    if facts.stable is not Health.READY:
+        return Hold(
+            f"{release.stable} is {facts.stable.value}: there is no healthy version to go back to", needs_person=True
+        )
+    if down:
+        return Rollback("canary_down", down)
+    if _over_guard(release, facts.recent_stable):
+        return Hold(
+            "both versions fail, so it is not the canary's fault: frozen until stable is well", needs_person=True
+        )
+    if failed and judgement is not None and judgement.on_fail == "rollback":
+        return Rollback(judgement.failed_signal or "evidence", judgement.reason)
+    if guarded:
+        bad, total = facts.recent_canary.bad, facts.recent_canary.total
+        limit = release.spec.guards.error_ratio
+        return Rollback("guard", f"{bad} of the last {total} canary requests failed; the guard allows {limit:.0%}")
+    return Hold(f"{judgement.reason if judgement else ''}; the spec leaves this to a person", needs_person=True)
+
+
+def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
+    if release.is_paused:
+        return Hold("paused by a person")
+    if not facts.is_measured or judgement is None:
+        return Hold("no reading from the metric source: weight held, nothing decided blind")
+    in_step_s = facts.now_s - release.phase_since_s
+    if judgement.verdict is Verdict.PASS:
+        if in_step_s < release.spec.soak:
+            return Hold(f"passed; the step soaks {release.spec.soak - in_step_s:.0f} s more")
+        if release.is_last_step:
+            return Promote(judgement.reason)
+        weight = _next_weight(release, judgement)
+        return EnterStep(release.step + 1, weight, mirror=False, reason=judgement.reason)
+    if release.measured_s < release.spec.step_deadline:
+        return Hold(judgement.reason)
+    late = f"no proof of safety in {release.measured_s:.0f} s at this step: {judgement.reason}"
+    if release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
+        return Rollback("deadline", late)
+    return Hold(late, needs_person=True)
+
+
+def _watching(release: Release, facts: Facts) -> Action:
+    can_go_back = facts.stable is Health.READY
+    down = _down(release, facts)
+    if down and can_go_back:
+        return Rollback("canary_down", down)
+    if _over_guard(release, facts.recent_canary) and can_go_back:
+        bad, total = facts.recent_canary.bad, facts.recent_canary.total
+        return Rollback("guard", f"after promotion {bad} of the last {total} requests failed")
+    if facts.now_s - release.phase_since_s >= release.spec.watch:
+        return EndWatch(f"{release.spec.watch:.0f} s after promotion all is well")
+    return Hold("watching the promoted version")
+
+
+def _down(release: Release, facts: Facts) -> str | None:
+    """Why the canary counts as down, or None."""
+    if facts.canary is Health.DEAD or facts.has_crashed:
+        return f"the process of {release.canary} ended" + (f": {facts.detail}" if facts.detail else "")
+    if facts.canary is not Health.READY and facts.canary_unready_s >= release.spec.down_after:
+        return f"{release.canary} did not answer its readiness probe for {facts.canary_unready_s:.0f} s"
+    return None
+
+
+def _over_guard(release: Release, recent: Pair) -> bool:
+    return recent.total >= MIN_GUARDED_REQUESTS and recent.bad >= release.spec.guards.error_ratio * recent.total
+
+
+def _next_weight(release: Release, judgement: Judgement) -> int:
+    """The next fixed step, or the largest automatic one that the risk budget allows."""
+    if release.spec.steps != "auto":
+        return release.weight_at(release.step + 1)
+    bounds = [signal.excess_upper for signal in judgement.signals.values() if signal.excess_upper is not None]
+    worst = max(bounds, default=1.0)
+    safe_percent = 100 * release.spec.risk_budget / worst if worst > release.spec.risk_budget else 100
+    doubled = min(2 * release.weight_percent, int(safe_percent))
+    if release.weight_percent >= LAST_COMPARED_PERCENT:
+        return 100
+    return min(max(doubled, release.weight_percent + 1), LAST_COMPARED_PERCENT)

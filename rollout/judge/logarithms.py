@@ -1,0 +1,19 @@
+"""Sums of numbers that are kept as natural logs, so that ten thousand windows neither overflow nor vanish."""
+
+import math
+from collections.abc import Iterable
+
+
+def log_sum(logs: Iterable[float]) -> float:
+    """Log of the sum of exp(`logs`); -inf for none."""
+    terms = tuple(logs)
+    largest = max(terms, default=-math.inf)
+    if math.isinf(largest):
+        return largest
+    return largest + math.log(sum(math.exp(term - largest) for term in terms))
+
+
+def log_mean(logs: Iterable[float]) -> float:
+    """Log of the mean of exp(`logs`)."""
+    terms = tuple(logs)
+    return log_sum(terms) - math.log(len(terms))

@@ -1,0 +1,38 @@
+"""Refuses settings under which the judge's promises would not hold. Called once, when a judge is made."""
+
+import math
+from collections.abc import Mapping
+
+from rollout.judge.types import JudgeConfig, SignalRule
+
+
+def check_settings(config: JudgeConfig, phi: Mapping[str, float]) -> None:
+    """Raises ValueError that names the setting, its value and its range."""
+    for name, share in (
+        ("alpha", config.alpha),
+        ("alpha_pass", config.alpha_pass),
+        ("risk_budget", config.risk_budget),
+    ):
+        _require(0 < share < 1, name, share, "between 0 and 1")
+    for ratio in config.odds_ratios:
+        _require(1 < ratio < math.inf, "odds_ratios", ratio, "above 1")
+    _require(bool(config.odds_ratios), "odds_ratios", config.odds_ratios, "at least one number")
+    _require(config.window_cap > 1, "window_cap", config.window_cap, "above 1")
+    _require(config.horizon_windows >= 1, "horizon_windows", config.horizon_windows, "at least 1")
+    _require(config.amber >= 1, "amber", config.amber, "at least 1")
+    for family, rule in config.rules.items():
+        _check_rule(family, rule)
+    for signal, dispersion in phi.items():
+        _require(1 <= dispersion < math.inf, f"phi of {signal}", dispersion, "at least 1")
+
+
+def _check_rule(family: str, rule: SignalRule) -> None:
+    _require(0 <= rule.weight < math.inf, f"weight of {family}", rule.weight, "at least 0")
+    for name, tolerance in (("tolerance", rule.tolerance), ("gross_tolerance", rule.gross_tolerance)):
+        _require(tolerance is None or 1 <= tolerance < math.inf, f"{name} of {family}", tolerance, "at least 1")
+    _require(rule.margin is None or 0 <= rule.margin < 1, f"margin of {family}", rule.margin, "at least 0, below 1")
+
+
+def _require(holds: bool, name: str, saw: object, needed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {needed}, got {saw}")

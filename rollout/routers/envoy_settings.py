@@ -1,0 +1,46 @@
+"""What a gateway may be told.
+
+`kanaria up` fills this in; the bootstrap, the routes and the router all read the same object, so
+that the running Envoy and the process that steers it cannot disagree about a port or a folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
+"""Bucket bounds of every latency histogram the gateway exports, in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Settings of one Envoy gateway. The admin port is always on loopback."""
+
+    directory: Path  # the gateway's own folder: bootstrap, clusters and routes
+    port: int = 8080
+    admin_port: int = 8081
+    host: str = "127.0.0.1"  # address that clients connect to
+    api_keys: tuple[str, ...] = ()  # accepted in the header x-api-key; none: the gateway is open
+    max_requests_per_s: int | None = None  # of all clients together; None: no limit
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_header_kib: int = 16
+    max_connections: int = 4096  # of clients
+    max_requests_per_version: int = 512  # unanswered at one time, before the circuit breaker answers 503
+    request_timeout_s: float = 10.0  # of one answer, retry included
+    idle_timeout_s: float = 60.0  # of a client connection
+    worker_threads: int = 1
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    @property
+    def bootstrap_path(self) -> Path:
+        return self.directory / "bootstrap.json"
+
+    @property
+    def clusters_path(self) -> Path:
+        return self.directory / "clusters.json"
+
+    @property
+    def routes_path(self) -> Path:
+        return self.directory / "routes.json"

@@ -1,0 +1,118 @@
+"""Numbers, times and signals in the words of a person; everything readable about a release is worded here. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rollout.judge import Pair
+from rollout.spec import RolloutSpec
+
+_BEYOND_DOUBT = 1e9  # beyond it a larger number tells nobody anything more
+
+
+@dataclass(frozen=True, slots=True)
+class SignalWords:
+    """How to speak of one signal: "3 of 812 `unit` `event`"."""
+
+    title: str
+    unit: str
+    event: str
+
+
+def signal_words(signal: str, spec: RolloutSpec) -> SignalWords:
+    """The words for `signal`, a name such as `errors`, `latency:100` or `class:7`."""
+    family, _, key = signal.partition(":")
+    match family:
+        case "errors":
+            return SignalWords("errors", "requests", "failed")
+        case "latency":
+            return SignalWords(f"slower than {key} ms", "requests", f"took longer than {key} ms")
+        case "class":
+            return SignalWords(f'predicted "{key}"', "predictions", f'were "{key}"')
+        case "low_confidence" if spec.signals.low_confidence:
+            bound = share(spec.signals.low_confidence.below)
+            return SignalWords(f"confidence < {bound}", "predictions", f"had a confidence under {bound}")
+        case "wrong_label":
+            return SignalWords("wrong by label", "labelled predictions", "were wrong")
+        case "disagreement":
+            return SignalWords("unlike stable", "copied requests", "got another answer than stable gave")
+        case _:
+            return SignalWords(signal, "events", f"were `{signal}`")
+
+
+def count(number: float) -> str:
+    """A whole number with thousands separators."""
+    return f"{number:,.0f}"
+
+
+def about(number: float) -> str:
+    """An estimate, to two significant digits."""
+    return count(_rounded(number))
+
+
+def share(ratio: float) -> str:
+    """A ratio as a percentage with two significant digits, three from 10 %."""
+    percent = 100 * ratio
+    if percent == 0 or abs(percent) >= 10:
+        return f"{percent:.3g} %"
+    decimals = 1 - math.floor(math.log10(abs(percent)))
+    return f"{percent:.{decimals}f}".rstrip("0").rstrip(".") + " %"
+
+
+def share_of(pair: Pair) -> str:
+    """The share that `bad` has in `total`."""
+    return share(pair.bad / pair.total) if pair.total else "none yet"
+
+
+def tally(pair: Pair) -> str:
+    """The counts behind a share."""
+    return f"{count(pair.bad)} of {count(pair.total)}"
+
+
+def slowness(slow: Mapping[int, float]) -> str:
+    """The longest bound that some answers exceeded and the shortest that none did; `slow` is by bound, ms."""
+    exceeded = [bound for bound, ratio in slow.items() if ratio]
+    met = [bound for bound, ratio in slow.items() if not ratio]
+    some = f", {share(slow[max(exceeded)])} slower than {max(exceeded)} ms" if exceeded else ""
+    return some + (f", none slower than {min(met)} ms" if met else "")
+
+
+def span(seconds: float) -> str:
+    """A duration in its two largest units."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if round(seconds) < 120:
+        return f"{seconds:.0f} s"
+    large, small, unit, subunit = (3600, 60, "h", "min") if seconds >= 7200 else (60, 1, "min", "s")
+    whole, rest = divmod(round(seconds / small), large // small)
+    return f"{whole} {unit} {rest} {subunit}" if rest else f"{whole} {unit}"
+
+
+def clock(at_s: float) -> str:
+    """Time of day, UTC."""
+    return f"{datetime.fromtimestamp(at_s, UTC):%H:%M:%S}"
+
+
+def date(at_s: float) -> str:
+    """Date and time, UTC."""
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def odds(log_e: float) -> str:
+    """How rarely a harmless canary shows evidence this strong in a whole release (Ville's inequality)."""
+    if log_e <= math.log(2):
+        return "most harmless canaries show as much"
+    if log_e >= math.log(_BEYOND_DOUBT):
+        return "a harmless canary shows this in less than one of a billion releases"
+    return f"a harmless canary shows this in less than one of {about(math.exp(log_e))} releases"
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks, such as the last words of a process have."""
+    return " ".join(text.split())
+
+
+def _rounded(number: float) -> float:
+    """Two significant digits."""
+    return round(number, 1 - math.floor(math.log10(number))) if number >= 1 else number

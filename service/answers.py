@@ -1,0 +1,257 @@
+"""Remember what was answered, so that the truth can be joined to it when it comes.
+
+One SQLite file holds the answers of every version and worker on a machine: feedback may reach any of
+them. A thread writes in batches, off the request path; when it cannot keep up, answers are dropped and
+counted. Each process counts only what its own version answered, whoever received the feedback.
+"""
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+import orjson
+import structlog
+
+FILE = "answers.db"
+MAX_WAITING = 20_000  # answers not yet written; about 4 MB
+MAX_ANSWERS = 1_000_000  # kept on disk; about 150 MB of digits
+MAX_AGE_S = 7 * 24 * 3600.0
+WRITE_EVERY_S = 0.02
+COUNT_EVERY_S = 0.25
+PRUNE_EVERY_S = 60.0
+# Another worker writes its answers within WRITE_EVERY_S; feedback that overtakes them waits this long.
+OVERTAKING_S = 0.25
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    id INTEGER PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    version TEXT NOT NULL,     -- mirrored requests are answered by two versions under one request id
+    answered_at_s REAL NOT NULL,
+    labels TEXT NOT NULL,      -- JSON array, one per row
+    truth TEXT,                -- JSON array, when feedback came
+    counted INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (request_id, version)
+);
+CREATE INDEX IF NOT EXISTS to_count ON answers (version) WHERE truth IS NOT NULL AND counted = 0;
+"""
+# A request id that is used again means the latest answer, until its truth is known.
+INSERT = """
+INSERT INTO answers (request_id, version, answered_at_s, labels, truth)
+VALUES (:request_id, :version, :at_s, :labels, (SELECT truth FROM answers WHERE request_id = :request_id))
+ON CONFLICT (request_id, version) DO UPDATE SET answered_at_s = excluded.answered_at_s, labels = excluded.labels
+WHERE truth IS NULL
+"""
+CLAIM = """
+UPDATE answers SET counted = 1 WHERE version = ? AND truth IS NOT NULL AND counted = 0 RETURNING labels, truth
+"""
+
+log = structlog.get_logger()
+
+
+class Feedback(Enum):
+    """What became of one feedback."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"  # this request had its feedback already; nothing is counted twice
+    UNKNOWN = "unknown"  # no such answer, or it is too old
+    WRONG_LENGTH = "wrong_length"  # not one label per row
+
+
+class AnswersUnavailable(Exception):
+    """The answers cannot be read or written now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    request_id: str
+    labels: tuple[str, ...]
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    request_id: str
+    labels: tuple[str, ...]
+    give_up_at_s: float  # on the monotonic clock
+    outcome: Future[Feedback] = field(default_factory=Future)
+
+
+class AnswerLog:
+    """The answers of one process.
+
+    Args:
+        folder: holds the file that every version shares; made when it is missing.
+        version: the Bento tag that this process serves.
+        count_feedback: called with `correct` and `wrong` rows, on the writing thread.
+        count_dropped: called with the number of answers that were not kept.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        version: str,
+        *,
+        count_feedback: Callable[..., None],
+        count_dropped: Callable[[int], None],
+    ) -> None:
+        self._path = folder / FILE
+        self._version = version
+        self._count_feedback = count_feedback
+        self._count_dropped = count_dropped
+        self._waiting: SimpleQueue[_Answer | _Truth] = SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write what waits, then stop."""
+        self._stop.set()
+        self._thread.join()
+
+    def record(self, request_id: str, labels: Sequence[str]) -> None:
+        """Remember the answer to one request. Never blocks."""
+        if self._waiting.qsize() >= MAX_WAITING:
+            self._count_dropped(1)
+            return
+        self._waiting.put(_Answer(request_id, tuple(labels), time.time()))
+
+    async def learn(self, request_id: str, labels: Sequence[str]) -> Feedback:
+        """Join the truth to the answer. Raises AnswersUnavailable."""
+        if self._waiting.qsize() >= MAX_WAITING:
+            raise AnswersUnavailable
+        truth = _Truth(request_id, tuple(labels), time.monotonic() + OVERTAKING_S)
+        self._waiting.put(truth)
+        return await asyncio.wrap_future(truth.outcome)
+
+    def _run(self) -> None:
+        overtaking: list[_Truth] = []
+        count_at_s = prune_at_s = time.monotonic()
+        connection: sqlite3.Connection | None = None
+        while True:
+            is_last = self._stop.wait(WRITE_EVERY_S)
+            batch = [*overtaking, *self._drain()]
+            overtaking = []
+            now_s = time.monotonic()
+            try:
+                connection = connection or self._connect()
+                if batch:
+                    overtaking = self._write(connection, batch)
+                if now_s >= count_at_s or is_last:
+                    self._count(connection)
+                    count_at_s = now_s + COUNT_EVERY_S
+                if now_s >= prune_at_s:
+                    self._prune(connection)
+                    prune_at_s = now_s + PRUNE_EVERY_S
+            except (sqlite3.Error, OSError) as error:
+                self._give_up(batch, error)
+            if is_last:
+                self._give_up(overtaking, None)
+                if connection is not None:
+                    connection.close()
+                return
+
+    def _drain(self) -> list[_Answer | _Truth]:
+        batch: list[_Answer | _Truth] = []
+        while len(batch) < MAX_WAITING:
+            try:
+                batch.append(self._waiting.get_nowait())
+            except Empty:
+                break
+        return batch
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Transactions are begun by hand: a deferred one could not wait for another process's.
+        connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(SCHEMA)
+        return connection
+
+    def _write(self, connection: sqlite3.Connection, batch: list[_Answer | _Truth]) -> list[_Truth]:
+        """Write `batch` in one transaction; return the feedback whose answer may still come."""
+        settled: list[tuple[_Truth, Feedback]] = []
+        overtaking: list[_Truth] = []
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            answers = [
+                {
+                    "request_id": item.request_id,
+                    "version": self._version,
+                    "at_s": item.at_s,
+                    "labels": orjson.dumps(item.labels).decode(),
+                }
+                for item in batch
+                if isinstance(item, _Answer)
+            ]
+            connection.executemany(INSERT, answers)
+            for truth in (item for item in batch if isinstance(item, _Truth)):
+                outcome = self._join(connection, truth)
+                if outcome is Feedback.UNKNOWN and time.monotonic() < truth.give_up_at_s:
+                    overtaking.append(truth)
+                else:
+                    settled.append((truth, outcome))
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+        for truth, outcome in settled:
+            truth.outcome.set_result(outcome)
+        return overtaking
+
+    def _join(self, connection: sqlite3.Connection, truth: _Truth) -> Feedback:
+        with closing(
+            connection.execute("SELECT labels, truth FROM answers WHERE request_id = ?", (truth.request_id,))
+        ) as found:
+            answers = found.fetchall()
+        if not answers:
+            return Feedback.UNKNOWN
+        if any(len(orjson.loads(labels)) != len(truth.labels) for labels, _ in answers):
+            return Feedback.WRONG_LENGTH
+        if any(known is not None for _, known in answers):
+            return Feedback.DUPLICATE
+        connection.execute(
+            "UPDATE answers SET truth = ? WHERE request_id = ?",
+            (orjson.dumps(truth.labels).decode(), truth.request_id),
+        )
+        return Feedback.ACCEPTED
+
+    def _count(self, connection: sqlite3.Connection) -> None:
+        correct = wrong = 0
+        # Claiming and reading are one statement, so that two workers never count the same feedback.
+        for labels, truth in connection.execute(CLAIM, (self._version,)).fetchall():
+            for answered, true in zip(orjson.loads(labels), orjson.loads(truth), strict=True):
+                correct += answered == true
+                wrong += answered != true
+        if correct or wrong:
+            self._count_feedback(correct=correct, wrong=wrong)
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (time.time() - MAX_AGE_S,))
+        connection.execute("DELETE FROM answers WHERE id <= (SELECT max(id) FROM answers) - ?", (MAX_ANSWERS,))
+
+    def _give_up(self, batch: Sequence[_Answer | _Truth], error: Exception | None) -> None:
+        answers = sum(isinstance(item, _Answer) for item in batch)
+        if error is not None and batch:
+            log.warning("answers_not_written", path=str(self._path), answers=answers, error=str(error))
+        if answers:
+            self._count_dropped(answers)
+        for item in batch:
+            if isinstance(item, _Truth) and not item.outcome.done():
+                item.outcome.set_exception(AnswersUnavailable())

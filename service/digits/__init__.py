@@ -1,0 +1,1 @@
+"""The example model: handwritten digits. The only folder that a user replaces."""

@@ -1,0 +1,162 @@
+"""POST /predict and POST /feedback as plain ASGI apps: a body in, JSON or a problem out, every request counted.
+
+Made once per worker by service.py. Knows neither BentoML nor what the model is about.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import orjson
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from service.answers import AnswerLog, AnswersUnavailable, Feedback
+from service.batching import Batcher, Overloaded
+from service.metrics import Endpoint, Metrics
+from service.parsing import REQUEST_ID_PATTERN, RowParser, parse_feedback
+from service.problems import PROBLEM_JSON, Problem
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+RETRY_LATER = {"retry-after": "1"}  # seconds
+
+Handler = Callable[[bytes, str], Awaitable[object]]
+
+log = structlog.get_logger()
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had sent its request."""
+
+
+class Route:
+    """One POST endpoint.
+
+    Args:
+        endpoint: its name in the metrics.
+        version: the Bento tag, sent with every answer.
+        handler: takes body and request id, returns what becomes the JSON answer; may raise Problem.
+        metrics: where the request is counted.
+    """
+
+    def __init__(self, endpoint: Endpoint, version: str, handler: Handler, metrics: Metrics) -> None:
+        self._endpoint = endpoint
+        self._version = version
+        self._handler = handler
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = _request_id(headers.get(b"x-request-id"))
+        status, content_type, problem = HTTPStatus.OK, "application/json", None
+        try:
+            payload = orjson.dumps(await self._handler(await _read(scope, headers, receive), request_id))
+        except ClientGone:
+            return
+        except Problem as known:
+            problem = known
+        except Exception:
+            log.exception("request_failed", endpoint=self._endpoint, request_id=request_id)
+            problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this request; it has been logged")
+        if problem is not None:
+            status, content_type, payload = problem.status, PROBLEM_JSON, problem.body(request_id)
+        self._metrics.count_request(self._endpoint, status, time.perf_counter() - started_s)
+        answer_headers = {
+            "content-type": content_type,
+            "content-length": str(len(payload)),
+            "x-request-id": request_id,
+            "x-kanaria-version": self._version,
+            **(problem.headers if problem else {}),
+        }
+        await send(
+            {
+                "type": "http.response.start",
+                "status": status.value,
+                "headers": [(name.encode(), value.encode("latin-1")) for name, value in answer_headers.items()],
+            }
+        )
+        await send({"type": "http.response.body", "body": payload})
+
+
+class Handlers:
+    """What the two endpoints do."""
+
+    def __init__(self, version: str, parser: RowParser, batcher: Batcher, answers: AnswerLog, metrics: Metrics) -> None:
+        self._version = version
+        self._parser = parser
+        self._batcher = batcher
+        self._answers = answers
+        self._metrics = metrics
+
+    async def predict(self, body: bytes, request_id: str) -> object:
+        """Answer each row of `body`, in order."""
+        rows = self._parser.rows(body)
+        try:
+            predictions = await self._batcher.predict(rows)
+        except Overloaded:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "too many rows wait for the model; try again later",
+                headers=RETRY_LATER,
+            ) from None
+        self._metrics.count_predictions(predictions)
+        self._answers.record(request_id, [prediction.label for prediction in predictions])
+        return {"request_id": request_id, "version": self._version, "predictions": predictions}
+
+    async def feedback(self, body: bytes, _request_id: str) -> object:
+        """Join true labels to an earlier answer; saying it twice counts once."""
+        feedback = parse_feedback(body)
+        try:
+            outcome = await self._answers.learn(feedback.request_id, feedback.labels)
+        except AnswersUnavailable:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "answers cannot be read now; try again later",
+                headers=RETRY_LATER,
+            ) from None
+        match outcome:
+            case Feedback.UNKNOWN:
+                raise Problem(
+                    HTTPStatus.NOT_FOUND,
+                    f"no answer is known for request {feedback.request_id}; send the `request_id` of an answer",
+                    pointer="#/request_id",
+                )
+            case Feedback.WRONG_LENGTH:
+                raise Problem(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    f"labels: expected one per row of that request, saw {len(feedback.labels)}",
+                    pointer="#/labels",
+                )
+            case Feedback.ACCEPTED | Feedback.DUPLICATE:
+                return {"request_id": feedback.request_id, "counted": outcome is Feedback.ACCEPTED}
+
+
+def _request_id(given: bytes | None) -> str:
+    """Keep the caller's id when it is safe to log and to send back; otherwise make one."""
+    text = (given or b"").decode("latin-1")
+    return text if re.fullmatch(REQUEST_ID_PATTERN, text) else uuid.uuid4().hex
+
+
+async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    """Return the whole body. Raises Problem for what is not a POST or is too large, ClientGone when it does not come."""
+    if scope["method"] != "POST":
+        detail = f"{scope['method']} is not answered here; use POST"
+        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"allow": "POST"})
+    too_large = Problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES:,} bytes; send fewer rows"
+    )
+    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+        raise too_large
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise too_large
+        if not message.get("more_body", False):
+            return bytes(body)

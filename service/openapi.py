@@ -1,0 +1,77 @@
+"""Document the two endpoints of http.py on BentoML's OpenAPI page."""
+
+from typing import Any
+
+import attrs
+from bentoml._internal.service.openapi.specification import PathItem  # BentoML documents only its own routes
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from service.contract import Prediction
+from service.parsing import FeedbackBody, PredictBody
+from service.problems import PROBLEM_JSON
+
+REFERENCE = "#/components/schemas/{model}"
+
+
+class PredictAnswer(BaseModel):
+    """One prediction per row, in order."""
+
+    request_id: str
+    version: str
+    predictions: list[Prediction]
+
+
+class FeedbackAnswer(BaseModel):
+    """`counted` is false when this request had its feedback already."""
+
+    request_id: str
+    counted: bool
+
+
+class ProblemBody(BaseModel):
+    """An RFC 9457 problem."""
+
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    pointer: str | None = None
+
+
+def documented(specification: Any) -> Any:
+    """Return BentoML's OpenAPI specification with /predict and /feedback added."""
+    models = (PredictBody, PredictAnswer, FeedbackBody, FeedbackAnswer, ProblemBody)
+    _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)
+    components = specification.components or {}
+    return attrs.evolve(
+        specification,
+        paths={
+            **specification.paths,
+            "/predict": _post("Answer each row.", PredictBody, PredictAnswer, (400, 413, 422, 500, 503)),
+            "/feedback": _post(
+                "Tell the true labels of an earlier request.",
+                FeedbackBody,
+                FeedbackAnswer,
+                (400, 404, 413, 422, 503),
+            ),
+        },
+        components={**components, "schemas": {**components.get("schemas", {}), **definitions["$defs"]}},
+    )
+
+
+def _post(summary: str, body: type[BaseModel], answer: type[BaseModel], problems: tuple[int, ...]) -> Any:
+    def content(model: type[BaseModel], media_type: str = "application/json") -> dict[str, object]:
+        return {media_type: {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}}
+
+    refused = {
+        str(status): {"description": "Problem", "content": content(ProblemBody, PROBLEM_JSON)} for status in problems
+    }
+    return PathItem(
+        post={
+            "summary": summary,
+            "tags": ["Service APIs"],
+            "requestBody": {"required": True, "content": content(body)},
+            "responses": {"200": {"description": "Answer", "content": content(answer)}, **refused},
+        }
+    )

@@ -1,0 +1,74 @@
+"""The BentoML service: one model behind POST /predict and POST /feedback. Thin on purpose.
+
+Which model is served, and which class loads it, stand in bentofile.yaml (`args`); `--arg` overrides
+them. BentoML keeps what it does well: Bentos, workers, health, /metrics, the OpenAPI page. Its process
+that supervises the workers imports this file too, so whatever imports torch is imported on use.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml
+from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class Arguments(BaseModel):
+    """What a Bento is built for."""
+
+    model: str  # tag in the model store
+    implementation: str  # the class that loads it, as `package.module:Class`
+
+
+ARGUMENTS = bentoml.use_arguments(Arguments)
+
+
+class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not follow BentoML's untyped parts
+    """Answers its own routes before BentoML's middleware, which costs more than a small model does."""
+
+    _routes: dict[str, ASGIApp]
+
+    def __call__(self) -> Any:
+        instance = super().__call__()
+        self._routes = instance.routes
+        return instance
+
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        self._routes = {}
+        bentoml_app: ASGIApp = super().to_asgi(is_main)
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._routes.get(scope.get("path", ""), bentoml_app)(scope, receive, send)
+
+        return app
+
+    @property
+    def openapi_spec(self) -> Any:
+        from service.openapi import documented  # noqa: PLC0415 - imports torch
+
+        return documented(super().openapi_spec)
+
+
+@bentoml.service(name="predictor", service_class=DirectService)
+class Predictor:
+    """One loaded model. BentoML makes an instance in each worker and calls its hooks."""
+
+    stored = bentoml.models.BentoModel(ARGUMENTS.model)
+
+    def __init__(self) -> None:
+        from service.runtime import Runtime  # noqa: PLC0415 - imports torch
+
+        bento = Predictor.bento  # type: ignore[attr-defined] # the decorator made it a service, unseen by mypy
+        # A Bento keeps the model that it was built with, even when `latest` has moved on.
+        stored = bento.info.all_models[0].to_model().resolve() if bento else self.stored
+        version = os.environ.get("KANARIA_VERSION") or (str(bento.tag) if bento else "dev")
+        self._runtime = Runtime(ARGUMENTS.implementation, Path(stored.path), model=str(stored.tag), version=version)
+        self.routes = self._runtime.routes
+
+    async def __is_ready__(self) -> bool:
+        return self._runtime.is_ready
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator] # as above
+    def close(self) -> None:
+        self._runtime.close()

@@ -1,0 +1,140 @@
+"""The monitoring configuration does what it says, in the real programs."""
+
+import queue
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from monitoring.alertmanager import AlertmanagerSettings, alertmanager_command, alertmanager_config
+from monitoring.prometheus import BASE_RULES, JOBS, PrometheusSettings, Target, file_sd, prometheus_config
+from rollout.sources.scrape import GATEWAY_FILTER
+
+RULE_TESTS = Path(__file__).with_name("base_rules.yaml")
+RUNBOOKS = Path(__file__).parents[2]
+DEADLINE_S = 20.0
+
+Find = Callable[[str], str]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def alerts() -> list[dict[str, dict[str, str]]]:
+    groups = yaml.safe_load(BASE_RULES.read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path, require_program: Find) -> None:
+    """Targets, rules and Alertmanager, as they are written for a running stack."""
+    for job in JOBS:
+        (tmp_path / f"{job}.json").write_text(file_sd([Target("127.0.0.1:9000", {"host": "one"})]))
+    config = tmp_path / "prometheus.yml"
+    config.write_text(prometheus_config(PrometheusSettings(targets_dir=tmp_path, alertmanager="127.0.0.1:9093")))
+    checked = run(require_program("promtool"), "check", "config", str(config))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_each_alert_fires_when_it_should_and_else_is_silent(require_program: Find) -> None:
+    """The cases are in base_rules.yaml."""
+    tested = run(require_program("promtool"), "test", "rules", str(RULE_TESTS))
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_no_alert_is_untested() -> None:
+    """Each has a case in which it fires and one in which it is silent."""
+    cases = [case for test in yaml.safe_load(RULE_TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
+    names = {rule["alert"] for rule in alerts()}
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
+
+
+def test_each_alert_has_a_runbook() -> None:
+    """The link leads to a heading of a page in this repository."""
+    for rule in alerts():
+        page, _, anchor = rule["annotations"]["runbook"].partition("#")
+        headings = [line[3:] for line in (RUNBOOKS / page).read_text().splitlines() if line.startswith("## ")]
+        assert anchor in [heading.lower() for heading in headings], rule["alert"]
+        assert rule["alert"] in headings
+
+
+def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) -> None:
+    """Monitoring and judging do not import each other, so nothing else keeps the two filters the same."""
+    config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path)))
+    filters = {job["job_name"]: job.get("params") for job in config["scrape_configs"]}
+    assert filters == {"gateway": {"filter": [GATEWAY_FILTER]}, "controller": None, "service": None}
+
+
+def test_amtool_accepts_the_configuration(tmp_path: Path, require_program: Find) -> None:
+    """With a token and without."""
+    amtool = require_program("amtool")
+    for name, token_file in (("with.yml", tmp_path / "token"), ("without.yml", None)):
+        settings = AlertmanagerSettings(webhook_url="http://127.0.0.1:1/api/alerts", token_file=token_file)
+        (tmp_path / name).write_text(alertmanager_config(settings))
+        checked = run(amtool, "check-config", str(tmp_path / name))
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, "queue.Queue[tuple[str | None, bytes]]"]]:
+    """The URL of a controller's ear, and what it hears: the Authorization header and the body."""
+    heard: queue.Queue[tuple[str | None, bytes]] = queue.Queue()
+
+    class Ear(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.put((self.headers["authorization"], self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Ear) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api/alerts", heard
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def alertmanager(
+    tmp_path: Path, webhook: tuple[str, "queue.Queue[tuple[str | None, bytes]]"], require_program: Find
+) -> Iterator[str]:
+    """The address of an Alertmanager that tells `webhook`."""
+    (tmp_path / "token").write_text("secret-token")
+    config = tmp_path / "alertmanager.yml"
+    config.write_text(alertmanager_config(AlertmanagerSettings(webhook_url=webhook[0], token_file=tmp_path / "token")))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    program = require_program("prometheus-alertmanager")
+    command = alertmanager_command(program, config=config, data_dir=tmp_path / "data", listen=address)
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        yield f"http://{address}"
+        process.terminate()
+
+
+def test_an_alert_reaches_the_controller_with_its_token(
+    alertmanager: str, webhook: tuple[str, "queue.Queue[tuple[str | None, bytes]]"]
+) -> None:
+    """The labels tell the controller what to do about which version."""
+    alert = {"labels": {"alertname": "KanariaCanaryDown", "version": "digits:v2", "action": "rollback"}}
+    deadline_s = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            httpx.post(f"{alertmanager}/api/v2/alerts", json=[alert], trust_env=False).raise_for_status()
+            break
+        except httpx.HTTPError:
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(0.1)
+    authorization, body = webhook[1].get(timeout=DEADLINE_S)
+    assert authorization == "Bearer secret-token"
+    assert [told["labels"] for told in httpx.Response(200, content=body).json()["alerts"]] == [alert["labels"]]

@@ -1,0 +1,131 @@
+"""What every data plane owes the controller. The same tests run against Envoy and against memory."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from rollout.errors import RouterRefused
+from rollout.interfaces import Backend, ObservedSplit, Split, TrafficRouter
+from rollout.routers.envoy_settings import GatewaySettings
+from rollout.routers.memory import MemoryRouter
+from tests.support.gateway_rig import Gateway, free_port
+
+V1, V2, V3 = (Backend(f"digits:v{n}", "127.0.0.1", 1) for n in (1, 2, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class DataPlane:
+    router: TrafficRouter
+    refused: Callable[[Split], Split]  # makes a split that this data plane will refuse
+    disconnect: Callable[[], None]
+
+
+@pytest.fixture(params=["memory", "envoy"])
+def plane(request: pytest.FixtureRequest, tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[DataPlane]:
+    if request.param == "memory":
+        memory = MemoryRouter()
+
+        def refuse_next(split: Split) -> Split:
+            memory.refusals.append("told to refuse")
+            return split
+
+        yield DataPlane(memory, refuse_next, lambda: setattr(memory, "reachable", False))
+    else:
+        require_program("envoy")
+        with Gateway(GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port())) as envoy:
+            yield DataPlane(
+                envoy.router, lambda split: replace(split, stable=replace(split.stable, port=99999)), envoy.stop
+            )
+
+
+def test_nothing_is_observed_before_the_first_split(plane: DataPlane) -> None:
+    """A data plane without a version serves no split."""
+    assert plane.router.observed() is None
+
+
+@pytest.mark.parametrize(
+    ("split", "observed"),
+    [
+        (Split(V1), ObservedSplit("digits:v1", None, 0, mirror=False)),
+        (Split(V1, V2, mirror=True), ObservedSplit("digits:v1", "digits:v2", 0, mirror=True)),
+        (Split(V1, V2, 5), ObservedSplit("digits:v1", "digits:v2", 5, mirror=False)),
+        (Split(V1, V2, 50, sticky="x-user-id"), ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)),
+        (Split(V1, V2, 100), ObservedSplit("digits:v1", "digits:v2", 100, mirror=False)),
+    ],
+)
+def test_an_applied_split_is_observed(plane: DataPlane, split: Split, observed: ObservedSplit) -> None:
+    """What was applied can be read back, in every shape a release goes through."""
+    plane.router.apply(split)
+    assert plane.router.observed() == observed
+
+
+def test_the_last_split_wins(plane: DataPlane) -> None:
+    """A split is the whole wish: nothing of the ones before is left."""
+    for split in (Split(V1, V2, mirror=True), Split(V1, V2, 25), Split(V2), Split(V2, V3, 1)):
+        plane.router.apply(split)
+    assert plane.router.observed() == ObservedSplit("digits:v2", "digits:v3", 1, mirror=False)
+
+
+def test_applying_twice_is_harmless(plane: DataPlane) -> None:
+    """A controller that does not know whether its last write arrived writes again."""
+    for _ in range(2):
+        plane.router.apply(Split(V1, V2, 10))
+    assert plane.router.observed() == ObservedSplit("digits:v1", "digits:v2", 10, mirror=False)
+
+
+def test_a_refused_split_leaves_the_one_before_in_force(plane: DataPlane) -> None:
+    """Refusing is an error with a reason, and changes nothing."""
+    plane.router.apply(Split(V1))
+    with pytest.raises(RouterRefused):
+        plane.router.apply(plane.refused(Split(V1, V2, 50)))
+    assert plane.router.observed() == ObservedSplit("digits:v1", None, 0, mirror=False)
+
+
+def test_a_refusal_does_not_stick(plane: DataPlane) -> None:
+    """The next good split is taken."""
+    with pytest.raises(RouterRefused):
+        plane.router.apply(plane.refused(Split(V1)))
+    plane.router.apply(Split(V2))
+    assert plane.router.observed() == ObservedSplit("digits:v2", None, 0, mirror=False)
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        Split(V1, canary_percent=5),
+        Split(V1, mirror=True),
+        Split(V1, V1, 5),
+        Split(V1, V2, 101),
+        Split(V1, V2, -1),
+    ],
+    ids=["weight without canary", "mirror without canary", "canary is stable", "over 100 %", "under 0 %"],
+)
+def test_a_split_that_contradicts_itself_is_refused(plane: DataPlane, split: Split) -> None:
+    """No data plane guesses what was meant."""
+    with pytest.raises(RouterRefused):
+        plane.router.apply(split)
+
+
+def test_requests_in_flight_are_known_of_served_versions_only(plane: DataPlane) -> None:
+    """Zero and unknown are different answers: only zero means that a version may be stopped."""
+    plane.router.apply(Split(V1, V2, 10))
+    assert [plane.router.requests_in_flight(tag) for tag in ("digits:v1", "digits:v2", "digits:v3")] == [0, 0, None]
+
+
+def test_a_version_that_was_just_replaced_can_still_be_drained(plane: DataPlane) -> None:
+    """After the promotion the old version's open requests are still counted."""
+    plane.router.apply(Split(V1, V2, 100))
+    plane.router.apply(Split(V2))
+    assert plane.router.requests_in_flight("digits:v1") == 0
+
+
+def test_a_data_plane_out_of_reach_says_so(plane: DataPlane) -> None:
+    """Nothing is observed, nothing is known to be in flight, nothing can be applied."""
+    plane.router.apply(Split(V1))
+    plane.disconnect()
+    assert plane.router.observed() is None
+    assert plane.router.requests_in_flight("digits:v1") is None
+    with pytest.raises(RouterRefused):
+        plane.router.apply(Split(V2))

@@ -1,0 +1,343 @@
+"""What every metric source promises, proved on real HTTP servers and a real Prometheus."""
+
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from monitoring.prometheus import JOBS, PrometheusSettings, Target, file_sd, prometheus_command, prometheus_config
+from rollout.errors import SourceUnreachable
+from rollout.interfaces import Backend, MetricSource, Reading
+from rollout.judge.types import Pair
+from rollout.signals import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, SignalSelection, merge, windows
+from rollout.sources.prometheus import PrometheusSource
+from rollout.sources.scrape import ScrapeSource
+
+STABLE, CANARY = "digits:v1", "digits:v2"
+SELECTION = SignalSelection(latency_ms=(100,), low_confidence_below=0.5)
+NOTHING = Pair(0, 0)
+SCRAPE_INTERVAL_S = 0.25
+DEADLINE_S = 30.0  # Prometheus takes up to 5 s to find its targets
+
+
+class Exporter:
+    """A real metrics page on a port that outlives the process which it plays."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
+        self.is_serving = False
+        self.replace()
+
+    def replace(self) -> None:
+        """Play a new process: every counter from 0."""
+        self.registry = CollectorRegistry()
+
+    def start(self) -> None:
+        self._server, self._thread = start_http_server(self.port, "127.0.0.1", self.registry)
+        self.is_serving = True
+
+    def stop(self) -> None:
+        if self.is_serving:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+            self.is_serving = False
+
+
+class Gateway(Exporter):
+    """Exports what Envoy does, under its names and labels."""
+
+    def replace(self) -> None:
+        super().replace()
+        which = ["version", "routed"]
+        self._requests = Counter("envoy_kanaria_predict", "-", [*which, "code"], registry=self.registry)
+        self._durations = Histogram(
+            "envoy_kanaria_predict_duration_ms", "-", which, buckets=LATENCY_BOUNDS_MS, registry=self.registry
+        )
+        copy = ["envoy_cluster_name"]
+        self._copies = Gauge(
+            "envoy_cluster_upstream_rq_xx", "-", [*copy, "envoy_response_code_class"], registry=self.registry
+        )
+        self._copy_durations = Histogram(
+            "envoy_cluster_upstream_rq_time", "-", copy, buckets=LATENCY_BOUNDS_MS, registry=self.registry
+        )
+
+    def answer(self, version: str, code: int = 200, *, ms: float = 20, routed: str | None = None) -> None:
+        self._requests.labels(version, routed or version, str(code)).inc()
+        self._durations.labels(version, routed or version).observe(ms)
+
+    def copy(self, version: str, code: int = 200, *, ms: float = 20) -> None:
+        cluster = f"shadow%2F{version.replace(':', '%3A')}"
+        self._copies.labels(cluster, str(code // 100)).inc()
+        self._copy_durations.labels(cluster).observe(ms)
+
+
+class Version(Exporter):
+    """Exports what the service does, under its names and labels."""
+
+    def replace(self) -> None:
+        super().replace()
+        self._predictions = Counter("kanaria_predictions", "-", ["version", "label"], registry=self.registry)
+        self._confidence = Histogram(
+            "kanaria_confidence", "-", ["version"], buckets=(*CONFIDENCE_BOUNDS, 1.0), registry=self.registry
+        )
+        self._feedback = Counter("kanaria_feedback", "-", ["version", "outcome"], registry=self.registry)
+
+    def predict(self, version: str, label: str, confidence: float = 0.97) -> None:
+        self._predictions.labels(version, label).inc()
+        self._confidence.labels(version).observe(confidence)
+
+    def feedback(self, version: str, outcome: str) -> None:
+        self._feedback.labels(version, outcome).inc()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The processes whose metrics are read."""
+
+    gateway: Gateway
+    stable: Version
+    canary: Version
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        return (Backend(STABLE, "127.0.0.1", self.stable.port), Backend(CANARY, "127.0.0.1", self.canary.port))
+
+
+def free_ports(count: int) -> list[int]:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def ports() -> list[int]:
+    """Of gateway, stable and canary: the same in all tests, so that Prometheus need not look for them again."""
+    return free_ports(3)
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    ports: list[int], tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
+) -> Iterator[str]:
+    """The address of a Prometheus that scrapes those ports."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    gateway, *versions = (Target(f"127.0.0.1:{port}") for port in ports)
+    for job, targets in zip(JOBS, ([gateway], [], versions), strict=True):
+        (folder / f"{job}.json").write_text(file_sd(targets))
+    config = folder / "prometheus.yml"
+    config.write_text(prometheus_config(PrometheusSettings(targets_dir=folder, scrape_interval_s=SCRAPE_INTERVAL_S)))
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    command = prometheus_command(require_program("prometheus"), config=config, data_dir=folder / "data", listen=address)
+    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        yield f"http://{address}"
+        process.terminate()
+
+
+@pytest.fixture
+def stack(ports: list[int]) -> Iterator[Stack]:
+    stack = Stack(Gateway(ports[0]), Version(ports[1]), Version(ports[2]))
+    processes = (stack.gateway, stack.stable, stack.canary)
+    for process in processes:
+        process.start()
+    yield stack
+    for process in processes:
+        process.stop()
+
+
+@pytest.fixture(params=["scrape", "prometheus"])
+def source(request: pytest.FixtureRequest, stack: Stack) -> Iterator[MetricSource]:
+    if request.param == "scrape":
+        with ScrapeSource(stack.gateway.address) as scrape:
+            yield scrape
+    else:
+        url = request.getfixturevalue("prometheus")
+        with PrometheusSource(url, stack.gateway.address, max_age_s=5) as store:
+            yield store
+
+
+def read_until(read: Callable[[], Reading], is_right: Callable[[Reading], bool]) -> Reading:
+    """Prometheus sees a change only when it scrapes the next time; read until it has."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    last: object = None
+    while time.monotonic() < deadline_s:
+        try:
+            last = reading = read()
+            if is_right(reading):
+                return reading
+        except SourceUnreachable as error:
+            last = error
+        time.sleep(SCRAPE_INTERVAL_S / 2)
+    raise AssertionError(f"not seen in {DEADLINE_S:g} s; last: {last}")
+
+
+def refused(read: Callable[[], Reading]) -> SourceUnreachable:
+    """Read until the source refuses."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline_s:
+        try:
+            read()
+        except SourceUnreachable as error:
+            return error
+        time.sleep(SCRAPE_INTERVAL_S / 2)
+    raise AssertionError(f"still read after {DEADLINE_S:g} s")
+
+
+def events(previous: Reading | None, current: Reading) -> dict[str, tuple[Pair, Pair]]:
+    """New events of stable and of the canary by signal; without `previous`, all there ever were."""
+    since = previous or Reading(at_s=0.0, counters={})
+    found = windows(since, current, stable=STABLE, canary=CANARY, selection=SELECTION)
+    return {window.signal: (window.stable, window.canary) for window in found}
+
+
+def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, stack: Stack) -> None:
+    """Errors and latency come from the gateway, what was predicted from the version, feedback from whoever got it."""
+    for code, ms in ((200, 20), (200, 300), (503, 5)):
+        stack.gateway.answer(CANARY, code, ms=ms)
+    stack.gateway.answer(STABLE, routed=CANARY)
+    stack.gateway.answer(STABLE)
+    stack.canary.predict(CANARY, "7", confidence=0.3)
+    stack.canary.predict(CANARY, "1")
+    stack.stable.feedback(CANARY, "wrong")
+    expected = {
+        "errors": (Pair(0, 1), Pair(1, 3)),
+        "latency:100": (Pair(0, 1), Pair(1, 3)),
+        "class:7": (NOTHING, Pair(1, 2)),
+        "class:1": (NOTHING, Pair(1, 2)),
+        "low_confidence": (NOTHING, Pair(1, 2)),
+        "wrong_label": (NOTHING, Pair(1, 1)),
+    }
+    read_until(lambda: source.read(stack.backends), lambda reading: events(None, reading) == expected)
+
+
+def test_errors_of_the_mirrored_version_are_those_of_copied_requests(source: MetricSource, stack: Stack) -> None:
+    """Two copies, one of them failed and slow."""
+    stack.gateway.copy(CANARY)
+    stack.gateway.copy(CANARY, 504, ms=2000)
+    expected = {"errors": (NOTHING, Pair(1, 2)), "latency:100": (NOTHING, Pair(1, 2))}
+    read_until(lambda: source.read(stack.backends, mirrored=CANARY), lambda reading: events(None, reading) == expected)
+
+
+def test_reading_again_without_new_events_gives_no_window(source: MetricSource, stack: Stack) -> None:
+    """The same counters are no new evidence."""
+    stack.gateway.answer(STABLE)
+    first = read_until(lambda: source.read(stack.backends), lambda reading: bool(reading.counters))
+    assert events(first, source.read(stack.backends)) == {}
+
+
+def test_a_version_that_was_away_is_counted_from_where_it_was(source: MetricSource, stack: Stack) -> None:
+    """Its page is gone for a while and its counters go on: nothing is counted twice or lost."""
+    key = (stack.canary.address, CANARY, "class:7")
+    for _ in range(10):
+        stack.canary.predict(CANARY, "7")
+    first = read_until(lambda: source.read(stack.backends), lambda reading: key in reading.counters)
+    stack.canary.stop()
+    gone = read_until(lambda: source.read(stack.backends), lambda reading: key not in reading.counters)
+    stack.canary.predict(CANARY, "7")
+    stack.canary.start()
+    back = read_until(lambda: source.read(stack.backends), lambda reading: key in reading.counters)
+    away = merge(first, gone)
+    assert events(first, gone) == {}
+    assert events(away, back) == {"class:7": (NOTHING, Pair(1, 1)), "low_confidence": (NOTHING, Pair(0, 1))}
+
+
+def test_a_version_that_started_again_is_counted_from_zero(source: MetricSource, stack: Stack) -> None:
+    """Ten predictions before the crash, two after it: two new ones."""
+    key = (stack.canary.address, CANARY, "class:7")
+    for _ in range(10):
+        stack.canary.predict(CANARY, "7")
+    first = read_until(lambda: source.read(stack.backends), lambda reading: key in reading.counters)
+    stack.canary.stop()
+    stack.canary.replace()
+    for _ in range(2):
+        stack.canary.predict(CANARY, "7")
+    stack.canary.start()
+    second = read_until(lambda: source.read(stack.backends), lambda reading: reading.counters.get(key) == Pair(2, 2))
+    assert events(first, second)["class:7"] == (NOTHING, Pair(2, 2))
+
+
+def test_without_the_gateway_there_is_no_reading(source: MetricSource, stack: Stack) -> None:
+    """The versions alone do not show errors, so nothing may be concluded."""
+    read_until(lambda: source.read(stack.backends), lambda reading: not reading.counters)
+    stack.gateway.stop()
+    assert stack.gateway.address in refused(lambda: source.read(stack.backends)).saw
+
+
+def test_without_any_version_there_is_no_reading(source: MetricSource, stack: Stack) -> None:
+    """One version away is news about that version; all away is news about the metrics."""
+    read_until(lambda: source.read(stack.backends), lambda reading: not reading.counters)
+    stack.stable.stop()
+    stack.canary.stop()
+    assert stack.stable.address in refused(lambda: source.read(stack.backends)).saw
+
+
+def test_the_first_reading_must_be_complete(source: MetricSource, stack: Stack) -> None:
+    """A version that is missing there would later look as if all its history were new."""
+    stack.stable.stop()
+    assert stack.stable.address in refused(lambda: source.read(stack.backends)).saw
+
+
+def test_samples_that_are_too_old_are_not_believed(prometheus: str, stack: Stack) -> None:
+    """With a limit of 0 s every sample is too old."""
+    with PrometheusSource(prometheus, stack.gateway.address, max_age_s=0) as source:
+        assert "no successful scrape" in refused(lambda: source.read(stack.backends)).saw
+
+
+def test_a_prometheus_that_is_not_there_gives_no_reading(stack: Stack) -> None:
+    """The error says which address did not answer."""
+    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    with (
+        PrometheusSource(url, stack.gateway.address, max_age_s=5) as source,
+        pytest.raises(SourceUnreachable, match=url),
+    ):
+        source.read(stack.backends)
+
+
+@contextmanager
+def http_server(status: int, body: str) -> Iterator[str]:
+    """A server that gives the same answer to every POST."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (503, json.dumps({"status": "error", "errorType": "timeout", "error": "query timed out"}), "query timed out"),
+        (200, json.dumps({"status": "success", "data": {"result": []}, "warnings": ["remote read"]}), "remote read"),
+        (502, "<html>Bad Gateway</html>", "<html>Bad Gateway"),
+    ],
+)
+def test_what_prometheus_complains_of_is_in_the_message(stack: Stack, status: int, body: str, told: str) -> None:
+    """An error, a warning (something may be missing) and an answer that is not Prometheus's."""
+    with (
+        http_server(status, body) as url,
+        PrometheusSource(url, stack.gateway.address, max_age_s=5) as source,
+        pytest.raises(SourceUnreachable, match=told),
+    ):
+        source.read(stack.backends)

@@ -1,0 +1,72 @@
+"""Finished and running releases of a digits-like model, made by the real controller and judge in a simulated world."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rollout import commands as c
+from rollout.controller import Controller
+from rollout.spec import RolloutSpec
+from rollout.store import Ledger, load_view
+from rollout.view import ReleaseView
+from tests.world import Version, World
+
+SPEC = RolloutSpec(steps=("shadow", 5, 25, 50, 100), soak=4, window=2, step_deadline=300, watch=20, risk_budget=0.02)
+EVEN = (0.1,) * 10
+NO_SEVENS = (0.11, 0.13, 0.1, 0.1, 0.11, 0.1, 0.1, 0.02, 0.13, 0.1)  # shares when most of the 7s are read as 1 or 8
+
+
+@dataclass
+class DigitsVersion(Version):
+    """Ten classes, answers that take a lognormal time, and labels for some of them."""
+
+    classes: tuple[float, ...] = EVEN
+    median_ms: float = 11.0
+    wrong_ratio: float = 0.04
+
+
+@dataclass
+class DigitsWorld(World):
+    """v1 is stable; what else there is, each test says."""
+
+    def _serve(self, tag: str, requests: int) -> None:
+        super()._serve(tag, requests)
+        version = self.versions[tag]
+        if isinstance(version, DigitsVersion):
+            labelled = int(self.rng.binomial(requests, 0.1))
+            self._count(tag, "wrong_label", int(self.rng.binomial(labelled, version.wrong_ratio)), labelled)
+
+    def _slow(self, version: Version, requests: int) -> dict[int, int]:
+        median_ms = version.median_ms if isinstance(version, DigitsVersion) else 10.0
+        took_ms = self.rng.lognormal(np.log(median_ms), 0.45, requests)
+        return {bound: int((took_ms > bound).sum()) for bound in (25, 50, 100, 250)}
+
+
+def digits_world(path: Path, **canary: object) -> tuple[DigitsWorld, Controller]:
+    """A deployment with v1 stable for two minutes, and v2, which differs from it by `canary`."""
+    stable = DigitsVersion(error_ratio=0.001)
+    world = DigitsWorld(path, versions={"digits:v1": stable, "digits:v2": DigitsVersion()}, rps=120.0)
+    world.edit("digits:v2", **canary)
+    controller = world.controller()
+    controller.execute(c.SetStable("digits:v1", "ann"))
+    world.live(controller, 120)
+    return world, controller
+
+
+def finished(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> ReleaseView:
+    """v2's release after its end."""
+    world, controller = digits_world(path, **canary)
+    controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+    world.live_until_ended(controller)
+    controller.close()
+    return newest(path)
+
+
+def newest(path: Path, number: int = 1) -> ReleaseView:
+    """What the ledger tells of a release."""
+    ledger = Ledger(path, read_only=True)
+    try:
+        return load_view(ledger, number)
+    finally:
+        ledger.close()

@@ -1,0 +1,179 @@
+"""Real processes for tests of the gateway: Envoy, model servers that do as they are told, clients."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from rollout.interfaces import Backend
+from rollout.routers.envoy import EnvoyRouter
+from rollout.routers.envoy_bootstrap import envoy_command, write_bootstrap
+from rollout.routers.envoy_settings import GatewaySettings
+
+STAND_IN = Path(__file__).with_name("stand_in_model.py")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(claim: Callable[[], object], *, within_s: float = 10.0) -> None:
+    """Poll until `claim()` is true; fail with the last thing it gave."""
+    deadline = time.monotonic() + within_s
+    while not (seen := claim()):
+        assert time.monotonic() < deadline, f"still {seen!r} after {within_s} s"
+        time.sleep(0.02)
+
+
+class StandIn:
+    """One version: a model server in its own process."""
+
+    def __init__(self, tag: str) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:  # accepts before the process is up
+            self.backend = Backend(tag, "127.0.0.1", listener.getsockname()[1])
+            self._process = subprocess.Popen(
+                [sys.executable, str(STAND_IN), tag, str(listener.fileno())], pass_fds=[listener.fileno()]
+            )
+
+    @property
+    def tag(self) -> str:
+        return self.backend.tag
+
+    def behave(self, *, status: int = 200, delay_s: float = 0.0, ready: bool = True) -> None:
+        behaviour = {"status": status, "delay_s": delay_s, "ready": ready}
+        httpx.put(f"{self.backend.url}/behaviour", json=behaviour).raise_for_status()
+
+    def seen(self, path: str) -> int:
+        """Requests to `path` so far."""
+        return int(self._seen()["requests"].get(path, 0))
+
+    def last_headers(self) -> dict[str, str]:
+        return dict(self._seen()["last_headers"])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _seen(self) -> Any:
+        return httpx.get(f"{self.backend.url}/seen").json()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+class Gateway:
+    """A running Envoy and the router that steers it."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self.router = EnvoyRouter(settings, timeout_s=5.0)
+        self.url = f"http://127.0.0.1:{settings.port}"
+        self.client = httpx.Client(base_url=self.url)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start Envoy and return when it serves."""
+        self.spawn()
+        eventually(self._is_ready)
+
+    def spawn(self) -> None:
+        """Start Envoy and return at once."""
+        write_bootstrap(self.settings)
+        with (self.settings.directory / "envoy.log").open("ab") as log:
+            self._process = subprocess.Popen(envoy_command(self.settings), stderr=log)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
+    def predict(self, **request: Any) -> httpx.Response:
+        return self.client.post("/predict", **({"json": {"features": [[0.0]]}} | request))
+
+    def counted(self) -> dict[tuple[str, str, str], int]:
+        """Predictions by (version that answered, version that was chosen, code)."""
+        return {
+            (labels["version"], labels["routed"], labels["code"]): int(value)
+            for name, labels, value in self.samples()
+            if name == "envoy_kanaria_predict_total"
+        }
+
+    def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Everything Envoy exports, as (name, labels, value)."""
+        page = httpx.get(f"{self.settings.admin_url}/stats/prometheus").text
+        for family in text_string_to_metric_families(page):
+            for sample in family.samples:
+                yield sample.name, sample.labels, sample.value
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.settings.directory / "envoy.log").read_text()[-2000:]
+        try:
+            return httpx.get(f"{self.settings.admin_url}/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.stop()
+
+
+@dataclass(slots=True)
+class Load:
+    """What the clients of one `load` saw so far."""
+
+    answers: Counter[str] = field(default_factory=Counter)  # by version
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return self.answers.total() + len(self.failures)
+
+    def wait_for(self, more: int) -> None:
+        """Return when `more` further requests were answered."""
+        target = self.total + more
+        eventually(lambda: self.total >= target, within_s=30)
+
+
+@contextmanager
+def load(url: str, *, clients: int = 4, headers: dict[str, str] | None = None) -> Iterator[Load]:
+    """Clients that send predictions one after the other for as long as the block runs."""
+    seen, stop = Load(), threading.Event()
+
+    def one_client() -> None:
+        with httpx.Client(base_url=url, headers=headers, timeout=20.0) as client:
+            while not stop.is_set():
+                try:
+                    answer = client.post("/predict", json={"features": [[0.0]]}).raise_for_status()
+                    seen.answers[answer.json()["version"]] += 1
+                except httpx.HTTPError as failure:
+                    seen.failures.append(repr(failure))
+
+    threads = [threading.Thread(target=one_client) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

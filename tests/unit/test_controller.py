@@ -1,0 +1,298 @@
+"""The control loop in a small simulated world: good and bad versions, bad days, and death at any point."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout import commands as c
+from rollout import events as e
+from rollout.controller import Controller
+from rollout.errors import LedgerError
+from rollout.interfaces import Health
+from rollout.spec import RolloutSpec
+from rollout.state import Phase
+from rollout.store import Ledger
+from tests.world import Version, World
+
+SPEC = RolloutSpec(
+    steps=("shadow", 5, 25, 50, 100),
+    soak=5,
+    window=2,
+    step_deadline=300,
+    watch=20,
+    risk_budget=0.02,
+    startup_deadline=30,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
+
+
+@pytest.fixture
+def controller(world: World) -> Iterator[Controller]:
+    made = world.controller()
+    made.execute(c.SetStable("m:v1", "ann"))
+    world.live(made, 60)
+    yield made
+    made.close()
+
+
+def start(controller: Controller, spec: RolloutSpec = SPEC) -> None:
+    controller.execute(c.StartRelease("m:v2", spec, "ann"))
+
+
+def events(world: World) -> list[e.Event]:
+    ledger = Ledger(world.path, read_only=True)
+    try:
+        return list(ledger.events())
+    finally:
+        ledger.close()
+
+
+def outcome(world: World) -> e.RolledBack:
+    (event,) = [event for event in events(world) if isinstance(event, e.RolledBack)]
+    return event
+
+
+def weights(world: World) -> list[int]:
+    return [100 if split.stable.tag == "m:v2" else split.canary_percent for split in world.router.history]
+
+
+def test_a_good_version_earns_its_traffic_and_is_promoted(world: World, controller: Controller) -> None:
+    """Shadow, every step in order, promotion, and after the watch the old version is stopped."""
+    start(controller)
+    assert world.live_until_ended(controller) == "promoted"
+    steps = [event for event in events(world) if isinstance(event, e.StepEntered)]
+    assert [(step.weight_percent, step.mirror) for step in steps] == [
+        (0, True),
+        (5, False),
+        (25, False),
+        (50, False),
+        (100, False),
+    ]
+    world.live(controller, 5)
+    assert (world.running(), controller.snapshot.deployment.stable) == (("m:v2",), "m:v2")
+
+
+def test_an_erroneous_version_is_rolled_back_on_its_errors(world: World, controller: Controller) -> None:
+    """5 % of errors: all traffic is back on stable, and the reason names the signal."""
+    world.edit("m:v2", error_ratio=0.05)
+    start(controller, SPEC.model_copy(update={"steps": (5, 25, 50, 100)}))
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal == "errors"
+    assert (weights(world)[-1], world.running()) == (0, ("m:v1",))
+
+
+def test_a_silently_wrong_version_is_rolled_back_on_its_predictions(world: World, controller: Controller) -> None:
+    """Answers 200 and fast, but never predicts the last class."""
+    world.edit("m:v2", classes=(0.34, 0.33, 0.33, 0.0))
+    start(controller)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal.startswith("class:")
+
+
+def test_a_slow_version_is_rolled_back_on_its_latency(world: World, controller: Controller) -> None:
+    """A third of the answers over the bound."""
+    world.edit("m:v2", slow_ratio=0.3)
+    start(controller)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal.startswith("latency:")
+
+
+def test_a_version_that_dies_is_rolled_back_although_users_saw_nothing(world: World, controller: Controller) -> None:
+    """The gateway answered for it, so its counts look clean; that it died is the reason."""
+    start(controller)
+    world.live(controller, 30)
+    world.edit("m:v2", health=Health.DEAD, has_crashed=True)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal == "canary_down"
+
+
+def test_a_version_that_does_not_start_never_gets_a_request(world: World, controller: Controller) -> None:
+    """Its last words are the reason, and no split ever named it with a weight."""
+    world.edit("m:v2", starts_at_all=False)
+    start(controller)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert "ImportError" in outcome(world).reason
+    assert set(weights(world)) == {0}
+
+
+def test_no_traffic_holds_and_then_the_deadline_decides(world: World, controller: Controller) -> None:
+    """Nothing measured is never success."""
+    world.rps = 0.0
+    start(controller)
+    world.live(controller, 200)
+    assert controller.snapshot.deployment.active
+    assert controller.snapshot.deployment.active.phase is Phase.STEPPING
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal == "deadline"
+
+
+def test_a_metric_store_that_is_away_holds_the_weight_and_then_goes_on(world: World, controller: Controller) -> None:
+    """A minute without numbers neither promotes nor rolls back, and is in the ledger."""
+    start(controller)
+    world.live(controller, 20)
+    before = weights(world)
+    world.is_source_up = False
+    world.live(controller, 60)
+    assert weights(world) == before
+    world.is_source_up = True
+    assert world.live_until_ended(controller) == "promoted"
+    topics = [event.topic for event in events(world) if isinstance(event, e.Noted)]
+    assert topics == ["source_unreachable", "source_back"]
+
+
+def test_a_router_that_refuses_is_asked_again(world: World, controller: Controller) -> None:
+    """The decision stands in the ledger; the weight follows as soon as the gateway takes it."""
+    world.edit("m:v2", error_ratio=0.05)
+    start(controller, SPEC.model_copy(update={"steps": (5, 25, 50, 100)}))
+    world.live(controller, 6)
+    world.router.refusals = ["no"] * 5
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert weights(world)[-1] == 0
+
+
+def test_a_paused_release_holds_and_goes_on_after(world: World, controller: Controller) -> None:
+    """Pause keeps the weight for as long as a person wants."""
+    start(controller)
+    world.live(controller, 15)
+    controller.execute(c.Pause("ann"))
+    before = weights(world)
+    world.live(controller, 400)
+    assert weights(world) == before
+    controller.execute(c.Resume("ann"))
+    assert world.live_until_ended(controller) == "promoted"
+
+
+def test_rollback_after_promotion_returns_to_the_warm_version(world: World, controller: Controller) -> None:
+    """The old version was kept running, so users notice nothing."""
+    start(controller)
+    while controller.snapshot.deployment.stable != "m:v2":
+        world.live(controller, 1)
+    controller.execute(c.RollbackNow("ann"))
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert (controller.snapshot.deployment.stable, world.router.history[-1].stable.tag) == ("m:v1", "m:v1")
+
+
+def test_a_version_is_stopped_only_after_its_last_request(world: World, controller: Controller) -> None:
+    """In-flight requests drain before the process ends."""
+    start(controller)
+    world.live(controller, 15)
+    world.router.in_flight["m:v2"] = 3
+    controller.execute(c.Abort("ann"))
+    world.live(controller, 5)
+    assert "m:v2" in world.running()
+    world.router.in_flight["m:v2"] = 0
+    world.live(controller, 2)
+    assert "m:v2" not in world.running()
+
+
+def test_automatic_steps_double_and_never_stop_between_50_and_100(world: World, controller: Controller) -> None:
+    """`steps: auto` is the fastest ramp that keeps the risk budget."""
+    start(controller, SPEC.model_copy(update={"steps": "auto"}))
+    assert world.live_until_ended(controller) == "promoted"
+    ramp = [event.weight_percent for event in events(world) if isinstance(event, e.StepEntered)]
+    assert (ramp[0], ramp[-2:]) == (1, [50, 100])
+    assert all(later <= 2 * earlier for earlier, later in zip(ramp, ramp[1:], strict=False))
+
+
+def test_every_weight_was_decided_before_it_was_in_force(world: World, controller: Controller) -> None:
+    """The ledger is ahead of the gateway, never behind."""
+    start(controller)
+    world.live_until_ended(controller)
+    decided = {0}
+    for event in events(world):
+        if isinstance(event, e.StepEntered):
+            decided.add(event.weight_percent)
+        elif isinstance(event, e.Applied):
+            assert event.weight_percent in decided
+
+
+class Killed(BaseException):
+    """kill -9: nothing after it runs."""
+
+
+@dataclass
+class Killer:
+    """Dies at the n-th call of anything that writes or acts, before or after it took effect."""
+
+    calls_left: int
+    before: bool
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls_left -= 1
+            if self.calls_left == 0 and self.before:
+                raise Killed
+            result = work(*args, **kwargs)
+            if self.calls_left == 0:
+                raise Killed
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("error_ratio", [0.0, 0.06])
+def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: bool, error_ratio: float) -> None:
+    """Dying before or after every single write and act of a release changes neither outcome nor evidence."""
+    expected = "rolled_back" if error_ratio else "promoted"
+    for nth in range(1, 200):
+        path = tmp_path / f"{nth}.db"
+        world = World(path, versions={"m:v1": Version(), "m:v2": Version(error_ratio=error_ratio)})
+        first = world.controller()
+        first.execute(c.SetStable("m:v1", "ann"))
+        world.live(first, 20)
+        start(first, SPEC.model_copy(update={"steps": (5, 50, 100), "watch": 4}))
+        killer = Killer(nth, before)
+        append, apply, stop = first._ledger.append, world.router.apply, world.stop
+        first._ledger.append = killer.around(append)  # type: ignore[method-assign]
+        world.router.apply = killer.around(apply)  # type: ignore[method-assign]
+        world.stop = killer.around(stop)  # type: ignore[method-assign]
+        try:
+            world.live_until_ended(first)
+        except Killed:
+            pass
+        else:
+            assert nth > 10, "the release must offer more points to die at"
+            first.close()
+            return
+        world.router.apply, world.stop = apply, stop  # type: ignore[method-assign]
+        first.close()
+        world.pass_time(3)
+        second = world.controller()
+        assert world.live_until_ended(second) == expected, f"killed at call {nth}"
+        counted = sum(
+            counts.canary[1]
+            for event in events(world)
+            if isinstance(event, e.Ticked)
+            for counts in event.counts
+            if counts.signal == "errors"
+        )
+        assert counted <= world.counters["m:v2-process", "m:v2", "errors"].total, f"killed at call {nth}"
+        second.close()
+    pytest.fail("the release never got through without being killed")
+
+
+def test_a_full_disk_does_not_keep_a_bad_version_in_traffic(world: World, controller: Controller) -> None:
+    """When the rollback cannot be written it is carried out all the same."""
+    world.edit("m:v2", error_ratio=0.3)
+    start(controller, SPEC.model_copy(update={"steps": (5, 100)}))
+    while not any(weight == 5 for weight in weights(world)):
+        world.live(controller, 0.5)
+    append = controller._ledger.append
+
+    def refuse(*written: e.Event, **kwargs: Any) -> None:
+        if any(isinstance(event, e.RolledBack) for event in written):
+            raise LedgerError("the ledger cannot be written", saw="disk full", do="make room")
+        append(*written, **kwargs)
+
+    controller._ledger.append = refuse  # type: ignore[method-assign]
+    with pytest.raises(LedgerError):
+        world.live(controller, 60)
+    assert weights(world)[-1] == 0

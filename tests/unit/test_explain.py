@@ -1,0 +1,243 @@
+"""The words: which signal, how much evidence, at what price, and what to do, for every way a release can go."""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from rollout import commands as c
+from rollout.explain import Explanation, one_sentence, why
+from rollout.interfaces import Health
+from rollout.spec import Guards, RolloutSpec
+from rollout.view import ReleaseView
+from rollout.wording import odds, share, span
+from tests.releases import NO_SEVENS, SPEC, DigitsWorld, digits_world, finished, newest
+
+
+def after(path: Path, seconds: float, *, spec: RolloutSpec = SPEC, then: c.Command | None = None) -> ReleaseView:
+    """v2's release `seconds` after its request, and after `then`."""
+    world, controller = digits_world(path)
+    controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+    world.live(controller, seconds)
+    if then:
+        controller.execute(then)
+        world.live(controller, 1)
+    controller.close()
+    return newest(path)
+
+
+def lines(explanation: Explanation, title: str) -> str:
+    return "\n".join(line for topic in explanation.topics if topic.title == title for line in topic.lines)
+
+
+def with_(**changes: object) -> RolloutSpec:
+    return SPEC.model_copy(update=changes)
+
+
+@pytest.fixture
+def silently_wrong(tmp_path: Path) -> ReleaseView:
+    return finished(tmp_path / "ledger.db", classes=NO_SEVENS)
+
+
+def test_the_verdict_names_signal_evidence_and_price(silently_wrong: ReleaseView) -> None:
+    """One sentence is enough to know what happened."""
+    sentence = one_sentence(silently_wrong)
+    assert re.fullmatch(
+        r"digits:v2 was rolled back after \d+ s of users' traffic: [\d.]+ % of its predictions were \"7\", "
+        r"[\d.]+ % of digits:v1's; a harmless canary shows this in less than one of [\d,]+ releases; "
+        r"it answered \d+ users' requests, none of which failed\.",
+        sentence,
+    )
+
+
+def test_the_odds_are_those_of_all_signals_together(silently_wrong: ReleaseView) -> None:
+    """The chance of a false alarm is that of having looked at every signal, not only at the one that spoke."""
+    assert silently_wrong.accusation is not None
+    assert odds(silently_wrong.accusation.evidence.log_e) in one_sentence(silently_wrong)
+
+
+def test_the_evidence_has_counts_and_thresholds(silently_wrong: ReleaseView) -> None:
+    """Whoever doubts a share finds the numbers behind it, and how much would have been enough."""
+    accusation = silently_wrong.accusation
+    assert accusation is not None
+    text = lines(why(silently_wrong), "The evidence")
+    assert f"{accusation.record.canary[0]} of {accusation.record.canary[1]} predictions of digits:v2" in text
+    assert f"log e {accusation.evidence.log_e:.1f}, and {accusation.evidence.threshold:.1f} fails the canary" in text
+    assert "odds between 1/1.5 and 1.5 times stable's" in text
+
+
+def test_the_price_is_what_users_had_and_not_the_copies(silently_wrong: ReleaseView) -> None:
+    """The estimate of missing answers rests on users' requests only."""
+    accusation, users = silently_wrong.accusation, silently_wrong.users("class:7")
+    assert accusation is not None
+    missing = users.total * accusation.record.stable[0] / accusation.record.stable[1] - users.bad
+    assert f"about {missing:.0f} fewer were \"7\" than with digits:v1" in lines(why(silently_wrong), "What it cost")
+
+
+def test_a_missed_class_leads_to_the_inputs_that_are_missed(silently_wrong: ReleaseView) -> None:
+    """The advice fits the direction of the difference, and names the way back from quarantine."""
+    text = lines(why(silently_wrong), "What to do")
+    assert 'inputs that digits:v1 answers with "7": it misses them' in text
+    assert "`kanaria retry digits:v2`" in text
+
+
+def test_every_step_says_on_what_proof_more_weight_was_given(tmp_path: Path) -> None:
+    """Time, requests, failures, the bound, and what the bound means for all users."""
+    release = finished(tmp_path / "ledger.db")
+    earned = lines(why(release), "How its traffic was earned").splitlines()
+    assert len(earned) == 1 + len(release.steps)
+    assert re.match(
+        r"Shadow: \d+ s, \d+ copied requests, none failed; 5 % next, on proof of fewer than [\d.]+ % of its own requests, "
+        r"[\d.]+ % of all\.",
+        earned[1],
+    )
+
+
+def test_a_promotion_says_on_what_evidence(tmp_path: Path) -> None:
+    """The bound is the one from before all traffic moved: afterwards there was no stable to compare with."""
+    release = finished(tmp_path / "ledger.db")
+    last_compared = release.steps[-1].earned_by.evidence
+    assert last_compared is not None
+    bound = last_compared.signals["errors"].excess_upper
+    assert bound is not None
+    assert f"with 99 % certainty fewer than {share(bound)} of its requests fail because of it" in one_sentence(release)
+
+
+def test_errors_are_counted_in_the_sentence(tmp_path: Path) -> None:
+    """Failed users' requests are the price, in numbers."""
+    release = finished(tmp_path / "ledger.db", with_(steps=(5, 25, 50, 100)), error_ratio=0.05)
+    assert release.canary_failures > 0
+    assert f"users' requests, {release.canary_failures} of which failed" in one_sentence(release)
+
+
+def test_a_rollback_in_the_shadow_step_touched_no_user(tmp_path: Path) -> None:
+    """The best outcome of a bad version is said as clearly as the bad ones."""
+    sentence = one_sentence(finished(tmp_path / "ledger.db", with_(soak=60.0), error_ratio=0.2))
+    assert "was rolled back in the shadow step" in sentence
+    assert sentence.endswith("no user's request reached it.")
+
+
+WAYS_TO_END: dict[str, tuple[Callable[[Path], ReleaseView], str]] = {
+    "startup": (lambda path: finished(path, starts_at_all=False), "did not start: ImportError"),
+    "deadline": (lambda path: finished(path, with_(risk_budget=0.0001, step_deadline=40.0)), "no proof of safety in 40 s"),
+    "guard": (
+        lambda path: finished(path, with_(steps=(25, 50, 100), guards=Guards(error_ratio=0.1)), error_ratio=0.3),
+        "the guard allows 10%",
+    ),
+    "person": (lambda path: after(path, 15, then=c.RollbackNow("bob", "customers complain")), "by bob: customers complain"),
+    "alert": (
+        lambda path: after(path, 15, then=c.RollbackNow("alertmanager", "BudgetBurn: fast", signal="alert")),
+        "by alertmanager: BudgetBurn: fast",
+    ),
+}
+
+
+@pytest.mark.parametrize("signal", WAYS_TO_END)
+def test_every_reason_to_roll_back_is_in_the_sentence(signal: str, tmp_path: Path) -> None:
+    """Not only the statistics: a start that fails, a deadline, a guard, a person, an alert."""
+    make, reason = WAYS_TO_END[signal]
+    release = make(tmp_path / "ledger.db")
+    assert release.state.outcome_signal == signal
+    assert reason in one_sentence(release)
+    assert "`kanaria retry digits:v2`" in lines(why(release), "What to do")
+
+
+def test_a_crash_is_explained_by_the_last_words_of_the_process(tmp_path: Path) -> None:
+    """The counts look clean, as the gateway answered for it; that it died is the reason."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", with_(soak=60.0, steps=(25, 100)), "ann"))
+    world.live(controller, 10)
+    world.edit("digits:v2", health=Health.DEAD, has_crashed=True)
+    world.live_until_ended(controller)
+    controller.close()
+    explanation = why(newest(tmp_path / "ledger.db"))
+    assert "the process of digits:v2 ended: ImportError" in explanation.verdict
+    assert "Read the last lines of its log" in lines(explanation, "What to do")
+
+
+def test_an_abort_is_not_a_quarantine(tmp_path: Path) -> None:
+    """A person who stops a release does not condemn the version."""
+    explanation = why(after(tmp_path / "ledger.db", 15, then=c.Abort("bob", "wrong file")))
+    assert "was stopped" in explanation.verdict
+    assert "by bob: wrong file" in explanation.verdict
+    assert "not in quarantine" in lines(explanation, "What to do")
+
+
+def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
+    """Requests and time at the present rate, and what happens when the time is up."""
+    release = after(tmp_path / "ledger.db", 30, spec=with_(risk_budget=0.001))
+    explanation = why(release)
+    assert re.search(r"waits for about [\d,]+ more requests to the canary, .+ at the present rate\.", explanation.verdict)
+    assert "it is rolled back" in lines(explanation, "What it waits for")
+
+
+def test_a_paused_release_waits_for_a_person(tmp_path: Path) -> None:
+    """And says who paused it, and why."""
+    explanation = why(after(tmp_path / "ledger.db", 15, then=c.Pause("bob", "lunch")))
+    assert "waits for a person" in explanation.verdict
+    assert "paused by bob: lunch" in lines(explanation, "Worth knowing")
+
+
+def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
+    """Against the startup deadline."""
+    assert "waits for its first ready answer" in one_sentence(after(tmp_path / "ledger.db", 1))
+
+
+def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
+    """From when to when, and that nothing was decided in it."""
+
+    def live(world: DigitsWorld) -> None:
+        world.live(controller, 8)
+        world.is_source_up = False
+        world.live(controller, 12)
+        world.is_source_up = True
+        world.live(controller, 8)
+
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    live(world)
+    controller.close()
+    text = lines(why(newest(tmp_path / "ledger.db")), "Worth knowing")
+    assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \(\d+ s\)", text)
+
+
+def test_unjudged_errors_are_not_called_none(tmp_path: Path) -> None:
+    """Where errors are not judged, how many failed is unknown, not zero."""
+    signals = SPEC.signals.model_copy(update={"errors": None})
+    assert "is unknown" in one_sentence(finished(tmp_path / "ledger.db", with_(signals=signals)))
+
+
+def test_an_explanation_is_data(silently_wrong: ReleaseView) -> None:
+    """`kanaria why --json` gives the same words: a verdict, and topics of lines."""
+    explanation = asdict(why(silently_wrong))
+    assert set(explanation) == {"verdict", "topics"}
+    assert all(topic["title"] and topic["lines"] for topic in explanation["topics"])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [(0.0, "0 %"), (1.0, "100 %"), (0.005, "0.5 %"), (0.0123, "1.2 %"), (0.12345, "12.3 %"), (0.00005, "0.005 %")],
+)
+def test_shares_have_as_many_digits_as_help(ratio: float, words: str) -> None:
+    """Two that count, and no trailing zeros."""
+    assert share(ratio) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.5, "0.5 s"), (41, "41 s"), (120, "2 min"), (161.6, "2 min 42 s"), (7199.9, "2 h"), (11_100, "3 h 5 min")],
+)
+def test_durations_are_told_in_their_largest_units(seconds: float, words: str) -> None:
+    """And never as 60 s or 60 min of something."""
+    assert span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("log_e", "words"),
+    [(0.0, "most harmless canaries"), (10.34, "less than one of 31,000 releases"), (40.0, "less than one of a billion")],
+)
+def test_evidence_is_told_as_odds(log_e: float, words: str) -> None:
+    """What log e means for somebody who never heard of it."""
+    assert words in odds(log_e)

@@ -1,0 +1,161 @@
+"""A small world that the controller can live in: versions, users and a clock, all in memory and seeded.
+
+Its router is the in-memory one that passes the routers' contract; its fleet and its source follow the
+Protocols of rollout/interfaces.py. What happens in it is random as in life, and the same every time.
+"""
+
+import contextlib
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from rollout.controller import BEAT_S, Controller
+from rollout.errors import RouterRefused, SourceUnreachable
+from rollout.interfaces import Backend, Health, Reading, SeriesKey, VersionStatus
+from rollout.judge import Pair
+from rollout.metrics import ControllerMetrics
+from rollout.routers.memory import MemoryRouter
+from rollout.store import Ledger
+
+
+class Router(MemoryRouter):
+    """The in-memory router, open for tests that wrap its methods."""
+
+
+@dataclass
+class Version:
+    """How one version behaves."""
+
+    error_ratio: float = 0.0
+    slow_ratio: float = 0.01  # answers slower than any bound
+    classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
+    start_s: float = 2.0
+    health: Health = Health.ABSENT
+    ready_s: float = 0.0
+    has_crashed: bool = False
+    starts_at_all: bool = True
+
+
+@dataclass
+class World:
+    """Everything outside the controller."""
+
+    path: Path
+    rps: float = 100.0
+    seed: int = 7
+    now_s: float = 1_800_000_000.0
+    versions: dict[str, Version] = field(default_factory=dict)
+    router: Router = field(default_factory=Router)
+    is_source_up: bool = True
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.counters: defaultdict[SeriesKey, Pair] = defaultdict(lambda: Pair(0, 0))
+
+    # ---- the Fleet
+
+    def known_tags(self) -> tuple[str, ...]:
+        return tuple(self.versions)
+
+    def start(self, tag: str) -> None:
+        version = self.versions[tag]
+        if version.health is Health.ABSENT:
+            version.health, version.ready_s, version.has_crashed = Health.STARTING, self.now_s + version.start_s, False
+            if not version.starts_at_all:
+                version.health, version.has_crashed = Health.DEAD, True
+
+    def status(self, tag: str) -> VersionStatus:
+        version = self.versions[tag]
+        if version.health is Health.STARTING and self.now_s >= version.ready_s:
+            version.health = Health.READY
+        if version.health is Health.ABSENT:
+            return VersionStatus(Health.ABSENT)
+        port = 20_000 + list(self.versions).index(tag)
+        detail = "ImportError: no module named model" if version.health is Health.DEAD else ""
+        return VersionStatus(version.health, Backend(tag, "127.0.0.1", port), version.has_crashed, detail)
+
+    def stop(self, tag: str) -> None:
+        self.versions[tag].health = Health.ABSENT
+
+    def running(self) -> tuple[str, ...]:
+        return tuple(tag for tag, version in self.versions.items() if version.health is not Health.ABSENT)
+
+    # ---- the MetricSource
+
+    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+        if not self.is_source_up:
+            raise SourceUnreachable("the metric store is gone", saw="connection refused", do="wait")
+        return Reading(self.now_s, dict(self.counters))
+
+    # ---- life
+
+    def pass_time(self, seconds: float) -> None:
+        """Let users send requests for a while, split as the router has it now."""
+        self.now_s += seconds
+        split = self.router.observed()
+        if split is None:
+            return
+        requests = int(self.rng.poisson(self.rps * seconds))
+        to_canary = int(self.rng.binomial(requests, split.canary_percent / 100)) if split.canary else 0
+        self._serve(split.stable, requests - to_canary)
+        if split.canary:
+            self._serve(split.canary, requests if split.mirror else to_canary)
+
+    def _serve(self, tag: str, requests: int) -> None:
+        version = self.versions[tag]
+        if version.health is not Health.READY:
+            return  # the gateway gave them to somebody else: evidence about nobody
+        failed = int(self.rng.binomial(requests, version.error_ratio))
+        self._count(tag, "errors", failed, requests)
+        for bound, slow in self._slow(version, requests).items():
+            self._count(tag, f"latency:{bound}", slow, requests)
+        answered = requests - failed
+        for label, rows in enumerate(self.rng.multinomial(answered, version.classes)):
+            self._count(tag, f"class:{label}", int(rows), answered)
+        self._count(tag, "low_confidence:0.5", int(self.rng.binomial(answered, 0.02)), answered)
+
+    def _slow(self, version: Version, requests: int) -> dict[int, int]:
+        """Answers slower than each bound, ms."""
+        return dict.fromkeys((25, 50, 100, 250), int(self.rng.binomial(requests, version.slow_ratio)))
+
+    def _count(self, tag: str, signal: str, bad: int, total: int) -> None:
+        self.counters[f"{tag}-process", tag, signal] += Pair(bad, total)
+
+    # ---- the controller
+
+    def controller(self) -> Controller:
+        """A controller of this world, as a process that has just started."""
+        made = Controller(
+            ledger_path=lambda: Ledger(self.path),
+            router=self.router,
+            source=self,
+            fleet=self,
+            metrics=ControllerMetrics(),
+            clock=lambda: self.now_s,
+        )
+        made.recover()
+        return made
+
+    def live(self, controller: Controller, seconds: float) -> None:
+        """Let the controller beat while time passes."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            self.pass_time(BEAT_S)
+            with contextlib.suppress(RouterRefused):  # `Controller.run` logs it and goes on
+                controller.beat()
+
+    def live_until_ended(self, controller: Controller, *, limit_s: float = 3600.0) -> str | None:
+        """Let time pass until the release is over; gives its outcome."""
+        end_s = self.now_s + limit_s
+        while self.now_s < end_s:
+            self.live(controller, BEAT_S)
+            release = controller.snapshot.deployment.release
+            if release and controller.snapshot.deployment.active is None:
+                return release.outcome
+        return None
+
+    def edit(self, tag: str, **changes: object) -> None:
+        """Change how a version behaves from now on."""
+        self.versions[tag] = replace(self.versions[tag], **changes)  # type: ignore[arg-type]
