@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from kanaria.demo import Fault, run_demo
-from kanaria.errors import StackError
+from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
 from kanaria.stack import Stack
 from loadtest.cli import loadtest
-from rollout.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Access, add_commands, explained
+from rollout.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Access, explained
+from rollout.cli import app as releases
 
 app = typer.Typer(
     name="kanaria",
@@ -31,8 +32,8 @@ def main() -> None:
     try:
         app()
     except StackError as error:
-        _errors.print(str(error), style="red", markup=False, highlight=False)
-        raise SystemExit(EXIT_UNDECIDED) from error
+        _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(EXIT_BAD_INPUT if isinstance(error, SetupError) else EXIT_UNDECIDED) from error
     except ValidationError as error:
         places = "; ".join(
             f"KANARIA_{str(e['loc'][0]).upper()}: {e['msg']}, not {e['input']!r}" for e in error.errors()
@@ -43,19 +44,18 @@ def main() -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     home: Annotated[Path | None, typer.Option(help="Folder of all state. Default: $KANARIA_HOME or .kanaria")] = None,
 ) -> None:
+    """Release machine-learning models by evidence."""
     if home is not None:
         os.environ["KANARIA_HOME"] = str(home)
+    settings = Settings()
+    context.obj = Access(client=lambda: _stack().client, ledger=settings.ledger, reports=settings.reports)
 
 
 def _stack() -> Stack:
     return Stack(Settings(), by=getpass.getuser())
-
-
-def _access() -> Access:
-    settings = Settings()
-    return Access(client=lambda: _stack().client, ledger=settings.ledger, reports=settings.reports)
 
 
 @app.command()
@@ -92,5 +92,5 @@ def demo(
     raise typer.Exit(EXIT_DONE if result.is_as_promised else EXIT_FAIL)
 
 
-add_commands(app, _access)
+app.add_typer(releases)
 app.command()(loadtest)

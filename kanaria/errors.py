@@ -7,3 +7,7 @@ class StackError(Exception):
     def __init__(self, what: str, *, saw: str, do: str) -> None:
         super().__init__(f"{what}\n  saw: {saw}\n  do:  {do}")
         self.what, self.saw, self.do = what, saw, do
+
+
+class SetupError(StackError):
+    """The stack cannot even start as it is set up: a port is taken, a program is missing."""

@@ -47,7 +47,7 @@ def main() -> None:
     controller = Controller(
         ledger_path=lambda: Ledger(settings.ledger),
         router=EnvoyRouter(gateway_settings(settings, arguments.envoy_admin)),
-        source=_source(arguments.envoy_admin, arguments.prometheus),
+        source=_source(arguments.envoy_admin, arguments.prometheus, settings.scrape_interval_s),
         fleet=_fleet(settings, has_prometheus=arguments.prometheus is not None),
         metrics=metrics,
     )
@@ -78,11 +78,12 @@ def _run(controller: Controller, server: uvicorn.Server) -> None:
         server.should_exit = True
 
 
-def _source(envoy_admin: int, prometheus: int | None) -> MetricSource:
+def _source(envoy_admin: int, prometheus: int | None, scrape_interval_s: float) -> MetricSource:
     gateway = f"127.0.0.1:{envoy_admin}"
     if prometheus is None:
         return ScrapeSource(gateway)
-    return PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway)
+    max_age_s = max(10.0, 3 * scrape_interval_s)  # one late scrape is no reason to go blind
+    return PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, max_age_s=max_age_s)
 
 
 def _fleet(settings: Settings, *, has_prometheus: bool) -> LocalFleet:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import httpx
 
-from kanaria.errors import StackError
+from kanaria.errors import SetupError, StackError
+from kanaria.fleet import bento_tags
 from kanaria.network import free_port, is_free
 from kanaria.settings import Settings
 from kanaria.supervision import Program, Supervisor
@@ -25,7 +26,8 @@ from rollout.client import ControllerClient
 from rollout.interfaces import Health
 from rollout.routers.envoy_bootstrap import envoy_command, write_bootstrap
 from rollout.routers.envoy_settings import GatewaySettings
-from rollout.state import Phase
+from rollout.state import Phase, fold
+from rollout.store import Ledger
 
 _READY_TIMEOUT_S = 60.0
 _ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # Debian's name, everybody else's name
@@ -53,21 +55,16 @@ class Stack:
 
         What runs already is left alone. Raises StackError, CommandRefused.
         """
+        stable = self._stable()
+        self._check_version(tag, stable)
         if not self.supervisor.is_running:
             self._start_processes(say)
         self._wait("the controller", self.client.is_ready, log="controller")
-        stable = self.client.status().stable
-        if tag is not None and stable is None:
+        if stable is None and tag is not None:
             self.client.set_stable(tag)
-        elif stable is None:
-            raise StackError(
-                "there is no version to serve yet",
-                saw="no stable version in the ledger",
-                do="name the first one: `kanaria up TAG`",
-            )
-        elif tag not in (None, stable.tag):
-            say(f"{stable.tag} is stable; to put {tag} on trial: kanaria release {tag}")
-        self._wait("the stable version", self._serves, log="controller")
+        elif tag not in (None, stable):
+            say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
+        self._wait("the stable version", self._serves, log=(tag or stable or "").replace(":", "@"))
 
     def down(self, *, say: Callable[[str], None]) -> None:
         """Stop everything; a running release is aborted first, so that the next start begins with stable."""
@@ -84,11 +81,38 @@ class Stack:
         self.supervisor.shutdown()
         say("stopped")
 
+    def _stable(self) -> str | None:
+        """The stable version that the ledger knows; None before the first `up`."""
+        if not self.settings.ledger.exists():
+            return None
+        ledger = Ledger(self.settings.ledger, read_only=True)
+        try:
+            return fold(ledger.events(without_ticks=True)).stable
+        finally:
+            ledger.close()
+
+    def _check_version(self, tag: str | None, stable: str | None) -> None:
+        """Refuse before anything starts what could not serve."""
+        if tag is None and stable is None:
+            raise SetupError(
+                "there is no version to serve yet",
+                saw="no stable version in the ledger",
+                do="name the first one: `kanaria up TAG`",
+            )
+        known = bento_tags()
+        for wanted in dict.fromkeys(filter(None, (stable, tag))):
+            if wanted not in known:
+                raise SetupError(
+                    f"there is no Bento {wanted}",
+                    saw=f"Bentos here: {', '.join(known) or 'none'}",
+                    do="build it (`bentoml build --version ...`) or correct the tag",
+                )
+
     def _start_processes(self, say: Callable[[str], None]) -> None:
         settings = self.settings
         for name, port in (("gateway", settings.gateway_port), ("controller", settings.controller_port)):
             if not is_free(settings.host, port):
-                raise StackError(
+                raise SetupError(
                     f"the port of the {name} is taken",
                     saw=f"something listens on {settings.host}:{port}",
                     do=f"stop it, or set KANARIA_{name.upper()}_PORT to another port",
@@ -96,7 +120,7 @@ class Stack:
         alertmanager = next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None)
         prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
         if settings.metrics == "prometheus" and prometheus is None:
-            raise StackError(
+            raise SetupError(
                 "Prometheus was asked for and is not there",
                 saw="no `prometheus` on the PATH",
                 do="install it (Debian: apt-get install prometheus), or set KANARIA_METRICS=scrape",

@@ -38,6 +38,9 @@ _VERDICT_EXITS = {
 _POLL_S = 0.5
 _PATIENCE_S = 60.0  # a controller that was killed is back long before
 
+app = typer.Typer()
+console = Console()
+
 
 @dataclass(frozen=True, slots=True)
 class Access:
@@ -51,6 +54,7 @@ class Access:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 ReleaseArgument = Annotated[str | None, typer.Argument(help="Number of a release, or a tag. Default: the newest.")]
 Reason = Annotated[str | None, typer.Option(help="Why; it stands in the ledger.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for promotion or rollback; the exit code tells which.")]
 SpecOption = Annotated[
     Path | None, typer.Option("--spec", help="Plan of the release. Default: ./rollout.yaml where it exists.")
 ]
@@ -71,130 +75,142 @@ def explained() -> Iterator[None]:
         raise typer.Exit(exit_code(error)) from error
 
 
-def add_commands(app: typer.Typer, access: Callable[[], Access]) -> None:
-    """Add every command about releases to `app`."""
-    console = Console()
+def _access(context: typer.Context) -> Access:
+    access = context.find_object(Access)
+    if access is None:
+        raise TypeError("the composition root puts an Access into the context")
+    return access
 
-    @app.command()
-    def release(
-        tag: Annotated[str, typer.Argument(help="Bento to release, `name:version`.")],
-        spec: SpecOption = None,
-        wait: Annotated[bool, typer.Option(help="Wait for promotion or rollback; the exit code tells which.")] = False,
-    ) -> None:
-        """Put a Bento on trial: it earns traffic step by step, or is rolled back."""
-        with explained():
-            _start(access(), console, tag, spec, wait=wait, retry=False)
 
-    @app.command()
-    def retry(
-        tag: Annotated[str, typer.Argument(help="Bento in quarantine, `name:version`.")],
-        spec: SpecOption = None,
-        wait: Annotated[bool, typer.Option(help="Wait for promotion or rollback; the exit code tells which.")] = False,
-    ) -> None:
-        """Release a Bento again that was rolled back."""
-        with explained():
-            _start(access(), console, tag, spec, wait=wait, retry=True)
+@app.command()
+def release(
+    context: typer.Context,
+    tag: Annotated[str, typer.Argument(help="Bento to release, `name:version`.")],
+    spec: SpecOption = None,
+    wait: Wait = False,
+) -> None:
+    """Put a Bento on trial: it earns traffic step by step, or is rolled back."""
+    with explained():
+        _start(_access(context), tag, spec, wait=wait, retry=False)
 
-    def simple(name: str, text: str) -> None:
-        @app.command(name, help=text)
-        def command(reason: Reason = None) -> None:
-            with explained():
-                access().client().command(name, reason=reason)
-                console.print(f"{name}: done")
 
-    simple("pause", "Hold the canary's weight. Evidence against it still rolls it back.")
-    simple("resume", "Go on after a pause.")
-    simple("promote", "Skip the remaining steps; after promotion: end the watch.")
-    simple("abort", "Stop the release: weight 0, no quarantine.")
-    simple("rollback", "Return to the version before; also after promotion, while it is still warm.")
+@app.command()
+def retry(
+    context: typer.Context,
+    tag: Annotated[str, typer.Argument(help="Bento in quarantine, `name:version`.")],
+    spec: SpecOption = None,
+    wait: Wait = False,
+) -> None:
+    """Release a Bento again that was rolled back."""
+    with explained():
+        _start(_access(context), tag, spec, wait=wait, retry=True)
 
-    @app.command()
-    def status(
-        watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep it on the screen until Ctrl-C.")] = False,
-        as_json: Json = False,
-    ) -> None:
-        """Show what runs, who gets traffic and what the evidence says."""
-        with explained():
-            client = access().client()
-            if as_json:
-                typer.echo(client.status().model_dump_json(indent=2))
-            elif watch:
-                _watch(client, console)
-            else:
-                console.print(screen.status(client.status()))
 
-    @app.command("why")
-    def why_(which: ReleaseArgument = None, as_json: Json = False) -> None:
-        """Explain what was decided about a release, and on what evidence."""
-        with explained():
-            release = find_release(access().ledger, which)
-            if as_json:
-                typer.echo(
-                    json.dumps(
-                        {"release": release.number, "outcome": release.outcome, **asdict(why(release))}, indent=2
-                    )
-                )
-            else:
-                console.print(screen.why(release))
+@app.command()
+def pause(context: typer.Context, reason: Reason = None) -> None:
+    """Hold the canary's weight. Evidence against it still rolls it back."""
+    _command(context, "pause", reason)
 
-    @app.command()
-    def history(as_json: Json = False) -> None:
-        """List every release with its outcome."""
-        with explained():
-            releases = all_releases(access().ledger)
-            if as_json:
-                _print_json(
-                    [
-                        {
-                            "release": release.number,
-                            "tag": release.canary,
-                            "stable": release.stable,
-                            "outcome": release.outcome,
-                            "signal": release.state.outcome_signal,
-                            "reason": release.state.outcome_reason,
-                            "requested_s": release.requested_s,
-                        }
-                        for release in releases
-                    ]
-                )
-            else:
-                console.print(screen.history(releases))
 
-    @app.command()
-    def report(
-        which: ReleaseArgument = None,
-        out: Annotated[Path | None, typer.Option(help="File to write. Default: in the state folder.")] = None,
-    ) -> None:
-        """Write a release's report with pictures as one HTML file, and print its path."""
-        with explained():
-            release = find_release(access().ledger, which)
-            path = out or access().reports / f"release-{release.number}.html"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(render_report([release], title=f"Release {release.number}: {release.canary}"))
-            typer.echo(path)
+@app.command()
+def resume(context: typer.Context) -> None:
+    """Go on after a pause."""
+    _command(context, "resume")
 
-    @app.command()
-    def validate(spec: Annotated[Path, typer.Argument(help="The plan to check.")] = DEFAULT_SPEC) -> None:
-        """Check a rollout.yaml without doing anything."""
-        with explained():
-            read_spec(spec)
-            console.print(f"{spec} is valid")
 
-    @app.command()
-    def judge(
-        file: Annotated[
-            Path, typer.Argument(help="Counts as JSON lines, one per window and signal; - for standard input.")
-        ],
-        spec: SpecOption = None,
-        trace: Annotated[bool, typer.Option(help="Print the judgement after every window.")] = False,
-    ) -> None:
-        """Judge counts from anywhere: prints the verdict as JSON."""
-        with explained():
-            plan = read_spec(spec) if spec else None
-            with _lines(file) as lines:
-                judgement = _judge(lines, plan, trace=trace)
-            _print_json(judgement_object(judgement))
-            raise typer.Exit(_VERDICT_EXITS[judgement.verdict])
+@app.command()
+def promote(context: typer.Context) -> None:
+    """Skip the remaining steps; after promotion: end the watch."""
+    _command(context, "promote")
+
+
+@app.command()
+def abort(context: typer.Context, reason: Reason = None) -> None:
+    """Stop the release: weight 0, no quarantine."""
+    _command(context, "abort", reason)
+
+
+@app.command()
+def rollback(context: typer.Context, reason: Reason = None) -> None:
+    """Return to the version before; also after promotion, while it is still warm."""
+    _command(context, "rollback", reason)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep it on the screen until Ctrl-C.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what runs, who gets traffic and what the evidence says."""
+    with explained():
+        client = _access(context).client()
+        if as_json:
+            typer.echo(client.status().model_dump_json(indent=2))
+        elif watch:
+            _watch(client)
+        else:
+            console.print(screen.status(client.status()))
+
+
+@app.command("why")
+def why_(context: typer.Context, which: ReleaseArgument = None, as_json: Json = False) -> None:
+    """Explain what was decided about a release, and on what evidence."""
+    with explained():
+        found = find_release(_access(context).ledger, which)
+        if as_json:
+            _print_json({"release": found.number, "outcome": found.outcome, **asdict(why(found))})
+        else:
+            console.print(screen.why(found))
+
+
+@app.command()
+def history(context: typer.Context, as_json: Json = False) -> None:
+    """List every release with its outcome."""
+    with explained():
+        found = all_releases(_access(context).ledger)
+        if as_json:
+            _print_json([_row(one) for one in found])
+        else:
+            console.print(screen.history(found))
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    which: ReleaseArgument = None,
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: in the state folder.")] = None,
+) -> None:
+    """Write a release's report with pictures as one HTML file, and print its path."""
+    with explained():
+        found = find_release(_access(context).ledger, which)
+        path = out or _access(context).reports / f"release-{found.number}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render_report([found], title=f"Release {found.number}: {found.canary}"))
+        typer.echo(path)
+
+
+@app.command()
+def validate(spec: Annotated[Path, typer.Argument(help="The plan to check.")] = DEFAULT_SPEC) -> None:
+    """Check a rollout.yaml without doing anything."""
+    with explained():
+        read_spec(spec)
+        console.print(f"{spec} is valid")
+
+
+@app.command()
+def judge(
+    file: Annotated[Path, typer.Argument(help="Counts, one JSON line per window and signal; - for standard input.")],
+    spec: SpecOption = None,
+    trace: Annotated[bool, typer.Option(help="Print the judgement after every window.")] = False,
+) -> None:
+    """Judge counts from anywhere: prints the verdict as JSON."""
+    with explained():
+        plan = read_spec(spec) if spec else None
+        with _lines(file) as lines:
+            judgement = _judge(lines, plan, trace=trace)
+        _print_json(judgement_object(judgement))
+        raise typer.Exit(_VERDICT_EXITS[judgement.verdict])
 
 
 def read_spec(path: Path | None) -> RolloutSpec:
@@ -235,15 +251,33 @@ def all_releases(ledger_path: Path) -> list[ReleaseView]:
         ledger.close()
 
 
-def _start(access: Access, console: Console, tag: str, spec: Path | None, *, wait: bool, retry: bool) -> None:
+def _command(context: typer.Context, name: str, reason: str | None = None) -> None:
+    with explained():
+        _access(context).client().command(name, reason=reason)
+        console.print(f"{name}: done")
+
+
+def _row(release: ReleaseView) -> dict[str, object]:
+    return {
+        "release": release.number,
+        "tag": release.canary,
+        "stable": release.stable,
+        "outcome": release.outcome,
+        "signal": release.state.outcome_signal,
+        "reason": release.state.outcome_reason,
+        "requested_s": release.requested_s,
+    }
+
+
+def _start(access: Access, tag: str, spec: Path | None, *, wait: bool, retry: bool) -> None:
     client = access.client()
     number = client.release(tag, read_spec(spec), retry=retry)
     console.print(f"release {number}: {tag} is on trial; `kanaria status --watch` shows it, `kanaria why` explains it")
     if wait:
-        raise typer.Exit(_wait(client, access, console, number))
+        raise typer.Exit(_wait(client, access, number))
 
 
-def _wait(client: ControllerClient, access: Access, console: Console, number: int) -> int:
+def _wait(client: ControllerClient, access: Access, number: int) -> int:
     """Follow a release to its end, also across a restart of the controller."""
     shown = 0
     last_answer_s = time.monotonic()
@@ -265,7 +299,7 @@ def _wait(client: ControllerClient, access: Access, console: Console, number: in
         time.sleep(_POLL_S)
 
 
-def _watch(client: ControllerClient, console: Console) -> None:
+def _watch(client: ControllerClient) -> None:
     """Show the status anew every second until Ctrl-C; a controller that is away is shown as that."""
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live, suppress(KeyboardInterrupt):
         while True:

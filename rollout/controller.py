@@ -4,7 +4,6 @@ Killed at any point it goes on where it was: everything it knows is folded from 
 the state asks for is put in force again on every beat.
 """
 
-import contextlib
 import queue
 import threading
 import time
@@ -30,7 +29,7 @@ from rollout.store import Ledger
 log = structlog.get_logger()
 
 BEAT_S = 0.5  # how soon a command or a dead process is seen
-IDLE_WINDOW_S = 5.0  # between readings while no release runs; they calibrate the next one
+IDLE_WINDOW_S = 2.0  # between readings while no release runs; they calibrate the next one
 HISTORY_S = 1800.0  # stable's own history that calibrates the judge
 RECENT_S = 30.0  # what the absolute guards look at
 DRAIN_S = 30.0  # longest wait for requests in flight before a version is stopped
@@ -73,6 +72,7 @@ class Controller:
         self._history: deque[Window] = deque()
         self._unready_since_s: float | None = None
         self._observed: ObservedSplit | None = None
+        self._split_s = 0.0  # when the present split came into force, Unix seconds
         self._is_blind = False
         self._leaving_since_s: dict[str, float] = {}
         self._action: Action = Hold("started")
@@ -108,7 +108,7 @@ class Controller:
             try:
                 self.beat()
             except RolloutError as error:
-                log.error("beat_failed", error=error.what, saw=error.saw)
+                log.warning("beat_failed", error=error.what, saw=error.saw)
         self.close()
 
     def close(self) -> None:
@@ -133,9 +133,11 @@ class Controller:
         for event in own:
             if isinstance(event, e.Ticked):
                 self._judge.observe(recorded_windows(event))
-        cursor = self._ledger.cursor()
-        if cursor and cursor.at_s >= release.phase_since_s:
-            self._reading = cursor  # what happened while we were away is evidence too, once
+        self._reading = self._ledger.cursor()  # what happened while we were away is evidence too, once
+        for event in own:
+            if isinstance(event, e.Applied):
+                self._observed = _split_of(event)
+                self._split_s = event.at_s
         self._write(
             e.Noted(at_s=self._clock(), release=release.number, topic="controller_started", text="went on where it was")
         )
@@ -148,14 +150,14 @@ class Controller:
         window_s = release.spec.window if release else IDLE_WINDOW_S
         if now_s >= self._next_window_s and self._deployment.stable:
             self._next_window_s = now_s + window_s
-            self._look(now_s)
+            self._look(now_s, window_s)
         release = self._deployment.active
         if release:
             self._action = decide(release, self._facts(release, now_s), self._judgement)
             self._carry_out(release, self._action)
         self._publish(now_s)
 
-    def _look(self, now_s: float) -> None:
+    def _look(self, now_s: float, window_s: float) -> None:
         """Read the counters; judge what is new in them."""
         release = self._deployment.active
         backends = self._backends()
@@ -172,7 +174,9 @@ class Controller:
             self._note("source_back", "the metric source answers again")
         self._is_blind = False
         previous, self._reading = self._reading, merge(self._reading, current)
-        if previous is None:
+        if previous is None or previous.at_s < self._split_s:
+            # A window that straddles a weight change is evidence about neither weight: count from here on.
+            self._next_window_s = now_s + (window_s if current.at_s >= self._split_s else BEAT_S)
             return
         selection = release.spec.signals.selection() if release else SignalSelection()
         stable = release.stable if release else self._deployment.stable or ""
@@ -298,9 +302,8 @@ class Controller:
         canary = self._fleet.status(wish.canary).backend if wish.canary else None
         if stable is None or (wish.canary and canary is None):
             return  # still being started; the present split stays
-        observed = self._router.observed()
         want = ObservedSplit(wish.stable, wish.canary, wish.weight_percent, wish.mirror)
-        if observed == want and self._observed == want:
+        if self._observed == want and self._router.observed() == want:
             return
         split = Split(
             stable=stable, canary=canary, canary_percent=wish.weight_percent, mirror=wish.mirror, sticky=wish.sticky
@@ -314,25 +317,18 @@ class Controller:
         # Read back before it is believed: a split that is not in force would charge one version for the other.
         self._observed = self._router.observed()
         if self._observed == want:
-            self._after_split(want)
-
-    def _after_split(self, split: ObservedSplit) -> None:
-        """Start counting anew: a window that straddles a weight change is evidence about neither weight."""
-        release = self._deployment.active
-        self._write(
-            e.Applied(
-                at_s=self._clock(),
-                release=release.number if release else None,
-                stable=split.stable,
-                canary=split.canary,
-                weight_percent=split.canary_percent,
-                mirror=split.mirror,
+            self._split_s = self._next_window_s = self._clock()
+            release = self._deployment.active
+            self._write(
+                e.Applied(
+                    at_s=self._split_s,
+                    release=release.number if release else None,
+                    stable=want.stable,
+                    canary=want.canary,
+                    weight_percent=want.canary_percent,
+                    mirror=want.mirror,
+                )
             )
-        )
-        with contextlib.suppress(SourceUnreachable):
-            mirrored = split.canary if split.mirror else None
-            self._reading = merge(self._reading, self._source.read(self._backends(), mirrored=mirrored))
-            self._next_window_s = self._clock() + (release.spec.window if release else IDLE_WINDOW_S)
 
     def _stop_unwanted(self, wish: Desired) -> None:
         """Stop versions that get no traffic, after their last request is answered."""
@@ -372,7 +368,7 @@ class Controller:
                 answer.set_exception(error)
 
     def execute(self, command: Command) -> int | None:
-        """Carry out a command in the loop's own thread; `submit` is for all others. Raises CommandRefused, LedgerError."""
+        """Carry out a command in the loop's own thread. Raises CommandRefused, LedgerError."""
         events = accept(
             command,
             self._deployment,
@@ -405,6 +401,10 @@ class Controller:
         last_action = f"{type(self._action).__name__}: {self._action.reason}"
         self.snapshot = Snapshot(self._deployment, self._observed, self._judgement, health, last_action, now_s)
         self._metrics.publish(self.snapshot)
+
+
+def _split_of(event: e.Applied) -> ObservedSplit:
+    return ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror)
 
 
 def _stable_history(history: deque[Window]) -> dict[str, list[Window]]:

@@ -14,7 +14,7 @@ from rollout.judge import Pair
 from rollout.state import Phase
 from rollout.view import Accusation, ReleaseView, StepSpan
 from rollout.waiting import waiting
-from rollout.wording import clock, count, odds, one_line, share, share_of, signal_words, span, tally
+from rollout.wording import clock, count, odds, one_line, share, share_of, share_up, signal_words, span, tally
 
 _NOISY = 1.2  # a dispersion that is worth a word
 
@@ -258,9 +258,8 @@ def _then(step: StepSpan) -> str:
     bound = _excess_bound(end.evidence)
     if by or bound is None:
         return f"then {end.weight_percent} %{by}"
-    of_all = min(bound, 1.0) * (end.weight_percent or 0) / 100
-    own = share(min(bound, 1.0))
-    return f"{end.weight_percent} % next, on proof of fewer than {own} of its own requests, {share(of_all)} of all"
+    of_all = share_up(bound * (end.weight_percent or 0) / 100)
+    return f"{end.weight_percent} % next, on proof of fewer than {share_up(bound)} of its own requests, {of_all} of all"
 
 
 def _notes(release: ReleaseView) -> Iterator[str]:
@@ -314,7 +313,7 @@ def _excess_bound(evidence: EvidenceRecord | None) -> float | None:
 
 def _bounded(bound: float, release: ReleaseView) -> str:
     certainty = share(1 - release.spec.judge_config().alpha_pass)
-    return f"with {certainty} certainty fewer than {share(min(bound, 1.0))} of its requests fail because of it"
+    return f"with {certainty} certainty fewer than {share_up(bound)} of its requests fail because of it"
 
 
 def _sentence(text: str) -> str:

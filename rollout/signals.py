@@ -159,6 +159,8 @@ def _version(sample: Sample) -> str | None:
         cluster = unquote(sample.labels.get("envoy_cluster_name", ""))
         return cluster.removeprefix("shadow/") if cluster.startswith("shadow/") else None
     version = sample.labels.get("version")
+    if not version and sample.name == REQUESTS and sample.labels.get("code", "").startswith("5"):
+        return sample.labels.get("routed")  # chosen, but too full to take it: users saw that error
     # Sent to one version and answered by another: a fallback, which is evidence about neither.
     is_fallback = sample.labels.get("routed", version) != version
     return None if is_fallback else version

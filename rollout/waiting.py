@@ -8,7 +8,7 @@ from math import inf, isinf
 
 from rollout.state import Phase
 from rollout.view import ReleaseView, StepSpan
-from rollout.wording import about, share, span
+from rollout.wording import about, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +66,7 @@ def _in_step(release: ReleaseView) -> Wait:
     if evidence.verdict == "no_data" or not more:
         return Wait(f"evidence: {why}", deadline_s=deadline_s)
     if isinf(more):
-        budget = share(release.spec.risk_budget)
-        return Wait(
-            f"evidence that cannot come: at this error ratio no number of requests shows an excess within {budget}",
-            deadline_s=deadline_s,
-        )
+        return Wait(f"what cannot come: {why}", deadline_s=deadline_s)
     rate = canary_rate(step, judged_s)
     eta_s = more / rate if rate else None
     pace = f", {span(eta_s)} at the present rate" if eta_s is not None else ""

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from rollout.judge import Pair
 from rollout.spec import RolloutSpec
 
-_BEYOND_DOUBT = 1e9  # beyond it a larger number tells nobody anything more
+_LOG_MANY = math.log(1e9 + 1)  # more than a billion says no more than a billion
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def count(number: float) -> str:
 
 def about(number: float) -> str:
     """An estimate, to two significant digits."""
-    return count(_rounded(number))
+    return count(round(number, 1 - math.floor(math.log10(number))) if number >= 1 else number)
 
 
 def share(ratio: float) -> str:
@@ -58,6 +58,14 @@ def share(ratio: float) -> str:
         return f"{percent:.3g} %"
     decimals = 1 - math.floor(math.log10(abs(percent)))
     return f"{percent:.{decimals}f}".rstrip("0").rstrip(".") + " %"
+
+
+def share_up(ratio: float) -> str:
+    """The same rounded up, and at most 100 %: for bounds, "fewer than"."""
+    if not 0 < ratio < 1:
+        return share(min(ratio, 1.0))
+    digit = 10.0 ** (math.floor(math.log10(ratio)) - 1)
+    return share(math.ceil(ratio / digit - 1e-9) * digit)
 
 
 def share_of(pair: Pair) -> str:
@@ -82,11 +90,12 @@ def span(seconds: float) -> str:
     """A duration in its two largest units."""
     if seconds < 10:
         return f"{seconds:.2g} s"
-    if round(seconds) < 120:
-        return f"{seconds:.0f} s"
-    large, small, unit, subunit = (3600, 60, "h", "min") if seconds >= 7200 else (60, 1, "min", "s")
-    whole, rest = divmod(round(seconds / small), large // small)
-    return f"{whole} {unit} {rest} {subunit}" if rest else f"{whole} {unit}"
+    whole_s = round(seconds)
+    if whole_s < 120:
+        return f"{whole_s} s"
+    large_s, small_s, large, small = (3600, 60, "h", "min") if whole_s >= 7200 else (60, 1, "min", "s")
+    number, rest = divmod(round(whole_s / small_s), large_s // small_s)
+    return f"{number} {large} {rest} {small}" if rest else f"{number} {large}"
 
 
 def clock(at_s: float) -> str:
@@ -101,18 +110,13 @@ def date(at_s: float) -> str:
 
 def odds(log_e: float) -> str:
     """How rarely a harmless canary shows evidence this strong in a whole release (Ville's inequality)."""
-    if log_e <= math.log(2):
+    if log_e < math.log(2):
         return "most harmless canaries show as much"
-    if log_e >= math.log(_BEYOND_DOUBT):
-        return "a harmless canary shows this in less than one of a billion releases"
-    return f"a harmless canary shows this in less than one of {about(math.exp(log_e))} releases"
+    releases = int(math.exp(min(log_e, _LOG_MANY)))
+    digit = 10 ** max(0, len(str(releases)) - 2)
+    return f"a harmless canary shows this at most once in {count(releases // digit * digit)} releases"
 
 
 def one_line(text: str) -> str:
     """`text` without line breaks, such as the last words of a process have."""
     return " ".join(text.split())
-
-
-def _rounded(number: float) -> float:
-    """Two significant digits."""
-    return round(number, 1 - math.floor(math.log10(number))) if number >= 1 else number

@@ -141,7 +141,7 @@ def _request_id(given: bytes | None) -> str:
 
 
 async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    """Return the whole body. Raises Problem for what is not a POST or is too large, ClientGone when it does not come."""
+    """Return the whole body. Raises Problem when it is not a POST or too large, ClientGone when it does not come."""
     if scope["method"] != "POST":
         detail = f"{scope['method']} is not answered here; use POST"
         raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"allow": "POST"})

@@ -12,7 +12,8 @@ from rollout.store import Ledger, load_view
 from rollout.view import ReleaseView
 from tests.world import Version, World
 
-SPEC = RolloutSpec(steps=("shadow", 5, 25, 50, 100), soak=4, window=2, step_deadline=300, watch=20, risk_budget=0.02)
+SPEC = RolloutSpec(steps=("shadow", 5, 25, 50, 100), soak=10, window=2, step_deadline=300, watch=20, risk_budget=0.02)
+LIVE = SPEC.model_copy(update={"steps": (5, 25, 50, 100)})  # without a shadow step to catch it before users do
 EVEN = (0.1,) * 10
 NO_SEVENS = (0.11, 0.13, 0.1, 0.1, 0.11, 0.1, 0.1, 0.02, 0.13, 0.1)  # shares when most of the 7s are read as 1 or 8
 
@@ -58,6 +59,17 @@ def finished(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> ReleaseV
     """v2's release after its end."""
     world, controller = digits_world(path, **canary)
     controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+    world.live_until_ended(controller)
+    controller.close()
+    return newest(path)
+
+
+def turned_wrong(path: Path) -> ReleaseView:
+    """v2's release, in which v2 stops seeing sevens only after its shadow step."""
+    world, controller = digits_world(path)
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    world.live(controller, 15)
+    world.edit("digits:v2", classes=NO_SEVENS)
     world.live_until_ended(controller)
     controller.close()
     return newest(path)

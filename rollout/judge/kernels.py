@@ -52,7 +52,7 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
 
     The likelihood ratio of Fisher's noncentral hypergeometric distribution of the canary's bad events,
     given all totals: odds ratio `tolerance * r` against `tolerance`. Both sums are replaced by bounds on the
-    safe side, so the result is never above the true value but for rounding, below 1e-9 up to 10^7 events.
+    safe side, so the result is never above the true value but for rounding, below 2e-9 up to 10^7 events.
 
     Args:
         odds_ratios: the alternatives r > 1; one e-value each.

@@ -93,7 +93,10 @@ def _weight(release: ReleaseView) -> Picture | None:
         title="Who answered the users",
         caption=f"Share of the traffic over time. {_steps_in_words(release)}",
         figure=figure,
-        legend=_both(release),
+        legend=(
+            *_both(release),
+            *((("shadow: copies only", QUIET),) if any(step.mirror for step in release.steps) else ()),
+        ),
         height=230,
         is_wide=True,
     )

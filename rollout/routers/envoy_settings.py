@@ -7,9 +7,6 @@ that the running Envoy and the process that steers it cannot disagree about a po
 from dataclasses import dataclass
 from pathlib import Path
 
-LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
-"""Bucket bounds of every latency histogram the gateway exports, in milliseconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:

@@ -88,9 +88,9 @@ def _fit(network: nn.Module, rows: Rows, learning_rate: float) -> nn.Module:
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=learning_rate, total_steps=steps)
         network.train()
         for _ in range(EPOCHS):
-            for batch in torch.randperm(len(rows)).split(BATCH_ROWS):
+            for batch in torch.randperm(len(rows)).split(BATCH_ROWS):  # type: ignore[no-untyped-call] # torch types neither this
                 optimiser.zero_grad()
-                nn.functional.cross_entropy(network(features[batch]), digits[batch]).backward()  # type: ignore[no-untyped-call]
+                nn.functional.cross_entropy(network(features[batch]), digits[batch]).backward()  # type: ignore[no-untyped-call] # nor this
                 optimiser.step()
                 schedule.step()
     return network.eval()

@@ -10,10 +10,11 @@ import pytest
 from rollout import commands as c
 from rollout.explain import Explanation, one_sentence, why
 from rollout.interfaces import Health
+from rollout.judge import Pair
 from rollout.spec import Guards, RolloutSpec
 from rollout.view import ReleaseView
-from rollout.wording import odds, share, span
-from tests.releases import NO_SEVENS, SPEC, DigitsWorld, digits_world, finished, newest
+from rollout.wording import odds, share, share_up, span, tally
+from tests.releases import LIVE, SPEC, digits_world, finished, newest, turned_wrong
 
 
 def after(path: Path, seconds: float, *, spec: RolloutSpec = SPEC, then: c.Command | None = None) -> ReleaseView:
@@ -38,7 +39,7 @@ def with_(**changes: object) -> RolloutSpec:
 
 @pytest.fixture
 def silently_wrong(tmp_path: Path) -> ReleaseView:
-    return finished(tmp_path / "ledger.db", classes=NO_SEVENS)
+    return turned_wrong(tmp_path / "ledger.db")
 
 
 def test_the_verdict_names_signal_evidence_and_price(silently_wrong: ReleaseView) -> None:
@@ -46,8 +47,8 @@ def test_the_verdict_names_signal_evidence_and_price(silently_wrong: ReleaseView
     sentence = one_sentence(silently_wrong)
     assert re.fullmatch(
         r"digits:v2 was rolled back after \d+ s of users' traffic: [\d.]+ % of its predictions were \"7\", "
-        r"[\d.]+ % of digits:v1's; a harmless canary shows this in less than one of [\d,]+ releases; "
-        r"it answered \d+ users' requests, none of which failed\.",
+        r"[\d.]+ % of digits:v1's; a harmless canary shows this at most once in [\d,]+ releases; "
+        r"it answered [\d,]+ users' requests, none of which failed\.",
         sentence,
     )
 
@@ -63,7 +64,7 @@ def test_the_evidence_has_counts_and_thresholds(silently_wrong: ReleaseView) -> 
     accusation = silently_wrong.accusation
     assert accusation is not None
     text = lines(why(silently_wrong), "The evidence")
-    assert f"{accusation.record.canary[0]} of {accusation.record.canary[1]} predictions of digits:v2" in text
+    assert f"{tally(Pair(*accusation.record.canary))} predictions of digits:v2" in text
     assert f"log e {accusation.evidence.log_e:.1f}, and {accusation.evidence.threshold:.1f} fails the canary" in text
     assert "odds between 1/1.5 and 1.5 times stable's" in text
 
@@ -73,7 +74,8 @@ def test_the_price_is_what_users_had_and_not_the_copies(silently_wrong: ReleaseV
     accusation, users = silently_wrong.accusation, silently_wrong.users("class:7")
     assert accusation is not None
     missing = users.total * accusation.record.stable[0] / accusation.record.stable[1] - users.bad
-    assert f"about {missing:.0f} fewer were \"7\" than with digits:v1" in lines(why(silently_wrong), "What it cost")
+    assert users.total < accusation.record.canary[1]
+    assert f'about {missing:.0f} fewer were "7" than with digits:v1' in lines(why(silently_wrong), "What it cost")
 
 
 def test_a_missed_class_leads_to_the_inputs_that_are_missed(silently_wrong: ReleaseView) -> None:
@@ -89,8 +91,8 @@ def test_every_step_says_on_what_proof_more_weight_was_given(tmp_path: Path) -> 
     earned = lines(why(release), "How its traffic was earned").splitlines()
     assert len(earned) == 1 + len(release.steps)
     assert re.match(
-        r"Shadow: \d+ s, \d+ copied requests, none failed; 5 % next, on proof of fewer than [\d.]+ % of its own requests, "
-        r"[\d.]+ % of all\.",
+        r"Shadow: \d+ s, [\d,]+ copied requests, none failed; 5 % next, on proof of fewer than [\d.]+ % "
+        r"of its own requests, [\d.]+ % of all\.",
         earned[1],
     )
 
@@ -102,12 +104,14 @@ def test_a_promotion_says_on_what_evidence(tmp_path: Path) -> None:
     assert last_compared is not None
     bound = last_compared.signals["errors"].excess_upper
     assert bound is not None
-    assert f"with 99 % certainty fewer than {share(bound)} of its requests fail because of it" in one_sentence(release)
+    assert f"with 99 % certainty fewer than {share_up(bound)} of its requests fail because of it" in one_sentence(
+        release
+    )
 
 
 def test_errors_are_counted_in_the_sentence(tmp_path: Path) -> None:
     """Failed users' requests are the price, in numbers."""
-    release = finished(tmp_path / "ledger.db", with_(steps=(5, 25, 50, 100)), error_ratio=0.05)
+    release = finished(tmp_path / "ledger.db", LIVE, error_ratio=0.05)
     assert release.canary_failures > 0
     assert f"users' requests, {release.canary_failures} of which failed" in one_sentence(release)
 
@@ -121,12 +125,18 @@ def test_a_rollback_in_the_shadow_step_touched_no_user(tmp_path: Path) -> None:
 
 WAYS_TO_END: dict[str, tuple[Callable[[Path], ReleaseView], str]] = {
     "startup": (lambda path: finished(path, starts_at_all=False), "did not start: ImportError"),
-    "deadline": (lambda path: finished(path, with_(risk_budget=0.0001, step_deadline=40.0)), "no proof of safety in 40 s"),
+    "deadline": (
+        lambda path: finished(path, with_(risk_budget=0.0001, step_deadline=40.0)),
+        "no proof of safety in 40 s",
+    ),
     "guard": (
         lambda path: finished(path, with_(steps=(25, 50, 100), guards=Guards(error_ratio=0.1)), error_ratio=0.3),
         "the guard allows 10%",
     ),
-    "person": (lambda path: after(path, 15, then=c.RollbackNow("bob", "customers complain")), "by bob: customers complain"),
+    "person": (
+        lambda path: after(path, 15, then=c.RollbackNow("bob", "customers complain")),
+        "by bob: customers complain",
+    ),
     "alert": (
         lambda path: after(path, 15, then=c.RollbackNow("alertmanager", "BudgetBurn: fast", signal="alert")),
         "by alertmanager: BudgetBurn: fast",
@@ -169,7 +179,9 @@ def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
     """Requests and time at the present rate, and what happens when the time is up."""
     release = after(tmp_path / "ledger.db", 30, spec=with_(risk_budget=0.001))
     explanation = why(release)
-    assert re.search(r"waits for about [\d,]+ more requests to the canary, .+ at the present rate\.", explanation.verdict)
+    assert re.search(
+        r"waits for about [\d,]+ more requests to the canary, .+ at the present rate\.", explanation.verdict
+    )
     assert "it is rolled back" in lines(explanation, "What it waits for")
 
 
@@ -187,17 +199,11 @@ def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
 
 def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
     """From when to when, and that nothing was decided in it."""
-
-    def live(world: DigitsWorld) -> None:
-        world.live(controller, 8)
-        world.is_source_up = False
-        world.live(controller, 12)
-        world.is_source_up = True
-        world.live(controller, 8)
-
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
-    live(world)
+    for is_up in (True, False, True):
+        world.is_source_up = is_up
+        world.live(controller, 10)
     controller.close()
     text = lines(why(newest(tmp_path / "ledger.db")), "Worth knowing")
     assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \(\d+ s\)", text)
@@ -225,6 +231,12 @@ def test_shares_have_as_many_digits_as_help(ratio: float, words: str) -> None:
     assert share(ratio) == words
 
 
+@pytest.mark.parametrize(("ratio", "words"), [(0.01201, "1.3 %"), (0.012, "1.2 %"), (0.0, "0 %"), (2.0, "100 %")])
+def test_bounds_are_rounded_up(ratio: float, words: str) -> None:
+    """What is said to be fewer than 1.2 % is not 1.21 %."""
+    assert share_up(ratio) == words
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0.5, "0.5 s"), (41, "41 s"), (120, "2 min"), (161.6, "2 min 42 s"), (7199.9, "2 h"), (11_100, "3 h 5 min")],
@@ -236,7 +248,11 @@ def test_durations_are_told_in_their_largest_units(seconds: float, words: str) -
 
 @pytest.mark.parametrize(
     ("log_e", "words"),
-    [(0.0, "most harmless canaries"), (10.34, "less than one of 31,000 releases"), (40.0, "less than one of a billion")],
+    [
+        (0.0, "most harmless canaries"),
+        (10.34, "at most once in 30,000 releases"),
+        (40.0, "at most once in 1,000,000,000 releases"),
+    ],
 )
 def test_evidence_is_told_as_odds(log_e: float, words: str) -> None:
     """What log e means for somebody who never heard of it."""

@@ -99,12 +99,12 @@ def test_rare_is_valid_given_the_totals_too(tolerance: float) -> None:
 def test_exact_agrees_with_50_digits_and_errs_downwards(
     stable: tuple[int, int], canary: tuple[int, int], tolerance: float
 ) -> None:
-    """From ten requests to ten million: within 2e-9, and never above the truth but for rounding."""
+    """From ten requests to ten million: within 3e-9, and never above the truth but for rounding."""
     for r, log_e in zip(
         (1.5, 12.0), exact(Pair(*stable), Pair(*canary), odds_ratios=(1.5, 12.0), tolerance=tolerance), strict=True
     ):
         truth = _true_log_e(Pair(*stable), Pair(*canary), r, tolerance)
-        assert -2e-9 <= log_e - truth <= 1e-9
+        assert -3e-9 <= log_e - truth <= 2e-9
 
 
 @given(

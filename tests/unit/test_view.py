@@ -9,7 +9,7 @@ from rollout import events as e
 from rollout.interfaces import Health
 from rollout.judge import Pair
 from rollout.view import view
-from tests.releases import NO_SEVENS, SPEC, digits_world, finished, newest
+from tests.releases import NO_SEVENS, SPEC, digits_world, finished, newest, turned_wrong
 
 
 def test_a_view_needs_the_request_that_the_release_began_with() -> None:
@@ -54,7 +54,7 @@ def test_a_person_accuses_no_signal(tmp_path: Path) -> None:
 
 def test_the_time_in_traffic_ends_when_the_weight_is_zero_again(tmp_path: Path) -> None:
     """Read back from the gateway, not when it was decided."""
-    release = finished(tmp_path / "ledger.db", classes=NO_SEVENS)
+    release = turned_wrong(tmp_path / "ledger.db")
     assert release.first_canary_s is not None
     assert release.out_of_traffic_s is not None
     assert release.first_canary_s < release.out_of_traffic_s
@@ -64,7 +64,12 @@ def test_the_time_in_traffic_ends_when_the_weight_is_zero_again(tmp_path: Path) 
 def test_a_canary_that_never_started_has_no_time_in_traffic(tmp_path: Path) -> None:
     """Nothing is made up where nothing happened."""
     release = finished(tmp_path / "ledger.db", starts_at_all=False)
-    assert (release.steps, release.first_canary_s, release.out_of_traffic_s, release.canary_requests) == ((), None, None, 0)
+    assert (release.steps, release.first_canary_s, release.out_of_traffic_s, release.canary_requests) == (
+        (),
+        None,
+        None,
+        0,
+    )
 
 
 def test_blindness_is_known_while_it_lasts(tmp_path: Path) -> None:
@@ -86,7 +91,7 @@ def test_a_version_that_dies_after_promotion_was_promoted_first(tmp_path: Path) 
     """Both decisions stand in the story, in order."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
-    world.live(controller, 30)
+    world.live(controller, 65)
     world.edit("digits:v2", health=Health.DEAD, has_crashed=True)
     world.live_until_ended(controller)
     controller.close()

@@ -1,0 +1,51 @@
+"""The report as a file: there for every release, whatever became of it, and safe whatever a model predicts."""
+
+from pathlib import Path
+
+from rollout import commands as c
+from rollout.report import render_report
+from rollout.report.pictures import pictures
+from tests.releases import EVEN, LIVE, SPEC, digits_world, finished, newest
+
+
+def test_a_version_that_never_started_has_a_report_without_evidence(tmp_path: Path) -> None:
+    """Who had the traffic is all there is to draw; the reason is what matters."""
+    release = finished(tmp_path / "ledger.db", starts_at_all=False)
+    assert "did not start: ImportError" in render_report([release], title="Release 1")
+    assert {picture.key for picture in pictures(release)} <= {"weight"}
+
+
+def test_a_running_release_has_a_report(tmp_path: Path) -> None:
+    """From its first second on."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    begun = render_report([newest(tmp_path / "ledger.db")], title="Release 1")
+    world.live(controller, 30)
+    controller.close()
+    assert "is being started" in begun
+    assert "of the traffic (step" in render_report([newest(tmp_path / "ledger.db")], title="Release 1")
+
+
+def test_an_automatic_ramp_has_a_report(tmp_path: Path) -> None:
+    """Its steps are known only after they were taken."""
+    release = finished(tmp_path / "ledger.db", SPEC.model_copy(update={"steps": "auto"}))
+    assert "promoted" in render_report([release], title="Release 1")
+
+
+def test_what_a_person_wrote_is_not_run_by_the_browser(tmp_path: Path) -> None:
+    """Reasons, names and titles are text."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", LIVE, "<img src=x>"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("bob", "<script>alert(1)</script>"))
+    world.live_until_ended(controller)
+    controller.close()
+    html = render_report([newest(tmp_path / "ledger.db")], title="<b>Release</b>")
+    assert not any(harm in html for harm in ("<script>alert", "<img src=x>", "<b>Release"))
+
+
+def test_colours_mean_the_same_in_every_picture(tmp_path: Path) -> None:
+    """Wherever both versions are drawn, stable has one colour and canary another."""
+    drawn = pictures(finished(tmp_path / "ledger.db", classes=EVEN))
+    legends = {picture.legend[:2] for picture in drawn if picture.key in ("weight", "errors", "latency", "classes")}
+    assert len(legends) == 1

@@ -1,0 +1,85 @@
+"""The terminal's pictures: at a glance, in 80 columns, without colour."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from rollout import commands as c
+from rollout import screen
+from rollout.status import StatusView, build_status
+from rollout.view import Decision
+from tests.releases import NO_SEVENS, SPEC, digits_world, finished, newest
+
+
+def shown(picture: RenderableType, *, width: int = 80) -> str:
+    """What a terminal without colour shows."""
+    out = io.StringIO()
+    Console(file=out, width=width, no_color=True, color_system=None).print(picture)
+    return out.getvalue()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> StatusView:
+    """Status in the second step, which needs many more requests."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", SPEC.model_copy(update={"risk_budget": 0.001}), "ann"))
+    world.live(controller, 30)
+    controller.close()
+    return build_status("digits", controller.snapshot, newest(tmp_path / "ledger.db"))
+
+
+def test_status_fits_80_columns_and_cuts_nothing(running: StatusView) -> None:
+    """No line is longer than the terminal, and no cell ends in an ellipsis."""
+    lines = shown(screen.status(running)).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert not any(line.rstrip().endswith("…") for line in lines)
+
+
+def test_status_without_colour_tells_the_steps_apart(running: StatusView) -> None:
+    """By marks: done, current, to come."""
+    assert "✔ shadow  ▶ 5 %  · 25 %  · 50 %  · 100 %" in shown(screen.status(running))
+
+
+def test_status_shows_each_kind_of_signal_once(running: StatusView) -> None:
+    """The strongest of each family, and all together."""
+    rows = [
+        line[3:].split("  ")[0] for line in shown(screen.status(running)).splitlines() if " of " in line and "░" in line
+    ]
+    assert sorted(row.split()[0] for row in rows) == ["all", "confidence", "errors", "predicted", "slower", "wrong"]
+
+
+def test_status_says_what_it_waits_for(running: StatusView) -> None:
+    """How many more requests, and how long that takes."""
+    assert "more requests to the canary" in " ".join(shown(screen.status(running)).split())
+
+
+def test_an_empty_deployment_says_how_to_begin(tmp_path: Path) -> None:
+    """No release yet is no blank screen."""
+    _, controller = digits_world(tmp_path / "ledger.db")
+    controller.close()
+    assert "kanaria release TAG" in shown(screen.status(build_status("digits", controller.snapshot, None)))
+
+
+def test_why_begins_with_the_verdict(tmp_path: Path) -> None:
+    """Whoever reads only the first line knows."""
+    assert shown(screen.why(finished(tmp_path / "ledger.db", classes=NO_SEVENS))).startswith(
+        "digits:v2 was rolled back"
+    )
+
+
+def test_history_has_every_release_with_its_sentence(tmp_path: Path) -> None:
+    """Outcome, version and reason of each."""
+    good = finished(tmp_path / "good.db")
+    bad = finished(tmp_path / "bad.db", classes=NO_SEVENS)
+    text = shown(screen.history([good, bad]))
+    assert "promoted" in text
+    assert "rolled back" in text
+    assert 'were "7"' in " ".join(text.split())
+
+
+def test_a_reason_with_brackets_is_shown_as_written() -> None:
+    """Log lines are not markup."""
+    made = Decision(at_s=0.0, action="aborted", title="aborted", reason="[bold]no[/bold] [Errno 2]", by="bob")
+    assert "[bold]no[/bold] [Errno 2]" in shown(screen.decision(made))
