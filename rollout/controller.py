@@ -18,9 +18,10 @@ from rollout import events as e
 from rollout.commands import Command, accept
 from rollout.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, asked_weight, decide
 from rollout.errors import LedgerError, RolloutError, RouterRefused, SourceUnreachable
-from rollout.interfaces import Backend, Fleet, Health, MetricSource, ObservedSplit, Reading, Split, TrafficRouter
+from rollout.interfaces import Fleet, Health, MetricSource, ObservedSplit, Reading, TrafficRouter
 from rollout.judge import Judge, Judgement, Pair, Window, dispersion
 from rollout.metrics import ControllerMetrics
+from rollout.reconcile import Reconciler
 from rollout.records import evidence_record, recorded_windows, window_records
 from rollout.signals import SignalSelection, merge, windows
 from rollout.state import Deployment, Desired, Phase, Release, desired, fold
@@ -32,7 +33,6 @@ BEAT_S = 0.5  # how soon a command or a dead process is seen
 IDLE_WINDOW_S = 2.0  # between readings while no release runs; they calibrate the next one
 HISTORY_S = 1800.0  # stable's own history that calibrates the judge
 RECENT_S = 30.0  # what the absolute guards look at
-DRAIN_S = 30.0  # longest wait for requests in flight before a version is stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,8 @@ class Controller:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._open_ledger = ledger_path
-        self._router, self._source, self._fleet, self._metrics, self._clock = router, source, fleet, metrics, clock
+        self._source, self._fleet, self._metrics, self._clock = source, fleet, metrics, clock
+        self._world = Reconciler(router, fleet, clock)
         self._commands: queue.Queue[tuple[Command, Future[int | None]]] = queue.Queue()
         self._stop = threading.Event()
         self._judge: Judge | None = None
@@ -71,10 +72,7 @@ class Controller:
         self._recent: deque[Window] = deque()
         self._history: deque[Window] = deque()
         self._unready_since_s: float | None = None
-        self._observed: ObservedSplit | None = None
-        self._split_s = 0.0  # when the present split came into force, Unix seconds
         self._is_blind = False
-        self._leaving_since_s: dict[str, float] = {}
         self._action: Action = Hold("started")
         self.snapshot = Snapshot(Deployment(), None, None, {}, "starting", 0.0)
 
@@ -136,8 +134,8 @@ class Controller:
         self._reading = self._ledger.cursor()  # what happened while we were away is evidence too, once
         for event in own:
             if isinstance(event, e.Applied):
-                self._observed = _split_of(event)
-                self._split_s = event.at_s
+                split = ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror)
+                self._world.adopt(split, event.at_s)
         self._write(
             e.Noted(at_s=self._clock(), release=release.number, topic="controller_started", text="went on where it was")
         )
@@ -160,10 +158,9 @@ class Controller:
     def _look(self, now_s: float, window_s: float) -> None:
         """Read the counters; judge what is new in them."""
         release = self._deployment.active
-        backends = self._backends()
         mirrored = release.canary if release and release.mirror else None
         try:
-            current = self._source.read(backends, mirrored=mirrored)
+            current = self._source.read(self._world.backends(), mirrored=mirrored)
         except SourceUnreachable as error:
             self._metrics.source_unreachable.inc()
             if not self._is_blind:
@@ -173,10 +170,14 @@ class Controller:
         if self._is_blind:
             self._note("source_back", "the metric source answers again")
         self._is_blind = False
-        previous, self._reading = self._reading, merge(self._reading, current)
-        if previous is None or previous.at_s < self._split_s:
+        previous = self._reading
+        if previous is not None and current.at_s <= previous.at_s:
+            return  # the metric store has not read anew
+        self._reading = merge(previous, current)
+        split_s = self._world.split_s
+        if previous is None or previous.at_s < split_s:
             # A window that straddles a weight change is evidence about neither weight: count from here on.
-            self._next_window_s = now_s + (window_s if current.at_s >= self._split_s else BEAT_S)
+            self._next_window_s = now_s + (window_s if current.at_s >= split_s else BEAT_S)
             return
         selection = release.spec.signals.selection() if release else SignalSelection()
         stable = release.stable if release else self._deployment.stable or ""
@@ -267,7 +268,7 @@ class Controller:
                 except LedgerError:
                     # A full disk must not keep a bad version in traffic: safety first, the record when there is room.
                     self._deployment = fold([event], self._deployment)
-                    self._reconcile_split(desired(self._deployment))
+                    self._shift(desired(self._deployment))
                     raise
             case EndWatch():
                 self._write(e.Ended(at_s=now_s, release=number, outcome="promoted"))
@@ -285,71 +286,37 @@ class Controller:
         )
         self._judge = Judge(release.spec.judge_config(), phi)
 
-    # ---- the outside world
-
     def _reconcile(self) -> None:
-        """Start what should run, shift traffic, stop what should not run any more. Idempotent."""
+        """Make the world as the state asks, and write down what came into force."""
         wish = desired(self._deployment)
-        for tag in wish.running:
-            self._fleet.start(tag)
-        self._reconcile_split(wish)
-        self._stop_unwanted(wish)
+        self._world.start(wish)
+        self._shift(wish)
+        is_settled = self._world.stop(wish)
+        release = self._deployment.active
+        if release and release.phase is Phase.LEAVING and release.outcome and is_settled:
+            self._write(e.Ended(at_s=self._clock(), release=release.number, outcome=release.outcome))
 
-    def _reconcile_split(self, wish: Desired) -> None:
-        if wish.stable is None:
-            return
-        stable = self._fleet.status(wish.stable).backend
-        canary = self._fleet.status(wish.canary).backend if wish.canary else None
-        if stable is None or (wish.canary and canary is None):
-            return  # still being started; the present split stays
-        want = ObservedSplit(wish.stable, wish.canary, wish.weight_percent, wish.mirror)
-        if self._observed == want and self._router.observed() == want:
-            return
-        split = Split(
-            stable=stable, canary=canary, canary_percent=wish.weight_percent, mirror=wish.mirror, sticky=wish.sticky
-        )
+    def _shift(self, wish: Desired) -> None:
         try:
-            self._router.apply(split)
+            split = self._world.shift(wish)
         except RouterRefused as error:
             self._metrics.router_failures.inc()
             self._note("router_refused", f"{error.what}: {error.saw}")
             raise
-        # Read back before it is believed: a split that is not in force would charge one version for the other.
-        self._observed = self._router.observed()
-        if self._observed == want:
-            self._split_s = self._next_window_s = self._clock()
-            release = self._deployment.active
-            self._write(
-                e.Applied(
-                    at_s=self._split_s,
-                    release=release.number if release else None,
-                    stable=want.stable,
-                    canary=want.canary,
-                    weight_percent=want.canary_percent,
-                    mirror=want.mirror,
-                )
-            )
-
-    def _stop_unwanted(self, wish: Desired) -> None:
-        """Stop versions that get no traffic, after their last request is answered."""
+        if split is None:
+            return
         release = self._deployment.active
-        unwanted = [tag for tag in self._fleet.running() if tag not in wish.running]
-        now_s = self._clock()
-        split_is_right = (
-            self._observed is not None and self._observed.stable == wish.stable and self._observed.canary == wish.canary
+        self._next_window_s = self._world.split_s
+        self._write(
+            e.Applied(
+                at_s=self._world.split_s,
+                release=release.number if release else None,
+                stable=split.stable,
+                canary=split.canary,
+                weight_percent=split.canary_percent,
+                mirror=split.mirror,
+            )
         )
-        for tag in unwanted:
-            since_s = self._leaving_since_s.setdefault(tag, now_s)
-            is_drained = self._router.requests_in_flight(tag) in (0, None) or now_s - since_s > DRAIN_S
-            if split_is_right and is_drained:
-                self._fleet.stop(tag)
-                self._leaving_since_s.pop(tag, None)
-        if release and release.phase is Phase.LEAVING and split_is_right and not unwanted and release.outcome:
-            self._write(e.Ended(at_s=now_s, release=release.number, outcome=release.outcome))
-
-    def _backends(self) -> tuple[Backend, ...]:
-        statuses = (self._fleet.status(tag) for tag in self._fleet.running())
-        return tuple(status.backend for status in statuses if status.backend)
 
     # ---- writing
 
@@ -399,12 +366,8 @@ class Controller:
     def _publish(self, now_s: float) -> None:
         health = {tag: self._fleet.status(tag).health for tag in self._fleet.running()}
         last_action = f"{type(self._action).__name__}: {self._action.reason}"
-        self.snapshot = Snapshot(self._deployment, self._observed, self._judgement, health, last_action, now_s)
+        self.snapshot = Snapshot(self._deployment, self._world.observed, self._judgement, health, last_action, now_s)
         self._metrics.publish(self.snapshot)
-
-
-def _split_of(event: e.Applied) -> ObservedSplit:
-    return ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror)
 
 
 def _stable_history(history: deque[Window]) -> dict[str, list[Window]]:

@@ -26,7 +26,6 @@ class SignalEvidence:
         self.bound = ExcessBound(config.alpha_pass, phi=pass_phi) if rule.budgeted else None
         self._streams = _streams(rule, config, phi) if rule.weight else ()
         self._min_bad = config.min_bad
-        self._log_e_before = 0.0
         self._end_s = -math.inf
         self._recent_requests = self._recent_s = 0.0
 
@@ -43,7 +42,7 @@ class SignalEvidence:
     def observe(self, window: Window) -> None:
         """Add the next window. Raises ValueError for one that was seen already or that cannot be."""
         _check(window, self._end_s)
-        self._log_e_before, self._end_s = self.log_e, window.end_s
+        self._end_s = window.end_s
         self.stable += window.stable
         self.canary += window.canary
         if window.canary.total:
@@ -61,10 +60,6 @@ class SignalEvidence:
         """Note when the evidence first sufficed to FAIL."""
         if self.decided_at_s is None:
             self.decided_at_s = end_s
-
-    def log_e_before(self, end_s: float) -> float:
-        """Log e-value as it stood before the windows that end at `end_s`."""
-        return self._log_e_before if self._end_s == end_s else self.log_e
 
     def log_guilt(self, *, rollback_only: bool = False) -> float:
         """The part of `log_e` that may FAIL: from streams with enough bad events; -inf for none.

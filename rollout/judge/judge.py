@@ -63,7 +63,7 @@ class Judge:
         self._failure: _Failure | None = None
 
     def observe(self, windows: Iterable[Window]) -> None:
-        """Take in new windows, oldest first. Those that end together are one tick and may come in any order.
+        """Take in new windows, oldest first. Those that end together are one tick: give them in one call, in any order.
 
         Raises: ValueError for a family without a rule, impossible counts, or a signal's window seen already.
         """
@@ -97,18 +97,18 @@ class Judge:
         )
 
     def _observe_tick(self, end_s: float, tick: Sequence[Window]) -> None:
-        for window in tick:
+        for window in tick:  # newcomers get their share before anybody knows what this tick brings
             if window.signal not in self._signals:
-                self._admit(window.signal, end_s)
+                self._admit(window.signal)
         for window in tick:
             self._signals[window.signal].observe(window)
         self._look_for_failure(end_s)
 
-    def _admit(self, name: str, end_s: float) -> None:
+    def _admit(self, name: str) -> None:
         rule = self._rule(name)
         phi = self._phi.get(name, 1.0)
         pass_phi = max(phi, self._pass_phi.get(name, 1.0))
-        self._portfolio.admit(name, _family(name), lambda present: self._signals[present].log_e_before(end_s))
+        self._portfolio.admit(name, _family(name), lambda present: self._signals[present].log_e)
         self._signals[name] = SignalEvidence(name, rule, self._config, phi=phi, pass_phi=pass_phi)
 
     def _look_for_failure(self, end_s: float) -> None:
@@ -150,7 +150,7 @@ class Judge:
         if missing or not any(signal.has_data for signal in self._signals.values()):
             lacking = {name: signals[self._named(name)[0].name] if self._named(name) else None for name in missing}
             return Verdict.NO_DATA, words.no_data(lacking or signals)
-        return overall(self._config, signals, log_e=self._log_e(), next_weight=next_weight)
+        return overall(self._config, signals, next_weight)
 
     def _missing(self, expected: Collection[str], next_weight: float | None) -> list[str]:
         """Signals or families that PASS needs and that lack data on either side."""

@@ -25,11 +25,11 @@ class Portfolio:
         self._members: dict[str, list[str]] = {}  # family -> its signals
         self._log_share: dict[str, float] = {}
 
-    def admit(self, signal: str, family: str, log_e_before: Callable[[str], float]) -> None:
+    def admit(self, signal: str, family: str, log_e: Callable[[str], float]) -> None:
         """Give a new signal its share of the present wealth.
 
         Args:
-            log_e_before: log e-value of a present signal before the tick in which the new one appears.
+            log_e: the log e-value of each present signal, before the tick in which the new one appears.
         """
         weight = self._weights[family]
         if not weight:
@@ -40,7 +40,7 @@ class Portfolio:
         else:
             donors = list(self._log_share)
             fraction = weight / (weight + sum(self._weights[present] for present in self._members))
-        wealth = log_sum(self._log_share[donor] + log_e_before(donor) for donor in donors) if donors else 0.0
+        wealth = log_sum(self._log_share[donor] + log_e(donor) for donor in donors) if donors else 0.0
         for donor in donors:
             self._log_share[donor] += math.log1p(-fraction)
         self._members.setdefault(family, []).append(signal)

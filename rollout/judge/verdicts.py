@@ -34,19 +34,12 @@ def signal_verdict(
 
 
 def overall(
-    config: JudgeConfig, signals: Mapping[str, SignalJudgement], *, log_e: float, next_weight: float | None
+    config: JudgeConfig, signals: Mapping[str, SignalJudgement], next_weight: float | None
 ) -> tuple[Verdict, str]:
-    """The verdict and reason over all signals, where none failed and no needed one lacks data.
-
-    Args:
-        log_e: of the weighted mean over signals.
-    """
-    amber, threshold = math.log(config.amber), -math.log(config.alpha)
-    name, suspect = max(signals.items(), key=lambda item: item[1].log_e - item[1].threshold)
-    if suspect.log_e >= amber:
+    """The verdict and reason over all signals, where none failed and none that is needed lacks data."""
+    name, suspect = max(signals.items(), key=lambda item: item[1].log_e)
+    if suspect.log_e >= math.log(config.amber):
         return Verdict.INCONCLUSIVE, words.suspicious(name, suspect)
-    if log_e >= amber:
-        return Verdict.INCONCLUSIVE, words.suspicious_together(log_e, threshold)
     bounded = {name: signal for name, signal in signals.items() if signal.excess_upper is not None}
     if next_weight is None or not bounded:
         return Verdict.PASS, words.unopposed(max(signal.canary.total for signal in signals.values()))

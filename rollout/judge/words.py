@@ -49,12 +49,8 @@ def unopposed(canary_requests: int) -> str:
 def suspicious(name: str, signal: SignalJudgement) -> str:
     """INCONCLUSIVE because of evidence that is not yet enough to FAIL."""
     comparison = _comparison(name, signal.stable, signal.canary)
-    return f"suspicious but not proven: {comparison}; {_strength(signal.log_e, signal.threshold)}"
-
-
-def suspicious_together(log_e: float, threshold: float) -> str:
-    """INCONCLUSIVE because several signals each look a little worse."""
-    return f"suspicious but not proven: several signals are worse than on stable; {_strength(log_e, threshold)}"
+    strength = f"evidence {_count(math.exp(signal.log_e))}, {_count(math.exp(signal.threshold))} would be proof"
+    return f"suspicious but not proven: {comparison}; {strength}"
 
 
 def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:
@@ -90,10 +86,6 @@ def _absence(signal: SignalJudgement | None) -> str:
         return "never seen"
     sides = [side for side, pair in (("canary", signal.canary), ("stable", signal.stable)) if not pair.total]
     return f"no requests on {' and '.join(sides)}"
-
-
-def _strength(log_e: float, threshold: float) -> str:
-    return f"evidence {_count(math.exp(log_e))}, {_count(math.exp(threshold))} would be proof"
 
 
 def _ratio(pair: Pair) -> str:

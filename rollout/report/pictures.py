@@ -1,7 +1,6 @@
 """The report's pictures of one release, as Plotly figures. Pure: numbers in, figures out.
 
-Stable and canary keep their colours in every picture. Colours of text, grid and paper come from the
-page's stylesheet, so that the pictures follow light and dark.
+Stable and canary keep their colours in every picture.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,10 +10,10 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from rollout.judge import Pair
-from rollout.view import Decision, ReleaseView, SignalSeries
+from rollout.report.look import CANARY, FAIL, QUIET, STABLE, Clock, faint, mark_end, name_steps, new_figure
+from rollout.view import ReleaseView, SignalSeries
 from rollout.wording import count, share, share_of, signal_words, tally
 
-STABLE, CANARY, FAIL, QUIET = "#2f7fc1", "#d97706", "#d9412f", "#76808b"  # each readable on white and on black
 _FAMILY_COLOURS = {  # after Okabe & Ito, told apart with any colour vision
     "errors": "#cc79a7",
     "latency": "#009e73",
@@ -25,7 +24,6 @@ _FAMILY_COLOURS = {  # after Okabe & Ito, told apart with any colour vision
 }
 _MOST_BINS = 24  # points of a line over time; more would show noise
 _MOST_CLASSES = 20
-_CHARACTER = 0.022  # width of a letter, as a share of the narrowest picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +58,10 @@ def pictures(release: ReleaseView) -> list[Picture]:
 def _weight(release: ReleaseView) -> Picture | None:
     if not release.weights:
         return None
-    clock = _Clock(release)
+    clock = Clock(release)
     at_s = [release.requested_s, *(at_s for at_s, _, _ in release.weights), max(release.seen_s, release.weights[-1][0])]
     percent = [0, *(percent for _, percent, _ in release.weights), release.weights[-1][1]]
-    figure = _figure(clock)
+    figure = new_figure(clock)
     for name, values, colour in (
         (release.canary, percent, CANARY),
         (release.stable, [100 - value for value in percent], STABLE),
@@ -74,7 +72,7 @@ def _weight(release: ReleaseView) -> Picture | None:
             name=name,
             stackgroup="traffic",
             line={"shape": "hv", "width": 1.5, "color": colour},
-            fillcolor=_faint(colour),
+            fillcolor=faint(colour),
             hovertemplate="%{y} %",
         )
     for step in release.steps:
@@ -82,21 +80,19 @@ def _weight(release: ReleaseView) -> Picture | None:
             figure.add_vrect(
                 x0=clock.x(step.from_s),
                 x1=clock.x(step.until_s or release.seen_s),
-                fillcolor=_faint(QUIET),
+                fillcolor=faint(QUIET),
                 line_width=0,
             )
-    _name_steps(figure, clock, release)
-    _mark_end(figure, clock, release)
+    name_steps(figure, clock, release)
+    mark_end(figure, clock, release)
     figure.update_yaxes(range=[0, 116], dtick=25, ticksuffix=" %")
+    shadow = [("shadow: copies only", QUIET)] if any(step.mirror for step in release.steps) else []
     return Picture(
         key="weight",
         title="Who answered the users",
         caption=f"Share of the traffic over time. {_steps_in_words(release)}",
         figure=figure,
-        legend=(
-            *_both(release),
-            *((("shadow: copies only", QUIET),) if any(step.mirror for step in release.steps) else ()),
-        ),
+        legend=(*_both(release), *shadow),
         height=230,
         is_wide=True,
     )
@@ -105,8 +101,8 @@ def _weight(release: ReleaseView) -> Picture | None:
 def _evidence(release: ReleaseView) -> Picture | None:
     if not release.verdicts or release.threshold is None:
         return None
-    clock = _Clock(release)
-    figure = _figure(clock)
+    clock = Clock(release)
+    figure = new_figure(clock)
     for name in _strongest_by_family(release):
         series, words = release.signals[name], signal_words(name, release.spec)
         figure.add_scatter(
@@ -134,7 +130,7 @@ def _evidence(release: ReleaseView) -> Picture | None:
         annotation={"text": "enough to roll back", "font": {"color": FAIL}, "yanchor": "bottom"},
         annotation_position="top left",
     )
-    _mark_end(figure, clock, release)
+    mark_end(figure, clock, release)
     figure.update_yaxes(range=[0, max(120.0, 1.08 * highest)], ticksuffix=" %")
     return Picture(
         key="evidence",
@@ -154,8 +150,8 @@ def _errors(release: ReleaseView) -> Picture | None:
     series = release.signals.get("errors")
     if series is None:
         return None
-    clock = _Clock(release)
-    figure = _figure(clock)
+    clock = Clock(release)
+    figure = new_figure(clock)
     for name, pairs, colour in _arms(release, series):
         binned = [(at_s, pair) for at_s, pair in _binned(series.at_s, pairs) if pair.total]
         figure.add_scatter(
@@ -229,7 +225,7 @@ def _labels(release: ReleaseView) -> Picture | None:
     known = [(name, Pair(pair.total - pair.bad, pair.total), colour) for name, pair, colour in arms if pair.total]
     if not known:
         return None
-    figure = _figure(None)
+    figure = new_figure(None)
     figure.add_bar(
         y=[name for name, _, _ in known],
         x=[100 * pair.bad / pair.total for _, pair, _ in known],
@@ -256,7 +252,7 @@ def _labels(release: ReleaseView) -> Picture | None:
 
 def _bars(release: ReleaseView, labels: dict[str, str], *, labelled: bool) -> go.Figure:
     """Stable and canary side by side for each signal."""
-    figure = _figure(None)
+    figure = new_figure(None)
     for side, (name, colour) in enumerate(((release.stable, STABLE), (release.canary, CANARY))):
         pairs = [_totals(release.signals[signal])[side] for signal in labels]
         figure.add_bar(
@@ -278,99 +274,6 @@ def _bars(release: ReleaseView, labels: dict[str, str], *, labelled: bool) -> go
     highest = max((max(trace.y, default=0.0) for trace in figure.data), default=0.0)
     figure.update_yaxes(ticksuffix=" %", range=[0, max(1.0, 1.15 * highest)])
     return figure
-
-
-# ---- one look for all
-
-
-class _Clock:
-    """Time since the release was requested, in a unit that suits its length."""
-
-    def __init__(self, release: ReleaseView) -> None:
-        lasted_s = release.seen_s - release.requested_s
-        self._zero_s = release.requested_s
-        self._unit_s, self.unit = (1.0, "s") if lasted_s < 300 else (60.0, "min") if lasted_s < 10800 else (3600.0, "h")
-        self.range = [0.0, max(lasted_s, 1.0) / self._unit_s]
-
-    def width(self, name: str) -> float:
-        """What `name` takes of the axis in the narrowest picture."""
-        return _CHARACTER * (len(name) + 1) * self.range[1]
-
-    def x(self, at_s: float) -> float:
-        return (at_s - self._zero_s) / self._unit_s
-
-    def xs(self, times: Iterable[float]) -> list[float]:
-        return [self.x(at_s) for at_s in times]
-
-
-def _figure(clock: _Clock | None) -> go.Figure:
-    """An empty figure in the report's style; with `clock`, over time."""
-    figure = go.Figure()
-    figure.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 12},
-        margin={"l": 52, "r": 12, "t": 12, "b": 30 if clock is None else 48},
-        showlegend=False,
-        hovermode="x unified",
-        hoverlabel={"bgcolor": "#20262e", "font": {"color": "#ffffff"}, "bordercolor": "#20262e"},
-        dragmode=False,
-    )
-    gap = {"ticks": "outside", "ticklen": 5, "tickcolor": "rgba(0,0,0,0)"}
-    figure.update_xaxes(fixedrange=True, zeroline=False, showgrid=False, **gap)
-    figure.update_yaxes(fixedrange=True, zeroline=False, **gap)
-    if clock:
-        figure.update_xaxes(
-            range=clock.range, ticksuffix=f" {clock.unit}", title={"text": "since it was requested", "standoff": 6}
-        )
-    return figure
-
-
-def _name_steps(figure: go.Figure, clock: _Clock, release: ReleaseView) -> None:
-    """The name of each step above its beginning, where there is room for it even on a phone."""
-    free_until = clock.range[1]
-    if release.end and not _is_named_after(clock, release.end):
-        free_until = clock.x(release.end.at_s) - clock.width(release.outcome)
-    for step in release.steps:
-        begin, end = clock.x(step.from_s), clock.x(step.until_s or release.seen_s)
-        if begin + clock.width(step.name) <= min(end, free_until):
-            figure.add_annotation(
-                x=begin,
-                y=100,
-                text=f" {step.name}",
-                font={"color": QUIET},
-                showarrow=False,
-                xanchor="left",
-                yanchor="bottom",
-            )
-
-
-def _mark_end(figure: go.Figure, clock: _Clock, release: ReleaseView) -> None:
-    """A line where the outcome was decided, with its name on the side where there is room."""
-    if release.end is None:
-        return
-    colour = QUIET if release.outcome == "promoted" else FAIL
-    figure.add_vline(
-        x=clock.x(release.end.at_s),
-        line={"color": colour, "width": 1.5, "dash": "dot"},
-        annotation={
-            "text": f" {release.outcome.replace('_', ' ')} ",
-            "font": {"color": colour},
-            "xanchor": "left" if _is_named_after(clock, release.end) else "right",
-            "y": 1,
-            "yanchor": "top",
-        },
-    )
-
-
-def _is_named_after(clock: _Clock, end: Decision) -> bool:
-    return clock.x(end.at_s) + clock.width(end.title) < clock.range[1]
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.36)"
 
 
 # ---- numbers

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from rollout.judge import DEFAULT_RULES, Judge, JudgeConfig, Pair, Verdict, Window, dispersion
+from rollout.judge import Judge, JudgeConfig, Pair, SignalRule, Verdict, Window, dispersion
 
 WINDOW_S = 5
 RAMP = (0.01, 0.05, 0.25, 0.5)
 PLAIN = JudgeConfig(
     window_cap=1e9,
-    rules={"errors": DEFAULT_RULES["errors"].__class__(kernel="rare", weight=1, tolerance=1, margin=0)},
+    rules={"errors": SignalRule(kernel="rare", weight=1, tolerance=1, margin=0)},
 )
 
 
@@ -59,9 +59,9 @@ def test_dispersion_protects_a_canary_whose_clients_retry() -> None:
     rng, runs = np.random.default_rng(8), 60
     weight, failed = np.repeat(RAMP, 60), {False: 0, True: 0}
     for _ in range(runs):
-        n_c, n_s = rng.poisson(100 * weight), rng.poisson(100 * (1 - weight))
+        n_c, n_s = rng.poisson(500 * weight), rng.poisson(500 * (1 - weight))
         x, y = (np.minimum(n, 4 * rng.binomial(n, 0.01 / 4)) for n in (n_c, n_s))
-        n_h = rng.poisson(100, 360)
+        n_h = rng.poisson(500, 360)
         history = windows(np.minimum(n_h, 4 * rng.binomial(n_h, 0.01 / 4)), n_h, np.zeros(360, int), np.zeros(360, int))
         for is_tempered in failed:
             judge = Judge(JudgeConfig(), {"errors": dispersion(history)} if is_tempered else {})

@@ -1,0 +1,111 @@
+"""The command line with a state folder and ports of its own, as a person at a terminal has it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from kanaria.network import free_port
+from kanaria.settings import Settings
+from kanaria.supervision import Supervisor
+from loadtest.process import RunningLoad, start
+from loadtest.scenario import Scenario
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run one of the project's commands as a person would, from the project's folder."""
+    return subprocess.run(
+        arguments, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+@dataclass
+class Kanaria:
+    """The command line with a state folder and ports of its own."""
+
+    home: Path
+    environment: dict[str, str]
+
+    @classmethod
+    def at(cls, folder: Path, bento_home: Path, **environment: str) -> Self:
+        """One whose state lies in `folder`."""
+        home = folder / ".kanaria"
+        own = {
+            "BENTOML_HOME": str(bento_home),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "KANARIA_HOME": str(home),
+            "KANARIA_GATEWAY_PORT": str(free_port()),
+            "KANARIA_CONTROLLER_PORT": str(free_port()),
+        }
+        return cls(home, own | environment)
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run([sys.executable, "-m", "kanaria", *arguments], self.environment)
+
+    def ok(self, *arguments: str) -> str:
+        """Run a command that must end with exit code 0, and give what it printed."""
+        done = self(*arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.ok("status", "--json"))
+        return answer
+
+    def until(self, holds: Callable[[dict[str, Any]], bool], *, limit_s: float = 60.0) -> dict[str, Any]:
+        """Wait until `status --json` is as wanted."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            done = self("status", "--json")  # a controller that was killed is back in a moment
+            status = json.loads(done.stdout) if done.returncode == 0 else {}
+            if status and holds(status):
+                return status
+            assert time.monotonic() < deadline, f"not within {limit_s:.0f} s; last seen: {done.stdout}\n{done.stderr}"
+
+    def plan(self, **keys: object) -> str:
+        """Write a quick plan and give its path; JSON is YAML."""
+        path = self.home.parent / f"plan-{len(list(self.home.parent.glob('plan-*')))}.yaml"
+        quick = {
+            "steps": [10, 50, 100],
+            "soak": "3s",
+            "window": "1s",
+            "watch": "2s",
+            "step_deadline": "60s",
+            "risk_budget": "5%",
+            "signals": {"latency": {"slower_than_ms": [250], "tolerance": 2}},
+        }
+        path.write_text(json.dumps(quick | keys))
+        return str(path)
+
+    def pid(self, program: str) -> int:
+        """The process of one of the stack's programs."""
+        info = Supervisor(self.home, Settings(home=self.home).supervisor_socket, self.home / "logs").info(program)
+        assert info is not None
+        return info.pid
+
+    @property
+    def gateway(self) -> str:
+        return f"http://127.0.0.1:{self.environment['KANARIA_GATEWAY_PORT']}"
+
+    @property
+    def api_key(self) -> str:
+        return (self.home / "api-key").read_text()
+
+    def users(self, samples: Path, *, rate: float = 40.0) -> RunningLoad:
+        """Users who go on until they are stopped; every failure of theirs is recorded."""
+        scenario = Scenario.model_validate({"name": "users", "seed": 3, "shape": [{"for_s": 600, "rate": rate}]})
+        count = len(list(self.home.parent.glob("users-*")))
+        return start(
+            scenario,
+            host=self.gateway,
+            samples=samples,
+            out_dir=self.home.parent / f"users-{count}",
+            api_key=self.api_key,
+        )

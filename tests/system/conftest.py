@@ -1,0 +1,42 @@
+"""Real Bentos and a real stack for the system tests, made once."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import Kanaria, run
+
+# version -> variant of the example model that it is built from
+VERSIONS = {"v1": "v1", "v2": "v2", "v3": "v3", "failing": "v3-errors", "broken": "v1"}
+
+
+@pytest.fixture(scope="session")
+def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Bento store with digits v1 (MLP), v2 (better), v3 (silently wrong), one that fails, and one to be broken."""
+    home = tmp_path_factory.mktemp("bentoml")
+    environment = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
+    done = run([sys.executable, "-m", "service.digits.train", *sorted(set(VERSIONS.values()))], environment)
+    assert done.returncode == 0, done.stderr
+    for version, variant in VERSIONS.items():
+        command = [sys.executable, "-m", "bentoml", "build", "--version", version, "--arg", f"model=digits:{variant}"]
+        done = run(command, environment)
+        assert done.returncode == 0, done.stderr
+    return home
+
+
+@pytest.fixture(scope="session")
+def samples(bento_home: Path) -> Path:
+    """Held-out rows with their labels."""
+    (path,) = bento_home.glob("models/digits/v1/samples.jsonl")
+    return path
+
+
+@pytest.fixture
+def kanaria(tmp_path: Path, bento_home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    """A state folder with nothing in it; whatever is started there is stopped after the test."""
+    require_program("envoy")
+    made = Kanaria.at(tmp_path, bento_home)
+    yield made
+    made("down")

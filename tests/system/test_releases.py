@@ -1,0 +1,219 @@
+"""Real releases through the command line: Envoy, BentoML, Prometheus and users, on good days and bad."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def at_weight(percent: int) -> Any:
+    return lambda status: status["release"] and status["canary"] and status["canary"]["weight_percent"] == percent
+
+
+def is_over(status: dict[str, Any]) -> bool:
+    return bool(status["release"]) and status["release"]["phase"] == "ended"
+
+
+@pytest.fixture(params=["scrape", "prometheus"])
+def source(request: pytest.FixtureRequest, kanaria: Kanaria, require_program: Any) -> str:
+    if request.param == "prometheus":
+        require_program("prometheus")
+        require_program("prometheus-alertmanager")
+    kanaria.environment["KANARIA_METRICS"] = request.param
+    return str(request.param)
+
+
+def test_a_better_version_is_promoted_and_no_client_notices(kanaria: Kanaria, samples: Path, source: str) -> None:
+    """Start, steps, promotion, the end of the watch: not one request fails, and the evidence is kept."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples) as users:
+        told = kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(), "--wait")
+        kanaria.until(is_over)
+        summary = users.stop()
+    assert summary.failures == 0, summary.failure_list
+    assert summary.requests > 100
+    assert "promoted" in told
+    status = kanaria.status()
+    assert (status["stable"]["tag"], status["canary"]) == ("digits:v2", None)
+    assert "digits:v2 was promoted" in " ".join(kanaria.ok("why").split())
+
+
+def test_a_failing_version_is_rolled_back_with_exit_code_1(kanaria: Kanaria, samples: Path) -> None:
+    """5 % of errors: traffic returns to stable, the reason names the errors, the tag is in quarantine."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples, rate=60) as users:
+        done = kanaria("release", "digits:failing", "--spec", kanaria.plan(steps=[50, 100]), "--wait")
+        kanaria.until(is_over)
+        summary = users.stop()
+    assert done.returncode == 1, done.stdout + done.stderr
+    why = json.loads(kanaria.ok("why", "--json"))
+    assert "failed" in why["verdict"]
+    assert {failure.version for failure in summary.failure_list} == {"digits:failing"}
+    again = kanaria("release", "digits:failing")
+    assert (again.returncode, "quarantine" in again.stderr, "kanaria retry" in again.stderr) == (2, True, True)
+
+
+def test_a_killed_version_costs_no_client_a_request(kanaria: Kanaria, samples: Path) -> None:
+    """The gateway answers from stable while the controller rolls back."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples) as users:
+        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="30s"))
+        kanaria.until(at_weight(50))
+        os.killpg(kanaria.pid("digits@v2"), signal.SIGKILL)
+        status = kanaria.until(is_over)
+        summary = users.stop()
+    assert status["release"]["outcome"] == "rolled_back"
+    assert summary.failures == 0, summary.failure_list
+    assert "canary_down" in kanaria.ok("history", "--json")
+
+
+def test_a_killed_controller_goes_on_where_it_was(kanaria: Kanaria, samples: Path) -> None:
+    """kill -9 in the middle of a step: it is started again and promotes; no evidence is lost or counted twice."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples) as users:
+        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan())
+        kanaria.until(at_weight(10))
+        os.kill(kanaria.pid("controller"), signal.SIGKILL)
+        status = kanaria.until(is_over)
+        summary = users.stop()
+    assert status["release"]["outcome"] == "promoted"
+    assert summary.failures == 0, summary.failure_list
+    told = " ".join(kanaria.ok("why").split())
+    assert "controller" in told
+
+
+def test_a_metric_store_that_hangs_holds_the_weight(kanaria: Kanaria, samples: Path, require_program: Any) -> None:
+    """Prometheus stopped in the middle of a step: the weight stays and nothing is rolled back; then it goes on."""
+    require_program("prometheus")
+    kanaria.environment["KANARIA_METRICS"] = "prometheus"
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples) as users:
+        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(soak="6s"))
+        kanaria.until(at_weight(10))
+        prometheus = kanaria.pid("prometheus")
+        os.kill(prometheus, signal.SIGSTOP)
+        try:
+            blind = kanaria.until(lambda status: "metric source" in (status["release"]["waits_for"] or ""))
+            deadline = time.monotonic() + 12
+            while time.monotonic() < deadline:
+                assert at_weight(10)(kanaria.status())
+        finally:
+            os.kill(prometheus, signal.SIGCONT)
+        status = kanaria.until(is_over, limit_s=90)
+        users.stop()
+    assert blind["release"]["outcome"] is None
+    assert status["release"]["outcome"] == "promoted"
+
+
+def test_no_traffic_holds_and_then_follows_the_deadline_rule(kanaria: Kanaria) -> None:
+    """Nothing measured is never success: NO_DATA, then rolled back by the plan's deadline."""
+    kanaria.ok("up", "digits:v1")
+    done = kanaria("release", "digits:v2", "--wait", "--spec", kanaria.plan(step_deadline="6s", soak="1s"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert (row["outcome"], row["signal"]) == ("rolled_back", "deadline")
+
+
+def test_a_version_that_does_not_start_gets_no_request(kanaria: Kanaria, bento_home: Path) -> None:
+    """Its model is missing from the store: rolled back, and the reason carries its last words."""
+    bento = bento_home / "bentos" / "digits" / "broken"
+    (source,) = bento.glob("src/service/service.py")
+    source.write_text("raise RuntimeError('this version was built broken')\n")
+    kanaria.ok("up", "digits:v1")
+    done = kanaria("release", "digits:broken", "--wait", "--spec", kanaria.plan())
+    assert done.returncode == 1, done.stdout + done.stderr
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert row["signal"] == "startup"
+    assert "built broken" in row["reason"]
+
+
+def test_people_can_pause_resume_and_go_back(kanaria: Kanaria, samples: Path) -> None:
+    """A paused release holds; a second one is refused; after promotion `rollback` returns to the warm version."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples):
+        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(watch="120s"))
+        kanaria.until(at_weight(10))
+        kanaria.ok("pause", "--reason", "lunch")
+        second = kanaria("release", "digits:v3")
+        assert (second.returncode, "one release at a time" in second.stderr) == (2, True)
+        assert kanaria.status()["release"]["is_paused"]
+        kanaria.ok("resume")
+        kanaria.ok("promote")
+        kanaria.until(
+            lambda status: status["stable"]["tag"] == "digits:v2" and status["stable"]["weight_percent"] == 100
+        )
+        kanaria.ok("rollback", "--reason", "users complain")
+        status = kanaria.until(is_over)
+    assert (status["stable"]["tag"], status["release"]["outcome"]) == ("digits:v1", "rolled_back")
+    assert "users complain" in kanaria.ok("why")
+
+
+def test_down_during_a_release_leaves_stable_for_the_next_start(kanaria: Kanaria, samples: Path) -> None:
+    """The release is aborted and on record; `up` begins with stable, and the gateway serves it."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples):
+        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(soak="30s"))
+        kanaria.until(at_weight(10))
+    assert "aborted" in kanaria.ok("down")
+    assert "aborted" in kanaria.ok("history")
+    kanaria.ok("up")
+    row = json.loads(samples.read_text().splitlines()[0])
+    answer = httpx.post(
+        f"{kanaria.gateway}/predict", json={"features": [row["features"]]}, headers={"x-api-key": kanaria.api_key}
+    )
+    assert (answer.status_code, answer.json()["version"]) == (200, "digits:v1")
+
+
+def test_taken_ports_and_unknown_versions_are_refused_before_anything_starts(kanaria: Kanaria) -> None:
+    """Exit code 2, what was seen, what to do; and no process is left behind."""
+    kanaria.ok("up", "digits:v1")
+    home = kanaria.home.with_name("other")
+    other = Kanaria(home, kanaria.environment | {"KANARIA_HOME": str(home)})
+    taken = other("up", "digits:v1")
+    assert (taken.returncode, "KANARIA_GATEWAY_PORT" in taken.stderr) == (2, True)
+    unknown = other("up", "digits:v99")
+    assert (unknown.returncode, "digits:v2" in unknown.stderr) == (2, True)
+    assert not (other.home / "supervisord.pid").exists()
+    refused = kanaria("release", "digits:v99")
+    assert (refused.returncode, "digits:v2" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"features": [[0.0] * 63]}, 422),
+        ({"features": [[0.0] * 64] * 10_000}, 422),
+        ({"features": [["a"] * 64]}, 422),
+        ({"features": [[0.0] * 64], "more": 1}, 422),
+        (b'{"features": [[NaN]]}', 400),
+        (b"not json", 400),
+        (b"x" * 20_000_000, 413),
+    ],
+    ids=["wrong shape", "10,000 rows", "not numbers", "unknown field", "NaN", "not JSON", "20 MB"],
+)
+def test_bad_input_is_a_clear_problem_for_the_client(running: Kanaria, body: Any, status: int) -> None:
+    """Through the gateway too: a 4xx problem with title and detail, never a 500."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = httpx.post(f"{running.gateway}/predict", content=content, headers={"x-api-key": running.api_key})
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {"title", "status", "detail"} <= answer.json().keys()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Iterator[Kanaria]:
+    """One stack for the tests that only send requests."""
+    made = Kanaria.at(tmp_path_factory.mktemp("stack"), bento_home, KANARIA_METRICS="scrape")
+    made.ok("up", "digits:v1")
+    yield made
+    made("down")
