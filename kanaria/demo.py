@@ -65,6 +65,7 @@ class DemoResult:
     rollback_reason: str | None
     client_requests: int
     client_failures: int
+    client_failures_of_rolled_back: int  # of these, what the bad version itself answered before it was gone
     seconds_to_rollback: float | None  # from the first canary request to weight 0
     canary_requests_until_rollback: int
     canary_failures_until_rollback: int
@@ -77,7 +78,8 @@ class DemoResult:
 
     @property
     def is_as_promised(self) -> bool:
-        return self.promoted is not None and self.rolled_back is not None and self.client_failures == 0
+        is_clean = self.client_failures == self.client_failures_of_rolled_back
+        return self.promoted is not None and self.rolled_back is not None and is_clean
 
 
 class Demo:
@@ -197,6 +199,7 @@ class Demo:
             rollback_reason=one_sentence(bad),
             client_requests=summary.requests,
             client_failures=summary.failures,
+            client_failures_of_rolled_back=sum(failure.version == bad.canary for failure in summary.failure_list),
             seconds_to_rollback=seconds,
             canary_requests_until_rollback=bad.canary_requests,
             canary_failures_until_rollback=bad.canary_failures,
@@ -256,7 +259,11 @@ def run_demo(fault: Fault, console: Console) -> DemoResult:
         f"rolled back: {result.rolled_back or 'nothing'}", style="bold green" if result.rolled_back else "bold red"
     )
     console.print(f"             {result.rollback_reason}", highlight=False)
-    console.print(f"clients:     {result.client_requests:,} requests, {result.client_failures} failed", highlight=False)
+    blame = (
+        f", {result.client_failures_of_rolled_back} of them by {result.rolled_back}" if result.client_failures else ""
+    )
+    clients = f"{result.client_requests:,} requests, {result.client_failures} failed{blame}"
+    console.print(f"clients:     {clients}", highlight=False)
     console.print(f"took:        {result.seconds_total:.0f} s", highlight=False)
     for path in (result.report, settings.root / "demo.json"):
         console.print(f"read:        {path}", highlight=False, soft_wrap=True)
@@ -281,13 +288,14 @@ def _example() -> tuple[str, str]:
 def _clients(summary: Summary) -> Section:
     """What the users saw, for the report."""
     latency = summary.scheduled
-    lines = [
-        f"{summary.requests:,} requests in {summary.duration_s:.0f} s, {summary.failures:,} failed.",
-        f"From the moment a request was due, half had their answer within {latency.p50_ms:.1f} ms.",
-        f"95 % had it within {latency.p95_ms:.1f} ms, 99 % within {latency.p99_ms:.1f} ms.",
-    ]
-    for version, counts in sorted(summary.versions.items()):
-        labelled = counts.correct + counts.wrong
-        right = f"; {counts.correct / labelled:.1%} of {labelled:,} rows right" if labelled else ""
-        lines.append(f"{version} answered {counts.answers:,} requests{right}.")
-    return Section(title="What the users saw", lines=tuple(lines))
+    counted = f"{summary.requests:,} requests in {summary.duration_s:.0f} s, {summary.failures:,} failed."
+    speed = (
+        f"From the moment a request was due, half had their answer within {latency.p50_ms:.1f} ms, "
+        f"95 % within {latency.p95_ms:.1f} ms, 99 % within {latency.p99_ms:.1f} ms."
+    )
+    rows = tuple(
+        (version, f"{counts.answers:,}", f"{counts.correct:,}", f"{counts.wrong:,}")
+        for version, counts in sorted(summary.versions.items())
+    )
+    columns = ("version", "answers", "rows right", "rows wrong")
+    return Section(title="What the users saw", lines=(counted, speed), columns=columns, rows=rows)

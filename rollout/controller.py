@@ -137,7 +137,12 @@ class Controller:
                 split = ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror)
                 self._world.adopt(split, event.at_s)
         self._write(
-            e.Noted(at_s=self._clock(), release=release.number, topic="controller_started", text="went on where it was")
+            e.Noted(
+                at_s=self._clock(),
+                release=release.number,
+                topic="controller_started",
+                text="the controller was started again and went on where it was",
+            )
         )
 
     def beat(self) -> None:

@@ -97,9 +97,9 @@ class Labels(_Part):
 
 
 class Signals(_Part):
-    """What is judged; write `name: null` to leave one out."""
+    """What is judged; write `name: null` to leave one out, but for the errors."""
 
-    errors: Errors | None = Errors()
+    errors: Errors = Errors()  # cannot be left out: the guard and every step's proof rest on them
     latency: Latency | None = Latency()
     predictions: Predictions | None = Predictions()
     low_confidence: LowConfidence | None = LowConfidence()
@@ -108,7 +108,6 @@ class Signals(_Part):
     def selection(self) -> SignalSelection:
         """Which counters the metric source has to read."""
         return SignalSelection(
-            errors=self.errors is not None,
             latency_ms=self.latency.slower_than_ms if self.latency else (),
             predictions=self.predictions is not None,
             low_confidence_below=self.low_confidence.below if self.low_confidence else None,

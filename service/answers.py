@@ -24,7 +24,7 @@ import structlog
 
 FILE = "answers.db"
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
-MAX_ANSWERS = 1_000_000  # kept on disk; about 150 MB of digits
+MAX_ANSWERS = 1_000_000  # kept on disk; about 150 bytes each for one row
 MAX_AGE_S = 7 * 24 * 3600.0
 WRITE_EVERY_S = 0.02
 COUNT_EVERY_S = 0.25
@@ -95,6 +95,7 @@ class AnswerLog:
         version: the Bento tag that this process serves.
         count_feedback: called with `correct` and `wrong` rows, on the writing thread.
         count_dropped: called with the number of answers that were not kept.
+        max_answers: how many the file keeps; the oldest go first.
     """
 
     def __init__(
@@ -104,11 +105,13 @@ class AnswerLog:
         *,
         count_feedback: Callable[..., None],
         count_dropped: Callable[[int], None],
+        max_answers: int = MAX_ANSWERS,
     ) -> None:
         self._path = folder / FILE
         self._version = version
         self._count_feedback = count_feedback
         self._count_dropped = count_dropped
+        self._max_answers = max_answers
         self._waiting: SimpleQueue[_Answer | _Truth] = SimpleQueue()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
@@ -244,7 +247,7 @@ class AnswerLog:
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (time.time() - MAX_AGE_S,))
-        connection.execute("DELETE FROM answers WHERE id <= (SELECT max(id) FROM answers) - ?", (MAX_ANSWERS,))
+        connection.execute("DELETE FROM answers WHERE id <= (SELECT max(id) FROM answers) - ?", (self._max_answers,))
 
     def _give_up(self, batch: Sequence[_Answer | _Truth], error: Exception | None) -> None:
         answers = sum(isinstance(item, _Answer) for item in batch)

@@ -20,7 +20,7 @@ _THETAS = (0.03, 0.1, 0.3, 0.8, 2.0, 6.0)
 _CREDITS = tuple(-math.expm1(-theta) for theta in _THETAS)
 _POOL_REQUESTS = 20  # of either arm, that one bet needs; the chance ratio of two small totals is worth little
 _SAME_WEIGHT_CHI2 = 16.0  # four standard deviations between the canary shares of two windows
-_BISECTIONS = 50
+_BISECTIONS = 40
 _NOTHING = Pair(0, 0)
 
 

@@ -72,7 +72,7 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
 
 
 def _log_normaliser(n_s: int, n_c: int, k: int, log_odds: float) -> tuple[float, float]:
-    """Lower and upper bound of log(Z(odds) / (n_c! n_s!)), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u.
+    """Lower and upper bound of log Z(odds), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u, but for a constant.
 
     The terms are log-concave in u: outwards from the largest they fall ever faster, so a geometric series
     bounds whatever is left out.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +199,7 @@ def test_automatic_steps_double_and_never_stop_between_50_and_100(world: World, 
     assert world.live_until_ended(controller) == "promoted"
     ramp = [event.weight_percent for event in events(world) if isinstance(event, e.StepEntered)]
     assert (ramp[0], ramp[-2:]) == (1, [50, 100])
-    assert all(later <= 2 * earlier for earlier, later in zip(ramp, ramp[1:], strict=False))
+    assert all(later <= 2 * earlier for earlier, later in pairwise(ramp))
 
 
 def test_every_weight_was_decided_before_it_was_in_force(world: World, controller: Controller) -> None:

@@ -216,6 +216,7 @@ VERDICTS = st.sampled_from([None, *Verdict])
     in_phase_s=st.floats(0, 2000),
 )
 def test_there_is_no_way_forward_without_a_fresh_pass(
+    *,
     phase: Phase,
     weight: int,
     verdict: Verdict | None,

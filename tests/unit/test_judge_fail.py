@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from rollout.judge import DEFAULT_RULES, JudgeConfig, Pair
+from rollout.judge import DEFAULT_RULES, JudgeConfig, Pair, SignalRule
 from rollout.judge.fail import Stream
 from rollout.judge.logarithms import log_mean
 
@@ -75,7 +75,7 @@ def test_a_canary_that_became_erratic_fails_on_its_latency_buckets() -> None:
 @pytest.mark.parametrize("phi", [1.0, 3.0])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_the_mean_over_all_paths_is_at_most_one(
-    rule: object, p_s: float, p_c: float, phi: float, swapped: bool
+    rule: SignalRule, p_s: float, p_c: float, phi: float, swapped: bool
 ) -> None:
     """Brute force over every path of four small windows, at the edge of the tolerance: start prior, cap and all."""
     n_s, n_c = 2, 1

@@ -54,18 +54,22 @@ def test_a_healthy_canary_is_failed_no_more_often_than_alpha(config: JudgeConfig
     assert binomtest(failed, runs, 0.01, alternative="greater").pvalue > 0.001
 
 
-def test_dispersion_protects_a_canary_whose_clients_retry() -> None:
-    """Failures in clusters of four, own to each version: many false FAILs, and none with stable's dispersion."""
+def test_dispersion_protects_a_canary_with_bursts_of_its_own() -> None:
+    """Bursts that hit one version at a time (correlation 0.05): many false FAILs, and none with stable's dispersion."""
     rng, runs = np.random.default_rng(8), 60
     weight, failed = np.repeat(RAMP, 60), {False: 0, True: 0}
+
+    def bursty(totals: np.ndarray) -> np.ndarray:
+        return rng.binomial(totals, rng.beta(0.01 * 19, 0.99 * 19, totals.shape))
+
     for _ in range(runs):
-        n_c, n_s = rng.poisson(500 * weight), rng.poisson(500 * (1 - weight))
-        x, y = (np.minimum(n, 4 * rng.binomial(n, 0.01 / 4)) for n in (n_c, n_s))
-        n_h = rng.poisson(500, 360)
-        history = windows(np.minimum(n_h, 4 * rng.binomial(n_h, 0.01 / 4)), n_h, np.zeros(360, int), np.zeros(360, int))
+        n_c, n_s, n_h = rng.poisson(500 * weight), rng.poisson(500 * (1 - weight)), rng.poisson(500, 360)
+        none = np.zeros_like(n_h)
+        phi = dispersion(windows(bursty(n_h), n_h, none, none))
+        observed = windows(bursty(n_s), n_s, bursty(n_c), n_c)
         for is_tempered in failed:
-            judge = Judge(JudgeConfig(), {"errors": dispersion(history)} if is_tempered else {})
-            judge.observe(windows(y, n_s, x, n_c))
+            judge = Judge(JudgeConfig(), {"errors": phi} if is_tempered else {})
+            judge.observe(observed)
             failed[is_tempered] += judge.judgement(next_weight=None).verdict is Verdict.FAIL
     assert failed[True] == 0
     assert binomtest(failed[False], runs, 0.01, alternative="greater").pvalue < 0.001

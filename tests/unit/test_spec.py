@@ -43,6 +43,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: {latency: {slower_than_ms: [33]}}", "signals.latency.slower_than_ms", "choose among these"),
         ("signals: {low_confidence: {below: 0.55}}", "signals.low_confidence.below", "choose one of these"),
         ("signals: {errors: {tolerance: 0.5}}", "signals.errors.tolerance", "greater than or equal to 1"),
+        ("signals: {errors: null}", "signals.errors", "valid"),
         ("sticky: 'cookie monster'", "sticky", "header:x-user-id"),
     ],
 )

@@ -1,0 +1,94 @@
+"""Trains, builds and serves the example with the commands that a person types, in a BentoML home of its own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import orjson
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.gateway_rig import eventually, free_port
+
+ROOT = Path(__file__).parents[2]
+START_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `bentoml serve`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def metrics(self) -> dict[tuple[str, ...], float]:
+        """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values."""
+        text = httpx.get(f"{self.url}/metrics").raise_for_status().text
+        return {
+            (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("kanaria_")
+        }
+
+
+class Bentos:
+    """A BentoML home with what was trained and built in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._environment = {
+            **os.environ,
+            "BENTOML_HOME": str(home),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "KANARIA_ANSWERS_DIR": str(home / "shared-answers"),
+        }
+
+    def train(self, *variants: str) -> None:
+        self._run("service.digits.train", *variants)
+
+    def build(self, version: str, *arguments: str) -> None:
+        self._run("bentoml", "build", "--version", version, *arguments)
+
+    def model_folder(self, tag: str) -> Path:
+        name, version = tag.split(":")
+        return self.home / "models" / name / version
+
+    def requests(self, tag: str, rows: int) -> bytes:
+        """Body of a prediction request with the first samples of a trained model."""
+        lines = (self.model_folder(tag) / "samples.jsonl").read_bytes().splitlines()[:rows]
+        return orjson.dumps({"features": [orjson.loads(line)["features"] for line in lines]})
+
+    @contextmanager
+    def serve(self, tag: str, *, workers: int = 1) -> Iterator[Server]:
+        """Serve until the block ends; it may have ended the server itself."""
+        port = free_port()
+        overrides = orjson.dumps({"services": {"predictor": {"workers": workers}}}).decode()
+        log = self.home / f"serve-{port}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
+                cwd=self.home,
+                env={**self._environment, "BENTOML_CONFIG_OVERRIDES": overrides},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        server = Server(f"http://127.0.0.1:{port}", process, log)
+        try:
+            eventually(lambda: self._ready_workers(server) == workers, within_s=START_WITHIN_S)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+    def _ready_workers(self, server: Server) -> int:
+        assert server.process.poll() is None, server.log.read_text()
+        return server.log.read_text().count('"event": "model_ready"')
+
+    def _run(self, module: str, *arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, env=self._environment, check=True)

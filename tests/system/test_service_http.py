@@ -1,0 +1,284 @@
+"""The served Bento, as a client and a supervisor see it: real training, real `bentoml build` and `bentoml serve`."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import orjson
+import pytest
+
+from service.contract import GOLDEN_FILE, Golden, read_lines
+from tests.support.bentos import Bentos, Server
+from tests.support.gateway_rig import eventually
+
+V1, SLOW = "digits:v1", "digits:v3-latency"
+
+
+@pytest.fixture(scope="module")
+def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
+    """Two Bentos; v1 is built as `latest` says, and then `latest` moves on."""
+    made = Bentos(tmp_path_factory.mktemp("bentoml"))
+    made.train("v1")
+    made.build("v1")
+    made.train("v3-latency")
+    made.build("v3-latency", "--arg", f"model={SLOW}")
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(bentos: Bentos) -> Iterator[Server]:
+    with bentos.serve(V1) as running:
+        yield running
+
+
+@pytest.fixture
+def body(bentos: Bentos) -> bytes:
+    """One row."""
+    return bentos.requests(V1, 1)
+
+
+def predict(server: Server, content: bytes | str, **headers: str) -> httpx.Response:
+    return httpx.post(f"{server.url}/predict", content=content, headers=headers, timeout=30)
+
+
+def feedback(server: Server, request_id: str, *labels: str) -> httpx.Response:
+    return httpx.post(f"{server.url}/feedback", json={"request_id": request_id, "labels": labels}, timeout=30)
+
+
+async def sent(client: httpx.AsyncClient, content: bytes) -> asyncio.Task[httpx.Response]:
+    """Start a prediction; come back when the request has been written, with the answer still to come."""
+    is_written = asyncio.Event()
+
+    async def trace(event: str, _info: object) -> None:
+        if event == "http11.send_request_body.complete":
+            is_written.set()
+
+    answer = asyncio.create_task(client.post("/predict", content=content, extensions={"trace": trace}))
+    await is_written.wait()
+    return answer
+
+
+def port_is_closed(server: Server) -> bool:
+    try:
+        httpx.get(f"{server.url}/livez", timeout=1)
+    except httpx.ConnectError:
+        return True
+    except httpx.TransportError:
+        pass
+    return False
+
+
+def test_every_series_exists_at_zero_before_the_first_request(server: Server) -> None:
+    """A rate over the first request sees its increase: counters are there, and no prediction was made."""
+    metrics = server.metrics()
+    totals = {name: value for name, value in metrics.items() if name[0].endswith("_total")}
+    expected = {
+        *(
+            ("kanaria_requests_total", endpoint, status_class, V1)
+            for endpoint in ("predict", "feedback")
+            for status_class in ("2xx", "4xx", "5xx")
+        ),
+        *(("kanaria_predictions_total", str(digit), V1) for digit in range(10)),
+        ("kanaria_feedback_total", "correct", V1),
+        ("kanaria_feedback_total", "wrong", V1),
+        ("kanaria_answers_dropped_total", V1),
+    }
+    assert totals == dict.fromkeys(expected, 0.0)
+
+
+def test_histograms_and_the_model_are_there_too(server: Server) -> None:
+    """The buckets that rules are written for exist, by version."""
+    metrics = server.metrics()
+    assert {
+        ("kanaria_request_duration_seconds_bucket", "predict", "0.1", V1),
+        ("kanaria_confidence_bucket", "0.5", V1),
+        ("kanaria_model_info", V1, V1),
+    } <= metrics.keys()
+
+
+def test_a_row_is_answered_with_label_and_confidence(server: Server, body: bytes) -> None:
+    """One row in, one prediction out, by a named version under a request id."""
+    answer = predict(server, body)
+    document = answer.json()
+    assert (answer.status_code, document["version"], len(document["predictions"])) == (200, V1, 1)
+    assert document["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["x-kanaria-version"] == V1
+    assert 0.1 <= document["predictions"][0]["confidence"] <= 1
+
+
+def test_thirty_two_rows_are_answered_in_order(bentos: Bentos, server: Server) -> None:
+    """Every row gets the answer that training recorded for it."""
+    golden = (read_lines(bentos.model_folder(V1) / GOLDEN_FILE, Golden) * 2)[:32]
+    rows = [request.features[0] for request in golden]
+    answers = predict(server, orjson.dumps({"features": rows})).json()["predictions"]
+    assert [answer["label"] for answer in answers] == [request.predictions[0].label for request in golden]
+
+
+def test_a_given_request_id_is_kept(server: Server, body: bytes) -> None:
+    """It is in the answer's body and header."""
+    answer = predict(server, body, **{"x-request-id": "caller-7"})
+    assert (answer.json()["request_id"], answer.headers["x-request-id"]) == ("caller-7", "caller-7")
+
+
+@pytest.mark.parametrize("bad", ["with space", "x" * 129, "{}"])
+def test_a_request_id_that_is_not_safe_to_log_is_replaced(server: Server, body: bytes, bad: str) -> None:
+    """The caller gets an id all the same."""
+    assert len(predict(server, body, **{"x-request-id": bad}).json()["request_id"]) == 32
+
+
+WIDE = [0.0] * 64
+BAD_BODIES: dict[str, tuple[bytes | str, int, str]] = {
+    "not JSON": ("digits please", 400, "not JSON"),
+    "empty": ("", 400, "not JSON"),
+    "another form": ("[1, 2]", 422, "object"),
+    "no rows": ('{"features": []}', 422, "1 to 1024 rows, saw 0"),
+    "wrong width": ('{"features": [[1, 2]]}', 422, "row 0: expected 64 columns, saw 2"),
+    "NaN": (json.dumps({"features": [WIDE, [*WIDE[1:], float("nan")]]}), 422, "row 1, column 63 (pixel_7_7)"),
+    "infinity": (json.dumps({"features": [[float("inf"), *WIDE[1:]]]}), 422, "row 0, column 0 (pixel_0_0)"),
+    "a string": (json.dumps({"features": [["7", *WIDE[1:]]]}), 422, "row 0, column 0"),
+    "a boolean": (json.dumps({"features": [[True, *WIDE[1:]]]}), 422, "row 0, column 0"),
+    "out of bounds": (json.dumps({"features": [[17, *WIDE[1:]]]}), 422, "expected 0 to 16, saw 17"),
+    "10,000 rows": (json.dumps({"features": [[0] * 64] * 10_000}), 422, "1 to 1024 rows, saw 10000"),
+    "an unknown field": (json.dumps({"features": [WIDE], "model": "v2"}), 422, "model: unknown field"),
+    "20 MB": (b" " * 20_000_000, 413, "larger than 4,194,304 bytes"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_BODIES)
+def test_a_bad_body_is_refused_with_a_problem_that_says_why(server: Server, kind: str) -> None:
+    """RFC 9457, the right status, the place and the reason."""
+    content, status, reason = BAD_BODIES[kind]
+    answer = predict(server, content)
+    problem = answer.json()
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert (problem["status"], problem["request_id"]) == (status, answer.headers["x-request-id"])
+    assert reason in problem["detail"]
+
+
+def test_another_method_is_refused_by_name(server: Server) -> None:
+    """GET /predict says what is answered instead."""
+    answer = httpx.get(f"{server.url}/predict")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_each_request_and_each_row_is_counted(bentos: Bentos, server: Server) -> None:
+    """Three good rows and one bad request: the counters rise by exactly that."""
+    before = server.metrics()
+    predict(server, bentos.requests(V1, 3))
+    predict(server, "bad")
+    risen = {name: value - before[name] for name, value in server.metrics().items()}
+    rows = sum(rise for name, rise in risen.items() if name[0] == "kanaria_predictions_total")
+    assert (
+        risen["kanaria_requests_total", "predict", "2xx", V1],
+        risen["kanaria_requests_total", "predict", "4xx", V1],
+        risen["kanaria_request_duration_seconds_count", "predict", V1],
+        risen["kanaria_confidence_count", V1],
+        rows,
+    ) == (1, 1, 2, 3, 3)
+
+
+def test_feedback_is_counted_once_by_row(bentos: Bentos, server: Server) -> None:
+    """One label right, one wrong, sent twice: one of each is counted."""
+    before = server.metrics()
+    answer = predict(server, bentos.requests(V1, 2)).json()
+    labels = [answer["predictions"][0]["label"], "none of them"]
+    replies = [feedback(server, answer["request_id"], *labels).json()["counted"] for _ in range(2)]
+    series = [("kanaria_feedback_total", outcome, V1) for outcome in ("correct", "wrong")]
+    eventually(lambda: [server.metrics()[name] - before[name] for name in series] == [1, 1])
+    assert replies == [True, False]
+
+
+def test_feedback_that_fits_no_answer_is_refused(server: Server, body: bytes) -> None:
+    """An unknown id is 404, another number of labels 422."""
+    known = predict(server, body).json()["request_id"]
+    statuses = (feedback(server, "unknown", "1").status_code, feedback(server, known, "1", "2").status_code)
+    assert statuses == (404, 422)
+
+
+def test_feedback_heard_by_another_version_is_counted_by_the_one_that_answered(
+    bentos: Bentos, server: Server, body: bytes
+) -> None:
+    """The gateway may send feedback anywhere; and a second server leaves the first one's counters alone."""
+    answer = predict(server, body).json()
+    before = server.metrics()
+    with bentos.serve(SLOW) as other:
+        assert feedback(other, answer["request_id"], answer["predictions"][0]["label"]).status_code == 200
+        correct = ("kanaria_feedback_total", "correct", V1)
+        eventually(lambda: server.metrics()[correct] == before[correct] + 1)
+        assert {name[-1] for name in other.metrics()} == {SLOW}
+    assert server.metrics()["kanaria_requests_total", "predict", "2xx", V1] > 0
+
+
+def test_a_bento_keeps_the_model_that_it_was_built_with(bentos: Bentos, server: Server) -> None:
+    """v1 was built from `latest`, which means another model by now."""
+    latest = (bentos.home / "models" / "digits" / "latest").read_text()
+    assert (latest, ("kanaria_model_info", V1, V1) in server.metrics()) == ("v3-latency", True)
+
+
+def test_two_workers_are_counted_as_one(bentos: Bentos, body: bytes) -> None:
+    """Forty requests, spread over two processes: each scrape shows all of them."""
+    with bentos.serve(V1, workers=2) as server:
+        for _ in range(40):  # a new connection each time, for either worker
+            predict(server, body)
+        counted = {server.metrics()["kanaria_requests_total", "predict", "2xx", V1] for _ in range(6)}
+    assert counted == {40.0}
+
+
+def test_the_openapi_page_documents_both_endpoints(server: Server) -> None:
+    """BentoML's own page knows /predict and /feedback beside its health endpoints."""
+    paths = httpx.get(f"{server.url}/docs.json").json()["paths"]
+    assert {"/predict", "/feedback", "/readyz"} <= paths.keys()
+
+
+def test_a_busy_model_does_not_hide_that_the_service_is_ready(bentos: Bentos) -> None:
+    """/readyz answers while a slow prediction is still computed."""
+
+    async def ask(server: Server) -> bool:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            slow = await sent(client, bentos.requests(SLOW, 1))
+            ready = await client.get("/readyz")
+            was_first = ready.status_code == 200 and not slow.done()
+            await slow
+            return was_first
+
+    with bentos.serve(SLOW) as server:
+        assert asyncio.run(ask(server))
+
+
+def test_sigterm_lets_every_request_in_flight_finish(bentos: Bentos) -> None:
+    """Sixteen requests are with the slow model when the server is told to stop: all are answered, then it ends."""
+
+    async def ask(server: Server) -> list[int]:
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+            asked = await asyncio.gather(*(sent(client, bentos.requests(SLOW, 1)) for _ in range(16)))
+            await client.get("/livez")  # when this is answered, the server has read what came before it
+            server.process.send_signal(signal.SIGTERM)
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    with bentos.serve(SLOW) as server:
+        assert asyncio.run(ask(server)) == [200] * 16
+        assert server.process.wait(timeout=30) == 0
+
+
+def test_workers_end_with_a_supervisor_that_was_killed(bentos: Bentos) -> None:
+    """After kill -9 of `bentoml serve` its port is free for the next start."""
+    with bentos.serve(V1) as server:
+        server.process.kill()
+        eventually(lambda: port_is_closed(server), within_s=20)
+
+
+def test_serving_needs_only_the_service_folder(bentos: Bentos) -> None:
+    """The Bento carries no test, no release tool and no data."""
+    source = bentos.home / "bentos" / "digits" / "v1" / "src"
+    carried = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    assert {path.parts[0] for path in carried} == {"service", "bentofile.yaml"}
+    assert {path.suffix for path in carried} == {".py", ".yaml"}
+
+
+def test_nothing_outside_the_example_names_it() -> None:
+    """Every other file of the service works for any model."""
+    service = Path(__file__).parents[2] / "service"
+    assert [path.name for path in service.glob("*.py") if "digits" in path.read_text().lower()] == []

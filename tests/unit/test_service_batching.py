@@ -1,0 +1,171 @@
+"""One thread runs the model: answers find their requests, failures stay with theirs, the loop stays free."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from service.batching import Batcher, BrokenModel, Overloaded, predict_rows
+from service.contract import Feature, Model, Schema
+
+LABELS = tuple(str(number) for number in range(100))
+
+
+class Echo(Model):
+    """Answers each row with its own number; refuses negative ones; can be held."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.is_called = threading.Event()
+        self.calls: list[int] = []  # rows in each call
+
+    def predict(self, batch: torch.Tensor) -> torch.Tensor:
+        self.is_called.set()
+        self.may_answer.wait(timeout=30)
+        self.calls.append(len(batch))
+        if (batch < 0).any():
+            raise ValueError("negative")
+        return torch.nn.functional.one_hot(batch[:, 0].long(), len(LABELS)).float()
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Echo:
+    Schema(features=(Feature(name="number", minimum=-1, maximum=99),), labels=LABELS, max_rows=50).write(tmp_path)
+    return Echo(tmp_path)
+
+
+def rows(*numbers: int) -> NDArray[np.float32]:
+    return np.array([[number] for number in numbers], dtype=np.float32)
+
+
+async def labels_of(batcher: Batcher, *numbers: int) -> list[str]:
+    return [prediction.label for prediction in await batcher.predict(rows(*numbers))]
+
+
+def test_each_request_gets_the_answers_to_its_own_rows(echo: Echo) -> None:
+    """However requests are batched together, rows come back to their request, in order."""
+    wanted = [tuple((start + step) % 100 for step in range(1 + start % 7)) for start in range(100)]
+
+    async def ask() -> list[list[str]]:
+        return await asyncio.gather(*(labels_of(batcher, *numbers) for numbers in wanted))
+
+    with Batcher(echo, max_waiting_rows=1000) as batcher:
+        assert asyncio.run(ask()) == [[str(number) for number in numbers] for numbers in wanted]
+
+
+def test_requests_that_wait_share_the_next_call(echo: Echo) -> None:
+    """While the model is busy with one request, the ten that come are answered by one call."""
+
+    async def ask() -> None:
+        echo.may_answer.clear()
+        asked = [asyncio.ensure_future(labels_of(batcher, number)) for number in range(11)]
+        await asyncio.sleep(0)  # each has put its rows in the queue
+        echo.may_answer.set()
+        await asyncio.gather(*asked)
+
+    with Batcher(echo, max_waiting_rows=1000) as batcher:
+        asyncio.run(ask())
+    assert (sum(echo.calls), len(echo.calls) <= 2) == (11, True)
+
+
+def test_one_failing_request_does_not_fail_its_neighbours(echo: Echo) -> None:
+    """Requests in one batch with a bad one are answered; only the bad one gets the model's error."""
+
+    async def ask() -> list[list[str] | BaseException]:
+        echo.may_answer.clear()
+        asked = [asyncio.ensure_future(labels_of(batcher, number)) for number in (1, 2, -1, 3)]
+        await asyncio.sleep(0)
+        echo.may_answer.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    with Batcher(echo, max_waiting_rows=1000) as batcher:
+        answers = asyncio.run(ask())
+    assert [str(answer) for answer in answers] == ["['1']", "['2']", "negative", "['3']"]
+
+
+def test_a_busy_model_leaves_the_event_loop_free(echo: Echo) -> None:
+    """Other work of the process goes on while the model computes."""
+
+    async def ask() -> bool:
+        echo.may_answer.clear()
+        asked = asyncio.ensure_future(labels_of(batcher, 1))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        was_free = not asked.done()
+        echo.may_answer.set()
+        await asked
+        return was_free
+
+    with Batcher(echo, max_waiting_rows=1000) as batcher:
+        assert asyncio.run(ask())
+
+
+def test_more_rows_than_may_wait_are_refused_at_once(echo: Echo) -> None:
+    """The queue is bounded in rows; room returns when the waiting ones are answered."""
+
+    async def ask() -> list[str]:
+        echo.may_answer.clear()
+        waiting = asyncio.ensure_future(labels_of(batcher, 1, 2, 3))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batcher.predict(rows(4, 5))
+        echo.may_answer.set()
+        await waiting
+        return await labels_of(batcher, 4, 5)
+
+    with Batcher(echo, max_waiting_rows=4) as batcher:
+        assert asyncio.run(ask()) == ["4", "5"]
+
+
+def test_a_cancelled_request_costs_no_model_time(echo: Echo) -> None:
+    """A row whose caller went away while it waited is not computed."""
+
+    async def ask() -> None:
+        echo.may_answer.clear()
+        first = asyncio.ensure_future(labels_of(batcher, 1))
+        await asyncio.to_thread(echo.is_called.wait)
+        gone = asyncio.ensure_future(labels_of(batcher, 2))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0)
+        echo.may_answer.set()
+        await first
+
+    with Batcher(echo, max_waiting_rows=10) as batcher:
+        asyncio.run(ask())
+    assert echo.calls == [1]
+
+
+def test_closing_answers_what_waits(echo: Echo) -> None:
+    """Requests that were taken are answered before the thread ends."""
+
+    async def ask() -> list[str]:
+        echo.may_answer.clear()
+        asked = asyncio.ensure_future(labels_of(batcher, 1))
+        await asyncio.sleep(0)
+        closing = asyncio.get_running_loop().run_in_executor(None, batcher.__exit__, None, None, None)
+        echo.may_answer.set()
+        await closing
+        return await asked
+
+    batcher = Batcher(echo, max_waiting_rows=10).__enter__()
+    assert asyncio.run(ask()) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [(torch.zeros(2, 3), "shape"), (torch.full((2, len(LABELS)), float("nan")), "not finite")],
+)
+def test_an_answer_that_breaks_the_contract_is_an_error(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch, output: torch.Tensor, reason: str
+) -> None:
+    """A wrong shape or a NaN never reaches a client as a prediction."""
+    monkeypatch.setattr(echo, "predict", lambda _batch: output)
+    with pytest.raises(BrokenModel, match=reason):
+        predict_rows(echo, rows(1, 2))
