@@ -356,6 +356,7 @@ class Controller:
             if isinstance(event, e.ReleaseRequested):
                 self._next_number += 1
                 self._recent.clear()
+                self._is_blind = False  # a source that is still away is noted in this release's story too
         release = self._deployment.release
         return release.number if release else None
 

@@ -146,6 +146,8 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         return Hold("no reading from the metric source: weight held, nothing decided blind")
     in_step_s = facts.now_s - release.phase_since_s
     if judgement.verdict is Verdict.PASS:
+        if not _has_news(release, judgement):
+            return Hold("passed on earlier steps; no canary request was counted in this one yet")
         if in_step_s < release.spec.soak:
             return Hold(f"passed; the step soaks {release.spec.soak - in_step_s:.0f} s more")
         if release.is_last_step:
@@ -158,6 +160,12 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
     if release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
         return Rollback("deadline", late)
     return Hold(late, needs_person=True)
+
+
+def _has_news(release: Release, judgement: Judgement) -> bool:
+    """Whether the canary was measured in this very step; a verdict does not grow old by itself."""
+    seen = (signal.latest_s for signal in judgement.signals.values())
+    return any(latest_s is not None and latest_s > release.phase_since_s for latest_s in seen)
 
 
 def _watching(release: Release, facts: Facts) -> Action:

@@ -109,7 +109,7 @@ def _price(release: ReleaseView) -> str:
     if release.first_canary_s is None:
         return "no user's request reached it"
     if "errors" not in release.signals:
-        return "how many users' requests it answered is unknown, as `errors` is not judged"
+        return "none of its requests was counted"
     requests, failed = release.canary_requests, release.canary_failures
     return f"it answered {count(requests)} users' requests, {count(failed) if failed else 'none'} of which failed"
 

@@ -17,6 +17,7 @@ from rollout.signals import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, SignalSelectio
 SHADOW: Literal["shadow"] = "shadow"
 Step = Literal["shadow"] | int
 
+_AUTO_STEPS = 8
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -202,12 +203,17 @@ class RolloutSpec(_Part):
             raise ValueError("`window` must be shorter than `step_deadline`, or nothing could be measured in time")
         return self
 
+    @property
+    def _steps_at_most(self) -> int:
+        """Steps that a release can have; automatic ones double from 1 to 50, then 100."""
+        return _AUTO_STEPS if self.steps == "auto" else len(self.steps)
+
     def judge_config(self) -> JudgeConfig:
         """The judge's settings for this release."""
         return JudgeConfig(
             alpha=self.alpha,
             risk_budget=self.risk_budget,
-            horizon_windows=max(1, round(self.step_deadline / self.window)),
+            horizon_windows=max(1, round(self._steps_at_most * self.step_deadline / self.window)),
             rules=self.signals.rules(),
         )
 

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("kanaria", deadline=None)  # no timed asserts: a busy machine is no bug
+settings.load_profile("kanaria")
 
 
 @pytest.fixture(scope="session")

@@ -1,37 +1,46 @@
-"""The same task for many numbers, spread over processes, with the results in order.
+"""The same task for many items, spread over processes, with the results in order.
 
-Results depend on the numbers alone, never on how many processes worked: a task draws its randomness from its number.
+Called by `study` and `bars`. A task draws its randomness from its item, so that results never depend on how many
+processes worked.
 """
 
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from types import TracebackType
 from typing import TypeVar
 
-_CHUNK = 4  # numbers handed over at once
+_CHUNK = 4  # items handed over at once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each(task: Callable[[Item], Result], items: Iterable[Item], *, jobs: int) -> Iterator[Result]:
-    """`task` of every item, in order, as soon as it is known.
+class Workers:
+    """A number of processes; with one, everything happens in this one."""
 
-    Args:
-        task: can be pickled, as a function of a module or a `partial` of one.
-        jobs: processes; with 1 everything happens in this one.
-    """
-    if jobs == 1:
-        yield from map(task, items)
-        return
-    # A fresh interpreter each: a copy of this process would share the locks of its threads.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_the_parent)
-    try:
-        yield from pool.map(task, items, chunksize=_CHUNK)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def __init__(self, jobs: int) -> None:
+        # A fresh interpreter each: a copy of this process would share the locks of its threads.
+        context = multiprocessing.get_context("spawn")
+        self._pool = (
+            ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_the_parent)
+            if jobs > 1
+            else None
+        )
+
+    def each(self, task: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """`task` of every item, in order, each as soon as it is known. A task is a module's function, or `partial`."""
+        return self._pool.map(task, items, chunksize=_CHUNK) if self._pool else map(task, items)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool:
+            self._pool.shutdown(cancel_futures=True)
 
 
 def _leave_interrupts_to_the_parent() -> None:

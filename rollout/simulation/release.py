@@ -32,6 +32,7 @@ class Run:
     signal: str | None  # what stopped it: a signal, `guard` or `deadline`; None when promoted
     stopped_s: float  # when it was promoted or rolled back, or when a person was asked
     live_s: float | None  # when the canary got its first live request; None: never
+    full_s: float | None  # when it got all the traffic
     harmed: float  # users' requests that the canary answered worse than stable would have, in expectation
     requests: float  # all requests of users meanwhile, in expectation
 
@@ -57,6 +58,7 @@ class _Simulation:
         self._judgement: Judgement | None = None
         self._recent: deque[Window] = deque()  # of the errors
         self._live_s: float | None = None
+        self._full_s: float | None = None
         self._asked_s: float | None = None  # since when a person is asked
         self._harmed = 0.0
 
@@ -104,6 +106,8 @@ class _Simulation:
         self._judgement = None
         if self._live_s is None and action.weight_percent:
             self._live_s = self._traffic.elapsed_s
+        if action.weight_percent == 100:
+            self._full_s = self._traffic.elapsed_s
         self._pass_uncounted(BEAT_S)  # counting begins with the first reading under the new weight
 
     def _wait(self) -> None:
@@ -161,6 +165,7 @@ class _Simulation:
             signal=signal,
             stopped_s=elapsed_s if self._asked_s is None or outcome != "held" else self._asked_s,
             live_s=self._live_s,
+            full_s=self._full_s,
             harmed=self._harmed,
             requests=self._scenario.rps * elapsed_s,
         )

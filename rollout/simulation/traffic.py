@@ -53,6 +53,7 @@ class Scenario:
     noise: Noise = Noise()
     window_s: float = 5.0
     label_share: float = 0.0  # of the predictions whose truth comes back
+    is_canary_counted: bool = True  # False: it serves its share, but no number of its own ever arrives
 
     @property
     def harm(self) -> float:
@@ -132,10 +133,14 @@ class Traffic:
             weather.levels(round(self.elapsed_s / scenario.window_s), windows)
             for weather in (self._errors, self._slowness)
         )
-        to_stable, to_canary = (scenario.rps, scenario.rps) if mirror else (scenario.rps * (1 - weight), scenario.rps * weight)
+        to_stable, to_canary = (
+            (scenario.rps, scenario.rps) if mirror else (scenario.rps * (1 - weight), scenario.rps * weight)
+        )
         behaviour = scenario.canary if self.is_harmful else scenario.stable
         stable = self._answers(self._rng, scenario.stable, to_stable, errors.stable, slowness.stable)
         canary = self._answers(self._rng, behaviour, to_canary, errors.canary, slowness.canary)
+        if not scenario.is_canary_counted:
+            canary = {signal: (0 * bad, 0 * total) for signal, (bad, total) in canary.items()}
         return self._ticks(stable, canary, self.elapsed_s)
 
     def _answers(

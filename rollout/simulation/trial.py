@@ -16,26 +16,25 @@ _LOOKED_AT = 12  # windows between two looks at the verdict; it remembers when i
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A canary under observation."""
+    """A canary under observation. Signals for which `config` has no rule are not looked at."""
 
     scenario: Scenario
     weights: tuple[tuple[float, float], ...]  # (canary share of the requests, seconds), one after another
-    config: JudgeConfig = JudgeConfig()
+    config: JudgeConfig
     is_calibrated: bool = False  # whether phi is measured on stable's history, or taken as 1
 
 
 def failed_after_s(trial: Trial, seed: int | tuple[int, ...]) -> float:
-    """Seconds from the beginning of the harm to FAIL; inf for never. With no harm, from the first request."""
+    """Seconds from `harm_after_s` of the scenario to FAIL; inf for never, negative for too early."""
     traffic = Traffic(trial.scenario, seed)
     history = traffic.history(HISTORY_S) if trial.is_calibrated else {}
     judge = Judge(trial.config, {signal: dispersion(windows) for signal, windows in history.items()})
-    began_s = traffic.now_s + (trial.scenario.harm_after_s if trial.scenario.harm else 0.0)
-    for ticks in _batches(trial, traffic):
-        judge.observe(ticks)
+    began_s = traffic.now_s + trial.scenario.harm_after_s
+    for windows in _batches(trial, traffic):
+        judge.observe(window for window in windows if window.signal.partition(":")[0] in trial.config.rules)
         judgement = judge.judgement(next_weight=None)
         if judgement.verdict is Verdict.FAIL:
-            decided = [signal.decided_at_s for signal in judgement.signals.values() if signal.decided_at_s]
-            return min(decided) - began_s
+            return min(signal.decided_at_s or math.inf for signal in judgement.signals.values()) - began_s
     return math.inf
 
 

@@ -67,7 +67,7 @@ def train_into(folder: Path, recipe: Recipe) -> dict[str, str | int | float]:
     """Train, write the model's files into `folder` and return the facts about it; same recipe, same weights."""
     torch.set_num_threads(1)  # faster for networks this small, and the same sums on every machine
     data = recipe.data()
-    network = _fit(build(recipe.variant.architecture), data.train, recipe.learning_rate)
+    network = _fit(recipe, data.train)
     save_file(network.state_dict(), folder / WEIGHTS_FILE)
     SCHEMA.write(folder)
     (folder / VARIANT_FILE).write_text(recipe.variant.model_dump_json() + "\n")
@@ -81,16 +81,14 @@ def train_into(folder: Path, recipe: Recipe) -> dict[str, str | int | float]:
     }
 
 
-def _fit(network: nn.Module, rows: Rows, learning_rate: float) -> nn.Module:
+def _fit(recipe: Recipe, rows: Rows) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d):
-                layer.reset_parameters()
+        network = build(recipe.variant.architecture)
         features, digits = torch.from_numpy(rows.features / 16), torch.from_numpy(rows.digits)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate)
         steps = EPOCHS * -(-len(rows) // BATCH_ROWS)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=learning_rate, total_steps=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=recipe.learning_rate, total_steps=steps)
         network.train()
         for _ in range(EPOCHS):
             for batch in torch.randperm(len(rows)).split(BATCH_ROWS):  # type: ignore[no-untyped-call] # torch types neither this

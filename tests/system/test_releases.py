@@ -99,7 +99,7 @@ def test_a_metric_store_that_hangs_holds_the_weight(kanaria: Kanaria, samples: P
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users:
         kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(soak="6s"))
-        kanaria.until(at_weight(10))
+        kanaria.until(lambda status: at_weight(10)(status) and status["release"]["verdict"])
         prometheus = kanaria.pid("prometheus")
         os.kill(prometheus, signal.SIGSTOP)
         try:
@@ -195,7 +195,7 @@ def test_taken_ports_and_unknown_versions_are_refused_before_anything_starts(kan
         ({"features": [[0.0] * 64] * 10_000}, 422),
         ({"features": [["a"] * 64]}, 422),
         ({"features": [[0.0] * 64], "more": 1}, 422),
-        (b'{"features": [[NaN]]}', 400),
+        (b'{"features": [[NaN]]}', 422),
         (b"not json", 400),
         (b"x" * 20_000_000, 413),
     ],

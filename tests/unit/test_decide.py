@@ -50,7 +50,7 @@ def facts(**more: object) -> Facts:
     return replace(base, **more)  # type: ignore[arg-type]
 
 
-def judgement(verdict: Verdict, *, excess_upper: float = 0.01, **more: object) -> Judgement:
+def judgement(verdict: Verdict, *, excess_upper: float = 0.01, latest_s: float = NOW_S, **more: object) -> Judgement:
     signal = SignalJudgement(
         verdict=verdict,
         log_e=0.0,
@@ -60,6 +60,7 @@ def judgement(verdict: Verdict, *, excess_upper: float = 0.01, **more: object) -
         excess_upper=excess_upper,
         more_requests_needed=None,
         decided_at_s=None,
+        latest_s=latest_s,
     )
     base = Judgement(verdict=verdict, reason="because", log_e=0.0, threshold=4.6, signals={"errors": signal})
     return replace(base, **more)  # type: ignore[arg-type]
@@ -76,6 +77,12 @@ def test_a_pass_goes_to_the_next_step() -> None:
 def test_a_pass_at_100_percent_promotes() -> None:
     """After the last step the canary becomes stable."""
     assert decide(release(step=3, weight=100), facts(), judgement(Verdict.PASS)) == Promote("because")
+
+
+def test_a_pass_on_evidence_of_earlier_steps_holds() -> None:
+    """When traffic stops the verdict stays, but nothing was measured at this weight."""
+    old = judgement(Verdict.PASS, latest_s=NOW_S - 61)
+    assert isinstance(decide(release(in_phase_s=60), facts(), old), Hold)
 
 
 def test_a_step_soaks_before_it_ends() -> None:

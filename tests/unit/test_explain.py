@@ -209,12 +209,6 @@ def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
     assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \(\d+ s\)", text)
 
 
-def test_unjudged_errors_are_not_called_none(tmp_path: Path) -> None:
-    """Where errors are not judged, how many failed is unknown, not zero."""
-    signals = SPEC.signals.model_copy(update={"errors": None})
-    assert "is unknown" in one_sentence(finished(tmp_path / "ledger.db", with_(signals=signals)))
-
-
 def test_an_explanation_is_data(silently_wrong: ReleaseView) -> None:
     """`kanaria why --json` gives the same words: a verdict, and topics of lines."""
     explanation = asdict(why(silently_wrong))

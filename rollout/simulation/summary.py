@@ -1,0 +1,63 @@
+"""What many simulated releases say: shares and quantiles, each with the error that comes from counting so many."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from scipy.special import betaincinv
+
+_CONFIDENCE = 0.95
+_Z = 1.96  # standard deviations that hold as much
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """`count` of `of` releases."""
+
+    count: int
+    of: int
+
+    @property
+    def ratio(self) -> float:
+        return self.count / self.of
+
+    @property
+    def low(self) -> float:
+        """Lower end of the exact 95 % confidence interval. Source: Clopper & Pearson 1934."""
+        return float(betaincinv(self.count, self.of - self.count + 1, (1 - _CONFIDENCE) / 2)) if self.count else 0.0
+
+    @property
+    def high(self) -> float:
+        """Its upper end."""
+        spare = self.of - self.count
+        return float(betaincinv(self.count + 1, spare, (1 + _CONFIDENCE) / 2)) if spare else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """A value that a share of the releases does not exceed, and its 95 % confidence interval; inf: not reached."""
+
+    value: float
+    low: float
+    high: float
+
+
+def proportion(claims: Sequence[bool]) -> Proportion:
+    """How many of `claims` are true."""
+    return Proportion(sum(claims), len(claims))
+
+
+def quantile(values: Sequence[float], q: float) -> Quantile:
+    """The `q` quantile of `values`, at least one; inf is a value like any other.
+
+    The interval is that of the order statistics whose rank is binomial (normal approximation); it assumes nothing
+    about the distribution.
+    """
+    ordered, n = sorted(values), len(values)
+    spread = _Z * math.sqrt(n * q * (1 - q))
+
+    def ranked(rank: float) -> float:
+        return ordered[min(max(math.ceil(rank), 1), n) - 1]
+
+    return Quantile(ranked(n * q), ranked(n * q - spread), ranked(n * q + spread + 1))
