@@ -6,7 +6,6 @@ Everything in it is the real thing (training, Bentos, Envoy, traffic, judge); on
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import yaml
 from rich.console import Console
 
@@ -219,8 +219,10 @@ class Demo:
     def _kill(self, stack: Stack, tag: str) -> None:
         info = stack.supervisor.info(tag.replace(":", "@"))
         if info is not None and info.is_alive:
-            os.killpg(info.pid, signal.SIGKILL)
-            self._say(f"killed {tag} (pid {info.pid}) with SIGKILL in the middle of its step")
+            process = psutil.Process(info.pid)
+            for one in (process, *process.children(recursive=True)):
+                one.kill()
+            self._say(f"killed {tag} (pid {info.pid} and its workers) with SIGKILL in the middle of its step")
 
     def _down(self, stack: Stack) -> None:
         with self._working("stopping the stack"):

@@ -113,25 +113,9 @@ class LocalFleet:
         self._was_ready.discard(tag)
 
 
-def server_command(workers: int) -> Callable[[str, int], list[str]]:
-    """How `bentoml serve` is started for a tag and a port."""
-
-    def command(tag: str, port: int) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "bentoml",
-            "serve",
-            tag,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--api-workers",
-            str(workers),
-        ]
-
-    return command
+def server_command(tag: str, port: int) -> list[str]:
+    """How BentoML serves a tag on a port."""
+    return [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def _name(tag: str) -> str:

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 import logging
 import os
 import threading
@@ -97,13 +98,20 @@ def _fleet(settings: Settings, *, has_prometheus: bool) -> LocalFleet:
         written.replace(targets)  # Prometheus must never see half a file
 
     def environment(tag: str) -> Mapping[str, str]:
-        given = {"KANARIA_VERSION": tag, "KANARIA_ANSWERS_DIR": str(settings.root / "answers")}
+        # `bentoml serve --api-workers` does not reach a service class; its configuration does.
+        workers = {"services": {"predictor": {"workers": settings.workers}}}
+        given = {
+            "KANARIA_VERSION": tag,
+            "KANARIA_ANSWERS_DIR": str(settings.root / "answers"),
+            "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
+            "BENTOML_DO_NOT_TRACK": "True",
+        }
         return given | {name: os.environ[name] for name in ("BENTOML_HOME",) if name in os.environ}
 
     return LocalFleet(
         Supervisor(settings.root, settings.supervisor_socket, settings.logs),
         settings.root / "versions",
-        command=server_command(settings.workers),
+        command=server_command,
         environment=environment,
         on_change=tell_prometheus,
     )

@@ -105,7 +105,7 @@ class Supervisor:
 
     def add(self, program: Program) -> None:
         """Start `program` and keep it running. Does nothing when it is kept already. Raises StackError."""
-        environment = ",".join(f'{name}="{value}"' for name, value in program.environment.items())
+        environment = ",".join(f"{name}={shlex.quote(value)}" for name, value in program.environment.items())
         (self._programs / f"{program.name}.conf").write_text(
             _section(
                 f"program:{program.name}",

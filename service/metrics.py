@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-import psutil  # type: ignore[import-untyped] # ships no types
+import psutil
 
 from service.contract import Prediction
 

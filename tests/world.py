@@ -84,7 +84,7 @@ class World:
 
     # ---- the MetricSource
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:  # noqa: ARG002 - Protocol
         if not self.is_source_up:
             raise SourceUnreachable("the metric store is gone", saw="connection refused", do="wait")
         return Reading(self.now_s, dict(self.counters))

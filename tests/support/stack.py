@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
+
 from kanaria.network import free_port
 from kanaria.settings import Settings
 from kanaria.supervision import Supervisor
@@ -89,6 +91,12 @@ class Kanaria:
         info = Supervisor(self.home, Settings(home=self.home).supervisor_socket, self.home / "logs").info(program)
         assert info is not None
         return info.pid
+
+    def kill(self, program: str) -> None:
+        """kill -9 of one of the stack's programs and of all its children."""
+        process = psutil.Process(self.pid(program))
+        for one in (*process.children(recursive=True), process):
+            one.kill()
 
     @property
     def gateway(self) -> str:

@@ -1,12 +1,12 @@
 """Real Bentos and a real stack for the system tests, made once."""
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.stack import Kanaria, run
+from tests.support.bentos import Bentos
+from tests.support.stack import Kanaria
 
 # version -> variant of the example model that it is built from
 VERSIONS = {"v1": "v1", "v2": "v2", "v3": "v3", "failing": "v3-errors", "broken": "v1"}
@@ -15,15 +15,11 @@ VERSIONS = {"v1": "v1", "v2": "v2", "v3": "v3", "failing": "v3-errors", "broken"
 @pytest.fixture(scope="session")
 def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Bento store with digits v1 (MLP), v2 (better), v3 (silently wrong), one that fails, and one to be broken."""
-    home = tmp_path_factory.mktemp("bentoml")
-    environment = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"}
-    done = run([sys.executable, "-m", "service.digits.train", *sorted(set(VERSIONS.values()))], environment)
-    assert done.returncode == 0, done.stderr
+    made = Bentos(tmp_path_factory.mktemp("bentoml"))
+    made.train(*sorted(set(VERSIONS.values())))
     for version, variant in VERSIONS.items():
-        command = [sys.executable, "-m", "bentoml", "build", "--version", version, "--arg", f"model=digits:{variant}"]
-        done = run(command, environment)
-        assert done.returncode == 0, done.stderr
-    return home
+        made.build(version, "--arg", f"model=digits:{variant}")
+    return made.home
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_a_killed_version_costs_no_client_a_request(kanaria: Kanaria, samples: P
     with kanaria.users(samples) as users:
         kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="30s"))
         kanaria.until(at_weight(50))
-        os.killpg(kanaria.pid("digits@v2"), signal.SIGKILL)
+        kanaria.kill("digits@v2")
         status = kanaria.until(is_over)
         summary = users.stop()
     assert status["release"]["outcome"] == "rolled_back"
@@ -83,7 +83,7 @@ def test_a_killed_controller_goes_on_where_it_was(kanaria: Kanaria, samples: Pat
     with kanaria.users(samples) as users:
         kanaria.ok("release", "digits:v2", "--spec", kanaria.plan())
         kanaria.until(at_weight(10))
-        os.kill(kanaria.pid("controller"), signal.SIGKILL)
+        kanaria.kill("controller")
         status = kanaria.until(is_over)
         summary = users.stop()
     assert status["release"]["outcome"] == "promoted"
