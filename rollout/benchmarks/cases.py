@@ -12,6 +12,7 @@ from rollout.simulation.weather import Noise
 _RPS = 100.0
 _LOW_RPS = 2.0
 _BASE = 0.005  # error ratio of stable where nothing else is said
+_NO_NOISE = Noise()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Case:
     truth: Literal["healthy", "worse", "both_bad", "no_data"]
 
 
-def _healthy(key: str, title: str, *, base: float = _BASE, rps: float = _RPS, noise: Noise = Noise()) -> Case:
+def _healthy(key: str, title: str, *, base: float = _BASE, rps: float = _RPS, noise: Noise = _NO_NOISE) -> Case:
     return Case(key, title, Scenario(rps, Behaviour(base), Behaviour(base), noise=noise), "healthy")
 
 
@@ -41,8 +42,8 @@ CASES = (
     _healthy("healthy-5", "5 % errors", base=0.05),
     _healthy("healthy-slow", "0.5 % errors, 2 requests/s", rps=_LOW_RPS),
     _healthy("healthy-drift", "0.2 to 1.3 % errors, drifting within the hour", noise=Noise(drift=2.5)),
-    _healthy("healthy-shared", "0.5 % errors, bursts that hit both versions", noise=Noise(shared_icc=0.05)),
-    _healthy("healthy-own", "0.5 % errors, bursts of each version's own", noise=Noise(own_icc=0.02)),
+    _healthy("healthy-shared", "0.5 % errors, bursts that hit both versions", noise=Noise(shared_icc=0.01)),
+    _healthy("healthy-own", "0.5 % errors, bursts of each version's own", noise=Noise(own_icc=0.01)),
     _worse("x2-of-0.1", "0.1 % errors become 0.2 %", 0.002, base=0.001),
     _worse("x2", "0.5 % become 1 %", 0.01),
     _worse("plus-1", "0.5 % become 1.5 %", 0.015),

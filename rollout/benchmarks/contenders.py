@@ -19,6 +19,23 @@ from rollout.spec import RolloutSpec, Signals
 
 Seed = tuple[int, ...]
 
+_OURS = "[rollout.yaml](../rollout-yaml.md)"
+_ARGO = (
+    "[analysis](https://github.com/argoproj/argo-rollouts/blob/9f8d111d8f8e3e88b6d7f8bbdf62fd3cd863ef9d/docs/features/"
+    "analysis.md), v1.10.0-rc1-70-g9f8d111"
+)
+_FLAGGER = (
+    "[deployment strategies](https://github.com/fluxcd/flagger/blob/v1.44.0/docs/gitbook/usage/"
+    "deployment-strategies.md), [metrics](https://github.com/fluxcd/flagger/blob/v1.44.0/docs/gitbook/usage/metrics.md)"
+    ", v1.44.0"
+)
+_KAYENTA = (
+    "[judgment](https://spinnaker.io/docs/guides/user/canary/judge/), [best practices]"
+    "(https://spinnaker.io/docs/guides/user/canary/best-practices/), [the judge]"
+    "(https://github.com/spinnaker/kayenta/blob/v2.46.0/kayenta-judge/src/main/scala/com/netflix/kayenta/judge/"
+    "NetflixACAJudge.scala), v2.46.0"
+)
+
 _RAMP = (1, 5, 25, 50)  # and then 100
 _ERRORS_ONLY = Signals(latency=None, predictions=None, low_confidence=None, labels=None)
 _BASELINE = 2  # added to the seed of a release for the requests of Kayenta's baseline
@@ -31,6 +48,7 @@ class Contender:
     key: str
     title: str
     settings: str
+    source: str  # where these stand, as Markdown
     lead: Callable[[Scenario, Seed], Finish]
 
     @property
@@ -82,19 +100,23 @@ CONTENDERS = (
         "Kanaria",
         "The default `rollout.yaml`, with `errors` as the only signal: shadow, 1, 5, 25, 50, 100 %, each step by "
         "evidence, at most 10 minutes for each, then rollback.",
+        _OURS,
         partial(ours.lead, RolloutSpec(signals=_ERRORS_ONLY)),
     ),
     Contender(
         "kanaria-live",
         "Kanaria, no shadow",
         "The same without the shadow step, so that it sees what the others see: `steps: [1, 5, 25, 50, 100]`.",
+        _OURS,
         partial(ours.lead, RolloutSpec(steps=(*_RAMP, 100), signals=_ERRORS_ONLY)),
     ),
     Contender(
-        "kanaria-patient",
-        "Kanaria, patient",
-        "The default with `step_deadline: 1h`.",
-        partial(ours.lead, RolloutSpec(step_deadline=3600.0, signals=_ERRORS_ONLY)),
+        "kanaria-slow",
+        "Kanaria, unhurried",
+        "As slow as the others' ramp at least, and patient: `steps: [1, 5, 25, 50, 100]`, `soak: 5m`, "
+        "`step_deadline: 1h`.",
+        _OURS,
+        partial(ours.lead, RolloutSpec(steps=(*_RAMP, 100), soak=300.0, step_deadline=3600.0, signals=_ERRORS_ONLY)),
     ),
     Contender(
         "argo-95-0",
@@ -102,13 +124,17 @@ CONTENDERS = (
         "`setWeight` 1, 5, 25, 50 with `pause: 5m` each, then 100 %. In the background `successCondition: result[0] >= "
         "0.95` (the threshold of every example in its documentation), `interval: 1m` over the last minute, "
         "`initialDelay: 1m`, `failureLimit: 0` (its default).",
+        _ARGO,
         _argo(0.95, 0),
     ),
-    Contender("argo-95-3", "Argo 95 %, limit 3", "The same with `failureLimit: 3`, as in its examples.", _argo(0.95, 3)),
+    Contender(
+        "argo-95-3", "Argo 95 %, limit 3", "The same with `failureLimit: 3`, as in its examples.", _ARGO, _argo(0.95, 3)
+    ),
     Contender(
         "argo-99-3",
         "Argo 99 %, limit 3",
         "The same with `result[0] >= 0.99`: what people do when 95 % misses too much.",
+        _ARGO,
         _argo(0.99, 3),
     ),
     Contender(
@@ -117,6 +143,7 @@ CONTENDERS = (
         "The example that its documentation explains: `interval: 1m`, `threshold: 10`, `stepWeight: 2`, "
         "`maxWeight: 50`, `request-success-rate` of at least 99 % over 1 minute. One step takes one minute there, so "
         "the ramp of 25 minutes is its own.",
+        _FLAGGER,
         partial(lead_tool, _flagger),
     ),
     Contender(
@@ -125,6 +152,7 @@ CONTENDERS = (
         "A stage of 5 minutes at each of 1, 5, 25, 50 %, judged once on 60 points of 5 seconds (its guide asks for at "
         "least 50), then 100 %. Metric: error ratio in percent, `direction: increase`, `critical: true`, effect sizes "
         "and NaN strategy as they come; a baseline of the canary's size, as its guide asks; scores 75 and 95.",
+        _KAYENTA,
         partial(lead_tool, _kayenta_ramp),
     ),
     Contender(
@@ -132,6 +160,7 @@ CONTENDERS = (
         "Kayenta, 3 h",
         "The values to start with of its guide: 3 hours, an analysis every hour over all points of 1 minute so far. "
         "The guide names no weight; here 5 %.",
+        _KAYENTA,
         partial(lead_tool, _kayenta_guide),
     ),
 )

@@ -12,6 +12,8 @@ from collections.abc import Callable
 _TOLERANCE = 1e-4
 _ITERATIONS = 1000
 
+Point = tuple[float, float]  # a place and the function there
+
 
 def zero_in(function: Callable[[float], float], start: float, end: float) -> float:
     """A place within 1e-4 of where `function` changes its sign between `start` and `end`."""
@@ -31,7 +33,7 @@ def zero_in(function: Callable[[float], float], start: float, end: float) -> flo
             return best
         step = half
         if abs(step_before) >= tolerance and abs(f_last) > abs(f_best):
-            inner = _interpolated(last, best, opposite, f_last, f_best, f_opposite)
+            inner = _interpolated((last, f_last), (best, f_best), (opposite, f_opposite))
             if 0 <= inner / half < 1.5 - tolerance / abs(2 * half) and abs(inner) < abs(step_before) / 2:
                 step = inner
         if abs(step) < tolerance:
@@ -44,12 +46,13 @@ def zero_in(function: Callable[[float], float], start: float, end: float) -> flo
     return best
 
 
-def _interpolated(last: float, best: float, opposite: float, f_last: float, f_best: float, f_opposite: float) -> float:
+def _interpolated(last: Point, best: Point, opposite: Point) -> float:
     """The step from `best` to the root of a line, or of an inverse parabola where three places are known."""
-    width = opposite - best
+    (x_last, f_last), (x_best, f_best), (x_opposite, f_opposite) = last, best, opposite
+    width = x_opposite - x_best
     ratio = f_best / f_last
-    if last == opposite:
+    if x_last == x_opposite:
         return width * ratio / (ratio - 1)
     q, r = f_last / f_opposite, f_best / f_opposite
-    p = ratio * (width * q * (q - r) - (best - last) * (r - 1))
+    p = ratio * (width * q * (q - r) - (x_best - x_last) * (r - 1))
     return -p / ((q - 1) * (r - 1) * (ratio - 1))

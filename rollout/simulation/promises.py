@@ -1,4 +1,4 @@
-"""What the judge promises, each with the simulation that shows whether it holds.
+"""What the judge promises, each with the simulation that shows whether it is kept.
 
 Called by `bars`. 20 requests a second, 2 of them to the canary, unless a row says otherwise.
 """
@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.controller import HISTORY_S
 from rollout.judge import DEFAULT_RULES, JudgeConfig, SignalRule
 from rollout.judge.kernels import rare
 from rollout.simulation.parallel import Workers
@@ -27,7 +29,8 @@ _SEED = 2718
 _HOUR_S = 3600.0
 _RAMP = tuple((weight, _HOUR_S / 4) for weight in (0.01, 0.05, 0.25, 0.5))
 _TENTH = ((0.1, 2 * _HOUR_S),)
-_ERRORS = JudgeConfig(rules={"errors": DEFAULT_RULES["errors"]})
+_STEPS = (1, 5, 25, 50, 100)
+_ERRORS = JudgeConfig(rules={"errors": replace(DEFAULT_RULES["errors"], budgeted=False)})  # here only FAIL is asked
 _PLAIN = JudgeConfig(  # no tolerance, no cap, harm from the first window: the textbook test
     window_cap=1e9,
     horizon_windows=1,
@@ -35,7 +38,8 @@ _PLAIN = JudgeConfig(  # no tolerance, no cap, harm from the first window: the t
 )
 _ERRORS_ONLY = Signals(latency=None, predictions=None, low_confidence=None, labels=None)
 _TEN_CLASSES = (0.1,) * 10
-_STEPS = (1, 5, 25, 50, 100)
+
+Status = Literal["kept", "within error", "broken", "for comparison"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,7 @@ class Row:
     what: str
     promised: str
     measured: str
-    holds: bool
+    status: Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,115 +63,81 @@ class Study:
         """Time to FAIL of each release, seconds; inf for never."""
         return list(self.workers.each(partial(failed_after_s, trial), self.seeds(releases)))
 
-    def runs(self, spec: RolloutSpec, scenario: Scenario, releases: int) -> list[Run]:
+    def runs(self, spec: RolloutSpec, scenario: Scenario, releases: int, *, history_s: float = HISTORY_S) -> list[Run]:
         """Whole releases."""
-        return list(self.workers.each(partial(simulate_release, spec, scenario), self.seeds(releases)))
+        task = partial(simulate_release, spec, scenario, history_s=history_s)
+        return list(self.workers.each(task, self.seeds(releases)))
 
     def seeds(self, releases: int) -> list[Seed]:
         return [(_SEED, number) for number in range(max(10, round(self.scale * releases)))]
 
 
-# ---- a harmless canary
-
-
 def false_rollbacks(study: Study) -> Iterator[Row]:
-    """Judged at every window for an hour, at 1, 5, 25 and 50 % for a quarter of it each."""
-    drift = Noise(drift=5, shared_icc=0.05)
+    """A harmless canary is judged at every window for an hour: 15 minutes each at 1, 5, 25 and 50 %."""
+    drift, own, retries = Noise(drift=5, shared_icc=0.05), Noise(own_icc=0.05), Noise(retries=4)
+    everything = replace(drift, own_icc=0.01, retries=2)
     cases = (
-        ("errors 1 %, independent requests", 20, Noise(), False, 0.003),
-        ("errors drift between 0.2 and 5 %, bursts hit both versions (ICC 0.05)", 20, drift, False, 0.003),
-        ("the same, phi measured", 20, drift, True, 0.003),
-        ("errors 1 %, own bursts (ICC 0.05, 5 s), phi measured", 20, Noise(own_icc=0.05), True, 0.01),
-        ("own bursts (ICC 0.05, 30 s), phi measured", 20, Noise(own_icc=0.05, burst_s=30), True, 0.01),
-        ("own bursts (ICC 0.05, 5 s) at 100 requests a second, phi measured", 100, Noise(own_icc=0.05), True, 0.01),
-        ("own retries (clusters of 2), phi measured", 20, Noise(retries=2), True, 0.01),
-        ("own retries (clusters of 4), phi measured", 20, Noise(retries=4), True, 0.01),
-        ("own retries (clusters of 4) at 100 requests a second, phi measured", 100, Noise(retries=4), True, 0.01),
-        (
-            "all at once: drift, shared bursts, own bursts (ICC 0.01), retries (clusters of 2), phi measured",
-            20,
-            replace(drift, own_icc=0.01, retries=2),
-            True,
-            0.01,
-        ),
+        ("errors 1 %, independent requests", 20, Noise(), 0.003),
+        ("errors drift between 0.2 and 5 %, bursts hit both versions (ICC 0.05)", 20, drift, 0.003),
+        ("bursts of each version's own (ICC 0.05, 30 s), phi measured", 20, replace(own, burst_s=30), 0.01),
+        ("bursts of each version's own (ICC 0.05, 5 s) at 100 requests a second, phi measured", 100, own, 0.01),
+        ("retries (clusters of 4), phi measured", 20, retries, 0.01),
+        ("retries (clusters of 4) at 100 requests a second, phi measured", 100, retries, 0.01),
+        ("drift, shared bursts, own bursts (ICC 0.01), retries (clusters of 2), phi measured", 20, everything, 0.01),
     )
-    for what, rps, noise, is_calibrated, bar in cases:
+    for what, rps, noise, bar in cases:
         harmless = Behaviour(error_ratio=0.01)
+        is_calibrated = what.endswith("phi measured")
         trial = Trial(Scenario(rps, harmless, harmless, noise=noise), _RAMP, _ERRORS, is_calibrated)
         failed = proportion([math.isfinite(at_s) for at_s in study.fails(trial, 2000)])
-        yield Row(what, f"at most {share(bar)} rolled back", _counted(failed), failed.ratio <= bar)
-    noise = replace(drift, own_icc=0.01, retries=2)
-    whole = study.runs(RolloutSpec(), _whole(20, 0.01, noise), 400)
+        yield Row(what, f"at most {share(bar)} rolled back", _counted(failed), _at_most(failed, bar))
+    whole = study.runs(RolloutSpec(), _all_signals(0.01, noise=everything), 400)
     accused = proportion([run.outcome != "promoted" and run.signal != "deadline" for run in whole])
-    what = "whole releases with the default plan and all its signals, all noise at once, phi measured"
-    yield Row(what, "at most 1 % rolled back as harmful", _counted(accused), accused.ratio <= 0.01)
-
-
-# ---- harm is found
+    what = "the same noise on whole releases with the default plan and all its signals"
+    yield Row(what, "at most 1 % rolled back as harmful", _counted(accused), _at_most(accused, 0.01))
 
 
 def detection(study: Study) -> Iterator[Row]:
-    """Seconds from the first harmful request to FAIL."""
+    """Errors alone are judged; seconds from the first harmful request to FAIL."""
     for base, bad, median_s, p90_s in ((0.01, 0.05, 130, 260), (0.01, 0.1, 45, 80), (0.01, 0.5, 15, 15)):
         found = study.fails(Trial(_errors(base, bad), _TENTH, _ERRORS), 1000)
-        median, p90 = quantile(found, 0.5), quantile(found, 0.9)
-        yield Row(
-            f"errors {share(base)} on stable, {share(bad)} on canary",
-            f"median {median_s} s, p90 {p90_s} s",
-            f"{_timed(median)}, p90 {_timed(p90)}",
-            median.value <= median_s and p90.value <= p90_s,
-        )
+        what = f"errors {share(base)} on stable, {share(bad)} on canary"
+        yield _timely(what, "found after", found, median_s, p90_s)
     for bad, median_s in ((0.05, 208), (0.1, 75), (0.5, 25)):
         late = replace(_errors(0.01, bad), harm_after_s=1800.0)
-        median = quantile(study.fails(Trial(late, _TENTH, _ERRORS), 600), 0.5)
-        yield Row(
-            f"the same after 30 healthy minutes, errors from 1 to {share(bad)}",
-            f"median {median_s} s",
-            _timed(median),
-            median.value <= median_s,
-        )
+        found = study.fails(Trial(late, _TENTH, _ERRORS), 600)
+        yield _timely(f"errors rise from 1 to {share(bad)} after 30 healthy minutes", "found after", found, median_s)
     for base, bad in ((0.01, 0.02), (0.01, 0.05), (0.001, 0.01), (0.05, 0.1)):
         scenario = _errors(base, bad)
         limit_s = _wald_s(scenario)
-        median = quantile(study.fails(Trial(scenario, _TENTH, _PLAIN), 1000), 0.5)
-        yield Row(
-            f"plain test, no tolerance, no cap: errors {share(base)} against {share(bad)}",
-            f"median at most 1.25 of Wald's limit of {limit_s:.0f} s",
-            f"{median.value / limit_s:.2f} ({median.low / limit_s:.2f} to {median.high / limit_s:.2f})",
-            median.value <= 1.25 * limit_s,
-        )
-
-
-# ---- harm stays small
+        found = study.fails(Trial(scenario, _TENTH, _PLAIN), 1000)
+        what = f"errors {share(base)} against {share(bad)}, no tolerance, no cap; Wald's limit of {limit_s:.0f} s x 1.25"
+        yield _timely(what, "found after", found, 1.25 * limit_s)
 
 
 def harm(study: Study) -> Iterator[Row]:
-    """Whole releases; the risk budget is 0.5 %. Twice the budget: 1 % of the canary's requests harmed."""
+    """Whole releases of a canary that harms 1 % of its requests, twice the risk budget of 0.5 %."""
     patient = RolloutSpec(steps=_STEPS, step_deadline=_HOUR_S, on_deadline="hold", signals=_ERRORS_ONLY)
-    auto = patient.model_copy(update={"steps": "auto"})
     cases = (
-        ("errors 0.2 + 1 %, the default plan", RolloutSpec(), _whole(20, 0.002, added=0.01)),
+        ("errors 0.2 + 1 %, the default plan with all its signals", RolloutSpec(), _all_signals(0.002, 0.012)),
         ("errors 0.2 + 1 %, an hour for each step", patient, _errors(0.002, 0.012)),
-        ("errors 0.2 + 1 %, automatic steps, an hour each", auto, _errors(0.002, 0.012)),
+        ("... with automatic steps", patient.model_copy(update={"steps": "auto"}), _errors(0.002, 0.012)),
+        ("... at 100 requests a second", patient, replace(_errors(0.002, 0.012), rps=100)),
         ("errors 1 + 1 %, an hour for each step", patient, _errors(0.01, 0.02)),
-        ("errors 0.2 + 1 % at 100 requests a second", patient, replace(_errors(0.002, 0.012), rps=100)),
     )
     for what, spec, scenario in cases:
         runs = study.runs(spec, scenario, 1000)
         promoted = proportion([run.outcome == "promoted" for run in runs])
-        harmed = fmean(run.harmed for run in runs) / fmean(run.requests for run in runs)
+        harmed, requests = fmean(run.harmed for run in runs), fmean(run.requests for run in runs)
         yield Row(
             what,
-            "at most 1 % promoted, less than 0.5 % of all requests harmed",
-            f"{_counted(promoted)}, {share(harmed)} harmed ({fmean(run.harmed for run in runs):.0f} requests)",
-            promoted.ratio <= 0.01 and harmed < 0.005,
+            "at most 1 % promoted, under 0.5 % of all requests harmed",
+            f"{_counted(promoted)}; {share(harmed / requests)} harmed, {harmed:.0f} requests a release",
+            _at_most(promoted, 0.01) if harmed < 0.005 * requests else "broken",
         )
 
 
-# ---- the good arrive
-
-
-_ARRIVALS = (  # requests a second, error ratio; median and p90 s with fixed steps, the same with automatic ones
+_ARRIVALS = (  # requests a second, error ratio; median and p90, s, with fixed steps; the same with automatic ones
     (5, 0.001, (2880, 4038), (1718, 2476)),
     (20, 0.0, (665, 720), (375, 410)),
     (20, 0.001, (732, 1016), (440, 626)),
@@ -180,73 +150,38 @@ _ARRIVALS = (  # requests a second, error ratio; median and p90 s with fixed ste
 
 
 def arrivals(study: Study) -> Iterator[Row]:
-    """A harmless canary, judged by its errors: seconds until it has all the traffic; each step soaks for 10 s."""
+    """Whole releases of a harmless canary, judged by its errors; every step soaks for 10 s. Phi is 1 where not said."""
     for rps, base, *promised in _ARRIVALS:
         for steps, (median_s, p90_s) in zip((_STEPS, "auto"), promised, strict=True):
-            spec = RolloutSpec(steps=steps, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
-            runs = study.runs(spec, replace(_errors(base, base), rps=rps), 200)
-            took = [math.inf if run.full_s is None else run.full_s for run in runs]
-            median, p90 = quantile(took, 0.5), quantile(took, 0.9)
-            yield Row(
-                f"harmless, {rps} requests a second, errors {share(base)}, "
-                + ("automatic steps" if steps == "auto" else "steps 1, 5, 25, 50, 100"),
-                f"all traffic after {median_s} s, p90 {p90_s} s",
-                f"{_timed(median)}, p90 {_timed(p90)}",
-                median.value <= median_s and p90.value <= p90_s,
-            )
-
-
-# ---- models that differ
+            what = f"{rps} requests a second, errors {share(base)}, "
+            what += "automatic steps" if steps == "auto" else "steps 1, 5, 25, 50, 100"
+            plan = RolloutSpec(steps=steps, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
+            scenario = replace(_errors(base, base), rps=rps)
+            took = [run.full_s or math.inf for run in study.runs(plan, scenario, 300, history_s=0.0)]
+            yield _timely(what, "all traffic after", took, median_s, p90_s)
+            if (rps, base) == (20, 0.001):
+                took = [run.full_s or math.inf for run in study.runs(plan, scenario, 300)]
+                yield replace(
+                    _timely(f"{what}, phi measured", "", took, math.inf), promised="", status="for comparison"
+                )
 
 
 def models(study: Study) -> Iterator[Row]:
-    """Latency and predicted classes, each judged alone."""
-    better = [not math.isfinite(at_s) for at_s in study.workers.each(_better_model_failed_s, study.seeds(500))]
-    failed = proportion([not is_fine for is_fine in better])
-    yield Row(
-        "a better model (accuracy 95 to 97 %, other confusions each time, half of the runs with skewed classes), 30 min",
-        "0 of 500 failed",
-        _counted(failed),
-        failed.count == 0,
-    )
-    bounds = (25, 50, 100, 250)
-    quick = tuple((bound, _slower(bound, 80.0, 0.5)) for bound in bounds)
-    hit = tuple((bound, ratio + 0.05 * (1 - ratio)) for bound, ratio in quick)
-    for what, median_s, family, stable, canary in (
-        (
-            "500 ms more on 5 % of the requests (log-normal latency, median 80 ms)",
-            60,
-            "latency",
-            Behaviour(slow_ratios=quick),
-            Behaviour(slow_ratios=hit),
-        ),
-        (
-            "a class of 10 % becomes 40 % of the predictions",
-            40,
-            "class",
-            Behaviour(class_shares=_TEN_CLASSES),
-            Behaviour(class_shares=(0.4, *(0.6 / 9,) * 9)),
-        ),
+    """Latency or predicted classes are judged alone."""
+    failed = proportion([math.isfinite(at_s) for at_s in study.workers.each(_better_model, study.seeds(500))])
+    what = "accuracy 95 to 97 %, random confusions, skewed classes in half of the releases; 30 minutes"
+    yield Row(what, "none of 500 rolled back", _counted(failed), "broken" if failed.count else "kept")
+    for what, bounds in (
+        ("500 ms more on 5 % of the requests, bounds 25, 50, 100, 250, 500, 1000 ms", (25, 50, 100, 250, 500, 1000)),
+        ("... bounds 25, 50, 100, 250 ms", (25, 50, 100, 250)),
     ):
-        config = JudgeConfig(rules={family: DEFAULT_RULES[family]})
-        median = quantile(study.fails(Trial(Scenario(20, stable, canary), _TENTH, config), 400), 0.5)
-        yield Row(what, f"found in {median_s} s at the median", _timed(median), median.value <= median_s)
-
-
-def _better_model_failed_s(seed: Seed) -> float:
-    """Time to FAIL of a canary that is right more often, and wrong in other ways."""
-    rng = np.random.default_rng(seed)
-    truth = np.full(10, 0.1) if rng.random() < 0.5 else (1 / np.arange(1, 11)) / (1 / np.arange(1, 11)).sum()
-    stable, canary = (Behaviour(class_shares=_predicted(rng, truth, accuracy)) for accuracy in (0.95, 0.97))
-    config = JudgeConfig(rules={"class": DEFAULT_RULES["class"]})
-    return failed_after_s(Trial(Scenario(20, stable, canary), ((0.1, 1800.0),), config), seed)
-
-
-def _predicted(rng: np.random.Generator, truth: NDArray[np.float64], accuracy: float) -> tuple[float, ...]:
-    """Class shares of a model that takes each class for others at random."""
-    taken_for = rng.dirichlet(np.ones(len(truth) - 1), len(truth))
-    confusion = np.stack([np.insert((1 - accuracy) * row, label, accuracy) for label, row in enumerate(taken_for)])
-    return tuple((truth @ confusion).tolist())
+        slow = tuple((bound, _slower(bound, median_ms=80, sigma=0.5)) for bound in bounds)
+        slower = tuple((bound, ratio + 0.05 * (1 - ratio) * (bound <= 500)) for bound, ratio in slow)
+        found = _found_alone(study, "latency", Behaviour(slow_ratios=slow), Behaviour(slow_ratios=slower))
+        yield _timely(what, "found after", found, 60)
+    shifted = (0.4, *(0.6 / 9,) * 9)
+    found = _found_alone(study, "class", Behaviour(class_shares=_TEN_CLASSES), Behaviour(class_shares=shifted))
+    yield _timely("a class of 10 % becomes 40 % of the predictions", "found after", found, 40)
 
 
 CHAPTERS: dict[str, tuple[str, Callable[[Study], Iterator[Row]]]] = {
@@ -254,44 +189,85 @@ CHAPTERS: dict[str, tuple[str, Callable[[Study], Iterator[Row]]]] = {
     "detection": ("Harm is found soon", detection),
     "harm": ("Harm stays small", harm),
     "arrivals": ("A harmless canary arrives", arrivals),
-    "models": ("Models may differ, answers may not be late", models),
+    "models": ("Models may differ; answers may not be late", models),
 }
 
 
-# ---- words and scenarios
+# ---- scenarios
 
 
 def _errors(base: float, bad: float) -> Scenario:
     return Scenario(20, Behaviour(error_ratio=base), Behaviour(error_ratio=bad))
 
 
-def _whole(rps: float, base: float, noise: Noise = Noise(), *, added: float = 0.0) -> Scenario:  # noqa: B008 - frozen
-    """All signals of the default plan; the canary has `added` more errors."""
-    slow = tuple((bound, _slower(bound, 20.0, 0.7)) for bound in (25, 50, 100, 250))
+def _all_signals(base: float, bad: float | None = None, *, noise: Noise | None = None) -> Scenario:
+    """What the default plan judges; only the errors of the canary differ, if any."""
+    slow = tuple((bound, _slower(bound, median_ms=20, sigma=0.7)) for bound in (25, 50, 100, 250))
     stable = Behaviour(base, slow, _TEN_CLASSES, low_confidence_ratio=0.02)
-    return Scenario(rps, stable, replace(stable, error_ratio=base + added), noise=noise)
+    return Scenario(20, stable, replace(stable, error_ratio=base if bad is None else bad), noise=noise or Noise())
 
 
-def _slower(bound_ms: float, median_ms: float, sigma: float) -> float:
+def _slower(bound_ms: float, *, median_ms: float, sigma: float) -> float:
     """Share of log-normal latencies above a bound."""
     return math.erfc(math.log(bound_ms / median_ms) / (sigma * math.sqrt(2))) / 2
+
+
+def _found_alone(study: Study, family: str, stable: Behaviour, canary: Behaviour) -> list[float]:
+    """Time to FAIL where only one family of signals is judged, s."""
+    config = JudgeConfig(rules={family: DEFAULT_RULES[family]})
+    return study.fails(Trial(Scenario(20, stable, canary), _TENTH, config), 400)
+
+
+def _better_model(seed: Seed) -> float:
+    """Time to FAIL of a canary that is right more often, and wrong in other ways, s."""
+    rng = np.random.default_rng(seed)
+    truth = np.ones(10) if rng.random() < 0.5 else 1 / np.arange(1, 11)
+    truth /= truth.sum()
+    stable, canary = (Behaviour(class_shares=_predicted(rng, truth, accuracy)) for accuracy in (0.95, 0.97))
+    config = JudgeConfig(rules={"class": DEFAULT_RULES["class"]})
+    return failed_after_s(Trial(Scenario(20, stable, canary), ((0.1, 1800.0),), config), seed)
+
+
+def _predicted(rng: np.random.Generator, truth: NDArray[np.float64], accuracy: float) -> tuple[float, ...]:
+    """Class shares of a model that takes each class for any other at random."""
+    taken_for = rng.dirichlet(np.ones(len(truth) - 1), len(truth))
+    confusion = np.stack([np.insert((1 - accuracy) * row, label, accuracy) for label, row in enumerate(taken_for)])
+    return tuple((truth @ confusion).tolist())
 
 
 def _wald_s(scenario: Scenario) -> float:
     """Expected time of the test that knows the harm: log(1/alpha) over its mean log e-value. Source: Wald 1945."""
     stable, canary = scenario.stable.error_ratio, scenario.canary.error_ratio
     odds_ratio = canary / (1 - canary) / (stable / (1 - stable))
-    traffic, windows = Traffic(scenario, (_SEED,)), 20_000
-    gained = 0.0
+    traffic, windows, gained = Traffic(scenario, _SEED), 20_000, 0.0
     for _ in range(windows):
         (window,) = traffic.window(_TENTH[0][0])
         gained += rare(window.stable, window.canary, odds_ratios=(odds_ratio,))[0]
-    return scenario.window_s * -math.log(_PLAIN.alpha) * windows / gained
+    return -math.log(_PLAIN.alpha) * scenario.window_s * windows / gained
+
+
+# ---- words
+
+
+def _timely(what: str, promise: str, times_s: list[float], median_s: float, p90_s: float = math.inf) -> Row:
+    """A row whose promise is about the median, and the 90th percentile where one is given."""
+    limits = ((quantile(times_s, 0.5), median_s), (quantile(times_s, 0.9), p90_s))
+    status: Status = "broken"
+    if all(found.value <= limit for found, limit in limits):
+        status = "kept"
+    elif all(found.low <= limit for found, limit in limits):
+        status = "within error"
+    promised = f"{promise} {median_s:.0f} s" + (f", p90 {p90_s:.0f} s" if math.isfinite(p90_s) else "")
+    return Row(what, promised, f"{_interval(limits[0][0])}, p90 {_interval(limits[1][0])}", status)
+
+
+def _at_most(found: Proportion, bar: float) -> Status:
+    return "kept" if found.ratio <= bar else "within error" if found.low <= bar else "broken"
 
 
 def _counted(found: Proportion) -> str:
-    return f"{found.count:,} of {found.of:,}, {share(found.ratio)} (95 % sure: under {share(found.high)})"
+    return f"{found.count:,} of {found.of:,} ({share(found.low)} to {share(found.high)})"
 
 
-def _timed(found: Quantile) -> str:
+def _interval(found: Quantile) -> str:
     return f"{found.value:.0f} s ({found.low:.0f} to {found.high:.0f})"

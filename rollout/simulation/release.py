@@ -37,22 +37,25 @@ class Run:
     requests: float  # all requests of users meanwhile, in expectation
 
 
-def simulate_release(spec: RolloutSpec, scenario: Scenario, seed: Seed) -> Run:
+def simulate_release(spec: RolloutSpec, scenario: Scenario, seed: Seed, *, history_s: float = HISTORY_S) -> Run:
     """Release a canary that behaves as `scenario` says. The same arguments give the same run.
+
+    Args:
+        history_s: for how long stable was watched before, to measure phi; 0: not at all.
 
     Raises: ValueError for a scenario with signals that `spec` does not judge.
     """
-    return _Simulation(spec, scenario, seed).run()
+    return _Simulation(spec, scenario, seed, history_s).run()
 
 
 class _Simulation:
     """The world of one release, and the controller's part in it."""
 
-    def __init__(self, spec: RolloutSpec, scenario: Scenario, seed: Seed) -> None:
+    def __init__(self, spec: RolloutSpec, scenario: Scenario, seed: Seed, history_s: float) -> None:
         self._spec, self._scenario = spec, scenario
         self._traffic = Traffic(scenario, seed)
-        phi = {signal: dispersion(windows) for signal, windows in self._traffic.history(HISTORY_S).items()}
-        self._deployment = _requested(spec, phi, self._traffic.now_s)
+        phi = {signal: dispersion(windows) for signal, windows in self._traffic.history(history_s).items()}
+        self._deployment = _requested(spec, phi, history_s, self._traffic.now_s)
         self._tick = _tick(scenario.window_s)
         self._judge = Judge(spec.judge_config(), phi)
         self._judgement: Judgement | None = None
@@ -171,12 +174,12 @@ class _Simulation:
         )
 
 
-def _requested(spec: RolloutSpec, phi: dict[str, float], now_s: float) -> Deployment:
+def _requested(spec: RolloutSpec, phi: dict[str, float], history_s: float, now_s: float) -> Deployment:
     return fold(
         [
             e.StableSet(at_s=now_s, tag=_STABLE),
             e.ReleaseRequested(at_s=now_s, release=1, tag=_CANARY, stable=_STABLE, spec=spec, by="simulation"),
-            e.Calibrated(at_s=now_s, release=1, phi=phi, history_s=HISTORY_S),
+            e.Calibrated(at_s=now_s, release=1, phi=phi, history_s=history_s),
         ]
     )
 

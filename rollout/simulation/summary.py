@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from scipy.special import betaincinv
 
@@ -11,7 +10,7 @@ _CONFIDENCE = 0.95
 _Z = 1.96  # standard deviations that hold as much
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Proportion:
     """`count` of `of` releases."""
 

@@ -9,13 +9,13 @@ from the version's ratios, which `weather` moves.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollout.judge import Pair, Window
-from rollout.simulation.weather import Levels, Noise, Ratios, Weather
+from rollout.simulation.weather import Noise, Ratios, Weather
 
 _CHUNK = 64  # windows drawn at once for one weight; what a change of the weight leaves over is thrown away
 _START_S = 1_800_000_000.0  # any Unix time would do
@@ -50,7 +50,7 @@ class Scenario:
     stable: Behaviour
     canary: Behaviour  # from `harm_after_s` on; before, the canary behaves like stable
     harm_after_s: float = 0.0  # since the canary's first request
-    noise: Noise = Noise()
+    noise: Noise = field(default_factory=Noise)
     window_s: float = 5.0
     label_share: float = 0.0  # of the predictions whose truth comes back
     is_canary_counted: bool = True  # False: it serves its share, but no number of its own ever arrives
@@ -110,7 +110,7 @@ class Traffic:
 
     def history(self, seconds: float) -> dict[str, list[Window]]:
         """Stable alone, before the release: the windows of each signal, oldest first."""
-        scenario, windows = self.scenario, max(1, round(seconds / self.scenario.window_s))
+        scenario, windows = self.scenario, round(seconds / self.scenario.window_s)
         errors = self._weather(self._before, scenario.stable.error_ratio, drifts=True).levels(0, windows)
         slowness = self._weather(self._before, _slow_ratio(scenario.stable), drifts=False).levels(0, windows)
         stable = self._answers(self._before, scenario.stable, scenario.rps, errors.stable, slowness.stable)

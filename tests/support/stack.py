@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run one of the project's commands as a person would, from the project's folder."""
     return subprocess.run(
-        arguments, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240
+        arguments, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False, timeout=400
     )
 
 

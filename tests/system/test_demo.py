@@ -1,0 +1,28 @@
+"""`make demo` keeps its promises on this machine."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import Kanaria
+
+
+@pytest.mark.timeout(420)
+def test_the_demo_promotes_v2_and_rolls_the_silently_wrong_v3_back(
+    tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    """The whole story in under five minutes, with no failed client request, a report and its numbers."""
+    require_program("envoy")
+    kanaria = Kanaria.at(tmp_path, tmp_path / "unused")
+    kanaria.ok("demo")
+    told = json.loads((kanaria.home / "demo.json").read_text())
+    assert (told["promoted"], told["rolled_back"]) == ("digits:v2", "digits:v3")
+    assert (told["client_failures"], told["client_requests"] > 1000) == (0, True)
+    assert told["rollback_signal"].startswith(("class:", "wrong_label"))
+    assert "digits:v3 was rolled back" in told["rollback_reason"]
+    assert 0 < told["seconds_to_rollback"] < 150
+    assert told["canary_requests_until_rollback"] > 0
+    assert told["seconds_total"] < 300
+    assert "digits:v3 was rolled back" in Path(told["report"]).read_text()
