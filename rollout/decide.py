@@ -136,7 +136,7 @@ def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         bad, total = facts.recent_canary.bad, facts.recent_canary.total
         limit = release.spec.guards.error_ratio
         return Rollback("guard", f"{bad} of the last {total} canary requests failed; the guard allows {limit:.0%}")
-    return Hold(f"{judgement.reason if judgement else ''}; the spec leaves this to a person", needs_person=True)
+    return _late(release, facts, f"{judgement.reason if judgement else ''}; the plan leaves this to a person")
 
 
 def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
@@ -156,10 +156,15 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         return EnterStep(release.step + 1, weight, mirror=False, reason=judgement.reason)
     if release.measured_s < release.spec.step_deadline:
         return Hold(judgement.reason)
-    late = f"no proof of safety in {release.measured_s:.0f} s at this step: {judgement.reason}"
-    if release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
-        return Rollback("deadline", late)
-    return Hold(late, needs_person=True)
+    return _late(release, facts, f"no proof of safety in {release.measured_s:.0f} s at this step: {judgement.reason}")
+
+
+def _late(release: Release, facts: Facts, reason: str) -> Action:
+    """Ask a person; when the step's time is over, do what the plan says for nobody having answered."""
+    is_over = release.measured_s >= release.spec.step_deadline
+    if is_over and release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
+        return Rollback("deadline", reason)
+    return Hold(reason, needs_person=True)
 
 
 def _has_news(release: Release, judgement: Judgement) -> bool:

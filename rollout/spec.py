@@ -68,10 +68,14 @@ class Latency(_Part):
 
 
 class Predictions(_Part):
-    """How often each class is predicted."""
+    """How often each class is predicted. A better model may move these shares, so a person decides.
+
+    But for a gross shift: harm proven beyond `gross` times stable's odds is rolled back without asking.
+    """
 
     tolerance: float = Field(default=DEFAULT_RULES["class"].tolerance, ge=1)
-    on_fail: OnFail = "rollback"
+    on_fail: OnFail = "hold"
+    gross: float | None = Field(default=4.0, ge=1)
 
 
 class LowConfidence(_Part):
@@ -138,6 +142,7 @@ class Signals(_Part):
                 two_sided=default.two_sided,
                 budgeted=default.budgeted,
                 on_fail=part.on_fail,
+                gross_tolerance=part.gross if isinstance(part, Predictions) else None,
             )
             for family, part in parts.items()
             if part and (default := DEFAULT_RULES[family])

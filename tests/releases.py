@@ -7,12 +7,20 @@ import numpy as np
 
 from rollout import commands as c
 from rollout.controller import Controller
-from rollout.spec import RolloutSpec
+from rollout.spec import Predictions, RolloutSpec, Signals
 from rollout.store import Ledger, load_view
 from rollout.view import ReleaseView
 from tests.world import Version, World
 
-SPEC = RolloutSpec(steps=("shadow", 5, 25, 50, 100), soak=10, window=2, step_deadline=300, watch=20, risk_budget=0.02)
+SPEC = RolloutSpec(
+    steps=("shadow", 5, 25, 50, 100),
+    soak=10,
+    window=2,
+    step_deadline=300,
+    watch=20,
+    risk_budget=0.02,
+    signals=Signals(predictions=Predictions(on_fail="rollback")),
+)
 LIVE = SPEC.model_copy(update={"steps": (5, 25, 50, 100)})  # without a shadow step to catch it before users do
 EVEN = (0.1,) * 10
 NO_SEVENS = (0.11, 0.13, 0.1, 0.1, 0.11, 0.1, 0.1, 0.02, 0.13, 0.1)  # shares when most of the 7s are read as 1 or 8

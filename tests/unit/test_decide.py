@@ -125,6 +125,13 @@ def test_a_fail_that_the_plan_leaves_to_a_person_holds() -> None:
     assert action.needs_person
 
 
+def test_a_fail_that_nobody_decides_about_follows_the_deadline_rule() -> None:
+    """A canary under suspicion does not keep its traffic for ever because everybody sleeps."""
+    action = decide(release(in_phase_s=601), facts(), replace(FAILED, on_fail="hold"))
+    assert isinstance(action, Rollback)
+    assert action.signal == "deadline"
+
+
 def test_both_versions_failing_freezes() -> None:
     """When stable fails as well it is not the canary's fault, and moving traffic would help nobody."""
     action = decide(release(), facts(recent_canary=Pair(90, 100), recent_stable=Pair(900, 1000)), FAILED)
