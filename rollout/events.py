@@ -53,6 +53,12 @@ class EvidenceRecord(BaseModel):
     log_e: float
     threshold: float
     signals: dict[str, SignalRecord]
+    failed_log_e: float | None = None
+
+    @property
+    def decisive_log_e(self) -> float:
+        """What decided FAIL where it came to that, else all evidence together."""
+        return self.log_e if self.failed_log_e is None else self.failed_log_e
 
 
 class StableSet(_Event):

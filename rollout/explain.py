@@ -81,7 +81,7 @@ def _for_what(release: ReleaseView) -> str:
     """Why the canary had to leave, and how sure that is."""
     end, accusation = release.end, release.accusation
     if accusation:
-        return f": {_contrast(accusation, release)}; {odds(accusation.evidence.log_e)}"
+        return f": {_contrast(accusation, release)}; {odds(accusation.evidence.decisive_log_e)}"
     if end is None:
         return ""
     by = f" by {end.by}" if end.by != "judge" else ""
@@ -161,8 +161,8 @@ def _against(accusation: Accusation, release: ReleaseView) -> Iterator[str]:
         f"{tally(stable)} of {release.stable} in the same time, {share_of(stable)}."
     )
     yield (
-        f"All signals together: log e {evidence.log_e:.1f}, and {evidence.threshold:.1f} fails the canary; "
-        f"{odds(evidence.log_e)}."
+        f"All signals that may decide this, together: log e {evidence.decisive_log_e:.1f}, "
+        f"and {evidence.threshold:.1f} fails the canary; {odds(evidence.decisive_log_e)}."
     )
     yield f"`{signal}` by itself: log e {record.log_e:.1f}; alone it would need {record.threshold:.1f}."
     yield f"Harmless means here: {_harmless(signal, release)}."

@@ -39,6 +39,7 @@ def evidence_record(judgement: Judgement) -> EvidenceRecord:
         reason=judgement.reason,
         log_e=judgement.log_e,
         threshold=judgement.threshold,
+        failed_log_e=judgement.failed_log_e,
         signals={
             name: SignalRecord(
                 verdict=signal.verdict.value,

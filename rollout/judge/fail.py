@@ -12,7 +12,7 @@ import math
 from typing import Literal
 
 from rollout.judge.kernels import exact, rare
-from rollout.judge.logarithms import log_sum
+from rollout.judge.logarithms import log_add, log_sum
 from rollout.judge.types import JudgeConfig, Pair, SignalRule
 
 
@@ -63,11 +63,11 @@ class Stream:
         log_start = self._log_start_prior()
         self._windows += 1
         self._log_bets = [
-            log_sum((log_bet, log_start)) + min(self._log_cap, log_e / self._phi)
+            log_add(log_bet, log_start) + min(self._log_cap, log_e / self._phi)
             for log_bet, log_e in zip(self._log_bets, self._log_e_of_window(innocent, accused), strict=True)
         ]
         log_average = log_sum(self._log_bets) - math.log(len(self._log_bets))
-        self.log_e = log_sum((log_average, self._log_unstarted()))
+        self.log_e = log_add(log_average, self._log_unstarted())
 
     def _log_e_of_window(self, innocent: Pair, accused: Pair) -> list[float]:
         if self._kernel == "rare":

@@ -28,6 +28,7 @@ class _Failure:
 
     signal: str
     reason: str
+    log_e: float
     on_fail: Literal["rollback", "hold"]
 
 
@@ -93,6 +94,7 @@ class Judge:
             threshold=self._threshold,
             signals=MappingProxyType(signals),
             failed_signal=self._failure.signal if self._failure else None,
+            failed_log_e=self._failure.log_e if self._failure else None,
             on_fail=self._failure.on_fail if self._failure else "rollback",
         )
 
@@ -134,8 +136,9 @@ class Judge:
     def _fail(self, guilt: Mapping[str, float], on_fail: Literal["rollback", "hold"], end_s: float) -> _Failure:
         leading = self._signals[max(guilt, key=lambda name: guilt[name])]
         leading.decide(end_s)
-        reason = words.failed(leading.name, leading.stable, leading.canary, log_sum(guilt.values()))
-        return _Failure(leading.name, reason, on_fail)
+        log_e = log_sum(guilt.values())
+        reason = words.failed(leading.name, leading.stable, leading.canary, log_e)
+        return _Failure(leading.name, reason, log_e, on_fail)
 
     def _log_e(self) -> float:
         if not self._signals:

@@ -14,6 +14,7 @@ from math import exp, log
 
 from rollout.judge.types import Pair
 
+_FEW = 20  # values of x for which every term of the sums is taken; 1e170 at most beside the first, so a float holds it
 _NEGLIGIBLE = 1e-12  # a term this small beside the largest ends a sum; its tail is bounded, not forgotten
 _SMALL = 32  # below it log-gamma is exact enough, and Stirling's series is not
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
@@ -61,6 +62,8 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
     bad = stable.bad + canary.bad
     if not stable.total or not canary.total or not bad:
         return [0.0] * len(odds_ratios)
+    if min(canary.total, bad) - max(0, bad - stable.total) <= _FEW:
+        return _exact_of_few(stable, canary, odds_ratios, tolerance)
     log_tolerance = math.log(tolerance)
     harmless, _ = _log_normaliser(stable.total, canary.total, bad, log_tolerance)
     log_e = []
@@ -69,6 +72,25 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
         _, harmful = _log_normaliser(stable.total, canary.total, bad, log_tolerance + log_r)
         log_e.append(canary.bad * log_r + harmless - harmful)
     return log_e
+
+
+def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tolerance: float) -> list[float]:
+    """`exact` where the canary's bad events can be but few: one row of terms serves all odds ratios."""
+    n_s, n_c, k = stable.total, canary.total, stable.bad + canary.bad
+    fewest = max(0, k - n_s)
+    terms = [1.0]  # C(n_c, u) C(n_s, k-u) relative to the first
+    for u in range(fewest, min(n_c, k)):
+        terms.append(terms[-1] * (n_c - u) * (k - u) / ((u + 1) * (n_s - k + u + 1)))
+    terms.reverse()
+
+    def log_sum_at(odds: float) -> float:
+        total = 0.0
+        for term in terms:
+            total = total * odds + term
+        return log(total)
+
+    harmless = log_sum_at(tolerance)
+    return [(canary.bad - fewest) * log(r) + harmless - log_sum_at(tolerance * r) for r in odds_ratios]
 
 
 def _log_normaliser(n_s: int, n_c: int, k: int, log_odds: float) -> tuple[float, float]:

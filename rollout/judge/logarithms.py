@@ -4,6 +4,13 @@ import math
 from collections.abc import Iterable
 
 
+def log_add(a: float, b: float) -> float:
+    """Log of exp(`a`) + exp(`b`)."""
+    if a < b:
+        a, b = b, a
+    return a + math.log1p(math.exp(b - a)) if b > -math.inf else a
+
+
 def log_sum(logs: Iterable[float]) -> float:
     """Log of the sum of exp(`logs`); -inf for none."""
     terms = tuple(logs)

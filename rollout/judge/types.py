@@ -117,4 +117,5 @@ class Judgement:
     threshold: float  # log(1 / alpha)
     signals: Mapping[str, SignalJudgement]
     failed_signal: str | None = None  # the signal that contributes most, when FAIL
+    failed_log_e: float | None = None  # the evidence that decided FAIL: of the signals that may ask for `on_fail`
     on_fail: Literal["rollback", "hold"] = "rollback"  # what that signal's rule asks for

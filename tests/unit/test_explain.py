@@ -56,7 +56,7 @@ def test_the_verdict_names_signal_evidence_and_price(silently_wrong: ReleaseView
 def test_the_odds_are_those_of_all_signals_together(silently_wrong: ReleaseView) -> None:
     """The chance of a false alarm is that of having looked at every signal, not only at the one that spoke."""
     assert silently_wrong.accusation is not None
-    assert odds(silently_wrong.accusation.evidence.log_e) in one_sentence(silently_wrong)
+    assert odds(silently_wrong.accusation.evidence.decisive_log_e) in one_sentence(silently_wrong)
 
 
 def test_the_evidence_has_counts_and_thresholds(silently_wrong: ReleaseView) -> None:
