@@ -11,11 +11,16 @@ from rich.console import Console
 
 from kanaria.demo import Fault, run_demo
 from kanaria.errors import SetupError, StackError
+from kanaria.safety import preflight, sign
+from kanaria.same import same
 from kanaria.settings import Settings
 from kanaria.stack import Stack
 from loadtest.cli import loadtest
+from loadtest.errors import LoadTestError
+from rollout.benchmarks.cli import bench
 from rollout.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Access, explained
 from rollout.cli import app as releases
+from rollout.simulation.cli import app as simulation
 
 app = typer.Typer(
     name="kanaria",
@@ -34,6 +39,18 @@ def main() -> None:
     except StackError as error:
         _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(EXIT_BAD_INPUT if isinstance(error, SetupError) else EXIT_UNDECIDED) from error
+    except LoadTestError as error:
+        _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(EXIT_UNDECIDED) from error
+    except OSError as error:
+        _errors.print(
+            f"the operating system refused\n  saw: {error}\n  do:  see to the disk's space and the rights of that path",
+            style="red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise SystemExit(EXIT_UNDECIDED) from error
     except ValidationError as error:
         places = "; ".join(
             f"KANARIA_{str(e['loc'][0]).upper()}: {e['msg']}, not {e['input']!r}" for e in error.errors()
@@ -93,4 +110,9 @@ def demo(
 
 
 app.add_typer(releases)
+app.add_typer(simulation)
+bench.command()(same)
+app.add_typer(bench, name="bench")
+app.command()(sign)
+app.command()(preflight)
 app.command()(loadtest)

@@ -1,7 +1,6 @@
 """Versions as local processes: each Bento served by BentoML on a free port under the supervisor."""
 
 import json
-import os
 import re
 import sys
 import time
@@ -10,22 +9,16 @@ from pathlib import Path
 
 import httpx
 
+from kanaria.bentos import bento_tags
 from kanaria.network import free_port
+from kanaria.settings import Settings
+from kanaria.signing import checking
 from kanaria.supervision import Program, Supervisor
 from rollout.interfaces import Backend, Health, VersionStatus
 
 _PROBE_TIMEOUT_S = 1.0
 _FRESH_S = 0.4  # the controller asks several times in one beat
 _LOG_TAIL_BYTES = 4096
-
-
-def bento_tags() -> tuple[str, ...]:
-    """Tags of the Bentos in the local store, sorted.
-
-    Reads the store's folders: importing bentoml for its own listing takes seconds.
-    """
-    home = Path(os.environ.get("BENTOML_HOME", Path.home() / "bentoml"))
-    return tuple(sorted(f"{path.parent.parent.name}:{path.parent.name}" for path in home.glob("bentos/*/*/bento.yaml")))
 
 
 class LocalFleet:
@@ -57,7 +50,7 @@ class LocalFleet:
         return bento_tags()
 
     def start(self, tag: str) -> None:
-        name = _name(tag)
+        name = process_name(tag)
         if self._supervisor.info(name) is not None:
             return
         port = free_port()
@@ -74,7 +67,7 @@ class LocalFleet:
         return status
 
     def stop(self, tag: str) -> None:
-        name = _name(tag)
+        name = process_name(tag)
         self._supervisor.stop(name)
         if self._supervisor.info(name) is None:
             (self._folder / f"{name}.json").unlink(missing_ok=True)
@@ -84,18 +77,23 @@ class LocalFleet:
     def running(self) -> tuple[str, ...]:
         return tuple(backend.tag for backend in self._backends())
 
+    def process_of(self, tag: str) -> int | None:
+        """The main process of a version; None when it does not run."""
+        info = self._supervisor.info(process_name(tag))
+        return info.pid if info is not None and info.is_alive else None
+
     def _look(self, tag: str) -> VersionStatus:
-        info = self._supervisor.info(_name(tag))
+        info = self._supervisor.info(process_name(tag))
         backend = next((backend for backend in self._backends() if backend.tag == tag), None)
         if info is None or backend is None:
             return VersionStatus(Health.ABSENT)
         if not info.is_alive:
-            return VersionStatus(Health.DEAD, backend, info.has_crashed, _last_words(info.log))
+            return VersionStatus(Health.DEAD, backend, info.has_crashed, last_words(info.log))
         if self._answers(backend):
             self._was_ready.add(tag)
             return VersionStatus(Health.READY, backend, info.has_crashed)
         health = Health.UNREADY if tag in self._was_ready else Health.STARTING
-        return VersionStatus(health, backend, info.has_crashed, _last_words(info.log))
+        return VersionStatus(health, backend, info.has_crashed, last_words(info.log))
 
     def _answers(self, backend: Backend) -> bool:
         try:
@@ -118,11 +116,27 @@ def server_command(tag: str, port: int) -> list[str]:
     return [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)]
 
 
-def _name(tag: str) -> str:
+def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:
+    """What the server of a tag needs besides this process's environment; it keeps its records under `records`."""
+    # `bentoml serve --api-workers` does not reach a service class; its configuration does.
+    workers = {"services": {"predictor": {"workers": settings.workers}}}
+    return {
+        "KANARIA_VERSION": tag,
+        "KANARIA_ANSWERS_DIR": str(records / "answers"),
+        "KANARIA_PREDICTIONS_DIR": str(records / "predictions"),
+        "KANARIA_PREDICTION_LOG_MB": str(settings.prediction_log_mb),
+        "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
+        "BENTOML_DO_NOT_TRACK": "True",
+        **checking(settings, tag),
+    }
+
+
+def process_name(tag: str) -> str:
+    """What the supervisor calls the process of a version."""
     return tag.replace(":", "@")  # the supervisor gives `:` a meaning of its own
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
     """The end of a log as one line, preferring the line that names an error."""
     try:
         with log.open("rb") as file:

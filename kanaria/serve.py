@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import logging
 import os
 import threading
@@ -13,7 +12,8 @@ from collections.abc import Mapping
 import structlog
 import uvicorn
 
-from kanaria.fleet import LocalFleet, server_command
+from kanaria.fleet import LocalFleet, server_command, server_environment
+from kanaria.preflight import LocalPreflight
 from kanaria.settings import Settings
 from kanaria.stack import gateway_settings
 from kanaria.supervision import Supervisor
@@ -23,6 +23,7 @@ from rollout.controller import Controller
 from rollout.interfaces import Backend, MetricSource
 from rollout.metrics import ControllerMetrics
 from rollout.routers.envoy import EnvoyRouter
+from rollout.sources.failures import GatewayFailures
 from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
 from rollout.store import Ledger
@@ -45,11 +46,15 @@ def main() -> None:
     )
     settings = Settings()
     metrics = ControllerMetrics()
+    gateway = gateway_settings(settings, arguments.envoy_admin)
+    fleet = _fleet(settings, has_prometheus=arguments.prometheus is not None)
     controller = Controller(
-        ledger_path=lambda: Ledger(settings.ledger),
-        router=EnvoyRouter(gateway_settings(settings, arguments.envoy_admin)),
+        open_ledger=lambda: Ledger(settings.ledger),
+        router=EnvoyRouter(gateway),
         source=_source(arguments.envoy_admin, arguments.prometheus, settings.scrape_interval_s),
-        fleet=_fleet(settings, has_prometheus=arguments.prometheus is not None),
+        failures=GatewayFailures(gateway.failures_path, key=settings.user_key),
+        fleet=fleet,
+        preflight=LocalPreflight(fleet.process_of),
         metrics=metrics,
     )
     app = make_app(
@@ -98,14 +103,7 @@ def _fleet(settings: Settings, *, has_prometheus: bool) -> LocalFleet:
         written.replace(targets)  # Prometheus must never see half a file
 
     def environment(tag: str) -> Mapping[str, str]:
-        # `bentoml serve --api-workers` does not reach a service class; its configuration does.
-        workers = {"services": {"predictor": {"workers": settings.workers}}}
-        given = {
-            "KANARIA_VERSION": tag,
-            "KANARIA_ANSWERS_DIR": str(settings.root / "answers"),
-            "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
-            "BENTOML_DO_NOT_TRACK": "True",
-        }
+        given = server_environment(settings, tag, records=settings.root)
         return given | {name: os.environ[name] for name in ("BENTOML_HOME",) if name in os.environ}
 
     return LocalFleet(

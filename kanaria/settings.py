@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.signatures import Policy
+
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
 
 
@@ -28,6 +30,13 @@ class Settings(BaseSettings):
     scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus reads, seconds")
     workers: int = Field(default=1, ge=1, le=64, description="processes per version")
     needs_api_key: bool = Field(default=True, description="the gateway asks for x-api-key")
+    prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept; 0: none")
+    public_key: Path | None = Field(
+        default=None, description="key that every model must be signed with; default: what `kanaria sign` made"
+    )
+    signatures: Policy = Field(
+        default="auto", description="auto: check models that are signed, or all where a key is set; required; off"
+    )
 
     @cached_property
     def root(self) -> Path:
@@ -49,6 +58,14 @@ class Settings(BaseSettings):
     @property
     def samples(self) -> Path:
         return self.root / "samples.jsonl"
+
+    @property
+    def own_private_key(self) -> Path:
+        return self.root / "signing-key.pem"
+
+    @property
+    def own_public_key(self) -> Path:
+        return self.root / "signing-key.pub"
 
     @property
     def supervisor_socket(self) -> Path:
@@ -81,6 +98,11 @@ class Settings(BaseSettings):
     def api_key(self) -> str:
         """What clients send to the gateway as x-api-key."""
         return self.secret("api-key")
+
+    @property
+    def user_key(self) -> bytes:
+        """What makes users' names unreadable in the ledger."""
+        return self.secret("user-key").encode()
 
     @property
     def token(self) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import httpx
 
+from kanaria.bentos import bento_tags
 from kanaria.errors import SetupError, StackError
-from kanaria.fleet import bento_tags
+from kanaria.fleet import process_name
 from kanaria.network import free_port, is_free
 from kanaria.settings import Settings
 from kanaria.supervision import Program, Supervisor
@@ -55,7 +56,7 @@ class Stack:
 
         What runs already is left alone. Raises StackError, CommandRefused.
         """
-        stable = self._stable()
+        stable = self.stable()
         self._check_version(tag, stable)
         if not self.supervisor.is_running:
             self._start_processes(say)
@@ -64,7 +65,7 @@ class Stack:
             self.client.set_stable(tag)
         elif tag not in (None, stable):
             say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
-        self._wait("the stable version", self._serves, log=(tag or stable or "").replace(":", "@"))
+        self._wait("the stable version", self._serves, log=process_name(tag or stable or ""))
 
     def down(self, *, say: Callable[[str], None]) -> None:
         """Stop everything; a running release is aborted first, so that the next start begins with stable."""
@@ -81,7 +82,7 @@ class Stack:
         self.supervisor.shutdown()
         say("stopped")
 
-    def _stable(self) -> str | None:
+    def stable(self) -> str | None:
         """The stable version that the ledger knows; None before the first `up`."""
         if not self.settings.ledger.exists():
             return None

@@ -27,3 +27,7 @@ class OutDirError(LoadTestError):
 
 class GeneratorError(LoadTestError):
     """The Locust process did not start, or ended without a summary."""
+
+
+class BenchError(LoadTestError):
+    """A server cannot be compared: it did not start, did not answer, or answers something else."""

@@ -5,12 +5,15 @@ from rollout.view import ReleaseView
 
 _BY_SIGNAL = {
     "errors": "Find the failed requests in the canary's log (`x-request-id`), mend the cause, build a new version.",
+    "affected_users": "Find these users' failed requests in the canary's log (`x-request-id`), and what they share.",
     "latency": "Load the version alone and compare its answer times with stable's before the next try.",
     "low_confidence": "Look at the inputs it is unsure of: weights or preprocessing may not be those of training.",
     "wrong_label": "Evaluate it on the newest labelled inputs: there it is worse than stable.",
-    "disagreement": "Compare its answers with stable's on the same inputs.",
+    "disagreement": "Compare its answers with stable's on the same inputs. Where its own are right, allow it more: "
+    "`signals.disagreement.at_most`.",
     "canary_down": "Read the last lines of its log: its process ended, or stopped answering.",
     "startup": "Start it alone (`bentoml serve`) and read what it says.",
+    "preflight": "Run `kanaria preflight` on it until it passes: what differs from its golden requests or from stable?",
     "guard": "Read the canary's log: so many failures are too many whatever stable does.",
     "deadline": "Proof needs requests: next time more traffic, a longer `step_deadline` or a larger `risk_budget`.",
 }

@@ -326,9 +326,10 @@ def _lines(file: Path) -> Iterator[Iterable[str]]:
 
 def _judge(lines: Iterable[str], plan: RolloutSpec | None, *, trace: bool) -> Judgement:
     """Judge every line; asks for the whole traffic, as no release says how much comes next."""
-    judge = Judge(plan.judge_config() if plan else JudgeConfig())
-    expected = plan.signals.expected() if plan else ()
-    for tick in parse_ticks(lines):
+    config = plan.judge_config() if plan else JudgeConfig()
+    judge = Judge(config)
+    expected = plan.expected() if plan else ()
+    for tick in parse_ticks(lines, tuple(config.rules)):
         judge.observe(tick)
         if trace:
             at = judge.judgement(next_weight=1.0, expected=expected)

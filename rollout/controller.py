@@ -8,19 +8,31 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import structlog
 
 from rollout import events as e
+from rollout.affected import AFFECTED_USERS, AffectedUsers, Progress
 from rollout.commands import Command, accept
 from rollout.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, asked_weight, decide
 from rollout.errors import LedgerError, RolloutError, RouterRefused, SourceUnreachable
-from rollout.interfaces import Fleet, Health, MetricSource, ObservedSplit, Reading, TrafficRouter
+from rollout.interfaces import (
+    FailureLog,
+    Fleet,
+    Health,
+    MetricSource,
+    ObservedSplit,
+    Preflight,
+    Reading,
+    TrafficRouter,
+    UserFailure,
+)
 from rollout.judge import Judge, Judgement, Pair, Window, dispersion
 from rollout.metrics import ControllerMetrics
+from rollout.preflight import PreflightRun
 from rollout.reconcile import Reconciler
 from rollout.records import evidence_record, recorded_windows, window_records
 from rollout.signals import SignalSelection, merge, windows
@@ -53,20 +65,26 @@ class Controller:
     def __init__(
         self,
         *,
-        ledger_path: Callable[[], Ledger],
+        open_ledger: Callable[[], Ledger],
         router: TrafficRouter,
         source: MetricSource,
+        failures: FailureLog,
         fleet: Fleet,
         metrics: ControllerMetrics,
+        preflight: Preflight | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._open_ledger = ledger_path
-        self._source, self._fleet, self._metrics, self._clock = source, fleet, metrics, clock
+        self._open_ledger = open_ledger
+        self._source, self._failures = source, failures
+        self._fleet, self._metrics, self._clock = fleet, metrics, clock
         self._world = Reconciler(router, fleet, clock)
+        self._preflight = preflight
+        self._preflight_run: PreflightRun | None = None  # of the present release
         self._commands: queue.Queue[tuple[Command, Future[int | None]]] = queue.Queue()
         self._stop = threading.Event()
         self._judge: Judge | None = None
         self._judgement: Judgement | None = None
+        self._affected: AffectedUsers | None = None  # of the release that is judged, where callers are sticky
         self._reading: Reading | None = None
         self._next_window_s = 0.0
         self._recent: deque[Window] = deque()
@@ -136,6 +154,7 @@ class Controller:
             if isinstance(event, e.Applied):
                 split = ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror)
                 self._world.adopt(split, event.at_s)
+        self._affected = self._affected_users(release, self._ledger.affected())
         self._write(
             e.Noted(
                 at_s=self._clock(),
@@ -155,6 +174,9 @@ class Controller:
             self._next_window_s = now_s + window_s
             self._look(now_s, window_s)
         release = self._deployment.active
+        if release and self._awaits_preflight(release):
+            self._try_out(release)
+            release = self._deployment.active
         if release:
             self._action = decide(release, self._facts(release, now_s), self._judgement)
             self._carry_out(release, self._action)
@@ -164,8 +186,10 @@ class Controller:
         """Read the counters; judge what is new in them."""
         release = self._deployment.active
         mirrored = release.canary if release and release.mirror else None
+        affected = self._affected if release and release.phase is Phase.STEPPING else None
         try:
             current = self._source.read(self._world.backends(), mirrored=mirrored)
+            failures, read_to = self._read_failures(affected)
         except SourceUnreachable as error:
             self._metrics.source_unreachable.inc()
             if not self._is_blind:
@@ -183,11 +207,20 @@ class Controller:
         if previous is None or previous.at_s < split_s:
             # A window that straddles a weight change is evidence about neither weight: count from here on.
             self._next_window_s = now_s + (window_s if current.at_s >= split_s else BEAT_S)
+            if affected:
+                affected.skip(current.at_s)
             return
         selection = release.spec.signals.selection() if release else SignalSelection()
         stable = release.stable if release else self._deployment.stable or ""
         canary = release.canary if release else ""
-        new = windows(previous, current, stable=stable, canary=canary, selection=selection)
+        new = windows(
+            previous,
+            current,
+            stable=stable,
+            canary=canary,
+            selection=selection,
+            is_mirrored=mirrored is not None,
+        )
         self._recent.extend(new)
         while self._recent and self._recent[0].end_s < now_s - RECENT_S:
             self._recent.popleft()
@@ -196,10 +229,17 @@ class Controller:
             while self._history and self._history[0].end_s < now_s - HISTORY_S:
                 self._history.popleft()
         if release and release.phase is Phase.STEPPING and self._judge:
+            if affected:
+                new += [
+                    affected.shadow_window(errors, read_to)
+                    if release.mirror
+                    else affected.window(errors, failures, read_to)
+                    for errors in new
+                    if errors.signal == "errors"
+                ]
+                self._judge.temper_pass({"errors": affected.phi})
             self._judge.observe(new)
-            self._judgement = self._judge.judgement(
-                next_weight=asked_weight(release), expected=release.spec.signals.expected()
-            )
+            self._judgement = self._judge.judgement(next_weight=asked_weight(release), expected=release.spec.expected())
             action = decide(release, self._facts(release, now_s), self._judgement)
             tick = e.Ticked(
                 at_s=current.at_s,
@@ -209,10 +249,14 @@ class Controller:
                 mirror=release.mirror,
                 counts=window_records(new),
                 evidence=evidence_record(self._judgement),
+                user_phi=affected.phi if affected else None,
                 action=type(action).__name__,
                 why=action.reason,
             )
-            self._write(tick, cursor=self._reading)
+            self._write(tick, cursor=self._reading, affected=affected.progress() if affected else None)
+            if affected:
+                affected.saved()
+                affected.offset = self._failures.trim(affected.offset)
             log.info(
                 "tick",
                 release=release.number,
@@ -222,6 +266,13 @@ class Controller:
                 action=type(action).__name__,
                 log_e=round(self._judgement.log_e, 3),
             )
+
+    def _read_failures(self, affected: AffectedUsers | None) -> tuple[Sequence[UserFailure], int]:
+        """The failures that no window has counted yet; where nobody is counted, their log is kept empty."""
+        if affected is None:
+            self._failures.clear()
+            return (), 0
+        return self._failures.read(affected.offset)
 
     def _facts(self, release: Release, now_s: float) -> Facts:
         canary = self._fleet.status(release.canary)
@@ -241,6 +292,7 @@ class Controller:
             is_measured=not self._is_blind,
             recent_canary=sum((window.canary for window in errors), Pair(0, 0)),
             recent_stable=sum((window.stable for window in errors), Pair(0, 0)),
+            awaits_preflight=self._awaits_preflight(release),
         )
 
     def _carry_out(self, release: Release, action: Action) -> None:
@@ -281,15 +333,37 @@ class Controller:
         self._judgement = None  # the next step needs evidence of its own: no step on a stale verdict
         self._reconcile()
 
+    def _awaits_preflight(self, release: Release) -> bool:
+        is_due = release.phase is Phase.STARTING and release.preflight_differences is None
+        return is_due and self._preflight is not None
+
+    def _try_out(self, release: Release) -> None:
+        """Have the canary tried out once it is ready; what was found goes into the ledger."""
+        canary = self._fleet.status(release.canary)
+        if self._preflight is None or canary.health is not Health.READY or canary.backend is None:
+            return
+        if self._preflight_run is None:
+            self._preflight_run = PreflightRun(self._preflight, canary.backend, release.stable)
+        if result := self._preflight_run.result:
+            self._write(e.Preflighted(at_s=self._clock(), release=release.number, result=result))
+
     def _begin(self, release: Release, now_s: float) -> None:
         """The canary is ready: fix how noisy stable is, and open the judge."""
         phi = {signal: dispersion(list_of) for signal, list_of in _stable_history(self._history).items()}
+        if release.spec.sticky and "errors" in phi:
+            phi[AFFECTED_USERS] = phi["errors"]  # whoever they hit, the bursts are the same
         span_s = self._history[-1].end_s - self._history[0].end_s if self._history else 0.0
         self._write(
             e.CanaryReady(at_s=now_s, release=release.number, took_s=now_s - release.requested_s),
             e.Calibrated(at_s=now_s, release=release.number, phi=phi, history_s=span_s),
         )
         self._judge = Judge(release.spec.judge_config(), phi)
+        self._affected = self._affected_users(release, None)
+
+    def _affected_users(self, release: Release, known: Progress | None) -> AffectedUsers | None:
+        if release.spec.sticky is None:
+            return None
+        return AffectedUsers(stable=release.stable, canary=release.canary, since_s=self._world.split_s, progress=known)
 
     def _reconcile(self) -> None:
         """Make the world as the state asks, and write down what came into force."""
@@ -351,17 +425,19 @@ class Controller:
         if events:
             self._write(*events)
             self._judgement = None
+            self._publish(self._clock())  # who asked and looks at once must see it
             log.info("command", command=type(command).__name__, by=getattr(command, "by", ""))
         for event in events:
             if isinstance(event, e.ReleaseRequested):
                 self._next_number += 1
                 self._recent.clear()
+                self._preflight_run = None
                 self._is_blind = False  # a source that is still away is noted in this release's story too
         release = self._deployment.release
         return release.number if release else None
 
-    def _write(self, *events: e.Event, cursor: Reading | None = None) -> None:
-        self._ledger.append(*events, cursor=cursor)
+    def _write(self, *events: e.Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
+        self._ledger.append(*events, cursor=cursor, affected=affected)
         self._deployment = fold(events, self._deployment)
 
     def _note(self, topic: str, text: str) -> None:

@@ -10,7 +10,7 @@ from rollout.interfaces import Health
 from rollout.judge import Judgement, Pair, Verdict
 from rollout.state import Phase, Release
 
-MIN_GUARDED_REQUESTS = 20  # an absolute guard on fewer requests would be a coin toss
+MIN_GUARDED_BAD = 10  # fewer failures than this may be chance: 4 of 20 happen at 5 % in one look of sixty
 AUTO_START_PERCENT = 1
 LAST_COMPARED_PERCENT = 50  # above it too little stable traffic is left to compare with
 
@@ -28,6 +28,7 @@ class Facts:
     is_measured: bool  # the metric source gave a reading
     recent_canary: Pair  # errors in the last half minute
     recent_stable: Pair
+    awaits_preflight: bool = False  # the canary is to be tried out, and was not yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,18 @@ def _starting(release: Release, facts: Facts) -> Action:
         return Rollback(
             "startup", f"{release.canary} was not ready after {waited_s:.0f} s: {facts.detail or 'no word from it'}"
         )
+    if release.preflight_differences:
+        return Rollback(
+            "preflight", f"{release.canary} failed its preflight: {'; '.join(release.preflight_differences)}"
+        )
+    if facts.awaits_preflight and waited_s >= release.spec.startup_deadline:
+        return Rollback("preflight", f"the preflight of {release.canary} was not over after {waited_s:.0f} s")
     if release.is_paused:
         return Hold("paused by a person")
     if facts.canary is not Health.READY:
         return Hold(f"{release.canary} is starting")
+    if facts.awaits_preflight:
+        return Hold(f"{release.canary} is tried out before its first request")
     if release.spec.steps == "auto":
         return EnterStep(0, AUTO_START_PERCENT, mirror=False, reason=f"{release.canary} is ready")
     return EnterStep(0, release.weight_at(0), mirror=release.is_shadow_first, reason=f"{release.canary} is ready")
@@ -196,7 +205,7 @@ def _down(release: Release, facts: Facts) -> str | None:
 
 
 def _over_guard(release: Release, recent: Pair) -> bool:
-    return recent.total >= MIN_GUARDED_REQUESTS and recent.bad >= release.spec.guards.error_ratio * recent.total
+    return recent.bad >= MIN_GUARDED_BAD and recent.bad >= release.spec.guards.error_ratio * recent.total
 
 
 def _next_weight(release: Release, judgement: Judgement) -> int:

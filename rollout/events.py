@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from rollout.interfaces import PreflightResult
 from rollout.spec import RolloutSpec
 
 Outcome = Literal["promoted", "rolled_back", "aborted"]
@@ -90,6 +91,13 @@ class CanaryReady(_Event):
     took_s: float
 
 
+class Preflighted(_Event):
+    """The canary was tried out before any traffic."""
+
+    kind: Literal["preflighted"] = "preflighted"
+    result: PreflightResult
+
+
 class Ticked(_Event):
     """One look at the evidence: the new counts, and what the judge made of all of them."""
 
@@ -99,6 +107,7 @@ class Ticked(_Event):
     mirror: bool
     counts: tuple[CountsRecord, ...]
     evidence: EvidenceRecord
+    user_phi: float | None = None  # dispersion of the errors over stable's users; None: callers are not sticky
     action: str
     why: str
 
@@ -128,7 +137,7 @@ class RolledBack(_Event):
     """Decided: all traffic returns to the version before. Written before the gateway is asked."""
 
     kind: Literal["rolled_back"] = "rolled_back"
-    signal: str  # what gave the reason: a signal, `canary_down`, `startup`, `deadline`, `guard`, `person`
+    signal: str  # what gave the reason: a signal, `canary_down`, `startup`, `preflight`, `deadline`, `guard`, `person`
     reason: str
     by: str = "judge"
     evidence: EvidenceRecord | None = None
@@ -183,6 +192,7 @@ Event = Annotated[
     | ReleaseRequested
     | Calibrated
     | CanaryReady
+    | Preflighted
     | Ticked
     | StepEntered
     | Promoted

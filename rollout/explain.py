@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from rollout.advice import advice
 from rollout.events import EvidenceRecord, SignalRecord
+from rollout.interfaces import PreflightResult
 from rollout.judge import Pair
 from rollout.state import Phase
 from rollout.view import Accusation, ReleaseView, StepSpan
@@ -44,6 +45,7 @@ def why(release: ReleaseView, *, now_s: float | None = None) -> Explanation:
         "What to do": advice(release),
         "The other signals": _other_signals(release),
         "How its traffic was earned": _earned(release),
+        "Before its first request": tried_out(release.preflight, release.stable) if release.preflight else (),
         "Worth knowing": (*_notes(release), *_noise(release), *_people(release)),
     }
     topics = (Topic(title, tuple(lines)) for title, lines in lines_by_title.items())
@@ -89,8 +91,10 @@ def _for_what(release: ReleaseView) -> str:
 
 
 def _contrast(accusation: Accusation, release: ReleaseView) -> str:
-    words = signal_words(accusation.signal, release.spec)
+    words = signal_words(accusation.signal, release.spec, stable=release.stable)
     canary, stable = Pair(*accusation.record.canary), Pair(*accusation.record.stable)
+    if (limit := _limit(accusation.signal, release)) is not None:
+        return f"{share_of(canary)} of its {count(canary.total)} {words.unit} {words.event}, {share(limit)} are allowed"
     return f"{share_of(canary)} of its {words.unit} {words.event}, {share_of(stable)} of {release.stable}'s"
 
 
@@ -153,13 +157,14 @@ def _evidence(release: ReleaseView) -> Iterator[str]:
 
 def _against(accusation: Accusation, release: ReleaseView) -> Iterator[str]:
     signal, record, evidence = accusation.signal, accusation.record, accusation.evidence
-    words = signal_words(signal, release.spec)
+    words, limit = signal_words(signal, release.spec, stable=release.stable), _limit(signal, release)
     canary, stable = Pair(*record.canary), Pair(*record.stable)
     copies = " (copied requests of the shadow step included)" if any(step.mirror for step in release.steps) else ""
-    yield (
-        f"`{signal}`: {tally(canary)} {words.unit} of {release.canary} {words.event}, {share_of(canary)}{copies}; "
-        f"{tally(stable)} of {release.stable} in the same time, {share_of(stable)}."
-    )
+    seen = f"`{signal}`: {tally(canary)} {words.unit} of {release.canary} {words.event}, {share_of(canary)}"
+    if limit is not None:
+        yield f"{seen}; {share(limit)} are allowed."
+    else:
+        yield f"{seen}{copies}; {tally(stable)} of {release.stable} in the same time, {share_of(stable)}."
     yield (
         f"All signals that may decide this, together: log e {evidence.decisive_log_e:.1f}, "
         f"and {evidence.threshold:.1f} fails the canary; {odds(evidence.decisive_log_e)}."
@@ -173,6 +178,8 @@ def _harmless(signal: str, release: ReleaseView) -> str:
     rule = config.rules.get(signal.partition(":")[0])
     if rule is None:
         return "no worse than stable"
+    if rule.limit is not None:
+        return f"a share of at most {share(rule.limit)}"
     if rule.kernel == "rare":
         margin = config.risk_budget / 10 if rule.margin is None else rule.margin
         return f"a share of at most {rule.tolerance:g} times stable's, plus {share(margin)}"
@@ -188,8 +195,9 @@ def _cost(release: ReleaseView) -> Iterator[str]:
     yield f"{_sentence(_price(release))}."
     if release.out_of_traffic_s is not None:
         yield f"From its first request to weight 0: {span(release.out_of_traffic_s - first)}."
-    if accusation and accusation.record.stable[1]:
-        words, users = signal_words(accusation.signal, release.spec), release.users(accusation.signal)
+    users = release.users(accusation.signal) if accusation else Pair(0, 0)
+    if accusation and users.total and accusation.record.stable[1]:
+        words = signal_words(accusation.signal, release.spec)
         stable_bad, stable_total = accusation.record.stable
         excess = users.bad - users.total * stable_bad / stable_total
         more = "more" if excess > 0 else "fewer"
@@ -212,19 +220,17 @@ def _other_signals(release: ReleaseView) -> Iterator[str]:
 
 
 def _other_signal(name: str, record: SignalRecord, release: ReleaseView) -> str:
-    words = signal_words(name, release.spec)
+    words, limit = signal_words(name, release.spec, stable=release.stable), _limit(name, release)
     canary, stable = Pair(*record.canary), Pair(*record.stable)
     if not canary.total:
         return "nothing was counted for the canary"
     if record.log_e >= math.log(2):
         says = odds(record.log_e)
     else:
-        is_worse = canary.bad * stable.total > stable.bad * canary.total
-        says = "no evidence of harm" if is_worse else "nothing against it"
-    return (
-        f"{share_of(canary)} of {count(canary.total)} {words.unit} {words.event}, "
-        f"on stable {share_of(stable)} of {count(stable.total)}; {says}"
-    )
+        harmless = stable.bad * canary.total if limit is None else limit * canary.total * stable.total
+        says = "no evidence of harm" if canary.bad * stable.total > harmless else "nothing against it"
+    usual = f"on stable {share_of(stable)} of {count(stable.total)}" if limit is None else f"{share(limit)} are allowed"
+    return f"{share_of(canary)} of {count(canary.total)} {words.unit} {words.event}, {usual}; {says}"
 
 
 def _earned(release: ReleaseView) -> Iterator[str]:
@@ -262,6 +268,22 @@ def _then(step: StepSpan) -> str:
     return f"{end.weight_percent} % next, on proof of fewer than {share_up(bound)} of its own requests, {of_all} of all"
 
 
+def tried_out(tried: PreflightResult, stable: str | None) -> Iterator[str]:
+    """What a preflight showed."""
+    if tried.differences:
+        yield from (f"{_sentence(difference)}." for difference in tried.differences)
+    else:
+        yield f"It gave the expected answer to {count(tried.golden_requests)} golden requests."
+        if stable:
+            yield f"It accepts all that {stable} accepts, and leaves nothing out of its answers."
+    if tried.p50_ms is not None and tried.slowest_ms is not None:
+        yield f"Half of its answers took at most {tried.p50_ms:.1f} ms, the slowest {tried.slowest_ms:.1f} ms."
+    if tried.memory_mb is not None:
+        beside = f", {stable} {count(tried.stable_memory_mb)} MB" if tried.stable_memory_mb else ""
+        yield f"It takes {count(tried.memory_mb)} MB of memory{beside}."
+    yield from (f"{_sentence(remark)}." for remark in tried.remarks)
+
+
 def _notes(release: ReleaseView) -> Iterator[str]:
     away_s = None
     for note in release.notes:
@@ -284,6 +306,16 @@ def _noise(release: ReleaseView) -> Iterator[str]:
             f"{release.stable}'s own counts vary more than independent requests do: {', '.join(noisy)} the variance. "
             "Evidence from them counts less by that factor."
         )
+    if release.spec.sticky:
+        yield (
+            f"Callers are told apart by `{release.spec.sticky}`: the first failure of each may fail the canary, "
+            "counted once for both versions. Of copied requests every failure counts."
+        )
+    if release.user_phi is not None and release.user_phi > _NOISY:
+        yield (
+            f"{release.stable}'s failures are those of few users, who repeat them: every step needs "
+            f"{release.user_phi:.1f} times the proof, and more while they go on."
+        )
 
 
 def _people(release: ReleaseView) -> Iterator[str]:
@@ -303,6 +335,12 @@ def _deciding(release: ReleaseView) -> EvidenceRecord | None:
         compared = next((step.earned_by.evidence for step in release.steps if step.weight_percent == 100), None)
         return compared or release.last_evidence
     return (release.end.evidence if release.end else None) or release.last_evidence
+
+
+def _limit(signal: str, release: ReleaseView) -> float | None:
+    """The harmless share of a signal that is not compared with stable's."""
+    rule = release.spec.signals.rules().get(signal.partition(":")[0])
+    return rule.limit if rule else None
 
 
 def _excess_bound(evidence: EvidenceRecord | None) -> float | None:

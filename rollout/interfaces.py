@@ -4,7 +4,7 @@ Every data plane, metric store and process host implements one of these Protocol
 test per Protocol runs against every implementation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -81,6 +81,51 @@ class MetricSource(Protocol):
             mirrored: the tag whose errors and latency are those of mirrored requests.
 
         Raises: SourceUnreachable when no trustworthy reading can be had.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class UserFailure:
+    """One failed request of a sticky release."""
+
+    at_s: float  # when it was answered, Unix seconds
+    version: str  # tag of the version that failed
+    user: bytes | None  # a key of who sent it, never the name; None: the request named nobody
+
+
+class FailureLog(Protocol):
+    """Where a data plane writes whose requests failed, while it keeps callers on one side."""
+
+    def read(self, offset: int) -> tuple[Sequence[UserFailure], int]:
+        """What was written since `offset`, and the offset to read on from. Raises SourceUnreachable."""
+
+    def trim(self, offset: int) -> int:
+        """Drop what lies before `offset`, which the ledger knows by now; gives the offset to read on from."""
+
+    def clear(self) -> None:
+        """Drop everything: nobody is counted now. Raises SourceUnreachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightResult:
+    """What was found out about a canary before any user's request reached it."""
+
+    differences: tuple[str, ...]  # why it must not get any; empty: nothing speaks against it
+    remarks: tuple[str, ...] = ()  # worth knowing, no reason to refuse
+    golden_requests: int = 0  # how many were replayed
+    p50_ms: float | None = None  # of their answers; None: there was none
+    slowest_ms: float | None = None
+    memory_mb: float | None = None  # of all its processes; None: it cannot be read
+    stable_memory_mb: float | None = None
+
+
+class Preflight(Protocol):
+    """Tries a canary out with requests of its own."""
+
+    def check(self, canary: Backend, stable: str) -> PreflightResult:
+        """Compare what `canary`, which is ready, answers with what it should, and what it accepts with `stable`'s.
+
+        May take seconds. Whatever goes wrong on the way is a difference, not an error.
         """
 
 

@@ -157,8 +157,10 @@ def _ratio(counted: tuple[int, int]) -> Text:
     )
 
 
-def _evidence(log_e: float, threshold: float) -> Text:
+def _evidence(log_e: float, threshold: float | None) -> Text:
     """A bar that is full where the evidence fails the canary."""
+    if threshold is None:
+        return Text("bounds the risk only", style="dim")
     reached = max(0.0, log_e) / threshold
     style = "red" if reached >= 1 else "yellow" if reached >= 0.5 else "green"
     return Text.assemble(_bar(reached, width=8, style=style), f" {max(0.0, log_e):.1f} of {threshold:.1f}")

@@ -23,6 +23,7 @@ SHADOW_DURATION = "envoy_cluster_upstream_rq_time_bucket"
 PREDICTIONS = "kanaria_predictions_total"
 CONFIDENCE = "kanaria_confidence_bucket"
 FEEDBACK = "kanaria_feedback_total"
+DISAGREEMENT = "kanaria_disagreement_total"
 
 KEY_LABELS = {  # all metrics that are read; the label that tells one version's series apart
     REQUESTS: "code",
@@ -32,6 +33,7 @@ KEY_LABELS = {  # all metrics that are read; the label that tells one version's 
     PREDICTIONS: "label",
     CONFIDENCE: "le",
     FEEDBACK: "outcome",
+    DISAGREEMENT: "outcome",
 }
 _HUNG_UP = "0"  # the gateway's code for a client that left before it was answered
 _NOTHING = Pair(0, 0)
@@ -55,6 +57,7 @@ class SignalSelection:
     predictions: bool = True
     low_confidence_below: float | None = 0.5  # among CONFIDENCE_BOUNDS
     labels: bool = True
+    disagreement: bool = True
 
     def name(self, counted: str) -> str | None:
         """What windows call a counter; None when it is not wanted."""
@@ -65,6 +68,7 @@ class SignalSelection:
             "class": self.predictions,
             "low_confidence": family == "low_confidence" and float(bound) == self.low_confidence_below,
             "wrong_label": self.labels,
+            "disagreement": self.disagreement,
         }
         if not wanted[family]:
             return None
@@ -108,7 +112,13 @@ def merge(previous: Reading | None, current: Reading) -> Reading:
 
 
 def windows(
-    previous: Reading, current: Reading, *, stable: str, canary: str, selection: SignalSelection
+    previous: Reading,
+    current: Reading,
+    *,
+    stable: str,
+    canary: str,
+    selection: SignalSelection,
+    is_mirrored: bool = False,
 ) -> list[Window]:
     """New events since `previous`: one window for each selected signal of which there were any.
 
@@ -122,12 +132,17 @@ def windows(
         stable: tag of one side.
         canary: tag of the other.
         selection: the signals wanted.
+        is_mirrored: the canary answers a copy of every request, so that its answers can be compared with stable's.
     """
     new = {key: events for key, _, events in _growth(previous, current)}
     totals: defaultdict[tuple[str, str], Pair] = defaultdict(lambda: _NOTHING)
     for (_, version, counted), events in (new | _absent_classes(new)).items():
         if (signal := selection.name(counted)) is not None:
             totals[version, signal] += events
+    # Stable counts the same pairs of answers. It is what the canary is compared with, and agrees with itself.
+    compared = totals[canary, "disagreement"].total if is_mirrored else 0
+    totals[stable, "disagreement"] = Pair(0, compared)
+    totals[canary, "disagreement"] = totals[canary, "disagreement"] if is_mirrored else _NOTHING
     return [
         Window(
             end_s=current.at_s,
@@ -183,6 +198,8 @@ def _pairs(name: str, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
             yield f"class:{label}", Pair(rows, total)
     elif name == FEEDBACK:
         yield "wrong_label", Pair(counts.get("wrong", 0), total)
+    elif name == DISAGREEMENT:
+        yield "disagreement", Pair(counts.get("different", 0), total)
 
 
 def _buckets(counts: Mapping[str, int], bounds: tuple[float, ...]) -> Iterator[tuple[float, int, int]]:

@@ -4,12 +4,14 @@ Pure. Durations are seconds and shares are ratios inside; people may write `10m`
 """
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from rollout.affected import AFFECTED_USERS
 from rollout.errors import SpecError
 from rollout.judge import DEFAULT_RULES, JudgeConfig, SignalRule
 from rollout.signals import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, SignalSelection
@@ -54,7 +56,7 @@ class Errors(_Part):
 class Latency(_Part):
     """Answers slower than each bound."""
 
-    slower_than_ms: tuple[int, ...] = (25, 50, 100, 250)
+    slower_than_ms: tuple[int, ...] = (25, 50, 100, 250, 500, 1000)
     tolerance: float = Field(default=DEFAULT_RULES["latency"].tolerance, ge=1)
     on_fail: OnFail = "rollback"
 
@@ -101,6 +103,13 @@ class Labels(_Part):
     on_fail: OnFail = "rollback"
 
 
+class Disagreement(_Part):
+    """Answers to mirrored requests that differ from stable's. A better model differs too: some are harmless."""
+
+    at_most: Ratio = 0.1
+    on_fail: OnFail = "rollback"
+
+
 class Signals(_Part):
     """What is judged; write `name: null` to leave one out, but for the errors."""
 
@@ -109,6 +118,7 @@ class Signals(_Part):
     predictions: Predictions | None = Predictions()
     low_confidence: LowConfidence | None = LowConfidence()
     labels: Labels | None = Labels()
+    disagreement: Disagreement | None = Disagreement()
 
     def selection(self) -> SignalSelection:
         """Which counters the metric source has to read."""
@@ -117,6 +127,7 @@ class Signals(_Part):
             predictions=self.predictions is not None,
             low_confidence_below=self.low_confidence.below if self.low_confidence else None,
             labels=self.labels is not None,
+            disagreement=self.disagreement is not None,
         )
 
     def expected(self) -> tuple[str, ...]:
@@ -134,19 +145,17 @@ class Signals(_Part):
             "low_confidence": self.low_confidence,
             "wrong_label": self.labels,
         }
-        return {
-            family: SignalRule(
-                kernel=default.kernel,
-                weight=default.weight,
-                tolerance=part.tolerance,
-                two_sided=default.two_sided,
-                budgeted=default.budgeted,
-                on_fail=part.on_fail,
-                gross_tolerance=part.gross if isinstance(part, Predictions) else None,
-            )
+        rules = {
+            family: replace(DEFAULT_RULES[family], tolerance=part.tolerance, on_fail=part.on_fail)
             for family, part in parts.items()
-            if part and (default := DEFAULT_RULES[family])
+            if part
         }
+        if self.predictions:
+            rules["class"] = replace(rules["class"], gross_tolerance=self.predictions.gross)
+        if self.disagreement:
+            limit, on_fail = self.disagreement.at_most, self.disagreement.on_fail
+            rules["disagreement"] = replace(DEFAULT_RULES["disagreement"], margin=limit, on_fail=on_fail)
+        return rules
 
 
 class Guards(_Part):
@@ -219,8 +228,21 @@ class RolloutSpec(_Part):
             alpha=self.alpha,
             risk_budget=self.risk_budget,
             horizon_windows=max(1, round(self._steps_at_most * self.step_deadline / self.window)),
-            rules=self.signals.rules(),
+            rules=self._rules(),
         )
+
+    def expected(self) -> tuple[str, ...]:
+        """Families that must have shown canary traffic before a step may pass."""
+        return (*self.signals.expected(), *((AFFECTED_USERS,) if self.sticky else ()))
+
+    def _rules(self) -> dict[str, SignalRule]:
+        rules = self.signals.rules()
+        if self.sticky is None:
+            return rules
+        # One user whose requests keep failing is one accident: what may FAIL is each user's first failure. What PASS
+        # bounds stays every failure, for each is harm.
+        errors = rules["errors"]
+        return rules | {"errors": replace(errors, weight=0.0), AFFECTED_USERS: replace(errors, budgeted=False)}
 
 
 def parse_spec(text: str, *, name: str = "rollout.yaml") -> RolloutSpec:

@@ -38,6 +38,7 @@ class Release:
     phase_since_s: float = 0.0  # start of the present step or phase, Unix seconds
     measured_s: float = 0.0  # time in this step during which the metric source answered
     phi: Mapping[str, float] = field(default_factory=dict)
+    preflight_differences: tuple[str, ...] | None = None  # None: it was not tried out yet
     is_paused: bool = False
     outcome: e.Outcome | None = None
     outcome_signal: str | None = None
@@ -124,6 +125,8 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
     if release is None:
         return deployment
     match event:
+        case e.Preflighted():
+            return replace(deployment, release=replace(release, preflight_differences=event.result.differences))
         case e.Ticked():
             return replace(deployment, release=replace(release, measured_s=release.measured_s + event.window_s))
         case e.Calibrated():

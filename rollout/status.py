@@ -4,6 +4,7 @@ Built from the control loop's snapshot and the newest release's story; it holds 
 """
 
 from collections.abc import Iterable, Mapping
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -51,7 +52,7 @@ class SignalView(_Part):
     title: str
     verdict: str
     log_e: float
-    threshold: float  # log_e at which it fails the canary alone
+    threshold: float | None  # log_e at which it fails the canary alone; None: never, it only bounds the risk
     stable: tuple[int, int]  # (bad, total)
     canary: tuple[int, int]
     excess_upper: float | None
@@ -160,7 +161,7 @@ def _release(release: ReleaseView, now_s: float) -> ReleaseStatus:
             title=signal_words(signal, release.spec).title,
             verdict=record.verdict,
             log_e=record.log_e,
-            threshold=record.threshold,
+            threshold=record.threshold if isfinite(record.threshold) else None,
             stable=record.stable,
             canary=record.canary,
             excess_upper=record.excess_upper,
@@ -185,7 +186,7 @@ def _release(release: ReleaseView, now_s: float) -> ReleaseStatus:
         verdict=evidence.verdict if evidence else None,
         log_e=evidence.log_e if evidence else None,
         threshold=evidence.threshold if evidence else None,
-        signals=tuple(sorted(signals, key=lambda signal: signal.threshold - signal.log_e)),
+        signals=tuple(sorted(signals, key=lambda signal: (signal.threshold or inf) - signal.log_e)),
         decisions=tuple(decision_view(decision) for decision in release.decisions[-LAST_DECISIONS:]),
     )
 

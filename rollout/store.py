@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rollout.affected import Progress
 from rollout.errors import LedgerError
-from rollout.events import EVENT, Event
+from rollout.events import EVENT, Ended, Event
 from rollout.interfaces import Reading
 from rollout.judge import Pair
 from rollout.view import ReleaseView, view
 
+_SETUP = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     seq     INTEGER PRIMARY KEY,
@@ -38,6 +40,17 @@ CREATE TABLE IF NOT EXISTS cursor (
     total    INTEGER NOT NULL,
     PRIMARY KEY (instance, version, signal)
 ) STRICT, WITHOUT ROWID;
+-- The same for the failures of a sticky release: keys of users, kept no longer than the release.
+CREATE TABLE IF NOT EXISTS failures_read (
+    only           INTEGER PRIMARY KEY CHECK (only = 1),
+    read_to        INTEGER NOT NULL,
+    waiting_stable INTEGER NOT NULL,
+    waiting_canary INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS affected_users (
+    user               BLOB PRIMARY KEY,
+    failures_on_stable INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursor_time (only INTEGER PRIMARY KEY CHECK (only = 1), at_s REAL NOT NULL) STRICT;
 """
 
@@ -56,10 +69,16 @@ class Ledger:
             uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
             self._db = sqlite3.connect(uri, uri=True, timeout=10, isolation_level=None)
             if not read_only:
-                self._db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;" + _SCHEMA)
+                self._db.executescript(_SETUP + _SCHEMA)
 
-    def append(self, *events: Event, cursor: Reading | None = None) -> None:
-        """Write `events`, and how far the counters were read, durably and all or nothing. Raises LedgerError."""
+    def append(self, *events: Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
+        """Write `events` durably and all or nothing. Raises LedgerError.
+
+        Args:
+            cursor: how far the counters were read.
+            affected: how far a sticky release's failures were, and the users that are new or changed. The end of a
+                release drops them all.
+        """
         rows = [(event.at_s, event.release, event.kind, event.model_dump_json()) for event in events]
         with self._explained("be written"), self._transaction():
             self._db.executemany("INSERT INTO events (at_s, release, kind, data) VALUES (?, ?, ?, ?)", rows)
@@ -70,6 +89,14 @@ class Ledger:
                     [(*key, pair.bad, pair.total) for key, pair in cursor.counters.items()],
                 )
                 self._db.execute("INSERT OR REPLACE INTO cursor_time VALUES (1, ?)", (cursor.at_s,))
+            if affected is not None:
+                row = (affected.offset, *affected.waiting)
+                self._db.execute("INSERT OR REPLACE INTO failures_read VALUES (1, ?, ?, ?)", row)
+                users = affected.failures_on_stable.items()
+                self._db.executemany("INSERT OR REPLACE INTO affected_users VALUES (?, ?)", users)
+            if any(isinstance(event, Ended) for event in events):
+                self._db.execute("DELETE FROM failures_read")
+                self._db.execute("DELETE FROM affected_users")
 
     def events(self, *, release: int | None = None, without_ticks: bool = False) -> Iterator[Event]:
         """Events oldest first: all of them, or those of one release. Raises LedgerError."""
@@ -92,6 +119,13 @@ class Ledger:
         if row is None:
             return None
         return Reading(at_s=row[0], counters={(i, v, s): Pair(bad, total) for i, v, s, bad, total in rows})
+
+    def affected(self) -> Progress | None:
+        """All users that the running release affected; None before its first window."""
+        with self._explained("be read"):
+            row = self._db.execute("SELECT read_to, waiting_stable, waiting_canary FROM failures_read").fetchone()
+            users = dict(self._db.execute("SELECT user, failures_on_stable FROM affected_users"))
+        return None if row is None else Progress(row[0], (row[1], row[2]), users)
 
     def close(self) -> None:
         self._db.close()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from rollout import events as e
+from rollout.interfaces import PreflightResult
 from rollout.judge import Pair
 from rollout.spec import RolloutSpec
 from rollout.state import Phase, Release, fold
@@ -15,7 +16,7 @@ class Decision:
     """One line of the release's story."""
 
     at_s: float
-    action: str  # `requested`, `ready`, `step`, `promoted`, `rolled_back`, `aborted`, `paused`, `resumed`, `ended`
+    action: str  # `requested`, `preflighted`, `ready`, `step`, `paused`, `resumed`, `ended` or an outcome
     title: str
     reason: str
     by: str
@@ -76,12 +77,14 @@ class ReleaseView:
     seen_s: float  # the last moment that the ledger tells of
     decisions: tuple[Decision, ...]
     notes: tuple[e.Noted, ...]
+    preflight: PreflightResult | None  # None: the canary was not tried out
     steps: tuple[StepSpan, ...]
     weights: tuple[tuple[float, int, bool], ...]  # (Unix seconds, canary percent, mirrored), as read back
     signals: Mapping[str, SignalSeries]
     verdicts: tuple[tuple[float, str, float], ...]  # (Unix seconds, verdict, combined log_e)
     threshold: float | None  # combined log_e at which the judge fails the canary
     phi: Mapping[str, float]
+    user_phi: float | None  # dispersion of the errors over stable's users, as last measured; None: not sticky
     last_evidence: e.EvidenceRecord | None
     last_why: str
 
@@ -169,12 +172,14 @@ def view(events: Iterable[e.Event]) -> ReleaseView:
         seen_s=own[-1].at_s,
         decisions=decisions,
         notes=tuple(event for event in own if isinstance(event, e.Noted)),
+        preflight=next((event.result for event in own if isinstance(event, e.Preflighted)), None),
         steps=_steps(own, decisions, signals.get("errors", SignalSeries())),
         weights=tuple((event.at_s, _canary_percent(event, request.tag), event.mirror) for event in applied),
         signals=signals,
         verdicts=tuple((tick.at_s, tick.evidence.verdict, tick.evidence.log_e) for tick in ticks),
         threshold=ticks[-1].evidence.threshold if ticks else None,
         phi=state.phi,
+        user_phi=ticks[-1].user_phi if ticks else None,
         last_evidence=ticks[-1].evidence if ticks else None,
         last_why=ticks[-1].why if ticks else "",
     )
@@ -230,6 +235,10 @@ def _decision(event: e.Event, spec: RolloutSpec) -> Decision | None:
             return Decision(event.at_s, "requested", title, "", by)
         case e.CanaryReady(took_s=took_s):
             return Decision(event.at_s, "ready", f"canary ready after {took_s:.0f} s", "", "controller")
+        case e.Preflighted(result=result):
+            outcome = "failed" if result.differences else "passed"
+            title = f"preflight {outcome}: {result.golden_requests} golden requests"
+            return Decision(event.at_s, "preflighted", title, "; ".join(result.differences), "controller")
         case e.StepEntered(step=step, weight_percent=weight, mirror=mirror, reason=reason, by=by, evidence=evidence):
             of = "" if spec.steps == "auto" else f" (step {step + 1} of {len(spec.steps)})"
             title = f"{'shadow: a copy of every request' if mirror else f'weight {weight} %'}{of}"

@@ -20,12 +20,14 @@ class SignalWords:
     event: str
 
 
-def signal_words(signal: str, spec: RolloutSpec) -> SignalWords:
+def signal_words(signal: str, spec: RolloutSpec, *, stable: str = "stable") -> SignalWords:
     """The words for `signal`, a name such as `errors`, `latency:100` or `class:7`."""
     family, _, key = signal.partition(":")
     match family:
         case "errors":
             return SignalWords("errors", "requests", "failed")
+        case "affected_users":
+            return SignalWords("users affected", "requests", "were the first failure of their user")
         case "latency":
             return SignalWords(f"slower than {key} ms", "requests", f"took longer than {key} ms")
         case "class":
@@ -36,7 +38,7 @@ def signal_words(signal: str, spec: RolloutSpec) -> SignalWords:
         case "wrong_label":
             return SignalWords("wrong by label", "labelled predictions", "were wrong")
         case "disagreement":
-            return SignalWords("unlike stable", "copied requests", "got another answer than stable gave")
+            return SignalWords("unlike stable", "answers to copied requests", f"differ from {stable}'s")
         case _:
             return SignalWords(signal, "events", f"were `{signal}`")
 

@@ -2,16 +2,18 @@
 
 One SQLite file holds the answers of every version and worker on a machine: feedback may reach any of
 them. A thread writes in batches, off the request path; when it cannot keep up, answers are dropped and
-counted. Each process counts only what its own version answered, whoever received the feedback.
+counted. Each process counts only what its own version answered, whoever received the feedback or the
+other copy of a mirrored request.
 """
 
 import asyncio
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import Self
 
 import orjson
 import structlog
+
+from service import comparison
 
 FILE = "answers.db"
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
@@ -39,6 +43,7 @@ CREATE TABLE IF NOT EXISTS answers (
     version TEXT NOT NULL,     -- mirrored requests are answered by two versions under one request id
     answered_at_s REAL NOT NULL,
     labels TEXT NOT NULL,      -- JSON array, one per row
+    body_crc INTEGER,          -- what was asked
     truth TEXT,                -- JSON array, when feedback came
     counted INTEGER NOT NULL DEFAULT 0,
     UNIQUE (request_id, version)
@@ -47,9 +52,12 @@ CREATE INDEX IF NOT EXISTS to_count ON answers (version) WHERE truth IS NOT NULL
 """
 # A request id that is used again means the latest answer, until its truth is known.
 INSERT = """
-INSERT INTO answers (request_id, version, answered_at_s, labels, truth)
-VALUES (:request_id, :version, :at_s, :labels, (SELECT truth FROM answers WHERE request_id = :request_id))
-ON CONFLICT (request_id, version) DO UPDATE SET answered_at_s = excluded.answered_at_s, labels = excluded.labels
+INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, truth)
+SELECT value ->> 'request_id', :version, value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
+    (SELECT truth FROM answers WHERE request_id = value ->> 'request_id')
+FROM json_each(:answers) WHERE true -- or ON would begin a join
+ON CONFLICT (request_id, version) DO UPDATE
+SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc
 WHERE truth IS NULL
 """
 CLAIM = """
@@ -76,6 +84,7 @@ class AnswersUnavailable(Exception):
 class _Answer:
     request_id: str
     labels: tuple[str, ...]
+    body_crc: int
     at_s: float
 
 
@@ -94,6 +103,7 @@ class AnswerLog:
         folder: holds the file that every version shares; made when it is missing.
         version: the Bento tag that this process serves.
         count_feedback: called with `correct` and `wrong` rows, on the writing thread.
+        count_disagreement: called with `same` and `different` rows, likewise; see `comparison`.
         count_dropped: called with the number of answers that were not kept.
         max_answers: how many the file keeps; the oldest go first.
     """
@@ -104,12 +114,14 @@ class AnswerLog:
         version: str,
         *,
         count_feedback: Callable[..., None],
+        count_disagreement: Callable[..., None],
         count_dropped: Callable[[int], None],
         max_answers: int = MAX_ANSWERS,
     ) -> None:
         self._path = folder / FILE
         self._version = version
         self._count_feedback = count_feedback
+        self._count_disagreement = count_disagreement
         self._count_dropped = count_dropped
         self._max_answers = max_answers
         self._waiting: SimpleQueue[_Answer | _Truth] = SimpleQueue()
@@ -127,12 +139,12 @@ class AnswerLog:
         self._stop.set()
         self._thread.join()
 
-    def record(self, request_id: str, labels: Sequence[str]) -> None:
-        """Remember the answer to one request. Never blocks."""
+    def record(self, request_id: str, labels: Sequence[str], *, body: bytes) -> None:
+        """Remember the answer to one request, and what its `body` was by a checksum. Never blocks."""
         if self._waiting.qsize() >= MAX_WAITING:
             self._count_dropped(1)
             return
-        self._waiting.put(_Answer(request_id, tuple(labels), time.time()))
+        self._waiting.put(_Answer(request_id, tuple(labels), zlib.crc32(body), time.time()))
 
     async def learn(self, request_id: str, labels: Sequence[str]) -> Feedback:
         """Join the truth to the answer. Raises AnswersUnavailable."""
@@ -185,6 +197,9 @@ class AnswerLog:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(SCHEMA)
+        with suppress(sqlite3.OperationalError):  # made by a Bento that carries an older copy of this file
+            connection.execute("ALTER TABLE answers ADD COLUMN body_crc INTEGER")
+        comparison.begin(connection, self._version)
         return connection
 
     def _write(self, connection: sqlite3.Connection, batch: list[_Answer | _Truth]) -> list[_Truth]:
@@ -193,17 +208,9 @@ class AnswerLog:
         overtaking: list[_Truth] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
-            answers = [
-                {
-                    "request_id": item.request_id,
-                    "version": self._version,
-                    "at_s": item.at_s,
-                    "labels": orjson.dumps(item.labels).decode(),
-                }
-                for item in batch
-                if isinstance(item, _Answer)
-            ]
-            connection.executemany(INSERT, answers)
+            answers = orjson.dumps([item for item in batch if isinstance(item, _Answer)])
+            # One statement: the interpreter is free for the event loop while SQLite works.
+            connection.execute(INSERT, {"version": self._version, "answers": answers.decode()})
             for truth in (item for item in batch if isinstance(item, _Truth)):
                 outcome = self._join(connection, truth)
                 if outcome is Feedback.UNKNOWN and time.monotonic() < truth.give_up_at_s:
@@ -244,6 +251,9 @@ class AnswerLog:
                 wrong += answered != true
         if correct or wrong:
             self._count_feedback(correct=correct, wrong=wrong)
+        same, different = comparison.take(connection, self._version)
+        if same or different:
+            self._count_disagreement(same=same, different=different)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (time.time() - MAX_AGE_S,))

@@ -1,22 +1,33 @@
-"""Run the model on one thread, on whatever rows wait when it is free.
+"""Run the model on whatever rows wait when it is free: on the event loop while that is quick, else on a thread.
 
-Several requests that arrive while the model is busy share its next call; a lone request never waits
-for company. The event loop stays free, so health checks answer however slow the model is. Called by
-the HTTP layer; knows no HTTP.
+Requests that arrive together, or while the model is busy, share its next call; a lone request never waits
+for company. A batch that takes about as long as waking a thread and coming back is answered on the event
+loop. Larger ones and slow models go to a thread, so that health checks answer however slow the model is.
+Called by the HTTP layer; knows no HTTP.
 """
 
 import asyncio
 import threading
+import time
+from collections import deque
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 
 from service.contract import Model, Prediction
+
+LOOP_S = 0.002  # longest that one batch may hold the event loop
+# A busy machine makes a batch late now and then; a model that has become slow makes one after the other late.
+LATE_S = 10 * LOOP_S
+MOST_LATE_IN_A_ROW = 5
+
+log = structlog.get_logger()
 
 
 class Overloaded(Exception):
@@ -34,18 +45,27 @@ class _Job:
     loop: asyncio.AbstractEventLoop
 
 
+_Outcome = tuple[_Job, list[Prediction] | Exception]
+
+
 class Batcher:
     """The only caller of the model once it serves.
 
     Args:
         model: a loaded model.
         max_waiting_rows: refuse requests beyond this many rows in the queue.
+        loop_rows: answer up to this many rows at once on the event loop; see `rows_within`.
     """
 
-    def __init__(self, model: Model, *, max_waiting_rows: int) -> None:
+    def __init__(self, model: Model, *, max_waiting_rows: int, loop_rows: int = 0) -> None:
         self._model = model
         self._max_waiting_rows = max_waiting_rows
+        self._loop_rows = loop_rows
+        self._late_in_a_row = 0
         self._waiting_rows = 0  # changed on the event loop only
+        self._arrived: deque[_Job] = deque()  # likewise
+        self._handed_over = 0  # jobs given to the thread; changed on the event loop only
+        self._finished = 0  # of these; changed on the thread only
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -71,16 +91,55 @@ class Batcher:
         job = _Job(rows, loop.create_future(), loop)
         self._waiting_rows += len(rows)
         try:
-            self._jobs.put(job)
+            if len(rows) > self._loop_rows or self._thread_is_busy:
+                self._hand_over(job)
+            else:
+                self._arrived.append(job)
+                if len(self._arrived) == 1:  # the others that arrive in this turn of the loop come along
+                    loop.call_soon(self._answer_arrived)
             return await job.answer
         finally:
             self._waiting_rows -= len(rows)
+
+    @property
+    def _thread_is_busy(self) -> bool:
+        return self._handed_over != self._finished
+
+    def _hand_over(self, job: _Job) -> None:
+        self._handed_over += 1
+        self._jobs.put(job)
+
+    def _answer_arrived(self) -> None:
+        """Answer as many of the jobs that arrived as one short call may hold, on the event loop."""
+        if self._thread_is_busy or not self._loop_rows:  # a large job came in the same turn: one caller at a time
+            while self._arrived:
+                self._hand_over(self._arrived.popleft())
+            return
+        batch: list[_Job] = []
+        rows = 0
+        while self._arrived and rows + len(self._arrived[0].rows) <= self._loop_rows:
+            rows += len(self._arrived[0].rows)
+            batch.append(self._arrived.popleft())
+        if self._arrived:
+            self._arrived[0].loop.call_soon(self._answer_arrived)
+        started_s = time.perf_counter()
+        with torch.inference_mode():
+            _settle(self._outcomes(batch))
+        self._watch(time.perf_counter() - started_s)
+
+    def _watch(self, took_s: float) -> None:
+        self._late_in_a_row = self._late_in_a_row + 1 if took_s > LATE_S else 0
+        if self._late_in_a_row == MOST_LATE_IN_A_ROW:
+            self._loop_rows = 0
+            log.warning("model_moved_to_thread", took_s=took_s, limit_s=LATE_S)
 
     def _run(self) -> None:
         with torch.inference_mode():
             while (job := self._jobs.get()) is not None:
                 batch, is_last = self._with_waiting(job)
-                self._answer(batch)
+                if outcomes := self._outcomes(batch):
+                    outcomes[0][0].loop.call_soon_threadsafe(_settle, outcomes)
+                self._finished += len(batch)
                 if is_last:
                     return
 
@@ -97,20 +156,23 @@ class Batcher:
             rows += len(job.rows)
         return batch, False
 
-    def _answer(self, batch: list[_Job]) -> None:
+    def _outcomes(self, batch: list[_Job]) -> list[_Outcome]:
         wanted = [job for job in batch if not job.answer.cancelled()]
         if not wanted:
-            return
+            return []
         try:
             predictions = predict_rows(self._model, np.concatenate([job.rows for job in wanted]))
-        except Exception as error:  # noqa: BLE001 - whatever a model raises belongs to its request, not to this thread
+        except Exception as error:  # noqa: BLE001 - whatever a model raises belongs to its request, not to its caller
             if len(wanted) == 1:
-                wanted[0].loop.call_soon_threadsafe(_fail, wanted[0], error)
-                return
-            for job in wanted:  # one request's bad luck must not fail its neighbours
-                self._answer([job])
-            return
-        wanted[0].loop.call_soon_threadsafe(_deliver, wanted, predictions)
+                return [(wanted[0], error)]
+            # one request's bad luck must not fail its neighbours
+            return [outcome for job in wanted for outcome in self._outcomes([job])]
+        outcomes: list[_Outcome] = []
+        start = 0
+        for job in wanted:
+            outcomes.append((job, predictions[start : start + len(job.rows)]))
+            start += len(job.rows)
+        return outcomes
 
 
 def predict_rows(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
@@ -127,15 +189,35 @@ def predict_rows(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
     return predictions
 
 
-def _deliver(jobs: list[_Job], predictions: list[Prediction]) -> None:
-    start = 0
-    for job in jobs:
-        end = start + len(job.rows)
-        if not job.answer.done():
-            job.answer.set_result(predictions[start:end])
-        start = end
+def rows_within(limit_s: float, model: Model, rows: NDArray[np.float32]) -> int:
+    """Measure how many rows the model answers within `limit_s`, to a factor of two; 0 when not even one.
+
+    Args:
+        limit_s: seconds.
+        model: a loaded model that has been called before.
+        rows: some rows that it accepts, shape (at least 1, features).
+    """
+    found, size = 0, 1
+    with torch.inference_mode():
+        while size <= model.schema.max_rows:
+            batch = np.resize(rows, (size, rows.shape[1]))
+            if min(_seconds(model, batch) for _ in range(3)) > limit_s:
+                break
+            found, size = size, 2 * size
+    return found
 
 
-def _fail(job: _Job, error: Exception) -> None:
-    if not job.answer.done():
-        job.answer.set_exception(error)
+def _seconds(model: Model, rows: NDArray[np.float32]) -> float:
+    started_s = time.perf_counter()
+    predict_rows(model, rows)
+    return time.perf_counter() - started_s
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    for job, outcome in outcomes:
+        if job.answer.done():
+            continue
+        if isinstance(outcome, Exception):
+            job.answer.set_exception(outcome)
+        else:
+            job.answer.set_result(outcome)

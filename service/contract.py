@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Feature(Record):
     name: str
     minimum: float
     maximum: float
+    logged: Literal["plain", "hashed", "never"] = "plain"  # in the prediction log; a private column is not `plain`
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:

@@ -3,9 +3,9 @@
 Made once per worker by service.py. Knows neither BentoML nor what the model is about.
 """
 
+import random
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
@@ -17,10 +17,12 @@ from service.answers import AnswerLog, AnswersUnavailable, Feedback
 from service.batching import Batcher, Overloaded
 from service.metrics import Endpoint, Metrics
 from service.parsing import REQUEST_ID_PATTERN, RowParser, parse_feedback
+from service.predictions import PredictionLog
 from service.problems import PROBLEM_JSON, Problem
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 RETRY_LATER = {"retry-after": "1"}  # seconds
+_SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 
 Handler = Callable[[bytes, str], Awaitable[object]]
 
@@ -43,7 +45,7 @@ class Route:
 
     def __init__(self, endpoint: Endpoint, version: str, handler: Handler, metrics: Metrics) -> None:
         self._endpoint = endpoint
-        self._version = version
+        self._version = version.encode("latin-1")
         self._handler = handler
         self._metrics = metrics
 
@@ -64,31 +66,35 @@ class Route:
         if problem is not None:
             status, content_type, payload = problem.status, PROBLEM_JSON, problem.body(request_id)
         self._metrics.count_request(self._endpoint, status, time.perf_counter() - started_s)
-        answer_headers = {
-            "content-type": content_type,
-            "content-length": str(len(payload)),
-            "x-request-id": request_id,
-            "x-kanaria-version": self._version,
-            **(problem.headers if problem else {}),
-        }
-        await send(
-            {
-                "type": "http.response.start",
-                "status": status.value,
-                "headers": [(name.encode(), value.encode("latin-1")) for name, value in answer_headers.items()],
-            }
-        )
+        answer_headers = [
+            (b"content-type", content_type.encode()),
+            (b"content-length", str(len(payload)).encode()),
+            (b"x-request-id", request_id.encode()),
+            (b"x-kanaria-version", self._version),
+            *((name.encode(), value.encode("latin-1")) for name, value in (problem.headers if problem else {}).items()),
+        ]
+        await send({"type": "http.response.start", "status": status.value, "headers": answer_headers})
         await send({"type": "http.response.body", "body": payload})
 
 
 class Handlers:
     """What the two endpoints do."""
 
-    def __init__(self, version: str, parser: RowParser, batcher: Batcher, answers: AnswerLog, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        version: str,
+        parser: RowParser,
+        batcher: Batcher,
+        answers: AnswerLog,
+        metrics: Metrics,
+        *,
+        prediction_log: PredictionLog | None = None,
+    ) -> None:
         self._version = version
         self._parser = parser
         self._batcher = batcher
         self._answers = answers
+        self._prediction_log = prediction_log
         self._metrics = metrics
 
     async def predict(self, body: bytes, request_id: str) -> object:
@@ -103,8 +109,11 @@ class Handlers:
                 headers=RETRY_LATER,
             ) from None
         self._metrics.count_predictions(predictions)
-        self._answers.record(request_id, [prediction.label for prediction in predictions])
-        return {"request_id": request_id, "version": self._version, "predictions": predictions}
+        self._answers.record(request_id, [prediction.label for prediction in predictions], body=body)
+        answer = {"request_id": request_id, "version": self._version, "predictions": predictions}
+        if self._prediction_log:
+            self._prediction_log.record(body, rows, answer)
+        return answer
 
     async def feedback(self, body: bytes, _request_id: str) -> object:
         """Join true labels to an earlier answer; saying it twice counts once."""
@@ -136,8 +145,9 @@ class Handlers:
 
 def _request_id(given: bytes | None) -> str:
     """Keep the caller's id when it is safe to log and to send back; otherwise make one."""
-    text = (given or b"").decode("latin-1")
-    return text if re.fullmatch(REQUEST_ID_PATTERN, text) else uuid.uuid4().hex
+    if given is not None and _SAFE_REQUEST_ID.fullmatch(text := given.decode("latin-1")):
+        return text
+    return f"{random.getrandbits(128):032x}"  # an id, not a secret; the kernel's random numbers take 5 us
 
 
 async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:

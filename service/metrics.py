@@ -6,9 +6,11 @@ after it has imported the service: it is imported when `Metrics` is made, never 
 
 import os
 import shutil
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -48,8 +50,18 @@ class Metrics:
         feedback = prometheus.Counter(
             "kanaria_feedback", "Rows whose true label came, by the version that answered", ("version", "outcome")
         )
+        disagreement = prometheus.Counter(
+            "kanaria_disagreement",
+            "Rows of requests that another version answered too, by whether it gave the same label",
+            ("version", "outcome"),
+        )
         dropped = prometheus.Counter(
-            "kanaria_answers_dropped", "Answers that feedback cannot join, because they could not be kept", ("version",)
+            "kanaria_answers_dropped",
+            "Answers that nothing can be joined to, because they could not be kept",
+            ("version",),
+        )
+        log_dropped = prometheus.Counter(
+            "kanaria_prediction_log_dropped", "Rows that the prediction log could not keep", ("version",)
         )
         info = prometheus.Gauge(
             "kanaria_model_info", "1 for the model that is served", ("version", "model"), multiprocess_mode="max"
@@ -65,7 +77,9 @@ class Metrics:
         self._predictions = {label: predictions.labels(version, label) for label in labels}
         self._confidence = confidence.labels(version)
         self._correct, self._wrong = feedback.labels(version, "correct"), feedback.labels(version, "wrong")
+        self._same, self._different = (disagreement.labels(version, outcome) for outcome in ("same", "different"))
         self._dropped = dropped.labels(version)
+        self._log_dropped = log_dropped.labels(version)
 
     def count_request(self, endpoint: Endpoint, status: int, duration_s: float) -> None:
         self._requests[endpoint, f"{status // 100}xx"].inc()
@@ -74,16 +88,30 @@ class Metrics:
     def count_predictions(self, predictions: list[Prediction]) -> None:
         for label, rows in Counter(prediction.label for prediction in predictions).items():
             self._predictions[label].inc(rows)
-        for prediction in predictions:
-            self._confidence.observe(prediction.confidence)
+        _observe(self._confidence, [prediction.confidence for prediction in predictions])
 
     def count_feedback(self, *, correct: int, wrong: int) -> None:
         """Count rows, not requests."""
         self._correct.inc(correct)
         self._wrong.inc(wrong)
 
+    def count_disagreement(self, *, same: int, different: int) -> None:
+        """Count rows, not requests."""
+        self._same.inc(same)
+        self._different.inc(different)
+
     def count_dropped(self, answers: int) -> None:
         self._dropped.inc(answers)
+
+    def count_log_dropped(self, rows: int) -> None:
+        self._log_dropped.inc(rows)
+
+
+def _observe(histogram: Any, values: Sequence[float]) -> None:
+    """What `histogram.observe` does with each value, in one step for each bucket: 32 rows cost as much as three."""
+    histogram._sum.inc(sum(values))  # noqa: SLF001 - prometheus_client observes one value at a time
+    for bucket, count in Counter(bisect_left(histogram._upper_bounds, value) for value in values).items():  # noqa: SLF001 - as above
+        histogram._buckets[bucket].inc(count)  # noqa: SLF001 - as above
 
 
 def use_own_multiprocess_dir() -> None:

@@ -15,14 +15,18 @@ import torch
 from starlette.types import ASGIApp
 
 from service.answers import AnswerLog
-from service.batching import Batcher, predict_rows
+from service.batching import LOOP_S, Batcher, predict_rows, rows_within
 from service.contract import GOLDEN_FILE, Golden, Model, read_lines
 from service.http import Handlers, Route
 from service.metrics import Metrics, use_own_multiprocess_dir
 from service.parsing import RowParser
+from service.predictions import PredictionLog
+from service.signatures import verify_as_set
 
 MAX_WAITING_REQUESTS = 8  # of the largest size; more would wait longer than a client does
 PARENT_CHECK_EVERY_S = 1.0
+LOG_SIZE_VARIABLE = "KANARIA_PREDICTION_LOG_MB"
+DEFAULT_LOG_MB = 512
 
 
 class Runtime:
@@ -38,24 +42,40 @@ class Runtime:
     def __init__(self, implementation: str, folder: Path, *, model: str, version: str) -> None:
         _log_as_json()
         threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
+        is_verified = verify_as_set(folder, os.environ)  # what this worker loads, not what the server started with
         torch.set_num_threads(1)  # one model thread per worker; more would fight the other workers for cores
         loaded: Model = pkgutil.resolve_name(implementation)(folder)
-        _warm_up(loaded, folder)
+        loop_rows = _warm_up(loaded, folder)
         use_own_multiprocess_dir()
         metrics = Metrics(version, model, loaded.schema.labels)
         self._opened = ExitStack()
         answers = self._opened.enter_context(
             AnswerLog(
-                _answers_folder(),
+                _folder("answers"),
                 version,
                 count_feedback=metrics.count_feedback,
+                count_disagreement=metrics.count_disagreement,
                 count_dropped=metrics.count_dropped,
             )
         )
         self._batcher = self._opened.enter_context(
-            Batcher(loaded, max_waiting_rows=MAX_WAITING_REQUESTS * loaded.schema.max_rows)
+            Batcher(loaded, max_waiting_rows=MAX_WAITING_REQUESTS * loaded.schema.max_rows, loop_rows=loop_rows)
         )
-        handlers = Handlers(version, RowParser(loaded.schema), self._batcher, answers, metrics)
+        prediction_log = None
+        if max_bytes := _log_megabytes() * 1_000_000:
+            prediction_log = self._opened.enter_context(
+                PredictionLog(
+                    _folder("predictions"),
+                    version,
+                    model,
+                    loaded.schema,
+                    max_bytes=max_bytes,
+                    count_dropped=metrics.count_log_dropped,
+                )
+            )
+        handlers = Handlers(
+            version, RowParser(loaded.schema), self._batcher, answers, metrics, prediction_log=prediction_log
+        )
         self.routes: dict[str, ASGIApp] = {
             "/predict": Route("predict", version, handlers.predict, metrics),
             "/feedback": Route("feedback", version, handlers.feedback, metrics),
@@ -63,7 +83,7 @@ class Runtime:
         # torch leaves a big heap that never changes; walking it again and again costs tens of milliseconds.
         gc.collect()
         gc.freeze()
-        structlog.get_logger().info("model_ready", version=version, model=model)
+        structlog.get_logger().info("model_ready", version=version, model=model, is_verified=is_verified)
 
     @property
     def is_ready(self) -> bool:
@@ -81,17 +101,24 @@ def _stop_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _warm_up(model: Model, folder: Path) -> None:
-    """Answer the golden requests once: the first call of a network is its slowest."""
-    rows = [row for golden in read_lines(folder / GOLDEN_FILE, Golden) for row in golden.features]
+def _warm_up(model: Model, folder: Path) -> int:
+    """Answer the golden requests: a network's first call is its slowest. Return how many rows it answers quickly."""
+    golden = read_lines(folder / GOLDEN_FILE, Golden)
+    rows = np.array([row for request in golden for row in request.features], dtype=np.float32)
     with torch.inference_mode():
-        predict_rows(model, np.array(rows, dtype=np.float32))
+        predict_rows(model, rows)
+    return rows_within(LOOP_S, model, rows)
 
 
-def _answers_folder() -> Path:
-    """Return `$KANARIA_ANSWERS_DIR`, or a folder in BentoML's home."""
+def _folder(name: str) -> Path:
+    """Return `$KANARIA_ANSWERS_DIR` for `answers`, or a folder of that name in BentoML's home."""
     home = os.environ.get("BENTOML_HOME") or "~/bentoml"
-    return Path(os.environ.get("KANARIA_ANSWERS_DIR") or Path(home, "answers")).expanduser()
+    return Path(os.environ.get(f"KANARIA_{name.upper()}_DIR") or Path(home, name)).expanduser()
+
+
+def _log_megabytes() -> int:
+    """How much of the prediction log is kept on this machine; 0: there is none."""
+    return int(os.environ.get(LOG_SIZE_VARIABLE) or DEFAULT_LOG_MB)
 
 
 def _log_as_json() -> None:

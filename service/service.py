@@ -13,6 +13,8 @@ import bentoml
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.signatures import verify_as_set
+
 
 class Arguments(BaseModel):
     """What a Bento is built for."""
@@ -56,12 +58,17 @@ class Predictor:
 
     stored = bentoml.models.BentoModel(ARGUMENTS.model)
 
+    @bentoml.on_deployment  # type: ignore[untyped-decorator] # mypy does not follow BentoML's untyped parts
+    @staticmethod
+    def refuse_a_changed_model() -> None:
+        """End `bentoml serve` before it starts a worker, which it would start again for ever."""
+        verify_as_set(Path(_packed_model().path), os.environ)
+
     def __init__(self) -> None:
         from service.runtime import Runtime  # noqa: PLC0415 - imports torch
 
-        bento = Predictor.bento  # type: ignore[attr-defined] # the decorator made it a service, unseen by mypy
-        # A Bento keeps the model that it was built with, even when `latest` has moved on.
-        stored = bento.info.all_models[0].to_model().resolve() if bento else self.stored
+        bento = _bento()
+        stored = _packed_model()
         version = os.environ.get("KANARIA_VERSION") or (str(bento.tag) if bento else "dev")
         self._runtime = Runtime(ARGUMENTS.implementation, Path(stored.path), model=str(stored.tag), version=version)
         self.routes = self._runtime.routes
@@ -72,3 +79,14 @@ class Predictor:
     @bentoml.on_shutdown  # type: ignore[untyped-decorator] # as above
     def close(self) -> None:
         self._runtime.close()
+
+
+def _bento() -> Any:
+    """The Bento that is served; None when the service runs from its sources."""
+    return Predictor.bento  # type: ignore[attr-defined] # the decorator made it a service, unseen by mypy
+
+
+def _packed_model() -> Any:
+    """The model to serve. A Bento keeps the one that it was built with, even when `latest` has moved on."""
+    bento = _bento()
+    return (bento.info.all_models[0].to_model() if bento else bentoml.models.BentoModel(ARGUMENTS.model)).resolve()

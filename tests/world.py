@@ -13,7 +13,7 @@ import numpy as np
 
 from rollout.controller import BEAT_S, Controller
 from rollout.errors import RouterRefused, SourceUnreachable
-from rollout.interfaces import Backend, Health, Reading, SeriesKey, VersionStatus
+from rollout.interfaces import Backend, Health, Preflight, Reading, SeriesKey, UserFailure, VersionStatus
 from rollout.judge import Pair
 from rollout.metrics import ControllerMetrics
 from rollout.routers.memory import MemoryRouter
@@ -39,6 +39,26 @@ class Version:
 
 
 @dataclass
+class Failures:
+    """The FailureLog: what the gateway of a sticky split wrote. Offsets are indices."""
+
+    written: list[UserFailure] = field(default_factory=list)
+    is_readable: bool = True
+
+    def read(self, offset: int) -> tuple[list[UserFailure], int]:
+        if not self.is_readable:
+            raise SourceUnreachable("the log cannot be read", saw="permission denied", do="wait")
+        start = offset if offset <= len(self.written) else 0
+        return self.written[start:], len(self.written)
+
+    def trim(self, offset: int) -> int:
+        return offset
+
+    def clear(self) -> None:
+        self.written.clear()
+
+
+@dataclass
 class World:
     """Everything outside the controller."""
 
@@ -49,6 +69,8 @@ class World:
     versions: dict[str, Version] = field(default_factory=dict)
     router: Router = field(default_factory=Router)
     is_source_up: bool = True
+    preflight: Preflight | None = None
+    failures: Failures = field(default_factory=Failures)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -126,17 +148,23 @@ class World:
     # ---- the controller
 
     def controller(self) -> Controller:
-        """A controller of this world, as a process that has just started."""
-        made = Controller(
-            ledger_path=lambda: Ledger(self.path),
-            router=self.router,
-            source=self,
-            fleet=self,
-            metrics=ControllerMetrics(),
-            clock=lambda: self.now_s,
-        )
+        """A controller of this world, as a process that has just started; the caller lets it beat."""
+        made = self.unstarted_controller()
         made.recover()
         return made
+
+    def unstarted_controller(self) -> Controller:
+        """A controller whose `run` nobody has called yet."""
+        return Controller(
+            open_ledger=lambda: Ledger(self.path),
+            router=self.router,
+            source=self,
+            failures=self.failures,
+            fleet=self,
+            metrics=ControllerMetrics(),
+            preflight=self.preflight,
+            clock=lambda: self.now_s,
+        )
 
     def live(self, controller: Controller, seconds: float) -> None:
         """Let the controller beat while time passes."""

@@ -37,7 +37,7 @@ _KAYENTA = (
 )
 
 _RAMP = (1, 5, 25, 50)  # and then 100
-_ERRORS_ONLY = Signals(latency=None, predictions=None, low_confidence=None, labels=None)
+_ERRORS_ONLY = Signals(latency=None, predictions=None, low_confidence=None, labels=None, disagreement=None)
 _BASELINE = 2  # added to the seed of a release for the requests of Kayenta's baseline
 
 
@@ -111,10 +111,9 @@ CONTENDERS = (
         partial(ours.lead, RolloutSpec(steps=(*_RAMP, 100), signals=_ERRORS_ONLY)),
     ),
     Contender(
-        "kanaria-slow",
+        "kanaria-unhurried",
         "Kanaria, unhurried",
-        "As slow as the others' ramp at least, and patient: `steps: [1, 5, 25, 50, 100]`, `soak: 5m`, "
-        "`step_deadline: 1h`.",
+        "As slow as the others at least, and patient: `steps: [1, 5, 25, 50, 100]`, `soak: 5m`, `step_deadline: 1h`.",
         _OURS,
         partial(ours.lead, RolloutSpec(steps=(*_RAMP, 100), soak=300.0, step_deadline=3600.0, signals=_ERRORS_ONLY)),
     ),
@@ -122,7 +121,7 @@ CONTENDERS = (
         "argo-95-0",
         "Argo 95 %, limit 0",
         "`setWeight` 1, 5, 25, 50 with `pause: 5m` each, then 100 %. In the background `successCondition: result[0] >= "
-        "0.95` (the threshold of every example in its documentation), `interval: 1m` over the last minute, "
+        "0.95` (the threshold of most examples in its documentation), `interval: 1m` over the last minute, "
         "`initialDelay: 1m`, `failureLimit: 0` (its default).",
         _ARGO,
         _argo(0.95, 0),

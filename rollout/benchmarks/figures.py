@@ -37,6 +37,7 @@ class Mark:
     value: float
     low: float
     high: float
+    is_hollow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,12 @@ def _draw_axis(svg: ET.Element, axis: Axis, height: float) -> None:
 def _draw_mark(svg: ET.Element, mark: Mark, look: Look, axis: Axis, *, y: float) -> None:
     low, high = (f"{_x(axis, value):.1f}" for value in (mark.low, mark.high))
     ET.SubElement(svg, "line", x1=low, x2=high, y1=f"{y:.1f}", y2=f"{y:.1f}", stroke=look.colour, opacity="0.6")
-    _draw_shape(svg, look, _x(axis, mark.value), y)
+    _draw_shape(svg, look, _x(axis, mark.value), y, is_hollow=mark.is_hollow)
 
 
-def _draw_shape(svg: ET.Element, look: Look, x: float, y: float) -> None:
+def _draw_shape(svg: ET.Element, look: Look, x: float, y: float, *, is_hollow: bool = False) -> None:
     points = " ".join(f"{x + _RADIUS * dx:.1f},{y + _RADIUS * dy:.1f}" for dx, dy in _SHAPES[look.shape])
-    ET.SubElement(svg, "polygon", points=points, fill=look.colour)
+    ET.SubElement(svg, "polygon", points=points, fill="#fff" if is_hollow else look.colour, stroke=look.colour)
 
 
 def _x(axis: Axis, value: float) -> float:

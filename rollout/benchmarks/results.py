@@ -7,20 +7,22 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, stdev
+
+import numpy as np
 
 from rollout.benchmarks.cases import CASES, Case
 from rollout.benchmarks.contenders import CONTENDERS, Contender
-from rollout.benchmarks.finish import HORIZON_S, Finish
+from rollout.benchmarks.finish import Finish
 from rollout.benchmarks.race import Heat
 from rollout.simulation.summary import Proportion, Quantile, proportion, quantile
 
-_Z = 1.96
+_RESAMPLES = 2000
+_LIMITS = (2.5, 97.5)  # percentiles
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean and its 95 % confidence interval (normal approximation)."""
+    """A mean and its 95 % confidence interval: percentiles of a bootstrap, as a few releases do most of the harm."""
 
     value: float
     low: float
@@ -36,6 +38,7 @@ class Score:
     promoted: Proportion
     rolled_back: Proportion
     by_deadline: Proportion  # rolled back because no proof of safety came in time
+    by_guard: Proportion  # rolled back by an absolute limit
     held: Proportion
     stopped_s: tuple[Quantile, Quantile]  # median and p90 from the start of the harm to the rollback; inf: never
     promoted_s: tuple[Quantile, Quantile]  # median and p90 to promotion; inf: never
@@ -66,7 +69,8 @@ def _score(case: Case, contender: Contender, finishes: list[Finish]) -> Score:
         contender=contender,
         promoted=proportion([finish.outcome == "promoted" for finish in finishes]),
         rolled_back=proportion([finish.outcome == "rolled_back" for finish in finishes]),
-        by_deadline=proportion([finish.cause == "deadline" and finish.outcome == "rolled_back" for finish in finishes]),
+        by_deadline=_rolled_back_by("deadline", finishes),
+        by_guard=_rolled_back_by("guard", finishes),
         held=proportion([finish.outcome == "held" for finish in finishes]),
         stopped_s=(quantile(stopped_s, 0.5), quantile(stopped_s, 0.9)),
         promoted_s=(quantile(promoted_s, 0.5), quantile(promoted_s, 0.9)),
@@ -74,13 +78,12 @@ def _score(case: Case, contender: Contender, finishes: list[Finish]) -> Score:
     )
 
 
+def _rolled_back_by(cause: str, finishes: list[Finish]) -> Proportion:
+    return proportion([finish.outcome == "rolled_back" and finish.cause == cause for finish in finishes])
+
+
 def _mean(values: list[float]) -> Mean:
-    middle = fmean(values)
-    spread = _Z * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return Mean(middle, max(0.0, middle - spread), middle + spread)
-
-
-def most_harm(case: Case) -> float:
-    """Requests that would be harmed within the horizon with the canary at 100 % from the first moment."""
-    scenario = case.scenario
-    return scenario.rps * scenario.harm * max(0.0, HORIZON_S - scenario.harm_after_s)
+    sample = np.asarray(values)
+    drawn = np.random.default_rng(0).choice(sample, size=(_RESAMPLES, len(sample)))
+    low, high = np.percentile(drawn.mean(axis=1), _LIMITS)
+    return Mean(float(sample.mean()), float(low), float(high))

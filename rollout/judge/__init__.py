@@ -6,7 +6,8 @@ totals, window by window, so that neither changing weights nor a drifting base r
 FAIL (`kernels`, `fail`). Null: canary's odds (or ratio) of a bad event are at most `tolerance` times stable's. Per
 window the likelihood ratio of Fisher's noncentral hypergeometric distribution (`exact`), or an O(1) binomial bound on
 it (`rare`), is an e-value. A mixture over five odds ratios and over the unknown start of the harm makes an e-process;
-by Ville's inequality P(ever FAIL | harmless) <= alpha, whenever and however often one looks.
+by Ville's inequality P(ever FAIL | harmless) <= alpha, whenever and however often one looks. Where stable is no
+measure (shadow answers that differ from its own), the null is a fixed share (`bounded`): a binomial likelihood ratio.
 
 PASS (`bound`). Null: the mean excess of canary's bad ratio is at least m. A mixture of six exponential supermartingales
 in the stratified difference gives an anytime-valid upper confidence bound U; a step to weight w passes only if w U is

@@ -12,6 +12,7 @@ Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta).
 """
 
 import math
+from collections.abc import Sequence
 
 from rollout.judge.logarithms import log_mean
 from rollout.judge.types import Pair
@@ -20,7 +21,8 @@ _THETAS = (0.03, 0.1, 0.3, 0.8, 2.0, 6.0)
 _CREDITS = tuple(-math.expm1(-theta) for theta in _THETAS)
 _POOL_REQUESTS = 20  # of either arm, that one bet needs; the chance ratio of two small totals is worth little
 _SAME_WEIGHT_CHI2 = 16.0  # four standard deviations between the canary shares of two windows
-_BISECTIONS = 40
+_NEWTON_STEPS = 60  # some 8 are usual
+_PRECISION = 1e-12
 _NOTHING = Pair(0, 0)
 
 
@@ -34,10 +36,10 @@ class ExcessBound:
         """
         Args:
             alpha: chance of error over the whole release.
-            phi: dispersion of the counts, at least 1.
+            phi: dispersion of the counts, at least 1. It may be set anew, and then tempers the bets made before too.
         """
+        self.phi = phi
         self._enough = -math.log(alpha)
-        self._phi = phi
         self._stable = self._canary = _NOTHING
         self._stable_log_growth = [0.0] * len(_THETAS)  # sum of y log(1 + c n_c / n_s)
         self._odds = 0.0  # canary requests per stable request, of late
@@ -60,11 +62,8 @@ class ExcessBound:
         """The bound, 0 to 1; 1 while there is no evidence."""
         if self.log_e(1.0) < self._enough:
             return 1.0
-        low, high = 0.0, 1.0
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if self.log_e(middle) >= self._enough else (middle, high)
-        return high
+        slopes = [credit * self._canary.total / self.phi for credit in _CREDITS]
+        return max(0.0, _reached_at(self._enough, self._log_bets(0.0), slopes, start=1.0))
 
     def more_needed(self, excess: float, *, weight: float | None = None) -> float:
         """About how many more canary requests until the bound is at most `excess`, if the canary is as good as stable.
@@ -86,12 +85,7 @@ class ExcessBound:
         times = [(sure - log_bet) / rate for log_bet, rate in zip(now, growth, strict=True) if rate > 0]
         if not times:
             return math.inf
-        low, high = 0.0, min(times)
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            log_e = log_mean(log_bet + rate * middle for log_bet, rate in zip(now, growth, strict=True))
-            low, high = (low, middle) if log_e >= self._enough else (middle, high)
-        return high
+        return _reached_at(self._enough, now, growth, start=min(times))
 
     def _bet(self) -> None:
         """Move the pool into the evidence."""
@@ -108,7 +102,7 @@ class ExcessBound:
 
     def _log_bets(self, excess: float) -> list[float]:
         return [
-            (credit * self._canary.total * excess - theta * self._canary.bad + growth) / self._phi
+            (credit * self._canary.total * excess - theta * self._canary.bad + growth) / self.phi
             for theta, credit, growth in zip(_THETAS, _CREDITS, self._stable_log_growth, strict=True)
         ]
 
@@ -117,9 +111,28 @@ class ExcessBound:
         seen = self._stable + self._canary
         base = (seen.bad + 0.3) / (seen.total + 0.6) if seen.total else 0.0
         return [
-            (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / self._phi
+            (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / self.phi
             for theta, credit in zip(_THETAS, _CREDITS, strict=True)
         ]
+
+
+def _reached_at(level: float, logs: Sequence[float], slopes: Sequence[float], *, start: float) -> float:
+    """The x below `start` where the log of the mean of exp(log + slope x) is `level`; at `start` it is not less.
+
+    Newton's method: the function is convex, so that it comes down on the crossing from above.
+    """
+    x = start
+    for _ in range(_NEWTON_STEPS):
+        at_x = [log + slope * x for log, slope in zip(logs, slopes, strict=True)]
+        largest = max(at_x)
+        shares = [math.exp(log - largest) for log in at_x]
+        total = sum(shares)
+        excess = largest + math.log(total / len(shares)) - level
+        step = excess * total / sum([share * slope for share, slope in zip(shares, slopes, strict=True)])
+        if step <= _PRECISION * abs(x):
+            break
+        x -= step
+    return x
 
 
 def _log1p_ratio(credit: float, odds: float) -> float:

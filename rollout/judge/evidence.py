@@ -16,14 +16,14 @@ _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next on
 class SignalEvidence:
     """What was seen of one signal. Memory does not grow with the number of windows."""
 
-    def __init__(self, name: str, rule: SignalRule, config: JudgeConfig, *, phi: float, pass_phi: float) -> None:
+    def __init__(self, name: str, rule: SignalRule, config: JudgeConfig, *, phi: float) -> None:
         self.name = name
         self.phi = phi
         self.stable = self.canary = Pair(0, 0)
         self.log_e = 0.0
         self.latest_s: float | None = None
         self.decided_at_s: float | None = None
-        self.bound = ExcessBound(config.alpha_pass, phi=pass_phi) if rule.budgeted else None
+        self.bound = ExcessBound(config.alpha_pass, phi=phi) if rule.budgeted else None
         self._streams = _streams(rule, config, phi) if rule.weight else ()
         self._min_bad = config.min_bad
         self._end_s = -math.inf
@@ -55,6 +55,11 @@ class SignalEvidence:
             stream.observe(window.stable, window.canary)
         if self._streams:
             self.log_e = log_sum(stream.log_e for stream in self._streams) - math.log(len(self._streams))
+
+    def temper_pass(self, pass_phi: float) -> None:
+        """Take the dispersion `pass_phi` for PASS, where it is larger than `phi`."""
+        if self.bound:
+            self.bound.phi = max(self.phi, pass_phi)
 
     def decide(self, end_s: float) -> None:
         """Note when the evidence first sufficed to FAIL."""

@@ -11,7 +11,7 @@ Sources: Robbins 1970 (mixtures); Ville 1939 (the bound over all time).
 import math
 from typing import Literal
 
-from rollout.judge.kernels import exact, rare
+from rollout.judge.kernels import bounded, exact, rare
 from rollout.judge.logarithms import log_add, log_sum
 from rollout.judge.types import JudgeConfig, Pair, SignalRule
 
@@ -70,11 +70,15 @@ class Stream:
         self.log_e = log_add(log_average, self._log_unstarted())
 
     def _log_e_of_window(self, innocent: Pair, accused: Pair) -> list[float]:
-        if self._kernel == "rare":
-            return rare(
-                innocent, accused, odds_ratios=self._odds_ratios, tolerance=self._tolerance, margin=self._margin
-            )
-        return exact(innocent, accused, odds_ratios=self._odds_ratios, tolerance=self._tolerance)
+        match self._kernel:
+            case "rare":
+                return rare(
+                    innocent, accused, odds_ratios=self._odds_ratios, tolerance=self._tolerance, margin=self._margin
+                )
+            case "exact":
+                return exact(innocent, accused, odds_ratios=self._odds_ratios, tolerance=self._tolerance)
+            case "bounded":
+                return bounded(accused, odds_ratios=self._odds_ratios, limit=self._margin)
 
     def _log_start_prior(self) -> float:
         """Prior of harm that begins in the coming window: half for the first, half spread over the horizon."""

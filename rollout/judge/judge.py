@@ -39,25 +39,18 @@ class Judge:
     EVER passed with probability at most `config.alpha_pass` for each budgeted signal. FAIL is final.
     """
 
-    def __init__(
-        self,
-        config: JudgeConfig,
-        phi: Mapping[str, float] = _INDEPENDENT,
-        *,
-        pass_phi: Mapping[str, float] = _INDEPENDENT,
-    ) -> None:
+    def __init__(self, config: JudgeConfig, phi: Mapping[str, float] = _INDEPENDENT) -> None:
         """
         Args:
             config: settings; every family that will be observed needs its rule.
             phi: dispersion of each signal, see `noise.dispersion`; 1 for those not named.
-            pass_phi: dispersion for PASS where it is larger, see `noise.user_dispersion`.
 
         Raises: ValueError for settings under which nothing would be proven.
         """
-        check_settings(config, dict(phi) | dict(pass_phi))
+        check_settings(config, phi)
         self._config = config
         self._phi = phi
-        self._pass_phi = pass_phi
+        self._pass_phi = _INDEPENDENT
         self._threshold = -math.log(config.alpha)
         self._signals: dict[str, SignalEvidence] = {}
         self._portfolio = Portfolio({family: rule.weight for family, rule in config.rules.items()})
@@ -70,6 +63,19 @@ class Judge:
         """
         for end_s, tick in groupby(windows, key=lambda window: window.end_s):
             self._observe_tick(end_s, list(tick))
+
+    def temper_pass(self, pass_phi: Mapping[str, float]) -> None:
+        """From now on take these dispersions for PASS where they are larger, for what was seen before too.
+
+        Args:
+            pass_phi: by signal, see `noise.user_dispersion`: it grows with the time over which users repeat.
+
+        Raises: ValueError for a number under 1.
+        """
+        check_settings(self._config, pass_phi)
+        self._pass_phi = pass_phi
+        for name, signal in self._signals.items():
+            signal.temper_pass(pass_phi.get(name, 1.0))
 
     def judgement(self, *, next_weight: float | None, expected: Collection[str] = ()) -> Judgement:
         """What all windows so far say. Changes nothing.
@@ -108,10 +114,9 @@ class Judge:
 
     def _admit(self, name: str) -> None:
         rule = self._rule(name)
-        phi = self._phi.get(name, 1.0)
-        pass_phi = max(phi, self._pass_phi.get(name, 1.0))
         self._portfolio.admit(name, _family(name), lambda present: self._signals[present].log_e)
-        self._signals[name] = SignalEvidence(name, rule, self._config, phi=phi, pass_phi=pass_phi)
+        self._signals[name] = SignalEvidence(name, rule, self._config, phi=self._phi.get(name, 1.0))
+        self._signals[name].temper_pass(self._pass_phi.get(name, 1.0))
 
     def _look_for_failure(self, end_s: float) -> None:
         guilt = self._guilt()
@@ -137,7 +142,8 @@ class Judge:
         leading = self._signals[max(guilt, key=lambda name: guilt[name])]
         leading.decide(end_s)
         log_e = log_sum(guilt.values())
-        reason = words.failed(leading.name, leading.stable, leading.canary, log_e)
+        limit = self._rule(leading.name).limit
+        reason = words.failed(leading.name, leading.stable, leading.canary, log_e, limit=limit)
         return _Failure(leading.name, reason, log_e, on_fail)
 
     def _log_e(self) -> float:

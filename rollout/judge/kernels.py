@@ -3,9 +3,10 @@
 Called by `fail.Stream`. Knows nothing of time, of other windows, or of what the events mean.
 
 An e-value is a number whose mean is at most 1 when the canary is harmless; products of them over
-windows stay so, which is why they may be looked at after every window (Ville 1939). Both kernels
-condition on the window's totals, so neither a changing weight nor a drifting base rate can fool them.
-Sources: Fisher's exact test; Hoeffding 1963, theorem 4; Turner & Gruenwald, arXiv:2302.11401.
+windows stay so, which is why they may be looked at after every window (Ville 1939). `rare` and `exact` compare
+with stable given the window's totals, so neither a changing weight nor a drifting base rate can fool them;
+`bounded` compares with a fixed share.
+Sources: Fisher's exact test; Hoeffding 1963, theorem 4; Turner & Gruenwald, arXiv:2302.11401; Wald 1945.
 """
 
 import math
@@ -72,6 +73,21 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
         _, harmful = _log_normaliser(stable.total, canary.total, bad, log_tolerance + log_r)
         log_e.append(canary.bad * log_r + harmless - harmful)
     return log_e
+
+
+def bounded(canary: Pair, *, odds_ratios: Sequence[float], limit: float) -> list[float]:
+    """Log e-values against "each event is bad with probability at most `limit`, whatever came before it", in O(1).
+
+    The binomial likelihood ratio of odds r times those of `limit` against `limit`: its mean is 1 at the limit, and
+    less below it. No other version is asked, and events need not be independent.
+
+    Args:
+        odds_ratios: the alternatives r > 1; one e-value each.
+        limit: harmless share of bad events, above 0 and below 1.
+
+    Source: Wald 1945, Ann. Math. Statist. 16(2), 117-186.
+    """
+    return [canary.bad * math.log(r) - canary.total * math.log1p(limit * (r - 1)) for r in odds_ratios]
 
 
 def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tolerance: float) -> list[float]:

@@ -31,6 +31,9 @@ def _check_rule(family: str, rule: SignalRule) -> None:
     for name, tolerance in (("tolerance", rule.tolerance), ("gross_tolerance", rule.gross_tolerance)):
         _require(tolerance is None or 1 <= tolerance < math.inf, f"{name} of {family}", tolerance, "at least 1")
     _require(rule.margin is None or 0 <= rule.margin < 1, f"margin of {family}", rule.margin, "at least 0, below 1")
+    if rule.kernel == "bounded":
+        _require(bool(rule.margin), f"margin of {family}", rule.margin, "above 0: it is the harmless share")
+        _require(not rule.two_sided, f"two_sided of {family}", rule.two_sided, "false: no share is too harmless")
 
 
 def _require(holds: bool, name: str, saw: object, needed: str) -> None:

@@ -45,14 +45,20 @@ class Window:
 class SignalRule:
     """How one family of signals (the part of the name before `:`) is judged."""
 
-    kernel: Literal["rare", "exact"]
+    kernel: Literal["rare", "exact", "bounded"]
     weight: float  # the family's share of the combined evidence, relative to the families present; 0: no FAIL
     tolerance: float = 1.25  # harmless multiple of stable's bad rate (rare) or odds (exact), at least 1
-    margin: float | None = None  # harmless additive excess (rare only); None: a tenth of the risk budget
+    # Harmless additive excess (rare), None: a tenth of the risk budget; or the harmless share itself (bounded).
+    margin: float | None = None
     two_sided: bool = False  # a fall is as suspicious as a rise
     budgeted: bool = False  # PASS needs this family's excess bounded by the risk budget
     on_fail: Literal["rollback", "hold"] = "rollback"
     gross_tolerance: float | None = None  # harm proven beyond this multiple is rolled back even where on_fail is "hold"
+
+    @property
+    def limit(self) -> float | None:
+        """The harmless share of bad events; None where the canary is compared with stable."""
+        return self.margin if self.kernel == "bounded" else None
 
 
 DEFAULT_RULES: Mapping[str, SignalRule] = MappingProxyType(
@@ -62,7 +68,7 @@ DEFAULT_RULES: Mapping[str, SignalRule] = MappingProxyType(
         "class": SignalRule(kernel="exact", weight=0.15, tolerance=1.5, two_sided=True),
         "low_confidence": SignalRule(kernel="exact", weight=0.1, tolerance=1.5),
         "wrong_label": SignalRule(kernel="exact", weight=0.1),
-        "disagreement": SignalRule(kernel="exact", weight=0.1),
+        "disagreement": SignalRule(kernel="bounded", weight=0.1, margin=0.1),
     }
 )
 

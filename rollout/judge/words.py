@@ -9,23 +9,33 @@ from collections.abc import Mapping
 from rollout.judge.types import Pair, SignalJudgement
 
 _LOG_MANY = math.log(1e9 + 1)  # "at most once in" more than a billion says no more than a billion
-_UNITS = {"class": "predictions", "low_confidence": "predictions", "wrong_label": "labelled predictions"}
+_UNITS = {
+    "class": "predictions",
+    "low_confidence": "predictions",
+    "wrong_label": "labelled predictions",
+    "disagreement": "answers to copied requests",
+}
 _EVENTS = {
     "errors": "failed",
+    "affected_users": "were the first failure of their user",
     "latency": "took longer than {key} ms",
     "class": 'were "{key}"',
     "low_confidence": "had low confidence",
     "wrong_label": "were wrong",
-    "disagreement": "differ from stable's answer",
+    "disagreement": "differ from stable's",
 }
 
 
-def failed(signal: str, stable: Pair, canary: Pair, log_e: float) -> str:
-    """FAIL: what was seen, and how rarely a harmless canary shows it in a whole release."""
+def failed(signal: str, stable: Pair, canary: Pair, log_e: float, *, limit: float | None = None) -> str:
+    """FAIL: what was seen, and how rarely a harmless canary shows it in a whole release.
+
+    Args:
+        limit: the harmless share, where the canary is not compared with stable's.
+    """
     releases = int(math.exp(min(log_e, _LOG_MANY)))
     digit = 10 ** max(0, len(str(releases)) - 2)
     rarity = f"a harmless canary shows this at most once in {releases // digit * digit:,} releases"
-    return f"{_comparison(signal, stable, canary)}; {rarity}"
+    return f"{_comparison(signal, stable, canary, limit)}; {rarity}"
 
 
 def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
@@ -46,9 +56,9 @@ def unopposed(canary_requests: int) -> str:
     return f"nothing speaks against the canary after {canary_requests:,} requests"
 
 
-def suspicious(name: str, signal: SignalJudgement) -> str:
-    """INCONCLUSIVE because of evidence that is not yet enough to FAIL."""
-    comparison = _comparison(name, signal.stable, signal.canary)
+def suspicious(name: str, signal: SignalJudgement, *, limit: float | None = None) -> str:
+    """INCONCLUSIVE because of evidence that is not yet enough to FAIL; `limit` as in `failed`."""
+    comparison = _comparison(name, signal.stable, signal.canary, limit)
     strength = f"evidence {_count(math.exp(signal.log_e))}, {_count(math.exp(signal.threshold))} would be proof"
     return f"suspicious but not proven: {comparison}; {strength}"
 
@@ -71,14 +81,14 @@ def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: flo
     )
 
 
-def _comparison(signal: str, stable: Pair, canary: Pair) -> str:
+def _comparison(signal: str, stable: Pair, canary: Pair, limit: float | None) -> str:
     family, _, key = signal.partition(":")
     unit = _UNITS.get(family, "requests")
     event = _EVENTS.get(family, "were bad").format(key=key)
-    return (
-        f"{signal}: {canary.bad:,} of {canary.total:,} canary {unit} {event} ({_ratio(canary)}) "
-        f"against {stable.bad:,} of {stable.total:,} on stable ({_ratio(stable)})"
-    )
+    seen = f"{signal}: {canary.bad:,} of {canary.total:,} canary {unit} {event} ({_ratio(canary)})"
+    if limit is not None:
+        return f"{seen}, {_percent(limit)} are allowed"
+    return f"{seen} against {stable.bad:,} of {stable.total:,} on stable ({_ratio(stable)})"
 
 
 def _absence(signal: SignalJudgement | None) -> str:

@@ -6,6 +6,7 @@ Stable and canary keep their colours in every picture.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
+from math import isfinite
 
 import plotly.graph_objects as go
 
@@ -16,6 +17,7 @@ from rollout.wording import count, share, share_of, signal_words, tally
 
 _FAMILY_COLOURS = {  # after Okabe & Ito, told apart with any colour vision
     "errors": "#cc79a7",
+    "affected_users": "#cc79a7",  # in the place of the errors
     "latency": "#009e73",
     "class": "#56b4e9",
     "low_confidence": QUIET,
@@ -48,6 +50,7 @@ def pictures(release: ReleaseView) -> list[Picture]:
         _latency,
         _classes,
         _labels,
+        _disagreement,
     )
     return [picture for make in makers if (picture := make(release))]
 
@@ -250,6 +253,42 @@ def _labels(release: ReleaseView) -> Picture | None:
     )
 
 
+def _disagreement(release: ReleaseView) -> Picture | None:
+    series, plan = release.signals.get("disagreement"), release.spec.signals.disagreement
+    canary = _sum(series.canary) if series else Pair(0, 0)
+    if plan is None or not canary.total:
+        return None
+    words = signal_words("disagreement", release.spec, stable=release.stable)
+    figure = new_figure(None)
+    figure.add_bar(
+        y=[release.canary],
+        x=[100 * _ratio(canary)],
+        width=[0.5],
+        orientation="h",
+        marker={"color": CANARY},
+        hovertemplate=f"{tally(canary)}<extra></extra>",
+    )
+    figure.add_vline(
+        x=100 * plan.at_most,
+        line={"color": FAIL, "width": 1.5, "dash": "dash"},
+        annotation={"text": "allowed", "font": {"color": FAIL}, "yanchor": "top"},
+    )
+    figure.update_layout(hovermode="closest")
+    figure.update_xaxes(range=[0, max(130 * plan.at_most, 110 * _ratio(canary))], ticksuffix=" %")
+    figure.update_yaxes(range=[-0.4, 0.9], showgrid=False, automargin=True)  # room for the limit's name
+    return Picture(
+        key="disagreement",
+        title="Answers unlike stable's",
+        caption=(
+            f"Share of the {words.unit} that {words.event}: {share_of(canary)} of {count(canary.total)}; "
+            f"{share(plan.at_most)} are allowed."
+        ),
+        figure=figure,
+        legend=(),
+        height=140,
+    )
+
+
 def _bars(release: ReleaseView, labels: dict[str, str], *, labelled: bool) -> go.Figure:
     """Stable and canary side by side for each signal."""
     figure = new_figure(None)
@@ -297,7 +336,8 @@ def _strongest_by_family(release: ReleaseView) -> list[str]:
             (_reached(*point) for point in zip(series.log_e, series.threshold, strict=True)), default=0.0
         )
 
-    families = groupby(sorted(release.signals), key=lambda name: name.partition(":")[0])
+    judged = (name for name, series in release.signals.items() if isfinite(series.threshold[-1]))
+    families = groupby(sorted(judged), key=lambda name: name.partition(":")[0])
     return sorted((max(names, key=closeness) for _, names in families), key=closeness, reverse=True)
 
 

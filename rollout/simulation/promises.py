@@ -30,13 +30,15 @@ _HOUR_S = 3600.0
 _RAMP = tuple((weight, _HOUR_S / 4) for weight in (0.01, 0.05, 0.25, 0.5))
 _TENTH = ((0.1, 2 * _HOUR_S),)
 _STEPS = (1, 5, 25, 50, 100)
-_ERRORS = JudgeConfig(rules={"errors": replace(DEFAULT_RULES["errors"], budgeted=False)})  # here only FAIL is asked
+_ERRORS = replace(  # as the default plan has it; only FAIL is asked, so the costly bound is left out
+    RolloutSpec().judge_config(), rules={"errors": replace(DEFAULT_RULES["errors"], budgeted=False)}
+)
 _PLAIN = JudgeConfig(  # no tolerance, no cap, harm from the first window: the textbook test
     window_cap=1e9,
     horizon_windows=1,
     rules={"errors": SignalRule(kernel="rare", weight=1, tolerance=1, margin=0)},
 )
-_ERRORS_ONLY = Signals(latency=None, predictions=None, low_confidence=None, labels=None)
+_ERRORS_ONLY = Signals(latency=None, predictions=None, low_confidence=None, labels=None, disagreement=None)
 _TEN_CLASSES = (0.1,) * 10
 
 Status = Literal["kept", "within error", "broken", "for comparison"]
@@ -92,9 +94,13 @@ def false_rollbacks(study: Study) -> Iterator[Row]:
         failed = proportion([math.isfinite(at_s) for at_s in study.fails(trial, 2000)])
         yield Row(what, f"at most {share(bar)} rolled back", _counted(failed), _at_most(failed, bar))
     whole = study.runs(RolloutSpec(), _all_signals(0.01, noise=everything), 400)
-    accused = proportion([run.outcome != "promoted" and run.signal != "deadline" for run in whole])
-    what = "the same noise on whole releases with the default plan and all its signals"
-    yield Row(what, "at most 1 % rolled back as harmful", _counted(accused), _at_most(accused, 0.01))
+    for what, blames in (
+        ("by evidence", lambda signal: signal not in (None, "deadline", "guard")),
+        ("by the absolute guard", lambda signal: signal == "guard"),
+    ):
+        accused = proportion([blames(run.signal) for run in whole])
+        name = f"the same noise on whole releases, the default plan with all its signals: {what}"
+        yield Row(name, "at most 1 % rolled back", _counted(accused), _at_most(accused, 0.01))
 
 
 def detection(study: Study) -> Iterator[Row]:
@@ -111,7 +117,9 @@ def detection(study: Study) -> Iterator[Row]:
         scenario = _errors(base, bad)
         limit_s = _wald_s(scenario)
         found = study.fails(Trial(scenario, _TENTH, _PLAIN), 1000)
-        what = f"errors {share(base)} against {share(bad)}, no tolerance, no cap; Wald's limit of {limit_s:.0f} s x 1.25"
+        what = (
+            f"errors {share(base)} against {share(bad)}, no tolerance, no cap; Wald's limit of {limit_s:.0f} s x 1.25"
+        )
         yield _timely(what, "found after", found, 1.25 * limit_s)
 
 
@@ -151,11 +159,12 @@ _ARRIVALS = (  # requests a second, error ratio; median and p90, s, with fixed s
 
 def arrivals(study: Study) -> Iterator[Row]:
     """Whole releases of a harmless canary, judged by its errors; every step soaks for 10 s. Phi is 1 where not said."""
+    fixed = RolloutSpec(steps=_STEPS, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
+    auto = fixed.model_copy(update={"steps": "auto"})
     for rps, base, *promised in _ARRIVALS:
-        for steps, (median_s, p90_s) in zip((_STEPS, "auto"), promised, strict=True):
+        for plan, (median_s, p90_s) in zip((fixed, auto), promised, strict=True):
             what = f"{rps} requests a second, errors {share(base)}, "
-            what += "automatic steps" if steps == "auto" else "steps 1, 5, 25, 50, 100"
-            plan = RolloutSpec(steps=steps, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
+            what += "automatic steps" if plan is auto else "steps 1, 5, 25, 50, 100"
             scenario = replace(_errors(base, base), rps=rps)
             took = [run.full_s or math.inf for run in study.runs(plan, scenario, 300, history_s=0.0)]
             yield _timely(what, "all traffic after", took, median_s, p90_s)
@@ -214,7 +223,7 @@ def _slower(bound_ms: float, *, median_ms: float, sigma: float) -> float:
 
 def _found_alone(study: Study, family: str, stable: Behaviour, canary: Behaviour) -> list[float]:
     """Time to FAIL where only one family of signals is judged, s."""
-    config = JudgeConfig(rules={family: DEFAULT_RULES[family]})
+    config = replace(_ERRORS, rules={family: DEFAULT_RULES[family]})
     return study.fails(Trial(Scenario(20, stable, canary), _TENTH, config), 400)
 
 
@@ -224,7 +233,7 @@ def _better_model(seed: Seed) -> float:
     truth = np.ones(10) if rng.random() < 0.5 else 1 / np.arange(1, 11)
     truth /= truth.sum()
     stable, canary = (Behaviour(class_shares=_predicted(rng, truth, accuracy)) for accuracy in (0.95, 0.97))
-    config = JudgeConfig(rules={"class": DEFAULT_RULES["class"]})
+    config = replace(_ERRORS, rules={"class": DEFAULT_RULES["class"]})
     return failed_after_s(Trial(Scenario(20, stable, canary), ((0.1, 1800.0),), config), seed)
 
 

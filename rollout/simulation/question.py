@@ -105,6 +105,7 @@ class Question(BaseModel):
     own_bursts: Share = 0.0
     burst: Seconds = 5.0
     retries: Annotated[float, BeforeValidator(_factor), Field(ge=1, le=1000, allow_inf_nan=False)] = 1.0
+    history: Annotated[Seconds, Field(le=86_400)] = 1800.0
 
     @model_validator(mode="after")
     def _fits(self) -> "Question":
@@ -141,7 +142,7 @@ def parse_question(flags: Mapping[str, str | None]) -> Question:
 
 
 def scenario_of(question: Question, spec: RolloutSpec) -> Scenario:
-    """The traffic of a release whose canary is bad. Raises QuestionError where `spec` does not look at what is asked."""
+    """The traffic of a release whose canary is bad. Raises QuestionError for harm that `spec` does not look for."""
     _check_is_judged(question, spec)
     signals = spec.signals
     bounds = sorted(signals.latency.slower_than_ms) if signals.latency else []
@@ -186,9 +187,7 @@ def _changed(stable: Behaviour, question: Question) -> Behaviour:
         others = (1 - share) / (1 - question.classes[label])
         canary = replace(
             canary,
-            class_shares=tuple(
-                share if other == label else others * was for other, was in enumerate(question.classes)
-            ),
+            class_shares=tuple(share if other == label else others * was for other, was in enumerate(question.classes)),
         )
     return canary
 

@@ -43,8 +43,11 @@ def simulate_release(spec: RolloutSpec, scenario: Scenario, seed: Seed, *, histo
     Args:
         history_s: for how long stable was watched before, to measure phi; 0: not at all.
 
+    Requests are simulated one by one, not users: what `spec` says of sticky callers is left out (see `noise`).
+
     Raises: ValueError for a scenario with signals that `spec` does not judge.
     """
+    spec = spec.model_copy(update={"sticky": None})
     return _Simulation(spec, scenario, seed, history_s).run()
 
 
@@ -132,9 +135,7 @@ class _Simulation:
         while self._recent and self._recent[0].end_s < self._traffic.now_s - RECENT_S:
             self._recent.popleft()
         self._judge.observe(windows)
-        self._judgement = self._judge.judgement(
-            next_weight=asked_weight(release), expected=self._spec.signals.expected()
-        )
+        self._judgement = self._judge.judgement(next_weight=asked_weight(release), expected=self._spec.expected())
         self._deployment = apply(self._deployment, self._tick)
 
     def _pass_uncounted(self, seconds: float) -> None:
@@ -157,11 +158,13 @@ class _Simulation:
 
     def _ended(self, action: Action) -> Run:
         outcome: Literal["promoted", "rolled_back", "held"] = "held"
-        signal: str | None = (self._judgement and self._judgement.failed_signal) or "deadline"
+        signal: str | None = "deadline"
         if isinstance(action, Promote):
             outcome, signal = "promoted", None
         elif isinstance(action, Rollback):
             outcome, signal = "rolled_back", action.signal
+        if signal == "deadline" and self._judgement and self._judgement.failed_signal:
+            signal = self._judgement.failed_signal  # proven harmful, but only a person could have said so earlier
         elapsed_s = self._traffic.elapsed_s
         return Run(
             outcome=outcome,

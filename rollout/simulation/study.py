@@ -111,8 +111,6 @@ def study(
     return Findings(spec, scenario, harmless=tuple(runs[:releases]), harmful=tuple(runs[releases:]))
 
 
-def _simulate(
-    spec: RolloutSpec, kinds: tuple[Scenario, Scenario], history_s: float, item: tuple[int, int, int]
-) -> Run:
+def _simulate(spec: RolloutSpec, kinds: tuple[Scenario, Scenario], history_s: float, item: tuple[int, int, int]) -> Run:
     kind, seed, number = item
     return simulate_release(spec, kinds[kind], (seed, number), history_s=history_s)

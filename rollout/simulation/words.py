@@ -6,6 +6,7 @@ from typing import Any
 
 from rollout.simulation.study import Findings, quantiles
 from rollout.simulation.summary import Proportion, Quantile
+from rollout.simulation.weather import Noise
 from rollout.wording import about, count, share, share_up, span
 
 
@@ -31,6 +32,7 @@ def stories(findings: Findings) -> tuple[Story, Story]:
     promoted, promoted_p90 = quantiles(findings.promotion_s)
     found, found_p90 = quantiles(findings.detection_s)
     harmed, harmed_p90 = quantiles(findings.harmed)
+    late = len(findings.harmful) - findings.convicted.count - findings.missed.count
     missed_note = _sureness(findings.missed)
     if findings.is_within_budget:
         missed_note += "; the risk budget allows this much harm"
@@ -38,7 +40,9 @@ def stories(findings: Findings) -> tuple[Story, Story]:
         Story(
             "A harmless canary",
             (
-                Answer("is rolled back as harmful", _often(findings.falsely_accused), _sureness(findings.falsely_accused)),
+                Answer(
+                    "is rolled back as harmful", _often(findings.falsely_accused), _sureness(findings.falsely_accused)
+                ),
                 Answer("runs into a deadline", _often(findings.out_of_time), _sureness(findings.out_of_time)),
                 Answer("is promoted after", _lasting(promoted), f"p90 {_lasting(promoted_p90)}"),
             ),
@@ -47,10 +51,8 @@ def stories(findings: Findings) -> tuple[Story, Story]:
             f"A canary with {regression(findings)}",
             (
                 Answer("is promoted all the same", _often(findings.missed), missed_note),
-                Answer(
-                    "is stopped after", _lasting(found), f"p90 {_lasting(found_p90)}, from its first live request"
-                ),
-                Answer("is stopped by evidence", _often(findings.convicted), "all others by a deadline"),
+                Answer("is stopped after", _lasting(found), f"p90 {_lasting(found_p90)}, from its first live request"),
+                Answer("is stopped by evidence", _often(findings.convicted), f"{count(late)} by a deadline alone"),
                 Answer(
                     "harms",
                     f"{_about(harmed.value)} requests",
@@ -84,6 +86,36 @@ def regression(findings: Findings) -> str:
         parts.append(f"{share(canary.wrong_label_ratio)} of labels wrong instead of {share(stable.wrong_label_ratio)}")
     late = f", from {span(findings.scenario.harm_after_s)} on" if findings.scenario.harm_after_s else ""
     return " and ".join(parts) + late
+
+
+def assumptions(findings: Findings) -> tuple[str, ...]:
+    """What the answers rest on."""
+    scenario, noise = findings.scenario, findings.scenario.noise
+    classes = scenario.stable.class_shares
+    lines = [f"{scenario.rps:g} requests a second come in a Poisson process and are split at random"]
+    if scenario.stable.slow_ratios:
+        slow = ", ".join(f"{share(ratio)} over {bound} ms" for bound, ratio in scenario.stable.slow_ratios)
+        lines.append(f"stable's answers: {slow}")
+    if classes:
+        lines.append(f"stable predicts {len(classes)} classes, the rarest {share(min(classes))} of the rows")
+    if scenario.label_share:
+        lines.append(f"the truth of {share(scenario.label_share)} of the predictions comes back, at once")
+    if noise.drift > 1:
+        lines.append(
+            f"error ratios of both versions swing between 1/{noise.drift:g} and {noise.drift:g} times in an hour"
+        )
+    for icc, whose in ((noise.shared_icc, "both versions"), (noise.own_icc, "one version")):
+        if icc:
+            lines.append(f"bursts of {span(noise.burst_s)} hit {whose}, intra-class correlation {icc:g}")
+    if noise.retries > 1:
+        lines.append(f"failures come in clusters of {noise.retries:g} in the mean")
+    if noise == Noise():
+        lines.append("requests are independent; real ones are not: see what --own-bursts and --retries change")
+    lines.append(
+        "every request is one of another user, whatever `sticky` says, and no answers are compared in the shadow"
+    )
+    lines.append("versions stay up, nobody answers when a person is asked, and the watch after promotion is left out")
+    return tuple(lines)
 
 
 def as_object(findings: Findings) -> dict[str, Any]:

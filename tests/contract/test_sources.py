@@ -91,6 +91,7 @@ class Version(Exporter):
             "kanaria_confidence", "-", ["version"], buckets=(*CONFIDENCE_BOUNDS, 1.0), registry=self.registry
         )
         self._feedback = Counter("kanaria_feedback", "-", ["version", "outcome"], registry=self.registry)
+        self._disagreement = Counter("kanaria_disagreement", "-", ["version", "outcome"], registry=self.registry)
 
     def predict(self, version: str, label: str, confidence: float = 0.97) -> None:
         self._predictions.labels(version, label).inc()
@@ -98,6 +99,9 @@ class Version(Exporter):
 
     def feedback(self, version: str, outcome: str) -> None:
         self._feedback.labels(version, outcome).inc()
+
+    def compare(self, version: str, outcome: str) -> None:
+        self._disagreement.labels(version, outcome).inc()
 
 
 @dataclass(frozen=True)
@@ -194,10 +198,10 @@ def refused(read: Callable[[], Reading]) -> SourceUnreachable:
     raise AssertionError(f"still read after {DEADLINE_S:g} s")
 
 
-def events(previous: Reading | None, current: Reading) -> dict[str, tuple[Pair, Pair]]:
+def events(previous: Reading | None, current: Reading, *, is_mirrored: bool = False) -> dict[str, tuple[Pair, Pair]]:
     """New events of stable and of the canary by signal; without `previous`, all there ever were."""
     since = previous or Reading(at_s=0.0, counters={})
-    found = windows(since, current, stable=STABLE, canary=CANARY, selection=SELECTION)
+    found = windows(since, current, stable=STABLE, canary=CANARY, selection=SELECTION, is_mirrored=is_mirrored)
     return {window.signal: (window.stable, window.canary) for window in found}
 
 
@@ -221,12 +225,22 @@ def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, sta
     read_until(lambda: source.read(stack.backends), lambda reading: events(None, reading) == expected)
 
 
-def test_errors_of_the_mirrored_version_are_those_of_copied_requests(source: MetricSource, stack: Stack) -> None:
-    """Two copies, one of them failed and slow."""
+def test_a_mirrored_version_is_judged_by_copied_requests(source: MetricSource, stack: Stack) -> None:
+    """Two copies, one of them failed and slow; of three compared rows one differs."""
     stack.gateway.copy(CANARY)
     stack.gateway.copy(CANARY, 504, ms=2000)
-    expected = {"errors": (NOTHING, Pair(1, 2)), "latency:100": (NOTHING, Pair(1, 2))}
-    read_until(lambda: source.read(stack.backends, mirrored=CANARY), lambda reading: events(None, reading) == expected)
+    for outcome in ("same", "different", "same"):
+        stack.stable.compare(STABLE, outcome)
+        stack.canary.compare(CANARY, outcome)
+    expected = {
+        "errors": (NOTHING, Pair(1, 2)),
+        "latency:100": (NOTHING, Pair(1, 2)),
+        "disagreement": (Pair(0, 3), Pair(1, 3)),
+    }
+    read_until(
+        lambda: source.read(stack.backends, mirrored=CANARY),
+        lambda reading: events(None, reading, is_mirrored=True) == expected,
+    )
 
 
 def test_reading_again_without_new_events_gives_no_window(source: MetricSource, stack: Stack) -> None:

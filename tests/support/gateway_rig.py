@@ -51,8 +51,10 @@ class StandIn:
     def tag(self) -> str:
         return self.backend.tag
 
-    def behave(self, *, status: int = 200, delay_s: float = 0.0, ready: bool = True) -> None:
-        behaviour = {"status": status, "delay_s": delay_s, "ready": ready}
+    def behave(
+        self, *, status: int = 200, delay_s: float = 0.0, ready: bool = True, fails_user: str | None = None
+    ) -> None:
+        behaviour = {"status": status, "delay_s": delay_s, "ready": ready, "fails_user": fails_user}
         httpx.put(f"{self.backend.url}/behaviour", json=behaviour).raise_for_status()
 
     def seen(self, path: str) -> int:

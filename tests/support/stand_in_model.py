@@ -21,7 +21,7 @@ class StandInModel:
 
     def __init__(self, tag: str) -> None:
         self.tag = tag
-        self.behaviour = {"status": 200, "delay_s": 0.0, "ready": True}
+        self.behaviour = {"status": 200, "delay_s": 0.0, "ready": True, "fails_user": None}
         self.seen: Counter[str] = Counter()
         self.last_headers: dict[str, str] = {}
 
@@ -50,6 +50,8 @@ class StandInModel:
         match scope["path"]:
             case "/readyz":
                 return (200 if self.behaviour["ready"] else 503), {}
+            case "/metrics":
+                return 200, {}
             case "/seen":
                 return 200, {"requests": self.seen, "last_headers": self.last_headers}
             case "/behaviour":
@@ -58,7 +60,9 @@ class StandInModel:
         self.seen[scope["path"]] += 1
         self.last_headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         await asyncio.sleep(self.behaviour["delay_s"])
-        return int(self.behaviour["status"]), {"version": self.tag, "bytes": len(body)}
+        user = self.last_headers.get("x-user-id")
+        status = 500 if user is not None and user == self.behaviour["fails_user"] else int(self.behaviour["status"])
+        return status, {"version": self.tag, "bytes": len(body)}
 
 
 if __name__ == "__main__":

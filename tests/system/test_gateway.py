@@ -295,6 +295,17 @@ def test_the_shadow_sees_every_prediction_and_no_feedback(gateway: Gateway, stab
     assert canary.seen("/feedback") == feedback
 
 
+@pytest.mark.parametrize("given", [{"x-request-id": "caller-7"}, {}], ids=["given", "made by the gateway"])
+def test_a_copy_has_the_request_id_of_the_original(
+    gateway: Gateway, stable: StandIn, canary: StandIn, given: dict[str, str]
+) -> None:
+    """By it the two versions' answers are compared, and a late label finds both."""
+    gateway.router.apply(Split(stable.backend, canary.backend, mirror=True))
+    request_id = gateway.predict(headers=given).headers["x-request-id"]
+    assert given.get("x-request-id", request_id) == request_id == stable.last_headers()["x-request-id"]
+    eventually(lambda: canary.last_headers().get("x-request-id") == request_id)
+
+
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [({"status": 500}, 20), ({"delay_s": 5.0}, 20), ({}, 0)],

@@ -63,6 +63,46 @@ def test_a_failing_version_is_rolled_back_with_exit_code_1(kanaria: Kanaria, sam
     assert (again.returncode, "quarantine" in again.stderr, "kanaria retry" in again.stderr) == (2, True, True)
 
 
+SHADOW_FIRST = ["shadow", 5, 50, 100]
+
+
+def canary_counts(kanaria: Kanaria, signal: str) -> tuple[int, int]:
+    """Bad and all events of the canary over the newest release."""
+    ((bad, total),) = [seen["canary"] for seen in kanaria.status()["release"]["signals"] if seen["name"] == signal]
+    return bad, total
+
+
+def test_a_silently_wrong_version_is_stopped_in_the_shadow(kanaria: Kanaria, samples: Path, source: str) -> None:
+    """It answers quickly and without an error, and is gone before a single user had an answer of it."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples) as users:
+        done = kanaria("release", "digits:v3", "--spec", kanaria.plan(steps=SHADOW_FIRST), "--wait")
+        kanaria.until(is_over)
+        summary = users.stop()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert summary.failures == 0, summary.failure_list
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert row["signal"].partition(":")[0] in ("disagreement", "wrong_label", "class")
+    why = json.loads(kanaria.ok("why", "--json"))
+    assert "rolled back in the shadow step" in why["verdict"]
+    assert "no user's request reached it" in why["verdict"]
+    different, compared = canary_counts(kanaria, "disagreement")
+    assert different > 0.1 * compared > 0
+    assert canary_counts(kanaria, "wrong_label")[1] > 0, "a label for a copied request is also one for the copy"
+
+
+def test_a_better_version_may_disagree_with_the_one_before(kanaria: Kanaria, samples: Path) -> None:
+    """Where v2 differs from v1 it is right: compared in the shadow, allowed, promoted."""
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples) as users:
+        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=SHADOW_FIRST, soak="4s"), "--wait")
+        kanaria.until(is_over)
+        summary = users.stop()
+    assert summary.failures == 0, summary.failure_list
+    different, compared = canary_counts(kanaria, "disagreement")
+    assert 0 < different < 0.1 * compared
+
+
 def test_a_killed_version_costs_no_client_a_request(kanaria: Kanaria, samples: Path) -> None:
     """The gateway answers from stable while the controller rolls back."""
     kanaria.ok("up", "digits:v1")

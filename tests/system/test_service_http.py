@@ -84,6 +84,8 @@ def test_every_series_exists_at_zero_before_the_first_request(server: Server) ->
         *(("kanaria_predictions_total", str(digit), V1) for digit in range(10)),
         ("kanaria_feedback_total", "correct", V1),
         ("kanaria_feedback_total", "wrong", V1),
+        ("kanaria_disagreement_total", "same", V1),
+        ("kanaria_disagreement_total", "different", V1),
         ("kanaria_answers_dropped_total", V1),
     }
     assert totals == dict.fromkeys(expected, 0.0)
@@ -210,6 +212,24 @@ def test_feedback_heard_by_another_version_is_counted_by_the_one_that_answered(
         eventually(lambda: server.metrics()[correct] == before[correct] + 1)
         assert {name[-1] for name in other.metrics()} == {SLOW}
     assert server.metrics()["kanaria_requests_total", "predict", "2xx", V1] > 0
+
+
+def test_a_request_that_two_versions_answered_is_compared_by_both(bentos: Bentos, server: Server) -> None:
+    """A mirrored request has one id: each version's counters rise by its three rows, and agree with the answers."""
+    before = server.metrics()
+    with bentos.serve(SLOW, workers=2) as other:
+        labels = [
+            [
+                row["label"]
+                for row in predict(one, bentos.requests(V1, 3), **{"x-request-id": "twice"}).json()["predictions"]
+            ]
+            for one in (server, other)
+        ]
+        differ = sum(a != b for a, b in zip(*labels, strict=True))
+        expected = {"same": 3 - differ, "different": differ}
+        series = {outcome: ("kanaria_disagreement_total", outcome) for outcome in expected}
+        eventually(lambda: {o: server.metrics()[*s, V1] - before[*s, V1] for o, s in series.items()} == expected)
+        eventually(lambda: {o: other.metrics()[*s, SLOW] for o, s in series.items()} == expected)
 
 
 def test_a_bento_keeps_the_model_that_it_was_built_with(bentos: Bentos, server: Server) -> None:

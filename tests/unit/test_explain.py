@@ -167,6 +167,38 @@ def test_a_crash_is_explained_by_the_last_words_of_the_process(tmp_path: Path) -
     assert "Read the last lines of its log" in lines(explanation, "What to do")
 
 
+def test_a_shadow_that_disagrees_too_often_is_told_with_what_is_allowed(tmp_path: Path) -> None:
+    """Stopped before any user saw it; stable is the other side of each pair, and no share of its own is told."""
+    release = finished(tmp_path / "ledger.db", differs_ratio=0.31)
+    explanation = why(release)
+    assert release.accusation is not None
+    assert re.fullmatch(
+        r"digits:v2 was rolled back in the shadow step: 3\d(\.\d)? % of its \d+ answers to copied requests differ from "
+        r"digits:v1's, 10 % are allowed; a harmless canary shows this at most once in [\d,]+ releases; "
+        r"no user's request reached it\.",
+        explanation.verdict,
+    )
+    evidence = lines(explanation, "The evidence")
+    assert (
+        f"{tally(Pair(*release.accusation.record.canary))} answers to copied requests of digits:v2 differ" in evidence
+    )
+    assert "Harmless means here: a share of at most 10 %." in evidence
+    assert "`signals.disagreement.at_most`" in lines(explanation, "What to do")
+    assert "answers to copied requests differ from stable's" in release.decisions[-2].reason
+
+
+def test_a_shadow_that_disagrees_as_a_better_model_does_goes_on(tmp_path: Path) -> None:
+    """6 % of 10 % that are allowed: promoted, and nothing against it."""
+    release = finished(tmp_path / "ledger.db", differs_ratio=0.06)
+    assert release.outcome == "promoted"
+    others = lines(why(release), "The other signals")
+    assert re.search(
+        r"`disagreement`: [5-7][\d.]* % of [\d,]+ answers to copied requests differ from digits:v1's, "
+        r"10 % are allowed; nothing against it\.",
+        others,
+    )
+
+
 def test_an_abort_is_not_a_quarantine(tmp_path: Path) -> None:
     """A person who stops a release does not condemn the version."""
     explanation = why(after(tmp_path / "ledger.db", 15, then=c.Abort("bob", "wrong file")))

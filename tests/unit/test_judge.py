@@ -306,6 +306,11 @@ def test_a_weight_is_a_share(next_weight: float) -> None:
         (replace(CONFIG, window_cap=1.0), "window_cap must be above 1"),
         (with_rules(errors=replace(DEFAULT_RULES["errors"], tolerance=0.9)), "tolerance of errors must be at least 1"),
         (with_rules(errors=replace(DEFAULT_RULES["errors"], weight=-1)), "weight of errors must be at least 0"),
+        (with_rules(disagreement=SignalRule(kernel="bounded", weight=1)), "margin of disagreement must be above 0"),
+        (
+            with_rules(disagreement=replace(DEFAULT_RULES["disagreement"], two_sided=True)),
+            "two_sided of disagreement must be false",
+        ),
     ],
 )
 def test_settings_that_prove_nothing_are_refused(config: JudgeConfig, complaint: str) -> None:
@@ -318,3 +323,22 @@ def test_a_dispersion_below_one_is_refused() -> None:
     """It would multiply evidence that nobody has."""
     with pytest.raises(ValueError, match="phi of errors must be at least 1"):
         Judge(CONFIG, {"errors": 0.5})
+
+
+def test_pass_is_tempered_by_what_is_learnt_of_users_later() -> None:
+    """Twice the dispersion makes the bound twice as wide, also of what was seen before. FAIL stays as it is."""
+    judge = judge_of(*[{"errors": (0, 900, 0, 100)}] * 20)
+    before = judge.judgement(next_weight=1.0)
+    judge.temper_pass({"errors": 2.0})
+    after = judge.judgement(next_weight=1.0)
+    assert (before.verdict, after.verdict) == (Verdict.PASS, Verdict.INCONCLUSIVE)
+    assert after.signals["errors"].excess_upper == pytest.approx(2 * before.signals["errors"].excess_upper, rel=0.01)
+    assert after.log_e == before.log_e
+
+
+def test_pass_is_never_tempered_by_less_than_the_history_says() -> None:
+    """That users do not repeat says nothing of bursts."""
+    judge = judge_of({"errors": HEALTHY}, phi={"errors": 4.0})
+    before = judge.judgement(next_weight=0.25)
+    judge.temper_pass({"errors": 1.5})
+    assert judge.judgement(next_weight=0.25) == before

@@ -17,6 +17,7 @@ from rollout.judge.logarithms import log_mean
 THRESHOLD = math.log(100)
 ERRORS = replace(DEFAULT_RULES["errors"], margin=0.0)
 LATENCY = DEFAULT_RULES["latency"]
+SHADOW = DEFAULT_RULES["disagreement"]
 
 pairs = st.integers(0, 200).flatmap(lambda total: st.builds(Pair, st.integers(0, total), st.just(total)))
 
@@ -87,6 +88,19 @@ def test_the_mean_over_all_paths_is_at_most_one(
         stream = Stream(rule, JudgeConfig(horizon_windows=3, window_cap=1.5), phi=phi, swapped=swapped)
         log_e = path(stream, [s for s, _, _ in steps], [c for _, c, _ in steps])[-1]
         mean += math.prod(chance for _, _, chance in steps) * math.exp(log_e)
+    assert mean <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("phi", [1.0, 3.0])
+def test_the_mean_over_all_paths_is_at_most_one_against_a_fixed_share(phi: float) -> None:
+    """Likewise for shadow answers that differ from stable's just as often as is allowed."""
+    assert SHADOW.limit is not None
+    chances = [binom.pmf(x, 2, SHADOW.limit) for x in range(3)]
+    mean = 0.0
+    for counts in itertools.product(range(3), repeat=5):
+        stream = Stream(SHADOW, JudgeConfig(horizon_windows=3, window_cap=1.5), phi=phi)
+        log_e = path(stream, [Pair(0, 2)] * 5, [Pair(x, 2) for x in counts])[-1]
+        mean += math.prod(chances[x] for x in counts) * math.exp(log_e)
     assert mean <= 1 + 1e-9
 
 

@@ -1,5 +1,6 @@
 """The e-values of one window: golden numbers, validity by brute force, and 50-digit arithmetic."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, nchypergeom_fisher
 
 from rollout.judge import Pair
-from rollout.judge.kernels import exact, rare
+from rollout.judge.kernels import bounded, exact, rare
 
 ODDS_RATIOS = (1.5, 2.5, 5.0, 12.0, 40.0)
 TOLERANCES = (1.0, 1.25, 2.0)
@@ -83,6 +84,45 @@ def test_rare_is_valid_given_the_totals_too(tolerance: float) -> None:
 
 
 @pytest.mark.parametrize(
+    ("canary", "odds_ratio", "limit", "expected"),
+    [
+        ((128, 412), 5, 0.1, 67.3814913036),
+        ((3, 10), 2.5, 0.1, 1.35125277187),
+        ((0, 50), 12, 0.02, -9.94254293726),
+        ((0, 0), 12, 0.02, 0.0),
+    ],
+)
+def test_golden_numbers_against_a_fixed_share(
+    canary: tuple[int, int], odds_ratio: float, limit: float, expected: float
+) -> None:
+    """The binomial likelihood ratio, computed once with 50 digits."""
+    assert bounded(Pair(*canary), odds_ratios=[odds_ratio], limit=limit) == [pytest.approx(expected, abs=1e-9)]
+
+
+@pytest.mark.parametrize("limit", [0.001, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("total", [1, 2, 7, 60])
+def test_bounded_has_a_mean_of_one_at_its_limit_and_less_below(limit: float, total: int) -> None:
+    """Brute force over every count, for every odds ratio."""
+    bad = np.arange(total + 1)
+    e = np.exp([bounded(Pair(int(x), total), odds_ratios=ODDS_RATIOS, limit=limit) for x in bad])
+    assert binom.pmf(bad, total, limit) @ e == pytest.approx(1, abs=1e-9)
+    for share in (0.0, 0.5 * limit, 0.99 * limit):
+        assert (binom.pmf(bad, total, share) @ e <= 1 + 1e-9).all()
+
+
+def test_bounded_is_valid_for_events_that_depend_on_each_other() -> None:
+    """Brute force over every sequence of eight events whose chance follows the last outcomes, never above the limit."""
+    limit, mean = 0.3, np.zeros(len(ODDS_RATIOS))
+    for events in itertools.product((0, 1), repeat=8):
+        chance = 1.0
+        for i, event in enumerate(events):
+            p = limit if sum(events[:i]) % 2 else 0.2 * limit
+            chance *= p if event else 1 - p
+        mean += chance * np.exp(bounded(Pair(sum(events), 8), odds_ratios=ODDS_RATIOS, limit=limit))
+    assert (mean <= 1 + 1e-9).all()
+
+
+@pytest.mark.parametrize(
     ("stable", "canary"),
     [
         ((3, 50), (7, 50)),
@@ -119,6 +159,7 @@ def test_e_values_of_any_counts_are_finite(n_s: int, n_c: int, bad: tuple[float,
     for log_e in (
         *exact(stable, canary, odds_ratios=ODDS_RATIOS, tolerance=tolerance),
         *rare(stable, canary, odds_ratios=ODDS_RATIOS, tolerance=tolerance, margin=0.0005),
+        *bounded(canary, odds_ratios=ODDS_RATIOS, limit=0.1),
     ):
         assert math.isfinite(log_e)
 

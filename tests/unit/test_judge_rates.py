@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from rollout.judge import Judge, JudgeConfig, Pair, SignalRule, Verdict, Window, dispersion
+from rollout.judge import DEFAULT_RULES, Judge, JudgeConfig, Pair, SignalRule, Verdict, Window, dispersion
 
 WINDOW_S = 5
 RAMP = (0.01, 0.05, 0.25, 0.5)
@@ -83,6 +83,46 @@ def test_harm_is_found_in_time(ratio: float, median_s: float, p90_s: float) -> N
     rng = np.random.default_rng(9)
     found = np.percentile([detection_s(rng, ratio) for _ in range(120)], [50, 90])
     assert (found <= 1.2 * np.array([median_s, p90_s])).all()
+
+
+SHADOW = JudgeConfig(rules={"disagreement": DEFAULT_RULES["disagreement"]})
+
+
+def shadow_windows(rng: np.random.Generator, share: float, *, rows: int, count: int) -> list[Window]:
+    """About `rows` mirrored rows each, a share of which the canary answers differently from stable."""
+    totals = rng.poisson(rows, count)
+    counts = zip(rng.binomial(totals, share).tolist(), totals.tolist(), strict=True)
+    return [
+        Window(WINDOW_S * i, WINDOW_S, "disagreement", Pair(0, total), Pair(different, total))
+        for i, (different, total) in enumerate(counts, 1)
+    ]
+
+
+@pytest.mark.parametrize("rows", [5, 100])
+def test_a_shadow_that_differs_as_often_as_allowed_is_failed_no_more_often_than_alpha(rows: int) -> None:
+    """An hour of windows at exactly 10 %, the limit itself."""
+    rng, runs, failed = np.random.default_rng(14), 150, 0
+    for _ in range(runs):
+        judge = Judge(SHADOW)
+        judge.observe(shadow_windows(rng, 0.1, rows=rows, count=720))
+        failed += judge.judgement(next_weight=None).verdict is Verdict.FAIL
+    assert binomtest(failed, runs, 0.01, alternative="greater").pvalue > 0.001
+
+
+@pytest.mark.parametrize(("share", "median_rows"), [(0.2, 140), (0.3, 50), (0.9, 15)])
+def test_a_shadow_that_differs_too_often_is_found_in_time(share: float, median_rows: int) -> None:
+    """At one mirrored row a second; a fourth more than the measured medians leaves room for 100 runs' noise."""
+    rng, found = np.random.default_rng(15), []
+    for _ in range(100):
+        judge, seen = Judge(SHADOW), 0
+        for window in shadow_windows(rng, share, rows=5, count=400):
+            judge.observe([window])
+            seen += window.canary.total
+            if judge.judgement(next_weight=None).verdict is Verdict.FAIL:
+                found.append(seen)
+                break
+    assert len(found) == 100
+    assert np.median(found) <= 1.25 * median_rows
 
 
 def test_harm_that_begins_after_half_an_hour_is_found_in_time() -> None:

@@ -28,6 +28,11 @@ def reason(signal: str, counts: Counts, *, windows: int, next_weight: float | No
         ("latency:100", (3, 900, 30, 100), "latency:100: 90 of 300 canary requests took longer than 100 ms (30 %)"),
         ("wrong_label", (3, 900, 30, 100), "wrong_label: 90 of 300 canary labelled predictions were wrong (30 %)"),
         ("class:7", (3, 900, 30, 100), 'class:7: 90 of 300 canary predictions were "7" (30 %)'),
+        (
+            "disagreement",
+            (0, 200, 90, 200),
+            "disagreement: 270 of 600 canary answers to copied requests differ from stable's (45 %), 10 % are allowed",
+        ),
     ],
 )
 def test_fail_tells_what_was_seen(signal: str, counts: Counts, sentence: str) -> None:

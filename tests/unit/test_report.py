@@ -49,3 +49,12 @@ def test_colours_mean_the_same_in_every_picture(tmp_path: Path) -> None:
     drawn = pictures(finished(tmp_path / "ledger.db", classes=EVEN))
     legends = {picture.legend[:2] for picture in drawn if picture.key in ("weight", "errors", "latency", "classes")}
     assert len(legends) == 1
+
+
+def test_answers_unlike_stables_are_drawn_against_what_is_allowed(tmp_path: Path) -> None:
+    """One bar and its limit, where copied requests were compared; no picture where none were."""
+    drawn = {picture.key: picture for picture in pictures(finished(tmp_path / "compared.db", differs_ratio=0.31))}
+    assert "differ from digits:v1's: 3" in drawn["disagreement"].caption
+    assert "10 % are allowed" in drawn["disagreement"].caption
+    not_compared = pictures(finished(tmp_path / "not.db"))
+    assert "disagreement" not in {picture.key for picture in not_compared}

@@ -48,6 +48,7 @@ class Served:
                 self.answers_folder,
                 VERSION,
                 count_feedback=self.metrics.count_feedback,
+                count_disagreement=self.metrics.count_disagreement,
                 count_dropped=self.metrics.count_dropped,
             )
         )

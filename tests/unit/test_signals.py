@@ -97,6 +97,8 @@ def test_predictions_confidence_and_feedback_come_from_the_service() -> None:
         *buckets("kanaria_confidence", {"0.5": 4, "0.9": 60, "+Inf": 100}, version=CANARY),
         sample("kanaria_feedback_total", 8, version=STABLE, outcome="correct"),
         sample("kanaria_feedback_total", 2, version=STABLE, outcome="wrong"),
+        sample("kanaria_disagreement_total", 30, version=CANARY, outcome="same"),
+        sample("kanaria_disagreement_total", 20, version=CANARY, outcome="different"),
     ]
     assert counters({"127.0.0.1:3002": samples}) == {
         ("127.0.0.1:3002", CANARY, "class:0"): Pair(30, 100),
@@ -104,6 +106,7 @@ def test_predictions_confidence_and_feedback_come_from_the_service() -> None:
         ("127.0.0.1:3002", CANARY, "low_confidence:0.5"): Pair(4, 100),
         ("127.0.0.1:3002", CANARY, "low_confidence:0.9"): Pair(60, 100),
         ("127.0.0.1:3002", STABLE, "wrong_label"): Pair(2, 10),
+        ("127.0.0.1:3002", CANARY, "disagreement"): Pair(20, 50),
     }
 
 
@@ -146,6 +149,37 @@ def test_a_window_holds_the_difference_of_two_readings_summed_over_processes() -
     assert windows(before, after, stable=STABLE, canary=CANARY, selection=SignalSelection()) == [
         Window(end_s=105.0, window_s=5.0, signal="wrong_label", stable=Pair(0, 0), canary=Pair(3, 6))
     ]
+
+
+BEFORE_SHADOW = reading(0.0, {("a", STABLE, "disagreement"): (7, 90), ("b", CANARY, "disagreement"): (3, 40)})
+AFTER_SHADOW = reading(5.0, {("a", STABLE, "disagreement"): (15, 140), ("b", CANARY, "disagreement"): (11, 89)})
+
+
+def shadow_windows(*, is_mirrored: bool, is_wanted: bool = True) -> list[tuple[Pair, Pair]]:
+    found = windows(
+        BEFORE_SHADOW,
+        AFTER_SHADOW,
+        stable=STABLE,
+        canary=CANARY,
+        selection=SignalSelection(disagreement=is_wanted),
+        is_mirrored=is_mirrored,
+    )
+    return [(window.stable, window.canary) for window in found]
+
+
+def test_the_shadow_is_compared_with_a_stable_that_agrees_with_itself() -> None:
+    """8 of 49 new answers differ; stable counted the same pairs, which are no fault of its own."""
+    assert shadow_windows(is_mirrored=True) == [(Pair(0, 49), Pair(8, 49))]
+
+
+def test_answers_are_compared_only_while_the_canary_gets_copies() -> None:
+    """Later pairs are requests that somebody sent twice, which may be special."""
+    assert shadow_windows(is_mirrored=False) == []
+
+
+def test_a_release_may_leave_disagreement_out() -> None:
+    """A version with labels of another kind agrees with nobody."""
+    assert shadow_windows(is_mirrored=True, is_wanted=False) == []
 
 
 def test_a_signal_without_new_events_has_no_window() -> None:

@@ -44,6 +44,8 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: {low_confidence: {below: 0.55}}", "signals.low_confidence.below", "choose one of these"),
         ("signals: {errors: {tolerance: 0.5}}", "signals.errors.tolerance", "greater than or equal to 1"),
         ("signals: {errors: null}", "signals.errors", "valid"),
+        ("signals: {disagreement: {at_most: 1}}", "signals.disagreement.at_most", "less than 1"),
+        ("signals: {disagreement: {at_most: few}}", "signals.disagreement.at_most", "such as 0.5%"),
         ("sticky: 'cookie monster'", "sticky", "header:x-user-id"),
     ],
 )
@@ -80,6 +82,13 @@ def test_a_tolerance_in_the_plan_reaches_the_judge() -> None:
     assert parse_spec("signals: {latency: {tolerance: 1.5}}").judge_config().rules["latency"].tolerance == 1.5
 
 
+def test_the_share_that_may_differ_in_the_shadow_reaches_the_judge() -> None:
+    """It is a limit of its own, whatever stable does; the rule may be left out or ask a person."""
+    rules = parse_spec("signals: {disagreement: {at_most: 25%, on_fail: hold}}").judge_config().rules
+    assert (rules["disagreement"].limit, rules["disagreement"].on_fail) == (0.25, "hold")
+    assert "disagreement" not in parse_spec("signals: {disagreement: null}").judge_config().rules
+
+
 @given(
     weights=st.lists(st.integers(1, 50), unique=True, max_size=6).map(sorted),
     has_shadow=st.booleans(),
@@ -90,3 +99,19 @@ def test_a_plan_survives_the_ledger(weights: list[int], has_shadow: bool, budget
     steps = (*(["shadow"] if has_shadow else []), *weights, 100)
     spec = RolloutSpec(steps=steps, risk_budget=budget)
     assert RolloutSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_sticky_callers_are_judged_by_the_users_affected() -> None:
+    """What may fail the canary is users, with the settings of the errors; the budget keeps counting every error."""
+    spec = parse_spec("sticky: header:x-user-id\nsignals: {errors: {tolerance: 2, on_fail: hold}}")
+    rules, plain = spec.judge_config().rules, parse_spec("").judge_config().rules
+    users, errors = rules["affected_users"], rules["errors"]
+    assert (users.weight, users.tolerance, users.on_fail) == (plain["errors"].weight, 2, "hold")
+    assert [(rule.weight > 0, rule.budgeted) for rule in (users, errors)] == [(True, False), (False, True)]
+    assert "affected_users" in spec.expected()
+
+
+def test_callers_who_are_not_sticky_change_nothing() -> None:
+    """The default has no family of users."""
+    spec = parse_spec("")
+    assert "affected_users" not in {*spec.judge_config().rules, *spec.expected()}

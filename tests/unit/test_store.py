@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rollout import events as e
+from rollout.affected import Progress
 from rollout.errors import LedgerError
 from rollout.interfaces import Reading
 from rollout.judge import Pair
@@ -69,6 +70,19 @@ def test_evidence_and_cursor_are_written_together(tmp_path: Path) -> None:
     ledger.append(EVENTS[2], cursor=READING)
     assert ledger.cursor() == READING
     ledger.close()
+
+
+def test_affected_users_are_written_with_the_evidence_and_leave_with_the_release(tmp_path: Path) -> None:
+    """Each write adds to what is known of users; the end of the release leaves nothing of it, on disk neither."""
+    ledger = Ledger(tmp_path / "ledger.db")
+    assert ledger.affected() is None
+    ledger.append(affected=Progress(100, (0, 0), {b"key-of-ann": 1, b"key-of-bob": 0}))
+    ledger.append(EVENTS[2], affected=Progress(200, (0, 2), {b"key-of-ann": 5}))
+    assert ledger.affected() == Progress(200, (0, 2), {b"key-of-ann": 5, b"key-of-bob": 0})
+    ledger.append(e.Ended(at_s=5.0, release=1, outcome="promoted"))
+    assert ledger.affected() is None
+    ledger.close()
+    assert b"key-of" not in (tmp_path / "ledger.db").read_bytes()
 
 
 def test_a_full_disk_says_so_and_leaves_the_ledger_whole(tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""A stage for stories that run for real on this machine: Bentos, the stack, users, releases, all in one state folder.
+
+The demo and the A/A check play on it. It empties only state folders that it made itself.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import yaml
+from rich.console import Console
+
+from kanaria.errors import SetupError, StackError
+from kanaria.network import free_port, is_free
+from kanaria.settings import Settings
+from kanaria.stack import Stack
+from loadtest.process import RunningLoad, start
+from loadtest.scenario import Scenario
+from rollout import screen
+from rollout.cli import find_release
+from rollout.spec import RolloutSpec
+from rollout.view import ReleaseView
+
+_MARK = "made-by-demo"
+_KEPT = ("bentoml", "token", "api-key")  # the store is slow to fill; the secrets are in use already
+_BENTOFILE = Path("bentofile.yaml")
+
+
+class Stage:
+    """Everything a story needs, with its progress on the screen."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self.settings, self.console = settings, console
+        self.root = settings.root
+        self.stack = Stack(settings, by="demo")
+        self._began_s = time.monotonic()
+        self._package, self.model = _example()
+
+    @classmethod
+    def here(cls, console: Console) -> Self:
+        """A stage in the present settings' state folder, with a Bento store of its own and on ports that are free."""
+        settings = Settings()
+        os.environ |= {"BENTOML_HOME": str(settings.root / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+        for name, port in (("GATEWAY", settings.gateway_port), ("CONTROLLER", settings.controller_port)):
+            os.environ[f"KANARIA_{name}_PORT"] = str(port if is_free(settings.host, port) else free_port())
+        return cls(Settings(), console)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    def clear(self) -> None:
+        """Empty the state folder of an earlier story. Raises SetupError."""
+        if self.stack.supervisor.is_running:
+            raise SetupError(
+                "a stack runs in this state folder",
+                saw=str(self.root),
+                do="stop it with `kanaria down`, or set KANARIA_HOME to another folder",
+            )
+        if self.settings.ledger.exists() and not (self.root / _MARK).exists():
+            raise SetupError(
+                "this state folder has a ledger that no demo made",
+                saw=str(self.settings.ledger),
+                do="set KANARIA_HOME to another folder for the demo",
+            )
+        for entry in self.root.iterdir() if self.root.exists() else ():
+            if entry.name not in _KEPT:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / _MARK).touch()
+
+    def build(self, versions: Mapping[str, str]) -> None:
+        """Train the variants and build a Bento of each version. Raises StackError.
+
+        Args:
+            versions: version -> variant of the example model that it is built from.
+        """
+        with self.working("training"):
+            told = self._python("-m", f"{self._package}.train", *dict.fromkeys(versions.values()))
+        for line in told.splitlines():
+            self.say(line)
+        for version, variant in versions.items():
+            tag = f"{self.model}:{version}"
+            with self.working(f"bentoml build of {tag}"):
+                self._python("-m", "bentoml", "delete", "-y", tag, is_optional=True)
+                self._python("-m", "bentoml", "build", "--version", version, "--arg", f"model={self.model}:{variant}")
+            self.say(f"built {tag}")
+        first = next(iter(versions.values()))
+        stored = self._python("-m", "bentoml", "models", "get", "-o", "path", f"{self.model}:{first}").strip()
+        shutil.copy(Path(stored) / "samples.jsonl", self.settings.samples)
+
+    @contextmanager
+    def up(self, version: str) -> Iterator[None]:
+        """Have the stack running with `version` as stable; it is stopped in every case. Raises StackError."""
+        try:
+            with self.working("starting the stack"):
+                self.stack.up(f"{self.model}:{version}", say=self.say)
+            yield
+        finally:
+            with self.working("stopping the stack"):
+                self.stack.down(say=lambda _: None)
+
+    def users(self, scenario: Scenario) -> RunningLoad:
+        """Let users come through the gateway."""
+        with self.working("starting the users"):
+            load = start(
+                scenario,
+                host=self.settings.gateway_url,
+                samples=self.settings.samples,
+                out_dir=self.root / "loadtest",
+                api_key=self.settings.api_key if self.settings.needs_api_key else None,
+            )
+        rate = scenario.shape[0].rate
+        self.say(f"users: {rate:.0f} requests per second through {self.settings.gateway_url}, kept low on purpose:")
+        self.say("everything shares this machine, and a saturated one would judge itself")
+        return load
+
+    def wait(self, seconds: float, why: str) -> None:
+        """Let time pass."""
+        with self.working(f"{seconds:.0f} s of {why}"):
+            time.sleep(seconds)
+
+    def release(
+        self,
+        version: str,
+        plan: RolloutSpec,
+        load: RunningLoad,
+        *,
+        limit_s: float,
+        on_look: Callable[[ReleaseView], None] = lambda _: None,
+    ) -> ReleaseView:
+        """Release a version and follow it to its end; one that is not over after `limit_s` is aborted."""
+        tag = f"{self.model}:{version}"
+        number = self.stack.client.release(tag, plan)
+        deadline = time.monotonic() + limit_s
+        shown = 0
+        with self.console.status("") as status:
+            while True:
+                release = find_release(self.settings.ledger, str(number))
+                for decision in release.decisions[shown:]:
+                    self.console.print(screen.decision(decision))
+                shown = len(release.decisions)
+                if release.ended_s is not None:
+                    return release
+                live = load.live()
+                status.update(
+                    f"{tag} at {release.state.weight_percent} %: {release.last_why or 'starting'} · "
+                    f"clients: {live.requests:,} requests, {live.failures} failed"
+                )
+                on_look(release)
+                if time.monotonic() > deadline and release.state.outcome is None:
+                    self.stack.client.command("abort", reason=f"not decided after {limit_s:.0f} s")
+                time.sleep(0.5)
+
+    def say(self, text: str) -> None:
+        """Print one line with the time since the beginning."""
+        self.console.print(f"[dim]{self.elapsed_s:4.0f} s[/] {text}", highlight=False)
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Show what goes on."""
+        with self.console.status(f"{what} ..."):
+            yield
+
+    def _python(self, *arguments: str, is_optional: bool = False) -> str:
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+        if done.returncode and not is_optional:
+            log = self.root / "failed-command.log"
+            log.write_text(done.stdout + done.stderr)
+            last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+            raise StackError(f"`python {' '.join(arguments)}` failed", saw=" ".join(last), do=f"read {log}")
+        return done.stdout
+
+
+def _example() -> tuple[str, str]:
+    """The example model's package and the Bento's name, as bentofile.yaml has them. Raises SetupError."""
+    if not _BENTOFILE.exists():
+        raise SetupError(
+            "there is no model to build here",
+            saw=f"no {_BENTOFILE} in {Path.cwd()}",
+            do="run this in the project's folder",
+        )
+    bentofile = yaml.safe_load(_BENTOFILE.read_text())
+    package, _, _ = bentofile["args"]["implementation"].rpartition(".")
+    return package, bentofile["name"]

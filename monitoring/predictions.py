@@ -1,0 +1,93 @@
+"""Reads the prediction log as a table, one row per answered row. For drift reports and questions by request id.
+
+The format stands in docs/prediction-log.md; this knows nothing of the service that writes it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+COLUMNS_FILE = "columns.json"
+OWN_REQUESTS = "preflight-"  # golden requests, sent by the release tool and by no user
+
+
+class Columns(BaseModel):
+    """What columns.json says of the segments beside it."""
+
+    version: str
+    model: str
+    features: tuple[str, ...]  # names of `request.features`
+    hashed: tuple[str, ...]  # names of `request.hashed`
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One answered request."""
+
+    at_s: float
+    request_id: str
+    rows: list[tuple[Any, ...]]  # each: features, then hashes
+    answers: list[dict[str, Any]]
+
+
+def read_predictions(folder: Path, since_s: float, *, version: str | None = None) -> pd.DataFrame:
+    """Read what was asked and answered.
+
+    Args:
+        folder: the log of all versions, `predictions/` in the state folder.
+        since_s: skip what was answered before, Unix seconds.
+        version: the tag of the only version wanted; None: all of them.
+
+    Returns: `at_s`, `request_id`, `version`, `row` (its place in the request), the fields of the answer
+        (`label`, `confidence`), then every feature by its name; oldest first. Hashed features are text.
+        A feature named like another column is `feature.NAME`. Empty when there is nothing.
+    """
+    tables = [_table(of_version, since_s, version) for of_version in sorted(folder.glob("*/"))]
+    filled = [table for table in tables if not table.empty]
+    if not filled:
+        return pd.DataFrame(columns=["at_s", "request_id", "version", "row"])
+    return pd.concat(filled, ignore_index=True).sort_values("at_s", kind="stable", ignore_index=True)
+
+
+def _table(folder: Path, since_s: float, version: str | None) -> pd.DataFrame:
+    try:
+        columns = Columns.model_validate_json((folder / COLUMNS_FILE).read_bytes())
+    except (OSError, ValidationError):  # no log of a version, or one of another format
+        return pd.DataFrame()
+    if version not in (None, columns.version):
+        return pd.DataFrame()
+    lines = list(_lines(folder, since_s))
+    about = pd.DataFrame(
+        {"at_s": line.at_s, "request_id": line.request_id, "version": columns.version, "row": number, **answer}
+        for line in lines
+        for number, answer in enumerate(line.answers)
+    )
+    names = [f"feature.{name}" if name in about.columns else name for name in (*columns.features, *columns.hashed)]
+    return about.join(pd.DataFrame((row for line in lines for row in line.rows), columns=names))
+
+
+def _lines(folder: Path, since_s: float) -> Iterator[_Line]:
+    for path in sorted(folder.glob("*.jsonl")):
+        if path.stat().st_mtime < since_s:
+            continue
+        with path.open("rb") as segment:
+            for text in segment:
+                if (line := _parsed(text)) and line.at_s >= since_s and not line.request_id.startswith(OWN_REQUESTS):
+                    yield line
+
+
+def _parsed(text: bytes) -> _Line | None:
+    """One line; None for one that its writer could not finish."""
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    request, answer = document["request"], document["answer"]
+    hashed = request.get("hashed") or [[]] * len(request["features"])
+    rows = [(*features, *hashes) for features, hashes in zip(request["features"], hashed, strict=True)]
+    return _Line(document["at_s"], answer["request_id"], rows, answer["predictions"])

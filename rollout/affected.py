@@ -1,0 +1,115 @@
+"""Whom the failures of a sticky release hit: each user once, in this one place for both versions.
+
+The controller asks it once per window. Pure: it reads no log and knows no header, only failures with a user's key.
+
+A hash keeps a user on one side, so a user whose requests keep failing is one accident, not many: counted request by
+request, a few such users get up to three in ten harmless canaries rolled back (docs/benchmarks/noise.md). What may
+FAIL a canary is therefore a user's first failure in the release, charged to the version that gave it. Who failed on
+stable first is no news when the canary fails too: were each version to count for itself, a ramp would move such users
+over and make the canary look guilty. For PASS every failure counts, because each is harm, but tempered by the
+dispersion that stable's users show (`phi`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from rollout.interfaces import UserFailure
+from rollout.judge import Pair, Window, user_dispersion
+
+AFFECTED_USERS = "affected_users"  # the signal
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the ledger keeps, so that a controller that was killed counts nobody twice."""
+
+    offset: int = 0  # how far the log of failures was read
+    waiting: tuple[int, int] = (0, 0)  # see `AffectedUsers.window`; on stable and canary
+    failures_on_stable: Mapping[bytes, int] = field(default_factory=dict)  # of every user affected so far
+
+
+class AffectedUsers:
+    """The users that one release affected. Memory grows with their number, not with that of their failures."""
+
+    def __init__(self, *, stable: str, canary: str, since_s: float = 0.0, progress: Progress | None = None) -> None:
+        """
+        Args:
+            stable: tag of one side.
+            canary: tag of the other.
+            since_s: failures up to then are of no interest, Unix seconds.
+            progress: what an earlier controller knew of this release.
+        """
+        known = progress or Progress()
+        self.offset = known.offset
+        self._stable, self._canary, self._since_s = stable, canary, since_s
+        self._waiting = dict(zip((stable, canary), known.waiting, strict=True))
+        self._failures_on_stable = dict(known.failures_on_stable)
+        self._changed: dict[bytes, int] = {}
+
+    @property
+    def phi(self) -> float:
+        """Dispersion of the failures over stable's users, for PASS. It grows while they repeat, as their chance does.
+
+        Of the users alone whose name is known: those without one are taken to be as noisy.
+        """
+        return user_dispersion(self._failures_on_stable.values())
+
+    def skip(self, until_s: float) -> None:
+        """Failures up to then are evidence about nobody."""
+        self._since_s = until_s
+        self._waiting = dict.fromkeys(self._waiting, 0)
+
+    def window(self, errors: Window, failures: Iterable[UserFailure], offset: int) -> Window:
+        """The evidence of one window: the requests of `errors`, bad where they affected a user for the first time.
+
+        A failure may be known before the request that it belongs to is counted, or after it. Where a version has more
+        new failures than requests, the rest waits for its next window.
+
+        Args:
+            failures: those that the log gave with `offset`.
+        """
+        for failure in failures:
+            self._note(failure)
+        self.offset = offset
+        return replace(
+            errors,
+            signal=AFFECTED_USERS,
+            stable=self._charge(self._stable, errors.stable),
+            canary=self._charge(self._canary, errors.canary),
+        )
+
+    def shadow_window(self, errors: Window, offset: int) -> Window:
+        """The evidence of a window in which canary got a copy of every request: every failure counts.
+
+        Both versions have the same users then, so that no hash can be unlucky; and the log does not know of copies.
+        """
+        self.skip(errors.end_s)
+        self.offset = offset
+        return replace(errors, signal=AFFECTED_USERS)
+
+    def progress(self) -> Progress:
+        """What is to be kept; of the users those that changed since `saved` was called."""
+        waiting = self._waiting[self._stable], self._waiting[self._canary]
+        return Progress(self.offset, waiting, dict(self._changed))
+
+    def saved(self) -> None:
+        """The last `progress` is in the ledger."""
+        self._changed.clear()
+
+    def _note(self, failure: UserFailure) -> None:
+        if failure.at_s <= self._since_s or failure.version not in self._waiting:
+            return
+        if failure.user is None:  # routed at random, so each of its requests stands for itself
+            self._waiting[failure.version] += 1
+            return
+        before = self._failures_on_stable.get(failure.user)
+        if before is None:
+            self._waiting[failure.version] += 1
+        now = (before or 0) + (failure.version == self._stable)
+        if now != before:
+            self._failures_on_stable[failure.user] = self._changed[failure.user] = now
+
+    def _charge(self, version: str, requests: Pair) -> Pair:
+        charged = min(self._waiting[version], requests.total)
+        self._waiting[version] -= charged
+        return Pair(charged, requests.total)

@@ -1,0 +1,103 @@
+"""What the service writes into the prediction log is what monitoring reads out of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from monitoring.predictions import read_predictions
+from service.contract import Feature, Prediction, Schema
+from service.predictions import PredictionLog
+
+SCHEMA = Schema(
+    features=(
+        Feature(name="age", minimum=0, maximum=120),
+        Feature(name="income", minimum=0, maximum=1e9, logged="never"),
+        Feature(name="postcode", minimum=0, maximum=99999, logged="hashed"),
+        Feature(name="label", minimum=0, maximum=1),
+    ),
+    labels=("no", "yes"),
+)
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Log one request of some rows, as a version does."""
+
+    def log(version: str, request_id: str, *rows: tuple[float, ...], schema: Schema = SCHEMA) -> None:
+        with PredictionLog(tmp_path, version, "m", schema, max_bytes=10**7, count_dropped=print) as opened:
+            predictions = [Prediction("yes", 0.5 + number / 10) for number in range(len(rows))]
+            opened.record(
+                orjson.dumps({"features": rows}),
+                np.array(rows, dtype=np.float32),
+                {"request_id": request_id, "version": version, "predictions": predictions},
+            )
+
+    return log
+
+
+def test_every_row_is_found_by_its_request_id(tmp_path: Path, write: Write) -> None:
+    """With its answer and its features by name; the private one is not there."""
+    write("m:1", "other", (1, 1, 1, 1))
+    write("m:1", "wanted", (30, 5, 10_117, 0), (31.5, 6, 10_117, 1))
+    table = read_predictions(tmp_path, 0)
+    wanted = table[table.request_id == "wanted"]
+    assert list(wanted.columns) == [
+        "at_s",
+        "request_id",
+        "version",
+        "row",
+        "label",
+        "confidence",
+        "age",
+        "feature.label",
+        "postcode",
+    ]
+    assert wanted[["version", "row", "label", "confidence", "age", "feature.label"]].to_dict("list") == {
+        "version": ["m:1", "m:1"],
+        "row": [0, 1],
+        "label": ["yes", "yes"],
+        "confidence": [0.5, 0.6],
+        "age": [30, 31.5],
+        "feature.label": [0, 1],
+    }
+    assert wanted.postcode.nunique() == 1
+
+
+def test_versions_are_read_together_or_alone(tmp_path: Path, write: Write) -> None:
+    """Even when one knows a feature that the other does not."""
+    narrow = Schema(features=SCHEMA.features[:1], labels=SCHEMA.labels)
+    write("m:1", "a", (30, 5, 10_117, 0))
+    write("m:2", "b", (31,), schema=narrow)
+    both, alone = read_predictions(tmp_path, 0), read_predictions(tmp_path, 0, version="m:2")
+    assert (list(both.request_id), list(alone.request_id)) == (["a", "b"], ["b"])
+    assert both["feature.label"].isna().tolist() == [False, True]
+
+
+def test_only_what_was_answered_since_is_read(tmp_path: Path, write: Write) -> None:
+    """To the millisecond."""
+    write("m:1", "a", (30, 5, 10_117, 0))
+    at_s = read_predictions(tmp_path, 0).at_s[0]
+    assert (len(read_predictions(tmp_path, at_s)), len(read_predictions(tmp_path, at_s + 0.001))) == (1, 0)
+
+
+def test_a_line_that_was_not_finished_is_skipped(tmp_path: Path, write: Write) -> None:
+    """Its writer was killed, or its disk was full."""
+    write("m:1", "a", (30, 5, 10_117, 0))
+    (segment,) = tmp_path.glob("*/*.jsonl")
+    segment.write_bytes(segment.read_bytes() + b'{"at_s":1.0,"request":{"fea')
+    assert list(read_predictions(tmp_path, 0).request_id) == ["a"]
+
+
+def test_golden_requests_are_no_users_requests(tmp_path: Path, write: Write) -> None:
+    """A preflight asks on its own behalf."""
+    write("m:1", "preflight-7-0", (30, 5, 10_117, 0))
+    assert read_predictions(tmp_path, 0).empty
+
+
+def test_an_empty_log_is_an_empty_table(tmp_path: Path) -> None:
+    """Also when its folder is not there yet."""
+    assert read_predictions(tmp_path / "none", 0).empty

@@ -1,0 +1,153 @@
+"""Models that were tampered with, or that unfold code when they are read, never answer a request."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import ROOT, Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+PLAIN = {".safetensors", ".json", ".jsonl", ".yaml", ".py", ".txt", ".in", ".md", ".sh", ""}
+# Loads a model and answers with it while every unpickling of a class is reported by Python itself.
+LOAD_UNDER_WATCH = """
+import sys
+from pathlib import Path
+import numpy as np
+from service.batching import predict_rows
+from service.contract import GOLDEN_FILE, Golden, read_lines
+from service.digits.model import Digits
+
+def watch(event, arguments):
+    if event == "pickle.find_class":
+        raise SystemExit(f"unpickles {arguments}")
+
+sys.addaudithook(watch)
+folder = Path(sys.argv[1])
+rows = [row for golden in read_lines(folder / GOLDEN_FILE, Golden) for row in golden.features]
+predict_rows(Digits(folder), np.array(rows, dtype=np.float32))
+"""
+
+
+@pytest.fixture
+def stack(tmp_path: Path, bento_home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    """A state folder and a store that a test may damage."""
+    require_program("envoy")
+    made = Kanaria.at(tmp_path, shutil.copytree(bento_home, tmp_path / "store"), KANARIA_METRICS="scrape")
+    yield made
+    made("down")
+
+
+def model_of(stack: Kanaria, tag: str) -> Path:
+    return Path(stack.environment["BENTOML_HOME"], "models", *tag.split(":"))
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_signed_version_with_one_flipped_bit_is_rolled_back_before_any_traffic(stack: Kanaria) -> None:
+    """The unchanged one serves and was checked; the changed one does not start, and the reason names the file."""
+    stack.ok("sign", "digits:v1")
+    stack.ok("sign", "digits:v2")
+    flip_a_bit(model_of(stack, "digits:v2") / "weights.safetensors")
+    stack.ok("up", "digits:v1")
+    assert '"is_verified": true' in (stack.home / "logs" / "digits@v1.log").read_text()
+    done = stack("release", "digits:v2", "--wait", "--spec", stack.plan())
+    assert done.returncode == 1, done.stdout + done.stderr
+    (row,) = json.loads(stack.ok("history", "--json"))
+    assert row["signal"] == "startup"
+    assert "weights.safetensors was changed after it was signed" in row["reason"]
+
+
+def test_an_unsigned_version_is_refused_where_signatures_are_required(stack: Kanaria) -> None:
+    """`KANARIA_SIGNATURES=required`: stable is signed, the canary is not."""
+    stack.environment["KANARIA_SIGNATURES"] = "required"
+    stack.ok("sign", "digits:v1")
+    stack.ok("up", "digits:v1")
+    assert stack("release", "digits:v2", "--wait", "--spec", stack.plan()).returncode == 1
+    (row,) = json.loads(stack.ok("history", "--json"))
+    assert "digits/v2 is not signed" in row["reason"]
+
+
+def test_a_version_that_would_break_callers_is_refused_before_any_traffic(stack: Kanaria) -> None:
+    """It takes fewer rows than stable and gives another answer than was recorded: both are shown, in a release too."""
+    edit(model_of(stack, "digits:v2") / "schema.json", '"max_rows": 1024', '"max_rows": 10')
+    edit(model_of(stack, "digits:v2") / "golden.jsonl", '"confidence":0.9', '"confidence":0.1')
+    tried = stack("preflight", "digits:v2", "--against", "digits:v1")
+    assert tried.returncode == 1, tried.stdout + tried.stderr
+    stack.ok("up", "digits:v1")
+    assert stack("release", "digits:v2", "--wait", "--spec", stack.plan()).returncode == 1
+    (row,) = json.loads(stack.ok("history", "--json"))
+    assert row["signal"] == "preflight"
+    for told in (tried.stdout, row["reason"], " ".join(stack.ok("why").split())):
+        assert "t most 10 rows in a request, stable takes 1024" in told
+        assert "golden request 0: row 0: `confidence` is 0.9" in " ".join(told.split()).lower()
+
+
+def test_a_version_that_keeps_its_word_passes_with_its_speed_and_size(stack: Kanaria) -> None:
+    """Without a stack: every golden answer as expected, its latency and the memory of its processes measured."""
+    result = json.loads(stack.ok("preflight", "digits:v2", "--json"))
+    assert (result["differences"], result["golden_requests"], result["stable"]) == ([], 20, None)
+    assert 0 < result["p50_ms"] <= result["slowest_ms"]
+    assert result["memory_mb"] > 50
+
+
+def test_a_version_that_does_not_start_fails_its_preflight_with_its_last_words(stack: Kanaria) -> None:
+    """A flipped bit of a signed model; an unknown tag is bad input instead."""
+    stack.ok("sign", "digits:v2")
+    flip_a_bit(model_of(stack, "digits:v2") / "weights.safetensors")
+    failed, unknown = stack("preflight", "digits:v2"), stack("preflight", "digits:v99")
+    assert (failed.returncode, "weights.safetensors was changed" in failed.stdout) == (1, True)
+    assert (unknown.returncode, "there is no Bento digits:v99" in unknown.stderr) == (2, True)
+
+
+def test_a_signature_survives_the_way_to_another_machine(stack: Kanaria, tmp_path: Path) -> None:
+    """A Bento that was exported and imported carries its model's signature, and it still holds."""
+    stack.ok("sign", "digits:v1")
+    other = stack.environment | {"BENTOML_HOME": str(tmp_path / "other")}
+    for environment, arguments in ((stack.environment, "export digits:v1"), (other, "import")):
+        subprocess.run(
+            [sys.executable, "-m", "bentoml", *arguments.split(), str(tmp_path / "v1.bento")],
+            env=environment,
+            check=True,
+        )
+    model = tmp_path / "other" / "models" / "digits" / "v1"
+    check = "import sys, pathlib; from service.signatures import verify; verify(*map(pathlib.Path, sys.argv[1:]))"
+    key = stack.home / "signing-key.pub"
+    assert subprocess.run([sys.executable, "-c", check, model, key], cwd=ROOT, check=False).returncode == 0
+
+
+def test_no_file_of_a_model_or_a_bento_can_hold_a_pickle(bento_home: Path) -> None:
+    """Every file is text or safetensors; none starts like a pickle or like torch's zip of pickles."""
+    files = [path for kind in ("models", "bentos") for path in (bento_home / kind).rglob("*") if path.is_file()]
+    strange = [
+        path
+        for path in files
+        if path.suffix not in PLAIN
+        or path.read_bytes()[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
+    ]
+    assert (bool(files), strange) == (True, [])
+
+
+def test_nothing_is_unpickled_when_a_model_is_loaded_and_answers(bento_home: Path) -> None:
+    """Python's own audit hook would tell."""
+    for folder in (bento_home / "models" / "digits").iterdir():
+        if folder.is_dir():
+            done = subprocess.run(
+                [sys.executable, "-c", LOAD_UNDER_WATCH, folder], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr

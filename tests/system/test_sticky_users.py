@@ -1,0 +1,219 @@
+"""Sticky callers on a real Envoy: whose requests failed is logged, read, counted once, and forgotten."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout import commands as c
+from rollout import events as e
+from rollout.affected import AFFECTED_USERS
+from rollout.controller import Controller
+from rollout.interfaces import Health, Split, VersionStatus
+from rollout.metrics import ControllerMetrics
+from rollout.routers.envoy_settings import GatewaySettings
+from rollout.sources.failures import GatewayFailures
+from rollout.sources.scrape import ScrapeSource
+from rollout.spec import Guards, RolloutSpec, Signals
+from rollout.store import Ledger
+from tests.support.gateway_rig import Gateway, StandIn, eventually, free_port
+
+STABLE, CANARY = "digits:v1", "digits:v2.0-rc_1"
+SPEC = RolloutSpec(
+    steps=(50, 100),
+    window=0.5,
+    step_deadline=3600,
+    signals=Signals(latency=None, predictions=None, low_confidence=None, labels=None),
+    guards=Guards(error_ratio=0.99),
+)
+STICKY = SPEC.model_copy(update={"sticky": "x-user-id"})
+
+
+@dataclass
+class Versions:
+    """A Fleet of model servers that are always up."""
+
+    models: dict[str, StandIn]
+    started: set[str] = field(default_factory=set)
+
+    def known_tags(self) -> tuple[str, ...]:
+        return tuple(self.models)
+
+    def start(self, tag: str) -> None:
+        self.started.add(tag)
+
+    def status(self, tag: str) -> VersionStatus:
+        return VersionStatus(Health.READY, self.models[tag].backend)
+
+    def stop(self, tag: str) -> None:
+        self.started.discard(tag)
+
+    def running(self) -> tuple[str, ...]:
+        return tuple(self.started)
+
+
+class Rig:
+    """A gateway, two versions, and a controller that may be killed."""
+
+    def __init__(self, gateway: Gateway, ledger: Path, models: tuple[StandIn, StandIn]) -> None:
+        self.gateway, self.models = gateway, models
+        self._ledger = ledger
+        self._fleet = Versions({model.tag: model for model in models})
+        self._source = ScrapeSource(f"127.0.0.1:{gateway.settings.admin_port}")
+        self.restart()
+
+    def restart(self) -> None:
+        """A new controller, which knows only what is on disk."""
+        if hasattr(self, "controller"):
+            self.controller.close()
+        self.controller = Controller(
+            open_ledger=lambda: Ledger(self._ledger),
+            router=self.gateway.router,
+            source=self._source,
+            failures=GatewayFailures(self.gateway.settings.failures_path, key=b"secret"),
+            fleet=self._fleet,
+            metrics=ControllerMetrics(),
+        )
+        self.controller.recover()
+
+    def close(self) -> None:
+        self.controller.close()
+        self._source.close()
+
+    def until(self, claim: Callable[[], object]) -> None:
+        """Beat until `claim()` is true, while others go on sending requests that succeed."""
+
+        def beat() -> object:
+            self.gateway.predict()
+            self.controller.beat()
+            return claim()
+
+        eventually(beat)
+
+    def release(self, spec: RolloutSpec) -> None:
+        """Start a release and return when half of the users reach the canary and are counted."""
+        self.controller.execute(c.SetStable(STABLE, "ann"))
+        self.until(self.gateway.router.observed)
+        self.controller.execute(c.StartRelease(CANARY, spec, "ann"))
+        self.until(lambda: any(isinstance(event, e.Ticked) for event in self.events()))
+
+    def events(self) -> list[e.Event]:
+        return list(self.controller._ledger.events())
+
+    def counted(self, signal: str) -> tuple[int, int, int]:
+        """Bad events on stable and on canary, and all requests."""
+        counts = [
+            one
+            for event in self.events()
+            if isinstance(event, e.Ticked)
+            for one in event.counts
+            if one.signal == signal
+        ]
+        total = sum(one.stable[1] + one.canary[1] for one in counts)
+        return sum(one.stable[0] for one in counts), sum(one.canary[0] for one in counts), total
+
+    def predict(self, user: str) -> str:
+        """The version that answers `user`."""
+        return str(self.gateway.predict(headers={"x-user-id": user}).json()["version"])
+
+    def user_of(self, tag: str) -> str:
+        """Somebody whom the hash sends to `tag`."""
+        return next(user for n in count() if self.predict(user := f"user-{n}") == tag)
+
+    def fail(self, user: str | None) -> None:
+        """From now on every request of `user` fails, whoever answers it."""
+        for model in self.models:
+            model.behave(fails_user=user)
+
+    def log(self) -> list[Any]:
+        return [json.loads(line) for line in self.gateway.settings.failures_path.read_text().splitlines()]
+
+
+@pytest.fixture
+def rig(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Rig]:
+    require_program("envoy")
+    settings = GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port())
+    with Gateway(settings) as gateway, StandIn(STABLE) as stable, StandIn(CANARY) as canary:
+        made = Rig(gateway, tmp_path / "ledger.db", (stable, canary))
+        yield made
+        made.close()
+
+
+def test_a_broken_user_counts_once_also_after_a_restart(rig: Rig) -> None:
+    """Thirty failures of one user are thirty for the budget and one for FAIL; ten more after kill -9 are none."""
+    rig.release(STICKY)
+    broken = rig.user_of(CANARY)
+    rig.fail(broken)
+    for _ in range(30):
+        rig.predict(broken)
+    rig.until(lambda: rig.counted("errors")[1] == 30 and rig.counted(AFFECTED_USERS)[1])
+    rig.restart()
+    for _ in range(10):
+        rig.predict(broken)
+    rig.until(lambda: rig.counted("errors")[1] == 40)
+    assert rig.counted(AFFECTED_USERS)[:2] == (0, 1)
+    assert rig.counted(AFFECTED_USERS)[2] == rig.counted("errors")[2]
+
+
+def test_users_of_both_versions_are_counted_in_one_place(rig: Rig) -> None:
+    """One of stable's and one of canary's, each failing over and over, and requests that name nobody."""
+    rig.release(STICKY)
+    for tag in (STABLE, CANARY):
+        rig.fail(broken := rig.user_of(tag))
+        for _ in range(5):
+            rig.predict(broken)
+    for model in rig.models:
+        model.behave(status=503)
+    for _ in range(8):
+        rig.gateway.predict()
+    rig.fail(None)
+    rig.until(lambda: sum(rig.counted(AFFECTED_USERS)[:2]) == 10)
+    assert sum(rig.counted("errors")[:2]) == 18
+
+
+def test_nothing_is_logged_where_callers_are_not_sticky(rig: Rig) -> None:
+    """Raw errors are judged as ever, and nobody's name touches the disk."""
+    rig.release(SPEC)
+    rig.fail("ann")
+    for _ in range(20):
+        rig.predict("ann")
+    rig.until(lambda: sum(rig.counted("errors")[:2]) == 20)
+    assert rig.counted(AFFECTED_USERS) == (0, 0, 0)
+    assert rig.log() == []
+
+
+def test_names_are_gone_when_the_release_is(rig: Rig) -> None:
+    """While it runs they are in one file that only its owner may read; the ledger has keys, and those leave it too."""
+    rig.release(STICKY)
+    rig.fail("ann@example.org")
+    rig.predict("ann@example.org")
+    rig.until(lambda: sum(rig.counted(AFFECTED_USERS)[:2]) == 1)
+    assert [logged["user"] for logged in rig.log()] == ["ann@example.org"]
+    path = rig.gateway.settings.failures_path
+    assert path.stat().st_mode & 0o777 == 0o600
+    rig.controller.execute(c.Abort("ann"))
+    rig.until(lambda: rig.controller.snapshot.deployment.active is None and not path.stat().st_size)
+    rig.controller.close()
+    assert b"ann@example.org" not in b"".join(file.read_bytes() for file in path.parent.glob("ledger.db*"))
+    rig.restart()
+    assert rig.controller._ledger.affected() is None
+
+
+def test_only_failed_predictions_are_logged(rig: Rig) -> None:
+    """By whom, by which version, and when; the request reaches the model as the client sent it."""
+    stable, canary = rig.models
+    rig.gateway.router.apply(Split(stable.backend, canary.backend, 100, sticky="x-user-id"))
+    rig.predict("fine")
+    rig.fail('a "quoted" name')
+    rig.gateway.client.post("/feedback", headers={"x-user-id": 'a "quoted" name'})
+    rig.gateway.client.post("/predictions", headers={"x-user-id": 'a "quoted" name'})
+    rig.predict('a "quoted" name')
+    eventually(rig.log)
+    assert [(logged["user"], logged["version"], logged["routed"]) for logged in rig.log()] == [
+        ('a "quoted" name', CANARY, CANARY)
+    ]
+    assert not [name for name in canary.last_headers() if name.startswith("x-kanaria")]

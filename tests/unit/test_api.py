@@ -1,0 +1,122 @@
+"""The controller over HTTP: reading is open, commanding needs the token, and every refusal says what to do."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+
+from rollout.api import make_app
+from rollout.metrics import ControllerMetrics
+from rollout.spec import RolloutSpec
+from rollout.store import Ledger
+from tests.support.gateway_rig import eventually, free_port
+from tests.world import Version, World
+
+TOKEN = {"authorization": "Bearer secret"}
+PLAN = RolloutSpec(steps=(5, 100), soak=1).model_dump(mode="json")
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[httpx.Client]:
+    """A controller whose loop runs in a thread, as in its own process, in a world that stands still."""
+    path = tmp_path / "ledger.db"
+    world = World(path, versions={"m:v1": Version(start_s=0), "m:v2": Version(start_s=0)})
+    controller = world.unstarted_controller()
+    loop = threading.Thread(target=controller.run)
+    loop.start()
+    app = make_app(
+        controller, ControllerMetrics(), read_ledger=lambda: Ledger(path, read_only=True), token="secret", name="test"
+    )
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    front = threading.Thread(target=server.run)
+    front.start()
+    eventually(lambda: server.started and controller.is_beating(within_s=1e9))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        assert client.post("/api/stable", json={"tag": "m:v1"}, headers=TOKEN).status_code == 202
+        yield client
+    server.should_exit = True
+    controller.stop()
+    front.join()
+    loop.join()
+
+
+def alert(**labels: str) -> dict[str, object]:
+    return {"alerts": [{"status": "firing", "labels": {"alertname": "BudgetBurns", **labels}, "annotations": {}}]}
+
+
+@pytest.mark.parametrize("path", ["/api/stable", "/api/releases", "/api/commands/abort", "/api/alerts"])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic secret"}])
+def test_commanding_needs_the_token(api: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    """Nobody moves traffic without it."""
+    answer = api.post(path, json={}, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+
+
+def test_a_release_is_accepted_and_shown(api: httpx.Client) -> None:
+    """What was asked for stands in the status, on the page and in the metrics."""
+    assert api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN, "by": "ann"}, headers=TOKEN).json() == {
+        "release": 1
+    }
+    status = api.get("/api/status").json()
+    assert (status["release"]["canary"], status["release"]["by"]) == ("m:v2", "ann")
+    assert "m:v2" in api.get("/").text
+    assert "m:v2" in api.get("/releases/1").text
+    names = {family.name for family in text_string_to_metric_families(api.get("/metrics").text)}
+    assert {"kanaria_release_weight_percent", "kanaria_release_state", "kanaria_source_unreachable"} <= names
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/api/releases", {"tag": "m:v9", "spec": PLAN}, 409, "there is no Bento m:v9"),
+        ("/api/releases", {"tag": "no colon", "spec": PLAN}, 422, "tag"),
+        ("/api/releases", {"tag": "m:v2", "spec": {"steps": [5]}}, 422, "exactly 100"),
+        ("/api/releases", {"tag": "m:v2", "spec": PLAN, "stepz": 1}, 422, "stepz"),
+        ("/api/commands/pause", {}, 409, "no release is running"),
+        ("/api/commands/dance", {}, 404, "dance"),
+    ],
+)
+def test_what_cannot_be_done_is_a_problem_with_a_reason(
+    api: httpx.Client, path: str, body: dict[str, object], status: int, words: str
+) -> None:
+    """RFC 9457, never a stack trace."""
+    answer = api.post(path, json=body, headers=TOKEN)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert words in answer.text
+
+
+def test_a_body_that_is_not_json_is_a_problem(api: httpx.Client) -> None:
+    """The place and the reason, not a 500."""
+    assert api.post("/api/releases", content=b"{", headers=TOKEN).status_code == 422
+
+
+def test_an_unknown_release_is_not_found(api: httpx.Client) -> None:
+    """A typing error in the address is no server error."""
+    assert api.get("/releases/99").status_code == 404
+
+
+def test_an_alert_that_asks_for_it_rolls_the_release_back(api: httpx.Client) -> None:
+    """The ledger says which alert did it; asked again, nothing more happens."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    firing = alert(action="rollback", version="m:v2")
+    assert api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"] == "rolled back"
+    again = api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"]
+    assert again.startswith("nothing")
+    release = api.get("/api/status").json()["release"]
+    assert (release["outcome"], "BudgetBurns" in release["sentence"]) == ("rolled_back", True)
+
+
+@pytest.mark.parametrize(
+    "labels", [{"action": "rollback", "version": "m:v1"}, {"version": "m:v2"}, {"action": "page", "version": "m:v2"}]
+)
+def test_other_alerts_change_nothing(api: httpx.Client, labels: dict[str, str]) -> None:
+    """Those about another version, and those that only inform."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    answer = api.post("/api/alerts", json=alert(**labels), headers=TOKEN)
+    assert answer.json()["alerts"][0]["did"].startswith("nothing")
+    assert api.get("/api/status").json()["release"]["outcome"] is None
