@@ -16,6 +16,7 @@ from typing import Self
 import yaml
 from rich.console import Console
 
+from kanaria.bentos import model_folder
 from kanaria.errors import SetupError, StackError
 from kanaria.network import free_port, is_free
 from kanaria.settings import Settings
@@ -92,8 +93,7 @@ class Stage:
                 self._python("-m", "bentoml", "build", "--version", version, "--arg", f"model={self.model}:{variant}")
             self.say(f"built {tag}")
         first = next(iter(versions.values()))
-        stored = self._python("-m", "bentoml", "models", "get", "-o", "path", f"{self.model}:{first}").strip()
-        shutil.copy(Path(stored) / "samples.jsonl", self.settings.samples)
+        shutil.copy(model_folder(f"{self.model}:{first}") / "samples.jsonl", self.settings.samples)
 
     @contextmanager
     def up(self, version: str) -> Iterator[None]:

@@ -87,6 +87,7 @@ def test_every_series_exists_at_zero_before_the_first_request(server: Server) ->
         ("kanaria_disagreement_total", "same", V1),
         ("kanaria_disagreement_total", "different", V1),
         ("kanaria_answers_dropped_total", V1),
+        ("kanaria_prediction_log_dropped_total", V1),
     }
     assert totals == dict.fromkeys(expected, 0.0)
 
