@@ -17,6 +17,8 @@ from kanaria.settings import Settings
 from kanaria.stack import Stack
 from loadtest.cli import loadtest
 from loadtest.errors import LoadTestError
+from monitoring.errors import MonitoringError, RulesError
+from monitoring.rules_cli import app as rules
 from rollout.benchmarks.cli import bench
 from rollout.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Access, explained
 from rollout.cli import app as releases
@@ -42,6 +44,9 @@ def main() -> None:
     except LoadTestError as error:
         _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(EXIT_UNDECIDED) from error
+    except MonitoringError as error:
+        _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(EXIT_BAD_INPUT if isinstance(error, RulesError) else EXIT_UNDECIDED) from error
     except OSError as error:
         _errors.print(
             f"the operating system refused\n  saw: {error}\n  do:  see to the disk's space and the rights of that path",
@@ -111,6 +116,7 @@ def demo(
 
 app.add_typer(releases)
 app.add_typer(simulation)
+app.add_typer(rules, name="rules")
 bench.command()(same)
 app.add_typer(bench, name="bench")
 app.command()(sign)

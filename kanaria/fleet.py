@@ -15,6 +15,7 @@ from kanaria.settings import Settings
 from kanaria.signing import checking
 from kanaria.supervision import Program, Supervisor
 from rollout.interfaces import Backend, Health, VersionStatus
+from service.signatures import SignatureError
 
 _PROBE_TIMEOUT_S = 1.0
 _FRESH_S = 0.4  # the controller asks several times in one beat
@@ -32,19 +33,23 @@ class LocalFleet:
         command: Callable[[str, int], list[str]],
         environment: Callable[[str], Mapping[str, str]],
         on_change: Callable[[tuple[Backend, ...]], None],
+        on_refusal: Callable[[], None],
     ) -> None:
         """Args:
         folder: where the ports of running versions are kept, so that a new controller finds them.
         command: the server's command line for a tag and a port.
         environment: what the server of a tag needs besides this process's environment.
         on_change: called with all running versions when one comes or goes.
+        on_refusal: called once for a version that does not start for its signature.
         """
         self._supervisor, self._folder = supervisor, folder
-        self._command, self._environment, self._on_change = command, environment, on_change
+        self._command, self._environment = command, environment
+        self._on_change, self._on_refusal = on_change, on_refusal
         self._folder.mkdir(parents=True, exist_ok=True)
         self._probes = httpx.Client(timeout=_PROBE_TIMEOUT_S)
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._was_ready: set[str] = set()
+        self._refused: set[str] = set()
 
     def known_tags(self) -> tuple[str, ...]:
         return bento_tags()
@@ -88,12 +93,19 @@ class LocalFleet:
         if info is None or backend is None:
             return VersionStatus(Health.ABSENT)
         if not info.is_alive:
-            return VersionStatus(Health.DEAD, backend, info.has_crashed, last_words(info.log))
+            return VersionStatus(Health.DEAD, backend, info.has_crashed, self._last_words(tag, info.log))
         if self._answers(backend):
             self._was_ready.add(tag)
             return VersionStatus(Health.READY, backend, info.has_crashed)
         health = Health.UNREADY if tag in self._was_ready else Health.STARTING
-        return VersionStatus(health, backend, info.has_crashed, last_words(info.log))
+        return VersionStatus(health, backend, info.has_crashed, self._last_words(tag, info.log))
+
+    def _last_words(self, tag: str, log: Path) -> str:
+        words = last_words(log)
+        if SignatureError.__name__ in words and tag not in self._refused:
+            self._refused.add(tag)  # it is started again and again
+            self._on_refusal()
+        return words
 
     def _answers(self, backend: Backend) -> bool:
         try:
@@ -109,6 +121,7 @@ class LocalFleet:
     def _forget(self, tag: str) -> None:
         self._seen.pop(tag, None)
         self._was_ready.discard(tag)
+        self._refused.discard(tag)
 
 
 def server_command(tag: str, port: int) -> list[str]:

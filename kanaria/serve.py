@@ -47,7 +47,7 @@ def main() -> None:
     settings = Settings()
     metrics = ControllerMetrics()
     gateway = gateway_settings(settings, arguments.envoy_admin)
-    fleet = _fleet(settings, has_prometheus=arguments.prometheus is not None)
+    fleet = _fleet(settings, metrics, has_prometheus=arguments.prometheus is not None)
     controller = Controller(
         open_ledger=lambda: Ledger(settings.ledger),
         router=EnvoyRouter(gateway),
@@ -92,7 +92,7 @@ def _source(envoy_admin: int, prometheus: int | None, scrape_interval_s: float) 
     return PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, max_age_s=max_age_s)
 
 
-def _fleet(settings: Settings, *, has_prometheus: bool) -> LocalFleet:
+def _fleet(settings: Settings, metrics: ControllerMetrics, *, has_prometheus: bool) -> LocalFleet:
     targets = settings.root / "prometheus" / "targets" / "service.json"
 
     def tell_prometheus(backends: tuple[Backend, ...]) -> None:
@@ -112,6 +112,7 @@ def _fleet(settings: Settings, *, has_prometheus: bool) -> LocalFleet:
         command=server_command,
         environment=environment,
         on_change=tell_prometheus,
+        on_refusal=metrics.signature_refused.inc,
     )
 
 

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     )
     scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus reads, seconds")
     workers: int = Field(default=1, ge=1, le=64, description="processes per version")
+    rules: Path | None = Field(
+        default=None, description="folder of the rule files that Prometheus reads; default: the project's"
+    )
     needs_api_key: bool = Field(default=True, description="the gateway asks for x-api-key")
     prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept; 0: none")
     public_key: Path | None = Field(

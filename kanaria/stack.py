@@ -17,6 +17,7 @@ from kanaria.supervision import Program, Supervisor
 from monitoring.alertmanager import AlertmanagerSettings, alertmanager_command, alertmanager_config
 from monitoring.prometheus import (
     JOBS,
+    RULES,
     PrometheusSettings,
     Target,
     file_sd,
@@ -118,6 +119,12 @@ class Stack:
                     saw=f"something listens on {settings.host}:{port}",
                     do=f"stop it, or set KANARIA_{name.upper()}_PORT to another port",
                 )
+        if settings.rules and not sorted(settings.rules.glob("*.yaml")):
+            raise SetupError(
+                "there are no rules to alert by",
+                saw=f"no *.yaml in KANARIA_RULES={settings.rules}",
+                do=f"write some: `kanaria rules generate --out {settings.rules}`, or unset it",
+            )
         alertmanager = next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None)
         prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
         if settings.metrics == "prometheus" and prometheus is None:
@@ -159,10 +166,12 @@ class Stack:
         for job in JOBS:
             listed = [Target(f"127.0.0.1:{own[job]}")] if job in own else []
             (targets / f"{job}.json").write_text(file_sd(listed))
+        rules = self.settings.rules
         configuration = prometheus_config(
             PrometheusSettings(
                 targets_dir=targets,
                 scrape_interval_s=self.settings.scrape_interval_s,
+                rule_files=tuple(sorted(rules.absolute().glob("*.yaml"))) if rules else RULES,
                 alertmanager=f"127.0.0.1:{addresses.alertmanager}" if addresses.alertmanager else None,
             )
         )

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import yaml
 
-BASE_RULES = Path(__file__).with_name("rules") / "base.yaml"
+RULES = tuple(Path(__file__).with_name("rules") / name for name in ("alerts.yaml", "slo.yaml"))
 JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
     {"gateway": "/stats/prometheus", "controller": "/metrics", "service": "/metrics"}
 )
@@ -32,7 +32,7 @@ class Target:
 class PrometheusSettings:
     targets_dir: Path  # holds `<job>.json` for each of JOBS, as `file_sd` writes them; read again at each change
     scrape_interval_s: float = 5.0
-    rule_files: tuple[Path, ...] = (BASE_RULES,)
+    rule_files: tuple[Path, ...] = RULES
     alertmanager: str | None = None  # host:port
 
 
@@ -62,7 +62,7 @@ def file_sd(targets: Iterable[Target]) -> str:
     return json.dumps([{"targets": [target.address], "labels": dict(target.labels)} for target in targets], indent=2)
 
 
-def prometheus_command(program: str, *, config: Path, data_dir: Path, listen: str, retention: str = "15d") -> list[str]:
+def prometheus_command(program: str, *, config: Path, data_dir: Path, listen: str, retention: str = "32d") -> list[str]:
     """The command that runs Prometheus.
 
     Args:
@@ -70,7 +70,7 @@ def prometheus_command(program: str, *, config: Path, data_dir: Path, listen: st
         config: path of prometheus.yml.
         data_dir: where it keeps its samples.
         listen: `host:port` of its API and page.
-        retention: how long samples are kept, as Prometheus writes durations.
+        retention: how long samples are kept, as Prometheus writes durations; the period of an SLO and more.
     """
     return [
         program,

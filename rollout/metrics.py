@@ -22,6 +22,9 @@ class ControllerMetrics:
         self.router_failures = Counter(
             "kanaria_router_failures_total", "Splits that the data plane refused", registry=self.registry
         )
+        self.signature_refused = Counter(
+            "kanaria_signature_refused_total", "Versions that did not start for their signature", registry=self.registry
+        )
         self._last_beat = self._gauge("kanaria_controller_last_tick_timestamp_seconds", "Last beat of the control loop")
         self._state = self._gauge("kanaria_release_state", "1 for the phase the newest release is in", "state")
         self._step_since = self._gauge(

@@ -3,6 +3,7 @@
 import queue
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,9 @@ import pytest
 import yaml
 
 from monitoring.alertmanager import AlertmanagerSettings, alertmanager_command, alertmanager_config
-from monitoring.prometheus import BASE_RULES, JOBS, PrometheusSettings, Target, file_sd, prometheus_config
+from monitoring.prometheus import JOBS, PrometheusSettings, Target, file_sd, prometheus_config
 from rollout.sources.scrape import GATEWAY_FILTER
 
-RULE_TESTS = Path(__file__).with_name("base_rules.yaml")
-RUNBOOKS = Path(__file__).parents[2]
 DEADLINE_S = 20.0
 
 Find = Callable[[str], str]
@@ -26,11 +25,6 @@ Find = Callable[[str], str]
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-def alerts() -> list[dict[str, dict[str, str]]]:
-    groups = yaml.safe_load(BASE_RULES.read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
 
 
 def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path, require_program: Find) -> None:
@@ -43,27 +37,38 @@ def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path, requir
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def kanaria(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run(sys.executable, "-m", "kanaria", "rules", *map(str, arguments))
+
+
 def test_each_alert_fires_when_it_should_and_else_is_silent(require_program: Find) -> None:
-    """The cases are in base_rules.yaml."""
-    tested = run(require_program("promtool"), "test", "rules", str(RULE_TESTS))
-    assert tested.returncode == 0, tested.stdout + tested.stderr
+    """`kanaria rules check` runs monitoring/rules/tests, and compares the rules with what they are made of."""
+    require_program("promtool")
+    checked = kanaria("check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_no_alert_is_untested() -> None:
-    """Each has a case in which it fires and one in which it is silent."""
-    cases = [case for test in yaml.safe_load(RULE_TESTS.read_text())["tests"] for case in test["alert_rule_test"]]
-    names = {rule["alert"] for rule in alerts()}
-    assert {case["alertname"] for case in cases if case["exp_alerts"]} == names
-    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == names
+def test_own_objectives_become_rules_that_promtool_accepts(tmp_path: Path, require_program: Find) -> None:
+    """From a person's own slo.yaml to a folder that Prometheus reads; a wrong one is refused with the reason."""
+    require_program("promtool")
+    slos = tmp_path / "slo.yaml"
+    slos.write_text("speed: {objective: 99.5%, bad_means: were slow, total: 'all{job=\"a\"}', good: quick}")
+    out = tmp_path / "rules"
+    written = kanaria("generate", "--slo", slos, "--out", out)
+    assert written.returncode == 0, written.stderr
+    checked = kanaria("check", *sorted(out.iterdir()))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    slos.write_text("speed: {objective: 90%, bad_means: were slow, total: all, good: quick}")
+    refused = kanaria("generate", "--slo", slos, "--out", out)
+    assert (refused.returncode, "cannot be reached" in refused.stderr) == (2, True)
 
 
-def test_each_alert_has_a_runbook() -> None:
-    """The link leads to a heading of a page in this repository."""
-    for rule in alerts():
-        page, _, anchor = rule["annotations"]["runbook"].partition("#")
-        headings = [line[3:] for line in (RUNBOOKS / page).read_text().splitlines() if line.startswith("## ")]
-        assert anchor in [heading.lower() for heading in headings], rule["alert"]
-        assert rule["alert"] in headings
+def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path, require_program: Find) -> None:
+    """What is wrong, in promtool's words."""
+    require_program("promtool")
+    (tmp_path / "wrong.yaml").write_text("groups: [{name: a, rules: [{record: b, expr: 'sum(('}]}]")
+    checked = kanaria("check", tmp_path / "wrong.yaml")
+    assert (checked.returncode, "parse error" in checked.stderr) == (1, True)
 
 
 def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) -> None:

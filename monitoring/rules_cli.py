@@ -1,0 +1,69 @@
+"""`kanaria rules`: write the rules that Prometheus reads, and check them.
+
+Mounted by the composition root. Exit codes: 0 done; 1 the rules are wrong; 2 bad input; 3 they could not be checked.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from monitoring import promtool
+from monitoring.errors import RulesError
+from monitoring.prometheus import RULES
+from monitoring.rules import RUNBOOKS, alert_rules, slo_rules
+
+_HERE = Path(__file__).parent
+_SLOS, _ALERTS = _HERE / "slo.yaml", _HERE / "alerts.yaml"
+_TESTS = sorted((_HERE / "rules" / "tests").glob("*.yaml"))
+
+app = typer.Typer(no_args_is_help=True, help="Prometheus rules of the service level objectives and alerts.")
+
+Slos = Annotated[Path, typer.Option(help="Objectives. Default: monitoring/slo.yaml.", show_default=False)]
+
+
+@app.command()
+def generate(
+    slo: Slos = _SLOS,
+    out: Annotated[
+        Path, typer.Option(help="Folder for slo.yaml and alerts.yaml. Default: monitoring/rules.", show_default=False)
+    ] = _HERE / "rules",
+    runbooks: Annotated[str, typer.Option(help="Address of the page of runbooks; alerts link to it.")] = RUNBOOKS,
+) -> None:
+    """Write the rule files that Prometheus reads."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in _generated(slo, runbooks).items():
+        (out / name).write_text(text)
+        typer.echo(f"wrote {out / name}")
+
+
+@app.command()
+def check(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Rule files. Default: those of this project, and their tests.")
+    ] = None,
+) -> None:
+    """Let promtool check rule files; this project's own are also compared with what they are made of, and tested."""
+    complaints = [promtool.check_rules(files or RULES)]
+    if not files:
+        generated = _generated(_SLOS, RUNBOOKS)
+        complaints += [
+            f"{path} is not what slo.yaml and alerts.yaml give now: run `kanaria rules generate`"
+            for path in RULES
+            if path.read_text() != generated[path.name]
+        ]
+        complaints.append(promtool.test_rules(_TESTS))
+    if found := [complaint for complaint in complaints if complaint]:
+        typer.echo("\n".join(found), err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{', '.join(path.name for path in files or RULES)}: promtool finds nothing wrong")
+
+
+def _generated(slos: Path, runbooks: str) -> dict[str, str]:
+    """The text of each rule file by its name."""
+    if not slos.is_file():
+        raise RulesError("there are no objectives", saw=f"no file {slos}", do="correct the path after --slo")
+    return {
+        "slo.yaml": slo_rules(slos.read_text(), runbooks=runbooks),
+        "alerts.yaml": alert_rules(_ALERTS.read_text(), runbooks=runbooks),
+    }
