@@ -33,6 +33,7 @@ MAX_AGE_S = 7 * 24 * 3600.0
 WRITE_EVERY_S = 0.02
 COUNT_EVERY_S = 0.25
 PRUNE_EVERY_S = 60.0
+LOCKED_S = 5.0  # how long to wait for another process's transaction
 # Another worker writes its answers within WRITE_EVERY_S; feedback that overtakes them waits this long.
 OVERTAKING_S = 0.25
 
@@ -193,8 +194,8 @@ class AnswerLog:
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Transactions are begun by hand: a deferred one could not wait for another process's.
-        connection = sqlite3.connect(self._path, timeout=5.0, isolation_level=None)
-        connection.execute("PRAGMA journal_mode = WAL")
+        connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None)
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(SCHEMA)
         with suppress(sqlite3.OperationalError):  # made by a Bento that carries an older copy of this file
@@ -268,3 +269,17 @@ class AnswerLog:
         for item in batch:
             if isinstance(item, _Truth) and not item.outcome.done():
                 item.outcome.set_exception(AnswersUnavailable())
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Let processes read while one writes. SQLite does not wait by itself here while another one is doing the same."""
+    give_up_at_s = time.monotonic() + LOCKED_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at_s:
+                raise
+            time.sleep(WRITE_EVERY_S)
+        else:
+            return

@@ -90,6 +90,7 @@ app = Starlette(
 if __name__ == "__main__":
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
     listener = config.bind_socket()
+    listener.listen()  # before the port is told: whoever reads it may connect at once
     print(listener.getsockname()[1], flush=True)
     with contextlib.suppress(KeyboardInterrupt), listener:
         uvicorn.Server(config).run(sockets=[listener])

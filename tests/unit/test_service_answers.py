@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -82,6 +83,20 @@ def test_feedback_needs_one_label_per_row(tmp_path: Path) -> None:
         log.record("r", ["a", "b"], body=BODY)
         outcomes = [learn(log, "r", "a"), learn(log, "r", "a", "b")]
     assert (outcomes, tally.counts["correct"]) == ([Feedback.WRONG_LENGTH, Feedback.ACCEPTED], 2)
+
+
+def test_a_new_file_that_another_process_is_just_making_is_waited_for(tmp_path: Path) -> None:
+    """SQLite itself does not wait to change the journal of a file in use, and versions that start at once do that."""
+    tally = Tally()
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with open_log(tmp_path, "m:1", tally) as log:
+            log.record("r", ["a"], body=BODY)
+            freeing = threading.Timer(0.2, other.execute, ["COMMIT"])
+            freeing.start()
+            assert learn(log, "r", "a") is Feedback.ACCEPTED
+            freeing.join()
+    assert tally.counts == {"correct": 1, "wrong": 0}
 
 
 def test_the_version_that_answered_counts_whoever_hears_it(tmp_path: Path) -> None:
