@@ -17,7 +17,7 @@ demo: setup
 	@$(BIN)/kanaria demo $(if $(FAULT),--fault $(FAULT))
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(BIN)/ruff format --check .

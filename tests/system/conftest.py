@@ -1,9 +1,10 @@
-"""Real Bentos and a real stack for the system tests, made once."""
+"""Real Bentos and a real stack for the system tests, made once for all of pytest's workers."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.support.bentos import Bentos
 from tests.support.stack import Kanaria
@@ -13,12 +14,18 @@ VERSIONS = {"v1": "v1", "v2": "v2", "v3": "v3", "failing": "v3-errors", "broken"
 
 
 @pytest.fixture(scope="session")
-def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bento_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A Bento store with digits v1 (MLP), v2 (better), v3 (silently wrong), one that fails, and one to be broken."""
-    made = Bentos(tmp_path_factory.mktemp("bentoml"))
-    made.train(*sorted(set(VERSIONS.values())))
-    for version, variant in VERSIONS.items():
-        made.build(version, "--arg", f"model=digits:{variant}")
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    made = Bentos(shared / "bentoml")
+    is_made = shared / "bentoml.made"
+    with FileLock(shared / "bentoml.lock"):
+        if not is_made.exists():
+            made.train(*sorted(set(VERSIONS.values())))
+            for version, variant in VERSIONS.items():
+                made.build(version, "--arg", f"model=digits:{variant}")
+            is_made.touch()
     return made.home
 
 
