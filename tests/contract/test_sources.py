@@ -161,14 +161,18 @@ def stack(ports: list[int]) -> Iterator[Stack]:
 
 
 @pytest.fixture(params=["scrape", "prometheus"])
-def source(request: pytest.FixtureRequest, stack: Stack) -> Iterator[MetricSource]:
+def new_source(request: pytest.FixtureRequest, stack: Stack) -> Callable[[], ScrapeSource | PrometheusSource]:
+    """Makes sources that have read nothing yet."""
     if request.param == "scrape":
-        with ScrapeSource(stack.gateway.address) as scrape:
-            yield scrape
-    else:
-        url = request.getfixturevalue("prometheus")
-        with PrometheusSource(url, stack.gateway.address, max_age_s=5) as store:
-            yield store
+        return lambda: ScrapeSource(stack.gateway.address)
+    url = request.getfixturevalue("prometheus")
+    return lambda: PrometheusSource(url, stack.gateway.address, max_age_s=5)
+
+
+@pytest.fixture
+def source(new_source: Callable[[], ScrapeSource | PrometheusSource]) -> Iterator[MetricSource]:
+    with new_source() as made:
+        yield made
 
 
 def read_until(read: Callable[[], Reading], is_right: Callable[[Reading], bool]) -> Reading:
@@ -296,10 +300,17 @@ def test_without_any_version_there_is_no_reading(source: MetricSource, stack: St
     assert stack.stable.address in refused(lambda: source.read(stack.backends)).saw
 
 
-def test_the_first_reading_must_be_complete(source: MetricSource, stack: Stack) -> None:
+def test_the_first_reading_must_be_complete(
+    new_source: Callable[[], ScrapeSource | PrometheusSource], stack: Stack
+) -> None:
     """A version that is missing there would later look as if all its history were new."""
+
+    def first() -> Reading:
+        with new_source() as source:
+            return source.read(stack.backends)
+
     stack.stable.stop()
-    assert stack.stable.address in refused(lambda: source.read(stack.backends)).saw
+    assert stack.stable.address in refused(first).saw
 
 
 def test_samples_that_are_too_old_are_not_believed(prometheus: str, stack: Stack) -> None:
