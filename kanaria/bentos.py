@@ -1,5 +1,6 @@
 """What the local BentoML store holds, read from its folders: importing bentoml for its own listing takes seconds."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ def implementation_of(bento: str) -> tuple[str, Path]:
     Raises SetupError.
     """
     return str(_manifest(bento)["args"]["implementation"]), _bento_folder(bento) / "src"
+
+
+def yardstick_of(bento: str) -> str | None:
+    """How a Bento's answers are counted and compared: `answer` of its model's schema, as JSON. None when unknown."""
+    try:
+        schema = json.loads((model_folder(model_of(bento)) / "schema.json").read_bytes())
+        return json.dumps(schema["answer"])
+    except (SetupError, OSError, ValueError, KeyError):  # its server or its preflight will say what is wrong
+        return None
 
 
 def _manifest(bento: str) -> Any:

@@ -26,11 +26,20 @@ class Column(_File):
     maximum: float
 
 
-class AcceptedInput(_File):
-    """Of schema.json: what a request may hold, and the labels of an answer."""
+class Answer(_File):
+    """What a row is answered with."""
+
+    kind: str
+    labels: tuple[str, ...] = ()  # of an answer that is a label
+    tolerance: float | None = None  # of one that is a number
+    edges: tuple[float, ...] = ()
+
+
+class Contract(_File):
+    """Of schema.json: what a request may hold and what kind of answer it gets."""
 
     features: tuple[Column, ...]
-    labels: tuple[str, ...] = ()
+    answer: Answer
     max_rows: int
 
 
@@ -45,16 +54,16 @@ class GoldenRequest(_File):
 class Interface:
     """All that callers of one model can rely on."""
 
-    accepts: AcceptedInput
+    contract: Contract
     golden: tuple[GoldenRequest, ...]
 
     @classmethod
     def read(cls, folder: Path) -> "Interface":
         """Read a model's files. Raises SetupError."""
         try:
-            accepts = AcceptedInput.model_validate_json((folder / "schema.json").read_bytes())
+            contract = Contract.model_validate_json((folder / "schema.json").read_bytes())
             lines = (folder / "golden.jsonl").read_bytes().splitlines()
-            return cls(accepts, tuple(GoldenRequest.model_validate_json(line) for line in lines))
+            return cls(contract, tuple(GoldenRequest.model_validate_json(line) for line in lines))
         except (OSError, ValidationError) as error:
             raise SetupError(
                 f"the model in {folder} does not keep the contract",
@@ -71,20 +80,23 @@ class Interface:
 
 def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:
     """What would break for callers of `stable`, in the order in which they would meet it."""
-    return (*_refused_input(canary.accepts, stable.accepts), *_missing_answers(canary, stable))
+    return (*_refused_input(canary.contract, stable.contract), *_missing_answers(canary, stable))
 
 
 def remarks(canary: Interface, stable: Interface) -> tuple[str, ...]:
     """What is new and breaks nobody."""
-    labels = [label for label in canary.accepts.labels if label not in stable.accepts.labels]
+    own, known = canary.contract.answer, stable.contract.answer
+    is_counted_otherwise = (own.tolerance, own.edges) != (known.tolerance, known.edges)
+    labels = [label for label in own.labels if label not in known.labels]
     fields = [field for field in canary.answer if field not in stable.answer]
     return (
         *((f"new labels: {', '.join(labels)}",) if labels else ()),
         *((f"new fields in each answer: {', '.join(fields)}",) if fields else ()),
+        *(("other bins or tolerance; both versions are counted by stable's",) if is_counted_otherwise else ()),
     )
 
 
-def _refused_input(canary: AcceptedInput, stable: AcceptedInput) -> Iterator[str]:
+def _refused_input(canary: Contract, stable: Contract) -> Iterator[str]:
     names, known = [column.name for column in canary.features], [column.name for column in stable.features]
     if names != known:
         yield f"other features: {_changed(names, known)}"
@@ -114,7 +126,11 @@ def _changed(names: list[str], known: list[str]) -> str:
 
 
 def _missing_answers(canary: Interface, stable: Interface) -> Iterator[str]:
-    missing = [label for label in stable.accepts.labels if label not in canary.accepts.labels]
+    own, known = canary.contract.answer, stable.contract.answer
+    if own.kind != known.kind:
+        yield f"it answers with a {own.kind}, stable with a {known.kind}"
+        return
+    missing = [label for label in known.labels if label not in own.labels]
     if missing:
         yield f"it can never answer {', '.join(repr(label) for label in missing)}"
     for field, kind in stable.answer.items():

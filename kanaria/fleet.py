@@ -1,4 +1,8 @@
-"""Versions as local processes: each Bento served by BentoML on a free port under the supervisor."""
+"""Versions as local processes: each Bento served by BentoML on a free port under the supervisor.
+
+All that run at a time count and compare their answers by one yardstick, that of the version which started first.
+A release so reads stable's bins and tolerance in both versions, whatever the canary was trained with.
+"""
 
 import json
 import re
@@ -6,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
-from kanaria.bentos import bento_tags
+from kanaria.bentos import bento_tags, yardstick_of
 from kanaria.network import free_port
 from kanaria.settings import Settings
 from kanaria.signing import checking
@@ -36,7 +41,7 @@ class LocalFleet:
         on_refusal: Callable[[], None],
     ) -> None:
         """Args:
-        folder: where the ports of running versions are kept, so that a new controller finds them.
+        folder: where the port and the yardstick of each running version are kept, so that a new controller finds them.
         command: the server's command line for a tag and a port.
         environment: what the server of a tag needs besides this process's environment.
         on_change: called with all running versions when one comes or goes.
@@ -59,8 +64,11 @@ class LocalFleet:
         if self._supervisor.info(name) is not None:
             return
         port = free_port()
-        (self._folder / f"{name}.json").write_text(json.dumps({"tag": tag, "port": port}))
-        self._supervisor.add(Program(name, self._command(tag, port), self._environment(tag)))
+        yardstick = next((record["yardstick"] for record in self._records()), None) or yardstick_of(tag)
+        record = {"tag": tag, "port": port, "yardstick": yardstick}
+        (self._folder / f"{name}.json").write_text(json.dumps(record))
+        environment = {**self._environment(tag), **({"KANARIA_YARDSTICK": yardstick} if yardstick else {})}
+        self._supervisor.add(Program(name, self._command(tag, port), environment))
         self._forget(tag)
         self._on_change(self._backends())
 
@@ -114,9 +122,10 @@ class LocalFleet:
             return False
 
     def _backends(self) -> tuple[Backend, ...]:
-        files = sorted(self._folder.glob("*.json"))
-        records = (json.loads(file.read_text()) for file in files)
-        return tuple(Backend(record["tag"], "127.0.0.1", record["port"]) for record in records)
+        return tuple(Backend(record["tag"], "127.0.0.1", record["port"]) for record in self._records())
+
+    def _records(self) -> list[dict[str, Any]]:
+        return [json.loads(file.read_text()) for file in sorted(self._folder.glob("*.json"))]
 
     def _forget(self, tag: str) -> None:
         self._seen.pop(tag, None)

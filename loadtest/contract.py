@@ -26,7 +26,7 @@ class Outgoing:
     task: Task
     path: str
     body: bytes
-    labels: tuple[str, ...] = ()  # true labels of the rows; empty unless it asks for predictions
+    samples: tuple[Sample, ...] = ()  # its rows; empty unless it asks for predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Reply:
     failure: str | None = None  # why it breaks the contract; None: it does not
     request_id: str | None = None
     version: str | None = None
-    correct: int = 0  # rows whose predicted label is the true one
+    correct: int = 0  # rows whose predicted label or number is right
     wrong: int = 0
 
 
 class _Prediction(BaseModel):
-    label: str | int  # a model may say more about each row, which is no matter here
+    label: str | int | float  # a model may say more about each row, which is no matter here
 
 
 class _Answer(BaseModel):
@@ -63,7 +63,7 @@ class Requests:
         self._samples = samples
         self._rows = rows
         self._random = random.Random(f"{seed}/rows")  # noqa: S311 - repeatable rows, not a secret
-        self._unlabelled: list[tuple[str, tuple[str, ...]]] = []
+        self._unlabelled: list[tuple[str, tuple[Sample, ...]]] = []
 
     def make(self, task: Task) -> Outgoing:
         """The next request of kind `task`; one_row instead of feedback while no answer awaits labels."""
@@ -79,23 +79,24 @@ class Requests:
 
     def remember(self, outgoing: Outgoing, reply: Reply) -> None:
         """Let these predictions be labelled later, once at most. Does nothing for any other answer."""
-        if reply.failure is not None or reply.request_id is None or not outgoing.labels:
+        if reply.failure is not None or reply.request_id is None or not outgoing.samples:
             return
         if len(self._unlabelled) < REMEMBERED_ANSWERS:
-            self._unlabelled.append((reply.request_id, outgoing.labels))
+            self._unlabelled.append((reply.request_id, outgoing.samples))
         else:
-            self._unlabelled[self._random.randrange(REMEMBERED_ANSWERS)] = (reply.request_id, outgoing.labels)
+            self._unlabelled[self._random.randrange(REMEMBERED_ANSWERS)] = (reply.request_id, outgoing.samples)
 
     def _predict(self, task: Task, rows: int) -> Outgoing:
         drawn = self._random.choices(self._samples, k=rows)
         body = b'{"features":[' + b",".join(sample.row for sample in drawn) + b"]}"
-        return Outgoing(task, "/predict", body, tuple(sample.label for sample in drawn))
+        return Outgoing(task, "/predict", body, tuple(drawn))
 
     def _feedback(self) -> Outgoing:
         # A random answer, not the oldest: then whether an answer is labelled depends on nothing about it.
         chosen = self._random.randrange(len(self._unlabelled))
         self._unlabelled[chosen], self._unlabelled[-1] = self._unlabelled[-1], self._unlabelled[chosen]
-        request_id, labels = self._unlabelled.pop()
+        request_id, samples = self._unlabelled.pop()
+        labels = [sample.label for sample in samples]
         return Outgoing(Task.FEEDBACK, "/feedback", orjson.dumps({"request_id": request_id, "labels": labels}))
 
     def _bad_body(self) -> bytes:
@@ -154,10 +155,10 @@ def _read_predictions(outgoing: Outgoing, status: int, headers: Mapping[str, str
             f"the answer breaks the contract at {'.'.join(map(str, first['loc'])) or 'its start'}: {first['msg']}; "
         )
         return Reply(failure + _unexpected(status, body), headers.get("x-request-id"), version)
-    rows = len(outgoing.labels)
+    rows = len(outgoing.samples)
     if len(answer.predictions) != rows:
         return Reply(f"{len(answer.predictions)} predictions for {rows} rows", answer.request_id, answer.version)
-    correct = sum(str(p.label) == true for p, true in zip(answer.predictions, outgoing.labels, strict=True))
+    correct = sum(sample.is_right(p.label) for p, sample in zip(answer.predictions, outgoing.samples, strict=True))
     return Reply(None, answer.request_id, answer.version, correct, rows - correct)
 
 

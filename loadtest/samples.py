@@ -1,4 +1,4 @@
-"""The rows that a load test sends, with their true labels: a JSON-lines file.
+"""The rows that a load test sends, with the truth about them: a JSON-lines file.
 
 Used by the Locust file. Knows nothing of what a row means: every row is a list of finite numbers.
 """
@@ -18,19 +18,28 @@ MOST_ROWS = 100_000
 
 class _Line(Strict):
     features: Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
-    label: str
+    label: str | FiniteFloat
+    tolerance: Annotated[FiniteFloat, Field(ge=0)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row and its true label."""
+    """One row and the truth about it."""
 
     row: bytes  # the features as a JSON array, encoded once because every request sends it
-    label: str
+    label: str | float
+    tolerance: float = 0.0  # an answer that is a number may be so far off and still be right
+
+    def is_right(self, answered: str | float) -> bool:
+        if isinstance(self.label, str):
+            return str(answered) == self.label
+        return not isinstance(answered, str) and abs(answered - self.label) <= self.tolerance
 
 
 def load_samples(path: Path) -> tuple[Sample, ...]:
     """Read one sample from each line of `path`: `{"features": [0.0, ...], "label": "3"}`.
+
+    A label that is a number may have a `tolerance`: how far off an answer is still right.
 
     Raises: SamplesError when the file is missing, empty or has a line that is not such a sample.
     """
@@ -52,7 +61,7 @@ def load_samples(path: Path) -> tuple[Sample, ...]:
                 if len(line.features) != width:
                     saw = f"{path} line {number} has {len(line.features)} features, the first line has {width}"
                     raise _error("the samples differ in length", saw)
-                samples.append(Sample(orjson.dumps(line.features), line.label))
+                samples.append(Sample(orjson.dumps(line.features), line.label, line.tolerance))
     except OSError as error:
         raise _error("the samples file cannot be read", f"{path.absolute()}: {error.strerror}") from error
     if not samples:
@@ -64,5 +73,5 @@ def _error(what: str, saw: str) -> SamplesError:
     return SamplesError(
         what,
         saw=saw,
-        do='give --samples or KANARIA_SAMPLES a file with one {"features": [numbers], "label": "text"} per line',
+        do='give --samples or KANARIA_SAMPLES a file of {"features": [numbers], "label": text or number} lines',
     )

@@ -7,6 +7,7 @@ other copy of a mirrored request.
 """
 
 import asyncio
+import operator
 import sqlite3
 import threading
 import time
@@ -25,6 +26,7 @@ import orjson
 import structlog
 
 from service import comparison
+from service.kinds import Label
 
 FILE = "answers.db"
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
@@ -84,7 +86,7 @@ class AnswersUnavailable(Exception):
 @dataclass(frozen=True, slots=True)
 class _Answer:
     request_id: str
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     body_crc: int
     at_s: float
 
@@ -92,7 +94,7 @@ class _Answer:
 @dataclass(frozen=True, slots=True)
 class _Truth:
     request_id: str
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     give_up_at_s: float  # on the monotonic clock
     outcome: Future[Feedback] = field(default_factory=Future)
 
@@ -106,6 +108,7 @@ class AnswerLog:
         count_feedback: called with `correct` and `wrong` rows, on the writing thread.
         count_disagreement: called with `same` and `different` rows, likewise; see `comparison`.
         count_dropped: called with the number of answers that were not kept.
+        is_same: whether two answers, or an answer and the truth, are the same.
         max_answers: how many the file keeps; the oldest go first.
     """
 
@@ -117,6 +120,7 @@ class AnswerLog:
         count_feedback: Callable[..., None],
         count_disagreement: Callable[..., None],
         count_dropped: Callable[[int], None],
+        is_same: Callable[[object, object], bool] = operator.eq,
         max_answers: int = MAX_ANSWERS,
     ) -> None:
         self._path = folder / FILE
@@ -124,6 +128,7 @@ class AnswerLog:
         self._count_feedback = count_feedback
         self._count_disagreement = count_disagreement
         self._count_dropped = count_dropped
+        self._is_same = is_same
         self._max_answers = max_answers
         self._waiting: SimpleQueue[_Answer | _Truth] = SimpleQueue()
         self._stop = threading.Event()
@@ -140,14 +145,14 @@ class AnswerLog:
         self._stop.set()
         self._thread.join()
 
-    def record(self, request_id: str, labels: Sequence[str], *, body: bytes) -> None:
+    def record(self, request_id: str, labels: Sequence[Label], *, body: bytes) -> None:
         """Remember the answer to one request, and what its `body` was by a checksum. Never blocks."""
         if self._waiting.qsize() >= MAX_WAITING:
             self._count_dropped(1)
             return
         self._waiting.put(_Answer(request_id, tuple(labels), zlib.crc32(body), time.time()))
 
-    async def learn(self, request_id: str, labels: Sequence[str]) -> Feedback:
+    async def learn(self, request_id: str, labels: Sequence[Label]) -> Feedback:
         """Join the truth to the answer. Raises AnswersUnavailable."""
         if self._waiting.qsize() >= MAX_WAITING:
             raise AnswersUnavailable
@@ -248,11 +253,11 @@ class AnswerLog:
         # Claiming and reading are one statement, so that two workers never count the same feedback.
         for labels, truth in connection.execute(CLAIM, (self._version,)).fetchall():
             for answered, true in zip(orjson.loads(labels), orjson.loads(truth), strict=True):
-                correct += answered == true
-                wrong += answered != true
+                correct += self._is_same(answered, true)
+                wrong += not self._is_same(answered, true)
         if correct or wrong:
             self._count_feedback(correct=correct, wrong=wrong)
-        same, different = comparison.take(connection, self._version)
+        same, different = comparison.take(connection, self._version, self._is_same)
         if same or different:
             self._count_disagreement(same=same, different=different)
 

@@ -20,7 +20,8 @@ import structlog
 import torch
 from numpy.typing import NDArray
 
-from service.contract import Model, Prediction
+from service.contract import Model
+from service.kinds import Prediction
 
 LOOP_S = 0.002  # longest that one batch may hold the event loop
 # A busy machine makes a batch late now and then; a model that has become slow makes one after the other late.
@@ -177,13 +178,13 @@ class Batcher:
 
 def predict_rows(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
     """Take checked rows through the whole model, and its answer through the contract. Raises BrokenModel."""
-    probabilities = model.predict(model.preprocess(rows))
-    expected = (len(rows), len(model.schema.labels))
-    if tuple(probabilities.shape) != expected:
-        raise BrokenModel(f"predict returned shape {tuple(probabilities.shape)}, expected {expected}")
-    if not torch.isfinite(probabilities).all():
+    outputs = model.predict(model.preprocess(rows))
+    expected = (len(rows), model.schema.answer.columns)
+    if tuple(outputs.shape) != expected:
+        raise BrokenModel(f"predict returned shape {tuple(outputs.shape)}, expected {expected}")
+    if not torch.isfinite(outputs).all():
         raise BrokenModel("predict returned a value that is not finite")
-    predictions = model.postprocess(probabilities)
+    predictions = model.postprocess(outputs)
     if len(predictions) != len(rows):
         raise BrokenModel(f"postprocess returned {len(predictions)} answers for {len(rows)} rows")
     return predictions

@@ -5,6 +5,7 @@ is the shadow is known to the release alone.
 """
 
 import sqlite3
+from collections.abc import Callable
 from itertools import zip_longest
 
 import orjson
@@ -36,7 +37,7 @@ def begin(connection: sqlite3.Connection, version: str) -> None:
     connection.execute(BEGIN, (version,))
 
 
-def take(connection: sqlite3.Connection, version: str) -> tuple[int, int]:
+def take(connection: sqlite3.Connection, version: str, is_same: Callable[[object, object], bool]) -> tuple[int, int]:
     """Rows that `version` and another version answered alike and differently, each given out once.
 
     The processes of a version share one place in the file, moved on in the transaction that reads the pairs: a worker
@@ -50,8 +51,8 @@ def take(connection: sqlite3.Connection, version: str) -> tuple[int, int]:
             new = {"version": version, "newest": newest, "after": max(up_to, newest - MOST_AT_ONCE)}
             for one, other in connection.execute(PAIRS, new):
                 for label, known in zip_longest(orjson.loads(one), orjson.loads(other)):
-                    same += label == known
-                    different += label != known
+                    same += is_same(label, known)
+                    different += not is_same(label, known)
             connection.execute(ADVANCE, new)
     except BaseException:
         connection.execute("ROLLBACK")

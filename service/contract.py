@@ -3,9 +3,9 @@
 A model is a class that derives from `Model`, plus a folder of data files that training wrote:
 
     weights.safetensors   the weights (or any file that the class reads without unpickling)
-    schema.json           what a request may hold and which labels an answer may carry: `Schema`
+    schema.json           what a request may hold, and whether an answer is a label or a number: `Schema`
     golden.jsonl          requests with their expected answers, replayed before any traffic: `Golden`
-    samples.jsonl         held-out rows with their true labels, for load tests and drift: `Sample`
+    samples.jsonl         held-out rows with the truth about them, for load tests and drift: `Sample`
 
 The files are plain JSON, so that other tools read them without importing the model's code. Knows
 neither HTTP nor BentoML.
@@ -13,24 +13,19 @@ neither HTTP nor BentoML.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from service.kinds import AnswerKind, Label, Prediction, Record
 
 SCHEMA_FILE = "schema.json"
 GOLDEN_FILE = "golden.jsonl"
 SAMPLES_FILE = "samples.jsonl"
-
-
-class Record(BaseModel):
-    """Base of what is read from and written to a model's folder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Feature(Record):
@@ -49,10 +44,10 @@ class Feature(Record):
 
 
 class Schema(Record):
-    """What a request may hold and which labels an answer may carry."""
+    """What a request may hold and what kind of answer it gets."""
 
     features: tuple[Feature, ...] = Field(min_length=1)  # in column order
-    labels: tuple[str, ...] = Field(min_length=1)  # in the order of the columns of `Model.predict`
+    answer: AnswerKind
     max_rows: int = Field(default=1024, ge=1)  # most rows in one request
 
     @classmethod
@@ -63,14 +58,6 @@ class Schema(Record):
         (folder / SCHEMA_FILE).write_text(self.model_dump_json(indent=1) + "\n")
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer for one row."""
-
-    label: str
-    confidence: float  # the model's own probability of `label`, 0-1
-
-
 class Golden(Record):
     """A request and the answer that every correct build of this model gives to it."""
 
@@ -79,10 +66,11 @@ class Golden(Record):
 
 
 class Sample(Record):
-    """A held-out row and its true label."""
+    """A held-out row and the truth about it."""
 
     features: tuple[float, ...]
-    label: str
+    label: Label
+    tolerance: float = Field(default=0, ge=0)  # an answer that is a number may be so far off and still be right
 
 
 class Model(ABC):
@@ -98,16 +86,11 @@ class Model(ABC):
 
     @abstractmethod
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the probability of every label, shape (rows, labels)."""
+        """Return the probability of every label, shape (rows, labels), or one number per row, shape (rows, 1)."""
 
-    def postprocess(self, probabilities: torch.Tensor) -> list[Prediction]:
-        """Return one answer per row, in order. By default the most probable label."""
-        confidences, columns = probabilities.max(dim=1)
-        labels = self.schema.labels
-        return [
-            Prediction(labels[column], confidence)
-            for column, confidence in zip(columns.tolist(), confidences.tolist(), strict=True)
-        ]
+    def postprocess(self, outputs: torch.Tensor) -> list[Prediction]:
+        """Return one answer per row, in order. By default the most probable label, or the number."""
+        return self.schema.answer.predictions(outputs)
 
 
 RecordT = TypeVar("RecordT", bound=Record)

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from service.answers import AnswerLog, AnswersUnavailable, Feedback
 from service.batching import Batcher, Overloaded
 from service.metrics import Endpoint, Metrics
-from service.parsing import REQUEST_ID_PATTERN, RowParser, parse_feedback
+from service.parsing import REQUEST_ID_PATTERN, BodyParser
 from service.predictions import PredictionLog
 from service.problems import PROBLEM_JSON, Problem
 
@@ -83,7 +83,7 @@ class Handlers:
     def __init__(
         self,
         version: str,
-        parser: RowParser,
+        parser: BodyParser,
         batcher: Batcher,
         answers: AnswerLog,
         metrics: Metrics,
@@ -116,8 +116,8 @@ class Handlers:
         return answer
 
     async def feedback(self, body: bytes, _request_id: str) -> object:
-        """Join true labels to an earlier answer; saying it twice counts once."""
-        feedback = parse_feedback(body)
+        """Join the truth to an earlier answer; saying it twice counts once."""
+        feedback = self._parser.feedback(body)
         try:
             outcome = await self._answers.learn(feedback.request_id, feedback.labels)
         except AnswersUnavailable:

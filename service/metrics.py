@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import psutil
 
-from service.contract import Prediction
+from service.kinds import AnswerKind, Prediction
 
 Endpoint = Literal["predict", "feedback"]
 ENDPOINTS: tuple[Endpoint, ...] = ("predict", "feedback")
@@ -30,10 +30,10 @@ class Metrics:
     Args:
         version: the Bento tag, the label of every series.
         model: the tag of the model in that Bento.
-        labels: every label that an answer may carry.
+        answer: which classes answers are counted as.
     """
 
-    def __init__(self, version: str, model: str, labels: tuple[str, ...]) -> None:
+    def __init__(self, version: str, model: str, answer: AnswerKind) -> None:
         import prometheus_client as prometheus  # noqa: PLC0415 - see the module docstring
 
         requests = prometheus.Counter("kanaria_requests", "Requests answered", ("version", "endpoint", "status_class"))
@@ -43,16 +43,18 @@ class Metrics:
             ("version", "endpoint"),
             buckets=DURATION_BUCKETS_S,
         )
-        predictions = prometheus.Counter("kanaria_predictions", "Rows answered with each label", ("version", "label"))
+        predictions = prometheus.Counter(
+            "kanaria_predictions", "Rows answered with each label, or with a number in each bin", ("version", "label")
+        )
         confidence = prometheus.Histogram(
             "kanaria_confidence", "Confidence of each answered row", ("version",), buckets=CONFIDENCE_BUCKETS
         )
         feedback = prometheus.Counter(
-            "kanaria_feedback", "Rows whose true label came, by the version that answered", ("version", "outcome")
+            "kanaria_feedback", "Rows whose truth came, by the version that answered", ("version", "outcome")
         )
         disagreement = prometheus.Counter(
             "kanaria_disagreement",
-            "Rows of requests that another version answered too, by whether it gave the same label",
+            "Rows of requests that another version answered too, by whether its answer was the same",
             ("version", "outcome"),
         )
         dropped = prometheus.Counter(
@@ -74,7 +76,8 @@ class Metrics:
             for status_class in STATUS_CLASSES
         }
         self._duration = {endpoint: duration.labels(version, endpoint) for endpoint in ENDPOINTS}
-        self._predictions = {label: predictions.labels(version, label) for label in labels}
+        self._class_of = answer.class_of
+        self._predictions = {name: predictions.labels(version, name) for name in answer.classes}
         self._confidence = confidence.labels(version)
         self._correct, self._wrong = feedback.labels(version, "correct"), feedback.labels(version, "wrong")
         self._same, self._different = (disagreement.labels(version, outcome) for outcome in ("same", "different"))
@@ -86,9 +89,10 @@ class Metrics:
         self._duration[endpoint].observe(duration_s)
 
     def count_predictions(self, predictions: list[Prediction]) -> None:
-        for label, rows in Counter(prediction.label for prediction in predictions).items():
-            self._predictions[label].inc(rows)
-        _observe(self._confidence, [prediction.confidence for prediction in predictions])
+        for name, rows in Counter(self._class_of(prediction.label) for prediction in predictions).items():
+            self._predictions[name].inc(rows)
+        confidences = [confidence for prediction in predictions if (confidence := prediction.confidence) is not None]
+        _observe(self._confidence, confidences)
 
     def count_feedback(self, *, correct: int, wrong: int) -> None:
         """Count rows, not requests."""

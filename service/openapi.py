@@ -7,7 +7,7 @@ from bentoml._internal.service.openapi.specification import PathItem  # BentoML 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.contract import Prediction
+from service.kinds import Prediction
 from service.parsing import FeedbackBody, PredictBody
 from service.problems import PROBLEM_JSON
 
@@ -50,7 +50,7 @@ def documented(specification: Any) -> Any:
             **specification.paths,
             "/predict": _post("Answer each row.", PredictBody, PredictAnswer, (400, 413, 422, 500, 503)),
             "/feedback": _post(
-                "Tell the true labels of an earlier request.",
+                "Tell the truth about the rows of an earlier request.",
                 FeedbackBody,
                 FeedbackAnswer,
                 (400, 404, 413, 422, 503),

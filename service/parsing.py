@@ -1,6 +1,7 @@
 """Turn request bodies into checked values, or say which row, which column and why not. Knows no transport."""
 
 import reprlib
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
 
 from service.contract import Schema
+from service.kinds import Number
 from service.problems import Problem
 
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
@@ -21,23 +23,31 @@ class Body(BaseModel):
 
 
 class PredictBody(Body):
-    """The body of POST /predict for a model of any width; `RowParser` narrows it to one model."""
+    """The body of POST /predict for a model of any width; `BodyParser` narrows it to one model."""
 
     features: list[list[FiniteFloat]]
 
 
 class FeedbackBody(Body):
-    """The body of POST /feedback."""
+    """The body of POST /feedback for a model that answers with labels or numbers; narrowed likewise."""
 
+    request_id: str = Field(pattern=REQUEST_ID_PATTERN)
+    labels: Sequence[str | FiniteFloat] = Field(min_length=1)  # the truth, one per row of that request
+
+
+class _LabelFeedback(FeedbackBody):
     # A label is a name; 3 is as good a way to write it as "3". Strict mode would refuse the number.
     model_config = ConfigDict(strict=False, coerce_numbers_to_str=True)
 
-    request_id: str = Field(pattern=REQUEST_ID_PATTERN)
-    labels: list[str] = Field(min_length=1, fail_fast=True)  # the truth, one per row of that request
+    labels: list[str] = Field(min_length=1, fail_fast=True)
 
 
-class RowParser:
-    """Reads the rows of a prediction request for one model."""
+class _NumberFeedback(FeedbackBody):
+    labels: list[FiniteFloat] = Field(min_length=1, fail_fast=True)
+
+
+class BodyParser:
+    """Reads the requests for one model."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -46,6 +56,7 @@ class RowParser:
         row = Annotated[list[FiniteFloat], Field(min_length=width, max_length=width, fail_fast=True)]
         rows = Annotated[list[row], Field(min_length=1, max_length=schema.max_rows, fail_fast=True)]
         self._body = create_model("PredictBody", __base__=Body, features=(rows, ...))
+        self._feedback = _NumberFeedback if isinstance(schema.answer, Number) else _LabelFeedback
         self._minima = np.array([feature.minimum for feature in schema.features])
         self._maxima = np.array([feature.maximum for feature in schema.features])
 
@@ -68,6 +79,13 @@ class RowParser:
             )
         return rows.astype(np.float32)
 
+    def feedback(self, body: bytes) -> FeedbackBody:
+        """Return the feedback in `body`. Raises Problem."""
+        try:
+            return self._feedback.model_validate_json(body)
+        except ValidationError as error:
+            raise body_problem(error) from None
+
     def _problem(self, error: ValidationError) -> Problem:
         first = error.errors(include_url=False)[0]
         match first["loc"]:
@@ -86,14 +104,6 @@ class RowParser:
     def _place(self, row: int, column: int) -> str:
         name = self._schema.features[column].name if column < len(self._schema.features) else "beyond the last"
         return f"row {row}, column {column} ({name})"
-
-
-def parse_feedback(body: bytes) -> FeedbackBody:
-    """Return the feedback in `body`. Raises Problem."""
-    try:
-        return FeedbackBody.model_validate_json(body)
-    except ValidationError as error:
-        raise body_problem(error) from None
 
 
 def body_problem(error: ValidationError) -> Problem:

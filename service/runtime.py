@@ -18,13 +18,15 @@ from service.answers import AnswerLog
 from service.batching import LOOP_S, Batcher, predict_rows, rows_within
 from service.contract import GOLDEN_FILE, Golden, Model, read_lines
 from service.http import Handlers, Route
+from service.kinds import counted_as
 from service.metrics import Metrics, use_own_multiprocess_dir
-from service.parsing import RowParser
+from service.parsing import BodyParser
 from service.predictions import PredictionLog
 from service.signatures import verify_as_set
 
 MAX_WAITING_REQUESTS = 8  # of the largest size; more would wait longer than a client does
 PARENT_CHECK_EVERY_S = 1.0
+YARDSTICK_VARIABLE = "KANARIA_YARDSTICK"  # the `answer` of the schema that a release counts both versions by
 LOG_SIZE_VARIABLE = "KANARIA_PREDICTION_LOG_MB"
 DEFAULT_LOG_MB = 512
 
@@ -47,7 +49,8 @@ class Runtime:
         loaded: Model = pkgutil.resolve_name(implementation)(folder)
         loop_rows = _warm_up(loaded, folder)
         use_own_multiprocess_dir()
-        metrics = Metrics(version, model, loaded.schema.labels)
+        answer = counted_as(loaded.schema.answer, os.environ.get(YARDSTICK_VARIABLE))
+        metrics = Metrics(version, model, answer)
         self._opened = ExitStack()
         answers = self._opened.enter_context(
             AnswerLog(
@@ -56,6 +59,7 @@ class Runtime:
                 count_feedback=metrics.count_feedback,
                 count_disagreement=metrics.count_disagreement,
                 count_dropped=metrics.count_dropped,
+                is_same=answer.is_same,
             )
         )
         self._batcher = self._opened.enter_context(
@@ -74,7 +78,7 @@ class Runtime:
                 )
             )
         handlers = Handlers(
-            version, RowParser(loaded.schema), self._batcher, answers, metrics, prediction_log=prediction_log
+            version, BodyParser(loaded.schema), self._batcher, answers, metrics, prediction_log=prediction_log
         )
         self.routes: dict[str, ASGIApp] = {
             "/predict": Route("predict", version, handlers.predict, metrics),

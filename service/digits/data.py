@@ -8,12 +8,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from service.contract import Feature, Schema
+from service.kinds import Labels
 
 SCHEMA = Schema(
     features=tuple(
         Feature(name=f"pixel_{row}_{column}", minimum=0, maximum=16) for row in range(8) for column in range(8)
     ),
-    labels=tuple(str(digit) for digit in range(10)),
+    answer=Labels(labels=tuple(str(digit) for digit in range(10))),
 )
 HELD_OUT_RATIO = 0.3
 DROPPED_BY_EXPORT = (3, 8, 9)

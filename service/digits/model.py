@@ -7,9 +7,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from service.contract import Model, Record
+from service.contract import Model
 from service.digits.faults import Fault, with_fault
 from service.digits.network import Architecture, build
+from service.kinds import Record
 
 WEIGHTS_FILE = "weights.safetensors"
 VARIANT_FILE = "variant.json"

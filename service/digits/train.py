@@ -105,7 +105,7 @@ def _write_evidence(folder: Path, held_out: Rows) -> float:
     with torch.inference_mode():
         predictions = model.postprocess(model.predict(model.preprocess(held_out.features)))
     rows = [tuple(row) for row in held_out.features.tolist()]
-    labels = [SCHEMA.labels[digit] for digit in held_out.digits]
+    labels = [str(digit) for digit in held_out.digits]
     write_lines(
         folder / SAMPLES_FILE,
         (Sample(features=row, label=label) for row, label in zip(rows, labels, strict=True)),

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from monitoring.predictions import read_predictions
-from service.contract import Feature, Prediction, Schema
+from service.contract import Feature, Schema
+from service.kinds import Labels, Prediction
 from service.predictions import PredictionLog
 
 SCHEMA = Schema(
@@ -18,7 +19,7 @@ SCHEMA = Schema(
         Feature(name="postcode", minimum=0, maximum=99999, logged="hashed"),
         Feature(name="label", minimum=0, maximum=1),
     ),
-    labels=("no", "yes"),
+    answer=Labels(labels=("no", "yes")),
 )
 Write = Callable[..., None]
 
@@ -69,7 +70,7 @@ def test_every_row_is_found_by_its_request_id(tmp_path: Path, write: Write) -> N
 
 def test_versions_are_read_together_or_alone(tmp_path: Path, write: Write) -> None:
     """Even when one knows a feature that the other does not."""
-    narrow = Schema(features=SCHEMA.features[:1], labels=SCHEMA.labels)
+    narrow = Schema(features=SCHEMA.features[:1], answer=SCHEMA.answer)
     write("m:1", "a", (30, 5, 10_117, 0))
     write("m:2", "b", (31,), schema=narrow)
     both, alone = read_predictions(tmp_path, 0), read_predictions(tmp_path, 0, version="m:2")

@@ -49,8 +49,8 @@ class Bentos:
             "KANARIA_ANSWERS_DIR": str(home / "shared-answers"),
         }
 
-    def train(self, *variants: str) -> None:
-        self._run("service.digits.train", *variants)
+    def train(self, *variants: str, example: str = "service.digits") -> None:
+        self._run(f"{example}.train", *variants)
 
     def build(self, version: str, *arguments: str) -> None:
         self._run("bentoml", "build", "--version", version, *arguments)

@@ -21,7 +21,8 @@ def interface(
     answer: dict[str, Any] = ANSWER,
 ) -> Interface:
     folder.mkdir(exist_ok=True)
-    (folder / "schema.json").write_text(json.dumps({"features": features, "labels": labels, "max_rows": max_rows}))
+    schema = {"features": features, "answer": {"kind": "label", "labels": labels}, "max_rows": max_rows}
+    (folder / "schema.json").write_text(json.dumps(schema))
     (folder / "golden.jsonl").write_text(json.dumps({"features": [[1, 2]], "predictions": [answer]}) + "\n")
     return Interface.read(folder)
 

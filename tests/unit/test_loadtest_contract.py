@@ -11,7 +11,7 @@ from loadtest.samples import Sample
 from loadtest.scenario import Task
 
 SAMPLES = tuple(Sample(row=f"[{number},0.5]".encode(), label=str(number)) for number in range(10))
-ASKED = Outgoing(Task.ONE_ROW, "/predict", b"", labels=("3", "4"))
+ASKED = Outgoing(Task.ONE_ROW, "/predict", b"", samples=(SAMPLES[3], SAMPLES[4]))
 PROBLEM = {"content-type": "application/problem+json; charset=utf-8", "x-kanaria-version": "m:v2"}
 
 
@@ -30,7 +30,7 @@ def test_a_prediction_request_carries_its_rows_and_knows_their_labels(task: Task
     outgoing = requests().make(task)
     sent = json.loads(outgoing.body)["features"]
     assert len(sent) == rows
-    assert outgoing.labels == tuple(str(row[0]) for row in sent)
+    assert [sample.label for sample in outgoing.samples] == [str(row[0]) for row in sent]
 
 
 def test_the_same_seed_draws_the_same_rows() -> None:

@@ -34,7 +34,7 @@ def test_a_missing_samples_file_says_what_to_do(tmp_path: Path) -> None:
         ('{"features": [1, 2]}', "label"),
         ('{"features": [], "label": "3"}', "features"),
         ('{"features": [1, NaN], "label": "3"}', "features.1"),
-        ('{"features": [1, 2], "label": 3}', "label"),
+        ('{"features": [1, 2], "label": null}', "label"),
         ('{"features": [1, 2], "label": "3", "more": 1}', "more"),
         ('{"features": [1], "label": "3"}', "1 features, the first line has 2"),
     ],

@@ -120,7 +120,8 @@ def test_a_long_list_of_differences_is_cut_and_counted(
     for folder in (model, bento):
         folder.mkdir(parents=True)
     (model / "model.yaml").touch()
-    (model / "schema.json").write_text('{"features": [{"name": "x", "minimum": 0, "maximum": 9}], "max_rows": 9}')
+    schema = '{"features": [{"name": "x", "minimum": 0, "maximum": 9}], "answer": {"kind": "label"}, "max_rows": 9}'
+    (model / "schema.json").write_text(schema)
     (model / "golden.jsonl").write_text(f"{GOLDEN.model_dump_json()}\n" * 10)
     (bento / "bento.yaml").write_text("services: [{models: [{tag: 'm:2'}]}]")
     with pytest.MonkeyPatch.context() as patch, answering(with_row(label="c")) as canary:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from service.batching import Batcher, BrokenModel, Overloaded, predict_rows
 from service.contract import Feature, Model, Schema
+from service.kinds import Labels
 
 LABELS = tuple(str(number) for number in range(100))
 
@@ -36,7 +37,8 @@ class Echo(Model):
 
 @pytest.fixture
 def echo(tmp_path: Path) -> Echo:
-    Schema(features=(Feature(name="number", minimum=-1, maximum=99),), labels=LABELS, max_rows=50).write(tmp_path)
+    number = Feature(name="number", minimum=-1, maximum=99)
+    Schema(features=(number,), answer=Labels(labels=LABELS), max_rows=50).write(tmp_path)
     return Echo(tmp_path)
 
 

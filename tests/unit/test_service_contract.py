@@ -15,6 +15,7 @@ from service.digits.faults import EXTRA_LATENCY_S, Flaky
 from service.digits.model import WEIGHTS_FILE, Digits
 from service.digits.network import build
 from service.digits.train import RECIPES, train_into
+from service.kinds import Labels
 
 Train = Callable[[str], tuple[Path, dict[str, str | int | float]]]
 
@@ -42,7 +43,9 @@ def accuracy_on_all_digits(model: Model) -> float:
 
 def test_a_schema_survives_its_file(tmp_path: Path) -> None:
     """What is written is what is read."""
-    schema = Schema(features=(Feature(name="age", minimum=0, maximum=120),), labels=("no", "yes"), max_rows=5)
+    schema = Schema(
+        features=(Feature(name="age", minimum=0, maximum=120),), answer=Labels(labels=("no", "yes")), max_rows=5
+    )
     schema.write(tmp_path)
     assert Schema.read(tmp_path) == schema
 

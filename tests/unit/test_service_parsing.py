@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.contract import Feature, Schema
-from service.parsing import RowParser, parse_feedback
+from service.kinds import Labels
+from service.parsing import BodyParser
 from service.problems import Problem
 
 SCHEMA = Schema(
@@ -19,10 +20,10 @@ SCHEMA = Schema(
         Feature(name="change", minimum=-1, maximum=1),
         Feature(name="income", minimum=0, maximum=1e6),
     ),
-    labels=("no", "yes"),
+    answer=Labels(labels=("no", "yes")),
     max_rows=4,
 )
-PARSER = RowParser(SCHEMA)
+PARSER = BodyParser(SCHEMA)
 GOOD_ROW = [30, 0.5, 1000]
 
 rows_in_bounds = st.lists(
@@ -127,7 +128,7 @@ def test_a_refusal_does_not_repeat_a_large_input() -> None:
 
 def test_feedback_may_write_a_label_as_a_number() -> None:
     """3 and "3" name the same label."""
-    assert parse_feedback(b'{"request_id": "a-1", "labels": [3, "4"]}').labels == ["3", "4"]
+    assert PARSER.feedback(b'{"request_id": "a-1", "labels": [3, "4"]}').labels == ["3", "4"]
 
 
 @pytest.mark.parametrize(
@@ -144,5 +145,5 @@ def test_feedback_may_write_a_label_as_a_number() -> None:
 def test_feedback_of_another_form_is_refused(body: bytes) -> None:
     """Each is 422 with a pointer to the place."""
     with pytest.raises(Problem) as caught:
-        parse_feedback(body)
+        PARSER.feedback(body)
     assert (caught.value.status, caught.value.pointer is not None) == (HTTPStatus.UNPROCESSABLE_ENTITY, True)

@@ -12,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 import service.predictions as module
-from service.contract import Feature, Prediction, Schema
+from service.contract import Feature, Schema
+from service.kinds import Labels, Prediction
 from service.predictions import PredictionLog
 
 PLAIN = Schema(
     features=(Feature(name="age", minimum=0, maximum=120), Feature(name="weight", minimum=0, maximum=300)),
-    labels=("no", "yes"),
+    answer=Labels(labels=("no", "yes")),
 )
 PRIVATE = Schema(
     features=(
@@ -25,7 +26,7 @@ PRIVATE = Schema(
         Feature(name="income", minimum=0, maximum=1e9, logged="never"),
         Feature(name="postcode", minimum=0, maximum=99999, logged="hashed"),
     ),
-    labels=("no", "yes"),
+    answer=Labels(labels=("no", "yes")),
 )
 
 

@@ -13,11 +13,12 @@ from service.answers import AnswerLog
 from service.batching import Batcher
 from service.contract import Feature, Model, Schema
 from service.http import MAX_BODY_BYTES, Handlers, Route
+from service.kinds import Labels
 from service.metrics import Metrics
-from service.parsing import RowParser
+from service.parsing import BodyParser
 
 VERSION = "numbers:1"
-LABELS = ("even", "odd")
+KIND = Labels(labels=("even", "odd"))
 
 
 class Parity(Model):
@@ -32,14 +33,14 @@ class Parity(Model):
 @pytest.fixture(scope="module")
 def metrics() -> Metrics:
     """Prometheus keeps one set of series per process."""
-    return Metrics(VERSION, "numbers:m", LABELS)
+    return Metrics(VERSION, "numbers:m", KIND)
 
 
 class Served:
     """Routes over a real model, whose limits a test may choose."""
 
     def __init__(self, folder: Path, metrics: Metrics, opened: ExitStack) -> None:
-        Schema(features=(Feature(name="number", minimum=0, maximum=99),), labels=LABELS).write(folder)
+        Schema(features=(Feature(name="number", minimum=0, maximum=99),), answer=KIND).write(folder)
         self.model, self.metrics, self.opened, self.answers_folder = Parity(folder), metrics, opened, folder
 
     def post(self, path: str, content: bytes | AsyncIterator[bytes], *, max_waiting_rows: int = 100) -> httpx.Response:
@@ -53,7 +54,7 @@ class Served:
             )
         )
         batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows))
-        handlers = Handlers(VERSION, RowParser(self.model.schema), batcher, answers, self.metrics)
+        handlers = Handlers(VERSION, BodyParser(self.model.schema), batcher, answers, self.metrics)
         route = {
             "/predict": Route("predict", VERSION, handlers.predict, self.metrics),
             "/feedback": Route("feedback", VERSION, handlers.feedback, self.metrics),

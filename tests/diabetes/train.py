@@ -1,0 +1,78 @@
+"""Train versions of the model into the BentoML model store: `python -m tests.diabetes.train v1 v2`."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import bentoml
+import torch
+from safetensors.torch import save_file
+from sklearn.linear_model import LinearRegression
+from torch import nn
+
+from service.contract import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample, Schema, write_lines
+from service.kinds import Number
+from tests.diabetes.data import FEATURES, TOLERANCE, Patients, mild_cases, split
+from tests.diabetes.model import WEIGHTS_FILE, Diabetes
+
+GOLDEN_REQUESTS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one version is made."""
+
+    columns: list[int]  # of the features that it looks at
+    seen: Callable[[Patients], Patients]  # what it is given of the training rows
+
+
+ALL = list(range(len(FEATURES)))
+RECIPES = {
+    "v1": Recipe([2, 3], lambda patients: patients),  # body mass index and blood pressure
+    "v2": Recipe(ALL, lambda patients: patients),  # better
+    "v3": Recipe(ALL, mild_cases),  # silently wrong
+}
+
+
+def train_into(folder: Path, recipe: Recipe) -> None:
+    """Fit, and write all that the model contract asks for."""
+    everybody, held_out = split()
+    network = _fitted(recipe, recipe.seen(everybody))
+    save_file(network.state_dict(), folder / WEIGHTS_FILE)
+    with torch.inference_mode():
+        answers = network(torch.from_numpy(held_out.features))[:, 0]
+    Schema(features=FEATURES, answer=Number.binned(answers, tolerance=TOLERANCE)).write(folder)
+    truth = zip(held_out.features.tolist(), held_out.progression.tolist(), strict=True)
+    samples = [Sample(features=row, label=progression, tolerance=TOLERANCE) for row, progression in truth]
+    write_lines(folder / SAMPLES_FILE, samples)
+    write_lines(folder / GOLDEN_FILE, golden(Diabetes(folder), held_out))
+
+
+def golden(model: Diabetes, held_out: Patients) -> list[Golden]:
+    """Requests of one row each, with what this model answers."""
+    rows = held_out.features[:GOLDEN_REQUESTS]
+    with torch.inference_mode():
+        answers = model.postprocess(model.predict(model.preprocess(rows)))
+    return [Golden(features=(row,), predictions=(answer,)) for row, answer in zip(rows.tolist(), answers, strict=True)]
+
+
+def _fitted(recipe: Recipe, patients: Patients) -> nn.Linear:
+    fit = LinearRegression().fit(patients.features[:, recipe.columns], patients.progression)
+    network = nn.Linear(len(FEATURES), 1)
+    with torch.no_grad():
+        network.weight.zero_()
+        network.weight[0, recipe.columns] = torch.from_numpy(fit.coef_)
+        network.bias.fill_(float(fit.intercept_))
+    return network
+
+
+def main() -> None:
+    for version in sys.argv[1:]:
+        with bentoml.models.create(f"diabetes:{version}") as model:
+            train_into(Path(model.path), RECIPES[version])
+        print(f"trained diabetes:{version}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A second model of quite another kind, a number from a table of named features, takes the same way as the example.
+
+Everything about it lies in tests/diabetes: nothing else in the repository was written for it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from monitoring.predictions import read_predictions
+from tests.support.bentos import ROOT, Bentos
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+BENTOFILE = "tests/diabetes/bentofile.yaml"
+VERSIONS = ("v1", "v2", "v3")
+
+
+@pytest.fixture(scope="module")
+def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
+    """Diabetes v1, v2 (better) and v3 (silently wrong)."""
+    made = Bentos(tmp_path_factory.mktemp("bentoml"))
+    made.train(*VERSIONS, example="tests.diabetes")
+    for version in VERSIONS:
+        made.build(version, "--bentofile", BENTOFILE, "--arg", f"model=diabetes:{version}")
+    return made
+
+
+@pytest.fixture
+def kanaria(tmp_path: Path, bentos: Bentos, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    require_program("envoy")
+    made = Kanaria.at(tmp_path, bentos.home, KANARIA_METRICS="scrape")
+    made.ok("up", "diabetes:v1")
+    yield made
+    made("down")
+
+
+def seen(kanaria: Kanaria) -> dict[str, dict[str, tuple[int, int]]]:
+    """Signal -> bad and all events of each version over the newest release."""
+    signals = kanaria.status()["release"]["signals"]
+    return {signal["name"]: {side: signal[side] for side in ("stable", "canary")} for signal in signals}
+
+
+def test_a_better_version_is_promoted(kanaria: Kanaria, bentos: Bentos) -> None:
+    """On every signal that a number has: the bins of its answers, agreement with stable, and the truth."""
+    with kanaria.users(bentos.model_folder("diabetes:v1") / "samples.jsonl") as users:
+        done = kanaria("release", "diabetes:v2", "--spec", kanaria.plan(steps=["shadow", 50, 100]), "--wait")
+        summary = users.stop()
+    assert (done.returncode, summary.failures) == (0, 0), done.stdout + done.stderr
+    bins = json.loads((bentos.model_folder("diabetes:v1") / "schema.json").read_text())["answer"]["edges"]
+    named = {name for name in seen(kanaria) if name.startswith("class:")}
+    assert named == {
+        f"class:below {bins[0]:g}",
+        *(f"class:{low:g} to {high:g}" for low, high in pairwise(bins)),
+        f"class:{bins[-1]:g} or more",
+    }, "the canary was counted by its own bins"
+    assert seen(kanaria)["disagreement"]["canary"][1] > 0
+    rights = {version: counts.correct / (counts.correct + counts.wrong) for version, counts in summary.versions.items()}
+    assert set(rights) == {"diabetes:v1", "diabetes:v2"}
+    assert min(rights.values()) > 0.5, "the users' own check knows the tolerance"
+
+
+def test_a_silently_wrong_version_is_rolled_back(kanaria: Kanaria, bentos: Bentos) -> None:
+    """It answers each request with a number that looks like any other; no user ever gets one."""
+    with kanaria.users(bentos.model_folder("diabetes:v1") / "samples.jsonl") as users:
+        done = kanaria("release", "diabetes:v3", "--spec", kanaria.plan(steps=["shadow", 50, 100]), "--wait")
+        summary = users.stop()
+    assert (done.returncode, summary.failures) == (1, 0), done.stdout + done.stderr
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert row["signal"].partition(":")[0] in ("disagreement", "wrong_label", "class")
+    assert set(summary.versions) == {"diabetes:v1"}
+    logged = read_predictions(kanaria.home / "predictions", 0)
+    assert {"age", "body_mass_index", "label"} <= set(logged.columns)
+    assert "sex" not in logged.columns, "a private column"
+
+
+def test_nothing_outside_its_folder_names_it() -> None:
+    """The contract is all that the rest knows."""
+    folders = ("kanaria", "service", "rollout", "monitoring", "loadtest")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert [path.name for path in sources if "diabetes" in path.read_text().lower()] == []
