@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     rules: Path | None = Field(
         default=None, description="folder of the rule files that Prometheus reads; default: the project's"
     )
+    receivers: Path | None = Field(
+        default=None, description="Alertmanager receivers `page` and `ticket`, YAML; default: people are not told"
+    )
     needs_api_key: bool = Field(default=True, description="the gateway asks for x-api-key")
     prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept; 0: none")
     public_key: Path | None = Field(

@@ -4,26 +4,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import httpx
 
 from kanaria.bentos import bento_tags
 from kanaria.errors import SetupError, StackError
 from kanaria.fleet import process_name
+from kanaria.monitors import Monitors
 from kanaria.network import free_port, is_free
 from kanaria.settings import Settings
 from kanaria.supervision import Program, Supervisor
-from monitoring.alertmanager import AlertmanagerSettings, alertmanager_command, alertmanager_config
-from monitoring.prometheus import (
-    JOBS,
-    RULES,
-    PrometheusSettings,
-    Target,
-    file_sd,
-    prometheus_command,
-    prometheus_config,
-)
 from rollout.client import ControllerClient
 from rollout.interfaces import Health
 from rollout.routers.envoy_bootstrap import envoy_command, write_bootstrap
@@ -32,16 +22,6 @@ from rollout.state import Phase, fold
 from rollout.store import Ledger
 
 _READY_TIMEOUT_S = 60.0
-_ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # Debian's name, everybody else's name
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Ports that were free when the stack started; fixed ones come from the settings."""
-
-    envoy_admin: int
-    prometheus: int | None
-    alertmanager: int | None
 
 
 class Stack:
@@ -119,84 +99,25 @@ class Stack:
                     saw=f"something listens on {settings.host}:{port}",
                     do=f"stop it, or set KANARIA_{name.upper()}_PORT to another port",
                 )
-        if settings.rules and not sorted(settings.rules.glob("*.yaml")):
-            raise SetupError(
-                "there are no rules to alert by",
-                saw=f"no *.yaml in KANARIA_RULES={settings.rules}",
-                do=f"write some: `kanaria rules generate --out {settings.rules}`, or unset it",
-            )
-        alertmanager = next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None)
-        prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
-        if settings.metrics == "prometheus" and prometheus is None:
-            raise SetupError(
-                "Prometheus was asked for and is not there",
-                saw="no `prometheus` on the PATH",
-                do="install it (Debian: apt-get install prometheus), or set KANARIA_METRICS=scrape",
-            )
-        addresses = Addresses(
-            envoy_admin=free_port(),
-            prometheus=free_port() if prometheus else None,
-            alertmanager=free_port() if prometheus and alertmanager else None,
-        )
-        gateway = gateway_settings(settings, addresses.envoy_admin)
+        monitors = Monitors.find(settings)
+        envoy_admin = free_port()
+        gateway = gateway_settings(settings, envoy_admin)
         for left_over in (gateway.clusters_path, gateway.routes_path):
             left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
         write_bootstrap(gateway)
         self.supervisor.start()
         self.supervisor.add(Program("gateway", envoy_command(gateway), priority=1))
-        if prometheus and addresses.prometheus:
-            self._add_prometheus(prometheus, alertmanager, addresses)
-            say("metrics: Prometheus" + (" and Alertmanager" if addresses.alertmanager else ""))
-        else:
-            say("metrics: the built-in scraper")
-        arguments = ["--envoy-admin", str(addresses.envoy_admin)]
-        if addresses.prometheus:
-            arguments += ["--prometheus", str(addresses.prometheus)]
+        arguments = ["--envoy-admin", str(envoy_admin)]
+        if monitors is not None:
+            for program in monitors.programs(envoy_admin=envoy_admin):
+                self.supervisor.add(program)
+            arguments += ["--prometheus", str(monitors.prometheus_port)]
+        say(f"metrics: {monitors.names if monitors else 'the built-in scraper'}")
         environment = {"KANARIA_HOME": str(settings.root)}
         self.supervisor.add(
             Program("controller", [sys.executable, "-m", "kanaria.serve", *arguments], environment, priority=2)
         )
-
-    def _add_prometheus(self, prometheus: str, alertmanager: str | None, addresses: Addresses) -> None:
-        folder = self.settings.root / "prometheus"
-        targets = folder / "targets"
-        targets.mkdir(parents=True, exist_ok=True)
-        own = {"gateway": addresses.envoy_admin, "controller": self.settings.controller_port}
-        for job in JOBS:
-            listed = [Target(f"127.0.0.1:{own[job]}")] if job in own else []
-            (targets / f"{job}.json").write_text(file_sd(listed))
-        rules = self.settings.rules
-        configuration = prometheus_config(
-            PrometheusSettings(
-                targets_dir=targets,
-                scrape_interval_s=self.settings.scrape_interval_s,
-                rule_files=tuple(sorted(rules.absolute().glob("*.yaml"))) if rules else RULES,
-                alertmanager=f"127.0.0.1:{addresses.alertmanager}" if addresses.alertmanager else None,
-            )
-        )
-        (folder / "prometheus.yml").write_text(configuration)
-        command = prometheus_command(
-            prometheus,
-            config=folder / "prometheus.yml",
-            data_dir=folder / "data",
-            listen=f"127.0.0.1:{addresses.prometheus}",
-        )
-        self.supervisor.add(Program("prometheus", command))
-        if alertmanager and addresses.alertmanager:
-            alerts = self.settings.root / "alertmanager"
-            alerts.mkdir(parents=True, exist_ok=True)
-            hook = AlertmanagerSettings(
-                webhook_url=f"{self.settings.controller_url}/api/alerts", token_file=self.settings.root / "token"
-            )
-            (alerts / "alertmanager.yml").write_text(alertmanager_config(hook))
-            command = alertmanager_command(
-                alertmanager,
-                config=alerts / "alertmanager.yml",
-                data_dir=alerts / "data",
-                listen=f"127.0.0.1:{addresses.alertmanager}",
-            )
-            self.supervisor.add(Program("alertmanager", command))
 
     def _serves(self) -> bool:
         """Whether the gateway reaches a stable version that is ready."""

@@ -1,22 +1,33 @@
-"""Alertmanager's configuration and command line, as pure functions.
+"""Alertmanager's configuration and command line.
 
-Every alert goes to the controller, which acts on those labelled `action: rollback` and shows the others. The
-composition root writes the results to files and starts the process.
+Alerts labelled `action: rollback` go to the controller at once, and to people like all others. The composition root
+writes the results to files and starts the process.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+
+from monitoring.errors import RulesError
+
+Receiver = Mapping[str, object]
+PEOPLE = ("page", "ticket")  # receivers named like the severities
+TELL_NOBODY: Sequence[Receiver] = tuple({"name": name} for name in PEOPLE)
+EXAMPLE_RECEIVERS = Path(__file__).with_name("receivers.example.yaml")
+# What a page about the cause says need not be said again by alerts about its effects.
+_INHIBITED_BY = {
+    "KanariaGatewayNotScraped": "KanariaNoTraffic|KanariaMetricsMissing|KanariaSourceUnreachable",
+    "KanariaControllerDown": "KanariaControllerStuck|KanariaReleaseStuck|KanariaRollbackFailed",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class AlertmanagerSettings:
     webhook_url: str  # where the controller takes alerts
     token_file: Path | None = None  # holds the bearer token that the controller asks for
-    group_wait_s: float = 1.0  # a rollback should not wait for company
-    group_interval_s: float = 10.0
-    repeat_interval_s: float = 3600.0
+    receivers: Sequence[Receiver] = TELL_NOBODY
 
 
 def alertmanager_config(settings: AlertmanagerSettings) -> str:
@@ -26,15 +37,69 @@ def alertmanager_config(settings: AlertmanagerSettings) -> str:
         webhook["http_config"] = {"authorization": {"credentials_file": str(settings.token_file)}}
     config = {
         "route": {
-            "receiver": "controller",
-            "group_by": ["alertname", "version"],
-            "group_wait": _duration(settings.group_wait_s),
-            "group_interval": _duration(settings.group_interval_s),
-            "repeat_interval": _duration(settings.repeat_interval_s),
+            "receiver": "ticket",
+            "group_by": ["alertname", "slo", "version"],
+            "group_wait": "30s",
+            "group_interval": "5m",
+            "repeat_interval": "12h",
+            "routes": [
+                {  # a rollback waits for no company, and what still fires is asked for again: asking twice is harmless
+                    "receiver": "controller",
+                    "matchers": ['action="rollback"'],
+                    "group_wait": "1s",
+                    "group_interval": "10s",
+                    "repeat_interval": "30s",
+                    "continue": True,
+                },
+                {"receiver": "page", "matchers": ['severity="page"'], "group_wait": "10s", "repeat_interval": "4h"},
+                {"receiver": "ticket"},
+            ],
         },
-        "receivers": [{"name": "controller", "webhook_configs": [webhook]}],
+        # Never an alert that acts: it may be the only way back.
+        "inhibit_rules": [
+            {
+                "source_matchers": ['severity="page"', 'slo=~".+"'],
+                "target_matchers": ['severity="ticket"', 'action!="rollback"'],
+                "equal": ["slo"],
+            },
+            *(
+                {
+                    "source_matchers": [f'alertname="{cause}"'],
+                    "target_matchers": [f'alertname=~"{effects}"', 'action!="rollback"'],
+                }
+                for cause, effects in _INHIBITED_BY.items()
+            ),
+        ],
+        "receivers": [{"name": "controller", "webhook_configs": [webhook]}, *settings.receivers],
     }
     return yaml.safe_dump(config, sort_keys=False)
+
+
+def example_config() -> str:
+    """One for an Alertmanager elsewhere, to start from: the addresses and the files in it are examples."""
+    settings = AlertmanagerSettings(
+        webhook_url="http://controller.example.com:8090/api/alerts",
+        token_file=Path("/etc/kanaria/token"),  # what lies in the controller's state folder under this name
+        receivers=parse_receivers(EXAMPLE_RECEIVERS.read_text()),
+    )
+    written_by = "# Written by `kanaria rules generate`; the receivers are ../receivers.example.yaml."
+    return f"{written_by}\n{alertmanager_config(settings)}"
+
+
+def parse_receivers(text: str) -> list[Receiver]:
+    """Alertmanager receivers named `page` and `ticket`. What is inside them is Alertmanager's. Raises RulesError."""
+    try:
+        receivers: list[Receiver] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RulesError("the file of receivers is not YAML", saw=str(error), do="correct it there") from error
+    names = [one.get("name") for one in receivers if isinstance(one, dict)] if isinstance(receivers, list) else []
+    if sorted(map(str, names)) != sorted(PEOPLE):
+        raise RulesError(
+            "alerts for people need two receivers, `page` and `ticket`",
+            saw=f"receivers named {names}",
+            do=f"write a list as in {EXAMPLE_RECEIVERS}",
+        )
+    return receivers
 
 
 def alertmanager_command(program: str, *, config: Path, data_dir: Path, listen: str) -> list[str]:
@@ -54,7 +119,3 @@ def alertmanager_command(program: str, *, config: Path, data_dir: Path, listen: 
         "--cluster.listen-address=",
         "--log.level=warn",
     ]
-
-
-def _duration(seconds: float) -> str:
-    return f"{round(seconds * 1000)}ms"

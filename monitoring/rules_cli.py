@@ -1,4 +1,4 @@
-"""`kanaria rules`: write the rules that Prometheus reads, and check them.
+"""`kanaria rules`: write the rules that Prometheus reads and an Alertmanager configuration for them; check them.
 
 Mounted by the composition root. Exit codes: 0 done; 1 the rules are wrong; 2 bad input; 3 they could not be checked.
 """
@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from monitoring import promtool
+from monitoring.alertmanager import example_config
 from monitoring.errors import RulesError
 from monitoring.prometheus import RULES
 from monitoring.rules import RUNBOOKS, alert_rules, slo_rules
 
 _HERE = Path(__file__).parent
 _SLOS, _ALERTS = _HERE / "slo.yaml", _HERE / "alerts.yaml"
-_TESTS = sorted((_HERE / "rules" / "tests").glob("*.yaml"))
+_RULES = _HERE / "rules"
+_TESTS = sorted((_RULES / "tests").glob("*.yaml"))
 
 app = typer.Typer(no_args_is_help=True, help="Prometheus rules of the service level objectives and alerts.")
 
@@ -26,11 +28,14 @@ Slos = Annotated[Path, typer.Option(help="Objectives. Default: monitoring/slo.ya
 def generate(
     slo: Slos = _SLOS,
     out: Annotated[
-        Path, typer.Option(help="Folder for slo.yaml and alerts.yaml. Default: monitoring/rules.", show_default=False)
-    ] = _HERE / "rules",
+        Path,
+        typer.Option(
+            help="Folder for slo.yaml, alerts.yaml and alertmanager.yml. Default: monitoring/rules.", show_default=False
+        ),
+    ] = _RULES,
     runbooks: Annotated[str, typer.Option(help="Address of the page of runbooks; alerts link to it.")] = RUNBOOKS,
 ) -> None:
-    """Write the rule files that Prometheus reads."""
+    """Write the rule files that Prometheus reads, and a configuration of Alertmanager to start from."""
     out.mkdir(parents=True, exist_ok=True)
     for name, text in _generated(slo, runbooks).items():
         (out / name).write_text(text)
@@ -48,8 +53,8 @@ def check(
     if not files:
         generated = _generated(_SLOS, RUNBOOKS)
         complaints += [
-            f"{path} is not what slo.yaml and alerts.yaml give now: run `kanaria rules generate`"
-            for path in RULES
+            f"{path} is not what its source gives now: run `kanaria rules generate`"
+            for path in (_RULES / name for name in generated)
             if path.read_text() != generated[path.name]
         ]
         complaints.append(promtool.test_rules(_TESTS))
@@ -60,10 +65,11 @@ def check(
 
 
 def _generated(slos: Path, runbooks: str) -> dict[str, str]:
-    """The text of each rule file by its name."""
+    """The text of each file by its name."""
     if not slos.is_file():
         raise RulesError("there are no objectives", saw=f"no file {slos}", do="correct the path after --slo")
     return {
         "slo.yaml": slo_rules(slos.read_text(), runbooks=runbooks),
         "alerts.yaml": alert_rules(_ALERTS.read_text(), runbooks=runbooks),
+        "alertmanager.yml": example_config(),
     }

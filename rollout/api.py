@@ -4,18 +4,21 @@ Knows the loop only by `submit` and its snapshot; everything else it reads from 
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Annotated, Literal, TypeVar
 
+import structlog
 from anyio.to_thread import run_sync
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from rollout import commands as c
+from rollout.alerts import SIGNAL, Alert, objection
 from rollout.controller import Controller
 from rollout.errors import CommandRefused, LedgerError, RolloutError
 from rollout.metrics import ControllerMetrics
@@ -24,6 +27,8 @@ from rollout.report import render_report
 from rollout.spec import RolloutSpec
 from rollout.status import StatusView, build_status
 from rollout.store import Ledger, load_view
+
+log = structlog.get_logger()
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
 _STALE_AFTER_S = 30.0  # a loop that has not beaten for so long is not ready
@@ -56,6 +61,18 @@ class _Alert(BaseModel):
     status: Literal["firing", "resolved"]
     labels: dict[str, str]
     annotations: dict[str, str] = {}
+    began_at: AwareDatetime | None = Field(default=None, alias="startsAt")
+
+    def parsed(self) -> Alert:
+        name = self.labels.get("alertname", "alert")
+        return Alert(
+            name=name,
+            summary=self.annotations.get("summary", name),
+            is_firing=self.status == "firing",
+            asks_for_rollback=self.labels.get("action") == "rollback",
+            version=self.labels.get("version") or None,
+            began_s=self.began_at.timestamp() if self.began_at else None,
+        )
 
 
 class _AlertsBody(BaseModel):
@@ -144,8 +161,7 @@ def make_app(
     async def post_alerts(request: Request) -> Response:
         """Roll back for every firing alert that is labelled to act; tell what became of each."""
         body = await _parse(request, _AlertsBody)
-        answers = [await run_sync(partial(_act_on, controller, alert)) for alert in body.alerts]
-        return JSONResponse({"alerts": answers})
+        return JSONResponse({"alerts": await run_sync(partial(_heed, controller, body.alerts))})
 
     guarded = partial(_guarded, token)
     return Starlette(
@@ -174,18 +190,26 @@ def make_app(
     )
 
 
-def _act_on(controller: Controller, alert: _Alert) -> dict[str, str]:
-    name, version = alert.labels.get("alertname", "alert"), alert.labels.get("version", "")
-    if alert.status != "firing" or alert.labels.get("action") != "rollback":
-        return {"alert": name, "did": "nothing: it does not ask for a rollback"}
-    summary = alert.annotations.get("summary", name)
+def _heed(controller: Controller, alerts: Iterable[_Alert]) -> list[dict[str, str]]:
+    """Act on each alert in turn. The first that rolls a release back leaves nothing to do for the others."""
+    told = [{"alert": alert.name, "did": _act_on(controller, alert)} for alert in (one.parsed() for one in alerts)]
+    log.info("alerts", received=len(told), did=dict(Counter(answer["did"] for answer in told)))
+    return told
+
+
+def _act_on(controller: Controller, alert: Alert) -> str:
+    snapshot = controller.snapshot  # as of the last command: who was rolled back for the last alert is seen here
+    if why_not := objection(alert, snapshot.deployment, snapshot.health):
+        return f"nothing: {why_not}"
+    command = c.RollbackNow(
+        by="alertmanager", reason=f"{alert.name}: {alert.summary}", signal=SIGNAL, tag=alert.version
+    )
     try:
-        controller.submit(
-            c.RollbackNow(by="alertmanager", reason=f"{name}: {summary}", signal="alert", tag=version or None)
-        )
-    except CommandRefused as refused:
-        return {"alert": name, "did": f"nothing: {refused.what}"}
-    return {"alert": name, "did": "rolled back"}
+        number = controller.submit(command)
+    except CommandRefused as refused:  # the release went on in between
+        return f"nothing: {refused.what}"
+    log.warning("alert_rolled_back", alert=alert.name, version=alert.version, release=number, summary=alert.summary)
+    return "rolled back"
 
 
 async def _parse(request: Request, model: type[B]) -> B:

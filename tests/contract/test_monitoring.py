@@ -14,8 +14,14 @@ import httpx
 import pytest
 import yaml
 
-from monitoring.alertmanager import AlertmanagerSettings, alertmanager_command, alertmanager_config
-from monitoring.prometheus import JOBS, PrometheusSettings, Target, file_sd, prometheus_config
+from monitoring.alertmanager import (
+    AlertmanagerSettings,
+    alertmanager_command,
+    alertmanager_config,
+    parse_receivers,
+)
+from monitoring.errors import RulesError
+from monitoring.prometheus import JOBS, RULES, PrometheusSettings, Target, file_sd, prometheus_config
 from rollout.sources.scrape import GATEWAY_FILTER
 
 DEADLINE_S = 20.0
@@ -56,7 +62,7 @@ def test_own_objectives_become_rules_that_promtool_accepts(tmp_path: Path, requi
     out = tmp_path / "rules"
     written = kanaria("generate", "--slo", slos, "--out", out)
     assert written.returncode == 0, written.stderr
-    checked = kanaria("check", *sorted(out.iterdir()))
+    checked = kanaria("check", *sorted(out.glob("*.yaml")))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     slos.write_text("speed: {objective: 90%, bad_means: were slow, total: all, good: quick}")
     refused = kanaria("generate", "--slo", slos, "--out", out)
@@ -79,13 +85,48 @@ def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) ->
 
 
 def test_amtool_accepts_the_configuration(tmp_path: Path, require_program: Find) -> None:
-    """With a token and without."""
+    """As it is written for a running stack, and the committed one with its example receivers."""
     amtool = require_program("amtool")
-    for name, token_file in (("with.yml", tmp_path / "token"), ("without.yml", None)):
-        settings = AlertmanagerSettings(webhook_url="http://127.0.0.1:1/api/alerts", token_file=token_file)
-        (tmp_path / name).write_text(alertmanager_config(settings))
-        checked = run(amtool, "check-config", str(tmp_path / name))
+    own = tmp_path / "alertmanager.yml"
+    settings = AlertmanagerSettings(webhook_url="http://127.0.0.1:1/api/alerts", token_file=tmp_path / "token")
+    own.write_text(alertmanager_config(settings))
+    for config in (own, RULES[0].with_name("alertmanager.yml")):
+        checked = run(amtool, "check-config", str(config))
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("labels", "receivers"),
+    [
+        (("severity=page", "action=rollback"), "controller,page"),
+        (("severity=page",), "page"),
+        (("severity=ticket",), "ticket"),
+        (("severity=ticket", "action=rollback"), "controller,ticket"),
+    ],
+)
+def test_alerts_go_to_whom_they_concern(labels: tuple[str, ...], receivers: str, require_program: Find) -> None:
+    """Amtool follows the routes: what acts goes to the controller and to people."""
+    amtool, config = require_program("amtool"), RULES[0].with_name("alertmanager.yml")
+    routed = run(
+        amtool, "config", "routes", "test", f"--config.file={config}", f"--verify.receivers={receivers}", *labels
+    )
+    assert routed.returncode == 0, routed.stdout + routed.stderr
+
+
+def test_no_alert_that_acts_is_inhibited() -> None:
+    """It may be the only way back; a person may be spared a second alert, users not the rollback."""
+    config = yaml.safe_load(RULES[0].with_name("alertmanager.yml").read_text())
+    assert config["inhibit_rules"]
+    assert all('action!="rollback"' in rule["target_matchers"] for rule in config["inhibit_rules"])
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "- {name: page}", "page: {}", "- {name: page}\n- {name: ticket}\n- {name: other}"]
+)
+def test_receivers_of_other_names_are_refused(text: str) -> None:
+    """An alert that is routed to a receiver that is not there would keep Alertmanager from starting."""
+    with pytest.raises(RulesError):
+        parse_receivers(text)
 
 
 @pytest.fixture

@@ -1,15 +1,19 @@
 """The controller over HTTP: reading is open, commanding needs the token, and every refusal says what to do."""
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
 
 from rollout.api import make_app
+from rollout.events import RolledBack
 from rollout.metrics import ControllerMetrics
 from rollout.spec import RolloutSpec
 from rollout.store import Ledger
@@ -21,9 +25,14 @@ PLAN = RolloutSpec(steps=(5, 100), soak=1).model_dump(mode="json")
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[httpx.Client]:
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def api(ledger: Path) -> Iterator[httpx.Client]:
     """A controller whose loop runs in a thread, as in its own process, in a world that stands still."""
-    path = tmp_path / "ledger.db"
+    path = ledger
     world = World(path, versions={"m:v1": Version(start_s=0), "m:v2": Version(start_s=0)})
     controller = world.unstarted_controller()
     loop = threading.Thread(target=controller.run)
@@ -45,7 +54,7 @@ def api(tmp_path: Path) -> Iterator[httpx.Client]:
     loop.join()
 
 
-def alert(**labels: str) -> dict[str, object]:
+def alert(**labels: str) -> dict[str, list[dict[str, Any]]]:
     return {"alerts": [{"status": "firing", "labels": {"alertname": "BudgetBurns", **labels}, "annotations": {}}]}
 
 
@@ -112,11 +121,65 @@ def test_an_alert_that_asks_for_it_rolls_the_release_back(api: httpx.Client) -> 
 
 
 @pytest.mark.parametrize(
-    "labels", [{"action": "rollback", "version": "m:v1"}, {"version": "m:v2"}, {"action": "page", "version": "m:v2"}]
+    ("labels", "words"),
+    [
+        ({"action": "rollback", "version": "m:v1"}, "about m:v1"),
+        ({"version": "m:v2"}, "does not ask"),
+        ({"action": "page", "version": "m:v2"}, "does not ask"),
+    ],
 )
-def test_other_alerts_change_nothing(api: httpx.Client, labels: dict[str, str]) -> None:
-    """Those about another version, and those that only inform."""
+def test_other_alerts_change_nothing(api: httpx.Client, labels: dict[str, str], words: str) -> None:
+    """Those about another version, and those that only inform: the answer says which."""
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
-    answer = api.post("/api/alerts", json=alert(**labels), headers=TOKEN)
-    assert answer.json()["alerts"][0]["did"].startswith("nothing")
+    answer = api.post("/api/alerts", json=alert(**labels), headers=TOKEN).json()["alerts"][0]["did"]
+    assert answer.startswith("nothing")
+    assert words in answer
     assert api.get("/api/status").json()["release"]["outcome"] is None
+
+
+def test_a_resolved_alert_changes_nothing(api: httpx.Client) -> None:
+    """Alertmanager tells that it is over with the same labels."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    over = alert(action="rollback", version="m:v2")
+    over["alerts"][0]["status"] = "resolved"
+    assert "resolved" in api.post("/api/alerts", json=over, headers=TOKEN).json()["alerts"][0]["did"]
+    assert api.get("/api/status").json()["release"]["outcome"] is None
+
+
+def test_an_alert_that_began_before_the_release_is_about_an_earlier_one(api: httpx.Client) -> None:
+    """Alertmanager repeats what still fires: a version that is tried again is not rolled back for its past."""
+    firing = alert(action="rollback", version="m:v2")
+    firing["alerts"][0]["startsAt"] = "2020-01-01T00:00:00Z"
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    assert "began before" in api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"]
+    assert api.get("/api/status").json()["release"]["outcome"] is None
+
+
+def test_an_alert_without_a_release_changes_nothing(api: httpx.Client) -> None:
+    """Stable is watched no longer; there is no version to go back to."""
+    answer = api.post("/api/alerts", json=alert(action="rollback", version="m:v1"), headers=TOKEN)
+    assert "no release is running" in answer.json()["alerts"][0]["did"]
+
+
+def test_a_flood_of_alerts_rolls_back_once(api: httpx.Client, ledger: Path) -> None:
+    """1,000 in one post, of which 500 are about other versions: one rollback in the ledger, an answer for each."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    about = ("m:v2", "m:v9")
+    flood = {"alerts": [*(alert(action="rollback", version=about[n % 2])["alerts"][0] for n in range(1000))]}
+    did = Counter(answer["did"] for answer in api.post("/api/alerts", json=flood, headers=TOKEN).json()["alerts"])
+    assert did == {
+        "rolled back": 1,
+        "nothing: release 1 (m:v2) is on its way out already": 999,
+    }
+    written = Ledger(ledger, read_only=True)
+    (event,) = [event for event in written.events() if isinstance(event, RolledBack)]
+    written.close()
+    assert (event.by, event.signal, event.reason) == ("alertmanager", "alert", "BudgetBurns: BudgetBurns")
+
+
+def test_what_alerts_did_is_logged_in_one_line(api: httpx.Client) -> None:
+    """A flood of alerts is no flood of lines."""
+    with capture_logs() as lines:
+        api.post("/api/alerts", json=alert(version="m:v2"), headers=TOKEN)
+    (line,) = [line for line in lines if line["event"] == "alerts"]
+    assert (line["received"], line["did"]) == (1, {"nothing: it does not ask for a rollback": 1})

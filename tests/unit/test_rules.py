@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from monitoring.alertmanager import example_config
 from monitoring.errors import RulesError
-from monitoring.prometheus import RULES
 from monitoring.rules import alert_rules, slo_rules
 from monitoring.slo import Slo, parse_slos, seconds
 
@@ -35,10 +35,10 @@ ALERTS = [rule for text in GENERATED.values() for rule in rules_in(text) if "ale
 SERVICE = Slo.model_validate({"objective": "99.9%", "bad_means": "of requests failed", "total": "all", "bad": "failed"})
 
 
-@pytest.mark.parametrize("path", RULES, ids=lambda path: path.name)
-def test_the_committed_rules_are_what_the_objectives_give(path: Path) -> None:
+@pytest.mark.parametrize(("name", "text"), [*GENERATED.items(), ("alertmanager.yml", example_config())])
+def test_the_committed_files_are_what_their_sources_give(name: str, text: str) -> None:
     """Otherwise: `kanaria rules generate`."""
-    assert path.read_text() == GENERATED[path.name]
+    assert (MONITORING / "rules" / name).read_text() == text
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])

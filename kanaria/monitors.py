@@ -1,0 +1,145 @@
+"""Prometheus and Alertmanager on this machine, where they are installed: their files and their processes.
+
+The stack finds them before it starts anything, and adds them to its supervisor. What they say is none of its business.
+"""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from kanaria.errors import SetupError
+from kanaria.network import free_port
+from kanaria.settings import Settings
+from kanaria.supervision import Program
+from monitoring.alertmanager import (
+    TELL_NOBODY,
+    AlertmanagerSettings,
+    Receiver,
+    alertmanager_command,
+    alertmanager_config,
+    parse_receivers,
+)
+from monitoring.prometheus import (
+    JOBS,
+    RULES,
+    PrometheusSettings,
+    Target,
+    file_sd,
+    prometheus_command,
+    prometheus_config,
+)
+
+_ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # Debian's name, everybody else's name
+
+
+@dataclass(frozen=True, slots=True)
+class Monitors:
+    """What was found, and where it will listen."""
+
+    settings: Settings
+    prometheus: str  # path of the program
+    prometheus_port: int
+    rules: tuple[Path, ...]
+    alertmanager: str | None
+    alertmanager_port: int
+    receivers: Sequence[Receiver]
+
+    @classmethod
+    def find(cls, settings: Settings) -> Self | None:
+        """The programs on the PATH; None when the built-in scraper has to do. Raises SetupError, RulesError."""
+        prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
+        if settings.metrics == "prometheus" and prometheus is None:
+            raise SetupError(
+                "Prometheus was asked for and is not there",
+                saw="no `prometheus` on the PATH",
+                do="install it (Debian: apt-get install prometheus), or set KANARIA_METRICS=scrape",
+            )
+        if prometheus is None:
+            return None
+        return cls(
+            settings=settings,
+            prometheus=prometheus,
+            prometheus_port=free_port(),
+            rules=_rules(settings.rules),
+            alertmanager=next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None),
+            alertmanager_port=free_port(),
+            receivers=_receivers(settings.receivers),
+        )
+
+    @property
+    def names(self) -> str:
+        return "Prometheus" + (" and Alertmanager" if self.alertmanager else "")
+
+    def programs(self, *, envoy_admin: int) -> Iterator[Program]:
+        """Write the configuration files and give the processes that read them."""
+        yield self._prometheus(envoy_admin)
+        if self.alertmanager is not None:
+            yield self._alertmanager(self.alertmanager)
+
+    def _prometheus(self, envoy_admin: int) -> Program:
+        folder = self.settings.root / "prometheus"
+        targets = folder / "targets"
+        targets.mkdir(parents=True, exist_ok=True)
+        own = {"gateway": envoy_admin, "controller": self.settings.controller_port}
+        for job in JOBS:
+            listed = [Target(f"127.0.0.1:{own[job]}")] if job in own else []
+            (targets / f"{job}.json").write_text(file_sd(listed))
+        configuration = prometheus_config(
+            PrometheusSettings(
+                targets_dir=targets,
+                scrape_interval_s=self.settings.scrape_interval_s,
+                rule_files=self.rules,
+                alertmanager=f"127.0.0.1:{self.alertmanager_port}" if self.alertmanager else None,
+            )
+        )
+        (folder / "prometheus.yml").write_text(configuration)
+        command = prometheus_command(
+            self.prometheus,
+            config=folder / "prometheus.yml",
+            data_dir=folder / "data",
+            listen=f"127.0.0.1:{self.prometheus_port}",
+        )
+        return Program("prometheus", command)
+
+    def _alertmanager(self, path: str) -> Program:
+        folder = self.settings.root / "alertmanager"
+        folder.mkdir(parents=True, exist_ok=True)
+        configuration = alertmanager_config(
+            AlertmanagerSettings(
+                webhook_url=f"{self.settings.controller_url}/api/alerts",
+                token_file=self.settings.root / "token",
+                receivers=self.receivers,
+            )
+        )
+        (folder / "alertmanager.yml").write_text(configuration)
+        command = alertmanager_command(
+            path,
+            config=folder / "alertmanager.yml",
+            data_dir=folder / "data",
+            listen=f"127.0.0.1:{self.alertmanager_port}",
+        )
+        return Program("alertmanager", command)
+
+
+def _rules(folder: Path | None) -> tuple[Path, ...]:
+    if folder is None:
+        return RULES
+    if found := tuple(sorted(folder.absolute().glob("*.yaml"))):
+        return found
+    raise SetupError(
+        "there are no rules to alert by",
+        saw=f"no *.yaml in KANARIA_RULES={folder}",
+        do=f"write some: `kanaria rules generate --out {folder}`, or unset it",
+    )
+
+
+def _receivers(path: Path | None) -> Sequence[Receiver]:
+    if path is None:
+        return TELL_NOBODY
+    if path.is_file():
+        return parse_receivers(path.read_text())
+    raise SetupError(
+        "nobody can be told of alerts", saw=f"no file KANARIA_RECEIVERS={path}", do="correct the path, or unset it"
+    )

@@ -1,0 +1,53 @@
+"""An alert of the real Prometheus takes a promoted version back, through Alertmanager, the controller and Envoy."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+# The first objective of monitoring/slo.yaml, in seconds instead of minutes: no test waits for a five-minute window.
+OBJECTIVES = {
+    "availability": {
+        "objective": "99.9%",
+        "bad_means": "of requests failed",
+        "total": 'envoy_kanaria_predict_total{code=~"[25].."}',
+        "bad": 'envoy_kanaria_predict_total{code=~"5.."}',
+        "version_label": "routed",
+        "min_bad_events": 5,
+        "release": {"long": "15s", "short": "5s", "compared_over": "1m", "burn_rate": 14.4},
+    }
+}
+# So that nothing but the alert can act: the judge only asks, and the guard never stops anything.
+LENIENT = {"signals": {"errors": {"on_fail": "hold"}}, "guards": {"error_ratio": "99%"}, "on_deadline": "hold"}
+
+
+def test_a_promoted_version_that_breaks_is_taken_back_by_its_alert(
+    kanaria: Kanaria, samples: Path, tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    """Within a minute all traffic is on the version before; only requests that the broken one answered failed."""
+    for program in ("prometheus", "prometheus-alertmanager"):
+        require_program(program)
+    slos, rules = tmp_path / "slo.yaml", tmp_path / "rules"
+    slos.write_text(yaml.safe_dump(OBJECTIVES))
+    kanaria.ok("rules", "generate", "--slo", str(slos), "--out", str(rules))
+    kanaria.environment |= {"KANARIA_METRICS": "prometheus", "KANARIA_RULES": str(rules)}
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples) as users:
+        kanaria.ok("release", "digits:failing", "--spec", kanaria.plan(steps=[10, 100], watch="10m", **LENIENT))
+        kanaria.until(lambda status: status["canary"] and status["canary"]["weight_percent"] == 10)
+        kanaria.ok("promote")  # by a person, before it breaks
+        kanaria.until(lambda status: status["stable"]["tag"] == "digits:v1", limit_s=60)
+        status = kanaria.until(lambda status: status["release"]["phase"] == "ended")
+        summary = users.stop()
+    assert status["stable"]["weight_percent"] == 100
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert (row["outcome"], row["signal"]) == ("rolled_back", "alert")
+    assert row["reason"].startswith("KanariaAvailabilityBurnedByVersion: digits:failing: ")
+    assert summary.failures > 0
+    assert {(failure.version, failure.status) for failure in summary.failure_list} == {("digits:failing", 500)}
