@@ -6,6 +6,7 @@ from rollout.view import ReleaseView
 _BY_SIGNAL = {
     "errors": "Find the failed requests in the canary's log (`x-request-id`), mend the cause, build a new version.",
     "affected_users": "Find these users' failed requests in the canary's log (`x-request-id`), and what they share.",
+    "watched_errors": "Find what changed after promotion: its load, its inputs or what it depends on. Its log knows.",
     "latency": "Load the version alone and compare its answer times with stable's before the next try.",
     "low_confidence": "Look at the inputs it is unsure of: weights or preprocessing may not be those of training.",
     "wrong_label": "Evaluate it on the newest labelled inputs: there it is worse than stable.",

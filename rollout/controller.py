@@ -7,18 +7,18 @@ the state asks for is put in force again on every beat.
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 
 import structlog
 
 from rollout import events as e
-from rollout.affected import AFFECTED_USERS, AffectedUsers, Progress
+from rollout.affected import AFFECTED_USERS, Progress
 from rollout.commands import Command, accept
-from rollout.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, asked_weight, decide
+from rollout.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, decide
 from rollout.errors import LedgerError, RolloutError, RouterRefused, SourceUnreachable
+from rollout.history import History
 from rollout.interfaces import (
     FailureLog,
     Fleet,
@@ -28,35 +28,22 @@ from rollout.interfaces import (
     Preflight,
     Reading,
     TrafficRouter,
-    UserFailure,
 )
-from rollout.judge import Judge, Judgement, Pair, Window, dispersion
+from rollout.judge import Judgement
 from rollout.metrics import ControllerMetrics
-from rollout.preflight import PreflightRun
+from rollout.pace import BEAT_S, next_reading_s
+from rollout.preflight import PreflightDesk
+from rollout.readings import Readings, Seen
+from rollout.recent import RecentErrors
 from rollout.reconcile import Reconciler
-from rollout.records import evidence_record, recorded_windows, window_records
-from rollout.signals import SignalSelection, merge, windows
+from rollout.records import evidence_record, window_records
+from rollout.release_judge import ReleaseJudge, replayed
+from rollout.snapshot import Snapshot
 from rollout.state import Deployment, Desired, Phase, Release, desired, fold
 from rollout.store import Ledger
+from rollout.user_evidence import UserEvidence
 
 log = structlog.get_logger()
-
-BEAT_S = 0.5  # how soon a command or a dead process is seen
-IDLE_WINDOW_S = 2.0  # between readings while no release runs; they calibrate the next one
-HISTORY_S = 1800.0  # stable's own history that calibrates the judge
-RECENT_S = 30.0  # what the absolute guards look at
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What the API and the metrics may see of the loop, replaced as a whole."""
-
-    deployment: Deployment
-    observed: ObservedSplit | None
-    judgement: Judgement | None
-    health: Mapping[str, Health]  # of every version that runs
-    last_action: str
-    beat_s: float
 
 
 class Controller:
@@ -75,20 +62,18 @@ class Controller:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._open_ledger = open_ledger
-        self._source, self._failures = source, failures
         self._fleet, self._metrics, self._clock = fleet, metrics, clock
         self._world = Reconciler(router, fleet, clock)
-        self._preflight = preflight
-        self._preflight_run: PreflightRun | None = None  # of the present release
+        self._preflight = PreflightDesk(preflight)
         self._commands: queue.Queue[tuple[Command, Future[int | None]]] = queue.Queue()
         self._stop = threading.Event()
-        self._judge: Judge | None = None
+        self._judge: ReleaseJudge | None = None  # of the present release, once its canary is ready
         self._judgement: Judgement | None = None
-        self._affected: AffectedUsers | None = None  # of the release that is judged, where callers are sticky
-        self._reading: Reading | None = None
-        self._next_window_s = 0.0
-        self._recent: deque[Window] = deque()
-        self._history: deque[Window] = deque()
+        self._users = UserEvidence(failures)
+        self._readings = Readings(source)
+        self._next_reading_s = 0.0
+        self._recent = RecentErrors()
+        self._history = History()
         self._unready_since_s: float | None = None
         self._is_blind = False
         self._action: Action = Hold("started")
@@ -145,16 +130,13 @@ class Controller:
         release = self._deployment.active
         if release is None:
             return
-        self._judge = Judge(release.spec.judge_config(), release.phi)
-        for event in own:
-            if isinstance(event, e.Ticked):
-                self._judge.observe(recorded_windows(event))
-        self._reading = self._ledger.cursor()  # what happened while we were away is evidence too, once
+        self._judge = replayed(release, own)
+        self._readings.latest = self._ledger.cursor()  # what happened while we were away is evidence too, once
         for event in own:
             if isinstance(event, e.Applied):
                 split = ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror)
                 self._world.adopt(split, event.at_s)
-        self._affected = self._affected_users(release, self._ledger.affected())
+        self._users.begin(release, since_s=self._world.split_s, known=self._ledger.affected())
         self._write(
             e.Noted(
                 at_s=self._clock(),
@@ -168,120 +150,95 @@ class Controller:
         """Make the world as it should be, look at it, decide, act."""
         now_s = self._clock()
         self._reconcile()
+        is_fresh = False
+        if now_s >= self._next_reading_s and self._deployment.stable:
+            is_fresh = self._look(now_s)
         release = self._deployment.active
-        window_s = release.spec.window if release else IDLE_WINDOW_S
-        if now_s >= self._next_window_s and self._deployment.stable:
-            self._next_window_s = now_s + window_s
-            self._look(now_s, window_s)
-        release = self._deployment.active
-        if release and self._awaits_preflight(release):
-            self._try_out(release)
+        if release and self._preflight.awaits(release):
+            if result := self._preflight.try_out(release, self._fleet.status(release.canary)):
+                self._write(e.Preflighted(at_s=self._clock(), release=release.number, result=result))
             release = self._deployment.active
         if release:
-            self._action = decide(release, self._facts(release, now_s), self._judgement)
+            self._action = decide(release, self._facts(release, now_s, is_fresh=is_fresh), self._judgement)
             self._carry_out(release, self._action)
         self._publish(now_s)
 
-    def _look(self, now_s: float, window_s: float) -> None:
-        """Read the counters; judge what is new in them."""
+    def _look(self, now_s: float) -> bool:
+        """Read the counters; have what is new in them judged. Whether anything was."""
         release = self._deployment.active
-        mirrored = release.canary if release and release.mirror else None
-        affected = self._affected if release and release.phase is Phase.STEPPING else None
+        self._next_reading_s = next_reading_s(release, now_s)
         try:
-            current = self._source.read(self._world.backends(), mirrored=mirrored)
-            failures, read_to = self._read_failures(affected)
+            failures = self._users.read(release)
+            seen = self._readings.read(
+                release,
+                self._world.backends(),
+                stable=self._deployment.stable or "",
+                split_s=self._world.split_s,
+            )
         except SourceUnreachable as error:
             self._metrics.source_unreachable.inc()
             if not self._is_blind:
                 self._note("source_unreachable", f"{error.what}: {error.saw}")
             self._is_blind = True
-            return
+            return False
         if self._is_blind:
             self._note("source_back", "the metric source answers again")
         self._is_blind = False
-        previous = self._reading
-        if previous is not None and current.at_s <= previous.at_s:
-            return  # the metric store has not read anew
-        self._reading = merge(previous, current)
-        split_s = self._world.split_s
-        if previous is None or previous.at_s < split_s:
-            # A window that straddles a weight change is evidence about neither weight: count from here on.
-            self._next_window_s = now_s + (window_s if current.at_s >= split_s else BEAT_S)
-            if affected:
-                affected.skip(current.at_s)
-            return
-        selection = release.spec.signals.selection() if release else SignalSelection()
-        stable = release.stable if release else self._deployment.stable or ""
-        canary = release.canary if release else ""
-        new = windows(
-            previous,
-            current,
-            stable=stable,
-            canary=canary,
-            selection=selection,
-            is_mirrored=mirrored is not None,
-        )
-        self._recent.extend(new)
-        while self._recent and self._recent[0].end_s < now_s - RECENT_S:
-            self._recent.popleft()
+        if seen is None or seen.at_s < self._world.split_s:
+            self._next_reading_s = now_s + BEAT_S  # the metric store has not read anew
+        if seen is None:
+            return False
+        if seen.windows is None:
+            self._users.skip(seen.at_s)
+            return False
+        self._recent.add(seen.windows, now_s)
         if release is None or release.phase is Phase.STARTING:
-            self._history.extend(new)
-            while self._history and self._history[0].end_s < now_s - HISTORY_S:
-                self._history.popleft()
-        if release and release.phase is Phase.STEPPING and self._judge:
-            if affected:
-                new += [
-                    affected.shadow_window(errors, read_to)
-                    if release.mirror
-                    else affected.window(errors, failures, read_to)
-                    for errors in new
-                    if errors.signal == "errors"
-                ]
-                self._judge.temper_pass({"errors": affected.phi})
-            self._judge.observe(new)
-            self._judgement = self._judge.judgement(next_weight=asked_weight(release), expected=release.spec.expected())
-            action = decide(release, self._facts(release, now_s), self._judgement)
-            tick = e.Ticked(
-                at_s=current.at_s,
-                release=release.number,
-                window_s=current.at_s - previous.at_s,
-                weight_percent=release.weight_percent,
-                mirror=release.mirror,
-                counts=window_records(new),
-                evidence=evidence_record(self._judgement),
-                user_phi=affected.phi if affected else None,
-                action=type(action).__name__,
-                why=action.reason,
-            )
-            self._write(tick, cursor=self._reading, affected=affected.progress() if affected else None)
-            if affected:
-                affected.saved()
-                affected.offset = self._failures.trim(affected.offset)
-            log.info(
-                "tick",
-                release=release.number,
-                canary=release.canary,
-                weight_percent=release.weight_percent,
-                verdict=self._judgement.verdict.value,
-                action=type(action).__name__,
-                log_e=round(self._judgement.log_e, 3),
-            )
+            self._history.add(seen.windows, now_s)
+        if release is None or self._judge is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
+            return False
+        new = [*seen.windows, *self._users.windows(seen.windows, failures, is_mirrored=release.mirror)]
+        if (user_phi := self._users.phi) is not None:
+            self._judge.temper_pass({"errors": user_phi})
+        self._judge.observe(release, new)
+        self._judgement = self._judge.judgement(release)
+        if self._judgement and release.phase is Phase.STEPPING:
+            self._write_tick(release, self._judgement, replace(seen, windows=new), now_s)
+        return True
 
-    def _read_failures(self, affected: AffectedUsers | None) -> tuple[Sequence[UserFailure], int]:
-        """The failures that no window has counted yet; where nobody is counted, their log is kept empty."""
-        if affected is None:
-            self._failures.clear()
-            return (), 0
-        return self._failures.read(affected.offset)
+    def _write_tick(self, release: Release, judgement: Judgement, seen: Seen, now_s: float) -> None:
+        """Keep what a reading brought, so that a controller that was killed can go on from it."""
+        action = decide(release, self._facts(release, now_s, is_fresh=True), judgement)
+        tick = e.Ticked(
+            at_s=seen.at_s,
+            release=release.number,
+            window_s=seen.window_s,
+            weight_percent=release.weight_percent,
+            mirror=release.mirror,
+            counts=window_records(seen.windows or ()),
+            evidence=evidence_record(judgement),
+            user_phi=self._users.phi,
+            action=type(action).__name__,
+            why=action.reason,
+        )
+        self._write(tick, cursor=self._readings.latest, affected=self._users.progress())
+        self._users.saved()
+        log.info(
+            "tick",
+            release=release.number,
+            canary=release.canary,
+            weight_percent=release.weight_percent,
+            verdict=judgement.verdict.value,
+            action=type(action).__name__,
+            log_e=round(judgement.log_e, 3),
+        )
 
-    def _facts(self, release: Release, now_s: float) -> Facts:
+    def _facts(self, release: Release, now_s: float, *, is_fresh: bool) -> Facts:
         canary = self._fleet.status(release.canary)
         stable = self._fleet.status(release.stable)
         if canary.health is Health.READY:
             self._unready_since_s = None
         elif self._unready_since_s is None:
             self._unready_since_s = now_s
-        errors = [window for window in self._recent if window.signal == "errors"]
         return Facts(
             now_s=now_s,
             canary=canary.health,
@@ -290,9 +247,10 @@ class Controller:
             canary_unready_s=now_s - self._unready_since_s if self._unready_since_s else 0.0,
             detail=canary.detail,
             is_measured=not self._is_blind,
-            recent_canary=sum((window.canary for window in errors), Pair(0, 0)),
-            recent_stable=sum((window.stable for window in errors), Pair(0, 0)),
-            awaits_preflight=self._awaits_preflight(release),
+            is_fresh=is_fresh,
+            recent_canary=self._recent.canary,
+            recent_stable=self._recent.stable,
+            awaits_preflight=self._preflight.awaits(release),
         )
 
     def _carry_out(self, release: Release, action: Action) -> None:
@@ -333,37 +291,24 @@ class Controller:
         self._judgement = None  # the next step needs evidence of its own: no step on a stale verdict
         self._reconcile()
 
-    def _awaits_preflight(self, release: Release) -> bool:
-        is_due = release.phase is Phase.STARTING and release.preflight_differences is None
-        return is_due and self._preflight is not None
-
-    def _try_out(self, release: Release) -> None:
-        """Have the canary tried out once it is ready; what was found goes into the ledger."""
-        canary = self._fleet.status(release.canary)
-        if self._preflight is None or canary.health is not Health.READY or canary.backend is None:
-            return
-        if self._preflight_run is None:
-            self._preflight_run = PreflightRun(self._preflight, canary.backend, release.stable)
-        if result := self._preflight_run.result:
-            self._write(e.Preflighted(at_s=self._clock(), release=release.number, result=result))
-
     def _begin(self, release: Release, now_s: float) -> None:
         """The canary is ready: fix how noisy stable is, and open the judge."""
-        phi = {signal: dispersion(list_of) for signal, list_of in _stable_history(self._history).items()}
+        phi, errors = self._history.phi(), self._history.errors
         if release.spec.sticky and "errors" in phi:
             phi[AFFECTED_USERS] = phi["errors"]  # whoever they hit, the bursts are the same
-        span_s = self._history[-1].end_s - self._history[0].end_s if self._history else 0.0
         self._write(
             e.CanaryReady(at_s=now_s, release=release.number, took_s=now_s - release.requested_s),
-            e.Calibrated(at_s=now_s, release=release.number, phi=phi, history_s=span_s),
+            e.Calibrated(
+                at_s=now_s,
+                release=release.number,
+                phi=phi,
+                history_s=self._history.span_s,
+                stable_errors=(errors.bad, errors.total),
+            ),
         )
-        self._judge = Judge(release.spec.judge_config(), phi)
-        self._affected = self._affected_users(release, None)
-
-    def _affected_users(self, release: Release, known: Progress | None) -> AffectedUsers | None:
-        if release.spec.sticky is None:
-            return None
-        return AffectedUsers(stable=release.stable, canary=release.canary, since_s=self._world.split_s, progress=known)
+        calibrated = self._deployment.active or release
+        self._judge = ReleaseJudge(calibrated)
+        self._users.begin(calibrated, since_s=self._world.split_s)
 
     def _reconcile(self) -> None:
         """Make the world as the state asks, and write down what came into force."""
@@ -385,7 +330,7 @@ class Controller:
         if split is None:
             return
         release = self._deployment.active
-        self._next_window_s = self._world.split_s
+        self._next_reading_s = self._world.split_s
         self._write(
             e.Applied(
                 at_s=self._world.split_s,
@@ -430,8 +375,9 @@ class Controller:
         for event in events:
             if isinstance(event, e.ReleaseRequested):
                 self._next_number += 1
-                self._recent.clear()
-                self._preflight_run = None
+                self._recent = RecentErrors()
+                self._judge = None
+                self._preflight.forget()
                 self._is_blind = False  # a source that is still away is noted in this release's story too
         release = self._deployment.release
         return release.number if release else None
@@ -450,10 +396,3 @@ class Controller:
         last_action = f"{type(self._action).__name__}: {self._action.reason}"
         self.snapshot = Snapshot(self._deployment, self._world.observed, self._judgement, health, last_action, now_s)
         self._metrics.publish(self.snapshot)
-
-
-def _stable_history(history: deque[Window]) -> dict[str, list[Window]]:
-    by_signal: dict[str, list[Window]] = {}
-    for window in history:
-        by_signal.setdefault(window.signal, []).append(window)
-    return by_signal

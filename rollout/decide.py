@@ -8,11 +8,12 @@ from typing import assert_never
 
 from rollout.interfaces import Health
 from rollout.judge import Judgement, Pair, Verdict
+from rollout.judge.limits import chance_of_as_many
 from rollout.state import Phase, Release
 
-MIN_GUARDED_BAD = 10  # fewer failures than this may be chance: 4 of 20 happen at 5 % in one look of sixty
 AUTO_START_PERCENT = 1
 LAST_COMPARED_PERCENT = 50  # above it too little stable traffic is left to compare with
+_BOTH_FAIL = "both versions fail, so it is not the canary's fault: frozen until stable is well"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Facts:
     canary_unready_s: float  # how long the canary has not answered its readiness probe
     detail: str  # last words of a canary that is not well
     is_measured: bool  # the metric source gave a reading
+    is_fresh: bool  # ... in this very beat, and it was judged
     recent_canary: Pair  # errors in the last half minute
     recent_stable: Pair
     awaits_preflight: bool = False  # the canary is to be tried out, and was not yet
@@ -84,14 +86,14 @@ def asked_weight(release: Release) -> float | None:
 
 
 def decide(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
-    """Choose the next action. `judgement` is None where nothing is judged (starting, watching)."""
+    """Choose the next action. `judgement` is None where nothing is judged."""
     match release.phase:
         case Phase.STARTING:
             return _starting(release, facts)
         case Phase.STEPPING:
             return _unsafe(release, facts, judgement) or _onward(release, facts, judgement)
         case Phase.WATCHING:
-            return _watching(release, facts)
+            return _watching(release, facts, judgement)
         case Phase.LEAVING | Phase.ENDED:
             return Hold("decided")
     assert_never(release.phase)
@@ -126,7 +128,7 @@ def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
     """What must be done at once, whether or not the release is paused; None when nothing must."""
     down = _down(release, facts)
     failed = judgement is not None and judgement.verdict is Verdict.FAIL
-    guarded = _over_guard(release, facts.recent_canary)
+    guarded = _is_over_guard(release, facts.recent_canary)
     if not (down or failed or guarded):
         return None
     if facts.stable is not Health.READY:
@@ -135,17 +137,13 @@ def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         )
     if down:
         return Rollback("canary_down", down)
-    if _over_guard(release, facts.recent_stable):
-        return Hold(
-            "both versions fail, so it is not the canary's fault: frozen until stable is well", needs_person=True
-        )
+    if _is_stable_bad(release, facts):
+        return Hold(_BOTH_FAIL, needs_person=True)
     if failed and judgement is not None and judgement.on_fail == "rollback":
         return Rollback(judgement.failed_signal or "evidence", judgement.reason)
-    if guarded:
-        bad, total = facts.recent_canary.bad, facts.recent_canary.total
-        limit = release.spec.guards.error_ratio
-        return Rollback("guard", f"{bad} of the last {total} canary requests failed; the guard allows {limit:.0%}")
-    return _late(release, facts, f"{judgement.reason if judgement else ''}; the plan leaves this to a person")
+    if guarded or judgement is None:
+        return Rollback("guard", _guard_reason(release, facts.recent_canary))
+    return _accused(release, facts, judgement)
 
 
 def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
@@ -159,21 +157,33 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
             return Hold("passed on earlier steps; no canary request was counted in this one yet")
         if in_step_s < release.spec.soak:
             return Hold(f"passed; the step soaks {release.spec.soak - in_step_s:.0f} s more")
+        if not facts.is_fresh:
+            return Hold("passed; the next reading ends the step")  # see `pace.next_reading_s`
         if release.is_last_step:
             return Promote(judgement.reason)
         weight = _next_weight(release, judgement)
         return EnterStep(release.step + 1, weight, mirror=False, reason=judgement.reason)
     if release.measured_s < release.spec.step_deadline:
         return Hold(judgement.reason)
-    return _late(release, facts, f"no proof of safety in {release.measured_s:.0f} s at this step: {judgement.reason}")
-
-
-def _late(release: Release, facts: Facts, reason: str) -> Action:
-    """Ask a person; when the step's time is over, do what the plan says for nobody having answered."""
-    is_over = release.measured_s >= release.spec.step_deadline
-    if is_over and release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
+    if _is_stable_bad(release, facts):
+        return Hold(_BOTH_FAIL, needs_person=True)
+    reason = f"no proof of safety in {release.measured_s:.0f} s at this step: {judgement.reason}"
+    if release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
         return Rollback("deadline", reason)
     return Hold(reason, needs_person=True)
+
+
+def _accused(release: Release, facts: Facts, judgement: Judgement) -> Action:
+    """Proven worse in a way that a person decides about, who has as long as a step may last.
+
+    After that it is rolled back: whom the evidence accuses and nobody defends does not keep its traffic.
+    """
+    failed = judgement.signals.get(judgement.failed_signal or "")
+    since_s = failed.decided_at_s if failed and failed.decided_at_s else facts.now_s
+    is_over = facts.now_s - since_s >= release.spec.step_deadline
+    if is_over and facts.is_measured and not release.is_paused:
+        return Rollback("deadline", f"{judgement.reason}; nobody decided in {release.spec.step_deadline:.0f} s")
+    return Hold(f"{judgement.reason}; the plan leaves this to a person", needs_person=True)
 
 
 def _has_news(release: Release, judgement: Judgement) -> bool:
@@ -182,14 +192,15 @@ def _has_news(release: Release, judgement: Judgement) -> bool:
     return any(latest_s is not None and latest_s > release.phase_since_s for latest_s in seen)
 
 
-def _watching(release: Release, facts: Facts) -> Action:
+def _watching(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
     can_go_back = facts.stable is Health.READY
     down = _down(release, facts)
     if down and can_go_back:
         return Rollback("canary_down", down)
-    if _over_guard(release, facts.recent_canary) and can_go_back:
-        bad, total = facts.recent_canary.bad, facts.recent_canary.total
-        return Rollback("guard", f"after promotion {bad} of the last {total} requests failed")
+    if _is_over_guard(release, facts.recent_canary) and can_go_back:
+        return Rollback("guard", f"after promotion {_guard_reason(release, facts.recent_canary)}")
+    if judgement is not None and judgement.verdict is Verdict.FAIL and can_go_back:
+        return Rollback(judgement.failed_signal or "evidence", f"after promotion {judgement.reason}")
     if facts.now_s - release.phase_since_s >= release.spec.watch:
         return EndWatch(f"{release.spec.watch:.0f} s after promotion all is well")
     return Hold("watching the promoted version")
@@ -204,8 +215,27 @@ def _down(release: Release, facts: Facts) -> str | None:
     return None
 
 
-def _over_guard(release: Release, recent: Pair) -> bool:
-    return recent.bad >= MIN_GUARDED_BAD and recent.bad >= release.spec.guards.error_ratio * recent.total
+def _is_over_guard(release: Release, recent: Pair) -> bool:
+    """Whether the version's true error ratio is over the guard: no chance effect in any look of a whole release.
+
+    A version whose requests fail independently, at the guard's ratio or less, is over it in one of all looks with a
+    probability of at most `alpha`.
+    """
+    spec = release.spec
+    looks = spec.judge_config().horizon_windows + spec.watch / spec.window
+    chance = chance_of_as_many(recent, spec.guards.error_ratio, phi=release.phi.get("errors", 1.0))
+    return chance <= spec.alpha / looks
+
+
+def _is_stable_bad(release: Release, facts: Facts) -> bool:
+    """Whether stable is over its guard as well. No proof is asked for: a freeze harms less than a false rollback."""
+    stable = facts.recent_stable
+    return stable.bad > 0 and stable.bad >= release.spec.guards.error_ratio * stable.total
+
+
+def _guard_reason(release: Release, recent: Pair) -> str:
+    limit = release.spec.guards.error_ratio
+    return f"{recent.bad} of the last {recent.total} canary requests failed; the guard allows {limit:.0%}"
 
 
 def _next_weight(release: Release, judgement: Judgement) -> int:

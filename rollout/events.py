@@ -84,6 +84,7 @@ class Calibrated(_Event):
     kind: Literal["calibrated"] = "calibrated"
     phi: dict[str, float]
     history_s: float
+    stable_errors: tuple[int, int] = (0, 0)  # failed and all requests of that history
 
 
 class CanaryReady(_Event):

@@ -12,10 +12,13 @@ from rollout.advice import advice
 from rollout.events import EvidenceRecord, SignalRecord
 from rollout.interfaces import PreflightResult
 from rollout.judge import Pair
+from rollout.judge.words import share_of
+from rollout.numerals import count, odds, share, share_up, span
 from rollout.state import Phase
 from rollout.view import Accusation, ReleaseView, StepSpan
 from rollout.waiting import waiting
-from rollout.wording import clock, count, odds, one_line, share, share_of, share_up, signal_words, span, tally
+from rollout.watch import TOLERANCE, WATCHED_ERRORS, harmless_ratio
+from rollout.wording import clock, one_line, signal_words, tally
 
 _NOISY = 1.2  # a dispersion that is worth a word
 
@@ -134,7 +137,8 @@ def _wait(release: ReleaseView, now_s: float | None) -> Iterator[str]:
     if wait:
         yield f"{_sentence(wait.text)}."
         if wait.deadline_s is not None:
-            rule = "it is rolled back" if release.spec.on_deadline == "rollback" else "it is held for a person"
+            is_given_up = release.spec.on_deadline == "rollback"
+            rule = "it is rolled back" if is_given_up else "a person is asked; it goes on when the proof comes"
             yield f"If it is not proven safe in {span(wait.deadline_s)} more of measured time, {rule}."
 
 
@@ -174,6 +178,11 @@ def _against(accusation: Accusation, release: ReleaseView) -> Iterator[str]:
 
 
 def _harmless(signal: str, release: ReleaseView) -> str:
+    if signal == WATCHED_ERRORS:
+        return (
+            f"a share of at most {share(harmless_ratio(release.state))}, the risk budget more than {TOLERANCE:g} times "
+            f"what {release.stable} is known to fail ({share_of(release.state.stable_errors)} before)"
+        )
     config = release.spec.judge_config()
     rule = config.rules.get(signal.partition(":")[0])
     if rule is None:
@@ -339,6 +348,8 @@ def _deciding(release: ReleaseView) -> EvidenceRecord | None:
 
 def _limit(signal: str, release: ReleaseView) -> float | None:
     """The harmless share of a signal that is not compared with stable's."""
+    if signal == WATCHED_ERRORS:
+        return harmless_ratio(release.state)
     rule = release.spec.signals.rules().get(signal.partition(":")[0])
     return rule.limit if rule else None
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from rollout import wording
+from rollout import numerals, wording
 
 _CODE = re.compile(r"`([^`]+)`")
 _QUANTITY = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h)\b|%)")
@@ -27,7 +27,7 @@ def style() -> Markup:
 
 @cache
 def templates() -> Environment:
-    """The templates, with the words of wording.py as filters."""
+    """The templates, with the words of numerals.py and wording.py as filters."""
     environment = Environment(
         loader=PackageLoader("rollout"),
         autoescape=True,
@@ -38,11 +38,11 @@ def templates() -> Environment:
     environment.filters |= {
         "prose": prose,
         "clock": wording.clock,
-        "count": wording.count,
+        "count": numerals.count,
         "date": wording.date,
-        "share": wording.share,
+        "share": numerals.share,
         "slowness": wording.slowness,
-        "span": wording.span,
+        "span": numerals.span,
         "words": lambda text: text.replace("_", " "),
     }
     environment.globals["style"] = style

@@ -1,14 +1,10 @@
 """The controller's own metrics, labelled by version and signal, at 0 from the start."""
 
-from typing import TYPE_CHECKING
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from rollout.interfaces import Health
+from rollout.snapshot import Snapshot
 from rollout.state import Phase
-
-if TYPE_CHECKING:
-    from rollout.controller import Snapshot
 
 
 class ControllerMetrics:
@@ -49,7 +45,7 @@ class ControllerMetrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, registry=self.registry)
 
-    def publish(self, snapshot: "Snapshot") -> None:
+    def publish(self, snapshot: Snapshot) -> None:
         """Replace every gauge by what `snapshot` says."""
         self._last_beat.set(snapshot.beat_s)
         release = snapshot.deployment.release

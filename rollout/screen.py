@@ -15,9 +15,11 @@ from rollout.explain import one_sentence
 from rollout.explain import why as explain
 from rollout.interfaces import Health
 from rollout.judge import Pair
+from rollout.judge.words import share_of
+from rollout.numerals import count, span
 from rollout.status import ClientsView, DecisionView, ReleaseStatus, StatusView, VersionView, decision_view, strongest
 from rollout.view import Decision, ReleaseView
-from rollout.wording import clock, count, date, one_line, share_of, slowness, span
+from rollout.wording import clock, date, one_line, slowness
 
 WIDEST = 100  # lines longer than this are hard to read
 _STEP_MARKS = {"done": ("✔", "green"), "current": ("▶", "bold yellow"), "left": ("✖", "red"), "next": ("·", "dim")}

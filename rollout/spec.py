@@ -169,7 +169,7 @@ class RolloutSpec(_Part):
 
     steps: tuple[Step, ...] | Literal["auto"] = (SHADOW, 1, 5, 25, 50, 100)
     step_deadline: Seconds = 600.0
-    on_deadline: OnFail = "rollback"
+    on_deadline: OnFail = "hold"
     soak: Seconds = 10.0
     risk_budget: Ratio = 0.005
     alpha: Ratio = 0.01

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from rollout import events as e
+from rollout.judge import Pair
 from rollout.spec import SHADOW, RolloutSpec
+
+NO_EVENTS = Pair(0, 0)
 
 
 class Phase(Enum):
@@ -38,6 +41,7 @@ class Release:
     phase_since_s: float = 0.0  # start of the present step or phase, Unix seconds
     measured_s: float = 0.0  # time in this step during which the metric source answered
     phi: Mapping[str, float] = field(default_factory=dict)
+    stable_errors: Pair = NO_EVENTS  # failed and all requests of stable, before the release and in it
     preflight_differences: tuple[str, ...] | None = None  # None: it was not tried out yet
     is_paused: bool = False
     outcome: e.Outcome | None = None
@@ -128,9 +132,12 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
         case e.Preflighted():
             return replace(deployment, release=replace(release, preflight_differences=event.result.differences))
         case e.Ticked():
-            return replace(deployment, release=replace(release, measured_s=release.measured_s + event.window_s))
+            known = sum((Pair(*new.stable) for new in event.counts if new.signal == "errors"), release.stable_errors)
+            measured_s = release.measured_s + event.window_s
+            return replace(deployment, release=replace(release, measured_s=measured_s, stable_errors=known))
         case e.Calibrated():
-            return replace(deployment, release=replace(release, phi=event.phi))
+            known = Pair(*event.stable_errors)
+            return replace(deployment, release=replace(release, phi=event.phi, stable_errors=known))
         case e.StepEntered():
             stepping = replace(
                 release,

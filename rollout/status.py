@@ -5,20 +5,18 @@ Built from the control loop's snapshot and the newest release's story; it holds 
 
 from collections.abc import Iterable, Mapping
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from rollout.explain import one_sentence
 from rollout.interfaces import Health, ObservedSplit
 from rollout.judge import Pair
+from rollout.snapshot import Snapshot
 from rollout.spec import SHADOW
 from rollout.view import Decision, ReleaseView
 from rollout.waiting import waiting
 from rollout.wording import signal_words
-
-if TYPE_CHECKING:
-    from rollout.controller import Snapshot
 
 StepState = Literal["done", "current", "left", "next"]  # left: the release ended here without promotion
 CLIENT_SPAN_S = 30.0  # what users had lately
@@ -122,7 +120,7 @@ def strongest(signals: Iterable[SignalView]) -> list[SignalView]:
     return list(families.values())
 
 
-def build_status(name: str, snapshot: "Snapshot", release: ReleaseView | None) -> StatusView:
+def build_status(name: str, snapshot: Snapshot, release: ReleaseView | None) -> StatusView:
     """The status of the deployment `name`; `release` is the newest one."""
     deployment, split, health = snapshot.deployment, snapshot.observed, snapshot.health
     active = deployment.active

@@ -6,9 +6,9 @@ Called by `explain.py` and `status.py`. An estimate here decides nothing.
 from dataclasses import dataclass
 from math import inf, isinf
 
+from rollout.numerals import about, span
 from rollout.state import Phase
 from rollout.view import ReleaseView, StepSpan
-from rollout.wording import about, span
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rollout.controller import BEAT_S, Controller
+from rollout.controller import Controller
 from rollout.errors import RouterRefused, SourceUnreachable
 from rollout.interfaces import Backend, Health, Preflight, Reading, SeriesKey, UserFailure, VersionStatus
 from rollout.judge import Pair
 from rollout.metrics import ControllerMetrics
+from rollout.pace import BEAT_S
 from rollout.routers.memory import MemoryRouter
 from rollout.store import Ledger
 

@@ -12,8 +12,8 @@ from rollout.benchmarks.contenders import CONTENDERS
 from rollout.benchmarks.figures import Mark
 from rollout.benchmarks.results import Mean, Score
 from rollout.judge import Judgement
+from rollout.numerals import count, span
 from rollout.simulation.summary import Proportion, Quantile
-from rollout.wording import count, span
 
 Scores = Mapping[tuple[str, str], Score]  # by the keys of case and contender
 

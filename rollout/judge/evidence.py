@@ -25,14 +25,15 @@ class SignalEvidence:
         self.decided_at_s: float | None = None
         self.bound = ExcessBound(config.alpha_pass, phi=phi) if rule.budgeted else None
         self._streams = _streams(rule, config, phi) if rule.weight else ()
+        self._is_compared = rule.limit is None
         self._min_bad = config.min_bad
         self._end_s = -math.inf
         self._recent_requests = self._recent_s = 0.0
 
     @property
     def has_data(self) -> bool:
-        """Whether there is traffic on both sides to compare."""
-        return bool(self.stable.total and self.canary.total)
+        """Whether there is traffic to judge: on both sides, where they are compared."""
+        return bool(self.canary.total and (self.stable.total or not self._is_compared))
 
     @property
     def canary_per_s(self) -> float:

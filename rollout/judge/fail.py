@@ -55,9 +55,9 @@ class Stream:
         self._log_bets = [-math.inf] * len(self._odds_ratios)  # one per odds ratio, summed over the starts so far
 
     def observe(self, stable: Pair, canary: Pair) -> None:
-        """Bet on one more window. Without traffic on both sides there is nothing to bet on."""
+        """Bet on one more window. Without traffic on both sides there is nothing to compare and to bet on."""
         innocent, accused = (canary, stable) if self.swapped else (stable, canary)
-        if not innocent.total or not accused.total:
+        if not accused.total or not (innocent.total or self._kernel == "bounded"):
             return
         self.bad += accused.bad
         log_start = self._log_start_prior()

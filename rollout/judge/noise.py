@@ -6,28 +6,34 @@ four retries fail 17 % of healthy canaries; with it 0.3 %.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate
+from statistics import fmean
 
 from rollout.judge.types import Pair, Window
 
-_BLOCK_WINDOWS = (1, 4, 12)  # clusters longer than a window show only between longer blocks
-_MIN_DIFFERENCES = 20  # fewer neighbours say too little about a block length
+_BLOCKS_S = (5.0, 20.0, 60.0)  # clusters longer than a window show only between longer blocks
+_MIN_BLOCKS = 10  # fewer say too little about a block length
 _MIN_BAD = 20  # with fewer bad events any number would be chance
+_CHANCE_SDS = 2.0  # an excess over 1 of as many standard deviations is believed by half
 
 
 def dispersion(history: Sequence[Window]) -> float:
     """Phi of one signal: variance of stable's counts over that of independent requests, at least 1.
 
     Compares neighbouring blocks only, so that a drifting base rate is not taken for noise; takes the noisiest of
-    several block lengths. 1 where the history is too short or too good to tell: an assumption, not a finding.
+    several block lengths, each less what chance alone explains. 1 where the history is too short or too good to tell:
+    an assumption, not a finding.
 
     Args:
         history: stable's windows of one signal, oldest first; 10 to 30 minutes are enough.
     """
-    counts = [window.stable for window in history if window.stable.total]
-    if sum(pair.bad for pair in counts) < _MIN_BAD:
+    windows = [window for window in history if window.stable.total]
+    if sum(window.stable.bad for window in windows) < _MIN_BAD:
         return 1.0
-    return max(1.0, *(_between_neighbours(_blocks(counts, length)) for length in _BLOCK_WINDOWS))
+    window_s = fmean(window.window_s for window in windows)
+    lengths = {1, *(max(1, round(block_s / window_s)) for block_s in _BLOCKS_S)}
+    counts = [window.stable for window in windows]
+    return max(_beyond_chance(counts, length) for length in lengths)
 
 
 def user_dispersion(bad_per_user: Iterable[int]) -> float:
@@ -42,19 +48,33 @@ def user_dispersion(bad_per_user: Iterable[int]) -> float:
     return squares / bad if bad else 1.0
 
 
-def _blocks(counts: Sequence[Pair], length: int) -> list[Pair]:
-    ends = range(length, len(counts) + 1, length)
-    return [sum(counts[end - length : end], Pair(0, 0)) for end in ends]
+def _beyond_chance(counts: Sequence[Pair], length: int) -> float:
+    """Phi between blocks of `length` windows, drawn towards 1 where independent requests may well show as much.
+
+    Their estimate has a variance of 4/3 (1 + 5 / (4 length^2)) over the number of blocks, whatever their rate: that of
+    the mean of squares of a triangular filter, as for the overlapping Allan variance of white noise.
+    """
+    blocks = len(counts) / length
+    if blocks < _MIN_BLOCKS:
+        return 1.0
+    excess = max(0.0, _between_neighbours(counts, length) - 1)
+    chance = _CHANCE_SDS**2 * 4 / 3 * (1 + 5 / (4 * length**2)) / blocks
+    return 1 + excess**3 / (excess**2 + chance)
 
 
-def _between_neighbours(blocks: Sequence[Pair]) -> float:
-    """Squared differences of neighbouring ratios over their binomial mean; 0 for too few of them."""
-    if len(blocks) <= _MIN_DIFFERENCES:
-        return 0.0
+def _between_neighbours(counts: Sequence[Pair], length: int) -> float:
+    """Squared differences of the ratios of all neighbouring blocks over their mean for independent requests.
+
+    Blocks begin at every window. Source: Howe, Allan & Barnes 1981 (overlapping estimates, half of the variance).
+    """
+    bad = list(accumulate((pair.bad for pair in counts), initial=0))
+    total = list(accumulate((pair.total for pair in counts), initial=0))
     seen = expected = 0.0
-    for a, b in pairwise(blocks):
-        both = a + b
-        ratio = both.bad / both.total
-        seen += (a.bad / a.total - b.bad / b.total) ** 2 / (1 / a.total + 1 / b.total)
-        expected += ratio * (1 - ratio) * both.total / (both.total - 1)
+    for start in range(len(counts) - 2 * length + 1):
+        middle, end = start + length, start + 2 * length
+        a, b = total[middle] - total[start], total[end] - total[middle]
+        difference = (bad[middle] - bad[start]) / a - (bad[end] - bad[middle]) / b
+        ratio = (bad[end] - bad[start]) / (a + b)
+        seen += difference * difference / (1 / a + 1 / b)
+        expected += ratio * (1 - ratio) * (a + b) / (a + b - 1)
     return seen / expected if expected else 0.0

@@ -5,25 +5,48 @@ Called by `judge.Judge`. Knows how to say things, not how they are decided.
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from rollout.judge.types import Pair, SignalJudgement
+from rollout.numerals import about, about_span, odds, share, share_up
 
-_LOG_MANY = math.log(1e9 + 1)  # "at most once in" more than a billion says no more than a billion
-_UNITS = {
-    "class": "predictions",
-    "low_confidence": "predictions",
-    "wrong_label": "labelled predictions",
-    "disagreement": "answers to copied requests",
-}
-_EVENTS = {
-    "errors": "failed",
-    "affected_users": "were the first failure of their user",
-    "latency": "took longer than {key} ms",
-    "class": 'were "{key}"',
-    "low_confidence": "had low confidence",
-    "wrong_label": "were wrong",
-    "disagreement": "differ from stable's",
-}
+
+@dataclass(frozen=True, slots=True)
+class SignalWords:
+    """How to speak of one signal: "3 of 812 `unit` `event`"."""
+
+    title: str
+    unit: str
+    event: str
+
+
+def signal_words(signal: str) -> SignalWords:
+    """The words for `signal`, a name such as `errors`, `latency:100` or `class:7`."""
+    family, _, key = signal.partition(":")
+    match family:
+        case "errors":
+            return SignalWords("errors", "requests", "failed")
+        case "watched_errors":
+            return SignalWords("errors with all traffic", "requests", "failed")
+        case "affected_users":
+            return SignalWords("users affected", "requests", "were the first failure of their user")
+        case "latency":
+            return SignalWords(f"slower than {key} ms", "requests", f"took longer than {key} ms")
+        case "class":
+            return SignalWords(f'predicted "{key}"', "predictions", f'were "{key}"')
+        case "low_confidence":
+            return SignalWords("low confidence", "predictions", "had low confidence")
+        case "wrong_label":
+            return SignalWords("wrong by label", "labelled predictions", "were wrong")
+        case "disagreement":
+            return SignalWords("unlike stable", "answers to copied requests", "differ from stable's")
+        case _:
+            return SignalWords(signal, "events", f"were `{signal}`")
+
+
+def share_of(pair: Pair) -> str:
+    """The share that `bad` has in `total`."""
+    return share(pair.bad / pair.total) if pair.total else "none yet"
 
 
 def failed(signal: str, stable: Pair, canary: Pair, log_e: float, *, limit: float | None = None) -> str:
@@ -32,10 +55,7 @@ def failed(signal: str, stable: Pair, canary: Pair, log_e: float, *, limit: floa
     Args:
         limit: the harmless share, where the canary is not compared with stable's.
     """
-    releases = int(math.exp(min(log_e, _LOG_MANY)))
-    digit = 10 ** max(0, len(str(releases)) - 2)
-    rarity = f"a harmless canary shows this at most once in {releases // digit * digit:,} releases"
-    return f"{_comparison(signal, stable, canary, limit)}; {rarity}"
+    return f"{_comparison(signal, stable, canary, limit)}; {odds(log_e)}"
 
 
 def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
@@ -47,8 +67,8 @@ def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
 
 def passed(harmed: float, next_weight: float, alpha: float) -> str:
     """PASS: the worst case at the next weight. `harmed` is a share of all requests."""
-    bound = f"fewer than {_percent_up(harmed)} of requests would be harmed at {_percent(next_weight)}"
-    return f"with {_percent(1 - alpha)} certainty {bound}"
+    bound = f"fewer than {share_up(harmed)} of requests would be harmed at {share(next_weight)}"
+    return f"with {share(1 - alpha)} certainty {bound}"
 
 
 def unopposed(canary_requests: int) -> str:
@@ -59,36 +79,32 @@ def unopposed(canary_requests: int) -> str:
 def suspicious(name: str, signal: SignalJudgement, *, limit: float | None = None) -> str:
     """INCONCLUSIVE because of evidence that is not yet enough to FAIL; `limit` as in `failed`."""
     comparison = _comparison(name, signal.stable, signal.canary, limit)
-    strength = f"evidence {_count(math.exp(signal.log_e))}, {_count(math.exp(signal.threshold))} would be proof"
+    strength = f"evidence {about(math.exp(signal.log_e))}, {about(math.exp(signal.threshold))} would be proof"
     return f"suspicious but not proven: {comparison}; {strength}"
 
 
 def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:
     """INCONCLUSIVE for lack of requests."""
     more, pace = signal.more_requests_needed or 0.0, signal.canary_per_s
-    spread = f" (could be {_count(more / 4)} to {_count(2 * more)})" if signal.stable.bad + signal.canary.bad else ""
-    wait = f", {_duration(more / pace)} at the present {pace:.2g} a second" if pace else ""
-    return (
-        f"{name}: about {_count(more)} more canary requests{spread} to show that {_percent(next_weight)} is safe{wait}"
-    )
+    spread = f" (could be {about(more / 4)} to {about(2 * more)})" if signal.stable.bad + signal.canary.bad else ""
+    wait = f", {about_span(more / pace)} at the present {pace:.2g} a second" if pace else ""
+    return f"{name}: about {about(more)} more canary requests{spread} to show that {share(next_weight)} is safe{wait}"
 
 
 def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: float) -> str:
     """INCONCLUSIVE that more requests will not end."""
     return (
-        f"{name}: with {_ratio(signal.stable + signal.canary)} of all requests bad, an excess under {_percent(excess)} "
-        f"can never be shown, so {_percent(next_weight)} cannot pass; raise `risk_budget` or take a smaller step"
+        f"{name}: with {share_of(signal.stable + signal.canary)} of all requests bad, an excess under {share(excess)} "
+        f"can never be shown, so {share(next_weight)} cannot pass; raise `risk_budget` or take a smaller step"
     )
 
 
 def _comparison(signal: str, stable: Pair, canary: Pair, limit: float | None) -> str:
-    family, _, key = signal.partition(":")
-    unit = _UNITS.get(family, "requests")
-    event = _EVENTS.get(family, "were bad").format(key=key)
-    seen = f"{signal}: {canary.bad:,} of {canary.total:,} canary {unit} {event} ({_ratio(canary)})"
+    words = signal_words(signal)
+    seen = f"{signal}: {canary.bad:,} of {canary.total:,} canary {words.unit} {words.event} ({share_of(canary)})"
     if limit is not None:
-        return f"{seen}, {_percent(limit)} are allowed"
-    return f"{seen} against {stable.bad:,} of {stable.total:,} on stable ({_ratio(stable)})"
+        return f"{seen}, {share(limit)} are allowed"
+    return f"{seen} against {stable.bad:,} of {stable.total:,} on stable ({share_of(stable)})"
 
 
 def _absence(signal: SignalJudgement | None) -> str:
@@ -96,37 +112,3 @@ def _absence(signal: SignalJudgement | None) -> str:
         return "never seen"
     sides = [side for side, pair in (("canary", signal.canary), ("stable", signal.stable)) if not pair.total]
     return f"no requests on {' and '.join(sides)}"
-
-
-def _ratio(pair: Pair) -> str:
-    return _percent(pair.bad / pair.total) if pair.total else "none yet"
-
-
-def _percent(ratio: float) -> str:
-    """Two significant digits, three from 10 %."""
-    percent = 100 * ratio
-    if 0 < percent < 0.001:
-        return "under 0.001 %"
-    return f"{percent:.3g} %" if percent >= 10 else f"{percent:.2g} %"
-
-
-def _percent_up(ratio: float) -> str:
-    """Two significant digits, rounded up: for sentences that say "fewer than"."""
-    if ratio <= 1e-5:
-        return "0.001 %"
-    digit = 10.0 ** (math.floor(math.log10(ratio)) - 1)
-    return _percent(math.ceil(ratio / digit - 1e-9) * digit)
-
-
-def _count(number: float) -> str:
-    """Two significant digits with thousands separators."""
-    whole = max(1, round(number))
-    return f"{round(whole, 2 - len(str(whole))):,}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"about {_count(seconds)} s"
-    if seconds < 100 * 60:
-        return f"about {_count(seconds / 60)} min"
-    return f"about {_count(seconds / 3600)} h"

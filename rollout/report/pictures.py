@@ -11,9 +11,11 @@ from math import isfinite
 import plotly.graph_objects as go
 
 from rollout.judge import Pair
+from rollout.judge.words import share_of
+from rollout.numerals import count, share
 from rollout.report.look import CANARY, FAIL, QUIET, STABLE, Clock, faint, mark_end, name_steps, new_figure
 from rollout.view import ReleaseView, SignalSeries
-from rollout.wording import count, share, share_of, signal_words, tally
+from rollout.wording import signal_words, tally
 
 _FAMILY_COLOURS = {  # after Okabe & Ito, told apart with any colour vision
     "errors": "#cc79a7",

@@ -6,6 +6,7 @@ Ends with exit code 1 when a promise is broken. The judge's own tests hold small
 """
 
 import argparse
+import inspect
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Workers(options.jobs) as workers:
         for name in options.only or CHAPTERS:
             title, rows_of = CHAPTERS[name]
-            print(f"\n## {title}\n\n{rows_of.__doc__}\n\n| | promised | measured | |\n|---|---|---|---|")
+            print(f"\n## {title}\n\n{inspect.getdoc(rows_of)}\n\n| | promised | measured | |\n|---|---|---|---|")
             for row in rows_of(Study(workers, options.scale)):
                 broken += row.status == "broken"
                 status = f"**{row.status}**" if row.status == "broken" else row.status

@@ -19,11 +19,11 @@ from rollout.affected import AFFECTED_USERS, AffectedUsers
 from rollout.interfaces import UserFailure
 from rollout.judge import Judge, JudgeConfig, Verdict, Window
 from rollout.judge.bound import ExcessBound
+from rollout.numerals import share
 from rollout.simulation.parallel import Workers
 from rollout.simulation.summary import proportion, quantile
 from rollout.simulation.users import CANARY, STABLE, Seed, StickyScenario, Users, sticky_traffic
 from rollout.spec import RolloutSpec
-from rollout.wording import share
 
 _SEED = 1618
 _HOUR_S = 3600.0

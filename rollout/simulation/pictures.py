@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from rollout.numerals import count, share
 from rollout.report.look import CANARY, FAIL, QUIET, new_figure
 from rollout.report.pictures import Picture
 from rollout.simulation.release import Run
 from rollout.simulation.study import Findings
-from rollout.wording import count, share
 
 _GOOD = "#1f9d61"
 _HARMLESS, _HARMFUL = "harmless", "harmful"

@@ -31,8 +31,10 @@ class Findings:
 
     @property
     def out_of_time(self) -> Proportion:
-        """Harmless canaries that a step's deadline stopped, for want of evidence."""
-        return proportion([run.signal == "deadline" for run in self.harmless])
+        """Harmless canaries that met a step's deadline for want of evidence, be it that they went on later."""
+        return proportion(
+            [run.signal == "deadline" or (run.signal is None and run.asked_s is not None) for run in self.harmless]
+        )
 
     @property
     def missed(self) -> Proportion:

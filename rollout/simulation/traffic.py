@@ -89,13 +89,18 @@ class Traffic:
         """Whether the canary's harm has begun."""
         return self.elapsed_s >= self.scenario.harm_after_s
 
-    def window(self, weight: float, *, mirror: bool = False) -> tuple[Window, ...]:
+    def window(self, weight: float, *, mirror: bool = False, seconds: float | None = None) -> tuple[Window, ...]:
         """The next window: its new events, one `Window` for each signal of which there were any.
 
         Args:
             weight: canary share of the requests, 0 to 1.
             mirror: stable answers every request, and the canary gets a copy of each.
+            seconds: its length, where it is not that of the scenario.
         """
+        if seconds is not None and seconds != self.scenario.window_s:
+            (alone,) = self._draw(weight, mirror=mirror, seconds=seconds)
+            self.skip(seconds)
+            return alone
         drawn = next(self._drawn, None) if self._drawn_for == (weight, mirror) else None
         if drawn is None:
             self._drawn, self._drawn_for = self._draw(weight, mirror=mirror), (weight, mirror)
@@ -113,10 +118,11 @@ class Traffic:
         scenario, windows = self.scenario, round(seconds / self.scenario.window_s)
         errors = self._weather(self._before, scenario.stable.error_ratio, drifts=True).levels(0, windows)
         slowness = self._weather(self._before, _slow_ratio(scenario.stable), drifts=False).levels(0, windows)
-        stable = self._answers(self._before, scenario.stable, scenario.rps, errors.stable, slowness.stable)
+        requests = scenario.rps * scenario.window_s
+        stable = self._answers(self._before, scenario.stable, requests, errors.stable, slowness.stable)
         silent = {signal: (0 * bad, 0 * total) for signal, (bad, total) in stable.items()}
         by_signal: dict[str, list[Window]] = {}
-        for tick in self._ticks(stable, silent, -windows * scenario.window_s):
+        for tick in self._ticks(stable, silent, -windows * scenario.window_s, scenario.window_s):
             for window in tick:
                 by_signal.setdefault(window.signal, []).append(window)
         return by_signal
@@ -124,11 +130,13 @@ class Traffic:
     def _weather(self, rng: np.random.Generator, ratio: float, *, drifts: bool) -> Weather:
         return Weather(self.scenario.noise, ratio=ratio, drifts=drifts, window_s=self.scenario.window_s, rng=rng)
 
-    def _draw(self, weight: float, *, mirror: bool) -> Iterator[tuple[Window, ...]]:
-        """Windows from now on, as long as the weight stays and the canary behaves the same."""
+    def _draw(self, weight: float, *, mirror: bool, seconds: float | None = None) -> Iterator[tuple[Window, ...]]:
+        """Windows from now on, as long as the weight stays and the canary behaves the same; or one of `seconds`."""
         scenario = self.scenario
+        window_s = scenario.window_s if seconds is None else seconds
         healthy_s = scenario.harm_after_s - self.elapsed_s
-        windows = _CHUNK if healthy_s <= 0 else min(_CHUNK, math.ceil(healthy_s / scenario.window_s))
+        windows = _CHUNK if healthy_s <= 0 else min(_CHUNK, math.ceil(healthy_s / window_s))
+        windows = windows if seconds is None else 1
         errors, slowness = (
             weather.levels(round(self.elapsed_s / scenario.window_s), windows)
             for weather in (self._errors, self._slowness)
@@ -137,18 +145,22 @@ class Traffic:
             (scenario.rps, scenario.rps) if mirror else (scenario.rps * (1 - weight), scenario.rps * weight)
         )
         behaviour = scenario.canary if self.is_harmful else scenario.stable
-        stable = self._answers(self._rng, scenario.stable, to_stable, errors.stable, slowness.stable)
-        canary = self._answers(self._rng, behaviour, to_canary, errors.canary, slowness.canary)
+        stable = self._answers(self._rng, scenario.stable, to_stable * window_s, errors.stable, slowness.stable)
+        canary = self._answers(self._rng, behaviour, to_canary * window_s, errors.canary, slowness.canary)
         if not scenario.is_canary_counted:
             canary = {signal: (0 * bad, 0 * total) for signal, (bad, total) in canary.items()}
-        return self._ticks(stable, canary, self.elapsed_s)
+        return self._ticks(stable, canary, self.elapsed_s, window_s)
 
     def _answers(
-        self, rng: np.random.Generator, version: Behaviour, rps: float, errors: Ratios, slowness: Ratios
+        self, rng: np.random.Generator, version: Behaviour, mean: float, errors: Ratios, slowness: Ratios
     ) -> dict[str, tuple[Counts, Counts]]:
-        """Bad and all events of each signal of one version; each of shape (windows,)."""
+        """Bad and all events of each signal of one version; each of shape (windows,).
+
+        Args:
+            mean: requests in a window, on average.
+        """
         retries, label_share = self.scenario.noise.retries, self.scenario.label_share
-        requests = rng.poisson(rps * self.scenario.window_s, len(errors))
+        requests = rng.poisson(mean, len(errors))
         clusters = rng.binomial(requests, np.minimum(1.0, version.error_ratio * errors / retries))
         repeated = _repetitions(rng, clusters, retries)
         total, failed = requests + repeated, clusters + repeated
@@ -174,9 +186,9 @@ class Traffic:
         stable: Mapping[str, tuple[Counts, Counts]],
         canary: Mapping[str, tuple[Counts, Counts]],
         first_s: float,
+        window_s: float,
     ) -> Iterator[tuple[Window, ...]]:
         """The windows that end together, one tick after another."""
-        window_s = self.scenario.window_s
         columns = {signal: [column.tolist() for column in (*stable[signal], *canary[signal])] for signal in stable}
         windows = len(stable["errors"][0])
         for tick in range(windows):

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rollout.controller import HISTORY_S
 from rollout.judge import Judge, JudgeConfig, Verdict, Window, dispersion
+from rollout.pace import HISTORY_S
 from rollout.simulation.traffic import Scenario, Traffic
 
 _LOOKED_AT = 12  # windows between two looks at the verdict; it remembers when it fell

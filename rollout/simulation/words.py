@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from rollout.numerals import about, count, share, share_up, span
 from rollout.simulation.study import Findings, quantiles
 from rollout.simulation.summary import Proportion, Quantile
 from rollout.simulation.weather import Noise
-from rollout.wording import about, count, share, share_up, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def stories(findings: Findings) -> tuple[Story, Story]:
                 Answer(
                     "is rolled back as harmful", _often(findings.falsely_accused), _sureness(findings.falsely_accused)
                 ),
-                Answer("runs into a deadline", _often(findings.out_of_time), _sureness(findings.out_of_time)),
+                Answer("lacks proof at a deadline", _often(findings.out_of_time), _sureness(findings.out_of_time)),
                 Answer("is promoted after", _lasting(promoted), f"p90 {_lasting(promoted_p90)}"),
             ),
         ),
@@ -114,7 +114,10 @@ def assumptions(findings: Findings) -> tuple[str, ...]:
     lines.append(
         "every request is one of another user, whatever `sticky` says, and no answers are compared in the shadow"
     )
-    lines.append("versions stay up, nobody answers when a person is asked, and the watch after promotion is left out")
+    lines.append(
+        "versions stay up, and a person who is asked does not answer: what waits for proof past a deadline may do so "
+        "for as long again"
+    )
     return tuple(lines)
 
 

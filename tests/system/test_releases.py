@@ -150,7 +150,9 @@ def test_a_metric_store_that_hangs_holds_the_weight(kanaria: Kanaria, samples: P
 def test_no_traffic_holds_and_then_follows_the_deadline_rule(kanaria: Kanaria) -> None:
     """Nothing measured is never success: NO_DATA, then rolled back by the plan's deadline."""
     kanaria.ok("up", "digits:v1")
-    done = kanaria("release", "digits:v2", "--wait", "--spec", kanaria.plan(step_deadline="6s", soak="1s"))
+    done = kanaria(
+        "release", "digits:v2", "--wait", "--spec", kanaria.plan(step_deadline="6s", on_deadline="rollback", soak="1s")
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     (row,) = json.loads(kanaria.ok("history", "--json"))
     assert (row["outcome"], row["signal"]) == ("rolled_back", "deadline")

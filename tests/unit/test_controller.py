@@ -126,7 +126,7 @@ def test_a_version_that_does_not_start_never_gets_a_request(world: World, contro
 def test_no_traffic_holds_and_then_the_deadline_decides(world: World, controller: Controller) -> None:
     """Nothing measured is never success."""
     world.rps = 0.0
-    start(controller)
+    start(controller, SPEC.model_copy(update={"on_deadline": "rollback"}))
     world.live(controller, 200)
     assert controller.snapshot.deployment.active
     assert controller.snapshot.deployment.active.phase is Phase.STEPPING
@@ -178,6 +178,23 @@ def test_rollback_after_promotion_returns_to_the_warm_version(world: World, cont
     controller.execute(c.RollbackNow("ann"))
     assert world.live_until_ended(controller) == "rolled_back"
     assert (controller.snapshot.deployment.stable, world.router.history[-1].stable.tag) == ("m:v1", "m:v1")
+
+
+def test_harm_that_begins_after_promotion_is_taken_back(world: World, controller: Controller) -> None:
+    """Stable has no traffic left to compare with; what it failed before is known, and in the ledger."""
+    world.edit("m:v1", error_ratio=0.005)
+    world.edit("m:v2", error_ratio=0.005)
+    start(controller, SPEC.model_copy(update={"watch": 200, "risk_budget": 0.05}))
+    while controller.snapshot.deployment.stable != "m:v2":
+        world.live(controller, 1)
+    world.live(controller, 20)
+    controller.close()
+    world.edit("m:v2", error_ratio=0.25)
+    again = world.controller()
+    assert world.live_until_ended(again) == "rolled_back"
+    again.close()
+    assert outcome(world).signal == "watched_errors"
+    assert "are allowed; a harmless canary shows this" in outcome(world).reason
 
 
 def test_a_version_is_stopped_only_after_its_last_request(world: World, controller: Controller) -> None:

@@ -14,6 +14,7 @@ from rollout.state import Phase, Release
 
 NOW_S = 10_000.0
 SPEC = RolloutSpec(steps=("shadow", 5, 50, 100), step_deadline=600, soak=10)
+IMPATIENT = SPEC.model_copy(update={"on_deadline": "rollback"})
 
 
 def release(
@@ -44,13 +45,21 @@ def facts(**more: object) -> Facts:
         canary_unready_s=0.0,
         detail="",
         is_measured=True,
+        is_fresh=True,
         recent_canary=Pair(0, 100),
         recent_stable=Pair(0, 1000),
     )
     return replace(base, **more)  # type: ignore[arg-type]
 
 
-def judgement(verdict: Verdict, *, excess_upper: float = 0.01, latest_s: float = NOW_S, **more: object) -> Judgement:
+def judgement(
+    verdict: Verdict,
+    *,
+    excess_upper: float = 0.01,
+    latest_s: float = NOW_S,
+    decided_at_s: float | None = None,
+    **more: object,
+) -> Judgement:
     signal = SignalJudgement(
         verdict=verdict,
         log_e=0.0,
@@ -59,7 +68,7 @@ def judgement(verdict: Verdict, *, excess_upper: float = 0.01, latest_s: float =
         canary=Pair(0, 100),
         excess_upper=excess_upper,
         more_requests_needed=None,
-        decided_at_s=None,
+        decided_at_s=decided_at_s,
         latest_s=latest_s,
     )
     base = Judgement(verdict=verdict, reason="because", log_e=0.0, threshold=4.6, signals={"errors": signal})
@@ -79,6 +88,11 @@ def test_a_pass_at_100_percent_promotes() -> None:
     assert decide(release(step=3, weight=100), facts(), judgement(Verdict.PASS)) == Promote("because")
 
 
+def test_a_step_ends_with_a_reading_only() -> None:
+    """Between two readings the counts since the first would be lost: their window would straddle the new weight."""
+    assert isinstance(decide(release(), facts(is_fresh=False), judgement(Verdict.PASS)), Hold)
+
+
 def test_a_pass_on_evidence_of_earlier_steps_holds() -> None:
     """When traffic stops the verdict stays, but nothing was measured at this weight."""
     old = judgement(Verdict.PASS, latest_s=NOW_S - 61)
@@ -92,17 +106,24 @@ def test_a_step_soaks_before_it_ends() -> None:
 
 @pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.NO_DATA])
 def test_too_little_evidence_holds_until_the_deadline(verdict: Verdict) -> None:
-    """Not knowing is not success: the weight stays, then the plan's deadline rule acts."""
-    assert isinstance(decide(release(), facts(), judgement(verdict)), Hold)
+    """Not knowing is not success, and no crime either: the weight stays, and a person is asked."""
+    assert decide(release(), facts(), judgement(verdict)) == Hold("because")
     late = decide(release(in_phase_s=601), facts(), judgement(verdict))
-    assert isinstance(late, Rollback)
-    assert late.signal == "deadline"
+    assert isinstance(late, Hold)
+    assert late.needs_person
 
 
-def test_the_deadline_can_hold_for_a_person() -> None:
-    """`on_deadline: hold` asks a person instead of rolling back."""
-    patient = release(in_phase_s=601, spec=SPEC.model_copy(update={"on_deadline": "hold"}))
-    action = decide(patient, facts(), judgement(Verdict.INCONCLUSIVE))
+def test_the_deadline_can_roll_back() -> None:
+    """`on_deadline: rollback` gives up on what could not be proven."""
+    action = decide(release(in_phase_s=601, spec=IMPATIENT), facts(), judgement(Verdict.INCONCLUSIVE))
+    assert isinstance(action, Rollback)
+    assert action.signal == "deadline"
+
+
+def test_the_deadline_does_not_return_to_a_stable_that_fails() -> None:
+    """Nothing could be proven because stable fails: to give it all the traffic would help nobody."""
+    late = release(in_phase_s=601, spec=IMPATIENT)
+    action = decide(late, facts(recent_stable=Pair(300, 1000)), judgement(Verdict.INCONCLUSIVE))
     assert isinstance(action, Hold)
     assert action.needs_person
 
@@ -125,11 +146,17 @@ def test_a_fail_that_the_plan_leaves_to_a_person_holds() -> None:
     assert action.needs_person
 
 
-def test_a_fail_that_nobody_decides_about_follows_the_deadline_rule() -> None:
-    """A canary under suspicion does not keep its traffic for ever because everybody sleeps."""
-    action = decide(release(in_phase_s=601), facts(), replace(FAILED, on_fail="hold"))
-    assert isinstance(action, Rollback)
-    assert action.signal == "deadline"
+@pytest.mark.parametrize(("accused_s", "expected"), [(599, Hold), (600, Rollback)])
+def test_a_fail_that_nobody_decides_about_is_rolled_back(accused_s: float, expected: type[Action]) -> None:
+    """A person has as long as a step may last, from the moment of FAIL; then everybody seems to sleep."""
+    failed = judgement(Verdict.FAIL, decided_at_s=NOW_S - accused_s, failed_signal="errors", on_fail="hold")
+    assert isinstance(decide(release(in_phase_s=900), facts(), failed), expected)
+
+
+def test_who_pauses_an_accused_canary_has_answered() -> None:
+    """A person is at work on it: no clock runs."""
+    failed = judgement(Verdict.FAIL, decided_at_s=NOW_S - 5000, failed_signal="errors", on_fail="hold")
+    assert isinstance(decide(release(in_phase_s=900, is_paused=True), facts(), failed), Hold)
 
 
 def test_both_versions_failing_freezes() -> None:
@@ -164,9 +191,22 @@ def test_a_short_hiccup_of_the_probe_is_no_reason() -> None:
 
 def test_the_absolute_guard_needs_no_comparison() -> None:
     """Too many failures roll back whatever the statistics say."""
-    action = decide(release(), facts(recent_canary=Pair(30, 100)), judgement(Verdict.INCONCLUSIVE))
+    action = decide(release(), facts(recent_canary=Pair(45, 100)), judgement(Verdict.INCONCLUSIVE))
     assert isinstance(action, Rollback)
     assert action.signal == "guard"
+
+
+@pytest.mark.parametrize("recent", [Pair(4, 4), Pair(10, 30), Pair(30, 100), Pair(230, 1000)])
+def test_the_guard_is_not_tripped_by_what_chance_can_do(recent: Pair) -> None:
+    """A canary just at the guard's 20 % shows as much in one of the hundreds of looks of a release."""
+    assert isinstance(decide(release(), facts(recent_canary=recent), judgement(Verdict.INCONCLUSIVE)), Hold)
+
+
+def test_failures_in_clusters_need_more_to_trip_the_guard() -> None:
+    """Where each failure is retried four times, 45 of 100 are some eleven accidents."""
+    retried = release(phi={"errors": 4.0})
+    action = decide(retried, facts(recent_canary=Pair(45, 100)), judgement(Verdict.INCONCLUSIVE))
+    assert isinstance(action, Hold)
 
 
 def test_without_a_reading_nothing_is_decided() -> None:

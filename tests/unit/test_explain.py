@@ -11,9 +11,10 @@ from rollout import commands as c
 from rollout.explain import Explanation, one_sentence, why
 from rollout.interfaces import Health
 from rollout.judge import Pair
+from rollout.numerals import odds, share, share_up, span
 from rollout.spec import Guards, RolloutSpec
 from rollout.view import ReleaseView
-from rollout.wording import odds, share, share_up, span, tally
+from rollout.wording import tally
 from tests.releases import LIVE, SPEC, digits_world, finished, newest, turned_wrong
 
 
@@ -126,7 +127,7 @@ def test_a_rollback_in_the_shadow_step_touched_no_user(tmp_path: Path) -> None:
 WAYS_TO_END: dict[str, tuple[Callable[[Path], ReleaseView], str]] = {
     "startup": (lambda path: finished(path, starts_at_all=False), "did not start: ImportError"),
     "deadline": (
-        lambda path: finished(path, with_(risk_budget=0.0001, step_deadline=40.0)),
+        lambda path: finished(path, with_(risk_budget=0.0001, step_deadline=40.0, on_deadline="rollback")),
         "no proof of safety in 40 s",
     ),
     "guard": (
@@ -214,7 +215,7 @@ def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
     assert re.search(
         r"waits for about [\d,]+ more requests to the canary, .+ at the present rate\.", explanation.verdict
     )
-    assert "it is rolled back" in lines(explanation, "What it waits for")
+    assert "a person is asked" in lines(explanation, "What it waits for")
 
 
 def test_a_paused_release_waits_for_a_person(tmp_path: Path) -> None:
@@ -238,7 +239,7 @@ def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
         world.live(controller, 10)
     controller.close()
     text = lines(why(newest(tmp_path / "ledger.db")), "Worth knowing")
-    assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \(\d+ s\)", text)
+    assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \([\d.]+ s\)", text)
 
 
 def test_an_explanation_is_data(silently_wrong: ReleaseView) -> None:

@@ -25,7 +25,7 @@ def running(tmp_path: Path) -> StatusView:
     """Status in the second step, which needs many more requests."""
     world, controller = digits_world(tmp_path / "ledger.db")
     controller.execute(c.StartRelease("digits:v2", SPEC.model_copy(update={"risk_budget": 0.001}), "ann"))
-    world.live(controller, 30)
+    world.live(controller, 22)
     controller.close()
     return build_status("digits", controller.snapshot, newest(tmp_path / "ledger.db"))
 

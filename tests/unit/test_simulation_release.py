@@ -57,7 +57,7 @@ def test_harm_that_begins_later_is_found_later() -> None:
 
 def test_too_little_traffic_ends_at_the_deadline() -> None:
     """A request in ten seconds, of which the canary gets every hundredth, proves nothing in ten minutes."""
-    run = simulate_release(SPEC, replace(HARMLESS, rps=0.1), 1)
+    run = simulate_release(SPEC.model_copy(update={"on_deadline": "rollback"}), replace(HARMLESS, rps=0.1), 1)
     assert (run.outcome, run.signal) == ("rolled_back", "deadline")
     assert run.live_s is not None
     assert run.stopped_s - run.live_s == pytest.approx(SPEC.step_deadline, abs=SPEC.window + 1)
@@ -65,7 +65,7 @@ def test_too_little_traffic_ends_at_the_deadline() -> None:
 
 def test_a_deadline_that_asks_a_person_ends_as_held() -> None:
     """Nobody answers; the time is that at which the person was first asked."""
-    run = simulate_release(SPEC.model_copy(update={"on_deadline": "hold"}), replace(HARMLESS, rps=0.1), 1)
+    run = simulate_release(SPEC, replace(HARMLESS, rps=0.1), 1)
     assert (run.outcome, run.signal) == ("held", "deadline")
     assert run.requests == pytest.approx(0.1 * (run.stopped_s + SPEC.step_deadline), abs=1)
 

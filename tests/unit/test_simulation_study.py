@@ -21,7 +21,18 @@ SCENARIO = scenario_of(parse_question({"rps": "50", "worse": "+20%"}), SPEC)
 
 
 def run(outcome: str, signal: str | None = None, *, stopped_s: float = 100.0, live_s: float | None = 10.0) -> Run:
-    return Run(outcome, signal, stopped_s, live_s, full_s=None, harmed=5.0, requests=1000.0)  # type: ignore[arg-type]
+    asked_s = stopped_s if outcome == "held" else None
+    return Run(
+        outcome,  # type: ignore[arg-type] # of three words
+        signal,
+        stopped_s,
+        live_s,
+        full_s=None,
+        promoted_s=None,
+        asked_s=asked_s,
+        harmed=5.0,
+        requests=1000.0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +60,7 @@ def test_the_harmless_canary_is_promoted_and_the_harmful_one_stopped(findings: F
 
 def test_a_deadline_is_no_accusation() -> None:
     """A harmless canary that ran out of time was not called harmful, and a guard or a signal did call it so."""
-    harmless = (run("promoted"), run("rolled_back", "deadline"), run("rolled_back", "guard"), run("held", "class:3"))
+    harmless = (run("promoted"), run("held", "deadline"), run("rolled_back", "guard"), run("held", "class:3"))
     found = Findings(SPEC, SCENARIO, harmless, (run("promoted"),))
     assert (found.falsely_accused.count, found.out_of_time.count) == (2, 1)
 

@@ -29,7 +29,7 @@ def running(tmp_path: Path) -> StatusView:
     """Status in the second step, which needs many more requests."""
     spec = SPEC.model_copy(update={"risk_budget": 0.001})
     world, controller, look = released(tmp_path / "ledger.db", spec)
-    world.live(controller, 30)
+    world.live(controller, 22)
     controller.close()
     return look()
 

@@ -22,7 +22,15 @@ from tests.world import Version, World
 
 USERS = 400
 ON_CANARY, ON_STABLE = 0, USERS - 1  # at any weight of the plan below 100 %
-PLAN = {"steps": (25, 50, 100), "soak": 5, "window": 2, "step_deadline": 60, "watch": 4, "risk_budget": 0.05}
+PLAN = {
+    "steps": (25, 50, 100),
+    "soak": 5,
+    "window": 2,
+    "step_deadline": 60,
+    "watch": 4,
+    "risk_budget": 0.05,
+    "on_deadline": "rollback",
+}
 RANDOM = RolloutSpec.model_validate(PLAN)
 STICKY = RANDOM.model_copy(update={"sticky": "x-user-id"})
 
