@@ -1,240 +1,51 @@
-"""What sticky users would do to the judge, and what counting them rightly leaves of it.
+"""What noise does to the judge, and what each treatment of it leaves: needed, and enough?
 
     nice python -m rollout.simulation.noise > docs/benchmarks/noise.md
 
-The judge and the counting are the real ones; the users are simulated. The unit tests hold small versions of the same.
+The judge is the real one; the noise is simulated and seeded. The unit tests hold small versions of the same.
 """
 
 import argparse
-import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import islice
+from collections.abc import Sequence
 
-from rollout.affected import AFFECTED_USERS, AffectedUsers
-from rollout.interfaces import UserFailure
-from rollout.judge import Judge, JudgeConfig, Verdict, Window
-from rollout.judge.bound import ExcessBound
-from rollout.numerals import share
+from rollout.simulation import noisy_counts, noisy_readings, noisy_users
 from rollout.simulation.parallel import Workers
-from rollout.simulation.summary import proportion, quantile
-from rollout.simulation.users import CANARY, STABLE, Seed, StickyScenario, Users, sticky_traffic
-from rollout.spec import RolloutSpec
 
 _SEED = 1618
-_HOUR_S = 3600.0
-_HISTORY_S = 1800.0
-_LOOKED_AT = 12  # windows between two looks at the verdict; it remembers when it fell
-TENTH = ((0.1, _HOUR_S),)
-RAMP = tuple((weight, _HOUR_S / 4) for weight in (0.01, 0.05, 0.25, 0.5))
-_CONFIG = RolloutSpec(sticky="header:x-user-id").judge_config()
-FAIL_ONLY = replace(_CONFIG, rules={AFFECTED_USERS: _CONFIG.rules[AFFECTED_USERS]})
+_CHAPTERS = {"counts": noisy_counts, "readings": noisy_readings, "users": noisy_users}
 
 _PREFACE = """\
-# Noise: users who fail again and again
+# Noise
 
-Written by `python -m rollout.simulation.noise`. Users are simulated and seeded; the judge (`rollout.judge`) and the
-counting (`rollout.affected`) are the real ones. A hash keeps each user on one side (`sticky`); all users together send
-20 requests a second, of which stable fails 1 %; a window is 5 s, a release an hour, at 10 % or at 1, 5, 25, 50 % for a
-quarter of an hour each. In brackets: 95 % confidence intervals, after Clopper and Pearson. The decision that rests on
-these tables: docs/decisions/0007-sticky-users.md."""
+Written by `python -m rollout.simulation.noise`. The mathematics of the judge is proven for requests that are
+independent given their rates. Real ones are not, and that matters more than any formula. Here stands what each kind of
+noise would do to the judge, and what its treatment leaves of it. Everything is simulated and seeded; the judge is the
+real one. A window is 5 s, a release an hour; *the ramp* is 1, 5, 25, 50 % for a quarter of an hour each. In brackets:
+95 % confidence intervals, after Clopper and Pearson.
 
-_FALSE_ALARMS = """
-## A harmless canary: how often is it failed?
-
-Of {releases} releases each; at most 1 % is the promise. *Broken*: 2 % of the users fail in half of their requests, the
-others never. *Unequal*: every user has an error ratio of his own (Beta-distributed, squared coefficient of variation
-4.7). Whichever side has more of the users who fail looks worse for as long as the release lasts. Counting afresh in
-every window does not help: they fail again in every window. Counting on each version for itself is worst, where a step
-moves users over who have failed on stable already: they fail "for the first time" on the canary."""
-
-_POWER = """
-## A canary that fails k times as often: how long until it is failed?
-
-Median and 90th percentile of {releases} releases at 10 %, seconds; all users alike. Counting a user once costs little
-where users are many, and much where few users make all the requests and the harm is small: after half an hour most of
-500 users have failed once. What is not found is not let through either: PASS counts every failure."""
-
-_BOUND = """
-## The bound on a canary's excess that every step rests on: how often is it ever too low?
-
-Of {releases} releases each; at most 1 % is the promise. Users as above, the canary fails each twice as often, so that
-the true excess is 1 %. *phi of the users so far* divides all evidence by the sum of b^2 over the sum of b, b the
-failures of each of stable's users since the release began; *of the half hour before* takes the same number once, from
-stable alone before the release. Counting a user once is of no use here: each repeated failure is harm."""
-
-_PRICE = """
-## What that costs a harmless canary: the smallest excess that an hour can exclude
-
-Median of {releases} releases. To move to 50 % a risk budget of 0.5 % asks for 1 %. With few users of whom some are
-broken, an hour does not prove it, and should not: there are too few independent users."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counting:
-    """A way to make evidence for FAIL out of failures."""
-
-    name: str
-    afresh_s: float = math.inf  # after so long a user's next failure is a first one again; 0: every failure is
-    per_version: bool = False  # each version counts for itself, as a process of its own would
-
-    def evidence(self, traffic: Iterable[tuple[Window, list[UserFailure]]]) -> Iterator[Window]:
-        """What the judge gets to see of `traffic`."""
-        affected, since_s = AffectedUsers(stable=STABLE, canary=CANARY), 0.0
-        for errors, failures in traffic:
-            if not self.afresh_s:
-                yield replace(errors, signal=AFFECTED_USERS)
-                continue
-            if errors.end_s - since_s > self.afresh_s:
-                affected, since_s = AffectedUsers(stable=STABLE, canary=CANARY), errors.end_s - errors.window_s
-            yield affected.window(errors, [self._seen(failure) for failure in failures], 0)
-
-    def _seen(self, failure: UserFailure) -> UserFailure:
-        key = failure.version.encode() + (failure.user or b"") if self.per_version else failure.user
-        return replace(failure, user=key)
-
-
-EACH_FAILURE = Counting("each failure", afresh_s=0.0)
-PER_VERSION = Counting("once a release and version", per_version=True)
-ONCE = Counting("once a release")
-_COUNTINGS = (
-    EACH_FAILURE,
-    Counting("once a window", afresh_s=5.0),
-    Counting("once in 10 min", afresh_s=600.0),
-    PER_VERSION,
-    ONCE,
-)
-
-
-_POPULATIONS = (
-    Users(500, broken_share=0.02),
-    Users(500, spread=4.7),
-    Users(2000, broken_share=0.02),
-    Users(2000, spread=4.7),
-    Users(20000, broken_share=0.02),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The bound on the excess in one release, under three ways to temper it."""
-
-    was_wrong: tuple[bool, bool, bool]  # ever below the true excess; with phi 1, of the history, of the users so far
-    at_last: tuple[float, float, float]  # at the end of the release
-
-
-def failed_after_s(scenario: StickyScenario, countings: Sequence[Counting], seed: Seed) -> list[float]:
-    """Seconds until the judge fails the canary of one release, under each of the `countings`; inf for never."""
-    traffic = list(sticky_traffic(scenario, seed))
-    return [_failed_after_s(counting.evidence(traffic)) for counting in countings]
-
-
-def _failed_after_s(evidence: Iterator[Window]) -> float:
-    judge = Judge(FAIL_ONLY)
-    while windows := list(islice(evidence, _LOOKED_AT)):
-        judge.observe(windows)
-        judgement = judge.judgement(next_weight=None)
-        if judgement.verdict is Verdict.FAIL:
-            return min(signal.decided_at_s or math.inf for signal in judgement.signals.values())
-    return math.inf
-
-
-def bounds(scenario: StickyScenario, seed: Seed) -> Bounds:
-    """Follow the bound on the excess through a release; half an hour of stable alone goes before it."""
-    traffic = sticky_traffic(replace(scenario, weights=((0.0, _HISTORY_S), *scenario.weights)), seed)
-    before, so_far = AffectedUsers(stable=STABLE, canary=CANARY), AffectedUsers(stable=STABLE, canary=CANARY)
-    for errors, failures in islice(traffic, round(_HISTORY_S / scenario.window_s)):
-        before.window(errors, failures, 0)
-    config = JudgeConfig()
-    plain, with_history, with_users = (ExcessBound(config.alpha_pass, phi=phi) for phi in (1.0, before.phi, 1.0))
-    excess = scenario.users.error_ratio * (scenario.harm - 1)
-    wrong = [False] * 3
-    for errors, failures in traffic:
-        so_far.window(errors, failures, 0)
-        with_users.phi = so_far.phi
-        for i, bound in enumerate((plain, with_history, with_users)):
-            bound.observe(errors.stable, errors.canary)
-            wrong[i] = wrong[i] or bound.log_e(excess) >= -math.log(config.alpha_pass)
-    return Bounds((wrong[0], wrong[1], wrong[2]), (plain.upper(), with_history.upper(), with_users.upper()))
+Not covered, because no simulation can: noise slower than the half hour of history, and whatever else a real machine
+does. [The same model against itself](same.md) is a release on real parts."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the page as Markdown."""
-    parser = argparse.ArgumentParser(description="Simulate releases with sticky users.")
+    parser = argparse.ArgumentParser(description="Simulate what noise does to the judge.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--releases", type=int, default=500, help="of each kind")
+    parser.add_argument("--only", choices=_CHAPTERS, action="append", help="a chapter; more than once for several")
     options = parser.parse_args(arguments)
     began_s = time.monotonic()
+    seeds = [(_SEED, number) for number in range(options.releases)]
+    print(_PREFACE)
     with Workers(options.jobs) as workers:
-        for line in _page(workers, options.releases):
-            print(line, flush=True)
-            print(f"{time.monotonic() - began_s:5.0f} s  {line[:100]}", file=sys.stderr)
+        for name in options.only or _CHAPTERS:
+            for line in _CHAPTERS[name].chapter(workers, options.releases, seeds):
+                print(line, flush=True)
+                print(f"{time.monotonic() - began_s:5.0f} s  {line[:100]}", file=sys.stderr)
     return 0
-
-
-def _page(workers: Workers, releases: int) -> Iterator[str]:
-    seeds = [(_SEED, number) for number in range(releases)]
-    yield _PREFACE
-    yield _FALSE_ALARMS.format(releases=releases)
-    yield _heading("users", "at", *(counting.name for counting in _COUNTINGS))
-    for users in _POPULATIONS:
-        for at, weights in (("10 %", TENTH), ("a ramp", RAMP)):
-            scenario = StickyScenario(users, weights)
-            times = zip(*workers.each(partial(failed_after_s, scenario, _COUNTINGS), seeds), strict=True)
-            yield _row(_named(users), at, *(_share([math.isfinite(at_s) for at_s in found]) for found in times))
-    yield _POWER.format(releases=releases)
-    yield _heading("users", "k", EACH_FAILURE.name, ONCE.name)
-    for number in (500, 2000):
-        for harm in (3.0, 5.0, 10.0):
-            scenario = StickyScenario(Users(number), TENTH, harm=harm)
-            times = zip(*workers.each(partial(failed_after_s, scenario, (EACH_FAILURE, ONCE)), seeds), strict=True)
-            yield _row(f"{number:,}", f"{harm:g}", *(_quantiles(found) for found in times))
-    tempered = ("phi 1", "phi of the half hour before", "phi of the users so far")
-    yield _BOUND.format(releases=releases)
-    yield _heading("users", "at", *tempered)
-    harmless: list[str] = []
-    for users in _POPULATIONS:
-        for at, weights in (("10 %", TENTH), ("a ramp", RAMP)):
-            found = list(workers.each(partial(bounds, StickyScenario(users, weights, harm=2.0)), seeds))
-            yield _row(_named(users), at, *(_share([one.was_wrong[i] for one in found]) for i in range(3)))
-            found = list(workers.each(partial(bounds, StickyScenario(users, weights)), seeds))
-            harmless.append(_row(_named(users), at, *(_median([one.at_last[i] for one in found]) for i in range(3))))
-    yield _PRICE.format(releases=releases)
-    yield _heading("users", "at", *tempered)
-    yield from harmless
-
-
-# ---- words
-
-
-def _named(users: Users) -> str:
-    return f"{users.number:,}, {'2 % broken' if users.broken_share else 'unequal'}"
-
-
-def _share(claims: Sequence[bool]) -> str:
-    found = proportion(claims)
-    return f"{share(found.ratio)} ({share(found.low)} to {share(found.high)})"
-
-
-def _quantiles(times_s: Sequence[float]) -> str:
-    values = [quantile(times_s, q).value for q in (0.5, 0.9)]
-    return " / ".join(f"{value:.0f}" if math.isfinite(value) else "not in an hour" for value in values)
-
-
-def _median(ratios: Sequence[float]) -> str:
-    return share(quantile(ratios, 0.5).value)
-
-
-def _heading(*cells: str) -> str:
-    return f"\n{_row(*cells)}\n{_row(*('---' for _ in cells))}"
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -22,13 +22,17 @@ class Trial:
     weights: tuple[tuple[float, float], ...]  # (canary share of the requests, seconds), one after another
     config: JudgeConfig
     is_calibrated: bool = False  # whether phi is measured on stable's history, or taken as 1
+    shares_phi: bool = False  # one phi, the largest, for all signals
 
 
 def failed_after_s(trial: Trial, seed: int | tuple[int, ...]) -> float:
     """Seconds from `harm_after_s` of the scenario to FAIL; inf for never, negative for too early."""
     traffic = Traffic(trial.scenario, seed)
     history = traffic.history(HISTORY_S) if trial.is_calibrated else {}
-    judge = Judge(trial.config, {signal: dispersion(windows) for signal, windows in history.items()})
+    phi = {signal: dispersion(windows) for signal, windows in history.items()}
+    if trial.shares_phi:
+        phi = dict.fromkeys(phi, max(phi.values()))
+    judge = Judge(trial.config, phi)
     began_s = traffic.now_s + trial.scenario.harm_after_s
     for windows in _batches(trial, traffic):
         judge.observe(window for window in windows if window.signal.partition(":")[0] in trial.config.rules)

@@ -1,4 +1,4 @@
-"""Why a user's failures are counted once for FAIL, and all of them tempered for PASS: small versions of the page."""
+"""Why noise is treated as it is: small versions of the page docs/benchmarks/noise.md."""
 
 import math
 from dataclasses import replace
@@ -8,7 +8,11 @@ from statistics import median
 import numpy as np
 import pytest
 
-from rollout.simulation.noise import (
+from rollout.judge import JudgeConfig
+from rollout.simulation.noise import main
+from rollout.simulation.noisy_counts import ERRORS, NOISES, was_bound_wrong
+from rollout.simulation.noisy_readings import NO_TOLERANCE, WAYS, Way, judged
+from rollout.simulation.noisy_users import (
     EACH_FAILURE,
     ONCE,
     PER_VERSION,
@@ -18,8 +22,10 @@ from rollout.simulation.noise import (
     Counting,
     bounds,
     failed_after_s,
-    main,
 )
+from rollout.simulation.traffic import Behaviour, Scenario
+from rollout.simulation.trial import Trial
+from rollout.simulation.trial import failed_after_s as failed_by_requests_after_s
 from rollout.simulation.users import CANARY, StickyScenario, Users, sticky_traffic
 
 BROKEN = Users(500, broken_share=0.02)  # ten users who fail in half of their requests
@@ -91,6 +97,35 @@ def test_the_same_seed_gives_the_same_release() -> None:
     """What stands in the page can be looked at again."""
     scenario = replace(StickyScenario(BROKEN, TENTH), weights=((0.1, 60.0),))
     assert list(sticky_traffic(scenario, (1, 2))) == list(sticky_traffic(scenario, (1, 2)))
+
+
+BURSTS = dict(NOISES)["bursts of 30 s, ICC 0.05"]
+
+
+@pytest.mark.parametrize(("is_calibrated", "failed"), [(False, range(8, 21)), (True, range(1))])
+def test_phi_keeps_bursts_of_one_version_from_failing_it(is_calibrated: bool, failed: range) -> None:
+    """Twenty harmless canaries: nearly all are failed without it, none with it."""
+    trial = Trial(Scenario(20, Behaviour(0.01), Behaviour(0.01), noise=BURSTS), RAMP, ERRORS, is_calibrated)
+    found = [failed_by_requests_after_s(trial, (3, number)) for number in range(20)]
+    assert sum(math.isfinite(at_s) for at_s in found) in failed
+
+
+def test_phi_keeps_the_bound_from_being_too_low() -> None:
+    """A canary with 0.5 % more errors, in bursts: what every step rests on."""
+    scenario = Scenario(20, Behaviour(0.01), Behaviour(0.015), noise=BURSTS)
+    plain, tempered = zip(*(was_bound_wrong(scenario, (4, number)) for number in range(15)), strict=True)
+    assert (sum(plain) >= 4, sum(tempered)) == (True, 0)
+
+
+def mean_e(way: Way, config: JudgeConfig) -> float:
+    return float(np.mean([judged(way, config, (5, number)).mean_e for number in range(12)]))
+
+
+@pytest.mark.parametrize("way", [WAYS[1], WAYS[3]], ids=lambda way: way.name)
+def test_a_wrong_reading_makes_no_e_value(way: Way) -> None:
+    """Two scrapes, or two weights in one window: the mean exceeds 1 for a harmless canary."""
+    assert mean_e(way, NO_TOLERANCE) > 1.05
+    assert mean_e(WAYS[0], NO_TOLERANCE) < 0.95
 
 
 def test_the_page_has_a_row_for_every_population(capsys: pytest.CaptureFixture[str]) -> None:
