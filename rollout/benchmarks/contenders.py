@@ -99,7 +99,7 @@ CONTENDERS = (
         "kanaria",
         "Kanaria",
         "The default `rollout.yaml`, with `errors` as the only signal: shadow, 1, 5, 25, 50, 100 %, each step by "
-        "evidence, at most 10 minutes for each, then rollback.",
+        "proof. A person who is asked does not answer.",
         _OURS,
         partial(ours.lead, RolloutSpec(signals=_ERRORS_ONLY)),
     ),
@@ -113,7 +113,7 @@ CONTENDERS = (
     Contender(
         "kanaria-unhurried",
         "Kanaria, unhurried",
-        "As slow as the others at least, and patient: `steps: [1, 5, 25, 50, 100]`, `soak: 5m`, `step_deadline: 1h`.",
+        "As slow as the others at least: `steps: [1, 5, 25, 50, 100]`, `soak: 5m`, `step_deadline: 1h`.",
         _OURS,
         partial(ours.lead, RolloutSpec(steps=(*_RAMP, 100), soak=300.0, step_deadline=3600.0, signals=_ERRORS_ONLY)),
     ),

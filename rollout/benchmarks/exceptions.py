@@ -29,37 +29,26 @@ _MEASURES = (
     _Measure("harmed", ("worse",), tables.harmed_mark, tables.harmed),
 )
 
-_LATE = "Nobody was accused: no proof of safety within the deadline of 10 minutes a step."
 _THRESHOLD = "A limit of 99 % suits a harm that lies just beyond it; it also rolls back every healthy version with"
-_BURSTS = f"{_LATE} Bursts make 500 requests worth some 80 independent ones (phi 6). `step_deadline: 1h` is enough."
 _WITHIN_BUDGET = "By design: an excess of 0.1 % is a fifth of the risk budget. Who minds it sets `risk_budget: 0.05%`."
-_TOO_LATE = (
-    "The default ramp is over after 3 minutes. When the harm begins there is no stable traffic left to compare with, "
-    "and the watch stops 20 % errors, not 5 %. With `soak: 5m`, as slow as the others, it is stopped within a minute."
+_WATCHED = (
+    "The default ramp is over by then and the canary has all traffic, in the others' ramps 5 to 25 %. The watch, which "
+    "compares with what stable failed before, needs some 20 seconds. With `soak: 5m`, as slow as the others, fewer "
+    "requests are harmed than by any of them."
 )
 _ONE_MINUTE = (
     "The first minute without a request, or with one failure, is enough for it: it also rolls back most healthy "
     "canaries at 2 requests/s."
 )
 _REASONS = {
-    ("rolled back, %", "healthy-5"): (
-        f"{_LATE} To show an excess under 0.5 % on top of 5 % errors takes some 60,000 canary requests. "
-        "`step_deadline: 1h` is enough; a `risk_budget` of a tenth of the base rate is quick."
-    ),
-    ("rolled back, %", "healthy-2rps"): (
-        f"{_LATE} 1 % of 2 requests/s is 12 requests in 10 minutes, on which no honest test promotes. The others give "
-        "the canary half of all traffic after some 200 requests. `on_deadline: hold` asks a person instead."
-    ),
-    ("rolled back, %", "healthy-shared"): _BURSTS,
-    ("rolled back, %", "healthy-own"): _BURSTS,
     ("promoted, %", "x2-of-0.1"): _WITHIN_BUDGET,
     ("harmed", "x2-of-0.1"): _WITHIN_BUDGET,
-    ("promoted, %", "late-x10"): _TOO_LATE,
-    ("harmed", "late-x10"): _TOO_LATE,
-    ("harmed", "late-half"): (
-        "When the harm begins the canary has all traffic, in the others' ramps 5 to 25 %. The watch needs 15 seconds."
+    ("harmed", "late-x10"): _WATCHED,
+    ("harmed", "late-half"): _WATCHED,
+    ("harmed", "x2"): (
+        "The excess is the risk budget itself: up to 1 % of releases may promote it, and these few do most of the harm."
+        " An hour at 5 %, or a limit of 99 % that lies just there, does less."
     ),
-    ("harmed", "x2"): f"{_THRESHOLD} 1 % errors.",
     ("harmed", "plus-1"): f"{_THRESHOLD} 1 % errors.",
     ("harmed", "x5"): f"{_THRESHOLD} 1 % errors.",
     ("harmed", "x10"): _ONE_MINUTE,

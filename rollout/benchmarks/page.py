@@ -94,8 +94,8 @@ unfair is asked to open an issue.
 
 ## Healthy canaries
 
-Rolled back, % of releases. *Late*: for lack of proof within the deadline of a step; nobody was accused. *Guard*: for
-20 % errors within half a minute, which chance can do on 20 requests.
+Rolled back, % of releases. *Guard*: of these, by the absolute limit. *Waits*: neither promoted nor rolled back after 4
+hours; Kanaria asks a person at the deadline of a step and goes on when the proof comes.
 
 ![Share of healthy canaries that were rolled back](judge-false-rollbacks.svg)
 

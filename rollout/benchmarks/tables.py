@@ -102,7 +102,7 @@ def stopped_mark(score: Score) -> Mark:
 
 
 def rolled_back(score: Score) -> str:
-    causes = {"late": score.by_deadline, "guard": score.by_guard}
+    causes = {"guard": score.by_guard, "waits": score.held}
     return _share(score.rolled_back) + "".join(
         f", {cause} {_percent(share.ratio)}" for cause, share in causes.items() if share.count
     )

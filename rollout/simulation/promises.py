@@ -191,14 +191,13 @@ def watch(study: Study) -> Iterator[Row]:
     plan = RolloutSpec(steps=_STEPS, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
     cases: tuple[tuple[str, float, Noise, float | None], ...] = (
         ("errors 1 %, independent requests", 0.01, Noise(), 0.01),
-        ("errors 0.1 %, independent requests", 0.001, Noise(), 0.01),
         ("errors drift between 0.4 and 2.5 % in an hour", 0.01, Noise(drift=2.5), 0.01),
         ("errors drift between 0.2 and 5 % in an hour", 0.01, Noise(drift=5), None),
         ("bursts of each version's own (ICC 0.05, 30 s), phi measured", 0.01, Noise(own_icc=0.05, burst_s=30), 0.01),
         ("retries (clusters of 4), phi measured", 0.01, Noise(retries=4), 0.01),
     )
     for what, base, noise, bar in cases:
-        runs = study.runs(plan, replace(_errors(base, base), rps=100, noise=noise), 400)
+        runs = study.runs(plan, replace(_errors(base, base), rps=100, noise=noise), 300)
         taken_back = proportion([run.promoted_s is not None and run.outcome == "rolled_back" for run in runs])
         promised = f"at most {share(bar)} of healthy canaries taken back" if bar else ""
         yield Row(what, promised, _counted(taken_back), _at_most(taken_back, bar) if bar else "for comparison")
