@@ -4,7 +4,9 @@ Called by `bars`. 20 requests a second, 2 of them to the canary, unless a row sa
 """
 
 import math
-from collections.abc import Callable, Iterator
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
@@ -13,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.judge import DEFAULT_RULES, JudgeConfig, SignalRule
+from rollout.judge import DEFAULT_RULES, Judge, JudgeConfig, Pair, SignalRule, Window
 from rollout.judge.kernels import rare
 from rollout.numerals import share
 from rollout.pace import HISTORY_S
@@ -41,6 +43,8 @@ _PLAIN = JudgeConfig(  # no tolerance, no cap, harm from the first window: the t
 )
 _ERRORS_ONLY = Signals(latency=None, predictions=None, low_confidence=None, labels=None, disagreement=None)
 _TEN_CLASSES = (0.1,) * 10
+_TICK_MS = 20.0
+_STATE_BYTES = 100 * 1024
 
 Status = Literal["kept", "within error", "broken", "for comparison"]
 
@@ -229,6 +233,45 @@ def models(study: Study) -> Iterator[Row]:
     yield _timely("a class of 10 % becomes 40 % of the predictions", "found after", found, 40)
 
 
+def cost(study: Study) -> Iterator[Row]:  # noqa: ARG001 - one process will do
+    """A tick of 50 two-sided class signals, each with a million requests in the window; CPU time of one core."""
+    rng = np.random.default_rng(_SEED)
+    ticks = [_large_tick(rng, number) for number in range(40)]
+    judge = Judge(JudgeConfig())
+    median_ms = _tick_ms(judge, ticks[:30])
+    yield Row("one tick", "under 20 ms", f"{median_ms:.1f} ms", "kept" if median_ms < _TICK_MS else "broken")
+    gross_ms = _tick_ms(Judge(RolloutSpec().judge_config()), ticks[:30])
+    what = "... by the default plan, which looks for gross shifts too"
+    yield Row(what, "", f"{gross_ms:.1f} ms", "for comparison")
+    tracemalloc.start()
+    judge.observe(window for tick in ticks[30:] for window in tick)
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    # Each sum is a new object after a tick, and was not traced before: some 30 kB, however many ticks.
+    what = "memory that 10 more windows of 50 signals leave behind"
+    yield Row(what, "no more than one", f"{grown / 1024:.0f} kB", "kept" if grown < _STATE_BYTES else "broken")
+
+
+def _tick_ms(judge: Judge, ticks: Sequence[Sequence[Window]]) -> float:
+    """Median CPU time of a tick with its judgement, ms."""
+    took_s = []
+    for tick in ticks:
+        began_s = time.process_time()
+        judge.observe(tick)
+        judge.judgement(next_weight=None)
+        took_s.append(time.process_time() - began_s)
+    return 1000 * quantile(took_s, 0.5).value
+
+
+def _large_tick(rng: np.random.Generator, end_s: float) -> list[Window]:
+    """Everything is predicted as one of 50 classes."""
+    stable, canary = (rng.multinomial(total, [1 / 50] * 50).tolist() for total in (900_000, 100_000))
+    return [
+        Window(5.0 * end_s, 5.0, f"class:{label}", Pair(in_stable, 900_000), Pair(in_canary, 100_000))
+        for label, (in_stable, in_canary) in enumerate(zip(stable, canary, strict=True))
+    ]
+
+
 CHAPTERS: dict[str, tuple[str, Callable[[Study], Iterator[Row]]]] = {
     "false-rollbacks": ("A harmless canary is not rolled back", false_rollbacks),
     "detection": ("Harm is found soon", detection),
@@ -236,6 +279,7 @@ CHAPTERS: dict[str, tuple[str, Callable[[Study], Iterator[Row]]]] = {
     "arrivals": ("A harmless canary arrives", arrivals),
     "watch": ("Harm that begins after promotion is found too", watch),
     "models": ("Models may differ; answers may not be late", models),
+    "cost": ("Looking costs little", cost),
 }
 
 
