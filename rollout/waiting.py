@@ -3,9 +3,10 @@
 Called by `explain.py` and `status.py`. An estimate here decides nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isinf
 
+from rollout.events import EvidenceRecord
 from rollout.numerals import about, span
 from rollout.state import Phase
 from rollout.view import ReleaseView, StepSpan
@@ -60,8 +61,14 @@ def _in_step(release: ReleaseView) -> Wait:
     if evidence.verdict == "pass":
         left_s = max(0.0, release.spec.soak - (release.seen_s - step.from_s))
         return Wait(f"the end of the step's soak, {span(left_s)}", eta_s=left_s)
-    if evidence.verdict == "fail" or not deadline_s:
+    if evidence.verdict == "fail":
         return Wait(f"a person: {why}")
+    wait = _for_proof(evidence, why, step, judged_s=judged_s, deadline_s=deadline_s)
+    return wait if deadline_s else replace(wait, text=f"a person, or for {wait.text}", deadline_s=None)
+
+
+def _for_proof(evidence: EvidenceRecord, why: str, step: StepSpan, *, judged_s: float, deadline_s: float) -> Wait:
+    """The requests that are missing, as far as anybody can tell."""
     more = max((signal.more_requests_needed or 0.0 for signal in evidence.signals.values()), default=0.0)
     if evidence.verdict == "no_data" or not more:
         return Wait(f"evidence: {why}", deadline_s=deadline_s)

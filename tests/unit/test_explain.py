@@ -230,6 +230,12 @@ def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
     assert "waits for its first ready answer" in one_sentence(after(tmp_path / "ledger.db", 1))
 
 
+def test_past_its_deadline_a_release_says_that_it_waits_for_a_person_or_for_proof(tmp_path: Path) -> None:
+    """Nobody need answer: it goes on when the proof comes."""
+    release = after(tmp_path / "ledger.db", 80, spec=with_(risk_budget=0.0003, step_deadline=20.0))
+    assert re.search(r"waits for a person, or for about [\d,]+ more requests to the canary", why(release).verdict)
+
+
 def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
     """From when to when, and that nothing was decided in it."""
     world, controller = digits_world(tmp_path / "ledger.db")
