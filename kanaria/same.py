@@ -24,7 +24,7 @@ _STARTUP_S = 60.0
 
 def same(
     windows: Annotated[int, typer.Option(min=20, help="How often the judge looks; 720 is an hour at 5 s.")] = 720,
-    baseline_s: Annotated[float, typer.Option(min=10, help="Traffic to stable alone before, seconds.")] = 240.0,
+    baseline_s: Annotated[float, typer.Option(min=10, help="Traffic to stable alone before, seconds.")] = 120.0,
     write: Annotated[bool, typer.Option("--write", help=f"Write {PAGE}.")] = False,
 ) -> None:
     """Release a model against itself on the real stack: it must end promoted."""

@@ -170,7 +170,7 @@ def arrivals(study: Study) -> Iterator[Row]:
     that takes 375 s at 20 requests a second. Whole percents make it 400 s (1 % has to wait until 2 % are safe), and the
     half second that is not counted after each change of the weight 415 s.
     """
-    fixed = RolloutSpec(steps=_STEPS, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
+    fixed = RolloutSpec(steps=_STEPS, step_deadline=24 * _HOUR_S, watch=5.0, signals=_ERRORS_ONLY)
     auto = fixed.model_copy(update={"steps": "auto"})
     for rps, base, *promised in _ARRIVALS:
         for plan, (median_s, p90_s) in zip((fixed, auto), promised, strict=True):
