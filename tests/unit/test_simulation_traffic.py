@@ -122,3 +122,12 @@ def test_drift_swings_around_the_ratio() -> None:
     bad, requests = errors.reshape(60, 12, 2).sum(axis=1).T  # minutes
     ratios = bad / requests
     assert (ratios.min(), ratios.max()) == (pytest.approx(0.002, abs=0.0005), pytest.approx(0.05, abs=0.002))
+
+
+def test_a_shorter_window_holds_fewer_requests_and_ends_sooner() -> None:
+    """The controller reads at the end of a soak too, whatever the window."""
+    traffic = Traffic(Scenario(100, Behaviour(0.01), Behaviour(0.01)), 1)
+    short, long = ([traffic.window(0.5, seconds=seconds)[0] for _ in range(200)] for seconds in (1.0, 5.0))
+    totals = [np.mean([window.stable.total + window.canary.total for window in windows]) for windows in (short, long)]
+    assert totals == pytest.approx([100, 500], rel=0.03)
+    assert [short[1].end_s - short[0].end_s, long[1].end_s - long[0].end_s] == [1.0, 5.0]
