@@ -15,7 +15,7 @@ from rollout.simulation import noisy_counts, noisy_readings, noisy_users
 from rollout.simulation.parallel import Workers
 
 _SEED = 1618
-_CHAPTERS = {"counts": noisy_counts, "readings": noisy_readings, "users": noisy_users}
+_CHAPTERS = {"counts": (noisy_counts, 500), "readings": (noisy_readings, 100), "users": (noisy_users, 200)}
 
 _PREFACE = """\
 # Noise
@@ -34,15 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the page as Markdown."""
     parser = argparse.ArgumentParser(description="Simulate what noise does to the judge.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--releases", type=int, default=500, help="of each kind")
+    parser.add_argument("--releases", type=int, help="of each kind; default: as many as each chapter is worth")
     parser.add_argument("--only", choices=_CHAPTERS, action="append", help="a chapter; more than once for several")
     options = parser.parse_args(arguments)
     began_s = time.monotonic()
-    seeds = [(_SEED, number) for number in range(options.releases)]
     print(_PREFACE)
     with Workers(options.jobs) as workers:
         for name in options.only or _CHAPTERS:
-            for line in _CHAPTERS[name].chapter(workers, options.releases, seeds):
+            chapter, usual = _CHAPTERS[name]
+            releases = options.releases or usual
+            for line in chapter.chapter(workers, releases, [(_SEED, number) for number in range(releases)]):
                 print(line, flush=True)
                 print(f"{time.monotonic() - began_s:5.0f} s  {line[:100]}", file=sys.stderr)
     return 0
