@@ -9,6 +9,7 @@ from rollout.interfaces import PreflightResult
 from rollout.judge import Pair
 from rollout.spec import RolloutSpec
 from rollout.state import Phase, Release, fold
+from rollout.watch import WATCHED_ERRORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +129,21 @@ class ReleaseView:
 
     @property
     def canary_requests(self) -> int:
-        """Users' requests that the canary answered."""
-        return self.users("errors").total
+        """Users' requests that the canary answered, as far as they were judged."""
+        return self._answered.total
 
     @property
     def canary_failures(self) -> int:
         """Of these, how many the canary failed."""
-        return self.users("errors").bad
+        return self._answered.bad
+
+    @property
+    def _answered(self) -> Pair:
+        """Failed and all requests. What a watch saw is in its verdict alone, from the step at 100 % on."""
+        if self.accusation is None or self.accusation.signal != WATCHED_ERRORS:
+            return self.users("errors")
+        compared = (step.canary for step in self.steps if not step.mirror and step.weight_percent < 100)
+        return sum(compared, Pair(*self.accusation.record.canary))
 
     def users(self, signal: str) -> Pair:
         """The canary's counts of `signal` from users' requests; mirrored copies are not users' requests."""

@@ -16,6 +16,7 @@ from rollout.interfaces import Health
 from rollout.spec import RolloutSpec
 from rollout.state import Phase
 from rollout.store import Ledger
+from rollout.view import view
 from tests.world import Version, World
 
 SPEC = RolloutSpec(
@@ -195,6 +196,9 @@ def test_harm_that_begins_after_promotion_is_taken_back(world: World, controller
     again.close()
     assert outcome(world).signal == "watched_errors"
     assert "are allowed; a harmless canary shows this" in outcome(world).reason
+    story = view([event for event in events(world) if event.release == 1])
+    assert story.accusation is not None
+    assert story.canary_requests > story.accusation.record.canary[1] > 1000
 
 
 def test_a_version_is_stopped_only_after_its_last_request(world: World, controller: Controller) -> None:
