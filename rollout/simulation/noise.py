@@ -15,7 +15,7 @@ from rollout.simulation import noisy_counts, noisy_readings, noisy_users
 from rollout.simulation.parallel import Workers
 
 _SEED = 1618
-_CHAPTERS = {"counts": (noisy_counts, 500), "readings": (noisy_readings, 100), "users": (noisy_users, 200)}
+_CHAPTERS = {"counts": (noisy_counts, 500), "readings": (noisy_readings, 100), "users": (noisy_users, 100)}
 
 _PREFACE = """\
 # Noise
