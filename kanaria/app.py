@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from kanaria.dashboards import app as dashboards
 from kanaria.demo import Fault, run_demo
 from kanaria.errors import SetupError, StackError
 from kanaria.safety import preflight, sign
@@ -119,6 +120,7 @@ app.add_typer(simulation)
 app.add_typer(rules, name="rules")
 bench.command()(same)
 app.add_typer(bench, name="bench")
+app.add_typer(dashboards, name="dashboards")
 app.command()(sign)
 app.command()(preflight)
 app.command()(loadtest)

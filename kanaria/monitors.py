@@ -61,7 +61,7 @@ class Monitors:
         return cls(
             settings=settings,
             prometheus=prometheus,
-            prometheus_port=free_port(),
+            prometheus_port=settings.prometheus_port or free_port(),
             rules=_rules(settings.rules),
             alertmanager=next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None),
             alertmanager_port=free_port(),
@@ -72,29 +72,24 @@ class Monitors:
     def names(self) -> str:
         return "Prometheus" + (" and Alertmanager" if self.alertmanager else "")
 
-    def programs(self, *, envoy_admin: int) -> Iterator[Program]:
+    def programs(self) -> Iterator[Program]:
         """Write the configuration files and give the processes that read them."""
-        yield self._prometheus(envoy_admin)
+        yield self._prometheus()
         if self.alertmanager is not None:
             yield self._alertmanager(self.alertmanager)
 
-    def _prometheus(self, envoy_admin: int) -> Program:
+    def _prometheus(self) -> Program:
         folder = self.settings.root / "prometheus"
-        targets = folder / "targets"
-        targets.mkdir(parents=True, exist_ok=True)
-        own = {"gateway": envoy_admin, "controller": self.settings.controller_port}
-        for job in JOBS:
-            listed = [Target(f"127.0.0.1:{own[job]}")] if job in own else []
-            (targets / f"{job}.json").write_text(file_sd(listed))
         configuration = prometheus_config(
             PrometheusSettings(
-                targets_dir=targets,
+                targets_dir=self.settings.targets,
                 scrape_interval_s=self.settings.scrape_interval_s,
                 rule_files=self.rules,
                 alertmanager=f"127.0.0.1:{self.alertmanager_port}" if self.alertmanager else None,
             )
         )
         (folder / "prometheus.yml").write_text(configuration)
+        self.settings.prometheus_address.write_text(f"http://127.0.0.1:{self.prometheus_port}\n")
         command = prometheus_command(
             self.prometheus,
             config=folder / "prometheus.yml",
@@ -121,6 +116,16 @@ class Monitors:
             listen=f"127.0.0.1:{self.alertmanager_port}",
         )
         return Program("alertmanager", command)
+
+
+def write_targets(settings: Settings, *, envoy_admin: int) -> None:
+    """Say what a Prometheus has to scrape, our own or another, such as that of compose.yaml."""
+    settings.targets.mkdir(parents=True, exist_ok=True)
+    settings.prometheus_address.unlink(missing_ok=True)  # of one that ran before
+    own = {"gateway": envoy_admin, "controller": settings.controller_port}
+    for job in JOBS:
+        listed = [Target(f"127.0.0.1:{own[job]}")] if job in own else []
+        (settings.targets / f"{job}.json").write_text(file_sd(listed))
 
 
 def _rules(folder: Path | None) -> tuple[Path, ...]:

@@ -8,11 +8,13 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
 
 from kanaria.fleet import LocalFleet, server_command, server_environment
+from kanaria.pages import pages
 from kanaria.preflight import LocalPreflight
 from kanaria.settings import Settings
 from kanaria.stack import gateway_settings
@@ -27,6 +29,9 @@ from rollout.sources.failures import GatewayFailures
 from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
 from rollout.store import Ledger
+
+if TYPE_CHECKING:
+    from kanaria.annotations import Annotator
 
 
 def main() -> None:
@@ -47,7 +52,7 @@ def main() -> None:
     settings = Settings()
     metrics = ControllerMetrics()
     gateway = gateway_settings(settings, arguments.envoy_admin)
-    fleet = _fleet(settings, metrics, has_prometheus=arguments.prometheus is not None)
+    fleet = _fleet(settings, metrics)
     controller = Controller(
         open_ledger=lambda: Ledger(settings.ledger),
         router=EnvoyRouter(gateway),
@@ -64,14 +69,18 @@ def main() -> None:
         token=settings.token,
         name=settings.root.parent.name,
     )
+    app.router.routes.extend(pages(settings.root / "drift"))
     server = uvicorn.Server(
         uvicorn.Config(app, host=settings.host, port=settings.controller_port, log_level="warning", access_log=False)
     )
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()
+    annotator = _annotator(settings)
     try:
         server.run()
     finally:
+        if annotator:
+            annotator.stop()
         controller.stop()
         loop.join()
 
@@ -84,6 +93,22 @@ def _run(controller: Controller, server: uvicorn.Server) -> None:
         server.should_exit = True
 
 
+def _annotator(settings: Settings) -> "Annotator | None":
+    """Started, where a Grafana is configured."""
+    if settings.grafana_url is None:
+        return None
+    from kanaria.annotations import Annotator, release_annotations  # noqa: PLC0415 - slow, and few need it
+    from monitoring.grafana import Grafana  # noqa: PLC0415 - likewise
+
+    url, token = str(settings.grafana_url), settings.grafana_secret
+    annotator = Annotator(
+        lambda: Grafana(url, token),
+        lambda since: release_annotations(settings.ledger, settings.controller_url, since=since),
+    )
+    annotator.start()
+    return annotator
+
+
 def _source(envoy_admin: int, prometheus: int | None, scrape_interval_s: float) -> MetricSource:
     gateway = f"127.0.0.1:{envoy_admin}"
     if prometheus is None:
@@ -92,12 +117,10 @@ def _source(envoy_admin: int, prometheus: int | None, scrape_interval_s: float) 
     return PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, max_age_s=max_age_s)
 
 
-def _fleet(settings: Settings, metrics: ControllerMetrics, *, has_prometheus: bool) -> LocalFleet:
-    targets = settings.root / "prometheus" / "targets" / "service.json"
+def _fleet(settings: Settings, metrics: ControllerMetrics) -> LocalFleet:
+    targets = settings.targets / "service.json"
 
     def tell_prometheus(backends: tuple[Backend, ...]) -> None:
-        if not has_prometheus:
-            return
         written = targets.with_suffix(".new")
         written.write_text(file_sd(Target(f"{backend.host}:{backend.port}") for backend in backends))
         written.replace(targets)  # Prometheus must never see half a file

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.signatures import Policy
@@ -27,6 +27,11 @@ class Settings(BaseSettings):
     metrics: Literal["auto", "scrape", "prometheus"] = Field(
         default="auto", description="where counters come from; auto: Prometheus where it is on the PATH"
     )
+    prometheus_port: int | None = Field(
+        default=None, ge=1, le=65535, description="port of Prometheus; default: one that is free"
+    )
+    grafana_url: HttpUrl | None = Field(default=None, description="a Grafana that is told of every decision")
+    grafana_token: SecretStr | None = Field(default=None, description="token of a service account there, role Admin")
     scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus reads, seconds")
     workers: int = Field(default=1, ge=1, le=64, description="processes per version")
     rules: Path | None = Field(
@@ -52,6 +57,20 @@ class Settings(BaseSettings):
     @property
     def ledger(self) -> Path:
         return self.root / "ledger.db"
+
+    @property
+    def targets(self) -> Path:
+        """The folder that tells Prometheus what to scrape."""
+        return self.root / "prometheus" / "targets"
+
+    @property
+    def prometheus_address(self) -> Path:
+        """The file that says at which URL the stack's Prometheus is; none without one."""
+        return self.root / "prometheus" / "url"
+
+    @property
+    def grafana_secret(self) -> str | None:
+        return self.grafana_token.get_secret_value() if self.grafana_token else None
 
     @property
     def logs(self) -> Path:

@@ -10,7 +10,7 @@ import httpx
 from kanaria.bentos import bento_tags
 from kanaria.errors import SetupError, StackError
 from kanaria.fleet import process_name
-from kanaria.monitors import Monitors
+from kanaria.monitors import Monitors, write_targets
 from kanaria.network import free_port, is_free
 from kanaria.settings import Settings
 from kanaria.supervision import Program, Supervisor
@@ -92,7 +92,10 @@ class Stack:
 
     def _start_processes(self, say: Callable[[str], None]) -> None:
         settings = self.settings
-        for name, port in (("gateway", settings.gateway_port), ("controller", settings.controller_port)):
+        ports = {"gateway": settings.gateway_port, "controller": settings.controller_port}
+        if settings.prometheus_port is not None:
+            ports["prometheus"] = settings.prometheus_port
+        for name, port in ports.items():
             if not is_free(settings.host, port):
                 raise SetupError(
                     f"the port of the {name} is taken",
@@ -108,9 +111,10 @@ class Stack:
         write_bootstrap(gateway)
         self.supervisor.start()
         self.supervisor.add(Program("gateway", envoy_command(gateway), priority=1))
+        write_targets(settings, envoy_admin=envoy_admin)
         arguments = ["--envoy-admin", str(envoy_admin)]
         if monitors is not None:
-            for program in monitors.programs(envoy_admin=envoy_admin):
+            for program in monitors.programs():
                 self.supervisor.add(program)
             arguments += ["--prometheus", str(monitors.prometheus_port)]
         say(f"metrics: {monitors.names if monitors else 'the built-in scraper'}")

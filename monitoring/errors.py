@@ -15,3 +15,15 @@ class RulesError(MonitoringError):
 
 class ToolMissing(MonitoringError):
     """A program that is needed for the answer is not installed."""
+
+
+class PrometheusUnreachable(MonitoringError):
+    """Prometheus gave no answer to a question that is not about a query."""
+
+
+class NothingToCheck(MonitoringError):
+    """There was no traffic, so an empty panel would mean nothing."""
+
+
+class GrafanaError(MonitoringError):
+    """Grafana did not take what was pushed."""

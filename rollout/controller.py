@@ -201,8 +201,10 @@ class Controller:
             self._judge.temper_pass({"errors": user_phi})
         self._judge.observe(release, new)
         self._judgement = self._judge.judgement(release)
-        if self._judgement and release.phase is Phase.STEPPING:
-            self._write_tick(release, self._judgement, replace(seen, windows=new), now_s)
+        if self._judgement:
+            self._metrics.release.judged(release, self._judgement)
+            if release.phase is Phase.STEPPING:
+                self._write_tick(release, self._judgement, replace(seen, windows=new), now_s)
         return True
 
     def _write_tick(self, release: Release, judgement: Judgement, seen: Seen, now_s: float) -> None:

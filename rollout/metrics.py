@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from rollout.interfaces import Health
+from rollout.release_metrics import ReleaseMetrics
 from rollout.snapshot import Snapshot
 from rollout.state import Phase
 
@@ -22,19 +23,13 @@ class ControllerMetrics:
             "kanaria_signature_refused_total", "Versions that did not start for their signature", registry=self.registry
         )
         self._last_beat = self._gauge("kanaria_controller_last_tick_timestamp_seconds", "Last beat of the control loop")
+        self.release = ReleaseMetrics(self.registry)
         self._state = self._gauge("kanaria_release_state", "1 for the phase the newest release is in", "state")
         self._step_since = self._gauge(
             "kanaria_release_step_started_timestamp_seconds", "Start of the step; 0: no release"
         )
         self._weight = self._gauge(
             "kanaria_release_weight_percent", "Share of traffic by version, read back", "version"
-        )
-        self._evidence = self._gauge(
-            "kanaria_release_evidence_log", "Log e-value against harmless", "version", "signal"
-        )
-        self._threshold = self._gauge("kanaria_release_evidence_threshold", "Log e-value at which it fails", "version")
-        self._requests = self._gauge(
-            "kanaria_release_canary_requests_total", "Canary requests judged so far", "version"
         )
         self._up = self._gauge(
             "kanaria_version_up", "1 when the version answers its readiness probe", "version", "role"
@@ -53,7 +48,7 @@ class ControllerMetrics:
             self._state.labels(state=phase.value).set(release is not None and release.phase is phase)
         active = snapshot.deployment.active
         self._step_since.set(active.phase_since_s if active else 0)
-        for gauge in (self._weight, self._evidence, self._threshold, self._requests, self._up):
+        for gauge in (self._weight, self._up):
             gauge.clear()
         for version, state in snapshot.health.items():
             role = "stable" if version == snapshot.deployment.stable else "canary"
@@ -64,13 +59,7 @@ class ControllerMetrics:
             self._weight.labels(version=split.stable).set(100 - split.canary_percent)
             if split.canary:
                 self._weight.labels(version=split.canary).set(split.canary_percent)
-        if active and snapshot.judgement:
-            self._threshold.labels(version=active.canary).set(snapshot.judgement.threshold)
-            self._requests.labels(version=active.canary).set(
-                max((signal.canary.total for signal in snapshot.judgement.signals.values()), default=0)
-            )
-            for name, signal in snapshot.judgement.signals.items():
-                self._evidence.labels(version=active.canary, signal=name).set(signal.log_e)
+        self.release.publish(release)
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

@@ -5,12 +5,17 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from loadtest.results import Summary
+from tests.support.grafana import ADMIN as GRAFANA_ADMIN
+from tests.support.grafana import FakeGrafana
+from tests.support.grafana import running as running_grafana
 from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
@@ -83,16 +88,65 @@ def test_a_silently_wrong_version_is_stopped_in_the_shadow(kanaria: Kanaria, sam
     assert canary_counts(kanaria, "wrong_label")[1] > 0, "a label for a copied request is also one for the copy"
 
 
-def test_a_better_version_may_disagree_with_the_one_before(kanaria: Kanaria, samples: Path) -> None:
+@dataclass(frozen=True)
+class Story:
+    """A release through the shadow to its promotion, with users all the time and a Grafana beside it."""
+
+    disagreement: tuple[int, int]  # of the canary
+    summary: Summary
+    panels: list[dict[str, Any]]  # what `dashboards check` said of each query
+    annotations: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def story(
+    tmp_path_factory: pytest.TempPathFactory, bento_home: Path, samples: Path, require_program: Any
+) -> Iterator[Story]:
+    for program in ("envoy", "prometheus", "prometheus-alertmanager"):
+        require_program(program)
+    with running_grafana(FakeGrafana()) as grafana:
+        kanaria = Kanaria.at(
+            tmp_path_factory.mktemp("story"),
+            bento_home,
+            KANARIA_METRICS="prometheus",
+            KANARIA_GRAFANA_URL=grafana.url,
+            KANARIA_GRAFANA_TOKEN=GRAFANA_ADMIN,
+        )
+        try:
+            kanaria.ok("up", "digits:v1")
+            with kanaria.users(samples) as users:
+                kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=SHADOW_FIRST, soak="4s"), "--wait")
+                kanaria.until(is_over)
+                checked = kanaria("dashboards", "check", "--last", "3m", "--json")
+                summary = users.stop()
+            yield Story(
+                canary_counts(kanaria, "disagreement"), summary, json.loads(checked.stdout), list(grafana.annotations)
+            )
+        finally:
+            kanaria("down")
+
+
+def test_a_better_version_may_disagree_with_the_one_before(story: Story) -> None:
     """Where v2 differs from v1 it is right: compared in the shadow, allowed, promoted."""
-    kanaria.ok("up", "digits:v1")
-    with kanaria.users(samples) as users:
-        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=SHADOW_FIRST, soak="4s"), "--wait")
-        kanaria.until(is_over)
-        summary = users.stop()
-    assert summary.failures == 0, summary.failure_list
-    different, compared = canary_counts(kanaria, "disagreement")
+    assert story.summary.failures == 0, story.summary.failure_list
+    different, compared = story.disagreement
     assert 0 < different < 0.1 * compared
+
+
+def test_no_panel_of_a_board_is_empty_while_a_release_goes_on(story: Story) -> None:
+    """Every query of every board finds numbers in the real Prometheus, but those about drift and the whole period."""
+    assert [panel for panel in story.panels if panel["state"] not in ("drawn", "not yet")] == []
+    waiting = {panel["detail"] for panel in story.panels if panel["state"] == "not yet"}
+    assert waiting <= {"needs period", "needs drift", "needs drift scores", "needs release drift"}
+    assert len(story.panels) > 50
+
+
+def test_grafana_is_told_of_every_decision(story: Story) -> None:
+    """From the request to the promotion, while the release goes on."""
+    told = [annotation["text"] for annotation in story.annotations]
+    assert any("release of digits:v2 against digits:v1" in text for text in told)
+    assert any("promoted" in text for text in told)
+    assert sum("(step " in text for text in told) == len(SHADOW_FIRST)
 
 
 def test_a_killed_version_costs_no_client_a_request(kanaria: Kanaria, samples: Path) -> None:

@@ -1,0 +1,124 @@
+"""`kanaria dashboards check` against a real Prometheus: what it finds, and what it does not let pass."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from monitoring.boardcheck import Finding, State, check
+from monitoring.dashboards.board import Board, Row, Variable
+from monitoring.dashboards.drawings import graph
+from monitoring.dashboards.needs import Needs
+from monitoring.dashboards.style import GOOD, About, Query
+from monitoring.errors import NothingToCheck, PrometheusUnreachable
+from monitoring.prometheus_api import PrometheusApi, Span
+
+END_S = 1_700_000_000.0  # of the samples; whatever the time is now
+SPAN = Span(END_S - 300, END_S)
+STEP_S = 5
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
+) -> Iterator[PrometheusApi]:
+    """One with five minutes of a gateway's requests, long ago."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    lines = ["# TYPE envoy_kanaria_predict counter"]
+    for place in range(61):
+        at_s = END_S - 300 + place * STEP_S
+        lines.append(f'envoy_kanaria_predict_total{{version="m:v1",code="200"}} {place * 50} {at_s:.0f}')
+    lines += ["# TYPE kanaria_release_info gauge"]
+    lines += [f'kanaria_release_info{{release="{n}",canary="m:v{n}"}} 1 {END_S - 100 + n:.0f}' for n in (9, 10)]
+    (folder / "samples").write_text("\n".join([*lines, "# EOF", ""]))
+    (folder / "prometheus.yml").write_text("global: {scrape_interval: 5s}\n")
+    filled = [require_program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "samples", "data"]
+    subprocess.run(filled, cwd=folder, check=True, capture_output=True, timeout=60)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    command = [
+        require_program("prometheus"),
+        "--config.file=prometheus.yml",
+        "--storage.tsdb.path=data",
+        "--storage.tsdb.retention.time=100y",
+        f"--web.listen-address={address}",
+    ]
+    with (folder / "log").open("w") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                httpx.get(f"http://{address}/-/ready", trust_env=False).raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline, (folder / "log").read_text()
+                time.sleep(0.05)
+        with PrometheusApi(f"http://{address}") as api:
+            yield api
+        process.terminate()
+
+
+def found(prometheus: PrometheusApi, expr: str, needs: Needs = Needs.TRAFFIC) -> Finding:
+    """What the check says of a board with this one query."""
+    about = About("panel", "words", "none", ((None, GOOD),), "alerts", needs)
+    variables = (
+        Variable("release", "", "", "label_values(kanaria_release_info, release)", is_number=True),
+        Variable("canary", "", "", 'label_values(kanaria_release_info{release="$release"}, canary)'),
+    )
+    board = Board("uid", "board", "words", "1h", (Row("row", (graph(about, Query(expr)),)),), variables)
+    (finding,) = check([board], prometheus, SPAN)
+    return finding
+
+
+def test_a_panel_with_numbers_is_drawn(prometheus: PrometheusApi) -> None:
+    """Grafana's own variables are filled in."""
+    finding = found(prometheus, "sum(rate(envoy_kanaria_predict_total[$__rate_interval]))")
+    assert finding.state is State.DRAWN
+    assert [round(value) for value in finding.series["{}"][-3:]] == [10, 10, 10]
+
+
+def test_variables_follow_each_other(prometheus: PrometheusApi) -> None:
+    """The newest release by number, not by letter, and then its canary."""
+    finding = found(prometheus, 'kanaria_release_info{release="$release",canary="${canary:raw}"}')
+    assert finding.query == 'kanaria_release_info{release="10",canary="m:v10"}'
+    assert finding.state is State.DRAWN
+
+
+@pytest.mark.parametrize(
+    ("expr", "state", "detail"),
+    [
+        ("sum(rate(envoy_kanaria_predicted_total[1m]))", State.UNKNOWN_METRIC, "envoy_kanaria_predicted_total"),
+        ("sum(misspelt_total) or vector(0)", State.UNKNOWN_METRIC, "misspelt_total"),
+        ('rate(envoy_kanaria_predict_total{version="m:v2"}[1m])', State.EMPTY, "no series"),
+        ("0 * envoy_kanaria_predict_total / 0", State.EMPTY, "no series"),
+        ("sum(rate(envoy_kanaria_predict_total))", State.REFUSED, "type"),
+        ("sum(", State.REFUSED, "parenthesis"),
+    ],
+    ids=["unknown", "unknown behind a default", "empty", "not a number", "wrong type", "not PromQL"],
+)
+def test_a_panel_that_shows_nothing_is_a_fault(prometheus: PrometheusApi, expr: str, state: State, detail: str) -> None:
+    """With the reason, and the query as it was asked."""
+    finding = found(prometheus, expr)
+    assert (finding.state, finding.state.is_fault, detail in finding.detail) == (state, True, True)
+
+
+def test_what_has_not_happened_need_not_be_drawn(prometheus: PrometheusApi) -> None:
+    """No drift report was made in that time, so its panel may be empty, even of metrics that nobody knows yet."""
+    finding = found(prometheus, 'kanaria_drift_rows{kind="data"}', Needs.DRIFT)
+    assert (finding.state, finding.state.is_fault) == (State.NOT_YET, False)
+
+
+def test_without_traffic_nothing_is_checked(prometheus: PrometheusApi) -> None:
+    """An empty panel would mean nothing."""
+    with pytest.raises(NothingToCheck, match="no traffic in the last 300 s"):
+        list(check([], prometheus, Span(END_S + 3600, END_S + 3900)))
+
+
+def test_a_prometheus_that_is_not_there_is_named() -> None:
+    """With its address and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with PrometheusApi(url) as api, pytest.raises(PrometheusUnreachable, match=url):
+        list(check([], api, SPAN))

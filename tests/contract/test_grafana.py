@@ -1,0 +1,200 @@
+"""What is pushed to a Grafana, over HTTP, to a server that answers as Grafana does."""
+
+import socket
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from monitoring.dashboards import boards
+from monitoring.dashboards.surroundings import FOLDER_UID, DataSource, Webhook
+from monitoring.errors import GrafanaError
+from monitoring.grafana import Annotation, Grafana, push
+from tests.support.grafana import ADMIN, EDITOR, FakeGrafana, running
+
+SOURCE = DataSource("http://127.0.0.1:9090", 5.0)
+WEBHOOK = Webhook("http://127.0.0.1:8090", "controller's token")
+(OVERVIEW, *_) = boards()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeGrafana]:
+    with running(FakeGrafana()) as grafana:
+        yield grafana
+
+
+@pytest.fixture
+def grafana(fake: FakeGrafana) -> Iterator[Grafana]:
+    with Grafana(fake.url, ADMIN) as opened:
+        yield opened
+
+
+def pushed(grafana: Grafana) -> dict[str, str]:
+    return {change.thing: change.done for change in push(grafana, boards(), SOURCE, WEBHOOK)}
+
+
+def refusal(grafana: Grafana) -> GrafanaError:
+    with pytest.raises(GrafanaError) as raised:
+        pushed(grafana)
+    return raised.value
+
+
+def test_a_push_makes_everything(fake: FakeGrafana, grafana: Grafana) -> None:
+    """Data source, folder, the boards in it under their uids, contact point."""
+    assert set(pushed(grafana).values()) == {"created"}
+    assert fake.data_sources["kanaria-prometheus"]["url"] == SOURCE.url
+    assert {uid: kept["folderUid"] for uid, kept in fake.boards.items()} == dict.fromkeys(
+        ("kanaria-overview", "kanaria-release", "kanaria-model"), FOLDER_UID
+    )
+    (contact,) = fake.contact_points.values()
+    assert contact["settings"]["url"] == "http://127.0.0.1:8090/api/alerts"
+    assert contact["settings"]["authorization_credentials"] == WEBHOOK.token
+
+
+def test_a_second_push_writes_nothing(fake: FakeGrafana, grafana: Grafana) -> None:
+    """Everything is unchanged, and Grafana got no writing request."""
+    pushed(grafana)
+    fake.writes.clear()
+    assert set(pushed(grafana).values()) == {"unchanged"}
+    assert fake.writes == []
+
+
+def test_what_was_changed_by_hand_is_put_right(fake: FakeGrafana, grafana: Grafana) -> None:
+    """Only the changed ones are written: a board, one that was moved away, the data source."""
+    pushed(grafana)
+    fake.boards["kanaria-overview"]["dashboard"]["title"] = "mine"
+    fake.boards["kanaria-model"]["folderUid"] = ""
+    fake.data_sources["kanaria-prometheus"]["url"] = "http://elsewhere"
+    changed = {thing for thing, done in pushed(grafana).items() if done == "updated"}
+    assert changed == {"Kanaria / Overview", "Kanaria / Model", "data source"}
+    assert fake.boards["kanaria-overview"]["dashboard"]["title"] == OVERVIEW.title
+    assert fake.boards["kanaria-overview"]["dashboard"]["version"] == 2
+
+
+def test_a_contact_point_of_another_controller_is_changed(grafana: Grafana) -> None:
+    """Its token cannot be read back, its address can."""
+    pushed(grafana)
+    change = grafana.push_contact_point(Webhook("http://127.0.0.1:9999", "another"))
+    assert change.done == "updated"
+
+
+def test_two_who_save_at_once_do_not_overwrite_each_other(fake: FakeGrafana, grafana: Grafana) -> None:
+    """412 from Grafana: the other one's change stays, and the message says what to do."""
+    pushed(grafana)
+    fake.boards["kanaria-overview"]["dashboard"]["title"] = "mine"
+
+    def somebody_saves(_: str) -> None:
+        fake.boards["kanaria-overview"]["dashboard"]["version"] += 1
+
+    fake.before_write = somebody_saves
+    error = refusal(grafana)
+    assert ("at the same moment" in error.what, "push again" in error.do) == (True, True)
+    assert fake.boards["kanaria-overview"]["dashboard"]["title"] == "mine"
+
+
+def test_a_wrong_token_is_named(fake: FakeGrafana) -> None:
+    """401: how to get a right one; the wrong one is not repeated."""
+    with Grafana(fake.url, "glsa_wrong") as grafana:
+        error = refusal(grafana)
+    assert ("does not know this token" in error.what, "KANARIA_GRAFANA_TOKEN" in error.do) == (True, True)
+    assert "glsa_wrong" not in str(error)
+
+
+def test_a_token_without_the_right_is_told_what_it_may_not(fake: FakeGrafana) -> None:
+    """403: an editor may not make data sources."""
+    with Grafana(fake.url, EDITOR) as grafana:
+        error = refusal(grafana)
+    assert ("may not change the data source" in error.what, "role Admin" in error.do) == (True, True)
+    assert fake.writes == []
+
+
+@pytest.mark.parametrize(
+    ("version", "is_old"), [("10.4.3", True), ("9.5.0-pre", True), ("11.0.0", False), ("12.1.0+security", False)]
+)
+def test_an_old_grafana_is_refused_before_anything_is_written(version: str, *, is_old: bool) -> None:
+    """The message names both versions."""
+    with running(FakeGrafana(version=version)) as fake, Grafana(fake.url, ADMIN) as grafana:
+        if not is_old:
+            assert grafana.check_version() == version
+            return
+        error = refusal(grafana)
+        assert ("too old" in error.what, version in error.saw, "11.0" in error.do) == (True, True, True)
+        assert fake.writes == []
+
+
+def test_nobody_at_the_address_is_named() -> None:
+    """With the address, and without the password that may stand in it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with Grafana(f"http://admin:hidden@127.0.0.1:{port}", None) as grafana:
+        error = refusal(grafana)
+    assert ("does not answer" in error.what, f":{port}" in error.saw, "KANARIA_GRAFANA_URL" in error.do) == (
+        True,
+        True,
+        True,
+    )
+    assert "hidden" not in str(error)
+
+
+def test_one_who_takes_connections_and_is_silent_is_not_waited_for_for_ever() -> None:
+    """The time limit counts for the answer too."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Grafana(url, ADMIN, timeout_s=0.2) as grafana:
+            assert "does not answer" in refusal(grafana).what
+
+
+def test_another_kind_of_server_is_no_grafana() -> None:
+    """A web page where an API should be."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        with Grafana(f"http://127.0.0.1:{server.server_port}", ADMIN) as grafana:
+            error = refusal(grafana)
+        server.shutdown()
+        thread.join()
+    assert "is not Grafana" in error.what
+
+
+def test_a_grafana_that_reads_files_says_where_to_change_it(fake: FakeGrafana, grafana: Grafana) -> None:
+    """A data source from a file is read-only, whatever the token may do."""
+    pushed(grafana)
+    fake.data_sources["kanaria-prometheus"] |= {"readOnly": True, "url": "http://elsewhere"}
+    error = refusal(grafana)
+    assert ("reads the data source from a file" in error.what, "nothing need be pushed" in error.do) == (True, True)
+
+
+def events(count: int) -> list[Annotation]:
+    return [Annotation(f"1/step/{n}", 1_700_000_000.0 + n, f"step {n}", ("release:1",)) for n in range(count)]
+
+
+def test_annotations_are_added_once(fake: FakeGrafana, grafana: Grafana) -> None:
+    """However often they are pushed, and also beyond the hundred that Grafana lists unless asked for more."""
+    assert grafana.push_annotations(events(150)) == 150
+    assert grafana.push_annotations(events(151)) == 1
+    assert grafana.push_annotations(events(151)) == 0
+    assert len(fake.annotations) == 151
+
+
+def test_an_annotation_carries_time_words_and_tags(fake: FakeGrafana, grafana: Grafana) -> None:
+    """Milliseconds, as Grafana counts; the tags that the boards ask for."""
+    grafana.push_annotations(events(1))
+    (kept,) = fake.annotations
+    seen: dict[str, Any] = {key: kept[key] for key in ("time", "text", "tags")}
+    assert seen == {
+        "time": 1_700_000_000_000,
+        "text": "step 0",
+        "tags": ["kanaria", "release:1", "event:1/step/0"],
+    }
