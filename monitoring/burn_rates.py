@@ -78,9 +78,7 @@ class _Level:
     def recordings(self, window: str) -> list[Recording | Alert]:
         """Events, bad events and their ratio over `window`. No ratio without events."""
         if seconds(window) > seconds(LONGEST_RAW):
-            events, bad = (
-                f"sum_over_time({self.series(what, BASE)}[{window}:{BASE}])" for what in ("events", "bad_events")
-            )
+            events, bad = self._added_up("events", window), self._added_up("bad_events", window)
         else:
             events, bad = self._counted(self.slo.total, window), self._bad(window)
         ratio = f"{self.series('bad_events', window)} / ({self.series('events', window)} > 0)"
@@ -105,6 +103,10 @@ class _Level:
     def _record(self, what: str, window: str) -> str:
         level = "slo_version" if self.by_version else "slo"
         return f"{level}:sli_error:ratio_rate{window}" if what == "ratio" else f"{level}:{what}:increase{window}"
+
+    def _added_up(self, what: str, window: str) -> str:
+        # Its steps lie at whole multiples of BASE: before the first of them there is only the present one.
+        return f"sum_over_time({self.series(what, BASE)}[{window}:{BASE}]) or {self.series(what, BASE)}"
 
     def _bad(self, window: str) -> str:
         # A counter of failures has no series before the first failure; 0 of the events is still an answer.

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.stack import ROOT, Kanaria
@@ -71,6 +72,8 @@ def test_a_signed_version_with_one_flipped_bit_is_rolled_back_before_any_traffic
     (row,) = json.loads(stack.ok("history", "--json"))
     assert row["signal"] == "startup"
     assert "weights.safetensors was changed after it was signed" in row["reason"]
+    metrics = httpx.get(f"http://127.0.0.1:{stack.environment['KANARIA_CONTROLLER_PORT']}/metrics").text
+    assert "kanaria_signature_refused_total 1.0" in metrics.splitlines()
 
 
 def test_an_unsigned_version_is_refused_where_signatures_are_required(stack: Kanaria) -> None:
