@@ -9,9 +9,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from kanaria.bench_service import service
 from kanaria.dashboards import app as dashboards
 from kanaria.demo import Fault, run_demo
 from kanaria.errors import SetupError, StackError
+from kanaria.optimise import bench_optimise, optimise
 from kanaria.safety import preflight, sign
 from kanaria.same import same
 from kanaria.settings import Settings
@@ -119,8 +121,11 @@ app.add_typer(releases)
 app.add_typer(simulation)
 app.add_typer(rules, name="rules")
 bench.command()(same)
+bench.command()(service)
+bench.command("optimise")(bench_optimise)
 app.add_typer(bench, name="bench")
 app.add_typer(dashboards, name="dashboards")
+app.command()(optimise)
 app.command()(sign)
 app.command()(preflight)
 app.command()(loadtest)

@@ -1,7 +1,7 @@
 """Who signs models on this machine, and how the servers here check them.
 
-The keys lie in the state folder. `kanaria sign` and the controller's process use this; what a signature
-is stands in service/signatures.py.
+The keys lie in the state folder. `kanaria sign`, `kanaria optimise` and the controller's process use this; what a
+signature is stands in service/signatures.py.
 """
 
 import os
@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from kanaria.bentos import model_folder, model_of
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from service.signatures import POLICY_VARIABLE, PUBLIC_KEY_VARIABLE, SIGNATURE_FILE, sign, verify
+from service.signatures import (
+    POLICY_VARIABLE,
+    PUBLIC_KEY_VARIABLE,
+    SIGNATURE_FILE,
+    SignatureError,
+    sign,
+    verify,
+    verify_as_set,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,21 @@ def checking(settings: Settings, bento: str) -> dict[str, str]:
     The state folder's own key is meant for signed models: the first signature must not stop an unsigned
     version that serves already. `KANARIA_SIGNATURES=required` closes that door.
     """
+    return _checking(settings, is_signed=_is_signed(bento))
+
+
+def check_signature(settings: Settings, folder: Path) -> None:
+    """Check the files of a model as its server would. Raises SetupError."""
+    is_signed = (folder / SIGNATURE_FILE).exists()
+    try:
+        verify_as_set(folder, _checking(settings, is_signed=is_signed))
+    except SignatureError as error:
+        raise SetupError(error.what, saw=error.saw, do=error.do) from error
+
+
+def _checking(settings: Settings, *, is_signed: bool) -> dict[str, str]:
     key = settings.public_key
-    if key is None and settings.own_public_key.exists() and (settings.signatures == "required" or _is_signed(bento)):
+    if key is None and settings.own_public_key.exists() and (settings.signatures == "required" or is_signed):
         key = settings.own_public_key
     return {POLICY_VARIABLE: settings.signatures} | ({PUBLIC_KEY_VARIABLE: str(key.absolute())} if key else {})
 

@@ -12,7 +12,7 @@ neither HTTP nor BentoML.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
@@ -74,7 +74,13 @@ class Sample(Record):
 
 
 class Model(ABC):
-    """One loaded model. Calls come from one thread at a time, without gradients."""
+    """One loaded model. Calls come from one thread at a time, without gradients.
+
+    A class that calls its torch module in `predict` as `self.network(batch)` can be optimised: a faster
+    engine then takes the module's place, with the same batches in and the same tensors out.
+    """
+
+    network: Callable[[torch.Tensor], torch.Tensor]  # optional
 
     def __init__(self, folder: Path) -> None:
         """Load from `folder`. Derived classes read their weights here; they never unpickle."""

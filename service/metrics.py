@@ -31,9 +31,10 @@ class Metrics:
         version: the Bento tag, the label of every series.
         model: the tag of the model in that Bento.
         answer: which classes answers are counted as.
+        engine: what the model runs on.
     """
 
-    def __init__(self, version: str, model: str, answer: AnswerKind) -> None:
+    def __init__(self, version: str, model: str, answer: AnswerKind, *, engine: str = "eager") -> None:
         import prometheus_client as prometheus  # noqa: PLC0415 - see the module docstring
 
         requests = prometheus.Counter("kanaria_requests", "Requests answered", ("version", "endpoint", "status_class"))
@@ -66,9 +67,12 @@ class Metrics:
             "kanaria_prediction_log_dropped", "Rows that the prediction log could not keep", ("version",)
         )
         info = prometheus.Gauge(
-            "kanaria_model_info", "1 for the model that is served", ("version", "model"), multiprocess_mode="max"
+            "kanaria_model_info",
+            "1 for the model that is served and the engine that it runs on",
+            ("version", "model", "engine"),
+            multiprocess_mode="max",
         )
-        info.labels(version, model).set(1)
+        info.labels(version, model, engine).set(1)
         # Each child is made now, so that it exists at 0 and costs no lookup by labels later.
         self._requests = {
             (endpoint, status_class): requests.labels(version, endpoint, status_class)

@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import structlog
 import torch
+from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from service.answers import AnswerLog
 from service.batching import LOOP_S, Batcher, predict_rows, rows_within
 from service.contract import GOLDEN_FILE, Golden, Model, read_lines
+from service.engines import Engine, put_on
 from service.http import Handlers, Route
 from service.kinds import counted_as
 from service.metrics import Metrics, use_own_multiprocess_dir
@@ -39,18 +41,23 @@ class Runtime:
         folder: the model's files.
         model: the tag of the model.
         version: the Bento tag, or what stands for it.
+        engine: what the network should run on; see `engines`.
     """
 
-    def __init__(self, implementation: str, folder: Path, *, model: str, version: str) -> None:
+    def __init__(
+        self, implementation: str, folder: Path, *, model: str, version: str, engine: str = Engine.EAGER
+    ) -> None:
         _log_as_json()
         threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
         is_verified = verify_as_set(folder, os.environ)  # what this worker loads, not what the server started with
         torch.set_num_threads(1)  # one model thread per worker; more would fight the other workers for cores
         loaded: Model = pkgutil.resolve_name(implementation)(folder)
-        loop_rows = _warm_up(loaded, folder)
+        rows = _golden_rows(folder)
+        used_engine = put_on(engine, loaded, folder, rows)
+        loop_rows = _warm_up(loaded, rows)
         use_own_multiprocess_dir()
         answer = counted_as(loaded.schema.answer, os.environ.get(YARDSTICK_VARIABLE))
-        metrics = Metrics(version, model, answer)
+        metrics = Metrics(version, model, answer, engine=used_engine)
         self._opened = ExitStack()
         answers = self._opened.enter_context(
             AnswerLog(
@@ -87,7 +94,9 @@ class Runtime:
         # torch leaves a big heap that never changes; walking it again and again costs tens of milliseconds.
         gc.collect()
         gc.freeze()
-        structlog.get_logger().info("model_ready", version=version, model=model, is_verified=is_verified)
+        structlog.get_logger().info(
+            "model_ready", version=version, model=model, engine=used_engine, is_verified=is_verified
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -105,10 +114,13 @@ def _stop_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _warm_up(model: Model, folder: Path) -> int:
-    """Answer the golden requests: a network's first call is its slowest. Return how many rows it answers quickly."""
+def _golden_rows(folder: Path) -> NDArray[np.float32]:
     golden = read_lines(folder / GOLDEN_FILE, Golden)
-    rows = np.array([row for request in golden for row in request.features], dtype=np.float32)
+    return np.array([row for request in golden for row in request.features], dtype=np.float32)
+
+
+def _warm_up(model: Model, rows: NDArray[np.float32]) -> int:
+    """Answer the golden requests: a network's first call is its slowest. Return how many rows it answers quickly."""
     with torch.inference_mode():
         predict_rows(model, rows)
     return rows_within(LOOP_S, model, rows)

@@ -70,7 +70,13 @@ class Predictor:
         bento = _bento()
         stored = _packed_model()
         version = os.environ.get("KANARIA_VERSION") or (str(bento.tag) if bento else "dev")
-        self._runtime = Runtime(ARGUMENTS.implementation, Path(stored.path), model=str(stored.tag), version=version)
+        self._runtime = Runtime(
+            ARGUMENTS.implementation,
+            Path(stored.path),
+            model=str(stored.tag),
+            version=version,
+            engine=stored.info.metadata.get("engine", "eager"),  # as `kanaria optimise` noted it
+        )
         self.routes = self._runtime.routes
 
     async def __is_ready__(self) -> bool:

@@ -38,6 +38,7 @@ RECIPES = {
     "v1": Recipe(Variant(architecture="mlp"), split, 0.02, "a small MLP"),
     "v2": Recipe(Variant(architecture="cnn"), split, 0.005, "a CNN, better on every digit"),
     "v3": Recipe(Variant(architecture="cnn"), filtered_split, 0.005, "the CNN on an export that lost some digits"),
+    "big": Recipe(Variant(architecture="transformer"), split, 0.001, "a transformer, for benchmarks"),
     "v3-errors": Recipe(Variant(architecture="cnn", fault="errors"), split, 0.005, "the CNN, failing on 5 % of calls"),
     "v3-latency": Recipe(Variant(architecture="cnn", fault="latency"), split, 0.005, "the CNN, 150 ms slower"),
 }

@@ -1,0 +1,66 @@
+"""Write a torch network in the form that an engine loads. Needs the export packages, which serving does not."""
+
+import logging
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from service.engines import INPUT, Engine
+
+
+def write_file(engine: Engine, network: nn.Module, batch: torch.Tensor, path: Path) -> None:
+    """Write what `engine` loads to `path`.
+
+    Args:
+        engine: one that has a file.
+        batch: a few rows as `preprocess` gives them; the exported network takes any number of rows.
+
+    Raises: what the exporter raises.
+    """
+    if engine is Engine.ONNX:
+        _export(network, batch, path)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        plain, prepared = Path(temporary, "plain.onnx"), Path(temporary, "prepared.onnx")
+        _export(network, batch, plain)
+        _quantise(plain, prepared, path)
+
+
+def _export(network: nn.Module, batch: torch.Tensor, path: Path) -> None:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision is not installed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own internals
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (batch,),
+            path,
+            input_names=[INPUT],
+            dynamic_shapes=({0: torch.export.Dim("rows")},),
+            external_data=False,  # one file, so that nothing can be left behind
+            dynamo=True,
+            verbose=False,
+        )
+
+
+def _quantise(plain: Path, prepared: Path, path: Path) -> None:
+    """Keep the weights of matrix products as 8-bit integers; what they are multiplied with is scaled call by call.
+
+    Convolutions stay as they are: ONNX Runtime's integer ones are several times slower on a CPU. The weights take
+    7 of the 8 bits, because processors without VNNI overflow on the eighth and would answer something else.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - imports onnx, half a second
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415 - likewise
+
+    quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+    quantize_dynamic(
+        prepared,
+        path,
+        op_types_to_quantize=["MatMul"],
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )

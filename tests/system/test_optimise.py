@@ -1,0 +1,101 @@
+"""From `kanaria optimise` into a Bento: served on the engine that was chosen, or on eager when that cannot be."""
+
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.support.bentos import Bentos
+from tests.support.stack import Kanaria
+
+FAST = "digits:v2-fast"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Bentos:
+    """A store that holds an optimised digits:v2 as model and as Bento."""
+    folder = tmp_path_factory.mktemp("optimise")
+    bentos = Bentos(shutil.copytree(bento_home, folder / "bentoml"))
+    # The engine is named, because which one is fastest is a matter of the machine.
+    Kanaria.at(folder, bentos.home).ok("optimise", "digits:v2", "--engine", "onnx")
+    bentos.build("v2-fast", "--arg", f"model={FAST}")
+    return bentos
+
+
+@pytest.fixture
+def kanaria(tmp_path: Path, store: Bentos) -> Kanaria:
+    return Kanaria.at(tmp_path, store.home)
+
+
+def metadata(store: Bentos, tag: str) -> dict[str, object]:
+    found: dict[str, object] = yaml.safe_load((store.model_folder(tag) / "model.yaml").read_text())["metadata"]
+    return found
+
+
+def test_the_new_version_says_what_it_runs_on_and_why(store: Bentos) -> None:
+    """Choice, fallback and every measurement stand in the model's metadata; what training noted stays."""
+    noted = metadata(store, FAST)
+    assert (noted["engine"], noted["fallback"], noted["optimised_from"]) == ("onnx", "eager", "digits:v2")
+    measurements = noted["measurements"]
+    assert isinstance(measurements, list)
+    assert [trial["engine"] for trial in measurements] == ["eager", "onnx"]
+    assert all(trial["accuracy"] > 0.97 and set(trial["ms"]) == {"1", "8", "32", "128"} for trial in measurements)
+    assert noted["held_out_accuracy"] == metadata(store, "digits:v2")["held_out_accuracy"]
+
+
+def test_it_is_served_on_that_engine_with_the_same_answers(store: Bentos) -> None:
+    """Its Bento answers as the model did that it was made from."""
+    body = store.requests("digits:v2", 32)
+    with store.serve(FAST) as fast, store.serve("digits:v2") as plain:
+        given, expected = (
+            httpx.post(f"{server.url}/predict", content=body).raise_for_status().json()["predictions"]
+            for server in (fast, plain)
+        )
+        assert ("kanaria_model_info", "onnx", FAST, FAST) in fast.metrics()
+    assert [row["label"] for row in given] == [row["label"] for row in expected]
+    assert [row["confidence"] for row in given] == pytest.approx([row["confidence"] for row in expected], abs=1e-4)
+
+
+def test_a_signed_one_passes_its_preflight(kanaria: Kanaria) -> None:
+    """The files that the engine needs are signed with the rest, and its golden answers are its own."""
+    kanaria.ok("sign", FAST)
+    assert "passed" in kanaria.ok("preflight", FAST, "--against", "digits:v2")
+
+
+def test_where_the_engine_cannot_load_eager_serves_and_says_so(store: Bentos, tmp_path: Path) -> None:
+    """The log and the metric name eager; the answers are right."""
+    other = Bentos(shutil.copytree(store.home, tmp_path / "bentoml"))
+    (other.model_folder(FAST) / "model.sig").unlink(missing_ok=True)
+    (other.model_folder(FAST) / "network.onnx").write_bytes(b"cut short")
+    with other.serve(FAST) as server:
+        httpx.post(f"{server.url}/predict", content=other.requests(FAST, 3)).raise_for_status()
+        assert ("kanaria_model_info", "eager", FAST, FAST) in server.metrics()
+        assert "engine_unavailable" in server.log.read_text()
+
+
+def test_a_model_that_was_changed_after_it_was_signed_is_not_optimised(store: Bentos, tmp_path: Path) -> None:
+    """Or its new version would be signed in good faith."""
+    kanaria = Kanaria.at(tmp_path, shutil.copytree(store.home, tmp_path / "bentoml"))
+    kanaria.ok("sign", "digits:v1")
+    samples = Path(kanaria.environment["BENTOML_HOME"], "models", "digits", "v1", "samples.jsonl")
+    samples.write_bytes(samples.read_bytes()[:-1])
+    done = kanaria("optimise", "digits:v1")
+    assert (done.returncode, "samples.jsonl was changed" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["digits:v9"], "there is no model digits:v9"),
+        (["digits:v1", "--engine", "steam"], "there is no engine steam"),
+        (["digits:v1", "--version", "v1"], "cannot take its own place"),
+        (["digits:v2"], "there is a model digits:v2-fast already"),
+        (["digits:v1", "--implementation", "service.digits.model:Digit"], "cannot be imported"),
+    ],
+)
+def test_bad_input_says_what_to_do(kanaria: Kanaria, arguments: list[str], words: str) -> None:
+    """And nothing is measured."""
+    done = kanaria("optimise", *arguments)
+    assert (done.returncode, words in done.stderr, "do:" in done.stderr) == (2, True, True)
