@@ -53,8 +53,9 @@ Memory of all processes of a server with one worker, after the load; shared page
 
 {_table(tables.PROCESS_HEADS, tables.process_rows(scores))}
 
-The peers are in [loadtest/benchmarks/peers](../../loadtest/benchmarks/peers), each as its framework's guide writes it.
-Whoever finds one unfair is asked to open an issue.
+It needs wrk, and the peers: `pip install --constraint constraints.txt -e '.[bench,bench-ray]'`. Whichever is not
+installed is left out by name. They are in [loadtest/benchmarks/peers](../../loadtest/benchmarks/peers), each as its
+framework's guide writes it. Whoever finds one unfair is asked to open an issue.
 """
 
 
