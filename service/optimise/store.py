@@ -99,7 +99,7 @@ class Optimiser:
             self._rewrite_golden(chosen.engine, folder)
 
     def _rewrite_golden(self, engine: Engine, folder: Path) -> None:
-        """The labels are the same, or the engine had been refused; the confidences are the engine's own."""
+        """The answers are the same, or the engine had been refused; the confidences are the engine's own."""
         model = self._load()
         move(model, engine, folder, self._evidence.rows[:TRIED_ROWS])
         write_lines(
