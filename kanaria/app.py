@@ -9,9 +9,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from kanaria.bench_drift import drift as bench_drift
 from kanaria.bench_service import service
 from kanaria.dashboards import app as dashboards
 from kanaria.demo import Fault, run_demo
+from kanaria.drift import drift
 from kanaria.errors import SetupError, StackError
 from kanaria.optimise import bench_optimise, optimise
 from kanaria.safety import preflight, sign
@@ -20,6 +22,7 @@ from kanaria.settings import Settings
 from kanaria.stack import Stack
 from loadtest.cli import loadtest
 from loadtest.errors import LoadTestError
+from monitoring.drift.errors import DriftError
 from monitoring.errors import MonitoringError, RulesError
 from monitoring.rules_cli import app as rules
 from rollout.benchmarks.cli import bench
@@ -49,7 +52,7 @@ def main() -> None:
         raise SystemExit(EXIT_UNDECIDED) from error
     except MonitoringError as error:
         _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(EXIT_BAD_INPUT if isinstance(error, RulesError) else EXIT_UNDECIDED) from error
+        raise SystemExit(EXIT_BAD_INPUT if isinstance(error, RulesError | DriftError) else EXIT_UNDECIDED) from error
     except OSError as error:
         _errors.print(
             f"the operating system refused\n  saw: {error}\n  do:  see to the disk's space and the rights of that path",
@@ -122,9 +125,11 @@ app.add_typer(simulation)
 app.add_typer(rules, name="rules")
 bench.command()(same)
 bench.command()(service)
+bench.command("drift")(bench_drift)
 bench.command("optimise")(bench_optimise)
 app.add_typer(bench, name="bench")
 app.add_typer(dashboards, name="dashboards")
+app.add_typer(drift, name="drift")
 app.command()(optimise)
 app.command()(sign)
 app.command()(preflight)

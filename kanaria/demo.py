@@ -4,6 +4,7 @@ Everything in it is the real thing (training, Bentos, Envoy, traffic, judge); on
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from typing import Literal
 import psutil
 from rich.console import Console
 
+from kanaria.demo_drift import DriftTold, in_words, play, section
 from kanaria.fleet import process_name
 from kanaria.stage import Stage
 from loadtest.results import Summary
@@ -20,13 +22,13 @@ from rollout.report import Section, render_report
 from rollout.spec import Latency, RolloutSpec, Signals
 from rollout.view import ReleaseView
 
-Fault = Literal["wrong", "errors", "latency", "crash"]
+Fault = Literal["wrong", "errors", "latency", "crash", "drift"]
 
 BASELINE_S = 45.0  # of stable alone: how noisy is this machine?
 RELEASE_LIMIT_S = 150.0
 CRASH_PERCENT = 25
 RESULT = "demo.json"
-_VARIANT_OF_V3: dict[Fault, str] = {"wrong": "v3", "errors": "v3-errors", "latency": "v3-latency", "crash": "v2"}
+_VARIANT_OF_V3 = {"wrong": "v3", "errors": "v3-errors", "latency": "v3-latency", "crash": "v2"}
 
 # Short steps for a short story. The risk budget fits a service with under a hundred requests a second and
 # five minutes to spare; rollout.yaml has the careful defaults.
@@ -63,10 +65,13 @@ class DemoResult:
     client_p99_ms: float
     fault: str
     report: str
+    drift: DriftTold | None = None  # only where that is the story
 
     @property
     def is_as_promised(self) -> bool:
         is_clean = self.client_failures == self.client_failures_of_rolled_back
+        if self.drift:
+            return self.promoted is not None and self.rolled_back is None and self.drift.is_as_promised and is_clean
         return self.promoted is not None and self.rolled_back is not None and is_clean
 
 
@@ -78,6 +83,17 @@ def run_demo(fault: Fault, console: Console) -> DemoResult:
     stage = Stage.here(console)
     console.print(f"Kanaria demo in {stage.root}", soft_wrap=True)
     stage.clear()
+    if fault == "drift":
+        story = play(stage, PLAN, baseline_s=BASELINE_S, limit_s=RELEASE_LIMIT_S)
+        result = _report(stage, fault, story.release, None, story.users, drift=story.told)
+    else:
+        result = _good_and_bad(stage, fault)
+    _tell(result, console, stage.root / RESULT)
+    return result
+
+
+def _good_and_bad(stage: Stage, fault: Fault) -> DemoResult:
+    """A better version, then one with a fault."""
     stage.build({"v1": "v1", "v2": "v2", "v3": _VARIANT_OF_V3[fault]})
     with stage.up("v1"), stage.users(load_scenario("demo")) as load:
         stage.wait(BASELINE_S, "traffic to v1 alone, to learn how noisy this machine is")
@@ -86,9 +102,7 @@ def run_demo(fault: Fault, console: Console) -> DemoResult:
         bad = stage.release("v3", PLAN_BAD, load, limit_s=RELEASE_LIMIT_S, on_look=crash or (lambda _: None))
         with stage.working("stopping the users"):
             summary = load.stop()
-    result = _report(stage, fault, good, bad, summary)
-    _tell(result, console, stage.root / RESULT)
-    return result
+    return _report(stage, fault, good, bad, (summary,))
 
 
 class _Crash:
@@ -110,30 +124,43 @@ class _Crash:
         )
 
 
-def _report(stage: Stage, fault: Fault, good: ReleaseView, bad: ReleaseView, summary: Summary) -> DemoResult:
+def _report(
+    stage: Stage,
+    fault: Fault,
+    good: ReleaseView,
+    bad: ReleaseView | None,
+    users: Sequence[Summary],
+    *,
+    drift: DriftTold | None = None,
+) -> DemoResult:
     path = stage.root / "demo.html"
+    suspect = bad or good
+    was_rolled_back = suspect.outcome == "rolled_back"
     seconds = None
-    if bad.first_canary_s and bad.out_of_traffic_s:
+    if bad and bad.first_canary_s and bad.out_of_traffic_s:
         seconds = round(bad.out_of_traffic_s - bad.first_canary_s, 1)
+    failures = [failure for summary in users for failure in summary.failure_list]
     result = DemoResult(
         promoted=good.canary if good.outcome == "promoted" else None,
-        rolled_back=bad.canary if bad.outcome == "rolled_back" else None,
-        rollback_signal=bad.state.outcome_signal,
-        rollback_reason=one_sentence(bad),
-        client_requests=summary.requests,
-        client_failures=summary.failures,
-        client_failures_of_rolled_back=sum(failure.version == bad.canary for failure in summary.failure_list),
+        rolled_back=suspect.canary if was_rolled_back else None,
+        rollback_signal=suspect.state.outcome_signal,
+        rollback_reason=one_sentence(suspect) if bad or was_rolled_back else None,
+        client_requests=sum(summary.requests for summary in users),
+        client_failures=sum(summary.failures for summary in users),
+        client_failures_of_rolled_back=sum(was_rolled_back and one.version == suspect.canary for one in failures),
         seconds_to_rollback=seconds,
-        canary_requests_until_rollback=bad.canary_requests,
-        canary_failures_until_rollback=bad.canary_failures,
+        canary_requests_until_rollback=bad.canary_requests if bad else 0,
+        canary_failures_until_rollback=bad.canary_failures if bad else 0,
         seconds_total=round(stage.elapsed_s, 1),
-        requests_per_second=summary.scenario.shape[0].rate,
-        client_p50_ms=summary.scheduled.p50_ms,
-        client_p99_ms=summary.scheduled.p99_ms,
+        requests_per_second=users[-1].scenario.shape[0].rate,
+        client_p50_ms=users[-1].scheduled.p50_ms,
+        client_p99_ms=users[-1].scheduled.p99_ms,
         fault=fault,
         report=str(path),
+        drift=drift,
     )
-    path.write_text(render_report([good, bad], title="Kanaria demo", extra=[_clients(summary)]))
+    extra = [*([section(drift, stage.settings)] if drift else ()), *map(_clients, users)]
+    path.write_text(render_report(list(filter(None, (good, bad))), title="Kanaria demo", extra=extra))
     (stage.root / RESULT).write_text(json.dumps(asdict(result), indent=2) + "\n")
     return result
 
@@ -141,9 +168,16 @@ def _report(stage: Stage, fault: Fault, good: ReleaseView, bad: ReleaseView, sum
 def _tell(result: DemoResult, console: Console, path: Path) -> None:
     """Print the end of the story."""
     console.print()
-    for title, tag in (("promoted:   ", result.promoted), ("rolled back:", result.rolled_back)):
-        console.print(f"{title} {tag or 'nothing'}", style="bold green" if tag else "bold red")
-    console.print(f"             {result.rollback_reason}", highlight=False)
+    for title, tag, is_meant in (
+        ("promoted:   ", result.promoted, True),
+        ("rolled back:", result.rolled_back, result.drift is None),
+    ):
+        console.print(f"{title} {tag or 'nothing'}", style="bold green" if bool(tag) is is_meant else "bold red")
+    if result.rollback_reason:
+        console.print(f"             {result.rollback_reason}", highlight=False)
+    if result.drift:
+        for line in in_words(result.drift):
+            console.print(f"drift:       {line}", highlight=False, markup=False)
     blame = (
         f", {result.client_failures_of_rolled_back} of them by {result.rolled_back}" if result.client_failures else ""
     )

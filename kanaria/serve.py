@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
+from kanaria.drift import result_path
+from kanaria.drift_job import DriftJob
 from kanaria.fleet import LocalFleet, server_command, server_environment
 from kanaria.pages import pages
 from kanaria.preflight import LocalPreflight
 from kanaria.settings import Settings
 from kanaria.stack import gateway_settings
 from kanaria.supervision import Supervisor
+from monitoring.drift.metrics import DriftCollector
+from monitoring.drift.result import KINDS, Kind
 from monitoring.prometheus import Target, file_sd
 from rollout.api import make_app
 from rollout.controller import Controller
@@ -28,6 +32,7 @@ from rollout.routers.envoy import EnvoyRouter
 from rollout.sources.failures import GatewayFailures
 from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
+from rollout.state import Deployment
 from rollout.store import Ledger
 
 if TYPE_CHECKING:
@@ -62,6 +67,12 @@ def main() -> None:
         preflight=LocalPreflight(fleet.process_of),
         metrics=metrics,
     )
+    metrics.registry.register(
+        DriftCollector(
+            {kind: result_path(settings, kind) for kind in KINDS}, lambda: _compared(controller.snapshot.deployment)
+        )
+    )
+    drift = DriftJob(settings, release=lambda: controller.snapshot.deployment.active, submit=controller.submit)
     app = make_app(
         controller,
         metrics,
@@ -69,20 +80,28 @@ def main() -> None:
         token=settings.token,
         name=settings.root.parent.name,
     )
-    app.router.routes.extend(pages(settings.root / "drift"))
+    app.router.routes.extend(pages(settings.drift))
     server = uvicorn.Server(
         uvicorn.Config(app, host=settings.host, port=settings.controller_port, log_level="warning", access_log=False)
     )
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()
     annotator = _annotator(settings)
+    drift.start()
     try:
         server.run()
     finally:
+        controller.stop()  # first, for the others take a moment: a stack that shuts down starts nothing
+        drift.stop()
         if annotator:
             annotator.stop()
-        controller.stop()
         loop.join()
+
+
+def _compared(deployment: Deployment) -> dict[Kind, str]:
+    """The versions that drift is looked for in now: stable, and the canary of a release that runs."""
+    found: dict[Kind, str] = {"data": deployment.stable} if deployment.stable else {}
+    return found | ({"release": deployment.active.canary} if deployment.active else {})
 
 
 def _run(controller: Controller, server: uvicorn.Server) -> None:

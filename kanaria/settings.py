@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     signatures: Policy = Field(
         default="auto", description="auto: check models that are signed, or all where a key is set; required; off"
     )
+    drift_every_s: float = Field(
+        default=900.0, ge=0, description="how often traffic is compared with the model's reference, seconds; 0: never"
+    )
+    drift_last_s: float = Field(default=3600.0, gt=0, description="how far back such a comparison looks, seconds")
 
     @cached_property
     def root(self) -> Path:
@@ -79,6 +83,18 @@ class Settings(BaseSettings):
     @property
     def reports(self) -> Path:
         return self.root / "reports"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions"
+
+    @property
+    def answers(self) -> Path:
+        return self.root / "answers"
+
+    @property
+    def drift(self) -> Path:
+        return self.root / "drift"
 
     @property
     def samples(self) -> Path:

@@ -106,13 +106,19 @@ class Stage:
             with self.working("stopping the stack"):
                 self.stack.down(say=lambda _: None)
 
-    def users(self, scenario: Scenario) -> RunningLoad:
-        """Let users come through the gateway."""
+    def retaken_samples(self) -> Path:
+        """The samples as another camera would send them. Raises StackError."""
+        path = self.root / "samples-retaken.jsonl"
+        self._python("-m", f"{self._package}.camera", str(self.settings.samples), str(path))
+        return path
+
+    def users(self, scenario: Scenario, *, samples: Path | None = None) -> RunningLoad:
+        """Let users come through the gateway; they send the example's own `samples` unless given others."""
         with self.working("starting the users"):
             load = start(
                 scenario,
                 host=self.settings.gateway_url,
-                samples=self.settings.samples,
+                samples=samples or self.settings.samples,
                 out_dir=self.root / "loadtest",
                 api_key=self.settings.api_key if self.settings.needs_api_key else None,
             )

@@ -26,7 +26,7 @@ class Columns(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """One answered request."""
 
     at_s: float
@@ -71,18 +71,18 @@ def _table(folder: Path, since_s: float, version: str | None) -> pd.DataFrame:
     return about.join(pd.DataFrame((row for line in lines for row in line.rows), columns=names))
 
 
-def _lines(folder: Path, since_s: float) -> Iterator[_Line]:
+def _lines(folder: Path, since_s: float) -> Iterator[Line]:
     for path in sorted(folder.glob("*.jsonl")):
         if path.stat().st_mtime < since_s:
             continue
         with path.open("rb") as segment:
             for text in segment:
-                if (line := _parsed(text)) and line.at_s >= since_s and not line.request_id.startswith(OWN_REQUESTS):
+                if (line := parse_line(text)) and line.at_s >= since_s and not line.request_id.startswith(OWN_REQUESTS):
                     yield line
 
 
-def _parsed(text: bytes) -> _Line | None:
-    """One line; None for one that its writer could not finish."""
+def parse_line(text: bytes) -> Line | None:
+    """One line of a segment; None for one that its writer could not finish."""
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -90,4 +90,4 @@ def _parsed(text: bytes) -> _Line | None:
     request, answer = document["request"], document["answer"]
     hashed = request.get("hashed") or [[]] * len(request["features"])
     rows = [(*features, *hashes) for features, hashes in zip(request["features"], hashed, strict=True)]
-    return _Line(document["at_s"], answer["request_id"], rows, answer["predictions"])
+    return Line(document["at_s"], answer["request_id"], rows, answer["predictions"])

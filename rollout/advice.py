@@ -14,6 +14,8 @@ _BY_SIGNAL = {
     "`signals.disagreement.at_most`.",
     "canary_down": "Read the last lines of its log: its process ended, or stopped answering.",
     "startup": "Start it alone (`bentoml serve`) and read what it says.",
+    "drift": "Open its drift report (`kanaria drift report --release N`): a better model may differ too; then leave "
+    "`on_drift: report`.",
     "preflight": "Run `kanaria preflight` on it until it passes: what differs from its golden requests or from stable?",
     "guard": "Read the canary's log: so many failures are too many whatever stable does.",
     "deadline": "Proof needs requests: next time more traffic, a longer `step_deadline` or a larger `risk_budget`.",

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from rollout import events as e
 from rollout.errors import CommandRefused
+from rollout.interfaces import DriftReport
 from rollout.spec import RolloutSpec
 from rollout.state import Deployment, Phase, Release
 
@@ -62,7 +63,16 @@ class RollbackNow:
     tag: str | None = None  # refuse when this is not the version on trial; None: whatever runs
 
 
-Command = SetStable | StartRelease | Pause | Resume | PromoteNow | Abort | RollbackNow
+@dataclass(frozen=True, slots=True)
+class ReportDrift:
+    """Keep what a drift report found about the canary; where the plan says so, drift rolls it back."""
+
+    canary: str
+    report: DriftReport
+    by: str = "drift"
+
+
+Command = SetStable | StartRelease | Pause | Resume | PromoteNow | Abort | RollbackNow | ReportDrift
 
 
 def accept(
@@ -99,7 +109,19 @@ def accept(
             _require(release, release.phase is not Phase.LEAVING, "be rolled back")
             _require(release, accused in (None, release.canary), f"be rolled back on behalf of {accused}")
             return (e.RolledBack(at_s=now_s, release=release.number, signal=signal, reason=reason, by=by),)
+        case ReportDrift():
+            return _drift(command, release, now_s)
     assert_never(command)
+
+
+def _drift(command: ReportDrift, release: Release, now_s: float) -> tuple[e.Event, ...]:
+    _require(release, command.canary == release.canary, f"be told of drift of {command.canary}")
+    report = command.report
+    measured = e.DriftMeasured(at_s=now_s, release=release.number, report=report)
+    if report.state != "drift" or release.spec.on_drift != "rollback" or release.phase is Phase.LEAVING:
+        return (measured,)
+    why = report.sentence
+    return measured, e.RolledBack(at_s=now_s, release=release.number, signal="drift", reason=why, by=command.by)
 
 
 def _set_stable(tag: str, deployment: Deployment, known_tags: Collection[str], now_s: float) -> tuple[e.Event, ...]:

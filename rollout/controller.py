@@ -15,7 +15,7 @@ import structlog
 
 from rollout import events as e
 from rollout.affected import AFFECTED_USERS, Progress
-from rollout.commands import Command, accept
+from rollout.commands import Command, ReportDrift, accept
 from rollout.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, decide
 from rollout.errors import LedgerError, RolloutError, RouterRefused, SourceUnreachable
 from rollout.history import History
@@ -371,7 +371,8 @@ class Controller:
         )
         if events:
             self._write(*events)
-            self._judgement = None
+            if not isinstance(command, ReportDrift):  # which says nothing about the evidence
+                self._judgement = None
             self._publish(self._clock())  # who asked and looks at once must see it
             log.info("command", command=type(command).__name__, by=getattr(command, "by", ""))
         for event in events:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from rollout.interfaces import PreflightResult
+from rollout.interfaces import DriftReport, PreflightResult
 from rollout.spec import RolloutSpec
 
 Outcome = Literal["promoted", "rolled_back", "aborted"]
@@ -99,6 +99,13 @@ class Preflighted(_Event):
     result: PreflightResult
 
 
+class DriftMeasured(_Event):
+    """The canary's rows were compared with stable's over the same minutes."""
+
+    kind: Literal["drift_measured"] = "drift_measured"
+    report: DriftReport
+
+
 class Ticked(_Event):
     """One look at the evidence: the new counts, and what the judge made of all of them."""
 
@@ -138,7 +145,8 @@ class RolledBack(_Event):
     """Decided: all traffic returns to the version before. Written before the gateway is asked."""
 
     kind: Literal["rolled_back"] = "rolled_back"
-    signal: str  # what gave the reason: a signal, `canary_down`, `startup`, `preflight`, `deadline`, `guard`, `person`
+    # What gave the reason: a signal, `canary_down`, `startup`, `preflight`, `drift`, `deadline`, `guard`, `person`.
+    signal: str
     reason: str
     by: str = "judge"
     evidence: EvidenceRecord | None = None
@@ -194,6 +202,7 @@ Event = Annotated[
     | Calibrated
     | CanaryReady
     | Preflighted
+    | DriftMeasured
     | Ticked
     | StepEntered
     | Promoted

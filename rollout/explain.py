@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rollout.advice import advice
 from rollout.events import EvidenceRecord, SignalRecord
-from rollout.interfaces import PreflightResult
+from rollout.interfaces import DriftReport, PreflightResult
 from rollout.judge import Pair
 from rollout.judge.words import share_of
 from rollout.numerals import count, odds, share, share_up, span
@@ -20,6 +20,7 @@ from rollout.waiting import waiting
 from rollout.watch import TOLERANCE, WATCHED_ERRORS, harmless_ratio
 from rollout.wording import clock, one_line, signal_words, tally
 
+_DRIFTED_COLUMNS = 5  # told by name, the worst
 _NOISY = 1.2  # a dispersion that is worth a word
 
 
@@ -48,6 +49,7 @@ def why(release: ReleaseView, *, now_s: float | None = None) -> Explanation:
         "What to do": advice(release),
         "The other signals": _other_signals(release),
         "How its traffic was earned": _earned(release),
+        f"Drift against {release.stable}": _drift(release.drift, release) if release.drift else (),
         "Before its first request": tried_out(release.preflight, release.stable) if release.preflight else (),
         "Worth knowing": (*_notes(release), *_noise(release), *_people(release)),
     }
@@ -291,6 +293,20 @@ def tried_out(tried: PreflightResult, stable: str | None) -> Iterator[str]:
         beside = f", {stable} {count(tried.stable_memory_mb)} MB" if tried.stable_memory_mb else ""
         yield f"It takes {count(tried.memory_mb)} MB of memory{beside}."
     yield from (f"{_sentence(remark)}." for remark in tried.remarks)
+
+
+def _drift(report: DriftReport, release: ReleaseView) -> Iterator[str]:
+    """Whether its requests and answers look like stable's."""
+    if report.state != "drift":
+        yield f"{_sentence(report.sentence)}."
+    else:
+        yield f"It differs in {count(len(report.drifted))} of {count(report.columns)} columns from {release.stable}."
+    for column in report.drifted[:_DRIFTED_COLUMNS]:
+        moved = f"{share(column.score)} of the rows moved, from {share(column.threshold)} on it matters"
+        yield f"`{column.column}`: {column.says}; {moved}."
+    if report.state != "too_few_rows":
+        looks = f"; it was looked at {count(report.look)} times" if report.look > 1 else ""
+        yield f"{count(report.rows)} rows of each version from the same half minutes{looks}."
 
 
 def _notes(release: ReleaseView) -> Iterator[str]:

@@ -7,7 +7,7 @@ test per Protocol runs against every implementation.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rollout.judge.types import Pair
 
@@ -127,6 +127,29 @@ class Preflight(Protocol):
 
         May take seconds. Whatever goes wrong on the way is a difference, not an error.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class DriftedColumn:
+    """One column in which a canary differs from stable."""
+
+    column: str  # a feature, or `label`, `confidence`, `error` of the answers
+    score: float  # 0-1, higher is worse
+    threshold: float
+    p_value: float  # corrected for the number of columns
+    says: str  # what changed, in words
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """What became of comparing a canary's requests and answers with stable's over the same minutes."""
+
+    state: Literal["no_drift", "drift", "too_few_rows"]
+    sentence: str
+    rows: int  # of each version
+    columns: int  # that were compared
+    look: int  # the how-manieth of the release
+    drifted: tuple[DriftedColumn, ...] = ()  # worst first
 
 
 class Health(Enum):

@@ -20,11 +20,11 @@ SHADOW: Literal["shadow"] = "shadow"
 Step = Literal["shadow"] | int
 
 _AUTO_STEPS = 8
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def _seconds(value: Any) -> Any:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)", value.strip()) if isinstance(value, str) else None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", value.strip()) if isinstance(value, str) else None
     if isinstance(value, str) and match is None:
         raise ValueError("write a duration such as 30s, 10m or 1h")
     return float(match[1]) * _UNITS_S[match[2]] if match else value
@@ -178,6 +178,7 @@ class RolloutSpec(_Part):
     startup_deadline: Seconds = 120.0
     down_after: Seconds = 10.0
     sticky: str | None = None
+    on_drift: Literal["report", "rollback"] = "report"
     signals: Signals = Signals()
     guards: Guards = Guards()
 

@@ -123,7 +123,7 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
             return replace(deployment, stable=event.tag)
         case e.ReleaseRequested():
             return _requested(deployment, event)
-        case e.Applied() | e.Noted() | e.CanaryReady():
+        case e.Applied() | e.Noted() | e.CanaryReady() | e.DriftMeasured():
             return deployment
     release = deployment.active
     if release is None:

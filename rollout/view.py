@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from rollout import events as e
-from rollout.interfaces import PreflightResult
+from rollout.interfaces import DriftReport, PreflightResult
 from rollout.judge import Pair
 from rollout.spec import RolloutSpec
 from rollout.state import Phase, Release, fold
@@ -79,6 +79,7 @@ class ReleaseView:
     decisions: tuple[Decision, ...]
     notes: tuple[e.Noted, ...]
     preflight: PreflightResult | None  # None: the canary was not tried out
+    drift: DriftReport | None  # the newest; None: it was not compared with stable
     steps: tuple[StepSpan, ...]
     weights: tuple[tuple[float, int, bool], ...]  # (Unix seconds, canary percent, mirrored), as read back
     signals: Mapping[str, SignalSeries]
@@ -182,6 +183,7 @@ def view(events: Iterable[e.Event]) -> ReleaseView:
         decisions=decisions,
         notes=tuple(event for event in own if isinstance(event, e.Noted)),
         preflight=next((event.result for event in own if isinstance(event, e.Preflighted)), None),
+        drift=next((event.report for event in reversed(own) if isinstance(event, e.DriftMeasured)), None),
         steps=_steps(own, decisions, signals.get("errors", SignalSeries())),
         weights=tuple((event.at_s, _canary_percent(event, request.tag), event.mirror) for event in applied),
         signals=signals,

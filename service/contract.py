@@ -5,7 +5,8 @@ A model is a class that derives from `Model`, plus a folder of data files that t
     weights.safetensors   the weights (or any file that the class reads without unpickling)
     schema.json           what a request may hold, and whether an answer is a label or a number: `Schema`
     golden.jsonl          requests with their expected answers, replayed before any traffic: `Golden`
-    samples.jsonl         held-out rows with the truth about them, for load tests and drift: `Sample`
+    samples.jsonl         held-out rows with the truth about them, for load tests: `Sample`
+    reference.jsonl       held-out rows with this model's own answers, which drift is measured against: `Reference`
 
 The files are plain JSON, so that other tools read them without importing the model's code. Knows
 neither HTTP nor BentoML.
@@ -26,6 +27,7 @@ from service.kinds import AnswerKind, Label, Prediction, Record
 SCHEMA_FILE = "schema.json"
 GOLDEN_FILE = "golden.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+REFERENCE_FILE = "reference.jsonl"
 
 
 class Feature(Record):
@@ -71,6 +73,14 @@ class Sample(Record):
     features: tuple[float, ...]
     label: Label
     tolerance: float = Field(default=0, ge=0)  # an answer that is a number may be so far off and still be right
+
+
+class Reference(Record):
+    """A row that training never saw, this model's answer to it, and the truth. Written by service/reference.py."""
+
+    features: tuple[float, ...]  # of the schema's features those that are logged `plain`, in column order
+    prediction: Prediction
+    truth: Label
 
 
 class Model(ABC):

@@ -17,6 +17,7 @@ from service.contract import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample, write_li
 from service.digits.data import SCHEMA, Rows, Split, filtered_split, split
 from service.digits.model import VARIANT_FILE, WEIGHTS_FILE, Digits, Variant
 from service.digits.network import build
+from service.reference import write_reference
 
 MODEL_NAME = "digits"
 EPOCHS = 20
@@ -101,7 +102,7 @@ def _fit(recipe: Recipe, rows: Rows) -> nn.Module:
 
 
 def _write_evidence(folder: Path, held_out: Rows) -> float:
-    """Write samples and golden requests with the answers of the model in `folder`; return its held-out accuracy."""
+    """Write samples, golden requests and reference with the answers of the model in `folder`; return its accuracy."""
     model = Digits(folder)
     with torch.inference_mode():
         predictions = model.postprocess(model.predict(model.preprocess(held_out.features)))
@@ -111,6 +112,7 @@ def _write_evidence(folder: Path, held_out: Rows) -> float:
         folder / SAMPLES_FILE,
         (Sample(features=row, label=label) for row, label in zip(rows, labels, strict=True)),
     )
+    write_reference(folder, held_out.features, predictions, labels)
     is_right = [prediction.label == label for prediction, label in zip(predictions, labels, strict=True)]
     golden = [index for index, right in enumerate(is_right) if right][:GOLDEN_REQUESTS]
     write_lines(

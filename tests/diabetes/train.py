@@ -13,6 +13,7 @@ from torch import nn
 
 from service.contract import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample, Schema, write_lines
 from service.kinds import Number
+from service.reference import write_reference
 from tests.diabetes.data import FEATURES, TOLERANCE, Patients, mild_cases, split
 from tests.diabetes.model import WEIGHTS_FILE, Diabetes
 
@@ -46,15 +47,12 @@ def train_into(folder: Path, recipe: Recipe) -> None:
     truth = zip(held_out.features.tolist(), held_out.progression.tolist(), strict=True)
     samples = [Sample(features=row, label=progression, tolerance=TOLERANCE) for row, progression in truth]
     write_lines(folder / SAMPLES_FILE, samples)
-    write_lines(folder / GOLDEN_FILE, golden(Diabetes(folder), held_out))
-
-
-def golden(model: Diabetes, held_out: Patients) -> list[Golden]:
-    """Requests of one row each, with what this model answers."""
-    rows = held_out.features[:GOLDEN_REQUESTS]
+    model = Diabetes(folder)
     with torch.inference_mode():
-        answers = model.postprocess(model.predict(model.preprocess(rows)))
-    return [Golden(features=(row,), predictions=(answer,)) for row, answer in zip(rows.tolist(), answers, strict=True)]
+        told = model.postprocess(model.predict(model.preprocess(held_out.features)))
+    write_reference(folder, held_out.features, told, held_out.progression.tolist())
+    golden = list(zip(held_out.features.tolist(), told, strict=True))[:GOLDEN_REQUESTS]
+    write_lines(folder / GOLDEN_FILE, (Golden(features=(row,), predictions=(answer,)) for row, answer in golden))
 
 
 def _fitted(recipe: Recipe, patients: Patients) -> nn.Linear:

@@ -103,6 +103,10 @@ class Kanaria:
         return f"http://127.0.0.1:{self.environment['KANARIA_GATEWAY_PORT']}"
 
     @property
+    def controller(self) -> str:
+        return f"http://127.0.0.1:{self.environment['KANARIA_CONTROLLER_PORT']}"
+
+    @property
     def api_key(self) -> str:
         return (self.home / "api-key").read_text()
 

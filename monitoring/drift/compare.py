@@ -1,0 +1,191 @@
+"""The two questions, kept apart: traffic against what the model was tested on, and a canary against stable.
+
+Reads samples, has the rule judge them, and puts together what was found. Imports nothing slow.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.drift.column import Column
+from monitoring.drift.reference import read_reference
+from monitoring.drift.result import ColumnDrift, DriftResult, Kind, State
+from monitoring.drift.rule import ERROR, Rule, find
+from monitoring.drift.sample import draw
+from monitoring.drift.truth import Answered, answered
+
+MAX_ROWS = 5000  # on each side: what a distance of 0.1 needs many times over
+_STRATUM_S = 30.0  # a canary's rows are compared with as many of stable's from the same half minute
+_DRAWN_FOR_MATCHING = 4  # times MAX_ROWS, because not every row finds its match
+
+
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Where the service writes."""
+
+    predictions: Path
+    answers: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """Unix seconds."""
+
+    since_s: float
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What was compared, for whoever wants to draw it."""
+
+    columns: Mapping[str, Column]
+    answers: Answered
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A result and the rows behind it."""
+
+    result: DriftResult
+    reference: Side
+    current: Side
+
+
+def data_drift(logs: Logs, version: str, model_folder: Path, period: Period, rule: Rule) -> Comparison:
+    """Compare the traffic to `version` with what its model was tested on. Raises NoLog, NoReference."""
+    sample = draw(logs.predictions, version, period.since_s, period.until_s, rows=MAX_ROWS)
+    reference = read_reference(model_folder)
+    labelled = answered(logs.answers, version, period.since_s, period.until_s, requests=MAX_ROWS)
+    return compared(
+        "data",
+        version,
+        sample.model,
+        period,
+        rule,
+        reference=Side(reference.columns, reference.answers),
+        current=Side(sample.columns, labelled),
+        logged=(sample.logged_requests, sample.logged_rows),
+    )
+
+
+def release_drift(logs: Logs, canary: str, stable: str, period: Period, rule: Rule, *, look: int = 1) -> Comparison:
+    """Compare a canary with stable over the same minutes.
+
+    Both get their rows from the same users at random, so that a change of the traffic hits both and accuses neither.
+    While the canary's share of the traffic changes, its rows come from other minutes than stable's: of each half
+    minute both sides give equally many.
+
+    Args:
+        look: the how-manieth of this release, from 1: all looks together keep the rule's alpha.
+
+    Raises: NoLog.
+    """
+    drawn, truths = [], []
+    for version in (stable, canary):
+        drawn.append(
+            draw(logs.predictions, version, period.since_s, period.until_s, rows=_DRAWN_FOR_MATCHING * MAX_ROWS)
+        )
+        truths.append(answered(logs.answers, version, period.since_s, period.until_s, requests=MAX_ROWS))
+    kept = matched(drawn[0].at_s, drawn[1].at_s, most=MAX_ROWS)
+    labelled = matched(truths[0].at_s, truths[1].at_s, most=MAX_ROWS)
+    sides = [
+        Side(sample.take(rows).columns, truth.take(known))
+        for sample, rows, truth, known in zip(drawn, kept, truths, labelled, strict=True)
+    ]
+    return compared(
+        "release",
+        canary,
+        stable,
+        period,
+        rule.at_look(look),
+        reference=sides[0],
+        current=sides[1],
+        logged=(drawn[1].logged_requests, drawn[1].logged_rows),
+        look=look,
+    )
+
+
+def matched(
+    one_s: NDArray[np.float64], other_s: NDArray[np.float64], *, most: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of equally many rows of both sides from each half minute, drawn at random, at most `most` in all."""
+    random = np.random.default_rng(0)
+    strata = [(side // _STRATUM_S).astype(np.int64) for side in (one_s, other_s)]
+    kept: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
+    for stratum in np.intersect1d(strata[0], strata[1]):
+        places = [np.flatnonzero(side == stratum) for side in strata]
+        count = min(map(len, places))
+        for side, own in zip(kept, places, strict=True):
+            side.append(random.choice(own, count, replace=False))
+    pairs = [np.concatenate([np.zeros(0, np.int64), *side]) for side in kept]
+    chosen = random.permutation(len(pairs[0]))[:most]
+    return np.sort(pairs[0][chosen]), np.sort(pairs[1][chosen])
+
+
+def compared(
+    kind: Kind,
+    version: str,
+    against: str,
+    period: Period,
+    rule: Rule,
+    *,
+    reference: Side,
+    current: Side,
+    logged: tuple[int, int],
+    look: int = 1,
+) -> Comparison:
+    """Judge two sides.
+
+    Args:
+        logged: requests and rows of `version` in the period, of which `current` is a sample.
+        look: for the result's own record; `rule` has its alpha already.
+    """
+    before = {**reference.columns, ERROR: reference.answers.mistakes}
+    after = {**current.columns, ERROR: current.answers.mistakes}
+    findings = find(before, after, rule)
+    main = next(iter(current.columns.values()), None)
+    rows = len(main.values) if main else 0
+    has_enough = any(finding.column != ERROR for finding in findings)
+    state = State.TOO_FEW_ROWS
+    if has_enough:
+        state = State.DRIFT if any(finding.has_drifted for finding in findings) else State.NO_DRIFT
+    return Comparison(
+        DriftResult(
+            kind=kind,
+            version=version,
+            against=against,
+            state=state,
+            at_s=time.time(),
+            since_s=period.since_s,
+            until_s=period.until_s,
+            logged_requests=logged[0],
+            logged_rows=logged[1],
+            rows=rows,
+            reference_rows=len(next(iter(reference.columns.values())).values) if reference.columns else 0,
+            labelled_rows=len(current.answers),
+            min_rows=rule.min_rows,
+            min_requests=rule.min_requests,
+            alpha=rule.alpha,
+            look=look,
+            columns=tuple(ColumnDrift.model_validate(finding) for finding in findings) if has_enough else (),
+            left_out=_left_out(before, after, rule) if has_enough else (),
+        ),
+        reference,
+        current,
+    )
+
+
+def _left_out(before: Mapping[str, Column], after: Mapping[str, Column], rule: Rule) -> tuple[str, ...]:
+    """Columns that were not compared, and why."""
+    told = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before or name not in after:
+            told.append(f"`{name}` is {'new' if name not in before else 'no longer logged'}")
+        elif not rule.has_enough(after[name]) or not rule.has_enough(before[name]):
+            told.append(f"`{name}`: {len(after[name].values):,} rows, {rule.min_rows:,} are needed")
+    return tuple(told)

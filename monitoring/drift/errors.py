@@ -1,0 +1,15 @@
+"""What can keep a drift report from being made."""
+
+from monitoring.errors import MonitoringError
+
+
+class DriftError(MonitoringError):
+    """Nothing can be compared as it was asked for."""
+
+
+class NoLog(DriftError):
+    """There is no prediction log, or none of the version that was asked for."""
+
+
+class NoReference(DriftError):
+    """The model carries nothing to compare with."""

@@ -1,0 +1,133 @@
+"""Draws a comparison with Evidently: an HTML page, and a run in a workspace that `evidently ui` shows.
+
+Evidently explains here and decides nothing: its score, threshold and verdict of each column are those of our
+rule, handed to it as a test of its own. Importing this takes seconds and 300 MB, so only the process that reports does.
+"""
+
+import os
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+os.environ.setdefault("DO_NOT_TRACK", "1")  # read when evidently is imported; a report is nobody else's business
+
+from evidently import DataDefinition, Dataset, MulticlassClassification, Regression, Report
+from evidently.core.report import Snapshot
+from evidently.legacy.calculations.stattests.registry import StatTest, register_stattest
+from evidently.legacy.core import ColumnType
+from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
+from evidently.sdk.models import PanelMetric
+from evidently.sdk.panels import line_plot_panel
+from evidently.ui.workspace import Workspace
+
+from monitoring.drift.compare import Comparison, Side
+from monitoring.drift.result import DriftResult
+
+KEPT_RUNS = 48  # of each project; a run takes some 5 MB
+_ANY = 0.0001  # share of the columns from which on there is drift: one is enough
+_NUMBERS, _WORDS = "largest difference of shares (KS)", "share of rows moved (TVD)"
+
+
+def write_report(comparison: Comparison, html: Path, workspace: Path) -> tuple[Path, ...]:
+    """Write the pages of a comparison with enough rows, and add it to the workspace.
+
+    Returns: the paths of the pages: drift, and quality where the truth of enough rows came.
+    """
+    html.parent.mkdir(parents=True, exist_ok=True)
+    drawn = {html: _drift(comparison)}
+    if comparison.result.labelled_rows >= comparison.result.min_rows and len(comparison.reference.answers):
+        drawn[html.with_stem(f"{html.stem}-quality")] = _quality(comparison)
+    for path, snapshot in drawn.items():
+        page = snapshot.get_html_str(as_iframe=False)
+        path.write_text(page.replace("<body>", f"<body>{_header(comparison.result)}", 1))
+    _remember(drawn.values(), comparison.result, workspace)
+    return tuple(drawn)
+
+
+def _header(result: DriftResult) -> str:
+    """What was found and on how much, above what Evidently draws."""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in (result.size, *result.left_out))
+    title = f"<h1 style='font-size: 1.5rem'>{escape(result.sentence[:1].upper() + result.sentence[1:])}.</h1>"
+    return f"<header style='font-family: sans-serif; margin: 1rem 2rem'>{title}{lines}</header>"
+
+
+def _drift(comparison: Comparison) -> Snapshot:
+    result = comparison.result
+    found = {column.column: column for column in result.columns}
+
+    def judged(_: pd.Series, current: pd.Series, _kind: ColumnType, _threshold: float) -> tuple[float, bool]:
+        return found[current.name].score, found[current.name].has_drifted
+
+    for name, kind in ((_NUMBERS, ColumnType.Numerical), (_WORDS, ColumnType.Categorical)):
+        register_stattest(StatTest(name, name, [kind]), judged)
+    frames = [
+        pd.DataFrame({name: column.values for name, column in side.columns.items() if name in found})
+        for side in (comparison.current, comparison.reference)
+    ]
+    numbers = [name for name in frames[0] if pd.api.types.is_numeric_dtype(frames[0][name])]
+    words = [name for name in frames[0] if name not in numbers]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=words)
+    preset = DataDriftPreset(
+        columns=list(frames[0]),
+        num_method=_NUMBERS,
+        cat_method=_WORDS,
+        # In the order of the columns, not of their scores: Evidently takes another configuration for another history.
+        per_column_threshold={name: found[name].threshold for name in frames[0]},
+        drift_share=_ANY,
+    )
+    return _run(Report([preset]), frames, definition, result, "drift")
+
+
+def _quality(comparison: Comparison) -> Snapshot:
+    frames = [_answers(side) for side in (comparison.current, comparison.reference)]
+    if all(pd.api.types.is_numeric_dtype(frame["truth"]) for frame in frames):
+        definition = DataDefinition(
+            numerical_columns=["truth", "label"], regression=[Regression(target="truth", prediction="label")]
+        )
+        return _run(Report([RegressionPreset()]), frames, definition, comparison.result, "quality")
+    definition = DataDefinition(
+        categorical_columns=["truth", "label"],
+        classification=[MulticlassClassification(target="truth", prediction_labels="label")],
+    )
+    return _run(Report([ClassificationPreset()]), frames, definition, comparison.result, "quality")
+
+
+def _answers(side: Side) -> pd.DataFrame:
+    return pd.DataFrame({"truth": side.answers.truth, "label": side.answers.label})
+
+
+def _run(
+    report: Report, frames: list[pd.DataFrame], definition: DataDefinition, result: DriftResult, what: str
+) -> Snapshot:
+    current, reference = (Dataset.from_pandas(frame, definition) for frame in frames)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # columns that never change have no correlation, bins of one row no R2
+        return report.run(
+            current,
+            reference,
+            timestamp=datetime.fromtimestamp(result.at_s, UTC),
+            metadata={"version": result.version, "against": result.against, "found": result.sentence},
+            tags=[what, result.kind, result.state.value],
+            name=f"{what} of {result.version}",
+        )
+
+
+def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) -> None:
+    workspace = Workspace.create(str(folder))
+    name = f"{result.version.partition(':')[0]}: {'traffic against training' if result.kind == 'data' else 'releases'}"
+    project = next(iter(workspace.search_project(name)), None)
+    if project is None:
+        project = workspace.create_project(name)
+        share = PanelMetric(metric="DriftedColumnsCount", metric_labels={"value_type": "share"}, legend="share")
+        project.dashboard.add_panel(line_plot_panel("Drifted columns, share of all", [share]))
+    for snapshot in snapshots:
+        workspace.add_run(project.id, snapshot)
+    with suppress(FileNotFoundError):
+        runs = sorted(workspace.list_runs(project.id), key=str)  # their ids rise with time
+        for run in runs[:-KEPT_RUNS]:
+            workspace.delete_run(project.id, run)

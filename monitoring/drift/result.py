@@ -1,0 +1,128 @@
+"""What a drift report found, as the JSON that programs read, metrics are made of, and a release keeps.
+
+Knows neither how it was found nor who asked, and imports nothing slow.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+Kind = Literal["data", "release"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Direction = Literal["up", "down", "shape"]  # of a number's mean; `shape`: it stayed, or the values are words
+
+
+_MOVED: Mapping[Direction, str] = {"up": "rose", "down": "fell", "shape": "changed"}
+
+
+class State(StrEnum):
+    """What a comparison came to. Too few rows are no kind of `no_drift`."""
+
+    NO_DRIFT = "no_drift"
+    DRIFT = "drift"
+    TOO_FEW_ROWS = "too_few_rows"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True)
+
+
+class ColumnDrift(_Part):
+    """One column. `score` is higher for worse: the share of rows that would have to be others, 0-1."""
+
+    column: str
+    score: float
+    threshold: float
+    p_value: float  # corrected for the number of columns (Benjamini-Hochberg)
+    direction: Direction
+    says: str
+    has_drifted: bool
+
+
+class DriftResult(_Part):
+    """One comparison."""
+
+    kind: Kind  # data: traffic against what the model was tested on; release: a canary against stable
+    version: str  # whose rows were looked at
+    against: str  # tag of the model that carries the reference, or of the stable version
+    state: State
+    at_s: float  # when it was made, Unix seconds
+    since_s: float  # the period that was looked at
+    until_s: float
+    logged_requests: int  # of `version` in the period
+    logged_rows: int  # likewise, an estimate where not all were read
+    rows: int  # used of them, drawn at random
+    reference_rows: int  # rows that they were compared with
+    labelled_rows: int  # rows whose truth came
+    min_rows: int  # fewer say nothing
+    min_requests: int
+    alpha: float  # chance of finding any drift where nothing changed
+    look: int = 1  # the how-manieth of this release; `alpha` holds for all together
+    columns: tuple[ColumnDrift, ...]  # worst first
+    left_out: tuple[str, ...] = ()  # what could not be compared, and why
+
+    @property
+    def drifted(self) -> tuple[ColumnDrift, ...]:
+        return tuple(column for column in self.columns if column.has_drifted)
+
+    @property
+    def share(self) -> float:
+        """Drifted columns of all."""
+        return len(self.drifted) / len(self.columns) if self.columns else 0.0
+
+    @property
+    def size(self) -> str:
+        """On how many rows it rests, and how sure it is."""
+        period = " to ".join(
+            f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S}" for at_s in (self.since_s, self.until_s)
+        )
+        return (
+            f"{self.rows:,} of about {self.logged_rows:,} rows of {self.logged_requests:,} requests from {period} UTC,"
+            f" against {self.reference_rows:,} rows; {self.labelled_rows:,} with their truth. Where nothing changed,"
+            f" at most one report in {1 / self.alpha:,.0f} finds drift."
+        )
+
+    @property
+    def sentence(self) -> str:
+        """The finding in words."""
+        whose, what = (
+            (f"the traffic to {self.version}", f"the data that {self.against} was tested on")
+            if self.kind == "data"
+            else (f"the canary {self.version}", f"{self.against} over the same minutes")
+        )
+        match self.state:
+            case State.TOO_FEW_ROWS:
+                return (
+                    f"too few rows to tell whether {whose} differs from {what}: {self.rows:,} rows of"
+                    f" {self.logged_requests:,} requests against {self.reference_rows:,}; {self.min_rows:,} rows"
+                    f" of {self.min_requests:,} requests are needed, and as many to compare with"
+                )
+            case State.NO_DRIFT:
+                return f"{whose} does not differ from {what} in any of {len(self.columns)} columns"
+            case State.DRIFT:
+                worst = "; ".join(f"`{one.column}` {one.says}" for one in self.drifted[:3])
+                ways = Counter(one.direction for one in self.drifted)
+                moved = ", ".join(f"{ways[way]} {_MOVED[way]}" for way in _MOVED if ways[way])
+                number = f"{len(self.drifted)} of {len(self.columns)} columns ({moved})"
+                return f"{whose} differs from {what} in {number}: {worst}"
+
+
+def read_result(path: Path) -> DriftResult | None:
+    """The result in `path`; None where there is none that can be read."""
+    try:
+        return DriftResult.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def write_result(result: DriftResult, path: Path) -> None:
+    """Write it so that no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(f".{path.name}.new")
+    written.write_text(result.model_dump_json(indent=2) + "\n")
+    written.replace(path)

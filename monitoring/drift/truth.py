@@ -1,0 +1,82 @@
+"""Answers whose truth came: how often, or how far, the model was wrong.
+
+Read from the file in which the service joins feedback to its answers; its format stands in docs/drift.md.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from monitoring.drift.column import Column
+from monitoring.drift.sample import as_column
+
+ANSWERS_FILE = "answers.db"
+_QUERY = """
+SELECT answered_at_s, labels, truth FROM answers
+WHERE version = ? AND truth IS NOT NULL AND answered_at_s >= ? AND answered_at_s < ?
+ORDER BY random() LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Answers beside the truth about them, row by row."""
+
+    label: NDArray[np.float64] | NDArray[np.str_]
+    truth: NDArray[np.float64] | NDArray[np.str_]
+    request: NDArray[np.int64]
+    at_s: NDArray[np.float64]
+
+    @classmethod
+    def of(
+        cls,
+        label: Sequence[object],
+        truth: Sequence[object],
+        request: NDArray[np.int64],
+        at_s: Sequence[float] | None = None,
+    ) -> Self:
+        """From plain lists, one entry per row."""
+        return cls(as_column(label), as_column(truth), request, np.array(at_s or [0.0] * len(label)))
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def take(self, rows: NDArray[np.int64]) -> "Answered":
+        """The same with only `rows`, by their place."""
+        return Answered(self.label[rows], self.truth[rows], self.request[rows], self.at_s[rows])
+
+    @property
+    def mistakes(self) -> Column:
+        """1 for a wrong label and 0 for a right one; of a number how far it was off."""
+        if self.label.dtype.kind == self.truth.dtype.kind == "f":
+            return Column(np.abs(self.label.astype(np.float64) - self.truth.astype(np.float64)), self.request)
+        return Column((self.label.astype(np.str_) != self.truth.astype(np.str_)).astype(np.float64), self.request)
+
+
+def answered(folder: Path, version: str, since_s: float, until_s: float, *, requests: int) -> Answered:
+    """What `version` answered in a period and the truth came to, of at most so many requests, drawn at random.
+
+    Args:
+        folder: `answers/` in the state folder; without a file in it no truth has come.
+        since_s, until_s: the period, Unix seconds.
+    """
+    path = folder / ANSWERS_FILE
+    found: list[tuple[float, list[object], list[object]]] = []
+    if path.exists():
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(_QUERY, (version, since_s, until_s, requests)).fetchall()
+        found = [(at_s, orjson.loads(labels), orjson.loads(truth)) for at_s, labels, truth in rows]
+    sizes = [len(truth) for _, _, truth in found]
+    return Answered.of(
+        [label for _, labels, _ in found for label in labels],
+        [true for _, _, truth in found for true in truth],
+        np.repeat(np.arange(len(found)), sizes),
+        np.repeat([at_s for at_s, _, _ in found], sizes).tolist(),
+    )

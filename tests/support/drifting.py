@@ -1,0 +1,63 @@
+"""A prediction log, a model's files and feedback of a small two-feature model, written by the service's own code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from service.contract import Feature, Schema
+from service.kinds import Labels, Prediction
+from service.predictions import PredictionLog
+from service.reference import write_reference
+
+SCHEMA = Schema(
+    features=(
+        Feature(name="age", minimum=0, maximum=120),
+        Feature(name="income", minimum=0, maximum=1e9, logged="never"),
+        Feature(name="label", minimum=0, maximum=1),
+    ),
+    answer=Labels(labels=("no", "yes")),
+)
+
+
+def people(rng: np.random.Generator, rows: int, *, older: float = 0.0) -> NDArray[np.float32]:
+    """Rows of age, income and a feature that is called like a field of the answer."""
+    age = np.clip(rng.normal(40 + older, 10, rows), 0, 120)
+    return np.column_stack([age, np.full(rows, 5.0), rng.random(rows)]).astype(np.float32)
+
+
+def answers(rows: NDArray[np.float32], *, unsure: float = 0.0) -> list[Prediction]:
+    """The model says yes from 40 years on."""
+    return [Prediction("yes" if age >= 40 else "no", 0.9 - unsure) for age in rows[:, 0]]
+
+
+def write_model(folder: Path, rows: NDArray[np.float32]) -> Path:
+    """A model's files, with `rows` as its reference."""
+    folder.mkdir(parents=True, exist_ok=True)
+    SCHEMA.write(folder)
+    predictions = answers(rows)
+    write_reference(folder, rows, predictions, [prediction.label for prediction in predictions])
+    return folder
+
+
+def write_log(
+    folder: Path,
+    version: str,
+    requests: Sequence[NDArray[np.float32]],
+    *,
+    at_s: Sequence[float] | None = None,
+    unsure: float = 0.0,
+) -> None:
+    """What the service logs of some requests to a version; with `at_s`, as if it had answered them then."""
+    with PredictionLog(folder, version, "people:1", SCHEMA, max_bytes=10**9, count_dropped=print) as log:
+        for number, rows in enumerate(requests):
+            answer = {"request_id": f"{version}-{number}", "predictions": answers(rows, unsure=unsure)}
+            log.record(orjson.dumps({"features": rows.tolist()}), rows, answer)
+    if at_s is not None:
+        (segment,) = (folder / version.replace(":", "@")).glob("*.jsonl")
+        lines = zip(segment.read_bytes().splitlines(), at_s, strict=True)
+        moved = [orjson.dumps(orjson.loads(line) | {"at_s": float(at)}) for line, at in lines]
+        segment.with_name(f"{min(at_s) * 1000:.0f}-1.jsonl").write_bytes(b"".join(line + b"\n" for line in moved))
+        segment.unlink()

@@ -1,0 +1,81 @@
+"""Drift in the real log of served models: named, shown, told to the release; it rolls back only where asked to."""
+
+import json
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from monitoring.drift.result import DriftResult
+from service.digits.camera import retaken
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def send(kanaria: Kanaria, rows: list[list[float]], labels: list[str], *, per_request: int = 10) -> None:
+    """Ask for every row through the gateway, and tell the truth about it."""
+    headers = {"x-api-key": kanaria.api_key}
+    with httpx.Client(base_url=kanaria.gateway, headers=headers, trust_env=False) as client:
+        for first in range(0, len(rows), per_request):
+            some = slice(first, first + per_request)
+            answer = client.post("/predict", json={"features": rows[some]}).raise_for_status().json()
+            truth = {"request_id": answer["request_id"], "labels": labels[some]}
+            client.post("/feedback", json=truth).raise_for_status()
+
+
+def drift_metrics(kanaria: Kanaria) -> list[str]:
+    page = httpx.get(f"{kanaria.controller}/metrics", trust_env=False).raise_for_status().text
+    return [line for line in page.splitlines() if line.startswith("kanaria_drift")]
+
+
+def until_shown(kanaria: Kanaria, line: str) -> None:
+    deadline = time.monotonic() + 60
+    while line not in (shown := drift_metrics(kanaria)):
+        assert time.monotonic() < deadline, "\n".join(shown)
+        time.sleep(0.5)
+
+
+def test_drifting_traffic_is_named_shown_and_remembered(kanaria: Kanaria, samples: Path) -> None:
+    """No log: 2; the model's own kind of digits: 0; those of another camera: 1, with their columns; too few rows: 3."""
+    kanaria.environment |= {"KANARIA_DRIFT_EVERY_S": "3", "KANARIA_DRIFT_LAST_S": "60"}
+    kanaria.ok("up", "digits:v1")
+    before = kanaria("drift", "report")
+    assert (before.returncode, "there is no prediction log" in before.stderr) == (2, True)
+    assert 'kanaria_drift_state{kind="data",state="not_run",version="digits:v1"} 1.0' in drift_metrics(kanaria)
+
+    known = [json.loads(line) for line in samples.read_text().splitlines()]
+    rows, labels = [sample["features"] for sample in known], [sample["label"] for sample in known]
+    send(kanaria, rows, labels)
+    same = kanaria("drift", "report", "--quick", "--json")
+    assert (same.returncode, DriftResult.model_validate_json(same.stdout).labelled_rows) == (0, len(rows))
+
+    send(kanaria, retaken(np.array(rows)).tolist(), labels)
+    drifted = kanaria("drift", "report", "--last", "5m")
+    assert drifted.returncode == 1, drifted.stdout + drifted.stderr
+    assert "differs from the data that digits:v1 was tested on" in " ".join(drifted.stdout.split())
+    assert "`pixel_" in drifted.stdout
+    page = httpx.get(f"{kanaria.controller}/drift/data", trust_env=False).raise_for_status().text
+    assert "differs from the data that digits:v1 was tested on" in page
+    assert list((kanaria.home / "drift" / "workspace").glob("*/snapshots/*.json"))
+    until_shown(kanaria, 'kanaria_drift_state{kind="data",state="drift",version="digits:v1"} 1.0')
+
+    few = kanaria("drift", "report", "--last", "0.01s")
+    assert (few.returncode, "Too few rows" in " ".join(few.stdout.split())) == (3, True)
+
+
+def test_a_canary_that_differs_from_stable_is_rolled_back_where_the_plan_says_so(
+    kanaria: Kanaria, samples: Path
+) -> None:
+    """The scheduled job looks during the release; v2 is surer of itself than v1, and this plan wants no such thing."""
+    kanaria.environment |= {"KANARIA_DRIFT_EVERY_S": "3"}
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples):
+        plan = kanaria.plan(steps=[50, 100], soak="20s", on_drift="rollback")
+        released = kanaria("release", "digits:v2", "--spec", plan, "--wait")
+    assert released.returncode == 1, released.stdout + released.stderr
+    told = json.loads(kanaria.ok("history", "--json"))[-1]
+    assert (told["outcome"], told["signal"]) == ("rolled_back", "drift")
+    assert "`confidence` mean" in told["reason"]
