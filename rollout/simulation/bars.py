@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with Workers(options.jobs) as workers:
         for name in options.only or CHAPTERS:
             title, rows_of = CHAPTERS[name]
-            print(f"\n## {title}\n\n{inspect.getdoc(rows_of)}\n\n| | promised | measured | |\n|---|---|---|---|")
+            fewer = "" if options.scale == 1 else f"\n(`--only {name} --scale {options.scale:g}`)\n"
+            print(f"\n## {title}\n\n{inspect.getdoc(rows_of)}\n{fewer}\n| | promised | measured | |\n|---|---|---|---|")
             for row in rows_of(Study(workers, options.scale)):
                 broken += row.status == "broken"
                 status = f"**{row.status}**" if row.status == "broken" else row.status
