@@ -21,8 +21,8 @@ _PREFACE = """\
 Written by `python -m rollout.simulation.bars`. Traffic is simulated and seeded; the judge, and in whole releases the
 decisions, the steps and the state, are the real ones. 20 requests a second, 2 of them to the canary, unless a row says
 otherwise. In brackets: 95 % confidence intervals, of shares after Clopper and Pearson, of quantiles by order
-statistics. *Within error*: over the promise, but not by more than chance explains. Takes some ten
-minutes on two cores."""
+statistics. *Within error*: over the promise, but not by more than chance explains. A chapter that was made with fewer
+releases than the command takes says so. Takes some twenty minutes on two cores."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

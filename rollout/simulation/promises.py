@@ -210,7 +210,7 @@ def watch(study: Study) -> Iterator[Row]:
         patient = plan.model_copy(update={"watch": 2 * late.harm_after_s})
         runs = [run for run in study.runs(patient, late, 200) if run.promoted_s and run.promoted_s < late.harm_after_s]
         found = [run.stopped_s - late.harm_after_s if run.outcome == "rolled_back" else math.inf for run in runs]
-        yield _timely(f"errors {share(base)} become {share(bad)} in the watch", "taken back after", found, 60)
+        yield _timely(f"errors {share(base)} become {share(bad)} in the watch", "taken back after", found, 120)
 
 
 def models(study: Study) -> Iterator[Row]:
