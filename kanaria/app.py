@@ -20,6 +20,7 @@ from kanaria.safety import preflight, sign
 from kanaria.same import same
 from kanaria.settings import Settings
 from kanaria.stack import Stack
+from kanaria.validate import validate
 from loadtest.cli import loadtest
 from loadtest.errors import LoadTestError
 from monitoring.drift.errors import DriftError
@@ -133,4 +134,5 @@ app.add_typer(drift, name="drift")
 app.command()(optimise)
 app.command()(sign)
 app.command()(preflight)
+app.command()(validate)
 app.command()(loadtest)

@@ -191,14 +191,6 @@ def report(
 
 
 @app.command()
-def validate(spec: Annotated[Path, typer.Argument(help="The plan to check.")] = DEFAULT_SPEC) -> None:
-    """Check a rollout.yaml without doing anything."""
-    with explained():
-        read_spec(spec)
-        console.print(f"{spec} is valid")
-
-
-@app.command()
 def judge(
     file: Annotated[Path, typer.Argument(help="Counts, one JSON line per window and signal; - for standard input.")],
     spec: SpecOption = None,

@@ -20,7 +20,7 @@ from typing import Literal, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from service.kinds import AnswerKind, Label, Prediction, Record
 
@@ -51,6 +51,14 @@ class Schema(Record):
     features: tuple[Feature, ...] = Field(min_length=1)  # in column order
     answer: AnswerKind
     max_rows: int = Field(default=1024, ge=1)  # most rows in one request
+
+    @field_validator("features")
+    @classmethod
+    def _names_differ(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
+        names = [feature.name for feature in features]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two features have one name: {', '.join(twice)}")
+        return features
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -38,6 +38,13 @@ class Labels(Record):
     kind: Literal["label"] = "label"
     labels: tuple[str, ...] = Field(min_length=1)  # in the order of the columns of `Model.predict`
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("two labels have one name")
+        return labels
+
     @property
     def columns(self) -> int:
         """Of what `Model.predict` returns."""

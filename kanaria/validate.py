@@ -1,0 +1,116 @@
+"""`kanaria validate`: check a plan or a model without doing anything with it."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kanaria.bentos import bento_tags, implementation_of, model_folder, model_of
+from kanaria.errors import SetupError
+from rollout.cli import DEFAULT_SPEC, EXIT_BAD_INPUT, EXIT_DONE, explained, read_spec
+
+_BENTOFILE = Path("bentofile.yaml")
+_SHOWN_FAULTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What is needed to load a model."""
+
+    files: Path
+    implementation: str  # the class, as `package.module:Class`
+    sources: Path  # the folder with that package
+
+
+class _Fault(BaseModel):
+    what: str
+    saw: str
+    do: str
+
+
+class _Found(BaseModel):
+    """What service/validation prints."""
+
+    faults: list[_Fault]
+    golden: int
+    samples: int
+    right: int
+
+
+def validate(
+    target: Annotated[
+        str, typer.Argument(help="A plan (YAML), the tag of a Bento or a model, or the folder of a model's files.")
+    ] = str(DEFAULT_SPEC),
+    implementation: Annotated[
+        str | None,
+        typer.Option(
+            help="Class that loads a model, `package.module:Class`. Default: as in bentofile.yaml, or the Bento."
+        ),
+    ] = None,
+) -> None:
+    """Check a plan, or whether a model keeps its contract, without doing anything."""
+    with explained():
+        if not _is_model(target):
+            read_spec(Path(target))
+            typer.echo(f"{target} is valid")
+            return
+        found = _found(_model(target, implementation))
+    for fault in found.faults[:_SHOWN_FAULTS]:
+        typer.secho(f"{fault.what}\n  saw: {fault.saw}\n  do:  {fault.do}", fg="red", err=True)
+    if more := found.faults[_SHOWN_FAULTS:]:
+        typer.secho(f"and {len(more)} more like these", fg="red", err=True)
+    if not found.faults:
+        typer.echo(
+            f"{target} keeps the model contract: {found.golden} golden requests answered as recorded, "
+            f"{found.right} of {found.samples} samples right"
+        )
+    raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
+
+
+def _is_model(target: str) -> bool:
+    return Path(target).is_dir() or (":" in target and not Path(target).exists())
+
+
+def _model(target: str, implementation: str | None) -> _Model:
+    """Where to find all that `target` names. Raises SetupError."""
+    if target in bento_tags():
+        own, sources = implementation_of(target)
+        return _Model(model_folder(model_of(target)), implementation or own, sources)
+    files = Path(target) if Path(target).is_dir() else model_folder(target)
+    return _Model(files.absolute(), implementation or _implementation_here(), Path.cwd())
+
+
+def _implementation_here() -> str:
+    try:
+        return str(yaml.safe_load(_BENTOFILE.read_text())["args"]["implementation"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise SetupError(
+            "it is not known which class loads this model",
+            saw=f"{type(error).__name__} in reading `args.implementation` of {_BENTOFILE.absolute()}",
+            do="name it: --implementation package.module:Class",
+        ) from error
+
+
+def _found(model: _Model) -> _Found:
+    """Check in a process of its own, where the model's code finds its package as a server would. Raises SetupError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "service.validation", str(model.files), model.implementation],
+        cwd=model.sources,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        return _Found.model_validate_json(done.stdout.strip().rpartition("\n")[2])  # its code may print, too
+    except ValidationError as error:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise SetupError(
+            f"the check of {model.files} did not end",
+            saw=f"exit code {done.returncode}; {' '.join(last) or 'no word'}",
+            do=f"run `python -m service.validation {model.files} {model.implementation}` in {model.sources}",
+        ) from error

@@ -1,0 +1,100 @@
+"""The files of a model's folder: all there, no pickle, and none contradicts the schema. Loads no code of the model."""
+
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from service.contract import GOLDEN_FILE, SAMPLES_FILE, SCHEMA_FILE, Golden, RecordT, Sample, Schema
+from service.kinds import Labels
+from service.validation.faults import Fault, FaultFound, label_faults
+
+_PICKLE = re.compile(rb"\x80[\x02-\x05][^\x00]")  # safetensors may begin with the same two bytes, then with a null
+
+
+def pickles(folder: Path) -> Iterator[Fault]:
+    """Reading a pickle runs whatever somebody put into it."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            is_pickle = _PICKLE.match(file.read(3)) is not None
+        if not is_pickle and zipfile.is_zipfile(path):  # as torch.save writes it
+            with zipfile.ZipFile(path) as packed:
+                is_pickle = any(name.endswith(".pkl") for name in packed.namelist())
+        if is_pickle:
+            do = "save the weights with safetensors.torch.save_file"
+            yield Fault(f"{path.relative_to(folder)} is a pickle, which could run any code", str(path), do)
+
+
+def read_schema(folder: Path) -> Schema:
+    """Raises FaultFound."""
+    try:
+        return Schema.read(folder)
+    except FileNotFoundError:
+        raise _missing(folder, SCHEMA_FILE, "Schema(...).write(folder)") from None
+    except ValidationError as error:
+        saw, do = _first(error), "write it with Schema(...).write(folder)"
+        raise FaultFound(f"{SCHEMA_FILE} is not a schema", saw=saw, do=do) from None
+
+
+def read_records(folder: Path, name: str, record: type[RecordT]) -> list[RecordT]:
+    """The lines of a file, at least one. Raises FaultFound."""
+    do = f'write it with write_lines(folder / "{name}", [{record.__name__}(...), ...])'
+    try:
+        lines = (folder / name).read_bytes().splitlines()
+    except FileNotFoundError:
+        raise _missing(folder, name, do.removeprefix("write it with ")) from None
+    records: list[RecordT] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(record.model_validate_json(line))
+        except ValidationError as error:
+            what = f"{name} line {number} is not a {record.__name__}"
+            raise FaultFound(what, saw=_first(error), do=do) from None
+    if not records:
+        raise FaultFound(f"{name} is empty", saw="no line", do=do)
+    return records
+
+
+def line_faults(schema: Schema, golden: Sequence[Golden], samples: Sequence[Sample]) -> Iterator[Fault]:
+    """What in the two files contradicts the schema."""
+    for number, request in enumerate(golden, start=1):
+        place = f"{GOLDEN_FILE} line {number}"
+        for row in request.features:
+            yield from _row_faults(place, schema, row)
+        for answer in request.predictions:
+            yield from label_faults(place, schema, answer.label)
+        if len(request.features) != len(request.predictions):
+            saw = f"{len(request.predictions)} predictions to {len(request.features)} rows"
+            yield Fault(f"{place} has not one answer per row", saw, "write one prediction per row, in order")
+    for number, sample in enumerate(samples, start=1):
+        place = f"{SAMPLES_FILE} line {number}"
+        yield from _row_faults(place, schema, sample.features)
+        yield from label_faults(place, schema, sample.label)
+        tolerance = 0.0 if isinstance(schema.answer, Labels) else schema.answer.tolerance
+        if sample.tolerance != tolerance:
+            do = f"write Sample(..., tolerance={tolerance:g})"
+            yield Fault(f"{place} takes other answers for right than {SCHEMA_FILE}", f"{sample.tolerance:g}", do)
+
+
+def _row_faults(place: str, schema: Schema, row: Sequence[float]) -> Iterator[Fault]:
+    if len(row) != len(schema.features):
+        do = f"write the {len(schema.features)} features of {SCHEMA_FILE} in their order, or correct {SCHEMA_FILE}"
+        yield Fault(f"{place} has another number of features", str(len(row)), do)
+        return
+    for feature, value in zip(schema.features, row, strict=True):
+        if not feature.minimum <= value <= feature.maximum:
+            what = f"{place}: {feature.name} is outside of what a request may hold"
+            saw = f"{value:g}, not in {feature.minimum:g} to {feature.maximum:g}"
+            yield Fault(what, saw, f"widen the bounds in {SCHEMA_FILE}, or drop the row")
+
+
+def _missing(folder: Path, name: str, written_with: str) -> FaultFound:
+    there = ", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"
+    return FaultFound(f"{name} is missing", saw=f"{there} in {folder}", do=f"let training call {written_with}")
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
