@@ -146,6 +146,7 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         "KANARIA_VERSION": tag,
         "KANARIA_ANSWERS_DIR": str(records / "answers"),
         "KANARIA_PREDICTIONS_DIR": str(records / "predictions"),
+        "KANARIA_DEADLINE_S": str(settings.deadline_s),
         "KANARIA_PREDICTION_LOG_MB": str(settings.prediction_log_mb),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",

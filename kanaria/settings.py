@@ -41,6 +41,7 @@ class Settings(BaseSettings):
         default=None, description="Alertmanager receivers `page` and `ticket`, YAML; default: people are not told"
     )
     needs_api_key: bool = Field(default=True, description="the gateway asks for x-api-key")
+    deadline_s: float = Field(default=9.0, gt=0, description="longest wait of a request for the model, seconds")
     prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept; 0: none")
     public_key: Path | None = Field(
         default=None, description="key that every model must be signed with; default: what `kanaria sign` made"

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -27,12 +28,28 @@ LOOP_S = 0.002  # longest that one batch may hold the event loop
 # A busy machine makes a batch late now and then; a model that has become slow makes one after the other late.
 LATE_S = 10 * LOOP_S
 MOST_LATE_IN_A_ROW = 5
+DEFAULT_DEADLINE_S = 9.0  # a gateway that waits 10 s still gets the reason
+STUCK_DEADLINES = 3  # a model that finished nothing for so many deadlines is not ready
 
 log = structlog.get_logger()
 
 
 class Overloaded(Exception):
     """More rows wait than the model can answer in reasonable time."""
+
+    def __init__(self) -> None:
+        super().__init__("too many rows wait for the model")
+
+
+class Overdue(Exception):
+    """The model did not come to these rows in time."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(f"the model did not answer within {deadline_s:g} s")
+
+
+class Abandoned(Exception):
+    """Nobody waits for the answer any more."""
 
 
 class BrokenModel(Exception):
@@ -44,6 +61,7 @@ class _Job:
     rows: NDArray[np.float32]
     answer: asyncio.Future[list[Prediction]]
     loop: asyncio.AbstractEventLoop
+    gone: Callable[[], Coroutine[None, None, None]] | None
 
 
 _Outcome = tuple[_Job, list[Prediction] | Exception]
@@ -56,10 +74,14 @@ class Batcher:
         model: a loaded model.
         max_waiting_rows: refuse requests beyond this many rows in the queue.
         loop_rows: answer up to this many rows at once on the event loop; see `rows_within`.
+        deadline_s: rows that wait longer for the thread are given up, and cost no time of the model any more.
     """
 
-    def __init__(self, model: Model, *, max_waiting_rows: int, loop_rows: int = 0) -> None:
+    def __init__(
+        self, model: Model, *, max_waiting_rows: int, loop_rows: int = 0, deadline_s: float = DEFAULT_DEADLINE_S
+    ) -> None:
         self._model = model
+        self._deadline_s = deadline_s
         self._max_waiting_rows = max_waiting_rows
         self._loop_rows = loop_rows
         self._late_in_a_row = 0
@@ -67,6 +89,7 @@ class Batcher:
         self._arrived: deque[_Job] = deque()  # likewise
         self._handed_over = 0  # jobs given to the thread; changed on the event loop only
         self._finished = 0  # of these; changed on the thread only
+        self._progress_s = 0.0  # when the thread last finished a batch, or was given one while it had none
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -82,14 +105,25 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive()
+        """Whether rows that come now can hope for an answer; a queue that is full is no reason to say no."""
+        is_stuck = self._thread_is_busy and time.monotonic() - self._progress_s > STUCK_DEADLINES * self._deadline_s
+        return self._thread.is_alive() and not is_stuck
 
-    async def predict(self, rows: NDArray[np.float32]) -> list[Prediction]:
-        """Return one answer per row. Raises Overloaded, BrokenModel, or what the model raised."""
+    async def predict(
+        self, rows: NDArray[np.float32], *, gone: Callable[[], Coroutine[None, None, None]] | None = None
+    ) -> list[Prediction]:
+        """Return one answer per row.
+
+        Args:
+            rows: checked rows, shape (rows, features).
+            gone: returns when nobody waits for the answer any more.
+
+        Raises: Overloaded, Overdue, Abandoned, BrokenModel, or what the model raised.
+        """
         if self._waiting_rows + len(rows) > self._max_waiting_rows:
             raise Overloaded
         loop = asyncio.get_running_loop()
-        job = _Job(rows, loop.create_future(), loop)
+        job = _Job(rows, loop.create_future(), loop, gone)
         self._waiting_rows += len(rows)
         try:
             if len(rows) > self._loop_rows or self._thread_is_busy:
@@ -107,7 +141,16 @@ class Batcher:
         return self._handed_over != self._finished
 
     def _hand_over(self, job: _Job) -> None:
+        """Give a job to the thread; only there a wait can be long enough for a deadline, or for a client to leave."""
+        if not self._thread_is_busy:
+            self._progress_s = time.monotonic()
         self._handed_over += 1
+        overdue = job.loop.call_later(self._deadline_s, _give_up, job, Overdue(self._deadline_s))
+        job.answer.add_done_callback(lambda _: overdue.cancel())
+        if job.gone:
+            watch = job.loop.create_task(job.gone())
+            watch.add_done_callback(lambda _: _give_up(job, Abandoned()))
+            job.answer.add_done_callback(lambda _: watch.cancel())
         self._jobs.put(job)
 
     def _answer_arrived(self) -> None:
@@ -141,6 +184,7 @@ class Batcher:
                 if outcomes := self._outcomes(batch):
                     outcomes[0][0].loop.call_soon_threadsafe(_settle, outcomes)
                 self._finished += len(batch)
+                self._progress_s = time.monotonic()
                 if is_last:
                     return
 
@@ -158,7 +202,7 @@ class Batcher:
         return batch, False
 
     def _outcomes(self, batch: list[_Job]) -> list[_Outcome]:
-        wanted = [job for job in batch if not job.answer.cancelled()]
+        wanted = [job for job in batch if not job.answer.done()]  # nobody waits for the others
         if not wanted:
             return []
         try:
@@ -212,6 +256,11 @@ def _seconds(model: Model, rows: NDArray[np.float32]) -> float:
     started_s = time.perf_counter()
     predict_rows(model, rows)
     return time.perf_counter() - started_s
+
+
+def _give_up(job: _Job, reason: Exception) -> None:
+    if not job.answer.done():
+        job.answer.set_exception(reason)
 
 
 def _settle(outcomes: list[_Outcome]) -> None:

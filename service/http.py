@@ -6,7 +6,8 @@ Made once per worker by service.py. Knows neither BentoML nor what the model is 
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from http import HTTPStatus
 
 import orjson
@@ -14,7 +15,7 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from service.answers import AnswerLog, AnswersUnavailable, Feedback
-from service.batching import Batcher, Overloaded
+from service.batching import Abandoned, Batcher, Overdue, Overloaded
 from service.metrics import Endpoint, Metrics
 from service.parsing import REQUEST_ID_PATTERN, BodyParser
 from service.predictions import PredictionLog
@@ -24,7 +25,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 RETRY_LATER = {"retry-after": "1"}  # seconds
 _SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 
-Handler = Callable[[bytes, str], Awaitable[object]]
+Gone = Callable[[], Coroutine[None, None, None]]  # returns when the client has closed the connection
+Handler = Callable[[bytes, str, Gone], Awaitable[object]]
 
 log = structlog.get_logger()
 
@@ -39,7 +41,8 @@ class Route:
     Args:
         endpoint: its name in the metrics.
         version: the Bento tag, sent with every answer.
-        handler: takes body and request id, returns what becomes the JSON answer; may raise Problem.
+        handler: takes body, request id and a way to see the client go; returns what becomes the JSON answer, or raises
+            Problem.
         metrics: where the request is counted.
     """
 
@@ -52,11 +55,12 @@ class Route:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_s = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = _request_id(headers.get(b"x-request-id"))
+        request_id = request_id_of(headers.get(b"x-request-id"))
         status, content_type, problem = HTTPStatus.OK, "application/json", None
         try:
-            payload = orjson.dumps(await self._handler(await _read(scope, headers, receive), request_id))
-        except ClientGone:
+            body = await _read(scope, headers, receive)
+            payload = orjson.dumps(await self._handler(body, request_id, partial(_gone, receive)))
+        except (ClientGone, Abandoned):
             return
         except Problem as known:
             problem = known
@@ -97,17 +101,13 @@ class Handlers:
         self._prediction_log = prediction_log
         self._metrics = metrics
 
-    async def predict(self, body: bytes, request_id: str) -> object:
+    async def predict(self, body: bytes, request_id: str, gone: Gone) -> object:
         """Answer each row of `body`, in order."""
         rows = self._parser.rows(body)
         try:
-            predictions = await self._batcher.predict(rows)
-        except Overloaded:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "too many rows wait for the model; try again later",
-                headers=RETRY_LATER,
-            ) from None
+            predictions = await self._batcher.predict(rows, gone=gone)
+        except (Overloaded, Overdue) as error:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again later", headers=RETRY_LATER) from None
         self._metrics.count_predictions(predictions)
         self._answers.record(request_id, [prediction.label for prediction in predictions], body=body)
         answer = {"request_id": request_id, "version": self._version, "predictions": predictions}
@@ -115,7 +115,7 @@ class Handlers:
             self._prediction_log.record(body, rows, answer)
         return answer
 
-    async def feedback(self, body: bytes, _request_id: str) -> object:
+    async def feedback(self, body: bytes, _request_id: str, _gone: Gone) -> object:
         """Join the truth to an earlier answer; saying it twice counts once."""
         feedback = self._parser.feedback(body)
         try:
@@ -143,11 +143,16 @@ class Handlers:
                 return {"request_id": feedback.request_id, "counted": outcome is Feedback.ACCEPTED}
 
 
-def _request_id(given: bytes | None) -> str:
+def request_id_of(given: bytes | None) -> str:
     """Keep the caller's id when it is safe to log and to send back; otherwise make one."""
     if given is not None and _SAFE_REQUEST_ID.fullmatch(text := given.decode("latin-1")):
         return text
     return f"{random.getrandbits(128):032x}"  # an id, not a secret; the kernel's random numbers take 5 us
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:

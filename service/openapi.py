@@ -7,8 +7,9 @@ from bentoml._internal.service.openapi.specification import PathItem  # BentoML 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from service.contract import Schema
 from service.kinds import Prediction
-from service.parsing import FeedbackBody, PredictBody
+from service.parsing import bodies
 from service.problems import PROBLEM_JSON
 
 REFERENCE = "#/components/schemas/{model}"
@@ -39,19 +40,20 @@ class ProblemBody(BaseModel):
     pointer: str | None = None
 
 
-def documented(specification: Any) -> Any:
-    """Return BentoML's OpenAPI specification with /predict and /feedback added."""
-    models = (PredictBody, PredictAnswer, FeedbackBody, FeedbackAnswer, ProblemBody)
+def documented(specification: Any, schema: Schema) -> Any:
+    """Return BentoML's OpenAPI specification with /predict and /feedback of one model added."""
+    predict_body, feedback_body = bodies(schema)
+    models = (predict_body, PredictAnswer, feedback_body, FeedbackAnswer, ProblemBody)
     _, definitions = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)
     components = specification.components or {}
     return attrs.evolve(
         specification,
         paths={
             **specification.paths,
-            "/predict": _post("Answer each row.", PredictBody, PredictAnswer, (400, 413, 422, 500, 503)),
+            "/predict": _post("Answer each row.", predict_body, PredictAnswer, (400, 413, 422, 500, 503)),
             "/feedback": _post(
                 "Tell the truth about the rows of an earlier request.",
-                FeedbackBody,
+                feedback_body,
                 FeedbackAnswer,
                 (400, 404, 413, 422, 503),
             ),

@@ -7,10 +7,10 @@ from typing import Annotated, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, WithJsonSchema, create_model
 
 from service.contract import Schema
-from service.kinds import Number
+from service.kinds import Label, Number
 from service.problems import Problem
 
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
@@ -22,28 +22,40 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class PredictBody(Body):
-    """The body of POST /predict for a model of any width; `BodyParser` narrows it to one model."""
-
-    features: list[list[FiniteFloat]]
-
-
 class FeedbackBody(Body):
-    """The body of POST /feedback for a model that answers with labels or numbers; narrowed likewise."""
+    """The body of POST /feedback: the truth, one label per row of that request."""
 
     request_id: str = Field(pattern=REQUEST_ID_PATTERN)
-    labels: Sequence[str | FiniteFloat] = Field(min_length=1)  # the truth, one per row of that request
+    labels: Sequence[Label] = Field(min_length=1)
 
 
-class _LabelFeedback(FeedbackBody):
+class LabelFeedbackBody(FeedbackBody):
+    """The truth about a request: one name per row."""
+
     # A label is a name; 3 is as good a way to write it as "3". Strict mode would refuse the number.
     model_config = ConfigDict(strict=False, coerce_numbers_to_str=True)
 
     labels: list[str] = Field(min_length=1, fail_fast=True)
 
 
-class _NumberFeedback(FeedbackBody):
+class NumberFeedbackBody(FeedbackBody):
+    """The truth about a request: one number per row."""
+
     labels: list[FiniteFloat] = Field(min_length=1, fail_fast=True)
+
+
+def bodies(schema: Schema) -> tuple[type[Body], type[FeedbackBody]]:
+    """The bodies of POST /predict and POST /feedback for one model; a feature's own bounds are left to the parser."""
+    width, names = len(schema.features), ", ".join(feature.name for feature in schema.features)
+    lowest, highest = min(f.minimum for f in schema.features), max(f.maximum for f in schema.features)
+    value = Annotated[FiniteFloat, WithJsonSchema({"type": "number", "minimum": lowest, "maximum": highest})]
+    # Stop at the first fault: listing 60,000 of them would take longer than answering.
+    row = Annotated[
+        list[value], Field(min_length=width, max_length=width, fail_fast=True, description=f"One row: {names}")
+    ]
+    rows = Annotated[list[row], Field(min_length=1, max_length=schema.max_rows, fail_fast=True)]
+    predict = create_model("PredictBody", __base__=Body, __doc__="Rows to answer.", features=(rows, ...))
+    return predict, NumberFeedbackBody if isinstance(schema.answer, Number) else LabelFeedbackBody
 
 
 class BodyParser:
@@ -51,12 +63,7 @@ class BodyParser:
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
-        width = len(schema.features)
-        # Stop at the first fault: listing 60,000 of them would take longer than answering.
-        row = Annotated[list[FiniteFloat], Field(min_length=width, max_length=width, fail_fast=True)]
-        rows = Annotated[list[row], Field(min_length=1, max_length=schema.max_rows, fail_fast=True)]
-        self._body = create_model("PredictBody", __base__=Body, features=(rows, ...))
-        self._feedback = _NumberFeedback if isinstance(schema.answer, Number) else _LabelFeedback
+        self._body, self._feedback = bodies(schema)
         self._minima = np.array([feature.minimum for feature in schema.features])
         self._maxima = np.array([feature.maximum for feature in schema.features])
 

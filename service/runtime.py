@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from service.answers import AnswerLog
-from service.batching import LOOP_S, Batcher, predict_rows, rows_within
+from service.batching import DEFAULT_DEADLINE_S, LOOP_S, Batcher, predict_rows, rows_within
 from service.contract import GOLDEN_FILE, Golden, Model, read_lines
 from service.engines import Engine, put_on
 from service.http import Handlers, Route
@@ -29,6 +29,7 @@ from service.signatures import verify_as_set
 MAX_WAITING_REQUESTS = 8  # of the largest size; more would wait longer than a client does
 PARENT_CHECK_EVERY_S = 1.0
 YARDSTICK_VARIABLE = "KANARIA_YARDSTICK"  # the `answer` of the schema that a release counts both versions by
+DEADLINE_VARIABLE = "KANARIA_DEADLINE_S"  # longest wait of a request for the model, seconds
 LOG_SIZE_VARIABLE = "KANARIA_PREDICTION_LOG_MB"
 DEFAULT_LOG_MB = 512
 
@@ -70,7 +71,12 @@ class Runtime:
             )
         )
         self._batcher = self._opened.enter_context(
-            Batcher(loaded, max_waiting_rows=MAX_WAITING_REQUESTS * loaded.schema.max_rows, loop_rows=loop_rows)
+            Batcher(
+                loaded,
+                max_waiting_rows=MAX_WAITING_REQUESTS * loaded.schema.max_rows,
+                loop_rows=loop_rows,
+                deadline_s=float(os.environ.get(DEADLINE_VARIABLE) or DEFAULT_DEADLINE_S),
+            )
         )
         prediction_log = None
         if max_bytes := _log_megabytes() * 1_000_000:

@@ -37,8 +37,10 @@ class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not
         return instance
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        from service.elsewhere import with_problems  # noqa: PLC0415 - imports torch
+
         self._routes = {}
-        bentoml_app: ASGIApp = super().to_asgi(is_main)
+        bentoml_app = with_problems(super().to_asgi(is_main))
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             await self._routes.get(scope.get("path", ""), bentoml_app)(scope, receive, send)
@@ -47,9 +49,10 @@ class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not
 
     @property
     def openapi_spec(self) -> Any:
-        from service.openapi import documented  # noqa: PLC0415 - imports torch
+        from service.contract import Schema  # noqa: PLC0415 - imports torch
+        from service.openapi import documented  # noqa: PLC0415 - likewise
 
-        return documented(super().openapi_spec)
+        return documented(super().openapi_spec, Schema.read(Path(_packed_model().path)))
 
 
 @bentoml.service(name="predictor", service_class=DirectService)

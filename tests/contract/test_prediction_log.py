@@ -1,8 +1,10 @@
 """What the service writes into the prediction log is what monitoring reads out of it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import orjson
 import pytest
@@ -22,6 +24,7 @@ SCHEMA = Schema(
     answer=Labels(labels=("no", "yes")),
 )
 Write = Callable[..., None]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -102,3 +105,17 @@ def test_golden_requests_are_no_users_requests(tmp_path: Path, write: Write) -> 
 def test_an_empty_log_is_an_empty_table(tmp_path: Path) -> None:
     """Also when its folder is not there yet."""
     assert read_predictions(tmp_path / "none", 0).empty
+
+
+def test_the_documented_query_finds_a_request_with_duckdb(tmp_path: Path, write: Write) -> None:
+    """Any tool that reads JSON lines can: one row per answered row, an unfinished line skipped."""
+    write("m:1", "customer-7", (30, 5, 10_117, 0), (31.5, 6, 10_117, 1))
+    write("m:1", "other", (32, 5, 10_117, 0))
+    segment = next(tmp_path.glob("*/*.jsonl"))
+    segment.write_bytes(segment.read_bytes() + b'{"at_s":1.0,"request":{"fea')
+    (query,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/prediction-log.md").read_text(), re.DOTALL)
+    found = duckdb.sql(query.replace(".kanaria/predictions", str(tmp_path))).fetchall()
+    assert [(request_id, version, prediction, features) for request_id, version, _, prediction, features in found] == [
+        ("customer-7", "m:1", {"label": "yes", "confidence": 0.5}, [30.0, 0.0]),
+        ("customer-7", "m:1", {"label": "yes", "confidence": 0.6}, [31.5, 1.0]),
+    ]

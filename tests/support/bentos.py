@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import orjson
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.gateway_rig import eventually, free_port
@@ -25,6 +26,16 @@ class Server:
     url: str
     process: subprocess.Popen[bytes]
     log: Path
+
+    @property
+    def address(self) -> tuple[str, int]:
+        url = httpx.URL(self.url)
+        return url.host, url.port or 80
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer requests."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "worker" in " ".join(child.cmdline())]
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values."""
@@ -65,7 +76,7 @@ class Bentos:
         return orjson.dumps({"features": [orjson.loads(line)["features"] for line in lines]})
 
     @contextmanager
-    def serve(self, tag: str, *, workers: int = 1) -> Iterator[Server]:
+    def serve(self, tag: str, *, workers: int = 1, **environment: str) -> Iterator[Server]:
         """Serve until the block ends; it may have ended the server itself."""
         port = free_port()
         overrides = orjson.dumps({"services": {"predictor": {"workers": workers}}}).decode()
@@ -74,7 +85,7 @@ class Bentos:
             process = subprocess.Popen(
                 [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
                 cwd=self.home,
-                env={**self._environment, "BENTOML_CONFIG_OVERRIDES": overrides},
+                env={**self._environment, "BENTOML_CONFIG_OVERRIDES": overrides, **environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )

@@ -10,12 +10,12 @@ from tests.support.bentos import Bentos
 from tests.support.stack import Kanaria
 
 # version -> variant of the example model that it is built from
-VERSIONS = {"v1": "v1", "v2": "v2", "v3": "v3", "failing": "v3-errors", "broken": "v1"}
+VERSIONS = {"v1": "v1", "v2": "v2", "v3": "v3", "failing": "v3-errors", "slow": "v3-latency", "broken": "v1"}
 
 
 @pytest.fixture(scope="session")
 def bento_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A Bento store with digits v1 (MLP), v2 (better), v3 (silently wrong), one that fails, and one to be broken."""
+    """A Bento store with digits v1 (MLP), v2 (better), v3 (silently wrong), a failing, a slow and a broken one."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
     made = Bentos(shared / "bentoml")
@@ -27,6 +27,12 @@ def bento_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
                 made.build(version, "--arg", f"model=digits:{variant}")
             is_made.touch()
     return made.home
+
+
+@pytest.fixture(scope="session")
+def bentos(bento_home: Path) -> Bentos:
+    """That store, to serve from."""
+    return Bentos(bento_home)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from service.batching import Batcher, BrokenModel, Overloaded, predict_rows
+from service.batching import STUCK_DEADLINES, Abandoned, Batcher, BrokenModel, Overdue, Overloaded, predict_rows
 from service.contract import Feature, Model, Schema
 from service.kinds import Labels
+from tests.support.gateway_rig import eventually
 
 LABELS = tuple(str(number) for number in range(100))
 
@@ -142,6 +143,57 @@ def test_a_cancelled_request_costs_no_model_time(echo: Echo) -> None:
     with Batcher(echo, max_waiting_rows=10) as batcher:
         asyncio.run(ask())
     assert echo.calls == [1]
+
+
+def test_a_request_whose_client_left_costs_no_model_time(echo: Echo) -> None:
+    """Its caller is told at once, and its row is not computed."""
+
+    async def ask() -> None:
+        echo.may_answer.clear()
+        first = asyncio.ensure_future(labels_of(batcher, 1))
+        await asyncio.to_thread(echo.is_called.wait)
+        with pytest.raises(Abandoned):
+            await batcher.predict(rows(2), gone=lambda: asyncio.sleep(0))
+        echo.may_answer.set()
+        await first
+
+    with Batcher(echo, max_waiting_rows=10) as batcher:
+        asyncio.run(ask())
+    assert echo.calls == [1]
+
+
+def test_a_request_is_given_up_at_its_deadline(echo: Echo) -> None:
+    """Both the one that the model is busy with and the one that waits; the latter costs no model time."""
+
+    async def ask() -> list[BaseException | list[str]]:
+        echo.may_answer.clear()
+        first = asyncio.ensure_future(labels_of(batcher, 1))
+        await asyncio.to_thread(echo.is_called.wait)
+        both = await asyncio.gather(first, labels_of(batcher, 2), return_exceptions=True)
+        echo.may_answer.set()
+        return both
+
+    with Batcher(echo, max_waiting_rows=10, deadline_s=0.05) as batcher:
+        assert [type(answer) for answer in asyncio.run(ask())] == [Overdue, Overdue]
+    assert echo.calls == [1]
+
+
+def test_a_model_that_hangs_is_not_ready_until_it_moves_again(echo: Echo) -> None:
+    """Long after the deadline of its batch; a queue that is full is no such sign."""
+
+    async def ask() -> tuple[bool, bool]:
+        echo.may_answer.clear()
+        stuck = asyncio.ensure_future(labels_of(batcher, 1))
+        await asyncio.to_thread(echo.is_called.wait)
+        was_alive = batcher.is_alive
+        await asyncio.to_thread(eventually, lambda: not batcher.is_alive)
+        echo.may_answer.set()
+        await asyncio.to_thread(eventually, lambda: batcher.is_alive)
+        await asyncio.gather(stuck, return_exceptions=True)
+        return was_alive, batcher.is_alive
+
+    with Batcher(echo, max_waiting_rows=10, deadline_s=0.5 / STUCK_DEADLINES) as batcher:
+        assert asyncio.run(ask()) == (True, True)
 
 
 def test_closing_answers_what_waits(echo: Echo) -> None:

@@ -1,0 +1,135 @@
+"""The served Bento under more than it can do: a bounded queue, deadlines, clients who leave, and steady memory."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+import orjson
+import pytest
+
+from tests.support.bentos import Bentos, Server
+from tests.support.gateway_rig import eventually
+
+V1, SLOW = "digits:v1", "digits:slow"  # the slow one takes 150 ms for each batch
+MAX_ROWS, QUEUE = 1024, 8  # of one request; how many such requests may wait
+ANSWER = b'"predictions":['
+REQUESTS, WARM_UP, AT_ONCE = 100_000, 20_000, 50
+MAX_GROWTH_MB = 12.0  # over 80,000 requests: 150 bytes for each would be a leak
+
+
+@pytest.fixture(scope="module")
+def slow(bentos: Bentos) -> Iterator[Server]:
+    with bentos.serve(SLOW) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def client(server: Server) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as opened:
+        yield opened
+
+
+def answered_rows(server: Server) -> float:
+    return sum(value for name, value in server.metrics().items() if name[0] == "kanaria_predictions_total")
+
+
+def large(bentos: Bentos) -> bytes:
+    """A request of the largest size."""
+    row = orjson.loads(bentos.requests(V1, 1))["features"][0]
+    return orjson.dumps({"features": [row] * MAX_ROWS})
+
+
+def test_a_full_queue_is_refused_with_retry_after_while_health_is_green(bentos: Bentos, slow: Server) -> None:
+    """Three times what may wait: some are answered, the others know when to come back, and nothing else happens."""
+
+    async def ask() -> tuple[list[httpx.Response], list[int]]:
+        async with client(slow) as opened:
+            body = large(bentos)
+            asked = [asyncio.create_task(opened.post("/predict", content=body)) for _ in range(3 * QUEUE)]
+            healths = []
+            while not all(request.done() for request in asked):
+                healths += [(await opened.get(path)).status_code for path in ("/readyz", "/livez")]
+            return [await request for request in asked], healths
+
+    answers, healths = asyncio.run(ask())
+    refused = [answer for answer in answers if answer.status_code == 503]
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert len(answers) - len(refused) >= QUEUE
+    assert {(answer.headers["retry-after"], answer.headers["content-type"]) for answer in refused} == {
+        ("1", "application/problem+json")
+    }
+    assert (len(healths) > 0, set(healths)) == (True, {200})
+
+
+def test_a_client_that_leaves_costs_no_model_time(bentos: Bentos, slow: Server) -> None:
+    """Five requests wait behind a slow one when their clients go: only those who stayed are answered and counted."""
+
+    async def ask() -> list[int]:
+        async with client(slow) as opened:
+            stays = asyncio.create_task(opened.post("/predict", content=large(bentos)))
+            leaving = [await waiting(slow, large(bentos)) for _ in range(5)]
+            await opened.get("/livez")  # when this is answered, the server has read what came before it
+            for connection in leaving:
+                connection.close()
+            last = opened.post("/predict", content=bentos.requests(V1, 1))
+            return [answer.status_code for answer in await asyncio.gather(stays, last)]
+
+    before = answered_rows(slow)
+    assert asyncio.run(ask()) == [200, 200]
+    assert answered_rows(slow) - before == MAX_ROWS + 1
+
+
+async def waiting(server: Server, body: bytes) -> asyncio.StreamWriter:
+    """A connection on which one request was sent."""
+    _, writer = await asyncio.open_connection(*server.address)
+    writer.write(b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    await writer.drain()
+    return writer
+
+
+def test_a_request_that_waits_too_long_is_given_up(bentos: Bentos) -> None:
+    """With a deadline shorter than the model: 503, the reason, and when to come back."""
+    with bentos.serve(SLOW, KANARIA_DEADLINE_S="0.05") as server:
+        answer = httpx.post(f"{server.url}/predict", content=bentos.requests(V1, 1))
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["detail"] == "the model did not answer within 0.05 s; try again later"
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("POST", "/predict/", 404), ("POST", "/readyz", 405), ("DELETE", "/metrics", 405)],
+)
+def test_an_unknown_path_is_a_problem_too(slow: Server, method: str, path: str, status: int) -> None:
+    """What BentoML refuses in plain text is said like all else, with the caller's own request id."""
+    answer = httpx.request(method, slow.url + path, headers={"x-request-id": "mine"})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    problem = answer.json()
+    assert (problem["status"], problem["request_id"], path in problem["detail"]) == (status, "mine", True)
+
+
+def test_memory_is_steady_over_100_000_requests(bentos: Bentos) -> None:
+    """With the prediction log and the memory for feedback on; after a warm-up, what is left grows no more."""
+    with bentos.serve(V1) as server:
+        (worker,) = server.workers()
+        pipelined(server, bentos.requests(V1, 1), WARM_UP)
+        before = worker.memory_info().rss
+        pipelined(server, bentos.requests(V1, 1), REQUESTS - WARM_UP)
+        grown_mb = (worker.memory_info().rss - before) / 1e6
+        series = ("kanaria_requests_total", "predict", "2xx", V1)
+        eventually(lambda: server.metrics()[series] == REQUESTS)
+    assert grown_mb < MAX_GROWTH_MB
+
+
+def pipelined(server: Server, body: bytes, requests: int) -> None:
+    """Ask on one connection, many at a time: a client that costs less than the server."""
+    one = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    with socket.create_connection(server.address, timeout=30) as connection:
+        for _ in range(requests // AT_ONCE):
+            connection.sendall(one * AT_ONCE)
+            received, answers = b"", 0
+            while answers < AT_ONCE:
+                received = received[-len(ANSWER) + 1 :] + connection.recv(262_144)
+                answers += received.count(ANSWER)
