@@ -42,6 +42,13 @@ class _Found(BaseModel):
     right: int
 
 
+class _Arguments(BaseModel):
+    """What a bentofile says of its model."""
+
+    model: str
+    implementation: str
+
+
 def validate(
     target: Annotated[
         str, typer.Argument(help="A plan (YAML), the tag of a Bento or a model, or the folder of a model's files.")
@@ -81,19 +88,26 @@ def _model(target: str, implementation: str | None) -> _Model:
     if target in bento_tags():
         own, sources = implementation_of(target)
         return _Model(model_folder(model_of(target)), implementation or own, sources)
-    files = Path(target) if Path(target).is_dir() else model_folder(target)
-    return _Model(files.absolute(), implementation or _implementation_here(), Path.cwd())
+    if Path(target).is_dir():
+        return _Model(Path(target).absolute(), implementation or _implementation_here(None), Path.cwd())
+    return _Model(model_folder(target), implementation or _implementation_here(target.partition(":")[0]), Path.cwd())
 
 
-def _implementation_here() -> str:
+def _implementation_here(name: str | None) -> str:
+    """The class that the bentofile here is about, if it is about models of that name. Raises SetupError."""
     try:
-        return str(yaml.safe_load(_BENTOFILE.read_text())["args"]["implementation"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise SetupError(
-            "it is not known which class loads this model",
-            saw=f"{type(error).__name__} in reading `args.implementation` of {_BENTOFILE.absolute()}",
-            do="name it: --implementation package.module:Class",
-        ) from error
+        arguments = _Arguments.model_validate(yaml.safe_load(_BENTOFILE.read_text())["args"])
+        if name not in (None, own := arguments.model.partition(":")[0]):
+            saw = f"{_BENTOFILE.absolute()} is about {own}"
+        else:
+            return arguments.implementation
+    except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError) as error:
+        saw = f"{type(error).__name__} in reading `args` of {_BENTOFILE.absolute()}"
+    raise SetupError(
+        "it is not known which class loads this model",
+        saw=saw,
+        do="build its Bento first, or name the class: --implementation package.module:Class",
+    )
 
 
 def _found(model: _Model) -> _Found:

@@ -71,6 +71,24 @@ def test_right_and_wrong_rows_are_counted_by_the_clients_own_labels() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "tolerance", "answered", "is_right"),
+    [
+        ("3", 0, "3", True),
+        ("3", 0, 3, True),
+        ("3", 0, "4", False),
+        (150.0, 60, 209.5, True),
+        (150.0, 60, 210.5, False),
+        (150.0, 60, "150", False),
+    ],
+)
+def test_a_name_is_right_or_wrong_and_a_number_may_be_a_little_off(
+    label: str | float, tolerance: float, answered: str | float, is_right: bool
+) -> None:
+    """As far as its sample says."""
+    assert Sample(b"[1]", label, tolerance).is_right(answered) is is_right
+
+
+@pytest.mark.parametrize(
     ("status", "body", "said"),
     [
         (503, b"overloaded", "HTTP 503: overloaded"),

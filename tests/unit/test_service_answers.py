@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from service import comparison
 from service.answers import FILE, SCHEMA, AnswerLog, AnswersUnavailable, Feedback
+from service.kinds import Label, Number
 
 BODY = b"what was asked"
 
@@ -33,7 +35,7 @@ class Tally:
         self.counts.update(dropped=answers)
 
 
-def open_log(folder: Path, version: str, tally: Tally, **options: int) -> AnswerLog:
+def open_log(folder: Path, version: str, tally: Tally, **options: Any) -> AnswerLog:
     return AnswerLog(
         folder,
         version,
@@ -44,7 +46,7 @@ def open_log(folder: Path, version: str, tally: Tally, **options: int) -> Answer
     )
 
 
-def learn(log: AnswerLog, request_id: str, *labels: str) -> Feedback:
+def learn(log: AnswerLog, request_id: str, *labels: Label) -> Feedback:
     return asyncio.run(log.learn(request_id, labels))
 
 
@@ -55,6 +57,22 @@ def test_feedback_counts_each_row_as_correct_or_wrong(tmp_path: Path) -> None:
         log.record("r", ["a", "b", "c"], body=BODY)
         assert learn(log, "r", "a", "b", "x") is Feedback.ACCEPTED
     assert tally.counts == {"correct": 2, "wrong": 1}
+
+
+def test_numbers_are_right_and_the_same_within_a_tolerance(tmp_path: Path) -> None:
+    """Of two rows one was near enough to the truth, and one near enough to what the other version said."""
+    kind, tallies = Number(tolerance=10, edges=(100,)), (Tally(), Tally())
+    with (
+        open_log(tmp_path, "m:1", tallies[0], is_same=kind.is_same) as one,
+        open_log(tmp_path, "m:2", tallies[1], is_same=kind.is_same) as other,
+    ):
+        one.record("r", [100.0, 200.0], body=BODY)
+        assert learn(one, "r", 109.5, 250.0) is Feedback.ACCEPTED
+        other.record("r", [91.0, 189.0], body=BODY)
+    assert [tally.counts for tally in tallies] == [
+        {"correct": 1, "wrong": 1, "same": 1, "different": 1},
+        {"correct": 0, "wrong": 2, "same": 1, "different": 1},
+    ]
 
 
 def test_feedback_given_twice_counts_once(tmp_path: Path) -> None:

@@ -44,11 +44,23 @@ def test_a_target_that_is_not_there_is_named(target: str) -> None:
     assert (code != 0, target in said) == (True, True)
 
 
-def test_a_model_whose_class_nobody_names_is_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No bentofile.yaml here says which class loads it."""
+@pytest.mark.parametrize(
+    ("bentofile", "saw"),
+    [(None, "FileNotFoundError"), ("args: {model: 'digits:latest', implementation: 'a:B'}", "is about digits")],
+)
+def test_a_model_whose_class_nobody_names_is_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bentofile: str | None, saw: str
+) -> None:
+    """The bentofile.yaml here is missing, or of another model."""
+    model = tmp_path / "models" / "diabetes" / "v1"
+    model.mkdir(parents=True)
+    (model / "model.yaml").touch()
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    code, said = validate(str(tmp_path))
-    assert (code != 0, "--implementation package.module:Class" in said) == (True, True)
+    if bentofile:
+        (tmp_path / "bentofile.yaml").write_text(bentofile)
+    code, said = validate("diabetes:v1")
+    assert (code != 0, saw in said, "--implementation package.module:Class" in said) == (True, True, True)
 
 
 def test_a_class_that_ends_the_process_is_an_error_of_its_own(tmp_path: Path) -> None:
