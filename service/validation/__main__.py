@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from service.contract import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample
+from service.contract import GOLDEN_FILE, REFERENCE_FILE, SAMPLES_FILE, Golden, Reference, Sample
 from service.validation.answers import answers, golden_faults, load
 from service.validation.faults import Fault, FaultFound
 from service.validation.files import line_faults, pickles, read_records, read_schema
@@ -33,7 +33,8 @@ def check(folder: Path, implementation: str) -> Found:
         faults = [*pickles(folder)]
         schema = read_schema(folder)
         golden, samples = read_records(folder, GOLDEN_FILE, Golden), read_records(folder, SAMPLES_FILE, Sample)
-        faults += line_faults(schema, golden, samples)
+        reference = read_records(folder, REFERENCE_FILE, Reference)
+        faults += line_faults(schema, golden, samples, reference)
         if faults:
             return Found(tuple(faults))
         model = load(folder, implementation)

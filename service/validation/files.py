@@ -7,11 +7,28 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.contract import GOLDEN_FILE, SAMPLES_FILE, SCHEMA_FILE, Golden, RecordT, Sample, Schema
+from service.contract import (
+    GOLDEN_FILE,
+    REFERENCE_FILE,
+    SAMPLES_FILE,
+    SCHEMA_FILE,
+    Golden,
+    RecordT,
+    Reference,
+    Sample,
+    Schema,
+)
 from service.kinds import Labels
 from service.validation.faults import Fault, FaultFound, label_faults
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05][^\x00]")  # safetensors may begin with the same two bytes, then with a null
+
+_WRITTEN_WITH = {
+    SCHEMA_FILE: "Schema(...).write(folder)",
+    GOLDEN_FILE: f'write_lines(folder / "{GOLDEN_FILE}", [Golden(...), ...])',
+    SAMPLES_FILE: f'write_lines(folder / "{SAMPLES_FILE}", [Sample(...), ...])',
+    REFERENCE_FILE: "write_reference(folder, rows, predictions, truths)",
+}
 
 
 def pickles(folder: Path) -> Iterator[Fault]:
@@ -32,19 +49,19 @@ def read_schema(folder: Path) -> Schema:
     try:
         return Schema.read(folder)
     except FileNotFoundError:
-        raise _missing(folder, SCHEMA_FILE, "Schema(...).write(folder)") from None
+        raise _missing(folder, SCHEMA_FILE, _WRITTEN_WITH[SCHEMA_FILE]) from None
     except ValidationError as error:
-        saw, do = _first(error), "write it with Schema(...).write(folder)"
+        saw, do = _first(error), f"write it with {_WRITTEN_WITH[SCHEMA_FILE]}"
         raise FaultFound(f"{SCHEMA_FILE} is not a schema", saw=saw, do=do) from None
 
 
 def read_records(folder: Path, name: str, record: type[RecordT]) -> list[RecordT]:
     """The lines of a file, at least one. Raises FaultFound."""
-    do = f'write it with write_lines(folder / "{name}", [{record.__name__}(...), ...])'
+    do = f"write it with {_WRITTEN_WITH[name]}"
     try:
         lines = (folder / name).read_bytes().splitlines()
     except FileNotFoundError:
-        raise _missing(folder, name, do.removeprefix("write it with ")) from None
+        raise _missing(folder, name, _WRITTEN_WITH[name]) from None
     records: list[RecordT] = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -57,8 +74,10 @@ def read_records(folder: Path, name: str, record: type[RecordT]) -> list[RecordT
     return records
 
 
-def line_faults(schema: Schema, golden: Sequence[Golden], samples: Sequence[Sample]) -> Iterator[Fault]:
-    """What in the two files contradicts the schema."""
+def line_faults(
+    schema: Schema, golden: Sequence[Golden], samples: Sequence[Sample], reference: Sequence[Reference]
+) -> Iterator[Fault]:
+    """What in the three files contradicts the schema."""
     for number, request in enumerate(golden, start=1):
         place = f"{GOLDEN_FILE} line {number}"
         for row in request.features:
@@ -76,6 +95,15 @@ def line_faults(schema: Schema, golden: Sequence[Golden], samples: Sequence[Samp
         if sample.tolerance != tolerance:
             do = f"write Sample(..., tolerance={tolerance:g})"
             yield Fault(f"{place} takes other answers for right than {SCHEMA_FILE}", f"{sample.tolerance:g}", do)
+
+    plain = sum(feature.logged == "plain" for feature in schema.features)
+    for number, known in enumerate(reference, start=1):
+        place = f"{REFERENCE_FILE} line {number}"
+        yield from label_faults(place, schema, known.prediction.label)
+        yield from label_faults(place, schema, known.truth)
+        if len(known.features) != plain:
+            do = f"write it with {_WRITTEN_WITH[REFERENCE_FILE]}, after the schema"
+            yield Fault(f"{place} has not the {plain} features that are logged plain", str(len(known.features)), do)
 
 
 def _row_faults(place: str, schema: Schema, row: Sequence[float]) -> Iterator[Fault]:

@@ -46,6 +46,8 @@ def labelled(folder: Path) -> None:
     (folder / "samples.jsonl").write_bytes(orjson.dumps({"features": row, "label": "a"}))
     golden = {"features": [row], "predictions": [{"label": "a", "confidence": 0.5}]}
     (folder / "golden.jsonl").write_bytes(orjson.dumps(golden))
+    reference = {"features": row[1:], "prediction": {"label": "a", "confidence": 0.5}, "truth": "a"}
+    (folder / "reference.jsonl").write_bytes(orjson.dumps(reference))
 
 
 def told(found: Found) -> str:
@@ -63,7 +65,7 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda folder: (folder / "schema.json").unlink(), "schema.json is missing | golden.jsonl, samples.jsonl"),
+        (lambda folder: (folder / "schema.json").unlink(), "schema.json is missing | golden.jsonl, reference.jsonl"),
         (lambda folder: (folder / "golden.jsonl").unlink(), 'call write_lines(folder / "golden.jsonl"'),
         (lambda folder: (folder / "samples.jsonl").write_text(""), "samples.jsonl is empty"),
         (edit("schema.json", '"age"', '"sex"'), "two features have one name: sex"),
@@ -77,6 +79,12 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
         (edit("samples.jsonl", '"label":321.0', '"label":"321"'), "a text where answers are numbers"),
         (edit("samples.jsonl", '"tolerance":60.0', '"tolerance":0'), "write Sample(..., tolerance=60)"),
         (edit("golden.jsonl", '"label":2', '"label":9'), "the model does not give the golden answers | golden row 0"),
+        (lambda folder: (folder / "reference.jsonl").unlink(), "let training call write_reference(folder, rows"),
+        (
+            edit("reference.jsonl", '"features":[', '"features":[1.0,'),
+            "has not the 9 features that are logged plain | 10",
+        ),
+        (edit("reference.jsonl", '"truth":', '"truth":"high","was":'), "reference.jsonl line 1 is not a Reference"),
         (lambda folder: (folder / "old.bin").write_bytes(pickle.dumps({})), "old.bin is a pickle"),
         (lambda folder: torch.save({}, folder / "weights.pt"), "weights.pt is a pickle"),
         (lambda folder: (folder / "weights.safetensors").unlink(), "does not load the model"),
