@@ -169,12 +169,8 @@ class Controller:
         self._next_reading_s = next_reading_s(release, now_s)
         try:
             failures = self._users.read(release)
-            seen = self._readings.read(
-                release,
-                self._world.backends(),
-                stable=self._deployment.stable or "",
-                split_s=self._world.split_s,
-            )
+            stable, split_s = self._deployment.stable or "", self._world.split_s
+            seen = self._readings.read(release, self._world.backends(), stable=stable, split_s=split_s)
         except SourceUnreachable as error:
             self._metrics.source_unreachable.inc()
             if not self._is_blind:
@@ -184,7 +180,7 @@ class Controller:
         if self._is_blind:
             self._note("source_back", "the metric source answers again")
         self._is_blind = False
-        if seen is None or seen.at_s < self._world.split_s:
+        if seen is None or seen.at_s < split_s:
             self._next_reading_s = now_s + BEAT_S  # the metric store has not read anew
         if seen is None:
             return False
