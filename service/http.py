@@ -90,7 +90,6 @@ class Handlers:
         parser: BodyParser,
         batcher: Batcher,
         answers: AnswerLog,
-        metrics: Metrics,
         *,
         prediction_log: PredictionLog | None = None,
     ) -> None:
@@ -99,7 +98,6 @@ class Handlers:
         self._batcher = batcher
         self._answers = answers
         self._prediction_log = prediction_log
-        self._metrics = metrics
 
     async def predict(self, body: bytes, request_id: str, gone: Gone) -> object:
         """Answer each row of `body`, in order."""
@@ -108,7 +106,6 @@ class Handlers:
             predictions = await self._batcher.predict(rows, gone=gone)
         except (Overloaded, Overdue) as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again later", headers=RETRY_LATER) from None
-        self._metrics.count_predictions(predictions)
         self._answers.record(request_id, [prediction.label for prediction in predictions], body=body)
         answer = {"request_id": request_id, "version": self._version, "predictions": predictions}
         if self._prediction_log:

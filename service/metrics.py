@@ -93,8 +93,10 @@ class Metrics:
         self._duration[endpoint].observe(duration_s)
 
     def count_predictions(self, predictions: list[Prediction]) -> None:
-        for name, rows in Counter(self._class_of(prediction.label) for prediction in predictions).items():
-            self._predictions[name].inc(rows)
+        names = Counter(self._class_of(prediction.label) for prediction in predictions)
+        found = [(self._predictions[name], rows) for name, rows in names.items()]  # all or, for an unknown one, none
+        for series, rows in found:
+            series.inc(rows)
         confidences = [confidence for prediction in predictions if (confidence := prediction.confidence) is not None]
         _observe(self._confidence, confidences)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from service.contract import Schema
 from service.kinds import Label, Number
+from service.plain import PlainReader
 from service.problems import Problem
 
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
@@ -64,16 +65,19 @@ class BodyParser:
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._body, self._feedback = bodies(schema)
+        self._plain = PlainReader(len(schema.features), schema.max_rows)
         self._minima = np.array([feature.minimum for feature in schema.features])
         self._maxima = np.array([feature.maximum for feature in schema.features])
 
     def rows(self, body: bytes) -> NDArray[np.float32]:
         """Return the rows in `body`, shape (rows, features). Raises Problem."""
-        try:
-            parsed = cast("Any", self._body.model_validate_json(body))
-        except ValidationError as error:
-            raise self._problem(error) from None
-        rows = np.array(parsed.features)
+        rows = self._plain.rows(body)
+        if rows is None:
+            try:
+                parsed = cast("Any", self._body.model_validate_json(body))
+            except ValidationError as error:
+                raise self._problem(error) from None
+            rows = np.array(parsed.features)
         outside = (rows < self._minima) | (rows > self._maxima)
         if outside.any():
             row, column = (int(index) for index in np.argwhere(outside)[0])

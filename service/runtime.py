@@ -76,6 +76,7 @@ class Runtime:
                 max_waiting_rows=MAX_WAITING_REQUESTS * loaded.schema.max_rows,
                 loop_rows=loop_rows,
                 deadline_s=float(os.environ.get(DEADLINE_VARIABLE) or DEFAULT_DEADLINE_S),
+                count=metrics.count_predictions,
             )
         )
         prediction_log = None
@@ -90,9 +91,7 @@ class Runtime:
                     count_dropped=metrics.count_log_dropped,
                 )
             )
-        handlers = Handlers(
-            version, BodyParser(loaded.schema), self._batcher, answers, metrics, prediction_log=prediction_log
-        )
+        handlers = Handlers(version, BodyParser(loaded.schema), self._batcher, answers, prediction_log=prediction_log)
         self.routes: dict[str, ASGIApp] = {
             "/predict": Route("predict", version, handlers.predict, metrics),
             "/feedback": Route("feedback", version, handlers.feedback, metrics),

@@ -9,9 +9,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from service.batching import STUCK_DEADLINES, Abandoned, Batcher, BrokenModel, Overdue, Overloaded, predict_rows
+from service.batching import (
+    STUCK_DEADLINES,
+    Abandoned,
+    Batcher,
+    BrokenModel,
+    Overdue,
+    Overloaded,
+    predict_rows,
+    rows_within,
+)
 from service.contract import Feature, Model, Schema
-from service.kinds import Labels
+from service.kinds import Labels, Prediction
 from tests.support.gateway_rig import eventually
 
 LABELS = tuple(str(number) for number in range(100))
@@ -90,6 +99,30 @@ def test_one_failing_request_does_not_fail_its_neighbours(echo: Echo) -> None:
     with Batcher(echo, max_waiting_rows=1000) as batcher:
         answers = asyncio.run(ask())
     assert [str(answer) for answer in answers] == ["['1']", "['2']", "negative", "['3']"]
+
+
+@pytest.mark.parametrize("loop_rows", [0, 50])
+def test_each_answered_row_is_counted_once(echo: Echo, loop_rows: int) -> None:
+    """On the thread and on the event loop; also when the batch fails and its requests are tried one by one."""
+    counted: list[str] = []
+
+    async def ask() -> None:
+        asked = (labels_of(batcher, *numbers) for numbers in [(1, 2), (-1,), (3,)])
+        await asyncio.gather(*asked, return_exceptions=True)
+
+    def count(predictions: list[Prediction]) -> None:
+        counted.extend(str(prediction.label) for prediction in predictions)
+
+    with Batcher(echo, max_waiting_rows=1000, loop_rows=loop_rows, count=count) as batcher:
+        asyncio.run(ask())
+    assert sorted(counted) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("limit_s", "most"), [(0.0, 0), (60.0, 32)])
+def test_rows_for_the_event_loop_stay_within_limit_and_schema(echo: Echo, limit_s: float, most: int) -> None:
+    """A model that is never quick enough gets none; no size above the schema's 50 rows is tried."""
+    assert rows_within(limit_s, echo, rows(1, 2)) <= most
+    assert max(echo.calls) <= 32
 
 
 def test_a_busy_model_leaves_the_event_loop_free(echo: Echo) -> None:

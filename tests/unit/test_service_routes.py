@@ -54,7 +54,7 @@ class Served:
             )
         )
         batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows))
-        handlers = Handlers(VERSION, BodyParser(self.model.schema), batcher, answers, self.metrics)
+        handlers = Handlers(VERSION, BodyParser(self.model.schema), batcher, answers)
         route = {
             "/predict": Route("predict", VERSION, handlers.predict, self.metrics),
             "/feedback": Route("feedback", VERSION, handlers.feedback, self.metrics),
