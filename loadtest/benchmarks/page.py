@@ -40,9 +40,9 @@ within a round. Everywhere: median (lowest-highest round).
 The model alone is called in a process without a server, with 32 rows at a time that are arrays already. The gateway is
 Envoy as `kanaria up` runs it, with an API key.
 
-Client, gateway and server share the machine's cores. Where these are few, a closed loop of 8 connections keeps all of them
-busy, and what the gateway adds is mostly the time that it takes from the server. The slowest of a hundred answers shows
-whatever else the machine did meanwhile: compare it with that of the other servers below, not with the bar alone.
+Client, gateway and server share the machine's cores. Where these are few, a closed loop of 8 connections keeps all of
+them busy, and what the gateway adds is mostly the time that it takes from the server. The slowest of a hundred answers
+shows whatever else the machine did meanwhile: compare it with that of the other servers below, not with the bar alone.
 
 ## In numbers
 
