@@ -70,6 +70,8 @@ def serving(contender: Contender, subject: Subject, folder: Path, *, body: bytes
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            # BentoML's workers have one; Linux shares a busy machine out by session, so the others must have one too.
+            start_new_session=True,
         )
     try:
         labels = _first_answer(process, port, body, log)
