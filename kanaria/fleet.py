@@ -70,6 +70,7 @@ class LocalFleet:
         environment = {**self._environment(tag), **({"KANARIA_YARDSTICK": yardstick} if yardstick else {})}
         self._supervisor.add(Program(name, self._command(tag, port), environment))
         self._forget(tag)
+        self._refused.discard(tag)  # another attempt
         self._on_change(self._backends())
 
     def status(self, tag: str) -> VersionStatus:
@@ -111,7 +112,7 @@ class LocalFleet:
     def _last_words(self, tag: str, log: Path) -> str:
         words = last_words(log)
         if SignatureError.__name__ in words and tag not in self._refused:
-            self._refused.add(tag)  # it is started again and again
+            self._refused.add(tag)  # it is looked at on every beat until it is gone
             self._on_refusal()
         return words
 
@@ -130,7 +131,6 @@ class LocalFleet:
     def _forget(self, tag: str) -> None:
         self._seen.pop(tag, None)
         self._was_ready.discard(tag)
-        self._refused.discard(tag)
 
 
 def server_command(tag: str, port: int) -> list[str]:

@@ -1,5 +1,6 @@
 """The documentation names what there is."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 def test_every_command_is_in_the_readme(command: str) -> None:
     """A command that nobody can find does not exist."""
     assert f"`{command}" in README or f"kanaria {command}" in README
+
+
+def test_every_command_of_the_runbooks_exists() -> None:
+    """Nobody should type at night what was renamed long ago."""
+    typed = re.findall(r"^kanaria ([a-z]+)", (ROOT / "docs/runbooks/alerts.md").read_text(), flags=re.MULTILINE)
+    assert set(typed) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("setting", sorted(Settings.model_fields))
