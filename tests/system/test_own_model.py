@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import httpx
 import pytest
 
 from monitoring.predictions import read_predictions
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.timeout(240)
 
 BENTOFILE = "tests/diabetes/bentofile.yaml"
 VERSIONS = ("v1", "v2", "v3")
+ROWS_AT_ONCE = 5
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,19 @@ def test_a_silently_wrong_version_is_rolled_back(kanaria: Kanaria, bentos: Bento
     logged = read_predictions(kanaria.home / "predictions", 0)
     assert {"age", "body_mass_index", "label"} <= set(logged.columns)
     assert "sex" not in logged.columns, "a private column"
+
+
+def test_drifting_traffic_is_named_by_its_column(kanaria: Kanaria, bentos: Bentos) -> None:
+    """Patients with far more sugar in their blood than those that the model was tested on."""
+    lines = (bentos.model_folder("diabetes:v1") / "samples.jsonl").read_text().splitlines()
+    rows = [json.loads(line)["features"] for line in lines]
+    sweeter = [[*row[:-1], row[-1] + 100] for row in rows]
+    with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, trust_env=False) as client:
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            asked = {"features": sweeter[first : first + ROWS_AT_ONCE]}
+            client.post("/predict", json=asked).raise_for_status()
+    done = kanaria("drift", "report", "--quick")
+    assert (done.returncode, "`blood_sugar`" in done.stdout) == (1, True), done.stdout + done.stderr
 
 
 def test_nothing_outside_its_folder_names_it() -> None:
