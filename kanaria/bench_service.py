@@ -43,7 +43,7 @@ _LOOKS = {
 }
 _AXIS = Axis(
     "our requests per second over the peer's: median and range of the rounds",
-    tuple((value, f"{value:g}x") for value in (0.5, 1, 2, 5, 10, 20, 50, 100)),
+    tuple((value, f"{value:g}x") for value in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)),
     is_logarithmic=True,
 )
 
