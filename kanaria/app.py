@@ -45,30 +45,26 @@ def main() -> None:
     """Run the command line; errors on purpose end with a message and their exit code."""
     try:
         app()
-    except StackError as error:
-        _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(EXIT_BAD_INPUT if isinstance(error, SetupError) else EXIT_UNDECIDED) from error
-    except LoadTestError as error:
-        _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(EXIT_UNDECIDED) from error
-    except MonitoringError as error:
-        _errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(EXIT_BAD_INPUT if isinstance(error, RulesError | DriftError) else EXIT_UNDECIDED) from error
-    except OSError as error:
-        _errors.print(
-            f"the operating system refused\n  saw: {error}\n  do:  see to the disk's space and the rights of that path",
-            style="red",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise SystemExit(EXIT_UNDECIDED) from error
-    except ValidationError as error:
-        places = "; ".join(
-            f"KANARIA_{str(e['loc'][0]).upper()}: {e['msg']}, not {e['input']!r}" for e in error.errors()
-        )
-        _errors.print(f"a setting cannot be used\n  saw: {places}\n  do:  correct it in the environment", style="red")
-        raise SystemExit(EXIT_BAD_INPUT) from error
+    except (StackError, LoadTestError, MonitoringError, OSError, ValidationError) as error:
+        _errors.print(_told(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        is_bad_input = isinstance(error, SetupError | RulesError | DriftError | ValidationError)
+        raise SystemExit(EXIT_BAD_INPUT if is_bad_input else EXIT_UNDECIDED) from error
+
+
+def _told(error: Exception) -> str:
+    """What happened, what was seen, what to do; our own errors say so themselves."""
+    match error:
+        case OSError():
+            return (
+                "the operating system refused\n"
+                f"  saw: {error}\n  do:  see to the disk's space and the rights of that path"
+            )
+        case ValidationError():
+            places = "; ".join(
+                f"KANARIA_{str(e['loc'][0]).upper()}: {e['msg']}, not {e['input']!r}" for e in error.errors()
+            )
+            return f"a setting cannot be used\n  saw: {places}\n  do:  correct it in the environment"
+    return str(error)
 
 
 @app.callback()

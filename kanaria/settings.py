@@ -1,6 +1,7 @@
 """Settings of the local stack: `KANARIA_*` environment variables, and where everything lies."""
 
 import hashlib
+import json
 import os
 import secrets
 from functools import cached_property
@@ -8,11 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, HttpUrl, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from service.signatures import Policy
 
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
+_LISTENING_FILE = "listening.json"
 
 
 class Settings(BaseSettings):
@@ -53,6 +60,28 @@ class Settings(BaseSettings):
         default=900.0, ge=0, description="how often traffic is compared with the model's reference, seconds; 0: never"
     )
     drift_last_s: float = Field(default=3600.0, gt=0, description="how far back such a comparison looks, seconds")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic names it; there is no such file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the environment leaves open is as it is for the stack that is up."""
+        home = {**env_settings(), **init_settings()}.get("home", cls.model_fields["home"].default)
+        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, Path(home, _LISTENING_FILE))
+
+    def remember_where_it_listens(self) -> None:
+        """Later commands of this state folder need not be told the ports again."""
+        listening = self.model_dump(include={"host", "gateway_port", "controller_port"})
+        (self.root / _LISTENING_FILE).write_text(json.dumps(listening))
+
+    def forget_where_it_listens(self) -> None:
+        """The next `up` takes the ports of its environment, or the defaults."""
+        (self.root / _LISTENING_FILE).unlink(missing_ok=True)
 
     @cached_property
     def root(self) -> Path:

@@ -61,6 +61,7 @@ class Stack:
                 self.client.command("promote")
                 say(f"the watch over {release.canary} is over: the stack is taken down")
         self.supervisor.shutdown()
+        self.settings.forget_where_it_listens()
         say("stopped")
 
     def stable(self) -> str | None:
@@ -109,6 +110,7 @@ class Stack:
             left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
         write_bootstrap(gateway)
+        settings.remember_where_it_listens()
         self.supervisor.start()
         self.supervisor.add(Program("gateway", envoy_command(gateway), priority=1))
         write_targets(settings, envoy_admin=envoy_admin)
