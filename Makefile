@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 FAULT ?=
+TAG ?= digits:latest
+BACKEND ?= docker
 
-.PHONY: setup demo test check constraints clean
+.PHONY: setup demo test check image constraints clean
 
 setup: $(READY)
 
@@ -24,6 +26,10 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# From /, because BentoML refuses a Dockerfile template in a folder without its temporary files; docs/container.md.
+image: setup
+	@cd / && BUILDAH_FORMAT=docker "$(CURDIR)/$(BIN)/bentoml" containerize "$(TAG)" --backend "$(BACKEND)"
 
 clean:
 	rm -rf $(VENV) .kanaria

@@ -295,8 +295,8 @@ def test_serving_needs_only_the_service_folder(bentos: Bentos) -> None:
     """The Bento carries no test, no release tool and no data."""
     source = bentos.home / "bentos" / "digits" / "v1" / "src"
     carried = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
-    assert {path.parts[0] for path in carried} == {"service", "bentofile.yaml"}
-    assert {path.suffix for path in carried} == {".py", ".yaml"}
+    assert {path.parts[0] for path in carried} == {"service", "container", "bentofile.yaml", "constraints.txt"}
+    assert {path.suffix for path in carried} == {".py", ".yaml", ".txt"}
 
 
 def test_nothing_outside_the_example_names_it() -> None:

@@ -1,0 +1,72 @@
+"""Take out of a folder of installed packages what serving never reads, and compile what it does.
+
+The build of the image runs this (Dockerfile.j2), once everything is installed: `python slim.py SITE_PACKAGES`.
+"""
+
+import compileall
+import re
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+UNREAD = (
+    "torch/include",
+    "torch/share",
+    "torch/test",
+    "torch/bin/[!t]*",
+    "torch/bin/test_*",  # torch_shm_manager stays: PyTorch looks for it when it is imported
+    "numpy/**/tests",
+    "sympy/**/tests",
+    "onnxruntime/tools",
+    "onnxruntime/transformers",
+    "onnxruntime/capi/libonnxruntime.so.*",  # for programs in C: Python has one of its own
+)
+# Loaded by nothing that serves; read from source by whoever needs them all the same.
+UNCOMPILED = re.compile(
+    r"/(sympy|networkx|setuptools|pygments/lexers|torch/(_dynamo|_inductor|onnx|testing/_internal))/"
+)
+WORTH_CUTTING_BYTES = 1_000_000
+
+
+def slim(packages: Path) -> None:
+    """Make `packages` small, and quick to start on a root that cannot keep what Python compiles."""
+    for pattern in UNREAD:
+        for path in list(packages.glob(pattern)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    for library in packages.glob("torch/lib/*.so"):
+        cut_symbols(library)
+    # Not every file compiles: some packages carry files for a newer Python.
+    compileall.compile_dir(packages, quiet=2, rx=UNCOMPILED, workers=0)
+
+
+def cut_symbols(library: Path) -> None:
+    """Cut off what lies behind the last part that is ever loaded: tables for debuggers, 90 MB of them in PyTorch.
+
+    What `strip` does, without a compiler's tools in the build. Leaves alone what is no 64-bit ELF file.
+    """
+    with library.open("r+b") as file:
+        header = file.read(64)
+        if header[:6] != b"\x7fELF\x02\x01":
+            return
+        (first_segment,) = struct.unpack_from("<Q", header, 32)
+        segment_bytes, segments = struct.unpack_from("<HH", header, 54)
+        end = 0
+        for index in range(segments):
+            file.seek(first_segment + index * segment_bytes)
+            _, _, offset, _, _, length = struct.unpack("<IIQQQQ", file.read(40))
+            end = max(end, offset + length)
+        if library.stat().st_size - end < WORTH_CUTTING_BYTES:
+            return
+        file.seek(40)
+        file.write(bytes(8))  # no table of sections
+        file.seek(60)
+        file.write(bytes(4))  # and none of its entries
+        file.truncate(end)
+
+
+if __name__ == "__main__":
+    slim(Path(sys.argv[1]))

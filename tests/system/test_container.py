@@ -1,0 +1,187 @@
+"""The Bento as a container, built and run as docs/container.md says, where no registry need be reached."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from service.contract import GOLDEN_FILE, Golden, read_lines
+from tests.support.containers import HARDENED, Container, Podman
+from tests.support.keys import key_pair
+
+pytestmark = pytest.mark.timeout(400)
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "container.md").read_text()
+TAG = "digits:v2"
+BUILD_TOOLS = ("cc", "gcc", "g++", "c++", "clang", "ld", "make", "git", "pip", "uv", "apt-get")
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Podman]:
+    for program in ("podman", "mmdebstrap"):
+        require_program(program)
+    made = Podman(tmp_path_factory.mktemp("podman"))
+    yield made
+    made.remove_all()
+
+
+@pytest.fixture(scope="module")
+def public_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The public half of the key that the image's model is signed with."""
+    return key_pair(tmp_path_factory.mktemp("keys"))[1]
+
+
+@pytest.fixture(scope="module")
+def home(bento_home: Path, public_key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Bento store with one version, whose model is signed."""
+    home = tmp_path_factory.mktemp("signed")
+    for kind in ("bentos", "models"):
+        shutil.copytree(bento_home / kind / "digits" / "v2", home / kind / "digits" / "v2")
+    signing = [sys.executable, "-m", "kanaria", "sign", TAG, "--key", str(public_key.with_suffix(".pem"))]
+    subprocess.run(signing, cwd=ROOT, env=os.environ | {"BENTOML_HOME": str(home)}, check=True)
+    return home
+
+
+@pytest.fixture(scope="module")
+def image(podman: Podman, home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What `bentoml containerize` makes where no registry is reached, and no package index from inside the build."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    with ThreadPoolExecutor() as pool:
+        for task in (pool.submit(make_base_image, podman), pool.submit(download_wheels, home, wheels)):
+            task.result()
+    options = (
+        "network=none",
+        f"volume={wheels}:/wheels:ro",
+        "build-arg=PIP_FIND_LINKS=/wheels",
+        "build-arg=PIP_NO_INDEX=1",
+    )
+    subprocess.run(
+        [sys.executable, "-m", "bentoml", "containerize", TAG, "--backend", "podman"]
+        + [word for option in options for word in ("--opt", option)],
+        cwd="/",
+        env=podman.environment | {"BENTOML_HOME": str(home)},
+        check=True,
+    )
+    return TAG
+
+
+def make_base_image(podman: Podman) -> None:
+    """Run the line of the page that says how."""
+    (line,) = re.findall(r"^mmdebstrap (?:.*\\\n)*.*", PAGE, re.MULTILINE)
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], env=podman.environment, check=True)
+
+
+def download_wheels(home: Path, folder: Path) -> None:
+    """Every package of the Bento, and PyTorch from its CPU index wherever that is reached."""
+    python = home / "bentos" / "digits" / "v2"
+    (cpu_index,) = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["extra_index_url"]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), "--find-links", str(folder)]
+    pip += ["--only-binary", ":all:", "--python-version", "3.11", "--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, "--no-deps", "--retries", "0", "--extra-index-url", cpu_index, "torch"], check=True)
+    subprocess.run([*pip, "--requirement", str(python / "env" / "python" / "requirements.txt")], check=True)
+
+
+@pytest.fixture(scope="module")
+def verifying(public_key: Path) -> tuple[str, ...]:
+    """Options of a container that serves nothing but signed models."""
+    return (
+        "--volume",
+        f"{public_key}:/key.pub:ro",
+        "--env",
+        "KANARIA_PUBLIC_KEY=/key.pub",
+        "--env",
+        "KANARIA_SIGNATURES=required",
+    )
+
+
+@pytest.fixture(scope="module")
+def server(podman: Podman, image: str, verifying: tuple[str, ...]) -> Iterator[Container]:
+    with podman.run(image, "--volume", "kanaria:/data", *verifying) as container:
+        yield container
+
+
+@pytest.fixture(scope="module")
+def golden(home: Path) -> Golden:
+    return read_lines(home / "models" / "digits" / "v2" / GOLDEN_FILE, Golden)[0]
+
+
+def test_the_image_is_at_most_one_gigabyte(podman: Podman, image: str) -> None:
+    """What is downloaded by every machine that serves."""
+    assert int(podman("image", "inspect", "--format", "{{.Size}}", image)) <= 1_000_000_000
+
+
+def test_no_build_tool_and_no_cuda_is_left_inside(server: Container) -> None:
+    """An intruder finds no compiler, no version control and no installer."""
+    assert server.sh(f"for tool in {' '.join(BUILD_TOOLS)}; do command -v $tool; done; true") == ""
+    assert server.sh("find /app /usr -name 'libcud*'") == ""
+
+
+def test_it_runs_as_nobody_in_particular_on_a_root_that_cannot_be_written(server: Container) -> None:
+    """No capability, no way to gain one, and the volume alone takes a file."""
+    assert server.sh("id -u") == "1034"
+    status = dict(line.split(":\t", 1) for line in server.sh("cat /proc/self/status").splitlines())
+    assert (int(status["CapEff"], 16), status["NoNewPrivs"]) == (0, "1")
+    folders = "/ /app /home/bentoml /home/bentoml/bento /etc /var /data"
+    assert server.sh(f"for folder in {folders}; do touch $folder/x 2>/dev/null && echo $folder; done; true") == "/data"
+
+
+def test_its_golden_requests_are_answered_right(server: Container, golden: Golden) -> None:
+    """The model inside is the one that was trained."""
+    answer = httpx.post(f"{server.url}/predict", json={"features": golden.features}).raise_for_status().json()
+    assert [row["label"] for row in answer["predictions"]] == [row.label for row in golden.predictions]
+    assert answer["version"] == TAG
+
+
+def test_answers_are_logged_to_the_volume(server: Container, golden: Golden) -> None:
+    """What outlives the container can be read by request id."""
+    headers = {"x-request-id": "in-a-container"}
+    httpx.post(f"{server.url}/predict", json={"features": golden.features}, headers=headers).raise_for_status()
+    lines = server.sh("until grep -h in-a-container /data/predictions/*/*.jsonl; do :; done").splitlines()
+    assert [json.loads(line)["answer"]["request_id"] for line in lines] == ["in-a-container"]
+
+
+def test_its_health_check_passes(podman: Podman, server: Container) -> None:
+    """Docker and podman run it every ten seconds."""
+    podman("healthcheck", "run", server.name)
+
+
+def test_its_model_is_verified(server: Container) -> None:
+    """With the public key mounted, the worker says that it checked every file."""
+    assert '"is_verified": true' in server.logs()
+
+
+def test_a_model_that_cannot_be_verified_is_not_served(podman: Podman, image: str) -> None:
+    """Signatures are required and no key is mounted: the container ends and says what to do."""
+    refused = podman(
+        "run", "--rm", *HARDENED, "--network", "none", "--env", "KANARIA_SIGNATURES=required", image, fails=True
+    )
+    assert "cannot be checked without a public key" in refused
+
+
+def test_sigterm_lets_a_request_in_flight_finish(
+    podman: Podman, image: str, verifying: tuple[str, ...], golden: Golden
+) -> None:
+    """Half of a request was sent when the container is told to stop: its answer comes, and the exit code is 0."""
+    body = json.dumps({"features": golden.features}).encode()
+    with podman.run(image, *verifying) as container:
+        client = http.client.HTTPConnection("127.0.0.1", container.port, timeout=30)
+        client.putrequest("POST", "/predict")
+        client.putheader("content-length", str(len(body)))
+        client.endheaders(body[: len(body) // 2])
+        container.is_ready()  # when this is answered, the server has read what came before it
+        podman("kill", "--signal", "TERM", container.name)
+        client.send(body[len(body) // 2 :])
+        assert client.getresponse().status == 200
+        client.close()
+        assert podman("wait", container.name) == "0"
