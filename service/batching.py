@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -190,7 +191,8 @@ class Batcher:
             while (job := self._jobs.get()) is not None:
                 batch, is_last = self._with_waiting(job)
                 if outcomes := self._outcomes(batch):
-                    outcomes[0][0].loop.call_soon_threadsafe(_settle, outcomes)
+                    with suppress(RuntimeError):  # the loop was closed meanwhile: whoever asked is gone
+                        outcomes[0][0].loop.call_soon_threadsafe(_settle, outcomes)
                 self._finished += len(batch)
                 self._progress_s = time.monotonic()
                 if is_last:
