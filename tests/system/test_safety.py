@@ -14,7 +14,7 @@ from tests.support.stack import ROOT, Kanaria
 
 pytestmark = pytest.mark.timeout(240)
 
-PLAIN = {".safetensors", ".json", ".jsonl", ".yaml", ".py", ".txt", ".in", ".md", ".sh", ""}
+PLAIN = {".safetensors", ".json", ".jsonl", ".yaml", ".py", ".txt", ".in", ".md", ".sh", ".template", ""}
 # Loads a model and answers with it while every unpickling of a class is reported by Python itself.
 LOAD_UNDER_WATCH = """
 import sys
