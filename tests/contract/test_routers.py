@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kanaria.network import free_port
 from rollout.errors import RouterRefused
 from rollout.interfaces import Backend, ObservedSplit, Split, TrafficRouter
 from rollout.routers.envoy_settings import GatewaySettings
 from rollout.routers.memory import MemoryRouter
-from tests.support.gateway_rig import Gateway, free_port
+from tests.support.gateway_rig import Gateway
 
 V1, V2, V3 = (Backend(f"digits:v{n}", "127.0.0.1", 1) for n in (1, 2, 3))
 

@@ -1,7 +1,6 @@
 """What every metric source promises, proved on real HTTP servers and a real Prometheus."""
 
 import json
-import socket
 import subprocess
 import threading
 import time
@@ -13,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
+from kanaria.network import free_port
 from monitoring.prometheus import JOBS, PrometheusSettings, Target, file_sd, prometheus_command, prometheus_config
 from rollout.errors import SourceUnreachable
 from rollout.interfaces import Backend, MetricSource, Reading
@@ -117,18 +117,10 @@ class Stack:
         return (Backend(STABLE, "127.0.0.1", self.stable.port), Backend(CANARY, "127.0.0.1", self.canary.port))
 
 
-def free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def ports() -> list[int]:
     """Of gateway, stable and canary: the same in all tests, so that Prometheus need not look for them again."""
-    return free_ports(3)
+    return [free_port() for _ in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +134,7 @@ def prometheus(
         (folder / f"{job}.json").write_text(file_sd(targets))
     config = folder / "prometheus.yml"
     config.write_text(prometheus_config(PrometheusSettings(targets_dir=folder, scrape_interval_s=SCRAPE_INTERVAL_S)))
-    address = f"127.0.0.1:{free_ports(1)[0]}"
+    address = f"127.0.0.1:{free_port()}"
     command = prometheus_command(require_program("prometheus"), config=config, data_dir=folder / "data", listen=address)
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         yield f"http://{address}"
@@ -321,7 +313,7 @@ def test_samples_that_are_too_old_are_not_believed(prometheus: str, stack: Stack
 
 def test_a_prometheus_that_is_not_there_gives_no_reading(stack: Stack) -> None:
     """The error says which address did not answer."""
-    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    url = f"http://127.0.0.1:{free_port()}"
     with (
         PrometheusSource(url, stack.gateway.address, max_age_s=5) as source,
         pytest.raises(SourceUnreachable, match=url),

@@ -13,7 +13,8 @@ import orjson
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.gateway_rig import eventually, free_port
+from kanaria.network import free_port
+from tests.support.gateway_rig import eventually
 
 ROOT = Path(__file__).parents[2]
 START_WITHIN_S = 60.0

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.gateway_rig import eventually, free_port
+from kanaria.network import free_port
+from tests.support.gateway_rig import eventually
 
 START_WITHIN_S = 60.0
 # Low enough for any host: podman's defaults are more than a sandbox without CAP_SYS_RESOURCE may set.

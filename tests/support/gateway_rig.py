@@ -23,12 +23,6 @@ from rollout.routers.envoy_settings import GatewaySettings
 STAND_IN = Path(__file__).with_name("stand_in_model.py")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def eventually(claim: Callable[[], object], *, within_s: float = 10.0) -> None:
     """Poll until `claim()` is true; fail with the last thing it gave."""
     deadline = time.monotonic() + within_s

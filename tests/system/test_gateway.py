@@ -12,10 +12,11 @@ import httpx
 import pytest
 from scipy.stats import binomtest
 
+from kanaria.network import free_port
 from rollout.errors import RouterRefused
 from rollout.interfaces import ObservedSplit, Split
 from rollout.routers.envoy_settings import GatewaySettings
-from tests.support.gateway_rig import Gateway, StandIn, eventually, free_port, load
+from tests.support.gateway_rig import Gateway, StandIn, eventually, load
 
 STABLE, CANARY = "digits:v1", "digits:v2.0-rc_1"  # every character that a Bento tag may have
 SHADOW_LABEL = "shadow%2Fdigits%3Av2%2E0-rc_1"

@@ -64,7 +64,7 @@ def test_a_full_queue_is_refused_with_retry_after_while_health_is_green(bentos: 
 
 
 def test_a_client_that_leaves_costs_no_model_time(bentos: Bentos, slow: Server) -> None:
-    """Five requests wait behind a slow one when their clients go: only those who stayed are answered and counted."""
+    """Of five requests that wait when their clients go, at most the one that the model was busy with is answered."""
 
     async def ask() -> list[int]:
         async with client(slow) as opened:
@@ -78,7 +78,7 @@ def test_a_client_that_leaves_costs_no_model_time(bentos: Bentos, slow: Server) 
 
     before = answered_rows(slow)
     assert asyncio.run(ask()) == [200, 200]
-    assert answered_rows(slow) - before == MAX_ROWS + 1
+    assert MAX_ROWS + 1 <= answered_rows(slow) - before <= 2 * MAX_ROWS + 1
 
 
 async def waiting(server: Server, body: bytes) -> asyncio.StreamWriter:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kanaria.network import free_port
 from rollout.interfaces import Split
 from rollout.judge.types import Pair
 from rollout.routers.envoy_settings import GatewaySettings
 from rollout.sources.scrape import ScrapeSource
-from tests.support.gateway_rig import Gateway, StandIn, eventually, free_port
+from tests.support.gateway_rig import Gateway, StandIn, eventually
 
 STABLE, CANARY = "digits:v1", "digits:v2.0-rc_1"
 REQUESTS = 60

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kanaria.network import free_port
 from rollout import commands as c
 from rollout import events as e
 from rollout.affected import AFFECTED_USERS
@@ -20,7 +21,7 @@ from rollout.sources.failures import GatewayFailures
 from rollout.sources.scrape import ScrapeSource
 from rollout.spec import Guards, RolloutSpec, Signals
 from rollout.store import Ledger
-from tests.support.gateway_rig import Gateway, StandIn, eventually, free_port
+from tests.support.gateway_rig import Gateway, StandIn, eventually
 
 STABLE, CANARY = "digits:v1", "digits:v2.0-rc_1"
 SPEC = RolloutSpec(

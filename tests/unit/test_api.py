@@ -12,12 +12,13 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from kanaria.network import free_port
 from rollout.api import make_app
 from rollout.events import RolledBack
 from rollout.metrics import ControllerMetrics
 from rollout.spec import RolloutSpec
 from rollout.store import Ledger
-from tests.support.gateway_rig import eventually, free_port
+from tests.support.gateway_rig import eventually
 from tests.world import Version, World
 
 TOKEN = {"authorization": "Bearer secret"}
