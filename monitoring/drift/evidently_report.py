@@ -24,6 +24,7 @@ from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionP
 from evidently.sdk.models import PanelMetric
 from evidently.sdk.panels import line_plot_panel
 from evidently.ui.workspace import Workspace
+from filelock import FileLock
 
 from monitoring.drift.compare import Comparison, Side
 from monitoring.drift.result import DriftResult
@@ -45,7 +46,9 @@ def write_report(comparison: Comparison, html: Path, workspace: Path) -> tuple[P
     for path, snapshot in drawn.items():
         page = snapshot.get_html_str(as_iframe=False)
         path.write_text(page.replace("<body>", f"<body>{_header(comparison.result)}", 1))
-    _remember(drawn.values(), comparison.result, workspace)
+    # Evidently reads files there that another report may be writing: the scheduled one and a person's.
+    with FileLock(workspace.with_suffix(".lock")):
+        _remember(drawn.values(), comparison.result, workspace)
     return tuple(drawn)
 
 
