@@ -28,8 +28,8 @@ from rollout.cli import find_release
 from rollout.spec import RolloutSpec
 from rollout.view import ReleaseView
 
-_MARK = "made-by-demo"
-_KEPT = ("token", "api-key")  # in use already
+_MARK = "made-by-demo"  # lists what was in the folder before the first demo, which every demo leaves alone
+_KEYS = ("token", "api-key", "user-key", "signing-key.pem", "signing-key.pub")  # in use already
 _BENTOFILE = Path("bentofile.yaml")
 
 
@@ -57,24 +57,27 @@ class Stage:
         return time.monotonic() - self._began_s
 
     def clear(self) -> None:
-        """Empty the state folder of an earlier story. Raises SetupError."""
+        """Empty the state folder of an earlier story, but for keys and what was there before. Raises SetupError."""
         if self.stack.supervisor.is_running:
             raise SetupError(
                 "a stack runs in this state folder",
                 saw=str(self.root),
                 do="stop it with `kanaria down`, or set KANARIA_HOME to another folder",
             )
-        if self.settings.ledger.exists() and not (self.root / _MARK).exists():
-            raise SetupError(
-                "this state folder has a ledger that no demo made",
-                saw=str(self.settings.ledger),
-                do="set KANARIA_HOME to another folder for the demo",
-            )
-        for entry in self.root.iterdir() if self.root.exists() else ():
-            if entry.name not in _KEPT:
+        mark = self.root / _MARK
+        if not mark.exists():
+            if self.settings.ledger.exists():
+                raise SetupError(
+                    "this state folder has a ledger that no demo made",
+                    saw=str(self.settings.ledger),
+                    do="set KANARIA_HOME to another folder for the demo",
+                )
+            self.root.mkdir(parents=True, exist_ok=True)
+            mark.write_text("".join(f"{entry.name}\n" for entry in self.root.iterdir()))
+        kept = {_MARK, *_KEYS, *mark.read_text().splitlines()}
+        for entry in self.root.iterdir():
+            if entry.name not in kept:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / _MARK).touch()
 
     def build(self, versions: Mapping[str, str]) -> None:
         """Train the variants and build a Bento of each version. Raises StackError.
