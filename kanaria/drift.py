@@ -139,7 +139,15 @@ def _logs(settings: Settings) -> "Logs":
 def _pages(comparison: "Comparison", settings: Settings, path: Path) -> tuple[Path, ...]:
     from monitoring.drift.evidently_report import write_report  # noqa: PLC0415 - takes seconds to import
 
-    return write_report(comparison, path.with_suffix(".html"), settings.drift / "workspace")
+    written = write_report(comparison, path.with_suffix(".html"), settings.drift / "workspace")
+    if written.set_aside:
+        typer.echo(
+            "the history of drift reports cannot be read: a report was killed while it wrote it\n"
+            f"  saw: half-written files in {settings.drift / 'workspace'}\n"
+            f"  do:  nothing; a new history begins. The old one lies in {written.set_aside}",
+            err=True,
+        )
+    return written.pages
 
 
 def _show(result: DriftResult, written: tuple[Path, ...]) -> None:

@@ -115,7 +115,7 @@ class DriftJob:
             arguments=arguments,
             exit_code=process.returncode,  # 0 none, 1 drift, 3 too few rows; else it could not look
             took_s=round(time.monotonic() - began_s, 1),
-            error=said.strip()[-500:] if process.returncode not in (0, 1, 3) else None,
+            said=said.strip()[-500:] or None,  # why it could not look, or that its history was set aside
         )
 
 

@@ -13,3 +13,7 @@ class NoLog(DriftError):
 
 class NoReference(DriftError):
     """The model carries nothing to compare with."""
+
+
+class NotWritten(DriftError):
+    """The report was made and cannot be kept: a full disk, or a folder that must not be written to."""

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -23,10 +24,11 @@ from evidently.legacy.core import ColumnType
 from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
 from evidently.sdk.models import PanelMetric
 from evidently.sdk.panels import line_plot_panel
-from evidently.ui.workspace import Workspace
+from evidently.ui.workspace import Project, Workspace
 from filelock import FileLock
 
 from monitoring.drift.compare import Comparison, Side
+from monitoring.drift.files import write_whole, writing
 from monitoring.drift.result import DriftResult
 
 KEPT_RUNS = 48  # of each project; a run takes some 5 MB
@@ -34,22 +36,26 @@ _ANY = 0.0001  # share of the columns from which on there is drift: one is enoug
 _NUMBERS, _WORDS = "largest difference of shares (KS)", "share of rows moved (TVD)"
 
 
-def write_report(comparison: Comparison, html: Path, workspace: Path) -> tuple[Path, ...]:
-    """Write the pages of a comparison with enough rows, and add it to the workspace.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where a report lies now."""
 
-    Returns: the paths of the pages: drift, and quality where the truth of enough rows came.
-    """
-    html.parent.mkdir(parents=True, exist_ok=True)
+    pages: tuple[Path, ...]  # drift, and quality where the truth of enough rows came
+    set_aside: Path | None  # where a workspace went that could not be read
+
+
+def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written:
+    """Write the pages of a comparison with enough rows, and add it to the workspace. Raises NotWritten."""
     drawn = {html: _drift(comparison)}
     if comparison.result.labelled_rows >= comparison.result.min_rows and len(comparison.reference.answers):
         drawn[html.with_stem(f"{html.stem}-quality")] = _quality(comparison)
     for path, snapshot in drawn.items():
         page = snapshot.get_html_str(as_iframe=False)
-        path.write_text(page.replace("<body>", f"<body>{_header(comparison.result)}", 1))
+        write_whole(path, page.replace("<body>", f"<body>{_header(comparison.result)}", 1))
     # Evidently reads files there that another report may be writing: the scheduled one and a person's.
-    with FileLock(workspace.with_suffix(".lock")):
-        _remember(drawn.values(), comparison.result, workspace)
-    return tuple(drawn)
+    with writing(workspace.parent), FileLock(workspace.with_suffix(".lock")):
+        set_aside = _remember(drawn.values(), comparison.result, workspace)
+    return Written(tuple(drawn), set_aside)
 
 
 def _header(result: DriftResult) -> str:
@@ -120,12 +126,12 @@ def _run(
         )
 
 
-def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) -> None:
-    workspace = Workspace.create(str(folder))
+def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) -> Path | None:
+    """Add the runs to the history. Returns: where a history went that could not be read."""
     name = f"{result.version.partition(':')[0]}: {'traffic against training' if result.kind == 'data' else 'releases'}"
-    project = next(iter(workspace.search_project(name)), None)
-    if project is None:
-        project = workspace.create_project(name)
+    (workspace, projects), set_aside = _history(folder)
+    project = projects.get(name) or workspace.create_project(name)
+    if not project.dashboard.model().panels:
         share = PanelMetric(metric="DriftedColumnsCount", metric_labels={"value_type": "share"}, legend="share")
         project.dashboard.add_panel(line_plot_panel("Drifted columns, share of all", [share]))
     for snapshot in snapshots:
@@ -134,3 +140,27 @@ def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) 
         runs = sorted(workspace.list_runs(project.id), key=str)  # their ids rise with time
         for run in runs[:-KEPT_RUNS]:
             workspace.delete_run(project.id, run)
+    return set_aside
+
+
+def _history(folder: Path) -> tuple[tuple[Workspace, dict[str, Project]], Path | None]:
+    """The workspace with its projects by name, and where a broken one went that lay in `folder`.
+
+    Evidently writes its files in place: a report that is killed meanwhile leaves half a file, with which nothing
+    there can be read again.
+    """
+    try:
+        return _opened(folder), None
+    except (ValueError, AttributeError):  # half a file; a project's folder without its description
+        set_aside = folder.with_name(f"{folder.name}-broken-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        folder.rename(set_aside)
+        return _opened(folder), set_aside
+
+
+def _opened(folder: Path) -> tuple[Workspace, dict[str, Project]]:
+    """Reads every run, project and dashboard, as `evidently ui` does."""
+    workspace = Workspace.create(str(folder))
+    projects = {project.name: project for project in workspace.list_projects()}
+    for project in projects.values():
+        project.dashboard.model()
+    return workspace, projects

@@ -12,6 +12,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from monitoring.drift.files import write_whole
+
 Kind = Literal["data", "release"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Direction = Literal["up", "down", "shape"]  # of a number's mean; `shape`: it stayed, or the values are words
@@ -121,8 +123,5 @@ def read_result(path: Path) -> DriftResult | None:
 
 
 def write_result(result: DriftResult, path: Path) -> None:
-    """Write it so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f".{path.name}.new")
-    written.write_text(result.model_dump_json(indent=2) + "\n")
-    written.replace(path)
+    """Write it so that no reader ever sees half of it. Raises NotWritten."""
+    write_whole(path, result.model_dump_json(indent=2) + "\n")

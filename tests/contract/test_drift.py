@@ -1,7 +1,6 @@
 """What the service writes, in the log, the answers and the model's files, is what drift reports read."""
 
 import asyncio
-import json
 import os
 from pathlib import Path
 
@@ -9,15 +8,13 @@ import numpy as np
 import orjson
 import pytest
 
-from monitoring.drift.column import Column
-from monitoring.drift.compare import Logs, Period, Side, compared, data_drift, release_drift
+from monitoring.drift.compare import Logs, Period, data_drift, release_drift
 from monitoring.drift.errors import NoLog, NoReference
-from monitoring.drift.evidently_report import write_report
 from monitoring.drift.reference import read_reference
 from monitoring.drift.result import State
 from monitoring.drift.rule import Rule
 from monitoring.drift.sample import draw
-from monitoring.drift.truth import Answered, answered
+from monitoring.drift.truth import answered
 from service.answers import AnswerLog, Feedback
 from service.contract import REFERENCE_FILE
 from service.reference import MAX_ROWS
@@ -190,20 +187,3 @@ def test_an_answer_that_is_a_number_has_an_error_in_its_units(tmp_path: Path) ->
     row = {"features": [40.0], "prediction": {"label": 3.5}, "truth": 5.0}
     (tmp_path / REFERENCE_FILE).write_bytes(orjson.dumps(row) + b"\n")
     assert read_reference(tmp_path).answers.mistakes.values.tolist() == [1.5]
-
-
-def test_evidently_says_what_the_rule_says(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Its page and its run carry our distances; numbers with known truth get a page about their quality."""
-    age = rng.normal(40, 10, 400)
-    sides = []
-    for moved in (0.0, 10.0):
-        request = np.arange(400)
-        columns = {"age": Column(age + moved, request), "label": Column(age / 10, request)}
-        sides.append(Side(columns, Answered.of((age / 10).tolist(), (age / 10 + 0.1).tolist(), request)))
-    comparison = compared("data", "m:1", "m:1", ALWAYS, Rule(), reference=sides[0], current=sides[1], logged=(400, 400))
-    drift, quality = write_report(comparison, tmp_path / "data.html", tmp_path / "workspace")
-    assert "in 1 of 3 columns (1 rose): `age` mean" in drift.read_text()
-    assert "Mean Absolute Error" in quality.read_text() or "MAE" in quality.read_text()
-    runs = [json.loads(path.read_bytes()) for path in tmp_path.glob("workspace/*/snapshots/*.json")]
-    (score,) = {column.score for column in comparison.result.columns if column.column == "age"}
-    assert any(str(score)[:8] in json.dumps(run) for run in runs)
