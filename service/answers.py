@@ -9,7 +9,6 @@ other copy of a mirrored request.
 import asyncio
 import operator
 import sqlite3
-import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -27,17 +26,17 @@ import structlog
 
 from service import comparison
 from service.kinds import Label
+from service.turns import Turns
 
 FILE = "answers.db"
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
 MAX_ANSWERS = 1_000_000  # kept on disk; about 150 bytes each for one row
 MAX_AGE_S = 7 * 24 * 3600.0
-WRITE_EVERY_S = 0.02
-COUNT_EVERY_S = 0.25
+WRITE_EVERY_S = 0.2  # at most, and feedback sooner; while SQLite works, it takes a core from the requests
 PRUNE_EVERY_S = 60.0
 LOCKED_S = 5.0  # how long to wait for another process's transaction
-# Another worker writes its answers within WRITE_EVERY_S; feedback that overtakes them waits this long.
-OVERTAKING_S = 0.25
+RETRY_S = 0.02  # while another process holds the whole file
+OVERTAKING_S = 2.5 * WRITE_EVERY_S  # feedback to another worker waits so long for that one to write the answer
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -131,19 +130,20 @@ class AnswerLog:
         self._is_same = is_same
         self._max_answers = max_answers
         self._waiting: SimpleQueue[_Answer | _Truth] = SimpleQueue()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
+        self._overtaking: list[_Truth] = []
+        self._count_at_s = self._prune_at_s = time.monotonic()
+        self._connection: sqlite3.Connection | None = None
+        self._turns = Turns("answers", self._turn, every_s=WRITE_EVERY_S)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._turns.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what waits, then stop."""
-        self._stop.set()
-        self._thread.join()
+        self._turns.stop()
 
     def record(self, request_id: str, labels: Sequence[Label], *, body: bytes) -> None:
         """Remember the answer to one request, and what its `body` was by a checksum. Never blocks."""
@@ -158,34 +158,29 @@ class AnswerLog:
             raise AnswersUnavailable
         truth = _Truth(request_id, tuple(labels), time.monotonic() + OVERTAKING_S)
         self._waiting.put(truth)
+        self._turns.soon()
         return await asyncio.wrap_future(truth.outcome)
 
-    def _run(self) -> None:
-        overtaking: list[_Truth] = []
-        count_at_s = prune_at_s = time.monotonic()
-        connection: sqlite3.Connection | None = None
-        while True:
-            is_last = self._stop.wait(WRITE_EVERY_S)
-            batch = [*overtaking, *self._drain()]
-            overtaking = []
-            now_s = time.monotonic()
-            try:
-                connection = connection or self._connect()
-                if batch:
-                    overtaking = self._write(connection, batch)
-                if now_s >= count_at_s or is_last:
-                    self._count(connection)
-                    count_at_s = now_s + COUNT_EVERY_S
-                if now_s >= prune_at_s:
-                    self._prune(connection)
-                    prune_at_s = now_s + PRUNE_EVERY_S
-            except (sqlite3.Error, OSError) as error:
-                self._give_up(batch, error)
-            if is_last:
-                self._give_up(overtaking, None)
-                if connection is not None:
-                    connection.close()
-                return
+    def _turn(self, is_last: bool) -> None:
+        batch = [*self._overtaking, *self._drain()]
+        self._overtaking = []
+        now_s = time.monotonic()
+        try:
+            connection = self._connection = self._connection or self._connect()
+            if batch:
+                self._overtaking = self._write(connection, batch)
+            if now_s >= self._count_at_s or is_last:
+                self._count(connection)
+                self._count_at_s = now_s + WRITE_EVERY_S
+            if now_s >= self._prune_at_s:
+                self._prune(connection)
+                self._prune_at_s = now_s + PRUNE_EVERY_S
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(batch, error)
+        if is_last:
+            self._give_up(self._overtaking, None)
+            if self._connection is not None:
+                self._connection.close()
 
     def _drain(self) -> list[_Answer | _Truth]:
         batch: list[_Answer | _Truth] = []
@@ -285,6 +280,6 @@ def _use_wal(connection: sqlite3.Connection) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up_at_s:
                 raise
-            time.sleep(WRITE_EVERY_S)
+            time.sleep(RETRY_S)
         else:
             return

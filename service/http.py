@@ -26,7 +26,7 @@ RETRY_LATER = {"retry-after": "1"}  # seconds
 _SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 
 Gone = Callable[[], Coroutine[None, None, None]]  # returns when the client has closed the connection
-Handler = Callable[[bytes, str, Gone], Awaitable[object]]
+Handler = Callable[[bytes, str, Gone], Awaitable[bytes]]
 
 log = structlog.get_logger()
 
@@ -41,8 +41,7 @@ class Route:
     Args:
         endpoint: its name in the metrics.
         version: the Bento tag, sent with every answer.
-        handler: takes body, request id and a way to see the client go; returns what becomes the JSON answer, or raises
-            Problem.
+        handler: takes body, request id and a way to see the client go; returns the JSON answer, or raises Problem.
         metrics: where the request is counted.
     """
 
@@ -59,7 +58,7 @@ class Route:
         status, content_type, problem = HTTPStatus.OK, "application/json", None
         try:
             body = await _read(scope, headers, receive)
-            payload = orjson.dumps(await self._handler(body, request_id, partial(_gone, receive)))
+            payload = await self._handler(body, request_id, partial(_gone, receive))
         except (ClientGone, Abandoned):
             return
         except Problem as known:
@@ -99,7 +98,7 @@ class Handlers:
         self._answers = answers
         self._prediction_log = prediction_log
 
-    async def predict(self, body: bytes, request_id: str, gone: Gone) -> object:
+    async def predict(self, body: bytes, request_id: str, gone: Gone) -> bytes:
         """Answer each row of `body`, in order."""
         rows = self._parser.rows(body)
         try:
@@ -107,12 +106,12 @@ class Handlers:
         except (Overloaded, Overdue) as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again later", headers=RETRY_LATER) from None
         self._answers.record(request_id, [prediction.label for prediction in predictions], body=body)
-        answer = {"request_id": request_id, "version": self._version, "predictions": predictions}
+        answer = orjson.dumps({"request_id": request_id, "version": self._version, "predictions": predictions})
         if self._prediction_log:
             self._prediction_log.record(body, rows, answer)
         return answer
 
-    async def feedback(self, body: bytes, _request_id: str, _gone: Gone) -> object:
+    async def feedback(self, body: bytes, _request_id: str, _gone: Gone) -> bytes:
         """Join the truth to an earlier answer; saying it twice counts once."""
         feedback = self._parser.feedback(body)
         try:
@@ -137,7 +136,7 @@ class Handlers:
                     pointer="#/labels",
                 )
             case Feedback.ACCEPTED | Feedback.DUPLICATE:
-                return {"request_id": feedback.request_id, "counted": outcome is Feedback.ACCEPTED}
+                return orjson.dumps({"request_id": feedback.request_id, "counted": outcome is Feedback.ACCEPTED})
 
 
 def request_id_of(given: bytes | None) -> str:

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -26,6 +25,7 @@ import structlog
 from numpy.typing import NDArray
 
 from service.contract import Schema
+from service.turns import Turns
 
 COLUMNS_FILE = "columns.json"
 KEY_FILE = "hash-key"
@@ -33,7 +33,7 @@ MAX_WAITING_ROWS = 20_000
 SEGMENT_BYTES = 16 * 1024 * 1024
 SEGMENT_AGE_S = 3600.0
 MAX_AGE_S = 7 * 24 * 3600.0
-WRITE_EVERY_S = 0.1  # each turn wakes a thread, which costs the event loop more than the writing does
+WRITE_EVERY_S = 0.1
 PRUNE_EVERY_S = 60.0
 # A body longer than this for each number is mostly white space, and is written anew.
 MAX_BYTES_PER_VALUE = 32
@@ -46,9 +46,9 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class _Entry:
     at_s: float
-    body: bytes
-    rows: NDArray[np.float32]
-    answer: object
+    request: bytes | NDArray[np.float32]  # as it came, or checked rows that are still to be masked
+    answer: bytes
+    rows: int
 
 
 class PredictionLog:
@@ -85,64 +85,60 @@ class PredictionLog:
         self._taken_rows = 0  # changed on the thread only
         self._segment: _Segment | None = None
         self._prune_at_s = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="predictions", daemon=True)
+        self._turns = Turns("predictions", self._turn, every_s=WRITE_EVERY_S)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._turns.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Write what waits, then stop."""
-        self._stop.set()
-        self._thread.join()
+        self._turns.stop()
 
-    def record(self, body: bytes, rows: NDArray[np.float32], answer: object) -> None:
-        """Keep one request, its `rows` as they were checked, and what becomes its JSON answer. Never blocks."""
+    def record(self, body: bytes, rows: NDArray[np.float32], answer: bytes) -> None:
+        """Keep one request, its `rows` as they were checked, and its JSON answer. Never blocks.
+
+        The request is kept as it came, which costs nothing; only what is private or bloated is written anew.
+        """
         if self._given_rows - self._taken_rows >= MAX_WAITING_ROWS:
             self._count_dropped(len(rows))
             return
         self._given_rows += len(rows)
-        self._waiting.put(_Entry(time.time(), body, rows, answer))
+        is_plain = self._mask.is_empty and len(body) <= rows.size * MAX_BYTES_PER_VALUE
+        self._waiting.put(_Entry(time.time(), body if is_plain else rows, answer, len(rows)))
 
-    def _run(self) -> None:
-        while True:
-            is_last = self._stop.wait(WRITE_EVERY_S)
-            entries = self._drain()
-            if entries:
-                self._write(entries)
-            if is_last:
-                self._close_segment()
-                return
+    def _turn(self, is_last: bool) -> None:
+        if entries := self._drain():
+            self._write(entries)
+        if is_last:
+            self._close_segment()
 
     def _drain(self) -> list[_Entry]:
         entries: list[_Entry] = []
         with suppress(Empty):
             while True:
                 entries.append(self._waiting.get_nowait())
-                self._taken_rows += len(entries[-1].rows)
+                self._taken_rows += entries[-1].rows
         return entries
 
     def _write(self, entries: list[_Entry]) -> None:
         try:
             self._current_segment().write(b"".join(self._line(entry) for entry in entries))
         except Exception as error:  # noqa: BLE001 - a log that cannot be written must not cost an answer, nor this thread
-            rows = sum(len(entry.rows) for entry in entries)
+            rows = sum(entry.rows for entry in entries)
             log.warning("predictions_not_written", path=str(self._folder), rows=rows, error=str(error))
             self._count_dropped(rows)
             self._close_segment()  # its last line may be torn: begin another
 
     def _line(self, entry: _Entry) -> bytes:
-        """The request goes in as it came, which costs a copy; only what is private or bloated is written anew."""
-        if self._mask.is_empty and len(entry.body) <= entry.rows.size * MAX_BYTES_PER_VALUE:
-            has_line_ends = b"\n" in entry.body or b"\r" in entry.body
-            request = entry.body.translate(_ONE_LINE) if has_line_ends else entry.body
-        else:
-            request = self._mask.request(entry.rows)
-        answer = orjson.dumps(entry.answer)
-        return b'{"at_s":%.3f,"request":%b,"answer":%b}\n' % (entry.at_s, request, answer)
+        request = entry.request
+        if not isinstance(request, bytes):
+            request = self._mask.request(request)
+        elif b"\n" in request or b"\r" in request:
+            request = request.translate(_ONE_LINE)
+        return b'{"at_s":%.3f,"request":%b,"answer":%b}\n' % (entry.at_s, request, entry.answer)
 
     def _current_segment(self) -> "_Segment":
         now_s = time.time()

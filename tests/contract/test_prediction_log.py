@@ -37,7 +37,7 @@ def write(tmp_path: Path) -> Write:
             opened.record(
                 orjson.dumps({"features": rows}),
                 np.array(rows, dtype=np.float32),
-                {"request_id": request_id, "version": version, "predictions": predictions},
+                orjson.dumps({"request_id": request_id, "version": version, "predictions": predictions}),
             )
 
     return log

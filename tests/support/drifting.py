@@ -54,7 +54,7 @@ def write_log(
     with PredictionLog(folder, version, "people:1", SCHEMA, max_bytes=10**9, count_dropped=print) as log:
         for number, rows in enumerate(requests):
             answer = {"request_id": f"{version}-{number}", "predictions": answers(rows, unsure=unsure)}
-            log.record(orjson.dumps({"features": rows.tolist()}), rows, answer)
+            log.record(orjson.dumps({"features": rows.tolist()}), rows, orjson.dumps(answer))
     if at_s is not None:
         (segment,) = (folder / version.replace(":", "@")).glob("*.jsonl")
         lines = zip(segment.read_bytes().splitlines(), at_s, strict=True)

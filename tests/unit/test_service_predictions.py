@@ -65,7 +65,7 @@ def record(log: PredictionLog, rows: list[list[float]], request_id: str = "r", b
     """What the service does with one answered request."""
     checked: NDArray[np.float32] = np.array(rows, dtype=np.float32)
     predictions = [Prediction("yes", 0.75) for _ in rows]
-    answer = {"request_id": request_id, "version": "m:1", "predictions": predictions}
+    answer = orjson.dumps({"request_id": request_id, "version": "m:1", "predictions": predictions})
     log.record(orjson.dumps({"features": rows}) if body is None else body, checked, answer)
 
 
