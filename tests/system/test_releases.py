@@ -29,6 +29,16 @@ def is_over(status: dict[str, Any]) -> bool:
     return bool(status["release"]) and status["release"]["phase"] == "ended"
 
 
+@pytest.fixture(params=["scrape", "prometheus"])
+def source(request: pytest.FixtureRequest, kanaria: Kanaria, require_program: Any) -> None:
+    """Where the counters come from that releases are judged by: both must come to the same end."""
+    if request.param == "prometheus":
+        require_program("prometheus")
+        require_program("prometheus-alertmanager")
+    kanaria.environment["KANARIA_METRICS"] = request.param
+
+
+@pytest.mark.usefixtures("source")
 def test_a_better_version_is_promoted_and_no_client_notices(kanaria: Kanaria, samples: Path) -> None:
     """Start, steps, promotion, the end of the watch: not one request fails, and the evidence is kept."""
     kanaria.ok("up", "digits:v1")
@@ -68,9 +78,9 @@ def canary_counts(kanaria: Kanaria, signal: str) -> tuple[int, int]:
     return bad, total
 
 
+@pytest.mark.usefixtures("source")
 def test_a_silently_wrong_version_is_stopped_in_the_shadow(kanaria: Kanaria, samples: Path) -> None:
     """It answers quickly and without an error, and is gone before a single user had an answer of it."""
-    kanaria.environment["KANARIA_METRICS"] = "scrape"  # the other releases here use Prometheus where it is installed
     kanaria.ok("up", "digits:v1")
     with kanaria.users(samples) as users:
         done = kanaria("release", "digits:v3", "--spec", kanaria.plan(steps=SHADOW_FIRST), "--wait")
