@@ -77,11 +77,12 @@ class _Level:
 
     def recordings(self, window: str) -> list[Recording | Alert]:
         """Events, bad events and their ratio over `window`. No ratio without events."""
+        ratio = f"{self.series('bad_events', window)} / ({self.series('events', window)} > 0)"
         if seconds(window) > seconds(LONGEST_RAW):
             events, bad = self._added_up("events", window), self._added_up("bad_events", window)
+            ratio += f" or {self.series('ratio', BASE)}"  # while all events are too new to be added up
         else:
             events, bad = self._counted(self.slo.total, window), self._bad(window)
-        ratio = f"{self.series('bad_events', window)} / ({self.series('events', window)} > 0)"
         exprs = {"events": events, "bad_events": bad, "ratio": ratio}
         return [Recording(self._record(what, window), expr, {"slo": self.name}) for what, expr in exprs.items()]
 

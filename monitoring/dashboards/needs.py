@@ -13,7 +13,6 @@ class Needs(Enum):
     LABELS = "sum(increase(kanaria_feedback_total[$__range])) > 0"
     CANARY_LABELS = 'sum(increase(kanaria_feedback_total{version="$canary"}[$__range])) > 0'
     OBJECTIVES = "slo:objective:ratio offset 1m"  # their rules are evaluated each half minute
-    PERIOD = "slo:objective:ratio offset 10m"  # and those of 30 days add up five minutes at a time
     DRIFT = 'max(max_over_time(kanaria_drift_state{kind="data",state!="not_run"}[$__range])) > 0'
     DRIFT_SCORES = 'max(max_over_time(kanaria_drift_state{kind="data",state=~"(no_)?drift"}[$__range])) > 0'
     RELEASE_DRIFT = 'max(max_over_time(kanaria_drift_state{kind="release",state=~"(no_)?drift"}[$__range])) > 0'

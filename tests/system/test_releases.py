@@ -104,8 +104,18 @@ class Story:
 
     disagreement: tuple[int, int]  # of the canary
     summary: Summary
-    panels: list[dict[str, Any]]  # what `dashboards check` said of each query
+    panels: list[dict[str, Any]]  # what `dashboards check` said of each query when it had waited long enough
     annotations: list[dict[str, Any]]
+
+
+def panels_when_drawn(kanaria: Kanaria) -> list[dict[str, Any]]:
+    """What `dashboards check` finds, once nothing it needs is still to happen: a drift report of the new stable."""
+    deadline = time.monotonic() + 90  # a report gives way to everything else on a busy machine
+    while True:
+        panels: list[dict[str, Any]] = json.loads(kanaria("dashboards", "check", "--last", "5m", "--json").stdout)
+        if time.monotonic() > deadline or all(panel["state"] == "drawn" for panel in panels):
+            return panels
+        time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -121,17 +131,18 @@ def story(
             KANARIA_METRICS="prometheus",
             KANARIA_GRAFANA_URL=grafana.url,
             KANARIA_GRAFANA_TOKEN=GRAFANA_ADMIN,
+            KANARIA_DRIFT_EVERY_S="5",
+            KANARIA_DRIFT_LAST_S="60",
         )
         try:
             kanaria.ok("up", "digits:v1")
             with kanaria.users(samples) as users:
-                kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=SHADOW_FIRST, soak="4s"), "--wait")
+                plan = kanaria.plan(steps=SHADOW_FIRST, soak="4s", watch="15s")  # so long that drift is looked for
+                kanaria.ok("release", "digits:v2", "--spec", plan, "--wait")
                 kanaria.until(is_over)
-                checked = kanaria("dashboards", "check", "--last", "3m", "--json")
+                panels = panels_when_drawn(kanaria)
                 summary = users.stop()
-            yield Story(
-                canary_counts(kanaria, "disagreement"), summary, json.loads(checked.stdout), list(grafana.annotations)
-            )
+            yield Story(canary_counts(kanaria, "disagreement"), summary, panels, list(grafana.annotations))
         finally:
             kanaria("down")
 
@@ -143,11 +154,9 @@ def test_a_better_version_may_disagree_with_the_one_before(story: Story) -> None
     assert 0 < different < 0.1 * compared
 
 
-def test_no_panel_of_a_board_is_empty_while_a_release_goes_on(story: Story) -> None:
-    """Every query of every board finds numbers in the real Prometheus, but those about drift and the whole period."""
-    assert [panel for panel in story.panels if panel["state"] not in ("drawn", "not yet")] == []
-    waiting = {panel["detail"] for panel in story.panels if panel["state"] == "not yet"}
-    assert waiting <= {"needs period", "needs drift", "needs drift scores", "needs release drift"}
+def test_every_panel_of_every_board_is_drawn_while_a_release_goes_on(story: Story) -> None:
+    """Every query finds numbers in the real Prometheus: drift and the budget of the whole period too."""
+    assert [panel for panel in story.panels if panel["state"] != "drawn"] == []
     assert len(story.panels) > 50
 
 
