@@ -26,6 +26,8 @@ PAGE = (ROOT / "docs" / "container.md").read_text()
 TAG = "digits:v2"
 BUILD_TOOLS = ("cc", "gcc", "g++", "c++", "clang", "ld", "make", "git", "pip", "uv", "apt-get")
 
+LAST = ("nice", "-n", "19")  # a build that takes minutes must not delay what other tests time
+
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Podman]:
@@ -67,7 +69,7 @@ def image(podman: Podman, home: Path, tmp_path_factory: pytest.TempPathFactory) 
         "build-arg=PIP_NO_INDEX=1",
     )
     subprocess.run(
-        [sys.executable, "-m", "bentoml", "containerize", TAG, "--backend", "podman"]
+        [*LAST, sys.executable, "-m", "bentoml", "containerize", TAG, "--backend", "podman"]
         + [word for option in options for word in ("--opt", option)],
         cwd="/",
         env=podman.environment | {"BENTOML_HOME": str(home)},
@@ -79,15 +81,16 @@ def image(podman: Podman, home: Path, tmp_path_factory: pytest.TempPathFactory) 
 def make_base_image(podman: Podman) -> None:
     """Run the line of the page that says how."""
     (line,) = re.findall(r"^mmdebstrap (?:.*\\\n)*.*", PAGE, re.MULTILINE)
-    subprocess.run(["bash", "-o", "pipefail", "-c", line], env=podman.environment, check=True)
+    subprocess.run([*LAST, "bash", "-o", "pipefail", "-c", line], env=podman.environment, check=True)
 
 
 def download_wheels(home: Path, folder: Path) -> None:
     """Every package of the Bento, and PyTorch from its CPU index wherever that is reached."""
     python = home / "bentos" / "digits" / "v2"
     (cpu_index,) = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["extra_index_url"]
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), "--find-links", str(folder)]
-    pip += ["--only-binary", ":all:", "--python-version", "3.11", "--constraint", str(ROOT / "constraints.txt")]
+    pip = [*LAST, sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
+    pip += ["--find-links", str(folder), "--constraint", str(ROOT / "constraints.txt")]
+    pip += ["--only-binary", ":all:", "--python-version", "3.11"]
     subprocess.run([*pip, "--no-deps", "--retries", "0", "--extra-index-url", cpu_index, "torch"], check=True)
     subprocess.run([*pip, "--requirement", str(python / "env" / "python" / "requirements.txt")], check=True)
 
