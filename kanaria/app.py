@@ -46,6 +46,8 @@ def main() -> None:
     try:
         app()
     except (StackError, LoadTestError, MonitoringError, OSError, ValidationError) as error:
+        if isinstance(error, ValidationError) and error.title != Settings.__name__:
+            raise  # no slip of whoever typed the command
         _errors.print(_told(error), style="red", markup=False, highlight=False, soft_wrap=True)
         is_bad_input = isinstance(error, SetupError | RulesError | DriftError | ValidationError)
         raise SystemExit(EXIT_BAD_INPUT if is_bad_input else EXIT_UNDECIDED) from error

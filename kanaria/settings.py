@@ -1,7 +1,6 @@
 """Settings of the local stack: `KANARIA_*` environment variables, and where everything lies."""
 
 import hashlib
-import json
 import os
 import secrets
 from functools import cached_property
@@ -16,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from kanaria.errors import SetupError
 from service.signatures import Policy
 
 _LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
@@ -72,12 +72,21 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """What the environment leaves open is as it is for the stack that is up."""
         home = {**env_settings(), **init_settings()}.get("home", cls.model_fields["home"].default)
-        return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, Path(home, _LISTENING_FILE))
+        path = Path(home, _LISTENING_FILE)
+        try:
+            return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, path)
+        except ValueError as error:
+            raise SetupError(
+                "it cannot be read where the stack listens",
+                saw=f"{path}: {error}",
+                do="remove that file, and name ports that are not the defaults in the environment",
+            ) from error
 
     def remember_where_it_listens(self) -> None:
         """Later commands of this state folder need not be told the ports again."""
-        listening = self.model_dump(include={"host", "gateway_port", "controller_port"})
-        (self.root / _LISTENING_FILE).write_text(json.dumps(listening))
+        written = self.root / f".{_LISTENING_FILE}"
+        written.write_text(self.model_dump_json(include={"host", "gateway_port", "controller_port"}))
+        written.replace(self.root / _LISTENING_FILE)  # a full disk leaves the old one
 
     def forget_where_it_listens(self) -> None:
         """The next `up` takes the ports of its environment, or the defaults."""

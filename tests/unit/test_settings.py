@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from kanaria.errors import SetupError
 from kanaria.settings import Settings
 
 
@@ -37,3 +38,10 @@ def test_the_next_stack_begins_with_the_defaults(home: Path) -> None:
     """`kanaria down` ends what `up` was told."""
     Settings().forget_where_it_listens()
     assert (Settings().gateway_port, Settings().controller_port) == (8080, 8090)
+
+
+def test_a_torn_file_is_named(home: Path) -> None:
+    """Whoever sees it knows which file, and what to do."""
+    (home / "listening.json").write_text('{"gateway_port": 90')
+    with pytest.raises(SetupError, match=r"(?s)listening\.json.*remove that file"):
+        Settings()
