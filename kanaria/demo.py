@@ -84,7 +84,7 @@ def run_demo(fault: Fault, console: Console) -> DemoResult:
     console.print(f"Kanaria demo in {stage.root}", soft_wrap=True)
     stage.clear()
     if fault == "drift":
-        story = play(stage, PLAN, baseline_s=BASELINE_S, limit_s=RELEASE_LIMIT_S)
+        story = play(stage, PLAN, limit_s=RELEASE_LIMIT_S)
         result = _report(stage, fault, story.release, None, story.users, drift=story.told)
     else:
         result = _good_and_bad(stage, fault)

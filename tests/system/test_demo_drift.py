@@ -1,0 +1,36 @@
+"""`make demo FAULT=drift` keeps its promises on this machine."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import Kanaria
+
+
+@pytest.mark.timeout(420)
+def test_drifting_traffic_is_named_and_alerted_and_rolls_nothing_back(
+    tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    """Users come with another camera: the report names what changed, the alert fires, and v2 is promoted anyway."""
+    for program in ("envoy", "prometheus", "prometheus-alertmanager"):
+        require_program(program)
+    kanaria = Kanaria.at(tmp_path, tmp_path / "unused")
+    kanaria.ok("demo", "--fault", "drift")
+    told = json.loads((kanaria.home / "demo.json").read_text())
+    assert (told["promoted"], told["rolled_back"]) == ("digits:v2", None)
+    assert (told["client_failures"], told["client_requests"] > 1000) == (0, True)
+    drift = told["drift"]
+    assert (drift["before"], drift["found"], drift["alert_fired"]) == ("no_drift", "drift", True)
+    assert 0 < drift["seconds_to_alert"] < 120
+    worst = {column["column"]: column for column in drift["worst"]}
+    assert any(name.startswith("pixel_") and column["direction"] == "up" for name, column in worst.items())
+    assert all(column["score"] > column["threshold"] for column in worst.values())
+    assert told["seconds_total"] < 300
+    report = Path(told["report"]).read_text()
+    assert "What the drift report says" in report
+    assert drift["worst"][0]["column"] in report
+    page = (kanaria.home / "drift" / "data.html").read_text()
+    assert "differs from the data that digits:v1 was tested on" in page
+    assert [release["outcome"] for release in json.loads(kanaria.ok("history", "--json"))] == ["promoted"]
