@@ -45,7 +45,9 @@ class PrometheusSource:
             )
         self._has_read = True
         fresh = {instance: samples[instance] for instance in scraped_s}
-        return Reading(at_s=max(scraped_s.values()), counters=counters(fresh, mirrored=mirrored))
+        # Prometheus scrapes one page after another. The newest of them must not vouch for one from before a change of
+        # the weight, so a reading is as old as its oldest page.
+        return Reading(at_s=min(scraped_s.values()), counters=counters(fresh, mirrored=mirrored))
 
     def close(self) -> None:
         """Close the connections."""

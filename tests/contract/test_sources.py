@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -244,6 +245,20 @@ def test_reading_again_without_new_events_gives_no_window(source: MetricSource, 
     stack.gateway.answer(STABLE)
     first = read_until(lambda: source.read(stack.backends), lambda reading: bool(reading.counters))
     assert events(first, source.read(stack.backends)) == {}
+
+
+def later_than(at_s: float, reading: Reading) -> bool:
+    return reading.at_s > at_s
+
+
+def test_a_reading_holds_all_that_was_counted_before_its_time(source: MetricSource, stack: Stack) -> None:
+    """On it rests which weight a request is charged to; pages that are read one by one are as old as the oldest."""
+    for answers in range(1, 9):
+        stack.gateway.answer(STABLE)
+        stack.canary.predict(CANARY, "7")
+        is_later = partial(later_than, time.time())
+        seen = events(None, read_until(lambda: source.read(stack.backends), is_later))
+        assert (seen["errors"][0].total, seen["class:7"][1].total) == (answers, answers)
 
 
 def test_a_version_that_was_away_is_counted_from_where_it_was(source: MetricSource, stack: Stack) -> None:
