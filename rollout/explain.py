@@ -316,7 +316,7 @@ def _notes(release: ReleaseView) -> Iterator[str]:
             case "source_unreachable":
                 away_s = note.at_s
             case "source_back" if away_s is not None:
-                times = f"{clock(away_s)} to {clock(note.at_s)} UTC ({span(note.at_s - away_s)})"
+                times = f"{clock(away_s)} to {clock(note.at_s)} UTC ({span(round(note.at_s - away_s))})"
                 yield f"No metrics from {times}: the weight was held, nothing was decided blind."
             case _:
                 yield f"{clock(note.at_s)} UTC: {one_line(note.text)}."

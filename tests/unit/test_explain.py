@@ -245,7 +245,7 @@ def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
         world.live(controller, 10)
     controller.close()
     text = lines(why(newest(tmp_path / "ledger.db")), "Worth knowing")
-    assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \([\d.]+ s\)", text)
+    assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \(\d+ s\)", text)
 
 
 def test_an_explanation_is_data(silently_wrong: ReleaseView) -> None:
