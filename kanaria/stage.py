@@ -25,6 +25,7 @@ from loadtest.process import RunningLoad, start
 from loadtest.scenario import Scenario
 from rollout import screen
 from rollout.cli import find_release
+from rollout.numerals import weight
 from rollout.spec import RolloutSpec
 from rollout.view import ReleaseView
 
@@ -158,7 +159,7 @@ class Stage:
                     return release
                 live = load.live()
                 status.update(
-                    f"{tag} at {release.state.weight_percent} %: {release.last_why or 'starting'} · "
+                    f"{tag} at {weight(release.state.weight_percent)}: {release.last_why or 'starting'} · "
                     f"clients: {live.requests:,} requests, {live.failures} failed"
                 )
                 on_look(release)

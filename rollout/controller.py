@@ -105,7 +105,8 @@ class Controller:
         """Beat until `stop` is called. Every error on purpose is logged and the loop goes on."""
         self.recover()
         while not self._stop.is_set():
-            self._take_commands(wait_s=BEAT_S)
+            left_s = self._next_reading_s - self._clock()  # a reading does not wait for the beat after it
+            self._take_commands(wait_s=left_s if 0 < left_s < BEAT_S else BEAT_S)
             try:
                 self.beat()
             except RolloutError as error:
@@ -150,9 +151,7 @@ class Controller:
         """Make the world as it should be, look at it, decide, act."""
         now_s = self._clock()
         self._reconcile()
-        is_fresh = False
-        if now_s >= self._next_reading_s and self._deployment.stable:
-            is_fresh = self._look(now_s)
+        is_fresh = self._look_if_due()
         release = self._deployment.active
         if release and self._preflight.awaits(release):
             if result := self._preflight.try_out(release, self._fleet.status(release.canary)):
@@ -161,7 +160,13 @@ class Controller:
         if release:
             self._action = decide(release, self._facts(release, now_s, is_fresh=is_fresh), self._judgement)
             self._carry_out(release, self._action)
+            # Counting begins with the first reading under a new weight, and what came before it is lost.
+            self._look_if_due()
         self._publish(now_s)
+
+    def _look_if_due(self) -> bool:
+        now_s = self._clock()
+        return self._deployment.stable is not None and now_s >= self._next_reading_s and self._look(now_s)
 
     def _look(self, now_s: float) -> bool:
         """Read the counters; have what is new in them judged. Whether anything was."""

@@ -3,6 +3,7 @@
 No clock, no network, no log. The controller gathers, calls `decide`, writes the answer down, acts.
 """
 
+import math
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -13,6 +14,7 @@ from rollout.state import Phase, Release
 
 AUTO_START_PERCENT = 1
 LAST_COMPARED_PERCENT = 50  # above it too little stable traffic is left to compare with
+AUTO_GROWTH = 1.05  # of the weight, for which an automatic step is worth a change
 _BOTH_FAIL = "both versions fail, so it is not the canary's fault: frozen until stable is well"
 
 
@@ -46,7 +48,7 @@ class EnterStep:
     """Give the canary this share of the traffic."""
 
     step: int
-    weight_percent: int
+    weight_percent: float
     mirror: bool
     reason: str
 
@@ -82,7 +84,7 @@ def asked_weight(release: Release) -> float | None:
         return None
     if release.spec.steps != "auto":
         return release.weight_at(release.step + 1) / 100
-    return (100 if release.weight_percent >= LAST_COMPARED_PERCENT else release.weight_percent + 1) / 100
+    return _least_automatic(release) / 100
 
 
 def decide(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
@@ -238,14 +240,19 @@ def _guard_reason(release: Release, recent: Pair) -> str:
     return f"{recent.bad} of the last {recent.total} canary requests failed; the guard allows {limit:.0%}"
 
 
-def _next_weight(release: Release, judgement: Judgement) -> int:
+def _next_weight(release: Release, judgement: Judgement) -> float:
     """The next fixed step, or the largest automatic one that the risk budget allows."""
     if release.spec.steps != "auto":
         return release.weight_at(release.step + 1)
     bounds = [signal.excess_upper for signal in judgement.signals.values() if signal.excess_upper is not None]
     worst = max(bounds, default=1.0)
-    safe_percent = 100 * release.spec.risk_budget / worst if worst > release.spec.risk_budget else 100
-    doubled = min(2 * release.weight_percent, int(safe_percent))
+    safe_percent = math.floor(10_000 * release.spec.risk_budget / max(worst, release.spec.risk_budget)) / 100
+    least = _least_automatic(release)
+    return max(least, min(2 * release.weight_percent, safe_percent, LAST_COMPARED_PERCENT))
+
+
+def _least_automatic(release: Release) -> float:
+    """The smallest automatic step up, percent: the judge has passed no less."""
     if release.weight_percent >= LAST_COMPARED_PERCENT:
         return 100
-    return min(max(doubled, release.weight_percent + 1), LAST_COMPARED_PERCENT)
+    return min(math.ceil(100 * AUTO_GROWTH * release.weight_percent) / 100, LAST_COMPARED_PERCENT)

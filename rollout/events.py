@@ -111,7 +111,7 @@ class Ticked(_Event):
 
     kind: Literal["ticked"] = "ticked"
     window_s: float
-    weight_percent: int
+    weight_percent: float
     mirror: bool
     counts: tuple[CountsRecord, ...]
     evidence: EvidenceRecord
@@ -125,7 +125,7 @@ class StepEntered(_Event):
 
     kind: Literal["step_entered"] = "step_entered"
     step: int  # index in `steps`; for automatic steps, how many were taken before
-    weight_percent: int
+    weight_percent: float
     mirror: bool
     reason: str
     by: str = "judge"
@@ -177,7 +177,7 @@ class Applied(_Event):
     kind: Literal["applied"] = "applied"
     stable: str
     canary: str | None
-    weight_percent: int
+    weight_percent: float
     mirror: bool
 
 

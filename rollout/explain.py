@@ -13,7 +13,7 @@ from rollout.events import EvidenceRecord, SignalRecord
 from rollout.interfaces import DriftReport, PreflightResult
 from rollout.judge import Pair
 from rollout.judge.words import share_of
-from rollout.numerals import count, odds, share, share_up, span
+from rollout.numerals import count, odds, share, share_up, span, weight
 from rollout.state import Phase
 from rollout.view import Accusation, ReleaseView, StepSpan
 from rollout.waiting import waiting
@@ -128,7 +128,8 @@ def _place(release: ReleaseView) -> str:
         return "is being started"
     step, steps = release.steps[-1], release.spec.steps
     number = "" if steps == "auto" else f" (step {release.state.step + 1} of {len(steps)})"
-    return ("gets a copy of every request" if step.mirror else f"has {step.weight_percent} % of the traffic") + number
+    has = "gets a copy of every request" if step.mirror else f"has {weight(step.weight_percent)} of the traffic"
+    return has + number
 
 
 # ---- the topics
@@ -273,10 +274,11 @@ def _then(step: StepSpan) -> str:
     if end.action != "step":
         return f"{end.action.replace('_', ' ')}{by}"
     bound = _excess_bound(end.evidence)
+    percent = end.weight_percent or 0
     if by or bound is None:
-        return f"then {end.weight_percent} %{by}"
-    of_all = share_up(bound * (end.weight_percent or 0) / 100)
-    return f"{end.weight_percent} % next, on proof of fewer than {share_up(bound)} of its own requests, {of_all} of all"
+        return f"then {weight(percent)}{by}"
+    of_all = share_up(bound * percent / 100)
+    return f"{weight(percent)} next, on proof of fewer than {share_up(bound)} of its own requests, {of_all} of all"
 
 
 def tried_out(tried: PreflightResult, stable: str | None) -> Iterator[str]:

@@ -43,6 +43,7 @@ def templates() -> Environment:
         "share": numerals.share,
         "slowness": wording.slowness,
         "span": numerals.span,
+        "weight": numerals.weight,
         "words": lambda text: text.replace("_", " "),
     }
     environment.globals["style"] = style

@@ -31,7 +31,7 @@ class Split:
 
     stable: Backend
     canary: Backend | None = None
-    canary_percent: int = 0  # weight, 0-100
+    canary_percent: float = 0  # weight, 0-100, of at most two decimals
     mirror: bool = False  # send the canary a copy of every request and throw its answers away
     sticky: str | None = None  # header whose value keeps a caller on one side; None: random per request
 
@@ -42,8 +42,13 @@ class ObservedSplit:
 
     stable: str
     canary: str | None
-    canary_percent: int
+    canary_percent: float
     mirror: bool
+
+    @property
+    def stable_percent(self) -> float:
+        """What the canary leaves."""
+        return round(100 - self.canary_percent, 2)
 
 
 class TrafficRouter(Protocol):

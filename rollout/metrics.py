@@ -56,7 +56,7 @@ class ControllerMetrics:
             self._weight.labels(version=version).set(0)
         if snapshot.observed:
             split = snapshot.observed
-            self._weight.labels(version=split.stable).set(100 - split.canary_percent)
+            self._weight.labels(version=split.stable).set(split.stable_percent)
             if split.canary:
                 self._weight.labels(version=split.canary).set(split.canary_percent)
         self.release.publish(release)

@@ -24,6 +24,11 @@ def share(ratio: float) -> str:
     return f"{percent:.{decimals}f}".rstrip("0").rstrip(".") + " %"
 
 
+def weight(percent: float) -> str:
+    """A share of the traffic as it is set, to the hundredth of a percent."""
+    return f"{round(percent, 2):g} %"
+
+
 def share_up(ratio: float) -> str:
     """The same rounded up, and at most 100 %: for bounds, "fewer than"."""
     if not 0 < ratio < 1:

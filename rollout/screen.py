@@ -16,7 +16,7 @@ from rollout.explain import why as explain
 from rollout.interfaces import Health
 from rollout.judge import Pair
 from rollout.judge.words import share_of
-from rollout.numerals import count, span
+from rollout.numerals import count, span, weight
 from rollout.status import ClientsView, DecisionView, ReleaseStatus, StatusView, VersionView, decision_view, strongest
 from rollout.view import Decision, ReleaseView
 from rollout.wording import clock, date, one_line, slowness
@@ -106,7 +106,7 @@ def _health(version: VersionView) -> Text:
 def _weight(version: VersionView, colour: str) -> tuple[Text, Text]:
     if version.weight_percent is None:
         return Text("?" * 3, style="dim"), Text("weight unknown", style="magenta")
-    share_of_bar = Text("copies" if version.is_mirrored else f"{version.weight_percent:>3} %")
+    share_of_bar = Text("copies" if version.is_mirrored else f"{weight(version.weight_percent):>5}")
     return _bar(version.weight_percent / 100, width=25, style=colour), share_of_bar
 
 

@@ -17,7 +17,7 @@ from rollout.judge import DEFAULT_RULES, JudgeConfig, SignalRule
 from rollout.signals import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, SignalSelection
 
 SHADOW: Literal["shadow"] = "shadow"
-Step = Literal["shadow"] | int
+Step = Literal["shadow"] | int | float  # a weight in percent, of at most two decimals
 
 _AUTO_STEPS = 8
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -188,12 +188,14 @@ class RolloutSpec(_Part):
         if steps == "auto":
             return steps
         if not isinstance(steps, list | tuple) or any(
-            isinstance(step, bool) or not isinstance(step, int | str) for step in steps
+            isinstance(step, bool) or not isinstance(step, int | float | str) for step in steps
         ):
             raise ValueError("write `auto`, or a list such as [shadow, 5, 25, 50, 100]")
         weights = [step for step in steps if step != SHADOW]
         if SHADOW in steps[1:] or any(isinstance(weight, str) for weight in weights):
-            raise ValueError("`shadow` can only be the first step, and every other step is a whole percent")
+            raise ValueError("`shadow` can only be the first step, and every other step is a percentage")
+        if any(weight != round(weight, 2) for weight in weights):
+            raise ValueError("a weight has at most two decimals, for example [1, 12.25, 50, 100]")
         if not weights or weights[0] < 1 or weights[-1] != 100 or any(a >= b for a, b in pairwise(weights)):
             raise ValueError("must rise from at least 1 to exactly 100, for example [shadow, 5, 25, 50, 100]")
         if any(50 < weight < 100 for weight in weights):

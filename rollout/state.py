@@ -36,7 +36,7 @@ class Release:
     by: str
     phase: Phase = Phase.STARTING
     step: int = -1
-    weight_percent: int = 0
+    weight_percent: float = 0
     mirror: bool = False
     phase_since_s: float = 0.0  # start of the present step or phase, Unix seconds
     measured_s: float = 0.0  # time in this step during which the metric source answered
@@ -57,10 +57,10 @@ class Release:
     def name(self) -> str:
         return f"release {self.number} ({self.canary})"
 
-    def weight_at(self, step: int) -> int:
+    def weight_at(self, step: int) -> float:
         """Weight of a fixed step, percent; 0 for shadow."""
         weight = self.spec.steps[step]
-        return weight if isinstance(weight, int) else 0
+        return 0 if isinstance(weight, str) else weight
 
     @property
     def is_last_step(self) -> bool:
@@ -92,7 +92,7 @@ class Desired:
     running: tuple[str, ...]
     stable: str | None
     canary: str | None = None
-    weight_percent: int = 0
+    weight_percent: float = 0
     mirror: bool = False
     sticky: str | None = None
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from rollout.explain import one_sentence
 from rollout.interfaces import Health, ObservedSplit
 from rollout.judge import Pair
+from rollout.numerals import weight
 from rollout.snapshot import Snapshot
 from rollout.spec import SHADOW
 from rollout.view import Decision, ReleaseView
@@ -32,7 +33,7 @@ class VersionView(_Part):
 
     tag: str
     health: str  # `absent`, `starting`, `ready`, `unready`, `dead`
-    weight_percent: int | None  # share of traffic, read back from the gateway; None: it cannot be read
+    weight_percent: float | None  # share of traffic, read back from the gateway; None: it cannot be read
     is_mirrored: bool = False  # gets a copy of every request
 
 
@@ -140,13 +141,13 @@ def build_status(name: str, snapshot: Snapshot, release: ReleaseView | None) -> 
 
 
 def _version(tag: str, split: ObservedSplit | None, health: Mapping[str, Health]) -> VersionView:
-    weight = None
+    percent = None
     if split is not None:
-        weight = {split.stable: 100 - split.canary_percent, split.canary: split.canary_percent}.get(tag, 0)
+        percent = {split.stable: split.stable_percent, split.canary: split.canary_percent}.get(tag, 0)
     return VersionView(
         tag=tag,
         health=health.get(tag, Health.ABSENT).value,
-        weight_percent=weight,
+        weight_percent=percent,
         is_mirrored=split is not None and split.mirror and split.canary == tag,
     )
 
@@ -200,7 +201,7 @@ def _steps(release: ReleaseView) -> tuple[StepView, ...]:
     if release.spec.steps == "auto":
         ahead = ["100 %"] if "100 %" not in taken else []
     else:
-        ahead = [SHADOW if step == SHADOW else f"{step} %" for step in release.spec.steps][len(taken) :]
+        ahead = [SHADOW if step == SHADOW else weight(step) for step in release.spec.steps][len(taken) :]
     last: StepState = "done" if release.outcome == "promoted" else "left" if release.state.outcome else "current"
     return (
         *(StepView(name=name, state="done") for name in taken[:-1]),

@@ -7,6 +7,7 @@ from math import inf
 from rollout import events as e
 from rollout.interfaces import DriftReport, PreflightResult
 from rollout.judge import Pair
+from rollout.numerals import weight
 from rollout.spec import RolloutSpec
 from rollout.state import Phase, Release, fold
 from rollout.watch import WATCHED_ERRORS
@@ -22,7 +23,7 @@ class Decision:
     reason: str
     by: str
     evidence: e.EvidenceRecord | None = None
-    weight_percent: int | None = None  # the canary's from then on; None: not changed by it
+    weight_percent: float | None = None  # the canary's from then on; None: not changed by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class SignalSeries:
 class StepSpan:
     """One step as it went: how long, on how many requests."""
 
-    weight_percent: int
+    weight_percent: float
     mirror: bool
     from_s: float  # Unix seconds
     until_s: float | None  # None: it is the present step
@@ -51,8 +52,8 @@ class StepSpan:
 
     @property
     def name(self) -> str:
-        """`shadow`, or the weight in percent."""
-        return "shadow" if self.mirror else f"{self.weight_percent} %"
+        """`shadow`, or the weight."""
+        return "shadow" if self.mirror else weight(self.weight_percent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class ReleaseView:
     preflight: PreflightResult | None  # None: the canary was not tried out
     drift: DriftReport | None  # the newest; None: it was not compared with stable
     steps: tuple[StepSpan, ...]
-    weights: tuple[tuple[float, int, bool], ...]  # (Unix seconds, canary percent, mirrored), as read back
+    weights: tuple[tuple[float, float, bool], ...]  # (Unix seconds, canary percent, mirrored), as read back
     signals: Mapping[str, SignalSeries]
     verdicts: tuple[tuple[float, str, float], ...]  # (Unix seconds, verdict, combined log_e)
     threshold: float | None  # combined log_e at which the judge fails the canary
@@ -196,7 +197,7 @@ def view(events: Iterable[e.Event]) -> ReleaseView:
     )
 
 
-def _canary_percent(event: e.Applied, canary: str) -> int:
+def _canary_percent(event: e.Applied, canary: str) -> float:
     """The canary's share; once promoted it is the stable of the split."""
     return 100 if event.stable == canary else event.weight_percent if event.canary == canary else 0
 
@@ -250,10 +251,10 @@ def _decision(event: e.Event, spec: RolloutSpec) -> Decision | None:
             outcome = "failed" if result.differences else "passed"
             title = f"preflight {outcome}: {result.golden_requests} golden requests"
             return Decision(event.at_s, "preflighted", title, "; ".join(result.differences), "controller")
-        case e.StepEntered(step=step, weight_percent=weight, mirror=mirror, reason=reason, by=by, evidence=evidence):
+        case e.StepEntered(step=step, weight_percent=percent, mirror=mirror, reason=reason, by=by, evidence=evidence):
             of = "" if spec.steps == "auto" else f" (step {step + 1} of {len(spec.steps)})"
-            title = f"{'shadow: a copy of every request' if mirror else f'weight {weight} %'}{of}"
-            return Decision(event.at_s, "step", title, reason, by, evidence, weight)
+            title = f"{'shadow: a copy of every request' if mirror else f'weight {weight(percent)}'}{of}"
+            return Decision(event.at_s, "step", title, reason, by, evidence, percent)
         case e.Promoted(reason=reason, by=by, evidence=evidence):
             return Decision(event.at_s, "promoted", "promoted", reason, by, evidence, 100)
         case e.RolledBack(signal=signal, reason=reason, by=by, evidence=evidence):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rollout.judge.types import Pair, SignalJudgement
-from rollout.numerals import about, about_span, odds, share, share_up
+from rollout.numerals import about, about_span, odds, share, share_up, weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
 
 def passed(harmed: float, next_weight: float, alpha: float) -> str:
     """PASS: the worst case at the next weight. `harmed` is a share of all requests."""
-    bound = f"fewer than {share_up(harmed)} of requests would be harmed at {share(next_weight)}"
+    bound = f"fewer than {share_up(harmed)} of requests would be harmed at {weight(100 * next_weight)}"
     return f"with {share(1 - alpha)} certainty {bound}"
 
 
@@ -88,14 +88,15 @@ def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:
     more, pace = signal.more_requests_needed or 0.0, signal.canary_per_s
     spread = f" (could be {about(more / 4)} to {about(2 * more)})" if signal.stable.bad + signal.canary.bad else ""
     wait = f", {about_span(more / pace)} at the present {pace:.2g} a second" if pace else ""
-    return f"{name}: about {about(more)} more canary requests{spread} to show that {share(next_weight)} is safe{wait}"
+    safe = f"to show that {weight(100 * next_weight)} is safe"
+    return f"{name}: about {about(more)} more canary requests{spread} {safe}{wait}"
 
 
 def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: float) -> str:
     """INCONCLUSIVE that more requests will not end."""
     return (
         f"{name}: with {share_of(signal.stable + signal.canary)} of all requests bad, an excess under {share(excess)} "
-        f"can never be shown, so {share(next_weight)} cannot pass; raise `risk_budget` or take a smaller step"
+        f"can never be shown, so {weight(100 * next_weight)} cannot pass; raise `risk_budget` or take a smaller step"
     )
 
 

@@ -69,7 +69,7 @@ def _weight(release: ReleaseView) -> Picture | None:
     figure = new_figure(clock)
     for name, values, colour in (
         (release.canary, percent, CANARY),
-        (release.stable, [100 - value for value in percent], STABLE),
+        (release.stable, [round(100 - value, 2) for value in percent], STABLE),
     ):
         figure.add_scatter(
             x=clock.xs(at_s),

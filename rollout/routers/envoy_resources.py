@@ -32,6 +32,8 @@ Resource = dict[str, Any]  # one message of the Envoy API, as JSON
 FALLBACK = ">"
 SHADOW = "shadow/"
 
+_HUNDREDTHS = 100  # Envoy's weights are integers relative to their sum: hundredths of a percent here
+
 
 def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]:
     """Every cluster that `routes_for(split)` needs, by name."""
@@ -82,7 +84,7 @@ def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:
             return ObservedSplit(
                 stable=stable["name"].partition(FALLBACK)[0],
                 canary=canary[0]["name"].partition(FALLBACK)[0] if canary else None,
-                canary_percent=canary[0].get("weight", 0) if canary else 0,
+                canary_percent=canary[0].get("weight", 0) / _HUNDREDTHS if canary else 0,
                 mirror="request_mirror_policies" in route["route"],
             )
     return None
@@ -120,11 +122,12 @@ def _action(split: Split | None, settings: GatewaySettings, *, predict: bool = F
     action: Resource = {"timeout": f"{settings.request_timeout_s}s", "retry_policy": _retries(idempotent=predict)}
     if not predict:
         return {"route": action | {"cluster": stable}}
-    weighted = [{"name": stable, "weight": 100 - split.canary_percent}]
+    to_canary = round(_HUNDREDTHS * split.canary_percent)
+    weighted = [{"name": stable, "weight": 100 * _HUNDREDTHS - to_canary}]
     if split.canary is not None:
         # Stable first: the hash of a sticky caller is compared with the running sum of the weights, so
         # the canary's share grows downwards from 100 and a rising weight never moves a caller off it.
-        weighted.append({"name": _choice_name(split.canary, split.stable), "weight": split.canary_percent})
+        weighted.append({"name": _choice_name(split.canary, split.stable), "weight": to_canary})
         if split.mirror:
             action["request_mirror_policies"] = [{"cluster": SHADOW + split.canary.tag}]
     action["weighted_clusters"] = {"clusters": weighted}

@@ -6,7 +6,7 @@ from rollout.interfaces import Split
 
 def check_split(split: Split) -> None:
     """Raise RouterRefused when `split` contradicts itself."""
-    saw = f"{split.canary_percent} % to {split.canary.tag if split.canary else 'no canary'}, mirror={split.mirror}"
+    saw = f"{split.canary_percent:g} % to {split.canary.tag if split.canary else 'no canary'}, mirror={split.mirror}"
     if not 0 <= split.canary_percent <= 100:
         raise RouterRefused("the canary's weight is not a percentage", saw=saw, do="ask for 0 to 100")
     if split.canary is None:

@@ -166,9 +166,11 @@ _ARRIVALS = (  # requests a second, error ratio; median and p90, s, with fixed s
 def arrivals(study: Study) -> Iterator[Row]:
     """Whole releases of a harmless canary, judged by its errors; every step soaks for 10 s. Phi is 1 where not said.
 
-    What was promised of automatic steps was found with weights of any fraction and with no request lost. Without errors
-    that takes 375 s at 20 requests a second. Whole percents make it 400 s (1 % has to wait until 2 % are safe), and the
-    half second that is not counted after each change of the weight 415 s.
+    The counters are read straight from the gateway and the versions, so that a change of the weight costs what happens
+    in 0.04 s (measured). Where Prometheus reads them every second, it costs 1 to 1.5 s: automatic steps without errors
+    then take 405 to 420 s at 20 requests a second. Proof is found at a reading, every 5 s: what is 5 s over a promise
+    misses it by one reading. The promises were themselves found with 500 simulated releases each. One is broken: the
+    slowest tenth in fixed steps at 20 requests a second and 0.1 % errors, by 4 % (by 2.5 % with other seeds).
     """
     fixed = RolloutSpec(steps=_STEPS, step_deadline=24 * _HOUR_S, watch=5.0, signals=_ERRORS_ONLY)
     auto = fixed.model_copy(update={"steps": "auto"})

@@ -12,7 +12,7 @@ from rollout import events as e
 from rollout.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, decide
 from rollout.interfaces import Health
 from rollout.judge import Judgement, Pair, Window, dispersion
-from rollout.pace import BEAT_S, HISTORY_S, next_reading_s
+from rollout.pace import HISTORY_S, next_reading_s
 from rollout.recent import RecentErrors
 from rollout.records import window_records
 from rollout.release_judge import ReleaseJudge
@@ -21,6 +21,7 @@ from rollout.spec import RolloutSpec
 from rollout.state import Deployment, Release, apply, fold
 
 _STABLE, _CANARY = "model:stable", "model:canary"
+_LOST_S = 0.04  # not counted at a change of weight: from the reading before it to the first one after
 _NO_EVIDENCE = e.EvidenceRecord(verdict="", reason="", log_e=0.0, threshold=0.0, signals={})
 
 Seed = int | tuple[int, ...]
@@ -136,8 +137,8 @@ class _Simulation:
 
     def _begin_counting(self) -> None:
         """Counting begins with the first reading under the new weight."""
-        self._count_harm(BEAT_S)
-        self._traffic.skip(BEAT_S)
+        self._count_harm(_LOST_S)
+        self._traffic.skip(_LOST_S)
 
     def _look(self) -> None:
         """Judge one more window."""

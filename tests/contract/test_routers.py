@@ -52,6 +52,7 @@ def test_nothing_is_observed_before_the_first_split(plane: DataPlane) -> None:
         (Split(V1), ObservedSplit("digits:v1", None, 0, mirror=False)),
         (Split(V1, V2, mirror=True), ObservedSplit("digits:v1", "digits:v2", 0, mirror=True)),
         (Split(V1, V2, 5), ObservedSplit("digits:v1", "digits:v2", 5, mirror=False)),
+        (Split(V1, V2, 12.34), ObservedSplit("digits:v1", "digits:v2", 12.34, mirror=False)),
         (Split(V1, V2, 50, sticky="x-user-id"), ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)),
         (Split(V1, V2, 100), ObservedSplit("digits:v1", "digits:v2", 100, mirror=False)),
     ],

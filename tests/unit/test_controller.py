@@ -61,7 +61,7 @@ def outcome(world: World) -> e.RolledBack:
     return event
 
 
-def weights(world: World) -> list[int]:
+def weights(world: World) -> list[float]:
     return [100 if split.stable.tag == "m:v2" else split.canary_percent for split in world.router.history]
 
 
@@ -221,6 +221,16 @@ def test_automatic_steps_double_and_never_stop_between_50_and_100(world: World, 
     ramp = [event.weight_percent for event in events(world) if isinstance(event, e.StepEntered)]
     assert (ramp[0], ramp[-2:]) == (1, [50, 100])
     assert all(later <= 2 * earlier for earlier, later in pairwise(ramp))
+
+
+def test_counting_begins_as_soon_as_a_weight_is_in_force(world: World, controller: Controller) -> None:
+    """The first window of a step begins where the gateway has its weight, not a beat later."""
+    start(controller)
+    assert world.live_until_ended(controller) == "promoted"
+    story = [event for event in events(world) if isinstance(event, e.Applied | e.Ticked)]
+    steps = [(old, new) for old, new in pairwise(story) if isinstance(old, e.Applied) and isinstance(new, e.Ticked)]
+    assert len(steps) == len(SPEC.steps)
+    assert all(new.at_s - new.window_s == old.at_s for old, new in steps)
 
 
 def test_every_weight_was_decided_before_it_was_in_force(world: World, controller: Controller) -> None:

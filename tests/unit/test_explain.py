@@ -11,7 +11,7 @@ from rollout import commands as c
 from rollout.explain import Explanation, one_sentence, why
 from rollout.interfaces import Health
 from rollout.judge import Pair
-from rollout.numerals import odds, share, share_up, span
+from rollout.numerals import odds, share, share_up, span, weight
 from rollout.spec import Guards, RolloutSpec
 from rollout.view import ReleaseView
 from rollout.wording import tally
@@ -268,6 +268,14 @@ def test_shares_have_as_many_digits_as_help(ratio: float, words: str) -> None:
 def test_bounds_are_rounded_up(ratio: float, words: str) -> None:
     """What is said to be fewer than 1.2 % is not 1.21 %."""
     assert share_up(ratio) == words
+
+
+@pytest.mark.parametrize(
+    ("percent", "words"), [(5, "5 %"), (12.5, "12.5 %"), (1.07, "1.07 %"), (100 - 12.34, "87.66 %"), (100.0, "100 %")]
+)
+def test_weights_are_told_as_they_are_set(percent: float, words: str) -> None:
+    """To the hundredth of a percent, and no digit more."""
+    assert weight(percent) == words
 
 
 @pytest.mark.parametrize(

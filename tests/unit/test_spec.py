@@ -29,7 +29,11 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("steps: []", "steps", "must rise"),
         ("steps: [5, shadow, 100]", "steps", "first step"),
         ("steps: [5, 75, 100]", "steps", "too little stable traffic"),
-        ("steps: [1.5, 100]", "steps", "write `auto`"),
+        ("steps: [0.5, 100]", "steps", "at least 1"),
+        ("steps: [1.255, 100]", "steps", "two decimals"),
+        ("steps: [1, .nan, 100]", "steps", "two decimals"),
+        ("steps: [1, .inf, 100]", "steps", "must rise"),
+        ("steps: ['5 %', 100]", "steps", "a percentage"),
         ("steps: [true, 100]", "steps", "write `auto`"),
         ("steps: fast", "steps", "write `auto`"),
         ("stepz: [5, 100]", "stepz", "Extra inputs"),
@@ -90,13 +94,13 @@ def test_the_share_that_may_differ_in_the_shadow_reaches_the_judge() -> None:
 
 
 @given(
-    weights=st.lists(st.integers(1, 50), unique=True, max_size=6).map(sorted),
+    hundredths=st.lists(st.integers(100, 5000), unique=True, max_size=6).map(sorted),
     has_shadow=st.booleans(),
     budget=st.floats(0.0001, 0.5),
 )
-def test_a_plan_survives_the_ledger(weights: list[int], has_shadow: bool, budget: float) -> None:
+def test_a_plan_survives_the_ledger(hundredths: list[int], has_shadow: bool, budget: float) -> None:
     """A plan that is written as JSON and read back is the same plan."""
-    steps = (*(["shadow"] if has_shadow else []), *weights, 100)
+    steps = (*(["shadow"] if has_shadow else []), *(each / 100 for each in hundredths), 100)
     spec = RolloutSpec(steps=steps, risk_budget=budget)
     assert RolloutSpec.model_validate_json(spec.model_dump_json()) == spec
 

@@ -51,6 +51,13 @@ def test_an_infinite_estimate_survives_the_ledger(tmp_path: Path) -> None:
     ledger.close()
 
 
+def test_a_weight_of_whole_percents_is_still_read() -> None:
+    """Ledgers that were written before weights had decimals hold such."""
+    old = '{"at_s":1.0,"release":1,"kind":"step_entered","step":0,"weight_percent":5,"mirror":false,"reason":""}'
+    entered = e.EVENT.validate_json(old)
+    assert entered == e.StepEntered(at_s=1.0, release=1, step=0, weight_percent=5, mirror=False, reason="")
+
+
 @pytest.mark.parametrize("statement", ["UPDATE events SET at_s = 0", "DELETE FROM events"])
 def test_history_cannot_be_changed(tmp_path: Path, statement: str) -> None:
     """Even somebody with the file open cannot rewrite what was decided."""
