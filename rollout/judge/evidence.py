@@ -20,7 +20,6 @@ class SignalEvidence:
         self.name = name
         self.phi = phi
         self.stable = self.canary = Pair(0, 0)
-        self.log_e = 0.0
         self.latest_s: float | None = None
         self.decided_at_s: float | None = None
         self.bound = ExcessBound(config.alpha_pass, phi=phi) if rule.budgeted else None
@@ -40,8 +39,18 @@ class SignalEvidence:
         """Canary requests a second, of late."""
         return self._recent_requests / self._recent_s if self._recent_s else 0.0
 
-    def observe(self, window: Window) -> None:
-        """Add the next window. Raises ValueError for one that was seen already or that cannot be."""
+    @property
+    def log_e(self) -> float:
+        """Of all streams together."""
+        if not self._streams:
+            return 0.0
+        return log_sum(stream.log_e for stream in self._streams) - math.log(len(self._streams))
+
+    def observe(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
+        """Add the next window. Raises ValueError for one that was seen already or that cannot be.
+
+        Returns: the bets of its streams, which are left to `fail.observe_all`.
+        """
         _check(window, self._end_s)
         self._end_s = window.end_s
         self.stable += window.stable
@@ -52,10 +61,7 @@ class SignalEvidence:
         self._recent_s = _RATE_MEMORY * self._recent_s + window.window_s
         if self.bound:
             self.bound.observe(window.stable, window.canary)
-        for stream in self._streams:
-            stream.observe(window.stable, window.canary)
-        if self._streams:
-            self.log_e = log_sum(stream.log_e for stream in self._streams) - math.log(len(self._streams))
+        return [(stream, window.stable, window.canary) for stream in self._streams]
 
     def temper_pass(self, pass_phi: float) -> None:
         """Take the dispersion `pass_phi` for PASS, where it is larger than `phi`."""

@@ -9,9 +9,10 @@ Sources: Robbins 1970 (mixtures); Ville 1939 (the bound over all time).
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from rollout.judge.kernels import bounded, exact, rare
+from rollout.judge.kernels import bounded, exact_of_all, rare
 from rollout.judge.logarithms import log_add, log_sum
 from rollout.judge.types import JudgeConfig, Pair, SignalRule
 
@@ -44,41 +45,31 @@ class Stream:
         self.swapped = swapped
         self.bad = 0  # bad events of the accused arm
         self.log_e = 0.0
-        self._kernel = rule.kernel
-        self._tolerance = rule.tolerance if tolerance is None else tolerance
-        self._margin = config.risk_budget / 10 if rule.margin is None else rule.margin
+        self.kernel = rule.kernel
+        self.tolerance = rule.tolerance if tolerance is None else tolerance
+        self.odds_ratios = config.odds_ratios
+        self.margin = config.risk_budget / 10 if rule.margin is None else rule.margin
         self._phi = phi
-        self._odds_ratios = config.odds_ratios
         self._log_cap = math.log(config.window_cap)
         self._horizon = config.horizon_windows
         self._windows = 0
-        self._log_bets = [-math.inf] * len(self._odds_ratios)  # one per odds ratio, summed over the starts so far
+        self._log_bets = [-math.inf] * len(self.odds_ratios)  # one per odds ratio, summed over the starts so far
 
     def observe(self, stable: Pair, canary: Pair) -> None:
         """Bet on one more window. Without traffic on both sides there is nothing to compare and to bet on."""
-        innocent, accused = (canary, stable) if self.swapped else (stable, canary)
-        if not accused.total or not (innocent.total or self._kernel == "bounded"):
-            return
+        observe_all([(self, stable, canary)])
+
+    def bet(self, accused: Pair, log_e_of_window: Sequence[float]) -> None:
+        """What `observe` does with a window whose log e-values, one for each odds ratio, are known."""
         self.bad += accused.bad
         log_start = self._log_start_prior()
         self._windows += 1
         self._log_bets = [
             log_add(log_bet, log_start) + min(self._log_cap, log_e / self._phi)
-            for log_bet, log_e in zip(self._log_bets, self._log_e_of_window(innocent, accused), strict=True)
+            for log_bet, log_e in zip(self._log_bets, log_e_of_window, strict=True)
         ]
         log_average = log_sum(self._log_bets) - math.log(len(self._log_bets))
         self.log_e = log_add(log_average, self._log_unstarted())
-
-    def _log_e_of_window(self, innocent: Pair, accused: Pair) -> list[float]:
-        match self._kernel:
-            case "rare":
-                return rare(
-                    innocent, accused, odds_ratios=self._odds_ratios, tolerance=self._tolerance, margin=self._margin
-                )
-            case "exact":
-                return exact(innocent, accused, odds_ratios=self._odds_ratios, tolerance=self._tolerance)
-            case "bounded":
-                return bounded(accused, odds_ratios=self._odds_ratios, limit=self._margin)
 
     def _log_start_prior(self) -> float:
         """Prior of harm that begins in the coming window: half for the first, half spread over the horizon."""
@@ -90,3 +81,25 @@ class Stream:
         """Prior of harm that begins later than the windows so far: money not yet bet."""
         left = self._horizon - self._windows
         return math.log(0.5 * left / self._horizon) if left > 0 else -math.inf
+
+
+def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
+    """Let streams of one configuration bet on a window (stable, canary) each. Together they cost a fraction."""
+    waiting = []
+    for stream, stable, canary in windows:
+        innocent, accused = (canary, stable) if stream.swapped else (stable, canary)
+        if not accused.total or not (innocent.total or stream.kernel == "bounded"):
+            continue
+        match stream.kernel:
+            case "rare":
+                allowed = {"tolerance": stream.tolerance, "margin": stream.margin}
+                stream.bet(accused, rare(innocent, accused, odds_ratios=stream.odds_ratios, **allowed))
+            case "bounded":
+                stream.bet(accused, bounded(accused, odds_ratios=stream.odds_ratios, limit=stream.margin))
+            case "exact":
+                waiting.append((stream, innocent, accused))
+    if waiting:
+        comparisons = [(innocent, accused, stream.tolerance) for stream, innocent, accused in waiting]
+        of_all = exact_of_all(comparisons, odds_ratios=waiting[0][0].odds_ratios)
+        for (stream, _, accused), log_e in zip(waiting, of_all, strict=True):
+            stream.bet(accused, log_e)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from rollout.judge import words
 from rollout.judge.evidence import SignalEvidence
+from rollout.judge.fail import observe_all
 from rollout.judge.logarithms import log_sum
 from rollout.judge.portfolio import Portfolio
 from rollout.judge.settings import check_settings
@@ -108,8 +109,7 @@ class Judge:
         for window in tick:  # newcomers get their share before anybody knows what this tick brings
             if window.signal not in self._signals:
                 self._admit(window.signal)
-        for window in tick:
-            self._signals[window.signal].observe(window)
+        observe_all(bet for window in tick for bet in self._signals[window.signal].observe(window))
         self._look_for_failure(end_s)
 
     def _admit(self, name: str) -> None:

@@ -11,7 +11,11 @@ Sources: Fisher's exact test; Hoeffding 1963, theorem 4; Turner & Gruenwald, arX
 
 import math
 from collections.abc import Sequence
-from math import exp, log
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from rollout.judge.types import Pair
 
@@ -20,6 +24,9 @@ _NEGLIGIBLE = 1e-12  # a term this small beside the largest ends a sum; its tail
 _SMALL = 32  # below it log-gamma is exact enough, and Stirling's series is not
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 _WIDE = 10.0  # standard deviations, in events, from which sampling a sum is quicker than walking it
+_STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest, which is 8 standard deviations
+
+Numbers = NDArray[np.float64]
 
 
 def rare(
@@ -60,18 +67,33 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
         odds_ratios: the alternatives r > 1; one e-value each.
         tolerance: at least 1; below 1 the mean exceeds 1.
     """
-    bad = stable.bad + canary.bad
-    if not stable.total or not canary.total or not bad:
-        return [0.0] * len(odds_ratios)
-    if min(canary.total, bad) - max(0, bad - stable.total) <= _FEW:
-        return _exact_of_few(stable, canary, odds_ratios, tolerance)
-    log_tolerance = math.log(tolerance)
-    harmless, _ = _log_normaliser(stable.total, canary.total, bad, log_tolerance)
-    log_e = []
-    for r in odds_ratios:
-        log_r = math.log(r)
-        _, harmful = _log_normaliser(stable.total, canary.total, bad, log_tolerance + log_r)
-        log_e.append(canary.bad * log_r + harmless - harmful)
+    return exact_of_all([(stable, canary, tolerance)], odds_ratios=odds_ratios)[0]
+
+
+def exact_of_all(comparisons: Sequence[tuple[Pair, Pair, float]], *, odds_ratios: Sequence[float]) -> list[list[float]]:
+    """`exact` of every (stable, canary, tolerance), at a fraction of its price where there are many with large counts.
+
+    Returns: for each comparison one log e-value for each odds ratio.
+    """
+    log_e, large = [], []
+    for stable, canary, tolerance in comparisons:
+        bad = stable.bad + canary.bad
+        if not stable.total or not canary.total or not bad:
+            log_e.append([0.0] * len(odds_ratios))
+        elif min(canary.total, bad) - max(0, bad - stable.total) <= _FEW:
+            log_e.append(_exact_of_few(stable, canary, odds_ratios, tolerance))
+        else:
+            large.append((len(log_e), stable.total, canary.total, bad, canary.bad, tolerance))
+            log_e.append([])
+    if large:
+        places, *columns = zip(*large, strict=True)
+        n_s, n_c, k, x, tolerances = (np.array(column, dtype=np.float64)[:, np.newaxis] for column in columns)
+        log_r = np.log(np.array(odds_ratios))
+        log_odds = np.log(tolerances) + np.append(0.0, log_r)
+        lower, upper = _log_normalisers(*np.broadcast_arrays(n_s, n_c, k, log_odds))
+        found = x * log_r + lower[:, :1] - upper[:, 1:]
+        for place, row in zip(places, found.tolist(), strict=True):
+            log_e[place] = row
     return log_e
 
 
@@ -109,55 +131,54 @@ def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tole
     return [(canary.bad - fewest) * log(r) + harmless - log_sum_at(tolerance * r) for r in odds_ratios]
 
 
-def _log_normaliser(n_s: int, n_c: int, k: int, log_odds: float) -> tuple[float, float]:
-    """Lower and upper bound of log Z(odds), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u, but for a constant.
+def _log_normalisers(n_s: Numbers, n_c: Numbers, k: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:
+    """Lower and upper bounds of log Z(odds), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u, but for a constant.
 
     The terms are log-concave in u: outwards from the largest they fall ever faster, so a geometric series
-    bounds whatever is left out.
+    bounds whatever is left out. All arrays are of one shape.
     """
-    odds = math.exp(log_odds)
-    mode = min(max(math.ceil(_crossing(n_s, n_c, k, odds)), 0, k - n_s), n_c, k)
-    curvature = 1 / (mode + 1) + 1 / (n_c - mode + 1) + 1 / (k - mode + 1) + 1 / (n_s - k + mode + 1)
-    spread = curvature**-0.5
-    if spread < _WIDE:
-        total, tail = _walk(n_s, n_c, k, odds, mode)
-        error = 0.0
-    else:
-        total, tail, error = _sample(n_s, n_c, k, log_odds, mode, stride=int(0.6 * spread))
-    largest = _log_largest(n_s, n_c, k, log_odds, mode)
+    odds = np.exp(log_odds)
+    mode = np.clip(np.ceil(_crossing(n_s, n_c, k, odds)), np.maximum(0, k - n_s), np.minimum(n_c, k))
+    parts = np.stack((mode, n_c - mode, k - mode, n_s - k + mode))
+    spread = (1 / (parts + 1)).sum(axis=0) ** -0.5
+    total, tail, error = np.empty_like(odds), np.empty_like(odds), np.zeros_like(odds)
+    is_wide = spread >= _WIDE
+    if is_wide.any():
+        sampled = _sample(parts[:, is_wide], log_odds[is_wide], stride=np.floor(0.6 * spread[is_wide]))
+        total[is_wide], tail[is_wide], error[is_wide] = sampled
+    for at in zip(*np.nonzero(~is_wide), strict=True):
+        total[at], tail[at] = _walk(int(n_s[at]), int(n_c[at]), int(k[at]), float(odds[at]), int(mode[at]))
+    largest = _log_largest(parts, n_s + n_c, log_odds)
     return (
-        largest + math.log(total) - math.log1p(error),
-        largest + math.log(total + tail) - math.log1p(-error),
+        largest + np.log(total) - np.log1p(error),
+        largest + np.log(total + tail) - np.log1p(-error),
     )
 
 
-def _log_largest(n_s: int, n_c: int, k: int, log_odds: float, mode: int) -> float:
+def _log_largest(parts: Numbers, total: Numbers, log_odds: Numbers) -> Numbers:
     """Log of the largest term, but for a constant that only the totals determine.
 
     Stirling's formula with each part divided by the grand total: a sum of log-gammas would be 1e8 at ten million
     events, and lose that many digits.
     """
-    log_total = math.log(n_s + n_c)
-    ways = 0.0
-    for part in (mode, n_c - mode, k - mode, n_s - k + mode):
-        if part < _SMALL:
-            ways += math.lgamma(part + 1) + part - (part + 0.5) * log_total - _HALF_LOG_2PI
-        else:
-            ways += (part + 0.5) * math.log(part / (n_s + n_c)) + _stirling(part)
-    return mode * log_odds - ways
+    small = parts + gammaln(parts + 1) - (parts + 0.5) * np.log(total) - _HALF_LOG_2PI
+    many = np.maximum(parts, _SMALL)
+    large = (many + 0.5) * np.log(many / total) + _stirling(many)
+    log_term: Numbers = parts[0] * log_odds - np.where(parts < _SMALL, small, large).sum(axis=0)
+    return log_term
 
 
-def _stirling(n: int) -> float:
+def _stirling(n: Numbers) -> Numbers:
     """log(n!) less its leading part (n + 1/2) log n - n + log(2 pi)/2, to 1e-13 for n of at least 32."""
     inverse = 1 / (n * n)
     return (1 / 12 - inverse * (1 / 360 - inverse / 1260)) / n
 
 
-def _crossing(n_s: int, n_c: int, k: int, odds: float) -> float:
+def _crossing(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:
     """Where the ratio of neighbouring terms falls through 1."""
     b = odds * (n_c + k) + (n_s - k + 2)
     c = odds * n_c * k - (n_s - k + 1)
-    return 2 * c / (b + math.sqrt(b * b - 4 * (odds - 1) * c))
+    return 2 * c / (b + np.sqrt(b * b - 4 * (odds - 1) * c))
 
 
 def _walk(n_s: int, n_c: int, k: int, odds: float, mode: int) -> tuple[float, float]:
@@ -182,10 +203,14 @@ def _walk(n_s: int, n_c: int, k: int, odds: float, mode: int) -> tuple[float, fl
     return total, tail
 
 
-def _sample(n_s: int, n_c: int, k: int, log_odds: float, mode: int, *, stride: int) -> tuple[float, float, float]:
-    """The sum relative to its largest term from every `stride`-th term: some 30 terms whatever the totals.
+def _sample(parts: Numbers, log_odds: Numbers, *, stride: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """Sums relative to their largest terms from every `stride`-th term: some 30 terms whatever the totals.
 
-    Returns the sum, a bound on the tails left out, and a bound on the relative error that sampling makes.
+    Args:
+        parts: of each largest term u, n_c - u, k - u and n_s - k + u; shape (4, sums).
+        log_odds: shape (sums,); so is `stride`, and what is returned.
+
+    Returns the sums, bounds on the tails left out, and bounds on the relative error that sampling makes.
 
     Why it is allowed, with h = stride: the sum over u = a mod h is (1/h) sum over j of P(w^j) w^(-ja), where
     w = exp(2 pi i/h) and P is the generating polynomial of the terms. P has only real roots, so u is distributed as
@@ -195,23 +220,32 @@ def _sample(n_s: int, n_c: int, k: int, log_odds: float, mode: int, *, stride: i
     And 1/M, the whole over the largest term, is at least the sum of the chords: by log-concavity the terms between
     two samples lie above the geometric sequence that joins them.
     """
-    a, b, c, d = mode, n_c - mode, k - mode, n_s - k + mode  # 99 and more each, so Stirling's formula will do
-    slope = log_odds - log(a / b * d / c)
-    correction = (1 / a + 1 / b + 1 / c + 1 / d) / 12
-    sampled, tail, chords = 1.0, 0.0, -1.0  # the largest term begins a chord on both sides
-    for side in (range(stride, min(b, c), stride), range(-stride, -min(a, d), -stride)):
-        nearer = 1.0
-        for x in side:
-            p, q, r, s = a + x, b - x, c - x, d + x
-            change = (p + 0.5) * log(p / a) + (q + 0.5) * log(q / b) + (r + 0.5) * log(r / c) + (s + 0.5) * log(s / d)
-            term = exp(x * slope - change + correction - (1 / p + 1 / q + 1 / r + 1 / s) / 12)
-            ratio = term / nearer
-            chords += (nearer - term) / (1 - ratio ** (1 / stride)) if ratio < 1 else stride * nearer
-            sampled += term
-            nearer = term
-            if term < _NEGLIGIBLE:
-                tail += term * ratio / (1 - ratio)
-                break
+    sampled, tail = np.ones_like(stride), np.zeros_like(stride)
+    chords = -np.ones_like(stride)  # the largest term begins a chord on both sides
+    for steps in (_STEPS, -_STEPS):
+        terms = _terms_at(stride[:, np.newaxis] * steps, parts[:, :, np.newaxis], log_odds[:, np.newaxis])
+        nearer = np.hstack((np.ones_like(terms[:, :1]), terms[:, :-1]))
+        ratios = np.divide(terms, nearer, out=np.zeros_like(terms), where=nearer > 0)
+        roots = ratios ** (1 / stride[:, np.newaxis])
+        falling = np.divide(nearer - terms, 1 - roots, out=np.zeros_like(terms), where=roots < 1)
+        chords += np.where(roots < 1, falling, stride[:, np.newaxis] * nearer).sum(axis=1)
+        sampled += terms.sum(axis=1)
+        tail += terms[:, -1] * ratios[:, -1] / (1 - ratios[:, -1])
     variance = (chords * chords - 1) / 12
-    error = (stride - 1) * math.exp(-variance * (1 - math.cos(2 * math.pi / stride)))
+    error = (stride - 1) * np.exp(-variance * (1 - np.cos(2 * np.pi / stride)))
     return stride * sampled, stride * tail, error
+
+
+def _terms_at(x: Numbers, parts: Numbers, log_odds: Numbers) -> Numbers:
+    """The terms `x` away from the largest one, relative to it; 0 where there are none.
+
+    Each of its `parts` is 99 and more, so Stirling's formula will do: what is small further out is negligible.
+    """
+    a, b, c, d = parts
+    moved = np.stack((a + x, b - x, c - x, d + x))
+    exists = (moved > 0).all(axis=0)
+    moved = np.where(exists, moved, 1.0)
+    change = ((moved + 0.5) * np.log(moved / parts)).sum(axis=0)
+    correction = (1 / parts - 1 / moved).sum(axis=0) / 12
+    slope = log_odds - np.log(a / b * d / c)
+    return np.where(exists, np.exp(x * slope - change + correction), 0.0)
