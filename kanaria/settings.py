@@ -15,6 +15,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from kanaria import private_files
 from kanaria.errors import SetupError
 from service.signatures import Policy
 
@@ -168,10 +169,7 @@ class Settings(BaseSettings):
         """The secret kept in file `name`, readable by this user only; made when there is none."""
         path = self.root / name
         if not path.exists():
-            self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(24))
+            private_files.keep(path, secrets.token_urlsafe(24).encode())
         return path.read_text().strip()
 
     @property

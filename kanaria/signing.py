@@ -4,13 +4,19 @@ The keys lie in the state folder. `kanaria sign`, `kanaria optimise` and the con
 signature is stands in service/signatures.py.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 
+from kanaria import private_files
 from kanaria.bentos import model_folder, model_of
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
@@ -90,11 +96,10 @@ def _own_keys(settings: Settings) -> tuple[Path, Path]:
     """The state folder's key pair, private and public; made when there is none."""
     private_path, public_path = settings.own_private_key, settings.own_public_key
     if not private_path.exists():
-        key = ec.generate_private_key(ec.SECP256R1())
-        settings.root.mkdir(parents=True, exist_ok=True)
-        public_path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
-        # The private half last: while it is missing, the pair is made anew.
-        descriptor = os.open(private_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        made = ec.generate_private_key(ec.SECP256R1())
+        private_files.keep(private_path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key = load_pem_private_key(private_path.read_bytes(), password=None)
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    if not public_path.exists() or public_path.read_bytes() != public:
+        public_path.write_bytes(public)
     return private_path, public_path

@@ -1,0 +1,46 @@
+"""Keys and tokens: whole or not at all, for this user alone, and never replaced."""
+
+import resource
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from kanaria.private_files import keep
+from kanaria.settings import Settings
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process may grow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    """Whatever the umask says; and nothing else is left in the folder."""
+    keep(tmp_path / "state" / "token", b"secret")
+    (path,) = (tmp_path / "state").iterdir()
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"secret", 0o600)
+
+
+def test_one_that_is_there_stays(tmp_path: Path) -> None:
+    """Whoever has it already can go on using it."""
+    keep(tmp_path / "token", b"first")
+    keep(tmp_path / "token", b"second")
+    assert (tmp_path / "token").read_bytes() == b"first"
+
+
+def test_a_full_disk_leaves_no_empty_secret(tmp_path: Path) -> None:
+    """Said at once, and the next command makes it; an empty token would let everybody in, or nobody."""
+    settings = Settings(home=tmp_path)
+    with full_disk(), pytest.raises(OSError, match="too large"):
+        settings.token  # noqa: B018 - made when it is first read
+    assert list(tmp_path.iterdir()) == []
+    assert len(settings.token) > 20
