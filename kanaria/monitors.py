@@ -13,6 +13,7 @@ from kanaria.errors import SetupError
 from kanaria.network import free_port
 from kanaria.settings import Settings
 from kanaria.supervision import Program
+from monitoring.addresses import RUNBOOKS, runbooks_at
 from monitoring.alertmanager import (
     TELL_NOBODY,
     AlertmanagerSettings,
@@ -41,7 +42,7 @@ class Monitors:
     settings: Settings
     prometheus: str  # path of the program
     prometheus_port: int
-    rules: tuple[Path, ...]
+    rules: tuple[Path, ...] | None  # None: the project's
     alertmanager: str | None
     alertmanager_port: int
     receivers: Sequence[Receiver]
@@ -84,7 +85,7 @@ class Monitors:
             PrometheusSettings(
                 targets_dir=self.settings.targets,
                 scrape_interval_s=self.settings.scrape_interval_s,
-                rule_files=self.rules,
+                rule_files=self.rules or self._own_rules(folder / "rules"),
                 alertmanager=f"127.0.0.1:{self.alertmanager_port}" if self.alertmanager else None,
             )
         )
@@ -97,6 +98,14 @@ class Monitors:
             listen=f"127.0.0.1:{self.prometheus_port}",
         )
         return Program("prometheus", command)
+
+    def _own_rules(self, folder: Path) -> tuple[Path, ...]:
+        """The project's rules as promtool tested them, but with links to this controller's runbooks."""
+        folder.mkdir(parents=True, exist_ok=True)
+        runbooks = runbooks_at(self.settings.controller_url)
+        for path in RULES:
+            (folder / path.name).write_text(path.read_text().replace(RUNBOOKS, runbooks))
+        return tuple(folder / path.name for path in RULES)
 
     def _alertmanager(self, path: str) -> Program:
         folder = self.settings.root / "alertmanager"
@@ -128,9 +137,9 @@ def write_targets(settings: Settings, *, envoy_admin: int) -> None:
         (settings.targets / f"{job}.json").write_text(file_sd(listed))
 
 
-def _rules(folder: Path | None) -> tuple[Path, ...]:
+def _rules(folder: Path | None) -> tuple[Path, ...] | None:
     if folder is None:
-        return RULES
+        return None
     if found := tuple(sorted(folder.absolute().glob("*.yaml"))):
         return found
     raise SetupError(

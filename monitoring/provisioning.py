@@ -8,8 +8,9 @@ from pathlib import Path
 
 import yaml
 
+from monitoring.addresses import CONTROLLER
 from monitoring.alertmanager import AlertmanagerSettings, alertmanager_config
-from monitoring.dashboards import CONTROLLER, boards
+from monitoring.dashboards import boards
 from monitoring.dashboards.surroundings import (
     CONTACT_NAME,
     CONTACT_UID,

@@ -8,11 +8,10 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from monitoring.addresses import RUNBOOKS
 from monitoring.burn_rates import Alert, Group, Recording, slo_groups
 from monitoring.errors import RulesError
 from monitoring.slo import Duration, parse_slos
-
-RUNBOOKS = "docs/runbooks/alerts.md"
 
 
 class _Part(BaseModel):

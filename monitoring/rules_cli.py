@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from monitoring import promtool
+from monitoring.addresses import RUNBOOKS
 from monitoring.alertmanager import example_config
 from monitoring.errors import RulesError
 from monitoring.prometheus import RULES
-from monitoring.rules import RUNBOOKS, alert_rules, slo_rules
+from monitoring.rules import alert_rules, slo_rules
 
 _HERE = Path(__file__).parent
 _SLOS, _ALERTS = _HERE / "slo.yaml", _HERE / "alerts.yaml"

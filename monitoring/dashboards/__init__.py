@@ -1,12 +1,12 @@
 """Grafana's boards as code. `boards()` is all that the rest of Kanaria needs of it."""
 
-from monitoring.dashboards.board import CONTROLLER, TAG, Board
+from monitoring.dashboards.board import TAG, Board
 from monitoring.dashboards.model import model
 from monitoring.dashboards.needs import Needs
 from monitoring.dashboards.overview import overview
 from monitoring.dashboards.release import release
 
-__all__ = ["CONTROLLER", "TAG", "Board", "Needs", "boards"]
+__all__ = ["TAG", "Board", "Needs", "boards"]
 
 
 def boards() -> tuple[Board, ...]:

@@ -1,7 +1,7 @@
 """A board: rows of panels, variables, links and annotations, as Grafana's JSON. Pure.
 
 Every board carries where the controller and the runbooks are as two hidden constants, so that one committed file
-fits every deployment: `with_addresses` sets them when a board is pushed.
+fits every deployment: `Board.at` sets them when a board is pushed.
 """
 
 import json
@@ -14,9 +14,9 @@ from grafana_foundation_sdk.builders import dashboard
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as d
 
+from monitoring.addresses import CONTROLLER, runbooks_at
 from monitoring.dashboards.style import BAD, DATA_SOURCE, GOOD, Panel, link
 
-CONTROLLER = "http://127.0.0.1:8090"
 TAG = "kanaria"  # of every board and of every annotation
 
 
@@ -96,7 +96,7 @@ def _built(board: Board) -> d.Dashboard:
             .keep_time(True)
         )
         .with_variable(_constant("controller", board.controller))
-        .with_variable(_constant("runbooks", f"{board.controller}/runbooks"))
+        .with_variable(_constant("runbooks", runbooks_at(board.controller)))
     )
     for variable in board.variables:
         built.with_variable(_variable(variable))

@@ -106,6 +106,7 @@ class Story:
     summary: Summary
     panels: list[dict[str, Any]]  # what `dashboards check` said of each query when it had waited long enough
     annotations: list[dict[str, Any]]
+    runbooks: dict[str, str]  # where each alert of the real Prometheus leads, and the page that is there
 
 
 def panels_when_drawn(kanaria: Kanaria) -> list[dict[str, Any]]:
@@ -116,6 +117,13 @@ def panels_when_drawn(kanaria: Kanaria) -> list[dict[str, Any]]:
         if time.monotonic() > deadline or all(panel["state"] == "drawn" for panel in panels):
             return panels
         time.sleep(1)
+
+
+def runbook_links(kanaria: Kanaria) -> list[str]:
+    """Those of every alert that Prometheus evaluates."""
+    address = (kanaria.home / "prometheus" / "url").read_text().strip()
+    groups = httpx.get(f"{address}/api/v1/rules", params={"type": "alert"}, trust_env=False).json()["data"]["groups"]
+    return [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +150,13 @@ def story(
                 kanaria.until(is_over)
                 panels = panels_when_drawn(kanaria)
                 summary = users.stop()
-            yield Story(canary_counts(kanaria, "disagreement"), summary, panels, list(grafana.annotations))
+            yield Story(
+                disagreement=canary_counts(kanaria, "disagreement"),
+                summary=summary,
+                panels=panels,
+                annotations=list(grafana.annotations),
+                runbooks={link: httpx.get(link, trust_env=False).text for link in runbook_links(kanaria)},
+            )
         finally:
             kanaria("down")
 
@@ -158,6 +172,13 @@ def test_every_panel_of_every_board_is_drawn_while_a_release_goes_on(story: Stor
     """Every query finds numbers in the real Prometheus: drift and the budget of the whole period too."""
     assert [panel for panel in story.panels if panel["state"] != "drawn"] == []
     assert len(story.panels) > 50
+
+
+def test_every_alert_leads_to_its_runbook_with_one_click(story: Story) -> None:
+    """On the page that this stack's own controller serves, whatever its port."""
+    assert len(story.runbooks) > 20
+    for link, page in story.runbooks.items():
+        assert f'id="{link.partition("#")[2]}"' in page
 
 
 def test_grafana_is_told_of_every_decision(story: Story) -> None:
