@@ -9,7 +9,7 @@ import httpx
 
 from kanaria.bentos import bento_tags
 from kanaria.errors import SetupError, StackError
-from kanaria.fleet import process_name
+from kanaria.fleet import last_words, process_name
 from kanaria.monitors import Monitors, write_targets
 from kanaria.network import free_port, is_free
 from kanaria.settings import Settings
@@ -22,6 +22,7 @@ from rollout.state import Phase, fold
 from rollout.store import Ledger
 
 _READY_TIMEOUT_S = 60.0
+_SECOND_CHANCE_S = 10.0  # after a crash; the supervisor starts it again
 
 
 class Stack:
@@ -41,12 +42,12 @@ class Stack:
         self._check_version(tag, stable)
         if not self.supervisor.is_running:
             self._start_processes(say)
-        self._wait("the controller", self.client.is_ready, log="controller")
+        self._wait("the controller", self.client.is_ready, program="controller")
         if stable is None and tag is not None:
             self.client.set_stable(tag)
         elif tag not in (None, stable):
             say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
-        self._wait("the stable version", self._serves, log=process_name(tag or stable or ""))
+        self._wait("the stable version", self._serves, program=process_name(tag or stable or ""))
 
     def down(self, *, say: Callable[[str], None]) -> None:
         """Stop everything; a running release is aborted first, so that the next start begins with stable."""
@@ -135,14 +136,21 @@ class Stack:
         except httpx.HTTPError:
             return False
 
-    def _wait(self, what: str, is_ready: Callable[[], bool], *, log: str) -> None:
-        deadline = time.monotonic() + _READY_TIMEOUT_S
+    def _wait(self, what: str, is_ready: Callable[[], bool], *, program: str) -> None:
+        """Raises StackError with the last words of `program`; sooner for one that has crashed than for a slow one."""
+        began_s = time.monotonic()
+        limit_s = _READY_TIMEOUT_S
         while not is_ready():
-            if time.monotonic() > deadline:
+            info = self.supervisor.info(program)
+            took_s = time.monotonic() - began_s
+            if info is not None and info.has_crashed:
+                limit_s = min(limit_s, took_s + _SECOND_CHANCE_S)
+            if took_s > limit_s:
+                log = info.log if info else self.settings.logs / f"{program}.log"
                 raise StackError(
-                    f"{what} was not ready after {_READY_TIMEOUT_S:.0f} s",
-                    saw="see the logs",
-                    do=f"read {self.settings.logs}/{log}.log and the other files beside it",
+                    f"{what} was not ready after {took_s:.0f} s",
+                    saw=last_words(log) or "nothing in its log",
+                    do=f"read {log} and mend the cause; then `kanaria down` and `kanaria up` again",
                 )
             time.sleep(0.1)
 

@@ -76,6 +76,14 @@ def test_a_signed_version_with_one_flipped_bit_is_rolled_back_before_any_traffic
     assert "kanaria_signature_refused_total 1.0" in metrics.splitlines()
 
 
+def test_a_changed_version_cannot_become_the_first_stable(stack: Kanaria) -> None:
+    """`up` tells its last words, and where its log is."""
+    stack.ok("sign", "digits:v1")
+    flip_a_bit(model_of(stack, "digits:v1") / "weights.safetensors")
+    done = stack("up", "digits:v1")
+    assert (done.returncode, "weights.safetensors" in done.stderr, "digits@v1.log" in done.stderr) == (3, True, True)
+
+
 def test_an_unsigned_version_is_refused_where_signatures_are_required(stack: Kanaria) -> None:
     """`KANARIA_SIGNATURES=required`: stable is signed, the canary is not."""
     stack.environment["KANARIA_SIGNATURES"] = "required"
