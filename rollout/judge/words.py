@@ -30,6 +30,10 @@ def signal_words(signal: str) -> SignalWords:
             return SignalWords("errors with all traffic", "requests", "failed")
         case "affected_users":
             return SignalWords("users affected", "requests", "were the first failure of their user")
+        case "latency" if not key:  # the whole family: nothing was seen of it
+            return SignalWords("latency", "requests", "were slow")
+        case "class" if not key:
+            return SignalWords("predicted classes", "predictions", "were made")
         case "latency":
             return SignalWords(f"slower than {key} ms", "requests", f"took longer than {key} ms")
         case "class":

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from rollout.judge import Judge, JudgeConfig, Pair, Window
-from rollout.judge.words import failed
+from rollout.judge.words import failed, signal_words
 
 Counts = tuple[int, int, int, int]
 
@@ -81,3 +81,8 @@ def test_suspicion_tells_how_far_it_is_from_proof() -> None:
 def test_no_data_tells_which_side_is_silent() -> None:
     """So that one knows where to look."""
     assert reason("errors", (3, 900, 0, 0), windows=1, next_weight=0.25) == "no data: errors (no requests on canary)"
+
+
+def test_a_family_of_which_nothing_was_seen_is_named_as_a_whole() -> None:
+    """No bound and no class to name yet."""
+    assert [signal_words(family).title for family in ("latency", "class")] == ["latency", "predicted classes"]
