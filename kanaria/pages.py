@@ -25,7 +25,7 @@ def pages(drift: Path) -> list[Route]:
     """The routes.
 
     Args:
-        drift: the folder of drift reports, `<kind>.html`.
+        drift: the folder of drift reports, `<kind>.html`; they link to each other by the names of their files.
     """
 
     def get_runbooks(_: Request) -> Response:
@@ -35,7 +35,7 @@ def pages(drift: Path) -> list[Route]:
             return PlainTextResponse("The runbooks are docs/runbooks/alerts.md of Kanaria's repository.\n", 404)
 
     def get_drift(request: Request) -> Response:
-        path = drift / f"{request.path_params['kind']}.html"
+        path = drift / f"{request.path_params['kind'].removesuffix('.html')}.html"
         if not path.is_file():
             return PlainTextResponse(
                 "There is no such drift report yet. Make one: kanaria drift report --last 1h\n", 404

@@ -46,6 +46,11 @@ class Side:
     columns: Mapping[str, Column]
     answers: Answered
 
+    @property
+    def compared(self) -> dict[str, Column]:
+        """Every column, and the mistakes where the truth came: of other rows, fewer or more."""
+        return {**self.columns, ERROR: self.answers.mistakes}
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -145,8 +150,7 @@ def compared(
         logged: requests and rows of `version` in the period, of which `current` is a sample.
         look: for the result's own record; `rule` has its alpha already.
     """
-    before = {**reference.columns, ERROR: reference.answers.mistakes}
-    after = {**current.columns, ERROR: current.answers.mistakes}
+    before, after = reference.compared, current.compared
     findings = find(before, after, rule)
     main = next(iter(current.columns.values()), None)
     rows = len(main.values) if main else 0

@@ -5,6 +5,7 @@ rule, handed to it as a test of its own. Importing this takes seconds and 300 MB
 """
 
 import os
+import re
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
@@ -33,6 +34,10 @@ from monitoring.drift.result import DriftResult
 
 KEPT_RUNS = 48  # of each project; a run takes some 5 MB
 _ANY = 0.0001  # share of the columns from which on there is drift: one is enough
+_READING = (
+    "Drawn by Evidently, which calls all the data drifted from the first column on; the rule that decides is ours."
+)
+_PAGES = {True: "How right the answers were", False: "What drifted, column by column"}
 _NUMBERS, _WORDS = "largest difference of shares (KS)", "share of rows moved (TVD)"
 
 
@@ -51,18 +56,21 @@ def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written
         drawn[html.with_stem(f"{html.stem}-quality")] = _quality(comparison)
     for path, snapshot in drawn.items():
         page = snapshot.get_html_str(as_iframe=False)
-        write_whole(path, page.replace("<body>", f"<body>{_header(comparison.result)}", 1))
+        others = [other.name for other in drawn if other != path]
+        write_whole(path, page.replace("<body>", f"<body>{_header(comparison.result, others)}", 1))
     # Evidently reads files there that another report may be writing: the scheduled one and a person's.
     with writing(workspace.parent), FileLock(workspace.with_suffix(".lock")):
         set_aside = _remember(drawn.values(), comparison.result, workspace)
     return Written(tuple(drawn), set_aside)
 
 
-def _header(result: DriftResult) -> str:
-    """What was found and on how much, above what Evidently draws."""
-    lines = "".join(f"<p>{escape(line)}</p>" for line in (result.size, *result.left_out))
+def _header(result: DriftResult, others: Iterable[str]) -> str:
+    """What was found and on how much, above what Evidently draws, and where the report's other pages are."""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in (result.size, *result.left_out, _READING))
     title = f"<h1 style='font-size: 1.5rem'>{escape(result.sentence[:1].upper() + result.sentence[1:])}.</h1>"
-    return f"<header style='font-family: sans-serif; margin: 1rem 2rem'>{title}{lines}</header>"
+    links = "".join(f"<p><a href='{escape(name)}'>{_PAGES['quality' in name]}</a></p>" for name in others)
+    header = f"<header style='font-family: sans-serif; margin: 1rem 2rem'>{title}{lines}{links}</header>"
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", header).replace(" -&gt; ", "&nbsp;→ ")
 
 
 def _drift(comparison: Comparison) -> Snapshot:
@@ -75,7 +83,8 @@ def _drift(comparison: Comparison) -> Snapshot:
     for name, kind in ((_NUMBERS, ColumnType.Numerical), (_WORDS, ColumnType.Categorical)):
         register_stattest(StatTest(name, name, [kind]), judged)
     frames = [
-        pd.DataFrame({name: column.values for name, column in side.columns.items() if name in found})
+        # As series, for the truth of some rows only is known: Evidently leaves out what is missing.
+        pd.DataFrame({name: pd.Series(column.values) for name, column in side.compared.items() if name in found})
         for side in (comparison.current, comparison.reference)
     ]
     numbers = [name for name in frames[0] if pd.api.types.is_numeric_dtype(frames[0][name])]

@@ -38,6 +38,7 @@ def test_the_newest_drift_report_is_shown(get: Get, tmp_path: Path) -> None:
     """As it was written."""
     (tmp_path / "data.html").write_text("<p>moved")
     assert get("/drift/data").text == "<p>moved"
+    assert get("/drift/data.html").text == "<p>moved", "pages link to each other by the names of their files"
 
 
 @pytest.mark.parametrize("path", ["/drift/data", "/drift/..%2Fledger", "/drift/%2Fetc%2Fpasswd"])
