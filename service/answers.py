@@ -18,15 +18,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Self
 
 import orjson
 import structlog
 
 from service import comparison
+from service.background import BackgroundWriter
 from service.kinds import Label
-from service.turns import Turns
 
 FILE = "answers.db"
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
@@ -98,7 +96,7 @@ class _Truth:
     outcome: Future[Feedback] = field(default_factory=Future)
 
 
-class AnswerLog:
+class AnswerLog(BackgroundWriter):
     """The answers of one process.
 
     Args:
@@ -122,6 +120,7 @@ class AnswerLog:
         is_same: Callable[[object, object], bool] = operator.eq,
         max_answers: int = MAX_ANSWERS,
     ) -> None:
+        super().__init__("answers", every_s=WRITE_EVERY_S)
         self._path = folder / FILE
         self._version = version
         self._count_feedback = count_feedback
@@ -133,17 +132,6 @@ class AnswerLog:
         self._overtaking: list[_Truth] = []
         self._count_at_s = self._prune_at_s = time.monotonic()
         self._connection: sqlite3.Connection | None = None
-        self._turns = Turns("answers", self._turn, every_s=WRITE_EVERY_S)
-
-    def __enter__(self) -> Self:
-        self._turns.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what waits, then stop."""
-        self._turns.stop()
 
     def record(self, request_id: str, labels: Sequence[Label], *, body: bytes) -> None:
         """Remember the answer to one request, and what its `body` was by a checksum. Never blocks."""
@@ -158,7 +146,7 @@ class AnswerLog:
             raise AnswersUnavailable
         truth = _Truth(request_id, tuple(labels), time.monotonic() + OVERTAKING_S)
         self._waiting.put(truth)
-        self._turns.soon()
+        self._soon()
         return await asyncio.wrap_future(truth.outcome)
 
     def _turn(self, is_last: bool) -> None:

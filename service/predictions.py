@@ -16,16 +16,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import orjson
 import structlog
 from numpy.typing import NDArray
 
+from service.background import BackgroundWriter
 from service.contract import Schema
-from service.turns import Turns
 
 COLUMNS_FILE = "columns.json"
 KEY_FILE = "hash-key"
@@ -51,7 +49,7 @@ class _Entry:
     rows: int
 
 
-class PredictionLog:
+class PredictionLog(BackgroundWriter):
     """The log of one process.
 
     Args:
@@ -73,6 +71,7 @@ class PredictionLog:
         max_bytes: int,
         count_dropped: Callable[[int], None],
     ) -> None:
+        super().__init__("predictions", every_s=WRITE_EVERY_S)
         self._root = folder
         self._folder = folder / version.replace(":", "@").replace("/", "_")
         self._about = {"version": version, "model": model}
@@ -85,17 +84,6 @@ class PredictionLog:
         self._taken_rows = 0  # changed on the thread only
         self._segment: _Segment | None = None
         self._prune_at_s = 0.0
-        self._turns = Turns("predictions", self._turn, every_s=WRITE_EVERY_S)
-
-    def __enter__(self) -> Self:
-        self._turns.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Write what waits, then stop."""
-        self._turns.stop()
 
     def record(self, body: bytes, rows: NDArray[np.float32], answer: bytes) -> None:
         """Keep one request, its `rows` as they were checked, and its JSON answer. Never blocks.
