@@ -60,6 +60,12 @@ def report(
     """Report drift once. Exit code 0: none, 1: drift, 2: bad input, 3: too few rows to tell."""
     with explained():
         settings = Settings()
+        if version is not None and release is not None:
+            raise SetupError(
+                "a report is about the traffic to a version, or about the canary of a release",
+                saw=f"--version {version} and --release {release}",
+                do="leave one of them out",
+            )
         comparison = _data(settings, seconds(last), version) if release is None else _release(settings, release)
         result = comparison.result
         path = result_path(settings, result.kind, version)

@@ -37,6 +37,12 @@ def generate(
     runbooks: Annotated[str, typer.Option(help="Address of the page of runbooks; alerts link to it.")] = RUNBOOKS,
 ) -> None:
     """Write the rule files that Prometheus reads, and a configuration of Alertmanager to start from."""
+    if not runbooks.startswith(("http://", "https://")):
+        raise RulesError(
+            "alerts would lead to no page",
+            saw=f"--runbooks {runbooks or 'is empty'}",
+            do="give an address that can be clicked, such as http://controller.example.com:8090/runbooks",
+        )
     out.mkdir(parents=True, exist_ok=True)
     for name, text in _generated(slo, runbooks).items():
         (out / name).write_text(text)
@@ -50,6 +56,8 @@ def check(
     ] = None,
 ) -> None:
     """Let promtool check rule files; this project's own are also compared with what they are made of, and tested."""
+    if missing := [str(path) for path in files or () if not path.is_file()]:
+        raise RulesError("there are no rules to check", saw=f"no file {', '.join(missing)}", do="correct the paths")
     complaints = [promtool.check_rules(files or RULES)]
     if not files:
         generated = _generated(_SLOS, RUNBOOKS)

@@ -15,5 +15,9 @@ class NoReference(DriftError):
     """The model carries nothing to compare with."""
 
 
+class AnswersUnreadable(DriftError):
+    """Whether answers were right cannot be learnt: their file is broken, or taken by somebody else."""
+
+
 class NotWritten(DriftError):
     """The report was made and cannot be kept: a full disk, or a folder that must not be written to."""

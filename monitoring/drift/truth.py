@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from monitoring.drift.column import Column
+from monitoring.drift.errors import AnswersUnreadable
 from monitoring.drift.sample import as_column
 
 ANSWERS_FILE = "answers.db"
@@ -66,12 +67,21 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
     Args:
         folder: `answers/` in the state folder; without a file in it no truth has come.
         since_s, until_s: the period, Unix seconds.
+
+    Raises: AnswersUnreadable.
     """
     path = folder / ANSWERS_FILE
     found: list[tuple[float, list[object], list[object]]] = []
     if path.exists():
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(_QUERY, (version, since_s, until_s, requests)).fetchall()
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                rows = connection.execute(_QUERY, (version, since_s, until_s, requests)).fetchall()
+        except sqlite3.Error as error:
+            raise AnswersUnreadable(
+                "the answers whose truth came cannot be read",
+                saw=f"{path}: {error}",
+                do=f"report again; if it stays so, move {folder} away while the stack is down: a new one is begun",
+            ) from error
         found = [(at_s, orjson.loads(labels), orjson.loads(truth)) for at_s, labels, truth in rows]
     sizes = [len(truth) for _, _, truth in found]
     return Answered.of(

@@ -9,12 +9,12 @@ import orjson
 import pytest
 
 from monitoring.drift.compare import Logs, Period, data_drift, release_drift
-from monitoring.drift.errors import NoLog, NoReference
+from monitoring.drift.errors import AnswersUnreadable, NoLog, NoReference
 from monitoring.drift.reference import read_reference
 from monitoring.drift.result import State
 from monitoring.drift.rule import Rule
 from monitoring.drift.sample import draw
-from monitoring.drift.truth import answered
+from monitoring.drift.truth import ANSWERS_FILE, answered
 from service.answers import AnswerLog, Feedback
 from service.contract import REFERENCE_FILE
 from service.reference import MAX_ROWS
@@ -179,6 +179,15 @@ def test_mistakes_are_known_where_the_truth_came(tmp_path: Path) -> None:
     assert sorted(known.mistakes.values.tolist()) == [0.0, 0.0, 1.0]
     assert len(answered(tmp_path, "people:2", 0.0, 1e12, requests=100)) == 0
     assert len(answered(tmp_path / "none", "people:1", 0.0, 1e12, requests=100)) == 0
+
+
+def test_a_broken_file_of_answers_is_named(tmp_path: Path) -> None:
+    """It ended in a traceback, whose exit code 1 is that of drift."""
+    asyncio.run(_learn(tmp_path, [("yes", "no")]))
+    path = tmp_path / ANSWERS_FILE
+    path.write_bytes(b"torn" + path.read_bytes()[4:])
+    with pytest.raises(AnswersUnreadable, match=f"{path}: file is not a database"):
+        answered(tmp_path, "people:1", 0.0, 1e12, requests=100)
 
 
 def test_an_answer_that_is_a_number_has_an_error_in_its_units(tmp_path: Path) -> None:

@@ -77,6 +77,23 @@ def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path,
     assert (checked.returncode, "parse error" in checked.stderr) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("check", "no-such.yaml"), "no file no-such.yaml"),
+        (("generate", "--slo", "no-such.yaml"), "no file no-such.yaml"),
+        (("generate", "--runbooks", "docs/runbooks/alerts.md"), "an address that can be clicked"),
+        (("generate", "--runbooks", ""), "an address that can be clicked"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    """And nothing is written."""
+    out = ("--out", tmp_path) if arguments[0] == "generate" else ()
+    refused = kanaria(*arguments, *out)
+    assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) -> None:
     """Monitoring and judging do not import each other, so nothing else keeps the two filters the same."""
     config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path)))

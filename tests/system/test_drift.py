@@ -62,6 +62,8 @@ def test_drifting_traffic_is_named_shown_and_remembered(kanaria: Kanaria, sample
     assert list((kanaria.home / "drift" / "workspace").glob("*/snapshots/*.json"))
     until_shown(kanaria, 'kanaria_drift_state{kind="data",state="drift",version="digits:v1"} 1.0')
 
+    both = kanaria("drift", "report", "--version", "digits:v1", "--release", "1")
+    assert (both.returncode, "leave one of them out" in both.stderr) == (2, True)
     few = kanaria("drift", "report", "--last", "0.01s")
     assert (few.returncode, "Too few rows" in " ".join(few.stdout.split())) == (3, True)
 
