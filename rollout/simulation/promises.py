@@ -25,7 +25,7 @@ from rollout.simulation.summary import Proportion, Quantile, proportion, quantil
 from rollout.simulation.traffic import Behaviour, Scenario, Traffic
 from rollout.simulation.trial import Trial, failed_after_s
 from rollout.simulation.weather import Noise
-from rollout.spec import RolloutSpec, Signals
+from rollout.spec import Latency, RolloutSpec, Signals
 from rollout.watch import WATCHED_ERRORS
 
 _SEED = 2718
@@ -192,44 +192,51 @@ def watch(study: Study) -> Iterator[Row]:
     """Whole releases and the 15 minutes after promotion, when stable has no traffic left to compare with.
 
     The canary's errors are then judged by what stable failed before: in the half hour of history and in the release.
-    100 requests a second. Drift is the price of it: an error ratio that everybody has can rise in a watch.
+    100 requests a second. Drift is the price of it: an error ratio that everybody has can rise in a watch. One that
+    swings between a fifth and five times its value within an hour does, in one release of twenty: where a release
+    begins at the bottom, half an hour of history knows a tenth of what is to come, and harm would look the same.
     """
     plan = RolloutSpec(steps=_STEPS, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
-    cases: tuple[tuple[str, float, Noise, float | None], ...] = (
-        ("errors 1 %, independent requests", 0.01, Noise(), 0.01),
-        ("errors drift between 0.4 and 2.5 % in an hour", 0.01, Noise(drift=2.5), 0.01),
-        ("errors drift between 0.2 and 5 % in an hour", 0.01, Noise(drift=5), None),
-        ("bursts of each version's own (ICC 0.05, 30 s), phi measured", 0.01, Noise(own_icc=0.05, burst_s=30), 0.01),
-        ("retries (clusters of 4), phi measured", 0.01, Noise(retries=4), 0.01),
+    cases = (
+        ("errors 1 %, independent requests", Noise()),
+        ("errors drift between 0.4 and 2.5 % in an hour", Noise(drift=2.5)),
+        ("errors drift between 0.2 and 5 % in an hour", Noise(drift=5)),
+        ("bursts of each version's own (ICC 0.05, 30 s), phi measured", Noise(own_icc=0.05, burst_s=30)),
+        ("retries (clusters of 4), phi measured", Noise(retries=4)),
     )
-    for what, base, noise, bar in cases:
-        runs = study.runs(plan, replace(_errors(base, base), rps=100, noise=noise), 300)
+    for what, noise in cases:
+        runs = study.runs(plan, replace(_errors(0.01, 0.01), rps=100, noise=noise), 300)
         taken_back = proportion([run.promoted_s is not None and run.outcome == "rolled_back" for run in runs])
-        promised = f"at most {share(bar)} of healthy canaries taken back" if bar else ""
-        yield Row(what, promised, _counted(taken_back), _at_most(taken_back, bar) if bar else "for comparison")
+        promised = "at most 1 % of healthy canaries taken back"
+        yield Row(what, promised, _counted(taken_back), _at_most(taken_back, 0.01))
     for base, bad in ((0.005, 0.05), (0.01, 0.05), (0.001, 0.02), (0.005, 0.5)):
         late = replace(_errors(base, bad), rps=100, harm_after_s=1200.0)
         patient = plan.model_copy(update={"watch": 2 * late.harm_after_s})
         runs = [run for run in study.runs(patient, late, 200) if run.promoted_s and run.promoted_s < late.harm_after_s]
         found = [run.stopped_s - late.harm_after_s if run.outcome == "rolled_back" else math.inf for run in runs]
-        yield _timely(f"errors {share(base)} become {share(bad)} in the watch", "taken back after", found, 120)
+        yield _timely(f"errors {share(base)} become {share(bad)} in the watch", "taken back after", found, 60)
 
 
 def models(study: Study) -> Iterator[Row]:
-    """Latency or predicted classes are judged alone."""
+    """Latency or predicted classes are judged alone, where not said otherwise.
+
+    Without a bound of 500 ms or more no count is of such answers alone, which is why the default plan has two: with 25
+    to 250 ms the promise is broken, and a plan that leaves them out finds a slow tail in twice the time.
+    """
     failed = proportion([math.isfinite(at_s) for at_s in study.workers.each(_better_model, study.seeds(500))])
     what = "accuracy 95 to 97 %, random confusions, skewed classes in half of the releases; 30 minutes"
     yield Row(what, "none of 500 rolled back", _counted(failed), "broken" if failed.count else "kept")
-    for what, bounds in (
-        ("500 ms more on 5 % of the requests, bounds 25, 50, 100, 250, 500, 1000 ms", (25, 50, 100, 250, 500, 1000)),
-        ("... bounds 25, 50, 100, 250 ms", (25, 50, 100, 250)),
-    ):
-        slow = tuple((bound, _slower(bound, median_ms=80, sigma=0.5)) for bound in bounds)
-        slower = tuple((bound, ratio + 0.05 * (1 - ratio) * (bound <= 500)) for bound, ratio in slow)
-        found = _found_alone(study, "latency", Behaviour(slow_ratios=slow), Behaviour(slow_ratios=slower))
-        row = _timely(what, "found after", found, 60)
-        is_blind = max(bounds) < 500  # no bucket there that only such answers reach: what is lost without one
-        yield replace(row, promised="", status="for comparison") if is_blind else row
+    default = Latency().slower_than_ms
+    for bounds, name in ((default, "the default plan's bounds"), (default[:4], "bounds")):
+        what = f"500 ms more on 5 % of the requests, {name} {', '.join(map(str, bounds))} ms"
+        found = _found_alone(study, "latency", *_some_later(bounds))
+        yield _timely(what, "found after", found, 60)
+    stable, canary = (
+        replace(_all_signals(0.005).stable, slow_ratios=version.slow_ratios) for version in _some_later(default)
+    )
+    found = study.fails(Trial(Scenario(20, stable, canary), _TENTH, RolloutSpec().judge_config()), 400)
+    row = _timely("the same, the default plan's bounds among all its signals", "", found, math.inf)
+    yield replace(row, promised="", status="for comparison")
     shifted = (0.4, *(0.6 / 9,) * 9)
     found = _found_alone(study, "class", Behaviour(class_shares=_TEN_CLASSES), Behaviour(class_shares=shifted))
     yield _timely("a class of 10 % becomes 40 % of the predictions", "found after", found, 40)
@@ -303,6 +310,13 @@ def _all_signals(base: float, bad: float | None = None, *, noise: Noise | None =
 def _slower(bound_ms: float, *, median_ms: float, sigma: float) -> float:
     """Share of log-normal latencies above a bound."""
     return math.erfc(math.log(bound_ms / median_ms) / (sigma * math.sqrt(2))) / 2
+
+
+def _some_later(bounds: Sequence[int]) -> tuple[Behaviour, Behaviour]:
+    """A version that answers in about 80 ms, and one that takes 500 ms more for 5 % of the requests."""
+    slow = tuple((bound, _slower(bound, median_ms=80, sigma=0.5)) for bound in bounds)
+    slower = tuple((bound, ratio + 0.05 * (1 - ratio) * (bound <= 500)) for bound, ratio in slow)
+    return Behaviour(slow_ratios=slow), Behaviour(slow_ratios=slower)
 
 
 def _found_alone(study: Study, family: str, stable: Behaviour, canary: Behaviour) -> list[float]:
