@@ -26,7 +26,6 @@ from rollout.simulation.traffic import Behaviour, Scenario, Traffic
 from rollout.simulation.trial import Trial, failed_after_s
 from rollout.simulation.weather import Noise
 from rollout.spec import Latency, RolloutSpec, Signals
-from rollout.watch import WATCHED_ERRORS
 
 _SEED = 2718
 _HOUR_S = 3600.0
@@ -80,7 +79,11 @@ class Study:
 
 
 def false_rollbacks(study: Study) -> Iterator[Row]:
-    """A harmless canary is judged at every window for an hour: 15 minutes each at 1, 5, 25 and 50 %."""
+    """A harmless canary is judged at every window for an hour: 15 minutes each at 1, 5, 25 and 50 %.
+
+    With so many errors and so few requests the whole releases end as a question to a person: none of 400 was promoted,
+    and none came under the watch, which has a chapter of its own.
+    """
     drift, own, retries = Noise(drift=5, shared_icc=0.05), Noise(own_icc=0.05), Noise(retries=4)
     everything = replace(drift, own_icc=0.01, retries=2)
     cases = (
@@ -100,9 +103,8 @@ def false_rollbacks(study: Study) -> Iterator[Row]:
         yield Row(what, f"at most {share(bar)} rolled back", _counted(failed), _at_most(failed, bar))
     whole = study.runs(RolloutSpec(), _all_signals(0.01, noise=everything), 400)
     for what, blames in (
-        ("by the comparison with stable", lambda signal: signal not in (None, "deadline", "guard", WATCHED_ERRORS)),
+        ("by the comparison with stable", lambda signal: signal not in (None, "deadline", "guard")),
         ("by the absolute guard", lambda signal: signal == "guard"),
-        ("after promotion, by what stable was known to fail", lambda signal: signal == WATCHED_ERRORS),
     ):
         accused = proportion([blames(run.signal) for run in whole])
         name = f"the same noise on whole releases, the default plan with all its signals: {what}"
