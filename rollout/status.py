@@ -15,6 +15,7 @@ from rollout.judge import Pair
 from rollout.numerals import weight
 from rollout.snapshot import Snapshot
 from rollout.spec import SHADOW
+from rollout.state import Phase
 from rollout.view import Decision, ReleaseView
 from rollout.waiting import waiting
 from rollout.wording import signal_words
@@ -68,7 +69,7 @@ class DecisionView(_Part):
 
 
 class ClientsView(_Part):
-    """What users had in the last half minute, from both versions."""
+    """What users had in the last half minute, or since the first step, from both versions."""
 
     span_s: float
     requests: int
@@ -108,7 +109,7 @@ class StatusView(_Part):
     stable: VersionView | None
     canary: VersionView | None
     release: ReleaseStatus | None
-    clients: ClientsView | None  # None when nothing was measured lately
+    clients: ClientsView | None  # None when nothing was measured lately, and where no step is judged
     quarantined: dict[str, str]  # tag -> why
     last_action: str
 
@@ -211,7 +212,12 @@ def _steps(release: ReleaseView) -> tuple[StepView, ...]:
 
 
 def _clients(release: ReleaseView, now_s: float) -> ClientsView | None:
-    """Users' answers of both versions; copies that a shadow got are not users' requests."""
+    """Users' answers of both versions; copies that a shadow got are not users' requests.
+
+    Only steps keep counts: before the first and after the last of them nothing here knows of the users.
+    """
+    if release.state.phase is not Phase.STEPPING or not release.steps:
+        return None
     lately = {signal: _lately(release, signal, now_s) for signal in release.signals}
     requests = lately.get("errors", Pair(0, 0))
     if not requests.total:
@@ -222,7 +228,10 @@ def _clients(release: ReleaseView, now_s: float) -> ClientsView | None:
         if signal.startswith("latency:") and pair.total
     }
     return ClientsView(
-        span_s=CLIENT_SPAN_S, requests=requests.total, failed=requests.bad, slow=dict(sorted(slow.items()))
+        span_s=min(CLIENT_SPAN_S, now_s - release.steps[0].from_s),
+        requests=requests.total,
+        failed=requests.bad,
+        slow=dict(sorted(slow.items())),
     )
 
 

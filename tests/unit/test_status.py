@@ -88,6 +88,7 @@ def test_mirrored_requests_are_not_charged_to_users(tmp_path: Path) -> None:
     assert status.canary.is_mirrored
     stable_requests = newest(tmp_path / "ledger.db").steps[0].stable.total
     assert status.clients.requests == stable_requests
+    assert status.clients.span_s == status.at_s - newest(tmp_path / "ledger.db").steps[0].from_s < 30
 
 
 def test_a_rolled_back_release_is_marked_where_it_ended(tmp_path: Path) -> None:
@@ -114,6 +115,7 @@ def test_a_promoted_version_is_stable_and_the_old_one_stays_in_sight(tmp_path: P
     assert status.canary is not None
     assert (status.stable.tag, status.stable.weight_percent) == ("digits:v2", 100)
     assert (status.canary.tag, status.canary.weight_percent) == ("digits:v1", 0)
+    assert status.clients is None, "nobody counts any more: what the last step had is not what users have now"
 
 
 def test_nothing_released_yet_is_a_status_too(tmp_path: Path) -> None:
