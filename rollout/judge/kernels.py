@@ -15,13 +15,13 @@ from math import log
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from rollout.judge.types import Pair
 
 _FEW = 20  # values of x for which every term of the sums is taken; 1e170 at most beside the first, so a float holds it
 _NEGLIGIBLE = 1e-12  # a term this small beside the largest ends a sum; its tail is bounded, not forgotten
-_SMALL = 32  # below it log-gamma is exact enough, and Stirling's series is not
+_SMALL = 32  # below it factorials are exact enough, and Stirling's series is not
+_LOG_FACTORIALS = np.array([math.lgamma(n + 1) for n in range(_SMALL)])
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 _WIDE = 10.0  # standard deviations, in events, from which sampling a sum is quicker than walking it
 _STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest, which is 8 standard deviations
@@ -161,7 +161,8 @@ def _log_largest(parts: Numbers, total: Numbers, log_odds: Numbers) -> Numbers:
     Stirling's formula with each part divided by the grand total: a sum of log-gammas would be 1e8 at ten million
     events, and lose that many digits.
     """
-    small = parts + gammaln(parts + 1) - (parts + 0.5) * np.log(total) - _HALF_LOG_2PI
+    few = np.minimum(parts, _SMALL - 1)
+    small = few + _LOG_FACTORIALS[few.astype(int)] - (few + 0.5) * np.log(total) - _HALF_LOG_2PI
     many = np.maximum(parts, _SMALL)
     large = (many + 0.5) * np.log(many / total) + _stirling(many)
     log_term: Numbers = parts[0] * log_odds - np.where(parts < _SMALL, small, large).sum(axis=0)

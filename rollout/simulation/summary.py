@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import betaincinv
+from rollout.judge.limits import lower_limit, upper_limit
+from rollout.judge.types import Pair
 
-_CONFIDENCE = 0.95
+_SIDE = 0.025  # left out on either side of a 95 % confidence interval
 _Z = 1.96  # standard deviations that hold as much
 
 
@@ -24,13 +25,12 @@ class Proportion:
     @property
     def low(self) -> float:
         """Lower end of the exact 95 % confidence interval. Source: Clopper & Pearson 1934."""
-        return float(betaincinv(self.count, self.of - self.count + 1, (1 - _CONFIDENCE) / 2)) if self.count else 0.0
+        return lower_limit(Pair(self.count, self.of), _SIDE)
 
     @property
     def high(self) -> float:
         """Its upper end."""
-        spare = self.of - self.count
-        return float(betaincinv(self.count + 1, spare, (1 + _CONFIDENCE) / 2)) if spare else 1.0
+        return upper_limit(Pair(self.count, self.of), _SIDE)
 
 
 @dataclass(frozen=True, slots=True)
