@@ -19,7 +19,7 @@ from service.contract import GOLDEN_FILE, Golden, read_lines
 from tests.support.containers import HARDENED, Container, Podman
 from tests.support.keys import key_pair
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)  # the image is built with what time others leave
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "container.md").read_text()
