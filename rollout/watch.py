@@ -17,7 +17,7 @@ from rollout.judge.limits import upper_limit
 from rollout.state import Release
 
 WATCHED_ERRORS = "watched_errors"  # the signal
-TOLERANCE = 2.75  # over a day error ratios double and halve; more than that within minutes is news
+TOLERANCE = 3.0  # over a day error ratios double and halve; threefold within minutes is news
 
 
 def harmless_ratio(release: Release) -> float:

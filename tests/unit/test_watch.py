@@ -74,7 +74,7 @@ def test_what_lies_just_within_the_limit_is_rarely_taken_back() -> None:
 def test_the_less_is_known_of_stable_the_more_is_harmless() -> None:
     """No errors in 60 requests say little, in 60,000 much; of no request at all nothing follows."""
     few, many = (harmless_ratio(release(Pair(0, total))) for total in (60, 60_000))
-    assert few > 0.18
+    assert few > 0.2
     assert many < 0.006
     assert watch_judge(release(Pair(0, 0))) is None
 
