@@ -52,8 +52,9 @@ class Server:
 class Bentos:
     """A BentoML home with what was trained and built in it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, project: Path = ROOT) -> None:
         self.home = home
+        self._project = project
         self._environment = {
             **os.environ,
             "BENTOML_HOME": str(home),
@@ -66,6 +67,11 @@ class Bentos:
 
     def build(self, version: str, *arguments: str) -> None:
         self._run("bentoml", "build", "--version", version, *arguments)
+
+    def carried(self, tag: str) -> set[Path]:
+        """The files that a Bento carries beside its model, relative to their folder."""
+        source = self.home / "bentos" / tag.replace(":", "/") / "src"
+        return {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
 
     def model_folder(self, tag: str) -> Path:
         name, version = tag.split(":")
@@ -103,4 +109,4 @@ class Bentos:
         return server.log.read_text().count('"event": "model_ready"')
 
     def _run(self, module: str, *arguments: str) -> None:
-        subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, env=self._environment, check=True)
+        subprocess.run([sys.executable, "-m", module, *arguments], cwd=self._project, env=self._environment, check=True)

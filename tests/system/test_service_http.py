@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import orjson
 import pytest
 
 from service.contract import GOLDEN_FILE, Golden, read_lines
-from tests.support.bentos import Bentos, Server
+from tests.support.bentos import ROOT, Bentos, Server
 from tests.support.gateway_rig import eventually
 
 V1, SLOW = "digits:v1", "digits:v3-latency"
@@ -293,13 +294,25 @@ def test_workers_end_with_a_supervisor_that_was_killed(bentos: Bentos) -> None:
 
 def test_serving_needs_only_the_service_folder(bentos: Bentos) -> None:
     """The Bento carries no test, no release tool and no data."""
-    source = bentos.home / "bentos" / "digits" / "v1" / "src"
-    carried = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+    carried = bentos.carried(V1)
     assert {path.parts[0] for path in carried} == {"service", "container", "bentofile.yaml", "constraints.txt"}
     assert {path.suffix for path in carried} == {".py", ".yaml", ".txt"}
 
 
+def test_a_store_within_the_project_is_not_packed(bentos: Bentos, tmp_path: Path) -> None:
+    """Where the state folder lies in the project, it holds earlier Bentos with files of the same names."""
+    for folder in ("service", "container"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("bentofile.yaml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    home = tmp_path / ".kanaria" / "bentoml"
+    shutil.copytree(bentos.home, home)
+    within = Bentos(home, project=tmp_path)
+    within.build("v1-again", "--arg", f"model={V1}")
+    assert within.carried("digits:v1-again") == bentos.carried(V1)
+
+
 def test_nothing_outside_the_example_names_it() -> None:
     """Every other file of the service works for any model."""
-    service = Path(__file__).parents[2] / "service"
+    service = ROOT / "service"
     assert [path.name for path in service.glob("*.py") if "digits" in path.read_text().lower()] == []
