@@ -131,7 +131,7 @@ class Controller:
         release = self._deployment.active
         if release is None:
             return
-        self._judge = replayed(release, own)
+        self._judge = replayed(own)
         self._readings.latest = self._ledger.cursor()  # what happened while we were away is evidence too, once
         for event in own:
             if isinstance(event, e.Applied):
@@ -193,8 +193,7 @@ class Controller:
             self._users.skip(seen.at_s)
             return False
         self._recent.add(seen.windows, now_s)
-        if release is None or release.phase is Phase.STARTING:
-            self._history.add(seen.windows, now_s)
+        self._history.observe(seen.windows, now_s, release=release, stable=stable)
         if release is None or self._judge is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
             return False
         new = [*seen.windows, *self._users.windows(seen.windows, failures, is_mirrored=release.mirror)]

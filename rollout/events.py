@@ -42,6 +42,7 @@ class SignalRecord(BaseModel):
     canary: tuple[int, int]
     excess_upper: float | None
     more_requests_needed: float | None
+    limit: float | None = None  # the harmless share, where the canary is not compared with stable
 
 
 class EvidenceRecord(BaseModel):

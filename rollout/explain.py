@@ -17,7 +17,7 @@ from rollout.numerals import count, odds, share, share_up, span, weight
 from rollout.state import Phase
 from rollout.view import Accusation, ReleaseView, StepSpan
 from rollout.waiting import waiting
-from rollout.watch import TOLERANCE, WATCHED_ERRORS, harmless_ratio
+from rollout.watch import TOLERANCE, WATCHED_ERRORS
 from rollout.wording import clock, one_line, signal_words, tally
 
 _DRIFTED_COLUMNS = 5  # told by name, the worst
@@ -98,7 +98,7 @@ def _for_what(release: ReleaseView) -> str:
 def _contrast(accusation: Accusation, release: ReleaseView) -> str:
     words = signal_words(accusation.signal, release.spec, stable=release.stable)
     canary, stable = Pair(*accusation.record.canary), Pair(*accusation.record.stable)
-    if (limit := _limit(accusation.signal, release)) is not None:
+    if (limit := accusation.record.limit) is not None:
         return f"{share_of(canary)} of its {count(canary.total)} {words.unit} {words.event}, {share(limit)} are allowed"
     return f"{share_of(canary)} of its {words.unit} {words.event}, {share_of(stable)} of {release.stable}'s"
 
@@ -164,7 +164,7 @@ def _evidence(release: ReleaseView) -> Iterator[str]:
 
 def _against(accusation: Accusation, release: ReleaseView) -> Iterator[str]:
     signal, record, evidence = accusation.signal, accusation.record, accusation.evidence
-    words, limit = signal_words(signal, release.spec, stable=release.stable), _limit(signal, release)
+    words, limit = signal_words(signal, release.spec, stable=release.stable), record.limit
     canary, stable = Pair(*record.canary), Pair(*record.stable)
     copies = " (copied requests of the shadow step included)" if any(step.mirror for step in release.steps) else ""
     seen = f"`{signal}`: {tally(canary)} {words.unit} of {release.canary} {words.event}, {share_of(canary)}"
@@ -183,8 +183,9 @@ def _against(accusation: Accusation, release: ReleaseView) -> Iterator[str]:
 def _harmless(signal: str, release: ReleaseView) -> str:
     if signal == WATCHED_ERRORS:
         return (
-            f"a share of at most {share(harmless_ratio(release.state))}, the risk budget more than {TOLERANCE:g} times "
-            f"what {release.stable} is known to fail ({share_of(release.state.stable_errors)} before)"
+            f"a share of at most {TOLERANCE:g} times what {release.stable} is known to fail "
+            f"({share_of(release.state.stable_errors)} before) or what users met minutes ago, plus "
+            f"{share(release.spec.risk_budget)}"
         )
     config = release.spec.judge_config()
     rule = config.rules.get(signal.partition(":")[0])
@@ -232,7 +233,7 @@ def _other_signals(release: ReleaseView) -> Iterator[str]:
 
 
 def _other_signal(name: str, record: SignalRecord, release: ReleaseView) -> str:
-    words, limit = signal_words(name, release.spec, stable=release.stable), _limit(name, release)
+    words, limit = signal_words(name, release.spec, stable=release.stable), record.limit
     canary, stable = Pair(*record.canary), Pair(*record.stable)
     if not canary.total:
         return "nothing was counted for the canary"
@@ -362,14 +363,6 @@ def _deciding(release: ReleaseView) -> EvidenceRecord | None:
         compared = next((step.earned_by.evidence for step in release.steps if step.weight_percent == 100), None)
         return compared or release.last_evidence
     return (release.end.evidence if release.end else None) or release.last_evidence
-
-
-def _limit(signal: str, release: ReleaseView) -> float | None:
-    """The harmless share of a signal that is not compared with stable's."""
-    if signal == WATCHED_ERRORS:
-        return harmless_ratio(release.state)
-    rule = release.spec.signals.rules().get(signal.partition(":")[0])
-    return rule.limit if rule else None
 
 
 def _excess_bound(evidence: EvidenceRecord | None) -> float | None:

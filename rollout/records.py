@@ -49,6 +49,7 @@ def evidence_record(judgement: Judgement) -> EvidenceRecord:
                 canary=(signal.canary.bad, signal.canary.total),
                 excess_upper=signal.excess_upper,
                 more_requests_needed=signal.more_requests_needed,
+                limit=signal.limit,
             )
             for name, signal in judgement.signals.items()
         },

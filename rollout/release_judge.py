@@ -1,17 +1,17 @@
 """Judges one release from its first window to the end of its watch. Pure.
 
 The controller and the simulation ask it. While both versions have traffic, the canary is compared with stable; once it
-has all of it, with what stable was known to do (`watch`).
+has all of it, with what was known before (`watch`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from rollout.decide import asked_weight
-from rollout.events import Event, Ticked
+from rollout.events import Calibrated, Event, Ticked
 from rollout.judge import Judge, Judgement, Verdict, Window
 from rollout.records import recorded_windows
 from rollout.state import Deployment, Phase, Release, apply
-from rollout.watch import watch_judge, watched
+from rollout.watch import Lately, Watch
 
 
 class ReleaseJudge:
@@ -22,17 +22,19 @@ class ReleaseJudge:
         Args:
             release: calibrated.
         """
-        self._compared = Judge(release.spec.judge_config(), release.phi)
-        self._watched: Judge | None = None
+        self._compared = Judge(release.spec.judge_config(), release.phi, {"errors": release.stable_errors})
+        self._watch: Watch | None = None
+        self._lately = Lately()
 
     def observe(self, release: Release, windows: Sequence[Window]) -> None:
         """Take in the windows of one tick, in which `release` was as it is now."""
         if release.phase is Phase.STEPPING:
             self._compared.observe(windows)
-        if release.weight_percent == 100:
-            self._watched = self._watched or watch_judge(release)
-            if self._watched:
-                self._watched.observe(watched(windows))
+        is_alone = release.weight_percent == 100
+        if is_alone:
+            self._watch = self._watch or Watch(release)
+            self._watch.observe(windows, self._lately)
+        self._lately.add(windows, is_alone=is_alone)
 
     def temper_pass(self, pass_phi: Mapping[str, float]) -> None:
         """See `Judge.temper_pass`."""
@@ -40,24 +42,27 @@ class ReleaseJudge:
 
     def judgement(self, release: Release) -> Judgement | None:
         """What all windows so far say about what `release` wants next; None where nothing is judged."""
-        if self._watched:
-            alone = self._watched.judgement(next_weight=None)
-            if alone.verdict is Verdict.FAIL or release.phase is Phase.WATCHING:
-                return alone
+        alone = self._watch.judgement() if self._watch else None
+        if alone and (alone.verdict is Verdict.FAIL or release.phase is Phase.WATCHING):
+            return alone
         if release.phase is not Phase.STEPPING:
             return None
         return self._compared.judgement(next_weight=asked_weight(release), expected=release.spec.expected())
 
 
-def replayed(calibrated: Release, events: Iterable[Event]) -> ReleaseJudge:
+def replayed(events: Iterable[Event]) -> ReleaseJudge | None:
     """A judge that has seen all that the ledger knows of a release, each window in the state of its time.
 
     Args:
         events: of this release alone, oldest first.
+
+    Returns: None before the release was calibrated.
     """
-    judge, deployment = ReleaseJudge(calibrated), Deployment()
+    judge, deployment = None, Deployment()
     for event in events:
-        if isinstance(event, Ticked) and deployment.release:
+        if judge and deployment.release and isinstance(event, Ticked):
             judge.observe(deployment.release, recorded_windows(event))
         deployment = apply(deployment, event)
+        if deployment.release and isinstance(event, Calibrated):
+            judge = ReleaseJudge(deployment.release)
     return judge

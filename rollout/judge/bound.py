@@ -8,17 +8,18 @@ For each bet theta, with c = 1 - exp(-theta), the process
 has a mean of at most 1 when m is at most the true excess: E e^(-theta x) <= exp(-c n_c p_c) and
 E (1 + c n_c / n_s)^y <= exp(c n_c p_s), for any independent requests and in every window afresh, so that neither a ramp
 nor a drifting base rate can fool it. Comparing the two pooled error ratios instead is fooled by both together.
-Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta).
+A mean of such bets, weighted before the release, is a test of one excess; the excesses that are not refuted are a
+confidence set, and the bound is the largest of them.
+Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta, and confidence sets from tests).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from rollout.judge.logarithms import log_mean
+from rollout.judge.bets import EVEN_BETS, Bets
+from rollout.judge.logarithms import log_sum
 from rollout.judge.types import Pair
 
-_THETAS = (0.03, 0.1, 0.3, 0.8, 2.0, 6.0)
-_CREDITS = tuple(-math.expm1(-theta) for theta in _THETAS)
 _POOL_REQUESTS = 20  # of either arm, that one bet needs; the chance ratio of two small totals is worth little
 _SAME_WEIGHT_CHI2 = 16.0  # four standard deviations between the canary shares of two windows
 _NEWTON_STEPS = 60  # some 8 are usual
@@ -32,16 +33,19 @@ class ExcessBound:
     The chance that the bound is EVER below the true mean excess is at most `alpha`.
     """
 
-    def __init__(self, alpha: float, *, phi: float = 1.0) -> None:
+    def __init__(self, alpha: float, *, phi: float = 1.0, bets: Bets = EVEN_BETS) -> None:
         """
         Args:
             alpha: chance of error over the whole release.
             phi: dispersion of the counts, at least 1. It may be set anew, and then tempers the bets made before too.
+            bets: what is bet on; chosen before the first window.
         """
         self.phi = phi
         self._enough = -math.log(alpha)
+        self._bets = bets
+        self._credits = [-math.expm1(-theta) for theta in bets.thetas]
         self._stable = self._canary = _NOTHING
-        self._stable_log_growth = [0.0] * len(_THETAS)  # sum of y log(1 + c n_c / n_s)
+        self._stable_log_growth = [0.0] * len(bets.thetas)  # sum of y log(1 + c n_c / n_s)
         self._odds = 0.0  # canary requests per stable request, of late
         self._pool_stable = self._pool_canary = _NOTHING  # windows of one weight that are not yet bet on
 
@@ -55,15 +59,18 @@ class ExcessBound:
             self._bet()
 
     def log_e(self, excess: float) -> float:
-        """Log e-value against "the mean excess is at least `excess`"."""
-        return log_mean(self._log_bets(excess))
+        """Log e-value against "the mean excess is at least `excess`": the least against any that is."""
+        return min(log_sum(self._log_bets(at_least, logs)) for at_least, logs in self._to_refute(excess))
 
     def upper(self) -> float:
         """The bound, 0 to 1; 1 while there is no evidence."""
-        if self.log_e(1.0) < self._enough:
-            return 1.0
-        slopes = [credit * self._canary.total / self.phi for credit in _CREDITS]
-        return max(0.0, _reached_at(self._enough, self._log_bets(0.0), slopes, start=1.0))
+        slopes = [credit * self._canary.total / self.phi for credit in self._credits]
+        for stakes in self._bets.stakes:
+            if log_sum(self._log_bets(stakes.high, stakes.logs)) < self._enough:
+                return stakes.high
+            if log_sum(self._log_bets(max(0.0, stakes.low), stakes.logs)) < self._enough:
+                return _reached_at(self._enough, self._log_bets(0.0, stakes.logs), slopes, start=stakes.high)
+        return 0.0
 
     def more_needed(self, excess: float, *, weight: float | None = None) -> float:
         """About how many more canary requests until the bound is at most `excess`, if the canary is as good as stable.
@@ -77,15 +84,23 @@ class ExcessBound:
         """
         if excess >= 1:
             return 0.0
-        now = self._log_bets(excess)
-        if log_mean(now) >= self._enough:
+        odds = self._odds if weight is None else weight / (1 - weight)
+        return max(self._needed(at_least, odds, logs) for at_least, logs in self._to_refute(excess))
+
+    def _to_refute(self, excess: float) -> Iterator[tuple[float, tuple[float, ...]]]:
+        """What an excess of at least `excess` may be: the smallest under each of the stakes, with their logs."""
+        for stakes in self._bets.stakes:
+            if excess < stakes.high or stakes.high == 1:
+                yield max(excess, stakes.low), stakes.logs
+
+    def _needed(self, excess: float, odds: float, log_stakes: Sequence[float]) -> float:
+        now = self._log_bets(excess, log_stakes)
+        if log_sum(now) >= self._enough:
             return 0.0
-        growth = self._mean_growth(excess, self._odds if weight is None else weight / (1 - weight))
-        sure = self._enough + math.log(len(_THETAS))  # one bet alone suffices
-        times = [(sure - log_bet) / rate for log_bet, rate in zip(now, growth, strict=True) if rate > 0]
-        if not times:
-            return math.inf
-        return _reached_at(self._enough, now, growth, start=min(times))
+        growth = self._mean_growth(excess, odds)
+        alone = [(self._enough - log_bet) / rate for log_bet, rate in zip(now, growth, strict=True) if rate > 0]
+        soonest = min(alone, default=math.inf)  # one bet alone suffices
+        return _reached_at(self._enough, now, growth, start=soonest) if soonest < math.inf else math.inf
 
     def _bet(self) -> None:
         """Move the pool into the evidence."""
@@ -95,15 +110,17 @@ class ExcessBound:
             return
         if stable.total:
             self._odds = canary.total / stable.total
-            for i, credit in enumerate(_CREDITS):
+            for i, credit in enumerate(self._credits):
                 self._stable_log_growth[i] += stable.bad * math.log1p(credit * self._odds)
         self._stable += stable
         self._canary += canary
 
-    def _log_bets(self, excess: float) -> list[float]:
+    def _log_bets(self, excess: float, log_stakes: Sequence[float]) -> list[float]:
         return [
-            (credit * self._canary.total * excess - theta * self._canary.bad + growth) / self.phi
-            for theta, credit, growth in zip(_THETAS, _CREDITS, self._stable_log_growth, strict=True)
+            log_stake + (credit * self._canary.total * excess - theta * self._canary.bad + growth) / self.phi
+            for log_stake, theta, credit, growth in zip(
+                log_stakes, self._bets.thetas, self._credits, self._stable_log_growth, strict=True
+            )
         ]
 
     def _mean_growth(self, excess: float, odds: float) -> list[float]:
@@ -112,12 +129,12 @@ class ExcessBound:
         base = (seen.bad + 0.3) / (seen.total + 0.6) if seen.total else 0.0
         return [
             (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / self.phi
-            for theta, credit in zip(_THETAS, _CREDITS, strict=True)
+            for theta, credit in zip(self._bets.thetas, self._credits, strict=True)
         ]
 
 
 def _reached_at(level: float, logs: Sequence[float], slopes: Sequence[float], *, start: float) -> float:
-    """The x below `start` where the log of the mean of exp(log + slope x) is `level`; at `start` it is not less.
+    """The x below `start` where the log of the sum of exp(log + slope x) is `level`; at `start` it is not less.
 
     Newton's method: the function is convex, so that it comes down on the crossing from above.
     """
@@ -127,7 +144,7 @@ def _reached_at(level: float, logs: Sequence[float], slopes: Sequence[float], *,
         largest = max(at_x)
         shares = [math.exp(log - largest) for log in at_x]
         total = sum(shares)
-        excess = largest + math.log(total / len(shares)) - level
+        excess = largest + math.log(total) - level
         step = excess * total / sum([share * slope for share, slope in zip(shares, slopes, strict=True)])
         if step <= _PRECISION * abs(x):
             break

@@ -5,6 +5,7 @@ Called by `judge.Judge`, which weighs signals against each other. Knows nothing 
 
 import math
 
+from rollout.judge.bets import bets_for
 from rollout.judge.bound import ExcessBound
 from rollout.judge.fail import Stream
 from rollout.judge.logarithms import log_sum
@@ -16,15 +17,15 @@ _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next on
 class SignalEvidence:
     """What was seen of one signal. Memory does not grow with the number of windows."""
 
-    def __init__(self, name: str, rule: SignalRule, config: JudgeConfig, *, phi: float) -> None:
+    def __init__(self, name: str, rule: SignalRule, config: JudgeConfig, *, phi: float, known: Pair) -> None:
         self.name = name
         self.phi = phi
         self.stable = self.canary = Pair(0, 0)
         self.latest_s: float | None = None
         self.decided_at_s: float | None = None
-        self.bound = ExcessBound(config.alpha_pass, phi=phi) if rule.budgeted else None
+        self.bound = _bound(config, phi, known) if rule.budgeted else None
         self._streams = _streams(rule, config, phi) if rule.weight else ()
-        self._is_compared = rule.limit is None
+        self.limit = rule.limit
         self._min_bad = config.min_bad
         self._end_s = -math.inf
         self._recent_requests = self._recent_s = 0.0
@@ -32,7 +33,7 @@ class SignalEvidence:
     @property
     def has_data(self) -> bool:
         """Whether there is traffic to judge: on both sides, where they are compared."""
-        return bool(self.canary.total and (self.stable.total or not self._is_compared))
+        return bool(self.canary.total and (self.stable.total or self.limit is not None))
 
     @property
     def canary_per_s(self) -> float:
@@ -85,6 +86,10 @@ class SignalEvidence:
             if stream.bad >= self._min_bad and (stream.on_fail == "rollback" or not rollback_only)
         ]
         return log_sum(guilty) - math.log(len(self._streams)) if guilty else -math.inf
+
+
+def _bound(config: JudgeConfig, phi: float, known: Pair) -> ExcessBound:
+    return ExcessBound(config.alpha_pass, phi=phi, bets=bets_for(config.risk_budget, known))
 
 
 def _streams(rule: SignalRule, config: JudgeConfig, phi: float) -> tuple[Stream, ...]:

@@ -21,6 +21,7 @@ from rollout.judge.types import JudgeConfig, Judgement, Pair, SignalJudgement, S
 from rollout.judge.verdicts import overall, signal_verdict
 
 _INDEPENDENT: Mapping[str, float] = MappingProxyType({})
+_UNKNOWN: Mapping[str, Pair] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,21 @@ class Judge:
     EVER passed with probability at most `config.alpha_pass` for each budgeted signal. FAIL is final.
     """
 
-    def __init__(self, config: JudgeConfig, phi: Mapping[str, float] = _INDEPENDENT) -> None:
+    def __init__(
+        self, config: JudgeConfig, phi: Mapping[str, float] = _INDEPENDENT, known: Mapping[str, Pair] = _UNKNOWN
+    ) -> None:
         """
         Args:
             config: settings; every family that will be observed needs its rule.
             phi: dispersion of each signal, see `noise.dispersion`; 1 for those not named.
+            known: by signal, what stable counted before the release: PASS comes sooner where it is like what follows.
 
         Raises: ValueError for settings under which nothing would be proven.
         """
         check_settings(config, phi)
         self._config = config
         self._phi = phi
+        self._known = known
         self._pass_phi = _INDEPENDENT
         self._threshold = -math.log(config.alpha)
         self._signals: dict[str, SignalEvidence] = {}
@@ -115,7 +120,9 @@ class Judge:
     def _admit(self, name: str) -> None:
         rule = self._rule(name)
         self._portfolio.admit(name, _family(name), lambda present: self._signals[present].log_e)
-        self._signals[name] = SignalEvidence(name, rule, self._config, phi=self._phi.get(name, 1.0))
+        self._signals[name] = SignalEvidence(
+            name, rule, self._config, phi=self._phi.get(name, 1.0), known=self._known.get(name, Pair(0, 0))
+        )
         self._signals[name].temper_pass(self._pass_phi.get(name, 1.0))
 
     def _look_for_failure(self, end_s: float) -> None:
@@ -142,8 +149,7 @@ class Judge:
         leading = self._signals[max(guilt, key=lambda name: guilt[name])]
         leading.decide(end_s)
         log_e = log_sum(guilt.values())
-        limit = self._rule(leading.name).limit
-        reason = words.failed(leading.name, leading.stable, leading.canary, log_e, limit=limit)
+        reason = words.failed(leading.name, leading.stable, leading.canary, log_e, limit=leading.limit)
         return _Failure(leading.name, reason, log_e, on_fail)
 
     def _log_e(self) -> float:
@@ -204,6 +210,7 @@ class Judge:
             phi=signal.phi,
             canary_per_s=signal.canary_per_s,
             latest_s=signal.latest_s,
+            limit=signal.limit,
         )
 
     def _never_seen(self) -> SignalJudgement:

@@ -24,8 +24,8 @@ def upper_limit(seen: Pair, alpha: float, *, phi: float = 1.0) -> float:
     return float(scipy.special.betaincinv(seen.bad / phi + 1, (seen.total - seen.bad) / phi, 1 - alpha))
 
 
-def lower_limit(seen: Pair, alpha: float) -> float:
+def lower_limit(seen: Pair, alpha: float, *, phi: float = 1.0) -> float:
     """The share, 0 to 1, that the true one falls short of with a chance of at most `alpha`; 0 where nothing was bad."""
     if not seen.bad:
         return 0.0
-    return float(scipy.special.betaincinv(seen.bad, seen.total - seen.bad + 1, alpha))
+    return float(scipy.special.betaincinv(seen.bad / phi, (seen.total - seen.bad) / phi + 1, alpha))

@@ -18,9 +18,3 @@ def log_sum(logs: Iterable[float]) -> float:
     if math.isinf(largest):
         return largest
     return largest + math.log(sum(math.exp(term - largest) for term in terms))
-
-
-def log_mean(logs: Iterable[float]) -> float:
-    """Log of the mean of exp(`logs`)."""
-    terms = tuple(logs)
-    return log_sum(terms) - math.log(len(terms))

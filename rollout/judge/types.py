@@ -103,6 +103,7 @@ class SignalJudgement:
     phi: float = 1.0  # dispersion that tempers the evidence, 1 = independent requests
     canary_per_s: float = 0.0  # canary requests a second, of late
     latest_s: float | None = None  # end of the last window with canary requests, Unix seconds
+    limit: float | None = None  # the harmless share of bad events; None where the canary is compared with stable
 
     @property
     def stable_ratio(self) -> float | None:

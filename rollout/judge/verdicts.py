@@ -39,7 +39,7 @@ def overall(
     """The verdict and reason over all signals, where none failed and none that is needed lacks data."""
     name, suspect = max(signals.items(), key=lambda item: item[1].log_e)
     if suspect.log_e >= math.log(config.amber):
-        return Verdict.INCONCLUSIVE, words.suspicious(name, suspect, limit=config.rules[name.partition(":")[0]].limit)
+        return Verdict.INCONCLUSIVE, words.suspicious(name, suspect)
     bounded = {name: signal for name, signal in signals.items() if signal.excess_upper is not None}
     if next_weight is None or not bounded:
         return Verdict.PASS, words.unopposed(max(signal.canary.total for signal in signals.values()))

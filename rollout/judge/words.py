@@ -80,9 +80,9 @@ def unopposed(canary_requests: int) -> str:
     return f"nothing speaks against the canary after {canary_requests:,} requests"
 
 
-def suspicious(name: str, signal: SignalJudgement, *, limit: float | None = None) -> str:
-    """INCONCLUSIVE because of evidence that is not yet enough to FAIL; `limit` as in `failed`."""
-    comparison = _comparison(name, signal.stable, signal.canary, limit)
+def suspicious(name: str, signal: SignalJudgement) -> str:
+    """INCONCLUSIVE because of evidence that is not yet enough to FAIL."""
+    comparison = _comparison(name, signal.stable, signal.canary, signal.limit)
     strength = f"evidence {about(math.exp(signal.log_e))}, {about(math.exp(signal.threshold))} would be proof"
     return f"suspicious but not proven: {comparison}; {strength}"
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 from functools import partial
 from statistics import fmean
 
-from rollout.judge import DEFAULT_RULES, JudgeConfig, dispersion
+from rollout.judge import DEFAULT_RULES, JudgeConfig, Pair, dispersion
+from rollout.judge.bets import bets_for
 from rollout.judge.bound import ExcessBound
 from rollout.pace import HISTORY_S
 from rollout.simulation.noise_tables import heading, often, row, times
@@ -88,7 +89,9 @@ def was_bound_wrong(scenario: Scenario, seed: Seed) -> tuple[bool, bool]:
     """Whether the bound was ever below the true excess in one release, with phi 1 and with phi measured."""
     traffic, alpha = Traffic(scenario, seed), JudgeConfig().alpha_pass
     excess = scenario.canary.error_ratio - scenario.stable.error_ratio
-    bounds = [ExcessBound(alpha, phi=phi) for phi in (1.0, dispersion(traffic.history(HISTORY_S)["errors"]))]
+    history = traffic.history(HISTORY_S)["errors"]
+    bets = bets_for(_CONFIG.risk_budget, sum((window.stable for window in history), Pair(0, 0)))
+    bounds = [ExcessBound(alpha, phi=phi, bets=bets) for phi in (1.0, dispersion(history))]
     wrong = [False, False]
     for weight, seconds in RAMP:
         for _ in range(round(seconds / scenario.window_s)):

@@ -12,7 +12,8 @@ from itertools import islice
 
 from rollout.affected import AFFECTED_USERS, AffectedUsers
 from rollout.interfaces import UserFailure
-from rollout.judge import Judge, JudgeConfig, Verdict, Window
+from rollout.judge import Judge, JudgeConfig, Pair, Verdict, Window
+from rollout.judge.bets import bets_for
 from rollout.judge.bound import ExcessBound
 from rollout.pace import HISTORY_S
 from rollout.simulation.noise_tables import heading, middle, often, row, times
@@ -137,10 +138,15 @@ def bounds(scenario: StickyScenario, seed: Seed) -> Bounds:
     """Follow the bound on the excess through a release; half an hour of stable alone goes before it."""
     traffic = sticky_traffic(replace(scenario, weights=((0.0, HISTORY_S), *scenario.weights)), seed)
     before, so_far = AffectedUsers(stable=STABLE, canary=CANARY), AffectedUsers(stable=STABLE, canary=CANARY)
+    known = Pair(0, 0)
     for errors, failures in islice(traffic, round(HISTORY_S / scenario.window_s)):
         before.window(errors, failures, 0)
+        known += errors.stable
     config = JudgeConfig()
-    plain, with_history, with_users = (ExcessBound(config.alpha_pass, phi=phi) for phi in (1.0, before.phi, 1.0))
+    bets = bets_for(config.risk_budget, known)
+    plain, with_history, with_users = (
+        ExcessBound(config.alpha_pass, phi=phi, bets=bets) for phi in (1.0, before.phi, 1.0)
+    )
     excess = scenario.users.error_ratio * (scenario.harm - 1)
     wrong = [False] * 3
     for errors, failures in traffic:

@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from rollout.judge import Pair
+from rollout.judge.bets import best_theta, bets_for
 from rollout.judge.bound import ExcessBound
 
+UNKNOWN = Pair(0, 0)
+BUDGET = 0.005
 
-def bound_after(*windows: tuple[int, int, int, int], phi: float = 1.0) -> ExcessBound:
-    """Windows as (bad, total) of stable, then of canary."""
-    bound = ExcessBound(0.01, phi=phi)
+
+def bound_after(*windows: tuple[int, int, int, int], phi: float = 1.0, known: Pair = UNKNOWN) -> ExcessBound:
+    """Windows as (bad, total) of stable, then of canary; `known` is what stable failed before."""
+    bound = ExcessBound(0.01, phi=phi, bets=bets_for(BUDGET, known))
     for y, n_s, x, n_c in windows:
         bound.observe(Pair(y, n_s), Pair(x, n_c))
     return bound
@@ -49,8 +53,10 @@ def test_golden_forecast() -> None:
 
 
 @pytest.mark.parametrize(("p_s", "p_c"), [(0.0, 0.3), (0.1, 0.1), (0.1, 0.5), (0.4, 0.2), (0.6, 0.9)])
-@pytest.mark.parametrize("phi", [1.0, 2.5])
-def test_the_mean_at_the_true_excess_is_at_most_one(p_s: float, p_c: float, phi: float) -> None:
+@pytest.mark.parametrize(
+    ("phi", "known"), [(1.0, UNKNOWN), (2.5, UNKNOWN), (1.0, Pair(0, 10_000)), (1.0, Pair(3000, 10_000))]
+)
+def test_the_mean_at_the_true_excess_is_at_most_one(p_s: float, p_c: float, phi: float, known: Pair) -> None:
     """Brute force over every outcome of two windows of different weight."""
     shapes = [(30, 2), (2, 21)]
     outcomes = [
@@ -62,14 +68,15 @@ def test_the_mean_at_the_true_excess_is_at_most_one(p_s: float, p_c: float, phi:
         for n_s, n_c in shapes
     ]
     mean = sum(
-        chance_a * chance_b * math.exp(bound_after(a, b, phi=phi).log_e(p_c - p_s))
+        chance_a * chance_b * math.exp(bound_after(a, b, phi=phi, known=known).log_e(p_c - p_s))
         for (a, chance_a), (b, chance_b) in itertools.product(*outcomes)
         if chance_a * chance_b > 1e-12
     )
     assert mean <= 1 + 1e-9
 
 
-def test_drift_and_a_ramp_together_do_not_fool_it() -> None:
+@pytest.mark.parametrize("known", [UNKNOWN, Pair(500, 10_000)])
+def test_drift_and_a_ramp_together_do_not_fool_it(known: Pair) -> None:
     """Errors fall from 5 % to 0.4 % while the weight rises and the canary is 0.5 % worse all along.
 
     Pooled over time the canary looks better than stable; the bound is ever below the truth in 1 % of runs at most.
@@ -80,7 +87,7 @@ def test_drift_and_a_ramp_together_do_not_fool_it() -> None:
     for _ in range(runs):
         n_c, n_s = rng.poisson(200 * weight), rng.poisson(200 * (1 - weight))
         x, y = rng.binomial(n_c, base + 0.005), rng.binomial(n_s, base)
-        bound = ExcessBound(0.01)
+        bound = bound_after(known=known)
         is_wrong = False
         for counts in zip(y.tolist(), n_s.tolist(), x.tolist(), n_c.tolist(), strict=True):
             bound.observe(Pair(*counts[:2]), Pair(*counts[2:]))
@@ -92,20 +99,54 @@ def test_drift_and_a_ramp_together_do_not_fool_it() -> None:
 @given(
     window=st.tuples(st.integers(0, 300), st.integers(0, 3000), st.integers(0, 100), st.integers(0, 1000)),
     excesses=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    known=st.sampled_from([UNKNOWN, Pair(0, 30_000), Pair(300, 30_000), Pair(6000, 30_000)]),
 )
 def test_a_larger_excess_is_refuted_more_strongly(
-    window: tuple[int, int, int, int], excesses: tuple[float, float]
+    window: tuple[int, int, int, int], excesses: tuple[float, float], known: Pair
 ) -> None:
-    """Evidence is monotone in the excess, so one number bounds it."""
-    bound = bound_after((min(window[0], window[1]), window[1], min(window[2], window[3]), window[3]))
+    """Evidence is monotone in the excess, so one number bounds it: below it is not refuted, above it is."""
+    bound = bound_after((min(window[0], window[1]), window[1], min(window[2], window[3]), window[3]), known=known)
     low, high = sorted(excesses)
     assert bound.log_e(low) <= bound.log_e(high)
+    for excess in excesses:
+        if not math.isclose(excess, bound.upper(), abs_tol=1e-9):
+            assert (bound.log_e(excess) >= math.log(100)) == (excess > bound.upper())
 
 
-def test_the_bound_is_the_smallest_refuted_excess() -> None:
+@pytest.mark.parametrize("known", [UNKNOWN, Pair(300, 30_000)])
+def test_the_bound_is_the_smallest_refuted_excess(known: Pair) -> None:
     """Just above it the evidence suffices, just below it does not."""
-    bound = bound_after((90, 9000, 10, 1000))
+    bound = bound_after((90, 9000, 10, 1000), known=known)
     assert bound.log_e(bound.upper() - 1e-9) < math.log(100) <= bound.log_e(bound.upper() + 1e-9)
+
+
+@given(excess=st.floats(1e-4, 0.9), base=st.floats(1e-6, 0.9), weight=st.floats(0.001, 0.5))
+def test_the_best_bet_grows_fastest(excess: float, base: float, weight: float) -> None:
+    """No theta near it grows faster in expectation, against that excess, base rate and canary share."""
+    odds = weight / (1 - weight)
+
+    def growth(theta: float) -> float:
+        credit = -math.expm1(-theta)
+        return credit * excess - theta * base + base / odds * math.log1p(credit * odds)
+
+    best = best_theta(excess, base, weight)
+    assert growth(best) >= max(growth(0.9 * best), growth(1.1 * best))
+
+
+@pytest.mark.parametrize("failed", [0, 30, 300])
+@pytest.mark.parametrize("excess", [0.02, 0.01, 0.005])
+def test_what_stable_failed_before_makes_proof_cheaper(failed: int, excess: float) -> None:
+    """Where the canary and stable go on as stable did, a tenth of the requests is saved or more."""
+    seen = (failed, 30_000, 0, 20)
+    even, tuned = bound_after(seen), bound_after(seen, known=Pair(failed, 30_000))
+    assert 0 < tuned.more_needed(excess, weight=0.25) <= 0.9 * even.more_needed(excess, weight=0.25)
+
+
+def test_a_history_that_misleads_costs_little() -> None:
+    """Half of the stake is on bets for everything: one that knew nothing of 2 % errors needs a quarter more."""
+    seen = (18, 900, 2, 100)
+    even, misled = bound_after(seen), bound_after(seen, known=Pair(0, 30_000))
+    assert 0 < misled.more_needed(0.02) <= 1.25 * even.more_needed(0.02)
 
 
 def test_without_evidence_nothing_is_bounded() -> None:

@@ -12,7 +12,7 @@ from scipy.stats import binom
 
 from rollout.judge import DEFAULT_RULES, JudgeConfig, Pair, SignalRule
 from rollout.judge.fail import Stream
-from rollout.judge.logarithms import log_mean
+from rollout.judge.logarithms import log_sum
 
 THRESHOLD = math.log(100)
 ERRORS = replace(DEFAULT_RULES["errors"], margin=0.0)
@@ -68,7 +68,7 @@ def test_a_canary_that_became_erratic_fails_on_its_latency_buckets() -> None:
         )
         for bound in (5, 25, 50, 75)
     ]
-    log_e = [log_mean(at_point) for at_point in zip(*buckets, strict=True)]
+    log_e = [log_sum(at_point) - math.log(len(at_point)) for at_point in zip(*buckets, strict=True)]
     assert (failed_at(log_e), log_e[-1]) == (6, pytest.approx(15.275417, abs=1e-6))
 
 

@@ -24,7 +24,7 @@ def shown(picture: RenderableType, *, width: int = 80) -> str:
 def running(tmp_path: Path) -> StatusView:
     """Status in the second step, which needs many more requests."""
     world, controller = digits_world(tmp_path / "ledger.db")
-    controller.execute(c.StartRelease("digits:v2", SPEC.model_copy(update={"risk_budget": 0.001}), "ann"))
+    controller.execute(c.StartRelease("digits:v2", SPEC.model_copy(update={"risk_budget": 0.0005}), "ann"))
     world.live(controller, 22)
     controller.close()
     return build_status("digits", controller.snapshot, newest(tmp_path / "ledger.db"))

@@ -27,7 +27,7 @@ def released(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> tuple[Di
 @pytest.fixture
 def running(tmp_path: Path) -> StatusView:
     """Status in the second step, which needs many more requests."""
-    spec = SPEC.model_copy(update={"risk_budget": 0.001})
+    spec = SPEC.model_copy(update={"risk_budget": 0.0005})
     world, controller, look = released(tmp_path / "ledger.db", spec)
     world.live(controller, 22)
     controller.close()
