@@ -1,6 +1,6 @@
 """The control loop in a small simulated world: good and bad versions, bad days, and death at any point."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,15 +33,6 @@ SPEC = RolloutSpec(
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
-
-
-@pytest.fixture
-def controller(world: World) -> Iterator[Controller]:
-    made = world.controller()
-    made.execute(c.SetStable("m:v1", "ann"))
-    world.live(made, 60)
-    yield made
-    made.close()
 
 
 def start(controller: Controller, spec: RolloutSpec = SPEC) -> None:

@@ -1,6 +1,5 @@
 """What a release's judge knows: of stable before the release, and of itself after a restart."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,6 @@ SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, watc
 def world(tmp_path: Path) -> World:
     versions = {f"m:v{number}": Version(error_ratio=0.01) for number in (1, 2, 3)}
     return World(tmp_path / "ledger.db", versions=versions)
-
-
-@pytest.fixture
-def controller(world: World) -> Iterator[Controller]:
-    made = world.controller()
-    made.execute(c.SetStable("m:v1", "ann"))
-    world.live(made, 60)
-    yield made
-    made.close()
 
 
 def events(world: World, release: int) -> list[e.Event]:

@@ -53,15 +53,6 @@ def world(tmp_path: Path, trial: Trial) -> World:
     return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()}, preflight=trial)
 
 
-@pytest.fixture
-def controller(world: World) -> Iterator[Controller]:
-    made = world.controller()
-    made.execute(c.SetStable("m:v1", "ann"))
-    world.live(made, 60)
-    yield made
-    made.close()
-
-
 def live_until(world: World, controller: Controller, holds: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + WITHIN_S
     while not holds():
