@@ -3,6 +3,7 @@
 Writes down the dispersion `phi` of every signal: how much noisier than independent requests this machine is.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +14,10 @@ from rich.table import Table
 from kanaria.stage import Stage
 from loadtest.scenario import load_scenario
 from rollout.cli import EXIT_DONE, EXIT_FAIL, explained
+from rollout.judge import Pair
 from rollout.spec import Latency, RolloutSpec, Signals, Step
 from rollout.view import ReleaseView
+from rollout.watch import WATCHED_ERRORS
 
 PAGE = Path("docs/benchmarks/same.md")
 _WINDOW_S = 1.0
@@ -60,18 +63,22 @@ def _run(console: Console, windows: int, baseline_s: float) -> ReleaseView:
 
 
 def _rows(release: ReleaseView) -> list[tuple[str, ...]]:
-    evidence = release.last_evidence
     return [
         (
             name,
             f"{release.phi.get(name, 1.0):.2f}",
-            f"{signal.stable[0]:,} of {signal.stable[1]:,}",
-            f"{signal.canary[0]:,} of {signal.canary[1]:,}",
-            f"{max(release.signals[name].log_e, default=0.0):.2f} of {signal.threshold:.2f}",
+            _tally(series.stable),
+            _tally(series.canary),
+            f"{max(series.log_e):.2f} of {series.threshold[-1]:.2f}",
         )
-        for name, signal in sorted(evidence.signals.items() if evidence else ())
-        if name in release.signals
+        for name, series in sorted(release.signals.items())
+        if name != WATCHED_ERRORS
     ]
+
+
+def _tally(pairs: Iterable[Pair]) -> str:
+    seen = sum(pairs, Pair(0, 0))
+    return f"{seen.bad:,} of {seen.total:,}"
 
 
 _COLUMNS = ("signal", "phi", "stable: bad of all", "same again: bad of all", "highest log e of threshold")

@@ -42,6 +42,7 @@ from rollout.snapshot import Snapshot
 from rollout.state import Deployment, Desired, Phase, Release, desired, fold
 from rollout.store import Ledger
 from rollout.user_evidence import UserEvidence
+from rollout.watch import watched
 
 log = structlog.get_logger()
 
@@ -203,8 +204,8 @@ class Controller:
         self._judgement = self._judge.judgement(release)
         if self._judgement:
             self._metrics.release.judged(release, self._judgement)
-            if release.phase is Phase.STEPPING:
-                self._write_tick(release, self._judgement, replace(seen, windows=new), now_s)
+            kept = new if release.phase is Phase.STEPPING else watched(new)
+            self._write_tick(release, self._judgement, replace(seen, windows=kept), now_s)
         return True
 
     def _write_tick(self, release: Release, judgement: Judgement, seen: Seen, now_s: float) -> None:

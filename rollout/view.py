@@ -141,11 +141,8 @@ class ReleaseView:
 
     @property
     def _answered(self) -> Pair:
-        """Failed and all requests. What a watch saw is in its verdict alone, from the step at 100 % on."""
-        if self.accusation is None or self.accusation.signal != WATCHED_ERRORS:
-            return self.users("errors")
-        compared = (step.canary for step in self.steps if not step.mirror and step.weight_percent < 100)
-        return sum(compared, Pair(*self.accusation.record.canary))
+        """Failed and all requests, before promotion and in the watch."""
+        return self.users("errors") + self.users(WATCHED_ERRORS)
 
     def users(self, signal: str) -> Pair:
         """The canary's counts of `signal` from users' requests; mirrored copies are not users' requests."""
@@ -206,10 +203,12 @@ def _series(ticks: list[e.Ticked]) -> dict[str, SignalSeries]:
     series: dict[str, SignalSeries] = {}
     for tick in ticks:
         for counts in tick.counts:
-            record = tick.evidence.signals.get(counts.signal)
+            evidence = tick.evidence.signals
+            name = WATCHED_ERRORS if counts.signal == "errors" and WATCHED_ERRORS in evidence else counts.signal
+            record = evidence.get(name)
             if record is None:
                 continue
-            one = series.setdefault(counts.signal, SignalSeries())
+            one = series.setdefault(name, SignalSeries())
             one.at_s.append(tick.at_s)
             one.log_e.append(record.log_e)
             one.threshold.append(record.threshold)

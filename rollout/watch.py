@@ -32,6 +32,11 @@ _NOTHING = Pair(0, 0)
 _RULE = SignalRule(kernel="bounded", weight=1.0)
 
 
+def watched(windows: Iterable[Window]) -> list[Window]:
+    """What a watch looks at."""
+    return [window for window in windows if window.signal == "errors"]
+
+
 class Lately:
     """What users met a few minutes ago: stable's failures while it had traffic, then those of its successor."""
 
@@ -40,11 +45,10 @@ class Lately:
 
     def add(self, windows: Iterable[Window], *, is_alone: bool) -> None:
         """Take in new windows of any signals; `is_alone`: the canary had all the traffic."""
-        for window in windows:
-            if window.signal == "errors":
-                self._errors.append((window.end_s, window.canary if is_alone else window.stable))
-                while self._errors[0][0] <= window.end_s - _LAG_S - _SPAN_S:
-                    self._errors.popleft()
+        for window in watched(windows):
+            self._errors.append((window.end_s, window.canary if is_alone else window.stable))
+            while self._errors[0][0] <= window.end_s - _LAG_S - _SPAN_S:
+                self._errors.popleft()
 
     def known_at(self, now_s: float) -> Pair:
         """Failed and all requests of the five minutes that ended two minutes before `now_s`, Unix seconds."""
@@ -82,8 +86,8 @@ class Watch:
 
     def observe(self, windows: Iterable[Window], lately: Lately) -> None:
         """Take in windows of any signals, oldest first."""
-        for window in windows:
-            if window.signal == "errors" and window.canary.total:
+        for window in watched(windows):
+            if window.canary.total:
                 self._judge(window, self.harmless_ratio(lately.known_at(window.end_s - window.window_s)))
 
     def judgement(self) -> Judgement | None:

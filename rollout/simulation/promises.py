@@ -184,8 +184,7 @@ def arrivals(study: Study) -> Iterator[Row]:
             yield _timely(what, "all traffic after", took, median_s, p90_s)
             if (rps, base) == (20, 0.001):
                 took = [run.full_s or math.inf for run in study.runs(plan, scenario, 600, history_s=0.0)]
-                row = _timely(f"{what}, nothing known of stable", "", took, math.inf)
-                yield replace(row, promised="", status="for comparison")
+                yield _compared(f"{what}, nothing known of stable", took)
 
 
 def watch(study: Study) -> Iterator[Row]:
@@ -219,23 +218,25 @@ def watch(study: Study) -> Iterator[Row]:
 def models(study: Study) -> Iterator[Row]:
     """Latency or predicted classes are judged alone, where not said otherwise.
 
-    Without a bound of 500 ms or more no count is of such answers alone, which is why the default plan has two: with 25
-    to 250 ms the promise is broken, and a plan that leaves them out finds a slow tail in twice the time.
+    Without a bound of 500 ms or more no count is of such answers alone, which is why the default plan has two. With 25
+    to 250 ms some of stable's own answers are as slow: even the test that knows the harm and allows stable no tolerance
+    needs Wald's limit on average, so that no promise of a minute could be kept.
     """
     failed = proportion([math.isfinite(at_s) for at_s in study.workers.each(_better_model, study.seeds(500))])
     what = "accuracy 95 to 97 %, random confusions, skewed classes in half of the releases; 30 minutes"
     yield Row(what, "none of 500 rolled back", _counted(failed), "broken" if failed.count else "kept")
     default = Latency().slower_than_ms
-    for bounds, name in ((default, "the default plan's bounds"), (default[:4], "bounds")):
-        what = f"500 ms more on 5 % of the requests, {name} {', '.join(map(str, bounds))} ms"
-        found = _found_alone(study, "latency", *_some_later(bounds))
-        yield _timely(what, "found after", found, 60)
+    what = f"500 ms more on 5 % of the requests, the default plan's bounds {_listed(default)}"
+    yield _timely(what, "found after", _found_alone(study, "latency", *_some_later(default)), 60)
+    short = _some_later(default[:4])
+    limit_s = _wald_s(_errors(*(version.slow_ratios[-1][1] for version in short)))
+    what = f"500 ms more on 5 % of the requests, bounds {_listed(default[:4])}; Wald's limit of {limit_s:.0f} s"
+    yield _compared(what, _found_alone(study, "latency", *short))
     stable, canary = (
         replace(_all_signals(0.005).stable, slow_ratios=version.slow_ratios) for version in _some_later(default)
     )
     found = study.fails(Trial(Scenario(20, stable, canary), _TENTH, RolloutSpec().judge_config()), 400)
-    row = _timely("the same, the default plan's bounds among all its signals", "", found, math.inf)
-    yield replace(row, promised="", status="for comparison")
+    yield _compared("the same, the default plan's bounds among all its signals", found)
     shifted = (0.4, *(0.6 / 9,) * 9)
     found = _found_alone(study, "class", Behaviour(class_shares=_TEN_CLASSES), Behaviour(class_shares=shifted))
     yield _timely("a class of 10 % becomes 40 % of the predictions", "found after", found, 40)
@@ -355,6 +356,10 @@ def _wald_s(scenario: Scenario) -> float:
 # ---- words
 
 
+def _listed(bounds_ms: Sequence[int]) -> str:
+    return f"{', '.join(map(str, bounds_ms))} ms"
+
+
 def _timely(what: str, promise: str, times_s: list[float], median_s: float, p90_s: float = math.inf) -> Row:
     """A row whose promise is about the median, and the 90th percentile where one is given."""
     limits = ((quantile(times_s, 0.5), median_s), (quantile(times_s, 0.9), p90_s))
@@ -365,6 +370,11 @@ def _timely(what: str, promise: str, times_s: list[float], median_s: float, p90_
         status = "within error"
     promised = f"{promise} {median_s:.0f} s" + (f", p90 {p90_s:.0f} s" if math.isfinite(p90_s) else "")
     return Row(what, promised, f"{_interval(limits[0][0])}, p90 {_interval(limits[1][0])}", status)
+
+
+def _compared(what: str, times_s: list[float]) -> Row:
+    """A row without a promise."""
+    return replace(_timely(what, "", times_s, math.inf), promised="", status="for comparison")
 
 
 def _at_most(found: Proportion, bar: float) -> Status:

@@ -54,6 +54,25 @@ def test_the_ledger_gives_the_identical_judgement(world: World, controller: Cont
     assert known(world, 1).bad > 0
 
 
+def test_the_ledger_gives_the_identical_judgement_of_a_watch(world: World, controller: Controller) -> None:
+    """A controller that is killed after promotion does not begin to count anew."""
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    while controller.snapshot.deployment.stable != "m:v2":
+        world.live(controller, 1)
+    world.edit("m:v2", error_ratio=0.04)
+    world.live(controller, 30)
+    so_far = events(world, 1)
+    judge, release = replayed(so_far), fold(so_far).release
+    assert judge
+    assert release
+    assert release.phase is Phase.WATCHING
+    (*_, last) = (event for event in so_far if isinstance(event, e.Ticked))
+    judgement = judge.judgement(release)
+    assert judgement
+    assert evidence_record(judgement) == last.evidence
+    assert last.evidence.signals["watched_errors"].canary[1] > 20 * world.rps
+
+
 def test_before_it_is_calibrated_nothing_is_judged() -> None:
     """A controller that was killed while the canary started opens its judge anew."""
     requested = e.ReleaseRequested(at_s=1.0, release=1, tag="m:v2", stable="m:v1", spec=SPEC, by="ann")

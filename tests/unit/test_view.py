@@ -29,8 +29,10 @@ def test_steps_follow_each_other_without_a_gap(tmp_path: Path) -> None:
 def test_copied_requests_are_not_users_requests(tmp_path: Path) -> None:
     """The shadow step counts for the judge, and for nobody as traffic."""
     release = finished(tmp_path / "ledger.db")
-    live = sum((step.canary for step in release.steps if not step.mirror), Pair(0, 0))
+    compared = sum((step.canary for step in release.steps if not step.mirror), Pair(0, 0))
+    live = compared + release.users("watched_errors")
     assert release.steps[0].canary.total > 0
+    assert release.users("watched_errors").total > 0
     assert (release.canary_requests, release.canary_failures) == (live.total, live.bad)
 
 
