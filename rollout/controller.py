@@ -4,11 +4,9 @@ Killed at any point it goes on where it was: everything it knows is folded from 
 the state asks for is put in force again on every beat.
 """
 
-import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 
 import structlog
@@ -17,6 +15,7 @@ from rollout import events as e
 from rollout.affected import AFFECTED_USERS, Progress
 from rollout.commands import Command, ReportDrift, accept
 from rollout.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, decide
+from rollout.desk import CommandDesk
 from rollout.errors import LedgerError, RolloutError, RouterRefused, SourceUnreachable
 from rollout.history import History
 from rollout.interfaces import (
@@ -66,7 +65,7 @@ class Controller:
         self._fleet, self._metrics, self._clock = fleet, metrics, clock
         self._world = Reconciler(router, fleet, clock)
         self._preflight = PreflightDesk(preflight)
-        self._commands: queue.Queue[tuple[Command, Future[int | None]]] = queue.Queue()
+        self._desk = CommandDesk()
         self._stop = threading.Event()
         self._judge: ReleaseJudge | None = None  # of the present release, once its canary is ready
         self._judgement: Judgement | None = None
@@ -88,9 +87,7 @@ class Controller:
         Returns: the number of the release it concerns.
         Raises: CommandRefused, LedgerError; TimeoutError when the loop does not answer.
         """
-        answer: Future[int | None] = Future()
-        self._commands.put((command, answer))
-        return answer.result(timeout_s)
+        return self._desk.submit(command, timeout_s=timeout_s)
 
     def is_beating(self, within_s: float) -> bool:
         """Whether the loop looked at the world in the last `within_s` seconds."""
@@ -107,7 +104,7 @@ class Controller:
         self.recover()
         while not self._stop.is_set():
             left_s = self._next_reading_s - self._clock()  # a reading does not wait for the beat after it
-            self._take_commands(wait_s=left_s if 0 < left_s < BEAT_S else BEAT_S)
+            self._desk.serve(self.execute, wait_s=left_s if 0 < left_s < BEAT_S else BEAT_S)
             try:
                 self.beat()
             except RolloutError as error:
@@ -346,20 +343,6 @@ class Controller:
         )
 
     # ---- writing
-
-    def _take_commands(self, *, wait_s: float) -> None:
-        """Answer the commands that came in; wait for the first one."""
-        timeout: float | None = wait_s
-        while True:
-            try:
-                command, answer = self._commands.get(block=timeout is not None, timeout=timeout)
-            except queue.Empty:
-                return
-            timeout = None
-            try:
-                answer.set_result(self.execute(command))
-            except RolloutError as error:
-                answer.set_exception(error)
 
     def execute(self, command: Command) -> int | None:
         """Carry out a command in the loop's own thread. Raises CommandRefused, LedgerError."""

@@ -7,7 +7,9 @@ half. Where it misleads, that costs at most log 2 of some 5 that PASS needs.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from rollout.judge.types import Pair
 
@@ -16,11 +18,11 @@ _EVEN = (0.03, 0.1, 0.3, 0.8, 2.0, 6.0)
 
 @dataclass(frozen=True, slots=True)
 class Stakes:
-    """The stake on each bet while an excess from `low` to `high` is to be refuted, as logs."""
+    """What is bet on while an excess from `low` to `high` is to be refuted."""
 
     low: float
     high: float
-    logs: tuple[float, ...]
+    logs: Mapping[int, float]  # number of a bet -> log of the stake on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Bets:
     stakes: tuple[Stakes, ...]
 
 
-EVEN_BETS = Bets(_EVEN, (Stakes(-1.0, 1.0, (-math.log(len(_EVEN)),) * len(_EVEN)),))
+EVEN_BETS = Bets(_EVEN, (Stakes(-1.0, 1.0, dict.fromkeys(range(len(_EVEN)), -math.log(len(_EVEN)))),))
 
 
 def bets_for(risk_budget: float, known: Pair) -> Bets:
@@ -47,10 +49,10 @@ def bets_for(risk_budget: float, known: Pair) -> Bets:
         weights.append(weights[-1] / 2)
     lows = [risk_budget / weight for weight in weights]
     tuned = [best_theta(low, base, weight / 2) for low, weight in zip(lows, weights, strict=True)]
-    even = [math.log(0.5 / len(_EVEN))] * len(_EVEN)
+    even = dict.fromkeys(range(len(_EVEN)), math.log(0.5 / len(_EVEN)))
     stakes = [
-        Stakes(low, high, (*even, *(math.log(0.5) if bet == i else -math.inf for bet in range(len(tuned)))))
-        for i, (low, high) in enumerate(zip([-1.0, *lows[1:]], [*lows[1:], 1.0], strict=True))
+        Stakes(low, high, even | {number: math.log(0.5)})
+        for number, low, high in zip(count(len(_EVEN)), [-1.0, *lows[1:]], [*lows[1:], 1.0], strict=False)
     ]
     return Bets((*_EVEN, *tuned), tuple(reversed(stakes)))
 

@@ -16,7 +16,7 @@ Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta, and
 import math
 from collections.abc import Iterator, Sequence
 
-from rollout.judge.bets import EVEN_BETS, Bets
+from rollout.judge.bets import EVEN_BETS, Bets, Stakes
 from rollout.judge.logarithms import log_sum
 from rollout.judge.types import Pair
 
@@ -60,16 +60,17 @@ class ExcessBound:
 
     def log_e(self, excess: float) -> float:
         """Log e-value against "the mean excess is at least `excess`": the least against any that is."""
-        return min(log_sum(self._log_bets(at_least, logs)) for at_least, logs in self._to_refute(excess))
+        return min(log_sum(self._log_bets(at_least, stakes)) for at_least, stakes in self._to_refute(excess))
 
     def upper(self) -> float:
         """The bound, 0 to 1; 1 while there is no evidence."""
-        slopes = [credit * self._canary.total / self.phi for credit in self._credits]
-        for stakes in self._bets.stakes:
-            if log_sum(self._log_bets(stakes.high, stakes.logs)) < self._enough:
+        for low, stakes in self._to_refute(0.0):
+            if log_sum(self._log_bets(low, stakes)) >= self._enough:
+                continue
+            if log_sum(self._log_bets(stakes.high, stakes)) < self._enough:
                 return stakes.high
-            if log_sum(self._log_bets(max(0.0, stakes.low), stakes.logs)) < self._enough:
-                return _reached_at(self._enough, self._log_bets(0.0, stakes.logs), slopes, start=stakes.high)
+            slopes = [self._credits[bet] * self._canary.total / self.phi for bet in stakes.logs]
+            return _reached_at(self._enough, self._log_bets(0.0, stakes), slopes, start=stakes.high)
         return 0.0
 
     def more_needed(self, excess: float, *, weight: float | None = None) -> float:
@@ -85,22 +86,23 @@ class ExcessBound:
         if excess >= 1:
             return 0.0
         odds = self._odds if weight is None else weight / (1 - weight)
-        return max(self._needed(at_least, odds, logs) for at_least, logs in self._to_refute(excess))
+        return max(self._needed(at_least, odds, stakes) for at_least, stakes in self._to_refute(excess))
 
-    def _to_refute(self, excess: float) -> Iterator[tuple[float, tuple[float, ...]]]:
-        """What an excess of at least `excess` may be: the smallest under each of the stakes, with their logs."""
+    def _to_refute(self, excess: float) -> Iterator[tuple[float, Stakes]]:
+        """What an excess of at least `excess` may be: the smallest under each of the stakes."""
         for stakes in self._bets.stakes:
             if excess < stakes.high or stakes.high == 1:
-                yield max(excess, stakes.low), stakes.logs
+                yield max(excess, stakes.low), stakes
 
-    def _needed(self, excess: float, odds: float, log_stakes: Sequence[float]) -> float:
-        now = self._log_bets(excess, log_stakes)
+    def _needed(self, excess: float, odds: float, stakes: Stakes) -> float:
+        now = self._log_bets(excess, stakes)
         if log_sum(now) >= self._enough:
             return 0.0
-        growth = self._mean_growth(excess, odds)
+        growth = self._mean_growth(excess, odds, stakes)
         alone = [(self._enough - log_bet) / rate for log_bet, rate in zip(now, growth, strict=True) if rate > 0]
-        soonest = min(alone, default=math.inf)  # one bet alone suffices
-        return _reached_at(self._enough, now, growth, start=soonest) if soonest < math.inf else math.inf
+        if not alone:
+            return math.inf
+        return _reached_at(self._enough, now, growth, start=min(alone))  # one bet alone suffices
 
     def _bet(self) -> None:
         """Move the pool into the evidence."""
@@ -115,21 +117,22 @@ class ExcessBound:
         self._stable += stable
         self._canary += canary
 
-    def _log_bets(self, excess: float, log_stakes: Sequence[float]) -> list[float]:
+    def _log_bets(self, excess: float, stakes: Stakes) -> list[float]:
+        """What each bet is worth against `excess`."""
+        thetas, growth = self._bets.thetas, self._stable_log_growth
+        allowed, bad = self._canary.total * excess, self._canary.bad
         return [
-            log_stake + (credit * self._canary.total * excess - theta * self._canary.bad + growth) / self.phi
-            for log_stake, theta, credit, growth in zip(
-                log_stakes, self._bets.thetas, self._credits, self._stable_log_growth, strict=True
-            )
+            log_stake + (self._credits[bet] * allowed - thetas[bet] * bad + growth[bet]) / self.phi
+            for bet, log_stake in stakes.logs.items()
         ]
 
-    def _mean_growth(self, excess: float, odds: float) -> list[float]:
+    def _mean_growth(self, excess: float, odds: float, stakes: Stakes) -> list[float]:
         """Expected growth of each log bet per canary request, at the base rate seen so far."""
         seen = self._stable + self._canary
         base = (seen.bad + 0.3) / (seen.total + 0.6) if seen.total else 0.0
         return [
             (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / self.phi
-            for theta, credit in zip(self._bets.thetas, self._credits, strict=True)
+            for theta, credit in ((self._bets.thetas[bet], self._credits[bet]) for bet in stakes.logs)
         ]
 
 
