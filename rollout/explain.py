@@ -99,7 +99,9 @@ def _contrast(accusation: Accusation, release: ReleaseView) -> str:
     words = signal_words(accusation.signal, release.spec, stable=release.stable)
     canary, stable = Pair(*accusation.record.canary), Pair(*accusation.record.stable)
     if (limit := accusation.record.limit) is not None:
-        return f"{share_of(canary)} of its {count(canary.total)} {words.unit} {words.event}, {share(limit)} are allowed"
+        last = "last " if accusation.signal == WATCHED_ERRORS else ""
+        seen = f"{share_of(canary)} of its {last}{count(canary.total)} {words.unit} {words.event}"
+        return f"{seen}, {share(limit)} are allowed"
     return f"{share_of(canary)} of its {words.unit} {words.event}, {share_of(stable)} of {release.stable}'s"
 
 

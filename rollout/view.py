@@ -144,6 +144,18 @@ class ReleaseView:
         """Failed and all requests, before promotion and in the watch."""
         return self.users("errors") + self.users(WATCHED_ERRORS)
 
+    @property
+    def failures(self) -> SignalSeries:
+        """Errors while both versions had traffic, then those of the watch."""
+        compared, watched = (self.signals.get(name, SignalSeries()) for name in ("errors", WATCHED_ERRORS))
+        return SignalSeries(
+            at_s=compared.at_s + watched.at_s,
+            log_e=compared.log_e + watched.log_e,
+            threshold=compared.threshold + watched.threshold,
+            stable=compared.stable + watched.stable,
+            canary=compared.canary + watched.canary,
+        )
+
     def users(self, signal: str) -> Pair:
         """The canary's counts of `signal` from users' requests; mirrored copies are not users' requests."""
         first, series = self.first_canary_s, self.signals.get(signal)

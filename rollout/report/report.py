@@ -13,7 +13,8 @@ from plotly.offline import get_plotlyjs
 
 from rollout.explain import Explanation, why
 from rollout.html import templates
-from rollout.report.pictures import Picture, pictures
+from rollout.report.picture import Picture
+from rollout.report.pictures import pictures
 from rollout.view import ReleaseView
 
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from rollout.numerals import count, share
 from rollout.report.look import CANARY, FAIL, QUIET, new_figure
-from rollout.report.pictures import Picture
+from rollout.report.picture import Picture
 from rollout.simulation.release import Run
 from rollout.simulation.study import Findings
 
