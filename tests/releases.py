@@ -89,6 +89,19 @@ def turned_wrong(path: Path) -> ReleaseView:
     return newest(path)
 
 
+def harmed_after_promotion(path: Path) -> ReleaseView:
+    """v2's release: promoted, and from 100 seconds later on 6 % of its requests fail."""
+    world, controller = digits_world(path)
+    controller.execute(c.StartRelease("digits:v2", LIVE.model_copy(update={"watch": 300.0}), "ann"))
+    while controller.snapshot.deployment.stable != "digits:v2":
+        world.live(controller, 1)
+    world.live(controller, 100)
+    world.edit("digits:v2", error_ratio=0.06)
+    world.live_until_ended(controller)
+    controller.close()
+    return newest(path)
+
+
 def newest(path: Path, number: int = 1) -> ReleaseView:
     """What the ledger tells of a release."""
     ledger = Ledger(path, read_only=True)

@@ -15,7 +15,7 @@ from rollout.numerals import odds, share, share_up, span, weight
 from rollout.spec import Guards, RolloutSpec
 from rollout.view import ReleaseView
 from rollout.wording import tally
-from tests.releases import LIVE, SPEC, digits_world, finished, newest, turned_wrong
+from tests.releases import LIVE, SPEC, digits_world, finished, harmed_after_promotion, newest, turned_wrong
 
 
 def after(path: Path, seconds: float, *, spec: RolloutSpec = SPEC, then: c.Command | None = None) -> ReleaseView:
@@ -115,6 +115,16 @@ def test_errors_are_counted_in_the_sentence(tmp_path: Path) -> None:
     release = finished(tmp_path / "ledger.db", LIVE, error_ratio=0.05)
     assert release.canary_failures > 0
     assert f"users' requests, {release.canary_failures} of which failed" in one_sentence(release)
+
+
+def test_harm_after_promotion_is_told_from_when_it_began(tmp_path: Path) -> None:
+    """Not as a share of all the good answers before it; what it cost counts them all."""
+    release = harmed_after_promotion(tmp_path / "ledger.db")
+    found = re.search(r"already promoted: ([\d.]+) % of its last ([\d,]+) requests failed", one_sentence(release))
+    assert found
+    assert float(found[1]) == pytest.approx(6, abs=1.5)
+    assert int(found[2].replace(",", "")) < release.canary_requests / 5
+    assert "what digits:v1 is known to fail" in lines(why(release), "The evidence")
 
 
 def test_a_rollback_in_the_shadow_step_touched_no_user(tmp_path: Path) -> None:

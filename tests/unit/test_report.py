@@ -5,7 +5,7 @@ from pathlib import Path
 from rollout import commands as c
 from rollout.report import render_report
 from rollout.report.pictures import pictures
-from tests.releases import EVEN, LIVE, SPEC, digits_world, finished, newest
+from tests.releases import EVEN, LIVE, SPEC, digits_world, finished, harmed_after_promotion, newest
 
 
 def test_a_version_that_never_started_has_a_report_without_evidence(tmp_path: Path) -> None:
@@ -58,3 +58,16 @@ def test_answers_unlike_stables_are_drawn_against_what_is_allowed(tmp_path: Path
     assert "10 % are allowed" in drawn["disagreement"].caption
     not_compared = pictures(finished(tmp_path / "not.db"))
     assert "disagreement" not in {picture.key for picture in not_compared}
+
+
+def test_the_watch_is_drawn_too(tmp_path: Path) -> None:
+    """Its evidence up to the line, and the failures that made it."""
+    evidence, errors = (
+        picture
+        for picture in pictures(harmed_after_promotion(tmp_path / "ledger.db"))
+        if picture.key in ("evidence", "errors")
+    )
+    (watched,) = (trace for trace in evidence.figure.data if trace.name == "errors with all traffic")
+    assert watched.y[-1] >= 100
+    (canary,) = (trace for trace in errors.figure.data if trace.name == "digits:v2")
+    assert canary.y[-1] > 4
