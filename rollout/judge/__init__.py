@@ -9,9 +9,9 @@ it (`rare`), is an e-value. A mixture over five odds ratios and over the unknown
 by Ville's inequality P(ever FAIL | harmless) <= alpha, whenever and however often one looks. Where stable is no
 measure (shadow answers that differ from its own), the null is a fixed share (`bounded`): a binomial likelihood ratio.
 
-PASS (`bound`, `bets`). Null: the mean excess of canary's bad ratio is at least m. For each m a mixture of exponential
-supermartingales in the stratified difference, half of its stake placed by what stable failed before; the excesses not
-refuted have an anytime-valid upper confidence bound U. A step to weight w passes only if w U is within the risk budget.
+PASS (`bound`, `bets`). Null: the mean excess of canary's bad ratio is at least m. A mixture of exponential
+supermartingales in the stratified difference, most of its stake placed by what stable failed before, gives an
+anytime-valid upper confidence bound U; a step to weight w passes only if w U is within the risk budget.
 No nuisance parameter, no pooling of arms over strata of different weight.
 
 Many signals (`portfolio`): a weighted mean of e-values, valid under any dependence. Two-sided: the mean of both sides.

@@ -8,15 +8,14 @@ For each bet theta, with c = 1 - exp(-theta), the process
 has a mean of at most 1 when m is at most the true excess: E e^(-theta x) <= exp(-c n_c p_c) and
 E (1 + c n_c / n_s)^y <= exp(c n_c p_s), for any independent requests and in every window afresh, so that neither a ramp
 nor a drifting base rate can fool it. Comparing the two pooled error ratios instead is fooled by both together.
-A mean of such bets, weighted before the release, is a test of one excess; the excesses that are not refuted are a
-confidence set, and the bound is the largest of them.
-Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta, and confidence sets from tests).
+So has a mean of such bets, weighted before the release; the bound is the smallest m that it refutes.
+Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-from rollout.judge.bets import EVEN_BETS, Bets, Stakes
+from rollout.judge.bets import EVEN_BETS, Bets
 from rollout.judge.logarithms import log_sum
 from rollout.judge.types import Pair
 
@@ -59,19 +58,15 @@ class ExcessBound:
             self._bet()
 
     def log_e(self, excess: float) -> float:
-        """Log e-value against "the mean excess is at least `excess`": the least against any that is."""
-        return min(log_sum(self._log_bets(at_least, stakes)) for at_least, stakes in self._to_refute(excess))
+        """Log e-value against "the mean excess is at least `excess`"."""
+        return log_sum(self._log_bets(excess))
 
     def upper(self) -> float:
         """The bound, 0 to 1; 1 while there is no evidence."""
-        for low, stakes in self._to_refute(0.0):
-            if log_sum(self._log_bets(low, stakes)) >= self._enough:
-                continue
-            if log_sum(self._log_bets(stakes.high, stakes)) < self._enough:
-                return stakes.high
-            slopes = [self._credits[bet] * self._canary.total / self.phi for bet in stakes.logs]
-            return _reached_at(self._enough, self._log_bets(0.0, stakes), slopes, start=stakes.high)
-        return 0.0
+        if self.log_e(1.0) < self._enough:
+            return 1.0
+        slopes = [credit * self._canary.total / self.phi for credit in self._credits]
+        return max(0.0, _reached_at(self._enough, self._log_bets(0.0), slopes, start=1.0))
 
     def more_needed(self, excess: float, *, weight: float | None = None) -> float:
         """About how many more canary requests until the bound is at most `excess`, if the canary is as good as stable.
@@ -85,20 +80,10 @@ class ExcessBound:
         """
         if excess >= 1:
             return 0.0
-        odds = self._odds if weight is None else weight / (1 - weight)
-        return max(self._needed(at_least, odds, stakes) for at_least, stakes in self._to_refute(excess))
-
-    def _to_refute(self, excess: float) -> Iterator[tuple[float, Stakes]]:
-        """What an excess of at least `excess` may be: the smallest under each of the stakes."""
-        for stakes in self._bets.stakes:
-            if excess < stakes.high or stakes.high == 1:
-                yield max(excess, stakes.low), stakes
-
-    def _needed(self, excess: float, odds: float, stakes: Stakes) -> float:
-        now = self._log_bets(excess, stakes)
+        now = self._log_bets(excess)
         if log_sum(now) >= self._enough:
             return 0.0
-        growth = self._mean_growth(excess, odds, stakes)
+        growth = self._mean_growth(excess, self._odds if weight is None else weight / (1 - weight))
         alone = [(self._enough - log_bet) / rate for log_bet, rate in zip(now, growth, strict=True) if rate > 0]
         if not alone:
             return math.inf
@@ -117,22 +102,23 @@ class ExcessBound:
         self._stable += stable
         self._canary += canary
 
-    def _log_bets(self, excess: float, stakes: Stakes) -> list[float]:
-        """What each bet is worth against `excess`."""
-        thetas, growth = self._bets.thetas, self._stable_log_growth
+    def _log_bets(self, excess: float) -> list[float]:
+        """What each bet is worth, its stake included."""
         allowed, bad = self._canary.total * excess, self._canary.bad
         return [
-            log_stake + (self._credits[bet] * allowed - thetas[bet] * bad + growth[bet]) / self.phi
-            for bet, log_stake in stakes.logs.items()
+            log_stake + (credit * allowed - theta * bad + growth) / self.phi
+            for log_stake, theta, credit, growth in zip(
+                self._bets.log_stakes, self._bets.thetas, self._credits, self._stable_log_growth, strict=True
+            )
         ]
 
-    def _mean_growth(self, excess: float, odds: float, stakes: Stakes) -> list[float]:
+    def _mean_growth(self, excess: float, odds: float) -> list[float]:
         """Expected growth of each log bet per canary request, at the base rate seen so far."""
         seen = self._stable + self._canary
         base = (seen.bad + 0.3) / (seen.total + 0.6) if seen.total else 0.0
         return [
             (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / self.phi
-            for theta, credit in ((self._bets.thetas[bet], self._credits[bet]) for bet in stakes.logs)
+            for theta, credit in zip(self._bets.thetas, self._credits, strict=True)
         ]
 
 

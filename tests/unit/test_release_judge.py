@@ -98,8 +98,8 @@ def test_a_version_that_was_taken_back_leaves_nothing_behind(world: World, contr
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)
     world.edit("m:v2", error_ratio=0.5)
-    assert world.live_until_ended(controller) == "rolled_back"
     world.edit("m:v1", error_ratio=0.0)
+    assert world.live_until_ended(controller) == "rolled_back"
     world.live(controller, 20)
     controller.execute(c.StartRelease("m:v3", SPEC, "ann"))
     world.live(controller, 10)
