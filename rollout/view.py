@@ -201,7 +201,7 @@ def view(events: Iterable[e.Event]) -> ReleaseView:
         threshold=ticks[-1].evidence.threshold if ticks else None,
         phi=state.phi,
         user_phi=ticks[-1].user_phi if ticks else None,
-        last_evidence=ticks[-1].evidence if ticks else None,
+        last_evidence=_last_evidence(ticks),
         last_why=ticks[-1].why if ticks else "",
     )
 
@@ -209,6 +209,15 @@ def view(events: Iterable[e.Event]) -> ReleaseView:
 def _canary_percent(event: e.Applied, canary: str) -> float:
     """The canary's share; once promoted it is the stable of the split."""
     return 100 if event.stable == canary else event.weight_percent if event.canary == canary else 0
+
+
+def _last_evidence(ticks: list[e.Ticked]) -> e.EvidenceRecord | None:
+    """What the last look said, with all signals: a watch looks at one of its own, the others stay as they were."""
+    if not ticks:
+        return None
+    last = ticks[-1].evidence
+    compared = next((t.evidence for t in reversed(ticks) if WATCHED_ERRORS not in t.evidence.signals), last)
+    return last.model_copy(update={"signals": compared.signals | last.signals})
 
 
 def _series(ticks: list[e.Ticked]) -> dict[str, SignalSeries]:

@@ -76,6 +76,19 @@ def test_it_says_how_much_more_is_needed(running: StatusView) -> None:
     assert 0 < (running.release.deadline_s or 0) < SPEC.step_deadline
 
 
+def test_in_a_watch_the_signals_before_it_stay_in_view(tmp_path: Path) -> None:
+    """What earned the traffic, and what is watched now."""
+    world, controller, look = released(tmp_path / "ledger.db")
+    while controller.snapshot.deployment.stable != "digits:v2":
+        world.live(controller, 1)
+    world.live(controller, 10)
+    controller.close()
+    release = look().release
+    assert release is not None
+    names = {signal.name for signal in release.signals}
+    assert {"watched_errors", "errors", "latency:100", "class:7", "wrong_label"} <= names
+
+
 def test_mirrored_requests_are_not_charged_to_users(tmp_path: Path) -> None:
     """In the shadow step users sent what stable answered, though twice as many were answered."""
     spec = SPEC.model_copy(update={"soak": 60.0})
