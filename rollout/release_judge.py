@@ -47,7 +47,8 @@ class ReleaseJudge:
             return alone
         if release.phase is not Phase.STEPPING:
             return None
-        return self._compared.judgement(next_weight=asked_weight(release), expected=release.spec.expected())
+        expected = release.spec.expected(in_shadow=release.mirror)
+        return self._compared.judgement(next_weight=asked_weight(release), expected=expected)
 
 
 def replayed(events: Iterable[Event]) -> ReleaseJudge | None:

@@ -234,9 +234,10 @@ class RolloutSpec(_Part):
             rules=self._rules(),
         )
 
-    def expected(self) -> tuple[str, ...]:
-        """Families that must have shown canary traffic before a step may pass."""
-        return (*self.signals.expected(), *((AFFECTED_USERS,) if self.sticky else ()))
+    def expected(self, *, in_shadow: bool = False) -> tuple[str, ...]:
+        """Families that must have shown canary traffic before a step may pass; of the shadow, compared answers too."""
+        compared = ("disagreement",) if in_shadow and self.signals.disagreement else ()
+        return (*self.signals.expected(), *compared, *((AFFECTED_USERS,) if self.sticky else ()))
 
     def _rules(self) -> dict[str, SignalRule]:
         rules = self.signals.rules()

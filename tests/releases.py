@@ -33,7 +33,6 @@ class DigitsVersion(Version):
     classes: tuple[float, ...] = EVEN
     median_ms: float = 11.0
     wrong_ratio: float = 0.04
-    differs_ratio: float | None = None  # of its answers to copied requests from stable's; None: not compared
 
 
 @dataclass
@@ -46,11 +45,6 @@ class DigitsWorld(World):
         if isinstance(version, DigitsVersion):
             labelled = int(self.rng.binomial(requests, 0.1))
             self._count(tag, "wrong_label", int(self.rng.binomial(labelled, version.wrong_ratio)), labelled)
-            split = self.router.observed()
-            if split and split.mirror and split.canary == tag and version.differs_ratio is not None:
-                differ = int(self.rng.binomial(requests, version.differs_ratio))
-                for answered in (tag, split.stable):  # both versions count each pair of answers
-                    self._count(answered, "disagreement", differ, requests)
 
     def _slow(self, version: Version, requests: int) -> dict[int, int]:
         median_ms = version.median_ms if isinstance(version, DigitsVersion) else 10.0

@@ -32,6 +32,7 @@ class Version:
     error_ratio: float = 0.0
     slow_ratio: float = 0.01  # answers slower than any bound
     classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
+    differs_ratio: float = 0.0  # of its answers to copied requests from those of stable
     start_s: float = 2.0
     health: Health = Health.ABSENT
     ready_s: float = 0.0
@@ -70,6 +71,7 @@ class World:
     versions: dict[str, Version] = field(default_factory=dict)
     router: Router = field(default_factory=Router)
     is_source_up: bool = True
+    is_compared: bool = True  # answers to copied requests, with those of stable
     preflight: Preflight | None = None
     failures: Failures = field(default_factory=Failures)
 
@@ -138,6 +140,11 @@ class World:
         for label, rows in enumerate(self.rng.multinomial(answered, version.classes)):
             self._count(tag, f"class:{label}", int(rows), answered)
         self._count(tag, "low_confidence:0.5", int(self.rng.binomial(answered, 0.02)), answered)
+        split = self.router.observed()
+        if split and split.mirror and split.canary == tag and self.is_compared:
+            differ = int(self.rng.binomial(answered, version.differs_ratio))
+            for compared in (tag, split.stable):  # both versions count each pair of answers
+                self._count(compared, "disagreement", differ, answered)
 
     def _slow(self, version: Version, requests: int) -> dict[int, int]:
         """Answers slower than each bound, ms."""

@@ -51,11 +51,13 @@ def simulate_release(
         history_s: for how long stable was watched before, to measure phi; 0: not at all.
         patience_s: how long a release that asks a person may wait for evidence; None: as long as a step may last.
 
-    Requests are simulated one by one, not users: what `spec` says of sticky callers is left out (see `noise`).
+    Requests are simulated one by one, not users, and without their answers: what `spec` says of sticky callers (see
+    `noise`) and of disagreement in the shadow is left out.
 
     Raises: ValueError for a scenario with signals that `spec` does not judge.
     """
-    spec = spec.model_copy(update={"sticky": None})
+    signals = spec.signals.model_copy(update={"disagreement": None})
+    spec = spec.model_copy(update={"sticky": None, "signals": signals})
     return _Simulation(spec, scenario, seed, history_s, spec.step_deadline if patience_s is None else patience_s).run()
 
 

@@ -172,6 +172,19 @@ def test_rollback_after_promotion_returns_to_the_warm_version(world: World, cont
     assert (controller.snapshot.deployment.stable, world.router.history[-1].stable.tag) == ("m:v1", "m:v1")
 
 
+def test_the_shadow_ends_only_when_answers_were_compared(world: World, controller: Controller) -> None:
+    """They are what it is for: however many requests did not fail, no user gets an answer that nobody has seen."""
+    world.is_compared = False
+    start(controller)
+    world.live(controller, 60)
+    judgement = controller.snapshot.judgement
+    assert judgement
+    assert judgement.reason == "no data: disagreement (never seen)"
+    assert weights(world)[-1] == 0
+    world.is_compared = True
+    assert world.live_until_ended(controller) == "promoted"
+
+
 def test_harm_that_begins_after_promotion_is_taken_back(world: World, controller: Controller) -> None:
     """Stable has no traffic left to compare with; what it failed before is known, and in the ledger."""
     world.edit("m:v1", error_ratio=0.005)

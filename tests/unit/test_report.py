@@ -56,7 +56,7 @@ def test_answers_unlike_stables_are_drawn_against_what_is_allowed(tmp_path: Path
     drawn = {picture.key: picture for picture in pictures(finished(tmp_path / "compared.db", differs_ratio=0.31))}
     assert "differ from digits:v1's: 3" in drawn["disagreement"].caption
     assert "10 % are allowed" in drawn["disagreement"].caption
-    not_compared = pictures(finished(tmp_path / "not.db"))
+    not_compared = pictures(finished(tmp_path / "not.db", LIVE))
     assert "disagreement" not in {picture.key for picture in not_compared}
 
 

@@ -47,7 +47,15 @@ def test_status_shows_each_kind_of_signal_once(running: StatusView) -> None:
     rows = [
         line[3:].split("  ")[0] for line in shown(screen.status(running)).splitlines() if " of " in line and "░" in line
     ]
-    assert sorted(row.split()[0] for row in rows) == ["all", "confidence", "errors", "predicted", "slower", "wrong"]
+    assert sorted(row.split()[0] for row in rows) == [
+        "all",
+        "confidence",
+        "errors",
+        "predicted",
+        "slower",
+        "unlike",
+        "wrong",
+    ]
 
 
 def test_status_says_what_it_waits_for(running: StatusView) -> None:
