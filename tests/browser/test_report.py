@@ -20,7 +20,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PICTURES = ("weight", "evidence", "errors", "latency", "classes", "labels")
+PICTURES = ("weight", "evidence", "errors", "latency", "classes", "labels", "disagreement")
 
 
 @pytest.fixture(scope="module")
