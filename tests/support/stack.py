@@ -115,9 +115,12 @@ class Kanaria:
     def api_key(self) -> str:
         return (self.home / "api-key").read_text()
 
-    def users(self, samples: Path, *, rate: float = 40.0) -> RunningLoad:
+    def users(self, samples: Path, *, rate: float = 40.0, labelled_ratio: float = 0.2) -> RunningLoad:
         """Users who go on until they are stopped; every failure of theirs is recorded."""
-        scenario = Scenario.model_validate({"name": "users", "seed": 3, "shape": [{"for_s": 600, "rate": rate}]})
+        shape = [{"for_s": 600, "rate": rate}]
+        scenario = Scenario.model_validate(
+            {"name": "users", "seed": 3, "shape": shape, "labelled_ratio": labelled_ratio}
+        )
         count = len(list(self.home.parent.glob("users-*")))
         return start(
             scenario,
