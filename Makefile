@@ -1,19 +1,16 @@
 # `make demo` and `make test` do all their own set-up; `make setup` is quick when nothing changed.
-PYTHON ?= python3.11
+# `make setup EXTRAS=dev` leaves the servers out, `PYTHON=...` names an interpreter; setup.sh says more.
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
 FAULT ?=
 TAG ?= digits:latest
 BACKEND ?= docker
+export VENV
 
-.PHONY: setup demo test check image constraints clean
+.PHONY: setup demo test test-fast check chaos bench image constraints clean
 
-setup: $(READY)
-
-$(READY): pyproject.toml constraints.txt
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" sh ./setup.sh
-	@touch $@
+setup:
+	@sh ./setup.sh
 
 demo: setup
 	@$(BIN)/kanaria demo $(if $(FAULT),--fault $(FAULT))
@@ -21,11 +18,26 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+# Without those that start the whole stack, a container or a browser.
+test-fast: setup
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract
+
 check: setup
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+# Faults in every state of a release, on real stacks; at most 25 minutes, then docs/benchmarks/chaos.md. As root for all.
+chaos: setup
+	@$(BIN)/python -m tests.chaos --write $(ARGS)
+
+bench: setup
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Whether every pin of constraints.txt has a wheel for every Python and machine that is promised.
+constraints: setup
+	@$(BIN)/python .ci/check_wheels.py
 
 # From /, because BentoML refuses a Dockerfile template in a folder without its temporary files; docs/container.md.
 image: setup

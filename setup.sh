@@ -1,30 +1,152 @@
 #!/bin/sh
-# Makes the virtual environment with every dependency at the version of constraints.txt.
+# Makes the virtual environment with every dependency at the version of constraints.txt; quick when nothing changed.
+#
+# EXTRAS  what to install beside the base, such as `dev` or `serve,dev`; nothing: the base alone. Default: what the folder
+#         was made with before, or all,dev
+# PYTHON  the interpreter to take. Default: the newest one on the PATH that the project supports
+# UV      the uv to install with; nothing: take pip. Default: uv, where it is on the PATH
+# VENV    the folder. Default: .venv
 set -eu
 
-PYTHON="${PYTHON:-python3.11}"
+UV="${UV-uv}"
 VENV="${VENV:-.venv}"
+STAMP="$VENV/.ready" # what the folder was made with
+if [ -z "${EXTRAS+given}" ]; then
+    EXTRAS=all,dev
+    [ ! -s "$STAMP" ] || EXTRAS=$(sed -n 's/^extras: //p' "$STAMP")
+fi
+LOW=$(sed -n 's/^requires-python = ">=3\.\([0-9]*\),<3\.[0-9]*".*/\1/p' pyproject.toml)
+END=$(sed -n 's/^requires-python = ">=3\.[0-9]*,<3\.\([0-9]*\)".*/\1/p' pyproject.toml)
+RANGE="3.$LOW to 3.$((END - 1))"
 
-command -v "$PYTHON" >/dev/null || {
-    echo "setup: Python 3.11 was not found" >&2
-    echo "  saw: no '$PYTHON' on the PATH" >&2
-    echo "  do:  install it (Debian: apt-get install python3.11 python3.11-venv), or run make PYTHON=/path/to/python3.11" >&2
+fail() {
+    printf 'setup: %s\n  saw: %s\n  do:  %s\n' "$1" "$2" "$3" >&2
     exit 2
 }
-[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
-pip() { "$VENV/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+
+# The version of an interpreter, such as 3.12.1; nothing when it does not run (a shim of pyenv may not).
+version_of() { "$1" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true; }
+
+serves() {
+    minor=$(echo "$1" | sed -n 's/^3\.\([0-9]*\)\..*/\1/p')
+    [ -n "$minor" ] && [ "$minor" -ge "$LOW" ] && [ "$minor" -lt "$END" ]
+}
+
+# Sets PYTHON and VERSION to the newest interpreter that serves; PYTHON is empty when there is none, SEEN says what was found.
+find_python() {
+    PYTHON='' SEEN=''
+    minor=$((END - 1))
+    candidates=''
+    while [ "$minor" -ge "$LOW" ]; do
+        candidates="$candidates python3.$minor"
+        minor=$((minor - 1))
+    done
+    for candidate in $candidates python3 python; do
+        VERSION=$(version_of "$candidate")
+        [ -z "$VERSION" ] || SEEN="$SEEN${SEEN:+, }$candidate is $VERSION"
+        if serves "$VERSION"; then
+            PYTHON="$candidate"
+            return
+        fi
+    done
+}
+
+how_to_install() {
+    echo "install one (Debian 12 and 13, Ubuntu 24.04: apt-get install python3 python3-venv; macOS: brew install python@3.$((END - 1)))," \
+        "or name one: make setup PYTHON=/path/to/python"
+}
+
+remove_environment() {
+    [ ! -L "$VENV" ] || fail "$VENV cannot be used: $1" "$VENV is a link to $(readlink "$VENV")" "remove the link, and run make setup again"
+    echo "setup: $VENV is made anew: $1"
+    rm -rf "$VENV"
+}
+
+[ -n "$LOW" ] && [ -n "$END" ] || fail "pyproject.toml does not say which Pythons serve" "no line requires-python = \">=3.x,<3.y\"" "restore it"
+case "$(command -v "${UV:-no-uv}" || true)" in
+'' | "$PWD/$VENV"/*) UV='' ;; # BentoML brings one of its own, which goes when the folder does
+esac
+GIVEN="${PYTHON:-}" SEEN=''
+if [ -n "$GIVEN" ]; then
+    VERSION=$(version_of "$GIVEN")
+    [ -n "$VERSION" ] || fail "the Python that was named does not run" "PYTHON=$GIVEN" "give the path of a Python $RANGE, or leave PYTHON out"
+    serves "$VERSION" || fail "the Python that was named does not serve: it takes $RANGE" "$GIVEN is Python $VERSION" "name another, or leave PYTHON out"
+fi
+
+# An environment that is there is kept, unless its Python no longer runs, no longer serves, or another one was asked for.
+if [ -e "$VENV/pyvenv.cfg" ]; then
+    present=$(version_of "$VENV/bin/python")
+    why=''
+    if [ -z "$present" ]; then
+        why="its Python no longer runs"
+    elif ! serves "$present"; then
+        why="it has Python $present; $RANGE serve"
+    elif [ -n "$GIVEN" ] && [ "${present%.*}" != "${VERSION%.*}" ]; then
+        why="it has Python $present; $VERSION was asked for"
+    fi
+    if [ -n "$why" ]; then
+        remove_environment "$why"
+    fi
+elif [ -e "$VENV" ]; then
+    fail "$VENV is in the way" "something that is no virtual environment" "move it elsewhere, or make setup VENV=other-folder"
+fi
+
+WANTED="extras: $EXTRAS
+files: $(cat pyproject.toml constraints.txt setup.sh | cksum)"
+[ "$(cat "$STAMP" 2>/dev/null)" != "$WANTED" ] || exit 0
+
+if [ -e "$VENV/pyvenv.cfg" ] && ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    remove_environment "it has no pip; making it was interrupted"
+fi
+if [ ! -e "$VENV/pyvenv.cfg" ]; then
+    [ -n "$GIVEN" ] || find_python
+    if [ -n "$UV" ]; then
+        echo "setup: taking $("$UV" --version | cut -d' ' -f1,2) with ${PYTHON:-its own Python}${PYTHON:+ ($VERSION)}"
+        "$UV" venv --quiet --seed --python "${PYTHON:->=3.$LOW,<3.$END}" "$VENV" ||
+            fail "uv could not make $VENV" "its words above${SEEN:+; $SEEN}" \
+                "$([ -n "$PYTHON" ] && echo "correct that, or take pip: make setup UV=" || how_to_install)"
+    else
+        [ -n "$PYTHON" ] || fail "no Python was found that serves: it takes $RANGE" "${SEEN:-no python3 on the PATH}" "$(how_to_install)"
+        "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null ||
+            fail "Python cannot make a virtual environment" "$PYTHON ($VERSION) has no module venv or ensurepip" \
+                "install it (Debian, Ubuntu: apt-get install python3-venv), or another Python: make setup PYTHON=/path/to/python"
+        echo "setup: taking $PYTHON ($VERSION)"
+        "$PYTHON" -m venv "$VENV" || fail "$PYTHON could not make $VENV" "its words above" "remove $VENV, correct that, and run make setup again"
+    fi
+fi
+
+install() {
+    if [ -n "$UV" ]; then
+        "$UV" pip install --quiet --python "$VENV/bin/python" "$@"
+    else
+        "$VENV/bin/python" -m pip --quiet --disable-pip-version-check install "$@"
+    fi
+}
 
 # PyTorch's default Linux wheel carries gigabytes of CUDA; its own CPU index does not. Where that
 # cannot be reached, the wheel that the configured package index offers serves as well.
+CPU_INDEX=https://download.pytorch.org/whl/cpu
 TORCH=$(grep '^torch==' constraints.txt)
-if ! "$VENV/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != '${TORCH#torch==}')" 2>/dev/null; then
-    echo "setup: installing PyTorch (CPU)"
-    if [ "$(uname -s)" = Linux ] && curl --silent --fail --head --max-time 5 https://download.pytorch.org/whl/cpu/torch/ >/dev/null 2>&1; then
-        pip install "$TORCH" --index-url https://download.pytorch.org/whl/cpu
-    else
-        pip install "$TORCH"
+has_torch() { "$VENV/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != '${TORCH#torch==}')" 2>/dev/null; }
+cpu_index_answers() {
+    [ "$(uname -s)" = Linux ] &&
+        "$VENV/bin/python" -c "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)" "$CPU_INDEX/torch/" >/dev/null 2>&1
+}
+case ",$EXTRAS," in *,all,* | *,loadtest,* | *,bench,*)
+    if [ "$(uname -s)" = Linux ] && [ "$(uname -m)" = aarch64 ] && ! command -v cc >/dev/null; then
+        fail "a C compiler is missing" "no cc on the PATH; hdrhistogram has no wheel for Linux on arm64" \
+            "install one (Debian, Ubuntu: apt-get install gcc python3-dev), or leave the load generator out: make setup EXTRAS=serve,dev"
     fi
-fi
+    ;;
+esac
+case ",$EXTRAS," in *,all,* | *,serve,* | *,bench,*)
+    if ! has_torch; then
+        echo "setup: installing PyTorch (CPU)"
+        if cpu_index_answers; then install "$TORCH" --index-url "$CPU_INDEX"; else install "$TORCH"; fi
+    fi
+    ;;
+esac
 echo "setup: installing the other dependencies (about a minute the first time)"
-pip install --constraint constraints.txt --editable '.[dev]'
+install --constraint constraints.txt --editable ".${EXTRAS:+[$EXTRAS]}"
+echo "$WANTED" >"$STAMP"
 echo "setup: ready"

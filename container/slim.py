@@ -1,6 +1,6 @@
-"""Take out of a folder of installed packages what serving never reads, and compile what it does.
+"""Remove from a folder of installed packages what serving never reads, and compile what it does read.
 
-The build of the image runs this (Dockerfile.j2), once everything is installed: `python slim.py SITE_PACKAGES`.
+Dockerfile.j2 runs it when everything is installed: `python slim.py SITE_PACKAGES`.
 """
 
 import compileall
@@ -20,9 +20,9 @@ UNREAD = (
     "sympy/**/tests",
     "onnxruntime/tools",
     "onnxruntime/transformers",
-    "onnxruntime/capi/libonnxruntime.so.*",  # for programs in C: Python has one of its own
+    "onnxruntime/capi/libonnxruntime.so.*",  # for programs in C: Python has its own copy
 )
-# Loaded by nothing that serves; read from source by whoever needs them all the same.
+# Not loaded when serving. They stay as source, so that importing one still works.
 UNCOMPILED = re.compile(
     r"/(sympy|networkx|setuptools|pygments/lexers|torch/(_dynamo|_inductor|onnx|testing/_internal))/"
 )
@@ -30,7 +30,7 @@ WORTH_CUTTING_BYTES = 1_000_000
 
 
 def slim(packages: Path) -> None:
-    """Make `packages` small, and quick to start on a root that cannot keep what Python compiles."""
+    """Make `packages` small. Compile it too, because on a read-only root Python cannot keep compiled files."""
     for pattern in UNREAD:
         for path in list(packages.glob(pattern)):
             if path.is_dir():
@@ -44,9 +44,9 @@ def slim(packages: Path) -> None:
 
 
 def cut_symbols(library: Path) -> None:
-    """Cut off what lies behind the last part that is ever loaded: tables for debuggers, 90 MB of them in PyTorch.
+    """Cut off what follows the last loadable segment: symbol tables for debuggers, 90 MB of them in PyTorch.
 
-    What `strip` does, without a compiler's tools in the build. Leaves alone what is no 64-bit ELF file.
+    The same as `strip`, without a compiler's tools in the build. A file that is not 64-bit ELF is left as it is.
     """
     with library.open("r+b") as file:
         header = file.read(64)
@@ -62,9 +62,9 @@ def cut_symbols(library: Path) -> None:
         if library.stat().st_size - end < WORTH_CUTTING_BYTES:
             return
         file.seek(40)
-        file.write(bytes(8))  # no table of sections
+        file.write(bytes(8))  # offset of the section headers: none
         file.seek(60)
-        file.write(bytes(4))  # and none of its entries
+        file.write(bytes(4))  # their number and the index of their names: 0
         file.truncate(end)
 
 

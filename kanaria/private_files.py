@@ -6,7 +6,7 @@ from tempfile import NamedTemporaryFile
 
 
 def keep(path: Path, secret: bytes) -> None:
-    """Write `path` whole or not at all, also on a full disk. One that is there already stays. Raises OSError."""
+    """Write `path` whole or not at all, even on a full disk. An existing file stays as it is. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:  # made with rights for its owner alone
         file.write(secret)

@@ -1,66 +1,157 @@
 """Settings of the local stack: `KANARIA_*` environment variables, and where everything lies."""
 
-import hashlib
-import os
 import secrets
+import socket
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
+from contract.files import write_whole
+from contract.model_files import SAMPLES_FILE
 from kanaria import private_files
 from kanaria.errors import SetupError
 from service.signatures import Policy
 
-_LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes
 _LISTENING_FILE = "listening.json"
+
+TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE = "token", "api-key", "user-key"
+PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "signing-key.pem", "signing-key.pub"
+KEY_FILES = (TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE)
 
 
 class Settings(BaseSettings):
     """What can be set; every name is an environment variable with `KANARIA_` before it."""
 
-    model_config = SettingsConfigDict(env_prefix="KANARIA_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="KANARIA_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default=Path(".kanaria"), description="folder of all state")
     host: str = Field(default="127.0.0.1", description="address that the gateway and the controller listen on")
     gateway_port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
     controller_port: int = Field(default=8090, ge=1, le=65535, description="port of the controller")
     metrics: Literal["auto", "scrape", "prometheus"] = Field(
-        default="auto", description="where counters come from; auto: Prometheus where it is on the PATH"
+        default="auto",
+        description="where counters come from; `auto`: Prometheus where it is on the PATH, else `scrape`",
     )
     prometheus_port: int | None = Field(
-        default=None, ge=1, le=65535, description="port of Prometheus; default: one that is free"
+        default=None, ge=1, le=65535, description="port of Prometheus; not set: any that is free"
     )
-    grafana_url: HttpUrl | None = Field(default=None, description="a Grafana that is told of every decision")
-    grafana_token: SecretStr | None = Field(default=None, description="token of a service account there, role Admin")
-    scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus reads, seconds")
-    workers: int = Field(default=1, ge=1, le=64, description="processes per version")
+    grafana_url: HttpUrl | None = Field(
+        default=None, description="URL of a Grafana that gets an annotation for every decision"
+    )
+    grafana_token: SecretStr | None = Field(
+        default=None, description="token of a service account in that Grafana, role Admin"
+    )
+    scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus scrapes, seconds")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="workers of each process of a version; not set: 2 where four times 400 MB and the model fit into "
+        "the free memory, else 1",
+    )
+    replicas: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="processes of each version, each with its workers; with 2 or more a killed one costs no request",
+    )
     rules: Path | None = Field(
-        default=None, description="folder of the rule files that Prometheus reads; default: the project's"
+        default=None, description="folder of the rule files that Prometheus reads; not set: the project's"
     )
     receivers: Path | None = Field(
-        default=None, description="Alertmanager receivers `page` and `ticket`, YAML; default: people are not told"
+        default=None,
+        description="YAML file with the Alertmanager receivers `page` and `ticket`; not set: nobody is notified",
     )
-    needs_api_key: bool = Field(default=True, description="the gateway asks for x-api-key")
-    deadline_s: float = Field(default=9.0, gt=0, description="longest wait of a request for the model, seconds")
-    prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept; 0: none")
+    needs_api_key: bool = Field(default=True, description="whether the gateway asks for the header x-api-key")
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="sites whose pages may call the gateway from a browser, such as `https://shop.example`; several "
+        "with a comma between them; `*`: all",
+    )
+    underscore_headers: Literal["drop", "accept"] = Field(
+        default="drop", description="what the gateway does with a request's headers that have `_` in their name"
+    )
+    deadline_s: float = Field(default=9.0, gt=0, description="longest time that a request waits for the model, seconds")
+    try_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        lt=10,
+        description="after how long a prediction is sent to another process as well, where one can answer, seconds; "
+        "the first answer counts",
+    )
+    prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept, MB; 0: none")
     public_key: Path | None = Field(
-        default=None, description="key that every model must be signed with; default: what `kanaria sign` made"
+        default=None,
+        description="public key of the signatures of all models; not set: the one that `kanaria sign` made",
     )
     signatures: Policy = Field(
-        default="auto", description="auto: check models that are signed, or all where a key is set; required; off"
+        default="auto",
+        description="which models are checked: `auto` those that are signed, or all where a key is set; `required` all",
     )
     drift_every_s: float = Field(
-        default=900.0, ge=0, description="how often traffic is compared with the model's reference, seconds; 0: never"
+        default=900.0,
+        ge=0,
+        description="how often the traffic is compared with the model's reference, seconds; 0: never",
     )
-    drift_last_s: float = Field(default=3600.0, gt=0, description="how far back such a comparison looks, seconds")
+    drift_last_s: float = Field(default=3600.0, gt=0, description="how far back that comparison looks, seconds")
+    ledger_backup_every_s: float = Field(
+        default=3600.0, ge=0, description="how often the controller has the ledger copied, seconds; 0: never"
+    )
+    ledger_backups: int = Field(default=24, ge=1, description="how many copies of the ledger are kept")
+
+    @field_validator("host")
+    @classmethod
+    def _host_is_an_address(cls, host: str) -> str:
+        """A name is looked up here, once, so that all parts mean the same address by it."""
+        name = host.removeprefix("[").removesuffix("]")
+        try:
+            found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise SetupError(
+                "nothing can listen on that address",
+                saw=f"KANARIA_HOST={host}: {error}",
+                do="name an address of this machine, such as 127.0.0.1, ::1, or 0.0.0.0 for all of them",
+            ) from error
+        addresses = [str(address[0]) for *_, address in found]
+        return next((address for address in addresses if ":" not in address), addresses[0])
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _origins_are_sites(cls, origins: object) -> object:
+        """As a browser writes them in the header `origin`: any other form would never match."""
+        if not isinstance(origins, str):
+            return origins
+        named = tuple(origin.strip().lower() for origin in origins.split(",") if origin.strip())
+        wrong = [origin for origin in named if origin != "*" and not _is_origin(origin)]
+        if wrong:
+            raise SetupError(
+                "no browser sends that as its origin",
+                saw=f"KANARIA_CORS_ORIGINS has {', '.join(wrong)}",
+                do="write scheme, host and, unless it is the usual one, port: https://shop.example, "
+                "http://localhost:3000; or `*` for every site",
+            )
+        return named
+
+    @field_validator("home")
+    @classmethod
+    def _home_is_a_folder(cls, home: Path) -> Path:
+        if home.exists() and not home.is_dir():
+            raise SetupError(
+                "the folder of all state cannot be used",
+                saw=f"{home} is not a folder",
+                do="name another one with --home or KANARIA_HOME",
+            )
+        return home
 
     @classmethod
     def settings_customise_sources(
@@ -71,23 +162,22 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic names it; there is no such file
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What the environment leaves open is as it is for the stack that is up."""
+        """What the environment leaves open is taken from the running stack."""
         home = {**env_settings(), **init_settings()}.get("home", cls.model_fields["home"].default)
         path = Path(home, _LISTENING_FILE)
         try:
             return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, path)
         except ValueError as error:
             raise SetupError(
-                "it cannot be read where the stack listens",
+                "the ports of the running stack cannot be read",
                 saw=f"{path}: {error}",
                 do="remove that file, and name ports that are not the defaults in the environment",
             ) from error
 
     def remember_where_it_listens(self) -> None:
-        """Later commands of this state folder need not be told the ports again."""
-        written = self.root / f".{_LISTENING_FILE}"
-        written.write_text(self.model_dump_json(include={"host", "gateway_port", "controller_port"}))
-        written.replace(self.root / _LISTENING_FILE)  # a full disk leaves the old one
+        """Remember the ports for later commands in this state folder."""
+        ports = self.model_dump_json(include={"host", "gateway_port", "controller_port"})
+        write_whole(self.root / _LISTENING_FILE, ports)
 
     def forget_where_it_listens(self) -> None:
         """The next `up` takes the ports of its environment, or the defaults."""
@@ -138,32 +228,29 @@ class Settings(BaseSettings):
 
     @property
     def samples(self) -> Path:
-        return self.root / "samples.jsonl"
+        return self.root / SAMPLES_FILE
 
     @property
     def own_private_key(self) -> Path:
-        return self.root / "signing-key.pem"
+        return self.root / PRIVATE_KEY_FILE
 
     @property
     def own_public_key(self) -> Path:
-        return self.root / "signing-key.pub"
+        return self.root / PUBLIC_KEY_FILE
 
     @property
-    def supervisor_socket(self) -> Path:
-        """Where the process supervisor listens; in a short path, which sockets need."""
-        inside = self.root / "supervisor.sock"
-        if len(str(inside)) <= _LONGEST_SOCKET_PATH:
-            return inside
-        runtime = Path(os.environ.get("XDG_RUNTIME_DIR", "/tmp"))  # noqa: S108 - the name below is unguessable per home
-        return runtime / f"kanaria-{hashlib.sha256(str(self.root).encode()).hexdigest()[:16]}.sock"
+    def own_address(self) -> str:
+        """Where this machine reaches what listens on `host`, as in a URL."""
+        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - nothing listens here
+        return f"[{address}]" if ":" in address else address
 
     @property
     def controller_url(self) -> str:
-        return f"http://{self.host}:{self.controller_port}"
+        return f"http://{self.own_address}:{self.controller_port}"
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.host}:{self.gateway_port}"
+        return f"http://{self.own_address}:{self.gateway_port}"
 
     def secret(self, name: str) -> str:
         """The secret kept in file `name`, readable by this user only; made when there is none."""
@@ -175,14 +262,35 @@ class Settings(BaseSettings):
     @property
     def api_key(self) -> str:
         """What clients send to the gateway as x-api-key."""
-        return self.secret("api-key")
+        return self.secret(API_KEY_FILE)
 
     @property
     def user_key(self) -> bytes:
         """What makes users' names unreadable in the ledger."""
-        return self.secret("user-key").encode()
+        return self.secret(USER_KEY_FILE).encode()
 
     @property
     def token(self) -> str:
         """What may command the controller."""
-        return self.secret("token")
+        return self.secret(TOKEN_FILE)
+
+    @property
+    def token_file(self) -> Path:
+        return self.root / TOKEN_FILE
+
+    @property
+    def known_token(self) -> str:
+        """The token where there is one: a command that only reads makes none."""
+        return self.token if self.token_file.exists() else ""
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        usual = {"http": 80, "https": 443}.get(parts.scheme)
+        own = f":{parts.port}" if parts.port not in (None, usual) else ""
+    except ValueError:  # no port
+        return False
+    host = parts.hostname or ""
+    has_host = bool(usual and host) and "*" not in host
+    return has_host and text.isascii() and text == f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{own}"

@@ -1,15 +1,15 @@
-"""`kanaria loadtest`: one scenario, from the terminal to an exit code.
+"""`kanaria loadtest`: run one scenario in a Locust process of its own and end with an exit code."""
 
-Mounted by the composition root. Knows no Locust: the run happens in a process of its own.
-"""
-
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from contract.terminal import Terminal, print_error
 from loadtest.errors import GeneratorError, LoadTestError
 from loadtest.paths import REPORT, default_samples, new_out_dir
 from loadtest.process import run
@@ -39,16 +39,15 @@ def loadtest(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
-    """Send a scenario's traffic and hold its gates against what was measured.
+    """Send a scenario's traffic and check what was measured against its gates.
 
-    Requests leave when the scenario says so, however slow the server is, and latency is measured from then.
+    Requests are sent when the scenario says so, however slow the server is, and latency is measured from then.
     Exit code: 0 every gate holds, 1 a gate is broken, 2 bad input, 3 nothing was measured.
     """
-    errors = Console(stderr=True)
     try:
         plan = load_scenario(scenario)
         out_dir = out or new_out_dir(plan.name)
-        with _progress(errors) as bar:
+        with _stopped_by_sigterm(), _progress() as bar:
             task = bar.add_task(plan.name, total=plan.duration_s, counts="starting")
 
             def show(live: Live) -> None:
@@ -68,16 +67,28 @@ def loadtest(
                 on_live=show,
             )
     except LoadTestError as error:
-        errors.print(f"loadtest: {error}", markup=False, highlight=False, soft_wrap=True)
+        print_error(f"loadtest: {error}")
         is_ours = isinstance(error, GeneratorError)
         raise typer.Exit(ExitCode.NOTHING_MEASURED if is_ours else ExitCode.BAD_INPUT) from error
     if json:
         typer.echo(summary.model_dump_json(indent=2))
     else:
-        print_summary(summary, Console(), report=out_dir / REPORT)
+        print_summary(summary, Terminal(), report=out_dir / REPORT)
     raise typer.Exit(summary.exit_code)
 
 
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[counts]}"), console=console, transient=True)
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Handle SIGTERM like Ctrl-C, so that the generator, a process of its own, does not go on alone."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(
+        *columns, TextColumn("{task.fields[counts]}", markup=False), console=Terminal(stderr=True), transient=True
+    )

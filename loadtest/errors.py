@@ -1,12 +1,10 @@
-"""Errors raised on purpose in loadtest/: each says what happened, what was seen and what to do."""
+"""Errors raised on purpose in loadtest/."""
+
+from contract.errors import KanariaError
 
 
-class LoadTestError(Exception):
+class LoadTestError(KanariaError):
     """Base of every error raised on purpose in loadtest/."""
-
-    def __init__(self, what: str, *, saw: str, do: str) -> None:
-        super().__init__(f"{what}\n  saw: {saw}\n  do:  {do}")
-        self.what, self.saw, self.do = what, saw, do
 
 
 class ScenarioError(LoadTestError):
@@ -27,7 +25,3 @@ class OutDirError(LoadTestError):
 
 class GeneratorError(LoadTestError):
     """The Locust process did not start, or ended without a summary."""
-
-
-class BenchError(LoadTestError):
-    """A server cannot be compared: it did not start, did not answer, or answers something else."""

@@ -1,4 +1,4 @@
-"""Do the numbers of a run keep the scenario's limits? Pure: numbers in, gates and exit code out."""
+"""Check the numbers of a run against the scenario's limits: numbers in, gates and exit code out."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from loadtest.scenario import Gates
 def check_gates(
     limits: Gates, *, offered: int, requests: int, failures: int, slipped: int, scheduled: Latency
 ) -> tuple[Gate, ...]:
-    """Hold every limit that is set against what was measured.
+    """Check what was measured against every limit that is set.
 
     Args:
         limits: of the scenario.
         offered: arrivals that came due.
         requests: requests that ended, failed or not.
-        failures: of `requests`.
-        slipped: of `offered`: sent late, or never.
+        failures: how many of `requests` failed.
+        slipped: how many of `offered` were sent late or never.
         scheduled: latency from the scheduled time.
     """
     error_ratio = failures / requests if requests else 0.0
@@ -38,7 +38,7 @@ def check_gates(
 
 
 def exit_code(requests: int, gates: Sequence[Gate]) -> ExitCode:
-    """The one number that CI reads. Nothing measured is never a pass."""
+    """The exit code that CI reads. No data is never a pass."""
     if requests == 0:
         return ExitCode.NOTHING_MEASURED
     return ExitCode.PASSED if all(gate.passed for gate in gates) else ExitCode.GATE_BROKEN

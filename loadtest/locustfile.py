@@ -1,7 +1,7 @@
 """The Locust file: open-loop users that send a scenario's schedule.
 
-Run by hand (`locust -f loadtest/locustfile.py --host http://127.0.0.1:8080`, with or without --headless)
-or by loadtest/process.py. Whoever imports it gets Locust's gevent patches.
+It can also be run by hand: `locust -f loadtest/locustfile.py --host http://127.0.0.1:8080`, with or without
+--headless. Importing it applies Locust's gevent patches.
 """
 
 import sys
@@ -14,8 +14,8 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import Runner
 
-from loadtest.contract import Outgoing, Reply, read_reply
 from loadtest.errors import LoadTestError
+from loadtest.http_contract import Outgoing, Reply, read_reply
 from loadtest.paths import default_samples
 from loadtest.recorder import Outcome
 from loadtest.results import ExitCode
@@ -44,7 +44,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
         if (arrival := self.claimed) is None or (run := self.load.run) is None:
             return  # Locust runs a task before the first wait
         if run.is_stopping:
-            return  # Locust has already decided to kill this user as a waiting one: it would cut the request off
+            return  # Locust counts this user as waiting and is about to kill it: a request would be cut off
         self.claimed = None
         self._send(run, arrival, run.requests.make(arrival.task))
 
@@ -62,7 +62,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
                 catch_response=True,
             ) as response:
                 status, done_s = response.status_code, run.now_s()
-                # What Locust itself shows is the time that a user feels, too.
+                # Locust's own statistics show the latency from the scheduled time, too.
                 response.request_meta["response_time"] = (done_s - arrival.due_s) * 1e3
                 if status:
                     reply = read_reply(outgoing, status, response.headers, response.content or b"")
@@ -70,7 +70,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
                     reply = Reply(f"no answer: {response.error!r}")
                 if reply.failure is None:
                     response.success()
-                else:  # Locust keeps every distinct text for ever, so it gets a short one
+                else:  # Locust keeps every distinct text for ever, so this one is short
                     response.failure(f"HTTP {status}" if status else "no answer")
         finally:
             run.requests.remember(outgoing, reply)
@@ -79,7 +79,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
             run.release()
 
     def on_stop(self) -> None:
-        """Give back an arrival that this user still waited for."""
+        """Give back an arrival whose time this user was still waiting for."""
         if self.claimed and (run := self.load.run):
             self.claimed = None
             run.has_given_up = True

@@ -1,7 +1,6 @@
-"""Hands the arrivals of one schedule to whichever user is free, in order.
+"""Hand out the arrivals of one schedule, in order, to whichever user is free.
 
-Used by the Locust file. This is what makes the load open-loop: users wait for arrivals, never arrivals for answers.
-Knows no clock and no gevent.
+This makes the load open-loop: users wait for arrivals, never arrivals for answers.
 """
 
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ class Pacer:
         self._exhausted = False
 
     def claim(self) -> Arrival | None:
-        """The next arrival, which the caller must send when it is due; None when there is no more."""
+        """The next arrival, which the caller must send when it is due; None at the end of the schedule."""
         arrival = next(self._schedule, None)
         if arrival is None:
             self._exhausted = True
@@ -36,6 +35,6 @@ class Pacer:
         return self._exhausted and self._claimed == 0
 
     def overdue(self, now_s: float) -> Iterator[Arrival]:
-        """Take the arrivals that are due by `now_s` and were claimed by nobody: every user was busy."""
+        """Take the arrivals that are due by `now_s` and that no user claimed, because all were busy."""
         while (arrival := next(self._schedule, None)) is not None and arrival.due_s <= now_s:
             yield arrival

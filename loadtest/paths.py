@@ -1,9 +1,10 @@
-"""Names of the files of a load test, shared by the Locust process and whoever started it."""
+"""The names of a load test's files and folders, for the Locust process and the process that starts it."""
 
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from contract.model_files import SAMPLES_FILE
 from loadtest.errors import OutDirError
 
 LIVE = "live.json"
@@ -20,16 +21,16 @@ def home() -> Path:
 
 def default_samples() -> Path:
     """`$KANARIA_SAMPLES`, else `samples.jsonl` in the home folder."""
-    return Path(os.environ.get("KANARIA_SAMPLES") or home() / "samples.jsonl")
+    return Path(os.environ.get("KANARIA_SAMPLES") or home() / SAMPLES_FILE)
 
 
 def new_out_dir(scenario_name: str) -> Path:
-    """Where the results of a run that starts now go, when nobody says otherwise."""
+    """The default folder for the results of a run that starts now."""
     return home() / "loadtest" / f"{scenario_name}-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
 
 
 def make_out_dir(out_dir: Path) -> Path:
-    """Make the folder of the results, without those of an earlier run. Returns its absolute path.
+    """Create the folder of the results and remove those of an earlier run. Returns its absolute path.
 
     Raises: OutDirError.
     """

@@ -1,6 +1,6 @@
-"""Runs a load test in a Locust process of its own, to its end or until it is stopped.
+"""Run a load test in a Locust process of its own, to its end or until it is stopped.
 
-Called by `kanaria loadtest` and by the demo. The process is apart because Locust patches everything with gevent.
+It needs its own process because Locust patches the standard library with gevent.
 """
 
 import os
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from loadtest.errors import GeneratorError
-from loadtest.paths import LIVE, LOG, REPORT, SCENARIO, SUMMARY, make_out_dir
+from loadtest.paths import LIVE, LOG, SCENARIO, SUMMARY, make_out_dir
 from loadtest.results import Live, Summary
 from loadtest.samples import load_samples
 from loadtest.scenario import Scenario
@@ -40,14 +40,14 @@ def start(
         scenario: what to send.
         host: base URL, such as `http://127.0.0.1:8080`.
         samples: rows and labels, JSON lines.
-        out_dir: where the live counters, the summary, the report and Locust's log go; made when absent.
+        out_dir: for the live counters, the summary, the report and Locust's log; created when absent.
         api_key: sent as `x-api-key`; None: no such header.
         allow_remote: allow a host that is not this machine.
 
     Raises: TargetError, SamplesError, OutDirError, GeneratorError.
     """
     host = check_host(host, allow_remote=allow_remote)
-    load_samples(samples)  # a mistake is told here, not in a log
+    load_samples(samples)  # so that a mistake is an error here, not a line in a log
     out_dir = make_out_dir(out_dir)
     (out_dir / SCENARIO).write_text(scenario.model_dump_json(indent=2), "utf-8")
     command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))]
@@ -67,7 +67,7 @@ def start(
     running = RunningLoad(process, scenario, out_dir)
     try:
         running.wait_until_ready()
-    except BaseException:  # Ctrl-C too: nobody would hold the handle that stops it
+    except BaseException:  # Ctrl-C too: the caller gets no handle to stop it with
         process.kill()
         process.wait()
         raise
@@ -100,12 +100,12 @@ def run(
 
 
 class RunningLoad:
-    """A load test that goes on in the background. Leaving its `with` block stops it."""
+    """A load test that runs in the background. Leaving its `with` block stops it."""
 
     def __init__(self, process: subprocess.Popen[bytes], scenario: Scenario, out_dir: Path) -> None:
         self._process = process
         self._scenario = scenario
-        self.out_dir = out_dir
+        self._out_dir = out_dir
 
     def __enter__(self) -> Self:
         return self
@@ -113,32 +113,23 @@ class RunningLoad:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_running:
+        if self._is_running:
             self.stop()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def is_running(self) -> bool:
+    def _is_running(self) -> bool:
         return self._process.poll() is None
-
-    @property
-    def report(self) -> Path:
-        """The HTML report; it exists when the run has ended."""
-        return self.out_dir / REPORT
 
     def live(self) -> Live:
         """The counters, at most about a second old; after the end, the last ones."""
-        return Live.model_validate_json((self.out_dir / LIVE).read_bytes())
+        return Live.model_validate_json((self._out_dir / LIVE).read_bytes())
 
     def stop(self) -> Summary:
         """Send nothing new, let requests in flight finish, and return the summary. Harmless after the end.
 
         Raises: GeneratorError when the process does not end in time (then it is killed) or left no summary.
         """
-        if self.is_running:
+        if self._is_running:
             self._process.send_signal(signal.SIGTERM)
         return self._summary(self._scenario.timeout_s + _REPORT_TIMEOUT_S)
 
@@ -148,7 +139,7 @@ class RunningLoad:
         Raises: GeneratorError, as for `stop`.
         """
         deadline = time.monotonic() + self._scenario.duration_s + self._scenario.timeout_s + _REPORT_TIMEOUT_S
-        while self.is_running and time.monotonic() < deadline:
+        while self._is_running and time.monotonic() < deadline:
             on_live(self.live())
             try:
                 self._process.wait(timeout=1.0)
@@ -159,8 +150,8 @@ class RunningLoad:
     def wait_until_ready(self) -> None:
         """Wait for the first live counters: from then on SIGTERM ends the process cleanly."""
         deadline = time.monotonic() + READY_TIMEOUT_S
-        while not (self.out_dir / LIVE).exists():
-            if not self.is_running or time.monotonic() > deadline:
+        while not (self._out_dir / LIVE).exists():
+            if not self._is_running or time.monotonic() > deadline:
                 raise self._failed("the load generator did not start")
             time.sleep(_POLL_S)
 
@@ -172,22 +163,22 @@ class RunningLoad:
             self._process.wait()
             raise self._failed("the load generator did not end in time") from error
         try:
-            return Summary.model_validate_json((self.out_dir / SUMMARY).read_bytes())
+            return Summary.model_validate_json((self._out_dir / SUMMARY).read_bytes())
         except FileNotFoundError as error:
             raise self._failed("the load generator left no summary") from error
 
     def _failed(self, what: str) -> GeneratorError:
-        log = (self.out_dir / LOG).read_text("utf-8", "replace").strip().splitlines()
+        log = (self._out_dir / LOG).read_text("utf-8", "replace").strip().splitlines()
         saw = f"exit code {self._process.returncode}; its log ends: " + " | ".join(log[-3:])
-        return GeneratorError(what, saw=saw, do=f"read {self.out_dir / LOG}")
+        return GeneratorError(what, saw=saw, do=f"read {self._out_dir / LOG}")
 
 
 def _environment(api_key: str | None) -> dict[str, str]:
-    # Locust reads LOCUST_* variables as options, which would change the run behind the scenario's back.
+    # Locust reads LOCUST_* variables as options, which would change the run without the scenario saying so.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     kept.pop(API_KEY_VARIABLE, None)
     if api_key:
-        kept[API_KEY_VARIABLE] = api_key  # not an argument: arguments are seen by every user of the machine
+        kept[API_KEY_VARIABLE] = api_key  # not an argument: every user of the machine can see arguments
     root = str(Path(__file__).parents[1])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, (root, kept.get("PYTHONPATH"))))
     return kept

@@ -1,6 +1,6 @@
-"""Counts every request of a run in bounded memory: totals, per window, per task and per version.
+"""Count every request of a run in bounded memory: totals, per window, per task and per version.
 
-Fed by the Locust file; knows no clock and no HTTP. All times are seconds from the start of the run.
+All times are seconds from the start of the run.
 """
 
 import math
@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from hdrh.histogram import HdrHistogram
 
-from loadtest.contract import Reply
 from loadtest.gates import check_gates, exit_code
+from loadtest.http_contract import Reply
 from loadtest.results import Failure, Latency, Live, Summary, TaskCounts, VersionCounts, Window
 from loadtest.scenario import Scenario, Task
 
@@ -35,7 +35,7 @@ class Outcome:
 class _Histogram:
     def __init__(self) -> None:
         self._hdr = HdrHistogram(1, _LONGEST_US, _DIGITS, word_size=4)
-        self._sum_s = 0.0  # the library finds its mean by walking every bucket, 3 ms each time
+        self._sum_s = 0.0  # the library computes its mean from every bucket, 3 ms each time
 
     def record(self, seconds: float) -> None:
         self._sum_s += seconds
@@ -93,7 +93,7 @@ class Recorder:
         self._worst_slip_s = self._last_done_s = 0.0
 
     def sent(self, due_s: float, sent_s: float) -> None:
-        """A request that was due at `due_s` left at `sent_s`."""
+        """Count a request that was due at `due_s` and sent at `sent_s`."""
         window = self._window(due_s)
         self._offered += 1
         window.offered += 1
@@ -104,7 +104,7 @@ class Recorder:
             window.slipped += 1
 
     def not_sent(self, due_s: float) -> None:
-        """An arrival came due, and the run ended before a user was free for it."""
+        """Count an arrival that came due but was not sent, because no user was free before the run ended."""
         window = self._window(due_s)
         self._offered += 1
         self._slipped += 1
@@ -113,7 +113,7 @@ class Recorder:
         window.slipped += 1
 
     def ended(self, outcome: Outcome) -> None:
-        """A request that was sent ended."""
+        """Count the end of a request that was sent."""
         due, ended = self._window(outcome.due_s), self._window(outcome.done_s)
         task = self._tasks[outcome.task]
         self._requests += 1
@@ -154,7 +154,7 @@ class Recorder:
         )
 
     def summary(self, *, host: str, stopped_early: bool, generator_cpu_s: float) -> Summary:
-        """Everything, with the gates held against it."""
+        """All numbers of the run, and the gates checked against them."""
         scheduled = self._scheduled.latency()
         gates = check_gates(
             self._scenario.gates,
@@ -206,7 +206,7 @@ class Recorder:
         )
 
     def _window(self, at_s: float) -> _Window:
-        # Answers after the end (the server was slow) count in the last window: memory stays bounded.
+        # Answers after the scenario's end count in the last window, so that memory stays bounded.
         last = math.ceil(self._scenario.duration_s / self.window_s) - 1
         index = min(int(at_s // self.window_s), last)
         return self._windows[index]

@@ -1,7 +1,4 @@
-"""The summary of a run as one HTML page with pictures that opens without a network.
-
-Called by the Locust file at the end of a run. Knows only the summary.
-"""
+"""The summary of a run as one HTML page with charts, which needs no network."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,7 +11,7 @@ from plotly.subplots import make_subplots
 from loadtest.results import Summary, Window
 from loadtest.tables import as_text
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
+# The colours of Okabe and Ito, which colour-blind readers can distinguish.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#0072b2",
     "#e69f00",
@@ -42,7 +39,7 @@ def render(summary: Summary) -> str:
 
 
 def _figure(summary: Summary) -> go.Figure:
-    """Four pictures above one time axis, so that what happens together stands together."""
+    """Four charts above one time axis, so that events at one time are above one another."""
     titles = (
         "Latency, ms",
         "Requests per second",
@@ -54,7 +51,7 @@ def _figure(summary: Summary) -> go.Figure:
     _add_rates(figure, summary)
     _add_versions(figure, summary)
     figure.update_layout(template="plotly_white", height=1000, barmode="stack", hovermode="x unified", margin={"t": 40})
-    for row, legend in enumerate(("legend", "legend2", "legend3", "legend4"), start=1):  # each beside its picture
+    for row, legend in enumerate(("legend", "legend2", "legend3", "legend4"), start=1):  # each beside its chart
         figure.update_traces(legend=legend, row=row, col=1)
         figure.update_layout({legend: {"y": figure.get_subplot(row, 1).yaxis.domain[1], "yanchor": "top"}})
     figure.update_yaxes(rangemode="tozero")

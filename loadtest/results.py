@@ -1,7 +1,4 @@
-"""What a load test leaves behind: the live counters while it runs, and its summary.
-
-Written by the Locust process as JSON, read by whoever started it and by the report.
-"""
+"""The JSON files that the Locust process writes: the live counters while it runs, and the summary at its end."""
 
 from enum import IntEnum
 from pathlib import Path
@@ -10,7 +7,7 @@ from loadtest.scenario import Scenario, Strict, Task
 
 
 class ExitCode(IntEnum):
-    """How a load test ends."""
+    """The exit code of a load test."""
 
     PASSED = 0
     GATE_BROKEN = 1
@@ -31,7 +28,7 @@ class Latency(Strict):
 
 
 class VersionCounts(Strict):
-    """Answers of one version, and how many of their rows carried the true label."""
+    """The answers of one version, and how many of their rows were right and wrong."""
 
     answers: int = 0
     correct: int = 0
@@ -50,7 +47,7 @@ class Failure(Strict):
 
 
 class Window(Strict):
-    """What happened in one stretch of the run. Arrivals count where they were due, answers where they came."""
+    """One window of the run. Arrivals count in the window when they were due, answers in the window when they came."""
 
     start_s: float  # from the start of the run
     offered: int  # arrivals that were due
@@ -78,7 +75,7 @@ class Gate(Strict):
 
 
 class Live(Strict):
-    """The counters of a run, rewritten each second while it goes on."""
+    """The counters of a run, rewritten each second while it runs."""
 
     updated_at: float  # Unix seconds
     elapsed_s: float
@@ -110,7 +107,7 @@ class Summary(Strict):
     slipped: int  # of `offered`: sent late, or not sent at all
     not_sent: int  # of `slipped`: still waiting for a free user at the end
     worst_slip_ms: float
-    scheduled: Latency  # from the time a request was due: what a user feels
+    scheduled: Latency  # from the time a request was due: what a user experiences
     service: Latency  # from the time it was sent
     tasks: dict[Task, TaskCounts]
     versions: dict[str, VersionCounts]
@@ -121,7 +118,7 @@ class Summary(Strict):
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` in one step: a reader sees the old text or the new one, never a part."""
+    """Replace `path` in one step: a reader sees the whole old text or the whole new one."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, "utf-8")
     partial.replace(path)

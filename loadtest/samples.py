@@ -1,36 +1,30 @@
-"""The rows that a load test sends, with the truth about them: a JSON-lines file.
+"""The rows that a load test sends, with their true labels, in the format of a model's own samples file.
 
-Used by the Locust file. Knows nothing of what a row means: every row is a list of finite numbers.
+Every row is a list of finite numbers; what they mean does not matter here.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import orjson
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import ValidationError
 
+from contract import model_files
+from contract.answer_types import Label
 from loadtest.errors import SamplesError
-from loadtest.scenario import Strict
 
 MOST_ROWS = 100_000
 
 
-class _Line(Strict):
-    features: Annotated[tuple[FiniteFloat, ...], Field(min_length=1)]
-    label: str | FiniteFloat
-    tolerance: Annotated[FiniteFloat, Field(ge=0)] = 0.0
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row and the truth about it."""
+    """One row and its true label."""
 
-    row: bytes  # the features as a JSON array, encoded once because every request sends it
-    label: str | float
-    tolerance: float = 0.0  # an answer that is a number may be so far off and still be right
+    row: bytes  # the features as a JSON array, encoded only once because many requests send it
+    label: Label
+    tolerance: float = 0.0  # an answer that is a number is right when at most this far from `label`
 
-    def is_right(self, answered: str | float) -> bool:
+    def is_right(self, answered: Label) -> bool:
         if isinstance(self.label, str):
             return str(answered) == self.label
         return not isinstance(answered, str) and abs(answered - self.label) <= self.tolerance
@@ -39,7 +33,7 @@ class Sample:
 def load_samples(path: Path) -> tuple[Sample, ...]:
     """Read one sample from each line of `path`: `{"features": [0.0, ...], "label": "3"}`.
 
-    A label that is a number may have a `tolerance`: how far off an answer is still right.
+    A label that is a number may have a `tolerance`: an answer at most this far from it is right.
 
     Raises: SamplesError when the file is missing, empty or has a line that is not such a sample.
     """
@@ -51,7 +45,7 @@ def load_samples(path: Path) -> tuple[Sample, ...]:
                 if number > MOST_ROWS:
                     raise _error("the samples file is too long", f"{path} has over {MOST_ROWS:,} lines")
                 try:
-                    line = _Line.model_validate_json(text)
+                    line = model_files.Sample.model_validate_json(text)
                 except ValidationError as error:
                     first = error.errors()[0]
                     place = ".".join(map(str, first["loc"])) or "line"

@@ -1,7 +1,4 @@
-"""What a load test does, as data: the rate over time, the mix of tasks and the gates.
-
-Read by the Locust file, by `kanaria loadtest` and by the report. Knows no clock and no HTTP.
-"""
+"""A load test as data: the rate over time, the mix of tasks and the gates."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +24,7 @@ class Task(StrEnum):
 
 
 class Strict(BaseModel):
-    """A boundary: unknown keys are errors, values never change."""
+    """Base of the files' models: unknown keys are errors, and values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

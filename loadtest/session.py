@@ -1,6 +1,6 @@
-"""One Locust process's load test: its settings, checked before anything is sent, and its current run.
+"""The load test of one Locust process: its settings, checked before anything is sent, and its current run.
 
-Made by the Locust file and driven by Locust's events. Knows no HTTP beyond the pool of connections.
+Locust's events drive it.
 """
 
 import logging
@@ -12,10 +12,11 @@ from gevent.event import Event
 from geventhttpclient.client import HTTPClientPool
 from locust.env import Environment
 from locust.runners import LocalRunner, Runner
-from rich.console import Console
 
-from loadtest.contract import Requests
+from contract.http import API_KEY_HEADER
+from contract.terminal import Terminal
 from loadtest.errors import ScenarioError, TargetError
+from loadtest.http_contract import Requests
 from loadtest.pacing import Pacer
 from loadtest.paths import LIVE, REPORT, SUMMARY, make_out_dir, new_out_dir
 from loadtest.recorder import Recorder
@@ -28,7 +29,7 @@ from loadtest.tables import print_summary
 from loadtest.target import check_host, read_api_key
 
 logger = logging.getLogger(__name__)
-LEAD_S = 0.3  # between the start of the users and the start of the schedule, so that the first arrivals are not late
+LEAD_S = 0.3  # from the start of the users to the start of the schedule, so that the first arrivals are not late
 LIVE_EVERY_S = 1.0
 
 
@@ -45,7 +46,7 @@ class Run:
         self.is_over = Event()
         self.stopped_s: float | None = None  # when its end was asked for
         self.has_given_up = False  # an arrival was claimed and never sent
-        # One pool for all users: it opens as many connections as there are requests in flight, and reuses the warmest.
+        # One pool for all users: it opens one connection per request in flight and reuses the latest one used.
         self.connections = HTTPClientPool(
             concurrency=scenario.users, connection_timeout=scenario.timeout_s, network_timeout=scenario.timeout_s
         )
@@ -80,17 +81,17 @@ class Load:
             raise ScenarioError(
                 "a schedule cannot be shared by several Locust processes",
                 saw=f"a {type(runner).__name__}",
-                do="leave out --master, --worker and --processes: one process holds 2,000 requests/s",
+                do="leave out --master, --worker and --processes: one process can send 2,000 requests/s",
             )
         options = environment.parsed_options
         self.scenario = load_scenario(options.scenario)
         self._samples = load_samples(options.samples)
         api_key = read_api_key(options.api_key_file)
         self.headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        self.headers |= {"x-api-key": api_key} if api_key else {}
+        self.headers |= {API_KEY_HEADER: api_key} if api_key else {}
         self._is_headless: bool = options.headless
         self._allow_remote: bool = options.allow_remote
-        if self._is_headless or environment.host:  # the web page may ask for it later
+        if self._is_headless or environment.host:  # else Locust's web page asks for it later
             check_host(environment.host, allow_remote=self._allow_remote)
         self._out_dir = make_out_dir(options.out_dir or new_out_dir(self.scenario.name))
         self._environment = environment
@@ -125,13 +126,13 @@ class Load:
             (runner.quit if self._is_headless else runner.stop)()
 
     def _stopping(self, **_: object) -> None:
-        """Nothing new is sent from here on; requests in flight go on."""
+        """From here on nothing new is sent; requests in flight go on."""
         if self.run:
             self.run.stopped_s = self.run.now_s()
             self.run.is_over.set()
 
     def _stop(self, **_: object) -> None:
-        """Nothing is in flight any more."""
+        """No request is in flight any more: write the results."""
         run, self.run = self.run, None
         if run is None or run.stopped_s is None:
             return
@@ -146,7 +147,7 @@ class Load:
         write_atomically(self._out_dir / SUMMARY, summary.model_dump_json(indent=2))
         self._environment.process_exit_code = int(summary.exit_code)
         write_atomically(self._out_dir / REPORT, render(summary))
-        print_summary(summary, Console(), report=self._out_dir / REPORT)
+        print_summary(summary, Terminal(), report=self._out_dir / REPORT)
 
     def _quitting(self, **_: object) -> None:
         # SIGTERM comes here before Locust has stopped the users, and the exit code is read right after.

@@ -1,21 +1,22 @@
-"""The summary of a run as text for a person. Used by the Locust file and by the command line."""
+"""The summary of a run as text for the terminal."""
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from contract.terminal import Terminal
 from loadtest.results import ExitCode, Gate, Summary
 
 SHOWN_FAILURES = 5
 VERDICTS = {
-    ExitCode.PASSED: "[green]every gate holds[/]",
-    ExitCode.GATE_BROKEN: "[red]a gate is broken[/]",
-    ExitCode.NOTHING_MEASURED: "[yellow]nothing was measured[/]",
+    ExitCode.PASSED: Text("every gate holds", style="green"),
+    ExitCode.GATE_BROKEN: Text("a gate is broken", style="red"),
+    ExitCode.NOTHING_MEASURED: Text("nothing was measured", style="yellow"),
 }
 
 
-def print_summary(summary: Summary, console: Console, *, report: Path) -> None:
+def print_summary(summary: Summary, console: Terminal, *, report: Path) -> None:
     """Print the gates, the latencies, the versions and the first failures."""
     console.print(
         f"{summary.scenario.name}: {summary.requests:,} requests in {summary.duration_s:.1f} s, "
@@ -27,14 +28,14 @@ def print_summary(summary: Summary, console: Console, *, report: Path) -> None:
     if summary.versions:
         console.print(_versions(summary))
     for failure in summary.failure_list[:SHOWN_FAILURES]:
-        console.print(f"failed {failure.task}: {failure.message}", markup=False)
-    console.print(f"{VERDICTS[summary.exit_code]}; report: {report}", soft_wrap=True)
+        console.print(f"failed {failure.task}: {failure.message}")
+    console.print(Text.assemble(VERDICTS[summary.exit_code], f"; report: {report}"), soft_wrap=True)
 
 
 def as_text(gate: Gate, value: float) -> str:
     """A gate's number in its own unit."""
     if gate.name.endswith("_ratio"):
-        return f"{value:.3%}"
+        return f"{value:.3%}" if value >= 1e-4 else f"{100 * value:.3g}%"  # one failure in a million is not 0.000%
     return f"{value:,.1f} ms" if gate.name.endswith("_ms") else f"{value:,.0f}"
 
 
@@ -42,7 +43,7 @@ def _gates(summary: Summary) -> Table:
     table = Table("gate", "limit", "measured", "", title="Gates", title_justify="left")
     for gate in summary.gates:
         bound = "at least " if gate.name == "min_requests" else "at most "
-        verdict = "[green]holds[/]" if gate.passed else "[red]BROKEN[/]"
+        verdict = Text("holds", style="green") if gate.passed else Text("BROKEN", style="red")
         table.add_row(gate.name, bound + as_text(gate, gate.limit), as_text(gate, gate.measured), verdict)
     return table
 

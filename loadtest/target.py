@@ -1,7 +1,4 @@
-"""Where a load test may send, and with which key.
-
-Used by the Locust file and by the process that starts it. Knows no requests.
-"""
+"""Where a load test may send requests, and with which API key."""
 
 import ipaddress
 import os
@@ -14,22 +11,22 @@ API_KEY_VARIABLE = "KANARIA_API_KEY"
 
 
 def check_host(host: str | None, *, allow_remote: bool) -> str:
-    """`host` as a base URL, when it may be loaded.
+    """Return `host` as a base URL.
 
     Raises: TargetError when it is not an http(s) URL, or is another machine and `allow_remote` is False.
     """
     try:
         parts = urlsplit(host or "")
-        name, _ = parts.hostname, parts.port  # reading a port that is no number raises
+        name, _ = parts.hostname, parts.port  # reading a port that is not a number raises ValueError
     except ValueError:
         name = None
     if host is None or name is None or parts.scheme not in {"http", "https"}:
         raise TargetError("the host is not a URL", saw=repr(host), do="give --host http://127.0.0.1:8080")
     if not allow_remote and not _is_loopback(name):
         raise TargetError(
-            "the host is another machine, and load tests stay on this one unless told otherwise",
+            "the host is another machine, and load tests stay on this one by default",
             saw=host,
-            do="give a loopback address, or --allow-remote when its owner agreed to the load",
+            do="give a loopback address, or --allow-remote if its owner has agreed to the load",
         )
     return host.rstrip("/")
 

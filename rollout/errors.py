@@ -1,20 +1,18 @@
-"""Errors raised on purpose in rollout/: each says what happened, what was seen and what to do."""
+"""Errors raised on purpose in rollout/."""
+
+from contract.errors import KanariaError
 
 
-class RolloutError(Exception):
+class RolloutError(KanariaError):
     """Base of every error raised on purpose in rollout/."""
-
-    def __init__(self, what: str, *, saw: str, do: str) -> None:
-        super().__init__(f"{what}\n  saw: {saw}\n  do:  {do}")
-        self.what, self.saw, self.do = what, saw, do
 
 
 class SpecError(RolloutError):
-    """rollout.yaml asks for something that cannot be done."""
+    """rollout.yaml, or another input of a command, cannot be read or is not valid."""
 
 
 class CommandRefused(RolloutError):
-    """A person asked for something that the present state does not allow."""
+    """A command that the present state does not allow."""
 
 
 class RouterRefused(RolloutError):
@@ -25,12 +23,36 @@ class SourceUnreachable(RolloutError):
     """The metric store gave no reading. Never a reason to promote or to roll back."""
 
 
-class FleetError(RolloutError):
-    """A version could not be started or stopped."""
-
-
 class LedgerError(RolloutError):
     """The ledger could not be read or written."""
+
+
+class NoLedger(LedgerError):
+    """There is no ledger yet."""
+
+
+class NotALedger(LedgerError):
+    """A file that is something else, or nothing."""
+
+
+class LedgerGone(LedgerError):
+    """There was a ledger, and its file is gone or empty."""
+
+
+class LedgerDamaged(LedgerError):
+    """The ledger's file cannot be read as what was written."""
+
+
+class LedgerNewer(LedgerError):
+    """The ledger holds what only a newer version of Kanaria understands."""
+
+
+class LedgerTaken(RolloutError):
+    """Another process wrote to the ledger: what this one knows is out of date, and it must not act on it."""
+
+
+class LedgerHeld(LedgerError):
+    """Another process has the right to write the ledger."""
 
 
 class ControllerUnreachable(RolloutError):

@@ -1,94 +1,53 @@
 """The model contract: all that a user writes to have a model served, released and watched.
 
-A model is a class that derives from `Model`, plus a folder of data files that training wrote:
-
-    weights.safetensors   the weights (or any file that the class reads without unpickling)
-    schema.json           what a request may hold, and whether an answer is a label or a number: `Schema`
-    golden.jsonl          requests with their expected answers, replayed before any traffic: `Golden`
-    samples.jsonl         held-out rows with the truth about them, for load tests: `Sample`
-    reference.jsonl       held-out rows with this model's own answers, which drift is measured against: `Reference`
-
-The files are plain JSON, so that other tools read them without importing the model's code. Knows
-neither HTTP nor BentoML.
+A model is a class that derives from `Model`, plus a folder of data files that training wrote: the weights
+(weights.safetensors, or any file that the class reads without unpickling) and the four files of
+`contract.model_files`. All that a model's class and its training need can be imported from here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
 
-from service.kinds import AnswerKind, Label, Prediction, Record
+from contract.answer_types import AnswerKind, Label, Labels, Number, Prediction
+from contract.model_files import (
+    GOLDEN_FILE,
+    REFERENCE_FILE,
+    SAMPLES_FILE,
+    SCHEMA_FILE,
+    Feature,
+    Golden,
+    Reference,
+    Sample,
+    Schema,
+)
+from contract.records import Record, read_lines, write_lines
+from contract.reference_file import write_reference
 
-SCHEMA_FILE = "schema.json"
-GOLDEN_FILE = "golden.jsonl"
-SAMPLES_FILE = "samples.jsonl"
-REFERENCE_FILE = "reference.jsonl"
-
-
-class Feature(Record):
-    """One input column. A value outside [minimum, maximum] is refused, never clipped."""
-
-    name: str
-    minimum: float
-    maximum: float
-    logged: Literal["plain", "hashed", "never"] = "plain"  # in the prediction log; a private column is not `plain`
-
-    @model_validator(mode="after")
-    def _bounds_are_ordered(self) -> Self:
-        if self.minimum > self.maximum:
-            raise ValueError(f"feature {self.name!r}: minimum {self.minimum} is above maximum {self.maximum}")
-        return self
-
-
-class Schema(Record):
-    """What a request may hold and what kind of answer it gets."""
-
-    features: tuple[Feature, ...] = Field(min_length=1)  # in column order
-    answer: AnswerKind
-    max_rows: int = Field(default=1024, ge=1)  # most rows in one request
-
-    @field_validator("features")
-    @classmethod
-    def _names_differ(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
-        names = [feature.name for feature in features]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"two features have one name: {', '.join(twice)}")
-        return features
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        return cls.model_validate_json((folder / SCHEMA_FILE).read_bytes())
-
-    def write(self, folder: Path) -> None:
-        (folder / SCHEMA_FILE).write_text(self.model_dump_json(indent=1) + "\n")
-
-
-class Golden(Record):
-    """A request and the answer that every correct build of this model gives to it."""
-
-    features: tuple[tuple[float, ...], ...]  # rows, as in the body of a request
-    predictions: tuple[Prediction, ...]  # one per row
-
-
-class Sample(Record):
-    """A held-out row and the truth about it."""
-
-    features: tuple[float, ...]
-    label: Label
-    tolerance: float = Field(default=0, ge=0)  # an answer that is a number may be so far off and still be right
-
-
-class Reference(Record):
-    """A row that training never saw, this model's answer to it, and the truth. Written by service/reference.py."""
-
-    features: tuple[float, ...]  # of the schema's features those that are logged `plain`, in column order
-    prediction: Prediction
-    truth: Label
+__all__ = [
+    "GOLDEN_FILE",
+    "REFERENCE_FILE",
+    "SAMPLES_FILE",
+    "SCHEMA_FILE",
+    "Feature",
+    "Golden",
+    "Label",
+    "Labels",
+    "Model",
+    "Number",
+    "Prediction",
+    "Record",
+    "Reference",
+    "Sample",
+    "Schema",
+    "read_lines",
+    "write_lines",
+    "write_reference",
+]
 
 
 class Model(ABC):
@@ -114,18 +73,14 @@ class Model(ABC):
 
     def postprocess(self, outputs: torch.Tensor) -> list[Prediction]:
         """Return one answer per row, in order. By default the most probable label, or the number."""
-        return self.schema.answer.predictions(outputs)
+        return _predictions(self.schema.answer, outputs)
 
 
-RecordT = TypeVar("RecordT", bound=Record)
-
-
-def read_lines(path: Path, record: type[RecordT]) -> tuple[RecordT, ...]:
-    """Read a file of JSON lines. Raises pydantic.ValidationError when a line is not a `record`."""
-    with path.open("rb") as lines:
-        return tuple(record.model_validate_json(line) for line in lines)
-
-
-def write_lines(path: Path, records: Iterable[Record]) -> None:
-    """Write `records` as JSON lines."""
-    path.write_text("".join(record.model_dump_json() + "\n" for record in records))
+def _predictions(answer: AnswerKind, outputs: torch.Tensor) -> list[Prediction]:
+    if isinstance(answer, Number):
+        return [Prediction(number) for number in outputs[:, 0].tolist()]
+    confidences, columns = outputs.max(dim=1)
+    return [
+        Prediction(answer.labels[column], confidence)
+        for column, confidence in zip(columns.tolist(), confidences.tolist(), strict=True)
+    ]

@@ -1,8 +1,8 @@
-"""What a model's network can run on, and how it is put there when a server loads the model.
+"""The engines that a model's network can run on, and how the network is moved to one when a server loads the model.
 
 `eager` is the network as its class loads it, and works for every model. The others need a model that calls
-its network as `Model.network`; `kanaria optimise` measures them and notes its choice in the model's metadata.
-None unpickles, and none runs code that lies among the model's files.
+its network as `Model.network`; `kanaria optimise` measures them and writes its choice into the model's metadata.
+No engine unpickles, and none runs code from the model's files.
 """
 
 import copy
@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from service.batching import predict_rows
 from service.contract import Model
+from service.server.batching import predict_rows
 
 METADATA_KEY = "engine"
 INPUT = "batch"  # name of an exported network's one input
@@ -30,30 +30,30 @@ log = structlog.get_logger()
 
 
 class Engine(StrEnum):
-    """From the plainest to the one that changes most."""
+    """In order of how much each changes the network, least first."""
 
     EAGER = "eager"
     FROZEN = "frozen"  # traced when it is loaded: weights become constants, operations are fused
-    BFLOAT16 = "bfloat16"  # half the bits of every weight and sum; quick on processors that have it
-    ONNX = "onnx"  # the same sums, in ONNX Runtime
-    ONNX_INT8 = "onnx-int8"  # whose matrices are 8-bit integers
+    BFLOAT16 = "bfloat16"  # 16-bit weights and arithmetic; fast on processors that support it
+    ONNX = "onnx"  # the same arithmetic, in ONNX Runtime
+    ONNX_INT8 = "onnx-int8"  # ONNX Runtime with the matrices as 8-bit integers
 
     @property
     def file(self) -> str | None:
-        """What it needs in the model's folder besides the model's own files."""
+        """The file that it needs in the model's folder besides the model's own files."""
         return {Engine.ONNX: "network.onnx", Engine.ONNX_INT8: "network-int8.onnx"}.get(self)
 
 
-def put_on(engine: str, model: Model, folder: Path, rows: NDArray[np.float32]) -> Engine:
-    """Let `model` run its network on `engine`, or leave it on eager where that is not possible here.
+def move_or_stay_eager(engine: str, model: Model, folder: Path, rows: NDArray[np.float32]) -> Engine:
+    """Let `model` run its network on `engine`, or leave it on eager where `engine` does not work on this machine.
 
     Args:
-        engine: one of `Engine`, as the model's metadata has it.
+        engine: the value of an `Engine`, as the model's metadata has it.
         model: freshly loaded.
         folder: the model's files.
         rows: some rows that it accepts; the engine must answer them.
 
-    Returns: what it runs on.
+    Returns: the engine that the network runs on.
     """
     network = getattr(model, "network", None)
     try:
@@ -71,7 +71,10 @@ def put_on(engine: str, model: Model, folder: Path, rows: NDArray[np.float32]) -
 
 
 def move(model: Model, engine: Engine, folder: Path, rows: NDArray[np.float32]) -> None:
-    """As `put_on`. Raises what the engine raises; the network itself stays as it was."""
+    """Let `model` run its network on `engine`. Raises what the engine raises; the network itself is not changed.
+
+    Arguments as for `move_or_stay_eager`.
+    """
     match engine:
         case Engine.EAGER:
             pass
@@ -85,10 +88,10 @@ def move(model: Model, engine: Engine, folder: Path, rows: NDArray[np.float32]) 
 
 def _frozen(network: nn.Module, batch: torch.Tensor) -> Network:
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its successors need a compiler where the model serves
-        traced = torch.jit.trace(network, batch)  # type: ignore[no-untyped-call] # torch left it without annotations
+        warnings.simplefilter("ignore", DeprecationWarning)  # the newer ways need a compiler where the model serves
+        traced = torch.jit.trace(network, batch)  # type: ignore[no-untyped-call] # torch has no annotations here
         frozen: Network = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-        for _ in range(2):  # it looks at the first calls before it settles
+        for _ in range(2):  # TorchScript profiles the first calls, then optimises
             frozen(batch)
     return frozen
 

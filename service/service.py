@@ -1,8 +1,8 @@
 """The BentoML service: one model behind POST /predict and POST /feedback. Thin on purpose.
 
-Which model is served, and which class loads it, stand in bentofile.yaml (`args`); `--arg` overrides
-them. BentoML keeps what it does well: Bentos, workers, health, /metrics, the OpenAPI page. Its process
-that supervises the workers imports this file too, so whatever imports torch is imported on use.
+bentofile.yaml (`args`) says which model is served and which class loads it; `--arg` overrides it.
+BentoML does the rest: Bentos, workers, health, /metrics, the OpenAPI page. The process that
+supervises its workers imports this file too, so modules that import torch are imported on use.
 """
 
 import os
@@ -13,13 +13,15 @@ import bentoml
 from pydantic import BaseModel
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from contract import environment
+from contract.model_files import Schema
 from service.signatures import verify_as_set
 
 
 class Arguments(BaseModel):
-    """What a Bento is built for."""
+    """The arguments of a Bento."""
 
-    model: str  # tag in the model store
+    model: str  # its tag in the model store
     implementation: str  # the class that loads it, as `package.module:Class`
 
 
@@ -27,7 +29,7 @@ ARGUMENTS = bentoml.use_arguments(Arguments)
 
 
 class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not follow BentoML's untyped parts
-    """Answers its own routes before BentoML's middleware, which costs more than a small model does."""
+    """Answers /predict and /feedback without BentoML's middleware, which costs more time than a small model does."""
 
     _routes: dict[str, ASGIApp]
 
@@ -37,7 +39,7 @@ class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not
         return instance
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        from service.elsewhere import with_problems  # noqa: PLC0415 - imports torch
+        from service.server.bentoml_errors import with_problems  # noqa: PLC0415 - imports torch
 
         self._routes = {}
         bentoml_app = with_problems(super().to_asgi(is_main))
@@ -49,8 +51,7 @@ class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not
 
     @property
     def openapi_spec(self) -> Any:
-        from service.contract import Schema  # noqa: PLC0415 - imports torch
-        from service.openapi import documented  # noqa: PLC0415 - likewise
+        from service.server.openapi import documented  # noqa: PLC0415 - only this page needs it
 
         return documented(super().openapi_spec, Schema.read(Path(_packed_model().path)))
 
@@ -64,21 +65,21 @@ class Predictor:
     @bentoml.on_deployment  # type: ignore[untyped-decorator] # mypy does not follow BentoML's untyped parts
     @staticmethod
     def refuse_a_changed_model() -> None:
-        """End `bentoml serve` before it starts a worker, which it would start again for ever."""
+        """End `bentoml serve` before it starts a worker; it would restart a failing worker for ever."""
         verify_as_set(Path(_packed_model().path), os.environ)
 
     def __init__(self) -> None:
-        from service.runtime import Runtime  # noqa: PLC0415 - imports torch
+        from service.server.runtime import Runtime  # noqa: PLC0415 - imports torch
 
         bento = _bento()
         stored = _packed_model()
-        version = os.environ.get("KANARIA_VERSION") or (str(bento.tag) if bento else "dev")
+        version = os.environ.get(environment.VERSION) or (str(bento.tag) if bento else "dev")
         self._runtime = Runtime(
             ARGUMENTS.implementation,
             Path(stored.path),
             model=str(stored.tag),
             version=version,
-            engine=stored.info.metadata.get("engine", "eager"),  # as `kanaria optimise` noted it
+            engine=stored.info.metadata.get("engine", "eager"),  # written by `kanaria optimise`
         )
         self.routes = self._runtime.routes
 
@@ -92,10 +93,10 @@ class Predictor:
 
 def _bento() -> Any:
     """The Bento that is served; None when the service runs from its sources."""
-    return Predictor.bento  # type: ignore[attr-defined] # the decorator made it a service, unseen by mypy
+    return Predictor.bento  # type: ignore[attr-defined] # the decorator makes it a service, which mypy does not see
 
 
 def _packed_model() -> Any:
-    """The model to serve. A Bento keeps the one that it was built with, even when `latest` has moved on."""
+    """The model to serve. A Bento keeps the one that it was built with, even when `latest` is a newer one."""
     bento = _bento()
     return (bento.info.all_models[0].to_model() if bento else bentoml.models.BentoModel(ARGUMENTS.model)).resolve()

@@ -1,7 +1,7 @@
-"""Signatures of a model's files: whoever holds the private key vouches for every byte of them.
+"""Signatures of a model's files: the holder of the private key vouches for every byte of them.
 
-OpenSSF model signing with an elliptic-curve key, so that signing and checking need no network. A server
-checks before it loads a model. Knows neither BentoML nor what the files mean.
+OpenSSF model signing with an elliptic-curve key, so that signing and verifying need no network. A server
+verifies the files before it loads a model.
 """
 
 import base64
@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
+
+from contract.errors import KanariaError
 
 if TYPE_CHECKING:
     from model_signing import hashing
@@ -20,12 +22,8 @@ POLICY_VARIABLE = "KANARIA_SIGNATURES"
 Policy = Literal["auto", "required", "off"]
 
 
-class SignatureError(Exception):
-    """A model that must not be loaded: changed, signed by somebody else, or not signed."""
-
-    def __init__(self, what: str, *, saw: str, do: str) -> None:
-        super().__init__(f"{what}\n  saw: {saw}\n  do:  {do}")
-        self.what, self.saw, self.do = what, saw, do
+class SignatureError(KanariaError):
+    """A model that must not be loaded: changed, signed with another key, or not signed."""
 
 
 def sign(folder: Path, private_key: Path) -> None:
@@ -38,7 +36,7 @@ def sign(folder: Path, private_key: Path) -> None:
 
 
 def verify(folder: Path, public_key: Path) -> None:
-    """Check that the files in `folder` are, all and unchanged, what the holder of the key signed.
+    """Check that `folder` holds exactly the files that the holder of the key signed, unchanged.
 
     Raises: SignatureError naming the file that differs.
     """
@@ -59,22 +57,22 @@ def verify(folder: Path, public_key: Path) -> None:
         config = verifying.Config()  # type: ignore[no-untyped-call] # as below
         config.use_elliptic_key_verifier(public_key=public_key)
         config.set_hashing_config(_every_file()).verify(folder, signature)
-    except Exception as error:  # whatever is odd about a signature, the model is not loaded
+    except Exception as error:  # whatever is wrong with a signature, the model is not loaded
         differences = _differences(folder)
         raise SignatureError(
             "; ".join(differences) or f"{SIGNATURE_FILE} is not a signature by the key {public_key}",
             saw=f"{folder}" if differences else f"{folder}: {(str(error) or type(error).__name__).splitlines()[0]}",
-            do="restore the model's files; if they are meant to be so, sign them again with the right key",
+            do="restore the model's files; if the change is intended, sign them again with the right key",
         ) from error
 
 
 def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:
-    """Check `folder` as the variables in `environment` ask for it.
+    """Verify `folder` as the variables in `environment` require.
 
     `KANARIA_SIGNATURES` is `auto` (the default: check where there is a signature or a key), `required`
     or `off`; `KANARIA_PUBLIC_KEY` is the path of the key.
 
-    Returns: whether the files were checked. Raises: SignatureError.
+    Returns: whether the files were verified. Raises: SignatureError.
     """
     policy, key = environment.get(POLICY_VARIABLE) or "auto", environment.get(PUBLIC_KEY_VARIABLE)
     if policy not in get_args(Policy):
@@ -85,7 +83,7 @@ def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:
         return False
     if not key:
         raise SignatureError(
-            f"{folder} cannot be checked without a public key",
+            f"{folder} cannot be verified without a public key",
             saw=f"{'a signature' if has_signature else 'no signature'}, and {PUBLIC_KEY_VARIABLE} is not set",
             do=f"set {PUBLIC_KEY_VARIABLE} to the path of the public key, or {POLICY_VARIABLE}=off",
         )
@@ -94,15 +92,15 @@ def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:
 
 
 def _every_file() -> "hashing.Config":
-    """Hash all that lies in the folder, hidden files too."""
+    """Hash every file in the folder, hidden ones too."""
     from model_signing import hashing  # noqa: PLC0415 - see above
 
-    config = hashing.Config()  # type: ignore[no-untyped-call] # the library left it without annotations
+    config = hashing.Config()  # type: ignore[no-untyped-call] # the library has no annotations here
     return config.set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
 
 
 def _differences(folder: Path) -> list[str]:
-    """How the files differ from those that the signature lists. For an error's words only: it proves nothing."""
+    """How the files differ from those that the signature lists. Only for the error's text: the list is not verified."""
     try:
         envelope = json.loads((folder / SIGNATURE_FILE).read_bytes())["dsseEnvelope"]
         resources = json.loads(base64.b64decode(envelope["payload"]))["predicate"]["resources"]

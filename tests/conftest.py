@@ -1,13 +1,20 @@
-"""Fixtures that every kind of test shares."""
+"""Fixtures that every kind of test shares, and what is left out where something is not installed."""
 
-import os
+import re
 import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from kanaria.extras import missing_packages
+from tests.support.absence import DEBIAN_PACKAGES, is_strict, leave_out
+from tests.support.left_running import processes_under
+from tests.support.paths import ROOT
+from tests.support.small_disk import SmallDisk, mounted
 
 settings.register_profile("kanaria", deadline=None)  # no timed asserts: a busy machine is no bug
 settings.load_profile("kanaria")
@@ -21,10 +28,47 @@ def require_program() -> Callable[[str], str]:
         beside_python = Path(sys.executable).parent / name
         path = str(beside_python) if beside_python.exists() else shutil.which(name)
         if path is None:
-            message = f"{name} is not installed"
-            if os.environ.get("CI"):
-                pytest.fail(message)
-            pytest.skip(message)
+            package = DEBIAN_PACKAGES.get(name)
+            leave_out(f"{name} is not installed" + (f" (Debian: apt-get install {package})" if package else ""))
         return path
 
     return find
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A file system of 4 MiB; without the right to mount one the test is skipped by name, or fails where CI is set."""
+    with mounted(tmp_path / "disk", mib=4) as made:
+        yield made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes of a stack outlive whoever started them, so a test that forgets some is found here."""
+    yield
+    base = str(tmp_path_factory.getbasetemp().resolve())
+    deadline = time.monotonic() + 20.0
+    while left := processes_under(base):
+        assert time.monotonic() < deadline, f"still running: {left}"
+        time.sleep(0.2)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.needs("serve")`: a test that meets the packages of an extra only when it runs."""
+    for marker in item.iter_markers("needs"):
+        for extra in marker.args:
+            if missing := missing_packages(extra):
+                leave_out(f"the extra {extra} is not installed: no {', '.join(missing)}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """A module that imports the packages of an extra which is not installed is skipped, or fails where CI is set."""
+    report = yield
+    absent = re.search(r"ModuleNotFoundError: No module named '(\w+)", str(report.longrepr)) if report.failed else None
+    if absent and not (ROOT / absent[1]).is_dir() and not is_strict():
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"{absent[1]} is not installed")
+    return report

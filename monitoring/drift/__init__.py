@@ -1,1 +1,1 @@
-"""Drift: whether traffic still looks like the data that a model was tested on, and a canary's like stable's."""
+"""Drift: does traffic still look like the data that a model was tested on, and a canary's traffic like stable's?"""

@@ -1,9 +1,10 @@
-"""One column on two sides: how far apart they are, and how surely. Pure.
+"""Compare one column of two samples: how far apart they are, and whether chance explains it.
 
-The distance means the same for numbers and for words: the share of rows that would have to be others. For
-numbers it is that of Kolmogorov and Smirnov, for words the total variation distance. It is 0 to 1, knows no units, and
-no outlier moves it. Rows of one request are often alike; they count as fewer by their design effect (Kish 1965,
-Survey Sampling, 8.2), with the intraclass correlation measured on their ranks.
+The distance means the same for numbers and for words: the share of rows that would have to change. For
+numbers it is the Kolmogorov-Smirnov distance, for words the total variation distance. It is 0 to 1, does not depend on
+units, and is robust to outliers. A number counts as changed only where it moved by more than `_least_change`: the
+distance alone would be 1 for 0.89999998 instead of 0.9. Rows of one request are often alike; they count as fewer by
+their design effect (Kish 1965, Survey Sampling, 8.2), with the intraclass correlation measured on their ranks.
 """
 
 from dataclasses import dataclass
@@ -14,17 +15,22 @@ from scipy import stats
 
 from monitoring.drift.result import Direction
 
-Values = NDArray[np.float64] | NDArray[np.str_]
+Numbers = NDArray[np.float64]
+Values = Numbers | NDArray[np.str_]
 
-_RARE = 5.0  # expected rows of a word under which the chi-squared distribution is no good approximation
+_OF_SPREAD = 0.02  # of a standard deviation; a normal column would have to move by 0.25 to have drifted
+_OF_SIZE = 1e-5  # of the number itself, where the column hardly varies; float32 is exact to 1e-7
+_OF_ZERO = 1e-9  # where the reference is 0 throughout, which says nothing of its size
+_IQR_OF_SD = 1.349  # the interquartile range of a normal distribution, in standard deviations
+_RARE = 5.0  # with fewer expected rows of a word, the chi-squared distribution is a poor approximation
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """The values of some rows."""
+    """The values of one column in some rows."""
 
     values: Values
-    request: NDArray[np.int64]  # the request that each row came with
+    request: NDArray[np.int64]  # the request that each row belongs to
 
     @property
     def is_numeric(self) -> bool:
@@ -36,13 +42,13 @@ class Difference:
     """How one column differs from its reference."""
 
     distance: float  # 0: the same, 1: no value in common
-    p_value: float  # chance of such a distance where nothing changed
+    p_value: float  # probability of such a distance if nothing changed
     direction: Direction
-    says: str  # what changed most, in words
+    says: str  # the largest change, in words
 
 
 def difference(reference: Column, current: Column) -> Difference:
-    """Compare two columns of one kind, neither of them empty."""
+    """Compare two columns of the same kind, neither of them empty."""
     sizes = effective_rows(reference), effective_rows(current)
     if reference.is_numeric:
         return _of_numbers(reference.values, current.values, sizes)
@@ -50,7 +56,7 @@ def difference(reference: Column, current: Column) -> Difference:
 
 
 def effective_rows(column: Column) -> float:
-    """How many independent rows tell as much as these do: between the number of requests and that of rows."""
+    """How many independent rows are worth as much as these: between the number of requests and the number of rows."""
     _, request, sizes = np.unique(column.request, return_inverse=True, return_counts=True)
     rows, requests = len(request), len(sizes)
     if requests in (1, rows):
@@ -71,10 +77,8 @@ def effective_rows(column: Column) -> float:
 
 
 def _of_numbers(reference: Values, current: Values, sizes: tuple[float, float]) -> Difference:
-    before, after = np.sort(reference), np.sort(current)
-    seen = np.concatenate([before, after])
-    shares = [np.searchsorted(side, seen, side="right") / len(side) for side in (before, after)]
-    distance = float(np.abs(shares[0] - shares[1]).max())
+    before, after = (np.sort(side.astype(np.float64)) for side in (reference, current))
+    distance = max(_share_above(before, after, before), _share_above(after, before, before))
     independent = max(1, int(sizes[0] * sizes[1] / (sizes[0] + sizes[1])))
     mean_before, mean_after = float(before.mean()), float(after.mean())
     direction: Direction = "up" if mean_after > mean_before else "down" if mean_after < mean_before else "shape"
@@ -82,17 +86,31 @@ def _of_numbers(reference: Values, current: Values, sizes: tuple[float, float]) 
     return Difference(distance, p_value, direction, f"mean {mean_before:.4g} -> {mean_after:.4g}")
 
 
+def _share_above(low: Numbers, high: Numbers, reference: Numbers) -> float:
+    """The largest share of rows by which `high` lies above `low`, both sorted, where each has to be clearly above."""
+    least_above = low + _least_change(low, reference)
+    below = np.arange(1, len(low) + 1) / len(low)
+    return max(0.0, float((below - np.searchsorted(high, least_above, side="right") / len(high)).max()))
+
+
+def _least_change(values: Numbers, reference: Numbers) -> Numbers:
+    """By how much each of `values` must differ to count as changed."""
+    quarter, three_quarters = np.percentile(reference, [25, 75])
+    least: Numbers = _OF_SPREAD * (three_quarters - quarter) / _IQR_OF_SD + _OF_SIZE * np.abs(values)
+    return least if reference.any() else least + _OF_ZERO
+
+
 def _of_words(reference: Values, current: Values, sizes: tuple[float, float]) -> Difference:
     words = np.unique(np.concatenate([reference, current]))
     shares = np.array([[np.mean(side == word) for word in words] for side in (reference, current)])
     change = shares[1] - shares[0]
     most = int(np.abs(change).argmax())
-    says = f"`{words[most]}` {shares[0, most]:.1%} -> {shares[1, most]:.1%}"
+    says = f"`{words[most]}` {100 * shares[0, most]:.3g}% -> {100 * shares[1, most]:.3g}%"
     return Difference(float(np.abs(change).sum() / 2), _p_of_words(shares, sizes), "shape", says)
 
 
 def _p_of_words(shares: NDArray[np.float64], sizes: tuple[float, float]) -> float:
-    """Pearson's test of homogeneity on the effective rows; rare words are one word."""
+    """Pearson's test of homogeneity on the effective rows, with all rare words taken as one."""
     counts = shares * np.array(sizes)[:, None]
     expected = counts.sum(axis=0) * min(sizes) / sum(sizes)
     is_rare = expected < _RARE

@@ -1,6 +1,6 @@
-"""The two questions, kept apart: traffic against what the model was tested on, and a canary against stable.
+"""The two comparisons of drift: traffic against the model's reference data, and a canary against stable.
 
-Reads samples, has the rule judge them, and puts together what was found. Imports nothing slow.
+Each reads samples, judges them by the rule and returns the result with the rows behind it.
 """
 
 import time
@@ -18,14 +18,14 @@ from monitoring.drift.rule import ERROR, Rule, find
 from monitoring.drift.sample import draw
 from monitoring.drift.truth import Answered, answered
 
-MAX_ROWS = 5000  # on each side: what a distance of 0.1 needs many times over
-_STRATUM_S = 30.0  # a canary's rows are compared with as many of stable's from the same half minute
-_DRAWN_FOR_MATCHING = 4  # times MAX_ROWS, because not every row finds its match
+MAX_ROWS = 5000  # on each side: many times what a distance of 0.1 needs
+_STRATUM_S = 30.0  # a canary's rows are compared with equally many of stable's from the same half minute
+_DRAWN_FOR_MATCHING = 4  # times MAX_ROWS, because not every row has a match
 
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Where the service writes."""
+    """The folders that the service writes to."""
 
     predictions: Path
     answers: Path
@@ -33,7 +33,7 @@ class Logs:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Unix seconds."""
+    """A period, Unix seconds."""
 
     since_s: float
     until_s: float
@@ -41,14 +41,14 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What was compared, for whoever wants to draw it."""
+    """The rows of one side of a comparison."""
 
     columns: Mapping[str, Column]
     answers: Answered
 
     @property
     def compared(self) -> dict[str, Column]:
-        """Every column, and the mistakes where the truth came: of other rows, fewer or more."""
+        """Every column, and the mistakes of the rows with feedback, which are other rows, fewer or more."""
         return {**self.columns, ERROR: self.answers.mistakes}
 
 
@@ -62,7 +62,10 @@ class Comparison:
 
 
 def data_drift(logs: Logs, version: str, model_folder: Path, period: Period, rule: Rule) -> Comparison:
-    """Compare the traffic to `version` with what its model was tested on. Raises NoLog, NoReference."""
+    """Compare the traffic to `version` with its model's reference data.
+
+    Raises: NoLog, NoReference, AnswersUnreadable.
+    """
     sample = draw(logs.predictions, version, period.since_s, period.until_s, rows=MAX_ROWS)
     reference = read_reference(model_folder)
     labelled = answered(logs.answers, version, period.since_s, period.until_s, requests=MAX_ROWS)
@@ -78,17 +81,17 @@ def data_drift(logs: Logs, version: str, model_folder: Path, period: Period, rul
     )
 
 
-def release_drift(logs: Logs, canary: str, stable: str, period: Period, rule: Rule, *, look: int = 1) -> Comparison:
+def release_drift(logs: Logs, canary: str, stable: str, period: Period, rule: Rule, *, number: int = 1) -> Comparison:
     """Compare a canary with stable over the same minutes.
 
-    Both get their rows from the same users at random, so that a change of the traffic hits both and accuses neither.
-    While the canary's share of the traffic changes, its rows come from other minutes than stable's: of each half
-    minute both sides give equally many.
+    Both get requests of the same users at random, so that a change of the traffic affects both alike.
+    While the canary's share of the traffic changes, its rows come from other minutes than stable's. So equally many
+    rows of both sides are taken from each half minute.
 
     Args:
-        look: the how-manieth of this release, from 1: all looks together keep the rule's alpha.
+        number: the 1-based number of this report about the release; all of them together keep the rule's alpha.
 
-    Raises: NoLog.
+    Raises: NoLog, AnswersUnreadable.
     """
     drawn, truths = [], []
     for version in (stable, canary):
@@ -107,18 +110,18 @@ def release_drift(logs: Logs, canary: str, stable: str, period: Period, rule: Ru
         canary,
         stable,
         period,
-        rule.at_look(look),
+        rule.for_report(number),
         reference=sides[0],
         current=sides[1],
         logged=(drawn[1].logged_requests, drawn[1].logged_rows),
-        look=look,
+        number=number,
     )
 
 
 def matched(
     one_s: NDArray[np.float64], other_s: NDArray[np.float64], *, most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places of equally many rows of both sides from each half minute, drawn at random, at most `most` in all."""
+    """Indices of equally many rows of both sides from each half minute, drawn at random, at most `most` in all."""
     random = np.random.default_rng(0)
     strata = [(side // _STRATUM_S).astype(np.int64) for side in (one_s, other_s)]
     kept: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
@@ -142,13 +145,13 @@ def compared(
     reference: Side,
     current: Side,
     logged: tuple[int, int],
-    look: int = 1,
+    number: int = 1,
 ) -> Comparison:
-    """Judge two sides.
+    """Judge two sides by the rule.
 
     Args:
         logged: requests and rows of `version` in the period, of which `current` is a sample.
-        look: for the result's own record; `rule` has its alpha already.
+        number: kept in the result; the alpha of `rule` already accounts for it.
     """
     before, after = reference.compared, current.compared
     findings = find(before, after, rule)
@@ -175,7 +178,7 @@ def compared(
             min_rows=rule.min_rows,
             min_requests=rule.min_requests,
             alpha=rule.alpha,
-            look=look,
+            look=number,
             columns=tuple(ColumnDrift.model_validate(finding) for finding in findings) if has_enough else (),
             left_out=_left_out(before, after, rule) if has_enough else (),
         ),
@@ -186,10 +189,10 @@ def compared(
 
 def _left_out(before: Mapping[str, Column], after: Mapping[str, Column], rule: Rule) -> tuple[str, ...]:
     """Columns that were not compared, and why."""
-    told = []
+    lines = []
     for name in sorted(before.keys() | after.keys()):
         if name not in before or name not in after:
-            told.append(f"`{name}` is {'new' if name not in before else 'no longer logged'}")
+            lines.append(f"`{name}` is {'new' if name not in before else 'no longer logged'}")
         elif not rule.has_enough(after[name]) or not rule.has_enough(before[name]):
-            told.append(f"`{name}`: {len(after[name].values):,} rows, {rule.min_rows:,} are needed")
-    return tuple(told)
+            lines.append(f"`{name}`: {len(after[name].values):,} rows, {rule.min_rows:,} are needed")
+    return tuple(lines)

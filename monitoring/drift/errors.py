@@ -1,23 +1,23 @@
-"""What can keep a drift report from being made."""
+"""The reasons why a drift report cannot be made."""
 
 from monitoring.errors import MonitoringError
 
 
 class DriftError(MonitoringError):
-    """Nothing can be compared as it was asked for."""
+    """The requested comparison is not possible."""
 
 
 class NoLog(DriftError):
-    """There is no prediction log, or none of the version that was asked for."""
+    """There is no prediction log, or none of the requested version."""
 
 
 class NoReference(DriftError):
-    """The model carries nothing to compare with."""
+    """The model has no reference data to compare with."""
 
 
 class AnswersUnreadable(DriftError):
-    """Whether answers were right cannot be learnt: their file is broken, or taken by somebody else."""
+    """The answers and their feedback cannot be read: the file is broken, or another process holds it."""
 
 
 class NotWritten(DriftError):
-    """The report was made and cannot be kept: a full disk, or a folder that must not be written to."""
+    """The report cannot be written: the disk is full, or the folder is not writable."""

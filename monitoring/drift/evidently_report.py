@@ -1,7 +1,8 @@
-"""Draws a comparison with Evidently: an HTML page, and a run in a workspace that `evidently ui` shows.
+"""Draw a comparison with Evidently: HTML pages, and a run in a workspace that `evidently ui` shows.
 
-Evidently explains here and decides nothing: its score, threshold and verdict of each column are those of our
-rule, handed to it as a test of its own. Importing this takes seconds and 300 MB, so only the process that reports does.
+Evidently draws and decides nothing: the score, threshold and verdict of each column come from our rule, which is
+registered with Evidently as a test. Importing this module takes seconds and 300 MB, so import it only in a process
+that makes reports.
 """
 
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-os.environ.setdefault("DO_NOT_TRACK", "1")  # read when evidently is imported; a report is nobody else's business
+os.environ.setdefault("DO_NOT_TRACK", "1")  # no telemetry; read when evidently is imported
 
 from evidently import DataDefinition, Dataset, MulticlassClassification, Regression, Report
 from evidently.core.report import Snapshot
@@ -33,20 +34,18 @@ from monitoring.drift.files import write_whole, writing
 from monitoring.drift.result import DriftResult
 
 KEPT_RUNS = 48  # of each project; a run takes some 5 MB
-_ANY = 0.0001  # share of the columns from which on there is drift: one is enough
-_READING = (
-    "Drawn by Evidently, which calls all the data drifted from the first column on; the rule that decides is ours."
-)
+_ANY = 0.0001  # least share of drifted columns that counts as drift of the data: one column is enough
+_NOTE = "Drawn by Evidently, by the rule of Kanaria. Evidently reports drift of the data when one column has drifted."
 _PAGES = {True: "How right the answers were", False: "What drifted, column by column"}
 _NUMBERS, _WORDS = "largest difference of shares (KS)", "share of rows moved (TVD)"
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Where a report lies now."""
+    """The files of a report."""
 
-    pages: tuple[Path, ...]  # drift, and quality where the truth of enough rows came
-    set_aside: Path | None  # where a workspace went that could not be read
+    pages: tuple[Path, ...]  # drift, and quality when enough rows have feedback
+    set_aside: Path | None  # where a workspace was moved that could not be read
 
 
 def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written:
@@ -58,15 +57,15 @@ def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written
         page = snapshot.get_html_str(as_iframe=False)
         others = [other.name for other in drawn if other != path]
         write_whole(path, page.replace("<body>", f"<body>{_header(comparison.result, others)}", 1))
-    # Evidently reads files there that another report may be writing: the scheduled one and a person's.
+    # Evidently reads files there that another report, a scheduled or a manual one, may be writing.
     with writing(workspace.parent), FileLock(workspace.with_suffix(".lock")):
         set_aside = _remember(drawn.values(), comparison.result, workspace)
     return Written(tuple(drawn), set_aside)
 
 
 def _header(result: DriftResult, others: Iterable[str]) -> str:
-    """What was found and on how much, above what Evidently draws, and where the report's other pages are."""
-    lines = "".join(f"<p>{escape(line)}</p>" for line in (result.size, *result.left_out, _READING))
+    """The head of a page: the finding, the number of rows behind it, and links to the report's other pages."""
+    lines = "".join(f"<p>{escape(line)}</p>" for line in (result.size, *result.left_out, _NOTE))
     title = f"<h1 style='font-size: 1.5rem'>{escape(result.sentence[:1].upper() + result.sentence[1:])}.</h1>"
     links = "".join(f"<p><a href='{escape(name)}'>{_PAGES['quality' in name]}</a></p>" for name in others)
     header = f"<header style='font-family: sans-serif; margin: 1rem 2rem'>{title}{lines}{links}</header>"
@@ -83,7 +82,7 @@ def _drift(comparison: Comparison) -> Snapshot:
     for name, kind in ((_NUMBERS, ColumnType.Numerical), (_WORDS, ColumnType.Categorical)):
         register_stattest(StatTest(name, name, [kind]), judged)
     frames = [
-        # As series, for the truth of some rows only is known: Evidently leaves out what is missing.
+        # As series, because not every row has feedback: Evidently leaves out missing values.
         pd.DataFrame({name: pd.Series(column.values) for name, column in side.compared.items() if name in found})
         for side in (comparison.current, comparison.reference)
     ]
@@ -94,7 +93,7 @@ def _drift(comparison: Comparison) -> Snapshot:
         columns=list(frames[0]),
         num_method=_NUMBERS,
         cat_method=_WORDS,
-        # In the order of the columns, not of their scores: Evidently takes another configuration for another history.
+        # In the order of the columns, not of their scores: Evidently starts a new history for another configuration.
         per_column_threshold={name: found[name].threshold for name in frames[0]},
         drift_share=_ANY,
     )
@@ -136,7 +135,7 @@ def _run(
 
 
 def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) -> Path | None:
-    """Add the runs to the history. Returns: where a history went that could not be read."""
+    """Add the runs to the history. Returns: where a history was moved that could not be read."""
     name = f"{result.version.partition(':')[0]}: {'traffic against training' if result.kind == 'data' else 'releases'}"
     (workspace, projects), set_aside = _history(folder)
     project = projects.get(name) or workspace.create_project(name)
@@ -153,21 +152,21 @@ def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) 
 
 
 def _history(folder: Path) -> tuple[tuple[Workspace, dict[str, Project]], Path | None]:
-    """The workspace with its projects by name, and where a broken one went that lay in `folder`.
+    """The workspace in `folder` with its projects by name, and where a broken one was moved.
 
-    Evidently writes its files in place: a report that is killed meanwhile leaves half a file, with which nothing
-    there can be read again.
+    Evidently writes its files in place: a report that is killed meanwhile leaves half a file, after which nothing
+    in the workspace can be read.
     """
     try:
         return _opened(folder), None
-    except (ValueError, AttributeError):  # half a file; a project's folder without its description
+    except (ValueError, AttributeError):  # half a file, or a project's folder without its description
         set_aside = folder.with_name(f"{folder.name}-broken-{datetime.now(UTC):%Y%m%dT%H%M%S}")
         folder.rename(set_aside)
         return _opened(folder), set_aside
 
 
 def _opened(folder: Path) -> tuple[Workspace, dict[str, Project]]:
-    """Reads every run, project and dashboard, as `evidently ui` does."""
+    """Open a workspace and read every run, project and dashboard, as `evidently ui` does."""
     workspace = Workspace.create(str(folder))
     projects = {project.name: project for project in workspace.list_projects()}
     for project in projects.values():

@@ -1,6 +1,6 @@
 """Drift as Prometheus series, made at each scrape from the newest results on disk.
 
-So they outlive whoever measured, and grow old visibly. The controller's process shows them. Imports nothing slow.
+So they outlive the process that made the report, and their age is visible.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,22 +10,23 @@ from pathlib import Path
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from contract import metrics as m
 from monitoring.drift.result import ColumnDrift, DriftResult, Kind, State, read_result
 
 ALWAYS_SHOWN = ("label", "confidence", "error")
-MOST_COLUMNS = 10  # shown by name besides these; the worst ones. What is left is one series more
-REST = "rest"  # of these the worst
+MOST_COLUMNS = 10  # how many more columns, the worst ones, are shown by name; all others are one series, `REST`
+REST = "rest"  # the worst of the other columns
 NOT_RUN = "not_run"
 STATES = (*(state.value for state in State), NOT_RUN)
 _SIGN = {"up": 1.0, "down": -1.0, "shape": 0.0}
 
 
 class DriftCollector(Collector):
-    """Registered with whatever registry is scraped.
+    """Collects the drift series for a registry that is scraped.
 
     Args:
-        results: where the newest result of each kind lies.
-        versions: gives the version of each kind whose series there are: a result about another one is history.
+        results: the path of the newest result of each kind.
+        versions: returns the current version of each kind; a result about another version is not shown.
     """
 
     def __init__(self, results: Mapping[Kind, Path], versions: Callable[[], Mapping[Kind, str]]) -> None:
@@ -43,21 +44,18 @@ class DriftCollector(Collector):
 
 
 class _Families:
-    """One gauge for each thing that is said of a comparison or of a column of it."""
+    """One gauge for each number about a comparison or about one of its columns."""
 
     def __init__(self) -> None:
-        def of_run(name: str, text: str, *more: str) -> GaugeMetricFamily:
-            return GaugeMetricFamily(f"kanaria_drift_{name}", text, labels=["kind", "version", *more])
-
-        self.state = of_run("state", "1 for what the newest report came to", "state")
-        self.share = of_run("share", "Drifted columns of all columns, 0-1")
-        self.rows = of_run("rows", "Rows that the newest report looked at")
-        self.labelled_rows = of_run("labelled_rows", "Rows whose truth was known to the newest report")
-        self.last_run = of_run("last_run_timestamp_seconds", "When the newest report was made; 0: never")
-        self.score = of_run("score", "Distance of a column from its reference, 0-1; higher is worse", "column")
-        self.threshold = of_run("threshold", "Score from which a column may count as drifted", "column")
-        self.direction = of_run("direction", "1: values rose, -1: they fell, 0: neither", "column")
-        self.drifted = of_run("drifted", "1 when the score is over its threshold and no chance", "column")
+        self.state = _family(m.DRIFT_STATE)
+        self.share = _family(m.DRIFT_SHARE)
+        self.rows = _family(m.DRIFT_ROWS)
+        self.labelled_rows = _family(m.DRIFT_LABELLED_ROWS)
+        self.last_run = _family(m.DRIFT_LAST_RUN)
+        self.score = _family(m.DRIFT_SCORE)
+        self.threshold = _family(m.DRIFT_THRESHOLD)
+        self.direction = _family(m.DRIFT_DIRECTION)
+        self.drifted = _family(m.DRIFT_DRIFTED)
 
     def all(self) -> Iterator[Metric]:
         yield from vars(self).values()
@@ -85,15 +83,19 @@ class _Families:
             self._add_column((*run, name), None)
 
     def _add_column(self, labels: tuple[str, ...], column: ColumnDrift | None) -> None:
-        """A column that nothing is known of has no number, which is not the number 0."""
+        """A column without a result is NaN, which is not 0."""
         self.score.add_metric(labels, column.score if column else nan)
         self.threshold.add_metric(labels, column.threshold if column else nan)
         self.direction.add_metric(labels, _SIGN[column.direction] if column else nan)
         self.drifted.add_metric(labels, column.has_drifted if column else 0.0)
 
 
+def _family(metric: m.Metric) -> GaugeMetricFamily:
+    return GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+
+
 def bounded(columns: tuple[ColumnDrift, ...]) -> tuple[ColumnDrift, ...]:
-    """What is shown by name of `columns`, the worst first, and the worst of all others as `REST`."""
+    """The columns to show by name, the worst first, and the worst of all others as `REST`."""
     named = [column for column in columns if column.column in ALWAYS_SHOWN]
     others = [column for column in columns if column.column not in ALWAYS_SHOWN]
     rest = [column.model_copy(update={"column": REST}) for column in others[MOST_COLUMNS:][:1]]

@@ -1,7 +1,4 @@
-"""What a drift report found, as the JSON that programs read, metrics are made of, and a release keeps.
-
-Knows neither how it was found nor who asked, and imports nothing slow.
-"""
+"""The result of a drift report, as JSON and in words. This module imports nothing slow."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,14 +13,14 @@ from monitoring.drift.files import write_whole
 
 Kind = Literal["data", "release"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Direction = Literal["up", "down", "shape"]  # of a number's mean; `shape`: it stayed, or the values are words
+Direction = Literal["up", "down", "shape"]  # of the mean of numbers; `shape`: the mean is the same, or these are words
 
 
 _MOVED: Mapping[Direction, str] = {"up": "rose", "down": "fell", "shape": "changed"}
 
 
 class State(StrEnum):
-    """What a comparison came to. Too few rows are no kind of `no_drift`."""
+    """The outcome of a comparison. Too few rows do not count as `no_drift`."""
 
     NO_DRIFT = "no_drift"
     DRIFT = "drift"
@@ -35,7 +32,7 @@ class _Part(BaseModel):
 
 
 class ColumnDrift(_Part):
-    """One column. `score` is higher for worse: the share of rows that would have to be others, 0-1."""
+    """One column. A higher `score` is worse: the share of rows that would have to change, 0-1."""
 
     column: str
     score: float
@@ -50,21 +47,21 @@ class DriftResult(_Part):
     """One comparison."""
 
     kind: Kind  # data: traffic against what the model was tested on; release: a canary against stable
-    version: str  # whose rows were looked at
-    against: str  # tag of the model that carries the reference, or of the stable version
+    version: str  # the version whose rows were compared
+    against: str  # tag of the model with the reference, or of the stable version
     state: State
     at_s: float  # when it was made, Unix seconds
-    since_s: float  # the period that was looked at
-    until_s: float
+    since_s: float  # start of the period, Unix seconds
+    until_s: float  # its end
     logged_requests: int  # of `version` in the period
-    logged_rows: int  # likewise, an estimate where not all were read
-    rows: int  # used of them, drawn at random
+    logged_rows: int  # of `version` in the period; an estimate unless all were read
+    rows: int  # how many of them were used, drawn at random
     reference_rows: int  # rows that they were compared with
-    labelled_rows: int  # rows whose truth came
-    min_rows: int  # fewer say nothing
+    labelled_rows: int  # rows with feedback
+    min_rows: int  # with fewer rows there is no finding
     min_requests: int
-    alpha: float  # chance of finding any drift where nothing changed
-    look: int = 1  # the how-manieth of this release; `alpha` holds for all together
+    alpha: float  # probability of finding any drift when nothing changed
+    look: int = 1  # the 1-based number of this report about the release; its `alpha` is its share of the rule's
     columns: tuple[ColumnDrift, ...]  # worst first
     left_out: tuple[str, ...] = ()  # what could not be compared, and why
 
@@ -74,18 +71,18 @@ class DriftResult(_Part):
 
     @property
     def share(self) -> float:
-        """Drifted columns of all."""
+        """Drifted columns as a share of all columns, 0-1."""
         return len(self.drifted) / len(self.columns) if self.columns else 0.0
 
     @property
     def size(self) -> str:
-        """On how many rows it rests, and how sure it is."""
+        """The number of rows behind the finding, and how often chance alone would find drift."""
         period = " to ".join(
             f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S}" for at_s in (self.since_s, self.until_s)
         )
         return (
             f"{self.rows:,} of about {self.logged_rows:,} rows of {self.logged_requests:,} requests from {period} UTC,"
-            f" against {self.reference_rows:,} rows; {self.labelled_rows:,} with their truth. Where nothing changed,"
+            f" against {self.reference_rows:,} rows; {self.labelled_rows:,} with feedback. When nothing changed,"
             f" at most one report in {1 / self.alpha:,.0f} finds drift."
         )
 
@@ -123,5 +120,5 @@ def read_result(path: Path) -> DriftResult | None:
 
 
 def write_result(result: DriftResult, path: Path) -> None:
-    """Write it so that no reader ever sees half of it. Raises NotWritten."""
+    """Write a result so that no reader sees half of it. Raises NotWritten."""
     write_whole(path, result.model_dump_json(indent=2) + "\n")

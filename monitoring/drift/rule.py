@@ -1,8 +1,8 @@
-"""What counts as drift. Pure: columns in, findings out; whoever shows them decides nothing anew.
+"""The rule of what counts as drift: columns in, findings out. Nothing else decides it.
 
 A column has drifted when its distance is large enough to matter and, corrected for the number of columns
 (Benjamini and Hochberg 1995), too large for chance. Significance alone would flag every column once there are
-rows enough, distance alone every small sample.
+enough rows; distance alone would flag every small sample.
 """
 
 from collections.abc import Mapping
@@ -19,22 +19,21 @@ ERROR = "error"  # the column of known mistakes: 1 or 0 for a label, the absolut
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When to speak of drift."""
+    """When a column counts as drifted."""
 
-    threshold: float = 0.1  # least distance of a column: a tenth of its rows would have to be others
-    error_threshold: float = 0.05  # the same for mistakes, where less matters
-    alpha: float = 0.001  # chance that a report finds any drift where nothing changed
+    threshold: float = 0.1  # least distance of a column: a tenth of its rows would have to change
+    error_threshold: float = 0.05  # the same for mistakes, where a smaller change matters
+    alpha: float = 0.001  # probability that a report finds any drift when nothing changed
     min_rows: int = 100  # on each side
-    min_requests: int = 20  # that the rows came with: from fewer nobody can tell how alike the rows of one request are
+    min_requests: int = 20  # of these rows; fewer do not show how alike the rows of one request are
 
     def threshold_of(self, column: str) -> float:
         return self.error_threshold if column == ERROR else self.threshold
 
-    def at_look(self, look: int) -> "Rule":
-        """The rule at the `look`-th of many looks (from 1) that must together keep `alpha`."""
-        return Rule(
-            self.threshold, self.error_threshold, self.alpha / (look * (look + 1)), self.min_rows, self.min_requests
-        )
+    def for_report(self, number: int) -> "Rule":
+        """The rule for report `number` (from 1) of a series of reports that must together keep `alpha`."""
+        alpha = self.alpha / (number * (number + 1))
+        return Rule(self.threshold, self.error_threshold, alpha, self.min_rows, self.min_requests)
 
     def has_enough(self, column: Column) -> bool:
         return len(column.values) >= self.min_rows and len(np.unique(column.request)) >= self.min_requests
@@ -42,7 +41,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is said of one column."""
+    """The rule's finding about one column."""
 
     column: str
     score: float  # distance, 0-1; higher is worse
@@ -72,7 +71,7 @@ def find(reference: Mapping[str, Column], current: Mapping[str, Column], rule: R
 
 def _finding(name: str, found: Difference, p_value: float, rule: Rule) -> Finding:
     threshold = rule.threshold_of(name)
-    is_harm = name != ERROR or found.direction == "up"  # fewer mistakes are nothing to warn of
+    is_harm = name != ERROR or found.direction == "up"  # fewer mistakes need no warning
     return Finding(
         column=name,
         score=found.distance,

@@ -1,7 +1,7 @@
-"""A random sample of the prediction log, cheaply: the log may hold millions of rows, of which a report needs thousands.
+"""Draw a random sample of the prediction log: the log may hold millions of rows, and a report needs thousands.
 
-Line ends are counted in all segments of the period, so that every request has the same chance, and only the
-lines that were drawn are parsed. The segments are searched by time, not read for it.
+Line ends are counted in all segments of the period, so that every request has the same chance. Only the
+lines that were drawn are parsed. A binary search finds the period's lines in a segment.
 """
 
 from bisect import bisect_left
@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from contract.prediction_log import BEFORE_TIME, COLUMNS_FILE, OWN_REQUESTS, SEGMENTS, Columns, began_s
 from monitoring.drift.column import Column, Values
 from monitoring.drift.errors import NoLog
-from monitoring.predictions import COLUMNS_FILE, OWN_REQUESTS, Columns, Line, parse_line
+from monitoring.drift.prediction_log import Line, parse_line
 
 _CHUNK_BYTES = 8 * 1024 * 1024
+_SEED = 0
 _LINES_AT_ONCE = 64  # a line may hold a thousand rows
 _TIME_BYTES = 40  # a line begins with its time
-TAKEN = ("label", "confidence", "error", "rest")  # columns that are no features; one called so is `feature.NAME`
-_PREFIX = b'{"at_s":'
+TAKEN = ("label", "confidence", "error", "rest")  # names of other columns; a feature of that name is `feature.NAME`
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,9 @@ class Sample:
     version: str
     model: str  # tag of the model that answered
     logged_requests: int  # in the period
-    logged_rows: int  # likewise; an estimate unless all were read
-    at_s: NDArray[np.float64]  # of each row
-    request: NDArray[np.int64]  # of each row, its request
+    logged_rows: int  # in the period; an estimate unless all were read
+    at_s: NDArray[np.float64]  # when each row was answered, Unix seconds
+    request: NDArray[np.int64]  # the request that each row belongs to
     values: Mapping[str, Values]  # fields of the answer and plain features, by name
 
     def __len__(self) -> int:
@@ -45,20 +46,20 @@ class Sample:
         return {name: Column(values, self.request) for name, values in self.values.items()}
 
     def take(self, rows: NDArray[np.int64]) -> "Sample":
-        """The same with only `rows`, by their place."""
+        """The sample with only `rows`, given by index."""
         values = {name: column[rows] for name, column in self.values.items()}
         return replace(self, at_s=self.at_s[rows], request=self.request[rows], values=values)
 
-    def at_most(self, rows: int, seed: int) -> "Sample":
-        """At most so many rows, drawn at random."""
+    def at_most(self, rows: int) -> "Sample":
+        """At most `rows` rows, drawn at random."""
         if len(self) <= rows:
             return self
-        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), rows, replace=False)))
+        return self.take(np.sort(np.random.default_rng(_SEED).choice(len(self), rows, replace=False)))
 
 
 @dataclass(frozen=True, slots=True)
 class VersionLog:
-    """Where one version's log lies, and what its columns.json says."""
+    """The folder of one version's log, and its columns.json."""
 
     folder: Path
     columns: Columns
@@ -67,7 +68,7 @@ class VersionLog:
 @dataclass(frozen=True, slots=True)
 class _Segment:
     path: Path
-    starts: NDArray[np.int64]  # of the lines that fall into the period, bytes; and the end of the last
+    starts: NDArray[np.int64]  # byte offsets of the lines within the period, then the end of the last one
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -77,25 +78,26 @@ def version_logs(folder: Path) -> dict[str, VersionLog]:
     """The log of each version, by tag. Raises NoLog when there is none."""
     found: dict[str, VersionLog] = {}
     for path in sorted(folder.glob(f"*/{COLUMNS_FILE}")):
-        with suppress(OSError, ValidationError):  # of another format
+        with suppress(OSError, ValidationError):  # not readable, or of another format
             columns = Columns.model_validate_json(path.read_bytes())
             found[columns.version] = VersionLog(path.parent, columns)
     if not found:
         raise NoLog(
             "there is no prediction log",
             saw=f"nothing in {folder}",
-            do="send some requests first, and see that KANARIA_PREDICTION_LOG_MB is not 0",
+            do="send some requests first, and check that KANARIA_PREDICTION_LOG_MB is not 0",
         )
     return found
 
 
-def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: int, seed: int = 0) -> Sample:
-    """Draw about `rows` rows that `version` answered in a period, all of them where there are no more.
+def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: int) -> Sample:
+    """Draw at most `rows` rows that `version` answered in a period; all of them when there are no more.
+
+    The same log gives the same sample.
 
     Args:
         folder: the log of all versions, `predictions/` in the state folder.
         since_s, until_s: the period, Unix seconds.
-        seed: the same log and seed give the same sample.
 
     Raises: NoLog when `version` never wrote one.
     """
@@ -107,9 +109,9 @@ def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: in
             do="correct the tag, or send that version some requests",
         )
     log = logs[version]
-    segments = [found for path in sorted(log.folder.glob("*.jsonl")) if (found := _segment(path, since_s, until_s))]
+    segments = [found for path in sorted(log.folder.glob(SEGMENTS)) if (found := _segment(path, since_s, until_s))]
     logged = sum(map(len, segments))
-    order = np.random.default_rng(seed).permutation(logged)
+    order = np.random.default_rng(_SEED).permutation(logged)
     lines: list[Line] = []
     read = read_rows = 0
     while read < logged and read_rows < rows:
@@ -121,13 +123,13 @@ def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: in
                 read_rows += len(line.rows)
     per_read = logged / read if read else 0.0
     sample = _sample(log.columns, lines, round(len(lines) * per_read), round(read_rows * per_read))
-    return sample.at_most(rows, seed)
+    return sample.at_most(rows)
 
 
 def _segment(path: Path, since_s: float, until_s: float) -> _Segment | None:
-    """Where the lines of a period begin; None when there are none. The writer may go on, or remove the file."""
+    """Find the lines of a period; None when there are none. Meanwhile the writer may append, or remove the file."""
     with suppress(FileNotFoundError):
-        if path.stat().st_mtime < since_s or _began_s(path) >= until_s:
+        if path.stat().st_mtime < since_s or _earliest_s(path) >= until_s:
             return None
         with path.open("rb") as file:
             ends = [np.zeros(1, np.int64)]
@@ -135,7 +137,7 @@ def _segment(path: Path, since_s: float, until_s: float) -> _Segment | None:
             while chunk := file.read(_CHUNK_BYTES):
                 ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset + 1)
                 offset += len(chunk)
-            starts = np.concatenate(ends)  # what comes after the last line end is not finished
+            starts = np.concatenate(ends)  # a line without its end is not finished, and is left out
 
             def at_s(line: int) -> float:
                 file.seek(int(starts[line]))
@@ -148,14 +150,14 @@ def _segment(path: Path, since_s: float, until_s: float) -> _Segment | None:
     return None
 
 
-def _began_s(path: Path) -> float:
-    began, _, _ = path.name.partition("-")
-    return int(began) / 1000 - 1 if began.isdecimal() else 0.0  # its first rows waited up to a moment for it
+def _earliest_s(path: Path) -> float:
+    """A time before every line of a segment; the first rows may have waited a moment for the segment to be opened."""
+    return (began_s(path.name) or 0.0) - 1
 
 
 def _time_of(text: bytes) -> float:
-    """When a line was written; a line that does not say so is sorted last, where it does no harm."""
-    number = text.removeprefix(_PREFIX).partition(b",")[0]
+    """The time of a line; a line without one is sorted last, where it does no harm."""
+    number = text.removeprefix(BEFORE_TIME).partition(b",")[0]
     try:
         return float(number)
     except ValueError:
@@ -192,16 +194,16 @@ def _sample(columns: Columns, lines: list[Line], requests: int, logged_rows: int
 
 
 def feature_columns(rows: Sequence[Sequence[float]], names: Sequence[str]) -> dict[str, Values]:
-    """Features by name, as the model saw them: of single precision, whatever the text they came in.
+    """Features by name, in single precision, as the model saw them.
 
-    Raises: ValueError unless there is a value for each name in every row.
+    Raises: ValueError unless every row has a value for each name.
     """
     matrix = np.array(rows, np.float32).astype(np.float64).reshape(len(rows), len(names))
     return {f"feature.{name}" if name in TAKEN else name: matrix[:, place] for place, name in enumerate(names)}
 
 
 def answer_columns(answers: Sequence[Mapping[str, object]]) -> dict[str, Values]:
-    """The fields of some answers, by name, but for those that the model leaves open: a number has no confidence."""
+    """The fields of some answers by name, without those that the model does not give: a number has no confidence."""
     columns = {name: [answer[name] for answer in answers] for name in (answers[0] if answers else ())}
     return {name: as_column(values) for name, values in columns.items() if None not in values}
 

@@ -1,6 +1,6 @@
-"""Answers whose truth came: how often, or how far, the model was wrong.
+"""Answers with feedback: how often, or how far, the model was wrong.
 
-Read from the file in which the service joins feedback to its answers; its format stands in docs/drift.md.
+They are read from the table in which the service joins feedback to its answers.
 """
 
 import sqlite3
@@ -14,11 +14,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from contract.answers_table import ANSWERS_FILE
 from monitoring.drift.column import Column
 from monitoring.drift.errors import AnswersUnreadable
 from monitoring.drift.sample import as_column
 
-ANSWERS_FILE = "answers.db"
 _QUERY = """
 SELECT answered_at_s, labels, truth FROM answers
 WHERE version = ? AND truth IS NOT NULL AND answered_at_s >= ? AND answered_at_s < ?
@@ -28,7 +28,7 @@ ORDER BY random() LIMIT ?
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """Answers beside the truth about them, row by row."""
+    """Answers and their truth, row by row."""
 
     label: NDArray[np.float64] | NDArray[np.str_]
     truth: NDArray[np.float64] | NDArray[np.str_]
@@ -43,30 +43,31 @@ class Answered:
         request: NDArray[np.int64],
         at_s: Sequence[float] | None = None,
     ) -> Self:
-        """From plain lists, one entry per row."""
+        """Make them from lists with one entry per row."""
         return cls(as_column(label), as_column(truth), request, np.array(at_s or [0.0] * len(label)))
 
     def __len__(self) -> int:
         return len(self.truth)
 
     def take(self, rows: NDArray[np.int64]) -> "Answered":
-        """The same with only `rows`, by their place."""
+        """The answers with only `rows`, given by index."""
         return Answered(self.label[rows], self.truth[rows], self.request[rows], self.at_s[rows])
 
     @property
     def mistakes(self) -> Column:
-        """1 for a wrong label and 0 for a right one; of a number how far it was off."""
+        """1 for a wrong label and 0 for a right one; for a number its absolute error."""
         if self.label.dtype.kind == self.truth.dtype.kind == "f":
             return Column(np.abs(self.label.astype(np.float64) - self.truth.astype(np.float64)), self.request)
         return Column((self.label.astype(np.str_) != self.truth.astype(np.str_)).astype(np.float64), self.request)
 
 
 def answered(folder: Path, version: str, since_s: float, until_s: float, *, requests: int) -> Answered:
-    """What `version` answered in a period and the truth came to, of at most so many requests, drawn at random.
+    """The answers of `version` in a period that have feedback.
 
     Args:
-        folder: `answers/` in the state folder; without a file in it no truth has come.
+        folder: `answers/` in the state folder; without a file in it there is no feedback.
         since_s, until_s: the period, Unix seconds.
+        requests: the most requests that are read, drawn at random.
 
     Raises: AnswersUnreadable.
     """
@@ -78,9 +79,9 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
                 rows = connection.execute(_QUERY, (version, since_s, until_s, requests)).fetchall()
         except sqlite3.Error as error:
             raise AnswersUnreadable(
-                "the answers whose truth came cannot be read",
+                "the answers with feedback cannot be read",
                 saw=f"{path}: {error}",
-                do=f"report again; if it stays so, move {folder} away while the stack is down: a new one is begun",
+                do=f"report again; if that fails too, move {folder} away while the stack is down: a new one is begun",
             ) from error
         found = [(at_s, orjson.loads(labels), orjson.loads(truth)) for at_s, labels, truth in rows]
     sizes = [len(truth) for _, _, truth in found]

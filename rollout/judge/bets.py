@@ -1,9 +1,9 @@
-"""How the stake of PASS is spread over its bets. Called by `bound.ExcessBound`, which keeps their evidence.
+"""How the stake of PASS is spread over its bets.
 
 The proof holds for any spread that is fixed before the release. Which bet grows fastest depends on the excess to refute
-and on what both versions fail anyway. Nobody knows the failures to come, so a quarter of the stake is spread evenly
-over bets for everything. What stable failed before the release places the rest, on the bets that are best for steps to
-four weights, each by the time that its step is expected to take.
+and on the error ratio of both versions. Future failures are unknown, so a quarter of the stake is spread evenly over
+general-purpose bets. Stable's failures before the release place the rest, on the bets that are best for steps to four
+weights, each in proportion to the time that its step is expected to take.
 """
 
 import math
@@ -13,7 +13,7 @@ from itertools import repeat
 from rollout.judge.types import Pair
 
 _EVEN = (0.03, 0.1, 0.3, 0.8, 2.0, 6.0)
-_EVEN_SHARE = 0.25  # what a history that misleads cannot spoil: at most log 4 of some 5 that PASS needs
+_EVEN_SHARE = 0.25  # limits the cost of a misleading history: at most log 4 of the about 5 that PASS needs
 _WEIGHTS = (1.0, 0.5, 0.25, 0.0625)
 
 
@@ -29,7 +29,7 @@ EVEN_BETS = Bets(_EVEN, tuple(repeat(-math.log(len(_EVEN)), len(_EVEN))))
 
 
 def bets_for(risk_budget: float, known: Pair) -> Bets:
-    """Bets of a release whose stable version failed as `known` before; even ones where nothing is known.
+    """Bets for a release whose stable version had `known` failures before it; even bets where nothing is known.
 
     A step to weight w asks for an excess of `risk_budget` / w.
     """

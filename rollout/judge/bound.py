@@ -1,14 +1,14 @@
 """How much worse than stable could the canary be? An upper bound on its excess of bad events, valid at all times.
 
-Called by `judge.Judge` for the signals that the risk budget covers. Knows nothing of weights to come or of verdicts.
-The bound belongs to the windows it saw: harm that begins later, or is hidden in a good average, is for `fail` to find.
+It serves the signals that the risk budget covers. The bound belongs to the windows it saw: harm that begins later, or
+is hidden in a good average, is for `fail` to find.
 
 For each bet theta, with c = 1 - exp(-theta), the process
     exp(sum of c n_c m - theta x + y log(1 + c n_c / n_s)),   x of n_c bad on canary, y of n_s on stable,
 has a mean of at most 1 when m is at most the true excess: E e^(-theta x) <= exp(-c n_c p_c) and
-E (1 + c n_c / n_s)^y <= exp(c n_c p_s), for any independent requests and in every window afresh, so that neither a ramp
-nor a drifting base rate can fool it. Comparing the two pooled error ratios instead is fooled by both together.
-So has a mean of such bets, weighted before the release; the bound is the smallest m that it refutes.
+E (1 + c n_c / n_s)^y <= exp(c n_c p_s), for any independent requests and in every window afresh, so neither a ramp nor
+a drifting base rate can mislead it. Both together would mislead a comparison of the two pooled error ratios.
+The same holds for a mean of such bets, weighted before the release; the bound is the smallest m that it refutes.
 Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta).
 """
 
@@ -17,11 +17,12 @@ from collections.abc import Sequence
 
 from rollout.judge.bets import EVEN_BETS, Bets
 from rollout.judge.logarithms import log_sum
+from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.types import Pair
 
 _POOL_REQUESTS = 20  # of either arm, that one bet needs; the chance ratio of two small totals is worth little
 _SAME_WEIGHT_CHI2 = 16.0  # four standard deviations between the canary shares of two windows
-_NEWTON_STEPS = 60  # some 8 are usual
+_NEWTON_STEPS = 60  # about 8 are usual
 _PRECISION = 1e-12
 _NOTHING = Pair(0, 0)
 
@@ -32,28 +33,33 @@ class ExcessBound:
     The chance that the bound is EVER below the true mean excess is at most `alpha`.
     """
 
-    def __init__(self, alpha: float, *, phi: float = 1.0, bets: Bets = EVEN_BETS) -> None:
+    def __init__(self, alpha: float, *, noise: OwnNoise = INDEPENDENT, bets: Bets = EVEN_BETS) -> None:
         """
         Args:
             alpha: chance of error over the whole release.
-            phi: dispersion of the counts, at least 1. It may be set anew, and then tempers the bets made before too.
+            noise: by how much each bet is tempered.
             bets: what is bet on; chosen before the first window.
         """
-        self.phi = phi
+        self.least_phi = 1.0  # of all bets together, earlier ones too; it may be set again
+        self._noise = noise
         self._enough = -math.log(alpha)
         self._bets = bets
         self._credits = [-math.expm1(-theta) for theta in bets.thetas]
         self._stable = self._canary = _NOTHING
-        self._stable_log_growth = [0.0] * len(bets.thetas)  # sum of y log(1 + c n_c / n_s)
-        self._odds = 0.0  # canary requests per stable request, of late
+        self._requests = self._bad = 0.0  # of the canary, all and bad: sums, each window with its `_weight`
+        self._stable_log_growth = [0.0] * len(bets.thetas)  # the same sums of y log(1 + c n_c / n_s)
+        self._odds = 0.0  # canary requests per stable request, in the last window with both
         self._pool_stable = self._pool_canary = _NOTHING  # windows of one weight that are not yet bet on
 
     def observe(self, stable: Pair, canary: Pair) -> None:
         """Add one window. What is pooled depends on totals only, never on bad events."""
-        if _weights_differ(self._pool_stable, self._pool_canary, stable, canary):
-            self._bet()
-        self._pool_stable += stable
-        self._pool_canary += canary
+        if self._pool_stable.total or self._pool_canary.total:
+            if _weights_differ(self._pool_stable, self._pool_canary, stable, canary):
+                self._bet()
+            self._pool_stable += stable
+            self._pool_canary += canary
+        else:
+            self._pool_stable, self._pool_canary = stable, canary
         if max(self._pool_stable.total, self._pool_canary.total) >= _POOL_REQUESTS:
             self._bet()
 
@@ -65,7 +71,8 @@ class ExcessBound:
         """The bound, 0 to 1; 1 while there is no evidence."""
         if self.log_e(1.0) < self._enough:
             return 1.0
-        slopes = [credit * self._canary.total / self.phi for credit in self._credits]
+        phi = self._phi
+        slopes = [credit * self._requests / phi for credit in self._credits]
         return max(0.0, _reached_at(self._enough, self._log_bets(0.0), slopes, start=1.0))
 
     def more_needed(self, excess: float, *, weight: float | None = None) -> float:
@@ -76,14 +83,15 @@ class ExcessBound:
 
         Args:
             excess: of the bad ratio, 0 to 1.
-            weight: canary share of the traffic to come, 0 to 1; None: as of late.
+            weight: canary share of the traffic to come, 0 to 1; None: the latest share.
         """
         if excess >= 1:
             return 0.0
         now = self._log_bets(excess)
         if log_sum(now) >= self._enough:
             return 0.0
-        growth = self._mean_growth(excess, self._odds if weight is None else weight / (1 - weight))
+        share = self._odds / (1 + self._odds) if weight is None else weight
+        growth = self._mean_growth(excess, share)
         alone = [(self._enough - log_bet) / rate for log_bet, rate in zip(now, growth, strict=True) if rate > 0]
         if not alone:
             return math.inf
@@ -95,29 +103,49 @@ class ExcessBound:
         self._pool_stable = self._pool_canary = _NOTHING
         if not canary.total:
             return
+        weight = self._weight(canary.total / (stable.total + canary.total), is_loud=self._noise.is_loud(stable))
+        self._requests += weight * canary.total
+        self._bad += weight * canary.bad
         if stable.total:
             self._odds = canary.total / stable.total
-            for i, credit in enumerate(self._credits):
-                self._stable_log_growth[i] += stable.bad * math.log1p(credit * self._odds)
+            if stable.bad:
+                for i, credit in enumerate(self._credits):
+                    self._stable_log_growth[i] += weight * stable.bad * math.log1p(credit * self._odds)
         self._stable += stable
         self._canary += canary
 
     def _log_bets(self, excess: float) -> list[float]:
         """What each bet is worth, its stake included."""
-        allowed, bad = self._canary.total * excess, self._canary.bad
+        allowed, bad, phi = self._requests * excess, self._bad, self._phi
         return [
-            log_stake + (credit * allowed - theta * bad + growth) / self.phi
+            log_stake + (credit * allowed - theta * bad + growth) / phi
             for log_stake, theta, credit, growth in zip(
                 self._bets.log_stakes, self._bets.thetas, self._credits, self._stable_log_growth, strict=True
             )
         ]
 
-    def _mean_growth(self, excess: float, odds: float) -> list[float]:
-        """Expected growth of each log bet per canary request, at the base rate seen so far."""
+    def _weight(self, share: float, *, is_loud: bool) -> float:
+        """How much a window with this share of canary requests counts, where one of clusters alone counts 1.
+
+        With phi its dispersion, e^(1/phi) has a mean of at most 1. That holds too where phi is larger for more bad
+        events of stable: both e and phi rise with them, and canary's are independent of them given the rates.
+        """
+        return self._noise.clusters / self._noise.of_bound(share, is_loud=is_loud)
+
+    @property
+    def _phi(self) -> float:
+        """What the weighted sums are divided by: together the bets are tempered by `least_phi` at least."""
+        mean_weight = self._requests / self._canary.total if self._canary.total else 1.0
+        return max(self._noise.clusters, self.least_phi * mean_weight)
+
+    def _mean_growth(self, excess: float, share: float) -> list[float]:
+        """Expected growth of each log bet per canary request, at the base rate seen so far, outside blips."""
+        odds = share / (1 - share)
+        phi = self._phi / self._weight(share, is_loud=False)
         seen = self._stable + self._canary
         base = (seen.bad + 0.3) / (seen.total + 0.6) if seen.total else 0.0
         return [
-            (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / self.phi
+            (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / phi
             for theta, credit in zip(self._bets.thetas, self._credits, strict=True)
         ]
 
@@ -125,7 +153,7 @@ class ExcessBound:
 def _reached_at(level: float, logs: Sequence[float], slopes: Sequence[float], *, start: float) -> float:
     """The x below `start` where the log of the sum of exp(log + slope x) is `level`; at `start` it is not less.
 
-    Newton's method: the function is convex, so that it comes down on the crossing from above.
+    Newton's method: the function is convex, so it approaches the crossing from above.
     """
     x = start
     for _ in range(_NEWTON_STEPS):

@@ -1,14 +1,14 @@
-"""All evidence about one signal so far: counts, streams of suspicion, and the bound on its excess.
-
-Called by `judge.Judge`, which weighs signals against each other. Knows nothing of other signals or of steps.
-"""
+"""All evidence about one signal so far: counts, streams of bets on harm, and the bound on its excess."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
 from rollout.judge.bets import bets_for
 from rollout.judge.bound import ExcessBound
 from rollout.judge.fail import Stream
 from rollout.judge.logarithms import log_sum
+from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.types import JudgeConfig, Pair, SignalRule, Window
 
 _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next one keeps
@@ -17,15 +17,26 @@ _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next on
 class SignalEvidence:
     """What was seen of one signal. Memory does not grow with the number of windows."""
 
-    def __init__(self, name: str, rule: SignalRule, config: JudgeConfig, *, phi: float, known: Pair) -> None:
+    def __init__(
+        self,
+        name: str,
+        rule: SignalRule,
+        config: JudgeConfig,
+        *,
+        noise: OwnNoise,
+        known: Pair,
+        is_continued: bool = False,
+    ) -> None:
         self.name = name
-        self.phi = phi
         self.stable = self.canary = Pair(0, 0)
         self.latest_s: float | None = None
         self.decided_at_s: float | None = None
-        self.bound = _bound(config, phi, known) if rule.budgeted else None
-        self._streams = _streams(rule, config, phi) if rule.weight else ()
+        self.bound = _bound(config, noise, known) if rule.budgeted else None
+        self._own = _streams(rule, config) if rule.weight else ()
+        self._continued = _streams(rule, config, is_continued=True) if rule.weight and is_continued else ()
+        self._streams = (*self._own, *self._continued)
         self.limit = rule.limit
+        self._noise, self._is_noisy = noise, noise != INDEPENDENT
         self._min_bad = config.min_bad
         self._end_s = -math.inf
         self._recent_requests = self._recent_s = 0.0
@@ -37,20 +48,29 @@ class SignalEvidence:
 
     @property
     def canary_per_s(self) -> float:
-        """Canary requests a second, of late."""
+        """Canary requests a second, over the recent windows."""
         return self._recent_requests / self._recent_s if self._recent_s else 0.0
 
     @property
     def log_e(self) -> float:
-        """Of all streams together."""
-        if not self._streams:
-            return 0.0
-        return log_sum(stream.log_e for stream in self._streams) - math.log(len(self._streams))
+        """Log e-value of all streams together."""
+        return _mean(self._own) if self._own else 0.0
+
+    @property
+    def continued_log_e(self) -> float:
+        """Log of what became of 1 that an earlier release won, see `carried`; -inf where it won nothing."""
+        return _mean(self._continued) if self._continued else -math.inf
+
+    def weight_changed(self) -> None:
+        """See `Judge.weight_changed`."""
+        self._recent_requests = self._recent_s = 0.0  # another share of the traffic comes now
+        for stream in self._streams:
+            stream.weight_changed()
 
     def observe(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
-        """Add the next window. Raises ValueError for one that was seen already or that cannot be.
+        """Add the next window. Raises ValueError for one that was seen already or has impossible counts.
 
-        Returns: the bets of its streams, which are left to `fail.observe_all`.
+        Returns: what its streams must still bet on; `fail.observe_all` lets them.
         """
         _check(window, self._end_s)
         self._end_s = window.end_s
@@ -62,45 +82,61 @@ class SignalEvidence:
         self._recent_s = _RATE_MEMORY * self._recent_s + window.window_s
         if self.bound:
             self.bound.observe(window.stable, window.canary)
+        if self._is_noisy:
+            phi, windows = self._tempering(window)
+            for stream in self._streams:
+                stream.temper(phi, windows_per_burst=windows)
         return [(stream, window.stable, window.canary) for stream in self._streams]
 
     def temper_pass(self, pass_phi: float) -> None:
-        """Take the dispersion `pass_phi` for PASS, where it is larger than `phi`."""
+        """Use the dispersion `pass_phi` for PASS, where it is larger than that of the windows so far."""
         if self.bound:
-            self.bound.phi = max(self.phi, pass_phi)
+            self.bound.least_phi = pass_phi
+
+    def _tempering(self, window: Window) -> tuple[float, float]:
+        """Dispersion of this window's comparison, and how many such windows a burst lasts; from totals alone."""
+        both = window.stable.total + window.canary.total
+        phi = self._noise.of_comparison(window.canary.total / both) if both else 1.0
+        return phi, max(1.0, self._noise.burst_s / window.window_s) if window.window_s else 1.0
 
     def decide(self, end_s: float) -> None:
         """Note when the evidence first sufficed to FAIL."""
         if self.decided_at_s is None:
             self.decided_at_s = end_s
 
-    def log_guilt(self, *, rollback_only: bool = False) -> float:
+    def log_e_to_fail(self, *, rollback_only: bool = False, is_continued: bool = False) -> float:
         """The part of `log_e` that may FAIL: from streams with enough bad events; -inf for none.
 
         Args:
             rollback_only: leave out the streams on which a person must decide.
+            is_continued: the part of `continued_log_e` instead.
         """
-        guilty = [
+        streams = self._continued if is_continued else self._own
+        logs = [
             stream.log_e
-            for stream in self._streams
+            for stream in streams
             if stream.bad >= self._min_bad and (stream.on_fail == "rollback" or not rollback_only)
         ]
-        return log_sum(guilty) - math.log(len(self._streams)) if guilty else -math.inf
+        return log_sum(logs) - math.log(len(streams)) if logs else -math.inf
 
 
-def _bound(config: JudgeConfig, phi: float, known: Pair) -> ExcessBound:
-    return ExcessBound(config.alpha_pass, phi=phi, bets=bets_for(config.risk_budget, known))
+def _bound(config: JudgeConfig, noise: OwnNoise, known: Pair) -> ExcessBound:
+    return ExcessBound(config.alpha_pass, noise=noise, bets=bets_for(config.risk_budget, known))
 
 
-def _streams(rule: SignalRule, config: JudgeConfig, phi: float) -> tuple[Stream, ...]:
+def _streams(rule: SignalRule, config: JudgeConfig, *, is_continued: bool = False) -> tuple[Stream, ...]:
     sides = (False, True) if rule.two_sided else (False,)
-    streams = [Stream(rule, config, phi=phi, swapped=swapped) for swapped in sides]
+    make = partial(Stream, rule, config, is_continued=is_continued)
+    streams = [make(swapped=swapped) for swapped in sides]
     if rule.on_fail == "hold" and rule.gross_tolerance is not None:
-        streams += [
-            Stream(rule, config, phi=phi, swapped=swapped, tolerance=rule.gross_tolerance, on_fail="rollback")
-            for swapped in sides
-        ]
+        streams += [make(swapped=swapped, tolerance=rule.gross_tolerance, on_fail="rollback") for swapped in sides]
     return tuple(streams)
+
+
+def _mean(streams: Sequence[Stream]) -> float:
+    if len(streams) == 1:
+        return streams[0].log_e
+    return log_sum([stream.log_e for stream in streams]) - math.log(len(streams))
 
 
 def _check(window: Window, last_end_s: float) -> None:

@@ -1,10 +1,11 @@
 """The judge: windows of counts in, one verdict with its evidence out.
 
-The controller and `kanaria judge` call it. It knows no clock, no traffic and no release: the same windows give the
-same judgement, so a controller that was killed replays its ledger and goes on with the identical verdict.
+It reads no clock, and judges only the families of signals whose rules it is given. The same windows give the same
+judgement, so a controller that was killed replays its ledger and continues with the identical verdict.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,19 +15,21 @@ from typing import Literal
 from rollout.judge import words
 from rollout.judge.evidence import SignalEvidence
 from rollout.judge.fail import observe_all
-from rollout.judge.logarithms import log_sum
+from rollout.judge.logarithms import log_add, log_sum
+from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.portfolio import Portfolio
-from rollout.judge.settings import check_settings
+from rollout.judge.settings import check_dispersions, check_noise, check_settings
 from rollout.judge.types import JudgeConfig, Judgement, Pair, SignalJudgement, SignalRule, Verdict, Window
 from rollout.judge.verdicts import overall, signal_verdict
 
+_NO_NOISE: Mapping[str, OwnNoise] = MappingProxyType({})
 _INDEPENDENT: Mapping[str, float] = MappingProxyType({})
 _UNKNOWN: Mapping[str, Pair] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """The moment of FAIL. Final, but that a person's decision may become a rollback."""
+    """The moment of FAIL. It is final, except that a hold may still become a rollback."""
 
     signal: str
     reason: str
@@ -35,60 +38,78 @@ class _Failure:
 
 
 class Judge:
-    """Judges one release, window after window, as often as one likes: looking costs nothing.
+    """Judges one release, window after window. Asking for a judgement often does not weaken its guarantees.
 
-    A harmless canary is EVER failed with probability at most `config.alpha`. A step that breaks the risk budget is
-    EVER passed with probability at most `config.alpha_pass` for each budgeted signal. FAIL is final.
+    A harmless canary is EVER failed with probability at most `config.alpha`. The bound of a budgeted signal is EVER
+    below the canary's mean excess over the windows so far with probability at most `config.alpha_pass`. So where the
+    excess does not change, this is also the probability that a step that breaks the risk budget is EVER passed. PASS
+    promises nothing about harm that grows later: that is for FAIL to find. FAIL is final.
     """
 
     def __init__(
-        self, config: JudgeConfig, phi: Mapping[str, float] = _INDEPENDENT, known: Mapping[str, Pair] = _UNKNOWN
+        self,
+        config: JudgeConfig,
+        noise: Mapping[str, OwnNoise] = _NO_NOISE,
+        known: Mapping[str, Pair] = _UNKNOWN,
+        *,
+        carried: Mapping[str, float] = _INDEPENDENT,
     ) -> None:
         """
         Args:
             config: settings; every family that will be observed needs its rule.
-            phi: dispersion of each signal, see `noise.dispersion`; 1 for those not named.
-            known: by signal, what stable counted before the release: PASS comes sooner where it is like what follows.
+            noise: of each signal, see `own_noise`; those not named have none.
+            known: by signal, stable's counts before the release: PASS comes sooner where the release has similar ones.
+            carried: by signal, log of the evidence that an earlier release of the same versions won, see `carried`.
 
         Raises: ValueError for settings under which nothing would be proven.
         """
-        check_settings(config, phi)
+        check_settings(config)
+        check_noise(noise)
         self._config = config
-        self._phi = phi
+        self._noise = noise
         self._known = known
+        self._carried = carried
         self._pass_phi = _INDEPENDENT
         self._threshold = -math.log(config.alpha)
         self._signals: dict[str, SignalEvidence] = {}
         self._portfolio = Portfolio({family: rule.weight for family, rule in config.rules.items()})
         self._failure: _Failure | None = None
 
+    def weight_changed(self) -> None:
+        """The windows from now on have another canary weight: harm that begins with it is found as early as at first.
+
+        Whether to call this must not depend on the counts of these windows.
+        """
+        for signal in self._signals.values():
+            signal.weight_changed()
+
     def observe(self, windows: Iterable[Window]) -> None:
         """Take in new windows, oldest first. Those that end together are one tick: give them in one call, in any order.
 
-        Raises: ValueError for a family without a rule, impossible counts, or a signal's window seen already.
+        Raises: ValueError for a family without a rule, impossible counts, or a window that was seen already.
         """
         for end_s, tick in groupby(windows, key=lambda window: window.end_s):
             self._observe_tick(end_s, list(tick))
 
     def temper_pass(self, pass_phi: Mapping[str, float]) -> None:
-        """From now on take these dispersions for PASS where they are larger, for what was seen before too.
+        """Use these dispersions for PASS from now on where they are larger, also for the windows seen before.
 
         Args:
             pass_phi: by signal, see `noise.user_dispersion`: it grows with the time over which users repeat.
 
         Raises: ValueError for a number under 1.
         """
-        check_settings(self._config, pass_phi)
+        check_dispersions(pass_phi)
         self._pass_phi = pass_phi
         for name, signal in self._signals.items():
             signal.temper_pass(pass_phi.get(name, 1.0))
 
     def judgement(self, *, next_weight: float | None, expected: Collection[str] = ()) -> Judgement:
-        """What all windows so far say. Changes nothing.
+        """The verdict on all windows so far. Changes nothing.
 
         Args:
             next_weight: canary share of the traffic, above 0 and up to 1, that the release wants to move to;
-                None: no step is asked for, and PASS only means that nothing speaks against the canary.
+                None: no step is asked for, and PASS only means that nothing is suspicious.
             expected: signals or families that must have data on both sides before anything passes.
 
         Raises: ValueError for a weight out of range or an expected family without a rule.
@@ -104,58 +125,88 @@ class Judge:
             reason=reason,
             log_e=self._log_e(),
             threshold=self._threshold,
-            signals=MappingProxyType(signals),
+            signals=signals,
             failed_signal=self._failure.signal if self._failure else None,
             failed_log_e=self._failure.log_e if self._failure else None,
             on_fail=self._failure.on_fail if self._failure else "rollback",
         )
 
     def _observe_tick(self, end_s: float, tick: Sequence[Window]) -> None:
-        for window in tick:  # newcomers get their share before anybody knows what this tick brings
-            if window.signal not in self._signals:
-                self._admit(window.signal)
+        if new := [window.signal for window in tick if window.signal not in self._signals]:
+            self._admit(dict.fromkeys(new))
         observe_all(bet for window in tick for bet in self._signals[window.signal].observe(window))
-        self._look_for_failure(end_s)
+        self._detect_failure(end_s)
 
-    def _admit(self, name: str) -> None:
-        rule = self._rule(name)
-        self._portfolio.admit(name, _family(name), lambda present: self._signals[present].log_e)
-        self._signals[name] = SignalEvidence(
-            name, rule, self._config, phi=self._phi.get(name, 1.0), known=self._known.get(name, Pair(0, 0))
-        )
-        self._signals[name].temper_pass(self._pass_phi.get(name, 1.0))
+    def _admit(self, names: Iterable[str]) -> None:
+        """Give new signals their shares, before the counts of their first tick are used."""
+        by_family: defaultdict[str, list[str]] = defaultdict(list)
+        for name in names:
+            by_family[_family(name)].append(name)
+        for family, new in by_family.items():
+            rule = self._rule(new[0])
+            self._portfolio.admit(new, family, lambda present: self._signals[present].log_e)
+            for name in new:
+                self._signals[name] = SignalEvidence(
+                    name,
+                    rule,
+                    self._config,
+                    noise=self._noise.get(name, INDEPENDENT),
+                    known=self._known.get(name, Pair(0, 0)),
+                    is_continued=name in self._carried,
+                )
+                self._signals[name].temper_pass(self._pass_phi.get(name, 1.0))
 
-    def _look_for_failure(self, end_s: float) -> None:
-        guilt = self._guilt()
-        for name, log_guilt in guilt.items():
-            if log_guilt >= self._threshold:
+    def _detect_failure(self, end_s: float) -> None:
+        if self._log_e() < self._threshold:
+            return  # what may FAIL is a part of it
+        evidence = self._evidence_to_fail()
+        for name, log_e in evidence.items():
+            if log_e >= self._threshold:
                 self._signals[name].decide(end_s)
         if self._failure and self._failure.on_fail == "rollback":
             return
-        rollback_guilt = self._guilt(rollback_only=True)
-        if log_sum(rollback_guilt.values()) >= self._threshold:
-            self._failure = self._fail(rollback_guilt, "rollback", end_s)
-        elif self._failure is None and log_sum(guilt.values()) >= self._threshold:
-            self._failure = self._fail(guilt, "hold", end_s)
+        for_rollback = self._evidence_to_fail(rollback_only=True)
+        if log_sum(for_rollback.values()) >= self._threshold:
+            self._failure = self._fail(for_rollback, "rollback", end_s)
+        elif self._failure is None and log_sum(evidence.values()) >= self._threshold:
+            self._failure = self._fail(evidence, "hold", end_s)
 
-    def _guilt(self, *, rollback_only: bool = False) -> dict[str, float]:
-        """What each signal adds, as a log, to the evidence that may FAIL."""
-        return {
-            name: self._portfolio.log_share(name) + signal.log_guilt(rollback_only=rollback_only)
+    def _evidence_to_fail(self, *, rollback_only: bool = False) -> dict[str, float]:
+        """By signal, its part of the evidence that may FAIL, as a log."""
+        evidence = {
+            name: self._portfolio.log_share(name) + signal.log_e_to_fail(rollback_only=rollback_only)
             for name, signal in self._signals.items()
         }
+        for name, log_won in self._carried.items():
+            if name in evidence:
+                continued = self._signals[name].log_e_to_fail(rollback_only=rollback_only, is_continued=True)
+                evidence[name] = log_add(evidence[name], log_won + continued)
+        return evidence
 
-    def _fail(self, guilt: Mapping[str, float], on_fail: Literal["rollback", "hold"], end_s: float) -> _Failure:
-        leading = self._signals[max(guilt, key=lambda name: guilt[name])]
+    def _fail(self, evidence: Mapping[str, float], on_fail: Literal["rollback", "hold"], end_s: float) -> _Failure:
+        leading = self._signals[max(evidence, key=lambda name: evidence[name])]
         leading.decide(end_s)
-        log_e = log_sum(guilt.values())
-        reason = words.failed(leading.name, leading.stable, leading.canary, log_e, limit=leading.limit)
+        log_e = log_sum(evidence.values())
+        called = words.words_of(leading.name, self._rule(leading.name))
+        reason = words.failed(leading.name, called, leading.stable, leading.canary, log_e, limit=leading.limit)
         return _Failure(leading.name, reason, log_e, on_fail)
 
     def _log_e(self) -> float:
         if not self._signals:
             return 0.0
-        return log_sum(self._portfolio.log_share(name) + signal.log_e for name, signal in self._signals.items())
+        return log_sum([self._log_part(signal) for signal in self._signals.values()])
+
+    def _log_part(self, signal: SignalEvidence) -> float:
+        """Log of what a signal adds to the combined evidence."""
+        own = self._portfolio.log_share(signal.name) + signal.log_e
+        if not self._carried:
+            return own
+        return log_add(own, self._carried.get(signal.name, -math.inf) + signal.continued_log_e)
+
+    def _log_e_of(self, signal: SignalEvidence) -> float:
+        """Log e-value of one signal, with what was carried as if the signal had won it alone."""
+        share = self._portfolio.log_share(signal.name)
+        return self._log_part(signal) - share if share > -math.inf else signal.log_e
 
     def _conclude(
         self, signals: Mapping[str, SignalJudgement], missing: Sequence[str], next_weight: float | None
@@ -186,7 +237,7 @@ class Judge:
         return rule
 
     def _signal_judgement(self, signal: SignalEvidence, next_weight: float | None) -> SignalJudgement:
-        upper = more_needed = None
+        log_e, upper, more_needed = self._log_e_of(signal), None, None
         if signal.bound:
             upper = signal.bound.upper()
             if next_weight is not None:
@@ -196,18 +247,17 @@ class Judge:
                 self._config,
                 has_failed=signal.decided_at_s is not None,
                 has_data=signal.has_data,
-                log_e=signal.log_e,
+                log_e=log_e,
                 upper=upper,
                 next_weight=next_weight,
             ),
-            log_e=signal.log_e,
+            log_e=log_e,
             threshold=self._threshold - self._portfolio.log_share(signal.name),
             stable=signal.stable,
             canary=signal.canary,
             excess_upper=upper,
             more_requests_needed=more_needed,
             decided_at_s=signal.decided_at_s,
-            phi=signal.phi,
             canary_per_s=signal.canary_per_s,
             latest_s=signal.latest_s,
             limit=signal.limit,
@@ -220,9 +270,6 @@ class Judge:
             threshold=self._threshold,
             stable=Pair(0, 0),
             canary=Pair(0, 0),
-            excess_upper=None,
-            more_requests_needed=None,
-            decided_at_s=None,
         )
 
 

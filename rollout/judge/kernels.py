@@ -1,11 +1,8 @@
 """Evidence in one window of counts that the canary is worse than stable: log e-values, one per odds ratio.
 
-Called by `fail.Stream`. Knows nothing of time, of other windows, or of what the events mean.
-
-An e-value is a number whose mean is at most 1 when the canary is harmless; products of them over
-windows stay so, which is why they may be looked at after every window (Ville 1939). `rare` and `exact` compare
-with stable given the window's totals, so neither a changing weight nor a drifting base rate can fool them;
-`bounded` compares with a fixed share.
+An e-value is a number whose mean is at most 1 when the canary is harmless; so is a product of them over windows, which
+is why it may be judged after every window (Ville 1939). `rare` and `exact` compare with stable given the window's
+totals, so neither a changing weight nor a drifting base rate can mislead them; `bounded` compares with a fixed share.
 Sources: Fisher's exact test; Hoeffding 1963, theorem 4; Turner & Gruenwald, arXiv:2302.11401; Wald 1945.
 """
 
@@ -18,8 +15,8 @@ from numpy.typing import NDArray
 
 from rollout.judge.types import Pair
 
-_FEW = 20  # values of x for which every term of the sums is taken; 1e170 at most beside the first, so a float holds it
-_NEGLIGIBLE = 1e-12  # a term this small beside the largest ends a sum; its tail is bounded, not forgotten
+_FEW = 20  # up to so many values of x all terms are summed; each is at most 1e170 times the first, so a float holds it
+_NEGLIGIBLE = 1e-12  # a term this small beside the largest ends a sum; a bound on its tail is added
 _SMALL = 32  # below it factorials are exact enough, and Stirling's series is not
 _LOG_FACTORIALS = np.array([math.lgamma(n + 1) for n in range(_SMALL)])
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
@@ -48,12 +45,12 @@ def rare(
         return [0.0] * len(odds_ratios)
     bad = stable.bad + canary.bad
     share = tolerance * canary.total / (tolerance * canary.total + stable.total)
-    log_e = []
-    for r in odds_ratios:
-        inflation = 1 + share * (r - 1)
-        allowance = margin * canary.total * (r - 1) * (1 - share) / inflation
-        log_e.append(canary.bad * math.log(r) - bad * math.log(inflation) - allowance)
-    return log_e
+    allowed = margin * canary.total * (1 - share)
+    inflations = [1 + share * (r - 1) for r in odds_ratios]
+    return [
+        canary.bad * log(r) - bad * log(inflation) - allowed * (r - 1) / inflation
+        for r, inflation in zip(odds_ratios, inflations, strict=True)
+    ]
 
 
 def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance: float = 1.0) -> list[float]:
@@ -71,7 +68,7 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
 
 
 def exact_of_all(comparisons: Sequence[tuple[Pair, Pair, float]], *, odds_ratios: Sequence[float]) -> list[list[float]]:
-    """`exact` of every (stable, canary, tolerance), at a fraction of its price where there are many with large counts.
+    """`exact` of every (stable, canary, tolerance), much cheaper than one by one where many have large counts.
 
     Returns: for each comparison one log e-value for each odds ratio.
     """
@@ -101,7 +98,7 @@ def bounded(canary: Pair, *, odds_ratios: Sequence[float], limit: float) -> list
     """Log e-values against "each event is bad with probability at most `limit`, whatever came before it", in O(1).
 
     The binomial likelihood ratio of odds r times those of `limit` against `limit`: its mean is 1 at the limit, and
-    less below it. No other version is asked, and events need not be independent.
+    less below it. No other version is compared, and events need not be independent.
 
     Args:
         odds_ratios: the alternatives r > 1; one e-value each.
@@ -113,7 +110,7 @@ def bounded(canary: Pair, *, odds_ratios: Sequence[float], limit: float) -> list
 
 
 def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tolerance: float) -> list[float]:
-    """`exact` where the canary's bad events can be but few: one row of terms serves all odds ratios."""
+    """`exact` where the canary can have few bad events only: one row of terms serves all odds ratios."""
     n_s, n_c, k = stable.total, canary.total, stable.bad + canary.bad
     fewest = max(0, k - n_s)
     terms = [1.0]  # C(n_c, u) C(n_s, k-u) relative to the first
@@ -132,7 +129,7 @@ def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tole
 
 
 def _log_normalisers(n_s: Numbers, n_c: Numbers, k: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:
-    """Lower and upper bounds of log Z(odds), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u, but for a constant.
+    """Lower and upper bounds of log Z(odds), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u, up to a constant.
 
     The terms are log-concave in u: outwards from the largest they fall ever faster, so a geometric series
     bounds whatever is left out. All arrays are of one shape.
@@ -156,7 +153,7 @@ def _log_normalisers(n_s: Numbers, n_c: Numbers, k: Numbers, log_odds: Numbers) 
 
 
 def _log_largest(parts: Numbers, total: Numbers, log_odds: Numbers) -> Numbers:
-    """Log of the largest term, but for a constant that only the totals determine.
+    """Log of the largest term, up to a constant that only the totals determine.
 
     Stirling's formula with each part divided by the grand total: a sum of log-gammas would be 1e8 at ten million
     events, and lose that many digits.
@@ -205,7 +202,7 @@ def _walk(n_s: int, n_c: int, k: int, odds: float, mode: int) -> tuple[float, fl
 
 
 def _sample(parts: Numbers, log_odds: Numbers, *, stride: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-    """Sums relative to their largest terms from every `stride`-th term: some 30 terms whatever the totals.
+    """Sums relative to their largest terms, from every `stride`-th term: about 30 terms whatever the totals.
 
     Args:
         parts: of each largest term u, n_c - u, k - u and n_s - k + u; shape (4, sums).
@@ -213,7 +210,7 @@ def _sample(parts: Numbers, log_odds: Numbers, *, stride: Numbers) -> tuple[Numb
 
     Returns the sums, bounds on the tails left out, and bounds on the relative error that sampling makes.
 
-    Why it is allowed, with h = stride: the sum over u = a mod h is (1/h) sum over j of P(w^j) w^(-ja), where
+    Why this is valid, with h = stride: the sum over u = a mod h is (1/h) sum over j of P(w^j) w^(-ja), where
     w = exp(2 pi i/h) and P is the generating polynomial of the terms. P has only real roots, so u is distributed as
     a sum of independent Bernoulli variables; with V its variance, |P(w^j)| <= P(1) exp(-V (1 - cos(2 pi j/h))).
     So h times the sampled sum is the whole up to a relative error of (h-1) exp(-V (1 - cos(2 pi/h))).
@@ -240,7 +237,7 @@ def _sample(parts: Numbers, log_odds: Numbers, *, stride: Numbers) -> tuple[Numb
 def _terms_at(x: Numbers, parts: Numbers, log_odds: Numbers) -> Numbers:
     """The terms `x` away from the largest one, relative to it; 0 where there are none.
 
-    Each of its `parts` is 99 and more, so Stirling's formula will do: what is small further out is negligible.
+    Each of its `parts` is at least 99, so Stirling's formula is exact enough: terms with small parts are negligible.
     """
     a, b, c, d = parts
     moved = np.stack((a + x, b - x, c - x, d + x))

@@ -1,11 +1,13 @@
-"""Exact limits of one share, from counts alone: how likely is it to show so many, how large may it be?
+"""Limits of one share, from counts alone: how likely are so many bad events, how large may the share be?
 
-`decide` asks it for the absolute guard, `watch` for what stable is known to do. Knows nothing of a second version, of
-windows or of repeated looks. A dispersion `phi` makes n events worth n / phi independent ones (Kish's design effect).
-Source: Clopper & Pearson 1934, Biometrika 26(4), 404-413.
+The exact ones hold for one sample whose size was fixed beforehand; to judge repeatedly, divide `alpha`, or take
+`upper_limit_at_any_time`. With a dispersion `phi`, n events are worth n / phi independent ones (Kish's design effect).
+Sources: Clopper & Pearson 1934, Biometrika 26(4), 404-413; Robbins 1970, Ann. Math. Statist. 41(5), 1397-1409.
 """
 
-import scipy  # its parts load on use: scipy.special takes as long as all else that a short command imports
+import math
+
+import scipy  # its parts load on use: importing scipy.special takes as long as all other imports of a short command
 
 from rollout.judge.types import Pair
 
@@ -25,7 +27,34 @@ def upper_limit(seen: Pair, alpha: float, *, phi: float = 1.0) -> float:
 
 
 def lower_limit(seen: Pair, alpha: float, *, phi: float = 1.0) -> float:
-    """The share, 0 to 1, that the true one falls short of with a chance of at most `alpha`; 0 where nothing was bad."""
+    """The share, 0 to 1, that the true one is below with a chance of at most `alpha`; 0 where nothing was bad."""
     if not seen.bad:
         return 0.0
     return float(scipy.special.betaincinv(seen.bad / phi, (seen.total - seen.bad) / phi + 1, alpha))
+
+
+def upper_limit_at_any_time(seen: Pair, alpha: float, *, phi: float = 1.0) -> float:
+    """The share, 0 to 1, that the true one EVER exceeds with a chance of at most `alpha`, however often it is asked.
+
+    For counts of a sample that ends when its own events say so. The largest p that is not refuted by the mean, over
+    shares q below p, of the likelihood ratio of q against p: for a true share of p or more each ratio has a mean of at
+    most 1 (Ville's inequality). The q are weighted by q^(-1/2), most of it near 0, where shares of failures are.
+    """
+    bad, good = seen.bad / phi, (seen.total - seen.bad) / phi
+    if not good:
+        return 1.0
+
+    def log_evidence(share: float) -> float:
+        below = float(scipy.special.betainc(bad + 0.5, good + 1, share))
+        mean = math.log(0.5 * below) + float(scipy.special.betaln(bad + 0.5, good + 1)) - 0.5 * math.log(share)
+        return mean - bad * math.log(share) - good * math.log1p(-share)
+
+    # At the share that was seen no q is likelier; above it the evidence grows from where it is over 1. Halving is
+    # quicker than to import scipy.optimize.
+    low, high = bad / (bad + good), 1.0
+    while low < (middle := (low + high) / 2) < high:
+        if log_evidence(middle) < -math.log(alpha):
+            low = middle
+        else:
+            high = middle
+    return high

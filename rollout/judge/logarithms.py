@@ -13,8 +13,10 @@ def log_add(a: float, b: float) -> float:
 
 def log_sum(logs: Iterable[float]) -> float:
     """Log of the sum of exp(`logs`); -inf for none."""
-    terms = tuple(logs)
+    terms = [*logs]
+    if len(terms) == 1:
+        return terms[0]
     largest = max(terms, default=-math.inf)
     if math.isinf(largest):
         return largest
-    return largest + math.log(sum(math.exp(term - largest) for term in terms))
+    return largest + math.log(sum([math.exp(term - largest) for term in terms]))

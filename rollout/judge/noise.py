@@ -1,9 +1,8 @@
 """How much noisier than independent requests the counts are: the dispersion `phi` that tempers all evidence.
 
-The controller measures it on stable alone, before the release. Bursts, retries and slow periods of one arm's own
-make events come in clusters, and no test that counts events can tell a cluster from harm: without phi, clusters of
-four retries fail 18 % of healthy canaries and bursts of half a minute 88 %; with it at most 0.2 %
-(docs/benchmarks/noise.md).
+It is measured on stable alone, before the release. Bursts, retries and slow periods that hit one version make events
+come in clusters, and no test that counts events can tell a cluster from harm: without phi, clusters of four retries
+fail 18 % of healthy canaries and bursts of half a minute 88 %; with it at most 0.2 % (docs/benchmarks/noise.md).
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,35 +11,35 @@ from statistics import fmean
 
 from rollout.judge.types import Pair, Window
 
-_BLOCKS_S = (5.0, 20.0, 60.0)  # clusters longer than a window show only between longer blocks
+BLOCKS_S = (5.0, 20.0, 60.0)  # clusters longer than a window show only between longer blocks
 _MIN_BLOCKS = 10  # fewer say too little about a block length
-_MIN_BAD = 20  # with fewer bad events any number would be chance
-_CHANCE_SDS = 2.0  # an excess over 1 of as many standard deviations is believed by half
+MIN_BAD = 20  # with fewer bad events any number would be chance
+_CHANCE_SDS = 2.0  # an excess over 1 of this many standard deviations is halved
 
 
 def dispersion(history: Sequence[Window]) -> float:
     """Phi of one signal: variance of stable's counts over that of independent requests, at least 1.
 
-    Compares neighbouring blocks only, so that a drifting base rate is not taken for noise; takes the noisiest of
-    several block lengths, each less what chance alone explains. 1 where the history is too short or too good to tell:
-    an assumption, not a finding.
+    Compares neighbouring blocks only, so that a drifting base rate does not count as noise. Takes the noisiest of
+    several block lengths, each less what chance alone explains. 1 where the history is too short or has too few bad
+    events: an assumption, not a finding.
 
     Args:
         history: stable's windows of one signal, oldest first; 10 to 30 minutes are enough.
     """
     windows = [window for window in history if window.stable.total]
-    if sum(window.stable.bad for window in windows) < _MIN_BAD:
+    if sum(window.stable.bad for window in windows) < MIN_BAD:
         return 1.0
     window_s = fmean(window.window_s for window in windows)
-    lengths = {1, *(max(1, round(block_s / window_s)) for block_s in _BLOCKS_S)}
+    lengths = {1, *(max(1, round(block_s / window_s)) for block_s in BLOCKS_S)}
     counts = [window.stable for window in windows]
-    return max(_beyond_chance(counts, length) for length in lengths)
+    return max(beyond_chance(counts, length) for length in lengths)
 
 
 def user_dispersion(bad_per_user: Iterable[int]) -> float:
     """Phi of events that users repeat: sum of b^2 over sum of b, b the bad events of each of stable's users.
 
-    For PASS, where a user's repeated failures are harm each time but not independent evidence.
+    For PASS: each repeated failure of a user is harm, but not independent evidence.
     """
     bad = squares = 0
     for events in bad_per_user:
@@ -49,8 +48,8 @@ def user_dispersion(bad_per_user: Iterable[int]) -> float:
     return squares / bad if bad else 1.0
 
 
-def _beyond_chance(counts: Sequence[Pair], length: int) -> float:
-    """Phi between blocks of `length` windows, drawn towards 1 where independent requests may well show as much.
+def beyond_chance(counts: Sequence[Pair], length: int) -> float:
+    """Phi between blocks of `length` windows, shrunk towards 1 where chance may well explain it.
 
     Their estimate has a variance of 4/3 (1 + 5 / (4 length^2)) over the number of blocks, whatever their rate: that of
     the mean of squares of a triangular filter, as for the overlapping Allan variance of white noise.

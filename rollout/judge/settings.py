@@ -1,12 +1,13 @@
-"""Refuses settings under which the judge's promises would not hold. Called once, when a judge is made."""
+"""Refuses settings under which the judge's guarantees would not hold."""
 
 import math
 from collections.abc import Mapping
 
+from rollout.judge.own_noise import OwnNoise
 from rollout.judge.types import JudgeConfig, SignalRule
 
 
-def check_settings(config: JudgeConfig, phi: Mapping[str, float]) -> None:
+def check_settings(config: JudgeConfig) -> None:
     """Raises ValueError that names the setting, its value and its range."""
     for name, share in (
         ("alpha", config.alpha),
@@ -17,13 +18,26 @@ def check_settings(config: JudgeConfig, phi: Mapping[str, float]) -> None:
     for ratio in config.odds_ratios:
         _require(1 < ratio < math.inf, "odds_ratios", ratio, "above 1")
     _require(bool(config.odds_ratios), "odds_ratios", config.odds_ratios, "at least one number")
+    _require(1 < config.fine_ratio < math.inf, "fine_ratio", config.fine_ratio, "above 1")
+    _require(config.plenty > 0, "plenty", config.plenty, "above 0")
     _require(config.window_cap > 1, "window_cap", config.window_cap, "above 1")
-    _require(config.horizon_windows >= 1, "horizon_windows", config.horizon_windows, "at least 1")
     _require(config.amber >= 1, "amber", config.amber, "at least 1")
     for family, rule in config.rules.items():
         _check_rule(family, rule)
+
+
+def check_dispersions(phi: Mapping[str, float]) -> None:
+    """Raises ValueError that names the signal, its dispersion and the range."""
     for signal, dispersion in phi.items():
         _require(1 <= dispersion < math.inf, f"phi of {signal}", dispersion, "at least 1")
+
+
+def check_noise(noise: Mapping[str, OwnNoise]) -> None:
+    """Raises ValueError that names the signal, what is wrong and the range."""
+    for signal, own in noise.items():
+        _require(1 <= own.clusters < math.inf, f"clusters of {signal}", own.clusters, "at least 1")
+        _require(own.clusters <= own.bursts < math.inf, f"bursts of {signal}", own.bursts, f"at least {own.clusters}")
+        _require(own.bursts <= own.blips < math.inf, f"blips of {signal}", own.blips, f"at least {own.bursts}")
 
 
 def _check_rule(family: str, rule: SignalRule) -> None:

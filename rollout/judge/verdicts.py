@@ -1,6 +1,6 @@
-"""From the evidence of each signal to one verdict and its reason. Order: FAIL, NO_DATA, PASS, INCONCLUSIVE.
+"""From the evidence of each signal to one verdict and its reason.
 
-Called by `judge.Judge`, which finds out about FAIL and missing data itself. Knows nothing of windows.
+FAIL comes first, then NO_DATA; PASS needs that nothing is suspicious and the risk budget holds; else INCONCLUSIVE.
 """
 
 import math
@@ -23,7 +23,7 @@ def signal_verdict(
 
     Args:
         upper: bound on the excess of its bad ratio; None where no budget limits it.
-        next_weight: canary share of the traffic that is asked for, 0 to 1; None: none.
+        next_weight: canary share of the traffic that is asked for, 0 to 1; None: no step is asked for.
     """
     if has_failed:
         return Verdict.FAIL
@@ -39,10 +39,11 @@ def overall(
     """The verdict and reason over all signals, where none failed and none that is needed lacks data."""
     name, suspect = max(signals.items(), key=lambda item: item[1].log_e)
     if suspect.log_e >= math.log(config.amber):
-        return Verdict.INCONCLUSIVE, words.suspicious(name, suspect)
+        called = words.words_of(name, config.rules.get(name.partition(":")[0]))
+        return Verdict.INCONCLUSIVE, words.suspicious(name, called, suspect)
     bounded = {name: signal for name, signal in signals.items() if signal.excess_upper is not None}
     if next_weight is None or not bounded:
-        return Verdict.PASS, words.unopposed(max(signal.canary.total for signal in signals.values()))
+        return Verdict.PASS, words.unsuspicious(max(signal.canary.total for signal in signals.values()))
     excess = max(signal.excess_upper or 0.0 for signal in bounded.values())
     if next_weight * excess <= config.risk_budget:
         return Verdict.PASS, words.passed(next_weight * excess, next_weight, config.alpha_pass)

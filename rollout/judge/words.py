@@ -1,51 +1,17 @@
-"""The judge's conclusions in one sentence each, for a person at 3 a.m.
-
-Called by `judge.Judge`. Knows how to say things, not how they are decided.
-"""
+"""The judge's conclusions in one sentence each, for a person at 3 a.m. The words for a signal come with its rule."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from rollout.judge.types import Pair, SignalJudgement
-from rollout.numerals import about, about_span, odds, share, share_up, weight
-
-
-@dataclass(frozen=True, slots=True)
-class SignalWords:
-    """How to speak of one signal: "3 of 812 `unit` `event`"."""
-
-    title: str
-    unit: str
-    event: str
+from rollout.format import about, about_span, certainty, count, odds, share, share_up, weight
+from rollout.judge.types import Pair, SignalJudgement, SignalRule, SignalWords
 
 
-def signal_words(signal: str) -> SignalWords:
+def words_of(signal: str, rule: SignalRule | None) -> SignalWords:
     """The words for `signal`, a name such as `errors`, `latency:100` or `class:7`."""
-    family, _, key = signal.partition(":")
-    match family:
-        case "errors":
-            return SignalWords("errors", "requests", "failed")
-        case "watched_errors":
-            return SignalWords("errors with all traffic", "requests", "failed")
-        case "affected_users":
-            return SignalWords("users affected", "requests", "were the first failure of their user")
-        case "latency" if not key:  # the whole family: nothing was seen of it
-            return SignalWords("latency", "requests", "were slow")
-        case "class" if not key:
-            return SignalWords("predicted classes", "predictions", "were made")
-        case "latency":
-            return SignalWords(f"slower than {key} ms", "requests", f"took longer than {key} ms")
-        case "class":
-            return SignalWords(f'predicted "{key}"', "predictions", f'were "{key}"')
-        case "low_confidence":
-            return SignalWords("low confidence", "predictions", "had low confidence")
-        case "wrong_label":
-            return SignalWords("wrong by label", "labelled predictions", "were wrong")
-        case "disagreement":
-            return SignalWords("unlike stable", "answers to copied requests", "differ from stable's")
-        case _:
-            return SignalWords(signal, "events", f"were `{signal}`")
+    if rule is None or rule.words is None:
+        return SignalWords(signal, "events", f"were `{signal}`")
+    return rule.words.of(signal.partition(":")[2])
 
 
 def share_of(pair: Pair) -> str:
@@ -53,13 +19,20 @@ def share_of(pair: Pair) -> str:
     return share(pair.bad / pair.total) if pair.total else "none yet"
 
 
-def failed(signal: str, stable: Pair, canary: Pair, log_e: float, *, limit: float | None = None) -> str:
+def tally(pair: Pair) -> str:
+    """The counts behind a share."""
+    return f"{count(pair.bad)} of {count(pair.total)}"
+
+
+def failed(
+    signal: str, words: SignalWords, stable: Pair, canary: Pair, log_e: float, *, limit: float | None = None
+) -> str:
     """FAIL: what was seen, and how rarely a harmless canary shows it in a whole release.
 
     Args:
-        limit: the harmless share, where the canary is not compared with stable's.
+        limit: the harmless share, where the canary is not compared with stable.
     """
-    return f"{_comparison(signal, stable, canary, limit)}; {odds(log_e)}"
+    return f"{_comparison(signal, words, stable, canary, limit)}; {odds(log_e)}"
 
 
 def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
@@ -72,44 +45,43 @@ def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
 def passed(harmed: float, next_weight: float, alpha: float) -> str:
     """PASS: the worst case at the next weight. `harmed` is a share of all requests."""
     bound = f"fewer than {share_up(harmed)} of requests would be harmed at {weight(100 * next_weight)}"
-    return f"with {share(1 - alpha)} certainty {bound}"
+    return f"with {certainty(alpha)} certainty {bound}"
 
 
-def unopposed(canary_requests: int) -> str:
+def unsuspicious(canary_requests: int) -> str:
     """PASS where no further step is asked for."""
-    return f"nothing speaks against the canary after {canary_requests:,} requests"
+    return f"nothing suspicious after {canary_requests:,} canary requests"
 
 
-def suspicious(name: str, signal: SignalJudgement) -> str:
-    """INCONCLUSIVE because of evidence that is not yet enough to FAIL."""
-    comparison = _comparison(name, signal.stable, signal.canary, signal.limit)
+def suspicious(name: str, words: SignalWords, signal: SignalJudgement) -> str:
+    """INCONCLUSIVE because of evidence of harm that is not yet enough to FAIL."""
+    comparison = _comparison(name, words, signal.stable, signal.canary, signal.limit)
     strength = f"evidence {about(math.exp(signal.log_e))}, {about(math.exp(signal.threshold))} would be proof"
     return f"suspicious but not proven: {comparison}; {strength}"
 
 
 def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:
     """INCONCLUSIVE for lack of requests."""
-    more, pace = signal.more_requests_needed or 0.0, signal.canary_per_s
+    more, per_s = signal.more_requests_needed or 0.0, signal.canary_per_s
     spread = f" (could be {about(more / 4)} to {about(2 * more)})" if signal.stable.bad + signal.canary.bad else ""
-    wait = f", {about_span(more / pace)} at the present {pace:.2g} a second" if pace else ""
+    wait = f", {about_span(more / per_s)} at {per_s:.2g} a second" if per_s else ""
     safe = f"to show that {weight(100 * next_weight)} is safe"
     return f"{name}: about {about(more)} more canary requests{spread} {safe}{wait}"
 
 
 def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: float) -> str:
-    """INCONCLUSIVE that more requests will not end."""
+    """INCONCLUSIVE that no number of requests will end."""
     return (
         f"{name}: with {share_of(signal.stable + signal.canary)} of all requests bad, an excess under {share(excess)} "
         f"can never be shown, so {weight(100 * next_weight)} cannot pass; raise `risk_budget` or take a smaller step"
     )
 
 
-def _comparison(signal: str, stable: Pair, canary: Pair, limit: float | None) -> str:
-    words = signal_words(signal)
-    seen = f"{signal}: {canary.bad:,} of {canary.total:,} canary {words.unit} {words.event} ({share_of(canary)})"
+def _comparison(signal: str, words: SignalWords, stable: Pair, canary: Pair, limit: float | None) -> str:
+    seen = f"{signal}: {tally(canary)} canary {words.unit} {words.event} ({share_of(canary)})"
     if limit is not None:
         return f"{seen}, {share(limit)} are allowed"
-    return f"{seen} against {stable.bad:,} of {stable.total:,} on stable ({share_of(stable)})"
+    return f"{seen} against {tally(stable)} on stable ({share_of(stable)})"
 
 
 def _absence(signal: SignalJudgement | None) -> str:

@@ -1,7 +1,7 @@
 """Refuses splits that no data plane can serve, so that every router refuses the same ones."""
 
 from rollout.errors import RouterRefused
-from rollout.interfaces import Split
+from rollout.routers.router import Split
 
 
 def check_split(split: Split) -> None:
@@ -9,10 +9,25 @@ def check_split(split: Split) -> None:
     saw = f"{split.canary_percent:g} % to {split.canary.tag if split.canary else 'no canary'}, mirror={split.mirror}"
     if not 0 <= split.canary_percent <= 100:
         raise RouterRefused("the canary's weight is not a percentage", saw=saw, do="ask for 0 to 100")
-    if split.canary is None:
-        if split.canary_percent or split.mirror:
+    versions = [version for version in (split.stable, split.canary, split.fallback) if version is not None]
+    for version in versions:
+        if {backend.tag for backend in version.backends} != {version.tag}:
             raise RouterRefused(
-                "a split sends traffic to a canary that it does not name", saw=saw, do="name the canary"
+                "the backends of a version are not all of that version",
+                saw=", ".join(f"{backend.tag} at {backend.url}" for backend in version.backends),
+                do="give each version its own backends",
             )
-    elif split.canary.tag == split.stable.tag:
-        raise RouterRefused("stable and canary are the same version", saw=saw, do="release another version")
+    if split.canary is not None and split.fallback is not None:
+        raise RouterRefused(
+            "a split has a canary and a fallback",
+            saw=f"canary {split.canary.tag}, fallback {split.fallback.tag}",
+            do="leave the fallback out: stable and canary answer for each other",
+        )
+    if len({version.tag for version in versions}) < len(versions):
+        raise RouterRefused(
+            "two versions of a split are the same one",
+            saw=", ".join(version.tag for version in versions),
+            do="release another version",
+        )
+    if split.canary is None and (split.canary_percent or split.mirror):
+        raise RouterRefused("a split sends traffic to a canary that it does not name", saw=saw, do="name the canary")

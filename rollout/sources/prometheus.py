@@ -1,7 +1,7 @@
 """Counters read from Prometheus, as it last scraped them: the source where a Prometheus runs anyway.
 
-The controller reads it once per window. It asks for raw counters, never for a `rate()`: a range that is longer than
-the window would count a request several times. It concludes nothing.
+It asks for raw counters, never for a `rate()`: a range that is longer than the window would count a request several
+times.
 """
 
 import re
@@ -11,9 +11,12 @@ from typing import Self
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from contract import loopback
 from rollout.errors import SourceUnreachable
-from rollout.interfaces import Backend, Reading
-from rollout.signals import KEY_LABELS, Sample, counters
+from rollout.fleet import Backend
+from rollout.signals.catalogue import catalogue
+from rollout.signals.counters import Reading, Sample, counters, version_tables
+from rollout.sources.source import GatewayMetrics
 
 
 class PrometheusSource:
@@ -21,33 +24,56 @@ class PrometheusSource:
 
     Args:
         url: where Prometheus listens.
-        gateway: `host:port` of Envoy's admin listener, as Prometheus scrapes it.
-        max_age_s: samples older than this are no longer believed; three scrape intervals or more.
+        gateway: what the data plane counts, and which target of Prometheus it is.
+        max_age_s: samples older than this are not used; three scrape intervals or more.
         timeout_s: longest wait for Prometheus, seconds.
     """
 
-    def __init__(self, url: str, gateway: str, *, max_age_s: float = 10.0, timeout_s: float = 2.0) -> None:
+    def __init__(self, url: str, gateway: GatewayMetrics, *, max_age_s: float = 10.0, timeout_s: float = 2.0) -> None:
         self._gateway = gateway
         self._max_age_s = max_age_s
-        self._has_read = False
-        self._http = httpx.Client(base_url=url, timeout=timeout_s, trust_env=False)  # a neighbour: no proxy
+        self._newest_s = 0.0  # time of the newest reading, Unix seconds
+        self.has_read = False
+        self._http = loopback.client(url, timeout_s=timeout_s)
 
     def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
         """See `MetricSource`. A version that Prometheus cannot scrape is left out, once it was in a reading."""
         wanted = [f"{backend.host}:{backend.port}" for backend in backends]
-        scraped_s, samples = self._latest((self._gateway, *wanted))
-        missing = sorted({self._gateway, *wanted} - set(scraped_s))
-        if missing and (self._gateway in missing or len(missing) == len(wanted) or not self._has_read):
+        gateway = self._gateway.address
+        scraped_s, samples = self._latest((gateway, *wanted))
+        missing = sorted({gateway, *wanted} - set(scraped_s))
+        if missing and (gateway in missing or len(missing) == len(wanted) or not self.has_read):
             raise SourceUnreachable(
-                "Prometheus has no fresh samples of what must be judged",
+                "Prometheus has no fresh samples of the versions or of the gateway",
                 saw=f"no successful scrape of {', '.join(missing)} in the last {self._max_age_s:g} s",
-                do=f"see what it says of these targets: {self._http.base_url}targets",
+                do=f"see why these targets fail: {self._http.base_url}targets",
             )
-        self._has_read = True
-        fresh = {instance: samples[instance] for instance in scraped_s}
-        # Prometheus scrapes one page after another. The newest of them must not vouch for one from before a change of
-        # the weight, so a reading is as old as its oldest page.
-        return Reading(at_s=min(scraped_s.values()), counters=counters(fresh, mirrored=mirrored))
+        # Prometheus scrapes one page after another. A reading is as old as its oldest page, so that a page from before
+        # a change of the weight is never taken for one from after it.
+        at_s = min(scraped_s.values())
+        if at_s < self._newest_s - self._max_age_s:
+            # It takes no samples that are older than those it has, and answers with what was scraped at this time of
+            # the clock before. Counters of the past would look like processes that were restarted.
+            raise SourceUnreachable(
+                "Prometheus has only samples from before the clock was set back",
+                saw=f"its newest scrape now is {self._newest_s - at_s:.0f} s older than one that it gave before",
+                do="wait until the clock is where it was, or restart it with an empty data folder",
+            )
+        self._newest_s = max(self._newest_s, at_s)
+        self.has_read = True
+        tables = [*self._gateway.tables(samples[gateway], mirrored=mirrored)]
+        tables += [
+            table
+            for instance in wanted
+            if instance in scraped_s
+            for table in version_tables(instance, samples[instance])
+        ]
+        return Reading(at_s=at_s, counters=counters(tables))
+
+    @property
+    def trouble(self) -> str | None:
+        """See `MetricSource`. It either reads or raises."""
+        return None
 
     def close(self) -> None:
         """Close the connections."""
@@ -60,11 +86,11 @@ class PrometheusSource:
         self.close()
 
     def _latest(self, instances: tuple[str, ...]) -> tuple[dict[str, float], dict[str, list[Sample]]]:
-        """When each instance was last scraped (only if lately and with success), and its samples."""
-        # One query, so that all samples are of one moment. A sample in an answer carries the time of the question;
-        # `timestamp()` tells when it was scraped, and as it drops the name, no metric can be mistaken for it.
+        """When each instance was last scraped (only if recently and with success), and its samples."""
+        # One query, so that all samples are of one moment. A sample in an answer carries the time of the query;
+        # `timestamp()` gives the time of the scrape, and drops the name, so that no metric can be mistaken for it.
         among = f"instance=~`{'|'.join(re.escape(instance) for instance in instances)}`"
-        names = "|".join(KEY_LABELS)
+        names = "|".join((*self._gateway.series, *(name for name, _ in catalogue().of_versions)))
         answer = self._ask(f"{{__name__=~`{names}`,{among}}} or (timestamp(up{{{among}}}) and up{{{among}}} == 1)")
         scraped_s: dict[str, float] = {}
         samples: defaultdict[str, list[Sample]] = defaultdict(list)
@@ -99,7 +125,7 @@ class PrometheusSource:
 
 class _Series(BaseModel):
     metric: dict[str, str]
-    value: tuple[float, float]  # time of the question, Unix seconds; value
+    value: tuple[float, float]  # time of the query, Unix seconds; value
 
 
 class _Result(BaseModel):

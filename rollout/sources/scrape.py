@@ -1,7 +1,4 @@
-"""Counters read straight from the gateway and from each version's process: the source where no Prometheus runs.
-
-The controller reads it once per window. It keeps no history and concludes nothing.
-"""
+"""Counters read directly from the gateway and from each version's process: the source where no Prometheus runs."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,51 +7,60 @@ from typing import Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from contract import loopback
+from contract.http import METRICS_PATH
 from rollout.errors import SourceUnreachable
-from rollout.interfaces import Backend, Reading
-from rollout.signals import KEY_LABELS, Sample, counters
-
-# Of some 1,500 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
-GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\dxx|time)$"
+from rollout.fleet import Backend
+from rollout.signals.catalogue import catalogue
+from rollout.signals.counters import Reading, Sample, counters, version_tables
+from rollout.sources.source import GatewayMetrics
 
 
 class ScrapeSource:
     """A MetricSource that needs no metric store.
 
     Args:
-        gateway: `host:port` of Envoy's admin listener.
-        timeout_s: longest wait for a page to go on, seconds.
+        gateway: what the data plane counts, and where.
+        timeout_s: longest wait for the next part of a page, seconds.
     """
 
-    def __init__(self, gateway: str, *, timeout_s: float = 2.0) -> None:
+    def __init__(self, gateway: GatewayMetrics, *, timeout_s: float = 2.0) -> None:
         self._gateway = gateway
-        self._has_read = False
-        self._http = httpx.Client(timeout=timeout_s, trust_env=False)  # neighbours: no proxy
+        self.has_read = False
+        self._http = loopback.client(timeout_s=timeout_s)
 
     def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
         """See `MetricSource`. A version that does not answer is left out of the reading, once it was in one."""
-        urls = {self._gateway: httpx.URL(f"http://{self._gateway}/stats/prometheus", params={"filter": GATEWAY_FILTER})}
-        urls |= {f"{backend.host}:{backend.port}": httpx.URL(f"{backend.url}/metrics") for backend in backends}
+        gateway = self._gateway.address
+        urls = {gateway: httpx.URL(self._gateway.url)}
+        urls |= {f"{backend.host}:{backend.port}": httpx.URL(f"{backend.url}{METRICS_PATH}") for backend in backends}
         at_s = time.time()
         with ThreadPoolExecutor(max_workers=len(urls)) as pool:
             pages = dict(zip(urls, pool.map(self._page, urls.values()), strict=True))
         samples = {instance: page for instance, page in pages.items() if isinstance(page, list)}
         missing = {instance: page for instance, page in pages.items() if not isinstance(page, list)}
-        if self._gateway in missing:
+        if gateway in missing:
             raise SourceUnreachable(
                 "the gateway gives no metrics",
-                saw=f"{missing[self._gateway]!r} from {urls[self._gateway].copy_with(query=None)}",
+                saw=f"{missing[gateway]!r} from {urls[gateway].copy_with(query=None)}",
                 do="see whether the gateway runs: `kanaria status`",
             )
-        # What a version counted before its first reading is no news, so the first one must have them all.
-        if missing and (len(missing) == len(backends) or not self._has_read):
+        # A version's counts before its first reading are not new events, so the first reading must have all versions.
+        if missing and (len(missing) == len(backends) or not self.has_read):
             raise SourceUnreachable(
                 "a version gives no metrics",
                 saw="; ".join(f"{error!r} from {urls[instance]}" for instance, error in missing.items()),
                 do="see whether it runs: `kanaria status`",
             )
-        self._has_read = True
-        return Reading(at_s=at_s, counters=counters(samples, mirrored=mirrored))
+        self.has_read = True
+        tables = [*self._gateway.tables(samples.pop(gateway), mirrored=mirrored)]
+        tables += [table for instance, page in samples.items() for table in version_tables(instance, page)]
+        return Reading(at_s=at_s, counters=counters(tables))
+
+    @property
+    def trouble(self) -> str | None:
+        """See `MetricSource`. It either reads or raises."""
+        return None
 
     def close(self) -> None:
         """Close the connections."""
@@ -69,8 +75,11 @@ class ScrapeSource:
     def _page(self, url: httpx.URL) -> list[Sample] | Exception:
         """The samples of one page that any signal needs, or why there are none."""
         try:
-            lines = self._http.get(url).raise_for_status().text.splitlines()
-            wanted = "\n".join(line for line in lines if line.startswith(tuple(KEY_LABELS)))
+            lines = (
+                self._http.get(url).raise_for_status().text.split("\n")
+            )  # a label may hold U+2028, which `splitlines` takes for an end
+            series = (*self._gateway.series, *(name for name, _ in catalogue().of_versions))
+            wanted = "\n".join(line for line in lines if line.startswith(series))
             families = text_string_to_metric_families(wanted)
             return [Sample(s.name, s.labels, s.value) for family in families for s in family.samples]
         except (httpx.HTTPError, ValueError) as error:

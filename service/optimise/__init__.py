@@ -1,1 +1,1 @@
-"""Find the engine on which a model is fastest without losing accuracy: `kanaria optimise`. Serving never comes here."""
+"""Find the engine on which a model is fastest without losing accuracy: `kanaria optimise`. No server imports it."""

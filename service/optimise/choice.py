@@ -1,4 +1,4 @@
-"""Which engine to take, given what each did. Pure."""
+"""Which engine to choose, given the measurements of each."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 from service.engines import Engine
 
-# What changes more must be worth it: an engine replaces a plainer one only when it is faster by this factor.
+# An engine that changes the network more must be worth it: it replaces another only when it is faster by this factor.
 MIN_GAIN = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What one engine did with one model."""
+    """How fast and how right one model is on one engine."""
 
     engine: Engine
-    ms: Mapping[int, float]  # from rows to answers, by the number of rows in a batch
+    ms: Mapping[int, float]  # time of one call, by the number of rows in the batch
     accuracy: float  # on the held-out samples, 0-1
-    golden_changed: int = 0  # golden requests that get another answer
+    golden_changed: int = 0  # golden requests that get a different answer
 
     def speedup(self, eager: "Measurement") -> float:
         """How many times as fast as eager; the geometric mean over the batch sizes."""
@@ -26,7 +26,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An engine that does not take this model."""
+    """An engine that cannot run this model."""
 
     engine: Engine
     reason: str
@@ -46,7 +46,7 @@ def refusal(trial: Trial, eager: Measurement, tolerance: float) -> str | None:
     if trial.golden_changed:
         return f"answers {trial.golden_changed} golden requests differently"
     lost = eager.accuracy - trial.accuracy
-    if lost > tolerance + 1e-9:  # rounding of a difference of shares is no loss
+    if lost > tolerance + 1e-9:  # a rounding error is not a loss
         return f"loses {100 * lost:.2f} points of accuracy, more than {100 * tolerance:g}"
     return None
 

@@ -1,4 +1,4 @@
-"""Write a torch network in the form that an engine loads. Needs the export packages, which serving does not."""
+"""Write a torch network to the file that an engine loads. Needs export packages that serving does not need."""
 
 import logging
 import tempfile
@@ -12,11 +12,11 @@ from service.engines import INPUT, Engine
 
 
 def write_file(engine: Engine, network: nn.Module, batch: torch.Tensor, path: Path) -> None:
-    """Write what `engine` loads to `path`.
+    """Write the file of `engine` to `path`.
 
     Args:
-        engine: one that has a file.
-        batch: a few rows as `preprocess` gives them; the exported network takes any number of rows.
+        engine: one with a file.
+        batch: a few rows as `preprocess` returns them; the exported network takes any number of rows.
 
     Raises: what the exporter raises.
     """
@@ -30,9 +30,9 @@ def write_file(engine: Engine, network: nn.Module, batch: torch.Tensor, path: Pa
 
 
 def _export(network: nn.Module, batch: torch.Tensor, path: Path) -> None:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells that torchvision is not installed
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is not installed
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch warns of its own internals
+        warnings.simplefilter("ignore", FutureWarning)  # torch warns about its own internals
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             network,
@@ -40,17 +40,17 @@ def _export(network: nn.Module, batch: torch.Tensor, path: Path) -> None:
             path,
             input_names=[INPUT],
             dynamic_shapes=({0: torch.export.Dim("rows")},),
-            external_data=False,  # one file, so that nothing can be left behind
+            external_data=False,  # one file, so that no part can be forgotten
             dynamo=True,
             verbose=False,
         )
 
 
 def _quantise(plain: Path, prepared: Path, path: Path) -> None:
-    """Keep the weights of matrix products as 8-bit integers; what they are multiplied with is scaled call by call.
+    """Store the weights of matrix products as 8-bit integers; their inputs are scaled anew in each call.
 
-    Convolutions stay as they are: ONNX Runtime's integer ones are several times slower on a CPU. The weights take
-    7 of the 8 bits, because processors without VNNI overflow on the eighth and would answer something else.
+    Convolutions stay as they are: ONNX Runtime's integer ones are several times slower on a CPU. The weights use
+    7 of the 8 bits, because processors without VNNI overflow on the eighth and would give other answers.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - imports onnx, half a second
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415 - likewise

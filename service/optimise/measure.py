@@ -1,4 +1,4 @@
-"""Try a model on every engine: how fast it answers, how often it is right."""
+"""Measure a model on every engine: how fast it answers, and how often it is right."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,26 +10,28 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from service.batching import predict_rows
-from service.contract import GOLDEN_FILE, SAMPLES_FILE, Golden, Model, Sample, read_lines
+from contract.answer_types import Label, Prediction
+from contract.model_files import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample
+from contract.records import read_lines
+from service.contract import Model
 from service.engines import Engine, move
-from service.kinds import Label, Prediction
 from service.optimise.choice import Failure, Measurement, Trial
 from service.optimise.errors import OptimiseError
 from service.optimise.export import write_file
+from service.server.batching import predict_rows
 
 BATCH_ROWS = (1, 8, 32, 128)
-TRIED_ROWS = 2  # that an engine sees while it is made; it must take any number
+TRIED_ROWS = 2  # rows that an engine is built with; it must then take any number
 ROUNDS = 9
-CALLS_S = 0.02  # of calls in each round and size, seconds
+CALLS_S = 0.02  # seconds of calls for each engine and batch size in each round
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a model is tried on: files that training wrote."""
+    """The rows that a model is measured on, from the files that training wrote."""
 
     rows: NDArray[np.float32]  # held-out samples, shape (samples, features)
-    labels: tuple[Label, ...]  # their truth
+    labels: tuple[Label, ...]  # the true label of each
     golden: tuple[Golden, ...]
 
     @classmethod
@@ -49,10 +51,10 @@ class Evidence:
 def try_all(
     load: Callable[[], Model], evidence: Evidence, folder: Path, engines: Sequence[Engine]
 ) -> tuple[Measurement, list[Trial]]:
-    """Measure a model on eager, and on each of `engines`, whose files are written into `folder`.
+    """Measure a model on eager and on each of `engines`, and write the engines' files into `folder`.
 
     Args:
-        load: gives another copy of the model at each call.
+        load: returns a new copy of the model at each call.
 
     Raises: OptimiseError when the model has no network that an engine could run; what the model raises on eager.
     """
@@ -82,7 +84,7 @@ def try_all(
 
 
 def answers(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
-    """One for each row, in batches that the model's schema allows."""
+    """One answer per row, in batches that the model's schema allows."""
     size = model.schema.max_rows
     with torch.inference_mode():
         return [
@@ -97,7 +99,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _right(model: Model, evidence: Evidence) -> tuple[float, int]:
-    """Accuracy on the samples, and how many golden requests get another answer than is written."""
+    """Accuracy on the samples, and the number of golden requests that do not get the expected answer."""
     given = answers(model, evidence.rows)
     is_same = model.schema.answer.is_same
     right = sum(is_same(prediction.label, label) for prediction, label in zip(given, evidence.labels, strict=True))
@@ -114,9 +116,9 @@ def _right(model: Model, evidence: Evidence) -> tuple[float, int]:
 
 
 def _interleaved_ms(models: Mapping[Engine, Model], rows: NDArray[np.float32]) -> dict[Engine, dict[int, float]]:
-    """Milliseconds of one call, by engine and batch size; the least of several rounds, which other work delays least.
+    """Milliseconds of one call, by engine and batch size: the least of several rounds, which other work delays least.
 
-    The engines take turns, so that what slows the machine for a while slows them all.
+    The engines take turns, so that a slow spell of the machine slows them all.
     """
     most = next(iter(models.values())).schema.max_rows
     sizes = [size for size in BATCH_ROWS if size <= most]
@@ -131,7 +133,7 @@ def _interleaved_ms(models: Mapping[Engine, Model], rows: NDArray[np.float32]) -
 
 
 def _call_ms(model: Model, batch: NDArray[np.float32]) -> float:
-    """The quickest of the calls that fit in a moment; at least two, as the first warms the caches."""
+    """The time of the fastest of the calls within `CALLS_S`; at least two, because the first warms the caches."""
     least_s, calls = float("inf"), 0
     end_s = time.perf_counter() + CALLS_S
     while calls < 2 or time.perf_counter() < end_s:

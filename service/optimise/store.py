@@ -1,4 +1,4 @@
-"""Optimise a model of the BentoML store: measure, choose, save a new version that says what it runs on and why."""
+"""Optimise a model of the BentoML store: measure, choose, and save a new version that records its engine and why."""
 
 import pkgutil
 import platform
@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from bentoml.exceptions import BentoMLException, NotFound
 
-from service.contract import GOLDEN_FILE, Golden, Model, write_lines
+from contract.model_files import GOLDEN_FILE, Golden
+from contract.records import write_lines
+from service.contract import Model
 from service.engines import METADATA_KEY, Engine, move
 from service.optimise.choice import Measurement, Trial, choose, refusal
 from service.optimise.errors import OptimiseError
@@ -24,7 +26,7 @@ from service.optimise.measure import TRIED_ROWS, Evidence, answers, try_all
 from service.signatures import SIGNATURE_FILE
 
 OTHERS = tuple(engine for engine in Engine if engine is not Engine.EAGER)
-# What belongs to the version that is optimised, not to the new one.
+# Files that belong to the version that is optimised, not to the new one.
 _NOT_COPIED = ("model.yaml", SIGNATURE_FILE, *(engine.file for engine in Engine if engine.file))
 
 
@@ -36,11 +38,11 @@ class Comparison:
     eager: Measurement
     trials: tuple[Trial, ...]  # of the other engines
     tolerance: float  # the most accuracy that may be lost, 0-1
-    only: Engine | None  # take this one, however fast it is; None: the fastest
+    only: Engine | None  # choose this one, however fast it is; None: the fastest
 
     @cached_property
     def chosen(self) -> Measurement | None:
-        """None: the one engine that was asked for is refused."""
+        """The engine to use; None: the only one that was asked for is refused."""
         if self.only is None:
             return choose(self.trials, self.eager, self.tolerance)
         (trial,) = self.trials
@@ -52,7 +54,7 @@ class Comparison:
 
 
 class Optimiser:
-    """One model, and a folder with what the engines need to run it. Made by `optimising`."""
+    """One model, and a folder with the files of its engines. Made by `optimising`."""
 
     def __init__(self, tag: str, implementation: str, work: Path) -> None:
         self._source = _stored(tag)
@@ -63,23 +65,21 @@ class Optimiser:
         torch.set_num_threads(1)  # as every worker has it
 
     def compare(self, *, tolerance: float, only: Engine | None = None) -> Comparison:
-        """Try the engines. Raises OptimiseError."""
+        """Measure the engines. Raises OptimiseError."""
         eager, trials = try_all(self._load, self._evidence, self._work, (only,) if only else OTHERS)
         return Comparison(str(self._source.tag), eager, tuple(trials), tolerance, only)
 
     def new_tag(self, version: str | None, *, replace: bool) -> bentoml.Tag:
-        """What the optimised model will be called. Raises OptimiseError when that is taken."""
+        """The tag of the optimised model. Raises OptimiseError when it is taken."""
         new = bentoml.Tag(self._source.tag.name, version or f"{self._source.tag.version}-fast")
         if new == self._source.tag:
-            raise OptimiseError(
-                f"{new} cannot take its own place", saw=f"--version {version}", do="give another version"
-            )
+            raise OptimiseError(f"{new} cannot replace itself", saw=f"--version {version}", do="give another version")
         if _is_stored(new) and not replace:
-            raise OptimiseError(f"there is a model {new} already", saw=f"{new} in the store", do="add --replace")
+            raise OptimiseError(f"there is already a model {new}", saw=f"{new} in the store", do="add --replace")
         return new
 
     def save(self, done: Comparison, chosen: Measurement, new: bentoml.Tag) -> None:
-        """Write the model with what `chosen` needs, and how it was chosen, as `new`."""
+        """Save the model as `new`, with the file of the chosen engine and the measurements behind the choice."""
         if _is_stored(new):
             bentoml.models.delete(new)
         metadata = {
@@ -99,7 +99,7 @@ class Optimiser:
             self._rewrite_golden(chosen.engine, folder)
 
     def _rewrite_golden(self, engine: Engine, folder: Path) -> None:
-        """The answers are the same, or the engine had been refused; the confidences are the engine's own."""
+        """Write the golden answers of this engine: the same labels (else it was refused), its own confidences."""
         model = self._load()
         move(model, engine, folder, self._evidence.rows[:TRIED_ROWS])
         write_lines(
@@ -113,7 +113,7 @@ class Optimiser:
 
 @contextmanager
 def optimising(tag: str, implementation: str) -> Iterator[Optimiser]:
-    """Open a model of the store.
+    """Open a model of the store for optimising.
 
     Args:
         tag: the model, `name:version`.
@@ -126,7 +126,7 @@ def optimising(tag: str, implementation: str) -> Iterator[Optimiser]:
 
 
 def _noted(trial: Trial) -> dict[str, Any]:
-    """As plain values, which BentoML writes as YAML."""
+    """A trial as plain values, which BentoML can write as YAML."""
     noted = asdict(trial)
     if isinstance(trial, Measurement):
         noted["ms"] = {str(rows): round(ms, 4) for rows, ms in trial.ms.items()}

@@ -1,4 +1,4 @@
-"""A comparison of engines in words: shared by the terminal and the page. Pure."""
+"""A comparison of engines as rows of text, for the terminal and the benchmark page."""
 
 from service.optimise.choice import Measurement
 from service.optimise.measure import BATCH_ROWS
@@ -8,7 +8,7 @@ HEADS = ("engine", *(f"{rows} rows, ms" if rows > 1 else "1 row, ms" for rows in
 
 
 def rows(done: Comparison) -> list[tuple[str, ...]]:
-    """One for each engine, eager first. `speed` is the geometric mean over the batch sizes, eager being 1."""
+    """One row per engine, eager first. `speed` is the geometric mean over the batch sizes, relative to eager."""
     found = []
     for trial in (done.eager, *done.trials):
         refused = done.refusal(trial)

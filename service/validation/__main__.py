@@ -1,6 +1,6 @@
-"""Whether a model keeps its contract, and what to do where not: `python -m service.validation FOLDER CLASS`.
+"""Check whether a model keeps the contract, and say what to fix: `python -m service.validation FOLDER CLASS`.
 
-A process of its own, because it runs somebody's code; `kanaria validate` starts it. Knows no HTTP and no BentoML.
+It runs in its own process, because it runs the code of the model's author. It starts no server.
 """
 
 import argparse
@@ -9,22 +9,24 @@ from pathlib import Path
 
 import orjson
 
-from service.contract import GOLDEN_FILE, REFERENCE_FILE, SAMPLES_FILE, Golden, Reference, Sample
+from contract.model_files import GOLDEN_FILE, REFERENCE_FILE, SAMPLES_FILE, Golden, Reference, Sample
 from service.validation.answers import answers, golden_faults, load
 from service.validation.faults import Fault, FaultFound
 from service.validation.files import line_faults, pickles, read_records, read_schema
+from service.validation.remarks import Remark, remarks
 
 ASKED_SAMPLES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found out about a model."""
+    """The result of checking a model."""
 
     faults: tuple[Fault, ...]
     golden: int = 0  # golden requests that were replayed
-    samples: int = 0  # samples that were asked
-    right: int = 0  # and answered rightly
+    samples: int = 0  # samples that were answered
+    right: int = 0  # samples that were answered correctly
+    remarks: tuple[Remark, ...] = ()
 
 
 def check(folder: Path, implementation: str) -> Found:
@@ -40,15 +42,15 @@ def check(folder: Path, implementation: str) -> Found:
         model = load(folder, implementation)
         faults += golden_faults(model, golden)
         asked = samples[:ASKED_SAMPLES]
-        told = answers(model, [sample.features for sample in asked])
+        given = answers(model, [sample.features for sample in asked])
     except FaultFound as found:
         return Found((found.fault,))
-    right = sum(schema.answer.is_same(one.label, sample.label) for one, sample in zip(told, asked, strict=True))
-    return Found(tuple(faults), len(golden), len(asked), right)
+    right = sum(schema.answer.is_same(one.label, sample.label) for one, sample in zip(given, asked, strict=True))
+    return Found(tuple(faults), len(golden), len(asked), right, tuple(remarks(schema, reference)))
 
 
 def main() -> None:
-    """Print what was found as one JSON object, for `kanaria validate`."""
+    """Print the result as one JSON object."""
     parser = argparse.ArgumentParser(prog="python -m service.validation", description=__doc__)
     parser.add_argument("folder", type=Path, help="the model's files")
     parser.add_argument("implementation", help="the class that loads them, package.module:Class")

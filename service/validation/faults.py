@@ -1,31 +1,32 @@
-"""What validation finds: faults in the shape of every error here, what happened, what was seen, what to do."""
+"""What validation finds: each fault says what is wrong, what was seen and what to do."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from service.contract import SCHEMA_FILE, Schema
-from service.kinds import Label, Labels
+from contract.answer_types import Label, Labels
+from contract.errors import KanariaError
+from contract.model_files import SCHEMA_FILE, Schema
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something to put right before the model can be served."""
+    """Something to fix before the model can be served."""
 
     what: str
     saw: str
     do: str
 
 
-class FaultFound(Exception):
-    """A fault that keeps the rest from being checked."""
+class FaultFound(KanariaError):
+    """A fault after which nothing else can be checked."""
 
-    def __init__(self, what: str, *, saw: object, do: str) -> None:
-        super().__init__(what)
-        self.fault = Fault(what, str(saw), do)
+    @property
+    def fault(self) -> Fault:
+        return Fault(self.what, self.saw, self.do)
 
 
 def label_faults(place: str, schema: Schema, label: Label) -> Iterator[Fault]:
-    """A label that no answer can have."""
+    """The fault of a label that no answer can have, if it is one."""
     if isinstance(schema.answer, Labels):
         if label not in schema.answer.labels:
             do = f"use the labels of {SCHEMA_FILE} (as text), or add this one there"

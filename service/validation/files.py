@@ -1,4 +1,7 @@
-"""The files of a model's folder: all there, no pickle, and none contradicts the schema. Loads no code of the model."""
+"""Check the files of a model's folder: none is missing, none is a pickle, none contradicts the schema.
+
+This runs no code of the model.
+"""
 
 import re
 import zipfile
@@ -7,21 +10,21 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from service.contract import (
+from contract.answer_types import Labels
+from contract.model_files import (
     GOLDEN_FILE,
     REFERENCE_FILE,
     SAMPLES_FILE,
     SCHEMA_FILE,
     Golden,
-    RecordT,
     Reference,
     Sample,
     Schema,
 )
-from service.kinds import Labels
+from contract.records import RecordT
 from service.validation.faults import Fault, FaultFound, label_faults
 
-_PICKLE = re.compile(rb"\x80[\x02-\x05][^\x00]")  # safetensors may begin with the same two bytes, then with a null
+_PICKLE = re.compile(rb"\x80[\x02-\x05][^\x00]")  # safetensors may begin with the same two bytes, but a null follows
 
 _WRITTEN_WITH = {
     SCHEMA_FILE: "Schema(...).write(folder)",
@@ -32,11 +35,11 @@ _WRITTEN_WITH = {
 
 
 def pickles(folder: Path) -> Iterator[Fault]:
-    """Reading a pickle runs whatever somebody put into it."""
+    """The files that are pickles: loading one can run any code."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             is_pickle = _PICKLE.match(file.read(3)) is not None
-        if not is_pickle and zipfile.is_zipfile(path):  # as torch.save writes it
+        if not is_pickle and zipfile.is_zipfile(path):  # torch.save writes pickles into a zip file
             with zipfile.ZipFile(path) as packed:
                 is_pickle = any(name.endswith(".pkl") for name in packed.namelist())
         if is_pickle:
@@ -45,7 +48,7 @@ def pickles(folder: Path) -> Iterator[Fault]:
 
 
 def read_schema(folder: Path) -> Schema:
-    """Raises FaultFound."""
+    """Read the schema. Raises FaultFound."""
     try:
         return Schema.read(folder)
     except FileNotFoundError:
@@ -56,7 +59,7 @@ def read_schema(folder: Path) -> Schema:
 
 
 def read_records(folder: Path, name: str, record: type[RecordT]) -> list[RecordT]:
-    """The lines of a file, at least one. Raises FaultFound."""
+    """Read the records of a file, at least one. Raises FaultFound."""
     do = f"write it with {_WRITTEN_WITH[name]}"
     try:
         lines = (folder / name).read_bytes().splitlines()
@@ -77,7 +80,7 @@ def read_records(folder: Path, name: str, record: type[RecordT]) -> list[RecordT
 def line_faults(
     schema: Schema, golden: Sequence[Golden], samples: Sequence[Sample], reference: Sequence[Reference]
 ) -> Iterator[Fault]:
-    """What in the three files contradicts the schema."""
+    """The lines of the three files that contradict the schema."""
     for number, request in enumerate(golden, start=1):
         place = f"{GOLDEN_FILE} line {number}"
         for row in request.features:
@@ -86,7 +89,7 @@ def line_faults(
             yield from label_faults(place, schema, answer.label)
         if len(request.features) != len(request.predictions):
             saw = f"{len(request.predictions)} predictions to {len(request.features)} rows"
-            yield Fault(f"{place} has not one answer per row", saw, "write one prediction per row, in order")
+            yield Fault(f"{place} does not have one answer per row", saw, "write one prediction per row, in order")
     for number, sample in enumerate(samples, start=1):
         place = f"{SAMPLES_FILE} line {number}"
         yield from _row_faults(place, schema, sample.features)
@@ -94,16 +97,17 @@ def line_faults(
         tolerance = 0.0 if isinstance(schema.answer, Labels) else schema.answer.tolerance
         if sample.tolerance != tolerance:
             do = f"write Sample(..., tolerance={tolerance:g})"
-            yield Fault(f"{place} takes other answers for right than {SCHEMA_FILE}", f"{sample.tolerance:g}", do)
+            yield Fault(f"{place} has another tolerance than {SCHEMA_FILE}", f"{sample.tolerance:g}", do)
 
-    plain = sum(feature.logged == "plain" for feature in schema.features)
+    plain = len(schema.logged_as("plain"))
     for number, known in enumerate(reference, start=1):
         place = f"{REFERENCE_FILE} line {number}"
         yield from label_faults(place, schema, known.prediction.label)
         yield from label_faults(place, schema, known.truth)
         if len(known.features) != plain:
             do = f"write it with {_WRITTEN_WITH[REFERENCE_FILE]}, after the schema"
-            yield Fault(f"{place} has not the {plain} features that are logged plain", str(len(known.features)), do)
+            saw = str(len(known.features))
+            yield Fault(f"{place} does not have the {plain} features that are logged plain", saw, do)
 
 
 def _row_faults(place: str, schema: Schema, row: Sequence[float]) -> Iterator[Fault]:
@@ -113,7 +117,7 @@ def _row_faults(place: str, schema: Schema, row: Sequence[float]) -> Iterator[Fa
         return
     for feature, value in zip(schema.features, row, strict=True):
         if not feature.minimum <= value <= feature.maximum:
-            what = f"{place}: {feature.name} is outside of what a request may hold"
+            what = f"{place}: {feature.name} is outside the bounds of a request"
             saw = f"{value:g}, not in {feature.minimum:g} to {feature.maximum:g}"
             yield Fault(what, saw, f"widen the bounds in {SCHEMA_FILE}, or drop the row")
 
@@ -125,4 +129,4 @@ def _missing(folder: Path, name: str, written_with: str) -> FaultFound:
 
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"

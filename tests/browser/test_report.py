@@ -7,20 +7,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from rollout.report import Section, render_report
-from tests.releases import NO_SEVENS, finished
+from rollout.ui.report import Section, render_report
+from tests.support.browser import ARGUMENTS
+from tests.support.releases import NO_SEVENS, finished
 
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PICTURES = ("weight", "evidence", "errors", "latency", "classes", "labels", "disagreement")
+PICTURES = ("weight", "evidence", "errors", "latency", "class", "wrong_label", "disagreement")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +47,7 @@ class Visit:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda message: self.errors.append(message.text))
         page.goto(path.as_uri())
-        page.wait_for_selector("#release-2-labels .main-svg")  # the last picture
+        page.wait_for_selector("#release-2-wrong_label .main-svg")  # the last picture
 
 
 @pytest.fixture

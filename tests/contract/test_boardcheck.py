@@ -1,4 +1,4 @@
-"""`kanaria dashboards check` against a real Prometheus: what it finds, and what it does not let pass."""
+"""`kanaria dashboards check` against a real Prometheus: which panels it accepts, and which are faults."""
 
 import socket
 import subprocess
@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from monitoring.boardcheck import Finding, State, check
-from monitoring.dashboards.board import Board, Row, Variable
-from monitoring.dashboards.drawings import graph
-from monitoring.dashboards.needs import Needs
-from monitoring.dashboards.style import GOOD, About, Query
 from monitoring.errors import NothingToCheck, PrometheusUnreachable
-from monitoring.prometheus_api import PrometheusApi, Span
+from monitoring.grafana.check import Finding, State, check
+from monitoring.grafana.dashboards.board import Board, Row, Variable
+from monitoring.grafana.dashboards.needs import Needs
+from monitoring.grafana.dashboards.panels import graph
+from monitoring.grafana.dashboards.style import GOOD, About, Query
+from monitoring.prometheus.api import PrometheusApi, Span
 
-END_S = 1_700_000_000.0  # of the samples; whatever the time is now
+END_S = 1_700_000_000.0  # time of the last sample; the real time does not matter
 SPAN = Span(END_S - 300, END_S)
 STEP_S = 5
 
@@ -25,7 +25,7 @@ STEP_S = 5
 def prometheus(
     tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
 ) -> Iterator[PrometheusApi]:
-    """One with five minutes of a gateway's requests, long ago."""
+    """A Prometheus with five minutes of a gateway's requests, long ago."""
     folder = tmp_path_factory.mktemp("prometheus")
     lines = ["# TYPE envoy_kanaria_predict counter"]
     for place in range(61):
@@ -61,7 +61,7 @@ def prometheus(
 
 
 def found(prometheus: PrometheusApi, expr: str, needs: Needs = Needs.TRAFFIC) -> Finding:
-    """What the check says of a board with this one query."""
+    """What the check finds on a board with this one query."""
     about = About("panel", "words", "none", ((None, GOOD),), "alerts", needs)
     variables = (
         Variable("release", "", "", "label_values(kanaria_release_info, release)", is_number=True),
@@ -80,7 +80,7 @@ def test_a_panel_with_numbers_is_drawn(prometheus: PrometheusApi) -> None:
 
 
 def test_variables_follow_each_other(prometheus: PrometheusApi) -> None:
-    """The newest release by number, not by letter, and then its canary."""
+    """The newest release is chosen by number, not alphabetically, and then its canary."""
     finding = found(prometheus, 'kanaria_release_info{release="$release",canary="${canary:raw}"}')
     assert finding.query == 'kanaria_release_info{release="10",canary="m:v10"}'
     assert finding.state is State.DRAWN
@@ -99,25 +99,25 @@ def test_variables_follow_each_other(prometheus: PrometheusApi) -> None:
     ids=["unknown", "unknown behind a default", "empty", "not a number", "wrong type", "not PromQL"],
 )
 def test_a_panel_that_shows_nothing_is_a_fault(prometheus: PrometheusApi, expr: str, state: State, detail: str) -> None:
-    """With the reason, and the query as it was asked."""
+    """The finding has the reason, and the query as it was sent."""
     finding = found(prometheus, expr)
     assert (finding.state, finding.state.is_fault, detail in finding.detail) == (state, True, True)
 
 
-def test_what_has_not_happened_need_not_be_drawn(prometheus: PrometheusApi) -> None:
-    """No drift report was made in that time, so its panel may be empty, even of metrics that nobody knows yet."""
+def test_a_panel_may_be_empty_while_what_it_needs_has_not_happened(prometheus: PrometheusApi) -> None:
+    """No drift report was made in that time, so its panel may be empty, even if its metrics do not exist yet."""
     finding = found(prometheus, 'kanaria_drift_rows{kind="data"}', Needs.DRIFT)
     assert (finding.state, finding.state.is_fault) == (State.NOT_YET, False)
 
 
 def test_without_traffic_nothing_is_checked(prometheus: PrometheusApi) -> None:
-    """An empty panel would mean nothing."""
+    """Then an empty panel would say nothing."""
     with pytest.raises(NothingToCheck, match="no traffic in the last 300 s"):
         list(check([], prometheus, Span(END_S + 3600, END_S + 3900)))
 
 
 def test_a_prometheus_that_is_not_there_is_named() -> None:
-    """With its address and what to do."""
+    """The error has the address."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     with PrometheusApi(url) as api, pytest.raises(PrometheusUnreachable, match=url):

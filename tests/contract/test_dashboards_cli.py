@@ -1,4 +1,4 @@
-"""`kanaria dashboards` as a person types it."""
+"""`kanaria dashboards` on the command line."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.releases import finished
 from tests.support.grafana import ADMIN, FakeGrafana, running
+from tests.support.releases import finished
 from tests.support.stack import run
 
 PROMETHEUS = "http://127.0.0.1:9090"
@@ -19,7 +19,7 @@ def dashboards(home: Path, *arguments: str, **environment: str) -> subprocess.Co
 
 
 def test_push_says_what_changed_and_the_second_time_that_nothing_did(tmp_path: Path) -> None:
-    """Boards for the given addresses, and an annotation for every decision in the ledger."""
+    """It pushes boards for the given addresses, and an annotation for every decision in the ledger."""
     decisions = len(finished(tmp_path / "ledger.db").decisions)
     with running(FakeGrafana()) as grafana:
         access = {"KANARIA_GRAFANA_URL": grafana.url, "KANARIA_GRAFANA_TOKEN": ADMIN}
@@ -50,7 +50,7 @@ def test_push_says_what_changed_and_the_second_time_that_nothing_did(tmp_path: P
 def test_what_cannot_be_done_is_explained(
     tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], exit_code: int, words: str
 ) -> None:
-    """What happened, what was seen, what to do; no traceback."""
+    """The error says what to do, and there is no traceback."""
     done = dashboards(tmp_path, *arguments, **environment)
     assert (done.returncode, words in " ".join(done.stderr.split())) == (exit_code, True), done.stderr
     assert "Traceback" not in done.stderr

@@ -1,23 +1,24 @@
-"""What the service writes, in the log, the answers and the model's files, is what drift reports read."""
+"""Drift reports can read what the service writes: the prediction log, the answers and the model's files."""
 
 import asyncio
 import os
 from pathlib import Path
 
 import numpy as np
-import orjson
 import pytest
 
+from contract.answer_types import Number, Prediction
+from contract.answers_table import ANSWERS_FILE
+from contract.model_files import REFERENCE_FILE, Feature, Schema
+from contract.reference_file import MAX_REFERENCE_ROWS, write_reference
 from monitoring.drift.compare import Logs, Period, data_drift, release_drift
 from monitoring.drift.errors import AnswersUnreadable, NoLog, NoReference
 from monitoring.drift.reference import read_reference
 from monitoring.drift.result import State
 from monitoring.drift.rule import Rule
 from monitoring.drift.sample import draw
-from monitoring.drift.truth import ANSWERS_FILE, answered
-from service.answers import AnswerLog, Feedback
-from service.contract import REFERENCE_FILE
-from service.reference import MAX_ROWS
+from monitoring.drift.truth import answered
+from service.logs.answers import AnswerLog, Feedback
 from tests.support.drifting import people, write_log, write_model
 
 ALWAYS = Period(0.0, 4e9)
@@ -37,22 +38,22 @@ def single(rng: np.random.Generator, requests: int, *, older: float = 0.0) -> li
 
 
 def test_a_reference_leaves_out_what_the_log_leaves_out(tmp_path: Path, rng: np.random.Generator) -> None:
-    """A private column does not travel with the model; one named like a field of the answer is told apart."""
+    """A private column is not in the reference; a feature named like a field of the answer gets a prefix."""
     write_model(tmp_path, people(rng, 300))
     assert set(read_reference(tmp_path).columns) == {"label", "confidence", "age", "feature.label"}
 
 
 def test_a_reference_is_bounded(tmp_path: Path, rng: np.random.Generator) -> None:
-    """The sample is drawn the same way each time, so that a model's signature can be made again."""
-    rows = people(rng, MAX_ROWS + 500)
+    """The sample is the same each time, so that training again gives the same signed files."""
+    rows = people(rng, MAX_REFERENCE_ROWS + 500)
     write_model(tmp_path / "a", rows)
     write_model(tmp_path / "b", rows)
     first, second = ((tmp_path / name / REFERENCE_FILE).read_bytes() for name in "ab")
-    assert (first.count(b"\n"), first == second) == (MAX_ROWS, True)
+    assert (first.count(b"\n"), first == second) == (MAX_REFERENCE_ROWS, True)
 
 
 def test_traffic_like_the_reference_is_no_drift(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Every column of log and reference finds its counterpart."""
+    """Every column of the log is compared with the same column of the reference."""
     model = write_model(tmp_path / "model", people(rng, 1000))
     write_log(tmp_path / "predictions", "people:1", single(rng, 600))
     result = data_drift(logs(tmp_path), "people:1", model, ALWAYS, Rule()).result
@@ -62,7 +63,7 @@ def test_traffic_like_the_reference_is_no_drift(tmp_path: Path, rng: np.random.G
 
 
 def test_a_value_that_single_precision_rounds_is_still_the_same(tmp_path: Path) -> None:
-    """The log holds 36.1 as it came, the reference as the model saw it: the difference is no drift of all rows."""
+    """The log holds 36.1 as it was sent, the reference as the model saw it; the difference is not drift."""
     rows = np.tile(np.array([36.1, 5, 0.1], np.float32), (300, 1))
     model = write_model(tmp_path / "model", rows)
     write_log(tmp_path / "predictions", "people:1", list(rows.reshape(300, 1, 3)))
@@ -73,7 +74,7 @@ def test_a_value_that_single_precision_rounds_is_still_the_same(tmp_path: Path) 
 
 
 def test_other_traffic_is_named_column_by_column(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Older people: their age, and with it what the model answers."""
+    """Older people change the age, and with it the model's answers."""
     model = write_model(tmp_path / "model", people(rng, 1000))
     write_log(tmp_path / "predictions", "people:1", single(rng, 600, older=10))
     result = data_drift(logs(tmp_path), "people:1", model, ALWAYS, Rule()).result
@@ -82,15 +83,15 @@ def test_other_traffic_is_named_column_by_column(tmp_path: Path, rng: np.random.
 
 
 def test_too_few_rows_are_a_state_of_their_own(tmp_path: Path, rng: np.random.Generator) -> None:
-    """However different they are."""
+    """No matter how different they are."""
     model = write_model(tmp_path / "model", people(rng, 1000))
     write_log(tmp_path / "predictions", "people:1", single(rng, 99, older=40))
     result = data_drift(logs(tmp_path), "people:1", model, ALWAYS, Rule()).result
     assert (result.state, result.columns, result.rows) == (State.TOO_FEW_ROWS, (), 99)
 
 
-def test_a_canary_that_answers_otherwise_differs_from_stable(tmp_path: Path, rng: np.random.Generator) -> None:
-    """In its confidence, not in the requests that both got."""
+def test_a_canary_that_answers_differently_differs_from_stable(tmp_path: Path, rng: np.random.Generator) -> None:
+    """It differs in its confidence, not in the requests that both got."""
     times = np.linspace(1000, 1300, 400).tolist()
     write_log(tmp_path / "predictions", "people:1", single(rng, 400), at_s=times)
     write_log(tmp_path / "predictions", "people:2", single(rng, 400), at_s=times, unsure=0.2)
@@ -98,10 +99,10 @@ def test_a_canary_that_answers_otherwise_differs_from_stable(tmp_path: Path, rng
     assert (result.against, [column.column for column in result.drifted]) == ("people:1", ["confidence"])
 
 
-def test_traffic_that_drifts_during_a_release_does_not_accuse_the_canary(
+def test_traffic_that_drifts_during_a_release_is_no_drift_of_the_canary(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """The canary got more of the later traffic, which is older; of each half minute both are seen equally."""
+    """The canary got more of the later traffic, of older people; equally many rows are compared per half minute."""
     early, late = np.linspace(1000, 1599, 1000), np.linspace(1600, 2199, 1000)
     for version, shares in (("people:1", (900, 300)), ("people:2", (100, 700))):
         requests = single(rng, shares[0]) + single(rng, shares[1], older=15)
@@ -112,7 +113,7 @@ def test_traffic_that_drifts_during_a_release_does_not_accuse_the_canary(
 
 
 def test_only_the_period_is_drawn_from(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Both ends count to the millisecond: the first is in it, the last is not."""
+    """The start of the period is included, its end is not."""
     write_log(tmp_path, "people:1", single(rng, 5), at_s=[10.0, 20.0, 30.0, 40.0, 50.0])
     os.utime(next(tmp_path.glob("*/*.jsonl")), (50, 50))
     assert draw(tmp_path, "people:1", 20.0, 40.0, rows=100).at_s.tolist() == [20.0, 30.0]
@@ -120,7 +121,7 @@ def test_only_the_period_is_drawn_from(tmp_path: Path, rng: np.random.Generator)
 
 
 def test_a_sample_is_fair_and_bounded(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Of 4,000 rows in requests of 1 to 10, 500 are drawn; their mean is that of all within four standard errors."""
+    """500 of 4,000 rows in requests of 1 to 10 are drawn; their mean is within four standard errors of the whole's."""
     sizes = rng.integers(1, 11, 727)
     requests = [people(rng, size) for size in sizes]
     write_log(tmp_path, "people:1", requests)
@@ -131,8 +132,8 @@ def test_a_sample_is_fair_and_bounded(tmp_path: Path, rng: np.random.Generator) 
     assert sample.logged_rows == pytest.approx(len(ages), rel=0.15)
 
 
-def test_a_torn_line_costs_only_itself(tmp_path: Path, rng: np.random.Generator) -> None:
-    """Its writer was killed, or its disk was full."""
+def test_only_an_unfinished_line_is_lost(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Its writer was killed, or the disk was full."""
     write_log(tmp_path, "people:1", single(rng, 50))
     (segment,) = tmp_path.glob("*/*.jsonl")
     segment.write_bytes(segment.read_bytes() + b'{"at_s":1.0,"request":{"fea')
@@ -140,7 +141,7 @@ def test_a_torn_line_costs_only_itself(tmp_path: Path, rng: np.random.Generator)
 
 
 def test_golden_requests_are_no_traffic(tmp_path: Path, rng: np.random.Generator) -> None:
-    """A preflight asks on its own behalf."""
+    """Kanaria's preflight sent them, not a user."""
     write_log(tmp_path, "people:1", single(rng, 3))
     (segment,) = tmp_path.glob("*/*.jsonl")
     segment.write_bytes(segment.read_bytes().replace(b'"people:1-1"', b'"preflight-1"'))
@@ -149,7 +150,7 @@ def test_golden_requests_are_no_traffic(tmp_path: Path, rng: np.random.Generator
 
 @pytest.mark.parametrize("version", ["people:1", "people:9"])
 def test_a_log_that_is_not_there_is_named(tmp_path: Path, rng: np.random.Generator, version: str) -> None:
-    """None at all, or none of that version."""
+    """There is no log at all, or none of that version."""
     if version == "people:9":
         write_log(tmp_path, "people:1", single(rng, 3))
     with pytest.raises(NoLog, match=r"logs of people:1" if version == "people:9" else "send some requests first"):
@@ -157,14 +158,19 @@ def test_a_log_that_is_not_there_is_named(tmp_path: Path, rng: np.random.Generat
 
 
 def test_a_model_without_a_reference_says_what_to_do(tmp_path: Path) -> None:
-    """It was trained before there were references, or by somebody who writes none."""
+    """Its training did not write one."""
     with pytest.raises(NoReference, match="train it again"):
         read_reference(tmp_path)
 
 
 async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:
     with AnswerLog(
-        folder, "people:1", count_feedback=lambda **_: None, count_disagreement=lambda **_: None, count_dropped=print
+        folder,
+        "people:1",
+        count_feedback=lambda **_: None,
+        count_labels=print,
+        count_disagreement=lambda **_: None,
+        count_dropped=print,
     ) as log:
         for number, (label, truth) in enumerate(truths):
             log.record(str(number), [label], body=b"")
@@ -172,8 +178,8 @@ async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:
         log.record("unlabelled", ["yes"], body=b"")
 
 
-def test_mistakes_are_known_where_the_truth_came(tmp_path: Path) -> None:
-    """Read from where the service joins feedback to its answers."""
+def test_mistakes_are_known_for_rows_with_feedback(tmp_path: Path) -> None:
+    """They are read from the table in which the service joins feedback to its answers."""
     asyncio.run(_learn(tmp_path, [("yes", "yes"), ("yes", "no"), ("no", "no")]))
     known = answered(tmp_path, "people:1", 0.0, 1e12, requests=100)
     assert sorted(known.mistakes.values.tolist()) == [0.0, 0.0, 1.0]
@@ -182,7 +188,7 @@ def test_mistakes_are_known_where_the_truth_came(tmp_path: Path) -> None:
 
 
 def test_a_broken_file_of_answers_is_named(tmp_path: Path) -> None:
-    """It ended in a traceback, whose exit code 1 is that of drift."""
+    """It once ended in a traceback, whose exit code 1 means drift."""
     asyncio.run(_learn(tmp_path, [("yes", "no")]))
     path = tmp_path / ANSWERS_FILE
     path.write_bytes(b"torn" + path.read_bytes()[4:])
@@ -191,8 +197,8 @@ def test_a_broken_file_of_answers_is_named(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_is_a_number_has_an_error_in_its_units(tmp_path: Path) -> None:
-    """How far it was off, whatever the direction."""
-    (tmp_path / "schema.json").write_text('{"features": [{"name": "age"}]}')
-    row = {"features": [40.0], "prediction": {"label": 3.5}, "truth": 5.0}
-    (tmp_path / REFERENCE_FILE).write_bytes(orjson.dumps(row) + b"\n")
+    """The absolute difference from the truth."""
+    age = Feature(name="age", minimum=0, maximum=120)
+    Schema(features=(age,), answer=Number(tolerance=1, edges=(4,))).write(tmp_path)
+    write_reference(tmp_path, np.array([[40]], np.float32), [Prediction(3.5)], [5.0])
     assert read_reference(tmp_path).answers.mistakes.values.tolist() == [1.5]

@@ -1,4 +1,4 @@
-"""Evidently's pages and its workspace say what the rule says, and outlive a killed process and a full disk."""
+"""Evidently's pages and workspace show the rule's findings, and survive a killed process and a full disk."""
 
 import json
 import resource
@@ -37,7 +37,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_evidently_says_what_the_rule_says(tmp_path: Path, comparison: Comparison) -> None:
-    """Its page and its run carry our distances; numbers with known truth get a page about their quality."""
+    """Its page and its run show our distances; numbers with feedback get a page about their quality."""
     drift, quality = write_report(comparison, tmp_path / "data.html", tmp_path / "workspace").pages
     assert "in 1 of 3 columns (1 rose): <code>age</code> mean" in drift.read_text()
     assert "href='data-quality.html'" in drift.read_text()
@@ -49,7 +49,7 @@ def test_evidently_says_what_the_rule_says(tmp_path: Path, comparison: Compariso
 
 
 def test_evidently_draws_every_column_that_was_judged(tmp_path: Path, comparison: Comparison) -> None:
-    """Its page said 66 columns under a headline of 67: the mistakes were missing, known for some rows only."""
+    """The page once lacked the mistakes, which are known for some rows only: 66 columns under a headline of 67."""
     write_report(comparison, tmp_path / "data.html", tmp_path / "workspace")
     runs = [json.loads(path.read_bytes()) for path in tmp_path.glob("workspace/*/snapshots/*.json")]
     (drawn,) = [
@@ -78,7 +78,7 @@ def halve(path: Path) -> None:
 def test_a_workspace_that_a_killed_report_left_half_written_is_set_aside(
     tmp_path: Path, comparison: Comparison, file: str, broken: Callable[[Path], None]
 ) -> None:
-    """Every later report failed on it. Now a new history begins, and the old one is kept to the last byte."""
+    """Every later report once failed on it. Now a new history begins, and the old one is kept unchanged."""
     workspace = tmp_path / "workspace"
     assert write_report(comparison, tmp_path / "data.html", workspace).set_aside is None
     broken(next(iter(workspace.glob(file))))
@@ -90,8 +90,8 @@ def test_a_workspace_that_a_killed_report_left_half_written_is_set_aside(
     assert len(list(workspace.glob("*/snapshots/*.json"))) == 4, "two reports of two pages each, in one project"
 
 
-def test_a_report_killed_before_it_drew_the_history_is_made_up_for(tmp_path: Path, comparison: Comparison) -> None:
-    """Its project is whole but shows nothing."""
+def test_a_report_killed_before_it_wrote_its_dashboard_is_repaired(tmp_path: Path, comparison: Comparison) -> None:
+    """Its project can be read but shows nothing."""
     workspace = tmp_path / "workspace"
     write_report(comparison, tmp_path / "data.html", workspace)
     (dashboard,) = workspace.glob("*/dashboard.json")
@@ -102,7 +102,7 @@ def test_a_report_killed_before_it_drew_the_history_is_made_up_for(tmp_path: Pat
 
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes: writing then ends in the middle, as on a full disk."""
+    """Let no file grow beyond `size` bytes: writing then fails in the middle, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -112,7 +112,7 @@ def room_for(size: int) -> Iterator[None]:
 
 
 def test_a_full_disk_leaves_the_report_before_and_says_so(tmp_path: Path, comparison: Comparison) -> None:
-    """Neither page nor result is cut off, and nothing half-written takes room."""
+    """Neither the page nor the result is cut off, and no half-written file is left."""
     drift = tmp_path / "drift"
     write_result(comparison.result, drift / "data.json")
     write_report(comparison, drift / "data.html", drift / "workspace")
@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_the_report_before_and_says_so(tmp_path: Path, compar
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, comparison: Comparison) -> None:
-    """Here it is a file; one without rights ends likewise."""
+    """Here it is a file; a folder without write permission fails in the same way."""
     (tmp_path / "drift").write_text("")
     with pytest.raises(NotWritten, match=f"cannot be written to {tmp_path / 'drift'}"):
         write_report(comparison, tmp_path / "drift" / "data.html", tmp_path / "drift" / "workspace")

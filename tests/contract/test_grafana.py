@@ -1,4 +1,4 @@
-"""What is pushed to a Grafana, over HTTP, to a server that answers as Grafana does."""
+"""Pushing to Grafana over HTTP, with a server that answers as Grafana does."""
 
 import socket
 from collections.abc import Iterator
@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from monitoring.dashboards import boards
-from monitoring.dashboards.surroundings import FOLDER_UID, DataSource, Webhook
+from kanaria.stack.signal_graphs import signal_graphs
 from monitoring.errors import GrafanaError
-from monitoring.grafana import Annotation, Grafana, push
+from monitoring.grafana.dashboards import boards
+from monitoring.grafana.dashboards.resources import FOLDER_UID, DataSource, Webhook
+from monitoring.grafana.push import Annotation, Grafana, push
 from tests.support.grafana import ADMIN, EDITOR, FakeGrafana, running
 
 SOURCE = DataSource("http://127.0.0.1:9090", 5.0)
 WEBHOOK = Webhook("http://127.0.0.1:8090", "controller's token")
-(OVERVIEW, *_) = boards()
+(OVERVIEW, *_) = boards(signal_graphs())
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def grafana(fake: FakeGrafana) -> Iterator[Grafana]:
 
 
 def pushed(grafana: Grafana) -> dict[str, str]:
-    return {change.thing: change.done for change in push(grafana, boards(), SOURCE, WEBHOOK)}
+    return {change.thing: change.done for change in push(grafana, boards(signal_graphs()), SOURCE, WEBHOOK)}
 
 
 def refusal(grafana: Grafana) -> GrafanaError:
@@ -42,7 +43,7 @@ def refusal(grafana: Grafana) -> GrafanaError:
 
 
 def test_a_push_makes_everything(fake: FakeGrafana, grafana: Grafana) -> None:
-    """Data source, folder, the boards in it under their uids, contact point."""
+    """The data source, the folder, the boards in it with their uids, and the contact point."""
     assert set(pushed(grafana).values()) == {"created"}
     assert fake.data_sources["kanaria-prometheus"]["url"] == SOURCE.url
     assert {uid: kept["folderUid"] for uid, kept in fake.boards.items()} == dict.fromkeys(
@@ -54,15 +55,15 @@ def test_a_push_makes_everything(fake: FakeGrafana, grafana: Grafana) -> None:
 
 
 def test_a_second_push_writes_nothing(fake: FakeGrafana, grafana: Grafana) -> None:
-    """Everything is unchanged, and Grafana got no writing request."""
+    """Everything is unchanged, and Grafana got no write request."""
     pushed(grafana)
     fake.writes.clear()
     assert set(pushed(grafana).values()) == {"unchanged"}
     assert fake.writes == []
 
 
-def test_what_was_changed_by_hand_is_put_right(fake: FakeGrafana, grafana: Grafana) -> None:
-    """Only the changed ones are written: a board, one that was moved away, the data source."""
+def test_what_was_changed_by_hand_is_restored(fake: FakeGrafana, grafana: Grafana) -> None:
+    """Only what changed is written: an edited board, a board that was moved away, the data source."""
     pushed(grafana)
     fake.boards["kanaria-overview"]["dashboard"]["title"] = "mine"
     fake.boards["kanaria-model"]["folderUid"] = ""
@@ -74,14 +75,14 @@ def test_what_was_changed_by_hand_is_put_right(fake: FakeGrafana, grafana: Grafa
 
 
 def test_a_contact_point_of_another_controller_is_changed(grafana: Grafana) -> None:
-    """Its token cannot be read back, its address can."""
+    """Its token cannot be read back, but its address can."""
     pushed(grafana)
     change = grafana.push_contact_point(Webhook("http://127.0.0.1:9999", "another"))
     assert change.done == "updated"
 
 
 def test_two_who_save_at_once_do_not_overwrite_each_other(fake: FakeGrafana, grafana: Grafana) -> None:
-    """412 from Grafana: the other one's change stays, and the message says what to do."""
+    """Grafana answers 412: the other change stays, and the message says what to do."""
     pushed(grafana)
     fake.boards["kanaria-overview"]["dashboard"]["title"] = "mine"
 
@@ -95,15 +96,15 @@ def test_two_who_save_at_once_do_not_overwrite_each_other(fake: FakeGrafana, gra
 
 
 def test_a_wrong_token_is_named(fake: FakeGrafana) -> None:
-    """401: how to get a right one; the wrong one is not repeated."""
+    """Grafana answers 401: the message says how to get a valid token and does not repeat the wrong one."""
     with Grafana(fake.url, "glsa_wrong") as grafana:
         error = refusal(grafana)
     assert ("does not know this token" in error.what, "KANARIA_GRAFANA_TOKEN" in error.do) == (True, True)
     assert "glsa_wrong" not in str(error)
 
 
-def test_a_token_without_the_right_is_told_what_it_may_not(fake: FakeGrafana) -> None:
-    """403: an editor may not make data sources."""
+def test_a_token_without_permission_is_told_what_it_may_not_do(fake: FakeGrafana) -> None:
+    """Grafana answers 403: an editor may not create data sources."""
     with Grafana(fake.url, EDITOR) as grafana:
         error = refusal(grafana)
     assert ("may not change the data source" in error.what, "role Admin" in error.do) == (True, True)
@@ -124,8 +125,8 @@ def test_an_old_grafana_is_refused_before_anything_is_written(version: str, *, i
         assert fake.writes == []
 
 
-def test_nobody_at_the_address_is_named() -> None:
-    """With the address, and without the password that may stand in it."""
+def test_a_grafana_that_does_not_answer_is_named() -> None:
+    """The message has the address, without the password that may be part of it."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with Grafana(f"http://admin:hidden@127.0.0.1:{port}", None) as grafana:
@@ -138,8 +139,8 @@ def test_nobody_at_the_address_is_named() -> None:
     assert "hidden" not in str(error)
 
 
-def test_one_who_takes_connections_and_is_silent_is_not_waited_for_for_ever() -> None:
-    """The time limit counts for the answer too."""
+def test_a_server_that_accepts_connections_and_never_answers_is_given_up() -> None:
+    """The time limit includes the answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with Grafana(url, ADMIN, timeout_s=0.2) as grafana:
@@ -147,7 +148,7 @@ def test_one_who_takes_connections_and_is_silent_is_not_waited_for_for_ever() ->
 
 
 def test_another_kind_of_server_is_no_grafana() -> None:
-    """A web page where an API should be."""
+    """A web page answers instead of the API."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -169,7 +170,7 @@ def test_another_kind_of_server_is_no_grafana() -> None:
 
 
 def test_a_grafana_that_reads_files_says_where_to_change_it(fake: FakeGrafana, grafana: Grafana) -> None:
-    """A data source from a file is read-only, whatever the token may do."""
+    """A data source from a file is read-only, whatever the token's role is."""
     pushed(grafana)
     fake.data_sources["kanaria-prometheus"] |= {"readOnly": True, "url": "http://elsewhere"}
     error = refusal(grafana)
@@ -181,7 +182,7 @@ def events(count: int) -> list[Annotation]:
 
 
 def test_annotations_are_added_once(fake: FakeGrafana, grafana: Grafana) -> None:
-    """However often they are pushed, and also beyond the hundred that Grafana lists unless asked for more."""
+    """However often they are pushed, and even beyond the hundred that Grafana lists by default."""
     assert grafana.push_annotations(events(150)) == 150
     assert grafana.push_annotations(events(151)) == 1
     assert grafana.push_annotations(events(151)) == 0
@@ -189,7 +190,7 @@ def test_annotations_are_added_once(fake: FakeGrafana, grafana: Grafana) -> None
 
 
 def test_an_annotation_carries_time_words_and_tags(fake: FakeGrafana, grafana: Grafana) -> None:
-    """Milliseconds, as Grafana counts; the tags that the boards ask for."""
+    """The time is in milliseconds, and the tags are those that the boards select."""
     grafana.push_annotations(events(1))
     (kept,) = fake.annotations
     seen: dict[str, Any] = {key: kept[key] for key in ("time", "text", "tags")}

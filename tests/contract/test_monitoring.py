@@ -1,4 +1,4 @@
-"""The monitoring configuration does what it says, in the real programs."""
+"""The monitoring configuration works in the real programs."""
 
 import queue
 import socket
@@ -14,15 +14,15 @@ import httpx
 import pytest
 import yaml
 
-from monitoring.alertmanager import (
+from monitoring.errors import RulesError
+from monitoring.prometheus.alertmanager import (
     AlertmanagerSettings,
     alertmanager_command,
     alertmanager_config,
     parse_receivers,
 )
-from monitoring.errors import RulesError
-from monitoring.prometheus import JOBS, RULES, PrometheusSettings, Target, file_sd, prometheus_config
-from rollout.sources.scrape import GATEWAY_FILTER
+from monitoring.prometheus.configuration import JOBS, RULES, PrometheusSettings, Target, file_sd, prometheus_config
+from rollout.routers.envoy.metrics import PAGE_FILTER
 
 DEADLINE_S = 20.0
 
@@ -34,9 +34,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path, require_program: Find) -> None:
-    """Targets, rules and Alertmanager, as they are written for a running stack."""
+    """With targets, rules and Alertmanager, as for a running stack."""
     for job in JOBS:
-        (tmp_path / f"{job}.json").write_text(file_sd([Target("127.0.0.1:9000", {"host": "one"})]))
+        (tmp_path / f"{job}.json").write_text(file_sd([Target("127.0.0.1:9000")]))
     config = tmp_path / "prometheus.yml"
     config.write_text(prometheus_config(PrometheusSettings(targets_dir=tmp_path, alertmanager="127.0.0.1:9093")))
     checked = run(require_program("promtool"), "check", "config", str(config))
@@ -47,15 +47,15 @@ def kanaria(*arguments: object) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-m", "kanaria", "rules", *map(str, arguments))
 
 
-def test_each_alert_fires_when_it_should_and_else_is_silent(require_program: Find) -> None:
-    """`kanaria rules check` runs monitoring/rules/tests, and compares the rules with what they are made of."""
+def test_each_alert_fires_when_it_should_and_is_silent_otherwise(require_program: Find) -> None:
+    """`kanaria rules check` runs monitoring/rules/tests, and compares the rules with their sources."""
     require_program("promtool")
     checked = kanaria("check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_own_objectives_become_rules_that_promtool_accepts(tmp_path: Path, require_program: Find) -> None:
-    """From a person's own slo.yaml to a folder that Prometheus reads; a wrong one is refused with the reason."""
+    """A user's own slo.yaml becomes a folder that Prometheus reads; an invalid one is refused with the reason."""
     require_program("promtool")
     slos = tmp_path / "slo.yaml"
     slos.write_text("speed: {objective: 99.5%, bad_means: were slow, total: 'all{job=\"a\"}', good: quick}")
@@ -70,7 +70,7 @@ def test_own_objectives_become_rules_that_promtool_accepts(tmp_path: Path, requi
 
 
 def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path, require_program: Find) -> None:
-    """What is wrong, in promtool's words."""
+    """The error is in promtool's words."""
     require_program("promtool")
     (tmp_path / "wrong.yaml").write_text("groups: [{name: a, rules: [{record: b, expr: 'sum(('}]}]")
     checked = kanaria("check", tmp_path / "wrong.yaml")
@@ -87,7 +87,7 @@ def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path,
     ],
 )
 def test_what_cannot_be_used_is_named_with_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    """And nothing is written."""
+    """Nothing is written then."""
     out = ("--out", tmp_path) if arguments[0] == "generate" else ()
     refused = kanaria(*arguments, *out)
     assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
@@ -98,11 +98,11 @@ def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) ->
     """Monitoring and judging do not import each other, so nothing else keeps the two filters the same."""
     config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path)))
     filters = {job["job_name"]: job.get("params") for job in config["scrape_configs"]}
-    assert filters == {"gateway": {"filter": [GATEWAY_FILTER]}, "controller": None, "service": None}
+    assert filters == {"gateway": {"filter": [PAGE_FILTER]}, "controller": None, "service": None}
 
 
 def test_amtool_accepts_the_configuration(tmp_path: Path, require_program: Find) -> None:
-    """As it is written for a running stack, and the committed one with its example receivers."""
+    """Both the configuration of a running stack and the committed one with its example receivers."""
     amtool = require_program("amtool")
     own = tmp_path / "alertmanager.yml"
     settings = AlertmanagerSettings(webhook_url="http://127.0.0.1:1/api/alerts", token_file=tmp_path / "token")
@@ -121,8 +121,8 @@ def test_amtool_accepts_the_configuration(tmp_path: Path, require_program: Find)
         (("severity=ticket", "action=rollback"), "controller,ticket"),
     ],
 )
-def test_alerts_go_to_whom_they_concern(labels: tuple[str, ...], receivers: str, require_program: Find) -> None:
-    """Amtool follows the routes: what acts goes to the controller and to people."""
+def test_alerts_go_to_the_right_receivers(labels: tuple[str, ...], receivers: str, require_program: Find) -> None:
+    """An alert that triggers a rollback goes to the controller and to people, as amtool routes it."""
     amtool, config = require_program("amtool"), RULES[0].with_name("alertmanager.yml")
     routed = run(
         amtool, "config", "routes", "test", f"--config.file={config}", f"--verify.receivers={receivers}", *labels
@@ -130,8 +130,8 @@ def test_alerts_go_to_whom_they_concern(labels: tuple[str, ...], receivers: str,
     assert routed.returncode == 0, routed.stdout + routed.stderr
 
 
-def test_no_alert_that_acts_is_inhibited() -> None:
-    """It may be the only way back; a person may be spared a second alert, users not the rollback."""
+def test_no_alert_that_triggers_a_rollback_is_inhibited() -> None:
+    """It may be the only way back; only a second notification of people may be left out."""
     config = yaml.safe_load(RULES[0].with_name("alertmanager.yml").read_text())
     assert config["inhibit_rules"]
     assert all('action!="rollback"' in rule["target_matchers"] for rule in config["inhibit_rules"])
@@ -141,28 +141,28 @@ def test_no_alert_that_acts_is_inhibited() -> None:
     "text", ["{", "- {name: page}", "page: {}", "- {name: page}\n- {name: ticket}\n- {name: other}"]
 )
 def test_receivers_of_other_names_are_refused(text: str) -> None:
-    """An alert that is routed to a receiver that is not there would keep Alertmanager from starting."""
+    """A route to a receiver that does not exist would keep Alertmanager from starting."""
     with pytest.raises(RulesError):
         parse_receivers(text)
 
 
 @pytest.fixture
 def webhook() -> Iterator[tuple[str, "queue.Queue[tuple[str | None, bytes]]"]]:
-    """The URL of a controller's ear, and what it hears: the Authorization header and the body."""
-    heard: queue.Queue[tuple[str | None, bytes]] = queue.Queue()
+    """The URL of a server in place of the controller, and what it receives: the Authorization header and the body."""
+    received: queue.Queue[tuple[str | None, bytes]] = queue.Queue()
 
-    class Ear(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.put((self.headers["authorization"], self.rfile.read(int(self.headers["content-length"]))))
+            received.put((self.headers["authorization"], self.rfile.read(int(self.headers["content-length"]))))
             self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Ear) as server:
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/api/alerts", heard
+        yield f"http://127.0.0.1:{server.server_port}/api/alerts", received
         server.shutdown()
         thread.join()
 
@@ -171,7 +171,7 @@ def webhook() -> Iterator[tuple[str, "queue.Queue[tuple[str | None, bytes]]"]]:
 def alertmanager(
     tmp_path: Path, webhook: tuple[str, "queue.Queue[tuple[str | None, bytes]]"], require_program: Find
 ) -> Iterator[str]:
-    """The address of an Alertmanager that tells `webhook`."""
+    """The address of an Alertmanager that notifies `webhook`."""
     (tmp_path / "token").write_text("secret-token")
     config = tmp_path / "alertmanager.yml"
     config.write_text(alertmanager_config(AlertmanagerSettings(webhook_url=webhook[0], token_file=tmp_path / "token")))
@@ -187,7 +187,7 @@ def alertmanager(
 def test_an_alert_reaches_the_controller_with_its_token(
     alertmanager: str, webhook: tuple[str, "queue.Queue[tuple[str | None, bytes]]"]
 ) -> None:
-    """The labels tell the controller what to do about which version."""
+    """The labels say which version it is about and what the controller should do."""
     alert = {"labels": {"alertname": "KanariaCanaryDown", "version": "digits:v2", "action": "rollback"}}
     deadline_s = time.monotonic() + DEADLINE_S
     while True:
@@ -200,4 +200,4 @@ def test_an_alert_reaches_the_controller_with_its_token(
             time.sleep(0.1)
     authorization, body = webhook[1].get(timeout=DEADLINE_S)
     assert authorization == "Bearer secret-token"
-    assert [told["labels"] for told in httpx.Response(200, content=body).json()["alerts"]] == [alert["labels"]]
+    assert [sent["labels"] for sent in httpx.Response(200, content=body).json()["alerts"]] == [alert["labels"]]

@@ -1,4 +1,4 @@
-"""What the service writes into the prediction log is what monitoring reads out of it."""
+"""Monitoring reads from the prediction log what the service wrote into it."""
 
 import re
 from collections.abc import Callable
@@ -9,10 +9,11 @@ import numpy as np
 import orjson
 import pytest
 
-from monitoring.predictions import read_predictions
-from service.contract import Feature, Schema
-from service.kinds import Labels, Prediction
-from service.predictions import PredictionLog
+from contract.answer_types import Labels, Prediction
+from contract.model_files import Feature, Schema
+from monitoring.drift.prediction_log import read_predictions
+from service.logs.predictions import PredictionLog
+from tests.support.paths import ROOT
 
 SCHEMA = Schema(
     features=(
@@ -24,12 +25,11 @@ SCHEMA = Schema(
     answer=Labels(labels=("no", "yes")),
 )
 Write = Callable[..., None]
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Log one request of some rows, as a version does."""
+    """A function that logs one request with some rows, as a version does."""
 
     def log(version: str, request_id: str, *rows: tuple[float, ...], schema: Schema = SCHEMA) -> None:
         with PredictionLog(tmp_path, version, "m", schema, max_bytes=10**7, count_dropped=print) as opened:
@@ -44,7 +44,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def test_every_row_is_found_by_its_request_id(tmp_path: Path, write: Write) -> None:
-    """With its answer and its features by name; the private one is not there."""
+    """With its answer and its features by name, but without the private one."""
     write("m:1", "other", (1, 1, 1, 1))
     write("m:1", "wanted", (30, 5, 10_117, 0), (31.5, 6, 10_117, 1))
     table = read_predictions(tmp_path, 0)
@@ -72,7 +72,7 @@ def test_every_row_is_found_by_its_request_id(tmp_path: Path, write: Write) -> N
 
 
 def test_versions_are_read_together_or_alone(tmp_path: Path, write: Write) -> None:
-    """Even when one knows a feature that the other does not."""
+    """Even when one has a feature that the other does not have."""
     narrow = Schema(features=SCHEMA.features[:1], answer=SCHEMA.answer)
     write("m:1", "a", (30, 5, 10_117, 0))
     write("m:2", "b", (31,), schema=narrow)
@@ -81,34 +81,34 @@ def test_versions_are_read_together_or_alone(tmp_path: Path, write: Write) -> No
     assert both["feature.label"].isna().tolist() == [False, True]
 
 
-def test_only_what_was_answered_since_is_read(tmp_path: Path, write: Write) -> None:
-    """To the millisecond."""
+def test_only_requests_answered_since_a_time_are_read(tmp_path: Path, write: Write) -> None:
+    """The time counts to the millisecond."""
     write("m:1", "a", (30, 5, 10_117, 0))
     at_s = read_predictions(tmp_path, 0).at_s[0]
     assert (len(read_predictions(tmp_path, at_s)), len(read_predictions(tmp_path, at_s + 0.001))) == (1, 0)
 
 
 def test_a_line_that_was_not_finished_is_skipped(tmp_path: Path, write: Write) -> None:
-    """Its writer was killed, or its disk was full."""
+    """Its writer was killed, or the disk was full."""
     write("m:1", "a", (30, 5, 10_117, 0))
     (segment,) = tmp_path.glob("*/*.jsonl")
     segment.write_bytes(segment.read_bytes() + b'{"at_s":1.0,"request":{"fea')
     assert list(read_predictions(tmp_path, 0).request_id) == ["a"]
 
 
-def test_golden_requests_are_no_users_requests(tmp_path: Path, write: Write) -> None:
-    """A preflight asks on its own behalf."""
+def test_golden_requests_are_left_out(tmp_path: Path, write: Write) -> None:
+    """Kanaria's preflight sent them, not a user."""
     write("m:1", "preflight-7-0", (30, 5, 10_117, 0))
     assert read_predictions(tmp_path, 0).empty
 
 
 def test_an_empty_log_is_an_empty_table(tmp_path: Path) -> None:
-    """Also when its folder is not there yet."""
+    """Even when its folder does not exist yet."""
     assert read_predictions(tmp_path / "none", 0).empty
 
 
 def test_the_documented_query_finds_a_request_with_duckdb(tmp_path: Path, write: Write) -> None:
-    """Any tool that reads JSON lines can: one row per answered row, an unfinished line skipped."""
+    """Any tool that reads JSON lines can do this: one row per answered row, without the unfinished line."""
     write("m:1", "customer-7", (30, 5, 10_117, 0), (31.5, 6, 10_117, 1))
     write("m:1", "other", (32, 5, 10_117, 0))
     segment = next(tmp_path.glob("*/*.jsonl"))

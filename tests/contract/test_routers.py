@@ -1,4 +1,4 @@
-"""What every data plane owes the controller. The same tests run against Envoy and against memory."""
+"""The contract of every data plane: the same tests run against Envoy and against the router in memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from kanaria.network import free_port
+from kanaria.stack.ports import free_port
 from rollout.errors import RouterRefused
-from rollout.interfaces import Backend, ObservedSplit, Split, TrafficRouter
-from rollout.routers.envoy_settings import GatewaySettings
-from rollout.routers.memory import MemoryRouter
+from rollout.fleet import Backend, Version
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import ObservedSplit, Split, TrafficRouter
 from tests.support.gateway_rig import Gateway
+from tests.support.memory_router import MemoryRouter
 
-V1, V2, V3 = (Backend(f"digits:v{n}", "127.0.0.1", 1) for n in (1, 2, 3))
+V1, V2, V3 = (Version((Backend(f"digits:v{n}", "127.0.0.1", 1),)) for n in (1, 2, 3))
+
+TWINS = Version(tuple(Backend("digits:v1", "127.0.0.1", port) for port in (1, 2)))  # one version, two processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ def plane(request: pytest.FixtureRequest, tmp_path: Path, require_program: Calla
         memory = MemoryRouter()
 
         def refuse_next(split: Split) -> Split:
-            memory.refusals.append("told to refuse")
+            memory.refusals.append("refuse the next one")
             return split
 
         yield DataPlane(memory, refuse_next, lambda: setattr(memory, "reachable", False))
@@ -37,12 +40,14 @@ def plane(request: pytest.FixtureRequest, tmp_path: Path, require_program: Calla
         require_program("envoy")
         with Gateway(GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port())) as envoy:
             yield DataPlane(
-                envoy.router, lambda split: replace(split, stable=replace(split.stable, port=99999)), envoy.stop
+                envoy.router,
+                lambda split: replace(split, stable=Version((Backend("digits:v1", "127.0.0.1", 99999),))),
+                envoy.stop,
             )
 
 
 def test_nothing_is_observed_before_the_first_split(plane: DataPlane) -> None:
-    """A data plane without a version serves no split."""
+    """Before the first split a data plane serves none."""
     assert plane.router.observed() is None
 
 
@@ -55,16 +60,18 @@ def test_nothing_is_observed_before_the_first_split(plane: DataPlane) -> None:
         (Split(V1, V2, 12.34), ObservedSplit("digits:v1", "digits:v2", 12.34, mirror=False)),
         (Split(V1, V2, 50, sticky="x-user-id"), ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)),
         (Split(V1, V2, 100), ObservedSplit("digits:v1", "digits:v2", 100, mirror=False)),
+        (Split(V2, fallback=V1), ObservedSplit("digits:v2", None, 0, mirror=False, fallback="digits:v1")),
+        (Split(TWINS, V2, 50), ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)),
     ],
 )
 def test_an_applied_split_is_observed(plane: DataPlane, split: Split, observed: ObservedSplit) -> None:
-    """What was applied can be read back, in every shape a release goes through."""
+    """Every shape of split in a release can be read back after it was applied."""
     plane.router.apply(split)
     assert plane.router.observed() == observed
 
 
 def test_the_last_split_wins(plane: DataPlane) -> None:
-    """A split is the whole wish: nothing of the ones before is left."""
+    """A split replaces the previous one entirely."""
     for split in (Split(V1, V2, mirror=True), Split(V1, V2, 25), Split(V2), Split(V2, V3, 1)):
         plane.router.apply(split)
     assert plane.router.observed() == ObservedSplit("digits:v2", "digits:v3", 1, mirror=False)
@@ -78,15 +85,15 @@ def test_applying_twice_is_harmless(plane: DataPlane) -> None:
 
 
 def test_a_refused_split_leaves_the_one_before_in_force(plane: DataPlane) -> None:
-    """Refusing is an error with a reason, and changes nothing."""
+    """A refusal is an error and changes nothing."""
     plane.router.apply(Split(V1))
     with pytest.raises(RouterRefused):
         plane.router.apply(plane.refused(Split(V1, V2, 50)))
     assert plane.router.observed() == ObservedSplit("digits:v1", None, 0, mirror=False)
 
 
-def test_a_refusal_does_not_stick(plane: DataPlane) -> None:
-    """The next good split is taken."""
+def test_a_valid_split_is_applied_after_a_refused_one(plane: DataPlane) -> None:
+    """A refusal has no lasting effect."""
     with pytest.raises(RouterRefused):
         plane.router.apply(plane.refused(Split(V1)))
     plane.router.apply(Split(V2))
@@ -101,11 +108,23 @@ def test_a_refusal_does_not_stick(plane: DataPlane) -> None:
         Split(V1, V1, 5),
         Split(V1, V2, 101),
         Split(V1, V2, -1),
+        Split(V1, fallback=V1),
+        Split(V1, V2, 5, fallback=V3),
+        Split(Version((*V1.backends, *V2.backends))),
     ],
-    ids=["weight without canary", "mirror without canary", "canary is stable", "over 100 %", "under 0 %"],
+    ids=[
+        "weight without canary",
+        "mirror without canary",
+        "canary is stable",
+        "over 100 %",
+        "under 0 %",
+        "fallback is stable",
+        "canary and fallback",
+        "backends of two versions",
+    ],
 )
 def test_a_split_that_contradicts_itself_is_refused(plane: DataPlane, split: Split) -> None:
-    """No data plane guesses what was meant."""
+    """No data plane guesses the intention."""
     with pytest.raises(RouterRefused):
         plane.router.apply(split)
 
@@ -117,14 +136,29 @@ def test_requests_in_flight_are_known_of_served_versions_only(plane: DataPlane) 
 
 
 def test_a_version_that_was_just_replaced_can_still_be_drained(plane: DataPlane) -> None:
-    """After the promotion the old version's open requests are still counted."""
+    """After the promotion the old version's requests in flight are still counted."""
     plane.router.apply(Split(V1, V2, 100))
     plane.router.apply(Split(V2))
     assert plane.router.requests_in_flight("digits:v1") == 0
 
 
+def test_a_fallback_and_a_version_of_several_processes_can_be_drained(plane: DataPlane) -> None:
+    """Their requests in flight are known, also after the change that leaves the fallback out."""
+    plane.router.apply(Split(TWINS, fallback=V2))
+    assert [plane.router.requests_in_flight(tag) for tag in ("digits:v1", "digits:v2")] == [0, 0]
+    plane.router.apply(Split(V1))
+    assert plane.router.requests_in_flight("digits:v2") == 0
+
+
+def test_a_version_may_gain_and_lose_processes(plane: DataPlane) -> None:
+    """The same split with other addresses is another split, and is in force when `apply` returns."""
+    for version in (V1, TWINS, V1):
+        plane.router.apply(Split(version, V2, 50))
+        assert plane.router.observed() == ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)
+
+
 def test_a_data_plane_out_of_reach_says_so(plane: DataPlane) -> None:
-    """Nothing is observed, nothing is known to be in flight, nothing can be applied."""
+    """No split is observed, the requests in flight are unknown, and no split can be applied."""
     plane.router.apply(Split(V1))
     plane.disconnect()
     assert plane.router.observed() is None

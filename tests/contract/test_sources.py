@@ -1,6 +1,8 @@
-"""What every metric source promises, proved on real HTTP servers and a real Prometheus."""
+"""The contract of every metric source, tested with real HTTP servers and a real Prometheus."""
 
+import itertools
 import json
+import math
 import subprocess
 import threading
 import time
@@ -13,24 +15,37 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from kanaria.network import free_port
-from monitoring.prometheus import JOBS, PrometheusSettings, Target, file_sd, prometheus_command, prometheus_config
+from contract.answer_types import class_name
+from kanaria.stack.ports import free_port
+from monitoring.prometheus.configuration import (
+    JOBS,
+    PrometheusSettings,
+    Target,
+    file_sd,
+    prometheus_command,
+    prometheus_config,
+)
 from rollout.errors import SourceUnreachable
-from rollout.interfaces import Backend, MetricSource, Reading
+from rollout.fleet import Backend
 from rollout.judge.types import Pair
-from rollout.signals import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, SignalSelection, merge, windows
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.signals.counters import Reading, merge, windows
+from rollout.signals.options import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, Latency
+from rollout.signals.plan import Signals
+from rollout.sources.failover import FailoverSource
 from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
+from rollout.sources.source import MetricSource
 
 STABLE, CANARY = "digits:v1", "digits:v2"
-SELECTION = SignalSelection(latency_ms=(100,), low_confidence_below=0.5)
+SELECTION = Signals({"latency": Latency(slower_than_ms=(100,))}).selection()
 NOTHING = Pair(0, 0)
 SCRAPE_INTERVAL_S = 0.25
 DEADLINE_S = 30.0  # Prometheus takes up to 5 s to find its targets
 
 
 class Exporter:
-    """A real metrics page on a port that outlives the process which it plays."""
+    """A real metrics page, whose port stays the same when it plays a new process."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -39,7 +54,7 @@ class Exporter:
         self.replace()
 
     def replace(self) -> None:
-        """Play a new process: every counter from 0."""
+        """Play a new process: every counter starts from 0."""
         self.registry = CollectorRegistry()
 
     def start(self) -> None:
@@ -55,7 +70,7 @@ class Exporter:
 
 
 class Gateway(Exporter):
-    """Exports what Envoy does, under its names and labels."""
+    """Exports Envoy's metrics, with its names and labels."""
 
     def replace(self) -> None:
         super().replace()
@@ -83,7 +98,7 @@ class Gateway(Exporter):
 
 
 class Version(Exporter):
-    """Exports what the service does, under its names and labels."""
+    """Exports the service's metrics, with its names and labels."""
 
     def replace(self) -> None:
         super().replace()
@@ -92,6 +107,7 @@ class Version(Exporter):
             "kanaria_confidence", "-", ["version"], buckets=(*CONFIDENCE_BOUNDS, 1.0), registry=self.registry
         )
         self._feedback = Counter("kanaria_feedback", "-", ["version", "outcome"], registry=self.registry)
+        self._labels = Counter("kanaria_labels", "-", ["version", "age_s", "outcome"], registry=self.registry)
         self._disagreement = Counter("kanaria_disagreement", "-", ["version", "outcome"], registry=self.registry)
 
     def predict(self, version: str, label: str, confidence: float = 0.97) -> None:
@@ -100,6 +116,9 @@ class Version(Exporter):
 
     def feedback(self, version: str, outcome: str) -> None:
         self._feedback.labels(version, outcome).inc()
+
+    def label(self, version: str, age_s: str, outcome: str) -> None:
+        self._labels.labels(version, age_s, outcome).inc()
 
     def compare(self, version: str, outcome: str) -> None:
         self._disagreement.labels(version, outcome).inc()
@@ -120,7 +139,7 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def ports() -> list[int]:
-    """Of gateway, stable and canary: the same in all tests, so that Prometheus need not look for them again."""
+    """The ports of gateway, stable and canary; the same in all tests, so that Prometheus finds them only once."""
     return [free_port() for _ in range(3)]
 
 
@@ -153,23 +172,32 @@ def stack(ports: list[int]) -> Iterator[Stack]:
         process.stop()
 
 
-@pytest.fixture(params=["scrape", "prometheus"])
-def new_source(request: pytest.FixtureRequest, stack: Stack) -> Callable[[], ScrapeSource | PrometheusSource]:
-    """Makes sources that have read nothing yet."""
+AnySource = ScrapeSource | PrometheusSource | FailoverSource
+
+
+@pytest.fixture(params=["scrape", "prometheus", "failover", "failover without its store"])
+def new_source(request: pytest.FixtureRequest, stack: Stack) -> Callable[[], AnySource]:
+    """A function that makes a source which has read nothing yet."""
+    gateway = EnvoyMetrics(stack.gateway.address)
     if request.param == "scrape":
-        return lambda: ScrapeSource(stack.gateway.address)
+        return lambda: ScrapeSource(gateway)
+    if request.param == "failover without its store":
+        nobody = f"http://127.0.0.1:{free_port()}"
+        return lambda: FailoverSource(PrometheusSource(nobody, gateway), ScrapeSource(gateway))
     url = request.getfixturevalue("prometheus")
-    return lambda: PrometheusSource(url, stack.gateway.address, max_age_s=5)
+    if request.param == "failover":
+        return lambda: FailoverSource(PrometheusSource(url, gateway, max_age_s=5), ScrapeSource(gateway))
+    return lambda: PrometheusSource(url, gateway, max_age_s=5)
 
 
 @pytest.fixture
-def source(new_source: Callable[[], ScrapeSource | PrometheusSource]) -> Iterator[MetricSource]:
+def source(new_source: Callable[[], AnySource]) -> Iterator[MetricSource]:
     with new_source() as made:
         yield made
 
 
 def read_until(read: Callable[[], Reading], is_right: Callable[[Reading], bool]) -> Reading:
-    """Prometheus sees a change only when it scrapes the next time; read until it has."""
+    """Read until Prometheus has scraped the change."""
     deadline_s = time.monotonic() + DEADLINE_S
     last: object = None
     while time.monotonic() < deadline_s:
@@ -196,14 +224,14 @@ def refused(read: Callable[[], Reading]) -> SourceUnreachable:
 
 
 def events(previous: Reading | None, current: Reading, *, is_mirrored: bool = False) -> dict[str, tuple[Pair, Pair]]:
-    """New events of stable and of the canary by signal; without `previous`, all there ever were."""
+    """New events of stable and of the canary by signal; without `previous`, all events."""
     since = previous or Reading(at_s=0.0, counters={})
-    found = windows(since, current, stable=STABLE, canary=CANARY, selection=SELECTION, is_mirrored=is_mirrored)
+    found = SELECTION.of(windows(since, current, stable=STABLE, canary=CANARY, is_mirrored=is_mirrored))
     return {window.signal: (window.stable, window.canary) for window in found}
 
 
 def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, stack: Stack) -> None:
-    """Errors and latency come from the gateway, what was predicted from the version, feedback from whoever got it."""
+    """Errors and latency come from the gateway, predictions from the version, feedback from whichever received it."""
     for code, ms in ((200, 20), (200, 300), (503, 5)):
         stack.gateway.answer(CANARY, code, ms=ms)
     stack.gateway.answer(STABLE, routed=CANARY)
@@ -219,6 +247,30 @@ def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, sta
         "low_confidence": (NOTHING, Pair(1, 2)),
         "wrong_label": (NOTHING, Pair(1, 1)),
     }
+    read_until(lambda: source.read(stack.backends), lambda reading: events(None, reading) == expected)
+
+
+def test_labels_are_read_by_the_age_of_their_answers(source: MetricSource, stack: Stack) -> None:
+    """Of three labels in time one says wrong and one right at ten minutes, the third waits; a fourth came too late."""
+    for outcome in ("came", "came", "came", "wrong", "correct", "late"):
+        stack.canary.label(CANARY, "600", outcome)
+    stack.canary.label(CANARY, "3600", "came")
+    expected = {
+        (stack.canary.address, CANARY, "labels_of_age:600"): Pair(1, 2),
+        (stack.canary.address, CANARY, "labels_came:600"): Pair(1, 4),
+        (stack.canary.address, CANARY, "labels_of_age:3600"): Pair(0, 0),
+        (stack.canary.address, CANARY, "labels_came:3600"): Pair(0, 1),
+    }
+    read_until(lambda: source.read(stack.backends), lambda reading: dict(reading.counters) == expected)
+
+
+def test_labels_of_any_text_are_read_alike(source: MetricSource, stack: Stack) -> None:
+    """Prometheus drops an empty label, and U+2028 ends a line for some: no class may get lost, nor the reading."""
+    labels = ["", "a\u2028b", "a\nb", "a\x0bb", "a\x85b", "\\", '"', "can't tell", "{x=1} # 5", "50%s", " ", "猫"]
+    for label in labels:
+        stack.canary.predict(CANARY, label)
+    expected = {f"class:{class_name(label)}": (NOTHING, Pair(1, len(labels))) for label in labels}
+    expected["low_confidence"] = (NOTHING, Pair(0, len(labels)))
     read_until(lambda: source.read(stack.backends), lambda reading: events(None, reading) == expected)
 
 
@@ -241,7 +293,7 @@ def test_a_mirrored_version_is_judged_by_copied_requests(source: MetricSource, s
 
 
 def test_reading_again_without_new_events_gives_no_window(source: MetricSource, stack: Stack) -> None:
-    """The same counters are no new evidence."""
+    """Unchanged counters are not new evidence."""
     stack.gateway.answer(STABLE)
     first = read_until(lambda: source.read(stack.backends), lambda reading: bool(reading.counters))
     assert events(first, source.read(stack.backends)) == {}
@@ -252,7 +304,7 @@ def later_than(at_s: float, reading: Reading) -> bool:
 
 
 def test_a_reading_holds_all_that_was_counted_before_its_time(source: MetricSource, stack: Stack) -> None:
-    """On it rests which weight a request is charged to; pages that are read one by one are as old as the oldest."""
+    """This decides the weight at which a request counts; pages that are read one by one are as old as the oldest."""
     for answers in range(1, 9):
         stack.gateway.answer(STABLE)
         stack.canary.predict(CANARY, "7")
@@ -261,8 +313,10 @@ def test_a_reading_holds_all_that_was_counted_before_its_time(source: MetricSour
         assert (seen["errors"][0].total, seen["class:7"][1].total) == (answers, answers)
 
 
-def test_a_version_that_was_away_is_counted_from_where_it_was(source: MetricSource, stack: Stack) -> None:
-    """Its page is gone for a while and its counters go on: nothing is counted twice or lost."""
+def test_a_version_whose_page_was_missing_is_counted_on_from_its_last_counters(
+    source: MetricSource, stack: Stack
+) -> None:
+    """Its page is missing for a while and its counters go on: nothing is counted twice or lost."""
     key = (stack.canary.address, CANARY, "class:7")
     for _ in range(10):
         stack.canary.predict(CANARY, "7")
@@ -293,24 +347,22 @@ def test_a_version_that_started_again_is_counted_from_zero(source: MetricSource,
 
 
 def test_without_the_gateway_there_is_no_reading(source: MetricSource, stack: Stack) -> None:
-    """The versions alone do not show errors, so nothing may be concluded."""
+    """The versions alone do not show errors, so nothing can be concluded."""
     read_until(lambda: source.read(stack.backends), lambda reading: not reading.counters)
     stack.gateway.stop()
     assert stack.gateway.address in refused(lambda: source.read(stack.backends)).saw
 
 
 def test_without_any_version_there_is_no_reading(source: MetricSource, stack: Stack) -> None:
-    """One version away is news about that version; all away is news about the metrics."""
+    """If one version is missing, the version is down; if all are, the metrics are."""
     read_until(lambda: source.read(stack.backends), lambda reading: not reading.counters)
     stack.stable.stop()
     stack.canary.stop()
     assert stack.stable.address in refused(lambda: source.read(stack.backends)).saw
 
 
-def test_the_first_reading_must_be_complete(
-    new_source: Callable[[], ScrapeSource | PrometheusSource], stack: Stack
-) -> None:
-    """A version that is missing there would later look as if all its history were new."""
+def test_the_first_reading_must_be_complete(new_source: Callable[[], AnySource], stack: Stack) -> None:
+    """If a version were missing in it, all its history would later look new."""
 
     def first() -> Reading:
         with new_source() as source:
@@ -320,17 +372,63 @@ def test_the_first_reading_must_be_complete(
     assert stack.stable.address in refused(first).saw
 
 
-def test_samples_that_are_too_old_are_not_believed(prometheus: str, stack: Stack) -> None:
+class Switched(PrometheusSource):
+    """A Prometheus that can be taken away."""
+
+    is_there = True
+
+    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+        if not self.is_there:
+            raise SourceUnreachable("Prometheus gives no answer", saw="connection refused", do="wait")
+        return super().read(backends, mirrored=mirrored)
+
+
+def test_a_request_counts_once_whoever_is_read(prometheus: str, stack: Stack) -> None:
+    """Prometheus goes and comes back, often with samples older than the last direct reading."""
+    gateway = EnvoyMetrics(stack.gateway.address)
+    store = Switched(prometheus, gateway, max_age_s=5)
+    steady = itertools.count(step=10)  # so that the store is asked again at each reading
+    seen, troubles, sent, switched = Pair(0, 0), [], 0, 0
+    with FailoverSource(
+        store, ScrapeSource(gateway), silent_s=math.inf, steady_clock=lambda: float(next(steady))
+    ) as source:
+        known = read_until(lambda: source.read(stack.backends), lambda reading: not reading.counters)
+
+        def read_on() -> Reading:
+            nonlocal known, seen
+            reading = source.read(stack.backends)
+            if reading.at_s > known.at_s:
+                seen += events(known, reading).get("errors", (NOTHING, NOTHING))[1]
+                known = merge(known, reading)
+            troubles.append(source.trouble is not None)
+            return reading
+
+        read_until(read_on, lambda _: source.trouble is None)
+        for turn in range(6):
+            store.is_there = turn % 2 == 1
+            for number in range(40):
+                stack.gateway.answer(CANARY, 503 if number % 4 == 0 else 200)
+                sent += 1
+                if number % 10 == 0:
+                    read_on()
+            read_until(read_on, lambda _: (source.trouble is None) is store.is_there)
+            switched += 1
+        read_until(read_on, lambda _: seen.total == sent)
+    assert (seen, switched) == (Pair(60, 240), 6)
+    assert {True, False} <= set(troubles)
+
+
+def test_samples_that_are_too_old_are_refused(prometheus: str, stack: Stack) -> None:
     """With a limit of 0 s every sample is too old."""
-    with PrometheusSource(prometheus, stack.gateway.address, max_age_s=0) as source:
+    with PrometheusSource(prometheus, EnvoyMetrics(stack.gateway.address), max_age_s=0) as source:
         assert "no successful scrape" in refused(lambda: source.read(stack.backends)).saw
 
 
 def test_a_prometheus_that_is_not_there_gives_no_reading(stack: Stack) -> None:
-    """The error says which address did not answer."""
+    """The error names the address that did not answer."""
     url = f"http://127.0.0.1:{free_port()}"
     with (
-        PrometheusSource(url, stack.gateway.address, max_age_s=5) as source,
+        PrometheusSource(url, EnvoyMetrics(stack.gateway.address), max_age_s=5) as source,
         pytest.raises(SourceUnreachable, match=url),
     ):
         source.read(stack.backends)
@@ -338,7 +436,7 @@ def test_a_prometheus_that_is_not_there_gives_no_reading(stack: Stack) -> None:
 
 @contextmanager
 def http_server(status: int, body: str) -> Iterator[str]:
-    """A server that gives the same answer to every POST."""
+    """The URL of a server that gives the same answer to every POST."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -358,18 +456,18 @@ def http_server(status: int, body: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "words"),
     [
         (503, json.dumps({"status": "error", "errorType": "timeout", "error": "query timed out"}), "query timed out"),
         (200, json.dumps({"status": "success", "data": {"result": []}, "warnings": ["remote read"]}), "remote read"),
         (502, "<html>Bad Gateway</html>", "<html>Bad Gateway"),
     ],
 )
-def test_what_prometheus_complains_of_is_in_the_message(stack: Stack, status: int, body: str, told: str) -> None:
-    """An error, a warning (something may be missing) and an answer that is not Prometheus's."""
+def test_prometheus_own_complaint_is_in_the_message(stack: Stack, status: int, body: str, words: str) -> None:
+    """For an error, a warning (data may be missing) and an answer that is not Prometheus's."""
     with (
         http_server(status, body) as url,
-        PrometheusSource(url, stack.gateway.address, max_age_s=5) as source,
-        pytest.raises(SourceUnreachable, match=told),
+        PrometheusSource(url, EnvoyMetrics(stack.gateway.address), max_age_s=5) as source,
+        pytest.raises(SourceUnreachable, match=words),
     ):
         source.read(stack.backends)

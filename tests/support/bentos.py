@@ -1,4 +1,4 @@
-"""Trains, builds and serves the example with the commands that a person types, in a BentoML home of its own."""
+"""Train, build and serve an example with the commands that a user types, in a BentoML home of its own."""
 
 import os
 import subprocess
@@ -13,10 +13,10 @@ import orjson
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from kanaria.network import free_port
-from tests.support.gateway_rig import eventually
+from kanaria.stack.ports import free_port
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 START_WITHIN_S = 60.0
 
 
@@ -50,7 +50,7 @@ class Server:
 
 
 class Bentos:
-    """A BentoML home with what was trained and built in it."""
+    """A BentoML home, in which models are trained and Bentos are built."""
 
     def __init__(self, home: Path, *, project: Path = ROOT) -> None:
         self.home = home
@@ -62,7 +62,7 @@ class Bentos:
             "KANARIA_ANSWERS_DIR": str(home / "shared-answers"),
         }
 
-    def train(self, *variants: str, example: str = "service.digits") -> None:
+    def train(self, *variants: str, example: str = "examples.digits") -> None:
         self._run(f"{example}.train", *variants)
 
     def build(self, version: str, *arguments: str) -> None:
@@ -84,7 +84,7 @@ class Bentos:
 
     @contextmanager
     def serve(self, tag: str, *, workers: int = 1, **environment: str) -> Iterator[Server]:
-        """Serve until the block ends; it may have ended the server itself."""
+        """Serve until the block ends; the block may end the server itself."""
         port = free_port()
         overrides = orjson.dumps({"services": {"predictor": {"workers": workers}}}).decode()
         log = self.home / f"serve-{port}.log"

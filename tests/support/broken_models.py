@@ -1,28 +1,28 @@
-"""Models with the slips that people make when they write their first one."""
+"""Models with mistakes that users make when they write their first one."""
 
 import os
 
 import torch
 
-from tests.diabetes.model import Diabetes
+from examples.diabetes.model import Diabetes
 
 
 class Logits(Diabetes):
-    """Forgot the softmax."""
+    """Has no softmax."""
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
         return torch.stack([batch[:, 0], -batch[:, 0]], dim=1)
 
 
 class Flat(Diabetes):
-    """Squeezed the only column away."""
+    """Returns one dimension too few."""
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
         return super().predict(batch)[:, 0]
 
 
 class Restless(Diabetes):
-    """Normalises by whatever else is in the batch, as a network in training mode does."""
+    """Normalises by the rest of the batch, as a network in training mode does."""
 
     def predict(self, batch: torch.Tensor) -> torch.Tensor:
         return super().predict(batch) - batch.mean()
@@ -43,7 +43,7 @@ class Unlucky(Diabetes):
 
 
 class Fatal(Diabetes):
-    """Takes the whole process with it."""
+    """Ends the whole process."""
 
     def predict(self, _batch: torch.Tensor) -> torch.Tensor:
         os._exit(9)

@@ -1,4 +1,4 @@
-"""Podman with a store of its own: no image of this machine is replaced, and none is left behind."""
+"""Podman with its own store: no image of this machine is replaced, and none is left behind."""
 
 import os
 import subprocess
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 
-from kanaria.network import free_port
-from tests.support.gateway_rig import eventually
+from kanaria.stack.ports import free_port
+from tests.support.waiting import eventually
 
 START_WITHIN_S = 60.0
-# Low enough for any host: podman's defaults are more than a sandbox without CAP_SYS_RESOURCE may set.
+# Low enough for any host: podman's defaults are higher than a sandbox without CAP_SYS_RESOURCE may set.
 ULIMITS = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
 
 
@@ -36,7 +36,7 @@ class Podman:
         }
 
     def __call__(self, *arguments: str, fails: bool = False) -> str:
-        """Run a command and give what it printed; one that `fails` must, and gives its errors."""
+        """Run a command and return its output; with `fails`, it must fail, and its errors are returned."""
         done = subprocess.run(["podman", *arguments], env=self.environment, capture_output=True, text=True, check=False)
         assert (done.returncode != 0) is fails, f"podman {' '.join(arguments)}: {done.stdout}\n{done.stderr}"
         return (done.stderr if fails else done.stdout).strip()
@@ -48,7 +48,7 @@ class Podman:
 
     @contextmanager
     def run(self, image: str, *options: str) -> Iterator["Container"]:
-        """Run a server with the flags of docs/container.md until the block ends; it is ready when the block begins."""
+        """Run a server with the options of docs/container.md until the block ends; it is ready when that begins."""
         port = free_port()
         container = Container(self, self("run", "--detach", *HARDENED, *_listening_on(port), *options, image), port)
         try:

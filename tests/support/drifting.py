@@ -7,10 +7,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.contract import Feature, Schema
-from service.kinds import Labels, Prediction
-from service.predictions import PredictionLog
-from service.reference import write_reference
+from contract.answer_types import Labels, Prediction
+from contract.model_files import Feature, Schema
+from contract.prediction_log import segment_name, version_folder
+from contract.reference_file import write_reference
+from service.logs.predictions import PredictionLog
 
 SCHEMA = Schema(
     features=(
@@ -23,7 +24,7 @@ SCHEMA = Schema(
 
 
 def people(rng: np.random.Generator, rows: int, *, older: float = 0.0) -> NDArray[np.float32]:
-    """Rows of age, income and a feature that is called like a field of the answer."""
+    """Rows of age, income and a feature with the same name as a field of the answer."""
     age = np.clip(rng.normal(40 + older, 10, rows), 0, 120)
     return np.column_stack([age, np.full(rows, 5.0), rng.random(rows)]).astype(np.float32)
 
@@ -50,14 +51,14 @@ def write_log(
     at_s: Sequence[float] | None = None,
     unsure: float = 0.0,
 ) -> None:
-    """What the service logs of some requests to a version; with `at_s`, as if it had answered them then."""
+    """Log some requests to a version as the service does; with `at_s`, as if it had answered them at these times."""
     with PredictionLog(folder, version, "people:1", SCHEMA, max_bytes=10**9, count_dropped=print) as log:
         for number, rows in enumerate(requests):
             answer = {"request_id": f"{version}-{number}", "predictions": answers(rows, unsure=unsure)}
             log.record(orjson.dumps({"features": rows.tolist()}), rows, orjson.dumps(answer))
     if at_s is not None:
-        (segment,) = (folder / version.replace(":", "@")).glob("*.jsonl")
+        (segment,) = (folder / version_folder(version)).glob("*.jsonl")
         lines = zip(segment.read_bytes().splitlines(), at_s, strict=True)
         moved = [orjson.dumps(orjson.loads(line) | {"at_s": float(at)}) for line, at in lines]
-        segment.with_name(f"{min(at_s) * 1000:.0f}-1.jsonl").write_bytes(b"".join(line + b"\n" for line in moved))
+        segment.with_name(segment_name(min(at_s), 1)).write_bytes(b"".join(line + b"\n" for line in moved))
         segment.unlink()

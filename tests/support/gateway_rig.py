@@ -1,12 +1,12 @@
-"""Real processes for tests of the gateway: Envoy, model servers that do as they are told, clients."""
+"""Real processes for tests of the gateway: Envoy, model servers whose behaviour a test can set, clients."""
 
+import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,20 +15,17 @@ from typing import Any, Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from rollout.interfaces import Backend
-from rollout.routers.envoy import EnvoyRouter
-from rollout.routers.envoy_bootstrap import envoy_command, write_bootstrap
-from rollout.routers.envoy_settings import GatewaySettings
+from rollout.fleet import Backend, Version
+from rollout.judge import Pair
+from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.routers.envoy.router import EnvoyRouter
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.signals.counters import Reading, windows
+from rollout.sources.scrape import ScrapeSource
+from tests.support.waiting import eventually
 
 STAND_IN = Path(__file__).with_name("stand_in_model.py")
-
-
-def eventually(claim: Callable[[], object], *, within_s: float = 10.0) -> None:
-    """Poll until `claim()` is true; fail with the last thing it gave."""
-    deadline = time.monotonic() + within_s
-    while not (seen := claim()):
-        assert time.monotonic() < deadline, f"still {seen!r} after {within_s} s"
-        time.sleep(0.02)
 
 
 class StandIn:
@@ -44,6 +41,11 @@ class StandIn:
     @property
     def tag(self) -> str:
         return self.backend.tag
+
+    @property
+    def version(self) -> Version:
+        """The version of which this is the only process."""
+        return Version((self.backend,))
 
     def behave(
         self, *, status: int = 200, delay_s: float = 0.0, ready: bool = True, fails_user: str | None = None
@@ -62,6 +64,10 @@ class StandIn:
         self._process.kill()
         self._process.wait()
 
+    def hang(self) -> None:
+        """Stop the process without ending it: connections are accepted and nothing is answered."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def _seen(self) -> Any:
         return httpx.get(f"{self.backend.url}/seen").json()
 
@@ -73,7 +79,7 @@ class StandIn:
 
 
 class Gateway:
-    """A running Envoy and the router that steers it."""
+    """A running Envoy and the router that controls it."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
@@ -98,16 +104,30 @@ class Gateway:
             self._process.terminate()
             self._process.wait()
 
+    def kill(self) -> None:
+        """End Envoy without warning."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
     def predict(self, **request: Any) -> httpx.Response:
         return self.client.post("/predict", **({"json": {"features": [[0.0]]}} | request))
 
     def counted(self) -> dict[tuple[str, str, str], int]:
         """Predictions by (version that answered, version that was chosen, code)."""
-        return {
-            (labels["version"], labels["routed"], labels["code"]): int(value)
-            for name, labels, value in self.samples()
-            if name == "envoy_kanaria_predict_total"
-        }
+        counted: Counter[tuple[str, str, str]] = Counter()
+        for name, labels, value in self.samples():
+            if name == "envoy_kanaria_predict_total":
+                counted[labels["version"], labels["routed"], labels["code"]] += int(value)
+        return dict(counted)
+
+    def errors(self, *, stable: str, canary: str) -> tuple[Pair, Pair]:
+        """Failed and all requests of both versions since the gateway was started, as the judge sees them."""
+        with ScrapeSource(EnvoyMetrics(f"127.0.0.1:{self.settings.admin_port}")) as source:
+            new = windows(Reading(0.0, {}), source.read(()), stable=stable, canary=canary)
+        return next(
+            ((window.stable, window.canary) for window in new if window.signal == "errors"), (Pair(0, 0), Pair(0, 0))
+        )
 
     def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Everything Envoy exports, as (name, labels, value)."""
@@ -135,7 +155,7 @@ class Gateway:
 
 @dataclass(slots=True)
 class Load:
-    """What the clients of one `load` saw so far."""
+    """The answers and failures that the clients of one `load` have seen so far."""
 
     answers: Counter[str] = field(default_factory=Counter)  # by version
     failures: list[str] = field(default_factory=list)
@@ -145,14 +165,14 @@ class Load:
         return self.answers.total() + len(self.failures)
 
     def wait_for(self, more: int) -> None:
-        """Return when `more` further requests were answered."""
+        """Return when `more` further requests were answered or failed."""
         target = self.total + more
         eventually(lambda: self.total >= target, within_s=30)
 
 
 @contextmanager
 def load(url: str, *, clients: int = 4, headers: dict[str, str] | None = None) -> Iterator[Load]:
-    """Clients that send predictions one after the other for as long as the block runs."""
+    """Clients that send one request after the other for as long as the block runs."""
     seen, stop = Load(), threading.Event()
 
     def one_client() -> None:

@@ -1,4 +1,4 @@
-"""A Grafana for tests: a real HTTP server that checks tokens, keeps what it is given and answers as Grafana 11 does.
+"""A Grafana for tests: a real HTTP server that checks tokens, stores what is pushed and answers as Grafana 11 does.
 
 Paths, status codes and messages follow https://grafana.com/docs/grafana/v11.6/developers/http_api/.
 """
@@ -22,7 +22,7 @@ Answer = tuple[int, Any]
 
 @dataclass
 class FakeGrafana:
-    """What it holds, open for tests to look at and to change."""
+    """The content of the fake Grafana, which tests may read and change."""
 
     version: str = "11.6.0"
     data_sources: dict[str, Body] = field(default_factory=dict)
@@ -154,11 +154,11 @@ class FakeGrafana:
 
 @contextmanager
 def running(grafana: FakeGrafana) -> Iterator[FakeGrafana]:
-    """Serve `grafana` on a free port; its `url` says where."""
+    """Serve `grafana` on a free port and set its `url`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # head and body in one packet, or each answer waits 40 ms for an acknowledgement
+        wbufsize = -1  # headers and body in one packet; otherwise each answer waits 40 ms for an acknowledgement
 
         def _serve(self) -> None:
             length = int(self.headers.get("content-length") or 0)
@@ -173,7 +173,7 @@ def running(grafana: FakeGrafana) -> Iterator[FakeGrafana]:
             self.end_headers()
             self.wfile.write(text)
 
-        do_GET = do_POST = do_PUT = _serve  # noqa: N815 - http.server asks for these names
+        do_GET = do_POST = do_PUT = _serve  # noqa: N815 - http.server requires these names
 
         def log_message(self, *_: object) -> None: ...
 

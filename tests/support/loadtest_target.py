@@ -1,6 +1,6 @@
-"""Plays the service for the load-test tests: the same HTTP contract, with faults that a test can switch on.
+"""Stands in for the service in tests of load tests: the same HTTP contract, with faults that a test can switch on.
 
-Run as a program: it listens on a free port, prints it on its first line, and answers until it is ended.
+Run as a program, it listens on a free port, prints the port on its first line, and answers until it is ended.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ app = Starlette(
 if __name__ == "__main__":
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", access_log=False)
     listener = config.bind_socket()
-    listener.listen()  # before the port is told: whoever reads it may connect at once
+    listener.listen()  # before the port is printed, because a reader may connect at once
     print(listener.getsockname()[1], flush=True)
     with contextlib.suppress(KeyboardInterrupt), listener:
         uvicorn.Server(config).run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""A model with a small trained-looking network, for tests of what it can run on."""
+"""A model with a small network that answers as if it were trained, for tests of engines."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from service.contract import GOLDEN_FILE, SAMPLES_FILE, Feature, Golden, Model, Sample, Schema, write_lines
-from service.kinds import Labels
+from contract.answer_types import Labels
+from contract.model_files import GOLDEN_FILE, SAMPLES_FILE, Feature, Golden, Sample, Schema
+from contract.records import write_lines
+from service.contract import Model
 from service.optimise.measure import answers
 
 WIDTH, LABELS, SAMPLES = 8, ("a", "b", "c"), 200
@@ -44,7 +46,7 @@ class Shifted(nn.Module):
 
 
 def write_evidence(folder: Path, model: type[Small] = Small) -> Path:
-    """Write what training leaves beside the weights; the model's own answers are the truth."""
+    """Write the files that training leaves beside the weights; the model's own answers are the truth."""
     features = tuple(Feature(name=f"x{column}", minimum=-10, maximum=10) for column in range(WIDTH))
     Schema(features=features, answer=Labels(labels=LABELS), max_rows=64).write(folder)
     rows = np.random.default_rng(0).normal(size=(SAMPLES, WIDTH)).astype(np.float32)

@@ -14,14 +14,18 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from kanaria.network import free_port
-from kanaria.settings import Settings
-from kanaria.supervision import Supervisor
+from kanaria.stack.ports import free_port
+from kanaria.stack.supervision import Supervisor
 from loadtest.process import RunningLoad, start
 from loadtest.scenario import Scenario
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 _POLL_S = 0.1
+_NO_PROXY_THERE = "http://127.0.0.1:9"
+# A machine behind a proxy: what the stack's processes say to one another must not go there.
+_BEHIND_A_PROXY = dict.fromkeys(
+    ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"), _NO_PROXY_THERE
+)
 
 
 def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -42,10 +46,13 @@ class Kanaria:
     def at(cls, folder: Path, bento_home: Path, **environment: str) -> Self:
         """One whose state lies in `folder`."""
         home = folder / ".kanaria"
+        folder.mkdir(parents=True, exist_ok=True)
         own = {
+            **_BEHIND_A_PROXY,
             "BENTOML_HOME": str(bento_home),
             "BENTOML_DO_NOT_TRACK": "True",
             "KANARIA_HOME": str(home),
+            "KANARIA_WORKERS": "1",  # a test's traffic needs no more, and each takes seconds to start
             "KANARIA_GATEWAY_PORT": str(free_port()),
             "KANARIA_CONTROLLER_PORT": str(free_port()),
         }
@@ -53,6 +60,21 @@ class Kanaria:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run([sys.executable, "-m", "kanaria", *arguments], self.environment)
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command, and do not wait for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "kanaria", *arguments],
+            env={**os.environ, **self.environment},
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def benchmark(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the commands of `python -m benchmarks`."""
+        return run([sys.executable, "-m", "benchmarks", *arguments], self.environment)
 
     def ok(self, *arguments: str) -> str:
         """Run a command that must end with exit code 0, and give what it printed."""
@@ -82,8 +104,10 @@ class Kanaria:
         quick = {
             "steps": [10, 50, 100],
             "soak": "3s",
+            "warmup": "none",
             "window": "1s",
             "watch": "2s",
+            "holdback": "none",
             "step_deadline": "60s",
             "risk_budget": "5%",
             "signals": {"latency": {"slower_than_ms": [250], "tolerance": 2}},
@@ -93,7 +117,7 @@ class Kanaria:
 
     def pid(self, program: str) -> int:
         """The process of one of the stack's programs."""
-        info = Supervisor(self.home, Settings(home=self.home).supervisor_socket, self.home / "logs").info(program)
+        info = Supervisor(self.home, self.home / "logs").info(program)
         assert info is not None
         return info.pid
 

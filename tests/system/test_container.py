@@ -15,13 +15,14 @@ import httpx
 import pytest
 import yaml
 
-from service.contract import GOLDEN_FILE, Golden, read_lines
+from contract.model_files import GOLDEN_FILE, Golden
+from contract.records import read_lines
 from tests.support.containers import HARDENED, Container, Podman
 from tests.support.keys import key_pair
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.timeout(900)  # the image is built with what time others leave
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "container.md").read_text()
 TAG = "digits:v2"
 BUILD_TOOLS = ("cc", "gcc", "g++", "c++", "clang", "ld", "make", "git", "pip", "uv", "apt-get")
@@ -169,7 +170,7 @@ def test_a_model_that_cannot_be_verified_is_not_served(podman: Podman, image: st
     refused = podman(
         "run", "--rm", *HARDENED, "--network", "none", "--env", "KANARIA_SIGNATURES=required", image, fails=True
     )
-    assert "cannot be checked without a public key" in refused
+    assert "cannot be verified without a public key" in refused
 
 
 def test_sigterm_lets_a_request_in_flight_finish(

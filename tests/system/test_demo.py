@@ -17,12 +17,12 @@ def test_the_demo_promotes_v2_and_rolls_the_silently_wrong_v3_back(
     require_program("envoy")
     kanaria = Kanaria.at(tmp_path, tmp_path / "unused")
     kanaria.ok("demo")
-    told = json.loads((kanaria.home / "demo.json").read_text())
-    assert (told["promoted"], told["rolled_back"]) == ("digits:v2", "digits:v3")
-    assert (told["client_failures"], told["client_requests"] > 1000) == (0, True)
-    assert told["rollback_signal"].startswith(("class:", "wrong_label"))
-    assert "digits:v3 was rolled back" in told["rollback_reason"]
-    assert 0 < told["seconds_to_rollback"] < 150
-    assert told["canary_requests_until_rollback"] > 0
-    assert told["seconds_total"] < 300
-    assert "digits:v3 was rolled back" in Path(told["report"]).read_text()
+    result = json.loads((kanaria.home / "demo.json").read_text())
+    assert (result["promoted"], result["rolled_back"]) == ("digits:v2", "digits:v3")
+    assert (result["client_failures"], result["client_requests"] > 1000) == (0, True)
+    assert result["rollback_signal"].startswith(("class:", "wrong_label"))
+    assert "digits:v3 was rolled back" in result["rollback_reason"]
+    assert 0 < result["seconds_to_rollback"] < 150
+    assert result["canary_requests_until_rollback"] > 0
+    assert result["seconds_total"] < 300
+    assert "digits:v3 was rolled back" in Path(result["report"]).read_text()

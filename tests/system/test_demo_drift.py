@@ -18,17 +18,17 @@ def test_drifting_traffic_is_named_and_alerted_and_rolls_nothing_back(
         require_program(program)
     kanaria = Kanaria.at(tmp_path, tmp_path / "unused")
     kanaria.ok("demo", "--fault", "drift")
-    told = json.loads((kanaria.home / "demo.json").read_text())
-    assert (told["promoted"], told["rolled_back"]) == ("digits:v2", None)
-    assert (told["client_failures"], told["client_requests"] > 1000) == (0, True)
-    drift = told["drift"]
+    result = json.loads((kanaria.home / "demo.json").read_text())
+    assert (result["promoted"], result["rolled_back"]) == ("digits:v2", None)
+    assert (result["client_failures"], result["client_requests"] > 1000) == (0, True)
+    drift = result["drift"]
     assert (drift["before"], drift["found"], drift["alert_fired"]) == ("no_drift", "drift", True)
     assert 0 < drift["seconds_to_alert"] < 120
     worst = {column["column"]: column for column in drift["worst"]}
     assert any(name.startswith("pixel_") and column["direction"] == "up" for name, column in worst.items())
     assert all(column["score"] > column["threshold"] for column in worst.values())
-    assert told["seconds_total"] < 300
-    report = Path(told["report"]).read_text()
+    assert result["seconds_total"] < 300
+    report = Path(result["report"]).read_text()
     assert "What the drift report says" in report
     assert drift["worst"][0]["column"] in report
     page = (kanaria.home / "drift" / "data.html").read_text()

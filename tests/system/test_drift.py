@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
+from examples.digits.camera import retaken
 from monitoring.drift.result import DriftResult
-from service.digits.camera import retaken
 from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
@@ -78,6 +78,6 @@ def test_a_canary_that_differs_from_stable_is_rolled_back_where_the_plan_says_so
         plan = kanaria.plan(steps=[50, 100], soak="20s", on_drift="rollback")
         released = kanaria("release", "digits:v2", "--spec", plan, "--wait")
     assert released.returncode == 1, released.stdout + released.stderr
-    told = json.loads(kanaria.ok("history", "--json"))[-1]
-    assert (told["outcome"], told["signal"]) == ("rolled_back", "drift")
-    assert "`confidence` mean" in told["reason"]
+    release = json.loads(kanaria.ok("history", "--json"))[-1]
+    assert (release["outcome"], release["signal"]) == ("rolled_back", "drift")
+    assert "`confidence` mean" in release["reason"]

@@ -1,5 +1,6 @@
 """What clients, the judge and the on-call engineer may expect of the gateway, on a real Envoy."""
 
+import http.client
 import json
 import socket
 import threading
@@ -12,11 +13,17 @@ import httpx
 import pytest
 from scipy.stats import binomtest
 
-from kanaria.network import free_port
+from kanaria.stack.ports import free_port
 from rollout.errors import RouterRefused
-from rollout.interfaces import ObservedSplit, Split
-from rollout.routers.envoy_settings import GatewaySettings
+from rollout.fleet import Version
+from rollout.judge import Pair
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import ObservedSplit, Split
+from rollout.signals.counters import merge, windows
+from rollout.sources.scrape import ScrapeSource
 from tests.support.gateway_rig import Gateway, StandIn, eventually, load
+from tests.support.small_disk import SmallDisk
 
 STABLE, CANARY = "digits:v1", "digits:v2.0-rc_1"  # every character that a Bento tag may have
 SHADOW_LABEL = "shadow%2Fdigits%3Av2%2E0-rc_1"
@@ -65,7 +72,7 @@ def assert_problem(answer: httpx.Response, status: int) -> None:
 @pytest.mark.parametrize("percent", [1, 10, 50, 90])
 def test_the_canary_gets_its_share(gateway: Gateway, stable: StandIn, canary: StandIn, percent: int) -> None:
     """The canary's answers are binomial in its weight."""
-    gateway.router.apply(Split(stable.backend, canary.backend, percent))
+    gateway.router.apply(Split(stable.version, canary.version, percent))
     with load(gateway.url) as clients:
         clients.wait_for(1000)
     assert binomtest(clients.answers[CANARY], clients.total, percent / 100).pvalue > 1e-4
@@ -73,7 +80,7 @@ def test_the_canary_gets_its_share(gateway: Gateway, stable: StandIn, canary: St
 
 def test_a_whole_release_loses_no_request(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """Shadow, every step, promotion, next release and a rollback under load: no client sees a failure."""
-    old, new = stable.backend, canary.backend
+    old, new = stable.version, canary.version
     gateway.router.apply(Split(old))
     splits = [Split(old, new, mirror=True), *(Split(old, new, percent) for percent in (1, 50, 100)), Split(new)]
     with load(gateway.url) as clients:
@@ -85,10 +92,10 @@ def test_a_whole_release_loses_no_request(gateway: Gateway, stable: StandIn, can
 
 def test_a_weight_is_in_force_when_apply_returns(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """After a rollback has returned, not one more request reaches the canary."""
-    gateway.router.apply(Split(stable.backend, canary.backend, 50))
+    gateway.router.apply(Split(stable.version, canary.version, 50))
     with load(gateway.url) as clients:
         clients.wait_for(100)
-        gateway.router.apply(Split(stable.backend))
+        gateway.router.apply(Split(stable.version))
         eventually(lambda: gateway.router.requests_in_flight(CANARY) == 0)
         before = canary.seen("/predict")
         clients.wait_for(200)
@@ -97,13 +104,13 @@ def test_a_weight_is_in_force_when_apply_returns(gateway: Gateway, stable: Stand
 
 def test_a_request_on_a_replaced_version_is_finished(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """A slow request that the old version has begun is counted as in flight, then answered by it."""
-    gateway.router.apply(Split(stable.backend, canary.backend, 0))
+    gateway.router.apply(Split(stable.version, canary.version, 0))
     stable.behave(delay_s=1.0)
     answers: list[httpx.Response] = []
     client = threading.Thread(target=lambda: answers.append(gateway.predict()))
     client.start()
     eventually(lambda: gateway.router.requests_in_flight(STABLE) == 1)
-    gateway.router.apply(Split(canary.backend))
+    gateway.router.apply(Split(canary.version))
     assert gateway.router.requests_in_flight(STABLE) == 1
     client.join()
     assert answers[0].json()["version"] == STABLE
@@ -116,7 +123,7 @@ def test_a_sticky_caller_stays_and_never_leaves_a_growing_canary(
     """One caller sees one version at one weight; raising the weight only adds callers to the canary."""
     on_canary: list[set[int]] = []
     for percent in (5, 25, 50, 80):
-        gateway.router.apply(Split(stable.backend, canary.backend, percent, sticky="x-user-id"))
+        gateway.router.apply(Split(stable.version, canary.version, percent, sticky="x-user-id"))
         versions = [
             {gateway.predict(headers={"x-user-id": f"user-{user}"}).json()["version"] for _ in range(2)}
             for user in range(150)
@@ -129,10 +136,10 @@ def test_a_sticky_caller_stays_and_never_leaves_a_growing_canary(
 def test_the_same_split_is_not_written_twice(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """A controller that applies its wish on every tick causes no update of the data plane."""
     paths = gateway.settings.clusters_path, gateway.settings.routes_path
-    gateway.router.apply(Split(stable.backend))
-    gateway.router.apply(Split(stable.backend, canary.backend, 5))
+    gateway.router.apply(Split(stable.version))
+    gateway.router.apply(Split(stable.version, canary.version, 5))
     written = [path.stat().st_ino for path in paths]
-    gateway.router.apply(Split(stable.backend, canary.backend, 5))
+    gateway.router.apply(Split(stable.version, canary.version, 5))
     assert [path.stat().st_ino for path in paths] == written
 
 
@@ -141,7 +148,7 @@ def test_a_restarted_gateway_serves_the_split_it_served_before(
 ) -> None:
     """The split outlives the Envoy process; until it is in force again, nothing is observed."""
     in_force = ObservedSplit(STABLE, CANARY, 100, mirror=False)
-    gateway.router.apply(Split(stable.backend, canary.backend, 100))
+    gateway.router.apply(Split(stable.version, canary.version, 100))
     gateway.stop()
     gateway.spawn()
     seen: list[ObservedSplit | None] = []
@@ -155,13 +162,36 @@ def test_a_restarted_gateway_serves_the_split_it_served_before(
     assert gateway.predict().json()["version"] == CANARY
 
 
+def test_a_killed_gateway_comes_back_with_its_split_its_callers_and_new_counts(
+    gateway: Gateway, stable: StandIn, canary: StandIn
+) -> None:
+    """kill -9: each sticky caller stays where it was, and what is counted afterwards is added to what was."""
+    gateway.router.apply(Split(stable.version, canary.version, 50, sticky="x-user-id"))
+
+    def answered(users: int) -> list[str]:
+        return [gateway.predict(headers={"x-user-id": f"user-{n}"}).json()["version"] for n in range(users)]
+
+    with ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway.settings.admin_port}")) as source:
+        before = source.read(())
+        first = answered(30)
+        known = merge(before, source.read(()))
+        gateway.kill()
+        gateway.start()
+        eventually(gateway.router.observed)
+        again = answered(12)  # fewer than before, or the new counts could be taken for the old ones
+        assert again == first[:12]
+        new = windows(known, source.read(()), stable=STABLE, canary=CANARY)
+    (errors,) = [window for window in new if window.signal == "errors"]
+    assert (errors.stable, errors.canary) == (Pair(0, again.count(STABLE)), Pair(0, again.count(CANARY)))
+
+
 def test_a_version_that_moved_is_followed(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """The canary's process was replaced by one on another port: the same split, and no request is lost."""
     with StandIn(CANARY) as replacement:
-        gateway.router.apply(Split(stable.backend, canary.backend, 50))
+        gateway.router.apply(Split(stable.version, canary.version, 50))
         with load(gateway.url) as clients:
             clients.wait_for(50)
-            gateway.router.apply(Split(stable.backend, replacement.backend, 50))
+            gateway.router.apply(Split(stable.version, replacement.version, 50))
             clients.wait_for(200)
         assert clients.failures == []
         assert replacement.seen("/predict") > 0
@@ -169,7 +199,7 @@ def test_a_version_that_moved_is_followed(gateway: Gateway, stable: StandIn, can
 
 def test_a_version_may_be_named_by_host_name(gateway: Gateway, stable: StandIn) -> None:
     """Between containers an address is a name."""
-    gateway.router.apply(Split(replace(stable.backend, host="localhost")))
+    gateway.router.apply(Split(Version((replace(stable.backend, host="localhost"),))))
     assert gateway.predict().json()["version"] == STABLE
 
 
@@ -177,31 +207,68 @@ def test_a_rollback_while_the_gateway_is_down_is_what_it_starts_with(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
     """Applying to a gateway out of reach is refused, but it never comes back with the bad canary."""
-    gateway.router.apply(Split(stable.backend, canary.backend, 100))
+    gateway.router.apply(Split(stable.version, canary.version, 100))
     gateway.stop()
     with pytest.raises(RouterRefused, match="out of reach"):
-        gateway.router.apply(Split(stable.backend))
+        gateway.router.apply(Split(stable.version))
     gateway.start()
     assert gateway.predict().json()["version"] == STABLE
 
 
 def test_a_rejected_split_is_not_what_a_restart_finds(gateway: Gateway, stable: StandIn) -> None:
     """What Envoy rejects does not stay on disk, where it would stop the next start."""
-    gateway.router.apply(Split(stable.backend))
+    gateway.router.apply(Split(stable.version))
     with pytest.raises(RouterRefused, match="Envoy rejected the split"):
-        gateway.router.apply(Split(stable.backend, sticky="not a header\n"))
+        gateway.router.apply(Split(stable.version, sticky="not a header\n"))
     gateway.stop()
     gateway.start()
     assert gateway.predict().json()["version"] == STABLE
+
+
+@pytest.mark.parametrize("left", [b"", b"{", b"[]"])
+def test_a_gateway_whose_files_were_cut_serves_the_split_all_the_same(
+    gateway: Gateway, stable: StandIn, canary: StandIn, left: bytes
+) -> None:
+    """It starts with the spares; with the cut ones it would answer 404 to everybody. The router writes them anew."""
+    split = Split(stable.version, canary.version, 100)
+    gateway.router.apply(split)
+    gateway.settings.routes_path.write_bytes(left)
+    gateway.settings.clusters_path.write_bytes(left)
+    assert gateway.router.observed() is None
+    gateway.router.apply(split)
+    assert gateway.router.observed() == ObservedSplit(STABLE, CANARY, 100, mirror=False)
+    gateway.stop()
+    gateway.settings.routes_path.write_bytes(left)
+    gateway.settings.clusters_path.write_bytes(left)
+    gateway.start()
+    assert gateway.predict().json()["version"] == CANARY
+
+
+def test_a_full_disk_does_not_stop_a_change_of_the_split(
+    small_disk: SmallDisk, stable: StandIn, canary: StandIn, require_program: Callable[[str], str]
+) -> None:
+    """Every later split comes into force without new room, and no request is lost."""
+    require_program("envoy")
+    with Gateway(GatewaySettings(small_disk.folder, port=free_port(), admin_port=free_port())) as gateway:
+        gateway.router.apply(Split(stable.version))
+        small_disk.fill()
+        with load(gateway.url) as clients:
+            for percent in (5, 50, 100):
+                gateway.router.apply(Split(stable.version, canary.version, percent))
+                clients.wait_for(20)
+            gateway.router.apply(Split(stable.version))
+            clients.wait_for(20)
+        assert clients.failures == []
+        assert gateway.router.observed() == ObservedSplit(STABLE, None, 0, mirror=False)
 
 
 # Versions that fail
 
 
 def test_killing_the_canary_under_load_loses_no_request(gateway: Gateway, stable: StandIn) -> None:
-    """The canary dies at 50 %: stable answers for it, and those answers are evidence about nobody."""
+    """The canary dies at 50 %: stable answers for it and is not credited, and the tries that failed are charged."""
     with StandIn(CANARY) as doomed:
-        gateway.router.apply(Split(stable.backend, doomed.backend, 50))
+        gateway.router.apply(Split(stable.version, doomed.version, 50))
         with load(gateway.url, clients=8) as clients:
             clients.wait_for(400)
             doomed.kill()
@@ -211,12 +278,119 @@ def test_killing_the_canary_under_load_loses_no_request(gateway: Gateway, stable
     assert counted[STABLE, CANARY, "200"] > 0, "fallbacks are counted apart"
     assert counted[STABLE, STABLE, "200"] + counted[STABLE, CANARY, "200"] == clients.answers[STABLE]
     assert counted[CANARY, CANARY, "200"] == clients.answers[CANARY]
+    charged = gateway.errors(stable=STABLE, canary=CANARY)
+    assert charged[0] == Pair(0, counted[STABLE, STABLE, "200"])
+    assert 0 < charged[1].bad <= counted[STABLE, CANARY, "200"]
+
+
+@pytest.mark.parametrize("doomed_is_stable", [True, False], ids=["stable", "canary"])
+def test_a_hung_version_at_50_percent_loses_no_request_and_is_charged(
+    settings: GatewaySettings, stable: StandIn, doomed_is_stable: bool
+) -> None:
+    """It accepts connections and answers nothing: the other version answers, until a probe finds it out and after."""
+    with Gateway(replace(settings, try_timeout_s=0.3)) as gateway, StandIn(CANARY) as doomed:
+        both = (doomed, stable) if doomed_is_stable else (stable, doomed)
+        gateway.router.apply(Split(both[0].version, both[1].version, 50))
+        doomed.hang()  # with no request in flight: an answer that has begun cannot be begun again
+        with load(gateway.url, clients=8) as clients:
+            clients.wait_for(100)
+        charged, other = gateway.errors(stable=CANARY, canary=STABLE)
+    assert clients.failures == []
+    assert charged.bad > 0
+    assert other.bad == 0
+
+
+def test_the_first_answer_counts_however_late(settings: GatewaySettings, stable: StandIn, canary: StandIn) -> None:
+    """Both versions take longer than a try: nothing is cut off, charged or taken out of service for it."""
+    with Gateway(replace(settings, try_timeout_s=0.1)) as gateway:
+        gateway.router.apply(Split(stable.version, canary.version, 100))
+        canary.behave(delay_s=0.3)
+        stable.behave(delay_s=5.0)
+        with load(gateway.url, clients=8) as clients:
+            clients.wait_for(60)
+        assert clients.failures == []
+        assert set(clients.answers) == {CANARY}
+        assert gateway.errors(stable=STABLE, canary=CANARY)[1] == Pair(0, clients.total)
+
+
+def test_an_answer_of_the_application_after_its_try_is_its_answer(
+    settings: GatewaySettings, stable: StandIn, canary: StandIn
+) -> None:
+    """A slow 500 is the canary's, also when stable was asked meanwhile."""
+    with Gateway(replace(settings, try_timeout_s=0.1)) as gateway:
+        gateway.router.apply(Split(stable.version, canary.version, 100))
+        canary.behave(delay_s=0.3, status=500)
+        stable.behave(delay_s=5.0)
+        assert gateway.predict().status_code == 500
+        assert gateway.errors(stable=STABLE, canary=CANARY)[1] == Pair(1, 1)
+
+
+def test_feedback_is_given_to_one_version_however_slow(
+    settings: GatewaySettings, stable: StandIn, canary: StandIn
+) -> None:
+    """A label must not count twice."""
+    with Gateway(replace(settings, try_timeout_s=0.1)) as gateway:
+        gateway.router.apply(Split(stable.version, canary.version, 50))
+        before = stable.seen("/feedback"), canary.seen("/feedback")
+        stable.behave(delay_s=0.5)
+        assert gateway.client.post("/feedback", json={}).json()["version"] == STABLE
+        assert (stable.seen("/feedback"), canary.seen("/feedback")) == (before[0] + 1, before[1])
+
+
+@pytest.mark.parametrize("is_stable", [True, False], ids=["stable", "canary"])
+def test_what_is_answered_for_a_version_that_is_known_not_to_be_up_is_about_neither(
+    gateway: Gateway, stable: StandIn, canary: StandIn, is_stable: bool
+) -> None:
+    """No try of it failed. An outage of stable, however long, must not excuse a canary that fails."""
+    away = stable if is_stable else canary
+    gateway.router.apply(Split(stable.version, canary.version, 50))
+    away.behave(ready=False)
+    eventually(lambda: away.tag not in {gateway.predict().json()["version"] for _ in range(10)})
+    before = gateway.errors(stable=away.tag, canary="another")
+    for _ in range(30):
+        gateway.predict()
+    assert gateway.errors(stable=away.tag, canary="another") == before
+    assert before[0].bad == 0
+
+
+@pytest.mark.parametrize("end", [StandIn.kill, StandIn.hang], ids=["killed", "hung"])
+def test_the_version_before_answers_for_a_promoted_one(
+    settings: GatewaySettings, stable: StandIn, end: Callable[[StandIn], None]
+) -> None:
+    """In the watch the old version is warm: clients see no failure, and the promoted one is charged."""
+    with Gateway(replace(settings, try_timeout_s=0.3)) as gateway, StandIn(CANARY) as promoted:
+        gateway.router.apply(Split(promoted.version, fallback=stable.version))
+        assert {gateway.predict().json()["version"] for _ in range(20)} == {CANARY}
+        end(promoted)
+        with load(gateway.url) as clients:
+            clients.wait_for(50)
+        watched = gateway.errors(stable=STABLE, canary=CANARY)[1]
+    assert clients.failures == []
+    assert set(clients.answers) == {STABLE}
+    assert 0 < watched.bad <= clients.total
+
+
+@pytest.mark.parametrize("end", [StandIn.kill, StandIn.hang], ids=["killed", "hung"])
+@pytest.mark.parametrize("is_alone", [True, False], ids=["stable alone", "canary"])
+def test_losing_one_of_two_processes_of_a_version_costs_nothing(
+    settings: GatewaySettings, stable: StandIn, end: Callable[[StandIn], None], is_alone: bool
+) -> None:
+    """Its other process answers: no client sees a failure, and the version is not charged."""
+    with Gateway(replace(settings, try_timeout_s=0.3)) as gateway, StandIn(CANARY) as doomed, StandIn(CANARY) as twin:
+        version = Version((doomed.backend, twin.backend))
+        gateway.router.apply(Split(version) if is_alone else Split(stable.version, version, 100))
+        end(doomed)
+        with load(gateway.url) as clients:
+            clients.wait_for(100)
+        charged = gateway.errors(stable=STABLE, canary=CANARY)[1]
+    assert clients.failures == []
+    assert charged == Pair(0, clients.total)
 
 
 def test_a_canary_that_serves_users_answers_for_a_dead_stable(gateway: Gateway, canary: StandIn) -> None:
     """Stable dies in the middle of a step: clients see nothing, and the canary is not credited."""
     with StandIn(STABLE) as doomed:
-        gateway.router.apply(Split(doomed.backend, canary.backend, 10))
+        gateway.router.apply(Split(doomed.version, canary.version, 10))
         doomed.kill()
         assert {gateway.predict().status_code for _ in range(50)} == {200}
     assert gateway.counted()[CANARY, STABLE, "200"] > 0
@@ -225,7 +399,7 @@ def test_a_canary_that_serves_users_answers_for_a_dead_stable(gateway: Gateway, 
 def test_a_canary_in_the_shadow_does_not_answer_for_a_dead_stable(gateway: Gateway, canary: StandIn) -> None:
     """A version without any evidence gets no users, not even when there is nobody else."""
     with StandIn(STABLE) as doomed:
-        gateway.router.apply(Split(doomed.backend, canary.backend, mirror=True))
+        gateway.router.apply(Split(doomed.version, canary.version, mirror=True))
         doomed.kill()
         answer = gateway.predict()
     assert_problem(answer, 503)
@@ -236,7 +410,7 @@ def test_an_application_error_reaches_the_client_and_is_charged(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
     """A 500 of the canary is not retried, not rewritten and not answered by stable."""
-    gateway.router.apply(Split(stable.backend, canary.backend, 100))
+    gateway.router.apply(Split(stable.version, canary.version, 100))
     canary.behave(status=500)
     before = canary.seen("/predict")
     answer = gateway.predict()
@@ -245,13 +419,11 @@ def test_an_application_error_reaches_the_client_and_is_charged(
     assert gateway.counted() == {(CANARY, CANARY, "500"): 1}
 
 
-def test_a_version_that_does_not_answer_in_time_is_charged_with_504(
-    settings: GatewaySettings, stable: StandIn, canary: StandIn
-) -> None:
-    """The client gets a problem after the timeout; the error is the canary's."""
+def test_a_version_that_does_not_answer_in_time_is_charged_with_504(settings: GatewaySettings, canary: StandIn) -> None:
+    """There is no other version to ask: the client gets a problem after the timeout, and the error is the version's."""
     canary.behave(delay_s=5.0)
     with Gateway(replace(settings, request_timeout_s=0.3)) as gateway:
-        gateway.router.apply(Split(stable.backend, canary.backend, 100))
+        gateway.router.apply(Split(canary.version))
         assert_problem(gateway.predict(), 504)
         assert gateway.counted() == {(CANARY, CANARY, "504"): 1}
 
@@ -261,7 +433,7 @@ def test_a_client_that_hangs_up_is_no_error_but_its_wait_is_counted(
 ) -> None:
     """A version so slow that clients give up cannot hide: their wait is in the latency histogram."""
     canary.behave(delay_s=5.0)
-    gateway.router.apply(Split(stable.backend, canary.backend, 100))
+    gateway.router.apply(Split(stable.version, canary.version, 100))
     with pytest.raises(httpx.ReadTimeout):
         gateway.predict(timeout=0.4)
     eventually(lambda: gateway.counted() == {(CANARY, CANARY, "0"): 1})
@@ -276,7 +448,7 @@ def test_a_client_that_hangs_up_is_no_error_but_its_wait_is_counted(
 
 def test_only_predictions_are_evidence(gateway: Gateway, stable: StandIn) -> None:
     """Feedback, probes, wrong methods and unknown paths say nothing about a version."""
-    gateway.router.apply(Split(stable.backend))
+    gateway.router.apply(Split(stable.version))
     for method, path in [("POST", "/feedback"), ("GET", "/readyz"), ("GET", "/predict"), ("POST", "/predictions")]:
         gateway.client.request(method, path)
     gateway.client.post("/predict?debug=1")
@@ -289,7 +461,7 @@ def test_only_predictions_are_evidence(gateway: Gateway, stable: StandIn) -> Non
 def test_the_shadow_sees_every_prediction_and_no_feedback(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """Predictions are copied to the canary, whose answers no client sees; feedback is not copied."""
     predictions, feedback = canary.seen("/predict"), canary.seen("/feedback")
-    gateway.router.apply(Split(stable.backend, canary.backend, mirror=True))
+    gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     assert {gateway.predict().json()["version"] for _ in range(20)} == {STABLE}
     assert gateway.client.post("/feedback", json={}).json()["version"] == STABLE
     eventually(lambda: canary.seen("/predict") == predictions + 20)
@@ -301,7 +473,7 @@ def test_a_copy_has_the_request_id_of_the_original(
     gateway: Gateway, stable: StandIn, canary: StandIn, given: dict[str, str]
 ) -> None:
     """By it the two versions' answers are compared, and a late label finds both."""
-    gateway.router.apply(Split(stable.backend, canary.backend, mirror=True))
+    gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     request_id = gateway.predict(headers=given).headers["x-request-id"]
     assert given.get("x-request-id", request_id) == request_id == stable.last_headers()["x-request-id"]
     eventually(lambda: canary.last_headers().get("x-request-id") == request_id)
@@ -317,7 +489,7 @@ def test_what_the_shadow_does_wrong_is_counted_and_hurts_nobody(
 ) -> None:
     """A bad shadow shows in series that carry its tag; the clients' answers are those of stable."""
     with Gateway(replace(settings, request_timeout_s=0.5)) as gateway:
-        gateway.router.apply(Split(stable.backend, canary.backend, mirror=True))
+        gateway.router.apply(Split(stable.version, canary.version, mirror=True))
         canary.behave(**behaviour)
         assert {gateway.predict().status_code for _ in range(20)} == {200}
 
@@ -333,9 +505,32 @@ def test_what_the_shadow_does_wrong_is_counted_and_hurts_nobody(
         assert gateway.counted() == {(STABLE, STABLE, "200"): 20}
 
 
+def test_copies_that_wait_when_the_shadow_ends_are_evidence_about_nobody(
+    settings: GatewaySettings, stable: StandIn, canary: StandIn
+) -> None:
+    """Envoy gives them up in time, but only a shadow's copies are read: so a shadow step waits for its first ones."""
+    with Gateway(replace(settings, request_timeout_s=1.0)) as gateway:
+        gateway.router.apply(Split(stable.version, canary.version, mirror=True))
+        before = canary.seen("/predict")
+        canary.behave(delay_s=5.0)
+        assert {gateway.predict().status_code for _ in range(20)} == {200}
+        eventually(lambda: canary.seen("/predict") == before + 20)
+        gateway.router.apply(Split(stable.version, canary.version, 1))
+        stable.behave(delay_s=5.0)
+        assert {gateway.predict().status_code for _ in range(2)} == {504}  # by then each copy has waited long enough
+        given_up = [
+            value
+            for name, labels, value in gateway.samples()
+            if name == "envoy_cluster_upstream_rq_xx_total" and labels["envoy_cluster_name"] == SHADOW_LABEL
+        ]
+        assert given_up == [20]
+        users = sum(gateway.errors(stable=STABLE, canary=CANARY), Pair(0, 0))
+        assert users == Pair(2, 22)
+
+
 def test_the_shadows_latency_can_be_read(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """Mirrored requests have their own histogram, keyed by the canary's tag."""
-    gateway.router.apply(Split(stable.backend, canary.backend, mirror=True))
+    gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     canary.behave(delay_s=0.3)
     gateway.predict()
 
@@ -365,7 +560,7 @@ def test_a_gateway_without_versions_is_alive_but_not_ready(gateway: Gateway) -> 
 def test_without_a_key_only_the_probes_answer(settings: GatewaySettings, stable: StandIn) -> None:
     """A missing or wrong key is a 401 problem; load balancers can still probe."""
     with Gateway(replace(settings, api_keys=("one", "two"))) as gateway:
-        gateway.router.apply(Split(stable.backend))
+        gateway.router.apply(Split(stable.version))
         assert_problem(gateway.predict(), 401)
         assert_problem(gateway.predict(headers={"x-api-key": "three"}), 401)
         assert {gateway.predict(headers={"x-api-key": key}).status_code for key in ("one", "two")} == {200}
@@ -381,7 +576,7 @@ def test_api_keys_are_readable_by_their_owner_only(settings: GatewaySettings) ->
 
 def test_an_unknown_path_is_a_problem(gateway: Gateway, stable: StandIn) -> None:
     """Only the paths of the contract are routed: a model's /metrics is not for clients."""
-    gateway.router.apply(Split(stable.backend))
+    gateway.router.apply(Split(stable.version))
     for path in ("/", "/metrics", "/predict/", "/../metrics"):
         assert_problem(gateway.client.get(path), 404)
 
@@ -389,7 +584,7 @@ def test_an_unknown_path_is_a_problem(gateway: Gateway, stable: StandIn) -> None
 def test_a_body_over_the_limit_is_a_problem(settings: GatewaySettings, stable: StandIn) -> None:
     """20 kB where 10 kB are allowed: 413, and the model never sees it. 9 kB pass."""
     with Gateway(replace(settings, max_body_bytes=10_000)) as gateway:
-        gateway.router.apply(Split(stable.backend))
+        gateway.router.apply(Split(stable.version))
         before = stable.seen("/predict")
         assert_problem(gateway.predict(content=b"x" * 20_000, json=None), 413)
         assert stable.seen("/predict") == before
@@ -401,9 +596,77 @@ def test_a_large_body_within_the_limit_reaches_the_version_and_its_shadow(
 ) -> None:
     """4 MiB are neither cut off nor lost on their way to two servers."""
     before = canary.seen("/predict")
-    gateway.router.apply(Split(stable.backend, canary.backend, mirror=True))
+    gateway.router.apply(Split(stable.version, canary.version, mirror=True))
     assert gateway.predict(content=b"x" * 2**22, json=None).json()["bytes"] == 2**22
     eventually(lambda: canary.seen("/predict") == before + 1)
+
+
+def raw(gateway: Gateway, request: bytes) -> tuple[str, str, dict[str, Any]]:
+    """Send bytes that no HTTP library would. Returns the first line, the content type and the JSON of the answer."""
+    with socket.create_connection(("127.0.0.1", gateway.settings.port), timeout=10) as connection:
+        connection.sendall(request)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        version = f"HTTP/1.{answer.version % 10}"
+        body = answer.read()
+        kind = answer.headers["content-type"]
+        return f"{version} {answer.status}", kind, json.loads(body) if kind.endswith("json") else {}
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        (b"GET /predict HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n", 403, "upgrade"),
+        (b"POST /predict HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n", 501, "transfer coding"),
+        (b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: -1\r\n\r\n", 400, "not valid HTTP"),
+        (b"GET /predict HTTP/1.1\r\n\r\n", 400, "not valid HTTP"),
+        (b"G@T /predict HTTP/1.1\r\nhost: a\r\n\r\n", 400, "not valid HTTP"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(150)) + b"\r\n", 431, "headers"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400, "not valid HTTP"),
+    ],
+)
+def test_every_refusal_of_the_gateway_is_a_problem(gateway: Gateway, request_: bytes, status: int, words: str) -> None:
+    """Whatever came in; the last one is a client that speaks TLS."""
+    line, kind, problem = raw(gateway, request_)
+    assert (line, kind) == (f"HTTP/1.1 {status}", "application/problem+json")
+    assert (problem["status"], words in problem["detail"]) == (status, True)
+
+
+def test_a_client_of_http_1_0_is_served(gateway: Gateway, stable: StandIn) -> None:
+    """Old health checks and `ab` speak it, often without a host."""
+    gateway.router.apply(Split(stable.version))
+    assert raw(gateway, b"GET /livez HTTP/1.0\r\n\r\n")[0] == "HTTP/1.0 200"
+    line, _, answer = raw(gateway, b"POST /predict HTTP/1.0\r\ncontent-length: 2\r\n\r\n{}")
+    assert (line, answer["bytes"]) == ("HTTP/1.0 200", 2)
+
+
+def test_headers_with_underscores_are_dropped_or_passed_on(settings: GatewaySettings, stable: StandIn) -> None:
+    """The request is served either way."""
+    for underscores, arrived in (("drop", None), ("accept", "7")):
+        with Gateway(replace(settings, underscore_headers=underscores)) as gateway:
+            gateway.router.apply(Split(stable.version))
+            assert gateway.predict(headers={"user_id": "7"}).status_code == 200
+            assert stable.last_headers().get("user_id") == arrived
+
+
+def test_a_browser_may_ask_without_a_key_whether_a_site_may_call(settings: GatewaySettings, stable: StandIn) -> None:
+    """The question reaches no version and counts as no prediction; a site that is not named gets no leave."""
+    ask = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    refused = ask | {"origin": "https://shop.example.evil"}
+    with Gateway(replace(settings, api_keys=("k",), cors_origins=("https://shop.example",))) as gateway:
+        gateway.router.apply(Split(stable.version))
+        before = stable.seen("/predict")
+        for path in ("/predict", "/feedback", "/docs.json", "/readyz"):
+            answer = gateway.client.options(path, headers=ask)
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == "https://shop.example"
+            assert answer.headers["access-control-allow-methods"] == "GET, POST"
+            assert "access-control-allow-credentials" not in answer.headers
+            assert "access-control-allow-origin" not in gateway.client.options(path, headers=refused).headers
+        assert (stable.seen("/predict"), gateway.counted()) == (before, {})
+    with Gateway(replace(settings, cors_origins=("*",))) as gateway:
+        gateway.router.apply(Split(stable.version))
+        assert gateway.predict(headers={"origin": "https://any.example"}).headers["access-control-allow-origin"]
 
 
 def test_oversized_headers_are_a_problem(gateway: Gateway) -> None:
@@ -414,7 +677,7 @@ def test_oversized_headers_are_a_problem(gateway: Gateway) -> None:
 def test_more_requests_than_the_rate_limit_are_a_problem(settings: GatewaySettings, stable: StandIn) -> None:
     """The limit is on all clients together; those over it are told when to come back."""
     with Gateway(replace(settings, max_requests_per_s=5)) as gateway:
-        gateway.router.apply(Split(stable.backend))
+        gateway.router.apply(Split(stable.version))
         answers = [gateway.predict() for _ in range(20)]
     refused = [answer for answer in answers if answer.status_code != 200]
     assert refused
@@ -425,7 +688,7 @@ def test_more_requests_than_the_rate_limit_are_a_problem(settings: GatewaySettin
 
 def test_a_request_id_is_kept_or_made(gateway: Gateway, stable: StandIn) -> None:
     """The client's id, or a new one, reaches the model and comes back."""
-    gateway.router.apply(Split(stable.backend))
+    gateway.router.apply(Split(stable.version))
     kept = gateway.predict(headers={"x-request-id": "mine-1"})
     assert (kept.headers["x-request-id"], stable.last_headers()["x-request-id"]) == ("mine-1", "mine-1")
     made = gateway.predict()
@@ -434,7 +697,7 @@ def test_a_request_id_is_kept_or_made(gateway: Gateway, stable: StandIn) -> None
 
 def test_answers_do_not_tell_what_runs_behind(gateway: Gateway, stable: StandIn) -> None:
     """Neither the model server's name nor Envoy's timing headers reach a client."""
-    gateway.router.apply(Split(stable.backend))
+    gateway.router.apply(Split(stable.version))
     headers = gateway.predict().headers
     assert headers["server"] == "kanaria"
     assert not [name for name in headers if name.startswith("x-envoy")]
@@ -442,7 +705,7 @@ def test_answers_do_not_tell_what_runs_behind(gateway: Gateway, stable: StandIn)
 
 def test_a_client_cannot_change_timeouts_or_retries(gateway: Gateway, stable: StandIn) -> None:
     """Envoy's control headers are ignored when they come from outside."""
-    gateway.router.apply(Split(stable.backend))
+    gateway.router.apply(Split(stable.version))
     stable.behave(delay_s=0.2)
     assert gateway.predict(headers={"x-envoy-upstream-rq-timeout-ms": "1"}).status_code == 200
 

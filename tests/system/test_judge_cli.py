@@ -1,14 +1,22 @@
 """`kanaria judge`: the judge alone, on counts from anywhere."""
 
+import gzip
 import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.support.stack import ROOT
+from rollout.control.calibration import HISTORY_S
+from rollout.judge import JudgeConfig, Pair, Window, own_noise
+from rollout.judge.jsonl import judgement_object
+from rollout.judge.judge import Judge
+from rollout.signals.catalogue import catalogue
+from tests.support.paths import ROOT
 
 
 def judge(*arguments: str, lines: str = "") -> subprocess.CompletedProcess[str]:
@@ -66,11 +74,12 @@ def test_a_trace_has_one_object_per_window() -> None:
     [
         ("not json\n", "line 2"),
         (window(10.0, 300), "300 bad of only 200"),
+        (window(7.0, 0), "it overlaps the window before"),
         (window(1.0, 0), "time goes back"),
         (window(10.0, 0, signal="latency:"), "latency:100"),
         (window(10.0, 0, signal="horoscope"), "horoscope"),
     ],
-    ids=["not JSON", "impossible counts", "time goes back", "no key", "unknown signal"],
+    ids=["not JSON", "impossible counts", "overlap", "time goes back", "no key", "unknown signal"],
 )
 def test_a_malformed_line_is_named(line: str, words: str) -> None:
     """Line number, field and reason; exit code 2 and no stack trace."""
@@ -84,9 +93,127 @@ def test_it_judges_a_stream_as_it_comes() -> None:
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
+        process.stdin.write(window(5.0, 0))
         for end_s in (5.0, 10.0):
-            process.stdin.write(window(end_s, 0) + window(end_s + 0.5, 0))
+            process.stdin.write(window(end_s + 5, 0))  # a window is over when the next one begins
             process.stdin.flush()
-            assert json.loads(process.stdout.readline())["end_s"] <= end_s
+            assert json.loads(process.stdout.readline())["end_s"] == end_s
         process.stdin.close()
         process.wait(30)
+
+
+def noisy(seed: int, begin_s: float, windows: int, canary: int) -> list[Window]:
+    """Failures in clusters of four, as retries make them; each version has its own."""
+    rng = np.random.default_rng(seed)
+    return [
+        Window(
+            end_s=begin_s + 5.0 * n,
+            window_s=5.0,
+            signal="errors",
+            stable=Pair(4 * int(rng.poisson(2)), 900),
+            canary=Pair(4 * int(rng.poisson(0.3)) if canary else 0, canary),
+        )
+        for n in range(1, windows + 1)
+    ]
+
+
+def as_lines(windows: list[Window]) -> str:
+    return "".join(json.dumps(asdict(window) | pairs(window)) + "\n" for window in windows)
+
+
+def pairs(window: Window) -> dict[str, dict[str, int]]:
+    return {"stable": window.stable._asdict(), "canary": window.canary._asdict()}
+
+
+def test_a_history_tempers_the_evidence_as_in_a_release(tmp_path: Path) -> None:
+    """Noise and failures of the last half hour before: the same numbers as from the judge of a release."""
+    before, after = noisy(1, 0.0, 700, 0), noisy(2, 3500.0, 60, 100)
+    (tmp_path / "before.jsonl").write_text(as_lines(before))
+    done = judge("-", "--history", str(tmp_path / "before.jsonl"), lines=as_lines(after))
+
+    recent = [window for window in before if window.end_s >= before[-1].end_s - HISTORY_S]
+    known = sum((window.stable for window in recent), Pair(0, 0))
+    noise = own_noise(recent)
+    assert noise.clusters > 2
+    released = Judge(JudgeConfig(rules=catalogue().rules), {"errors": noise}, {"errors": known})
+    released.observe(after)
+    assert json.loads(done.stdout) == judgement_object(released.judgement(next_weight=1.0))
+    assert f"errors {noise.blips:.2g}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        (HEALTHY, "the history goes on after the first window begins"),
+        ("", "has no windows"),
+        (window(5.0, 300), "line 1: canary: 300 bad of only 200"),
+        (None, "cannot be read"),
+    ],
+    ids=["too late", "empty", "impossible counts", "no file"],
+)
+def test_a_history_that_is_none_is_refused(tmp_path: Path, history: str | None, words: str) -> None:
+    """What was seen after the release began cannot say how it is judged."""
+    if history is not None:
+        (tmp_path / "before.jsonl").write_text(history)
+    done = judge("-", "--history", str(tmp_path / "before.jsonl"), lines=HEALTHY)
+    assert (done.returncode, words in done.stderr, done.stdout) == (2, True, ""), done.stderr
+
+
+def test_a_small_step_passes_sooner() -> None:
+    """The proof is asked for the weight that the release wants to move to."""
+    few = "".join(window(5.0 * n, 0) for n in range(1, 4))
+    verdicts = {weight: json.loads(judge("-", "--weight", weight, lines=few).stdout) for weight in ("5", "100")}
+    assert [verdicts[weight]["verdict"] for weight in ("5", "100")] == ["pass", "inconclusive"]
+    assert "at 5 %" in verdicts["5"]["reason"]
+    assert [judge("-", "--weight", weight, lines=few).returncode for weight in ("0", "101", "nan")] == [2, 2, 2]
+
+
+def test_a_warm_up_is_not_judged() -> None:
+    """The verdict is that of a judge who never saw it, however bad it was."""
+    cold = BAD + "".join(window(5.0 * n, 0) for n in range(5, 45))
+    warm = "".join(cold.splitlines(keepends=True)[4:])
+    assert json.loads(judge("-", lines=cold).stdout)["verdict"] == "fail"
+    assert judge("-", "--warmup", "20", lines=cold).stdout == judge("-", lines=warm).stdout
+    traced = judge("-", "--warmup", "20", "--trace", lines=cold).stdout.splitlines()[:5]
+    assert [json.loads(line)["verdict"] for line in traced] == ["no_data"] * 4 + ["inconclusive"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(HEALTHY.encode()), "gunzip"),
+        (bytes(range(256)) * 10, "line 1: the line: Invalid JSON"),
+        (b"end_s,window_s,signal\n5,5,errors\n", "'end_s,window_s,signal"),
+        (b"[" * 1_000_000, "longer than 100,000 bytes"),
+        (HEALTHY.encode("utf-16"), "line 1: the line: Invalid JSON"),
+        (json.dumps([json.loads(line) for line in HEALTHY.splitlines()]).encode(), "should be an object"),
+    ],
+    ids=["gzip", "binary", "CSV", "a long line", "UTF-16", "one array"],
+)
+def test_another_kind_of_file_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    """The message is short whatever is in the file, and nothing is printed as if it were a verdict."""
+    (tmp_path / "counts").write_bytes(content)
+    done = judge(str(tmp_path / "counts"))
+    assert (done.returncode, words in done.stderr, done.stdout) == (2, True, ""), done.stderr
+    assert len(done.stderr) < 600
+
+
+@pytest.mark.parametrize("file", ["/", "/no/such/file"])
+def test_a_path_without_a_file_is_refused(file: str) -> None:
+    """Exit code 2 with the path and the reason."""
+    done = judge(file)
+    assert (done.returncode, done.stderr.startswith(f"{file} cannot be read")) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "words"),
+    [("<&-", 2, "standard input cannot be read"), ("--trace <{file} | head -n 1 >&2", 3, '"verdict"')],
+    ids=["no input", "nobody reads"],
+)
+def test_a_closed_pipe_is_no_verdict(tmp_path: Path, redirection: str, code: int, words: str) -> None:
+    """Exit code 1 would mean that the canary failed."""
+    (tmp_path / "counts.jsonl").write_text("".join(window(5.0 * n, 0) for n in range(1, 2000)))
+    line = f"{sys.executable} -m kanaria judge - {redirection.format(file=tmp_path / 'counts.jsonl')}"
+    shell = ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr

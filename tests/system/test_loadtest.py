@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -21,8 +22,9 @@ from loadtest.errors import GeneratorError
 from loadtest.process import RunningLoad, run, start
 from loadtest.results import ExitCode, Live, Summary
 from loadtest.scenario import Scenario, Task
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
 
-ROOT = Path(__file__).parents[2]
 TARGET = ROOT / "tests" / "support" / "loadtest_target.py"
 LOCUSTFILE = ROOT / "loadtest" / "locustfile.py"
 LOCUST = (sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary")
@@ -224,7 +226,8 @@ def test_a_generator_that_dies_is_an_error_with_the_end_of_its_log(
 ) -> None:
     """No summary is never a summary of zeros."""
     with start(scenario(for_s=300), host=target.url, samples=samples, out_dir=tmp_path) as load:
-        os.kill(load.pid, 9)
+        (generator,) = (child for child in psutil.Process().children() if "locust" in child.cmdline())
+        generator.kill()
         with pytest.raises(GeneratorError, match="left no summary"):
             load.stop()
 
@@ -241,8 +244,25 @@ def test_the_command_ends_with_the_gates_exit_code(samples: Path, tmp_path: Path
     assert "refused" in summary.failure_list[0].message
 
 
+def test_sigterm_to_the_command_stops_the_traffic_and_writes_the_summary(
+    target: Target, samples: Path, tmp_path: Path
+) -> None:
+    """`kanaria loadtest ... &`, then `kill`: no generator goes on behind it."""
+    plan, out = tmp_path / "plan.json", tmp_path / "out"
+    plan.write_text(scenario(for_s=300).model_dump_json(), "utf-8")
+    command = [sys.executable, "-m", "kanaria", "loadtest", str(plan), "--host", target.url]
+    with subprocess.Popen([*command, "--samples", str(samples), "--out", str(out)], cwd=ROOT) as process:
+        eventually(lambda: sum(target.seen().values()) > 0, within_s=30)
+        generators = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        process.wait(timeout=60)
+    assert generators
+    assert psutil.wait_procs(generators, timeout=0)[1] == []
+    assert Summary.model_validate_json((out / "summary.json").read_bytes()).requests > 0
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["no-such-scenario"], "scenario was not found"),
         (["steady", "--host", "http://example.com"], "another machine"),
@@ -250,11 +270,11 @@ def test_the_command_ends_with_the_gates_exit_code(samples: Path, tmp_path: Path
         (["steady", "--api-key-file", "absent.key"], "API key file"),
     ],
 )
-def test_bad_input_to_the_command_exits_with_2_before_anything_is_sent(arguments: list[str], said: str) -> None:
+def test_bad_input_to_the_command_exits_with_2_before_anything_is_sent(arguments: list[str], message: str) -> None:
     """Each mistake gives one message: what happened, what was seen, what to do."""
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == ExitCode.BAD_INPUT
-    assert said in result.stderr
+    assert message in result.stderr
     assert "do:" in result.stderr
 
 
@@ -275,20 +295,20 @@ def test_the_locust_file_works_by_hand(target: Target, samples: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--host", "http://10.0.0.1"], "another machine"),
         (["--host", "http://127.0.0.1", "--samples", "absent.jsonl"], "samples file"),
     ],
 )
-def test_bad_input_by_hand_exits_with_2(arguments: list[str], said: str, samples: Path) -> None:
+def test_bad_input_by_hand_exits_with_2(arguments: list[str], message: str, samples: Path) -> None:
     """The same checks hold without the command around them."""
     environment = {**os.environ, "KANARIA_SAMPLES": str(samples)}
     result = subprocess.run(
         [*LOCUST, *arguments], capture_output=True, text=True, timeout=60, check=False, env=environment
     )
     assert result.returncode == ExitCode.BAD_INPUT
-    assert said in result.stderr
+    assert message in result.stderr
 
 
 def test_starting_a_load_test_does_not_patch_the_callers_process() -> None:

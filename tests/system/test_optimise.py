@@ -58,6 +58,17 @@ def test_it_is_served_on_that_engine_with_the_same_answers(store: Bentos) -> Non
     assert [row["confidence"] for row in given] == pytest.approx([row["confidence"] for row in expected], abs=1e-4)
 
 
+def test_the_benchmark_measures_every_engine_and_saves_nothing(kanaria: Kanaria, store: Bentos, tmp_path: Path) -> None:
+    """A page with its chart; the store holds the models that it held."""
+    before = sorted(path.name for path in store.home.glob("models/digits/*"))
+    done = kanaria.benchmark("optimise", "digits:v2", "--write", "--out", str(tmp_path / "pages"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "pages/optimise.md").read_text("utf-8")
+    assert all(f"\n| {engine} " in page for engine in ("eager", "frozen", "bfloat16", "onnx", "onnx-int8"))
+    assert "<svg" in (tmp_path / "pages/optimise.svg").read_text("utf-8")
+    assert sorted(path.name for path in store.home.glob("models/digits/*")) == before
+
+
 def test_a_signed_one_passes_its_preflight(kanaria: Kanaria) -> None:
     """The files that the engine needs are signed with the rest, and its golden answers are its own."""
     kanaria.ok("sign", FAST)
@@ -90,9 +101,9 @@ def test_a_model_that_was_changed_after_it_was_signed_is_not_optimised(store: Be
     [
         (["digits:v9"], "there is no model digits:v9"),
         (["digits:v1", "--engine", "steam"], "there is no engine steam"),
-        (["digits:v1", "--version", "v1"], "cannot take its own place"),
-        (["digits:v2"], "there is a model digits:v2-fast already"),
-        (["digits:v1", "--implementation", "service.digits.model:Digit"], "cannot be imported"),
+        (["digits:v1", "--version", "v1"], "cannot replace itself"),
+        (["digits:v2"], "there is already a model digits:v2-fast"),
+        (["digits:v1", "--implementation", "examples.digits.model:Digit"], "cannot be imported"),
     ],
 )
 def test_bad_input_says_what_to_do(kanaria: Kanaria, arguments: list[str], words: str) -> None:

@@ -1,6 +1,6 @@
 """A second model of quite another kind, a number from a table of named features, takes the same way as the example.
 
-Everything about it lies in tests/diabetes: nothing else in the repository was written for it.
+Everything about it lies in examples/diabetes: nothing else in the repository was written for it.
 """
 
 import json
@@ -11,13 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from monitoring.predictions import read_predictions
-from tests.support.bentos import ROOT, Bentos
+from monitoring.drift.prediction_log import read_predictions
+from tests.support.bentos import Bentos
+from tests.support.paths import ROOT
 from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
 
-BENTOFILE = "tests/diabetes/bentofile.yaml"
+BENTOFILE = "examples/diabetes/bentofile.yaml"
 VERSIONS = ("v1", "v2", "v3")
 ROWS_AT_ONCE = 5
 
@@ -26,7 +27,7 @@ ROWS_AT_ONCE = 5
 def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
     """Diabetes v1, v2 (better) and v3 (silently wrong)."""
     made = Bentos(tmp_path_factory.mktemp("bentoml"))
-    made.train(*VERSIONS, example="tests.diabetes")
+    made.train(*VERSIONS, example="examples.diabetes")
     for version in VERSIONS:
         made.build(version, "--bentofile", BENTOFILE, "--arg", f"model=diabetes:{version}")
     return made
@@ -95,6 +96,6 @@ def test_drifting_traffic_is_named_by_its_column(kanaria: Kanaria, bentos: Bento
 
 def test_nothing_outside_its_folder_names_it() -> None:
     """The contract is all that the rest knows."""
-    folders = ("kanaria", "service", "rollout", "monitoring", "loadtest")
+    folders = ("kanaria", "contract", "service", "rollout", "monitoring", "loadtest")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert [path.name for path in sources if "diabetes" in path.read_text().lower()] == []

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.stack import ROOT, Kanaria
+from tests.support.paths import ROOT
+from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -20,9 +21,10 @@ LOAD_UNDER_WATCH = """
 import sys
 from pathlib import Path
 import numpy as np
-from service.batching import predict_rows
-from service.contract import GOLDEN_FILE, Golden, read_lines
-from service.digits.model import Digits
+from service.server.batching import predict_rows
+from contract.model_files import GOLDEN_FILE, Golden
+from contract.records import read_lines
+from examples.digits.model import Digits
 
 def watch(event, arguments):
     if event == "pickle.find_class":
@@ -104,9 +106,9 @@ def test_a_version_that_would_break_callers_is_refused_before_any_traffic(stack:
     assert stack("release", "digits:v2", "--wait", "--spec", stack.plan()).returncode == 1
     (row,) = json.loads(stack.ok("history", "--json"))
     assert row["signal"] == "preflight"
-    for told in (tried.stdout, row["reason"], " ".join(stack.ok("why").split())):
-        assert "t most 10 rows in a request, stable takes 1024" in told
-        assert "golden request 0: row 0: `confidence` is 0.9" in " ".join(told.split()).lower()
+    for output in (tried.stdout, row["reason"], " ".join(stack.ok("why").split())):
+        assert "t most 10 rows in a request, stable takes 1024" in output
+        assert "golden request 0: row 0: `confidence` is 0.9" in " ".join(output.split()).lower()
 
 
 def test_a_version_that_keeps_its_word_passes_with_its_speed_and_size(stack: Kanaria) -> None:

@@ -1,9 +1,11 @@
 """The served Bento, as a client and a supervisor see it: real training, real `bentoml build` and `bentoml serve`."""
 
 import asyncio
+import gzip
 import json
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +13,12 @@ import httpx
 import orjson
 import pytest
 
-from service.contract import GOLDEN_FILE, Golden, read_lines
-from tests.support.bentos import ROOT, Bentos, Server
-from tests.support.gateway_rig import eventually
+from contract.metrics import LABEL_AGES_S
+from contract.model_files import GOLDEN_FILE, Golden
+from contract.records import read_lines
+from tests.support.bentos import Bentos, Server
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
 
 V1, SLOW = "digits:v1", "digits:v3-latency"
 
@@ -85,6 +90,11 @@ def test_every_series_exists_at_zero_before_the_first_request(server: Server) ->
         *(("kanaria_predictions_total", str(digit), V1) for digit in range(10)),
         ("kanaria_feedback_total", "correct", V1),
         ("kanaria_feedback_total", "wrong", V1),
+        *(
+            ("kanaria_labels_total", f"{age_s:.0f}", outcome, V1)
+            for age_s in LABEL_AGES_S
+            for outcome in ("came", "correct", "wrong", "late")
+        ),
         ("kanaria_disagreement_total", "same", V1),
         ("kanaria_disagreement_total", "different", V1),
         ("kanaria_answers_dropped_total", V1),
@@ -162,37 +172,69 @@ def test_a_bad_body_is_refused_with_a_problem_that_says_why(server: Server, kind
     assert reason in problem["detail"]
 
 
+@pytest.mark.parametrize("coding", ["gzip", "GZIP, identity", "br"])
+def test_a_packed_body_is_refused_with_the_header_that_says_so(server: Server, body: bytes, coding: str) -> None:
+    """It would be called broken JSON otherwise. A body that is not packed may say so."""
+    answer = predict(server, gzip.compress(body), **{"content-encoding": coding})
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert f"content-encoding says '{coding}'" in answer.json()["detail"]
+    assert predict(server, body, **{"content-encoding": "identity"}).status_code == 200
+
+
 def test_another_method_is_refused_by_name(server: Server) -> None:
     """GET /predict says what is answered instead."""
     answer = httpx.get(f"{server.url}/predict")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
-def test_each_request_and_each_row_is_counted(bentos: Bentos, server: Server) -> None:
-    """Three good rows and one bad request: the counters rise by exactly that."""
+def test_each_request_is_counted_however_many_rows_it_has(bentos: Bentos, server: Server) -> None:
+    """One good request of three rows, one of one row, and a bad one: the counters rise by exactly that."""
     before = server.metrics()
     predict(server, bentos.requests(V1, 3))
+    predict(server, bentos.requests(V1, 1))
     predict(server, "bad")
     risen = {name: value - before[name] for name, value in server.metrics().items()}
-    rows = sum(rise for name, rise in risen.items() if name[0] == "kanaria_predictions_total")
+    predictions = sum(rise for name, rise in risen.items() if name[0] == "kanaria_predictions_total")
     assert (
         risen["kanaria_requests_total", "predict", "2xx", V1],
         risen["kanaria_requests_total", "predict", "4xx", V1],
         risen["kanaria_request_duration_seconds_count", "predict", V1],
         risen["kanaria_confidence_count", V1],
-        rows,
-    ) == (1, 1, 2, 3, 3)
+        predictions,
+    ) == (2, 1, 3, 2, 2)
 
 
-def test_feedback_is_counted_once_by_row(bentos: Bentos, server: Server) -> None:
-    """One label right, one wrong, sent twice: one of each is counted."""
+def test_feedback_is_counted_once_by_request(bentos: Bentos, server: Server) -> None:
+    """Three rows that are all right count as one, two that are all wrong as well; sent twice, they count once."""
     before = server.metrics()
-    answer = predict(server, bentos.requests(V1, 2)).json()
-    labels = [answer["predictions"][0]["label"], "none of them"]
-    replies = [feedback(server, answer["request_id"], *labels).json()["counted"] for _ in range(2)]
+    right, wrong = (predict(server, bentos.requests(V1, rows)).json() for rows in (3, 2))
+    sent = (right, [row["label"] for row in right["predictions"]]), (wrong, ["none of them"] * 2)
+    replies = [feedback(server, answer["request_id"], *labels).json()["counted"] for answer, labels in 2 * sent]
     series = [("kanaria_feedback_total", outcome, V1) for outcome in ("correct", "wrong")]
     eventually(lambda: [server.metrics()[name] - before[name] for name in series] == [1, 1])
-    assert replies == [True, False]
+    assert replies == [True, True, False, False]
+
+
+def test_a_label_counts_again_when_its_answer_is_ten_seconds_old(bentos: Bentos, server: Server) -> None:
+    """It comes at once, and until then it only waits."""
+    age = "kanaria_labels_total", "10"
+
+    def waiting() -> float:
+        now = server.metrics()
+        return now[*age, "came", V1] - now[*age, "wrong", V1] - now[*age, "correct", V1]
+
+    eventually(lambda: waiting() == 0, within_s=30)  # labels of other tests
+    before, asked_s = server.metrics(), time.time()
+    answer = predict(server, bentos.requests(V1, 1)).json()
+    assert feedback(server, answer["request_id"], "none of them").json()["counted"]
+
+    def risen(outcome: str) -> float:
+        return server.metrics()[*age, outcome, V1] - before[*age, outcome, V1]
+
+    eventually(lambda: risen("came") == 1)
+    eventually(lambda: risen("wrong") == 1, within_s=30)
+    assert time.time() - asked_s >= 10
+    assert (risen("correct"), risen("late")) == (0, 0)
 
 
 def test_feedback_that_fits_no_answer_is_refused(server: Server, body: bytes) -> None:
@@ -217,17 +259,17 @@ def test_feedback_heard_by_another_version_is_counted_by_the_one_that_answered(
 
 
 def test_a_request_that_two_versions_answered_is_compared_by_both(bentos: Bentos, server: Server) -> None:
-    """A mirrored request has one id: each version's counters rise by its three rows, and agree with the answers."""
+    """A mirrored request has one id: each version's counters rise by one for it, and agree with the answers."""
     before = server.metrics()
     with bentos.serve(SLOW, workers=2) as other:
-        labels = [
-            [
-                row["label"]
-                for row in predict(one, bentos.requests(V1, 3), **{"x-request-id": "twice"}).json()["predictions"]
-            ]
-            for one in (server, other)
-        ]
-        differ = sum(a != b for a, b in zip(*labels, strict=True))
+        differ = 0
+        for request_id, rows in (("first", 1), ("second", 2), ("third", 3)):
+            body = orjson.dumps({"features": [orjson.loads(bentos.requests(V1, 3))["features"][rows - 1]] * rows})
+            one, two = (
+                predict(server_of, body, **{"x-request-id": request_id}).json()["predictions"]
+                for server_of in (server, other)
+            )
+            differ += one[0]["label"] != two[0]["label"]
         expected = {"same": 3 - differ, "different": differ}
         series = {outcome: ("kanaria_disagreement_total", outcome) for outcome in expected}
         eventually(lambda: {o: server.metrics()[*s, V1] - before[*s, V1] for o, s in series.items()} == expected)
@@ -292,16 +334,18 @@ def test_workers_end_with_a_supervisor_that_was_killed(bentos: Bentos) -> None:
         eventually(lambda: port_is_closed(server), within_s=20)
 
 
-def test_serving_needs_only_the_service_folder(bentos: Bentos) -> None:
-    """The Bento carries no test, no release tool and no data."""
+def test_a_bento_carries_the_service_the_contract_and_its_own_example(bentos: Bentos) -> None:
+    """No test, no release tool, no other example and no data."""
     carried = bentos.carried(V1)
-    assert {path.parts[0] for path in carried} == {"service", "container", "bentofile.yaml", "constraints.txt"}
+    files = {"bentofile.yaml", "constraints.txt"}
+    assert {path.parts[0] for path in carried} == {"service", "contract", "examples", "container"} | files
+    assert {path.parts[1] for path in carried if path.parts[0] == "examples"} == {"digits"}
     assert {path.suffix for path in carried} == {".py", ".yaml", ".txt"}
 
 
 def test_a_store_within_the_project_is_not_packed(bentos: Bentos, tmp_path: Path) -> None:
     """Where the state folder lies in the project, it holds earlier Bentos with files of the same names."""
-    for folder in ("service", "container"):
+    for folder in ("service", "contract", "examples", "container"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("bentofile.yaml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
@@ -314,5 +358,5 @@ def test_a_store_within_the_project_is_not_packed(bentos: Bentos, tmp_path: Path
 
 def test_nothing_outside_the_example_names_it() -> None:
     """Every other file of the service works for any model."""
-    service = ROOT / "service"
-    assert [path.name for path in service.glob("*.py") if "digits" in path.read_text().lower()] == []
+    sources = [path for folder in ("service", "contract") for path in (ROOT / folder).rglob("*.py")]
+    assert [path.name for path in sources if "digits" in path.read_text().lower()] == []

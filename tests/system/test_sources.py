@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from kanaria.network import free_port
-from rollout.interfaces import Split
+from kanaria.stack.ports import free_port
 from rollout.judge.types import Pair
-from rollout.routers.envoy_settings import GatewaySettings
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import Split
 from rollout.sources.scrape import ScrapeSource
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
@@ -26,7 +27,7 @@ def gateway(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[G
 
 @pytest.fixture
 def source(gateway: Gateway) -> Iterator[ScrapeSource]:
-    with ScrapeSource(f"127.0.0.1:{gateway.settings.admin_port}") as running:
+    with ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway.settings.admin_port}")) as running:
         yield running
 
 
@@ -34,7 +35,7 @@ def test_errors_and_latency_of_each_version_are_those_that_clients_saw(gateway: 
     """Half of the traffic goes to a canary that fails slowly."""
     with StandIn(STABLE) as stable, StandIn(CANARY) as canary:
         canary.behave(status=500, delay_s=0.06)
-        gateway.router.apply(Split(stable=stable.backend, canary=canary.backend, canary_percent=50))
+        gateway.router.apply(Split(stable=stable.version, canary=canary.version, canary_percent=50))
         eventually(lambda: gateway.router.observed() is not None)
         failed = Counter(gateway.predict().status_code for _ in range(REQUESTS))[500]
         instance = f"127.0.0.1:{gateway.settings.admin_port}"
@@ -52,7 +53,7 @@ def test_copied_requests_are_counted_for_the_mirrored_version(gateway: Gateway, 
     """Clients see only stable's answers; the failures of the copies are counted all the same."""
     with StandIn(STABLE) as stable, StandIn(CANARY) as canary:
         canary.behave(status=500)
-        gateway.router.apply(Split(stable=stable.backend, canary=canary.backend, mirror=True))
+        gateway.router.apply(Split(stable=stable.version, canary=canary.version, mirror=True))
         eventually(lambda: gateway.router.observed() is not None)
         assert {gateway.predict().status_code for _ in range(REQUESTS)} == {200}
         shadow = f"127.0.0.1:{gateway.settings.admin_port}/shadow"

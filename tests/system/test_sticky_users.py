@@ -9,18 +9,22 @@ from typing import Any
 
 import pytest
 
-from kanaria.network import free_port
-from rollout import commands as c
-from rollout import events as e
-from rollout.affected import AFFECTED_USERS
-from rollout.controller import Controller
-from rollout.interfaces import Health, Split, VersionStatus
-from rollout.metrics import ControllerMetrics
-from rollout.routers.envoy_settings import GatewaySettings
-from rollout.sources.failures import GatewayFailures
+from kanaria.stack.ports import free_port
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.control.metrics import ControllerMetrics
+from rollout.fleet import Health, VersionStatus
+from rollout.judge import Pair
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from rollout.routers.envoy.failure_log import GatewayFailures
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import Split
+from rollout.signals.catalogue import AFFECTED_USERS
+from rollout.signals.plan import Signals
 from rollout.sources.scrape import ScrapeSource
-from rollout.spec import Guards, RolloutSpec, Signals
-from rollout.store import Ledger
+from rollout.spec import Guards, RolloutSpec
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
 STABLE, CANARY = "digits:v1", "digits:v2.0-rc_1"
@@ -28,7 +32,7 @@ SPEC = RolloutSpec(
     steps=(50, 100),
     window=0.5,
     step_deadline=3600,
-    signals=Signals(latency=None, predictions=None, low_confidence=None, labels=None),
+    signals=Signals().only("errors", "disagreement"),
     guards=Guards(error_ratio=0.99),
 )
 STICKY = SPEC.model_copy(update={"sticky": "x-user-id"})
@@ -48,7 +52,7 @@ class Versions:
         self.started.add(tag)
 
     def status(self, tag: str) -> VersionStatus:
-        return VersionStatus(Health.READY, self.models[tag].backend)
+        return VersionStatus(Health.READY, (self.models[tag].backend,))
 
     def stop(self, tag: str) -> None:
         self.started.discard(tag)
@@ -64,7 +68,7 @@ class Rig:
         self.gateway, self.models = gateway, models
         self._ledger = ledger
         self._fleet = Versions({model.tag: model for model in models})
-        self._source = ScrapeSource(f"127.0.0.1:{gateway.settings.admin_port}")
+        self._source = ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway.settings.admin_port}"))
         self.restart()
 
     def restart(self) -> None:
@@ -107,15 +111,16 @@ class Rig:
 
     def counted(self, signal: str) -> tuple[int, int, int]:
         """Bad events on stable and on canary, and all requests."""
-        counts = [
-            one
+        windows = [
+            window
             for event in self.events()
             if isinstance(event, e.Ticked)
-            for one in event.counts
-            if one.signal == signal
+            for window in event.windows
+            if window.signal == signal
         ]
-        total = sum(one.stable[1] + one.canary[1] for one in counts)
-        return sum(one.stable[0] for one in counts), sum(one.canary[0] for one in counts), total
+        stable = sum((window.stable for window in windows), Pair(0, 0))
+        canary = sum((window.canary for window in windows), Pair(0, 0))
+        return stable.bad, canary.bad, stable.total + canary.total
 
     def predict(self, user: str) -> str:
         """The version that answers `user`."""
@@ -137,7 +142,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Rig]:
     require_program("envoy")
-    settings = GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port())
+    settings = GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port(), try_timeout_s=0.3)
     with Gateway(settings) as gateway, StandIn(STABLE) as stable, StandIn(CANARY) as canary:
         made = Rig(gateway, tmp_path / "ledger.db", (stable, canary))
         yield made
@@ -176,6 +181,18 @@ def test_users_of_both_versions_are_counted_in_one_place(rig: Rig) -> None:
     assert sum(rig.counted("errors")[:2]) == 18
 
 
+def test_a_user_whom_another_version_answered_is_affected(rig: Rig) -> None:
+    """The canary hangs for one user after the other: stable answers them, and they are the canary's failures."""
+    rig.release(STICKY)
+    users = [user for n in range(40) if rig.predict(user := f"user-{n}") == CANARY]
+    rig.models[1].behave(delay_s=2.0)
+    assert {rig.predict(user) for user in (*users[:3], users[0])} == {STABLE}
+    rig.until(lambda: rig.counted("errors")[1] >= 4 and rig.counted(AFFECTED_USERS)[1] >= 3)
+    named = {logged["user"] for logged in rig.log() if logged["user"]}
+    assert named == set(users[:3])
+    assert rig.counted("errors")[0] == rig.counted(AFFECTED_USERS)[0] == 0
+
+
 def test_nothing_is_logged_where_callers_are_not_sticky(rig: Rig) -> None:
     """Raw errors are judged as ever, and nobody's name touches the disk."""
     rig.release(SPEC)
@@ -207,7 +224,7 @@ def test_names_are_gone_when_the_release_is(rig: Rig) -> None:
 def test_only_failed_predictions_are_logged(rig: Rig) -> None:
     """By whom, by which version, and when; the request reaches the model as the client sent it."""
     stable, canary = rig.models
-    rig.gateway.router.apply(Split(stable.backend, canary.backend, 100, sticky="x-user-id"))
+    rig.gateway.router.apply(Split(stable.version, canary.version, 100, sticky="x-user-id"))
     rig.predict("fine")
     rig.fail('a "quoted" name')
     rig.gateway.client.post("/feedback", headers={"x-user-id": 'a "quoted" name'})

@@ -1,12 +1,58 @@
-"""Fixtures for tests of the control loop, each in the `world` of its own module."""
+"""Fixtures of the unit tests; those of the control loop are each in the `world` of its own module."""
 
+import os
+import sqlite3
+import sys
 from collections.abc import Iterator
+from functools import partial
+from itertools import count
+from typing import ClassVar
 
 import pytest
 
-from rollout import commands as c
-from rollout.controller import Controller
-from tests.world import World
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from tests.support.world import World
+
+
+class Watched(sqlite3.Connection):
+    """Remembers in which test it was opened, until it is closed."""
+
+    opened: ClassVar[dict[int, str]] = {}
+    _numbers: ClassVar[Iterator[int]] = count()
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self._number = next(self._numbers)
+        self.opened[self._number] = os.environ.get("PYTEST_CURRENT_TEST", "")
+
+    def close(self) -> None:
+        self.opened.pop(self._number, None)
+        super().close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_database_is_closed() -> Iterator[None]:
+    """From Python 3.13 on a forgotten one is an error, in whatever test runs when it is collected."""
+    if sys.version_info >= (3, 13):
+        yield
+        return
+    connect = sqlite3.connect
+    sqlite3.connect = partial(connect, factory=Watched)  # type: ignore[assignment]
+    yield
+    sqlite3.connect = connect
+    assert not Watched.opened, sorted(Watched.opened.values())
+
+
+@pytest.fixture(autouse=True)
+def own_state_folder() -> Iterator[None]:
+    """`--home` of a command that ran in this process must not be the state folder of the next test."""
+    before = os.environ.get("KANARIA_HOME")
+    yield
+    if before is None:
+        os.environ.pop("KANARIA_HOME", None)
+    else:
+        os.environ["KANARIA_HOME"] = before
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Other tools' release rules beside ours, on the same simulated traffic."""

@@ -1,0 +1,11 @@
+"""Tables for the pages, as Markdown."""
+
+from collections.abc import Iterable, Sequence
+
+from tabulate import tabulate
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose cells stand as they are given, without a line end after the last row."""
+    text: str = tabulate(list(rows), heads, tablefmt="github", disable_numparse=True)
+    return text

@@ -1,0 +1,8 @@
+"""The environment variables that configure a model's server."""
+
+VERSION = "KANARIA_VERSION"  # the tag that it serves
+ANSWERS_DIR = "KANARIA_ANSWERS_DIR"  # the folder of the answers table
+PREDICTIONS_DIR = "KANARIA_PREDICTIONS_DIR"  # the folder of the prediction log
+PREDICTION_LOG_MB = "KANARIA_PREDICTION_LOG_MB"  # megabytes of it that are kept; 0: no log
+DEADLINE_S = "KANARIA_DEADLINE_S"  # longest wait of a request for the model, seconds
+COMPARISON_SCHEMA = "KANARIA_COMPARISON_SCHEMA"  # the schema's `answer` that both versions are counted by, as JSON

@@ -1,0 +1,16 @@
+"""The paths, headers and media types that a model's server, the gateway and the controller use over HTTP."""
+
+PREDICT_PATH = "/predict"
+FEEDBACK_PATH = "/feedback"
+LIVE_PATH = "/livez"
+READY_PATH = "/readyz"
+METRICS_PATH = "/metrics"
+
+ANSWER_TIMEOUT_S = 10.0  # after it the gateway itself answers a request: 504
+
+REQUEST_ID_HEADER = "x-request-id"  # kept when the caller gives one, made when not; a mirrored copy has the same one
+VERSION_HEADER = "x-kanaria-version"  # the tag that answered
+API_KEY_HEADER = "x-api-key"  # required by the gateway
+DEADLINE_HEADER = "x-kanaria-deadline"  # until when the sender of a command waits, Unix seconds; late ones are refused
+
+PROBLEM_JSON = "application/problem+json"  # an error as RFC 9457 defines it

@@ -1,0 +1,169 @@
+"""Kanaria's own metrics: name, meaning and labels of each, for the code that exports them and the code that reads them.
+
+The data plane's metrics are not declared here.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric. `str(metric)` is its name, so that it can be written into a query."""
+
+    name: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram(Metric):
+    """A metric whose events are counted in cumulative buckets."""
+
+    bounds: tuple[float, ...] = ()  # upper bounds of its buckets, rising
+
+    @property
+    def bucket(self) -> str:
+        """The series of its buckets, which the label `le` distinguishes."""
+        return f"{self.name}_bucket"
+
+    @property
+    def count(self) -> str:
+        """The series of all its events."""
+        return f"{self.name}_count"
+
+
+# Of a model's server, labelled by the Bento tag that it serves. They exist at 0 before the first request.
+REQUESTS = Metric("kanaria_requests_total", "Requests answered", ("version", "endpoint", "status_class"))
+REQUEST_DURATION = Histogram(
+    "kanaria_request_duration_seconds",
+    "Time from a request's headers to its answer",
+    ("version", "endpoint"),
+    bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+PREDICTIONS = Metric(
+    "kanaria_predictions_total",
+    "Requests answered with each label, or with a number in each bin; one row of each counts, drawn at random",
+    ("version", "label"),
+)
+CONFIDENCE = Histogram(
+    "kanaria_confidence",
+    "Confidence of one row of each answered request",
+    ("version",),
+    bounds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
+)
+CORRECT, WRONG = "correct", "wrong"
+FEEDBACK = Metric(
+    "kanaria_feedback_total",
+    "Requests with feedback, by the version that answered; one row of each counts, drawn at random",
+    ("version", "outcome"),
+)
+LABEL_AGES_S = (10.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)  # of answers, at which labels count
+CAME, LATE = "came", "late"
+LABELS = Metric(
+    "kanaria_labels_total",
+    "Requests with feedback, for each age that an answer may reach: `came` before that age and `correct` or `wrong` "
+    "once it is reached, or `late`",
+    ("version", "age_s", "outcome"),
+)
+SAME, DIFFERENT = "same", "different"
+DISAGREEMENT = Metric(
+    "kanaria_disagreement_total",
+    "Requests that another version answered too, by whether its answer was the same; one row of each counts",
+    ("version", "outcome"),
+)
+ANSWERS_DROPPED = Metric(
+    "kanaria_answers_dropped_total",
+    "Answers that could not be kept, so that no feedback can be joined to them",
+    ("version",),
+)
+PREDICTION_LOG_DROPPED = Metric(
+    "kanaria_prediction_log_dropped_total", "Rows that the prediction log could not keep", ("version",)
+)
+MODEL_INFO = Metric(
+    "kanaria_model_info",
+    "1 for the model that is served and the engine that it runs on",
+    ("version", "model", "engine"),
+)
+
+# Of the controller.
+LAST_BEAT = Metric("kanaria_controller_last_beat_timestamp_seconds", "Last beat of the control loop")
+FAILED_BEATS = Metric("kanaria_controller_failed_beats_total", "Beats of the control loop that failed")
+FAILED_IN_A_ROW = Metric("kanaria_controller_failed_beats_in_a_row", "Beats that failed since the last that did not")
+UNWRITTEN = Metric("kanaria_ledger_unwritten_events", "Events that could not be written to the ledger yet")
+FREE_BYTES = Metric("kanaria_state_folder_free_bytes", "Free room on the file system of the state folder")
+SOURCE_UNREACHABLE = Metric("kanaria_source_unreachable_total", "Readings that the metric source did not give")
+LEDGER_GONE = Metric("kanaria_ledger_gone", "1 while the ledger's file is gone and could not be put back")
+UNJUDGED = Metric(
+    "kanaria_controller_unjudged_seconds",
+    "For how long the running release has not been judged; 0: it is, or none runs",
+)
+LEDGER_COPIED = Metric(
+    "kanaria_ledger_last_backup_timestamp_seconds", "When the ledger was copied last, or found to be copied already"
+)
+LEDGER_COPY_FAILURES = Metric("kanaria_ledger_backup_failures_total", "Copies of the ledger that could not be made")
+ROUTER_FAILURES = Metric("kanaria_router_failures_total", "Splits that the data plane refused")
+SIGNATURE_REFUSED = Metric("kanaria_signature_refused_total", "Versions that did not start for their signature")
+VERSION_UP = Metric(
+    "kanaria_version_up",
+    "1 when the version answers its readiness probe, 0 when not; none of a canary that is loading",
+    ("version", "role"),
+)
+
+# Of the newest release, exported by the controller. `version` is its canary.
+RELEASE_INFO = Metric("kanaria_release_info", "1 for the newest release", ("release", "canary", "stable"))
+RELEASE_STATE = Metric("kanaria_release_state", "1 for the phase the newest release is in", ("state",))
+RELEASE_OUTCOME = Metric("kanaria_release_outcome", "1 for the outcome of the newest release", ("outcome",))
+RELEASE_STEP_STARTED = Metric("kanaria_release_step_started_timestamp_seconds", "Start of the step; 0: no release")
+RELEASE_WEIGHT = Metric("kanaria_release_weight_percent", "Share of traffic by version, read back", ("version",))
+RELEASE_VERDICT = Metric("kanaria_release_verdict", "1 for the judge's last verdict", ("version", "verdict"))
+RELEASE_EVIDENCE = Metric(
+    "kanaria_release_evidence_log", "Log e-value against a harmless canary", ("version", "signal")
+)
+RELEASE_THRESHOLD = Metric(
+    "kanaria_release_evidence_threshold", "Log e-value at which this signal alone fails", ("version", "signal")
+)
+RELEASE_COMBINED_EVIDENCE = Metric(
+    "kanaria_release_combined_evidence_log", "Log e-value of all signals together", ("version",)
+)
+RELEASE_COMBINED_THRESHOLD = Metric(
+    "kanaria_release_combined_evidence_threshold", "Log e-value at which all signals together fail", ("version",)
+)
+RELEASE_EXCESS = Metric(
+    "kanaria_release_excess_upper_ratio",
+    "Bound on the canary's excess of bad answers, of its own requests",
+    ("version", "signal"),
+)
+RELEASE_REQUESTS_NEEDED = Metric(
+    "kanaria_release_requests_needed", "Canary requests still needed for the next step", ("version",)
+)
+RELEASE_CANARY_REQUESTS = Metric("kanaria_release_canary_requests_total", "Canary requests judged so far", ("version",))
+
+# Of the newest drift reports, exported by the controller. `kind` is data or release.
+DRIFT_STATE = Metric("kanaria_drift_state", "1 for the result of the newest report", ("kind", "version", "state"))
+DRIFT_SHARE = Metric("kanaria_drift_share", "Drifted columns as a share of all columns, 0-1", ("kind", "version"))
+DRIFT_ROWS = Metric("kanaria_drift_rows", "Rows that the newest report compared", ("kind", "version"))
+DRIFT_LABELLED_ROWS = Metric(
+    "kanaria_drift_labelled_rows", "Rows with known truth in the newest report", ("kind", "version")
+)
+DRIFT_LAST_RUN = Metric(
+    "kanaria_drift_last_run_timestamp_seconds", "When the newest report was made; 0: never", ("kind", "version")
+)
+DRIFT_SCORE = Metric(
+    "kanaria_drift_score",
+    "Distance of a column from its reference, 0-1; higher is worse",
+    ("kind", "version", "column"),
+)
+DRIFT_THRESHOLD = Metric(
+    "kanaria_drift_threshold", "Score from which a column may count as drifted", ("kind", "version", "column")
+)
+DRIFT_DIRECTION = Metric(
+    "kanaria_drift_direction", "1: values rose, -1: they fell, 0: neither", ("kind", "version", "column")
+)
+DRIFT_DRIFTED = Metric(
+    "kanaria_drift_drifted",
+    "1 when the score reaches its threshold and chance does not explain it",
+    ("kind", "version", "column"),
+)

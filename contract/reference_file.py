@@ -1,0 +1,43 @@
+"""Writes `reference.jsonl`: held-out rows with a model's own answers, which drift is measured against.
+
+It is not in `model_files`, because it needs numpy, which no short command should wait for.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.answer_types import Label, Prediction
+from contract.model_files import REFERENCE_FILE, Reference, Schema
+from contract.records import write_lines
+
+MAX_REFERENCE_ROWS = 5000  # more would improve no finding, and every Bento carries them
+
+
+def write_reference(
+    folder: Path, rows: NDArray[np.float32], predictions: Sequence[Prediction], truths: Sequence[Label]
+) -> None:
+    """Write `reference.jsonl` beside the `schema.json` in `folder`: the data that traffic is later compared with.
+
+    The rows must be held out: a model is more confident on its training rows than on any traffic. Columns that the
+    schema does not log `plain` are left out here too. Of more than `MAX_REFERENCE_ROWS` rows a random sample is kept;
+    the same rows give the same sample.
+
+    Args:
+        rows: held-out rows, shape (rows, features).
+        predictions: the model's answer to each.
+        truths: what the answer should have been.
+
+    Raises: ValueError when the three differ in length.
+    """
+    if not len(rows) == len(predictions) == len(truths):
+        raise ValueError(f"{len(rows)} rows, {len(predictions)} predictions and {len(truths)} truths do not match")
+    plain = Schema.read(folder).logged_as("plain")
+    count = min(len(rows), MAX_REFERENCE_ROWS)
+    kept = sorted(np.random.default_rng(0).choice(len(rows), count, replace=False).tolist())
+    write_lines(
+        folder / REFERENCE_FILE,
+        (Reference(features=tuple(rows[i, plain].tolist()), prediction=predictions[i], truth=truths[i]) for i in kept),
+    )

@@ -1,0 +1,41 @@
+"""How the commands about releases reach the deployment of this machine."""
+
+import getpass
+import os
+from typing import TYPE_CHECKING
+
+from kanaria.lazy import load
+from kanaria.settings import Settings
+from kanaria.stack.bentos import bento_tag
+from rollout.ui.cli import Access
+
+if TYPE_CHECKING:
+    from rollout.ui.client import ControllerClient
+
+
+def access() -> Access:
+    """Access with the current settings. Raises SetupError, ValidationError."""
+    settings = Settings()
+    return Access(
+        client=lambda: _client(settings),
+        ledger=settings.ledger,
+        reports=settings.reports,
+        ledger_copies=settings.ledger_backups,
+        full_tag=bento_tag,
+    )
+
+
+def person() -> str:
+    """Who types the commands, as the ledger shall name them.
+
+    In a container a user may have a number and no name.
+    """
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # KeyError up to Python 3.12
+        return f"user {os.getuid()}"
+
+
+def _client(settings: Settings) -> "ControllerClient":
+    client: type[ControllerClient] = load("rollout.ui.client:ControllerClient")  # its HTTP library takes long to import
+    return client(settings.controller_url, token=settings.known_token, by=person())

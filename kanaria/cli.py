@@ -1,0 +1,162 @@
+"""The `kanaria` command: every folder's commands and the local stack's own, each imported only when it runs."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from contract.errors import KanariaError
+from contract.terminal import print_error
+from kanaria.lazy import LazyGroup, Source, load
+
+if TYPE_CHECKING:
+    from rollout.ui.cli import Access
+
+
+class Commands(LazyGroup):
+    """All commands, in the order of `kanaria --help`."""
+
+    program: ClassVar[str] = "kanaria"
+    sources: ClassVar[Mapping[str, Source]] = {
+        "up": Source(
+            "kanaria.commands.stack:up",
+            "Start the local stack: gateway, controller, metrics, the stable version.",
+            needs=("serve",),
+        ),
+        "down": Source(
+            "kanaria.commands.stack:down", "Stop the local stack. A running release is aborted.", needs=("serve",)
+        ),
+        "upgrade": Source(
+            "kanaria.commands.stack:upgrade",
+            "Restart the controller and the keeper with the code that is installed now.",
+            needs=("serve",),
+        ),
+        "service": Source(
+            "kanaria.commands.service:app",
+            "A systemd unit that brings the stack back after a reboot.",
+            needs=("serve",),
+        ),
+        "processes": Source(
+            "kanaria.commands.processes:app", "Show the stack's processes, restart or stop one.", needs=("serve",)
+        ),
+        "demo": Source(
+            "kanaria.commands.demo:demo",
+            "Tell the whole story on this machine: a better version is promoted, a bad one is rolled back.",
+            needs=("serve", "loadtest", "monitoring"),
+        ),
+        "optimise": Source(
+            "kanaria.commands.optimise:optimise",
+            "Measure a model on every engine and save it as a new version on the fastest that keeps its accuracy.",
+            needs=("serve",),
+        ),
+        "sign": Source(
+            "kanaria.commands.sign:sign",
+            "Sign a model's files: a server that knows the public key refuses them once a byte has changed.",
+            needs=("serve",),
+        ),
+        "preflight": Source(
+            "kanaria.commands.preflight:preflight",
+            "Try a Bento out on the side, as a release does before any traffic.",
+            needs=("serve",),
+        ),
+        "validate": Source(
+            "kanaria.commands.validate:validate",
+            "Check a plan, or whether a model keeps its contract, without doing anything.",
+        ),
+        "loadtest": Source(
+            "loadtest.cli:loadtest",
+            "Send a scenario's traffic and check what was measured against its gates.",
+            needs=("loadtest",),
+        ),
+        "release": Source(
+            "rollout.ui.cli.controlling:release",
+            "Put a Bento on trial: it earns traffic step by step, or is rolled back.",
+        ),
+        "retry": Source("rollout.ui.cli.controlling:retry", "Release a Bento again that was rolled back."),
+        "pause": Source(
+            "rollout.ui.cli.controlling:pause", "Hold the canary's weight. Evidence against it still rolls it back."
+        ),
+        "resume": Source("rollout.ui.cli.controlling:resume", "Continue after a pause."),
+        "promote": Source(
+            "rollout.ui.cli.controlling:promote", "Skip the remaining steps; after promotion: end the watch."
+        ),
+        "abort": Source("rollout.ui.cli.controlling:abort", "Stop the release: weight 0, no quarantine."),
+        "rollback": Source(
+            "rollout.ui.cli.controlling:rollback",
+            "Return to the previous version; also after promotion, while it is still warm.",
+        ),
+        "status": Source(
+            "rollout.ui.cli.controlling:status", "Show what runs, who gets traffic and what the evidence says."
+        ),
+        "why": Source("rollout.ui.cli.reading:why", "Explain what was decided about a release, and on what evidence."),
+        "history": Source("rollout.ui.cli.reading:history", "List every release with its outcome."),
+        "report": Source(
+            "rollout.ui.cli.reporting:report",
+            "Write a release's report with pictures as one HTML file, and print its path.",
+        ),
+        "ledger": Source(
+            "rollout.ui.cli.ledger:app", "Copies of the ledger: make one, check one, put one in its place."
+        ),
+        "judge": Source("rollout.ui.cli.judging:judge", "Judge counts from anywhere: prints the verdict as JSON."),
+        "simulate": Source(
+            "rollout.simulate.cli:simulate",
+            "Simulate releases by this plan with your traffic: how often a harmless canary is rolled back, how soon "
+            "a harmful one is stopped, what it harms, and how long a promotion takes.",
+        ),
+        "rules": Source("monitoring.slo.cli:app", "Prometheus rules of the service level objectives and alerts."),
+        "dashboards": Source(
+            "kanaria.commands.dashboards:app", "Grafana's boards as code: generate, push, check.", needs=("monitoring",)
+        ),
+        "drift": Source(
+            "kanaria.commands.drift:drift",
+            "Compare the traffic with what a model was tested on, and a canary with stable.",
+            needs=("monitoring",),
+        ),
+    }
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="kanaria",
+    help="Release machine-learning models by evidence.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the `kanaria` command."""
+    run(app)
+
+
+def run(commands: typer.Typer) -> None:
+    """Run a command line; errors on purpose end with a message and their exit code."""
+    try:
+        commands()
+    except (KanariaError, OSError, ValueError) as error:
+        if not load("kanaria.failures:is_expected")(error):
+            raise
+        text = load("kanaria.failures:message")(error)
+        print_error(text)
+        sys.exit(load("kanaria.failures:code")(error))
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    home: Annotated[Path | None, typer.Option(help="Folder of all state. Default: $KANARIA_HOME or .kanaria")] = None,
+) -> None:
+    """Release machine-learning models by evidence."""
+    if home is not None:
+        os.environ["KANARIA_HOME"] = str(home)
+    context.obj = _access
+
+
+def _access() -> "Access":
+    """How the commands reach the deployment; most do not need to know, so it is not read before one asks."""
+    found: Access = load("kanaria.access:access")()
+    return found

@@ -1,0 +1,122 @@
+"""`kanaria dashboards`: write the boards, push them to a Grafana, check every panel against a live Prometheus."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import promql_parser
+import typer
+from rich.table import Table
+
+from contract.terminal import Terminal
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.signal_graphs import signal_graphs
+from monitoring.grafana.check import Finding, State, check
+from monitoring.grafana.dashboards import boards
+from monitoring.grafana.dashboards.resources import DataSource, Webhook
+from monitoring.grafana.provisioning import GENERATED, generated_files
+from monitoring.prometheus.api import PrometheusApi, Span
+from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, Json
+
+app = typer.Typer(help="Grafana's boards as code: generate, push, check.", no_args_is_help=True)
+console = Terminal()
+
+PrometheusOption = Annotated[
+    str | None, typer.Option("--prometheus", help="URL of Prometheus. Default: that of the running stack.")
+]
+
+
+@app.command()
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder to write to.", file_okay=False)] = GENERATED,
+) -> None:
+    """Write the boards, and what compose.yaml's Grafana, Prometheus and Alertmanager read."""
+    for name, text in generated_files(signal_graphs()).items():
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            console.print(f"written: {path}", soft_wrap=True)
+
+
+@app.command()
+def push(
+    prometheus: PrometheusOption = None,
+    controller: Annotated[
+        str | None, typer.Option(help="URL of the controller, as Grafana and people's browsers reach it.")
+    ] = None,
+) -> None:
+    """Bring a Grafana (KANARIA_GRAFANA_URL, KANARIA_GRAFANA_TOKEN) up to date; pushing again changes nothing."""
+    from kanaria.stack.annotations import release_annotations  # noqa: PLC0415 - its HTTP library takes half a second
+    from monitoring.grafana.push import Grafana  # noqa: PLC0415 - likewise
+    from monitoring.grafana.push import push as push_all  # noqa: PLC0415 - likewise
+
+    settings = Settings()
+    if settings.grafana_url is None:
+        raise SetupError(
+            "there is no Grafana to push to",
+            saw="KANARIA_GRAFANA_URL is not set",
+            do="set it to where you open Grafana, and KANARIA_GRAFANA_TOKEN to a service account's token",
+        )
+    at = (controller or settings.controller_url).rstrip("/")
+    source = DataSource(_prometheus(prometheus, settings), settings.scrape_interval_s)
+    with Grafana(str(settings.grafana_url), settings.grafana_secret) as grafana:
+        webhook = Webhook(at, settings.token)
+        for change in push_all(grafana, [board.at(at) for board in boards(signal_graphs())], source, webhook):
+            console.print(f"{change.done:<10} {change.thing}")
+        if settings.ledger.exists():
+            added = grafana.push_annotations(release_annotations(settings.ledger, at))
+            console.print(f"{'created' if added else 'unchanged':<10} annotations ({added} new)")
+
+
+@app.command("check")
+def check_(
+    prometheus: PrometheusOption = None,
+    last: Annotated[str, typer.Option(help="How far back to look, as Prometheus writes durations.")] = "15m",
+    as_json: Json = False,
+) -> None:
+    """Ask Prometheus everything that the panels ask. Fails on an error, an unknown metric or an empty panel."""
+    try:
+        span_s = promql_parser.parse_duration(last).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(f"{last}: {error}; write for example 15m", param_hint="--last") from error
+    now_s = time.time()
+    with PrometheusApi(_prometheus(prometheus, Settings())) as api:
+        findings = list(check(boards(signal_graphs()), api, Span(now_s - span_s, now_s)))
+    if as_json:
+        shown = [
+            {k: v for k, v in asdict(one).items() if k != "series"} | {"state": one.state.value} for one in findings
+        ]
+        typer.echo(json.dumps(shown, indent=2))
+    else:
+        _show(findings)
+    raise typer.Exit(EXIT_FAIL if any(finding.state.is_fault for finding in findings) else EXIT_DONE)
+
+
+def _show(findings: list[Finding]) -> None:
+    rest = [finding for finding in findings if finding.state is not State.DRAWN]
+    if rest:
+        table = Table("board", "panel", "state", "seen", "query")
+        for finding in sorted(rest, key=lambda finding: not finding.state.is_fault):
+            style = "red" if finding.state.is_fault else "dim"
+            query = finding.query if finding.state.is_fault else ""
+            table.add_row(finding.board, finding.panel, finding.state.value, finding.detail, query, style=style)
+        console.print(table)
+    counts = Counter(finding.state for finding in findings)
+    console.print(", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))
+
+
+def _prometheus(given: str | None, settings: Settings) -> str:
+    if given is not None:
+        return given
+    if not settings.prometheus_address.exists():
+        raise SetupError(
+            "it is not known where Prometheus is",
+            saw=f"no {settings.prometheus_address}: no stack with Prometheus was started here",
+            do="start it (`kanaria up`, with `prometheus` installed), or name one with --prometheus URL",
+        )
+    return settings.prometheus_address.read_text().strip()

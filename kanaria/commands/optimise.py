@@ -1,0 +1,91 @@
+"""`kanaria optimise`: put a model on the engine that is fastest without losing accuracy, as a new version."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from rich.table import Table
+
+from contract.terminal import Terminal
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.bentos import model_folder, model_tag
+from kanaria.stack.signing import check_signature
+from rollout.ui.cli import EXIT_DONE, EXIT_FAIL
+
+if TYPE_CHECKING:
+    from service.optimise.store import Optimiser
+
+BENTOFILE = Path("bentofile.yaml")
+Tolerance = Annotated[float, typer.Option(min=0, max=100, help="Most accuracy that may be lost, percentage points.")]
+Implementation = Annotated[
+    str | None, typer.Option(help="Class that loads it, package.module:Class. Default: ./bentofile.yaml's.")
+]
+
+
+def optimise(
+    tag: Annotated[str, typer.Argument(help="Model in the store, `name:version`.")],
+    *,
+    tolerance: Tolerance = 0.5,
+    version: Annotated[str | None, typer.Option(help="Of the new model. Default: the old one with -fast.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Take this one, however fast: frozen, bfloat16, onnx or onnx-int8.")
+    ] = None,
+    implementation: Implementation = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Overwrite a version of that name.")] = False,
+) -> None:
+    """Measure a model on every engine and save it as a new version on the fastest that keeps its accuracy.
+
+    Exit code: 0 saved, 1 the engine that was asked for is refused, 2 bad input.
+    """
+    from service.engines import Engine  # noqa: PLC0415 - imports torch, which no other command should wait for
+    from service.optimise.tables import HEADS, rows  # noqa: PLC0415 - likewise
+
+    if engine is not None and engine not in tuple(Engine)[1:]:
+        known = ", ".join(tuple(Engine)[1:])
+        raise SetupError(f"there is no engine {engine}", saw=f"--engine {engine}", do=f"choose one of {known}")
+    tag = model_tag(tag)
+    with opened_optimiser(tag, implementation) as optimiser:
+        new = optimiser.new_tag(version, replace=replace)
+        with Terminal(stderr=True).status(f"measuring {tag}"):
+            done = optimiser.compare(tolerance=tolerance / 100, only=Engine(engine) if engine else None)
+        table = Table(*HEADS)
+        for row in rows(done):
+            table.add_row(*row)
+        Terminal().print(table)
+        if done.chosen is None:
+            typer.echo("nothing was saved")
+            raise typer.Exit(EXIT_FAIL)
+        optimiser.save(done, done.chosen, new)
+    typer.echo(f"saved {new}; next: `kanaria sign {new}`, `bentoml build --version {new.version} --arg model={new}`")
+    raise typer.Exit(EXIT_DONE)
+
+
+@contextmanager
+def opened_optimiser(tag: str, implementation: str | None) -> Iterator["Optimiser"]:
+    """A model whose signature, where it has one, is good. Raises SetupError."""
+    from service.optimise.errors import OptimiseError  # noqa: PLC0415 - imports torch
+    from service.optimise.store import optimising  # noqa: PLC0415 - likewise
+
+    check_signature(Settings(), model_folder(tag))
+    sys.path.insert(0, str(Path.cwd()))  # the model's class is the user's own
+    try:
+        with optimising(tag, implementation or _implementation()) as optimiser:
+            yield optimiser
+    except OptimiseError as error:
+        raise SetupError(error.what, saw=error.saw, do=error.do) from error
+
+
+def _implementation() -> str:
+    try:
+        return str(yaml.safe_load(BENTOFILE.read_text())["args"]["implementation"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise SetupError(
+            "which class loads the model is not known",
+            saw=f"{BENTOFILE.absolute()}: {error!r}",
+            do="name it with --implementation, or in that file under `args`",
+        ) from error

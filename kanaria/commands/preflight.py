@@ -1,0 +1,49 @@
+"""`kanaria preflight`: try a Bento out on the side, as a release does before any traffic."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from kanaria.settings import Settings
+from kanaria.stack.bentos import bento_tag, model_of
+from kanaria.stack.preflight import LocalPreflight
+from kanaria.stack.temporary_server import DidNotStart, temporary_server
+from rollout.explain.why import preflight_lines
+from rollout.ledger.findings import PreflightResult
+from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, Json, explained
+from rollout.ui.cli.reading import stable_version
+
+
+def preflight(
+    tag: Annotated[str, typer.Argument(help="Bento to try out, `name:version`.")],
+    against: Annotated[
+        str | None, typer.Option(help="Bento whose callers it must not break. Default: stable, where there is one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Try a Bento out on the side, as a release does before any traffic."""
+    with explained():
+        settings = Settings()
+        tag = bento_tag(tag)
+        stable = bento_tag(against) if against else stable_version(settings.ledger)
+        for named in filter(None, (tag, stable)):
+            model_of(named)  # a tag that is not there is bad input, not a version that fails
+        result = _preflight(settings, tag, stable)
+        if as_json:
+            typer.echo(json.dumps({"tag": tag, "stable": stable, **asdict(result)}, indent=2))
+        else:
+            typer.echo(f"{tag} {'failed' if result.differences else 'passed'} its preflight")
+            for line in preflight_lines(result, stable):
+                typer.echo(f"  {line}")
+        raise typer.Exit(EXIT_FAIL if result.differences else EXIT_DONE)
+
+
+def _preflight(settings: Settings, tag: str, stable: str | None) -> PreflightResult:
+    try:
+        with temporary_server(settings, tag) as server:
+            found = LocalPreflight({tag: server.pid}.get).check(server.backend, stable)
+    except DidNotStart as error:
+        return PreflightResult(differences=(f"{error.what}: {error.saw}",))
+    return found

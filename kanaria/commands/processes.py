@@ -1,0 +1,96 @@
+"""`kanaria processes`: what runs in this state folder, one by one."""
+
+import time
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from contract.terminal import Terminal
+from kanaria.errors import SetupError, StackError
+from kanaria.settings import Settings
+from kanaria.stack.bentos import tag_of
+from kanaria.stack.supervision import ProcessInfo, Supervisor
+from rollout.ui.cli import explained
+
+app = typer.Typer(help="Show the stack's processes, restart or stop one.", no_args_is_help=True)
+console = Terminal()
+
+_LONGEST_STOP_S = 60.0
+NameArgument = Annotated[str, typer.Argument(help="A process, as `show` lists it.")]
+
+
+@app.command()
+def show() -> None:
+    """List the processes: whether each runs, and its log."""
+    with explained():
+        supervisor = _supervisor()
+        alive = supervisor.alive()
+        table = Table.grid(padding=(0, 2))
+        for name in sorted({*supervisor.names(), *alive}):
+            info = supervisor.info(name)
+            pid = info.pid if info and info.pid else alive[name][0].pid if name in alive else None
+            table.add_row(name, _state(info), f"pid {pid}" if pid else "", str(info.log) if info else "")
+        if table.rows:
+            console.print(table, soft_wrap=True)
+        else:
+            typer.echo("nothing is running")
+        if table.rows and not supervisor.is_running:
+            typer.echo("nobody starts again what ends: there is no keeper; `kanaria up` starts one")
+
+
+@app.command()
+def restart(name: NameArgument) -> None:
+    """End a process and start it again. Its requests in progress are finished first."""
+    with explained():
+        supervisor = _supervisor()
+        program = supervisor.program(name)
+        if program is None:
+            raise _unknown(supervisor, name)
+        _stop(supervisor, name)
+        supervisor.add(program)
+        typer.echo(f"{name} is started again")
+
+
+@app.command()
+def stop(name: NameArgument) -> None:
+    """End a version's process. One that a release or the traffic needs is started again by the controller."""
+    with explained():
+        supervisor = _supervisor()
+        if supervisor.info(name) is None:
+            raise _unknown(supervisor, name)
+        if tag_of(name) is None:
+            raise SetupError(
+                f"the {name} cannot be missing", saw=f"`stop {name}`", do=f"`restart {name}`, or `kanaria down` for all"
+            )
+        _stop(supervisor, name)
+        typer.echo(f"{name} is stopped")
+
+
+def _stop(supervisor: Supervisor, name: str) -> None:
+    if not supervisor.is_running:
+        raise StackError("nobody ends processes here", saw="no keeper runs", do="`kanaria up` starts one")
+    supervisor.stop(name)
+    deadline = time.monotonic() + _LONGEST_STOP_S
+    while (info := supervisor.info(name)) is not None and info.is_stopping:
+        if time.monotonic() > deadline:
+            raise StackError(f"{name} does not end", saw=f"pid {info.pid}", do=f"read {info.log}")
+        time.sleep(0.1)
+
+
+def _state(info: ProcessInfo | None) -> str:
+    if info is None:
+        return "left behind"
+    state = "stopping" if info.is_stopping else "runs" if info.is_alive else "ended"
+    return f"{state}, has crashed" if info.has_crashed else state
+
+
+def _unknown(supervisor: Supervisor, name: str) -> SetupError:
+    return SetupError(
+        f"there is no process {name}", saw=f"here: {', '.join(supervisor.names()) or 'none'}", do="correct it"
+    )
+
+
+def _supervisor() -> Supervisor:
+    settings = Settings()
+    return Supervisor(settings.root, settings.logs)

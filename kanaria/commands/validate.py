@@ -1,0 +1,164 @@
+"""`kanaria validate`: check a plan or a model without doing anything with it."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kanaria.errors import SetupError
+from kanaria.extras import require
+from kanaria.stack.bentos import bento_tag, bento_tags, implementation_of, model_folder, model_of, model_tag, model_tags
+from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
+from rollout.ui.cli.plan import DEFAULT_SPEC, read_spec, warn
+
+_BENTOFILE = Path("bentofile.yaml")
+_SHOWN_FAULTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """What is needed to load a model."""
+
+    files: Path
+    implementation: str  # the class, as `package.module:Class`
+    sources: Path  # the folder with that package
+
+
+class _Fault(BaseModel):
+    what: str
+    saw: str
+    do: str
+
+
+class _Remark(_Fault):
+    signal: str
+
+
+class _Found(BaseModel):
+    """What service/validation prints."""
+
+    faults: list[_Fault]
+    remarks: list[_Remark]
+    golden: int
+    samples: int
+    right: int
+
+
+class _Arguments(BaseModel):
+    """What a bentofile says of its model."""
+
+    model: str
+    implementation: str
+
+
+def validate(
+    target: Annotated[
+        str, typer.Argument(help="A plan (YAML), the tag of a Bento or a model, or the folder of a model's files.")
+    ] = str(DEFAULT_SPEC),
+    implementation: Annotated[
+        str | None,
+        typer.Option(
+            help="Class that loads a model, `package.module:Class`. Default: as in bentofile.yaml, or the Bento."
+        ),
+    ] = None,
+) -> None:
+    """Check a plan, or whether a model keeps its contract, without doing anything."""
+    with explained():
+        target = _named(target)
+        if not _is_model(target):
+            _check_plan(Path(target))
+            typer.echo(f"{target} is valid")
+            return
+        require("kanaria validate MODEL", "serve")  # its code runs where a server would run it
+        found = _found(_model(target, implementation))
+        judged = read_spec(None).signals.selection().keys
+    for remark in found.remarks:
+        if remark.signal in judged:
+            typer.secho(f"{remark.what}\n  saw: {remark.saw}\n  do:  {remark.do}", fg="yellow", err=True)
+    for fault in found.faults[:_SHOWN_FAULTS]:
+        typer.secho(f"{fault.what}\n  saw: {fault.saw}\n  do:  {fault.do}", fg="red", err=True)
+    if more := found.faults[_SHOWN_FAULTS:]:
+        typer.secho(f"and {len(more)} more like these", fg="red", err=True)
+    if not found.faults:
+        typer.echo(
+            f"{target} keeps the model contract: {found.golden} golden requests answered as recorded, "
+            f"{found.right} of {found.samples} samples right"
+        )
+    raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
+
+
+def _check_plan(path: Path) -> None:
+    """Raises SpecError; SetupError when there is no such file: it may be meant for a model."""
+    if not path.exists():
+        models, bentos = ", ".join(model_tags()) or "none", ", ".join(bento_tags()) or "none"
+        raise SetupError(
+            f"there is no plan {path}",
+            saw=f"no such file; models here: {models}; Bentos here: {bentos}",
+            do="give the path of a plan, or name a model or a Bento as NAME:VERSION",
+        )
+    warn(read_spec(path))
+
+
+def _named(target: str) -> str:
+    """`target` with its version, where it is the name of a Bento or of a model."""
+    for full_tag in () if Path(target).exists() else (bento_tag, model_tag):
+        with suppress(SetupError):
+            return full_tag(target)
+    return target
+
+
+def _is_model(target: str) -> bool:
+    return Path(target).is_dir() or (":" in target and not Path(target).exists())
+
+
+def _model(target: str, implementation: str | None) -> _Model:
+    """Where to find all that `target` names. Raises SetupError."""
+    if target in bento_tags():
+        own, sources = implementation_of(target)
+        return _Model(model_folder(model_of(target)), implementation or own, sources)
+    if Path(target).is_dir():
+        return _Model(Path(target).absolute(), implementation or _implementation_here(None), Path.cwd())
+    return _Model(model_folder(target), implementation or _implementation_here(target.partition(":")[0]), Path.cwd())
+
+
+def _implementation_here(name: str | None) -> str:
+    """The class that the bentofile here is about, if it is about models of that name. Raises SetupError."""
+    try:
+        arguments = _Arguments.model_validate(yaml.safe_load(_BENTOFILE.read_text())["args"])
+        if name not in (None, own := arguments.model.partition(":")[0]):
+            saw = f"{_BENTOFILE.absolute()} is about {own}"
+        else:
+            return arguments.implementation
+    except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError) as error:
+        saw = f"{type(error).__name__} in reading `args` of {_BENTOFILE.absolute()}"
+    raise SetupError(
+        "it is not known which class loads this model",
+        saw=saw,
+        do="build its Bento first, or name the class: --implementation package.module:Class",
+    )
+
+
+def _found(model: _Model) -> _Found:
+    """Check in a process of its own, where the model's code finds its package as a server would. Raises SetupError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "service.validation", str(model.files), model.implementation],
+        cwd=model.sources,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        return _Found.model_validate_json(done.stdout.strip().rpartition("\n")[2])  # its code may print, too
+    except ValidationError as error:
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        raise SetupError(
+            f"the check of {model.files} did not end",
+            saw=f"exit code {done.returncode}; {' '.join(last) or 'no word'}",
+            do=f"run `python -m service.validation {model.files} {model.implementation}` in {model.sources}",
+        ) from error

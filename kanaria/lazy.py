@@ -1,0 +1,72 @@
+"""A group of commands whose modules are imported when one runs: a list of them all takes no library but Typer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from contract.errors import KanariaError
+
+
+def load(target: str) -> Any:
+    """What `target` names, written `module:name`."""
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a command comes from."""
+
+    target: str  # `module:name` of its function, or of the Typer app of a group
+    help: str  # the first paragraph of its help, for the list
+    needs: tuple[str, ...] = ()  # extras without which its module cannot be imported or does nothing
+
+
+class LazyGroup(TyperGroup):
+    """A Typer app gets its commands from `sources` with `cls=` a subclass of this."""
+
+    program: ClassVar[str]  # what is typed before a command's name
+    sources: ClassVar[Mapping[str, Source]]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: LazyCommand(name, source, self.program) for name, source in self.sources.items()}
+
+
+class LazyCommand(TyperCommand):
+    """Stands for a command in the list."""
+
+    def __init__(self, name: str, source: Source, program: str) -> None:
+        super().__init__(name, help=source.help, rich_markup_mode=None)  # `[serve]` is no markup
+        self.source, self._program = source, program
+
+    def make_context(self, info_name: Any, args: Any, parent: Any = None, **extra: Any) -> Any:
+        """The context of the real command, which then runs in place of this one. Raises MissingExtra.
+
+        Where packages are missing, `--help` shows what the list says of the command, and how to install them.
+        """
+        try:
+            command = self.load()
+        except KanariaError as missing:
+            if parent is None or not set(parent.help_option_names).intersection(args):
+                raise
+            self.help = f"{self.source.help}\n\nIts options are shown once it can run: {missing.what}.\n\n{missing.do}"
+            return super().make_context(info_name, args, parent, **extra)
+        return command.make_context(info_name, args, parent, **extra)
+
+    def load(self) -> Any:
+        """The real command. Raises MissingExtra."""
+        if self.source.needs:
+            load("kanaria.extras:require")(f"{self._program} {self.name}", *self.source.needs)
+        found = load(self.source.target)
+        if isinstance(found, typer.Typer):
+            group = typer.main.get_group(found)
+            group.name = self.name
+            return group
+        alone = typer.Typer(add_completion=False)
+        alone.command(self.name)(found)
+        return typer.main.get_command(alone)

@@ -1,0 +1,71 @@
+"""Copies of the ledger on a schedule, started by the controller's process.
+
+Each is `kanaria ledger backup` in a process of its own with lower priority: the control loop waits for none of them.
+One that fails, on a full disk for example, is logged and counted, and tried again the next time.
+"""
+
+import subprocess
+import threading
+import time
+from contextlib import suppress
+
+import structlog
+
+from kanaria.stack.python import own_module
+from rollout.control.metrics import ControllerMetrics
+
+log = structlog.get_logger()
+
+_FIRST_AFTER_S = 60.0  # at most: a stack that runs for an hour has a copy
+_LONGEST_S = 600.0
+_BEAT_S = 0.5
+_NICE = "15"
+
+
+class BackupSchedule(threading.Thread):
+    """Copies the ledger at intervals, until `stop`."""
+
+    def __init__(self, metrics: ControllerMetrics, *, every_s: float) -> None:
+        """
+        Args:
+            metrics: what says when the last copy was made, and how many failed.
+            every_s: seconds between two copies; 0: there are none.
+        """
+        super().__init__(name="backups", daemon=True)
+        self._metrics, self._every_s = metrics, every_s
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        wait_s = min(self._every_s, _FIRST_AFTER_S)
+        while self._every_s and not self._stopped.wait(wait_s):
+            self._copy()
+            wait_s = self._every_s
+
+    def stop(self) -> None:
+        """Stop, together with a copy that is being made."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join()
+
+    def _copy(self) -> None:
+        command = ["nice", "-n", _NICE, *own_module("kanaria", "ledger", "backup")]
+        began_s, output = time.monotonic(), ""
+        try:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+                while process.poll() is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        output, _ = process.communicate(timeout=_BEAT_S)
+                    if self._stopped.is_set() or time.monotonic() - began_s > _LONGEST_S:
+                        process.terminate()
+        except OSError as error:
+            self._failed(str(error))
+            return
+        if process.returncode:
+            self._failed(output.strip()[-500:])
+        else:
+            self._metrics.ledger_copied.set_to_current_time()
+            log.info("ledger_copied", output=output.strip()[-500:])
+
+    def _failed(self, why: str) -> None:
+        self._metrics.ledger_copy_failures.inc()
+        log.warning("ledger_not_copied", output=why)

@@ -1,0 +1,160 @@
+"""What the local BentoML store holds, read from its folders: importing bentoml for its own listing takes seconds."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from contract.answer_types import Number
+from contract.model_files import Schema
+from kanaria.errors import SetupError
+
+_MANIFEST = "bento.yaml"
+_MODEL_MANIFEST = "model.yaml"
+
+
+def bento_tags() -> tuple[str, ...]:
+    """Tags of the Bentos in the store, sorted."""
+    return _tags("bentos", _MANIFEST)
+
+
+def model_tags() -> tuple[str, ...]:
+    """Tags of the models in the store, sorted."""
+    return _tags("models", _MODEL_MANIFEST)
+
+
+def bento_tag(tag: str) -> str:
+    """The full tag of a Bento: `name` and `name:latest` mean the newest one. Raises SetupError."""
+    full = _full("bentos", _MANIFEST, tag)
+    _manifest(full)
+    return full
+
+
+def model_tag(tag: str) -> str:
+    """The same for a model. Raises SetupError."""
+    full = _full("models", _MODEL_MANIFEST, tag)
+    model_folder(full)
+    return full
+
+
+def model_folder(tag: str) -> Path:
+    """The files of a model, by its own tag. Raises SetupError."""
+    folder = _home() / "models" / tag.replace(":", "/", 1)
+    if ":" not in tag or not (folder / _MODEL_MANIFEST).exists():
+        known = ", ".join(model_tags()) or "none"
+        raise SetupError(
+            f"there is no model {tag}",
+            saw=f"models here: {known}",
+            do=f"{_hint(tag)}train it, or correct the tag (`name:version`)",
+        )
+    return folder
+
+
+def model_of(bento: str) -> str:
+    """The tag of the model that a Bento was built with. Raises SetupError."""
+    services = _manifest(bento).get("services") or ()
+    tags = [model["tag"] for service in services for model in service.get("models") or ()]
+    if not tags:
+        saw = f"none in {_bento_folder(bento) / _MANIFEST}"
+        raise SetupError(f"{bento} has no model", saw=saw, do="build it with `--arg model=TAG`")
+    return str(tags[0])
+
+
+def routes_of(bento: str) -> tuple[str, ...]:
+    """The paths at which a Bento's service answers, as its manifest names them. Raises SetupError."""
+    routes = (_manifest(bento).get("schema") or {}).get("routes") or ()
+    return tuple(str(route["route"]) for route in routes if "route" in route)
+
+
+def implementation_of(bento: str) -> tuple[str, Path]:
+    """The class that loads a Bento's model, `package.module:Class`, and the folder with that package.
+
+    Raises SetupError.
+    """
+    arguments = _manifest(bento).get("args") or {}
+    if "implementation" not in arguments:
+        raise SetupError(
+            f"{bento} is a service of its own: it follows no model contract that could be checked",
+            saw=f"no `implementation` among the `args` in {_bento_folder(bento) / _MANIFEST}",
+            do="nothing, if that is meant; for a model of the contract, see docs/service.md",
+        )
+    return str(arguments["implementation"]), _bento_folder(bento) / "src"
+
+
+def comparison_schema_of(bento: str) -> str | None:
+    """How a Bento's numbers are counted and compared: `answer` of its model's schema, as JSON.
+
+    None when unknown, and for labels: they count as themselves, and thousands of them fit into no environment variable.
+    """
+    try:
+        answer = Schema.read(model_folder(model_of(bento)), unknown="ignore").answer
+        return answer.model_dump_json() if isinstance(answer, Number) else None
+    except (SetupError, OSError, ValueError, KeyError):  # its server or its preflight will say what is wrong
+        return None
+
+
+def _manifest(bento: str) -> dict[str, Any]:
+    path = _bento_folder(bento) / _MANIFEST
+    if ":" not in bento or not path.exists():
+        raise SetupError(
+            f"there is no Bento {bento}",
+            saw=f"Bentos here: {', '.join(bento_tags()) or 'none'}",
+            do="build it (`bentoml build --version ...`) or correct the tag",
+        )
+    try:
+        manifest = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SetupError(f"{bento} cannot be read", saw=f"{path}: {error}", do="build it again") from error
+    if not isinstance(manifest, dict):
+        raise SetupError(f"{bento} cannot be read", saw=f"{path} is not a mapping", do="build it again")
+    return manifest
+
+
+def _bento_folder(bento: str) -> Path:
+    return _home() / "bentos" / bento.replace(":", "/", 1)
+
+
+def _home() -> Path:
+    try:
+        return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+    except RuntimeError as error:
+        raise SetupError(
+            "the store of Bentos cannot be found",
+            saw=f"{error}: this user has no entry among the machine's users, and HOME is not set",
+            do="set BENTOML_HOME, or HOME",
+        ) from error
+
+
+def _tags(kind: str, file: str) -> tuple[str, ...]:
+    return tuple(sorted(f"{path.parent.parent.name}:{path.parent.name}" for path in _home().glob(f"{kind}/*/*/{file}")))
+
+
+def _full(kind: str, file: str, tag: str) -> str:
+    """`tag` as BentoML writes it: in lower case, and with the version that `latest` stands for."""
+    name, _, version = tag.lower().partition(":")
+    folder = _home() / kind / name
+    versions = sorted(folder.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime)
+    if version not in ("", "latest") or not versions:
+        return tag.lower()
+    with suppress(OSError):
+        newest = (folder / "latest").read_text().strip()
+        if newest and (folder / newest / file).exists():
+            return f"{name}:{newest}"
+    return f"{name}:{versions[-1].parent.name}"
+
+
+def _hint(tag: str) -> str:
+    """Bento tags and model tags are easy to confuse."""
+    return f"{tag} is a Bento, its model is {model_of(tag)}; else " if tag in bento_tags() else ""
+
+
+def process_name(tag: str, number: int = 1) -> str:
+    """What a process of a version is called, and so its files; `number` counts the version's processes from 1."""
+    return tag.replace(":", "@") + (f"#{number}" if number > 1 else "")
+
+
+def tag_of(process: str) -> str | None:
+    """The version that a process serves; None for one that serves none."""
+    return process.partition("#")[0].replace("@", ":") if "@" in process else None

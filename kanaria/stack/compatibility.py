@@ -1,0 +1,117 @@
+"""Whether callers of one version can be sent to another: a pure comparison of what two models accept and answer.
+
+Reads the files of both models, never a model's code.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
+
+from contract.answer_types import AnswerKind, Labels, Number
+from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Schema
+from contract.records import Record, read_lines
+from kanaria.errors import SetupError
+
+_KINDS = {bool: "true or false", str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+class GoldenRequest(Record):
+    """A golden request of any version: its answers may have fields that this version of Kanaria does not know."""
+
+    features: list[JsonValue]
+    predictions: list[dict[str, JsonValue]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """All that callers of one model can rely on."""
+
+    schema: Schema
+    golden: tuple[GoldenRequest, ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Interface":
+        """Read a model's files. Raises SetupError."""
+        try:
+            schema = Schema.read(folder, unknown="ignore")
+            return cls(schema, read_lines(folder / GOLDEN_FILE, GoldenRequest, unknown="ignore"))
+        except (OSError, ValidationError) as error:
+            raise SetupError(
+                f"the model in {folder} does not keep the contract",
+                saw=str(error),
+                do=f"train it again so that it writes {SCHEMA_FILE} and {GOLDEN_FILE}",
+            ) from error
+
+    @property
+    def answer(self) -> dict[str, str]:
+        """The fields of a row's answer and the kind of each."""
+        row = next((row for request in self.golden for row in request.predictions), {})
+        return {field: _KINDS.get(type(value), "nothing") for field, value in row.items()}
+
+
+def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:
+    """What would break for callers of `stable`, in the order in which they would meet it."""
+    return (*_refused_input(canary.schema, stable.schema), *_missing_answers(canary, stable))
+
+
+def remarks(canary: Interface, stable: Interface) -> tuple[str, ...]:
+    """What is new and breaks nobody."""
+    own, known = canary.schema.answer, stable.schema.answer
+    is_counted_otherwise = isinstance(own, Number) and isinstance(known, Number) and own != known
+    labels = [label for label in _labels(own) if label not in _labels(known)]
+    fields = [field for field in canary.answer if field not in stable.answer]
+    return (
+        *((f"new labels: {', '.join(labels)}",) if labels else ()),
+        *((f"new fields in each answer: {', '.join(fields)}",) if fields else ()),
+        *(("other bins or tolerance; both versions are counted by stable's",) if is_counted_otherwise else ()),
+    )
+
+
+def _refused_input(canary: Schema, stable: Schema) -> Iterator[str]:
+    names, known = [column.name for column in canary.features], [column.name for column in stable.features]
+    if names != known:
+        yield f"other features: {_changed(names, known)}"
+        return
+    for mine, theirs in zip(canary.features, stable.features, strict=True):
+        if mine.minimum > theirs.minimum or mine.maximum < theirs.maximum:
+            yield (
+                f"feature `{mine.name}` accepts {mine.minimum:g} to {mine.maximum:g}, "
+                f"stable {theirs.minimum:g} to {theirs.maximum:g}"
+            )
+    if canary.max_rows < stable.max_rows:
+        yield f"at most {canary.max_rows} rows in a request, stable takes {stable.max_rows}"
+
+
+def _changed(names: list[str], known: list[str]) -> str:
+    """Rows are positional, so that the order counts too."""
+    dropped, added = [name for name in known if name not in names], [name for name in names if name not in known]
+    if not dropped and not added:
+        at = next(i for i, (mine, theirs) in enumerate(zip(names, known, strict=True)) if mine != theirs)
+        return f"in another order, column {at} is `{names[at]}`, with stable `{known[at]}`"
+    parts = [
+        f"{what} {', '.join(f'`{name}`' for name in some)}"
+        for what, some in (("without", dropped), ("with", added))
+        if some
+    ]
+    return f"{' and '.join(parts)}; {len(names)} columns, with stable {len(known)}"
+
+
+def _labels(answer: AnswerKind) -> tuple[str, ...]:
+    return answer.labels if isinstance(answer, Labels) else ()
+
+
+def _missing_answers(canary: Interface, stable: Interface) -> Iterator[str]:
+    own, known = canary.schema.answer, stable.schema.answer
+    if own.kind != known.kind:
+        yield f"it answers with a {own.kind}, stable with a {known.kind}"
+        return
+    missing = [label for label in _labels(known) if label not in _labels(own)]
+    if missing:
+        yield f"it can never answer {', '.join(repr(label) for label in missing)}"
+    for field, kind in stable.answer.items():
+        if field not in canary.answer:
+            yield f"its answers lack `{field}`"
+        elif canary.answer[field] != kind:
+            yield f"`{field}` of its answers is {canary.answer[field]}, with stable {kind}"

@@ -1,0 +1,191 @@
+"""The controller's process: puts the parts together, runs the loop in a thread and the API in front of it.
+
+The keeper starts it again when it is killed, and it continues where it was; it does the same for the keeper. A second
+one for the same state folder waits, and does nothing, until the first has ended.
+"""
+
+import argparse
+import os
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+import uvicorn
+
+from contract.files import write_whole
+from contract.log_lines import log_as_json
+from kanaria.errors import StackError
+from kanaria.settings import Settings
+from kanaria.stack.backup_schedule import BackupSchedule
+from kanaria.stack.drift_results import result_path
+from kanaria.stack.drift_schedule import DriftSchedule
+from kanaria.stack.fleet import LocalFleet, server_command, server_environment
+from kanaria.stack.lock_guard import LockGuard
+from kanaria.stack.pages import pages
+from kanaria.stack.preflight import LocalPreflight
+from kanaria.stack.stack import gateway_settings
+from kanaria.stack.supervision import Supervisor
+from monitoring.drift.metrics import DriftCollector
+from monitoring.drift.result import KINDS, Kind
+from monitoring.prometheus.configuration import Target, file_sd
+from rollout.control.controller import Controller
+from rollout.control.metrics import ControllerMetrics
+from rollout.fleet import Backend
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.lock import WriterLock
+from rollout.ledger.reserve import RESERVE_BYTES, open_ledger
+from rollout.ledger.state import Deployment
+from rollout.routers.envoy.failure_log import GatewayFailures
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.routers.envoy.router import EnvoyRouter
+from rollout.sources.failover import FailoverSource
+from rollout.sources.prometheus import PrometheusSource
+from rollout.sources.scrape import ScrapeSource
+from rollout.sources.source import MetricSource
+from rollout.ui.api import make_app
+
+if TYPE_CHECKING:
+    from kanaria.stack.annotations import Annotator
+
+log = structlog.get_logger()
+
+_KEEPER_EVERY_S = 1.0
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Run the controller. `kanaria up` does this.")
+    parser.add_argument("--envoy-admin", type=int, required=True, help="port of the gateway's admin interface")
+    parser.add_argument("--prometheus", type=int, help="port of Prometheus; without it the built-in scraper reads")
+    arguments = parser.parse_args()
+    log_as_json()
+    settings = Settings()
+    lock = WriterLock(settings.ledger, who="the controller")
+    lock.wait(on_held=lambda held: log.warning("waits_for_lock", why=held.what, saw=held.saw))
+    LockGuard(lock).start()
+    metrics = ControllerMetrics()
+    gateway = gateway_settings(settings, arguments.envoy_admin)
+    fleet = _fleet(settings, metrics)
+    controller = Controller(
+        open_ledger=lambda: open_ledger(settings.ledger),
+        reserve_bytes=RESERVE_BYTES,
+        router=EnvoyRouter(gateway),
+        source=_source(arguments.envoy_admin, arguments.prometheus, settings.scrape_interval_s),
+        failures=GatewayFailures(gateway.failures_path, key=settings.user_key),
+        fleet=fleet,
+        preflight=LocalPreflight(fleet.process_of),
+        metrics=metrics,
+    )
+    metrics.registry.register(
+        DriftCollector(
+            {kind: result_path(settings, kind) for kind in KINDS}, lambda: _compared(controller.snapshot.deployment)
+        )
+    )
+    drift = DriftSchedule(settings, release=lambda: controller.snapshot.deployment.active, submit=controller.submit)
+    backups = BackupSchedule(metrics, every_s=settings.ledger_backup_every_s)
+    app = make_app(
+        controller,
+        metrics,
+        read_ledger=lambda: Ledger(settings.ledger, read_only=True),
+        token=settings.token,
+        name=settings.root.parent.name,
+    )
+    app.router.routes.extend(pages(settings.drift))
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=settings.host, port=settings.controller_port, log_level="warning", access_log=False)
+    )
+    loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
+    loop.start()
+    annotator = _annotator(settings)
+    drift.start()
+    backups.start()
+    is_over = threading.Event()
+    keeper = threading.Thread(target=_keep_the_keeper, args=(Supervisor(settings.root, settings.logs), is_over))
+    keeper.start()
+    try:
+        server.run()
+    finally:
+        controller.stop()  # first, because the others take a moment, and a stack that shuts down must start nothing
+        is_over.set()
+        drift.stop()
+        backups.stop()
+        if annotator:
+            annotator.stop()
+        keeper.join()
+        loop.join()
+
+
+def _keep_the_keeper(supervisor: Supervisor, is_over: threading.Event) -> None:
+    """Start a new keeper whenever there is none; it takes over what runs."""
+    while not is_over.wait(_KEEPER_EVERY_S):
+        if not supervisor.is_running:
+            try:
+                supervisor.start()
+                log.warning("keeper_started", reason="the one before had ended")
+            except StackError as error:
+                log.warning("keeper_not_started", error=error.what, saw=error.saw)
+
+
+def _compared(deployment: Deployment) -> dict[Kind, str]:
+    """The versions that are compared now: stable, and the canary of a running release."""
+    found: dict[Kind, str] = {"data": deployment.stable} if deployment.stable else {}
+    return found | ({"release": deployment.active.canary} if deployment.active else {})
+
+
+def _run(controller: Controller, server: uvicorn.Server) -> None:
+    """When the loop ends, end the process: an API without a loop would look alive and decide nothing."""
+    try:
+        controller.run()
+    finally:
+        server.should_exit = True
+
+
+def _annotator(settings: Settings) -> "Annotator | None":
+    """Started, where a Grafana is configured."""
+    if settings.grafana_url is None:
+        return None
+    from kanaria.stack.annotations import Annotator, release_annotations  # noqa: PLC0415 - slow, and few need it
+    from monitoring.grafana.push import Grafana  # noqa: PLC0415 - likewise
+
+    url, token = str(settings.grafana_url), settings.grafana_secret
+    annotator = Annotator(
+        lambda: Grafana(url, token),
+        lambda since: release_annotations(settings.ledger, settings.controller_url, since=since),
+    )
+    annotator.start()
+    return annotator
+
+
+def _source(envoy_admin: int, prometheus: int | None, scrape_interval_s: float) -> MetricSource:
+    gateway = EnvoyMetrics(f"127.0.0.1:{envoy_admin}")
+    if prometheus is None:
+        return ScrapeSource(gateway)
+    max_age_s = max(10.0, 3 * scrape_interval_s)  # one late scrape is no reason to stop judging
+    store = PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, max_age_s=max_age_s)
+    return FailoverSource(store, ScrapeSource(gateway), silent_s=3 * scrape_interval_s)
+
+
+def _fleet(settings: Settings, metrics: ControllerMetrics) -> LocalFleet:
+    targets = settings.targets / "service.json"
+
+    def tell_prometheus(backends: tuple[Backend, ...]) -> None:
+        write_whole(targets, file_sd(Target(f"{backend.host}:{backend.port}") for backend in backends))
+
+    def environment(tag: str) -> Mapping[str, str]:
+        given = server_environment(settings, tag, records=settings.root)
+        return given | {name: os.environ[name] for name in ("BENTOML_HOME",) if name in os.environ}
+
+    return LocalFleet(
+        Supervisor(settings.root, settings.logs),
+        settings.root / "versions",
+        command=server_command,
+        environment=environment,
+        on_change=tell_prometheus,
+        on_refusal=metrics.signature_refused.inc,
+        replicas=settings.replicas,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Drift reports on a schedule, started by the controller's process.
+
+Each report is `kanaria drift report` in a process of its own with lower priority: it takes no memory or time from the
+control loop, and only processor time that the versions leave unused.
+"""
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
+
+import structlog
+
+from kanaria.settings import Settings
+from kanaria.stack.drift_results import result_path
+from kanaria.stack.python import own_module
+from monitoring.drift.result import DriftResult, read_result
+from rollout.control.commands import Command, ReportDrift
+from rollout.errors import RolloutError
+from rollout.ledger.findings import DriftedColumn, DriftReport
+from rollout.ledger.state import Phase, Release
+
+log = structlog.get_logger()
+
+RELEASE_EVERY_S = 60.0  # at most; a release is short, and its report is quick
+_LONGEST_REPORT_S = 300.0
+_BEAT_S = 0.5
+_NICE = "15"
+
+
+class DriftSchedule:
+    """Compares the traffic at intervals, and during a release the canary with stable.
+
+    Args:
+        settings: how often, how far back, and where the logs lie.
+        release: gives the release that runs now.
+        submit: hands the controller a command.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        release: Callable[[], Release | None],
+        submit: Callable[[Command], object],
+    ) -> None:
+        self._settings, self._release, self._submit = settings, release, submit
+        self._result = result_path(settings, "release")
+        self._stop = threading.Event()
+        # A release does not wait for the report on the traffic, which takes longer.
+        self._threads = [threading.Thread(target=run) for run in (self._watch_traffic, self._watch_releases)]
+
+    def start(self) -> None:
+        """Start, unless the settings switch it off."""
+        if self._settings.drift_every_s:
+            for thread in self._threads:
+                thread.start()
+
+    def stop(self) -> None:
+        """Stop, together with the reports that are running."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+
+    @property
+    def _release_every_s(self) -> float:
+        return min(self._settings.drift_every_s, RELEASE_EVERY_S)
+
+    def _watch_traffic(self) -> None:
+        wait_s = self._release_every_s  # the first time; before there is hardly any traffic
+        while not self._stop.wait(wait_s):
+            self._look("--last", f"{self._settings.drift_last_s:g}s")
+            wait_s = self._settings.drift_every_s
+
+    def _watch_releases(self) -> None:
+        """Report at intervals while a release steps, and once more after promotion, when all rows are there."""
+        number, phase, due_s = 0, Phase.STARTING, 0.0
+        while not self._stop.wait(_BEAT_S):
+            release, now_s = self._release(), time.monotonic()
+            if release is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
+                continue
+            if (release.number, release.phase) != (number, phase):
+                number, phase = release.number, release.phase
+                due_s = now_s + self._release_every_s if phase is Phase.STEPPING else now_s
+            if now_s >= due_s:
+                self._look_at(release)
+                if phase is Phase.WATCHING:
+                    self._look("--release", str(number))  # and once with pages, which nobody has to wait for
+                due_s = now_s + self._release_every_s if phase is Phase.STEPPING else inf
+
+    def _look_at(self, release: Release) -> None:
+        self._look("--release", str(release.number), "--quick")
+        if self._stop.is_set():  # nobody takes a command any more, and waiting for that would hold up the end
+            return
+        result = read_result(self._result)
+        if result is None or result.version != release.canary or result.at_s < release.requested_s:
+            return
+        try:
+            self._submit(ReportDrift(release.canary, as_report(result)))
+        except (RolloutError, TimeoutError) as error:  # it ended meanwhile, or nothing can be written
+            log.warning("drift_not_told", release=release.number, error=str(error))
+
+    def _look(self, *arguments: str) -> None:
+        command = ["nice", "-n", _NICE, *own_module("kanaria", "drift", "report", "--json", *arguments)]
+        began_s, output = time.monotonic(), ""
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    _, output = process.communicate(timeout=_BEAT_S)
+                if self._stop.is_set() or time.monotonic() - began_s > _LONGEST_REPORT_S:
+                    process.terminate()
+        log.info(
+            "drift_reported",
+            arguments=arguments,
+            exit_code=process.returncode,  # 0 no drift, 1 drift, 3 too few rows; anything else: it failed
+            took_s=round(time.monotonic() - began_s, 1),
+            output=output.strip()[-500:] or None,  # why it failed, or that its history was moved away
+        )
+
+
+def as_report(result: DriftResult) -> DriftReport:
+    """A release's drift as the ledger keeps it."""
+    return DriftReport(
+        state=result.state.value,
+        sentence=result.sentence,
+        rows=result.rows,
+        columns=len(result.columns),
+        look=result.look,
+        drifted=tuple(
+            DriftedColumn(column.column, column.score, column.threshold, column.p_value, column.says)
+            for column in result.drifted
+        ),
+    )

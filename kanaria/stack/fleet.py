@@ -1,0 +1,286 @@
+"""Versions as local processes: each Bento served by BentoML on free ports, kept by the keeper.
+
+A version is one process or several, each with its own port, its own record and its own workers.
+
+All that run at a time count and compare their answers by one comparison schema: that of the first to start.
+So a release reads stable's bins and tolerance in both versions, whatever the canary was trained with.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contract import environment
+from contract.files import write_whole
+from kanaria.settings import Settings
+from kanaria.stack.bentos import bento_tags, comparison_schema_of, process_name, tag_of
+from kanaria.stack.ports import free_port
+from kanaria.stack.probes import Probes
+from kanaria.stack.processes import Identity
+from kanaria.stack.python import own_module
+from kanaria.stack.signing import checking
+from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
+from kanaria.stack.workers import Workers, workers_for
+from rollout.fleet import Backend, Health, VersionStatus
+from service.signatures import SignatureError
+
+_FRESH_S = 0.4  # the controller asks several times in one beat
+_LOG_TAIL_BYTES = 4096
+_PORT_OPTION = "--port"
+
+
+class _Record(BaseModel):
+    """What is kept of a running version."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    tag: str
+    port: int
+    comparison_schema: str | None = None
+    was_ready: tuple[int, float] | None = None  # pid and start of the process that was ready once
+    restarts: int = 0  # workers that ended by themselves since it was started
+
+
+class LocalFleet:
+    """The `Fleet` of one machine."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        folder: Path,
+        *,
+        command: Callable[[str, int], list[str]],
+        environment: Callable[[str], Mapping[str, str]],
+        on_change: Callable[[tuple[Backend, ...]], None],
+        on_refusal: Callable[[], None],
+        replicas: int = 1,
+    ) -> None:
+        """Args:
+        folder: keeps the port and the comparison schema of each running process, so that a new controller finds them.
+        command: the server's command line for a tag and a port.
+        environment: what the server of a tag needs besides this process's environment.
+        on_change: called with all running versions when one comes or goes.
+        on_refusal: called once for a version that does not start for its signature.
+        replicas: how many processes a version gets when it is started.
+        """
+        self._supervisor, self._folder = supervisor, folder
+        self._command, self._environment = command, environment
+        self._on_change, self._on_refusal = on_change, on_refusal
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._replicas = replicas
+        self._probes, self._workers = Probes(), Workers()
+        self._seen: dict[str, tuple[float, VersionStatus]] = {}
+        self._refused: set[str] = set()
+
+    def known_tags(self) -> tuple[str, ...]:
+        return bento_tags()
+
+    def start(self, tag: str) -> None:
+        begun = [self._start(tag, process_name(tag, number)) for number in range(1, self._replicas + 1)]
+        if any(begun):
+            self._seen.pop(tag, None)
+            self._on_change(self._backends())
+
+    def _start(self, tag: str, name: str) -> bool:
+        """Start one process of a version; False where there is nothing to do."""
+        info, record = self._supervisor.info(name), self._record(name)
+        if info is not None and (info.is_stopping or (record and self._supervisor.program(name))):
+            return False
+        if record is None or info is None:
+            record = _recovered(tag, info) or self._new_record(tag)
+            self._write(name, record)
+            self._refused.discard(tag)  # another attempt
+        comparison = record.comparison_schema
+        variables = {**self._environment(tag), **({environment.COMPARISON_SCHEMA: comparison} if comparison else {})}
+        self._supervisor.add(Program(name, self._command(tag, record.port), variables))
+        return True
+
+    def status(self, tag: str) -> VersionStatus:
+        at_s, status = self._seen.get(tag, (0.0, None))
+        if status is None or time.monotonic() - at_s > _FRESH_S:
+            status = self._look(tag)
+            self._seen[tag] = (time.monotonic(), status)
+        return status
+
+    def stop(self, tag: str) -> None:
+        ended = [self._stop(name) for name in self._names(tag)]
+        if any(ended):
+            self._on_change(self._backends())
+        self._seen.pop(tag, None)
+
+    def _stop(self, name: str) -> bool:
+        """Ask one process to end; True once it has."""
+        record = self._record(name)
+        if (info := self._supervisor.info(name)) is not None:
+            self._workers.forget(info.pid)
+        self._supervisor.stop(name)
+        if self._supervisor.info(name) is not None:
+            return False
+        self._path(name).unlink(missing_ok=True)
+        if record is not None:
+            self._probes.forget(_backend(record).url)
+        return True
+
+    def running(self) -> tuple[str, ...]:
+        kept = {tag for name in self._supervisor.names() if (tag := tag_of(name))}
+        return tuple(sorted(kept | {record.tag for record in self._records()}))
+
+    def process_of(self, tag: str) -> int | None:
+        """The main process of a version; None when it does not run."""
+        info = self._supervisor.info(process_name(tag))
+        return info.pid or None if info is not None else None
+
+    def _look(self, tag: str) -> VersionStatus:
+        return of_processes([self._look_at(tag, name) for name in self._names(tag)])
+
+    def _look_at(self, tag: str, name: str) -> VersionStatus:
+        """The state of one process of a version."""
+        info, record = self._supervisor.info(name), self._record(name)
+        if info is None or record is None:
+            return VersionStatus(Health.ABSENT)
+        backends = (_backend(record),)
+        if not info.is_alive:
+            return VersionStatus(
+                Health.DEAD, backends, info.has_crashed, self._last_words(tag, info.log), record.restarts
+            )
+        if not info.is_stopping:  # its workers are asked to end, too
+            record = self._with_restarts(name, record, info.pid)
+        was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
+        if self._probes.is_ready(_backend(record).url, info.pid):
+            if not was_ready:
+                self._remember_ready(name, record, info.pid)
+            return VersionStatus(Health.READY, backends, info.has_crashed, restarts=record.restarts)
+        health = Health.UNREADY if was_ready else Health.STARTING
+        return VersionStatus(health, backends, info.has_crashed, self._last_words(tag, info.log), record.restarts)
+
+    def _with_restarts(self, name: str, record: _Record, pid: int) -> _Record:
+        ended = self._workers.ended(pid) if pid else 0
+        if not ended:
+            return record
+        counted = record.model_copy(update={"restarts": record.restarts + ended})
+        with suppress(OSError):  # a full disk: the next controller does not know of it
+            self._write(name, counted)
+        return counted
+
+    def _remember_ready(self, name: str, record: _Record, pid: int) -> None:
+        process = Identity.of(pid)
+        if process is not None:
+            with suppress(OSError):  # a full disk: the next look tries again
+                self._write(name, record.model_copy(update={"was_ready": (process.pid, process.started_s)}))
+
+    def _last_words(self, tag: str, log: Path) -> str:
+        words = last_words(log)
+        if SignatureError.__name__ in words and tag not in self._refused:
+            self._refused.add(tag)  # its status is read on every beat until it is gone
+            self._on_refusal()
+        return words
+
+    def _names(self, tag: str) -> tuple[str, ...]:
+        """The names of the processes that a version has, or is to have: more than now where fewer were wanted since."""
+        wanted = {process_name(tag, number) for number in range(1, self._replicas + 1)}
+        stored = {path.stem for path in self._folder.glob("[!.]*.json")} | set(self._supervisor.names())
+        return tuple(sorted(wanted | {name for name in stored if tag_of(name) == tag}))
+
+    def _backends(self) -> tuple[Backend, ...]:
+        return tuple(map(_backend, self._records()))
+
+    def _new_record(self, tag: str) -> _Record:
+        first = next((record.comparison_schema for record in self._records()), None)
+        return _Record(tag=tag, port=free_port(), comparison_schema=first or comparison_schema_of(tag))
+
+    def _records(self) -> list[_Record]:
+        names = (path.stem for path in sorted(self._folder.glob("[!.]*.json")))
+        return [record for name in names if (record := self._record(name))]
+
+    def _record(self, name: str) -> _Record | None:
+        """What is kept of a version; None when there is nothing that can be read."""
+        try:
+            return _Record.model_validate_json(self._path(name).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def _write(self, name: str, record: _Record) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self._path(name), record.model_dump_json())
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+
+def of_processes(processes: Sequence[VersionStatus]) -> VersionStatus:
+    """The state of a version from that of its processes.
+
+    It is ready for traffic when each of them was ready once, and from then on as long as one is. It has crashed, or is
+    dead, when all are; until then a process of several that ended counts as a worker.
+    """
+    there = [process for process in processes if process.health is not Health.ABSENT]
+    if not there:
+        return VersionStatus(Health.ABSENT)
+    found = {process.health for process in there}
+    is_new = any(process.health is Health.STARTING and not process.has_crashed for process in there)
+    worst_last = (Health.READY, Health.UNREADY, Health.STARTING, Health.DEAD)
+    health = Health.STARTING if is_new else next(health for health in worst_last if health in found)
+    crashed = [process for process in there if process.has_crashed]
+    return VersionStatus(
+        health=health,
+        backends=tuple(backend for process in there for backend in process.backends),
+        has_crashed=len(crashed) == len(there),
+        detail=next((process.detail for process in there if process.detail), "") if health is not Health.READY else "",
+        restarts=sum(process.restarts for process in there) + (len(crashed) if len(there) > 1 else 0),
+    )
+
+
+def _backend(record: _Record) -> Backend:
+    return Backend(record.tag, "127.0.0.1", record.port)
+
+
+def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
+    """The record of a process that runs without one, from the process itself; None when it does not say."""
+    if info is None or not info.pid:
+        return None
+    try:
+        process = psutil.Process(info.pid)
+        words, variables = process.cmdline(), process.environ()
+        port = int(words[words.index(_PORT_OPTION) + 1])
+    except (psutil.Error, OSError, ValueError, IndexError):
+        return None
+    return _Record(tag=tag, port=port, comparison_schema=variables.get(environment.COMPARISON_SCHEMA))
+
+
+def server_command(tag: str, port: int) -> list[str]:
+    """How BentoML serves a tag on a port."""
+    return own_module("bentoml", "serve", tag, "--host", "127.0.0.1", _PORT_OPTION, str(port))
+
+
+def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:
+    """What the server of a tag needs besides this process's environment; it keeps its records under `records`."""
+    # `bentoml serve --api-workers` does not reach a service class; its configuration does.
+    workers = {"services": {"predictor": {"workers": workers_for(settings, tag)}}}
+    return {
+        environment.VERSION: tag,
+        environment.ANSWERS_DIR: str(records / "answers"),
+        environment.PREDICTIONS_DIR: str(records / "predictions"),
+        environment.DEADLINE_S: str(settings.deadline_s),
+        environment.PREDICTION_LOG_MB: str(settings.prediction_log_mb),
+        "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
+        "BENTOML_DO_NOT_TRACK": "True",
+        **checking(settings, tag),
+    }
+
+
+def last_words(log: Path) -> str:
+    """The end of a log as one line, preferring the line that names an error."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return ""
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
+    return (errors or lines or [""])[-1][:300]

@@ -1,0 +1,273 @@
+"""The keeper: starts what should run, starts again what ends, ends what should not run any longer.
+
+It can be killed at any time: what it started goes on, and the next keeper takes it over. Its process leads no other:
+output goes straight to files, and each program has a session of its own.
+"""
+
+import argparse
+import errno
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import structlog
+
+from contract.log_lines import log_as_json
+from kanaria.errors import StackError
+from kanaria.stack import locks
+from kanaria.stack.log_files import LogFiles
+from kanaria.stack.processes import Identity, belongings, leader, marked, marks, send
+from kanaria.stack.supervision import KEEPER, ProcessFiles, ProcessState, Program
+
+log = structlog.get_logger()
+
+BEAT_S = 0.2
+LOCK_WAIT_S = 2.0  # the one before may be about to end
+STARTED_AFTER_S = 1.0  # a process that lived for so long has started well, and is started again at once
+LONGEST_WAIT_S = 20.0  # before another attempt
+LEFT_BEHIND_S = 5.0  # time for the workers of a process that ended by itself to end, too
+_BUSY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # the machine's trouble, not the program's
+
+
+@dataclass
+class _Care:
+    """What this keeper remembers of one program; all that must survive it is in the state."""
+
+    state: ProcessState
+    child: subprocess.Popen[bytes] | None = None  # None: an earlier keeper started it
+    started_s: float = 0.0  # monotonic, like the other times
+    due_s: float = 0.0  # of the next attempt to start
+    failed_starts: int = 0
+    kill_at_s: float | None = None  # SIGKILL for what is left; None: it was not asked to end
+
+
+class Keeper:
+    """Takes care of the programs of one state folder. Call `adopt` once, then `beat` again and again."""
+
+    def __init__(self, home: Path, logs: Path) -> None:
+        self._home = home
+        self._files, self._logs = ProcessFiles(home), LogFiles(logs)
+        self._cares: dict[str, _Care] = {}
+
+    def adopt(self) -> None:
+        """Take over all that still runs. Where nothing does, nothing has crashed: the machine was started again."""
+        by_mark = marked(self._home)
+        by_mark.pop(KEEPER, None)
+        states = self._files.states()
+        is_fresh = not by_mark and not any(state.is_alive for state in states.values())
+        for name in sorted({*states, *by_mark}):
+            state = ProcessState() if is_fresh else states.get(name, ProcessState())
+            found = None if state.is_alive else leader(by_mark.get(name, ()))
+            if found is not None:  # the keeper was killed before it could write down what it had started
+                state = state.model_copy(
+                    update={"pid": found.pid, "started_s": found.started_s, "starts": state.starts + 1}
+                )
+            self._cares[name] = _Care(state)
+            self._write(name)
+            if state.is_alive:
+                log.info("taken_over", program=name, pid=state.pid)
+
+    def beat(self) -> None:
+        """Bring what runs one step nearer to what should run."""
+        wanted = self._files.names()
+        for name in (*wanted, *(set(self._cares) - set(wanted))):
+            try:
+                self._keep(name) if name in wanted else self._stop(name)
+            except OSError as error:  # a full disk, a full process table: the other programs are not left alone
+                log.warning("not_done", program=name, error=_words(error))
+        self._logs.rotate()
+
+    def _keep(self, name: str) -> None:
+        care = self._cares.get(name)
+        if care is None:
+            care = self._cares[name] = _Care(ProcessState())
+        if (
+            care.kill_at_s is not None
+        ):  # it is still ending: asked for again meanwhile, or workers outlived their parent
+            if self._has_ended(name, care):
+                care.kill_at_s = None
+        elif self._is_alive(care):
+            if care.failed_starts and time.monotonic() - care.started_s > STARTED_AFTER_S:
+                care.failed_starts = 0
+        elif care.state.pid:
+            self._note_exit(name, care)
+        elif time.monotonic() >= care.due_s and (program := self._files.program(name)):
+            self._start(program, care)
+
+    def _stop(self, name: str) -> None:
+        care = self._cares[name]
+        if care.kill_at_s is None:
+            log.info("stopping", program=name, pid=care.state.pid)
+            self._ask_to_end(name, care, care.state.stop_wait_s)
+        elif self._has_ended(name, care):
+            log.info("stopped", program=name)
+            self._files.drop_state(name)
+            del self._cares[name]
+
+    def _start(self, program: Program, care: _Care) -> None:
+        care.started_s = time.monotonic()
+        environment = {**os.environ, **program.environment, **marks(self._home, program.name)}
+        try:
+            with self._logs.open(program.name) as output:
+                care.child = subprocess.Popen(
+                    program.command,
+                    cwd=program.folder,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except (OSError, ValueError) as error:  # ValueError: a null byte
+            self._could_not_start(program.name, care, error)
+            return
+        found = Identity.of(care.child.pid)
+        care.state = ProcessState(
+            pid=care.child.pid,
+            started_s=found.started_s if found else 0.0,
+            starts=care.state.starts + 1,
+            exits=care.state.exits,
+            stop_wait_s=program.stop_wait_s,
+            stop_order=program.stop_order,
+        )
+        self._write(program.name)
+        log.info("started", program=program.name, pid=care.child.pid, starts=care.state.starts)
+
+    def _could_not_start(self, name: str, care: _Care, error: OSError | ValueError) -> None:
+        is_busy = isinstance(error, OSError) and error.errno in _BUSY
+        self._wait_longer(care)
+        if not is_busy:
+            care.state = care.state.model_copy(update={"exits": care.state.exits + 1})
+            self._write(name)
+        with suppress(OSError), self._logs.open(name) as output:
+            output.write(f"{type(error).__name__}: it could not be started: {_words(error)}\n".encode())
+        log.warning("could_not_start", program=name, error=_words(error))
+
+    def _note_exit(self, name: str, care: _Care) -> None:
+        """Write down that it ended by itself, and end what it left behind before it is started again."""
+        code = care.child.returncode if care.child else None
+        log.warning("exited", program=name, pid=care.state.pid, exit_code=code)
+        if time.monotonic() - care.started_s < STARTED_AFTER_S:
+            self._wait_longer(care)
+        left = self._belongings(name, care)
+        if left:
+            self._ask_to_end(name, care, LEFT_BEHIND_S)
+        care.state = care.state.model_copy(update={"exits": care.state.exits + 1} | ({} if left else {"pid": 0}))
+        self._write(name)
+
+    def _wait_longer(self, care: _Care) -> None:
+        care.due_s = time.monotonic() + min(2**care.failed_starts, LONGEST_WAIT_S)
+        care.failed_starts += 1
+
+    def _ask_to_end(self, name: str, care: _Care, wait_s: float) -> None:
+        send(self._belongings(name, care), signal.SIGTERM)
+        care.kill_at_s = time.monotonic() + wait_s
+
+    def _has_ended(self, name: str, care: _Care) -> bool:
+        """Whether nothing of it is left; what is there after its time is killed."""
+        is_late = time.monotonic() >= (care.kill_at_s or 0.0)
+        if self._is_alive(care) and not is_late:
+            return False
+        left = self._belongings(name, care)
+        if left and is_late:
+            send(left, signal.SIGKILL)
+        if not left and care.state.pid:
+            care.state = care.state.model_copy(update={"pid": 0})
+            self._write(name)
+        return not left
+
+    def _belongings(self, name: str, care: _Care) -> list[psutil.Process]:
+        return belongings(care.state.identity, marked(self._home).get(name, ()))
+
+    def _is_alive(self, care: _Care) -> bool:
+        if care.child is not None:
+            return care.child.poll() is None
+        return care.state.is_alive
+
+    def _write(self, name: str) -> None:
+        try:
+            self._files.write_state(name, self._cares[name].state)
+        except OSError as error:  # a full disk; the mark in its environment finds it, too
+            log.warning("state_not_written", program=name, error=_words(error))
+
+
+class _Alarm:
+    """Waits for a time, for the end of a child, or to be asked to end."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._here, there = socket.socketpair()
+        self._there = there
+        for end in (self._here, there):
+            end.setblocking(False)
+        signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+
+    def wait(self, seconds: float) -> None:
+        if select.select([self._here], [], [], seconds)[0]:
+            with suppress(BlockingIOError):
+                self._here.recv(4096)
+
+    def _end(self, *_: object) -> None:
+        self.is_over = True
+
+
+def run(home: Path, logs: Path, *, ready: int) -> None:
+    """Keep until SIGTERM, which ends no program. Closes the file `ready` when all was taken over. Raises StackError."""
+    with locks.locked(home / "keeper.lock", doing=KEEPER, wait_s=LOCK_WAIT_S):
+        alarm, keeper = _Alarm(), Keeper(home, logs)
+        keeper.adopt()
+        keeper.beat()
+        os.close(ready)
+        while not alarm.is_over:
+            alarm.wait(BEAT_S)
+            keeper.beat()
+
+
+def main() -> None:
+    """Start a keeper in the background; the exit code says whether it has begun."""
+    parser = argparse.ArgumentParser(description="Keep the processes of a state folder. `kanaria up` does this.")
+    parser.add_argument("home", type=Path)
+    parser.add_argument("logs", type=Path)
+    arguments = parser.parse_args()
+    log_as_json()
+    failed, ready = os.pipe()
+    if os.fork():  # the keeper is nobody's child, so nobody has to wait for it
+        os.close(ready)
+        reason = b"".join(iter(lambda: os.read(failed, 4096), b""))
+        sys.stderr.buffer.write(reason)
+        sys.stderr.flush()
+        os._exit(1 if reason else 0)
+    os.close(failed)
+    os.setsid()
+    with LogFiles(arguments.logs).open(KEEPER) as output:
+        for stream in (1, 2):
+            os.dup2(output.fileno(), stream)
+    try:
+        run(arguments.home, arguments.logs, ready=ready)
+    except (StackError, OSError) as error:
+        with suppress(OSError):
+            os.write(ready, str(error).encode())
+        log.exception("keeper_failed")
+        sys.exit(1)
+
+
+def _words(error: OSError | ValueError) -> str:
+    """What went wrong, without the values of an environment."""
+    if isinstance(error, OSError):
+        return f"{error.strerror or type(error).__name__}{f': {error.filename}' if error.filename else ''}"
+    return str(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""A lock on a state folder: one process at a time has it, and it ends with that process however that ends."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from kanaria.errors import StackError
+from kanaria.stack.processes import Identity
+
+_POLL_S = 0.05
+_SAY_AFTER_S = 1.0
+_NOTE_BYTES = 256  # longer than any note
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has a lock."""
+
+    pid: int
+    started_s: float  # as `Identity` has it
+    doing: str
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.pid, self.started_s)
+
+
+_HOLDER = TypeAdapter(Holder)
+
+
+def holder(path: Path) -> Holder | None:
+    """The living process that has the lock `path`; None when it is free. Asking does not touch the lock."""
+    try:
+        found = _HOLDER.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found if found.identity.is_alive else None
+
+
+@contextmanager
+def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold the lock `path` while the block runs.
+
+    Args:
+        doing: what this process does, for the messages of others.
+        wait_s: longest wait for another process that has it, seconds.
+        say: prints who is waited for.
+
+    Raises: StackError after that wait.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not inherited by children, or the lock would live on in them.
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _wait_for(file, path, wait_s, say)
+        own = Identity.of(os.getpid())
+        _note(file, _HOLDER.dump_json(Holder(doing=doing, **asdict(own))) if own is not None else b"")
+        try:
+            yield
+        finally:
+            _note(file, b"")
+    finally:
+        os.close(file)
+
+
+def _note(file: int, text: bytes) -> None:
+    """Write who has the lock, over the note before: a full disk has room for that. Without it the lock holds, too."""
+    with suppress(OSError):
+        os.pwrite(file, text.ljust(_NOTE_BYTES), 0)
+
+
+def _wait_for(file: int, path: Path, wait_s: float, say: Callable[[str], None]) -> None:
+    began_s, is_said = time.monotonic(), False
+    while not _taken(file):
+        waited_s, who = time.monotonic() - began_s, holder(path)
+        seen = f"`{who.doing}`, process {who.pid}" if who else "another process"
+        if waited_s >= wait_s:
+            raise StackError(
+                "another command is at work in this state folder",
+                saw=f"{seen} has {path}",
+                do=f"wait until it is over, or end it: kill {who.pid}" if who else "try again",
+            )
+        if waited_s >= _SAY_AFTER_S and not is_said:
+            is_said = True
+            say(f"waiting for {seen}")
+        time.sleep(_POLL_S)
+
+
+def _taken(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,53 @@
+"""The logs of the processes: one file each, which the process itself writes, and which does not grow for ever."""
+
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+LARGEST_BYTES = 20_000_000
+COPIES = 2
+_EVERY_S = 5.0
+
+
+class LogFiles:
+    """The logs of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._due_s = 0.0
+
+    def open(self, name: str) -> BinaryIO:
+        """The log of `name`, to be appended to; where no file can be made, what is written to it is lost."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return (self._folder / f"{name}.log").open("ab")
+        except OSError:
+            return Path(os.devnull).open("ab")
+
+    def rotate(self) -> None:
+        """Copy each log that is too large, and begin it anew. Its process goes on writing to the same file.
+
+        Lines that are written in between are lost. So is the log itself where there is no room for a copy.
+        """
+        if time.monotonic() < self._due_s:
+            return
+        self._due_s = time.monotonic() + _EVERY_S
+        for path in self._folder.glob("*.log"):
+            with suppress(OSError):
+                if path.stat().st_size > LARGEST_BYTES:
+                    _rotate(path)
+
+
+def _rotate(path: Path) -> None:
+    copies = [path.with_name(f"{path.name}.{number}") for number in range(1, COPIES + 1)]
+    for older, newer in zip(reversed(copies), [*reversed(copies[:-1])], strict=False):
+        with suppress(FileNotFoundError):
+            newer.replace(older)
+    try:
+        shutil.copyfile(path, copies[0])
+    except OSError:
+        copies[0].unlink(missing_ok=True)
+    os.truncate(path, 0)

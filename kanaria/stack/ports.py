@@ -1,0 +1,53 @@
+"""Ports of this machine."""
+
+import os
+import secrets
+import socket
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+# Below the range that Linux and macOS use for outgoing connections, which could take a port before it is used.
+_PORTS = range(15_000, 32_000)
+_KEPT_S = 120.0  # for so long a port is given to nobody else: its server may still be starting
+
+
+def free_port(ports: range = _PORTS) -> int:
+    """One of `ports` on loopback that nothing listens on now, and that nobody was given in the last two minutes."""
+    given = Path(tempfile.gettempdir(), f"kanaria-ports-{os.getuid()}")
+    with suppress(OSError):
+        given.mkdir(mode=0o700, exist_ok=True)
+    while not (_is_first(given / str(port := secrets.choice(ports))) and is_free("127.0.0.1", port)):
+        pass
+    return port
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether a server could listen on `port` of the address `host` now."""
+    return obstacle(host, port) is None
+
+
+def obstacle(host: str, port: int) -> OSError | None:
+    """Why no server could listen on `port` of the address `host` now; None: it could."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return error
+    return None
+
+
+def _is_first(mark: Path) -> bool:
+    """Take a port's mark, unless another process took it a moment ago."""
+    try:
+        mark.touch(exist_ok=False)
+    except FileExistsError:
+        with suppress(OSError):
+            if abs(time.time() - mark.stat().st_mtime) < _KEPT_S:
+                return False
+            mark.touch()
+    except OSError:  # a full disk, somebody else's folder: then only chance keeps two processes apart
+        pass
+    return True

@@ -1,0 +1,158 @@
+"""What a version must show before any user's request reaches it: golden answers, compatibility, its size and speed."""
+
+import math
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeGuard
+
+import httpx
+import psutil
+from pydantic import BaseModel, JsonValue, ValidationError
+
+from contract import loopback
+from contract.http import PREDICT_PATH, REQUEST_ID_HEADER
+from contract.prediction_log import OWN_REQUESTS
+from kanaria.errors import SetupError
+from kanaria.stack.bentos import model_folder, model_of
+from kanaria.stack.compatibility import GoldenRequest, Interface, differences, remarks
+from rollout.fleet import Backend
+from rollout.ledger.findings import PreflightResult
+
+TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU sums in another order
+SHOWN_DIFFERENCES = 3  # of the golden requests; the rest is counted
+_TIMEOUT_S = 10.0
+_MEGABYTE = 1e6
+
+
+class _Answer(BaseModel):
+    """What callers rely on in every answer."""
+
+    version: str
+    predictions: list[dict[str, JsonValue]]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of the golden requests."""
+
+    differences: tuple[str, ...]
+    took_ms: tuple[float, ...]  # of each answer
+
+
+class LocalPreflight:
+    """The `Preflight` of one machine."""
+
+    def __init__(self, process_of: Callable[[str], int | None]) -> None:
+        """Args:
+        process_of: the main process of a version that runs here; None when it does not.
+        """
+        self._process_of = process_of
+
+    def check(self, canary: Backend, stable: str | None) -> PreflightResult:
+        """See `Preflight`; without `stable` there is nothing to be compatible with."""
+        try:
+            own = Interface.read(model_folder(model_of(canary.tag)))
+            known = Interface.read(model_folder(model_of(stable))) if stable else own
+        except SetupError as error:
+            return PreflightResult(differences=(f"{error.what}: {error.saw}",))
+        replayed = replay(canary, own.golden)
+        memory_mb = self._memory_mb(canary.tag)
+        return PreflightResult(
+            differences=(*differences(own, known), *_first(replayed.differences)),
+            remarks=remarks(own, known),
+            golden_requests=len(own.golden),
+            p50_ms=statistics.median(replayed.took_ms) if replayed.took_ms else None,
+            slowest_ms=max(replayed.took_ms, default=None),
+            memory_mb=memory_mb,
+            stable_memory_mb=self._memory_mb(stable) if stable else None,
+        )
+
+    def _memory_mb(self, tag: str) -> float | None:
+        pid = self._process_of(tag)
+        return None if pid is None else memory_mb(pid)
+
+
+def replay(canary: Backend, golden: Sequence[GoldenRequest]) -> Replay:
+    """Ask `canary` each golden request, one after the other; stops at the first that gets no answer."""
+    if not golden:
+        return Replay(("it has no golden requests, so nothing is known of its answers",), ())
+    found: list[str] = []
+    took_ms: list[float] = []
+    run = uuid.uuid4().hex  # two versions that answer one request id count as one mirrored request
+    with loopback.client(canary.url, timeout_s=_TIMEOUT_S) as client:
+        for number, request in enumerate(golden):
+            started_s = time.perf_counter()
+            try:
+                answer = client.post(
+                    PREDICT_PATH,
+                    json={"features": request.features},
+                    headers={REQUEST_ID_HEADER: f"{OWN_REQUESTS}{run}-{number}"},
+                )
+            except httpx.HTTPError as error:
+                found.append(f"golden request {number} got no answer: {error!r}")
+                break
+            took_ms.append(1000 * (time.perf_counter() - started_s))
+            found += (f"golden request {number}: {what}" for what in _wrong(answer, canary.tag, request.predictions))
+    return Replay(tuple(found), tuple(took_ms))
+
+
+def memory_mb(pid: int) -> float | None:
+    """Memory of a process and its children, megabytes; shared pages count once where the system tells."""
+    try:
+        root = psutil.Process(pid)
+        tree = [root, *root.children(recursive=True)]
+        return sum(_bytes_of(process) for process in tree) / _MEGABYTE
+    except psutil.Error:  # it ended meanwhile, or is not ours to look into
+        return None
+
+
+def _bytes_of(process: psutil.Process) -> int:
+    memory = process.memory_full_info()
+    return int(getattr(memory, "pss", memory.rss))  # the proportional share is known on Linux only
+
+
+def _wrong(answer: httpx.Response, tag: str, expected: Sequence[dict[str, JsonValue]]) -> Iterator[str]:
+    """How one answer differs from the golden one."""
+    if answer.status_code != 200:
+        yield f"HTTP {answer.status_code}, {answer.text[:200]}"
+        return
+    try:
+        document = _Answer.model_validate_json(answer.content)
+    except ValidationError as error:
+        yield f"the answer breaks the contract: {error.errors()[0]['loc']} {error.errors()[0]['msg']}"
+        return
+    if document.version != tag:
+        yield f"answered by {document.version}"
+    rows = document.predictions
+    if len(rows) != len(expected):
+        yield f"{len(rows)} answers to {len(expected)} rows"
+        return
+    for number, (row, wanted) in enumerate(zip(rows, expected, strict=True)):
+        for field, value in wanted.items():
+            if field not in row:
+                yield f"row {number} lacks `{field}`"
+            elif not _is_same(row[field], value):
+                yield f"row {number}: `{field}` is {row[field]!r}, expected {value!r}"
+
+
+def _is_same(seen: JsonValue, expected: JsonValue) -> bool:
+    """Equal, or for numbers within the tolerance."""
+    if _is_number(seen) and _is_number(expected):
+        return math.isclose(seen, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    if isinstance(seen, list) and isinstance(expected, list):
+        return len(seen) == len(expected) and all(map(_is_same, seen, expected))
+    if isinstance(seen, dict) and isinstance(expected, dict):
+        return seen.keys() == expected.keys() and all(_is_same(seen[key], expected[key]) for key in seen)
+    return type(seen) is type(expected) and seen == expected
+
+
+def _is_number(value: JsonValue) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _first(found: Sequence[str]) -> tuple[str, ...]:
+    more = len(found) - SHOWN_DIFFERENCES
+    return (*found[:SHOWN_DIFFERENCES], *((f"and {more} more like these",) if more > 0 else ()))

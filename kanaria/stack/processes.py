@@ -1,0 +1,170 @@
+"""Processes of this machine: which one is meant, whether it lives, and all that belongs to it."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+# Marks in the environment of everything that a stack starts. Their children inherit them.
+KEPT_IN = "KANARIA_KEPT_IN"  # the state folder, absolute and without links
+KEPT_AS = "KANARIA_KEPT_AS"  # the program's name
+
+_SAME_START_S = 0.05  # a start time is kept to the hundredth of a second
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One process; another one that gets its number later has another start time."""
+
+    pid: int
+    started_s: float  # since boot on Linux, where the wall clock may be set; Unix time elsewhere
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs. A process that ended and was not waited for does not."""
+        started_s = start_of(self.pid)
+        return started_s is not None and abs(started_s - self.started_s) < _SAME_START_S
+
+    @property
+    def processes(self) -> list[psutil.Process]:
+        """This process, where it still runs."""
+        with suppress(psutil.Error):
+            return [psutil.Process(self.pid)] if self.is_alive else []
+        return []
+
+    @classmethod
+    def of(cls, pid: int) -> "Identity | None":
+        """The process with this number now; None when there is none."""
+        started_s = start_of(pid)
+        return None if started_s is None else cls(pid, started_s)
+
+
+def start_of(pid: int) -> float | None:
+    """When the living process `pid` started, as `Identity` has it; None when there is none."""
+    if pid <= 0:
+        return None
+    return _start_by_kernel(pid) if sys.platform == "linux" else _start_by_psutil(pid)
+
+
+def _start_by_kernel(pid: int) -> float | None:
+    # psutil adds the time of the boot, which moves whenever the clock is set: then nothing would be found again.
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if not fields or fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _start_by_psutil(pid: int) -> float | None:
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def marks(home: Path, name: str) -> dict[str, str]:
+    """What the environment of the process `name` of the state folder `home` must hold, so that it is found again."""
+    return {"KANARIA_HOME": str(home), KEPT_IN: str(home.resolve()), KEPT_AS: name}
+
+
+def marked(home: Path) -> dict[str, list[psutil.Process]]:
+    """Every living process that carries the mark of this state folder, by the program's name; never this one."""
+    folder, found = str(home.resolve()), dict[str, list[psutil.Process]]()
+    own = _own_line()
+    for process in psutil.process_iter():
+        if process.pid in own:
+            continue
+        with suppress(psutil.Error, OSError):
+            environment = process.environ()
+            if environment.get(KEPT_IN) == folder and process.status() != psutil.STATUS_ZOMBIE:
+                found.setdefault(environment.get(KEPT_AS, ""), []).append(process)
+    return found
+
+
+def belongings(main: Identity | None, marked_as: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """All living processes of a program: its main one, its session, what carries its mark, and all children of these.
+
+    A worker may have left its process group, lost its parent, or written over its environment.
+    """
+    own, found = _own_line(), {process.pid: process for process in marked_as}
+    # While a session has members, its number is given to no other process.
+    is_own_session = main is not None and (main.is_alive or start_of(main.pid) is None)
+    everyone = {process.pid: process for process in psutil.process_iter()}
+    if main is not None and is_own_session:
+        found |= {pid: process for pid, process in everyone.items() if _session(pid) == main.pid}
+    if main is not None and main.is_alive:
+        with suppress(KeyError):
+            found[main.pid] = everyone[main.pid]
+    for pid in list(found):
+        with suppress(psutil.Error):
+            found |= {child.pid: child for child in found[pid].children(recursive=True)}
+    return [process for pid, process in found.items() if pid not in own and start_of(pid) is not None]
+
+
+def leader(processes: Sequence[psutil.Process]) -> Identity | None:
+    """The main one of a program's processes: the first that leads a session, as each program's main process does."""
+    leaders = [
+        found for process in processes if _session(process.pid) == process.pid and (found := Identity.of(process.pid))
+    ]
+    return min(leaders, key=lambda one: one.started_s, default=None)
+
+
+def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to each that still lives. One that is stopped goes on, so that it can do what it is asked."""
+    for process in processes:
+        for one in (number, signal.SIGCONT):
+            with suppress(psutil.Error):
+                process.send_signal(one)
+
+
+def end(find: Callable[[], list[psutil.Process]], *, wait_s: float) -> bool:
+    """SIGTERM to all that `find` gives, SIGKILL to those that are there after `wait_s`. True when none is left.
+
+    A process that is stopped, or ignores SIGTERM, ends too.
+    """
+    send(find(), signal.SIGTERM)
+    if _gone(find, wait_s):
+        return True
+    for _ in _tries(5.0):
+        if not (left := find()):
+            return True
+        send(left, signal.SIGKILL)
+    return not find()
+
+
+def _gone(find: Callable[[], list[psutil.Process]], wait_s: float) -> bool:
+    return any(not find() for _ in _tries(wait_s))
+
+
+def _tries(for_s: float) -> Iterator[None]:
+    deadline = time.monotonic() + for_s
+    while True:
+        yield
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_POLL_S)
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
+def _own_line() -> set[int]:
+    """This process and those that it was started by: a command never ends the shell that it runs in."""
+    own = psutil.Process()
+    with suppress(psutil.Error):
+        return {own.pid, *(parent.pid for parent in own.parents())}
+    return {own.pid}

@@ -1,0 +1,157 @@
+"""Prometheus and Alertmanager on this machine, where they are installed: their files and their processes."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from contract.files import write_whole
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.ports import free_port
+from kanaria.stack.supervision import Program
+from monitoring.addresses import RUNBOOKS, runbooks_at
+from monitoring.prometheus.alertmanager import (
+    NOTIFY_NOBODY,
+    AlertmanagerSettings,
+    Receiver,
+    alertmanager_command,
+    alertmanager_config,
+    parse_receivers,
+)
+from monitoring.prometheus.configuration import (
+    JOBS,
+    RULES,
+    PrometheusSettings,
+    Target,
+    file_sd,
+    prometheus_command,
+    prometheus_config,
+)
+
+_ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # the name on Debian, and elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusStack:
+    """What was found, and where it will listen."""
+
+    settings: Settings
+    prometheus: str  # path of the program
+    prometheus_port: int
+    rules: tuple[Path, ...] | None  # None: the project's
+    alertmanager: str | None
+    alertmanager_port: int
+    receivers: Sequence[Receiver]
+
+    @classmethod
+    def find(cls, settings: Settings) -> Self | None:
+        """The programs on the PATH; None when the built-in scraper has to do. Raises SetupError, RulesError."""
+        prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
+        if settings.metrics == "prometheus" and prometheus is None:
+            raise SetupError(
+                "Prometheus was asked for and is not there",
+                saw="no `prometheus` on the PATH",
+                do="install it (Debian: apt-get install prometheus), or set KANARIA_METRICS=scrape",
+            )
+        if prometheus is None:
+            return None
+        return cls(
+            settings=settings,
+            prometheus=prometheus,
+            prometheus_port=settings.prometheus_port or free_port(),
+            rules=_rules(settings.rules),
+            alertmanager=next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None),
+            alertmanager_port=free_port(),
+            receivers=_receivers(settings.receivers),
+        )
+
+    @property
+    def names(self) -> str:
+        return "Prometheus" + (" and Alertmanager" if self.alertmanager else "")
+
+    def programs(self) -> Iterator[Program]:
+        """Write the configuration files and give the processes that read them."""
+        yield self._prometheus()
+        if self.alertmanager is not None:
+            yield self._alertmanager(self.alertmanager)
+
+    def _prometheus(self) -> Program:
+        folder = self.settings.root / "prometheus"
+        configuration = prometheus_config(
+            PrometheusSettings(
+                targets_dir=self.settings.targets,
+                scrape_interval_s=self.settings.scrape_interval_s,
+                rule_files=self.rules or self._own_rules(folder / "rules"),
+                alertmanager=f"127.0.0.1:{self.alertmanager_port}" if self.alertmanager else None,
+            )
+        )
+        write_whole(folder / "prometheus.yml", configuration)
+        write_whole(self.settings.prometheus_address, f"http://127.0.0.1:{self.prometheus_port}\n")
+        command = prometheus_command(
+            self.prometheus,
+            config=folder / "prometheus.yml",
+            data_dir=folder / "data",
+            listen=f"127.0.0.1:{self.prometheus_port}",
+        )
+        return Program("prometheus", command)
+
+    def _own_rules(self, folder: Path) -> tuple[Path, ...]:
+        """The project's rules as promtool tested them, but with links to this controller's runbooks."""
+        folder.mkdir(parents=True, exist_ok=True)
+        runbooks = runbooks_at(self.settings.controller_url)
+        for path in RULES:
+            write_whole(folder / path.name, path.read_text().replace(RUNBOOKS, runbooks))
+        return tuple(folder / path.name for path in RULES)
+
+    def _alertmanager(self, path: str) -> Program:
+        folder = self.settings.root / "alertmanager"
+        folder.mkdir(parents=True, exist_ok=True)
+        configuration = alertmanager_config(
+            AlertmanagerSettings(
+                webhook_url=f"{self.settings.controller_url}/api/alerts",
+                token_file=self.settings.token_file,
+                receivers=self.receivers,
+            )
+        )
+        write_whole(folder / "alertmanager.yml", configuration)
+        command = alertmanager_command(
+            path,
+            config=folder / "alertmanager.yml",
+            data_dir=folder / "data",
+            listen=f"127.0.0.1:{self.alertmanager_port}",
+        )
+        return Program("alertmanager", command)
+
+
+def write_targets(settings: Settings, *, envoy_admin: int) -> None:
+    """Write what a Prometheus has to scrape: the stack's own, or another such as that of compose.yaml."""
+    settings.targets.mkdir(parents=True, exist_ok=True)
+    settings.prometheus_address.unlink(missing_ok=True)  # of an earlier run
+    own = {"gateway": f"127.0.0.1:{envoy_admin}", "controller": f"{settings.own_address}:{settings.controller_port}"}
+    for job in JOBS:
+        listed = [Target(own[job])] if job in own else []
+        write_whole(settings.targets / f"{job}.json", file_sd(listed))
+
+
+def _rules(folder: Path | None) -> tuple[Path, ...] | None:
+    if folder is None:
+        return None
+    if found := tuple(sorted(folder.absolute().glob("*.yaml"))):
+        return found
+    raise SetupError(
+        "there are no rules to alert by",
+        saw=f"no *.yaml in KANARIA_RULES={folder}",
+        do=f"write some: `kanaria rules generate --out {folder}`, or unset it",
+    )
+
+
+def _receivers(path: Path | None) -> Sequence[Receiver]:
+    if path is None:
+        return NOTIFY_NOBODY
+    if path.is_file():
+        return parse_receivers(path.read_text())
+    raise SetupError(
+        "nobody can be notified of alerts", saw=f"no file KANARIA_RECEIVERS={path}", do="correct the path, or unset it"
+    )

@@ -1,0 +1,66 @@
+"""Writes down that a release was taken down with its stack. Only for when no controller runs any more."""
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from kanaria.errors import StackError
+from rollout.control.writer import Writer
+from rollout.errors import RolloutError
+from rollout.explain.timeline import timeline
+from rollout.ledger import events as e
+from rollout.ledger.kept import KeptDecisions
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.lock import WriterLock
+from rollout.ledger.reserve import open_ledger, reserve_of
+from rollout.ledger.state import Phase, Release, fold
+
+
+def end_release(path: Path, *, by: str, say: Callable[[str], None]) -> None:
+    """Abort the release that the ledger `path` says is running; a watch goes on later. Raises StackError."""
+    try:
+        if not path.exists():
+            Ledger(path, read_only=True)  # raises: a ledger that is gone is not made anew
+        lock = WriterLock(path, who="kanaria down")
+        lock.take()
+        try:
+            with closing(open_ledger(path)) as ledger:
+                _settle(ledger, by=by, say=say)
+        finally:
+            lock.release()
+    except RolloutError as error:
+        raise StackError(
+            "everything is stopped, but nothing could be written down about a release",
+            saw=f"{error.what}: {error.saw}",
+            do=f"{error.do}; a release that was running goes on with the next `kanaria up`",
+        ) from error
+
+
+def _settle(ledger: Ledger, *, by: str, say: Callable[[str], None]) -> None:
+    release = fold(ledger.events(without_ticks=True)).active
+    if release is None:
+        return
+    kept = KeptDecisions(ledger.path, ledger.identity)
+    writer = Writer(ledger, kept, reserve_of(ledger.path))
+    if missing := kept.missing(release, ledger.of_release(release.number)):
+        writer.write(*missing)
+    state = timeline(ledger.of_release(release.number)).state
+    if missing and state.phase is Phase.LEAVING:
+        say(f"{state.name} had been decided, and that is written now: {state.outcome_reason}")
+    else:
+        _end(state, writer, by=by, say=say)
+
+
+def _end(release: Release, writer: Writer, *, by: str, say: Callable[[str], None]) -> None:
+    now_s, number = time.time(), release.number
+    match release.phase:
+        case Phase.STARTING | Phase.STEPPING:
+            aborted = e.Aborted(at_s=now_s, release=number, reason="the stack was taken down", by=by)
+            writer.write(aborted, e.Ended(at_s=now_s, release=number, outcome="aborted"))
+            say(f"release {number} ({release.canary}) is aborted: the stack was taken down")
+        case Phase.WATCHING:
+            measured = f"{release.seen_s:.0f} s of {release.spec.watch:.0f} s"
+            text = f"`kanaria down` interrupted the watch: {measured} were measured"
+            writer.write(e.Noted(at_s=now_s, release=number, topic=e.WATCH_INTERRUPTED, text=text))
+            say(f"release {number} ({release.canary}): {text}; it goes on with the next `kanaria up`")

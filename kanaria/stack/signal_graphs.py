@@ -1,0 +1,35 @@
+"""The signals as the boards draw them: rollout knows which there are, monitoring how to ask for them."""
+
+from monitoring.grafana.dashboards.signal_graph import SignalGraph
+from rollout.signals.catalogue import BoardGraph, Signal, catalogue
+from rollout.signals.counting import Buckets, Counter, EachValue, Outcomes, Side
+
+
+def signal_graphs() -> tuple[SignalGraph, ...]:
+    """Every signal that has a graph, in the order of the catalogue."""
+    return tuple(
+        _graph(row, row.graph, row.counter)
+        for row in catalogue().rows
+        if row.graph is not None and row.counter is not None
+    )
+
+
+def _graph(row: Signal, drawn: BoardGraph, counter: Counter) -> SignalGraph:
+    return SignalGraph(
+        title=drawn.title,
+        description=drawn.description,
+        warn=drawn.warn,
+        bad=drawn.bad,
+        runbook=drawn.runbook,
+        place="gateway" if counter.side is Side.GATEWAY else "answers",
+        counts="values"
+        if isinstance(counter, EachValue)
+        else counter.bad
+        if isinstance(counter, Buckets)
+        else "outcomes",
+        series=counter.histogram if isinstance(counter, Buckets) else counter.series,
+        label=counter.label,
+        outcomes=counter.bad if isinstance(counter, Outcomes) else "",
+        bound=drawn.key,
+        is_of_copies=row.is_of_copies,
+    )

@@ -1,0 +1,299 @@
+"""The stack of this machine: which processes there are, in what order they start, and how to reach them."""
+
+import errno
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from contract import loopback
+from contract.http import FEEDBACK_PATH, PREDICT_PATH, READY_PATH
+from kanaria.errors import SetupError, StackError
+from kanaria.settings import Settings
+from kanaria.stack.bentos import bento_tags, process_name, routes_of, tag_of
+from kanaria.stack.fleet import last_words
+from kanaria.stack.installation import given_environment
+from kanaria.stack.locks import locked
+from kanaria.stack.ports import free_port, obstacle
+from kanaria.stack.prometheus_stack import PrometheusStack, write_targets
+from kanaria.stack.python import own_module
+from kanaria.stack.release_end import end_release
+from kanaria.stack.supervision import Program, Supervisor
+from rollout.errors import ControllerUnreachable, RolloutError
+from rollout.fleet import Health
+from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.spec import RolloutSpec
+from rollout.ui.cli.plan import read_spec
+from rollout.ui.cli.reading import newest_plan, stable_version
+from rollout.ui.client import ControllerClient
+
+_CONTROLLER = "controller"
+_FIRST, _LAST = 0, 100  # in the order of stopping
+_CONTROLLER_READY_S = 60.0
+_SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again
+_SAY_EVERY_S = 15.0
+_OTHER_COMMAND_S = 90.0  # longest wait for another command here
+_STAY_BEAT_S = 1.0
+
+
+class Stack:
+    """The processes of one state folder."""
+
+    def __init__(self, settings: Settings, *, by: str) -> None:
+        self.settings, self._by = settings, by
+        self.supervisor = Supervisor(settings.root, settings.logs)
+        self.client = ControllerClient(settings.controller_url, token=settings.token, by=by)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether anything of this state folder runs, kept by somebody or not."""
+        return self.supervisor.is_running or bool(self.supervisor.alive())
+
+    def up(self, tag: str | None, *, say: Callable[[str], None]) -> None:
+        """Start everything and wait until it is ready; `tag` becomes stable when there is none yet.
+
+        What runs already is left alone, and taken over where nobody keeps it. Raises StackError, CommandRefused.
+        """
+        with self._alone("kanaria up", say):
+            self._check_version(tag, self.stable())
+            self._start(say)
+        self._wait("the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
+        stable = self.stable()
+        if stable is None and tag is not None:
+            self.client.set_stable(tag)
+        elif tag not in (None, stable):
+            say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
+        stable = stable or tag or ""
+        self._say_what_cannot_be_reached(stable, say)
+        self._wait(
+            "the stable version",
+            self._serves,
+            program=process_name(stable),
+            say=say,
+            limit_s=startup_deadline_s(self.settings),
+        )
+
+    def down(self, *, say: Callable[[str], None]) -> None:
+        """End everything, then end a running release, so that the next start begins with stable.
+
+        Raises StackError when a process does not end, or when the release's end could not be written.
+        """
+        if not self.is_running and not self.supervisor.names():
+            say("nothing is running")
+            return
+        with self._alone("kanaria down", say):
+            self.supervisor.shutdown(doing="kanaria down")
+            self.settings.forget_where_it_listens()
+            say("stopped")
+            end_release(self.settings.ledger, by=self._by, say=say)
+
+    def stay(self, *, say: Callable[[str], None]) -> None:
+        """Bring back a keeper that ended, until the stack is taken down."""
+        while self.supervisor.names():
+            if not self.supervisor.is_running:
+                try:
+                    self.supervisor.start()
+                    say("the keeper had ended; a new one took over what runs")
+                except StackError as error:
+                    say(str(error))
+            time.sleep(_STAY_BEAT_S)
+
+    def upgrade(self, *, say: Callable[[str], None]) -> None:
+        """Restart the controller and the keeper with the code as it is now; everything else serves on.
+
+        Raises StackError when the new controller does not come up.
+        """
+        with self._alone("kanaria upgrade", say):
+            controller = self.supervisor.program(_CONTROLLER)
+            if controller is None or not self.is_running:
+                raise SetupError(
+                    "there is nothing to upgrade", saw="no stack runs here", do="`kanaria up` starts the new code"
+                )
+            environment = self.supervisor.environment()
+            with self.supervisor.taken_over(doing="kanaria upgrade"):
+                self.supervisor.end(_CONTROLLER)
+                self.supervisor.replace(replace(controller, command=[sys.executable, *controller.command[1:]]))
+            self.supervisor.start(environment)
+        try:
+            self._wait(
+                "the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S
+            )
+        except StackError as error:
+            raise StackError(
+                "the new controller did not come up; gateway and versions serve on as before",
+                saw=error.saw,
+                do="read logs/controller.log in the state folder; to go back, install the version that ran before, "
+                "then `kanaria upgrade` again",
+            ) from error
+        say("restarted: the controller and the keeper")
+        others = sorted(set(self.supervisor.alive()) - {_CONTROLLER})
+        say(f"serve on with the code they were started with: {', '.join(tag_of(name) or name for name in others)}")
+
+    def stable(self) -> str | None:
+        """The stable version that the ledger knows; None before the first `up`."""
+        return stable_version(self.settings.ledger)
+
+    def _check_version(self, tag: str | None, stable: str | None) -> None:
+        """Refuse before anything starts what could not serve."""
+        if tag is None and stable is None:
+            raise SetupError(
+                "there is no version to serve yet",
+                saw="no stable version in the ledger",
+                do="name the first one: `kanaria up TAG`",
+            )
+        known = bento_tags()
+        for wanted in dict.fromkeys(filter(None, (stable, tag))):
+            if wanted not in known:
+                raise SetupError(
+                    f"there is no Bento {wanted}",
+                    saw=f"Bentos here: {', '.join(known) or 'none'}",
+                    do="build it (`bentoml build --version ...`) or correct the tag",
+                )
+
+    @staticmethod
+    def _say_what_cannot_be_reached(tag: str, say: Callable[[str], None]) -> None:
+        routes = routes_of(tag)
+        if routes and PREDICT_PATH not in routes:
+            say(
+                f"{tag} answers at {', '.join(routes)}, but the gateway passes only {PREDICT_PATH} and {FEEDBACK_PATH} "
+                "so far: its callers get 404 there"
+            )
+
+    def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
+        """While the block runs, no other command starts or stops processes here. Raises StackError."""
+        return locked(self.settings.root / "command.lock", doing=doing, wait_s=_OTHER_COMMAND_S, say=say)
+
+    def _start(self, say: Callable[[str], None]) -> None:
+        """Start what is missing: the keeper of processes that run without one, or everything."""
+        is_whole = self.supervisor.program(_CONTROLLER) is not None  # it is added last
+        alive = self.supervisor.alive()
+        if is_whole and self.supervisor.is_running:
+            return
+        if is_whole and alive:
+            self.supervisor.start()
+            say(f"taken over, as it still ran: {', '.join(alive)}")
+            return
+        if alive:
+            say(f"ended, as it was left behind: {', '.join(alive)}")
+        self.supervisor.shutdown(doing="kanaria up")
+        self._start_processes(say)
+
+    def _start_processes(self, say: Callable[[str], None]) -> None:
+        settings = self.settings
+        ports = {"gateway": settings.gateway_port, "controller": settings.controller_port}
+        if settings.prometheus_port is not None:
+            ports["prometheus"] = settings.prometheus_port
+        for name, port in ports.items():
+            if error := obstacle(settings.host, port):
+                raise _cannot_listen(name, settings.host, port, error)
+        prometheus = PrometheusStack.find(settings)
+        envoy_admin = free_port()
+        gateway = gateway_settings(settings, envoy_admin)
+        for left_over in (gateway.clusters_path, gateway.routes_path):
+            left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
+        shutil.rmtree(settings.root / "versions", ignore_errors=True)
+        write_bootstrap(gateway)
+        settings.remember_where_it_listens()
+        self.supervisor.start()
+        self.supervisor.add(Program("gateway", envoy_command(gateway), stop_order=_LAST))
+        write_targets(settings, envoy_admin=envoy_admin)
+        arguments = ["--envoy-admin", str(envoy_admin)]
+        if prometheus is not None:
+            for program in prometheus.programs():
+                self.supervisor.add(program)
+            arguments += ["--prometheus", str(prometheus.prometheus_port)]
+        say(f"metrics: {prometheus.names if prometheus else 'the built-in scraper'}")
+        self.supervisor.add(
+            Program(
+                _CONTROLLER,
+                own_module("kanaria.stack.controller_process", *arguments),
+                given_environment(settings),
+                stop_order=_FIRST,  # before the versions: it would take their end for a crash
+            )
+        )
+
+    def _in_trouble(self) -> str | None:
+        """The first of the stack's own processes that ended by itself and is not back: others may be waiting for it."""
+        infos = {name: self.supervisor.info(name) for name in ("gateway", _CONTROLLER)}
+        return next((name for name, info in infos.items() if info and info.has_crashed and not info.is_alive), None)
+
+    def _serves(self) -> bool:
+        """Whether the gateway reaches a stable version that is ready; not while the controller is started again."""
+        try:
+            status = self.client.status()
+        except ControllerUnreachable:
+            return False
+        if status.stable is None or status.stable.health != Health.READY.value:
+            return False
+        return loopback.answers(f"{self.settings.gateway_url}{READY_PATH}", timeout_s=2.0)
+
+    def _wait(
+        self, what: str, is_ready: Callable[[], bool], *, program: str, say: Callable[[str], None], limit_s: float
+    ) -> None:
+        """Raises StackError with the last words of `program`; sooner for one that has crashed than for a slow one."""
+        began_s, say_at_s = time.monotonic(), _SAY_EVERY_S
+        allowed_s = limit_s
+        while not is_ready():
+            program = self._in_trouble() or program
+            info = self.supervisor.info(program)
+            took_s = time.monotonic() - began_s
+            if self.supervisor.program(_CONTROLLER) is None:
+                raise StackError(
+                    "the stack was taken down while it was starting", saw="no controller", do="`kanaria up` again"
+                )
+            self.supervisor.start()  # where the keeper has ended meanwhile
+            if info is not None and info.has_crashed:
+                limit_s = min(limit_s, took_s + _SECOND_CHANCE_S)
+            log = info.log if info else self.settings.logs / f"{program}.log"
+            if took_s > limit_s:
+                ended = f"{program} ended by itself; " if info is not None and info.has_crashed else ""
+                raise StackError(
+                    f"{what} was not ready after {took_s:.0f} s",
+                    saw=ended + (last_words(log) or "nothing in its log"),
+                    do=f"read {log if log.exists() else self.settings.logs} and fix the cause; "
+                    "then `kanaria down` and `kanaria up` again",
+                )
+            if took_s >= say_at_s:
+                say_at_s += _SAY_EVERY_S
+                say(f"waiting for {what}: {took_s:.0f} s of at most {allowed_s:.0f}; {last_words(log) or 'no output'}")
+            time.sleep(0.1)
+
+
+def _cannot_listen(name: str, host: str, port: int, error: OSError) -> SetupError:
+    what, saw = f"the {name} cannot listen on port {port}", f"{error.strerror}, asked for {host}"
+    another = f"set KANARIA_{name.upper()}_PORT to another port"
+    match error.errno:
+        case errno.EADDRINUSE:
+            what, saw = f"the port of the {name} is taken", f"something listens on {host}:{port}"
+            do = f"stop it, or {another}"
+        case errno.EACCES:
+            do = f"{another}: those below 1024 are for root"
+        case _:
+            do = "set KANARIA_HOST to an address of this machine, such as 127.0.0.1, or to 0.0.0.0 for all of them"
+    return SetupError(what, saw=saw, do=do)
+
+
+def startup_deadline_s(settings: Settings) -> float:
+    """How long a version may take to load here, seconds: the longest that ./rollout.yaml or the newest release says."""
+    try:
+        known = newest_plan(settings.ledger)
+        return max(plan.startup_deadline for plan in (known, read_spec(None)) if plan)
+    except RolloutError:  # `kanaria release` says what is wrong
+        return RolloutSpec().startup_deadline
+
+
+def gateway_settings(settings: Settings, admin_port: int) -> GatewaySettings:
+    """The gateway of this state folder."""
+    return GatewaySettings(
+        directory=settings.root / "gateway",
+        host=settings.host,
+        port=settings.gateway_port,
+        admin_port=admin_port,
+        api_keys=(settings.api_key,) if settings.needs_api_key else (),
+        cors_origins=settings.cors_origins,
+        underscore_headers=settings.underscore_headers,
+        try_timeout_s=settings.try_timeout_s,
+    )

@@ -1,0 +1,302 @@
+"""The local processes: which there should be, what is known of each, and how all of them are ended.
+
+What should run is a file for each program; the keeper (see `keeper`) makes it so. All that is known lies in files: it
+can be read while no keeper runs. Nothing here knows what the processes are.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contract.files import write_whole
+from kanaria.errors import StackError
+from kanaria.stack import locks
+from kanaria.stack.processes import Identity, belongings, end, marked, marks
+from kanaria.stack.python import own_module
+
+KEEPER = "keeper"
+_START_TIMEOUT_S = 20.0
+_KEEPER_ENDS_S = 2.0  # it has nothing to finish
+_TAKE_OVER_S, _TAKE_OVER_TRIES = 2.0, 5
+_FIRST = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process to keep."""
+
+    name: str  # also of its files
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # besides the keeper's own; may be secret
+    folder: str = field(default_factory=os.getcwd)  # where it runs
+    stop_wait_s: float = 30.0  # time to finish its work after SIGTERM
+    stop_order: int = 50  # when all are stopped: lower goes first, equal ones together
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """What is known of one program."""
+
+    pid: int  # 0: none now
+    is_alive: bool  # or it was never started yet and will be in a moment
+    is_stopping: bool
+    has_crashed: bool  # ended by itself at least once since it was added
+    log: Path
+
+
+class ProcessState(BaseModel):
+    """What the keeper writes down about a program."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pid: int = 0  # 0: no process now
+    started_s: float = 0.0
+    starts: int = 0
+    exits: int = 0  # how often it ended by itself
+    stop_wait_s: float = 30.0
+    stop_order: int = 50
+
+    @property
+    def identity(self) -> Identity | None:
+        return Identity(self.pid, self.started_s) if self.pid else None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.pid > 0 and Identity(self.pid, self.started_s).is_alive
+
+
+class _StoredProgram(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    command: tuple[str, ...]
+    environment: dict[str, str] = {}
+    folder: str
+    stop_wait_s: float
+    stop_order: int
+
+
+class ProcessFiles:
+    """The files of one state folder: what should run, and what does. A file that cannot be read counts as none."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._programs, self._states = home / "programs", home / "processes"
+
+    def names(self) -> tuple[str, ...]:
+        """Every program that should run."""
+        return tuple(sorted(path.stem for path in self._programs.glob("[!.]*.json")))
+
+    def program(self, name: str) -> Program | None:
+        try:
+            stored = _StoredProgram.model_validate_json(self._program(name).read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return Program(name=name, **dict(stored))
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether it should run, be its file readable or not."""
+        return self._program(name).exists()
+
+    def write_program(self, program: Program) -> None:
+        """Raises OSError."""
+        self._programs.mkdir(parents=True, exist_ok=True)
+        stored = _StoredProgram(
+            command=tuple(map(str, program.command)),
+            environment=dict(program.environment),
+            folder=program.folder,
+            stop_wait_s=program.stop_wait_s,
+            stop_order=program.stop_order,
+        )
+        write_whole(self._program(program.name), stored.model_dump_json(indent=1), mode=0o600)
+
+    def drop_program(self, name: str) -> None:
+        self._program(name).unlink(missing_ok=True)
+
+    def states(self) -> dict[str, ProcessState]:
+        """What is known of each program that was started and has not been stopped to the end."""
+        names = (path.stem for path in self._states.glob("[!.]*.json"))
+        return {name: state for name in names if (state := self.state(name))}
+
+    def state(self, name: str) -> ProcessState | None:
+        try:
+            return ProcessState.model_validate_json(self._state(name).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def write_state(self, name: str, state: ProcessState) -> None:
+        """Raises OSError."""
+        self._states.mkdir(parents=True, exist_ok=True)
+        write_whole(self._state(name), state.model_dump_json())
+
+    def drop_state(self, name: str) -> None:
+        self._state(name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget every program and process."""
+        for folder in (self._programs, self._states):
+            for path in folder.glob("*.json"):
+                path.unlink(missing_ok=True)
+
+    def _program(self, name: str) -> Path:
+        return self._programs / f"{name}.json"
+
+    def _state(self, name: str) -> Path:
+        return self._states / f"{name}.json"
+
+
+class Supervisor:
+    """What may be asked of the processes of one state folder; the keeper need not run for it."""
+
+    def __init__(self, home: Path, logs: Path) -> None:
+        self._home, self._logs = home, logs
+        self._files = ProcessFiles(home)
+        self._lock = home / "keeper.lock"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a keeper, or a command in its place, takes care of the processes."""
+        return locks.holder(self._lock) is not None
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Start a keeper, which takes over what still runs and stays when this process ends. Raises StackError.
+
+        Args:
+            environment: what it and all that it starts have besides their own; None: this process's.
+        """
+        if self.is_running:
+            return
+        self._logs.mkdir(parents=True, exist_ok=True)
+        base = os.environ if environment is None else environment
+        command = own_module("kanaria.stack.keeper", str(self._home), str(self._logs))
+        try:
+            done = subprocess.run(
+                command,
+                env={**base, **marks(self._home, KEEPER)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_START_TIMEOUT_S,
+            )
+            saw = "" if done.returncode == 0 else (done.stderr or done.stdout).strip() or f"exit code {done.returncode}"
+        except (OSError, subprocess.TimeoutExpired) as error:
+            saw = f"{type(error).__name__}: no answer" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+        if saw and not self.is_running:
+            raise StackError("the keeper of the processes did not start", saw=saw, do=f"read {self._logs}/keeper.log")
+
+    def environment(self) -> dict[str, str]:
+        """The variables that the keeper was started with; this process's own where they cannot be read."""
+        keeper = locks.holder(self._lock)
+        for process in keeper.identity.processes if keeper else ():
+            with suppress(psutil.Error, OSError):
+                return process.environ()
+        return dict(os.environ)
+
+    def add(self, program: Program) -> None:
+        """Let `program` run and be started again whenever it ends. Does nothing when it is kept already.
+
+        Raises OSError.
+        """
+        if not self._files.program(program.name):
+            self._files.write_program(program)
+
+    def replace(self, program: Program) -> None:
+        """Let `program` run from its next start on. Raises OSError."""
+        self._files.write_program(program)
+
+    def program(self, name: str) -> Program | None:
+        """What is kept under this name; None when there is nothing that can be read."""
+        return self._files.program(name)
+
+    def info(self, name: str) -> ProcessInfo | None:
+        """What is known of `name`; None when it is not kept."""
+        state, is_wanted = self._files.state(name), self._files.is_wanted(name)
+        if state is None and not is_wanted:
+            return None
+        has_never_run = state is None or (state.pid == 0 and state.exits == 0)
+        is_alive = state is not None and state.is_alive
+        ended = state is not None and (state.exits > 0 or (state.pid > 0 and not is_alive))
+        return ProcessInfo(
+            pid=state.pid if state is not None and is_alive else 0,
+            is_alive=is_alive or (is_wanted and has_never_run),
+            is_stopping=not is_wanted,
+            has_crashed=is_wanted and ended,
+            log=self._logs / f"{name}.log",
+        )
+
+    def stop(self, name: str) -> None:
+        """Ask `name` to end; it is forgotten once it has: `info` gives None."""
+        self._files.drop_program(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Every program that is kept."""
+        return self._files.names()
+
+    def alive(self) -> dict[str, list[psutil.Process]]:
+        """The living processes of this state folder by program, whether somebody takes care of them or not."""
+        by_mark, states = marked(self._home), self._files.states()
+        names = sorted({*states, *by_mark} - {KEEPER})
+        found = {name: self._belongings(name, states.get(name), by_mark) for name in names}
+        return {name: processes for name, processes in found.items() if processes}
+
+    @contextmanager
+    def taken_over(self, *, doing: str) -> Iterator[None]:
+        """End the keeper and take its place while the block runs: nothing is started. Raises StackError."""
+        with ExitStack() as held:
+            for tries_left in reversed(range(_TAKE_OVER_TRIES)):  # another keeper may come in between
+                self._end_keeper()
+                try:
+                    held.enter_context(locks.locked(self._lock, doing=doing, wait_s=_TAKE_OVER_S))
+                    break
+                except StackError:
+                    if not tries_left:
+                        raise
+            yield
+
+    def _end_keeper(self) -> None:
+        keeper = locks.holder(self._lock)
+        if keeper is not None and keeper.doing == KEEPER:
+            end(lambda: keeper.identity.processes, wait_s=_KEEPER_ENDS_S)
+
+    def end(self, name: str) -> None:
+        """End one program with all that belongs to it, in place of the keeper. Raises StackError when it stays."""
+        self._end({name: self._files.state(name)})
+
+    def shutdown(self, *, doing: str = "kanaria down") -> None:
+        """End every process of this state folder, the keeper too, and forget them. Raises StackError."""
+        with self.taken_over(doing=doing):
+            states: dict[str, ProcessState | None] = dict(self._files.states())
+            for name in self.alive():
+                states.setdefault(name, None)
+            ordered = sorted(states.items(), key=lambda item: item[1].stop_order if item[1] else _FIRST)
+            for _, group in groupby(ordered, key=lambda item: item[1].stop_order if item[1] else _FIRST):
+                self._end(dict(group))
+            self._end(dict.fromkeys((*self.alive(), KEEPER)))  # what came meanwhile, and keepers that wait
+            self._files.clear()
+
+    def _end(self, states: Mapping[str, ProcessState | None]) -> None:
+        if not states:
+            return
+
+        def find() -> list[psutil.Process]:
+            by_mark = marked(self._home)
+            return [process for name, state in states.items() for process in self._belongings(name, state, by_mark)]
+
+        wait_s = max(state.stop_wait_s if state else ProcessState().stop_wait_s for state in states.values())
+        if not end(find, wait_s=wait_s):
+            left = ", ".join(str(process.pid) for process in find())
+            raise StackError("a process does not end", saw=f"{', '.join(states)}: pid {left}", do=f"kill -9 {left}")
+        for name in states:
+            self._files.drop_state(name)
+
+    def _belongings(
+        self, name: str, state: ProcessState | None, by_mark: Mapping[str, list[psutil.Process]]
+    ) -> list[psutil.Process]:
+        return belongings(state.identity if state else None, by_mark.get(name, ()))

@@ -1,0 +1,62 @@
+"""The workers of BentoML servers: how many a version gets, and which of them ended by themselves."""
+
+from contextlib import suppress
+
+import psutil
+
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.bentos import model_folder, model_of
+from kanaria.stack.processes import start_of
+
+_WORKER_BYTES = 400 * 2**20  # a torch service without a model takes about 310 MB
+_WORKER_MODULE = ".worker."  # in the command line of BentoML's workers, and of none of its other children
+
+
+def workers_for(settings: Settings, tag: str) -> int:
+    """How many workers each process of a version gets.
+
+    Where it is not set: two, if that many of two versions fit into what memory is free now, else one. A worker is
+    taken to need 400 MB and the size of its model.
+    """
+    if settings.workers is not None:
+        return settings.workers
+    needed = 2 * 2 * settings.replicas * (_WORKER_BYTES + _model_bytes(tag))
+    return 2 if psutil.virtual_memory().available >= needed else 1
+
+
+def _model_bytes(tag: str) -> int:
+    try:
+        return sum(file.stat().st_size for file in model_folder(model_of(tag)).rglob("*") if file.is_file())
+    except (SetupError, OSError, KeyError):  # its server will say what is wrong with it
+        return 0
+
+
+class Workers:
+    """Sees workers of servers end by themselves. BentoML replaces one only after ten seconds and more."""
+
+    def __init__(self) -> None:
+        self._alive: dict[int, set[int]] = {}  # by the pid of their server
+
+    def ended(self, server: int) -> int:
+        """How many workers of the process `server` ended since it was asked last; 0 at first."""
+        before = self._alive.get(server, set())
+        now = _workers(server)
+        gone = {pid for pid in before - now if start_of(pid) is None}
+        self._alive[server] = now
+        return len(gone) if start_of(server) is not None else 0
+
+    def forget(self, server: int) -> None:
+        """It is being stopped."""
+        self._alive.pop(server, None)
+
+
+def _workers(server: int) -> set[int]:
+    """The living workers of a server."""
+    found = set()
+    with suppress(psutil.Error):
+        for child in psutil.Process(server).children():
+            with suppress(psutil.Error):  # a zombie has no command line
+                if any(_WORKER_MODULE in word for word in child.cmdline()):
+                    found.add(child.pid)
+    return found

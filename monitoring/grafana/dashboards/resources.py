@@ -1,0 +1,49 @@
+"""The other resources of Kanaria in a Grafana: folder, data source and contact point, in Grafana's own format.
+
+They are the same whether they are pushed through the API or read from provisioning files.
+"""
+
+from dataclasses import dataclass
+
+from monitoring.grafana.dashboards.style import DATA_SOURCE_UID
+
+FOLDER_UID, FOLDER_TITLE = "kanaria", "Kanaria"
+CONTACT_UID, CONTACT_NAME = "kanaria-controller", "Kanaria's controller"
+
+Document = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class DataSource:
+    """The Prometheus that the boards query, at the address that Grafana uses."""
+
+    url: str
+    scrape_interval_s: float
+
+    @property
+    def document(self) -> Document:
+        return {
+            "uid": DATA_SOURCE_UID,
+            "name": "Kanaria",
+            "type": "prometheus",
+            "access": "proxy",
+            "url": self.url,
+            "jsonData": {"httpMethod": "POST", "timeInterval": f"{self.scrape_interval_s:g}s"},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """The receiver of alerts from Grafana's own rules: the controller, at the address that Grafana uses."""
+
+    controller: str
+    token: str
+
+    @property
+    def settings(self) -> Document:
+        return {
+            "url": f"{self.controller}/api/alerts",
+            "httpMethod": "POST",
+            "authorization_scheme": "Bearer",
+            "authorization_credentials": self.token,
+        }

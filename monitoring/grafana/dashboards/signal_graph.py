@@ -1,0 +1,59 @@
+"""What the boards need to know about a signal, and the queries of its graph. The signals themselves are passed in."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from monitoring.grafana.dashboards.promql import (
+    COPIES,
+    COPY_DURATION,
+    DURATION,
+    REQUESTS,
+    share,
+    slower,
+    value_shares,
+    within,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalGraph:
+    """The graph of one signal, canary compared with stable."""
+
+    title: str
+    description: str
+    warn: float  # the share from which it is orange
+    bad: float  # the share from which it is red
+    runbook: str  # the alert whose runbook helps
+    place: Literal["gateway", "answers"]
+    counts: Literal["outcomes", "above", "within", "values"]  # what is bad: some outcomes, one side of a bound, a value
+    series: str = ""  # the version's series; not needed for signals that the gateway counts
+    label: str = ""
+    outcomes: str = ""  # the bad ones, as a regular expression
+    bound: str = ""
+    is_of_copies: bool = False  # counted in the shadow step only
+
+    def expr(self, matchers: str) -> str:
+        """The share of bad events among those that match."""
+        series, is_at_gateway = self.series, self.place == "gateway"
+        match self.counts:
+            case "outcomes":
+                return share(REQUESTS if is_at_gateway else series, self._bad, matchers)
+            case "above":
+                return slower(DURATION if is_at_gateway else f"{series}_bucket", self.bound, matchers)
+            case "within":
+                return within(series, self.bound, matchers)
+            case "values":
+                return value_shares(series, self.label, matchers)
+
+    @property
+    def expr_of_copies(self) -> str | None:
+        """The share among the copied requests; None for a signal that the version itself counts."""
+        if self.place == "answers":
+            return None
+        if self.counts == "outcomes":
+            return share(COPIES, f'envoy_response_code_class="{self.outcomes[0]}"')
+        return slower(COPY_DURATION, self.bound)
+
+    @property
+    def _bad(self) -> str:
+        return f'{self.label}="{self.outcomes}"' if self.outcomes.isidentifier() else f'{self.label}=~"{self.outcomes}"'

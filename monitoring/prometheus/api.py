@@ -1,0 +1,93 @@
+"""A client of Prometheus's HTTP API: queries, label values, the scrape interval."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+import yaml
+
+from contract import loopback
+from monitoring.errors import PrometheusUnreachable
+
+_TIMEOUT_S = 30.0
+
+Samples = list[float]
+
+
+class QueryRefused(Exception):
+    """Prometheus cannot run this query; the message is Prometheus's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A period, Unix seconds."""
+
+    start_s: float
+    end_s: float
+
+    @property
+    def length_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+class PrometheusApi:
+    """Prometheus's HTTP API at `url`. Every method raises PrometheusUnreachable when there is none."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._http = loopback.client(f"{self.url}/api/v1", timeout_s=_TIMEOUT_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def query(self, expr: str, at_s: float) -> dict[str, Samples]:
+        """Numbers by series at one moment; NaN is left out. Raises QueryRefused."""
+        data = self._ask("/query", query=expr, time=at_s)
+        if data["resultType"] == "scalar":
+            return _numbers([{"metric": {}, "values": [data["result"]]}])
+        return _numbers([{**series, "values": [series["value"]]} for series in data["result"]])
+
+    def query_range(self, expr: str, span: Span, step_s: float) -> dict[str, Samples]:
+        """Numbers by series over time; NaN is left out. Raises QueryRefused."""
+        answer = self._ask("/query_range", query=expr, start=span.start_s, end=span.end_s, step=step_s)
+        return _numbers(answer["result"])
+
+    def label_values(self, label: str, span: Span, *, selector: str | None = None) -> list[str]:
+        """Every value of `label` among the series of `selector` in `span`. Raises QueryRefused."""
+        among = {"match[]": selector} if selector else {}
+        values: list[str] = self._ask(f"/label/{label}/values", start=span.start_s, end=span.end_s, **among)
+        return values
+
+    def scrape_interval(self) -> str:
+        """The default scrape interval, as Prometheus writes durations."""
+        config = yaml.safe_load(self._ask("/status/config")["yaml"])
+        interval: str = config["global"]["scrape_interval"]
+        return interval
+
+    def _ask(self, path: str, **parameters: Any) -> Any:
+        try:
+            answer = self._http.get(path, params=parameters)
+            body = answer.json()
+            if body["status"] == "success":
+                return body["data"]
+            refusal: str = body["error"]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise PrometheusUnreachable(
+                "there is no Prometheus that answers",
+                saw=f"{error!r} from {self.url}",
+                do="start the stack with KANARIA_METRICS=prometheus, or name another one with --prometheus URL",
+            ) from error
+        raise QueryRefused(refusal)
+
+
+def _numbers(result: list[dict[str, Any]]) -> dict[str, Samples]:
+    found = {}
+    for series in result:
+        values = [float(value) for _, value in series["values"]]
+        if numbers := [value for value in values if not math.isnan(value)]:
+            found[str(series["metric"])] = numbers
+    return found

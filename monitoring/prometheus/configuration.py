@@ -1,0 +1,82 @@
+"""Prometheus's configuration, targets files and command line. The rules are in monitoring/rules/."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import yaml
+
+from contract.http import METRICS_PATH
+
+RULES = tuple(Path(__file__).parents[1] / "rules" / name for name in ("alerts.yaml", "slo.yaml"))
+JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
+    {"gateway": "/stats/prometheus", "controller": METRICS_PATH, "service": METRICS_PATH}
+)
+_RETENTION = "32d"  # how long samples are kept: longer than the period of an objective
+# Keeps the lines about versions, of some 1,500 on Envoy's page. It matches Envoy's own names, not Prometheus's.
+GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\dxx|time)$"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One process to scrape. Its `instance` label becomes `address`.
+
+    It has no label `version`: Prometheus would rename the metrics' own label of that name to `exported_version`.
+    """
+
+    address: str  # host:port
+
+
+@dataclass(frozen=True, slots=True)
+class PrometheusSettings:
+    targets_dir: Path  # holds `<job>.json` for each of JOBS, as `file_sd` writes them; read again at each change
+    scrape_interval_s: float = 5.0
+    rule_files: tuple[Path, ...] = RULES
+    alertmanager: str | None = None  # host:port
+
+
+def prometheus_config(settings: PrometheusSettings) -> str:
+    """The text of prometheus.yml."""
+    interval = f"{round(settings.scrape_interval_s * 1000)}ms"
+    config: dict[str, object] = {
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
+        "rule_files": [str(path) for path in settings.rule_files],
+        "scrape_configs": [
+            {
+                "job_name": job,
+                "metrics_path": path,
+                "file_sd_configs": [{"files": [str(settings.targets_dir / f"{job}.json")]}],
+            }
+            | ({"params": {"filter": [GATEWAY_FILTER]}} if job == "gateway" else {})
+            for job, path in JOBS.items()
+        ],
+    }
+    if settings.alertmanager is not None:
+        config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [settings.alertmanager]}]}]}
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def file_sd(targets: Iterable[Target]) -> str:
+    """The text of a targets file. Replace the file by a rename, because Prometheus would read a half-written one."""
+    return json.dumps([{"targets": [target.address]} for target in targets], indent=2)
+
+
+def prometheus_command(program: str, *, config: Path, data_dir: Path, listen: str) -> list[str]:
+    """The command that runs Prometheus.
+
+    Args:
+        program: path of the `prometheus` binary.
+        config: path of prometheus.yml.
+        data_dir: where it keeps its samples.
+        listen: `host:port` of its API and page.
+    """
+    return [
+        program,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={data_dir}",
+        f"--storage.tsdb.retention.time={_RETENTION}",
+        f"--web.listen-address={listen}",
+        "--log.level=warn",
+    ]

@@ -1,1 +1,0 @@
-"""Other people's release rules beside ours, on the same simulated traffic. `kanaria bench` runs it."""

@@ -1,0 +1,144 @@
+"""Judges a canary that has all the traffic, by the failures before: stable has no requests left to compare it with.
+
+The comparison with stable is exact under any drift, and ends with stable's traffic. From then on a share of failures is
+harmless if it is at most `WATCHED_TOLERANCE` times the known share, plus the risk budget. The known share is the larger
+of two: stable's before and during the release, and the one of all users in the five minutes that ended two minutes ago,
+under stable or its successor. The first rests on many requests, the second follows a drift, late enough that harm is
+found before it counts as known.
+
+What is proven, where stable's requests fail independently and each with the same probability: a version whose requests
+fail, each with at most `WATCHED_TOLERANCE` times that probability plus the budget, is failed with a chance of at most
+twice `alpha`, once for the test and once for the limit of stable's share. That limit holds at every time, because when
+the release reaches 100 % depends on these very failures. The share of the last minutes needs no proof: it only makes
+the watch more lenient. What is assumed: that no harmless change of the traffic multiplies the failures by more within
+minutes. Where one does, the rollback was a mistake, but it leads to a known version that is still warm. Harm that grows
+more slowly is left to the guard and to the alerts on the objectives.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable
+
+from rollout.judge import JudgeConfig, Judgement, Pair, SignalJudgement, SignalRule, Verdict, Window, words
+from rollout.judge.fail import Stream
+from rollout.judge.limits import lower_limit, upper_limit_at_any_time
+from rollout.ledger.state import Release
+from rollout.signals.catalogue import WATCHED_ERRORS, WATCHED_TOLERANCE, catalogue
+
+_LAG_S = 120.0  # younger failures may be harm that is about to be found
+_SPAN_S = 300.0
+_NOTHING = Pair(0, 0)
+_RULE = SignalRule(kernel="bounded", weight=1.0)
+
+
+def watched(windows: Iterable[Window]) -> list[Window]:
+    """Those of `windows` that a watch judges."""
+    return [window for window in windows if window.signal == "errors"]
+
+
+class RecentFailures:
+    """Failures of a few minutes ago: stable's while it had traffic, then those of its successor.
+
+    Time is the sum of the windows: a clock that is set makes no failure older or younger.
+    """
+
+    def __init__(self) -> None:
+        self._errors: deque[tuple[float, Pair]] = deque()  # each with the time at the end of its window
+        self._now_s = 0.0
+
+    def add(self, windows: Iterable[Window], *, is_alone: bool) -> None:
+        """Take in new windows of any signals; `is_alone`: the canary had all the traffic."""
+        for window in watched(windows):
+            self._now_s += window.window_s
+            self._errors.append((self._now_s, window.canary if is_alone else window.stable))
+            while self._errors[0][0] <= self._now_s - _LAG_S - _SPAN_S:
+                self._errors.popleft()
+
+    def known(self) -> Pair:
+        """Failed and all requests of the five minutes that ended two minutes before the end of the last window."""
+        until_s = self._now_s - _LAG_S
+        return sum((errors for end_s, errors in self._errors if until_s - _SPAN_S < end_s <= until_s), _NOTHING)
+
+
+class Watch:
+    """Evidence that the canary of `release` fails more often since it has all the traffic."""
+
+    def __init__(self, release: Release) -> None:
+        spec = release.spec
+        self._budget = spec.risk_budget
+        self._phi = release.phi.get("errors", 1.0)
+        self._known = upper_limit_at_any_time(release.stable_errors, spec.alpha, phi=self._phi)
+        self._config = JudgeConfig(alpha=spec.alpha)
+        self._stream = Stream(_RULE, self._config, phi=self._phi)
+        self._seen = _NOTHING
+        self._suspect, self._allowed = _NOTHING, 0.0  # counts since more requests fail than is harmless
+        self._signal: SignalJudgement | None = None
+
+    def harmless_ratio(self, recent: Pair) -> float:
+        """Share of failed requests, 0 to 1, up to which the canary counts as harmless.
+
+        The fewer requests of stable are known, the larger it is. Recent failures raise it only as far as they prove.
+
+        Args:
+            recent: see `RecentFailures.known`.
+        """
+        known = max(self._known, lower_limit(recent, self._config.alpha, phi=self._phi))
+        return min(1.0, WATCHED_TOLERANCE * known + self._budget)
+
+    def weight_changed(self) -> None:
+        """See `Judge.weight_changed`; the canary has all the traffic again."""
+        self._stream.weight_changed()
+
+    def observe(self, windows: Iterable[Window], recent: RecentFailures) -> None:
+        """Take in windows of any signals, oldest first."""
+        for window in watched(windows):
+            if window.canary.total:
+                self._judge(window, self.harmless_ratio(recent.known()))
+
+    def judgement(self) -> Judgement | None:
+        """The judgement on all windows so far; FAIL is final. None before the first window."""
+        signal = self._signal
+        if signal is None:
+            return None
+        has_failed = signal.verdict is Verdict.FAIL
+        return Judgement(
+            verdict=signal.verdict,
+            reason=words.failed(
+                WATCHED_ERRORS,
+                catalogue().words(WATCHED_ERRORS),
+                signal.stable,
+                signal.canary,
+                signal.log_e,
+                limit=signal.limit,
+            )
+            if has_failed
+            else words.unsuspicious(signal.canary.total),
+            log_e=signal.log_e,
+            threshold=signal.threshold,
+            signals={WATCHED_ERRORS: signal},
+            failed_signal=WATCHED_ERRORS if has_failed else None,
+            failed_log_e=signal.log_e if has_failed else None,
+        )
+
+    def _judge(self, window: Window, limit: float) -> None:
+        if self._signal and self._signal.verdict is Verdict.FAIL:
+            return
+        self._stream.margin = limit
+        self._stream.observe(window.stable, window.canary)
+        self._seen += window.canary
+        self._suspect += window.canary
+        self._allowed += limit * window.canary.total
+        if self._suspect.bad <= self._allowed:
+            self._suspect, self._allowed = _NOTHING, 0.0
+        threshold = -math.log(self._config.alpha)
+        has_failed = self._stream.log_e >= threshold and self._suspect.bad >= self._config.min_bad
+        self._signal = SignalJudgement(
+            verdict=Verdict.FAIL if has_failed else Verdict.PASS,
+            log_e=self._stream.log_e,
+            threshold=threshold,
+            stable=_NOTHING,
+            canary=self._suspect if has_failed else self._seen,
+            limit=self._allowed / self._suspect.total if has_failed else limit,
+            decided_at_s=window.end_s if has_failed else None,
+            latest_s=window.end_s,
+        )

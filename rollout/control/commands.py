@@ -1,0 +1,214 @@
+"""What people and alerts may ask for, checked against the present state: it becomes events or is refused."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import assert_never
+
+from rollout.errors import CommandRefused
+from rollout.ledger import events as e
+from rollout.ledger.findings import DriftReport
+from rollout.ledger.state import Deployment, Phase, Release
+from rollout.spec import RolloutSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SetStable:
+    """Let `tag` take all traffic, without a release: the very first version."""
+
+    tag: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartRelease:
+    """Put `tag` on trial against stable. `retry` lifts the quarantine of a tag that was rolled back."""
+
+    tag: str
+    spec: RolloutSpec
+    by: str
+    retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    by: str
+    reason: str = "paused by a person"
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteNow:
+    """Skip the remaining steps; during the watch: end it."""
+
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    by: str
+    reason: str = "aborted by a person"
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackNow:
+    """Return to the previous version, also after promotion while that is still warm."""
+
+    by: str
+    reason: str = "rolled back by a person"
+    signal: str = "person"
+    tag: str | None = None  # refuse when this is not the version on trial; None: whatever runs
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDrift:
+    """Keep what a drift report found about the canary; where the plan says so, drift rolls it back."""
+
+    canary: str
+    report: DriftReport
+    by: str = "drift"
+
+
+Command = SetStable | StartRelease | Pause | Resume | PromoteNow | Abort | RollbackNow | ReportDrift
+
+
+def is_safe(command: Command) -> bool:
+    """Whether `command` only takes traffic from the canary or holds it: it is carried out even unwritten."""
+    return isinstance(command, Pause | Abort | RollbackNow | ReportDrift)
+
+
+def accept(
+    command: Command,
+    deployment: Deployment,
+    *,
+    known_tags: Collection[str],
+    next_number: int,
+    now_s: float,
+    earlier: e.EarlierTry | None = None,
+) -> tuple[e.Event, ...]:
+    """The events that `command` causes. Raises CommandRefused when the state does not allow it.
+
+    Args:
+        earlier: what a release that is started must know of the one before of the same versions.
+    """
+    match command:
+        case SetStable(tag=tag):
+            return _set_stable(tag, deployment, known_tags, now_s)
+        case StartRelease():
+            return _start(command, deployment, known_tags, next_number, now_s, earlier=earlier)
+    release = deployment.active
+    if release is None:
+        raise CommandRefused(
+            "no release is running", saw=f"stable is {deployment.stable}", do="start one with `kanaria release TAG`"
+        )
+    match command:
+        case Pause(by=by, reason=reason):
+            _require(release, release.phase in (Phase.STARTING, Phase.STEPPING), "be paused")
+            _require(release, not release.is_paused, "be paused again")
+            return (e.Paused(at_s=now_s, release=release.number, reason=reason, by=by),)
+        case Resume(by=by):
+            _require(release, release.is_paused, "be resumed: it is not paused")
+            return (e.Resumed(at_s=now_s, release=release.number, by=by),)
+        case PromoteNow(by=by):
+            if release.phase is Phase.WATCHING:
+                return (e.Ended(at_s=now_s, release=release.number, outcome="promoted"),)
+            _require(release, release.phase is Phase.STEPPING, "be promoted")
+            return (e.Promoted(at_s=now_s, release=release.number, reason=f"promoted by {by} without waiting", by=by),)
+        case Abort(by=by, reason=reason):
+            _require(release, release.phase in (Phase.STARTING, Phase.STEPPING), "be aborted")
+            return (e.Aborted(at_s=now_s, release=release.number, reason=reason, by=by),)
+        case RollbackNow(by=by, reason=reason, signal=signal, tag=named):
+            _require(release, release.phase is not Phase.LEAVING, "be rolled back")
+            _require(release, named in (None, release.canary), f"be rolled back because of {named}")
+            return (e.RolledBack(at_s=now_s, release=release.number, signal=signal, reason=reason, by=by),)
+        case ReportDrift():
+            return _drift(command, release, now_s)
+    assert_never(command)
+
+
+def _drift(command: ReportDrift, release: Release, now_s: float) -> tuple[e.Event, ...]:
+    _require(release, command.canary == release.canary, f"take a drift report about {command.canary}")
+    report = command.report
+    measured = e.DriftMeasured(at_s=now_s, release=release.number, report=report)
+    if report.state != "drift" or release.spec.on_drift != "rollback" or release.phase is Phase.LEAVING:
+        return (measured,)
+    if release.is_warming_up:
+        return (measured,)  # nothing is judged yet
+    why = report.sentence
+    return measured, e.RolledBack(at_s=now_s, release=release.number, signal="drift", reason=why, by=command.by)
+
+
+def _set_stable(tag: str, deployment: Deployment, known_tags: Collection[str], now_s: float) -> tuple[e.Event, ...]:
+    _require_known(tag, known_tags)
+    if deployment.stable == tag:
+        return ()
+    if deployment.stable is not None:
+        raise CommandRefused(
+            f"{deployment.stable} is stable already", saw=f"asked for {tag}", do=f"release it: `kanaria release {tag}`"
+        )
+    return (e.StableSet(at_s=now_s, tag=tag),)
+
+
+def _start(
+    command: StartRelease,
+    deployment: Deployment,
+    known_tags: Collection[str],
+    number: int,
+    now_s: float,
+    *,
+    earlier: e.EarlierTry | None,
+) -> tuple[e.Event, ...]:
+    _require_known(command.tag, known_tags)
+    if deployment.stable is None:
+        raise CommandRefused(
+            "there is no stable version to compare with", saw="no stable", do="run `kanaria up TAG` first"
+        )
+    if release := deployment.active:
+        watch = release.phase is Phase.WATCHING
+        raise CommandRefused(
+            "one release at a time",
+            saw=f"{release.name} is {release.phase.value}",
+            do="`kanaria promote` ends its watch"
+            if watch
+            else "wait for it (`kanaria status --watch`) or `kanaria abort` it",
+        )
+    if command.tag == deployment.stable:
+        raise CommandRefused(f"{command.tag} is stable already", saw="nothing to release", do="choose another tag")
+    if (why := deployment.quarantined.get(command.tag)) and not command.retry:
+        raise CommandRefused(
+            f"{command.tag} is in quarantine: a failed version does not come back by itself",
+            saw=why,
+            do=f"`kanaria why {command.tag}`; if you still want it: `kanaria retry {command.tag}`",
+        )
+    return (
+        e.ReleaseRequested(
+            at_s=now_s,
+            release=number,
+            tag=command.tag,
+            stable=deployment.stable,
+            spec=command.spec,
+            by=command.by,
+            retry=command.retry,
+            earlier=earlier,
+        ),
+    )
+
+
+def _require_known(tag: str, known_tags: Collection[str]) -> None:
+    if tag not in known_tags:
+        raise CommandRefused(
+            f"there is no Bento {tag}",
+            saw=f"Bentos here: {', '.join(sorted(known_tags)) or 'none'}",
+            do="build it (`bentoml build --version ...`) or correct the tag",
+        )
+
+
+def _require(release: Release, allowed: bool, what: str) -> None:
+    if not allowed:
+        paused = ", paused" if release.is_paused else ""
+        raise CommandRefused(
+            f"{release.name} cannot {what}", saw=f"it is {release.phase.value}{paused}", do="see `kanaria status`"
+        )

@@ -1,0 +1,628 @@
+"""The control loop: gather, judge, decide, write down, act. The only place that waits and changes the world.
+
+Killed at any point, it continues where it was: its state is folded from the ledger, and what the state asks for is put
+in force again on every beat.
+"""
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import structlog
+
+from contract.errors import KanariaError
+from rollout.control import commands, record
+from rollout.control.after_promotion import watched
+from rollout.control.calibration import Calibration
+from rollout.control.clock import Clock, Instant, WallClock, system_clock
+from rollout.control.command_queue import CommandQueue
+from rollout.control.commands import Command, ReportDrift, StartRelease, accept
+from rollout.control.decide import Action, Facts, Hold, decide
+from rollout.control.ledger_place import LedgerPlace
+from rollout.control.measure import Measure, Measurement
+from rollout.control.metrics import ControllerMetrics
+from rollout.control.preflight import Preflight
+from rollout.control.reconcile import Reconciler
+from rollout.control.record import Tick
+from rollout.control.release_judge import ReleaseJudge, replayed
+from rollout.control.release_run import ReleaseRun
+from rollout.control.retries import earlier_try
+from rollout.control.snapshot import Snapshot
+from rollout.control.timing import BEAT_S, UNJUDGED_WINDOWS, next_reading_s
+from rollout.control.trouble import Trouble
+from rollout.control.writer import Writer
+from rollout.errors import LedgerError, LedgerTaken, RouterRefused, SourceUnreachable
+from rollout.fleet import Fleet, Health
+from rollout.format import span
+from rollout.judge import Window
+from rollout.ledger import events as e
+from rollout.ledger.kept import KeptDecisions
+from rollout.ledger.kept_history import KeptHistory
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.reserve import reserve_of
+from rollout.ledger.state import Deployment, Desired, Phase, Release, desired, fold
+from rollout.room import LOW_BYTES, free_bytes
+from rollout.routers.router import FailureLog, ObservedSplit, TrafficRouter
+from rollout.signals.catalogue import AFFECTED_USERS
+from rollout.signals.counters import Reading
+from rollout.signals.sticky_users import Progress
+from rollout.sources.source import MetricSource
+
+log = structlog.get_logger()
+
+
+class Controller:
+    """One deployment's loop. `run` blocks; `submit` may be called from any thread."""
+
+    def __init__(
+        self,
+        *,
+        open_ledger: Callable[[], Ledger],
+        router: TrafficRouter,
+        source: MetricSource,
+        failures: FailureLog,
+        fleet: Fleet,
+        metrics: ControllerMetrics,
+        preflight: Preflight | None = None,
+        clock: Clock = system_clock,
+        reserve_bytes: int = 0,
+    ) -> None:
+        """
+        Args:
+            open_ledger: opens it for writing.
+            preflight: None: no preflight is wanted.
+            reserve_bytes: room on the ledger's disk that is taken beforehand.
+        """
+        self._open_ledger, self._reserve_bytes = open_ledger, reserve_bytes
+        self._fleet, self._metrics, self._clock = fleet, metrics, clock
+        self._world = Reconciler(router, fleet, clock)
+        self._failures, self._preflight = failures, preflight
+        self._run = ReleaseRun(failures, preflight, requested_s=clock().steady_s)
+        self._wall_clock = WallClock()
+        self._queue = CommandQueue()
+        self._stop = threading.Event()
+        self._measure = Measure(source)
+        self._source_trouble: str | None = None
+        self._next_reading_s = -math.inf  # on the steady clock
+        self._calibration = Calibration()
+        self._action: Action = Hold("started")
+        self._trouble = Trouble()
+        self._is_recovered = False
+        self._refusal = ""  # why the router refused the newest split; empty: it did not
+        self._deployment = Deployment()
+        self.snapshot = Snapshot(Deployment(), None, None, {}, "starting", 0.0, -math.inf)
+
+    # ---- other threads
+
+    def submit(self, command: Command, *, timeout_s: float = 30.0) -> int | None:
+        """Hand over a command and wait until it is in the ledger.
+
+        Returns: the number of the release it concerns.
+        Raises: CommandRefused, LedgerError; TimeoutError when the loop does not answer.
+        """
+        return self._queue.submit(command, timeout_s=timeout_s)
+
+    def is_beating(self, within_s: float) -> bool:
+        """Whether the loop finished a beat in the last `within_s` seconds."""
+        return self._clock().steady_s - self.snapshot.steady_s <= within_s
+
+    def stop(self) -> None:
+        """Let `run` return after the present beat."""
+        self._stop.set()
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Beat until `stop` is called. Raises LedgerTaken."""
+        try:
+            while not self._stop.is_set():
+                left_s = self._next_reading_s - self._clock().steady_s  # a reading does not wait for the beat after it
+                self.turn(wait_s=left_s if 0 < left_s < BEAT_S else BEAT_S)
+        finally:
+            if self._is_recovered:
+                self.close()
+
+    def turn(self, *, wait_s: float) -> None:
+        """Answer commands for `wait_s` seconds, then beat. What fails is logged, counted and shown.
+
+        Raises: LedgerTaken.
+        """
+        try:
+            if self._is_recovered:
+                self._queue.serve(self.execute, wait_s=wait_s)
+            else:
+                self.recover()
+            self.beat()
+        except LedgerTaken:
+            raise  # what this process knows is out of date: it must not act on it
+        except Exception as error:  # noqa: BLE001 - the one place where the loop survives whatever it meets
+            self._failed(error)
+            if not self._is_recovered:
+                self._stop.wait(wait_s)
+        else:
+            self._trouble.over()
+
+    def close(self) -> None:
+        """Write what waits, and close the ledger."""
+        if self._is_recovered:
+            self._writer.flush()
+            self._history.write(self._calibration.ticks(), self._clock().steady_s)
+        self._ledger.close()
+
+    def _failed(self, error: Exception) -> None:
+        """A beat failed. Never raises."""
+        self._next_reading_s = -math.inf  # with the next beat: those between two readings would hide what fails at each
+        is_new = self._trouble.failed(error)
+        self._metrics.failed_beats.inc()
+        is_a_fault = is_new and not isinstance(error, KanariaError)  # its traceback once, not with every beat
+        log.warning(
+            "beat_failed", error=str(error), in_a_row=self._trouble.beats, exc_info=error if is_a_fault else None
+        )
+        try:
+            if self._trouble.must_return:
+                self._return_to_stable()
+        except KanariaError as refused:
+            log.warning("cannot_return_to_stable", error=str(refused))
+        except Exception:
+            log.exception("cannot_return_to_stable")
+        self._metrics.failed_in_a_row.set(self._trouble.beats)
+        self.snapshot = replace(self.snapshot, troubles=self._troubles())  # the time of its last beat stays
+
+    def _return_to_stable(self) -> None:
+        """Nobody can judge the canary: give its traffic back, by the one way that asks the gateway alone.
+
+        It is no fault of the canary, so the release is aborted, without quarantine. A version in its watch stays: it
+        was judged. A controller that cannot read its ledger writes nothing down: once it can, the release goes on.
+        Raises RouterRefused.
+        """
+        if not self._is_recovered:
+            if self._world.give_all_to_stable():
+                log.critical("returned_to_stable", reason=self._trouble.sentence)
+            return
+        release = self._deployment.active
+        if release is None or release.phase is not Phase.STEPPING or release.weight_percent == 0:
+            return
+        split = self._world.give_all_to(release.stable)
+        if split is None:
+            return
+        reason = self._trouble.sentence or ""
+        self._keep(e.Aborted(at_s=self._clock().wall_s, release=release.number, reason=reason, by="controller"))
+        self._put_in_force(split)
+        log.critical("returned_to_stable", release=release.number, canary=release.canary, reason=reason)
+
+    def recover(self) -> None:
+        """Fold the ledger and replay the running release's evidence through a new judge."""
+        self._ledger = self._open_ledger()
+        try:
+            self._recover()
+        except BaseException:
+            self._ledger.close()
+            raise
+        self._is_recovered = True
+
+    def _recover(self) -> None:
+        kept = KeptDecisions(self._ledger.path, self._ledger.identity)
+        self._writer = Writer(self._ledger, kept, reserve_of(self._ledger.path, self._reserve_bytes))
+        self._place = LedgerPlace(self._ledger)
+        self._history = KeptHistory(self._ledger.path, self._ledger.identity)
+        now = self._clock()
+        self._calibration.restore(self._history.read(), wall_s=now.wall_s, now_s=now.steady_s)
+        self._deployment = fold(self._ledger.events(without_ticks=True))
+        newest = self._deployment.release
+        self._next_number = newest.number + 1 if newest else 1
+        release = self._deployment.active
+        if release is None:
+            kept.clear()  # whatever it is about is over
+            return
+        own = list(self._ledger.events(release=release.number))
+        self._deployment = fold(own, self._deployment)
+        release = self._deployment.active
+        if release is None:
+            return
+        self._run.judge = replayed(own)
+        self._measure.latest = self._ledger.cursor()  # what was counted while no controller ran is evidence, once
+        wish = desired(self._deployment)
+        for event in own:
+            if isinstance(event, e.Applied):
+                # An event does not say who the fallback was; it is only asked for together with a split of its own.
+                fallback = wish.fallback if (event.stable, event.canary) == (wish.stable, None) else None
+                split = ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror, fallback)
+                self._world.adopt(split, event.at_s)
+        now = self._clock()
+        self._run.requested_s = now.steady_s - max(0.0, now.wall_s - release.requested_s)
+        self._run.users.begin(release, since_s=self._world.split.wall_s, known=self._ledger.affected())
+        self._keep(*kept.missing(release, own))
+        self._keep(
+            e.Noted(
+                at_s=now.wall_s,
+                release=release.number,
+                topic="controller_started",
+                text="the controller was restarted and continued where it was",
+            )
+        )
+
+    def beat(self) -> None:
+        """Put in force what the state asks for, measure, decide, act."""
+        now = self._clock()
+        if done := self._place.keep(now):
+            self._note("ledger_put_back", done)
+        if self._writer.flush():
+            self._run.users.saved()
+        self._notice_a_jump(now)
+        self._reconcile()
+        if self._is_loading():
+            self._run.was_loading, self._run.loaded_since_s = True, now.steady_s
+        is_fresh, tick = self._measure_if_due()
+        self._continue_preflight()
+        self._advance(now, is_fresh=is_fresh, tick=tick)
+        # Counting begins with the first reading under a new weight, and what came before it is lost.
+        is_fresh, tick = self._measure_if_due()
+        if is_fresh:
+            self._advance(now, is_fresh=True, tick=tick)
+        self._history.write_if_due(self._calibration.ticks, now.steady_s)
+        self._publish(now)
+
+    def _notice_a_jump(self, now: Instant) -> bool:
+        """Whether the wall clock was set since the last call. Then counting begins anew: windows have its times."""
+        jumped_s = self._wall_clock.jumped_s(now)
+        if not jumped_s:
+            return False
+        self._measure.begin_anew()
+        self._world.wall_clock_jumped(jumped_s)
+        self._run.users.wall_clock_jumped(jumped_s)
+        self._note("clock_jumped", f"this machine's clock was set {_by(jumped_s)}; counting goes on from here")
+        return True
+
+    # ---- gathering
+
+    def _measure_if_due(self) -> tuple[bool, Tick | None]:
+        """Read the counters when it is time. Returns whether there was anything to judge, and what the ledger keeps."""
+        now = self._clock()
+        if self._deployment.stable is None or now.steady_s < self._next_reading_s:
+            return False, None
+        release, run, stable = self._deployment.active, self._run, self._deployment.stable
+        self._next_reading_s = next_reading_s(release, now.steady_s)
+        if run.was_loading:
+            self._measure.begin_anew()  # what is refused while nobody can answer is evidence about nobody
+            run.was_loading = self._is_loading()
+        measured = self._measured(release, stable, now)
+        if measured is None or measured.windows is None:
+            return False, None
+        is_warming_up = release is not None and release.is_warming_up
+        run.recent.add(measured.windows, now.steady_s, is_warming_up=is_warming_up)
+        self._calibration.observe(measured.windows, now.steady_s, release=release, stable=stable)
+        if release is None or run.judge is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
+            return False, None
+        selected = release.spec.signals.selection().of(measured.windows)
+        affected = run.users.windows(selected, is_mirrored=release.mirror)
+        run.was_judged(selected, now.steady_s)
+        came = release.spec.signals.labels_came(measured.windows)
+        tick = self._judged(release, run.judge, measured, [*selected, *affected, *came])
+        if tick:
+            after = release.measured(measured.window_s, tick.windows, tick.judgement)
+            self._next_reading_s = next_reading_s(after, now.steady_s)
+        return True, tick
+
+    def _is_loading(self) -> bool:
+        """Whether a version that has traffic is loading: after a reboot they are, and the gateway is there first."""
+        wish = desired(self._deployment)
+        loads = [self._fleet.status(tag).health is Health.STARTING for tag in (wish.stable, wish.canary) if tag]
+        release = self._deployment.active
+        return any(loads) and not (release and release.phase is Phase.STARTING)
+
+    def _measured(self, release: Release | None, stable: str, now: Instant) -> Measurement | None:
+        """What was counted since the reading before; None when nothing can be said."""
+        run = self._run
+        try:
+            run.users.read(release)
+            reading = self._measure.read(release, self._world.backends())
+        except SourceUnreachable as error:
+            self._metrics.source_unreachable.inc()
+            if not run.is_blind:
+                self._note("source_unreachable", f"{error.what}: {error.saw}")
+            run.is_blind = True
+            return None
+        if run.is_blind:
+            self._note("source_back", "the metric source answers again")
+        run.is_blind = False
+        self._note_trouble(self._measure.trouble)
+        if self._notice_a_jump(self._clock()):
+            return None  # nobody knows on which side of the jump this reading got its time
+        if release and release.phase is not Phase.STARTING and not self._world.is_in_force(desired(self._deployment)):
+            self._measure.begin_anew()  # under another weight than the state says
+        split = self._world.split
+        measured = self._measure.take(reading, release, stable=stable, split=split, now=now)
+        if measured is None or measured.at_s < split.wall_s:
+            self._next_reading_s = now.steady_s + BEAT_S  # the metric store has nothing newer yet
+        if measured and measured.jumped_s:
+            text = f"the clock of the metric source was set {_by(measured.jumped_s)}; counting goes on from here"
+            self._note("clock_jumped", text)
+        if measured and measured.windows is None:
+            run.users.skip(measured.at_s)
+        return measured
+
+    def _note_trouble(self, trouble: str | None) -> None:
+        """Note what the source has to work around, once when it begins and once when it is over."""
+        if trouble and not self._source_trouble:
+            self._note("store_unreachable", trouble)
+        elif self._source_trouble and not trouble:
+            self._note("store_back", "the metric store gives the counters again")
+        self._source_trouble = trouble
+
+    def _judged(
+        self, release: Release, judge: ReleaseJudge, measured: Measurement, windows: Sequence[Window]
+    ) -> Tick | None:
+        """Let the judge take in new windows; None where nothing is judged."""
+        if (user_phi := self._run.users.phi) is not None:
+            judge.temper_pass({"errors": user_phi})
+        judge.observe(release, windows)
+        judgement = self._run.judgement = judge.judgement(release)
+        if judgement is None:
+            return None
+        self._metrics.release.judged(release, judgement)
+        is_compared = release.phase is Phase.STEPPING or release.held_back_percent > 0
+        return Tick(measured, windows if is_compared else watched(windows), judgement)
+
+    def _continue_preflight(self) -> None:
+        """Start the canary's preflight where one is due, and write down its result."""
+        release = self._deployment.active
+        if release and self._run.preflight.is_due(release):
+            result = self._run.preflight.result(release, self._fleet.status(release.canary))
+            if result:
+                self._keep(e.Preflighted(at_s=self._clock().wall_s, release=release.number, result=result))
+
+    def _facts(self, release: Release, now_s: float, *, is_fresh: bool) -> Facts:
+        """What was observed; `now_s` on the steady clock."""
+        canary = self._fleet.status(release.canary)
+        return Facts(
+            in_phase_s=self._run.in_phase_s(now_s),
+            unseen_s=self._run.unseen_s(now_s),
+            canary=canary.health,
+            stable=self._fleet.status(release.stable).health,
+            has_crashed=canary.has_crashed,
+            restarts=canary.restarts,
+            canary_unready_s=self._run.unready_s,
+            detail=canary.detail,
+            is_measured=not self._run.is_blind,
+            is_fresh=is_fresh,
+            recent_canary=self._run.recent.canary,
+            recent_stable=self._run.recent.stable,
+            awaits_preflight=self._run.preflight.is_due(release),
+        )
+
+    # ---- deciding
+
+    def _advance(self, now: Instant, *, is_fresh: bool, tick: Tick | None) -> None:
+        """Decide once, write the tick and the decision down together, then carry it out."""
+        release = self._deployment.active
+        if release is None:
+            return
+        if tick:
+            release = release.measured(tick.measured.window_s, tick.windows, tick.judgement)
+        self._run.saw_release(release, now.steady_s)
+        if release.phase is not Phase.STARTING:
+            self._run.saw_canary(self._fleet.status(release.canary).health, now.steady_s)
+        action = decide(release, self._facts(release, now.steady_s, is_fresh=is_fresh), self._run.judgement)
+        decision = record.decision(
+            release,
+            action,
+            self._run.judgement,
+            self._clock().wall_s,
+            took_s=now.steady_s - self._run.requested_s,
+            calibrated=lambda: self._calibrated(release),
+        )
+        if not self._record(release, tick, action, decision):
+            action, decision = Hold("the ledger cannot be written: no step without its record"), ()
+            self._record(release, tick, action, decision)
+        self._action = action
+        if tick:
+            log.info(
+                "tick",
+                release=release.number,
+                canary=release.canary,
+                weight_percent=release.weight_percent,
+                verdict=tick.judgement.verdict.value,
+                action=type(action).__name__,
+                log_e=round(tick.judgement.log_e, 3),
+            )
+        if decision:
+            self._carry_out(release, action)
+
+    def _record(self, release: Release, tick: Tick | None, action: Action, decision: tuple[e.Event, ...]) -> bool:
+        """Write a tick and the decision that rests on it. Returns whether the decision may be carried out."""
+        ticked = (record.ticked(release, tick, action, user_phi=self._run.users.phi),) if tick else ()
+        cursor, affected = (self._measure.latest, self._run.users.progress()) if tick else (None, None)
+        if record.is_safe(release, action):
+            self._keep(*ticked, *decision, cursor=cursor, affected=affected)
+        else:
+            try:
+                self._write(*ticked, *decision, cursor=cursor, affected=affected)
+            except LedgerError:
+                return False
+        if tick and not self._writer.waiting:
+            self._run.users.saved()
+        return True
+
+    def _calibrated(self, release: Release) -> e.Calibrated:
+        """How noisy stable's counts are, and how often it fails."""
+        noise = self._calibration.noise(release.spec.signals.selection())
+        if release.spec.sticky and "errors" in noise:
+            noise[AFFECTED_USERS] = noise["errors"]  # the same bursts make both noisy
+        return e.Calibrated(
+            at_s=self._clock().wall_s,
+            release=release.number,
+            phi={signal: one.blips for signal, one in noise.items()},
+            noise=noise,
+            history_s=self._calibration.span_s,
+            stable_errors=self._calibration.errors,
+        )
+
+    # ---- acting
+
+    def _carry_out(self, before: Release, action: Action) -> None:
+        """Put in force what was decided and written down."""
+        log.info("decided", release=before.number, action=type(action).__name__, reason=action.reason)
+        now = self._deployment.active
+        if now and before.phase is Phase.STARTING and now.phase is Phase.STEPPING:
+            self._run.judge = ReleaseJudge(now)
+            self._run.users.begin(now, since_s=self._world.split.wall_s)
+        self._run.judgement = None  # the next step needs evidence of its own: no step on a stale verdict
+        self._reconcile()
+
+    def _reconcile(self) -> None:
+        """Put in force what the state asks for, and write down what changed."""
+        wish = desired(self._deployment)
+        try:
+            self._world.start(wish)
+        finally:
+            self._shift(wish)  # a version that cannot be started must not keep traffic on another
+        is_settled = self._world.stop(wish)
+        release = self._deployment.active
+        if release and release.phase is Phase.LEAVING and release.outcome and is_settled:
+            self._keep(e.Ended(at_s=self._clock().wall_s, release=release.number, outcome=release.outcome))
+
+    def _shift(self, wish: Desired) -> None:
+        try:
+            split = self._world.shift(wish)
+        except RouterRefused as error:
+            self._metrics.router_failures.inc()
+            if error.what != self._refusal:  # each beat tries again
+                self._note("router_refused", f"{error.what}: {error.saw}")
+            self._refusal = error.what
+            raise
+        self._refusal = ""
+        if split is None:
+            return
+        self._put_in_force(split)
+
+    def _put_in_force(self, split: ObservedSplit) -> None:
+        """Write down a split that came into force; counting begins with it."""
+        release = self._deployment.active
+        self._next_reading_s = self._world.split.steady_s
+        self._keep(
+            e.Applied(
+                at_s=self._world.split.wall_s,
+                release=release.number if release else None,
+                stable=split.stable,
+                canary=split.canary,
+                weight_percent=split.canary_percent,
+                mirror=split.mirror,
+            )
+        )
+
+    # ---- writing
+
+    def execute(self, command: Command) -> int | None:
+        """Carry out a command in the loop's own thread. Raises CommandRefused, LedgerError.
+
+        One that only makes traffic safer is carried out even while the ledger cannot be written.
+        """
+        events = accept(
+            command,
+            self._deployment,
+            known_tags=self._fleet.known_tags(),
+            next_number=self._next_number,
+            now_s=self._clock().wall_s,
+            earlier=self._earlier_try(command) if isinstance(command, StartRelease) else None,
+        )
+        if events:
+            (self._keep if commands.is_safe(command) else self._write)(*events)
+            if not isinstance(command, ReportDrift):  # a drift report leaves the judge's evidence as it is
+                self._run.judgement = None
+            if isinstance(command, StartRelease):
+                self._next_number += 1
+                self._run = ReleaseRun(self._failures, self._preflight, requested_s=self._clock().steady_s)
+            self._publish(self._clock())  # whoever asked must see the effect at once
+            log.info("command", command=type(command).__name__, by=getattr(command, "by", ""))
+        release = self._deployment.release
+        return release.number if release else None
+
+    def _earlier_try(self, command: StartRelease) -> e.EarlierTry | None:
+        """What a release must know of the one before of the same two versions. Raises LedgerError."""
+        stable = self._deployment.stable
+        number = self._deployment.tried.get((stable, command.tag)) if stable else None
+        if number is None:
+            return None
+        self._writer.flush()  # what is not in the ledger yet belongs to it as well
+        events = tuple(self._ledger.events(release=number, without_ticks=True))
+        return earlier_try(events, self._ledger.last_tick(number), command.spec)
+
+    def _write(self, *events: e.Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
+        """What counts only once it is written. Raises LedgerError."""
+        if events:
+            self._writer.write(*events, cursor=cursor, affected=affected)
+            self._deployment = fold(events, self._deployment)
+
+    def _keep(self, *events: e.Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
+        """What counts at once, and is written as soon as that is possible: facts, and what makes traffic safer."""
+        if events:
+            self._writer.keep(*events, cursor=cursor, affected=affected)
+            self._deployment = fold(events, self._deployment)
+
+    def _note(self, topic: str, text: str) -> None:
+        release = self._deployment.active
+        log.warning("noted", topic=topic, text=text)
+        at_s = self._clock().wall_s
+        self._keep(e.Noted(at_s=at_s, release=release.number if release else None, topic=topic, text=text))
+
+    def _publish(self, now: Instant) -> None:
+        versions = {tag: self._fleet.status(tag) for tag in self._fleet.running()}
+        last_action = f"{type(self._action).__name__}: {self._action.reason}"
+        self.snapshot = Snapshot(
+            self._deployment,
+            self._world.observed,
+            self._run.judgement,
+            {tag: status.health for tag, status in versions.items()},
+            last_action,
+            now.wall_s,
+            now.steady_s,
+            restarts={tag: status.restarts for tag, status in versions.items()},
+            unwritten=self._writer.waiting,
+            free_bytes=free_bytes(self._ledger.path.parent),
+            troubles=self._troubles(),
+            loaded_s=now.steady_s - self._run.loaded_since_s,
+            unjudged_s=self._unjudged_s(now.steady_s),
+        )
+        self._metrics.publish(self.snapshot)
+        self._metrics.failed_in_a_row.set(self._trouble.beats)
+        self._metrics.ledger_gone.set(self._place.trouble is not None)
+
+    def _troubles(self) -> tuple[str, ...]:
+        """What a person must see to, in words, the worst first."""
+        if not self._is_recovered:
+            return tuple(filter(None, [self._trouble.sentence]))
+        free = free_bytes(self._ledger.path.parent)
+        low = f"the disk of the state folder is almost full: {free / 1e6:.0f} MB are left" if free < LOW_BYTES else None
+        return tuple(
+            filter(
+                None,
+                [
+                    self._trouble.sentence,
+                    self._place.trouble,
+                    self._writer.trouble,
+                    low,
+                    self._unjudged(),
+                    self._source_trouble,
+                ],
+            )
+        )
+
+    def _unjudged_s(self, now_s: float) -> float:
+        """For how long a release that should be judged has not been; a few windows are nothing."""
+        release = self._deployment.active
+        if release is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
+            return 0.0
+        unjudged_s = self._run.unjudged_s(now_s)
+        return unjudged_s if unjudged_s > UNJUDGED_WINDOWS * release.spec.window else 0.0
+
+    def _unjudged(self) -> str | None:
+        """That nothing is judged, in words."""
+        unjudged_s = self._unjudged_s(self._clock().steady_s)
+        why = "there is no reading of the counters" if self._run.is_blind else "no reading follows on the one before"
+        return f"the release has not been judged for {span(unjudged_s)}: {why}" if unjudged_s else None
+
+
+def _by(seconds: float) -> str:
+    """By how much a clock was set, in words."""
+    return f"{span(abs(seconds))} {'ahead' if seconds > 0 else 'back'}"

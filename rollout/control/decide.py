@@ -1,0 +1,312 @@
+"""What to do next: one function from state, facts and evidence to an action. No clock, no network, no log.
+
+Waits for evidence are counted in measured time, which the ledger keeps (`Release.seen_s` and its neighbours); waits for
+a process in the time that this controller saw pass (`Facts`). No wall clock is read, so none can end a wait.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import assert_never
+
+from rollout.control import guard
+from rollout.fleet import Health
+from rollout.judge import Judgement, Pair, Verdict
+from rollout.ledger.state import Phase, Release
+
+AUTO_START_PERCENT = 1
+LAST_COMPARED_PERCENT = 50  # above it too little stable traffic is left to compare with
+AUTO_GROWTH = 1.05  # smallest growth of the weight that is worth an automatic step
+MOST_RESTARTS = 1  # one worker may end for a reason outside it, such as the machine's memory
+_BOTH_FAIL = "both versions fail, so it is not the canary's fault: frozen until stable is healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What was observed in this beat."""
+
+    in_phase_s: float  # how long this controller has seen the release in its present step or phase
+    unseen_s: float  # of it, since requests of the canary were last counted
+    canary: Health
+    stable: Health  # of the version to go back to
+    has_crashed: bool  # the canary's process ended by itself at least once
+    canary_unready_s: float  # how long the canary has not answered its readiness probe
+    detail: str  # last output of a canary that is not healthy
+    is_measured: bool  # the metric source gave a reading
+    is_fresh: bool  # ... in this beat, and it was judged
+    recent_canary: Pair  # errors in the guard's window
+    recent_stable: Pair
+    restarts: int = 0  # workers of the canary that ended by themselves
+    awaits_preflight: bool = False  # a preflight is wanted and has no result yet
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Change nothing."""
+
+    reason: str
+    needs_person: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EnterStep:
+    """Give the canary this share of the traffic."""
+
+    step: int
+    weight_percent: float
+    mirror: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """The canary becomes stable."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """All traffic returns to the previous version."""
+
+    signal: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndWatch:
+    """The previous version need not stay warm any longer."""
+
+    reason: str
+
+
+Action = Hold | EnterStep | Promote | Rollback | EndWatch
+
+
+def asked_weight(release: Release) -> float | None:
+    """The canary share, 0-1, that the judge is asked to allow; None at 100 %, where no step is left."""
+    if release.phase is not Phase.STEPPING or release.is_last_step:
+        return None
+    if release.spec.steps != "auto":
+        return release.weight_at(release.step + 1) / 100
+    return (AUTO_START_PERCENT if release.step < 0 else _least_automatic(release)) / 100
+
+
+def decide(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
+    """Choose the next action. `judgement` is None where nothing is judged."""
+    match release.phase:
+        case Phase.STARTING:
+            return _starting(release, facts)
+        case Phase.STEPPING:
+            return (
+                _unsafe(release, facts, judgement)
+                or _without_evidence(release, facts)
+                or _onward(release, facts, judgement)
+            )
+        case Phase.WATCHING:
+            return _watching(release, facts, judgement)
+        case Phase.LEAVING | Phase.ENDED:
+            return Hold("decided")
+    assert_never(release.phase)
+
+
+def _starting(release: Release, facts: Facts) -> Action:
+    waited_s = facts.in_phase_s
+    if facts.canary is Health.DEAD or facts.has_crashed:
+        return Rollback("startup", f"{release.canary} did not start: {facts.detail or 'its process ended'}")
+    if facts.restarts > MOST_RESTARTS:
+        return Rollback("startup", _restarted(release, facts))
+    if facts.canary is not Health.READY and waited_s >= release.spec.startup_deadline:
+        return Rollback(
+            "startup", f"{release.canary} was not ready after {waited_s:.0f} s: {facts.detail or 'it gave no output'}"
+        )
+    if release.preflight_differences:
+        return Rollback(
+            "preflight", f"{release.canary} failed its preflight: {'; '.join(release.preflight_differences)}"
+        )
+    if facts.awaits_preflight and waited_s >= release.spec.startup_deadline:
+        return Rollback("preflight", f"the preflight of {release.canary} was not over after {waited_s:.0f} s")
+    if release.is_paused:
+        return Hold("paused by a person")
+    if facts.canary is not Health.READY:
+        return Hold(f"{release.canary} is starting")
+    if facts.awaits_preflight:
+        return Hold(f"the preflight of {release.canary} is running")
+    return _first_step(release, f"{release.canary} is ready")
+
+
+def _first_step(release: Release, reason: str) -> EnterStep:
+    if release.spec.steps == "auto":
+        return EnterStep(0, AUTO_START_PERCENT, mirror=False, reason=reason)
+    return EnterStep(0, release.weight_at(0), mirror=release.is_shadow_first, reason=reason)
+
+
+def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Action | None:
+    """What must be done at once, whether or not the release is paused; None when nothing must."""
+    down = _down(release, facts)
+    failed = judgement is not None and judgement.verdict is Verdict.FAIL
+    guarded = guard.is_over(release, facts.recent_canary, facts.recent_stable)
+    if not (down or failed or guarded):
+        return None
+    if facts.stable is not Health.READY:
+        return Hold(
+            f"{release.stable} is {facts.stable.value}: there is no healthy version to go back to", needs_person=True
+        )
+    if down:
+        return Rollback("canary_down", down)
+    if guard.is_stable_bad(release, facts.recent_stable):
+        return Hold(_BOTH_FAIL, needs_person=True)
+    if failed and judgement is not None and judgement.on_fail == "rollback":
+        return Rollback(judgement.failed_signal or "evidence", judgement.reason)
+    if guarded or judgement is None:
+        return Rollback("guard", guard.reason(release, facts.recent_canary))
+    return _left_to_person(release, facts, judgement)
+
+
+def _without_evidence(release: Release, facts: Facts) -> Action | None:
+    """Return to the weight at which the canary passed last, when nothing says any longer that it is well.
+
+    Without readings also while paused: this is the way to safety. Without requests not, and only once from a weight:
+    nobody is harmed then, and where requests are rare the weight would rise and fall with each of them.
+    """
+    back, limit_s = release.previous, evidence_deadline_s(release)
+    if release.weight_percent == 0 or back is None or facts.unseen_s < limit_s:
+        return None
+    if facts.is_measured and (release.is_paused or release.weight_percent <= release.returned_from_percent):
+        return None
+    what = "no request of the canary was counted" if facts.is_measured else "there was no reading"
+    reason = f"{what} for {facts.unseen_s:.0f} s: back to the last weight at which it passed"
+    if facts.stable is not Health.READY:
+        return Hold(f"{reason}, once {release.stable} is ready to take the traffic", needs_person=True)
+    return EnterStep(back.step, back.percent, mirror=back.mirror, reason=reason)
+
+
+def evidence_deadline_s(release: Release) -> float:
+    """For how long the canary keeps its weight without evidence, seconds; at least so long that some could come."""
+    return max(release.spec.evidence_deadline, 2 * release.spec.window)
+
+
+def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
+    if release.is_paused:
+        return Hold("paused by a person")
+    if not facts.is_measured or judgement is None:
+        return Hold("no reading from the metric source: the weight is held until there is data")
+    if release.step < 0:
+        if facts.is_fresh and facts.recent_stable.total and facts.canary is Health.READY:
+            return _first_step(release, "requests are counted again")
+        return Hold("without traffic until requests are counted again")
+    if judgement.verdict is Verdict.PASS:
+        if not release.seen_s:
+            return Hold("passed on earlier steps; no canary request was counted in this one yet")
+        if not release.has_soaked:
+            return Hold(f"passed; the step soaks {release.soak_s - release.seen_s:.0f} s more")
+        if not facts.is_fresh:
+            return Hold("passed; the next reading ends the step")  # see `timing.next_reading_s`
+        if release.is_last_step:
+            return Promote(judgement.reason)
+        weight = _next_weight(release, judgement)
+        return EnterStep(release.step + 1, weight, mirror=False, reason=judgement.reason)
+    if release.measured_s < release.spec.step_deadline:
+        return Hold(_warming_up(release) if release.is_warming_up else judgement.reason)
+    if guard.is_stable_bad(release, facts.recent_stable):
+        return Hold(_BOTH_FAIL, needs_person=True)
+    reason = f"no proof of safety in {release.measured_s:.0f} s at this step: {judgement.reason}"
+    if release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
+        return Rollback("deadline", reason)
+    return Hold(reason, needs_person=True)
+
+
+def _warming_up(release: Release) -> str:
+    return f"warming up, {release.warmed_s:.0f} s of {release.spec.warmup_s:.0f} s: nothing is judged yet"
+
+
+def _left_to_person(release: Release, facts: Facts, judgement: Judgement) -> Action:
+    """Proven worse by a signal that the plan leaves to a person, who has as long as a step may last.
+
+    After that the canary is rolled back: it does not keep its traffic just because nobody decides.
+    """
+    is_over = release.failed_s >= release.spec.step_deadline
+    if is_over and facts.is_measured and not release.is_paused and facts.stable is Health.READY:
+        return Rollback("deadline", f"{judgement.reason}; nobody decided in {release.spec.step_deadline:.0f} s")
+    return Hold(f"{judgement.reason}; the plan leaves this to a person", needs_person=True)
+
+
+def _watching(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
+    if harm := _harm_in_watch(release, facts, judgement):
+        if facts.stable is Health.READY:
+            return harm
+        return Hold(
+            f"{harm.reason}; {release.stable} is {facts.stable.value}: there is no healthy version to go back to",
+            needs_person=True,
+        )
+    if judgement is not None and judgement.verdict is Verdict.FAIL:
+        return _left_to_person(release, facts, judgement)
+    if guard.is_over(release, facts.recent_canary, facts.recent_stable):
+        return Hold(_BOTH_FAIL, needs_person=True)
+    if not release.was_watched:
+        return _still_watching(release, facts)
+    if not (facts.is_measured and facts.is_fresh and facts.unseen_s < release.spec.window):
+        return Hold("watched for long enough; the next counted requests end the watch")
+    if facts.canary is not Health.READY:
+        return Hold(f"watched for long enough, but {release.canary} is {facts.canary.value}")
+    return EndWatch(f"no harm in {release.spec.watch:.0f} measured seconds after promotion")
+
+
+def _harm_in_watch(release: Release, facts: Facts, judgement: Judgement | None) -> Rollback | None:
+    if down := _down(release, facts):
+        return Rollback("canary_down", down)
+    both_fail = guard.is_stable_bad(release, facts.recent_stable)  # not known, so no, where it was left no traffic
+    if guard.is_over(release, facts.recent_canary, facts.recent_stable) and not both_fail:
+        return Rollback("guard", f"after promotion {guard.reason(release, facts.recent_canary)}")
+    if judgement is not None and judgement.verdict is Verdict.FAIL and judgement.on_fail == "rollback":
+        return Rollback(judgement.failed_signal or "evidence", f"after promotion {judgement.reason}")
+    return None
+
+
+def _still_watching(release: Release, facts: Facts) -> Hold:
+    """The old version stays warm until enough was measured; a person hears of it when most of the time was not."""
+    if facts.in_phase_s < release.spec.watch:
+        return Hold("watching the promoted version")
+    measured = f"only {release.seen_s:.0f} s of {release.spec.watch:.0f} s were measured"
+    why = "no request of it is counted" if facts.is_measured else "there is no reading"
+    is_unseen = facts.unseen_s >= evidence_deadline_s(release)
+    return Hold(
+        f"the watch is not over: {measured}" + (f", and {why}" if is_unseen else ""),
+        needs_person=release.seen_s < facts.in_phase_s / 2,
+    )
+
+
+def _down(release: Release, facts: Facts) -> str | None:
+    """Why the canary counts as down, or None."""
+    if facts.canary is Health.DEAD or facts.has_crashed:
+        return f"the process of {release.canary} ended" + (f": {facts.detail}" if facts.detail else "")
+    if facts.restarts > MOST_RESTARTS:
+        return _restarted(release, facts)
+    is_loading = facts.canary is Health.STARTING  # its machine was started again: that is no fault of it
+    limit_s = release.spec.startup_deadline if is_loading else release.spec.down_after
+    if facts.canary is not Health.READY and facts.canary_unready_s >= limit_s:
+        return f"{release.canary} did not answer its readiness probe for {facts.canary_unready_s:.0f} s"
+    return None
+
+
+def _restarted(release: Release, facts: Facts) -> str:
+    return f"{facts.restarts} workers of {release.canary} ended by themselves" + (
+        f": {facts.detail}" if facts.detail else ""
+    )
+
+
+def _next_weight(release: Release, judgement: Judgement) -> float:
+    """The next fixed step, or the largest automatic one that the risk budget allows."""
+    if release.spec.steps != "auto":
+        return release.weight_at(release.step + 1)
+    bounds = [signal.excess_upper for signal in judgement.signals.values() if signal.excess_upper is not None]
+    worst = max(bounds, default=1.0)
+    safe_percent = math.floor(10_000 * release.spec.risk_budget / max(worst, release.spec.risk_budget)) / 100
+    least = _least_automatic(release)
+    return max(least, min(2 * release.weight_percent, safe_percent, LAST_COMPARED_PERCENT))
+
+
+def _least_automatic(release: Release) -> float:
+    """The smallest automatic step up, percent; the judge is asked about this one."""
+    if release.weight_percent >= LAST_COMPARED_PERCENT:
+        return 100
+    return min(math.ceil(100 * AUTO_GROWTH * release.weight_percent) / 100, LAST_COMPARED_PERCENT)

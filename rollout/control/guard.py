@@ -1,0 +1,71 @@
+"""The guard: an absolute limit on the errors of the canary, whatever stable does."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rollout.format import share
+from rollout.judge import OwnNoise, Pair, Window
+from rollout.judge.limits import chance_of_as_many
+from rollout.ledger.state import Release
+
+WINDOW_S = 30.0  # the guard's window: it counts the errors of the last so many seconds
+
+
+class RecentErrors:
+    """The errors of both versions in the last `WINDOW_S`."""
+
+    def __init__(self) -> None:
+        self._windows: deque[tuple[float, Window]] = deque()  # each with the time at which it was taken in
+
+    def add(self, windows: Iterable[Window], now_s: float, *, is_warming_up: bool = False) -> None:
+        """Take in new windows of any signals; forget what is too old at `now_s`, seconds on a steady clock.
+
+        Args:
+            is_warming_up: the canary's counts in them are not judged.
+        """
+        for window in windows:
+            if window.signal == "errors":
+                judged = replace(window, canary=Pair(0, 0)) if is_warming_up else window
+                self._windows.append((now_s, judged))
+        while self._windows and self._windows[0][0] < now_s - WINDOW_S:
+            self._windows.popleft()
+
+    @property
+    def stable(self) -> Pair:
+        return sum((window.stable for _, window in self._windows), Pair(0, 0))
+
+    @property
+    def canary(self) -> Pair:
+        return sum((window.canary for _, window in self._windows), Pair(0, 0))
+
+
+def is_over(release: Release, canary: Pair, stable: Pair) -> bool:
+    """Whether the canary's true error ratio is over the plan's limit.
+
+    If a version's requests fail independently, at the limit or less, the probability that it is ever found over the
+    limit in a whole release is at most `alpha`. Noise of its own tempers that, as far as it can change a ratio near
+    the limit.
+
+    Args:
+        canary: its recent errors.
+        stable: those of the other version in the same time.
+    """
+    if not canary.bad:
+        return False
+    spec = release.spec  # the limit is the plan's `guards.error_ratio`; its default is in rollout/spec.py
+    readings = spec.windows_at_most + spec.watch / spec.window
+    limit, share = spec.guards.error_ratio, canary.total / (canary.total + stable.total)
+    phi = release.noise.get("errors", OwnNoise()).of_one(share, limit)
+    return chance_of_as_many(canary, limit, phi=phi) <= spec.alpha / readings
+
+
+def is_stable_bad(release: Release, stable: Pair) -> bool:
+    """Whether stable is over the limit as well. This needs no proof: a freeze harms less than a false rollback."""
+    return stable.bad > 0 and stable.bad >= release.spec.guards.error_ratio * stable.total
+
+
+def reason(release: Release, canary: Pair) -> str:
+    """Why the guard rolls back, in words."""
+    limit = release.spec.guards.error_ratio
+    return f"{canary.bad} of the last {canary.total} canary requests failed; the guard allows {share(limit)}"

@@ -1,0 +1,129 @@
+"""The controller's own metrics, labelled by version and signal, at 0 from the start."""
+
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from contract import metrics as m
+from rollout.control.snapshot import Snapshot
+from rollout.fleet import Health
+from rollout.judge import Judgement, Verdict
+from rollout.ledger.events import Outcome
+from rollout.ledger.state import Phase, Release
+
+_OF_EVIDENCE = (
+    m.RELEASE_EVIDENCE,
+    m.RELEASE_THRESHOLD,
+    m.RELEASE_COMBINED_EVIDENCE,
+    m.RELEASE_COMBINED_THRESHOLD,
+    m.RELEASE_VERDICT,
+    m.RELEASE_EXCESS,
+    m.RELEASE_REQUESTS_NEEDED,
+    m.RELEASE_CANARY_REQUESTS,
+)
+
+
+class ControllerMetrics:
+    """One registry per controller, so that two of them never share a series."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.source_unreachable = self._counter(m.SOURCE_UNREACHABLE)
+        self.router_failures = self._counter(m.ROUTER_FAILURES)
+        self.signature_refused = self._counter(m.SIGNATURE_REFUSED)
+        self.failed_beats = self._counter(m.FAILED_BEATS)
+        self.ledger_gone = _gauge(self.registry, m.LEDGER_GONE)
+        self.ledger_copied = _gauge(self.registry, m.LEDGER_COPIED)
+        self.ledger_copy_failures = self._counter(m.LEDGER_COPY_FAILURES)
+        self._last_beat = _gauge(self.registry, m.LAST_BEAT)
+        self._unjudged = _gauge(self.registry, m.UNJUDGED)
+        self.failed_in_a_row = _gauge(self.registry, m.FAILED_IN_A_ROW)
+        self._unwritten = _gauge(self.registry, m.UNWRITTEN)
+        self._free = _gauge(self.registry, m.FREE_BYTES)
+        self.release = ReleaseMetrics(self.registry)
+        self._state = _gauge(self.registry, m.RELEASE_STATE)
+        self._step_since = _gauge(self.registry, m.RELEASE_STEP_STARTED)
+        self._weight = _gauge(self.registry, m.RELEASE_WEIGHT)
+        self._up = _gauge(self.registry, m.VERSION_UP)
+        for phase in Phase:
+            self._state.labels(state=phase.value).set(0)
+
+    def _counter(self, metric: m.Metric) -> Counter:
+        return Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Set every gauge from `snapshot`."""
+        self._last_beat.set(snapshot.beat_s)
+        self._unjudged.set(snapshot.unjudged_s)
+        self._unwritten.set(len(snapshot.unwritten))
+        self._free.set(snapshot.free_bytes)
+        release = snapshot.deployment.release
+        for phase in Phase:
+            self._state.labels(state=phase.value).set(release is not None and release.phase is phase)
+        active = snapshot.deployment.active
+        self._step_since.set(active.phase_since_s if active else 0)
+        for gauge in (self._weight, self._up):
+            gauge.clear()
+        for version, state in snapshot.health.items():
+            role = "stable" if version == snapshot.deployment.stable else "canary"
+            if role == "stable" or state is not Health.STARTING:  # a canary that is loading is not down
+                self._up.labels(version=version, role=role).set(state is Health.READY)
+            self._weight.labels(version=version).set(0)
+        if snapshot.observed:
+            split = snapshot.observed
+            self._weight.labels(version=split.stable).set(split.stable_percent)
+            if split.canary:
+                self._weight.labels(version=split.canary).set(split.canary_percent)
+        self.release.publish(release)
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class ReleaseMetrics:
+    """The gauges of the newest release, in `registry`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._info = _gauge(registry, m.RELEASE_INFO)
+        self._outcome = _gauge(registry, m.RELEASE_OUTCOME)
+        self._evidence = {metric: _gauge(registry, metric) for metric in _OF_EVIDENCE}
+        self._judged: int | None = None  # number of the release that the evidence belongs to
+
+    def publish(self, release: Release | None) -> None:
+        """Show the newest release, ended or not."""
+        self._info.clear()
+        if release:
+            self._info.labels(release=str(release.number), canary=release.canary, stable=release.stable).set(1)
+        for outcome in get_args(Outcome):
+            self._outcome.labels(outcome=outcome).set(release is not None and release.outcome == outcome)
+
+    def judged(self, release: Release, judgement: Judgement) -> None:
+        """Show a judgement; it stays until the next release is judged.
+
+        It must come with each tick: when a decision is published, its judgement is used up and would never be shown.
+        """
+        if release.number != self._judged:
+            for gauge in self._evidence.values():
+                gauge.clear()
+            self._judged = release.number
+        signals = judgement.signals
+        self._set(release, m.RELEASE_COMBINED_EVIDENCE, judgement.log_e)
+        self._set(release, m.RELEASE_COMBINED_THRESHOLD, judgement.threshold)
+        for verdict in Verdict:
+            self._set(release, m.RELEASE_VERDICT, judgement.verdict is verdict, verdict.value)
+        for name, signal in signals.items():
+            self._set(release, m.RELEASE_EVIDENCE, signal.log_e, name)
+            self._set(release, m.RELEASE_THRESHOLD, signal.threshold, name)
+            if signal.excess_upper is not None:
+                self._set(release, m.RELEASE_EXCESS, signal.excess_upper, name)
+        needed = (signal.more_requests_needed or 0 for signal in signals.values())
+        self._set(release, m.RELEASE_REQUESTS_NEEDED, max(needed, default=0))
+        self._set(release, m.RELEASE_CANARY_REQUESTS, max((s.canary.total for s in signals.values()), default=0))
+
+    def _set(self, release: Release, metric: m.Metric, value: float, *labels: str) -> None:
+        self._evidence[metric].labels(release.canary, *labels).set(value)
+
+
+def _gauge(registry: CollectorRegistry, metric: m.Metric) -> Gauge:
+    return Gauge(metric.name, metric.meaning, metric.labels, registry=registry)

@@ -1,0 +1,94 @@
+"""Judges one release from its first window to the end of its watch.
+
+While both versions have traffic, the canary is compared with stable; once it has all of it, with the failures before
+(`after_promotion`). Windows in which the canary warms up are left out, by a rule that does not look at their counts,
+so the judge's promises hold for those that follow.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from rollout.control.after_promotion import RecentFailures, Watch
+from rollout.control.decide import asked_weight
+from rollout.judge import Judgement, Verdict, Window
+from rollout.judge.judge import Judge
+from rollout.ledger.events import Calibrated, Event, Ticked
+from rollout.ledger.state import Deployment, Phase, Release, apply
+
+
+class ReleaseJudge:
+    """The same windows, in the same states of the release, give the same judgements."""
+
+    def __init__(self, release: Release) -> None:
+        """
+        Args:
+            release: calibrated.
+        """
+        config = release.spec.judge_config()
+        self._judged = config.rules.keys()
+        self._compared = Judge(config, release.noise, {"errors": release.stable_errors}, carried=release.carried)
+        self._promoted: Judge | None = None
+        self._watch: Watch | None = None
+        self._recent = RecentFailures()
+        self._weight: tuple[float, bool] | None = None  # of the last windows: percent, and whether it mirrors
+
+    def observe(self, release: Release, windows: Sequence[Window]) -> None:
+        """Take in the windows of one tick, in which `release` was as it is now. Some are kept for people only."""
+        self._follow_weight(release)
+        if release.phase is Phase.STEPPING and not release.is_warming_up:
+            self._compared.observe(self._of_judge(windows))
+        if release.phase is Phase.WATCHING and release.held_back_percent:
+            # A new judge: the good record of the steps would make it slow, and harm that begins now is looked for.
+            self._promoted = self._promoted or Judge(
+                release.spec.judge_config(), release.noise, {"errors": release.stable_errors}
+            )
+            self._promoted.observe(self._of_judge(windows))
+        is_alone = release.live_percent == 100
+        if is_alone:
+            self._watch = self._watch or Watch(release)
+            self._watch.observe(windows, self._recent)
+        self._recent.add(windows, is_alone=is_alone)
+
+    def _of_judge(self, windows: Iterable[Window]) -> Iterator[Window]:
+        return (window for window in windows if window.signal.partition(":")[0] in self._judged)
+
+    def _follow_weight(self, release: Release) -> None:
+        weight = release.weight_percent, release.mirror
+        if weight != self._weight:
+            self._compared.weight_changed()
+            if self._watch:
+                self._watch.weight_changed()
+        self._weight = weight
+
+    def temper_pass(self, pass_phi: Mapping[str, float]) -> None:
+        """See `Judge.temper_pass`."""
+        self._compared.temper_pass(pass_phi)
+
+    def judgement(self, release: Release) -> Judgement | None:
+        """The judgement on all windows so far, for the next step of `release`; None where nothing is judged."""
+        alone = self._watch.judgement() if self._watch else None
+        if alone and alone.verdict is Verdict.FAIL:
+            return alone
+        if release.phase is Phase.WATCHING:
+            return self._promoted.judgement(next_weight=None) if self._promoted else alone
+        if release.phase is not Phase.STEPPING:
+            return None
+        expected = release.spec.expected(in_shadow=release.mirror)
+        return self._compared.judgement(next_weight=asked_weight(release), expected=expected)
+
+
+def replayed(events: Iterable[Event]) -> ReleaseJudge | None:
+    """A judge that has seen every window of a release in the ledger, each in the state that the release had then.
+
+    Args:
+        events: of this release alone, oldest first.
+
+    Returns: None before the release was calibrated.
+    """
+    judge, deployment = None, Deployment()
+    for event in events:
+        if judge and deployment.release and isinstance(event, Ticked):
+            judge.observe(deployment.release, event.windows)
+        deployment = apply(deployment, event)
+        if deployment.release and isinstance(event, Calibrated):
+            judge = ReleaseJudge(deployment.release)
+    return judge

@@ -1,0 +1,86 @@
+"""What the controller remembers of one release besides the ledger. A new release gets a new object."""
+
+import math
+from collections.abc import Iterable
+
+from rollout.control.guard import RecentErrors
+from rollout.control.preflight import Preflight, PreflightRun
+from rollout.control.release_judge import ReleaseJudge
+from rollout.control.user_evidence import UserEvidence
+from rollout.fleet import Health
+from rollout.judge import Judgement, Window
+from rollout.ledger.state import Release
+from rollout.routers.router import FailureLog
+
+_FORGOTTEN_AFTER = 10  # a canary that is away for a tenth of the time is not healthy
+
+
+class ReleaseRun:
+    """The present release, or the time without one before the first."""
+
+    def __init__(self, failures: FailureLog, preflight: Preflight | None, *, requested_s: float) -> None:
+        """
+        Args:
+            requested_s: when the release was requested. All times here are seconds on the steady clock.
+        """
+        self.judge: ReleaseJudge | None = None  # None: the canary was not ready yet
+        self.judgement: Judgement | None = None  # the newest that no decision has used up
+        self.users = UserEvidence(failures)
+        self.preflight = PreflightRun(preflight)
+        self.recent = RecentErrors()
+        self.is_blind = False  # the metric source does not answer; this is noted in the ledger
+        self.was_loading = False  # a version that has traffic, at some time since the last reading
+        self.loaded_since_s = -math.inf  # when such a version was last seen loading
+        self.requested_s = requested_s
+        self._unready_s = 0.0
+        self._canary_seen_s = 0.0
+        self._canary = Health.READY  # when it was last seen
+        self._canary_ready_s = 0.0  # how long it has answered its probe since it last did not
+        self._place: tuple[object, ...] = ()  # phase and step
+        self._place_since_s = self._seen_s = self._judged_s = requested_s
+
+    def saw_release(self, release: Release, now_s: float) -> None:
+        """Remember since when this controller has seen the release in its present step or phase."""
+        place = (release.phase, release.step, release.phase_since_s)
+        if place != self._place:
+            self._place = place
+            self._place_since_s = self._seen_s = self._judged_s = now_s
+
+    def in_phase_s(self, now_s: float) -> float:
+        """For how long this controller has seen the release in its present step or phase, seconds."""
+        return now_s - self._place_since_s
+
+    def was_judged(self, windows: Iterable[Window], now_s: float) -> None:
+        """A measurement was judged; remember whether requests of the canary were counted in it."""
+        self._judged_s = now_s
+        if any(window.canary.total for window in windows if window.signal == "errors"):
+            self._seen_s = now_s
+
+    def unseen_s(self, now_s: float) -> float:
+        """For how long no request of the canary was counted in the present step or phase, seconds."""
+        return now_s - self._seen_s
+
+    def unjudged_s(self, now_s: float) -> float:
+        """For how long nothing was judged in the present step or phase, seconds."""
+        return now_s - self._judged_s
+
+    def saw_canary(self, health: Health, now_s: float) -> None:
+        """Add up how long the canary has not answered its readiness probe.
+
+        It is forgotten once the canary has answered for `_FORGOTTEN_AFTER` times as long: one that comes and goes is
+        as bad as one that stays away.
+        """
+        passed_s, before = now_s - self._canary_seen_s, self._canary
+        self._canary, self._canary_seen_s = health, now_s
+        if health is not Health.READY:
+            self._canary_ready_s = 0.0
+            self._unready_s += passed_s if before is not Health.READY else 0.0
+            return
+        self._canary_ready_s += passed_s if before is Health.READY else 0.0
+        if before is Health.STARTING or self._canary_ready_s >= _FORGOTTEN_AFTER * self._unready_s:
+            self._unready_s = 0.0  # it was started again together with its machine, or has made up for it
+
+    @property
+    def unready_s(self) -> float:
+        """For how long the canary has not answered its readiness probe, seconds."""
+        return self._unready_s

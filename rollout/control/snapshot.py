@@ -1,0 +1,30 @@
+"""What the API and the metrics may see of the control loop."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rollout.fleet import Health
+from rollout.judge import Judgement
+from rollout.ledger.events import Event
+from rollout.ledger.state import Deployment
+from rollout.routers.router import ObservedSplit
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The loop as it was at one beat; replaced as a whole, so that other threads may read it."""
+
+    deployment: Deployment
+    observed: ObservedSplit | None
+    judgement: Judgement | None
+    health: Mapping[str, Health]  # of every version that runs
+    last_action: str
+    beat_s: float  # Unix seconds
+    steady_s: float = 0.0  # the same moment on a clock that is never set
+    restarts: Mapping[str, int] = field(default_factory=dict)  # of workers, for every version that runs
+    unwritten: tuple[Event, ...] = ()  # what the ledger could not take yet
+    free_bytes: float = math.inf  # on the file system of the state folder
+    troubles: tuple[str, ...] = ()  # what a person must see to, in words
+    loaded_s: float = math.inf  # for how long no version with traffic has been loading in this release
+    unjudged_s: float = 0.0  # for how long the release has not been judged although it should be

@@ -1,0 +1,27 @@
+"""When the controller reads the counters. Simulated releases keep the same times, so that both see the same windows."""
+
+from rollout.ledger.state import Phase, Release
+
+BEAT_S = 0.5  # one pass of the control loop: how soon a dead process is seen
+UNJUDGED_WINDOWS = 4  # a release that was not judged in so many windows is in trouble
+IDLE_WINDOW_S = 2.0  # between readings while no release runs; they calibrate the next one
+
+
+def window_length_s(release: Release | None) -> float:
+    """From one reading to the next, seconds."""
+    return release.spec.window if release else IDLE_WINDOW_S
+
+
+def next_reading_s(release: Release | None, now_s: float) -> float:
+    """When to read the counters again after a reading at `now_s`, seconds on any clock.
+
+    A reading is also due when a step has soaked: a step that ended between two readings would waste the counts since
+    the first, because a window that spans a change of weight is evidence about neither weight. And one is due when the
+    canary is warm: what is counted from then on is judged.
+    """
+    next_s = now_s + window_length_s(release)
+    if release is None or release.phase is not Phase.STEPPING:
+        return next_s
+    if release.is_warming_up:
+        return min(next_s, now_s + max(release.spec.warmup_s - release.warmed_s, BEAT_S))
+    return next_s if release.has_soaked else min(next_s, now_s + max(release.soak_s - release.seen_s, BEAT_S))

@@ -1,0 +1,50 @@
+"""What a person should do next about a release."""
+
+from rollout.explain.timeline import FailedSignal, Timeline
+from rollout.ledger.state import Phase
+from rollout.signals.catalogue import catalogue
+
+_WITHOUT_A_SIGNAL = {  # by what rolled the canary back
+    "canary_down": "Read the last lines of its log: its process ended, or stopped answering.",
+    "startup": "Start it alone (`bentoml serve`) and read its output.",
+    "drift": "Open its drift report (`kanaria drift report --release N`). A better model may differ too: if this one "
+    "is better, set `on_drift: report`.",
+    "preflight": "Fix what differs from its golden requests or from stable, until `kanaria preflight` passes.",
+    "guard": "Read the canary's log: so many failures are too many whatever stable does.",
+    "deadline": "Proof needs requests: next time use more traffic, a longer `step_deadline` or a larger `risk_budget`.",
+}
+
+
+def advice(release: Timeline) -> tuple[str, ...]:
+    """The next steps, most urgent first."""
+    canary, stable = release.canary, release.stable
+    match release.state.outcome:
+        case "rolled_back" if not release.state.is_quarantined:
+            again = f"It was only warming up, so {canary} is not in quarantine."
+            return (*_about_the_signal(release), f"{again} To try it again: `kanaria release {canary}`.")
+        case "rolled_back":
+            quarantine = f"{canary} is in quarantine and does not come back by itself."
+            return (*_about_the_signal(release), f"{quarantine} To try it again: `kanaria retry {canary}`.")
+        case "aborted":
+            return (f"{canary} is not in quarantine. To try it again: `kanaria release {canary}`.",)
+        case "promoted" if release.state.phase is Phase.WATCHING:
+            return (f"Nothing. While {stable} is warm, `kanaria rollback` returns to it at once.",)
+        case "promoted":
+            return (f"Nothing. To go back: `kanaria release {stable}`.",)
+    return ("Nothing, unless you want to: `kanaria pause`, `kanaria promote` or `kanaria abort`.",)
+
+
+def _about_the_signal(release: Timeline) -> tuple[str, ...]:
+    signal, failed_signal = release.state.outcome_signal or "", release.failed_signal
+    row, key = catalogue().of(signal), signal.partition(":")[2]
+    if row is None:
+        return (_WITHOUT_A_SIGNAL[signal],) if signal in _WITHOUT_A_SIGNAL else ()
+    has_fewer = failed_signal is not None and _has_fewer(failed_signal)
+    text = row.advice_if_fewer if has_fewer and row.advice_if_fewer else row.advice
+    return (text.format(key=key, stable=release.stable),)
+
+
+def _has_fewer(failed_signal: FailedSignal) -> bool:
+    """Whether the canary has a smaller share of bad events than stable."""
+    canary, stable = failed_signal.judged.canary, failed_signal.judged.stable
+    return canary.bad * stable.total < stable.bad * canary.total

@@ -1,0 +1,32 @@
+"""Times of day and texts for a person, besides the numbers of `rollout.format`. It reads no clock.
+
+It is apart from `rollout.format` because it needs `datetime`, which the deciding code must not import.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from rollout.format import share
+
+
+def slowness(slow: Mapping[int, float]) -> str:
+    """The longest bound that some answers exceeded and the shortest that none did; `slow` is by bound, ms."""
+    exceeded = [bound for bound, ratio in slow.items() if ratio]
+    met = [bound for bound, ratio in slow.items() if not ratio]
+    some = f", {share(slow[max(exceeded)])} slower than {max(exceeded)} ms" if exceeded else ""
+    return some + (f", none slower than {min(met)} ms" if met else "")
+
+
+def clock(at_s: float) -> str:
+    """Time of day, UTC."""
+    return f"{datetime.fromtimestamp(at_s, UTC):%H:%M:%S}"
+
+
+def date(at_s: float) -> str:
+    """Date and time, UTC."""
+    return f"{datetime.fromtimestamp(at_s, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def one_line(text: str) -> str:
+    """`text` without the line breaks that the output of a process has."""
+    return " ".join(text.split())

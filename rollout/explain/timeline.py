@@ -1,0 +1,320 @@
+"""What happened in one release, shaped for reading in `why`, on the status page and in the report."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from rollout.explain.earlier import words as earlier_words
+from rollout.explain.labels import Labels, labels_of
+from rollout.format import weight
+from rollout.judge import Judgement, Pair, SignalJudgement, Window
+from rollout.ledger import events as e
+from rollout.ledger.findings import DriftReport, PreflightResult
+from rollout.ledger.state import Deployment, Phase, Release, apply
+from rollout.signals.catalogue import WATCHED_ERRORS
+from rollout.spec import RolloutSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One line of the release's story."""
+
+    at_s: float
+    action: str  # `requested`, `preflighted`, `ready`, `step`, `paused`, `resumed`, `ended` or an outcome
+    title: str
+    reason: str
+    by: str
+    evidence: Judgement | None = None
+    weight_percent: float | None = None  # the canary's from then on; None: not changed by it
+
+
+@dataclass(frozen=True, slots=True)
+class SignalTick:
+    """One signal in one tick."""
+
+    window: Window  # the new events
+    is_users: bool  # of users' requests; the others are copies
+    evidence: SignalJudgement  # with them included
+
+
+@dataclass(frozen=True, slots=True)
+class StepSpan:
+    """One step: how long it took, and on how many requests."""
+
+    weight_percent: float
+    mirror: bool
+    from_s: float  # Unix seconds
+    until_s: float | None  # None: it is the present step
+    warmup_s: float  # of it, the time that was not judged
+    stable: Pair  # failed and all requests judged in this step
+    canary: Pair
+    earned_by: Decision  # what gave the canary this weight
+    ended_by: Decision | None
+
+    @property
+    def name(self) -> str:
+        """`shadow`, or the weight."""
+        return "shadow" if self.mirror else weight(self.weight_percent)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSignal:
+    """The signal that the judge rolled the canary back on."""
+
+    signal: str
+    judged: SignalJudgement  # at that moment
+    evidence: Judgement  # of all signals
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """One release from its request to its end, or to now."""
+
+    number: int
+    canary: str
+    stable: str
+    spec: RolloutSpec
+    state: Release
+    requested_s: float
+    ended_s: float | None
+    seen_s: float  # time of the last event in the ledger
+    decisions: tuple[Decision, ...]
+    notes: tuple[e.Noted, ...]
+    preflight: PreflightResult | None  # None: there was no preflight
+    drift: DriftReport | None  # the newest; None: it was not compared with stable
+    steps: tuple[StepSpan, ...]
+    weights: tuple[tuple[float, float, bool], ...]  # (Unix seconds, canary percent, mirrored), as read back
+    signals: Mapping[str, Sequence[SignalTick]]  # of each signal, the judged ticks that counted it
+    judgements: tuple[tuple[float, Judgement], ...]  # (Unix seconds, judgement of all signals)
+    phi: Mapping[str, float]
+    user_phi: float | None  # dispersion of the errors over stable's users, as last measured; None: not sticky
+    last_evidence: Judgement | None
+    last_why: str
+    labels: Labels | None  # None: each label counts as it comes
+
+    @property
+    def outcome(self) -> str:
+        """`promoted`, `rolled_back`, `aborted`, or the phase it is in."""
+        return self.state.outcome or self.state.phase.value
+
+    @property
+    def end(self) -> Decision | None:
+        """The decision that gave the outcome; None while there is none."""
+        return next((d for d in reversed(self.decisions) if d.action == self.state.outcome), None)
+
+    @property
+    def failed_signal(self) -> FailedSignal | None:
+        """None unless the judge rolled the canary back on a signal's evidence."""
+        signal, end = self.state.outcome_signal, self.end
+        if signal is None or end is None or end.evidence is None or end.by != "judge":
+            return None
+        judged = end.evidence.signals.get(signal)
+        return FailedSignal(signal, judged, end.evidence) if judged else None
+
+    @property
+    def first_canary_s(self) -> float | None:
+        """When the first user's request could reach the canary, Unix seconds."""
+        return next((at_s for at_s, percent, _ in self.weights if percent > 0), None)
+
+    @property
+    def out_of_traffic_s(self) -> float | None:
+        """When the canary was at weight 0 again, read back from the gateway, Unix seconds."""
+        if self.state.outcome not in ("rolled_back", "aborted"):
+            return None
+        since_last = list(takewhile(lambda entry: entry[1] == 0, reversed(self.weights)))
+        return since_last[-1][0] if since_last and len(since_last) < len(self.weights) else None
+
+    @property
+    def blind_since_s(self) -> float | None:
+        """Since when the metric source gives no reading, Unix seconds; None while it does."""
+        topics = [note for note in self.notes if note.topic in ("source_unreachable", "source_back")]
+        return topics[-1].at_s if topics and topics[-1].topic == "source_unreachable" else None
+
+    @property
+    def watch_interrupted(self) -> str | None:
+        """That the watch ended before its time, in words; None where it did not."""
+        return next((note.text for note in self.notes if note.topic == e.WATCH_INTERRUPTED), None)
+
+    @property
+    def canary_requests(self) -> int:
+        """Users' requests that the canary answered, of those that were judged."""
+        return self._answered.total
+
+    @property
+    def canary_failures(self) -> int:
+        """Of these, how many the canary failed."""
+        return self._answered.bad
+
+    @property
+    def _answered(self) -> Pair:
+        """Failed and all requests, before promotion and in the watch."""
+        return self.users("errors") + self.users(WATCHED_ERRORS)
+
+    @property
+    def failures(self) -> Sequence[SignalTick]:
+        """Errors while both versions had traffic, then those of the watch."""
+        return [*self.signals.get("errors", ()), *self.signals.get(WATCHED_ERRORS, ())]
+
+    def users(self, signal: str) -> Pair:
+        """The canary's counts of `signal` from users' requests; mirrored copies are not users' requests."""
+        ticks = self.signals.get(signal, ())
+        return sum((tick.window.canary for tick in ticks if tick.is_users), Pair(0, 0))
+
+
+def timeline(events: Iterable[e.Event]) -> Timeline:
+    """Shape one release's events, oldest first.
+
+    Raises: ValueError when they do not begin with its request.
+    """
+    own = list(events)
+    request = own[0] if own else None
+    if not isinstance(request, e.ReleaseRequested):
+        raise ValueError("a release's events begin with its request")
+    state, of_warmup = _folded(own)
+    if state is None:
+        raise ValueError("a release's request makes a release")
+    ticks = [event for event in own if isinstance(event, e.Ticked)]
+    decisions = tuple(decision for event in own if (decision := _decision(event, request.spec)))
+    judged = [event for place, event in enumerate(own) if isinstance(event, e.Ticked) and place not in of_warmup]
+    applied = [event for event in own if isinstance(event, e.Applied)]
+    return Timeline(
+        number=request.release or 0,
+        canary=request.tag,
+        stable=request.stable,
+        spec=request.spec,
+        state=state,
+        requested_s=request.at_s,
+        ended_s=state.phase_since_s if state.phase is Phase.ENDED else None,
+        seen_s=own[-1].at_s,
+        decisions=decisions,
+        notes=tuple(event for event in own if isinstance(event, e.Noted)),
+        preflight=next((event.result for event in own if isinstance(event, e.Preflighted)), None),
+        drift=next((event.report for event in reversed(own) if isinstance(event, e.DriftMeasured)), None),
+        steps=_steps(own, decisions, of_warmup),
+        weights=tuple((event.at_s, _canary_percent(event, request.tag), event.mirror) for event in applied),
+        signals=_by_signal(judged),
+        judgements=tuple((tick.at_s, tick.evidence) for tick in ticks),
+        phi=state.phi,
+        user_phi=ticks[-1].user_phi if ticks else None,
+        last_evidence=_last_evidence(ticks),
+        last_why=ticks[-1].why if ticks else "",
+        labels=labels_of(request.spec, [t.windows for t in ticks if WATCHED_ERRORS not in t.evidence.signals]),
+    )
+
+
+def _folded(events: Sequence[e.Event]) -> tuple[Release | None, frozenset[int]]:
+    """The release after all its events, and the places of the ticks that only warmed the canary up."""
+    deployment, of_warmup = Deployment(), set()
+    for place, event in enumerate(events):
+        if isinstance(event, e.Ticked) and deployment.release and deployment.release.is_warming_up:
+            of_warmup.add(place)
+        deployment = apply(deployment, event)
+    return deployment.release, frozenset(of_warmup)
+
+
+def _canary_percent(event: e.Applied, canary: str) -> float:
+    """The canary's share; once promoted it is the stable of the split."""
+    return 100 if event.stable == canary else event.weight_percent if event.canary == canary else 0
+
+
+def _last_evidence(ticks: list[e.Ticked]) -> Judgement | None:
+    """The last tick's evidence on all signals: a watch judges only its own, the others stay as they were."""
+    if not ticks:
+        return None
+    last = ticks[-1].evidence
+    compared = next((t.evidence for t in reversed(ticks) if WATCHED_ERRORS not in t.evidence.signals), last)
+    return replace(last, signals={**compared.signals, **last.signals})
+
+
+def _by_signal(ticks: list[e.Ticked]) -> dict[str, list[SignalTick]]:
+    signals: defaultdict[str, list[SignalTick]] = defaultdict(list)
+    for tick in ticks:
+        evidence = tick.evidence.signals
+        for window in tick.windows:
+            is_watch = window.signal == "errors" and WATCHED_ERRORS in evidence
+            name = WATCHED_ERRORS if is_watch else window.signal
+            if name in evidence:
+                signals[name].append(SignalTick(window, is_users=not tick.mirror, evidence=evidence[name]))
+    return dict(signals)
+
+
+@dataclass(slots=True)
+class _Counted:
+    """What was counted in one step."""
+
+    errors: list[Window]  # that were judged
+    warmup_s: float = 0.0  # time that was not
+
+
+def _counted_in_steps(events: Sequence[e.Event], of_warmup: Collection[int]) -> list[_Counted]:
+    """What was counted in each step, by the order of the ledger: the times of events may go back."""
+    steps: list[_Counted] = []
+    is_in_step = False
+    for place, event in enumerate(events):
+        if isinstance(event, e.StepEntered):
+            steps.append(_Counted([]))
+        is_in_step = isinstance(event, e.StepEntered) or (
+            is_in_step and not isinstance(event, e.Promoted | e.RolledBack | e.Aborted)
+        )
+        if isinstance(event, e.Ticked) and is_in_step:
+            if place in of_warmup:
+                steps[-1].warmup_s += event.window_s
+            else:
+                steps[-1].errors += [window for window in event.windows if window.signal == "errors"]
+    return steps
+
+
+def _steps(
+    events: Sequence[e.Event], decisions: tuple[Decision, ...], of_warmup: Collection[int]
+) -> tuple[StepSpan, ...]:
+    entered = [event for event in events if isinstance(event, e.StepEntered)]
+    bounds = [d for d in decisions if d.action in ("step", "promoted", "rolled_back", "aborted")]
+    spans = []
+    counted = _counted_in_steps(events, of_warmup)
+    for event, earned_by, ended_by, in_step in zip(entered, bounds, (*bounds[1:], None), counted, strict=False):
+        spans.append(
+            StepSpan(
+                weight_percent=event.weight_percent,
+                mirror=event.mirror,
+                from_s=event.at_s,
+                until_s=ended_by.at_s if ended_by else None,
+                warmup_s=in_step.warmup_s,
+                stable=sum((window.stable for window in in_step.errors), Pair(0, 0)),
+                canary=sum((window.canary for window in in_step.errors), Pair(0, 0)),
+                earned_by=earned_by,
+                ended_by=ended_by,
+            )
+        )
+    return tuple(spans)
+
+
+def _decision(event: e.Event, spec: RolloutSpec) -> Decision | None:
+    match event:
+        case e.ReleaseRequested(tag=tag, stable=stable, by=by, retry=retry, earlier=earlier):
+            title = f"{'retry' if retry else 'release'} of {tag} against {stable}"
+            return Decision(event.at_s, "requested", title, earlier_words(earlier) if earlier else "", by)
+        case e.CanaryReady(took_s=took_s):
+            return Decision(event.at_s, "ready", f"canary ready after {took_s:.0f} s", "", "controller")
+        case e.Preflighted(result=result):
+            outcome = "failed" if result.differences else "passed"
+            title = f"preflight {outcome}: {result.golden_requests} golden requests"
+            return Decision(event.at_s, "preflighted", title, "; ".join(result.differences), "controller")
+        case e.StepEntered(step=step, weight_percent=percent, mirror=mirror, reason=reason, by=by, evidence=evidence):
+            of = "" if spec.steps == "auto" or step < 0 else f" (step {step + 1} of {len(spec.steps)})"
+            title = f"{'shadow: a copy of every request' if mirror else f'weight {weight(percent)}'}{of}"
+            return Decision(event.at_s, "step", title, reason, by, evidence, percent)
+        case e.Promoted(reason=reason, by=by, evidence=evidence):
+            return Decision(event.at_s, "promoted", "promoted", reason, by, evidence, 100)
+        case e.RolledBack(signal=signal, reason=reason, by=by, evidence=evidence):
+            return Decision(event.at_s, "rolled_back", f"rolled back ({signal})", reason, by, evidence, 0)
+        case e.Aborted(reason=reason, by=by):
+            return Decision(event.at_s, "aborted", "aborted", reason, by, weight_percent=0)
+        case e.Paused(reason=reason, by=by):
+            return Decision(event.at_s, "paused", "paused", reason, by)
+        case e.Resumed(by=by):
+            return Decision(event.at_s, "resumed", "resumed", "", by)
+        case e.Ended(outcome=outcome):
+            return Decision(event.at_s, "ended", f"over: {outcome.replace('_', ' ')}", "", "controller")
+        case _:
+            return None

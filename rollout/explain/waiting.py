@@ -1,0 +1,109 @@
+"""What a running release waits for, and about how much longer. An estimate here decides nothing."""
+
+from dataclasses import dataclass, replace
+from math import inf, isinf
+
+from rollout.explain.timeline import StepSpan, Timeline
+from rollout.format import about, span, weight
+from rollout.judge import Judgement, Verdict
+from rollout.ledger.state import Phase
+
+_SILENT_WINDOWS = 2  # without a request, and what came before says nothing about now
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What must happen before the release goes on."""
+
+    text: str
+    more_requests: int | None = None  # canary requests; None: not a matter of requests, or none would suffice
+    eta_s: float | None = None  # at the rate of requests in this step; None: not known, or none comes now
+    deadline_s: float | None = None  # measured seconds left in this step
+
+
+def waiting(release: Timeline, now_s: float) -> Wait | None:
+    """What `release` waits for; None once it is over."""
+    state, spec = release.state, release.spec
+    in_phase_s = now_s - state.phase_since_s
+    match state.phase:
+        case Phase.STARTING:
+            return Wait(f"its first ready answer, {span(in_phase_s)} of at most {span(spec.startup_deadline)}")
+        case Phase.STEPPING:
+            return _in_step(release, now_s)
+        case Phase.WATCHING:
+            left_s = max(0.0, spec.watch - state.seen_s)
+            seen = f"{span(state.seen_s)} of {span(spec.watch)} were measured"
+            held = state.held_back_percent
+            keeps = f"keeps {weight(held)} of the traffic to compare with" if held else "stays warm"
+            return Wait(f"the end of the watch; {seen}, and {release.stable} {keeps}", eta_s=left_s)
+        case Phase.LEAVING:
+            return Wait(f"{release.canary} to answer its last requests and stop")
+        case Phase.ENDED:
+            return None
+
+
+def canary_rate(step: StepSpan, seen_s: float) -> float | None:
+    """Canary requests per second in `step`, mirrored ones included; None before the first."""
+    lasted_s = (step.until_s or seen_s) - step.from_s - step.warmup_s
+    return step.canary.total / lasted_s if lasted_s > 0 and step.canary.total else None
+
+
+def _in_step(release: Timeline, now_s: float) -> Wait:
+    step = release.steps[-1]
+    deadline_s = max(0.0, release.spec.step_deadline - release.state.measured_s)
+    if release.state.is_paused:
+        return Wait("a person: it is paused (`kanaria resume`)")
+    if release.blind_since_s is not None:
+        return Wait("the metric source, which does not answer; nothing is decided without data", deadline_s=deadline_s)
+    if release.state.is_warming_up and deadline_s:
+        warmed_s, warmup_s = release.state.warmed_s, release.spec.warmup_s
+        text = f"the end of its warm-up, {span(warmed_s)} of {span(warmup_s)}: nothing is judged yet"
+        return Wait(text, eta_s=warmup_s - warmed_s)
+    judged_s = release.judgements[-1][0] if release.judgements else -inf
+    if release.last_evidence is None or judged_s <= step.from_s:
+        return Wait("the first counts of this step", deadline_s=deadline_s)
+    evidence = release.last_evidence
+    if evidence.verdict is Verdict.PASS:
+        left_s = max(0.0, release.state.soak_s - release.state.seen_s)
+        return Wait(f"the end of the step's soak, {span(left_s)}", eta_s=left_s)
+    if evidence.verdict is Verdict.FAIL:
+        return Wait(f"a person: {release.last_why}")
+    wait = _for_labels(release, evidence, now_s=now_s, deadline_s=deadline_s) or _for_proof(
+        release, step, evidence, now_s=now_s, deadline_s=deadline_s
+    )
+    return wait if deadline_s else replace(wait, text=f"a person, or for {wait.text}", deadline_s=None)
+
+
+def _for_labels(release: Timeline, evidence: Judgement, *, now_s: float, deadline_s: float) -> Wait | None:
+    """The first labels that may count; None where they are not what is missing, or could have come."""
+    judged = evidence.signals.get("wrong_label")
+    if evidence.verdict is not Verdict.NO_DATA or release.labels is None or judged is None or judged.canary.total:
+        return None
+    left_s = release.steps[0].from_s + release.labels.after_s - now_s
+    if left_s <= 0:
+        return None
+    text = f"labels, which count once their answer is {span(release.labels.after_s)} old: the first in {span(left_s)}"
+    return Wait(text, eta_s=left_s, deadline_s=deadline_s)
+
+
+def _for_proof(release: Timeline, step: StepSpan, evidence: Judgement, *, now_s: float, deadline_s: float) -> Wait:
+    """The requests that are missing, as far as they can be estimated."""
+    more = max((signal.more_requests_needed or 0.0 for signal in evidence.signals.values()), default=0.0)
+    if evidence.verdict is Verdict.NO_DATA or not more:
+        return Wait(f"evidence: {release.last_why}", deadline_s=deadline_s)
+    if isinf(more):
+        return Wait(f"proof that no number of requests can give: {release.last_why}", deadline_s=deadline_s)
+    text = f"about {about(more)} more {'copied requests' if step.mirror else 'requests to the canary'}"
+    latest_s = max(step.from_s, _last_request_s(release))
+    if now_s - latest_s > _SILENT_WINDOWS * release.spec.window:
+        return Wait(f"{text}; none came for {span(now_s - latest_s)}", round(more), deadline_s=deadline_s)
+    rate = canary_rate(step, latest_s)
+    eta_s = more / rate if rate else None
+    duration = f", {span(eta_s)} at the rate of this step" if eta_s is not None else ""
+    return Wait(f"{text}{duration}", round(more), eta_s, deadline_s)
+
+
+def _last_request_s(release: Timeline) -> float:
+    """When requests of the canary were counted last, Unix seconds; -inf before the first."""
+    ends = (tick.window.end_s for tick in reversed(release.failures) if tick.window.canary.total)
+    return next(ends, -inf)

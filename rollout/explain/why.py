@@ -1,0 +1,412 @@
+"""Why a release went as it did, in words. Nothing is judged or decided here: every number is from the ledger."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rollout.explain.advice import advice
+from rollout.explain.earlier import words as earlier_words
+from rollout.explain.format import clock, one_line
+from rollout.explain.timeline import FailedSignal, StepSpan, Timeline
+from rollout.explain.waiting import waiting
+from rollout.format import certainty, count, odds, share, share_up, span, weight
+from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement
+from rollout.judge.words import share_of, tally
+from rollout.ledger.findings import DriftReport, PreflightResult
+from rollout.ledger.state import Phase
+from rollout.signals.catalogue import WATCHED_ERRORS, WATCHED_TOLERANCE
+
+_DRIFTED_COLUMNS = 5  # the worst, by name
+_NOISY = 1.2  # a dispersion that is worth mentioning
+_SHORT_HISTORY_S = 600.0  # bursts may not show in less
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One part of an explanation."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The verdict in one sentence, and everything behind it."""
+
+    verdict: str
+    topics: tuple[Topic, ...]
+
+
+def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
+    """Explain `release` as it is at `now_s` (Unix seconds; default: when the ledger was last written)."""
+    lines_by_title = {
+        "What it waits for": _wait(release, now_s),
+        "The evidence": _evidence(release),
+        "Its labels": (release.labels.sentence,) if release.labels and release.steps else (),
+        "What it cost": _cost(release),
+        "What to do": advice(release),
+        "The other signals": _other_signals(release),
+        "How its traffic was earned": _earned(release),
+        f"Drift against {release.stable}": _drift(release.drift, release) if release.drift else (),
+        "Before its first request": preflight_lines(release.preflight, release.stable) if release.preflight else (),
+        "Worth knowing": (*_earlier(release), *_notes(release), *_noise(release), *_people(release)),
+    }
+    topics = (Topic(title, tuple(lines)) for title, lines in lines_by_title.items())
+    return Explanation(one_sentence(release, now_s=now_s), tuple(topic for topic in topics if topic.lines))
+
+
+def one_sentence(release: Timeline, *, now_s: float | None = None) -> str:
+    """The outcome of `release`: by which signal, on how much evidence, at what cost to users."""
+    match release.state.outcome:
+        case "promoted":
+            cut = f"; {release.watch_interrupted}" if release.watch_interrupted else ""
+            return f"{release.canary} was promoted{_on_what(release)}{cut}."
+        case "rolled_back":
+            return f"{release.canary} was rolled back{_after(release)}{_for_what(release)}; {_price(release)}."
+        case "aborted":
+            return f"{release.canary} was stopped{_after(release)}{_for_what(release)}; {_price(release)}."
+    wait = waiting(release, release.seen_s if now_s is None else now_s)
+    return f"{release.canary} {_place(release)}" + (f" and waits for {one_line(wait.text)}." if wait else ".")
+
+
+# ---- the verdict
+
+
+def _on_what(release: Timeline) -> str:
+    """What a promotion rests on."""
+    end = release.end
+    lasted = span((end.at_s if end else release.seen_s) - (release.first_canary_s or release.requested_s))
+    if end and end.by != "judge":
+        return f" by {end.by} after {lasted} of users' traffic; {_price(release)}"
+    bound = _excess_bound(_deciding(release))
+    proof = f"; {_bounded(bound, release)}" if bound is not None else ""
+    return f" after {lasted} of users' traffic: {_price(release)}{proof}"
+
+
+def _for_what(release: Timeline) -> str:
+    """Why the canary had to leave, and how sure that is."""
+    end, failed_signal = release.end, release.failed_signal
+    if failed_signal:
+        return f": {_contrast(failed_signal, release)}; {odds(failed_signal.evidence.decisive_log_e)}"
+    if end is None:
+        return ""
+    by = f" by {end.by}" if end.by != "judge" else ""
+    return f"{by}: {one_line(end.reason)}"
+
+
+def _contrast(failed_signal: FailedSignal, release: Timeline) -> str:
+    words = release.spec.words(failed_signal.signal, stable=release.stable)
+    canary, stable = failed_signal.judged.canary, failed_signal.judged.stable
+    if (limit := failed_signal.judged.limit) is not None:
+        last = "last " if failed_signal.signal == WATCHED_ERRORS else ""
+        seen = f"{share_of(canary)} of its {last}{count(canary.total)} {words.unit} {words.event}"
+        return f"{seen}, {share(limit)} are allowed"
+    return f"{share_of(canary)} of its {words.unit} {words.event}, {share_of(stable)} of {release.stable}'s"
+
+
+def _after(release: Timeline) -> str:
+    """How long users' requests reached the canary."""
+    first = release.first_canary_s
+    if first is not None:
+        was_promoted = any(decision.action == "promoted" for decision in release.decisions)
+        lasted = span((release.out_of_traffic_s or release.seen_s) - first)
+        return f" after {lasted} of users' traffic" + (", already promoted" if was_promoted else "")
+    return " in the shadow step" if release.steps else " before it took any traffic"
+
+
+def _price(release: Timeline) -> str:
+    """What it cost users."""
+    if release.first_canary_s is None:
+        return "no user's request reached it"
+    if "errors" not in release.signals:
+        return "none of its requests was counted"
+    requests, failed = release.canary_requests, release.canary_failures
+    return f"it answered {count(requests)} users' requests, {count(failed) if failed else 'none'} of which failed"
+
+
+def _place(release: Timeline) -> str:
+    if release.state.phase is Phase.STARTING:
+        return "is being started"
+    step, steps = release.steps[-1], release.spec.steps
+    number = "" if steps == "auto" or release.state.step < 0 else f" (step {release.state.step + 1} of {len(steps)})"
+    has = "gets a copy of every request" if step.mirror else f"has {weight(release.state.live_percent)} of the traffic"
+    return has + number
+
+
+# ---- the topics
+
+
+def _wait(release: Timeline, now_s: float | None) -> Iterator[str]:
+    wait = waiting(release, release.seen_s if now_s is None else now_s)
+    if wait:
+        yield f"{_sentence(wait.text)}."
+        if wait.deadline_s is not None:
+            is_given_up = release.spec.on_deadline == "rollback"
+            rule = "it is rolled back" if is_given_up else "a person is asked; it goes on when the proof comes"
+            yield f"If it is not proven safe in {span(wait.deadline_s)} more of measured time, {rule}."
+
+
+def _evidence(release: Timeline) -> Iterator[str]:
+    evidence = _deciding(release)
+    if release.failed_signal:
+        yield from _against(release.failed_signal, release)
+        return
+    if release.end and release.state.outcome != "promoted":
+        yield f"{_sentence(release.end.reason)}."
+    if evidence:
+        bound = _excess_bound(evidence)
+        if bound is not None:
+            yield f"{_sentence(_bounded(bound, release))}."
+        yield (
+            f"Evidence that it is worse, all signals together: log e {max(evidence.log_e, 0.0):.1f}; "
+            f"at {evidence.threshold:.1f} it would fail."
+        )
+
+
+def _against(failed_signal: FailedSignal, release: Timeline) -> Iterator[str]:
+    signal, judged, evidence = failed_signal.signal, failed_signal.judged, failed_signal.evidence
+    words, limit = release.spec.words(signal, stable=release.stable), judged.limit
+    canary, stable = judged.canary, judged.stable
+    copies = " (copied requests of the shadow step included)" if any(step.mirror for step in release.steps) else ""
+    seen = f"`{signal}`: {tally(canary)} {words.unit} of {release.canary} {words.event}, {share_of(canary)}"
+    if limit is not None:
+        yield f"{seen}; {share(limit)} are allowed."
+    else:
+        yield f"{seen}{copies}; {tally(stable)} of {release.stable} in the same time, {share_of(stable)}."
+    yield (
+        f"All signals that may decide this, together: log e {evidence.decisive_log_e:.1f}, "
+        f"and {evidence.threshold:.1f} fails the canary; {odds(evidence.decisive_log_e)}."
+    )
+    yield f"`{signal}` by itself: log e {judged.log_e:.1f}; alone it would need {judged.threshold:.1f}."
+    yield f"Harmless means here: {_harmless(signal, release)}."
+
+
+def _harmless(signal: str, release: Timeline) -> str:
+    if signal == WATCHED_ERRORS:
+        return (
+            f"a share of at most {WATCHED_TOLERANCE:g} times what {release.stable} is known to fail "
+            f"({share_of(release.state.stable_errors)} before) or what users met minutes ago, plus "
+            f"{share(release.spec.risk_budget)}"
+        )
+    config = release.spec.judge_config()
+    rule = config.rules.get(signal.partition(":")[0])
+    if rule is None:
+        return "no worse than stable"
+    if rule.limit is not None:
+        return f"a share of at most {share(rule.limit)}"
+    if rule.kernel == "rare":
+        margin = config.risk_budget / 10 if rule.margin is None else rule.margin
+        return f"a share of at most {rule.tolerance:g} times stable's, plus {share(margin)}"
+    if rule.two_sided:
+        return f"odds between 1/{rule.tolerance:g} and {rule.tolerance:g} times stable's"
+    return f"odds of at most {rule.tolerance:g} times stable's"
+
+
+def _cost(release: Timeline) -> Iterator[str]:
+    first, failed_signal = release.first_canary_s, release.failed_signal
+    if first is None:
+        return
+    yield f"{_sentence(_price(release))}."
+    if release.out_of_traffic_s is not None:
+        yield f"From its first request to weight 0: {span(release.out_of_traffic_s - first)}."
+    users = release.users(failed_signal.signal) if failed_signal else Pair(0, 0)
+    if failed_signal and users.total and failed_signal.judged.stable.total:
+        words = release.spec.words(failed_signal.signal)
+        stable = failed_signal.judged.stable
+        excess = users.bad - users.total * stable.bad / stable.total
+        more = "more" if excess > 0 else "fewer"
+        yield f"Of users' {words.unit} about {count(abs(excess))} {more} {words.event} than with {release.stable}."
+
+
+def _other_signals(release: Timeline) -> Iterator[str]:
+    """Of each family that did not decide, the signal with the strongest evidence."""
+    evidence = _deciding(release)
+    if evidence is None:
+        return
+    decided = release.failed_signal.signal.partition(":")[0] if release.failed_signal else None
+    families: dict[str, list[str]] = {}
+    for name in sorted(evidence.signals, key=lambda name: -evidence.signals[name].log_e):
+        families.setdefault(name.partition(":")[0], []).append(name)
+    for family, names in families.items():
+        if family != decided:
+            most = f" (the most suspicious of {len(names)})" if len(names) > 1 else ""
+            yield f"`{names[0]}`{most}: {_other_signal(names[0], evidence.signals[names[0]], release)}."
+
+
+def _other_signal(name: str, judged: SignalJudgement, release: Timeline) -> str:
+    words, limit = release.spec.words(name, stable=release.stable), judged.limit
+    canary, stable = judged.canary, judged.stable
+    if not canary.total:
+        return "nothing was counted for the canary"
+    if judged.log_e >= math.log(2):
+        says = odds(judged.log_e)
+    else:
+        harmless = stable.bad * canary.total if limit is None else limit * canary.total * stable.total
+        says = "no evidence of harm" if canary.bad * stable.total > harmless else "no sign of harm"
+    usual = f"on stable {share_of(stable)} of {count(stable.total)}" if limit is None else f"{share(limit)} are allowed"
+    return f"{share_of(canary)} of {count(canary.total)} {words.unit} {words.event}, {usual}; {says}"
+
+
+def _earned(release: Timeline) -> Iterator[str]:
+    if any(step.ended_by and step.ended_by.evidence for step in release.steps):
+        sure, budget = certainty(release.spec.judge_config().alpha_pass), share(release.spec.risk_budget)
+        yield (
+            f"More weight needs proof, {sure} certain, that at that weight fewer than {budget} of all requests "
+            "fail because of the canary."
+        )
+    for step in release.steps:
+        lasted = span((step.until_s or release.seen_s) - step.from_s)
+        warm = f", of them {span(step.warmup_s)} to warm up, which were not judged" if step.warmup_s else ""
+        yield f"{_sentence(step.name)}: {lasted}{warm}{_answered(step)}; {_then(step)}."
+
+
+def _answered(step: StepSpan) -> str:
+    if not step.canary.total:
+        return ""
+    kind = "copied requests" if step.mirror else "requests"
+    failed = count(step.canary.bad) if step.canary.bad else "none"
+    return f", {count(step.canary.total)} {kind}, {failed} failed"
+
+
+def _then(step: StepSpan) -> str:
+    """What the step led to, and on what proof."""
+    end = step.ended_by
+    if end is None:
+        return "still running"
+    by = f" by {end.by}" if end.by != "judge" else ""
+    if end.action != "step":
+        return f"{end.action.replace('_', ' ')}{by}"
+    bound = _excess_bound(end.evidence)
+    percent = end.weight_percent or 0
+    if by or bound is None:
+        return f"then {weight(percent)}{by}"
+    of_all = share_up(bound * percent / 100)
+    return f"{weight(percent)} next, on proof of fewer than {share_up(bound)} of its own requests, {of_all} of all"
+
+
+def preflight_lines(result: PreflightResult, stable: str | None) -> Iterator[str]:
+    """The result of a preflight, for a person."""
+    if result.differences:
+        yield from (f"{_sentence(difference)}." for difference in result.differences)
+    else:
+        yield f"It gave the expected answer to {count(result.golden_requests)} golden requests."
+        if stable:
+            yield f"It accepts every request that {stable} accepts, and its answers have every field of {stable}'s."
+    if result.p50_ms is not None and result.slowest_ms is not None:
+        yield f"Half of its answers took at most {result.p50_ms:.1f} ms, the slowest {result.slowest_ms:.1f} ms."
+    if result.memory_mb is not None:
+        beside = f", {stable} {count(result.stable_memory_mb)} MB" if result.stable_memory_mb else ""
+        yield f"It takes {count(result.memory_mb)} MB of memory{beside}."
+    yield from (f"{_sentence(remark)}." for remark in result.remarks)
+
+
+def _drift(report: DriftReport, release: Timeline) -> Iterator[str]:
+    """Whether its requests and answers look like stable's."""
+    if report.state != "drift":
+        yield f"{_sentence(report.sentence)}."
+    else:
+        yield f"It differs in {count(len(report.drifted))} of {count(report.columns)} columns from {release.stable}."
+    for column in report.drifted[:_DRIFTED_COLUMNS]:
+        moved = f"{share(column.score)} of the rows moved; from {share(column.threshold)} on it counts as drift"
+        yield f"`{column.column}`: {column.says}; {moved}."
+    if report.state != "too_few_rows":
+        times = f"; they were compared {count(report.look)} times" if report.look > 1 else ""
+        yield f"{count(report.rows)} rows of each version from the same half minutes{times}."
+
+
+def _earlier(release: Timeline) -> Iterator[str]:
+    if earlier := release.state.earlier:
+        yield f"This release {earlier_words(earlier)}."
+        if earlier.carried:
+            yield "It is lost again while the canary does well, and is counted in the evidence above."
+
+
+def _notes(release: Timeline) -> Iterator[str]:
+    away_s = None
+    for note in release.notes:
+        match note.topic:
+            case "source_unreachable":
+                away_s = note.at_s
+            case "source_back" if away_s is not None:
+                times = f"{clock(away_s)} to {clock(note.at_s)} UTC ({span(round(note.at_s - away_s))})"
+                yield f"No metrics from {times}: the weight was held, and nothing was decided."
+            case _:
+                yield f"{clock(note.at_s)} UTC: {one_line(note.text)}."
+    if release.blind_since_s is not None:
+        yield f"No metrics since {clock(release.blind_since_s)} UTC: the weight is held, and nothing is decided."
+
+
+def caution(release: Timeline) -> str | None:
+    """What makes the evidence of a release weaker than usual, in one sentence; None where nothing does."""
+    known_s = release.state.history_s
+    if known_s is None or known_s >= _SHORT_HISTORY_S:
+        return None
+    known = (
+        f"only {span(known_s)} of {release.stable}'s counts were" if known_s else f"no counts of {release.stable} were"
+    )
+    return (
+        f"{_sentence(known)} known before the canary's first request: bursts and retries that did not show in them "
+        f"count as harm. {span(_SHORT_HISTORY_S)} are enough."
+    )
+
+
+def _noise(release: Timeline) -> Iterator[str]:
+    if warning := caution(release):
+        yield warning
+    noisy = [_noise_of(signal, phi, release.state.noise[signal]) for signal, phi in release.phi.items() if phi > _NOISY]
+    if noisy:
+        yield (
+            f"{release.stable}'s own counts vary more than independent requests do: {', '.join(noisy)}. "
+            "Where canary is compared with stable, evidence counts less by what may be noise of one version alone."
+        )
+    if release.spec.sticky:
+        yield (
+            f"Callers are told apart by `{release.spec.sticky}`: the first failure of each may fail the canary, "
+            "counted once for both versions. Of copied requests every failure counts."
+        )
+    if release.user_phi is not None and release.user_phi > _NOISY:
+        yield (
+            f"{release.stable}'s failures come from few users, who repeat them: every step needs "
+            f"{release.user_phi:.1f} times the proof, and more as they go on."
+        )
+
+
+def _noise_of(signal: str, phi: float, own: OwnNoise) -> str:
+    """By how much a signal's counts vary more, and what of that evidence is divided by at most."""
+    most = own.of_comparison(0.5)
+    return f"`{signal}` {phi:.1f} times the variance" + (f" ({most:.1f} between two versions)" if most < phi else "")
+
+
+def _people(release: Timeline) -> Iterator[str]:
+    for decision in release.decisions:
+        if decision.action in ("paused", "resumed"):
+            reason = f": {one_line(decision.reason)}" if decision.reason else ""
+            yield f"{clock(decision.at_s)} UTC: {decision.action} by {decision.by}{reason}."
+
+
+# ---- finding and wording the facts
+
+
+def _deciding(release: Timeline) -> Judgement | None:
+    """The evidence that the outcome rests on; of a running release the newest."""
+    if release.state.outcome == "promoted":
+        # Once the canary has all traffic there is no stable to compare with: the evidence for that step counts.
+        compared = next((step.earned_by.evidence for step in release.steps if step.weight_percent == 100), None)
+        return compared or release.last_evidence
+    return (release.end.evidence if release.end else None) or release.last_evidence
+
+
+def _excess_bound(evidence: Judgement | None) -> float | None:
+    """Bound on the share of requests that fail because of the canary; None when nothing is bounded."""
+    signals = evidence.signals.values() if evidence else ()
+    bound = max((signal.excess_upper for signal in signals if signal.excess_upper is not None), default=1.0)
+    return bound if share_up(bound) != share_up(1.0) else None  # "fewer than 100 %" says nothing
+
+
+def _bounded(bound: float, release: Timeline) -> str:
+    sure = certainty(release.spec.judge_config().alpha_pass)
+    return f"with {sure} certainty fewer than {share_up(bound)} of its requests fail because of it"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

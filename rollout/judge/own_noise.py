@@ -1,0 +1,152 @@
+"""The noise that one version has of its own: how far two healthy versions differ by more than chance.
+
+What hits both versions alike cancels where they are compared. What is left comes in two kinds (the derivation is in
+docs/decisions/0024-own-noise-and-shared-weather.md). Clusters, such as the retries of one request, fall into one
+version whole: they disperse the comparison by the same factor at every share of the traffic. Bursts of one version
+grow with its traffic: where phi is the dispersion of a version with all the traffic, a comparison in which the canary
+has the share w of the requests is dispersed by 1 + 2 (phi - 1) w (1 - w).
+
+The history of one version cannot tell its own bursts from what would have hit another as well. Short, rare and heavy
+ones (blips) are told apart from the rest, so that each decision can take them in the way that is safe for it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress, groupby
+from statistics import fmean
+
+from rollout.judge.noise import BLOCKS_S, MIN_BAD, beyond_chance
+from rollout.judge.types import Pair, Window
+
+_HEAVY = 2.0
+_FEW = 0.1  # blips are in at most this share of the windows
+_SDS = 4.0  # a window is loud that many standard deviations over what is usual, ...
+_CLUSTERS = 8.0  # ... and this many clusters
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNoise:
+    """Dispersions: variances over those of independent requests. The default: requests are independent."""
+
+    clusters: float = 1.0  # of events that come together, at any share of the traffic
+    bursts: float = 1.0  # of a version with all the traffic, without blips; at least `clusters`
+    blips: float = 1.0  # the same with blips, its own or not; at least `bursts`
+    burst_s: float = 0.0  # how long a burst lasts, blips included, seconds
+    ratio: float = 0.0  # share of bad events, blips included
+    usual_ratio: float = 0.0  # share of bad events outside blips
+    usual_scatter: float = 1.0  # dispersion of the counts of one window outside blips
+
+    @classmethod
+    def alike(cls, phi: float) -> "OwnNoise":
+        """All noise is clusters: the dispersion is `phi` at every share."""
+        return cls(clusters=phi, bursts=phi, blips=phi)
+
+    def of_comparison(self, share: float) -> float:
+        """Dispersion of canary's counts given those of both versions together; blips may be one version's own.
+
+        Args:
+            share: canary's share of the requests, 0 to 1.
+        """
+        return self.clusters + 2 * (self.blips - self.clusters) * share * (1 - share)
+
+    def of_bound(self, share: float, *, is_loud: bool) -> float:
+        """What tempers a bound on the canary's excess in one window.
+
+        Bursts count twice: a sum over all windows has no cap on each, so heavy bursts do more to it than their variance
+        says. With half of the traffic that is the dispersion of one version with all of it.
+
+        Args:
+            share: canary's share of the requests, 0 to 1.
+            is_loud: a blip may be going on, and be stable's own; otherwise there is none, or it is against the canary.
+        """
+        bursts = self.blips if is_loud else self.bursts
+        return self.clusters + _HEAVY * 2 * (bursts - self.clusters) * share * (1 - share)
+
+    def of_one(self, share: float, limit: float) -> float:
+        """Dispersion of one version's own counts where `limit` of its requests fail, most of them steadily.
+
+        Bursts add as many failures as they did in the history, whatever the rest of the requests do.
+
+        Args:
+            share: that version's share of the requests, 0 to 1.
+            limit: share of bad events, above 0.
+        """
+        bursts = (self.blips - self.clusters) * share
+        return self.clusters + bursts * min(1.0, self.ratio / limit)
+
+    def is_loud(self, stable: Pair) -> bool:
+        """Whether stable has so many bad events in a window that a blip may be going on."""
+        return stable.bad > _loud_above(stable.total * self.usual_ratio, self.usual_scatter)
+
+
+INDEPENDENT = OwnNoise()
+
+
+def own_noise(history: Sequence[Window]) -> OwnNoise:
+    """The noise of one signal in stable's history. It may include what would have hit another version as well.
+
+    Args:
+        history: stable's windows of the signal, oldest first; 10 to 30 minutes are enough. Where another version had
+            a part of the traffic, `canary` holds it.
+    """
+    windows = [window for window in history if window.stable.total]
+    counts = [window.stable for window in windows]
+    if sum(pair.bad for pair in counts) < MIN_BAD:
+        return INDEPENDENT
+    window_s = fmean(window.window_s for window in windows)
+    lengths = {1, *(max(1, round(block_s / window_s)) for block_s in BLOCKS_S)}
+    ratio, scatter = _usual(counts)
+    is_loud = [pair.bad > _loud_above(ratio * pair.total, scatter) for pair in counts]
+    usual = list(compress(counts, _outside_blips(is_loud)))
+    total = sum(counts, Pair(0, 0))
+    mean = total.bad / total.total
+    share = total.total / (total.total + sum(window.canary.total for window in windows))
+    clusters = beyond_chance(usual, 1)
+    bursts, blips = (max(clusters, *(beyond_chance(some, n) for n in lengths)) for some in (usual, counts))
+    at_once = _scatter(counts, mean) - 1
+    together = (blips - 1) / at_once if blips > 1 and at_once > 0 else 1.0
+    lasts = min(max(1.0, together, _mean_run(is_loud)), max(lengths))  # windows
+    # Bursts of a version with a share of the traffic disperse its counts by so much less than with all of it.
+    bursts, blips = (clusters + (phi - clusters) / share for phi in (bursts, max(bursts, blips)))
+    return OwnNoise(
+        clusters=clusters,
+        bursts=bursts,
+        blips=blips,
+        burst_s=window_s * lasts,
+        ratio=mean,
+        usual_ratio=ratio,
+        usual_scatter=scatter,
+    )
+
+
+def _usual(counts: Sequence[Pair]) -> tuple[float, float]:
+    """The ratio of bad events and its scatter in nine tenths of the windows, without those of most bad events."""
+    least = sorted(counts, key=lambda pair: pair.bad / pair.total)[: math.ceil((1 - _FEW) * len(counts))]
+    total = sum(least, Pair(0, 0))
+    ratio = total.bad / total.total
+    return ratio, max(1.0, _scatter(least, ratio))
+
+
+def _scatter(counts: Sequence[Pair], ratio: float) -> float:
+    """Variance of the counts of single windows over that of independent requests."""
+    expected = ratio * (1 - ratio) * sum(pair.total for pair in counts)
+    return sum((pair.bad - ratio * pair.total) ** 2 for pair in counts) / expected if expected else 1.0
+
+
+def _outside_blips(is_loud: Sequence[bool]) -> list[bool]:
+    """Which windows have no part in a blip: neither loud nor next to one that is. All, where blips are not few."""
+    if sum(is_loud) > _FEW * len(is_loud):
+        return [True] * len(is_loud)
+    around = zip([False, *is_loud], is_loud, [*is_loud[1:], False], strict=False)
+    return [not any(three) for three in around]
+
+
+def _mean_run(is_loud: Sequence[bool]) -> float:
+    """Length of the run that a loud window is in, on average; 0 where none is loud."""
+    runs = [len(list(run)) for loud, run in groupby(is_loud) if loud]
+    return sum(run * run for run in runs) / sum(runs) if runs else 0.0
+
+
+def _loud_above(expected: float, scatter: float) -> float:
+    return expected + _SDS * math.sqrt(2 * scatter * expected) + _CLUSTERS * scatter

@@ -1,0 +1,44 @@
+"""Whether a ledger is whole: every page, every event, and the state that they fold to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.errors import LedgerDamaged
+from rollout.ledger import places
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.state import Deployment, apply
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a whole ledger holds."""
+
+    events: int
+    releases: int
+    stable: str | None  # the version that it trusts
+    running: str | None  # name of the release that had not ended
+    last_s: float | None  # time of the last event, Unix seconds
+    identity: str | None
+
+
+def check(path: Path) -> Contents:
+    """Read all of a ledger. Raises LedgerDamaged, LedgerError; NotALedger for another file, NoLedger for none."""
+    ledger = Ledger(path, read_only=True)
+    try:
+        ledger.check_file()
+        deployment, events, releases, last_s = Deployment(), 0, 0, None
+        for event in ledger.events():
+            deployment, events, last_s = apply(deployment, event), events + 1, event.at_s
+            releases += event.kind == "release_requested"
+        ledger.cursor(), ledger.affected()
+        newest = deployment.release.number if deployment.release else 0
+        if newest != releases:
+            raise LedgerDamaged(
+                "the ledger is damaged",
+                saw=f"{path}: {releases} releases, the newest has number {newest}",
+                do=places.restore(path),
+            )
+        active = deployment.active
+        return Contents(events, releases, deployment.stable, active.name if active else None, last_s, ledger.identity())
+    finally:
+        ledger.close()

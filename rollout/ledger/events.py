@@ -1,0 +1,215 @@
+"""What the ledger holds: every fact and every decision of a deployment, as typed, immutable events.
+
+Evidence is stored in the judge's own types. The shape of the events has a number, see `migrations`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_serializer, field_validator
+
+from rollout.judge import Judgement, OwnNoise, Pair, Window
+from rollout.ledger.findings import DriftReport, PreflightResult
+from rollout.spec import RolloutSpec
+
+WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
+
+Outcome = Literal["promoted", "rolled_back", "aborted"]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    at_s: float  # Unix seconds
+    release: int | None = None  # number of the release it belongs to
+
+    def stored(self) -> str:
+        """As the ledger keeps it: JSON."""
+        return self.model_dump_json()
+
+
+class EarlierTry(BaseModel):
+    """The release before of the same two versions, for the next one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    release: int
+    log_e: float  # the evidence that it ended with
+    has_failed: bool = False  # it was enough to FAIL, and nothing of it is carried on
+    carried: dict[str, float] = Field(default_factory=dict)  # by signal, what was won; see `rollout.judge.carried`
+
+
+class StableSet(_Event):
+    """The version that takes all traffic, chosen by a person."""
+
+    kind: Literal["stable_set"] = "stable_set"
+    tag: str
+
+
+class ReleaseRequested(_Event):
+    kind: Literal["release_requested"] = "release_requested"
+    tag: str
+    stable: str
+    spec: RolloutSpec
+    by: str
+    retry: bool = False
+    earlier: EarlierTry | None = None  # None: there was none of these two versions, or there is nothing to know of it
+
+
+class Calibrated(_Event):
+    """How much noisier than independent requests stable's own history is, per signal."""
+
+    kind: Literal["calibrated"] = "calibrated"
+    phi: dict[str, float]
+    noise: dict[str, OwnNoise] | None = None  # what of it may be of one version alone; None: all, by an older version
+    history_s: float
+    stable_errors: Pair = Pair(0, 0)  # failed and all requests of that history
+
+
+class CanaryReady(_Event):
+    kind: Literal["canary_ready"] = "canary_ready"
+    took_s: float
+
+
+class Preflighted(_Event):
+    """The canary was tested before any traffic."""
+
+    kind: Literal["preflighted"] = "preflighted"
+    result: PreflightResult
+
+
+class DriftMeasured(_Event):
+    """The canary's rows were compared with stable's over the same minutes."""
+
+    kind: Literal["drift_measured"] = "drift_measured"
+    report: DriftReport
+
+
+class Ticked(_Event):
+    """One judged measurement: the new counts, and the judgement on all counts so far."""
+
+    kind: Literal["ticked"] = "ticked"
+    window_s: float
+    weight_percent: float
+    mirror: bool
+    windows: tuple[Window, ...]  # all have the tick's end and length
+    evidence: Judgement
+    user_phi: float | None = None  # dispersion of the errors over stable's users; None: callers are not sticky
+    action: str
+    why: str
+
+    def stored(self) -> str:
+        """Without fields that are None: a ledger consists mostly of ticks."""
+        return self.model_dump_json(exclude_none=True)
+
+    @field_serializer("windows")
+    def _without_times(self, windows: tuple[Window, ...]) -> dict[str, dict[Literal["stable", "canary"], Pair]]:
+        return {window.signal: {"stable": window.stable, "canary": window.canary} for window in windows}
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _with_times(cls, windows: object, info: ValidationInfo) -> object:
+        if not isinstance(windows, dict):
+            return windows
+        times = {"end_s": info.data.get("at_s"), "window_s": info.data.get("window_s")}
+        return [{"signal": signal, **times, **pairs} for signal, pairs in windows.items()]
+
+
+class StepEntered(_Event):
+    """Decided: the canary's share of traffic from now on. Written before the gateway is asked."""
+
+    kind: Literal["step_entered"] = "step_entered"
+    step: int  # index in `steps`; for automatic steps, how many were taken before
+    weight_percent: float
+    mirror: bool
+    reason: str
+    by: str = "judge"
+    evidence: Judgement | None = None
+
+
+class Promoted(_Event):
+    """Decided: the canary is the new stable; the old one stays warm for the watch."""
+
+    kind: Literal["promoted"] = "promoted"
+    reason: str
+    by: str = "judge"
+    evidence: Judgement | None = None
+
+
+class RolledBack(_Event):
+    """Decided: all traffic returns to the previous version. Written before the gateway is asked."""
+
+    kind: Literal["rolled_back"] = "rolled_back"
+    # The kind of reason: a signal, `canary_down`, `startup`, `preflight`, `drift`, `deadline`, `guard`, `person`.
+    signal: str
+    reason: str
+    by: str = "judge"
+    evidence: Judgement | None = None
+
+
+class Aborted(_Event):
+    """Decided by a person: the release stops, weight 0."""
+
+    kind: Literal["aborted"] = "aborted"
+    reason: str
+    by: str
+
+
+class Paused(_Event):
+    kind: Literal["paused"] = "paused"
+    reason: str
+    by: str
+
+
+class Resumed(_Event):
+    kind: Literal["resumed"] = "resumed"
+    by: str
+
+
+class Applied(_Event):
+    """Read back from the gateway: this split is in force."""
+
+    kind: Literal["applied"] = "applied"
+    stable: str
+    canary: str | None
+    weight_percent: float
+    mirror: bool
+
+
+class Noted(_Event):
+    """Something worth knowing that decided nothing."""
+
+    kind: Literal["noted"] = "noted"
+    # `source_unreachable` and `source_back` (nothing is read), `store_unreachable` and `store_back` (counters are read
+    # directly), `clock_jumped`, `router_refused`, `fleet`, `controller_started`, `disk_full`, `watch_interrupted`.
+    topic: str
+    text: str
+
+
+class Ended(_Event):
+    """The release is over, and a new one may begin."""
+
+    kind: Literal["ended"] = "ended"
+    outcome: Outcome
+
+
+Event = Annotated[
+    StableSet
+    | ReleaseRequested
+    | Calibrated
+    | CanaryReady
+    | Preflighted
+    | DriftMeasured
+    | Ticked
+    | StepEntered
+    | Promoted
+    | RolledBack
+    | Aborted
+    | Paused
+    | Resumed
+    | Applied
+    | Noted
+    | Ended,
+    Field(discriminator="kind"),
+]
+
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -1,0 +1,40 @@
+"""Findings about a canary that the ledger keeps: the preflight's result and the drift report."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightResult:
+    """What was found about a canary before any user's request reached it."""
+
+    differences: tuple[str, ...]  # why it must not get traffic; empty: it passed
+    remarks: tuple[str, ...] = ()  # worth knowing, no reason to refuse
+    golden_requests: int = 0  # how many were replayed
+    p50_ms: float | None = None  # of their answers; None: there was no answer
+    slowest_ms: float | None = None
+    memory_mb: float | None = None  # of all its processes; None: it cannot be read
+    stable_memory_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DriftedColumn:
+    """One column in which a canary differs from stable."""
+
+    column: str  # a feature, or `label`, `confidence`, `error` of the answers
+    score: float  # 0-1, higher is worse
+    threshold: float
+    p_value: float  # corrected for the number of columns
+    says: str  # what changed, in words
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """The result of comparing a canary's requests and answers with stable's over the same minutes."""
+
+    state: Literal["no_drift", "drift", "too_few_rows"]
+    sentence: str
+    rows: int  # of each version
+    columns: int  # that were compared
+    look: int  # 1-based number of the comparison within the release
+    drifted: tuple[DriftedColumn, ...] = ()  # worst first

@@ -1,0 +1,140 @@
+"""Keeps the calibration's history beside the ledger, so that neither a restart nor an upgrade loses it.
+
+The ledger is append-only, and would grow by megabytes a day; this file is replaced, and bounded by half an hour and by
+a number of signals. Nothing that was decided is in it: where it is lost, a new history begins.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from contract.files import write_whole
+from rollout.errors import LedgerError
+from rollout.judge import Pair, Window
+
+log = structlog.get_logger()
+
+EVERY_S = 120.0  # what a killed controller may lose
+_BLOCK_S = 10.0  # windows are joined to so long ones at least
+_MOST_SIGNALS = 200  # those with the most bad events: without bad events there is no noise to know
+_LARGEST_BYTES = 64 * 2**20  # of a file that is read, unpacked
+
+
+@dataclass(frozen=True, slots=True)
+class StableWindows:
+    """What was counted of one version while it was stable: windows that end together."""
+
+    version: str
+    windows: tuple[Window, ...]
+
+
+class _Block(BaseModel):
+    """One version's counts of some seconds; by signal stable's, then canary's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    end_s: float
+    window_s: float
+    version: str
+    counts: dict[str, tuple[Pair, Pair]]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ledger: str | None  # its identity
+    blocks: tuple[_Block, ...]
+
+
+_FILE = TypeAdapter(_File)
+
+
+class KeptHistory:
+    """The file of one ledger."""
+
+    def __init__(self, ledger: Path, identity: Callable[[], str | None]) -> None:
+        """
+        Args:
+            ledger: its path.
+            identity: of the ledger; the history of another one is not read. Raises LedgerError.
+        """
+        self._path, self._identity = ledger.with_name("history.json.z"), identity
+        self._written_s = 0.0  # on the steady clock
+        self._is_trouble_logged = False
+
+    def read(self) -> list[StableWindows]:
+        """The ticks that were written last, oldest first; none where the file is missing, damaged or another's."""
+        try:
+            unpack = zlib.decompressobj()
+            found = _FILE.validate_json(unpack.decompress(self._path.read_bytes(), _LARGEST_BYTES))
+            known = self._identity()
+        except FileNotFoundError:
+            return []
+        except (OSError, zlib.error, ValidationError, LedgerError) as error:
+            log.warning("history_not_read", saw=" ".join(str(error).split())[:200])
+            return []
+        if None not in (found.ledger, known) and found.ledger != known:
+            return []
+        return [
+            StableWindows(
+                block.version,
+                tuple(Window(block.end_s, block.window_s, name, *counts) for name, counts in block.counts.items()),
+            )
+            for block in found.blocks
+        ]
+
+    def write_if_due(self, ticks: Callable[[], Iterable[StableWindows]], now_s: float) -> None:
+        """Write `ticks` where the file is too old. `now_s`: seconds on a steady clock."""
+        if now_s >= self._written_s + EVERY_S:
+            self.write(ticks(), now_s)
+
+    def write(self, ticks: Iterable[StableWindows], now_s: float) -> None:
+        """Replace the file. A failure is logged once."""
+        self._written_s = now_s
+        try:
+            content = _File(ledger=self._identity(), blocks=tuple(_blocks(ticks)))
+            write_whole(self._path, zlib.compress(_FILE.dump_json(content), 1), mode=0o600)
+        except (OSError, LedgerError) as error:
+            if not self._is_trouble_logged:
+                log.warning("history_not_written", saw=str(error))
+            self._is_trouble_logged = True
+        else:
+            self._is_trouble_logged = False
+
+
+def _blocks(ticks: Iterable[StableWindows]) -> Iterator[_Block]:
+    """The ticks, joined to blocks of one version."""
+    ticks = list(ticks)
+    bad: Counter[str] = Counter()
+    for tick in ticks:
+        bad.update({window.signal: window.stable.bad for window in tick.windows})
+    kept = {"errors", *(signal for signal, _ in bad.most_common(_MOST_SIGNALS))}
+    open_block: _Block | None = None
+    for tick in ticks:
+        block = _Block(
+            end_s=tick.windows[0].end_s,
+            window_s=tick.windows[0].window_s,
+            version=tick.version,
+            counts={w.signal: (w.stable, w.canary) for w in tick.windows if w.signal in kept},
+        )
+        if open_block and open_block.version == block.version and open_block.window_s < _BLOCK_S:
+            open_block = _joined(open_block, block)
+            continue
+        if open_block:
+            yield open_block
+        open_block = block
+    if open_block:
+        yield open_block
+
+
+def _joined(first: _Block, second: _Block) -> _Block:
+    counts = dict(first.counts)
+    for signal, (stable, canary) in second.counts.items():
+        before = counts.get(signal, (Pair(0, 0), Pair(0, 0)))
+        counts[signal] = (before[0] + stable, before[1] + canary)
+    return _Block(end_s=second.end_s, window_s=first.window_s + second.window_s, version=second.version, counts=counts)

@@ -1,0 +1,396 @@
+"""The ledger: every event of a deployment in one SQLite file, append-only.
+
+One process writes it, the controller; any number may read it at the same time. A decision is on disk before it is
+carried out.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from contract.files import write_whole
+from rollout.errors import LedgerDamaged, LedgerError, LedgerGone, LedgerNewer, LedgerTaken, NoLedger, NotALedger
+from rollout.judge import Pair
+from rollout.ledger import places
+from rollout.ledger.events import Ended, Event, Ticked
+from rollout.ledger.migrations import MIGRATIONS, NUMBER, read_event
+from rollout.signals.counters import Reading
+from rollout.signals.sticky_users import Progress
+
+_SETUP = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;"
+# Longest wait for another process that writes, seconds. Nobody else should, and a beat of the control loop takes half a
+# second: what cannot be written in this time is written in one of the next beats.
+_WRITER_WAIT_S, _READER_WAIT_S = 0.25, 10.0
+_TABLES = (  # of schema number 0; `migrations` has the later changes
+    """CREATE TABLE IF NOT EXISTS events (
+    seq     INTEGER PRIMARY KEY,
+    at_s    REAL NOT NULL,
+    release INTEGER,
+    kind    TEXT NOT NULL,
+    data    TEXT NOT NULL
+) STRICT""",
+    "CREATE INDEX IF NOT EXISTS events_of_release ON events (release, kind)",
+    """CREATE TRIGGER IF NOT EXISTS events_are_never_changed BEFORE UPDATE ON events
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER IF NOT EXISTS events_are_never_deleted BEFORE DELETE ON events
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    # How far the counters were read: written in the same transaction as the evidence taken from them,
+    # so that a request is evidence exactly once whenever the controller dies.
+    """CREATE TABLE IF NOT EXISTS cursor (
+    instance TEXT NOT NULL,
+    version  TEXT NOT NULL,
+    signal   TEXT NOT NULL,
+    bad      INTEGER NOT NULL,
+    total    INTEGER NOT NULL,
+    PRIMARY KEY (instance, version, signal)
+) STRICT, WITHOUT ROWID""",
+    # The same for the failures of a sticky release: keys of users, kept no longer than the release.
+    """CREATE TABLE IF NOT EXISTS failures_read (
+    only           INTEGER PRIMARY KEY CHECK (only = 1),
+    read_to        INTEGER NOT NULL,
+    waiting_stable INTEGER NOT NULL,
+    waiting_canary INTEGER NOT NULL
+) STRICT""",
+    """CREATE TABLE IF NOT EXISTS affected_users (
+    user               BLOB PRIMARY KEY,
+    failures_on_stable INTEGER NOT NULL
+) STRICT, WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS cursor_time (only INTEGER PRIMARY KEY CHECK (only = 1), at_s REAL NOT NULL) STRICT",
+)
+_BEGIN = "start the stack with `kanaria up TAG`"
+_IN_THE_WAY = "move it away; a new ledger begins with the next `kanaria up TAG`"
+_PLACE = "check the disk's free space and the permissions of the file and its folder; the traffic split stays as it is"
+_NEWER = "use the version that wrote it, or a newer one; the file was left as it is"
+# As SQLite names what it found; to find half a page is to find a file that was cut.
+_DAMAGES = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT", "SQLITE_IOERR_SHORT_READ", "SQLITE_IOERR_CORRUPTFS")
+_OF_A_NEWER_VERSION = {"union_tag_invalid", "extra_forbidden"}  # a kind or a field that this version does not know
+
+
+class Ledger:
+    """One open ledger file. Use it from one thread."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open `path`; unless `read_only`, make it, and bring an older one up to date. Raises LedgerError.
+
+        A file that is no ledger, or that a newer version wrote, is refused and left as it is. So is a ledger that is
+        gone: a new one begins only where there was none.
+        """
+        self.path = path
+        self._last = 0  # number of the last event that this process knows of
+        self._is_known = False  # whether the folder says which ledger it has
+        if path.is_dir():
+            raise NotALedger("the ledger cannot be opened", saw=f"{path} is a folder", do=_IN_THE_WAY)
+        self._refuse_a_missing_file(read_only=read_only)
+        self._open(read_only=read_only)
+
+    def _open(self, *, read_only: bool) -> None:
+        path = self.path
+        with self._explained("be opened"):
+            uri = f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+            wait_s = _READER_WAIT_S if read_only else _WRITER_WAIT_S
+            self._db = sqlite3.connect(uri, uri=True, timeout=wait_s, isolation_level=None)
+            try:
+                self._check(read_only=read_only)
+                self._file = path.stat()
+                if not read_only:
+                    self._db.executescript(_SETUP)
+                    self._bring_up_to_date()
+                    self._last = self.count()
+                    self._remember()
+            except BaseException:
+                self._db.close()
+                raise
+
+    def append(self, *events: Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
+        """Write `events` durably and all or nothing. Raises LedgerError, LedgerTaken.
+
+        Args:
+            cursor: how far the counters were read.
+            affected: how far a sticky release's failures were read, and the users that are new or changed. The end of
+                a release drops them all.
+        """
+        self._refuse_a_lost_file()
+        rows = [(event.at_s, event.release, event.kind, event.stored(), NUMBER) for event in events]
+        with self._explained("be written"), self._transaction():
+            self._refuse_a_second_writer()
+            self._db.executemany("INSERT INTO events (at_s, release, kind, data, schema) VALUES (?, ?, ?, ?, ?)", rows)
+            if cursor is not None:
+                self._db.execute("DELETE FROM cursor")
+                self._db.executemany(
+                    "INSERT INTO cursor VALUES (?, ?, ?, ?, ?)",
+                    [(*key, pair.bad, pair.total) for key, pair in cursor.counters.items()],
+                )
+                self._db.execute("INSERT OR REPLACE INTO cursor_time VALUES (1, ?)", (cursor.at_s,))
+            if affected is not None:
+                row = (affected.offset, *affected.waiting)
+                self._db.execute("INSERT OR REPLACE INTO failures_read VALUES (1, ?, ?, ?)", row)
+                users = affected.failures_on_stable.items()
+                self._db.executemany("INSERT OR REPLACE INTO affected_users VALUES (?, ?)", users)
+            if any(isinstance(event, Ended) for event in events):
+                self._db.execute("DELETE FROM failures_read")
+                self._db.execute("DELETE FROM affected_users")
+        self._last += len(rows)
+        if rows and not self._is_known:
+            self._remember()
+
+    def events(self, *, release: int | None = None, without_ticks: bool = False) -> Iterator[Event]:
+        """Events oldest first: all of them, or those of one release. Raises LedgerError."""
+        where, values = ["1"], []
+        if release is not None:
+            where.append("release = ?")
+            values.append(release)
+        if without_ticks:
+            where.append("kind != 'ticked'")
+        # No column names here: an older file that this version only reads has no column `schema` yet.
+        query = f"SELECT * FROM events WHERE {' AND '.join(where)} ORDER BY seq"  # noqa: S608 - constants only
+        with self._explained("be read"):
+            rows = self._db.execute(query, values)
+            columns = [name for name, *_ in rows.description]
+            for row in rows:
+                yield self._event(dict(zip(columns, row, strict=True)))
+
+    def last_tick(self, number: int) -> Ticked | None:
+        """The last measurement of a release; None where nothing was judged. Raises LedgerError."""
+        query = "SELECT * FROM events WHERE release = ? AND kind = 'ticked' ORDER BY seq DESC LIMIT 1"
+        with self._explained("be read"):
+            found = self._db.execute(query, (number,))
+            names, row = [name for name, *_ in found.description], found.fetchone()
+        event = self._event(dict(zip(names, row, strict=True))) if row else None
+        return event if isinstance(event, Ticked) else None
+
+    def of_release(self, number: int) -> tuple[Event, ...]:
+        """The events of one release, oldest first. Raises KeyError when there is no such release, LedgerError."""
+        events = tuple(self.events(release=number))
+        if events and events[0].kind != "release_requested":
+            raise self._damaged(f"{self.path}: release {number} begins with `{events[0].kind}`")
+        if events:
+            return events
+        with self._explained("be read"):  # `+` reads the table and not its index, which may be what is damaged
+            found = self._db.execute("SELECT seq, kind FROM events WHERE +release = ?", (number,)).fetchone()
+        if found:
+            raise self._damaged(f"{self.path}: event {found[0]} (`{found[1]}`) is not in the index")
+        raise KeyError(number)
+
+    def cursor(self) -> Reading | None:
+        """How far the counters were read when the controller last wrote; None before the first time."""
+        with self._explained("be read"):
+            row = self._db.execute("SELECT at_s FROM cursor_time").fetchone()
+            rows = self._db.execute("SELECT instance, version, signal, bad, total FROM cursor").fetchall()
+        if row is None:
+            return None
+        return Reading(at_s=row[0], counters={(i, v, s): Pair(bad, total) for i, v, s, bad, total in rows})
+
+    def affected(self) -> Progress | None:
+        """All users that the running release affected; None before its first window."""
+        with self._explained("be read"):
+            row = self._db.execute("SELECT read_to, waiting_stable, waiting_canary FROM failures_read").fetchone()
+            users = dict(self._db.execute("SELECT user, failures_on_stable FROM affected_users"))
+        return None if row is None else Progress(row[0], (row[1], row[2]), users)
+
+    def check_file(self) -> None:
+        """Read every page and compare every index with its table. Raises LedgerDamaged, LedgerError."""
+        with self._explained("be read"):
+            found = [" ".join(str(row[0]).split()) for row in self._db.execute("PRAGMA integrity_check(3)")]
+            count, first, last = self._db.execute("SELECT count(*), min(seq), max(seq) FROM events").fetchone()
+        if count and (first, last) != (1, count):
+            found = [*found, f"{count} events, numbered from {first} to {last}"]
+        faults = "; ".join(fault for fault in found if fault != "ok")
+        if faults:
+            raise LedgerDamaged("the ledger is damaged", saw=f"{self.path}: {faults}", do=places.restore(self.path))
+
+    def copy_to(self, target: Path) -> None:
+        """Write a copy of all that is committed to the new file `target`. Raises LedgerError.
+
+        Nobody waits for it: in write-ahead mode a long reader and a writer do not meet. It also works when the file was
+        deleted after this process opened it. The copy is one file that needs no log beside it.
+        """
+        with self._explained("be copied"), closing(sqlite3.connect(target, isolation_level=None)) as copy:
+            self._db.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+
+    def identity(self) -> str | None:
+        """What tells it from all other ledgers; None before its first event. Raises LedgerError."""
+        with self._explained("be read"):
+            return places.identity(self._db)
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file at its path is the one that is open."""
+        try:
+            return os.path.samestat(self.path.stat(), self._file)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # whoever cannot see the file cannot see that it is gone
+            return True
+
+    def go_on_with(self, file: Path) -> None:
+        """Give `file`, a copy of this ledger, its name, and go on with it. Raises LedgerError, OSError."""
+        for companion in places.companions(self.path):  # of the file that is gone; the copy has what was in them
+            companion.unlink(missing_ok=True)
+        file.replace(self.path)
+        self._db.close()  # not before: it holds the events; not after the next: it ends by removing its log by name
+        self._open(read_only=False)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _refuse_a_missing_file(self, *, read_only: bool) -> None:
+        """Before SQLite sees it: it would make a new file, and drop what a write-ahead log still holds."""
+        if self.path.exists() and self.path.stat().st_size > 0:
+            return
+        saw = f"{self.path} is empty" if self.path.exists() else f"no file {self.path}"
+        was_there = places.had_ledger(self.path)
+        if read_only or was_there:
+            raise self._none(saw, was_there=was_there)
+
+    def _none(self, saw: str, *, was_there: bool) -> LedgerError:
+        """Whether there never was a ledger, or it is gone."""
+        if not was_there:
+            return NoLedger("there is no ledger yet", saw=saw, do=_BEGIN)
+        return LedgerGone("the ledger is gone", saw=f"{saw}, and there was one", do=places.restore(self.path))
+
+    def _check(self, *, read_only: bool) -> None:
+        """Refuse a file that is no ledger, or that only a newer version understands."""
+        number = self._number()
+        if number > NUMBER:
+            raise LedgerNewer(
+                "the ledger was written by a newer version of Kanaria",
+                saw=f"{self.path}: schema number {number}, this version knows {NUMBER}",
+                do=_NEWER,
+            )
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and "events" not in tables:
+            raise NotALedger(
+                "this file is not a ledger",
+                saw=f"{self.path}: a database with the tables {', '.join(sorted(tables))}",
+                do="check the path; the file was left as it is",
+            )
+        # SQLite has looked into the write-ahead log: one that is there now may be that of a ledger that is being made.
+        was_there = places.identity_file(self.path).exists()
+        if not tables and (read_only or was_there):
+            raise self._none(f"{self.path} is empty", was_there=was_there)
+        if tables and not read_only:
+            self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        """Refuse the ledger of another deployment, or a new one in place of the one that was here."""
+        file, found = places.identity_file(self.path), places.identity(self._db)
+        try:
+            known = file.read_text().strip()
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            raise LedgerError("the ledger cannot be opened", saw=f"{file}: {error}", do=f"remove {file}") from error
+        if found is None and known:
+            raise self._none(f"{self.path} has no events", was_there=True)
+        if known not in ("", found):
+            raise LedgerError(
+                "this is the ledger of another deployment",
+                saw=f"the first event of {self.path} is not the one that {file} knows",
+                do=f"{places.restore(self.path)}; or, to go on with this file, remove {file}",
+            )
+
+    def _remember(self) -> None:
+        """Let the folder say which ledger it has. On a full disk the next write tries again."""
+        known = places.identity(self._db)
+        if known is None:
+            return
+        with suppress(OSError):
+            if not places.identity_file(self.path).is_file():
+                write_whole(places.identity_file(self.path), f"{known}\n")
+            self._is_known = True
+
+    def _refuse_a_lost_file(self) -> None:
+        """SQLite goes on writing to a file that was deleted, and all of it is lost in the end. Raises LedgerGone."""
+        if not self.is_in_place:
+            raise LedgerGone(
+                "the ledger is gone",
+                saw=f"{self.path} was deleted or replaced while it was open",
+                do=f"{places.restore(self.path)}; then restart the controller",
+            )
+
+    def _refuse_a_second_writer(self) -> None:
+        """Raises LedgerTaken where another process has written since this one read or wrote last."""
+        last = self.count()
+        if last != self._last:
+            raise LedgerTaken(
+                "another process writes this ledger",
+                saw=f"{self.path}: its last event is {last}, not {self._last}",
+                do="leave it to that process; this one must start again",
+            )
+
+    def count(self) -> int:
+        """How many events there are: the number of the last, as they are numbered from 1 without gaps."""
+        with self._explained("be read"):
+            number: int = self._db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+        return number
+
+    def _bring_up_to_date(self) -> None:
+        """Create the tables, or change those of an older schema number, all or nothing."""
+        if self._number() == NUMBER:
+            return
+        with self._transaction():
+            number = self._number()
+            made = () if number else _TABLES
+            for statement in (*made, *(step for migration in MIGRATIONS[number:] for step in migration.tables)):
+                self._db.execute(statement)
+            self._db.execute(f"PRAGMA user_version = {NUMBER}")
+
+    def _number(self) -> int:
+        number: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        return number
+
+    def _event(self, row: dict[str, Any]) -> Event:
+        place, number = f"{self.path}: event {row['seq']} (`{row['kind']}`)", row.get("schema", 0)
+        if number > NUMBER:
+            raise self._newer(f"{place} has schema number {number}, this version knows {NUMBER}")
+        try:
+            return read_event(row["data"], number)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            saw = f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            if {one["type"] for one in error.errors()} <= _OF_A_NEWER_VERSION:
+                raise self._newer(saw) from error
+            raise self._damaged(saw) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise self._damaged(f"{place}: {error}") from error
+
+    def _newer(self, saw: str) -> LedgerNewer:
+        return LedgerNewer("the ledger holds an event of a newer version of Kanaria", saw=saw, do=_NEWER)
+
+    def _damaged(self, saw: str) -> LedgerDamaged:
+        return LedgerDamaged("an event of the ledger cannot be read", saw=saw, do=places.restore(self.path))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk makes SQLite roll back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _explained(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            what, saw = f"the ledger cannot {verb}", f"{self.path}: {' '.join(str(error).split())}"
+            if is_damage(error):
+                raise LedgerDamaged(what, saw=saw, do=places.restore(self.path)) from error
+            raise LedgerError(what, saw=saw, do=_PLACE) from error
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file is at fault, and no disk, lock or permission."""
+    name = getattr(error, "sqlite_errorname", None)
+    if name is None:  # Python's own: bytes that are no text
+        return isinstance(error, sqlite3.OperationalError | UnicodeDecodeError)
+    return bool(name.startswith(_DAMAGES))

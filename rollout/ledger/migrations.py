@@ -1,0 +1,76 @@
+"""The numbered shapes of a ledger, and how a ledger of an older number is read.
+
+The number of the file is in `PRAGMA user_version`, the number of each event in its row. A migration brings the tables
+to the next number once, when the controller opens the file. It changes no event: an audit record is never rewritten.
+An event of an older number is upgraded each time it is read.
+
+When the shape of an event changes, append a migration; a test compares the shape with the one in
+`tests/data/ledger-schema.json`.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rollout.ledger.events import EVENT, Event
+
+Json = dict[str, Any]  # an event as an older version stored it: only a migration knows what is in it
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """From one number to the next."""
+
+    tables: tuple[str, ...]  # SQL statements, all carried out in one transaction
+    event: Callable[[Json], Json]
+
+
+def _evidence_of_the_judge(event: Json) -> Json:
+    """0 to 1: counts and evidence become the judge's own types.
+
+    Facts that were not stored then (when a signal first failed, its rate of requests) stay unknown.
+    """
+    if event["kind"] == "ticked":
+        event["windows"] = {counts.pop("signal"): counts for counts in event.pop("counts")}
+    evidence = event.get("evidence") or {}
+    if event["kind"] == "rolled_back" and event["signal"] in evidence.get("signals", ()):
+        evidence["failed_signal"] = event["signal"]
+    return event
+
+
+def _plan_without_warmup(event: Json) -> Json:
+    """1 to 2: plans have `warmup`. All windows of a release that had none were judged, and still are."""
+    if event["kind"] == "release_requested":
+        event["spec"].setdefault("warmup", 0.0)
+    return event
+
+
+def _plan_without_holdback(event: Json) -> Json:
+    """2 to 3: plans have `holdback`. A promoted version that had all the traffic keeps it."""
+    if event["kind"] == "release_requested":
+        event["spec"].setdefault("holdback", 0.0)
+    return event
+
+
+MIGRATIONS = (
+    Migration(
+        tables=("ALTER TABLE events ADD COLUMN schema INTEGER NOT NULL DEFAULT 0",), event=_evidence_of_the_judge
+    ),
+    Migration(tables=(), event=_plan_without_warmup),
+    Migration(tables=(), event=_plan_without_holdback),
+)
+NUMBER = len(MIGRATIONS)  # of what this version writes
+
+
+def read_event(data: str, number: int) -> Event:
+    """The event that was stored as `data` by a version of this `number`.
+
+    Raises: ValueError, KeyError or TypeError for data that no version of that number writes.
+    """
+    if number == NUMBER:
+        return EVENT.validate_json(data)
+    event = json.loads(data)
+    for migration in MIGRATIONS[number:]:
+        event = migration.event(event)
+    return EVENT.validate_json(json.dumps(event))

@@ -1,0 +1,153 @@
+"""Puts a copy in the place of a ledger. Nothing is deleted: what was there gets another name.
+
+What happened after the copy was made is not known. So a release that was taking traffic then is aborted: perhaps it
+was rolled back since, and a copy must not bring a bad version back. Where a decision about it still waits for the
+ledger, that one is written. A version that had been promoted goes on with its watch.
+"""
+
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rollout.errors import LedgerError, NotALedger
+from rollout.ledger import events as e
+from rollout.ledger import places
+from rollout.ledger.check import Contents, check
+from rollout.ledger.copies import copy
+from rollout.ledger.kept import KeptDecisions
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.state import Phase, fold
+
+BY = "kanaria ledger restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What the ledger before held, and the copy does not."""
+
+    events: int
+    decisions: tuple[str, ...]  # in words, oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was done."""
+
+    contents: Contents  # of the copy
+    lost: Lost | None  # None: the ledger before cannot be read
+    aside: Path | None  # its new name; None: there was none
+    aborted: str | None  # name of the release that was aborted
+
+
+def restore(ledger: Path, copied: Path, *, now_s: float, is_other_allowed: bool = False) -> Restored:
+    """Put `copied` in the place of `ledger`. The caller holds the lock.
+
+    Args:
+        now_s: Unix seconds.
+        is_other_allowed: whether it may be the ledger of another deployment.
+
+    Raises: LedgerError, OSError; then the ledger is as it was.
+    """
+    if ledger.exists() and copied.samefile(ledger):
+        raise NotALedger("this is the ledger itself", saw=str(copied), do="name a copy of it")
+    contents = check(copied)
+    if contents.identity is None:
+        raise NotALedger("this ledger holds nothing", saw=f"{copied} has no events", do="name another copy")
+    _check_identity(ledger, contents, is_other_allowed=is_other_allowed)
+    lost = _lost(ledger, contents)
+    incoming = ledger.with_name(f".{ledger.name}.restored")
+    own = incoming, *places.companions(incoming), places.identity_file(incoming)
+    _remove(*own)
+    kept = KeptDecisions(ledger, lambda: contents.identity)
+    try:
+        copy(copied, incoming)
+        aborted = _write_down(incoming, kept, copied, lost, now_s)  # first: without it a bad version may come back
+        word = "damaged" if lost is None else "replaced"
+        aside = places.set_aside(ledger, f"{ledger.stem}-{word}-{places.stamp(now_s)}{ledger.suffix}")
+        incoming.replace(ledger)
+        places.identity_file(incoming).replace(places.identity_file(ledger))
+    finally:
+        _remove(*own)
+    kept.clear()  # what is about later releases would be taken for decisions about new ones of their numbers
+    return Restored(contents, lost, aside, aborted)
+
+
+def begin_anew(ledger: Path, *, now_s: float) -> Path | None:
+    """Set the ledger aside and forget that there was one; gives its new name. Raises OSError.
+
+    The caller holds the lock.
+    """
+    aside = places.set_aside(ledger, f"{ledger.stem}-replaced-{places.stamp(now_s)}{ledger.suffix}")
+    places.identity_file(ledger).unlink(missing_ok=True)
+    return aside
+
+
+def _remove(*files: Path) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _check_identity(ledger: Path, contents: Contents, *, is_other_allowed: bool) -> None:
+    try:
+        known = places.identity_file(ledger).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return
+    if known not in ("", contents.identity) and not is_other_allowed:
+        raise LedgerError(
+            "this is a copy of another deployment's ledger",
+            saw=f"its first event is not the one that {places.identity_file(ledger)} knows",
+            do="name a copy of this one; with `--other-deployment` the other's history and versions are taken over",
+        )
+
+
+def _lost(ledger: Path, contents: Contents) -> Lost | None:
+    """What is in the present ledger after the copy's last event; None where that cannot be read."""
+    try:
+        with closing(Ledger(ledger, read_only=True)) as present:
+            if present.identity() not in (None, contents.identity):
+                return Lost(present.count(), ("the whole history of another deployment",))
+            later = list(islice(present.events(), contents.events, None))
+    except LedgerError:
+        return None
+    return Lost(len(later), tuple(words for event in later if (words := _in_words(event))))
+
+
+def _in_words(event: e.Event) -> str | None:
+    match event:
+        case e.StableSet():
+            return f"{event.tag} was made stable"
+        case e.ReleaseRequested():
+            return f"release {event.release} ({event.tag}) was begun"
+        case e.Promoted():
+            return f"release {event.release} was promoted"
+        case e.RolledBack():
+            return f"release {event.release} was rolled back, and its version is no longer in quarantine"
+        case e.Aborted():
+            return f"release {event.release} was aborted"
+    return None
+
+
+def _write_down(incoming: Path, kept: KeptDecisions, copied: Path, lost: Lost | None, now_s: float) -> str | None:
+    """The restored ledger says that it is one; gives the name of the release that was aborted."""
+    with closing(Ledger(incoming)) as opened:
+        deployment = fold(opened.events(without_ticks=True))
+        if deployment.active:
+            missing = kept.missing(deployment.active, opened.of_release(deployment.active.number))
+            opened.append(*missing)
+            deployment = fold(missing, deployment)
+        release = deployment.active
+        known = f"{lost.events} later events are" if lost else "what came later is"
+        noted = e.Noted(
+            at_s=now_s,
+            release=release.number if release else None,
+            topic="ledger_restored",
+            text=f"the ledger was restored from {copied.name}; {known} lost",
+        )
+        if release is None or release.phase not in (Phase.STARTING, Phase.STEPPING):
+            opened.append(noted)
+            return None
+        reason = "the ledger was restored from a copy, and what became of this release later is not known"
+        aborted = e.Aborted(at_s=now_s, release=release.number, reason=reason, by=BY)
+        opened.append(noted, aborted)
+        return release.name

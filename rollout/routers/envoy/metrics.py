@@ -1,0 +1,104 @@
+"""Envoy's counts for the signals: the names of its metrics, where they are read, and which version each is about.
+
+The names follow from the statistics that `bootstrap` sets up and the clusters that `resources` builds. A user's request
+is evidence about the version that the split chose, once, whoever answered it:
+
+* the chosen version answered, at the first try or a later one: its answer counts;
+* another version answered after the chosen one had failed a try: a failure, whatever the user got;
+* another version answered because the chosen one was known not to be up: about neither. How long a canary is away is a
+  fact of its own (`control.release_run`).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from rollout.routers.envoy.resources import SHADOW
+from rollout.signals.counters import Sample, Table, add
+from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS
+
+REQUESTS = "envoy_kanaria_predict_total"
+DURATION = "envoy_kanaria_predict_duration_ms"
+SHADOW_REQUESTS = "envoy_cluster_upstream_rq_xx"
+SHADOW_DURATION = "envoy_cluster_upstream_rq_time"
+
+# Of some 1,500 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
+PAGE_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\dxx|time)$"
+
+_FAILED = "5xx"  # the code of a request that the chosen version did not answer
+_HUNG_UP = "0"  # its code for a client that left before it was answered
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """One series of Envoy's, and the signals' name for it."""
+
+    by: str  # the label that tells one version's samples apart
+    series: str
+    label: str
+    is_of_copies: bool = False
+
+
+_SERIES = {
+    REQUESTS: _Read("code", GATEWAY_REQUESTS, "code"),
+    f"{DURATION}_bucket": _Read("le", f"{GATEWAY_DURATION_MS}_bucket", "le"),
+    SHADOW_REQUESTS: _Read("envoy_response_code_class", GATEWAY_REQUESTS, "code", is_of_copies=True),
+    f"{SHADOW_DURATION}_bucket": _Read("le", f"{GATEWAY_DURATION_MS}_bucket", "le", is_of_copies=True),
+}
+
+
+class EnvoyMetrics:
+    """The GatewayMetrics of Envoy.
+
+    Args:
+        address: `host:port` of its admin listener.
+    """
+
+    series = tuple(_SERIES)
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.url = f"http://{address}/stats/prometheus?filter={quote(PAGE_FILTER)}"
+
+    def tables(self, samples: Iterable[Sample], *, mirrored: str | None = None) -> Iterator[Table]:
+        """See `GatewayMetrics`."""
+        counts: defaultdict[tuple[str, str, _Read], dict[str, int]] = defaultdict(dict)
+        for sample in samples:
+            read = _SERIES.get(sample.name)
+            event = _event(sample, read) if read else None
+            if read is None or event is None or (read.is_of_copies and event.version != mirrored):
+                continue
+            add(counts[self.address + event.place, event.version, read], event.value, sample.value)
+        for (instance, version, read), table in counts.items():
+            yield Table(instance, version, read.series, read.label, table)
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """What a sample counts."""
+
+    version: str  # that it is evidence about
+    value: str  # of the label
+    place: str = ""  # follows the address in the instance's name
+
+
+def _event(sample: Sample, read: _Read) -> _Event | None:
+    """What a sample is evidence of; None where it is about no version."""
+    value = sample.labels.get(read.by)
+    if value is None or value == _HUNG_UP:
+        return None
+    if read.is_of_copies:
+        cluster = unquote(sample.labels.get("envoy_cluster_name", ""))
+        of_class = f"{value}xx" if read.by == "envoy_response_code_class" else value
+        return _Event(cluster.removeprefix(SHADOW), of_class, "/shadow") if cluster.startswith(SHADOW) else None
+    answered = sample.labels.get("version")
+    chosen = sample.labels.get("routed", answered)
+    if answered and answered == chosen:
+        return _Event(answered, value)
+    if sample.name != REQUESTS or not chosen:
+        return None  # how long a fallback took says nothing about the version that it stood in for
+    if not answered:
+        return _Event(chosen, value) if value.startswith("5") else None  # over its limit, or nobody is up
+    has_failed_a_try = sample.labels.get("attempts", "1") != "1"  # gateways of earlier versions did not count them
+    return _Event(chosen, _FAILED) if has_failed_a_try else None

@@ -1,0 +1,194 @@
+"""Steers a running Envoy: writes the split into its files, waits until it is in force, reads it back.
+
+The split in force is the one that Envoy's admin endpoint shows, never the one in our files.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from contract import loopback
+from rollout.errors import RouterRefused
+from rollout.routers.envoy.files import are_usable, read_resources, saved_resources, write_resources
+from rollout.routers.envoy.resources import (
+    ROUTE_CONFIG,
+    Resource,
+    clusters_for,
+    clusters_of,
+    clusters_used,
+    routes_for,
+    split_of,
+)
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import ObservedSplit, Split
+from rollout.routers.validation import check_split
+
+CLUSTERS = "cluster_manager.cds"  # prefix of Envoy's statistics about each file
+ROUTES = f"http.gateway.rds.{ROUTE_CONFIG}"
+WARMING = "cluster_manager.warming_clusters"
+POLL_S = 0.01
+
+
+class EnvoyRouter:
+    """The Envoy gateway as a data plane.
+
+    Args:
+        settings: those that the gateway was started with.
+        timeout_s: longest wait for one change to come into force, seconds.
+    """
+
+    def __init__(self, settings: GatewaySettings, *, timeout_s: float = 10.0) -> None:
+        self._settings = settings
+        self._timeout_s = timeout_s
+        # No kept connection: the gateway may be restarted between two calls, and there is nothing to close.
+        self._admin = loopback.client(settings.admin_url, timeout_s=2.0, keeps_connections=False)
+
+    def apply(self, split: Split) -> None:
+        """Put `split` in force and return when it is; clients see no gap.
+
+        Raises: RouterRefused; the previous split stays in force. A gateway out of reach starts with the new one.
+        """
+        check_split(split)
+        wanted, routes = clusters_for(split, self._settings), routes_for(split, self._settings)
+        clusters, routes_now = self._files()
+        if routes_now is not None and (routes != routes_now or clusters | wanted != clusters):
+            # The clusters of the split that is being replaced stay until the next change: requests that were routed a
+            # moment ago still need them, and so does counting requests in flight.
+            clusters = clusters_used(routes_now, clusters)
+        clusters = clusters | wanted
+        if not are_usable([routes], clusters):
+            raise RouterRefused(
+                "the split names a version that the gateway does not know; the previous one stays in force",
+                saw=f"clusters {', '.join(clusters)}",
+                do="report this: it is a fault of Kanaria",
+            )
+        # Clusters first: no request may meet a route that names an unknown one.
+        files = {self._settings.clusters_path: list(clusters.values()), self._settings.routes_path: [routes]}
+
+        stats = self._stats()
+        if stats is None:
+            for path, resources in files.items():
+                _write(path, resources)
+            raise RouterRefused(
+                "the gateway is out of reach; the split is saved and it will start with it",
+                saw=f"no answer from {self._settings.admin_url}",
+                do="start the gateway and apply the split again",
+            )
+        for path, resources in files.items():
+            self._install(path, resources, rejections=_rejections(stats))
+
+    def observed(self) -> ObservedSplit | None:
+        """The split that Envoy serves; None while it is out of reach, converging or without a version.
+
+        A damaged file is no split either: Envoy would not find it after a restart. The next `apply` writes it anew.
+        """
+        stats = self._stats()
+        dump = self._get("/config_dump", resource="dynamic_route_configs")
+        if stats is None or dump is None or self._is_converging(stats) or None in self._versions().values():
+            return None
+        return split_of(dump["configs"][0]["route_config"])
+
+    def requests_in_flight(self, tag: str) -> int | None:
+        """Requests, mirrored ones too, that the backend of `tag` has not answered; None when unknown."""
+        answer = self._get("/clusters", format="json")
+        if answer is None:
+            return None
+        backends = [
+            host
+            for cluster in answer["cluster_statuses"]
+            if cluster["name"] in clusters_of(tag)
+            for host in cluster.get("host_statuses", ())
+        ]
+        if not backends:
+            return None
+        return sum(
+            int(stat.get("value", 0))  # Envoy leaves zeros out
+            for backend in backends
+            for stat in backend["stats"]
+            if stat["name"] in {"rq_active", "rq_pending_active"}
+        )
+
+    def _files(self) -> tuple[dict[str, Resource], Resource | None]:
+        """Clusters by name and the route table, as last written; no table where neither it nor its spare is usable."""
+        if not self._settings.bootstrap_path.exists():
+            raise RouterRefused(
+                "the gateway was never set up", saw=f"no file {self._settings.bootstrap_path}", do="run `kanaria up`"
+            )
+        clusters = {cluster["name"]: cluster for cluster in saved_resources(self._settings.clusters_path) or ()}
+        routes = saved_resources(self._settings.routes_path) or []
+        return clusters, routes[0] if are_usable(routes, clusters) else None
+
+    def _install(self, path: Path, resources: list[Resource], *, rejections: int) -> None:
+        """Replace one file, unless it is the same, and wait until it is in force; on failure put the old one back."""
+        found = read_resources(path)
+        if found is None or resources != found[1]:
+            _write(path, resources)
+        try:
+            self._wait_until_in_force(rejections)
+        except RouterRefused:
+            if found is not None:
+                _write(path, found[1])
+            raise
+
+    def _wait_until_in_force(self, rejections: int) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while (stats := self._stats()) is None or self._is_converging(stats):
+            if stats is not None and _rejections(stats) > rejections:
+                raise RouterRefused(
+                    "Envoy rejected the split; the previous one stays in force",
+                    saw=f"{_rejections(stats)} rejected updates, {rejections} before",
+                    do="read the reason in the gateway's log",
+                )
+            if time.monotonic() > deadline:
+                raise RouterRefused(
+                    f"the split did not come into force in {self._timeout_s:g} s; the previous one was restored",
+                    saw=f"{stats or 'no answer'} from {self._settings.admin_url}",
+                    do="read the gateway's log, then apply it again",
+                )
+            time.sleep(POLL_S)
+
+    def _is_converging(self, stats: Mapping[str, Any]) -> bool:
+        # A starting Envoy answers before it has these entries. A damaged file waits for its turn to be replaced.
+        return any(
+            version is not None and stats.get(f"{subject}.version_text") != version
+            for subject, version in self._versions().items()
+        ) or bool(stats[WARMING])
+
+    def _versions(self) -> dict[str, str | None]:
+        """The version of each file, by Envoy's name for what is in it; None for a file that cannot be used."""
+        files = {CLUSTERS: self._settings.clusters_path, ROUTES: self._settings.routes_path}
+        found = {subject: read_resources(path) for subject, path in files.items()}
+        return {subject: read and read[0] for subject, read in found.items()}
+
+    def _stats(self) -> Mapping[str, Any] | None:
+        """Envoy's statistics about the two files; None when it is out of reach."""
+        subjects = "|".join(re.escape(name) for name in (CLUSTERS, ROUTES))
+        pattern = rf"^(({subjects})\.(version_text|update_rejected)|{re.escape(WARMING)})$"
+        answer = self._get("/stats", format="json", filter=pattern)
+        return None if answer is None else {stat["name"]: stat["value"] for stat in answer["stats"] if "name" in stat}
+
+    def _get(self, path: str, **query: str) -> Any:
+        """The JSON answer of Envoy's admin; None when it is out of reach."""
+        try:
+            return self._admin.get(path, params=query).raise_for_status().json()
+        except (httpx.HTTPError, ValueError):  # ValueError: something answers there, but it is not Envoy
+            return None
+
+
+def _write(path: Path, resources: list[Resource]) -> None:
+    try:
+        write_resources(path, resources)
+    except OSError as error:
+        raise RouterRefused(
+            "the split cannot be written; the previous one stays in force",
+            saw=str(error),
+            do=f"make room on the disk of {path.parent}, or correct its permissions",
+        ) from error
+
+
+def _rejections(stats: Mapping[str, Any]) -> int:
+    return sum(int(stats.get(f"{subject}.update_rejected", 0)) for subject in (CLUSTERS, ROUTES))

@@ -1,0 +1,61 @@
+"""The settings of a gateway.
+
+The bootstrap, the routes and the router all read the same object, so the running Envoy and the process that steers it
+cannot disagree about a port or a folder. Retries are the same for every gateway: resources.py sets them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from contract.http import ANSWER_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Settings of one Envoy gateway. The admin port is always on loopback."""
+
+    directory: Path  # the gateway's own folder: bootstrap, clusters, routes, failures
+    port: int = 8080
+    admin_port: int = 8081
+    host: str = "127.0.0.1"  # address that clients connect to
+    api_keys: tuple[str, ...] = ()  # accepted in the header x-api-key; none: the gateway is open
+    max_requests_per_s: int | None = None  # of all clients together; None: no limit
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_header_kib: int = 16
+    cors_origins: tuple[str, ...] = ()  # whose pages may call from a browser; `*`: everybody's; none: nobody's
+    underscore_headers: Literal["drop", "accept"] = "drop"  # some servers take `x_id` for `x-id`
+    max_connections: int = 4096  # of clients
+    max_requests_per_version: int = 512  # unanswered at one time, before the circuit breaker answers 503
+    request_timeout_s: float = ANSWER_TIMEOUT_S  # of one answer, retries included
+    try_timeout_s: float = 5.0  # after it a prediction is sent to another process too, and the first answer counts
+    idle_timeout_s: float = (
+        120.0  # of a client connection; longer than that of usual load balancers, or both close at once
+    )
+    worker_threads: int = 1
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    @property
+    def bootstrap_path(self) -> Path:
+        return self.directory / "bootstrap.json"
+
+    @property
+    def clusters_path(self) -> Path:
+        return self.directory / "clusters.json"
+
+    @property
+    def routes_path(self) -> Path:
+        return self.directory / "routes.json"
+
+    @property
+    def without_version_path(self) -> Path:
+        """The routes of a gateway without a version: what it starts with when the others are damaged."""
+        return self.directory / "without-version.json"
+
+    @property
+    def failures_path(self) -> Path:
+        """The file in which Envoy writes whose requests failed while callers are sticky."""
+        return self.directory / "failures.jsonl"

@@ -1,0 +1,62 @@
+"""The interface to a data plane. One contract test runs against every implementation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rollout.fleet import Version
+from rollout.signals.sticky_users import UserFailure
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How traffic is shared: the whole state, not a change, so applying it twice is harmless."""
+
+    stable: Version
+    canary: Version | None = None
+    canary_percent: float = 0  # weight, 0-100, of at most two decimals
+    mirror: bool = False  # send the canary a copy of every request and throw its answers away
+    sticky: str | None = None  # header whose value keeps a caller on one side; None: random per request
+    fallback: Version | None = None  # answers what stable cannot, where there is no canary; it gets nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedSplit:
+    """The split now in force, read back from the data plane."""
+
+    stable: str
+    canary: str | None
+    canary_percent: float
+    mirror: bool
+    fallback: str | None = None
+
+    @property
+    def stable_percent(self) -> float:
+        """Stable's share: what the canary does not have."""
+        return round(100 - self.canary_percent, 2)
+
+
+class TrafficRouter(Protocol):
+    """What the controller may ask of a data plane."""
+
+    def apply(self, split: Split) -> None:
+        """Ask for `split`. Idempotent; keeps serving through the change. Raises RouterRefused."""
+
+    def observed(self) -> ObservedSplit | None:
+        """The split in force; None while it converges or cannot be read."""
+
+    def requests_in_flight(self, tag: str) -> int | None:
+        """Requests that `tag` has not answered yet, for draining; None when unknown."""
+
+
+class FailureLog(Protocol):
+    """The log in which a data plane writes whose requests failed, while it keeps callers on one side."""
+
+    def read(self, offset: int) -> tuple[Sequence[UserFailure], int]:
+        """The failures written since `offset`, and where to continue reading. Raises SourceUnreachable."""
+
+    def trim(self, offset: int) -> int:
+        """Drop the log up to `offset`, which is in the ledger by now; returns where to continue reading."""
+
+    def clear(self) -> None:
+        """Drop everything: no users are counted now. Raises SourceUnreachable."""

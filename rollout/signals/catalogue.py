@@ -1,0 +1,361 @@
+"""The signals: one row holds everything about each.
+
+The name in a row is the word for the signal everywhere: in plans, counters, evidence, files for `kanaria judge`, the
+report and on the boards. A name with a key (`latency:100`, `class:7`) is one signal of a family; a row describes the
+family. To add a signal, add its row, make sure that its events are counted, and add its row to docs/rollout-yaml.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from contract import metrics as m
+from rollout.judge.types import SignalRule, SignalWords
+from rollout.signals.counting import (
+    GATEWAY_DURATION_MS,
+    GATEWAY_REQUESTS,
+    Buckets,
+    Counter,
+    EachValue,
+    KeyedOutcomes,
+    Outcomes,
+    Side,
+)
+from rollout.signals.options import (
+    CONFIDENCE_BOUNDS,
+    LABELS_CAME,
+    LABELS_OF_AGE,
+    LATENCY_BOUNDS_MS,
+    Classes,
+    Disagreement,
+    Errors,
+    Latency,
+    LowConfidence,
+    Options,
+    Tolerant,
+    WrongLabel,
+)
+
+AFFECTED_USERS = "affected_users"
+WATCHED_ERRORS = "watched_errors"
+WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
+
+_PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
+
+
+PictureForm = Literal["over time", "by key", "the good ones", "against its limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPicture:
+    """How the report draws a signal's counts of the whole release."""
+
+    form: PictureForm
+    title: str
+    caption: str = ""  # text before the numbers
+    bar: str = "{key}"  # label under the bar of one key
+    has_numbers: bool = False  # whether each bar has its number above it
+
+
+@dataclass(frozen=True, slots=True)
+class BoardGraph:
+    """How the release's board draws a signal: canary beside stable."""
+
+    title: str
+    description: str  # what it shows, what is usual, what an unusual value means
+    warn: float = 0.1  # share from which it is coloured as a warning
+    bad: float = 0.3  # share from which it is coloured as bad
+    key: str = ""  # the key that is drawn, where there are several
+    runbook: str = "KanariaReleaseDrift"  # the alert whose runbook helps
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One row of the catalogue."""
+
+    name: str
+    words: SignalWords
+    advice: str  # what to do about a version that was rolled back on it; may hold `{key}` and `{stable}`
+    colour: str  # in every picture; told apart with any colour vision (after Okabe & Ito)
+    counter: Counter | None = None  # None: made of other signals' events
+    other_counters: Mapping[str, Counter] = field(default_factory=dict)  # by name in readings; options may ask for one
+    judged: SignalRule | None = None  # its rule, before a plan's options; None: its rules are made elsewhere
+    options: type[Options] = Tolerant  # its options in plans
+    former_name: str = ""  # plans may still use it
+    has_keys: bool = False  # its evidence carries them, as in `latency:100`
+    is_expected: bool = False  # no step passes before the canary has counts of it
+    is_of_copies: bool = False  # counted, and expected, while the canary gets copies of stable's requests
+    is_optional: bool = True  # plans may leave it out
+    advice_if_fewer: str = ""  # where the canary has fewer of them than stable
+    picture: ReportPicture | None = None
+    graph: BoardGraph | None = None
+
+    def __post_init__(self) -> None:
+        if self.counter is not None and self.judged is None:
+            raise ValueError(f"signal {self.name}: a signal with a counter needs a rule")
+
+    @property
+    def is_partition(self) -> bool:
+        """Every event has exactly one key, so that all keys share one total."""
+        return isinstance(self.counter, EachValue)
+
+    def rule(self, options: Options) -> SignalRule:
+        """The judge's rule under a plan's options. Raises: ValueError for a signal that is not in plans."""
+        if self.judged is None:
+            raise ValueError(f"signal {self.name} has no rule of its own")
+        return replace(options.rule(self.judged), words=self.words)
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """All signals, in the order in which people see them."""
+
+    rows: tuple[Signal, ...]
+
+    def __post_init__(self) -> None:
+        names = [name for row in self.rows for name in (row.name, row.former_name, *row.other_counters) if name]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"each signal needs its own name; used twice: {', '.join(twice)}")
+
+    def with_rows(self, *rows: Signal) -> "Catalogue":
+        """This catalogue and more signals."""
+        return Catalogue((*self.rows, *rows))
+
+    def of(self, signal: str) -> Signal | None:
+        """The row of a signal or of a family; None where there is none, as for a signal of another version's ledger."""
+        return self._by_name.get(signal.partition(":")[0])
+
+    def words(self, signal: str, *, key: str = "", stable: str = "stable") -> SignalWords:
+        """The words for a signal.
+
+        Args:
+            key: the key in its family's words, where the name does not carry it.
+            stable: the name of the version compared with.
+        """
+        row = self.of(signal)
+        if row is None:
+            return SignalWords(signal, "events", f"were `{signal}`")
+        return row.words.of(signal.partition(":")[2] or key, stable=stable)
+
+    @cached_property
+    def in_plans(self) -> Mapping[str, Signal]:
+        """The signals that a plan can ask for, by name."""
+        return {row.name: row for row in self.rows if row.counter is not None}
+
+    @cached_property
+    def rules(self) -> Mapping[str, SignalRule]:
+        """The rules for counts without a plan: the defaults of plans. Without a release no person can be asked."""
+        return {
+            name: replace(row.rule(row.options()), on_fail="rollback", gross_tolerance=None)
+            for name, row in self.in_plans.items()
+        }
+
+    @cached_property
+    def counted(self) -> Mapping[tuple[str, str], tuple[tuple[str, Counter], ...]]:
+        """What is made of each series, by the series' name and the labels that its events are sorted by.
+
+        Counters come with their name in readings, without the key.
+        """
+        counted: dict[tuple[str, str], tuple[tuple[str, Counter], ...]] = {}
+        for row in self.rows:
+            own = {row.name: row.counter} if row.counter is not None else {}
+            for name, counter in (*own.items(), *row.other_counters.items()):
+                place = counter.series, counter.label
+                counted[place] = (*counted.get(place, ()), (name, counter))
+        return counted
+
+    @cached_property
+    def of_versions(self) -> tuple[tuple[str, str], ...]:
+        """The series, and their labels, on the metrics pages of the versions: all but the gateway's."""
+        return tuple(
+            place
+            for place, signals in self.counted.items()
+            if any(counter.side is not Side.GATEWAY for _, counter in signals)
+        )
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Signal]:
+        return {row.name: row for row in self.rows}
+
+
+BUILT_IN = Catalogue(
+    (
+        Signal(
+            name="errors",
+            words=SignalWords("errors", "requests", "failed"),
+            advice="Find the failed requests in the canary's log (`x-request-id`), fix the cause, build a new version.",
+            colour=_PINK,
+            counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad="5.."),
+            judged=SignalRule(kernel="rare", weight=0.4, budgeted=True),
+            options=Errors,
+            is_expected=True,
+            is_optional=False,  # the guard and every step's proof rest on them
+            picture=ReportPicture("over time", "Failed requests", "Share of requests that failed, over time."),
+            graph=BoardGraph(
+                "Failed",
+                "Share answered 5xx, timeouts and lost connections included.",
+                warn=0.01,
+                bad=0.2,
+                runbook="KanariaAvailabilityBurnedByVersion",
+            ),
+        ),
+        Signal(
+            name=AFFECTED_USERS,  # replaces the errors where callers are sticky
+            words=SignalWords("users affected", "requests", "were the first failure of their user"),
+            advice="Find these users' failed requests in the canary's log (`x-request-id`), and what they share.",
+            colour=_PINK,
+        ),
+        Signal(
+            name=WATCHED_ERRORS,  # replaces the errors once the canary has all the traffic
+            words=SignalWords("errors with all traffic", "requests", "failed"),
+            advice="Find in its log what changed after promotion: its load, its inputs or what it depends on.",
+            colour=_PINK,
+        ),
+        Signal(
+            name="latency",
+            words=SignalWords(
+                "slower than {key} ms",
+                "requests",
+                "took longer than {key} ms",
+                family_title="latency",
+                family_event="were slow",
+            ),
+            advice="Load the version alone and compare its answer times with stable's before the next try.",
+            colour=_GREEN,
+            counter=Buckets(Side.GATEWAY, GATEWAY_DURATION_MS, LATENCY_BOUNDS_MS, bad="above"),
+            judged=SignalRule(kernel="exact", weight=0.15),
+            options=Latency,
+            has_keys=True,
+            is_expected=True,
+            picture=ReportPicture(
+                "by key",
+                "Slow answers",
+                "Share of answers slower than each bound.",
+                bar="> {key} ms",
+                has_numbers=True,
+            ),
+            graph=BoardGraph(
+                "Slower than 100 ms",
+                "Share of requests above this bucket bound: what the latency signals compare, and exact.",
+                warn=0.05,
+                bad=0.2,
+                key="100",
+                runbook="KanariaLatencyBurnedByVersion",
+            ),
+        ),
+        Signal(
+            name="class",
+            words=SignalWords(
+                'predicted "{key}"',
+                "predictions",
+                'were "{key}"',
+                family_title="predicted classes",
+                family_event="were made",
+            ),
+            advice='Look at the inputs that it answers with "{key}": {stable} answers many of them differently.',
+            advice_if_fewer='Try it on inputs that {stable} answers with "{key}": it misses them.',
+            colour=_BLUE,
+            counter=EachValue(Side.SERVICE, m.PREDICTIONS.name, "label"),
+            judged=SignalRule(kernel="exact", weight=0.15, two_sided=True),
+            options=Classes,
+            former_name="predictions",
+            has_keys=True,
+            is_expected=True,
+            picture=ReportPicture("by key", "What was predicted", "Share of each class among the predictions."),
+            graph=BoardGraph(
+                "Predicted classes",
+                "Share of each class among a version's answers, over the time shown. Bars of one class "
+                "should be equally long; a class that a version hardly predicts any more is one that it has forgotten.",
+            ),
+        ),
+        Signal(
+            name="low_confidence",
+            words=SignalWords(
+                "confidence < {key}",
+                "predictions",
+                "had a confidence under {key}",
+                family_title="low confidence",
+                family_event="had low confidence",
+            ),
+            advice="Look at the inputs it is unsure of: weights or preprocessing may not be those of training.",
+            colour=_GREY,
+            counter=Buckets(Side.SERVICE, m.CONFIDENCE.name, CONFIDENCE_BOUNDS, bad="within"),
+            judged=SignalRule(kernel="exact", weight=0.1),
+            options=LowConfidence,
+            graph=BoardGraph(
+                "Confidence under 0.5",
+                "Share of answers. A canary that is unsure where stable is not has learned something different.",
+                key="0.5",
+            ),
+        ),
+        Signal(
+            name="wrong_label",
+            words=SignalWords(
+                "wrong by label, {key} old",
+                "labelled predictions",
+                "were wrong",
+                family_title="wrong by label",
+            ),
+            advice="Evaluate it on the newest labelled inputs: there it is worse than stable.",
+            colour=_OLIVE,
+            counter=Outcomes(Side.SERVICE, m.FEEDBACK.name, "outcome", bad=m.WRONG),
+            other_counters={
+                LABELS_OF_AGE: KeyedOutcomes(
+                    Side.SERVICE, m.LABELS.name, "age_s", "outcome", bad=m.WRONG, good=m.CORRECT
+                ),
+                LABELS_CAME: KeyedOutcomes(Side.SERVICE, m.LABELS.name, "age_s", "outcome", bad=m.LATE, good=m.CAME),
+            },
+            judged=SignalRule(kernel="exact", weight=0.1),
+            options=WrongLabel,
+            former_name="labels",
+            picture=ReportPicture(
+                "the good ones", "Right answers", "Where the truth came back: share of the predictions that were right."
+            ),
+            graph=BoardGraph(
+                "Wrong labels",
+                "Share of the answers whose true label came later through /feedback, by the version that answered, "
+                "as they come. A young canary lacks the labels that take long; the plan's `after` compares fairly.",
+                runbook="KanariaQualityBurnedByVersion",
+            ),
+        ),
+        Signal(
+            name="disagreement",
+            words=SignalWords("unlike stable", "answers to copied requests", "differ from {stable}'s"),
+            advice="Compare its answers with stable's on the same inputs. Where its own are right, allow a larger "
+            "share: `signals.disagreement.at_most`.",
+            colour=_VIOLET,
+            counter=Outcomes(Side.SERVICE, m.DISAGREEMENT.name, "outcome", bad=m.DIFFERENT),
+            judged=SignalRule(kernel="bounded", weight=0.1),
+            options=Disagreement,
+            is_of_copies=True,
+            picture=ReportPicture("against its limit", "Answers unlike stable's"),
+            graph=BoardGraph(
+                "Answers unlike stable's, in the shadow step",
+                "Share of copied requests that both versions answered differently. A better model differs too; "
+                "`signals.disagreement.at_most` in the plan sets the limit.",
+                bad=0.2,
+            ),
+        ),
+    )
+)
+
+_present = BUILT_IN
+
+
+def catalogue() -> Catalogue:
+    """The catalogue that everything reads."""
+    return _present
+
+
+@contextmanager
+def using(other: Catalogue) -> Iterator[Catalogue]:
+    """Make everything in this process read `other`. Enter it before a plan or a ledger is read."""
+    global _present  # noqa: PLW0603 - the one place where the catalogue is chosen
+    before, _present = _present, other
+    try:
+        yield other
+    finally:
+        _present = before

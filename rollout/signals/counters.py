@@ -1,0 +1,178 @@
+"""From the counts of processes to (bad, total) counters, and from two readings to windows of new events.
+
+The catalogue says which signals there are.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from contract.answer_types import class_name
+from rollout.judge.types import Pair, Window
+from rollout.signals.catalogue import catalogue
+
+_NOTHING = Pair(0, 0)
+
+SeriesKey = tuple[str, str, str]  # (instance, version tag, signal)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Raw cumulative counters at one instant, as (bad, total) per instance, version and signal."""
+
+    at_s: float  # Unix seconds
+    counters: Mapping[SeriesKey, Pair]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One series of a metrics page and its value."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One instance's counts of one version in one series, by the values of a label, or of several joined by commas."""
+
+    instance: str
+    version: str
+    series: str
+    label: str
+    counts: Mapping[str, int]
+
+
+def counters(tables: Iterable[Table]) -> dict[SeriesKey, Pair]:
+    """Every counter of every version: the signals of a window, with `low_confidence:<bound>` for each bound.
+
+    All of them are read: a counter that one release left out would look new, with all its history, in the next.
+    """
+    return {
+        (table.instance, table.version, f"{name}:{key}" if key else name): pair
+        for table in tables
+        for name, counter in catalogue().counted.get((table.series, table.label), ())
+        for key, pair in counter.pairs(table.counts)
+    }
+
+
+def version_tables(instance: str, samples: Iterable[Sample]) -> Iterator[Table]:
+    """The counts on the page of a version's process: each series that a signal is made of has the label `version`.
+
+    A label without text is the same as none, as in Prometheus, which drops it.
+    """
+    counts: defaultdict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
+    labels_of: defaultdict[str, list[str]] = defaultdict(list)
+    for series, label in catalogue().of_versions:
+        labels_of[series].append(label)
+    for sample in samples:
+        version = sample.labels.get("version")
+        for label in labels_of.get(sample.name, ()):
+            if version:
+                values = (class_name(sample.labels.get(each, "")) for each in label.split(","))
+                add(counts[version, sample.name, label], ",".join(values), sample.value)
+    for (version, series, label), table in counts.items():
+        yield Table(instance, version, series, label, table)
+
+
+def add(counts: dict[str, int], value: str, events: float) -> None:
+    """Add `events` to the count of a label's value: other labels may spread it over several series."""
+    counts[value] = counts.get(value, 0) + int(events)
+
+
+def merge(previous: Reading | None, current: Reading) -> Reading:
+    """Everything known after `current`: what it lacks keeps its last value. Keep the result as the next `previous`.
+
+    So an instance that was away for some readings is counted once, from its last value. Where `bad` was read ahead of
+    its `total`, the surplus waits for the next reading.
+    """
+    if previous is None:
+        return current
+    known = {key: before + new for key, before, new in _growth(previous, current)}
+    # A single class may be missing because its process was restarted and has not predicted it since.
+    present = {_family(key) for key in known}
+    absent = {key: last for key, last in previous.counters.items() if _family(key) not in present}
+    return Reading(at_s=current.at_s, counters=known | absent)
+
+
+def windows(
+    previous: Reading,
+    current: Reading,
+    *,
+    stable: str,
+    canary: str,
+    is_mirrored: bool = False,
+) -> list[Window]:
+    """New events since `previous`: one window for each counter that grew. A release picks with `SignalSelection.of`.
+
+    A series that `previous` lacks counts from 0, and so does one whose total fell: its process was restarted. One that
+    was restarted and passed its old total between two readings looks like smaller growth; events may then be missed,
+    but none is ever invented.
+
+    Args:
+        previous: everything known before, from `merge`.
+        current: a new reading, merged or not.
+        stable: tag of one side.
+        canary: tag of the other.
+        is_mirrored: the canary answers a copy of every request, so that its answers can be compared with stable's.
+    """
+    new = {key: events for key, _, events in _growth(previous, current)}
+    totals: defaultdict[tuple[str, str], Pair] = defaultdict(lambda: _NOTHING)
+    for (_, version, counted), events in (new | _absent_keys(new)).items():
+        totals[version, counted] += events
+    for row in catalogue().in_plans.values():
+        if row.is_of_copies:
+            # Stable counts the same pairs of answers. The canary is compared with it, and stable agrees with itself.
+            compared = totals[canary, row.name] if is_mirrored else _NOTHING
+            totals[stable, row.name], totals[canary, row.name] = Pair(0, compared.total), compared
+    return [
+        Window(
+            end_s=current.at_s,
+            window_s=max(0.0, current.at_s - previous.at_s),
+            signal=signal,
+            stable=totals[stable, signal],
+            canary=totals[canary, signal],
+        )
+        for signal in sorted({signal for _, signal in totals})
+        if totals[stable, signal].total or totals[canary, signal].total
+    ]
+
+
+def _growth(previous: Reading, current: Reading) -> Iterator[tuple[SeriesKey, Pair, Pair]]:
+    """For each series of `current`: its key, the counts before, and the new events."""
+    # A class that is predicted for the first time has a new series, but the rows before it were counted already.
+    rows = {_family(key): pair.total for key, pair in previous.counters.items() if _is_partition(key)}
+    for key, now in current.counters.items():
+        before = previous.counters.get(key, Pair(0, rows.get(_family(key), 0)))
+        if now.total < before.total:
+            before = _NOTHING
+        total = now.total - before.total
+        yield key, before, Pair(min(max(0, now.bad - before.bad), total), total)
+
+
+def _absent_keys(new: Mapping[SeriesKey, Pair]) -> dict[SeriesKey, Pair]:
+    """Zero counts for the classes that one version predicted and another never did."""
+    signals = defaultdict(set)
+    rows = {}
+    for key, events in new.items():
+        if _is_partition(key):
+            signals[_family(key)[2]].add(key[2])
+            rows[_family(key)] = events.total
+    every = {
+        (instance, version, signal): Pair(0, total)
+        for (instance, version, family), total in rows.items()
+        for signal in signals[family]
+    }
+    return {key: events for key, events in every.items() if key not in new}
+
+
+def _is_partition(key: SeriesKey) -> bool:
+    """Whether it counts one of several classes, where every event has exactly one."""
+    row = catalogue().of(key[2])
+    return row is not None and row.is_partition
+
+
+def _family(key: SeriesKey) -> SeriesKey:
+    """The key with all classes of one process taken together."""
+    return (key[0], key[1], key[2].partition(":")[0]) if _is_partition(key) else key

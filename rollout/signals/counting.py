@@ -1,0 +1,107 @@
+"""How a signal's (bad, total) are made of one process's counts of one version.
+
+A process counts events by one property: requests by status, durations by bucket, answers by class. A row of the
+catalogue says which of these are bad.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Literal
+
+from rollout.judge.types import Pair
+
+# The counts of every data plane, under our names: its folder under routers/ translates its own.
+GATEWAY_REQUESTS = "requests"  # answered requests by `code`: three digits
+GATEWAY_DURATION_MS = "duration_ms"  # the same requests in a cumulative histogram
+
+
+class Side(Enum):
+    """Who counts."""
+
+    GATEWAY = "gateway"
+    SERVICE = "service"
+    OBSERVER = "observer"
+    USER = "user"  # a counter of the user's own, on a version's metrics page
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Events by outcome, some of which are bad."""
+
+    side: Side
+    series: str
+    label: str
+    bad: str  # a regular expression that the label's whole value matches
+
+    def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
+        bad = sum(count for outcome, count in counts.items() if re.fullmatch(self.bad, outcome))
+        yield "", Pair(bad, sum(counts.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedOutcomes:
+    """Events by outcome under each value of another label, such as an age; events of other outcomes do not count."""
+
+    side: Side
+    series: str
+    key_label: str
+    outcome_label: str
+    bad: str
+    good: str
+
+    @property
+    def label(self) -> str:
+        """Both labels, as `Table.label` writes several."""
+        return f"{self.key_label},{self.outcome_label}"
+
+    def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
+        for key in dict.fromkeys(value.partition(",")[0] for value in counts):
+            bad, good = (counts.get(f"{key},{outcome}", 0) for outcome in (self.bad, self.good))
+            yield key, Pair(bad, bad + good)
+
+
+@dataclass(frozen=True, slots=True)
+class EachValue:
+    """Events by a value, such as the predicted class. Each value is a signal; every event has exactly one."""
+
+    side: Side
+    series: str
+    label: str
+
+    def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
+        total = sum(counts.values())
+        for value, count in counts.items():
+            yield value, Pair(count, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """A cumulative histogram: at each bound, the events above it or those within it are bad."""
+
+    side: Side
+    histogram: str
+    bounds: tuple[float, ...]
+    bad: Literal["above", "within"]
+
+    @property
+    def series(self) -> str:
+        """The name of the buckets' series."""
+        return f"{self.histogram}_bucket"
+
+    @property
+    def label(self) -> str:
+        return "le"
+
+    def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
+        within = {float(le): count for le, count in counts.items()}
+        observed = within.get(inf)
+        for bound in self.bounds:
+            if observed is not None and bound in within:
+                above = max(0, observed - within[bound])
+                yield str(bound), Pair(above if self.bad == "above" else within[bound], observed)
+
+
+Counter = Outcomes | KeyedOutcomes | EachValue | Buckets

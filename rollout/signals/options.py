@@ -1,0 +1,163 @@
+"""The options of each signal in rollout.yaml, with their defaults."""
+
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from contract.metrics import CONFIDENCE, LABEL_AGES_S
+from rollout.format import share, span
+from rollout.judge.types import SignalRule
+from rollout.units import Multiple, Ratio, seconds_in, written
+
+LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)  # bucket bounds of the gateway's histograms
+CONFIDENCE_BOUNDS = CONFIDENCE.bounds[:-1]  # bucket bounds of the service's; no confidence is above the last one
+
+LABELS_OF_AGE = "labels_of_age"  # wrong and all labels of answers that have reached the age that is the key, in seconds
+LABELS_CAME = "labels_came"  # labels that came, as they come: too late for the age that is the key, and all
+
+OnFail = Literal["rollback", "hold"]
+
+
+class Options(BaseModel):
+    """The options that every signal has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on_fail: OnFail = "rollback"
+
+    def rule(self, judged: SignalRule) -> SignalRule:
+        """The judge's rule for the signal under this plan; `judged` is the catalogue's rule."""
+        return replace(judged, on_fail=self.on_fail)
+
+    @property
+    def keys(self) -> frozenset[str] | None:
+        """The keys (after the colon in counters' names) that are wanted; None: every key."""
+        return None
+
+    @property
+    def counted_as(self) -> str | None:
+        """The name in readings of the counts that stand for the signal's own; None: its own."""
+        return None
+
+    @property
+    def key_in_words(self) -> str:
+        """The key of a signal that has only one and does not carry it in its name."""
+        return ""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether no step passes before the canary has counts of it."""
+        return False
+
+
+class Tolerant(Options):
+    """A signal that is compared with stable's. Most signals need no other options."""
+
+    tolerance: Multiple = 1.25
+
+    def rule(self, judged: SignalRule) -> SignalRule:
+        return replace(judged, tolerance=self.tolerance, on_fail=self.on_fail)
+
+
+class Errors(Tolerant):
+    """Answers with a 5xx status, timeouts and lost connections included."""
+
+
+class Latency(Tolerant):
+    """Answers slower than each bound."""
+
+    slower_than_ms: tuple[int, ...] = (25, 50, 100, 250, 500, 1000)
+
+    @field_validator("slower_than_ms", mode="before")
+    @classmethod
+    def _measured(cls, bounds: Any) -> Any:
+        if not isinstance(bounds, list | tuple) or not bounds or any(each not in LATENCY_BOUNDS_MS for each in bounds):
+            raise ValueError(
+                f"the gateway measures {list(LATENCY_BOUNDS_MS)} ms; choose among these, in a list such as [25, 100]"
+            )
+        return bounds
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset(map(str, self.slower_than_ms))
+
+
+class Classes(Tolerant):
+    """How often each class is predicted. A better model may change these shares, so a person decides.
+
+    A gross shift is the exception: harm proven beyond `gross` times stable's odds is rolled back without asking.
+    """
+
+    on_fail: OnFail = "hold"
+    tolerance: Multiple = 1.5
+    gross: Multiple | None = 4.0
+
+    @field_validator("gross", mode="before")
+    @classmethod
+    def _number_or_null(cls, gross: Any) -> Any:
+        if gross is not None and (isinstance(gross, bool) or not isinstance(gross, int | float)):
+            raise ValueError("write a number such as 4, or `null` for no such limit")
+        return gross
+
+    def rule(self, judged: SignalRule) -> SignalRule:
+        return replace(super().rule(judged), gross_tolerance=self.gross)
+
+
+class LowConfidence(Tolerant):
+    """Answers whose confidence is under a bound."""
+
+    tolerance: Multiple = 1.5
+    below: float = 0.5
+
+    @field_validator("below", mode="before")
+    @classmethod
+    def _measured(cls, below: Any) -> Any:
+        if below not in CONFIDENCE_BOUNDS:
+            raise ValueError(f"the service measures confidence at {list(CONFIDENCE_BOUNDS)}; choose one of these")
+        return below
+
+    @property
+    def keys(self) -> frozenset[str]:
+        return frozenset((str(self.below),))
+
+    @property
+    def key_in_words(self) -> str:
+        return share(self.below)
+
+
+class WrongLabel(Tolerant):
+    """Answers that were wrong, by the true labels that came later."""
+
+    required: bool = False  # no promotion before labels came
+    after: float = 0.0  # age at which an answer counts, by its label known then, seconds; 0: each label as it comes
+
+    @field_validator("after", mode="before")
+    @classmethod
+    def _counted(cls, after: Any) -> Any:
+        seconds = seconds_in(after)
+        if seconds not in (0.0, *LABEL_AGES_S):
+            ages = ", ".join(map(written, LABEL_AGES_S))
+            raise ValueError(f"the service counts labels at the ages 0s, {ages}; choose one of these")
+        return seconds
+
+    @property
+    def counted_as(self) -> str | None:
+        return f"{LABELS_OF_AGE}:{self.after:.0f}" if self.after else None
+
+    @property
+    def key_in_words(self) -> str:
+        return span(self.after) if self.after else ""
+
+    @property
+    def is_required(self) -> bool:
+        return self.required
+
+
+class Disagreement(Options):
+    """Answers to mirrored requests that differ from stable's. A better model differs too: some are harmless."""
+
+    at_most: Ratio = 0.1
+
+    def rule(self, judged: SignalRule) -> SignalRule:
+        return replace(super().rule(judged), margin=self.at_most)

@@ -1,0 +1,183 @@
+"""The part of a plan that says which signals of the catalogue are judged, and how."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, SerializeAsAny, ValidationError, create_model
+from pydantic import field_validator as validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from rollout.judge.types import SignalRule, Window
+from rollout.mistakes import Place, Section, contradiction
+from rollout.signals.catalogue import Catalogue, Signal, catalogue
+from rollout.signals.options import LABELS_CAME, Options, WrongLabel
+
+Part = TypeVar("Part", bound=Options)
+
+
+@dataclass(frozen=True, slots=True)
+class SignalSelection:
+    """Which counters a plan wants, and their names in its evidence."""
+
+    keys: Mapping[str, frozenset[str] | None]  # by family; None: every key
+    others: Mapping[str, str] = field(default_factory=dict)  # by the name of a counter, the family that it stands for
+
+    def name(self, counted: str) -> str | None:
+        """The name of a counter in the release; None when it is not wanted."""
+        if counted in self.others:
+            return self.others[counted]
+        family, _, key = counted.partition(":")
+        if family not in self.keys or family in self.others.values():
+            return None
+        wanted, row = self.keys[family], catalogue().of(family)
+        if row is None or (wanted is not None and key not in wanted):
+            return None
+        return counted if row.has_keys else family
+
+    def of(self, every: Iterable[Window]) -> list[Window]:
+        """The windows that the release wants, under its names for them."""
+        named = ((self.name(window.signal), window) for window in every)
+        return [replace(window, signal=signal) for signal, window in named if signal is not None]
+
+
+class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
+    """The options of each signal by name; None: not judged. A signal that is not named has its default options."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: dict[str, SerializeAsAny[Options] | None] = Field(default_factory=dict, validate_default=True)
+
+    @validator("root", mode="plain")
+    @classmethod
+    def _known(cls, given: Any) -> dict[str, Options | None]:
+        present = catalogue()
+        if isinstance(given, Mapping):
+            given = _by_present_name(given, present)
+        parts = _model(present).model_validate(given)
+        return {name: getattr(parts, name) for name in present.in_plans}
+
+    def get(self, kind: type[Part]) -> Part | None:
+        """The options of the signal with this `kind` of options; None where it is left out."""
+        return next((part for part in self.root.values() if type(part) is kind), None)
+
+    def without(self, *names: str) -> "Signals":
+        """The same, with some left out."""
+        return Signals({**self.root, **dict.fromkeys(names)})
+
+    def only(self, *names: str) -> "Signals":
+        """The same, with all others left out."""
+        return self.without(*(name for name in self.root if name not in names))
+
+    def selection(self) -> SignalSelection:
+        """Which counters the judge needs."""
+        return SignalSelection(
+            {row.name: options.keys for row, options in self._judged()},
+            {options.counted_as: row.name for row, options in self._judged() if options.counted_as},
+        )
+
+    def labels_came(self, every: Iterable[Window]) -> list[Window]:
+        """The labels that came, where they count at an age only: for people to see how many wait. Not evidence."""
+        labels = self.get(WrongLabel)
+        if labels is None or not labels.after:
+            return []
+        counted = f"{LABELS_CAME}:{labels.after:.0f}"
+        return [replace(window, signal=LABELS_CAME) for window in every if window.signal == counted]
+
+    def expected(self, *, in_shadow: bool = False) -> tuple[str, ...]:
+        """Families that must have shown canary traffic before a step may pass."""
+        return tuple(
+            row.name
+            for row, options in self._judged()
+            if row.is_expected or options.is_required or (row.is_of_copies and in_shadow)
+        )
+
+    def rules(self) -> dict[str, SignalRule]:
+        """The judge's rule for each family that is judged."""
+        return {row.name: row.rule(options) for row, options in self._judged()}
+
+    def key_in_words(self, family: str) -> str:
+        """See `Options`."""
+        options = self.root.get(family)
+        return options.key_in_words if options else ""
+
+    def _judged(self) -> Iterator[tuple[Signal, Options]]:
+        for name, options in self.root.items():
+            row = catalogue().of(name)
+            if row is not None and options is not None:
+                yield row, options
+
+
+def sections() -> dict[Place, Section]:
+    """The parts of a plan that are about signals."""
+    rows = catalogue().in_plans
+    whole = Section(tuple(rows), "{latency: {tolerance: 1.5}}", "or delete the line")
+    return {("signals",): whole} | {("signals", name): _section(row) for name, row in rows.items()}
+
+
+def _section(row: Signal) -> Section:
+    keys = tuple(row.options.model_fields)
+    telling = keys[:2][-1]  # the first is `on_fail`, which every signal has
+    without = (
+        "or `null` to leave the signal out"
+        if row.is_optional
+        else f"or delete the line: {row.name} cannot be left out, because the guard and the proof of every step "
+        "rest on them"
+    )
+    return Section(keys, f"{{{telling}: {row.options.model_fields[telling].default}}}", without)
+
+
+def former_places(given: Any) -> dict[Place, Place]:
+    """Where the former name of a signal is written in `given`, the signals of a plan, by its place today."""
+    rows = catalogue().in_plans.values()
+    names = given if isinstance(given, Mapping) else {}
+    return {("signals", row.name): ("signals", row.former_name) for row in rows if row.former_name in names}
+
+
+@lru_cache(maxsize=8)
+def _model(present: Catalogue) -> type[BaseModel]:
+    """A model that checks the options of all signals at once, so that every mistake is named with its place."""
+    fields: dict[str, Any] = {
+        row.name: (row.options | None if row.is_optional else row.options, row.options())
+        for row in present.in_plans.values()
+    }
+    return create_model("Signals", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _by_present_name(given: Mapping[Any, Any], present: Catalogue) -> dict[str, Any]:
+    """The same options under today's names. Raises: ValidationError for an unknown name, or two names of one signal."""
+    former = {row.former_name: row.name for row in present.in_plans.values() if row.former_name}
+    faults = [
+        InitErrorDetails(type=fault, loc=(str(name),), input=value)
+        for name, value in given.items()
+        if (fault := _fault(name, given, former, present))
+    ]
+    if faults:
+        raise ValidationError.from_exception_data("Signals", faults)
+    return {former.get(name, name): value for name, value in given.items()}
+
+
+def _fault(
+    name: Any, given: Mapping[Any, Any], former: Mapping[str, str], present: Catalogue
+) -> PydanticCustomError | str | None:
+    """What is wrong with the name of a signal."""
+    if name in former:
+        now = former[name]
+        return _both(name, now) if now in given else None
+    if name in present.in_plans:
+        return None
+    family = str(name).partition(":")[0]
+    if family != name and family in present.in_plans:
+        return contradiction(
+            f"`signals.{name}` is one signal of a family",
+            f"write `{family}`: its options are those of the whole family",
+        )
+    return "extra_forbidden"
+
+
+def _both(former: str, now: str) -> PydanticCustomError:
+    return contradiction(
+        f"`signals.{former}` and `signals.{now}` are there",
+        f"keep one of the two: `{former}` is what `{now}` was called before",
+    )

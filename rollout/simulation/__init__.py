@@ -1,1 +1,0 @@
-"""Simulated releases: real judge, real decisions, random traffic and a clock that jumps. Pure, given a seed."""

@@ -1,0 +1,292 @@
+"""The controller over HTTP: commands in, state out. Reading is open; commands need the token.
+
+It uses the loop's `submit` and its snapshot only; everything else comes from the ledger.
+"""
+
+import hmac
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Annotated, Literal, TypeVar
+
+import structlog
+from anyio.to_thread import run_sync
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, PROBLEM_JSON, READY_PATH
+from rollout.control import commands as c
+from rollout.control.alerts import SIGNAL, Alert, objection
+from rollout.control.controller import Controller
+from rollout.control.metrics import ControllerMetrics
+from rollout.control.snapshot import Snapshot
+from rollout.errors import CommandRefused, LedgerError, RolloutError
+from rollout.explain.timeline import Timeline, timeline
+from rollout.ledger.ledger import Ledger
+from rollout.spec import RolloutSpec
+from rollout.ui.report import render_report
+from rollout.ui.status import StatusView, build_status
+from rollout.ui.web import status_page
+
+log = structlog.get_logger()
+
+Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
+_STALE_AFTER_S = 30.0  # a loop without a beat for this long is not ready
+_PATIENCE_S = 30.0  # longest wait for the loop to take a command, whatever its sender says
+B = TypeVar("B", bound=BaseModel)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = Field(default="api", max_length=100)
+
+
+class _StableBody(_Body):
+    tag: Tag
+
+
+class _ReleaseBody(_Body):
+    tag: Tag
+    spec: RolloutSpec
+    retry: bool = False
+
+
+class _ReasonBody(_Body):
+    reason: str | None = Field(default=None, max_length=500)
+
+
+class _Alert(BaseModel):
+    """One alert as Alertmanager posts it; other fields that it sends are not checked."""
+
+    status: Literal["firing", "resolved"]
+    labels: dict[str, str]
+    annotations: dict[str, str] = {}
+    began_at: AwareDatetime | None = Field(default=None, alias="startsAt")
+
+    def parsed(self) -> Alert:
+        name = self.labels.get("alertname", "alert")
+        return Alert(
+            name=name,
+            summary=self.annotations.get("summary", name),
+            is_firing=self.status == "firing",
+            asks_for_rollback=self.labels.get("action") == "rollback",
+            version=self.labels.get("version") or None,
+            began_s=self.began_at.timestamp() if self.began_at else None,
+        )
+
+
+class _AlertsBody(BaseModel):
+    alerts: list[_Alert]
+
+
+def make_app(
+    controller: Controller, metrics: ControllerMetrics, *, read_ledger: Callable[[], Ledger], token: str, name: str
+) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        controller: its `run` must be running in another thread.
+        metrics: what `/metrics` shows.
+        read_ledger: opens the ledger for reading.
+        token: the bearer token that a command must carry.
+        name: the deployment's name on the pages.
+    """
+
+    def status() -> StatusView:
+        snapshot = controller.snapshot
+        ledger = read_ledger()
+        try:
+            release = snapshot.deployment.release
+            return build_status(name, snapshot, _story(release.number, ledger, snapshot) if release else None)
+        finally:
+            ledger.close()
+
+    def report(number: int) -> str:
+        ledger = read_ledger()
+        try:
+            release = timeline(ledger.of_release(number))
+            return render_report([release], title=f"Release {number}: {release.canary}")
+        finally:
+            ledger.close()
+
+    async def get_status(_: Request) -> Response:
+        return Response((await run_sync(status)).model_dump_json(), media_type="application/json")
+
+    async def get_page(_: Request) -> Response:
+        return HTMLResponse(status_page(await run_sync(status)))
+
+    async def get_report(request: Request) -> Response:
+        return HTMLResponse(await run_sync(partial(report, request.path_params["number"])))
+
+    async def get_metrics(_: Request) -> Response:
+        return PlainTextResponse(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    async def get_live(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def get_ready(_: Request) -> Response:
+        if controller.is_beating(_STALE_AFTER_S):
+            return PlainTextResponse("ok")
+        snapshot = controller.snapshot
+        return _problem(503, "the control loop stands still", "; ".join(snapshot.troubles) or snapshot.last_action)
+
+    async def submit(request: Request, command: c.Command) -> Response:
+        number = await run_sync(partial(controller.submit, command, timeout_s=_patience_s(request)))
+        troubles = controller.snapshot.troubles
+        return JSONResponse({"release": number} | ({"troubles": troubles} if troubles else {}), status_code=202)
+
+    async def post_stable(request: Request) -> Response:
+        body = await _parse(request, _StableBody)
+        return await submit(request, c.SetStable(tag=body.tag, by=body.by))
+
+    async def post_release(request: Request) -> Response:
+        body = await _parse(request, _ReleaseBody)
+        return await submit(request, c.StartRelease(tag=body.tag, spec=body.spec, by=body.by, retry=body.retry))
+
+    async def post_command(request: Request) -> Response:
+        body = await _parse(request, _ReasonBody)
+        reason = {"reason": body.reason} if body.reason else {}
+        match request.path_params["command"]:
+            case "pause":
+                return await submit(request, c.Pause(by=body.by, **reason))
+            case "resume":
+                return await submit(request, c.Resume(by=body.by))
+            case "promote":
+                return await submit(request, c.PromoteNow(by=body.by))
+            case "abort":
+                return await submit(request, c.Abort(by=body.by, **reason))
+            case "rollback":
+                return await submit(request, c.RollbackNow(by=body.by, **reason))
+            case other:
+                return _problem(404, "no such command", other)
+
+    async def post_alerts(request: Request) -> Response:
+        """Roll back for a firing alert that is labelled to do so; answer what was done for each."""
+        body = await _parse(request, _AlertsBody)
+        return JSONResponse({"alerts": await run_sync(partial(_act_on_all, controller, body.alerts))})
+
+    guarded = partial(_guarded, token)
+    return Starlette(
+        routes=[
+            Route("/", get_page),
+            Route("/releases/{number:int}", get_report),
+            Route("/api/status", get_status),
+            Route("/api/stable", guarded(post_stable), methods=["POST"]),
+            Route("/api/releases", guarded(post_release), methods=["POST"]),
+            Route("/api/commands/{command}", guarded(post_command), methods=["POST"]),
+            Route("/api/alerts", guarded(post_alerts), methods=["POST"]),
+            Route(METRICS_PATH, get_metrics),
+            Route(LIVE_PATH, get_live),
+            Route(READY_PATH, get_ready),
+        ],
+        exception_handlers={
+            CommandRefused: _refused(409),
+            LedgerError: _refused(503),
+            RolloutError: _refused(500),
+            ValidationError: _invalid,
+            KeyError: lambda _request, error: _problem(404, "there is no such release", str(error)),
+            TimeoutError: lambda _request, error: _problem(
+                503,
+                "the control loop did not answer in time",
+                str(error),
+                do="see `kanaria status` and the log of the controller",
+            ),
+        },
+    )
+
+
+def _story(number: int, ledger: Ledger, snapshot: Snapshot) -> Timeline:
+    """A release as its ledger has it, with what the ledger could not take yet."""
+    written = ledger.of_release(number)
+    known = {(event.kind, event.at_s) for event in written}
+    own = (event for event in snapshot.unwritten if event.release == number)
+    return timeline([*written, *(event for event in own if (event.kind, event.at_s) not in known)])
+
+
+def _act_on_all(controller: Controller, alerts: Iterable[_Alert]) -> list[dict[str, str]]:
+    """Act on each alert in turn. After the first that rolls a release back there is nothing to do for the others."""
+    done = [{"alert": alert.name, "did": _act_on(controller, alert)} for alert in (one.parsed() for one in alerts)]
+    log.info("alerts", received=len(done), did=dict(Counter(answer["did"] for answer in done)))
+    return done
+
+
+def _act_on(controller: Controller, alert: Alert) -> str:
+    snapshot = controller.snapshot  # taken anew: it already shows a rollback for the alert before
+    if why_not := objection(alert, snapshot.deployment, snapshot.health, loaded_s=snapshot.loaded_s):
+        return f"nothing: {why_not}"
+    command = c.RollbackNow(
+        by="alertmanager", reason=f"{alert.name}: {alert.summary}", signal=SIGNAL, tag=alert.version
+    )
+    try:
+        number = controller.submit(command)
+    except CommandRefused as refused:  # the release went on in between
+        return f"nothing: {refused.what}"
+    log.warning("alert_rolled_back", alert=alert.name, version=alert.version, release=number, summary=alert.summary)
+    return "rolled back"
+
+
+def _patience_s(request: Request) -> float:
+    """How long the sender of a command still waits, seconds. Raises CommandRefused when it has stopped waiting.
+
+    A request may lie in a socket while the controller hangs: its sender has read "no answer" and does something else.
+    """
+    given = request.headers.get(DEADLINE_HEADER)
+    if given is None:
+        return _PATIENCE_S
+    now_s = time.time()
+    try:
+        left_s = float(given) - now_s
+    except ValueError:
+        left_s = math.nan
+    if math.isnan(left_s):
+        raise CommandRefused(f"`{DEADLINE_HEADER}` must be a time in Unix seconds", saw=given, do="correct it")
+    if left_s <= 0:
+        raise CommandRefused(
+            "the command came too late: its sender no longer waits for the answer, so it is not carried out",
+            saw=f"its deadline was {-left_s:.1f} s ago by the controller's clock",
+            do="look at `kanaria status` and send it again; from another machine, compare the clocks",
+        )
+    return min(left_s, _PATIENCE_S)
+
+
+async def _parse(request: Request, model: type[B]) -> B:
+    return model.model_validate_json(await request.body() or b"{}")
+
+
+def _guarded(
+    token: str, endpoint: Callable[[Request], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def check(request: Request) -> Response:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            return _problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
+        return await endpoint(request)
+
+    return check
+
+
+def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
+    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
+    return JSONResponse(content, status_code=status, media_type=PROBLEM_JSON)
+
+
+def _refused(status: int) -> Callable[[Request, Exception], Response]:
+    def answer(_: Request, error: Exception) -> Response:
+        if not isinstance(error, RolloutError):
+            raise error
+        return _problem(status, error.what, error.saw, do=error.do)
+
+    return answer
+
+
+def _invalid(_: Request, error: Exception) -> Response:
+    if not isinstance(error, ValidationError):
+        raise error
+    places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {e['msg']}" for e in error.errors())
+    return _problem(422, "the request is not valid", places)

@@ -1,0 +1,68 @@
+"""Common to all commands: exit codes, options, how they reach the deployment, how errors are printed.
+
+Exit codes: 0 done, promoted or pass; 1 rolled back or fail; 2 bad input; 3 could not decide.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contract.terminal import print_error
+from rollout.errors import ControllerUnreachable, LedgerError, RolloutError
+
+if TYPE_CHECKING:
+    from rollout.ui.client import ControllerClient
+
+EXIT_DONE, EXIT_FAIL, EXIT_BAD_INPUT, EXIT_UNDECIDED = 0, 1, 2, 3
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the commands reach the deployment."""
+
+    client: Callable[[], "ControllerClient"]
+    ledger: Path
+    reports: Path
+    ledger_copies: int = 24  # how many are kept
+    full_tag: Callable[[str], str] = str  # from a tag as a person writes it; raises KanariaError when there is none
+
+
+def access_of(context: typer.Context) -> Access:
+    """The Access that the composition root gives. Raises what reading the settings raises."""
+    find = find_access(context)
+    if find is None:
+        raise TypeError("the composition root puts a function that gives an Access into the context")
+    return find()
+
+
+def find_access(context: typer.Context) -> Callable[[], Access] | None:
+    """What the composition root has put into the context; None where the command runs by itself."""
+    found: Callable[[], Access] | None = context.find_root().obj
+    return found
+
+
+def exit_code(error: RolloutError) -> int:
+    """The exit code of a command that ends with `error`."""
+    return EXIT_UNDECIDED if isinstance(error, ControllerUnreachable | LedgerError) else EXIT_BAD_INPUT
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Print a RolloutError to stderr and exit with its code."""
+    try:
+        yield
+    except RolloutError as error:
+        print_error(error)
+        raise typer.Exit(exit_code(error)) from error
+
+
+def print_json(data: object) -> None:
+    """Print `data` as JSON, for programs."""
+    typer.echo(json.dumps(data, indent=2))

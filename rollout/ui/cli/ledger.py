@@ -1,0 +1,158 @@
+"""`kanaria ledger`: copies of the ledger, whether it is whole, and a copy in its place."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contract.terminal import print_error
+from rollout.errors import LedgerDamaged, LedgerGone, NoLedger, NotALedger, SpecError
+from rollout.explain.format import date
+from rollout.ledger.check import Contents
+from rollout.ledger.check import check as check_ledger
+from rollout.ledger.copies import copy, scheduled_copy
+from rollout.ledger.lock import WriterLock
+from rollout.ledger.restoring import Restored, begin_anew
+from rollout.ledger.restoring import restore as restore_ledger
+from rollout.ui.cli.conventions import EXIT_BAD_INPUT, EXIT_FAIL, Json, access_of, explained, print_json
+
+app = typer.Typer(no_args_is_help=True, help="Copies of the ledger: make one, check one, put one in its place.")
+
+
+@app.command()
+def backup(
+    context: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(help="File to write. Default: a new one among the copies in the state folder.")
+    ] = None,
+) -> None:
+    """Copy the ledger, also while the controller writes to it, and check the copy."""
+    with explained():
+        access = access_of(context)
+        if file is not None:
+            with _bad_input_for(file):
+                contents = copy(access.ledger, file)
+            typer.echo(f"{file}: {_in_words(contents)}")
+            return
+        made = scheduled_copy(access.ledger, keep=access.ledger_copies, now_s=time.time())
+        typer.echo(
+            f"{made.path}: {_in_words(made.contents)}" + ("" if made.is_new else "; it holds everything already")
+        )
+        for removed in made.removed:
+            typer.echo(f"removed {removed}")
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    file: Annotated[
+        Path | None, typer.Argument(help="Ledger or copy to read. Default: the one of this folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Read all of a ledger. Exit code 0: it is whole, 1: it is damaged or gone, 3: that cannot be said."""
+    ledger = access_of(context).ledger
+    with explained(), _damage_is_a_failure(), _bad_input_for(file, must_exist=True):
+        contents = check_ledger(file or ledger)
+    if as_json:
+        print_json(asdict(contents))
+    else:
+        typer.echo(f"{file or ledger}: {_in_words(contents)}")
+
+
+@app.command()
+def restore(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Copy that `kanaria ledger backup` made.")],
+    other_deployment: Annotated[
+        bool, typer.Option("--other-deployment", help="Allow a copy of another deployment's ledger.")
+    ] = False,
+) -> None:
+    """Put a copy in the place of the ledger, which gets another name. The stack must be down."""
+    with explained(), _alone(access_of(context).ledger, "kanaria ledger restore") as ledger:
+        with _bad_input_for(file, must_exist=True):
+            done = restore_ledger(ledger, file, now_s=time.time(), is_other_allowed=other_deployment)
+        typer.echo(f"restored: {_in_words(done.contents)}")
+        for line in _lost(done):
+            typer.echo(line)
+        if done.aborted:
+            typer.echo(f"{done.aborted} was running when the copy was made; it is aborted: its end is not known")
+        if done.aside:
+            typer.echo(f"the ledger before is kept: {done.aside}")
+
+
+@app.command()
+def new(context: typer.Context) -> None:
+    """Begin without history. What is there gets another name. The stack must be down."""
+    with explained(), _alone(access_of(context).ledger, "kanaria ledger new") as ledger:
+        aside = begin_anew(ledger, now_s=time.time())
+        typer.echo(
+            "a new ledger begins with `kanaria up TAG`" + (f"; the one before is kept: {aside}" if aside else "")
+        )
+
+
+@contextmanager
+def _alone(ledger: Path, who: str) -> Iterator[Path]:
+    """No controller acts meanwhile. Raises LedgerHeld."""
+    lock = WriterLock(ledger, who=who)
+    lock.take()
+    try:
+        yield ledger
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _bad_input_for(file: Path | None, *, must_exist: bool = False) -> Iterator[None]:
+    """A file that somebody named, and that is no ledger, is bad input; what is said of it is not about the ledger."""
+    if file is None:
+        yield
+        return
+    if must_exist and not file.exists():
+        raise SpecError("there is no such file", saw=str(file), do="correct the path")
+    if not file.parent.is_dir():
+        raise SpecError("there is no such folder", saw=str(file.parent), do="correct the path")
+    try:
+        yield
+    except LedgerDamaged as error:
+        if str(file) in error.saw:
+            raise LedgerDamaged(error.what, saw=error.saw, do="take another copy") from error
+        raise
+    except (NoLedger, NotALedger) as error:
+        print_error(error)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+
+
+@contextmanager
+def _damage_is_a_failure() -> Iterator[None]:
+    try:
+        yield
+    except (LedgerDamaged, LedgerGone) as error:
+        print_error(error)
+        raise typer.Exit(EXIT_FAIL) from error
+
+
+def _lost(done: Restored) -> Iterator[str]:
+    """What the ledger before held, and the restored one does not."""
+    if done.lost is not None:
+        yield f"lost: {_counted(done.lost.events, 'later event')}"
+        yield from (f"  {decision}" for decision in done.lost.decisions)
+    elif done.aside is not None:
+        yield "lost: nobody can say what was written later, as the ledger before cannot be read"
+
+
+def _in_words(contents: Contents) -> str:
+    last = f", the last of {date(contents.last_s)}" if contents.last_s is not None else ""
+    running = f", {contents.running} had not ended" if contents.running else ""
+    return (
+        f"whole, {_counted(contents.events, 'event')}{last}, {_counted(contents.releases, 'release')}, "
+        f"stable {contents.stable or 'not chosen yet'}{running}"
+    )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

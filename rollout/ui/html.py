@@ -1,0 +1,51 @@
+"""The common parts of the HTML pages: templates, style, and prose as HTML."""
+
+import re
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from rollout.explain.format import clock, date, slowness
+from rollout.format import count, share, span, weight
+
+_CODE = re.compile(r"`([^`]+)`")
+_QUANTITY = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h)\b|%)")
+
+
+def prose(text: str) -> Markup:
+    """Plain text as HTML: `commands` in code type, and no line break between a number and its unit."""
+    escaped = _QUANTITY.sub("\N{NO-BREAK SPACE}", str(escape(text)))
+    return Markup(_CODE.sub(r"<code>\1</code>", escaped))  # noqa: S704 - escaped just above
+
+
+@cache
+def style() -> Markup:
+    """The stylesheet, to be embedded in a page."""
+    return Markup(files("rollout.ui").joinpath("templates/style.css").read_text())  # noqa: S704 - our own file
+
+
+@cache
+def templates() -> Environment:
+    """The templates, with the functions of the two modules `format` as filters."""
+    environment = Environment(
+        loader=PackageLoader("rollout.ui"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "prose": prose,
+        "clock": clock,
+        "count": count,
+        "date": date,
+        "share": share,
+        "slowness": slowness,
+        "span": span,
+        "weight": weight,
+        "words": lambda text: text.replace("_", " "),
+    }
+    environment.globals["style"] = style
+    return environment

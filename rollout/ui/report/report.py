@@ -1,0 +1,69 @@
+"""The page around the pictures: releases and further sections as one HTML file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import yaml
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from rollout.explain.timeline import Timeline
+from rollout.explain.why import Explanation, why
+from rollout.ui.html import templates
+from rollout.ui.report.picture import Picture
+from rollout.ui.report.pictures import pictures
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A further section, such as the result of a load test: text, a table, or both."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chapter:
+    """One release, ready for the template."""
+
+    release: Timeline
+    explanation: Explanation
+    pictures: tuple[tuple[Picture, Markup], ...]
+    spec: str
+
+
+def render_report(timelines: Sequence[Timeline], *, title: str, extra: Sequence[Section] = ()) -> str:
+    """One self-contained HTML file; it needs no network, now or later."""
+    return (
+        templates()
+        .get_template("report.html")
+        .render(title=title, chapters=[_chapter(timeline) for timeline in timelines], extra=extra, plotly=_plotly())
+    )
+
+
+def _chapter(release: Timeline) -> _Chapter:
+    return _Chapter(
+        release=release,
+        explanation=why(release),
+        pictures=tuple((picture, _drawn(picture, release)) for picture in pictures(release)),
+        spec=yaml.safe_dump(release.spec.model_dump(mode="json"), sort_keys=False, default_flow_style=None),
+    )
+
+
+def _drawn(picture: Picture, release: Timeline) -> Markup:
+    html: str = picture.figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"release-{release.number}-{picture.key}",
+        default_height=f"{picture.height}px",
+        config={"displayModeBar": False, "responsive": True},
+    )
+    return Markup(html)  # noqa: S704 - Plotly escapes what it embeds
+
+
+@cache
+def _plotly() -> Markup:
+    return Markup(get_plotlyjs())  # noqa: S704 - Plotly's own script

@@ -1,0 +1,225 @@
+"""The terminal output of `kanaria status`, `why`, `history` and `release --wait`.
+
+It fits 80 columns and is complete without colour. It takes finished views and fetches nothing.
+"""
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from rollout.explain.format import clock, date, one_line, slowness
+from rollout.explain.timeline import Decision, Timeline
+from rollout.explain.why import one_sentence
+from rollout.explain.why import why as explain
+from rollout.fleet import Health
+from rollout.format import count, span, weight
+from rollout.judge import Pair, Verdict
+from rollout.judge.words import share_of
+from rollout.ui.status import (
+    ClientsView,
+    DecisionView,
+    ReleaseStatus,
+    StatusView,
+    VersionView,
+    decision_view,
+    strongest,
+)
+
+WIDEST = 100  # lines longer than this are hard to read
+_STEP_MARKS = {"done": ("✔", "green"), "current": ("▶", "bold yellow"), "left": ("✖", "red"), "next": ("·", "dim")}
+_VERDICT_MARKS = {
+    Verdict.PASS: ("✔", "green"),
+    Verdict.FAIL: ("✖", "bold red"),
+    Verdict.NO_DATA: ("?", "magenta"),
+    Verdict.INCONCLUSIVE: ("…", "yellow"),
+}
+_OUTCOME_STYLES = {"promoted": "green", "rolled_back": "red", "aborted": "magenta"}
+
+
+def status(view: StatusView) -> RenderableType:
+    """Everything at a glance, like `kubectl argo rollouts get rollout --watch`."""
+    head = Table.grid(expand=True)
+    head.add_column()
+    head.add_column(justify="right", style="dim")
+    head.add_row(Text(view.name, style="bold"), f"{clock(view.at_s)} UTC")
+    troubles = [Text(f"! {trouble}", style="bold red") for trouble in view.troubles]
+    parts: list[RenderableType] = [head, *troubles, _versions(view)]
+    if view.release:
+        parts += ["", *_release(view.release)]
+    else:
+        parts += ["", Text("no release yet; start one with `kanaria release TAG`", style="dim")]
+    if view.clients:
+        parts += ["", _clients(view.clients)]
+    if view.release:
+        parts += ["", *(_decision(decision) for decision in view.release.decisions)]
+    return Group(*parts)
+
+
+def why(release: Timeline) -> RenderableType:
+    """The verdict in one sentence, then everything behind it."""
+    explanation = explain(release)
+    style = _OUTCOME_STYLES.get(release.outcome, "yellow")
+    parts: list[RenderableType] = [Text(explanation.verdict, style=f"bold {style}")]
+    for topic in explanation.topics:
+        parts += ["", Text(topic.title, style="bold"), *(_item(line) for line in topic.lines)]
+    return _narrow(Group(*parts))
+
+
+def history(releases: Sequence[Timeline]) -> RenderableType:
+    """Every release, newest last."""
+    if not releases:
+        return Text("no release yet", style="dim")
+    parts: list[RenderableType] = []
+    for release in releases:
+        outcome = release.outcome.replace("_", " ")
+        line = Text.assemble(
+            (f"{release.number:>3}  ", "bold"),
+            (f"{outcome:<12}", _OUTCOME_STYLES.get(release.outcome, "yellow")),
+            f"{release.canary}  ",
+            (
+                f"{date(release.requested_s)}, {span(release.seen_s - release.requested_s)}, by {release.state.by}",
+                "dim",
+            ),
+        )
+        parts += [line, Padding(Text(one_sentence(release)), (0, 0, 0, 5))]
+    return _narrow(Group(*parts))
+
+
+def decision(made: Decision) -> RenderableType:
+    """One line for one decision of a release."""
+    return _decision(decision_view(made))
+
+
+def _versions(view: StatusView) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for role, version, colour in (("stable", view.stable, "blue"), ("canary", view.canary, "yellow")):
+        if version is not None:
+            table.add_row(
+                Text(f" {role}", style=colour), Text(version.tag), _health(version), *_weight(version, colour)
+            )
+    return table
+
+
+def _health(version: VersionView) -> Text:
+    match Health(version.health):
+        case Health.READY if version.restarts:
+            return Text(f"✔ ready, workers lost: {version.restarts}", style="yellow")
+        case Health.READY:
+            return Text("✔ ready", style="green")
+        case Health.STARTING:
+            return Text("… starting", style="yellow")
+        case health:
+            return Text(f"✖ {health.value}", style="bold red")
+
+
+def _weight(version: VersionView, colour: str) -> tuple[Text, Text]:
+    if version.weight_percent is None:
+        return Text("?" * 3, style="dim"), Text("weight unknown", style="magenta")
+    share_of_bar = Text("copies" if version.is_mirrored else f"{weight(version.weight_percent):>5}")
+    return _bar(version.weight_percent / 100, width=25, style=colour), share_of_bar
+
+
+def _release(release: ReleaseStatus) -> list[RenderableType]:
+    phase = release.outcome.replace("_", " ") if release.outcome else "paused" if release.is_paused else release.phase
+    title = Text.assemble(f"release {release.number}: {release.canary} against {release.stable}, ", (phase, "bold"))
+    parts: list[RenderableType] = [Rule(title, align="left", style="dim"), _steps(release), "", Text(release.sentence)]
+    if release.earlier:
+        parts.append(Text(f"It {release.earlier}.", style="dim"))
+    if release.deadline_s is not None and not release.is_paused:
+        parts.append(Text(f"{span(release.deadline_s)} of measured time are left in this step.", style="dim"))
+    if release.caution:
+        parts.append(Text(release.caution, style="yellow"))
+    if release.labels is not None:
+        parts.append(Text(release.labels, style="dim"))
+    if release.signals:
+        parts += ["", _signals(release)]
+    return parts
+
+
+def _steps(release: ReleaseStatus) -> Text:
+    line = Text()
+    for step in release.steps:
+        mark, style = _STEP_MARKS[step.state]
+        line.append(f" {mark} {step.name} ", style=style)
+    return line
+
+
+def _signals(release: ReleaseStatus) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    table.add_column("", no_wrap=True)
+    table.add_column("signal", no_wrap=True)
+    table.add_column("canary", justify="right", no_wrap=True)
+    table.add_column("stable", justify="right", no_wrap=True)
+    table.add_column("evidence against it", no_wrap=True)
+    for signal in strongest(release.signals):
+        evidence = _evidence(signal.log_e, signal.threshold)
+        table.add_row(_verdict(signal.verdict), signal.title, _ratio(signal.canary), _ratio(signal.stable), evidence)
+    if release.log_e is not None and release.threshold is not None and release.verdict is not None:
+        together, verdict = Text("all together", style="bold"), release.verdict.value.replace("_", " ")
+        table.add_row(_verdict(release.verdict), together, verdict, "", _evidence(release.log_e, release.threshold))
+    return table
+
+
+def _verdict(verdict: Verdict) -> Text:
+    mark, style = _VERDICT_MARKS[verdict]
+    return Text(f" {mark}", style=style)
+
+
+def _ratio(pair: Pair) -> Text:
+    return (
+        Text.assemble(share_of(pair), (f" of {count(pair.total)}", "dim"))
+        if pair.total
+        else Text("none yet", style="dim")
+    )
+
+
+def _evidence(log_e: float, threshold: float | None) -> Text:
+    """A bar that is full where the evidence fails the canary."""
+    if threshold is None:
+        return Text("bounds the risk only", style="dim")
+    reached = max(0.0, log_e) / threshold
+    style = "red" if reached >= 1 else "yellow" if reached >= 0.5 else "green"
+    return Text.assemble(_bar(reached, width=8, style=style), f" {max(0.0, log_e):.1f} of {threshold:.1f}")
+
+
+def _clients(clients: ClientsView) -> Text:
+    failed = (
+        Text("none failed", style="green")
+        if not clients.failed
+        else Text(f"{count(clients.failed)} failed", style="bold red")
+    )
+    lead = f"users, last {span(clients.span_s)}: {count(clients.requests)} requests, "
+    return Text.assemble(lead, failed, slowness(clients.slow))
+
+
+def _decision(made: DecisionView) -> RenderableType:
+    row = Table.grid(padding=(0, 2))
+    row.add_column(style="dim", no_wrap=True)
+    row.add_column()
+    by = "" if made.by in ("judge", "controller") else f" (by {made.by})"
+    row.add_row(
+        clock(made.at_s), Text.assemble((made.title, "bold"), by, f": {one_line(made.reason)}" if made.reason else "")
+    )
+    return row
+
+
+def _bar(filled: float, *, width: int, style: str) -> Text:
+    full = round(min(max(filled, 0.0), 1.0) * width)
+    return Text.assemble(("█" * full, style), ("░" * (width - full), "dim"))
+
+
+def _item(line: str) -> RenderableType:
+    row = Table.grid(padding=(0, 1))
+    row.add_row(" •", Text(line))
+    return row
+
+
+def _narrow(content: RenderableType) -> RenderableType:
+    table = Table.grid()
+    table.add_column(max_width=WIDEST)
+    table.add_row(content)
+    return table

@@ -1,0 +1,16 @@
+"""The controller's page at `/`: the same status as `kanaria status`, for a browser.
+
+One self-contained page that fetches itself again every two seconds; without scripts it reloads.
+"""
+
+from rollout.ui.html import templates
+from rollout.ui.status import StatusView, strongest
+
+
+def status_page(status: StatusView) -> str:
+    """The page as HTML."""
+    return (
+        templates()
+        .get_template("status.html")
+        .render(status=status, signals=strongest(status.release.signals) if status.release else [])
+    )

@@ -1,1 +1,0 @@
-"""The example model: handwritten digits. The only folder that a user replaces."""

@@ -1,0 +1,64 @@
+"""Count how often two versions gave different answers to one request: both answer a mirrored request.
+
+Each version's processes count the pairs that it is part of, each by one of its rows, drawn at random: rows of one
+request are often alike, so all of them would not be independent events. Which of the two versions is the shadow is not
+known here.
+"""
+
+import random
+import sqlite3
+from collections.abc import Callable
+from itertools import zip_longest
+
+import orjson
+
+MOST_AT_ONCE = 20_000  # answers compared at a time; a version that missed more of them skips the oldest
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS compared (
+    version TEXT PRIMARY KEY,
+    up_to INTEGER NOT NULL     -- the newest answers.id that any process of this version has compared
+) WITHOUT ROWID
+"""
+BEGIN = "INSERT OR IGNORE INTO compared VALUES (?, (SELECT coalesce(max(id), 0) FROM answers))"
+SPAN = "SELECT up_to, (SELECT coalesce(max(id), 0) FROM answers) FROM compared WHERE version = ?"
+# A request id that is used again replaces an answer and adds no row, so for each request id a pair of versions is
+# compared once. The bodies must be the same, because a caller may give one id to several requests.
+PAIRS = """
+SELECT new.labels, known.labels
+FROM answers AS new JOIN answers AS known
+    ON known.request_id = new.request_id AND known.version <> new.version AND known.id < new.id
+WHERE new.id > :after AND :version IN (new.version, known.version) AND new.body_crc = known.body_crc
+"""
+ADVANCE = "UPDATE compared SET up_to = :newest WHERE version = :version"
+
+
+def begin(connection: sqlite3.Connection, version: str) -> None:
+    """Start to compare the answers of `version` that are given from now on."""
+    connection.execute(SCHEMA)
+    connection.execute(BEGIN, (version,))
+
+
+def take(connection: sqlite3.Connection, version: str, is_same: Callable[[object, object], bool]) -> tuple[int, int]:
+    """Requests that `version` and another version answered alike, and those that they answered differently, each once.
+
+    The processes of a version share one position in the table, advanced in the transaction that reads the pairs: a
+    worker that dies may lose what it has taken, but nothing is counted twice.
+    """
+    same = different = 0
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        up_to, newest = connection.execute(SPAN, (version,)).fetchone()
+        if newest != up_to:
+            new = {"version": version, "newest": newest, "after": max(up_to, newest - MOST_AT_ONCE)}
+            for one, other in connection.execute(PAIRS, new):
+                rows = list(zip_longest(orjson.loads(one), orjson.loads(other)))
+                is_alike = is_same(*random.choice(rows))  # noqa: S311 - no secret
+                same += is_alike
+                different += not is_alike
+            connection.execute(ADVANCE, new)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return same, different

@@ -1,0 +1,101 @@
+"""Count the labels of a version's answers: once as each comes, and again at every age that its answer reaches.
+
+Labels of two versions can only be compared at the same age of their answers: where a complaint comes within a minute
+and silence means right after ten, nearly every label of a version that was started two minutes ago says wrong. So for
+each of a few ages an answer counts once when it is that old, by the label known by then; a label that comes later is
+late for that age. Which age matters is not known here.
+"""
+
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import orjson
+
+from contract.metrics import CAME, CORRECT, LATE, WRONG
+
+MOST_AT_ONCE = 20_000  # answers counted at an age in one turn; the others wait for the next
+
+INDEX = "CREATE INDEX IF NOT EXISTS to_age ON answers (version, aging, answered_at_s) WHERE aging IS NOT NULL"
+# Claiming and reading are one statement, so that no two workers count the same label.
+CLAIM = """
+UPDATE answers SET counted = 1,
+    aging = (SELECT min(key) FROM json_each(:ages) WHERE value >= :now_s - answered_at_s)
+WHERE version = :version AND truth IS NOT NULL AND counted = 0
+RETURNING labels, truth, aging
+"""
+# A cross join, because SQLite does not know that there are few ages.
+OF_AGE = """
+SELECT answers.id, labels, truth, aging, answered_at_s FROM json_each(:ages) AS age CROSS JOIN answers
+WHERE version = :version AND aging = age.key AND answered_at_s <= :now_s - age.value
+LIMIT :most
+"""
+GROW = "UPDATE answers SET aging = ? WHERE id = ?"
+
+
+@dataclass(slots=True)
+class Counted:
+    """New labels, each counted by one row of its request."""
+
+    as_they_came: Counter[str] = field(default_factory=Counter)  # by `correct` and `wrong`
+    by_age: Counter[tuple[float, str]] = field(default_factory=Counter)  # by age, seconds, and outcome
+
+
+def begin(connection: sqlite3.Connection) -> None:
+    """Make the table ready. It may come from a Bento with an older copy of this file."""
+    with suppress(sqlite3.OperationalError):
+        connection.execute("ALTER TABLE answers ADD COLUMN aging INTEGER")
+    connection.execute(INDEX)
+
+
+def take(
+    connection: sqlite3.Connection,
+    version: str,
+    is_same: Callable[[object, object], bool],
+    ages_s: Sequence[float],
+    now_s: float,
+) -> Counted:
+    """Labels of `version` that came, and those whose answers have reached one of `ages_s`, since the last call.
+
+    What was counted is in the table, for all processes of a version: one that dies may lose what it has taken, but no
+    label counts twice at an age.
+
+    Args:
+        ages_s: rising, above 0.
+        now_s: Unix seconds.
+    """
+    counted = Counted()
+    asked = {"version": version, "ages": orjson.dumps(ages_s).decode(), "now_s": now_s}
+    for labels, truth, aging in connection.execute(CLAIM, asked).fetchall():
+        counted.as_they_came[_outcome(labels, truth, is_same)] += 1
+        passed = len(ages_s) if aging is None else aging
+        counted.by_age.update((age_s, LATE) for age_s in ages_s[:passed])
+        counted.by_age.update((age_s, CAME) for age_s in ages_s[passed:])
+    if connection.execute(OF_AGE, {**asked, "most": 1}).fetchone() is None:  # reading keeps no other process waiting
+        return counted
+    grown = []
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for row, labels, truth, aging, answered_at_s in connection.execute(OF_AGE, {**asked, "most": MOST_AT_ONCE}):
+            reached = sum(age_s <= now_s - answered_at_s for age_s in ages_s)
+            outcome = _outcome(labels, truth, is_same)
+            counted.by_age.update((age_s, outcome) for age_s in ages_s[aging:reached])
+            grown.append((reached if reached < len(ages_s) else None, row))
+        connection.executemany(GROW, grown)
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return counted
+
+
+def _outcome(labels: str, truth: str, is_same: Callable[[object, object], bool]) -> str:
+    """Whether one row of a request, drawn at random, was right.
+
+    Rows of one request are often alike, so all of them would not be independent events.
+    """
+    rows = list(zip(orjson.loads(labels), orjson.loads(truth), strict=True))
+    return CORRECT if is_same(*random.choice(rows)) else WRONG  # noqa: S311 - no secret

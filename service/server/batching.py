@@ -1,0 +1,306 @@
+"""Run the model on the rows that wait whenever it is free: on the event loop while that is quick, else on a thread.
+
+Requests that arrive together, or while the model is busy, share its next call; a single request never waits
+for others. A batch that takes about as long as waking a thread and coming back is answered on the event
+loop. Larger batches and slow models go to a thread, so that health checks answer however slow the model is.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+
+from contract.answer_types import Prediction
+from service.contract import Model
+
+LOOP_S = 0.002  # longest that one batch may hold the event loop
+# A busy machine makes a batch late now and then; a model that has become slow makes many in a row late.
+LATE_S = 10 * LOOP_S
+MOST_LATE_IN_A_ROW = 5
+DEFAULT_DEADLINE_S = 9.0  # a gateway that waits 10 s still gets the reason
+STUCK_DEADLINES = 3  # a model that finished nothing for this many deadlines is not ready
+
+log = structlog.get_logger()
+
+
+class Overloaded(Exception):
+    """More rows wait than the model can answer in a reasonable time."""
+
+    def __init__(self) -> None:
+        super().__init__("too many rows wait for the model")
+
+
+class Overdue(Exception):
+    """The model did not answer these rows in time."""
+
+    def __init__(self, deadline_s: float) -> None:
+        super().__init__(f"the model did not answer within {deadline_s:g} s")
+
+
+class Abandoned(Exception):
+    """The client no longer waits for the answer."""
+
+
+class BrokenModel(Exception):
+    """The model's answer breaks the contract: wrong shape, or not a number."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    rows: NDArray[np.float32]
+    answer: asyncio.Future[list[Prediction]]
+    loop: asyncio.AbstractEventLoop
+    gone: Callable[[], Coroutine[None, None, None]] | None
+
+
+_Outcome = tuple[_Job, list[Prediction] | Exception]
+
+
+class Batcher:
+    """Makes all calls of a model that serves.
+
+    Args:
+        model: a loaded model.
+        max_waiting_rows: refuse requests beyond this many rows in the queue.
+        loop_rows: answer up to this many rows at once on the event loop; see `rows_within`.
+        deadline_s: rows that wait longer for the thread are given up, and take no more of the model's time.
+        count: called for each call of the model, on the thread that made it, with the answer to one row of each
+            request, drawn at random. Rows of one request are often alike: all of them would not be independent events.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        max_waiting_rows: int,
+        loop_rows: int = 0,
+        deadline_s: float = DEFAULT_DEADLINE_S,
+        count: Callable[[list[Prediction]], None] = lambda _: None,
+    ) -> None:
+        self._model = model
+        self._count = count
+        self._deadline_s = deadline_s
+        self._max_waiting_rows = max_waiting_rows
+        self._loop_rows = loop_rows
+        self._late_in_a_row = 0
+        self._waiting_rows = 0  # changed on the event loop only
+        self._arrived: deque[_Job] = deque()  # changed on the event loop only
+        self._handed_over = 0  # jobs given to the thread; changed on the event loop only
+        self._finished = 0  # how many of these are finished; changed on the thread only
+        self._progress_s = 0.0  # when the thread last finished a batch, or was given one while it was idle
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the model still answers. True even while the queue is full."""
+        is_stuck = self._thread_is_busy and time.monotonic() - self._progress_s > STUCK_DEADLINES * self._deadline_s
+        return self._thread.is_alive() and not is_stuck
+
+    async def predict(
+        self, rows: NDArray[np.float32], *, gone: Callable[[], Coroutine[None, None, None]] | None = None
+    ) -> list[Prediction]:
+        """Return one answer per row.
+
+        Args:
+            rows: checked rows, shape (rows, features).
+            gone: returns when the client no longer waits for the answer.
+
+        Raises: Overloaded, Overdue, Abandoned, BrokenModel, or what the model raised.
+        """
+        if self._waiting_rows + len(rows) > self._max_waiting_rows:
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        job = _Job(rows, loop.create_future(), loop, gone)
+        self._waiting_rows += len(rows)
+        try:
+            if len(rows) > self._loop_rows or self._thread_is_busy:
+                self._hand_over(job)
+            else:
+                self._arrived.append(job)
+                if len(self._arrived) == 1:  # others that arrive in this turn of the loop join the batch
+                    loop.call_soon(self._answer_arrived)
+            return await job.answer
+        finally:
+            self._waiting_rows -= len(rows)
+
+    @property
+    def _thread_is_busy(self) -> bool:
+        return self._handed_over != self._finished
+
+    def _hand_over(self, job: _Job) -> None:
+        """Give a job to the thread. Only there can a wait outlast a deadline or a client's patience."""
+        if not self._thread_is_busy:
+            self._progress_s = time.monotonic()
+        self._handed_over += 1
+        overdue = job.loop.call_later(self._deadline_s, _give_up, job, Overdue(self._deadline_s))
+        job.answer.add_done_callback(lambda _: overdue.cancel())
+        if job.gone:
+            watch = job.loop.create_task(job.gone())
+            watch.add_done_callback(lambda _: _give_up(job, Abandoned()))
+            job.answer.add_done_callback(lambda _: watch.cancel())
+        self._jobs.put(job)
+
+    def _answer_arrived(self) -> None:
+        """Answer as many of the arrived jobs as fit into one short call, on the event loop."""
+        if self._thread_is_busy or not self._loop_rows:  # a large job came in the same turn: one call at a time
+            while self._arrived:
+                self._hand_over(self._arrived.popleft())
+            return
+        batch: list[_Job] = []
+        rows = 0
+        while self._arrived and rows + len(self._arrived[0].rows) <= self._loop_rows:
+            rows += len(self._arrived[0].rows)
+            batch.append(self._arrived.popleft())
+        if self._arrived:
+            self._arrived[0].loop.call_soon(self._answer_arrived)
+        started_s = time.perf_counter()
+        with torch.inference_mode():
+            _settle(self._outcomes(batch))
+        self._watch(time.perf_counter() - started_s)
+
+    def _watch(self, took_s: float) -> None:
+        self._late_in_a_row = self._late_in_a_row + 1 if took_s > LATE_S else 0
+        if self._late_in_a_row == MOST_LATE_IN_A_ROW:
+            self._loop_rows = 0
+            log.warning("model_moved_to_thread", took_s=took_s, limit_s=LATE_S)
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while (job := self._jobs.get()) is not None:
+                batch, is_last = self._with_waiting(job)
+                if outcomes := self._outcomes(batch):
+                    with suppress(RuntimeError):  # the loop was closed meanwhile: no client is left
+                        outcomes[0][0].loop.call_soon_threadsafe(_settle, outcomes)
+                self._finished += len(batch)
+                self._progress_s = time.monotonic()
+                if is_last:
+                    return
+
+    def _with_waiting(self, first: _Job) -> tuple[list[_Job], bool]:
+        batch, rows = [first], len(first.rows)
+        while rows < self._model.schema.max_rows:
+            try:
+                job = self._jobs.get_nowait()
+            except Empty:
+                break
+            if job is None:
+                return batch, True
+            batch.append(job)
+            rows += len(job.rows)
+        return batch, False
+
+    def _outcomes(self, batch: list[_Job]) -> list[_Outcome]:
+        wanted = [job for job in batch if not job.answer.done()]  # the others were given up
+        if not wanted:
+            return []
+        try:
+            predictions = predict_rows(self._model, np.concatenate([job.rows for job in wanted]))
+            self._count(_one_of_each(wanted, predictions))
+        except Exception as error:  # noqa: BLE001 - an error of the model fails its request, not this thread
+            if len(wanted) == 1:
+                return [(wanted[0], error)]
+            # one bad request must not fail the others in its batch
+            return [outcome for job in wanted for outcome in self._outcomes([job])]
+        outcomes: list[_Outcome] = []
+        start = 0
+        for job in wanted:
+            outcomes.append((job, predictions[start : start + len(job.rows)]))
+            start += len(job.rows)
+        return outcomes
+
+
+def _one_of_each(jobs: Sequence[_Job], predictions: list[Prediction]) -> list[Prediction]:
+    """The answer to one row of each job, drawn at random.
+
+    Args:
+        predictions: of the rows of all jobs, in their order.
+    """
+    if len(jobs) == len(predictions):
+        return predictions
+    drawn: list[Prediction] = []
+    start = 0
+    for job in jobs:
+        drawn.append(predictions[start + random.randrange(len(job.rows))])  # noqa: S311 - no secret
+        start += len(job.rows)
+    return drawn
+
+
+def predict_rows(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
+    """Run checked rows through the whole model and check its answers against the contract. Raises BrokenModel."""
+    outputs = model.predict(model.preprocess(rows))
+    expected = (len(rows), model.schema.answer.columns)
+    if tuple(outputs.shape) != expected:
+        raise BrokenModel(f"predict returned shape {tuple(outputs.shape)}, expected {expected}")
+    if not torch.isfinite(outputs).all():
+        raise BrokenModel("predict returned a value that is not finite")
+    predictions = model.postprocess(outputs)
+    if len(predictions) != len(rows):
+        raise BrokenModel(f"postprocess returned {len(predictions)} answers for {len(rows)} rows")
+    return predictions
+
+
+def rows_within(limit_s: float, model: Model, rows: NDArray[np.float32]) -> int:
+    """Measure the batch size at which the model takes the least time per row, among those that take at most `limit_s`.
+
+    Args:
+        limit_s: longest time of one batch, seconds.
+        model: a loaded model that has been called before.
+        rows: some rows that it accepts, shape (at least 1, features).
+
+    Returns: a power of two; 0 when even one row takes longer.
+    """
+    found, size, least_s = 0, 1, float("inf")
+    with torch.inference_mode():
+        while size <= model.schema.max_rows:
+            batch = np.resize(rows, (size, rows.shape[1]))
+            took_s = min(_seconds(model, batch) for _ in range(5))
+            if took_s > limit_s:
+                break
+            if took_s / size < least_s:
+                found, least_s = size, took_s / size
+            size *= 2
+    return found
+
+
+def _seconds(model: Model, rows: NDArray[np.float32]) -> float:
+    started_s = time.perf_counter()
+    predict_rows(model, rows)
+    return time.perf_counter() - started_s
+
+
+def _give_up(job: _Job, reason: Exception) -> None:
+    if not job.answer.done():
+        job.answer.set_exception(reason)
+
+
+def _settle(outcomes: list[_Outcome]) -> None:
+    for job, outcome in outcomes:
+        if job.answer.done():
+            continue
+        if isinstance(outcome, Exception):
+            job.answer.set_exception(outcome)
+        else:
+            job.answer.set_result(outcome)

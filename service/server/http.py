@@ -1,0 +1,184 @@
+"""POST /predict and POST /feedback as plain ASGI apps: a body in, JSON or a problem out, every request counted."""
+
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from http import HTTPStatus
+
+import orjson
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from contract.http import PROBLEM_JSON, REQUEST_ID_HEADER, VERSION_HEADER
+from service.logs.answers import AnswerLog, AnswersUnavailable, Feedback
+from service.logs.predictions import PredictionLog
+from service.server.batching import Abandoned, Batcher, Overdue, Overloaded
+from service.server.metrics import Endpoint, Metrics
+from service.server.parsing import REQUEST_ID_PATTERN, BodyParser
+from service.server.problems import Problem
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+RETRY_LATER = {"retry-after": "1"}  # seconds
+_REQUEST_ID, _VERSION = REQUEST_ID_HEADER.encode(), VERSION_HEADER.encode()
+_SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
+
+Gone = Callable[[], Coroutine[None, None, None]]  # returns when the client has closed the connection
+Handler = Callable[[bytes, str, Gone], Awaitable[bytes]]
+
+log = structlog.get_logger()
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had sent its request."""
+
+
+class Route:
+    """One POST endpoint.
+
+    Args:
+        endpoint: its name in the metrics.
+        version: the Bento tag, sent with every answer.
+        handler: takes the body, the request id and a `Gone`; returns the JSON answer, or raises Problem.
+        metrics: where the request is counted.
+    """
+
+    def __init__(self, endpoint: Endpoint, version: str, handler: Handler, metrics: Metrics) -> None:
+        self._endpoint = endpoint
+        self._version = version.encode("latin-1")
+        self._handler = handler
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started_s = time.perf_counter()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = request_id_of(headers.get(_REQUEST_ID))
+        status, content_type, problem = HTTPStatus.OK, "application/json", None
+        try:
+            body = await _read(scope, headers, receive)
+            payload = await self._handler(body, request_id, partial(_gone, receive))
+        except (ClientGone, Abandoned):
+            return
+        except Problem as known:
+            problem = _packed(headers) or known if known.status is HTTPStatus.BAD_REQUEST else known
+        except Exception:
+            log.exception("request_failed", endpoint=self._endpoint, request_id=request_id)
+            problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this request; it has been logged")
+        if problem is not None:
+            status, content_type, payload = problem.status, PROBLEM_JSON, problem.body(request_id)
+        self._metrics.count_request(self._endpoint, status, time.perf_counter() - started_s)
+        answer_headers = [
+            (b"content-type", content_type.encode()),
+            (b"content-length", str(len(payload)).encode()),
+            (_REQUEST_ID, request_id.encode()),
+            (_VERSION, self._version),
+            *((name.encode(), value.encode("latin-1")) for name, value in (problem.headers if problem else {}).items()),
+        ]
+        await send({"type": "http.response.start", "status": status.value, "headers": answer_headers})
+        await send({"type": "http.response.body", "body": payload})
+
+
+class Handlers:
+    """What the two endpoints do."""
+
+    def __init__(
+        self,
+        version: str,
+        parser: BodyParser,
+        batcher: Batcher,
+        answers: AnswerLog,
+        *,
+        prediction_log: PredictionLog | None = None,
+    ) -> None:
+        self._version = version
+        self._parser = parser
+        self._batcher = batcher
+        self._answers = answers
+        self._prediction_log = prediction_log
+
+    async def predict(self, body: bytes, request_id: str, gone: Gone) -> bytes:
+        """Answer each row of `body`, in order."""
+        rows = self._parser.rows(body)
+        try:
+            predictions = await self._batcher.predict(rows, gone=gone)
+        except (Overloaded, Overdue) as error:
+            raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again later", headers=RETRY_LATER) from None
+        self._answers.record(request_id, [prediction.label for prediction in predictions], body=body)
+        answer = orjson.dumps({"request_id": request_id, "version": self._version, "predictions": predictions})
+        if self._prediction_log:
+            self._prediction_log.record(body, rows, answer)
+        return answer
+
+    async def feedback(self, body: bytes, _request_id: str, _gone: Gone) -> bytes:
+        """Join the truth to an earlier answer; repeated feedback counts once."""
+        feedback = self._parser.feedback(body)
+        try:
+            outcome = await self._answers.learn(feedback.request_id, feedback.labels)
+        except AnswersUnavailable:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "answers cannot be read now; try again later",
+                headers=RETRY_LATER,
+            ) from None
+        match outcome:
+            case Feedback.UNKNOWN:
+                raise Problem(
+                    HTTPStatus.NOT_FOUND,
+                    f"there is no answer to request {feedback.request_id}; send the `request_id` of an answer",
+                    pointer="#/request_id",
+                )
+            case Feedback.WRONG_LENGTH:
+                raise Problem(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    f"labels: expected one per row of that request, saw {len(feedback.labels)}",
+                    pointer="#/labels",
+                )
+            case Feedback.ACCEPTED | Feedback.DUPLICATE:
+                return orjson.dumps({"request_id": feedback.request_id, "counted": outcome is Feedback.ACCEPTED})
+
+
+def request_id_of(given: bytes | None) -> str:
+    """Keep the caller's id when it is safe to log and to send back; otherwise make one."""
+    if given is not None and _SAFE_REQUEST_ID.fullmatch(text := given.decode("latin-1")):
+        return text
+    return f"{random.getrandbits(128):032x}"  # an id, not a secret: the kernel's secure random numbers would take 5 us
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _packed(headers: dict[bytes, bytes]) -> Problem | None:
+    """Why a body that is not JSON may be none: its sender packed it. The header alone changes nothing."""
+    coding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+    if coding.strip().lower() in ("", "identity"):
+        return None
+    detail = f"the header content-encoding says {coding[:40]!r}; send the JSON as it is, without that header"
+    return Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, headers={"accept-encoding": "identity"})
+
+
+async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    """Return the whole body.
+
+    Raises: Problem when it is not a POST or too large; ClientGone when the client leaves.
+    """
+    if scope["method"] != "POST":
+        detail = f"{scope['method']} is not answered here; use POST"
+        raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"allow": "POST"})
+    too_large = Problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES:,} bytes; send fewer rows"
+    )
+    if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
+        raise too_large
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            raise too_large
+        if not message.get("more_body", False):
+            return bytes(body)

@@ -1,0 +1,143 @@
+"""The Prometheus metrics of a server process; they exist at 0 before the first request.
+
+`prometheus_client` decides on import whether it works for several processes, and BentoML sets that up
+after it has imported the service. So it is imported when `Metrics` is made, never before (BentoML issue 5056).
+"""
+
+import os
+import shutil
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import psutil
+
+from contract import metrics as m
+from contract.answer_types import AnswerKind, Prediction
+
+Endpoint = Literal["predict", "feedback"]
+ENDPOINTS: tuple[Endpoint, ...] = ("predict", "feedback")
+STATUS_CLASSES = ("2xx", "4xx", "5xx")
+MetricT = TypeVar("MetricT")
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+
+class Metrics:
+    """The counters of one served version.
+
+    Args:
+        version: the Bento tag, the label of every series.
+        model: the tag of the model in that Bento.
+        answer: the classes that answers are counted in.
+        engine: the engine that the model runs on.
+    """
+
+    def __init__(self, version: str, model: str, answer: AnswerKind, *, engine: str = "eager") -> None:
+        import prometheus_client as prometheus  # noqa: PLC0415 - see the module docstring
+
+        requests = _made(prometheus.Counter, m.REQUESTS)
+        duration = _made(prometheus.Histogram, m.REQUEST_DURATION, buckets=m.REQUEST_DURATION.bounds)
+        predictions = _made(prometheus.Counter, m.PREDICTIONS)
+        confidence = _made(prometheus.Histogram, m.CONFIDENCE, buckets=m.CONFIDENCE.bounds)
+        feedback = _made(prometheus.Counter, m.FEEDBACK)
+        labels = _made(prometheus.Counter, m.LABELS)
+        disagreement = _made(prometheus.Counter, m.DISAGREEMENT)
+        dropped = _made(prometheus.Counter, m.ANSWERS_DROPPED)
+        log_dropped = _made(prometheus.Counter, m.PREDICTION_LOG_DROPPED)
+        info = _made(prometheus.Gauge, m.MODEL_INFO, multiprocess_mode="max")
+        info.labels(version, model, engine).set(1)
+        # Each series is made now, so that it exists at 0 and needs no lookup by labels later.
+        self._requests = {
+            (endpoint, status_class): requests.labels(version, endpoint, status_class)
+            for endpoint in ENDPOINTS
+            for status_class in STATUS_CLASSES
+        }
+        self._duration = {endpoint: duration.labels(version, endpoint) for endpoint in ENDPOINTS}
+        self._class_of = answer.class_of
+        self._predictions = {name: predictions.labels(version, name) for name in answer.classes}
+        self._confidence = confidence.labels(version)
+        self._correct, self._wrong = (feedback.labels(version, outcome) for outcome in (m.CORRECT, m.WRONG))
+        self._labels = {
+            (age_s, outcome): labels.labels(version, f"{age_s:.0f}", outcome)
+            for age_s in m.LABEL_AGES_S
+            for outcome in (m.CAME, m.CORRECT, m.WRONG, m.LATE)
+        }
+        self._same, self._different = (disagreement.labels(version, outcome) for outcome in (m.SAME, m.DIFFERENT))
+        self._dropped = dropped.labels(version)
+        self._log_dropped = log_dropped.labels(version)
+
+    def count_request(self, endpoint: Endpoint, status: int, duration_s: float) -> None:
+        self._requests[endpoint, f"{status // 100}xx"].inc()
+        self._duration[endpoint].observe(duration_s)
+
+    def count_predictions(self, predictions: list[Prediction]) -> None:
+        """Count answers, one of each request."""
+        names = Counter(self._class_of(prediction.label) for prediction in predictions)
+        found = [(self._predictions[name], rows) for name, rows in names.items()]  # an unknown name fails uncounted
+        for series, rows in found:
+            series.inc(rows)
+        confidences = [confidence for prediction in predictions if (confidence := prediction.confidence) is not None]
+        _observe(self._confidence, confidences)
+
+    def count_feedback(self, *, correct: int, wrong: int) -> None:
+        """Count requests, each by one of its rows."""
+        self._correct.inc(correct)
+        self._wrong.inc(wrong)
+
+    def count_labels(self, by_age: Mapping[tuple[float, str], int]) -> None:
+        """Count requests by age, seconds, and outcome."""
+        for place, requests in by_age.items():
+            self._labels[place].inc(requests)
+
+    def count_disagreement(self, *, same: int, different: int) -> None:
+        """Count requests, each by one of its rows."""
+        self._same.inc(same)
+        self._different.inc(different)
+
+    def count_dropped(self, answers: int) -> None:
+        self._dropped.inc(answers)
+
+    def count_log_dropped(self, rows: int) -> None:
+        self._log_dropped.inc(rows)
+
+
+def _made(kind: Callable[..., MetricT], metric: m.Metric, **more: Any) -> MetricT:
+    return kind(metric.name, metric.meaning, metric.labels, **more)
+
+
+def _observe(histogram: Any, values: Sequence[float]) -> None:
+    """Observe all values with one step per bucket: 32 rows cost as much as three calls of `histogram.observe`."""
+    histogram._sum.inc(sum(values))  # noqa: SLF001 - prometheus_client observes one value at a time
+    for bucket, count in Counter(bisect_left(histogram._upper_bounds, value) for value in values).items():  # noqa: SLF001 - as above
+        histogram._buckets[bucket].inc(count)  # noqa: SLF001 - as above
+
+
+def use_own_multiprocess_dir() -> None:
+    """Give the workers of this server their own folder for their counters.
+
+    BentoML uses one folder per BENTOML_HOME and empties it whenever a server starts: the counters of a
+    version that already serves would vanish. The folder is named after the process that started the
+    workers; folders of ended servers are removed. Does nothing outside BentoML's workers.
+    """
+    if MULTIPROCESS_DIR not in os.environ:
+        return
+    shared = Path(os.environ[MULTIPROCESS_DIR])
+    for folder in shared.parent.glob(f"{shared.name}.*"):
+        if not _is_running(folder.suffix[1:]):
+            shutil.rmtree(folder, ignore_errors=True)
+    own = shared.with_name(f"{shared.name}.{_identity(psutil.Process(os.getppid()))}")
+    own.mkdir(parents=True, exist_ok=True)
+    os.environ[MULTIPROCESS_DIR] = str(own)
+
+
+def _identity(process: psutil.Process) -> str:
+    return f"{process.pid}-{process.create_time():.0f}"  # process ids are reused, with another start time
+
+
+def _is_running(identity: str) -> bool:
+    try:
+        return _identity(psutil.Process(int(identity.partition("-")[0]))) == identity
+    except psutil.Error:
+        return False

@@ -1,0 +1,145 @@
+"""Everything that one worker needs to answer requests: it loads a model from its folder and makes the routes."""
+
+import gc
+import os
+import pkgutil
+import signal
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+from starlette.types import ASGIApp
+
+from contract import environment
+from contract.answer_types import counted_as
+from contract.http import FEEDBACK_PATH, PREDICT_PATH
+from contract.log_lines import log_as_json
+from contract.model_files import GOLDEN_FILE, Golden
+from contract.records import read_lines
+from service.contract import Model
+from service.engines import Engine, move_or_stay_eager
+from service.logs.answers import AnswerLog
+from service.logs.predictions import PredictionLog
+from service.server.batching import DEFAULT_DEADLINE_S, LOOP_S, Batcher, predict_rows, rows_within
+from service.server.http import Handlers, Route
+from service.server.metrics import Metrics, use_own_multiprocess_dir
+from service.server.parsing import BodyParser
+from service.signatures import verify_as_set
+
+MAX_WAITING_REQUESTS = 8  # of the largest size; more would wait longer than a client does
+PARENT_CHECK_EVERY_S = 1.0
+DEFAULT_LOG_MB = 512
+
+
+class Runtime:
+    """A loaded, warmed-up model with its routes, metrics and logs.
+
+    Args:
+        implementation: the class that loads the model, as `package.module:Class`.
+        folder: the model's files.
+        model: the tag of the model.
+        version: the Bento tag, or the name that is used instead of one.
+        engine: the engine that the network should run on; see `engines`.
+    """
+
+    def __init__(
+        self, implementation: str, folder: Path, *, model: str, version: str, engine: str = Engine.EAGER
+    ) -> None:
+        log_as_json()
+        threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
+        is_verified = verify_as_set(folder, os.environ)  # again: the files may have changed since the server started
+        torch.set_num_threads(1)  # one model thread per worker; more would fight the other workers for cores
+        loaded: Model = pkgutil.resolve_name(implementation)(folder)
+        rows = _golden_rows(folder)
+        used_engine = move_or_stay_eager(engine, loaded, folder, rows)
+        loop_rows = _warm_up(loaded, rows)
+        use_own_multiprocess_dir()
+        answer = counted_as(loaded.schema.answer, os.environ.get(environment.COMPARISON_SCHEMA))
+        metrics = Metrics(version, model, answer, engine=used_engine)
+        self._opened = ExitStack()
+        answers = self._opened.enter_context(
+            AnswerLog(
+                _folder(environment.ANSWERS_DIR, "answers"),
+                version,
+                count_feedback=metrics.count_feedback,
+                count_labels=metrics.count_labels,
+                count_disagreement=metrics.count_disagreement,
+                count_dropped=metrics.count_dropped,
+                is_same=answer.is_same,
+            )
+        )
+        self._batcher = self._opened.enter_context(
+            Batcher(
+                loaded,
+                max_waiting_rows=MAX_WAITING_REQUESTS * loaded.schema.max_rows,
+                loop_rows=loop_rows,
+                deadline_s=float(os.environ.get(environment.DEADLINE_S) or DEFAULT_DEADLINE_S),
+                count=metrics.count_predictions,
+            )
+        )
+        prediction_log = None
+        if max_bytes := _log_megabytes() * 1_000_000:
+            prediction_log = self._opened.enter_context(
+                PredictionLog(
+                    _folder(environment.PREDICTIONS_DIR, "predictions"),
+                    version,
+                    model,
+                    loaded.schema,
+                    max_bytes=max_bytes,
+                    count_dropped=metrics.count_log_dropped,
+                )
+            )
+        handlers = Handlers(version, BodyParser(loaded.schema), self._batcher, answers, prediction_log=prediction_log)
+        self.routes: dict[str, ASGIApp] = {
+            PREDICT_PATH: Route("predict", version, handlers.predict, metrics),
+            FEEDBACK_PATH: Route("feedback", version, handlers.feedback, metrics),
+        }
+        # torch leaves a big heap that never changes; each garbage collection of it would take tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        structlog.get_logger().info(
+            "model_ready", version=version, model=model, engine=used_engine, is_verified=is_verified
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        return self._batcher.is_alive
+
+    def close(self) -> None:
+        """Write what is waiting, then stop. Call it when every request has been answered."""
+        self._opened.close()
+
+
+def _stop_with_parent(parent: int) -> None:
+    """End this worker when its supervisor was killed: an orphan would keep the port from the next server."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_EVERY_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _golden_rows(folder: Path) -> NDArray[np.float32]:
+    golden = read_lines(folder / GOLDEN_FILE, Golden)
+    return np.array([row for request in golden for row in request.features], dtype=np.float32)
+
+
+def _warm_up(model: Model, rows: NDArray[np.float32]) -> int:
+    """Answer the golden requests: a network's first call is its slowest. Return how many rows fit on the event loop."""
+    with torch.inference_mode():
+        predict_rows(model, rows)
+    return rows_within(LOOP_S, model, rows)
+
+
+def _folder(variable: str, name: str) -> Path:
+    """The folder that `variable` holds, or the folder `name` in BentoML's home."""
+    home = os.environ.get("BENTOML_HOME") or "~/bentoml"
+    return Path(os.environ.get(variable) or Path(home, name)).expanduser()
+
+
+def _log_megabytes() -> int:
+    """How many megabytes of prediction log this machine keeps; 0: no log."""
+    return int(os.environ.get(environment.PREDICTION_LOG_MB) or DEFAULT_LOG_MB)

@@ -1,0 +1,98 @@
+"""The page about all combinations, as Markdown."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from benchmarks.markdown import table
+from tests.chaos.combinations import Combination, left_out
+from tests.chaos.faults import FAULTS, Hurts
+from tests.chaos.seen import Seen
+from tests.chaos.states import CANARY
+from tests.chaos.users import RATE
+from tests.chaos.verdict import MOST_FAILING_S, did, failing_s, wrongs
+
+PAGE = "chaos.md"
+COMMAND = "make chaos"
+HEADS = ("fault", "state", "failed of all requests", "failures of the bad version", "what the release did", "verdict")
+RIGHT = "right"
+
+
+def row(seen: Seen, one: Combination) -> tuple[str, ...]:
+    """A row of the table."""
+    failed = f"{len(seen.failures):,} of {seen.requests:,}"
+    if seen.failures:
+        failed += f", over {failing_s(seen):.1f} s"
+    harm = f"{seen.bad_answers:,}, until {seen.bad_until_s:.1f} s" if one.state.is_bad else ""
+    found = wrongs(seen, one.fault, one.state)
+    return (one.fault.name, one.state.name, failed, harm, did(seen, one.state), _cell("; ".join(found)) or RIGHT)
+
+
+def page(results: Mapping[Combination, Seen], planned: Sequence[Combination], *, machine: str) -> str:
+    """The whole page.
+
+    Args:
+        results: what was seen, of those that were run.
+        planned: all combinations, in the order of their rows.
+        machine: cores and system, in words.
+    """
+    done = [one for one in planned if one in results]
+    rows = [row(results[one], one) for one in sorted(done, key=_place)]
+    right = sum(cells[-1] == RIGHT for cells in rows)
+    requests = sum(seen.requests for seen in results.values())
+    failed = sum(len(seen.failures) for seen in results.values())
+    took_s = sum(seen.took_s for seen in results.values())
+    return f"""\
+# Faults in every state of a release
+
+Written by `{COMMAND}` on {machine}: {took_s / 60:.0f} minutes of stacks, some side by side.
+
+**{right} of {len(rows)} combinations are right.** Each is a real stack of its own: Envoy, two versions served by
+BentoML, Prometheus, Alertmanager, and users who send {RATE:g} requests a second from before the release until after its
+end. {failed:,} of {requests:,} requests failed, without those that a bad version answered; its own column has these.
+
+Right means all of this: a healthy version is promoted or goes on, and is never in quarantine, unless the fault is its
+own; a bad one is rolled back into quarantine; each split that the gateway had was decided before and is in the ledger,
+in that order; a watch takes its time; requests fail only while a process that serves is dead, for at most
+{MOST_FAILING_S[Hurts.GATEWAY]:g} s where it is the gateway, {MOST_FAILING_S[Hurts.VERSION]:g} s where it is a version,
+and until a second after `kanaria up` where everything is; `down` leaves no process behind, and `history` and `why` can
+be read afterwards. A version with one process has nobody to answer while it loads again, unless the other version may:
+where that takes too long, `KANARIA_REPLICAS=2` is the remedy. In a state called *bad*, most requests to the canary
+({CANARY}) fail from the moment of the fault on.
+
+{table(HEADS, rows)}
+
+## The faults
+
+{table(("fault", "what it does", "what cannot serve meanwhile"), _faults())}
+
+## Left out
+
+{table(("fault", "state", "why"), _left_out(results, planned))}
+"""
+
+
+def _place(one: Combination) -> int:
+    """Rows of a fault stay together."""
+    return [fault.name for fault in FAULTS].index(one.fault.name)
+
+
+def _faults() -> list[tuple[str, ...]]:
+    return [(fault.name, _cell(fault.does), fault.hurts.value) for fault in FAULTS]
+
+
+def _left_out(results: Mapping[Combination, Seen], planned: Sequence[Combination]) -> list[tuple[str, ...]]:
+    """States with the same reason share a row."""
+    rows: list[tuple[str, ...]] = []
+    for fault, states in left_out().items():
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        for state, reason in states.items():
+            by_reason[reason].append(state)
+        for one in planned:
+            if one.fault.name == fault and one not in results:
+                by_reason[one.fault.why_not_here() or "there was no time left"].append(one.state.name)
+        rows += [(fault, "; ".join(names), reason) for reason, names in by_reason.items()]
+    return rows
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")

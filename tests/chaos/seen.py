@@ -1,0 +1,162 @@
+"""What was seen of one combination of a fault and a state: facts, without an opinion. Written as one line of JSON."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from rollout.ledger import events as e
+from rollout.ledger.state import Deployment, Desired, Phase, apply, desired
+from rollout.routers.router import ObservedSplit
+from tests.chaos.users import Answer
+
+Outcome = Literal["none", "running", "promoted", "rolled_back", "aborted"]
+
+
+class _Fact(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Failure(_Fact):
+    """A request that failed."""
+
+    sent_s: float  # after the fault
+    ended_s: float  # likewise
+    status: int  # 0: no answer
+    version: str | None  # which version answered; None: the gateway, or nobody
+    error: str
+
+
+class Split(_Fact):
+    """A split of the traffic."""
+
+    stable: str | None
+    canary: str | None
+    percent: float
+    mirror: bool
+
+    def __str__(self) -> str:
+        share = f"{self.percent:g} % to {self.canary}" if self.canary else "no canary"
+        return f"{self.stable} with {share}" + (" and a copy of all" if self.mirror else "")
+
+
+class Held(Split):
+    """A split that the gateway had for a while."""
+
+    since_s: float  # after the fault
+    for_s: float
+
+
+class Seen(_Fact):
+    """One combination."""
+
+    fault: str
+    state: str
+    took_s: float  # the whole combination
+    undone_s: float  # from the fault until what undid it had ended
+    requests: int
+    slowest_s: float
+    failures: tuple[Failure, ...]
+    bad_answers: int  # failed ones of a canary that was made to fail
+    bad_until_s: float  # when the last of them was sent, after the fault
+    held: tuple[Held, ...]
+    asked: tuple[Split, ...]  # what the decisions in the ledger ask for, in their order
+    applied: tuple[Split, ...]  # what the ledger says was in force, in its order
+    outcome: Outcome
+    phase: str
+    signal: str = ""
+    reason: str = ""
+    by: str = ""
+    quarantined: dict[str, str] = {}
+    ticks_after: int = 0  # ticks and decisions in the ledger after the fault was undone
+    watched_s: float | None = None  # how long the watch was; None: its end was not seen
+    commands: dict[str, int] = {}  # exit codes; 124: it did not end
+    left: tuple[str, ...] = ()  # processes that were still there after `down`
+    problems: tuple[str, ...] = ()  # what kept the driver from going on
+
+
+def asked_by(events: Iterable[e.Event]) -> tuple[Split, ...]:
+    """Every split that the decisions ask for, in their order."""
+    deployment, splits = Deployment(), []
+    for event in events:
+        deployment = apply(deployment, event)
+        splits.append(_of_desired(desired(deployment)))
+    return without_repeats([split for split in splits if split.stable is not None])
+
+
+def applied_by(events: Iterable[e.Event]) -> tuple[Split, ...]:
+    """Every split that the ledger says was in force."""
+    return without_repeats(
+        [
+            Split(stable=event.stable, canary=event.canary, percent=event.weight_percent, mirror=event.mirror)
+            for event in events
+            if isinstance(event, e.Applied)
+        ]
+    )
+
+
+def held_by(splits: Sequence[tuple[float, ObservedSplit]], fault_s: float, end_s: float) -> tuple[Held, ...]:
+    """How long the gateway had each split; times are Unix seconds."""
+    ends = [at_s for at_s, _ in (*splits, (end_s, None))][1:]
+    return tuple(
+        Held(
+            stable=split.stable,
+            canary=split.canary,
+            percent=split.canary_percent,
+            mirror=split.mirror,
+            since_s=round(at_s - fault_s, 2),
+            for_s=round(until_s - at_s, 2),
+        )
+        for (at_s, split), until_s in zip(splits, ends, strict=True)
+    )
+
+
+def is_bad_answer(answer: Answer, bad: str | None) -> bool:
+    """Whether this failure is the answer of the version that was made to fail."""
+    return answer.has_failed and bad is not None and answer.version == bad
+
+
+def failures_of(answers: Iterable[Answer], bad: str | None, fault_s: float) -> tuple[Failure, ...]:
+    """Every failure that is not such an answer."""
+    return tuple(
+        Failure(
+            sent_s=round(answer.sent_s - fault_s, 2),
+            ended_s=round(answer.ended_s - fault_s, 2),
+            status=answer.status,
+            version=answer.version,
+            error=answer.error,
+        )
+        for answer in answers
+        if answer.has_failed and not is_bad_answer(answer, bad)
+    )
+
+
+def outcome_of(deployment: Deployment) -> Outcome:
+    """How the newest release ended, or that it has not."""
+    release = deployment.release
+    if release is None:
+        return "none"
+    return release.outcome or "running"
+
+
+def decided_by(events: Iterable[e.Event]) -> str:
+    """Who took the last decision about the outcome."""
+    ends = [event.by for event in events if isinstance(event, e.Promoted | e.RolledBack | e.Aborted)]
+    return ends[-1] if ends else ""
+
+
+def phase_of(deployment: Deployment) -> str:
+    """Where the newest release is, in words."""
+    release = deployment.release
+    if release is None:
+        return "no release"
+    return f"at {release.weight_percent:g} %" if release.phase is Phase.STEPPING else release.phase.value
+
+
+def without_repeats(splits: Sequence[Split]) -> tuple[Split, ...]:
+    """Without those that equal the one before."""
+    return tuple(split for i, split in enumerate(splits) if i == 0 or split != splits[i - 1])
+
+
+def _of_desired(wish: Desired) -> Split:
+    return Split(stable=wish.stable, canary=wish.canary, percent=wish.weight_percent, mirror=wish.mirror)

@@ -1,0 +1,170 @@
+"""Whether what was seen is right: computed from the facts, the fault and the state."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from tests.chaos.faults import Fault, Hurts
+from tests.chaos.seen import Held, Outcome, Seen, Split
+from tests.chaos.states import CANARY, IDLE, LEAVING, STABLE, WATCH_S, WATCHING, WATCHING_BAD, State
+
+MOST_FAILING_S = {Hurts.NOBODY: 0.0, Hurts.GATEWAY: 1.0, Hurts.VERSION: 3.0}
+SEEN_WITHIN_S = 2.0  # how late the driver may see that a watch began
+AFTER_UP_S = 1.0  # users notice a moment later that the stack is back
+FOUND_WITHIN_S = 8.0  # three windows, a reading and a beat: how long a bad version may answer users
+RECORDED_AFTER_S = 2.0  # a split that was in force for less may be missing among those that were read back
+
+
+def wrongs(seen: Seen, fault: Fault, state: State) -> tuple[str, ...]:
+    """What is wrong, in words; nothing when all is right."""
+    return tuple(
+        text
+        for check in (_problems, _outcome, _quarantine, _progress, _decisions, _failures, _harm, _leftovers, _commands)
+        for text in check(seen, fault, state)
+    )
+
+
+def right_ends(fault: Fault, state: State) -> frozenset[Outcome]:
+    """How a release may end, or that it may go on."""
+    if state is IDLE:
+        return frozenset({"none"})
+    if state is LEAVING:
+        return frozenset({"aborted"})
+    if state.is_bad:
+        return frozenset({"rolled_back", "aborted"} if fault.aborts else {"rolled_back"})
+    if fault.aborts and state is not WATCHING:
+        return frozenset({"aborted"})
+    return fault.ends or frozenset({"promoted", "running"})
+
+
+def failing_s(seen: Seen) -> float:
+    """Between the first and the last request that failed, seconds; those under way count from the fault on."""
+    sent = [max(0.0, failure.sent_s) for failure in seen.failures]
+    return max(sent) - min(sent) if sent else 0.0
+
+
+def _problems(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
+    yield from seen.problems
+
+
+def _outcome(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
+    right = right_ends(fault, state)
+    if seen.outcome not in right:
+        kind = "a bad version" if state.is_bad else "a healthy version"
+        yield f"{kind} is {_words(seen.outcome)} ({seen.phase}), right is {' or '.join(map(_words, sorted(right)))}"
+    if seen.outcome == "promoted" and seen.watched_s is not None and seen.watched_s < WATCH_S - SEEN_WITHIN_S:
+        yield f"the watch of {WATCH_S:g} s was over after {seen.watched_s:.1f} s"
+    if seen.outcome == "promoted" and seen.by not in ("judge", ""):
+        yield f"promoted by {seen.by}, whose command had failed"
+
+
+def _quarantine(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
+    if seen.outcome == "rolled_back":
+        if not seen.quarantined.get(CANARY):
+            yield "rolled back without quarantine"
+    elif CANARY in seen.quarantined:
+        yield f"in quarantine although not rolled back: {seen.quarantined[CANARY]}"
+    if STABLE in seen.quarantined:
+        yield f"the stable version is in quarantine: {seen.quarantined[STABLE]}"
+
+
+def _progress(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
+    """A release that neither ends nor is measured stands still."""
+    if seen.outcome == "running" and not seen.ticks_after:
+        yield "the release stands still: nothing was judged after the fault was undone"
+    if state is LEAVING and seen.phase != "ended":
+        yield f"the aborted release did not end: {seen.phase}"
+
+
+def _decisions(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
+    """Every split was decided before, in this order, is in the ledger, and the last one is in force."""
+    held = _splits(seen.held)
+    for split in _not_in_order(held, seen.asked):
+        yield f"in force without a decision in the ledger: {split}"
+    long = [one for one in seen.held if one.for_s >= RECORDED_AFTER_S]
+    for split in _not_in_order(_splits(long), seen.applied):
+        yield f"in force for {_longest(long, split):.1f} s and not recorded: {split}"
+    if held and seen.asked and held[-1] != seen.asked[-1]:
+        yield f"the ledger asks for {seen.asked[-1]}; in force at the end: {held[-1]}"
+
+
+def _failures(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
+    """Failed requests only while a process that serves is dead, and not for long."""
+    if not seen.failures:
+        return
+    allowed_s = MOST_FAILING_S.get(fault.hurts, seen.undone_s + AFTER_UP_S)
+    count = f"{len(seen.failures)} of {seen.requests} requests failed"
+    early_s = min(failure.ended_s for failure in seen.failures)
+    if not allowed_s:
+        yield f"{count}, and nothing that serves was dead: {_sorts(seen)}"
+    elif early_s < 0:
+        yield f"{count}, the first {-early_s:.1f} s before the fault: {_sorts(seen)}"
+    elif failing_s(seen) > allowed_s:
+        yield f"{count}, over {failing_s(seen):.1f} s; right is at most {allowed_s:.1f} s: {_sorts(seen)}"
+
+
+def _harm(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
+    """How long a bad version answered users."""
+    if not state.is_bad:
+        return
+    blind_s = seen.undone_s if fault.hurts is Hurts.EVERYBODY else fault.blinds_s
+    if seen.bad_until_s > blind_s + FOUND_WITHIN_S:
+        yield (
+            f"the bad version answered users for {seen.bad_until_s:.1f} s ({seen.bad_answers} failures); "
+            f"right is at most {blind_s + FOUND_WITHIN_S:.0f} s"
+        )
+
+
+def _leftovers(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
+    if seen.left:
+        yield f"left behind after `down`: {', '.join(seen.left)}"
+
+
+def _commands(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
+    for command, code in seen.commands.items():
+        if code and command not in fault.may_fail:
+            yield f"`{command}` ended with {code}" if code != 124 else f"`{command}` did not end"
+
+
+def _not_in_order(some: Sequence[Split], whole: Sequence[Split]) -> Iterator[Split]:
+    """Those of `some` that do not come in `whole`, after the one before."""
+    at = 0
+    for split in some:
+        found = next((i for i in range(at, len(whole)) if whole[i] == split), None)
+        if found is None:
+            yield split
+        else:
+            at = found
+
+
+def _splits(held: Iterable[Held]) -> list[Split]:
+    return [Split(**one.model_dump(include=set(Split.model_fields))) for one in held]
+
+
+def _longest(held: Iterable[Held], split: Split) -> float:
+    return max(one.for_s for one in held if _splits([one]) == [split])
+
+
+def _sorts(seen: Seen) -> str:
+    """How many failures of each sort."""
+    sorts: dict[str, int] = {}
+    for failure in seen.failures:
+        sort = f"status {failure.status}" if failure.status else failure.error
+        sorts[sort] = sorts.get(sort, 0) + 1
+    return ", ".join(f"{count} x {sort}" for sort, count in sorted(sorts.items()))
+
+
+def _words(outcome: str) -> str:
+    return {"none": "no release", "running": "under way", "rolled_back": "rolled back"}.get(outcome, outcome)
+
+
+def did(seen: Seen, state: State) -> str:
+    """What the release did, in words."""
+    match seen.outcome:
+        case "none":
+            return "nothing"
+        case "running":
+            return f"goes on, {seen.phase}"
+        case "rolled_back":
+            return f"rolled back: {seen.signal}"
+        case "promoted" if state in (WATCHING, WATCHING_BAD) and seen.phase != "ended":
+            return "stays promoted, the watch goes on"
+    return seen.outcome

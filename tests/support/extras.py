@@ -1,0 +1,64 @@
+"""What the project declares to need, by extra, and which modules an installation with some extras has."""
+
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.support.paths import ROOT
+
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def declared(*extras: str) -> Iterator[Requirement]:
+    """The requirements of the base and of `extras`."""
+    optional = _PROJECT["optional-dependencies"]
+    for lines in (_PROJECT["dependencies"], *(optional[extra] for extra in extras)):
+        for requirement in map(Requirement, lines):
+            if requirement.name == _PROJECT["name"]:
+                yield from declared(*requirement.extras)
+            else:
+                yield requirement
+
+
+def brought_by(*extras: str) -> frozenset[str]:
+    """The distributions that pip brings for the base and `extras`, by name."""
+    return frozenset(_closure(declared(*extras)))
+
+
+@cache
+def absent_without(*extras: str) -> frozenset[str]:
+    """The top-level modules that are here and would not be with the base and `extras` alone."""
+    there = brought_by(*extras)
+    return frozenset(
+        module
+        for module, owners in packages_distributions().items()
+        if not there.intersection(map(canonicalize_name, owners)) and _PROJECT["name"] not in owners
+    )
+
+
+def _closure(requirements: Iterable[Requirement]) -> Iterator[str]:
+    """Their names, and those of all that they need as far as it is installed."""
+    queue, seen = list(requirements), set()
+    while queue:
+        requirement = queue.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key not in seen:
+            seen.add(key)
+            yield key[0]
+            queue.extend(_needs(requirement))
+
+
+def _needs(requirement: Requirement) -> Iterator[Requirement]:
+    """What an installed distribution needs on this machine, with the extras that were asked for."""
+    try:
+        lines = distribution(requirement.name).requires or []
+    except PackageNotFoundError:
+        return
+    for needed in map(Requirement, lines):
+        marker = needed.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)):
+            yield needed

@@ -1,0 +1,57 @@
+"""A data plane in memory, for tests of the controller. It moves no traffic.
+
+It passes the same contract tests as Envoy, and can misbehave in the ways a real data plane does: refuse, converge
+slowly, be out of reach.
+"""
+
+from dataclasses import dataclass, field
+
+from rollout.errors import RouterRefused
+from rollout.routers.router import ObservedSplit, Split
+from rollout.routers.validation import check_split
+
+
+@dataclass(slots=True)
+class MemoryRouter:
+    """Keeps the split it was given. The fields may be set by a test at any time."""
+
+    refusals: list[str] = field(default_factory=list)  # reasons with which the next calls of `apply` are refused
+    reads_until_converged: int = 0  # calls of `observed` that still return None after each change
+    reachable: bool = True
+    in_flight: dict[str, int] = field(default_factory=dict)  # unanswered requests by tag
+    history: list[Split] = field(default_factory=list)  # every change, oldest first; repeats are not changes
+    _reads_left: int = 0
+
+    def apply(self, split: Split) -> None:
+        check_split(split)
+        if not self.reachable:
+            raise RouterRefused("the data plane is out of reach", saw="reachable is False", do="set it to True")
+        if self.refusals:
+            raise RouterRefused("the data plane refused the split", saw=self.refusals.pop(0), do="apply it again")
+        if self.history[-1:] != [split]:
+            self.history.append(split)
+            self._reads_left = self.reads_until_converged
+
+    def observed(self) -> ObservedSplit | None:
+        if not self.reachable or not self.history:
+            return None
+        if self._reads_left:
+            self._reads_left -= 1
+            return None
+        split = self.history[-1]
+        return ObservedSplit(
+            stable=split.stable.tag,
+            canary=split.canary.tag if split.canary else None,
+            canary_percent=split.canary_percent,
+            mirror=split.mirror,
+            fallback=split.fallback.tag if split.fallback else None,
+        )
+
+    def requests_in_flight(self, tag: str) -> int | None:
+        known = {
+            version.tag
+            for split in self.history[-2:]
+            for version in (split.stable, split.canary, split.fallback)
+            if version
+        }
+        return self.in_flight.get(tag, 0) if self.reachable and tag in known else None

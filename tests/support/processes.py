@@ -1,0 +1,89 @@
+"""Small processes, a keeper for them, and waiting for what should become of them."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from kanaria.stack import locks
+from kanaria.stack.processes import KEPT_AS, KEPT_IN
+from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
+
+T = TypeVar("T")
+
+SLEEPER = (sys.executable, "-c", "import time; time.sleep(600)")
+STUBBORN = (
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)",
+)
+# A worker in a session of its own, which its parent does not know by its group any more.
+_START_WORKER = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)"
+WITH_WORKER = (sys.executable, "-c", f"import subprocess, sys, time; {_START_WORKER}; time.sleep(600)")
+
+
+def until(seen: Callable[[], T], *, limit_s: float = 20.0) -> T:
+    """Wait for something true, and give it."""
+    deadline = time.monotonic() + limit_s
+    while not (value := seen()):
+        assert time.monotonic() < deadline, f"not within {limit_s:.0f} s"
+        time.sleep(0.02)
+    return value
+
+
+class Kept:
+    """A state folder with a keeper; the test process itself plays the commands and the controller."""
+
+    def __init__(self, home: Path) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.home = home
+        self.supervisor = Supervisor(home, home / "logs")
+
+    def run(self, name: str, command: tuple[str, ...] = SLEEPER, **options: object) -> int:
+        """Add a program and give its process, once there is one."""
+        self.supervisor.add(Program(name, command, **options))  # type: ignore[arg-type]
+        return self.pid(name)
+
+    def pid(self, name: str, *, other_than: int = 0) -> int:
+        """The process of a program, once it has one."""
+        return until(lambda: (info := self.info(name)) and info.pid != other_than and info.pid)
+
+    def info(self, name: str) -> ProcessInfo | None:
+        return self.supervisor.info(name)
+
+    @property
+    def keeper(self) -> int:
+        """The keeper's process."""
+        found = locks.holder(self.home / "keeper.lock")
+        assert found is not None
+        return found.pid
+
+    def kill_keeper(self) -> None:
+        pid = self.keeper
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not self.supervisor.is_running)
+
+    def clear(self) -> None:
+        """End whatever runs, and forget it."""
+        if not self.supervisor.is_running:
+            self.supervisor.shutdown()
+            return
+        for name in self.supervisor.names():
+            self.supervisor.stop(name)
+        until(lambda: not self.supervisor.alive() and not list((self.home / "processes").glob("*.json")))
+
+    def everything(self, name: str | None = None) -> list[psutil.Process]:
+        """All processes that were started for this state folder, or as one program, whoever takes care of them."""
+        mark = {KEPT_IN: str(self.home.resolve())} | ({KEPT_AS: name} if name else {})
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if mark.items() <= process.environ().items() and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found

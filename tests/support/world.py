@@ -1,0 +1,253 @@
+"""A small world for the controller: versions, users and a clock, all in memory and seeded.
+
+Its router is the in-memory one that passes the routers' contract; its fleet and its source follow the
+Protocols of the controller. Events are random, but the same in every run.
+"""
+
+import contextlib
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from contract.http import ANSWER_TIMEOUT_S
+from rollout.control.clock import Instant
+from rollout.control.controller import Controller
+from rollout.control.metrics import ControllerMetrics
+from rollout.control.preflight import Preflight
+from rollout.control.timing import BEAT_S
+from rollout.errors import RouterRefused, SourceUnreachable
+from rollout.fleet import Backend, Health, VersionStatus
+from rollout.judge import Pair
+from rollout.ledger.ledger import Ledger
+from rollout.signals.counters import Reading, SeriesKey
+from rollout.signals.options import LATENCY_BOUNDS_MS
+from rollout.signals.sticky_users import UserFailure
+from tests.support.memory_router import MemoryRouter
+
+
+class Router(MemoryRouter):
+    """The in-memory router, open for tests that wrap its methods."""
+
+
+@dataclass
+class Version:
+    """How one version behaves."""
+
+    error_ratio: float = 0.0
+    slow_ratio: float = 0.01  # answers slower than any bound
+    classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
+    differs_ratio: float = 0.0  # share of its answers to copied requests that differ from stable's
+    start_s: float = 2.0
+    health: Health = Health.ABSENT
+    ready_s: float = 0.0
+    has_crashed: bool = False
+    restarts: int = 0
+    starts_at_all: bool = True
+    hangs: bool = False  # it takes requests and does not answer
+    hang_ratio: float = 0.0  # share of its requests that it never answers: they fail after the gateway's timeout
+
+
+@dataclass(frozen=True)
+class Hanging:
+    """Requests that wait for the gateway's timeout."""
+
+    until_s: float
+    tag: str
+    requests: int
+    are_copies: bool
+
+
+@dataclass
+class Failures:
+    """The FailureLog: what the gateway of a sticky split wrote. Offsets are indices."""
+
+    written: list[UserFailure] = field(default_factory=list)
+    is_readable: bool = True
+
+    def read(self, offset: int) -> tuple[list[UserFailure], int]:
+        if not self.is_readable:
+            raise SourceUnreachable("the log cannot be read", saw="permission denied", do="wait")
+        start = offset if offset <= len(self.written) else 0
+        return self.written[start:], len(self.written)
+
+    def trim(self, offset: int) -> int:
+        return offset
+
+    def clear(self) -> None:
+        self.written.clear()
+
+
+@dataclass
+class World:
+    """Everything outside the controller."""
+
+    path: Path
+    rps: float = 100.0
+    seed: int = 7
+    now_s: float = 1_800_000_000.0
+    steady_s: float = 1000.0
+    versions: dict[str, Version] = field(default_factory=dict)
+    router: Router = field(default_factory=Router)
+    is_source_up: bool = True
+    is_compared: bool = True  # whether answers to copied requests are compared with stable's
+    preflight: Preflight | None = None
+    failures: Failures = field(default_factory=Failures)
+    reserve_bytes: int = 0  # room on the ledger's disk that the controller takes beforehand
+    hanging: list[Hanging] = field(default_factory=list)
+    hung: int = 0  # users' requests that were never answered
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+        self.counters: defaultdict[SeriesKey, Pair] = defaultdict(lambda: Pair(0, 0))
+
+    # ---- the Fleet
+
+    def known_tags(self) -> tuple[str, ...]:
+        return tuple(self.versions)
+
+    def start(self, tag: str) -> None:
+        version = self.versions[tag]
+        if version.health is Health.ABSENT:
+            version.health, version.has_crashed = Health.STARTING, False
+            version.ready_s = self.steady_s + version.start_s
+            if not version.starts_at_all:
+                version.health, version.has_crashed = Health.DEAD, True
+
+    def status(self, tag: str) -> VersionStatus:
+        version = self.versions[tag]
+        if version.health is Health.STARTING and self.steady_s >= version.ready_s:
+            version.health = Health.READY
+        if version.health is Health.ABSENT:
+            return VersionStatus(Health.ABSENT)
+        port = 20_000 + list(self.versions).index(tag)
+        detail = "ImportError: no module named model" if version.health is Health.DEAD else ""
+        return VersionStatus(
+            version.health, (Backend(tag, "127.0.0.1", port),), version.has_crashed, detail, version.restarts
+        )
+
+    def stop(self, tag: str) -> None:
+        self.versions[tag].health = Health.ABSENT
+
+    def running(self) -> tuple[str, ...]:
+        return tuple(tag for tag, version in self.versions.items() if version.health is not Health.ABSENT)
+
+    # ---- the MetricSource
+
+    trouble: str | None = None
+
+    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:  # noqa: ARG002 - Protocol
+        if not self.is_source_up:
+            raise SourceUnreachable("the metric store is gone", saw="connection refused", do="wait")
+        return Reading(self.now_s, dict(self.counters))
+
+    # ---- life
+
+    def set_clock(self, by_s: float) -> None:
+        """Set the wall clock ahead, or back where `by_s` is negative. No time passes."""
+        self.now_s += by_s
+
+    def pass_time(self, seconds: float) -> None:
+        """Let users send requests for a while, split as the router has it now."""
+        self.now_s += seconds
+        self.steady_s += seconds
+        split = self.router.observed()
+        if split is None:
+            return
+        self._time_out(mirrored=split.canary if split.mirror else None)
+        requests = int(self.rng.poisson(self.rps * seconds))
+        to_canary = int(self.rng.binomial(requests, split.canary_percent / 100)) if split.canary else 0
+        self._serve(split.stable, requests - to_canary)
+        if split.canary:
+            self._serve(split.canary, requests if split.mirror else to_canary)
+
+    def _serve(self, tag: str, requests: int) -> None:
+        version = self.versions[tag]
+        if version.hangs:
+            self._count(tag, "errors", requests, requests)  # the other version answers, after a try of this one
+            return
+        if version.health is not Health.READY:
+            return  # the gateway gave them to the other version: evidence about neither
+        if version.hang_ratio:
+            requests -= self._hang(tag, int(self.rng.binomial(requests, version.hang_ratio)))
+        failed = int(self.rng.binomial(requests, version.error_ratio))
+        self._count(tag, "errors", failed, requests)
+        for bound, slow in self._slow(version, requests).items():
+            self._count(tag, f"latency:{bound}", slow, requests)
+        answered = requests - failed
+        for label, rows in enumerate(self.rng.multinomial(answered, version.classes)):
+            self._count(tag, f"class:{label}", int(rows), answered)
+        self._count(tag, "low_confidence:0.5", int(self.rng.binomial(answered, 0.02)), answered)
+        split = self.router.observed()
+        if split and split.mirror and split.canary == tag and self.is_compared:
+            differ = int(self.rng.binomial(answered, version.differs_ratio))
+            for compared in (tag, split.stable):  # both versions count each pair of answers
+                self._count(compared, "disagreement", differ, answered)
+
+    def _hang(self, tag: str, requests: int) -> int:
+        """Let that many requests wait."""
+        split = self.router.observed()
+        are_copies = split is not None and split.mirror and split.canary == tag
+        self.hanging.append(Hanging(self.steady_s + ANSWER_TIMEOUT_S, tag, requests, are_copies))
+        self.hung += 0 if are_copies else requests
+        return requests
+
+    def _time_out(self, *, mirrored: str | None) -> None:
+        """Count what waited long enough; copies are read only while their shadow lasts."""
+        over = [wait for wait in self.hanging if wait.until_s <= self.steady_s]
+        self.hanging = [wait for wait in self.hanging if wait.until_s > self.steady_s]
+        for wait in over:
+            if not wait.are_copies or wait.tag == mirrored:
+                self._count(wait.tag, "errors", wait.requests, wait.requests)
+
+    def _slow(self, version: Version, requests: int) -> dict[int, int]:
+        """Answers slower than each bound, ms."""
+        return dict.fromkeys(LATENCY_BOUNDS_MS, int(self.rng.binomial(requests, version.slow_ratio)))
+
+    def _count(self, tag: str, signal: str, bad: int, total: int) -> None:
+        self.counters[f"{tag}-process", tag, signal] += Pair(bad, total)
+
+    # ---- the controller
+
+    def controller(self) -> Controller:
+        """A controller of this world, as a process that has just started; the caller lets it beat."""
+        made = self.unstarted_controller()
+        made.recover()
+        return made
+
+    def unstarted_controller(self) -> Controller:
+        """A controller whose `run` was not called yet."""
+        return Controller(
+            open_ledger=lambda: Ledger(self.path),
+            router=self.router,
+            source=self,
+            failures=self.failures,
+            fleet=self,
+            metrics=ControllerMetrics(),
+            preflight=self.preflight,
+            clock=lambda: Instant(self.now_s, self.steady_s),
+            reserve_bytes=self.reserve_bytes,
+        )
+
+    def live(self, controller: Controller, seconds: float) -> None:
+        """Let the controller beat while time passes."""
+        end_s = self.steady_s + seconds
+        while self.steady_s < end_s:
+            self.pass_time(BEAT_S)
+            with contextlib.suppress(RouterRefused):  # `Controller.run` logs it and goes on
+                controller.beat()
+
+    def live_until_ended(self, controller: Controller, *, limit_s: float = 3600.0) -> str | None:
+        """Let time pass until the release is over; returns its outcome."""
+        end_s = self.steady_s + limit_s
+        while self.steady_s < end_s:
+            self.live(controller, BEAT_S)
+            release = controller.snapshot.deployment.release
+            if release and controller.snapshot.deployment.active is None:
+                return release.outcome
+        return None
+
+    def edit(self, tag: str, **changes: object) -> None:
+        """Change how a version behaves from now on."""
+        self.versions[tag] = replace(self.versions[tag], **changes)  # type: ignore[arg-type]

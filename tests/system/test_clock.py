@@ -1,0 +1,52 @@
+"""A controller whose machine's clock is set, with a real process and libfaketime."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from tests.support.absence import leave_out
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture
+def library(require_program: Callable[[str], str]) -> str:
+    """libfaketime, which the package of the program `faketime` brings."""
+    require_program("faketime")
+    found = next(Path("/usr/lib").rglob("libfaketimeMT.so.1"), None)
+    return str(found) if found else leave_out("libfaketimeMT.so.1 is not there (Debian: apt-get install libfaketime)")
+
+
+@pytest.mark.parametrize("by", ["-3600", "+3600"])
+def test_a_bad_canary_leaves_although_the_clock_was_set(tmp_path: Path, library: str, by: str) -> None:
+    """At 25 %, in a step that soaks for ten minutes: rolled back in seconds, and the jump is in the ledger."""
+    clock, begun, go = tmp_path / "clock", tmp_path / "begun", tmp_path / "go"
+    clock.write_text("+0")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": library,
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-m", "tests.support.faked_clock", str(tmp_path / "ledger.db"), str(begun), str(go)]
+    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        eventually(begun.exists, within_s=60)
+        clock.write_text(by)
+        go.touch()
+        output, _ = process.communicate(timeout=60)
+    assert output.splitlines()[-1] == "rolled_back"
+    ledger = Ledger(tmp_path / "ledger.db", read_only=True)
+    notes = [event.text for event in ledger.events() if isinstance(event, e.Noted) and event.topic == "clock_jumped"]
+    ledger.close()
+    assert len(notes) == 1
+    assert ("60 min back" if by == "-3600" else "60 min ahead") in notes[0]

@@ -1,0 +1,137 @@
+"""The README and the pages under docs/ work as pasted: every block of shell and Python that can run here does.
+
+The README comes first, in a clean folder with a Bento store of its own; the other pages go on from there, as a reader
+would.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kanaria.stack.ports import free_port
+from tests.support.markdown import PAGES, Block, blocks
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
+
+README = Path("README.md")
+LIMIT_S = 280
+
+
+def run_of(page: Path) -> list[Block]:
+    """The blocks of a page that are run."""
+    return [block for block in blocks(page) if block.is_runnable and block.not_run is None]
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """A person's terminal in a clean copy of the project."""
+
+    folder: Path
+    environment: dict[str, str]
+    ports: dict[str, str]  # the default port, as the pages write it, and the one that is free here
+
+    @classmethod
+    def in_a_clean_copy(cls, folder: Path) -> "Terminal":
+        listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in subprocess.run(listed, cwd=ROOT, capture_output=True, check=True, text=True).stdout.split("\0"):
+            if name and (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        (folder / ".venv").symlink_to(sys.prefix)
+        ports = {"8080": str(free_port()), "8090": str(free_port())}
+        own = {
+            "BENTOML_HOME": str(folder / "bentoml"),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "KANARIA_GATEWAY_PORT": ports["8080"],
+            "KANARIA_CONTROLLER_PORT": ports["8090"],
+            "PATH": f"{folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(folder),  # this copy, wherever `make setup` installed the project from
+        }
+        others = {name: value for name, value in os.environ.items() if not name.startswith("KANARIA_")}
+        return cls(folder, others | own, ports)
+
+    def paste(self, page: Path) -> str:
+        """Paste a page's blocks, one after the other, into one shell; gives what was printed."""
+        log = self.folder.parent / f"{page.name}.log"
+        with log.open("w") as output:
+            shell = subprocess.Popen(
+                ["bash", "-euo", "pipefail", "-c", self._script(page)],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                code: int | None = shell.wait(timeout=LIMIT_S)
+            except subprocess.TimeoutExpired:
+                code = None
+            finally:
+                with suppress(ProcessLookupError):  # what a page left in the background
+                    os.killpg(shell.pid, signal.SIGKILL)
+                shell.wait()
+                self._down()
+        printed = log.read_text()
+        assert code == 0, f"{page} ended with {code} in the last block of these:\n{printed}"
+        eventually(self._is_quiet, within_s=30)
+        return printed
+
+    def _script(self, page: Path) -> str:
+        parts = ["shopt -s expand_aliases"]
+        for block in run_of(page):
+            code = block.code if block.language == "sh" else f"python - <<'END_OF_BLOCK'\n{block.code}END_OF_BLOCK\n"
+            if block.may_end_with_1:
+                code = f"{{\n{code}}} || [ $? = 1 ]\n"
+            parts += [f"echo '==== {block.place}'", block.first or "", code]
+        script = "\n".join(parts)
+        for default, own in self.ports.items():
+            script = script.replace(f":{default}", f":{own}")
+        return script
+
+    def _is_quiet(self) -> bool:
+        """Whether no process of a page goes on."""
+        for process in psutil.process_iter():
+            with suppress(psutil.AccessDenied, psutil.NoSuchProcess):
+                if str(self.folder) in process.cwd():
+                    return False
+        return True
+
+    def _down(self) -> None:
+        down = [sys.executable, "-m", "kanaria", "down"]
+        subprocess.run(down, cwd=self.folder, env=self.environment, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def terminal(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Terminal:
+    """Where the README was followed from its first block to its last."""
+    for program in ("envoy", "git", "curl", "prometheus"):
+        require_program(program)
+    folder = tmp_path_factory.mktemp("docs") / "kanaria"
+    made = Terminal.in_a_clean_copy(folder)
+    (folder.parent / "readme").write_text(made.paste(README))
+    return made
+
+
+@pytest.mark.timeout(300)
+def test_the_readme_releases_a_version_as_pasted(terminal: Terminal) -> None:
+    """Whoever pastes "Use it" sees an answer, a promotion, and why."""
+    printed = (terminal.folder.parent / "readme").read_text()
+    assert '"predictions"' in printed
+    assert "digits:v2 was promoted" in printed
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != README and run_of(page)], ids=str)
+def test_a_page_works_as_pasted(terminal: Terminal, page: Path) -> None:
+    """No command on it fails; what one prints is the page's own affair."""
+    assert terminal.paste(page)

@@ -1,0 +1,274 @@
+"""Versions as local processes under a real keeper; what serves is a small server instead of BentoML."""
+
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract import environment
+from kanaria.stack.bentos import process_name
+from kanaria.stack.fleet import LocalFleet, of_processes
+from kanaria.stack.processes import start_of
+from rollout.fleet import Backend, Health, VersionStatus
+from tests.support.processes import Kept, until
+
+TAG, NAME = "m:v1", "m@v1"
+# Ready once the file `ready` is there. SIGUSR1: it hangs from then on.
+SERVER = """
+import http.server, pathlib, signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if pathlib.Path(sys.argv[1]).exists() else 503)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[3])), Handler).serve_forever()
+"""
+
+# Has two workers, and ends four seconds after them.
+SLOW_TO_END = """
+import pathlib, signal, subprocess, sys, time
+ending = []
+signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
+waits = [sys.executable, "-c", "import time; time.sleep(600)", "bentoml.worker.http"]
+workers = [subprocess.Popen(waits) for _ in range(2)]
+path = pathlib.Path(sys.argv[1])
+path.with_suffix(".new").write_text(" ".join(str(worker.pid) for worker in workers))
+path.with_suffix(".new").rename(path)
+for worker in workers:
+    worker.wait()
+time.sleep(4)
+"""
+
+
+class World:
+    """A fleet, and the controllers that come and go."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.kept, self.changes = kept, list[tuple[Backend, ...]]()
+        self.ready = kept.home / "ready"
+        self.ready.touch()
+        self.fleet = self.new_controller()
+
+    def new_controller(self, *, replicas: int = 1) -> LocalFleet:
+        """The fleet as a controller that was started again has it."""
+        self.fleet = LocalFleet(
+            self.kept.supervisor,
+            self.kept.home / "versions",
+            command=lambda _, port: [sys.executable, "-c", SERVER, str(self.ready), "--port", str(port)],
+            environment=lambda tag: {environment.VERSION: tag},
+            on_change=self.changes.append,
+            on_refusal=lambda: None,
+            replicas=replicas,
+        )
+        return self.fleet
+
+    def pid(self, number: int = 1) -> int:
+        """The process of this number."""
+        info = self.kept.supervisor.info(process_name(TAG, number))
+        assert info is not None
+        return info.pid
+
+    def is_(self, health: Health) -> bool:
+        return until(lambda: self.fleet.status(TAG).health is health)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    made = Kept(tmp_path_factory.mktemp("state"))
+    yield made
+    made.supervisor.shutdown()
+
+
+@pytest.fixture
+def world(folder: Kept) -> Iterator[World]:
+    """A version that is ready."""
+    folder.supervisor.start()
+    made = World(folder)
+    made.fleet.start(TAG)
+    assert made.is_(Health.READY)
+    yield made
+    folder.clear()
+    for path in (folder.home / "versions").iterdir():
+        path.unlink()
+
+
+def test_a_version_that_hangs_is_unready_for_a_new_controller_too(world: World) -> None:
+    """That its process was ready once is kept: a new controller does not take it for one that loads."""
+    os.kill(world.kept.pid(NAME), signal.SIGUSR1)
+    assert world.is_(Health.UNREADY)
+    world.new_controller()
+    assert world.is_(Health.UNREADY)
+
+
+def test_a_version_whose_process_is_new_is_starting(world: World) -> None:
+    """It loads again, for as long as it loads; that it ended by itself is known."""
+    world.ready.unlink()
+    pid = world.kept.pid(NAME)
+    os.kill(pid, signal.SIGKILL)
+    world.kept.pid(NAME, other_than=pid)
+    assert world.is_(Health.STARTING)
+    assert world.fleet.status(TAG).has_crashed
+    world.ready.touch()
+    assert world.is_(Health.READY)
+
+
+def test_workers_that_end_with_their_version_did_not_end_by_themselves(world: World) -> None:
+    """A person restarts the process: the fleet was not asked, and must not charge the version with it."""
+    kept = world.kept
+    fleet = LocalFleet(
+        kept.supervisor,
+        kept.home / "versions",
+        command=lambda *_: [sys.executable, "-c", SLOW_TO_END, str(kept.home / "workers")],
+        environment=lambda _: {},
+        on_change=lambda _: None,
+        on_refusal=lambda: None,
+    )
+    fleet.start("m:v2")
+    until((kept.home / "workers").exists)
+    seen_s = time.monotonic()
+    until(
+        lambda: fleet.status("m:v2").restarts == 0 and time.monotonic() - seen_s > 0.5
+    )  # a state is kept for a moment
+    kept.supervisor.stop("m@v2")
+    pids = [int(pid) for pid in (kept.home / "workers").read_text().split()]
+    until(lambda: all(start_of(pid) is None for pid in pids))
+    gone_s = time.monotonic()
+    until(lambda: fleet.status("m:v2").restarts == 0 and time.monotonic() - gone_s > 0.5)
+    info = kept.supervisor.info("m@v2")
+    assert info is not None, "its main process still finishes"
+    assert info.pid
+    assert fleet.status("m:v2").restarts == 0
+
+
+def test_states_are_known_and_versions_stop_without_a_keeper(world: World) -> None:
+    """The loop lives on: it sees who is ready, and what it asks for is done by the next keeper."""
+    world.kept.kill_keeper()
+    assert world.new_controller().status(TAG).health is Health.READY
+    world.fleet.stop(TAG)
+    world.fleet.stop(TAG)
+    assert world.fleet.running() == (TAG,)
+    world.kept.supervisor.start()
+    until(lambda: (world.fleet.stop(TAG), world.fleet.running())[1] == ())
+    assert world.fleet.status(TAG).health is Health.ABSENT
+
+
+@pytest.mark.parametrize("content", [b"", b'{"tag": "m:v1", "po', b'{"port": 1}', b"\xff\x00", None])
+def test_a_record_that_cannot_be_read_is_written_anew_from_the_process(world: World, content: bytes | None) -> None:
+    """Empty, cut, incomplete, not text, gone: the version keeps its process and its address."""
+    before = world.fleet.status(TAG).backends
+    pid = world.kept.pid(NAME)
+    record = world.kept.home / "versions" / f"{NAME}.json"
+    record.unlink() if content is None else record.write_bytes(content)
+    world.new_controller()
+    assert world.fleet.running() == (TAG,)
+    world.fleet.start(TAG)
+    assert world.is_(Health.READY)
+    assert (world.fleet.status(TAG).backends, world.kept.pid(NAME)) == (before, pid)
+    assert world.changes[-1] == before
+
+
+def test_a_program_file_that_cannot_be_read_is_written_anew(world: World) -> None:
+    """So the version can be started again when it ends."""
+    pid = world.kept.pid(NAME)
+    (world.kept.home / "programs" / f"{NAME}.json").write_text("")
+    world.fleet.start(TAG)
+    assert world.kept.pid(NAME) == pid
+    os.kill(pid, signal.SIGKILL)
+    assert world.kept.pid(NAME, other_than=pid)
+    assert world.is_(Health.READY)
+
+
+def test_an_unreadable_record_of_an_unwanted_version_keeps_it_from_nothing(world: World) -> None:
+    """It still counts as running until it is stopped."""
+    (world.kept.home / "versions" / f"{NAME}.json").write_text("{")
+    assert world.fleet.running() == (TAG,)
+    until(lambda: (world.fleet.stop(TAG), world.fleet.running())[1] == ())
+    until(lambda: not world.kept.supervisor.alive())
+
+
+def test_probes_ignore_a_proxy_of_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version is on this machine."""
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert world.new_controller().status(TAG).health is Health.READY
+
+
+def test_a_leftover_folder_of_records_is_made_where_it_is_gone(world: World) -> None:
+    """Somebody removed it while the stack ran."""
+    folder = Path(world.kept.home / "versions")
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    world.fleet.start(TAG)
+    assert world.is_(Health.READY)
+
+
+def test_a_version_that_hangs_keeps_nobody_waiting(world: World) -> None:
+    """Its probes take their whole timeout, but not the time of whoever asks: a hundred states cost less than one."""
+    os.kill(world.pid(), signal.SIGSTOP)
+    assert world.is_(Health.UNREADY)
+    asked = Counter[Health]()
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < 1.0:
+        world.fleet._seen.clear()
+        asked[world.fleet.status(TAG).health] += 1
+    os.kill(world.pid(), signal.SIGCONT)
+    assert asked[Health.UNREADY] > 20
+    assert world.is_(Health.READY)
+
+
+def test_a_version_of_two_processes_is_ready_while_one_is(world: World) -> None:
+    """Both are backends. One that is killed is counted and comes back; the version neither crashed nor is it down."""
+    fleet = world.new_controller(replicas=2)
+    fleet.start(TAG)
+    assert world.is_(Health.READY)
+    assert until(lambda: len(fleet.status(TAG).backends) == 2)
+    assert set(world.changes[-1]) == set(fleet.status(TAG).backends)
+    killed = world.pid(2)
+    os.kill(killed, signal.SIGKILL)
+    assert until(lambda: fleet.status(TAG).restarts == 1)
+    assert (fleet.status(TAG).health, fleet.status(TAG).has_crashed) == (Health.READY, False)
+    assert until(lambda: world.pid(2) not in {0, killed})
+    assert fleet.running() == (TAG,)
+    assert until(lambda: (fleet.stop(TAG), fleet.status(TAG).health)[1] is Health.ABSENT)
+    assert world.changes[-1] == ()
+
+
+STARTING, READY, UNREADY, DEAD = (
+    VersionStatus(health) for health in (Health.STARTING, Health.READY, Health.UNREADY, Health.DEAD)
+)
+AGAIN = VersionStatus(Health.STARTING, has_crashed=True)  # a process that is started again
+
+
+@pytest.mark.parametrize(
+    ("processes", "health"),
+    [
+        ([READY, STARTING], Health.STARTING),  # not before all were ready once
+        ([READY, AGAIN], Health.READY),
+        ([READY, UNREADY], Health.READY),
+        ([READY, DEAD], Health.READY),
+        ([UNREADY, DEAD], Health.UNREADY),
+        ([AGAIN, DEAD], Health.STARTING),
+        ([DEAD, DEAD], Health.DEAD),
+        ([VersionStatus(Health.ABSENT)], Health.ABSENT),
+    ],
+)
+def test_the_state_of_a_version_is_that_of_its_processes_together(
+    processes: list[VersionStatus], health: Health
+) -> None:
+    """Ready as long as one is, dead when all are."""
+    assert of_processes(processes).health is health
+
+
+def test_a_version_has_crashed_when_all_its_processes_have() -> None:
+    """Before that, those that did count as workers that ended."""
+    crashed, sound = VersionStatus(Health.DEAD, has_crashed=True, restarts=1), VersionStatus(Health.READY)
+    one, both, alone = of_processes([crashed, sound]), of_processes([crashed, crashed]), of_processes([crashed])
+    assert [status.has_crashed for status in (one, both, alone)] == [False, True, True]
+    assert [status.restarts for status in (one, both, alone)] == [2, 4, 1]

@@ -1,0 +1,88 @@
+"""A folder of somebody's own, whose files have the names of our packages: none is imported in place of ours."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.stack import Kanaria
+
+# BentoML's own first example in its shape: text in, a dictionary out, no model in the store.
+SERVICE = """
+import bentoml
+
+@bentoml.service
+class Summary:
+    @bentoml.api
+    def summarize(self, text: str) -> dict:
+        return {"summary": text[:20], "length": len(text)}
+"""
+BENTOFILE = "service: service:Summary\nname: summary\ninclude: [service.py]\npython: {lock_packages: false}\n"
+NOT_OURS = "raise RuntimeError('this belongs to somebody else')\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "hers"
+    made.mkdir()
+    (made / "service.py").write_text(SERVICE)
+    (made / "bentofile.yaml").write_text(BENTOFILE)
+    for name in ("rollout", "kanaria"):
+        (made / f"{name}.py").write_text(NOT_OURS)
+    for name in ("contract", "monitoring", "loadtest"):
+        (made / name).mkdir()
+        (made / name / "__init__.py").write_text(NOT_OURS)
+    return made
+
+
+@pytest.fixture
+def hers(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    require_program("envoy")
+    made = Kanaria.at(tmp_path, tmp_path / "bentoml", KANARIA_METRICS="scrape")
+    yield made
+    made("down")
+
+
+def in_folder(
+    folder: Path, kanaria: Kanaria, *command: str, has_proxy: bool = True
+) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in kanaria.environment.items() if has_proxy or "proxy" not in name.lower()}
+    environment = {**os.environ, **own}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_files_with_the_names_of_ours_disturb_nothing(folder: Path, hers: Kanaria) -> None:
+    """Every command works there, and so do all processes that it starts."""
+    console = str(Path(sys.executable).parent / "kanaria")
+    bentoml = str(Path(sys.executable).parent / "bentoml")
+    built = in_folder(folder, hers, bentoml, "build", "--version", "v1", has_proxy=False)  # it installs what it needs
+    assert built.returncode == 0, built.stderr
+    up = in_folder(folder, hers, console, "up", "summary:v1")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert "summary:v1 answers at /summarize, but the gateway passes only /predict and /feedback" in up.stdout
+    status = hers.until(lambda status: status["stable"]["health"] == "ready")
+    assert status["stable"]["tag"] == "summary:v1"
+    for arguments in (["status"], ["history"], ["ledger", "backup"]):
+        done = in_folder(folder, hers, console, *arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    checked = in_folder(folder, hers, console, "validate", "summary:v1")
+    assert checked.returncode == 2
+    assert "summary:v1 is a service of its own" in checked.stderr
+    hers.kill("controller")
+    hers.until(lambda status: status["stable"]["health"] == "ready")
+    down = in_folder(folder, hers, console, "down")
+    assert down.returncode == 0, down.stderr
+
+
+def test_the_module_is_run_from_a_folder_with_the_names_of_ours(folder: Path, hers: Kanaria) -> None:
+    """As `python -P -m kanaria`, and without `-P` wherever nothing there is called `kanaria`."""
+    safe = in_folder(folder, hers, sys.executable, "-P", "-m", "kanaria", "history")
+    assert "there is no ledger yet" in safe.stderr
+    (folder / "kanaria.py").unlink()
+    plain = in_folder(folder, hers, sys.executable, "-m", "kanaria", "history")
+    assert "there is no ledger yet" in plain.stderr

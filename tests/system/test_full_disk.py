@@ -1,0 +1,90 @@
+"""The whole stack with its state folder on a disk without a byte left: users are safe, and nothing is forgotten.
+
+Users send no feedback here: it is answered 503 while it cannot be kept.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.small_disk import SmallDisk, mounted
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(300)
+
+Stack = tuple[Kanaria, SmallDisk]
+
+
+@pytest.fixture
+def stack(tmp_path: Path, bento_home: Path, require_program: Callable[[str], str]) -> Iterator[Stack]:
+    """A state folder on a disk of its own; plans and users are elsewhere."""
+    require_program("envoy")
+    with mounted(tmp_path / ".kanaria", mib=64) as disk:
+        made = Kanaria.at(tmp_path, bento_home, KANARIA_METRICS="scrape", KANARIA_PREDICTION_LOG_MB="1")
+        yield made, disk
+        disk.free()
+        made("down")
+
+
+def share(status: dict[str, Any]) -> float | None:
+    """What the canary gets, percent, read back from the gateway; None without a canary."""
+    canary = status["canary"]
+    weight: float | None = canary and canary["weight_percent"]
+    return weight
+
+
+def at_half_on_a_full_disk(kanaria: Kanaria, disk: SmallDisk) -> None:
+    """v2 has half of the traffic; what was reserved for the ledger is used up."""
+    kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="300s", step_deadline="900s"))
+    kanaria.until(lambda status: share(status) == 50)
+    disk.fill()
+
+    def is_stuck(status: dict[str, Any]) -> bool:
+        disk.fill()
+        return any("wait for the ledger" in trouble for trouble in status["troubles"])
+
+    kanaria.until(is_stuck, limit_s=120)
+
+
+def test_a_bad_canary_leaves_a_full_disk_and_history_has_it_all(stack: Stack, samples: Path) -> None:
+    """It dies at half of the traffic; when there is room again, the ledger gets the whole story."""
+    kanaria, disk = stack
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples, rate=20, labelled_ratio=0) as users:
+        at_half_on_a_full_disk(kanaria, disk)
+        kanaria.kill("digits@v2")
+        gone = kanaria.until(lambda status: not share(status))
+        assert gone["troubles"]
+        assert gone["release"]["outcome"] == "rolled_back"
+        disk.free()
+        kanaria.until(lambda status: not any("ledger" in trouble for trouble in status["troubles"]))
+        summary = users.stop()
+    assert summary.failures == 0, summary.failure_list
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert (row["outcome"], row["signal"]) == ("rolled_back", "canary_down")
+    refused = kanaria("release", "digits:v2")
+    assert "quarantine" in refused.stderr
+
+
+def test_a_person_rolls_back_on_a_full_disk(stack: Stack, samples: Path) -> None:
+    """The command ends with 0 and says what is wrong. A controller that is killed then keeps to it."""
+    kanaria, disk = stack
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples, rate=20, labelled_ratio=0) as users:
+        at_half_on_a_full_disk(kanaria, disk)
+        done = kanaria("rollback", "--reason", "looks wrong")
+        assert (done.returncode, "rollback: done" in done.stdout) == (0, True), done.stdout + done.stderr
+        assert "wait for the ledger" in " ".join(done.stdout.split())
+        assert "wait for the ledger" in " ".join(kanaria.ok("status").split())
+        kanaria.until(lambda status: not share(status))
+        kanaria.kill("controller")
+        kanaria.until(lambda status: status["release"]["outcome"] == "rolled_back" and not share(status))
+        disk.free()
+        kanaria.until(lambda status: not any("ledger" in trouble for trouble in status["troubles"]))
+        summary = users.stop()
+    assert summary.failures == 0, summary.failure_list
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert (row["outcome"], row["signal"], row["reason"]) == ("rolled_back", "person", "looks wrong")

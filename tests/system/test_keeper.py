@@ -1,0 +1,305 @@
+"""Real processes under a real keeper, which is killed at every bad moment."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kanaria.stack import log_files
+from kanaria.stack.processes import KEPT_IN, Identity, marks
+from kanaria.stack.supervision import ProcessFiles, ProcessState, Program
+from tests.support.processes import SLEEPER, STUBBORN, WITH_WORKER, Kept, until
+from tests.support.small_disk import SmallDisk
+
+NASTY = "a b#c %s 'q' \"Q\" ;$HOME"  # a state folder may be called so
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
+    """A state folder with a difficult name."""
+    made = Kept(tmp_path_factory.mktemp("state") / NASTY)
+    yield made
+    made.supervisor.shutdown()
+    assert made.everything() == []
+
+
+@pytest.fixture
+def kept(folder: Kept) -> Iterator[Kept]:
+    """That folder with a keeper; whatever runs there is ended after the test."""
+    folder.supervisor.start()
+    yield folder
+    folder.clear()
+
+
+def test_a_program_gets_its_words_and_its_variables_unchanged(kept: Kept) -> None:
+    """Free text passes through no configuration language: quotes, percent signs, line ends and non-ASCII."""
+    free = 'can\'t tell; 50%s #1 "x" ${HOME} \n zwei\u2028Zeilen é'
+    printing = "import os, sys; print(repr((sys.argv[1], os.environ['FREE'], os.getcwd()))); sys.stdout.flush()"
+    where = kept.home / "where it runs #1"
+    where.mkdir()
+    command = (sys.executable, "-c", f"{printing}; import time; time.sleep(600)", free)
+    kept.run("digits@v1", command, environment={"FREE": free}, folder=str(where))
+    log = kept.home / "logs" / "digits@v1.log"
+    assert until(lambda: log.read_text().strip()) == repr((free, free, str(where)))
+
+
+def test_what_dies_is_started_again_and_counts_as_crashed(kept: Kept) -> None:
+    """The new process has the same name and log."""
+    first = kept.run("one")
+    assert kept.info("one").has_crashed is False
+    os.kill(first, signal.SIGKILL)
+    second = kept.pid("one", other_than=first)
+    info = kept.info("one")
+    assert (info.pid, info.is_alive, info.has_crashed) == (second, True, True)
+
+
+def test_a_killed_keeper_takes_nothing_with_it_and_the_next_one_takes_over(kept: Kept) -> None:
+    """The same process goes on; what is known of it can be read in between; after that it is kept as before."""
+    pid = kept.run("one")
+    kept.kill_keeper()
+    info = kept.info("one")
+    assert (info.pid, info.is_alive, info.has_crashed) == (pid, True, False)
+    kept.supervisor.start()
+    assert kept.pid("one") == pid
+    os.kill(pid, signal.SIGKILL)
+    assert kept.pid("one", other_than=pid)
+    assert kept.info("one").has_crashed
+
+
+def test_what_dies_while_nobody_keeps_it_has_crashed(kept: Kept) -> None:
+    """Before a keeper is there again, and after: another process still ran, so the machine was not started anew."""
+    kept.run("other")
+    pid = kept.run("one")
+    kept.kill_keeper()
+    os.kill(pid, signal.SIGKILL)
+    info = until(lambda: (seen := kept.info("one")) and not seen.is_alive and seen)
+    assert info.has_crashed
+    kept.supervisor.start()
+    assert kept.pid("one", other_than=pid)
+    assert kept.info("one").has_crashed
+
+
+def test_what_ended_with_the_whole_machine_has_not_crashed(kept: Kept) -> None:
+    """All processes killed at once, the files left: a later keeper starts them, and none counts as crashed."""
+    pids = [kept.run("one"), kept.run("two")]
+    for pid in (kept.keeper, *pids):
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: not kept.everything() and not kept.supervisor.is_running)  # a process that ends has no marks any more
+    kept.supervisor.start()
+    assert kept.pid("one") not in pids
+    assert kept.pid("two") not in pids
+    assert not kept.info("one").has_crashed
+    assert not kept.info("two").has_crashed
+
+
+def test_a_process_that_was_started_but_not_written_down_is_found(kept: Kept) -> None:
+    """A keeper killed between the two: the next one takes the process over instead of starting a second."""
+    kept.kill_keeper()
+    environment = {**os.environ, **marks(kept.home, "one")}
+    process = subprocess.Popen(WITH_WORKER, env=environment, start_new_session=True)
+    until(lambda: len(kept.everything()) == 2)
+    ProcessFiles(kept.home).write_program(Program("one", WITH_WORKER))
+    kept.supervisor.start()
+    assert kept.pid("one") == process.pid
+    assert len(kept.everything()) == 3  # with its worker and the keeper
+    kept.supervisor.stop("one")
+    process.wait(20)
+    until(lambda: len(kept.everything()) == 1)
+
+
+def test_another_process_that_got_the_number_is_left_alone(kept: Kept) -> None:
+    """Its start time tells them apart: it is not taken for the program, and not ended with it."""
+    kept.kill_keeper()
+    foreign = subprocess.Popen(SLEEPER, start_new_session=True)
+    try:
+        found = Identity.of(foreign.pid)
+        files = ProcessFiles(kept.home)
+        files.write_state("one", ProcessState(pid=foreign.pid, started_s=found.started_s - 100, starts=1))
+        files.write_program(Program("one", SLEEPER))
+        kept.supervisor.start()
+        assert kept.pid("one") != foreign.pid
+        kept.supervisor.shutdown()
+        assert foreign.poll() is None
+    finally:
+        foreign.kill()
+        foreign.wait()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"pid": "x"}', "\x00" * 40], ids=["empty", "cut", "wrong", "zeros"])
+def test_a_state_file_that_cannot_be_read_is_as_if_absent(kept: Kept, content: str) -> None:
+    """The process is found by its mark and goes on; the file is written anew."""
+    pid = kept.run("one")
+    kept.kill_keeper()
+    path = kept.home / "processes" / "one.json"
+    path.write_text(content)
+    kept.supervisor.start()
+    assert kept.pid("one") == pid
+    assert ProcessState.model_validate_json(path.read_text()).pid == pid
+
+
+def test_a_program_file_that_cannot_be_read_ends_nothing(kept: Kept) -> None:
+    """What runs goes on, and is written anew by whoever adds the program again."""
+    pid = kept.run("one")
+    (kept.home / "programs" / "one.json").write_text("{")
+    kept.run("other")  # the keeper has looked at everything once more
+    assert kept.pid("one") == pid
+    assert kept.supervisor.program("one") is None
+    kept.supervisor.add(Program("one", SLEEPER))
+    assert kept.supervisor.program("one").command == SLEEPER
+    assert kept.pid("one") == pid
+
+
+def test_stopping_ends_workers_that_left_the_group(kept: Kept) -> None:
+    """Nothing of the program is left, and it is forgotten."""
+    kept.run("one", WITH_WORKER)
+    until(lambda: len(kept.everything()) == 3)
+    kept.supervisor.stop("one")
+    until(lambda: kept.info("one") is None)
+    assert len(kept.everything()) == 1  # the keeper
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["hung", "parent dead"])
+def test_stopping_ends_a_hung_worker_and_one_without_a_parent(kept: Kept, number: signal.Signals) -> None:
+    """SIGTERM cannot reach the one; the other belongs to nobody any more."""
+    pid = kept.run("one", WITH_WORKER, stop_wait_s=1.0)
+    worker = until(lambda: psutil.Process(pid).children())[0]
+    os.kill(worker.pid if number is signal.SIGSTOP else pid, number)
+    if number is signal.SIGKILL:
+        kept.pid("one", other_than=pid)
+        until(lambda: not worker.is_running())  # it was ended before its successor was started
+    kept.supervisor.stop("one")
+    until(lambda: kept.info("one") is None)
+    assert len(kept.everything()) == 1
+
+
+def test_a_program_that_ignores_sigterm_is_killed_after_its_time(kept: Kept) -> None:
+    """By the keeper, and by `shutdown` too."""
+    for name in ("one", "two"):
+        kept.run(name, STUBBORN, stop_wait_s=0.5)
+        until(lambda name=name: "deaf" in (kept.home / "logs" / f"{name}.log").read_text())
+    kept.supervisor.stop("one")
+    until(lambda: kept.info("one") is None)
+    kept.supervisor.shutdown()
+    assert kept.everything() == []
+
+
+def test_all_orphans_are_ended_without_a_keeper(kept: Kept) -> None:
+    """Keeper dead, one worker hung, one state file gone: `shutdown` still leaves nothing."""
+    pid = kept.run("one", WITH_WORKER, stop_wait_s=1.0)
+    kept.run("two")
+    worker = until(lambda: psutil.Process(pid).children())[0]
+    kept.kill_keeper()
+    os.kill(worker.pid, signal.SIGSTOP)
+    (kept.home / "processes" / "two.json").unlink()
+    assert set(kept.supervisor.alive()) == {"one", "two"}
+    kept.supervisor.shutdown()
+    assert kept.everything() == []
+    assert kept.supervisor.names() == ()
+
+
+def test_a_stopped_keeper_does_not_keep_anything_from_ending(kept: Kept) -> None:
+    """It hangs (SIGSTOP): it is killed, and its programs are ended in its place."""
+    kept.run("one")
+    os.kill(kept.keeper, signal.SIGSTOP)
+    kept.supervisor.shutdown()
+    assert kept.everything() == []
+
+
+def test_only_one_keeper_takes_care_of_a_state_folder(kept: Kept) -> None:
+    """Two that are started at once: one remains, and every program has one process."""
+    kept.run("one")
+    kept.kill_keeper()
+    command = [sys.executable, "-m", "kanaria.stack.keeper", str(kept.home), str(kept.home / "logs")]
+    environment = {**os.environ, **marks(kept.home, "keeper")}
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert "another command is at work" in "".join(outputs)
+    assert len(kept.everything()) == 2
+
+
+def test_two_state_folders_do_not_meet(kept: Kept, tmp_path: Path) -> None:
+    """Ending one leaves the other as it is."""
+    other = Kept(tmp_path / "other")
+    other.supervisor.start()
+    try:
+        pid, others = kept.run("one"), other.run("one")
+        other.supervisor.shutdown()
+        assert Identity.of(others) is None
+        assert kept.pid("one") == pid
+    finally:
+        other.supervisor.shutdown()
+
+
+def test_a_program_that_cannot_be_started_says_why_and_holds_up_no_other(kept: Kept) -> None:
+    """Its log has the reason, and nothing of its variables; it counts as crashed, and is tried again."""
+    kept.supervisor.add(Program("lost", ("no-such-program",), {"SECRET": "hush"}))
+    kept.supervisor.add(Program("huge", ("true",), {"SECRET": "hush" * 100_000}))
+    kept.supervisor.add(Program("nowhere", SLEEPER, {"SECRET": "hush"}, folder=str(kept.home / "gone")))
+    kept.run("one")
+    reasons = {"lost": "No such file", "huge": "Argument list too long", "nowhere": "No such file"}
+    for name, reason in reasons.items():
+        info = until(lambda name=name: (seen := kept.info(name)) and seen.has_crashed and seen)
+        assert not info.is_alive
+        assert reason in until(info.log.read_text)
+    logs = "".join(path.read_text() for path in (kept.home / "logs").iterdir())
+    assert "hush" not in logs + repr(kept.supervisor.program("lost"))
+
+
+def test_variables_of_a_program_can_be_read_by_its_owner_alone(kept: Kept) -> None:
+    """They may be secret."""
+    kept.run("one", environment={"TOKEN": "hush"})
+    assert stat.S_IMODE((kept.home / "programs" / "one.json").stat().st_mode) == 0o600
+
+
+def test_a_log_that_grows_is_copied_and_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its writer goes on in the same file; the two newest copies are kept."""
+    monkeypatch.setattr(log_files, "LARGEST_BYTES", 10)
+    path = tmp_path / "one.log"
+    with log_files.LogFiles(tmp_path).open("one") as writer:
+        for number in range(4):
+            writer.write(f"text number {number}".encode())
+            writer.flush()
+            log_files.LogFiles(tmp_path).rotate()
+        writer.write(b"last")
+    assert [file.read_text() for file in sorted(tmp_path.iterdir())] == ["last", "text number 3", "text number 2"]
+    assert path.read_text() == "last"
+
+
+def test_a_full_disk_keeps_no_process_from_being_started_again(kept: Kept, small_disk: SmallDisk) -> None:
+    """Neither state nor log can be written: it is started all the same, and found by its mark."""
+    home = small_disk.folder / "state"
+    full = Kept(home)
+    full.supervisor.start()
+    try:
+        pid = full.run("one")
+        small_disk.fill()
+        os.kill(pid, signal.SIGKILL)
+        again = until(lambda: [process for process in full.everything("one") if process.pid != pid])
+        small_disk.free()
+        full.kill_keeper()
+        full.supervisor.start()
+        assert full.pid("one") == again[0].pid
+    finally:
+        full.supervisor.shutdown()
+
+
+def test_the_shell_of_a_command_is_never_ended(kept: Kept) -> None:
+    """A mark that is inherited by accident does not make a command end itself or whoever called it."""
+    ending = (
+        "from pathlib import Path; import sys; from kanaria.stack.supervision import Supervisor\n"
+        "home = Path(sys.argv[1]); Supervisor(home, home / 'logs').shutdown(); print('still here')"
+    )
+    environment = {**os.environ, **marks(kept.home, "one")}
+    assert environment[KEPT_IN] == str(kept.home.resolve())
+    script = f'"{sys.executable}" -c "$0" "$1"; echo and so is its shell'
+    done = subprocess.run(
+        ["sh", "-c", script, ending, str(kept.home)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["still here", "and so is its shell"]

@@ -1,0 +1,166 @@
+"""A stack whose keeper, controller and machine are killed while users send requests and a release goes on."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.support.processes import Kept, until
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+NASTY = "a b#c %s 'q'"  # a project may lie in such a folder
+
+
+@pytest.fixture
+def nasty(tmp_path: Path, bento_home: Path, require_program: Any) -> Iterator[Kanaria]:
+    """A stack whose state folder has a difficult name."""
+    require_program("envoy")
+    made = Kanaria.at(tmp_path / NASTY, bento_home)
+    yield made
+    made("down")
+    assert Kept(made.home).everything() == []
+
+
+def at_weight(percent: int) -> Any:
+    return lambda status: status["release"] and status["canary"] and status["canary"]["weight_percent"] == percent
+
+
+def is_watched(status: dict[str, Any]) -> bool:
+    return bool(status["release"]) and status["release"]["phase"] == "watching"
+
+
+def is_over(status: dict[str, Any]) -> bool:
+    return bool(status["release"]) and status["release"]["phase"] == "ended"
+
+
+def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, samples: Path) -> None:
+    """kill -9 of the keeper, of keeper and controller, an upgrade: no failed request, and the judge goes on judging.
+
+    A good version is promoted and a bad one rolled back meanwhile. In the end `down` leaves nothing, not even a hung
+    worker of a version that nobody keeps.
+    """
+    kept = Kept(nasty.home)
+    nasty.ok("up", "digits:v1")
+    with nasty.users(samples) as users:
+        nasty.ok("release", "digits:v2", "--spec", nasty.plan(soak="3s"))
+        nasty.until(at_weight(10))
+        served_by = nasty.pid("gateway"), nasty.pid("digits@v1"), nasty.pid("digits@v2")
+        first = kept.keeper
+        os.kill(first, signal.SIGKILL)
+        nasty.until(at_weight(50))
+        until(lambda: kept.supervisor.is_running and kept.keeper != first)  # the controller has started another one
+
+        for pid in (kept.keeper, nasty.pid("controller")):
+            os.kill(pid, signal.SIGKILL)
+        assert "taken over" in nasty.ok("up")
+        nasty.until(is_over)
+        assert (nasty.pid("gateway"), nasty.pid("digits@v2")) == (served_by[0], served_by[2])
+
+        before = kept.keeper, nasty.pid("controller")
+        output = nasty.ok("upgrade")
+        assert "gateway" in output
+        assert "digits:v2" in output
+        assert nasty.pid("gateway") == served_by[0]
+        assert {kept.keeper, nasty.pid("controller")}.isdisjoint(before)
+
+        nasty.ok("release", "digits:failing", "--spec", nasty.plan(steps=[50, 100]))
+        nasty.until(at_weight(50))
+        os.kill(kept.keeper, signal.SIGKILL)
+        nasty.until(is_over)
+        summary = users.stop()
+    assert {failure.version for failure in summary.failure_list} <= {"digits:failing"}
+    assert [row["outcome"] for row in json.loads(nasty.ok("history", "--json"))] == ["promoted", "rolled_back"]
+
+    (worker, *_) = psutil.Process(nasty.pid("digits@v2")).children(recursive=True)
+    os.kill(worker.pid, signal.SIGSTOP)
+    for pid in (kept.keeper, nasty.pid("controller")):
+        os.kill(pid, signal.SIGKILL)
+    assert "stopped" in nasty.ok("down")
+    assert kept.everything() == []
+    assert "nothing is running" in nasty.ok("down")
+
+
+def kill_all(kanaria: Kanaria) -> None:
+    """What a power cut does: every process at once, and the files stay."""
+    kept = Kept(kanaria.home)
+    for process in kept.everything():
+        process.send_signal(signal.SIGSTOP)  # or one of them would still see the other's end
+    for process in kept.everything():
+        process.kill()
+    until(lambda: not kept.everything())
+
+
+def test_a_release_goes_on_after_the_machine_was_started_again(nasty: Kanaria, samples: Path) -> None:
+    """With a canary that takes longer to load than `down_after`, in a step and in its watch: nothing is rolled back.
+
+    `up --foreground`, as a service runs it, brings back keeper and controller when both are killed; SIGTERM ends all.
+    """
+    plan = nasty.plan(steps=[25, 100], soak="3s", watch="60s", down_after="1s")
+    nasty.ok("up", "digits:v1")
+    with nasty.users(samples):
+        nasty.ok("release", "digits:v2", "--spec", plan)
+        nasty.until(at_weight(25))
+        kill_all(nasty)
+        nasty.ok("up")
+        status = nasty.until(lambda status: at_weight(25)(status) and status["canary"]["health"] == "ready")
+        assert status["release"]["outcome"] is None
+        nasty.ok("promote")
+        nasty.until(is_watched)
+        kill_all(nasty)
+        up = nasty.begin("up", "--foreground")
+        status = nasty.until(lambda status: is_watched(status) and status["stable"]["health"] == "ready")
+        assert status["stable"]["tag"] == "digits:v2"
+        served_by = nasty.pid("gateway"), nasty.pid("digits@v2")
+        kept = Kept(nasty.home)
+        for pid in (kept.keeper, controller := nasty.pid("controller")):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: kept.supervisor.is_running and kept.pid("controller") != controller)
+        assert (nasty.pid("gateway"), nasty.pid("digits@v2")) == served_by
+        up.send_signal(signal.SIGTERM)
+        output, _ = up.communicate(timeout=60)
+    assert up.returncode == 0, output
+    assert "`kanaria down` interrupted the watch" in output
+    assert kept.everything() == []
+    assert "interrupted the watch" in " ".join(nasty.ok("why").split())
+    (row,) = json.loads(nasty.ok("history", "--json"))
+    assert row["outcome"] == "promoted"
+    assert "interrupted the watch" in row["reason"]
+
+
+def test_up_goes_on_waiting_when_the_controller_dies(nasty: Kanaria) -> None:
+    """It is killed while the stable version loads: the keeper brings it back, and `up` ends as if nothing had been."""
+    up = nasty.begin("up", "digits:v1")
+    nasty.until(lambda status: status["stable"] is not None and status["stable"]["health"] != "ready")
+    nasty.kill("controller")
+    output, _ = up.communicate(timeout=120)
+    assert up.returncode == 0, output
+
+
+def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path) -> None:
+    """Two `up`: one stack. `down` while the controller is being started again: the release is aborted on record.
+
+    A ledger that cannot be read keeps nothing from being stopped; it is said afterwards, with exit code 3.
+    """
+    both = [nasty.begin("up", "digits:v1") for _ in range(2)]
+    outputs = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert len([process for process in Kept(nasty.home).everything() if "envoy" in process.name()]) == 1
+    nasty.ok("release", "digits:v2", "--spec", nasty.plan(soak="30s"))
+    nasty.until(at_weight(10))
+    nasty.kill("controller")
+    assert "is aborted" in nasty.ok("down")
+    (row,) = json.loads(nasty.ok("history", "--json"))
+    assert (row["outcome"], row["reason"]) == ("aborted", "the stack was taken down")
+
+    nasty.ok("up")
+    (nasty.home / "ledger.db").write_bytes(b"damaged" * 1000)
+    done = nasty("down")
+    assert (done.returncode, "everything is stopped" in done.stderr) == (3, True), done.stderr
+    assert Kept(nasty.home).everything() == []

@@ -1,0 +1,132 @@
+"""The committed pages are what the commands write around the same numbers, and the commands run."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from benchmarks.cli import app
+from benchmarks.drift import cli as drift
+from benchmarks.judge import aa_test
+from benchmarks.markdown import table
+from benchmarks.optimise import page as optimise
+from benchmarks.output import command_line
+from benchmarks.proofs import noise, promises, starts
+from benchmarks.proofs.chapters import CHAPTERS, Study
+from benchmarks.proofs.sections import page_command
+from kanaria.errors import SetupError
+from rollout.simulate.parallel import Workers
+from tests.support.paths import ROOT
+from tests.support.releases import finished
+
+FOLDER = ROOT / "docs/benchmarks"
+PAGES = sorted(FOLDER.glob("*.md"))
+COMMANDS = ("judge", "promises", "noise", "starts", "aa-test", "service", "drift", "optimise")
+
+
+def prose(text: str) -> list[str]:
+    """The lines of a page outside its tables, with every number hidden; empty ones do not count."""
+    lines = (line for line in text.splitlines() if line and not line.startswith("|"))
+    return [re.sub(r"-?\d[\d.,]*", "#", line) for line in lines]
+
+
+def committed(name: str) -> str:
+    return (FOLDER / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_table_is_written_as_the_code_writes_it(path: Path) -> None:
+    """The same columns in the same widths."""
+    tables = re.findall(r"(?:^\|.*\n)+", path.read_text("utf-8"), re.MULTILINE)
+    for written in tables:
+        heads, _, *rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in written.splitlines()]
+        assert table(heads, rows) + "\n" == written
+
+
+def test_the_page_of_promises_is_what_the_command_writes() -> None:
+    """All but the measured rows, which are not simulated here."""
+    study = Study(Workers(1))
+    sections = [promises.section(name, study, []).text for name in CHAPTERS]
+    text = "\n".join([promises.preface(page_command("promises", 1.0)), *sections])
+    assert prose(committed(promises.PAGE)) == prose(text)
+
+
+def test_the_page_about_noise_is_what_the_command_writes() -> None:
+    """All but the measured rows, which are not simulated here."""
+    chapters = ("counts", "blips", "latency", "readings", "users")
+    sections = [section.text for name in chapters for section in noise.sections(Workers(1), name)]
+    text = "\n".join([noise.preface(page_command("noise", 1.0)), *sections])
+    assert prose(committed(noise.PAGE)) == prose(text)
+
+
+def test_the_page_about_the_start_prior_is_what_the_command_writes() -> None:
+    """All but the measured rows, which are not simulated here."""
+    text = starts.section(1000, page_command("starts", 1.0)).text
+    assert prose(committed(starts.PAGE)) == prose(text)
+
+
+def test_the_page_of_the_aa_test_is_what_the_command_writes(tmp_path: Path) -> None:
+    """Around the numbers of another release."""
+    text = aa_test.page(finished(tmp_path / "ledger.db"), command_line("aa-test"))
+    assert prose(committed(aa_test.PAGE)) == prose(text)
+
+
+def test_the_page_about_drift_is_what_the_command_writes() -> None:
+    """How the machine was used for the committed numbers is added below."""
+    text = drift.page([], drift.COLUMNS, command_line("drift"))
+    lines = prose(text)
+    assert prose(committed(drift.PAGE))[: len(lines)] == lines
+
+
+def test_the_page_about_engines_is_what_the_command_writes() -> None:
+    """All but the sections of the models."""
+    written = re.search(r"Written by `(python -m benchmarks .+)` on (.+)\.\n", committed(optimise.PAGE))
+    assert written is not None
+    head, _, tail = optimise.page([], command=written[1], machine=written[2]).partition("\n\n\n")
+    assert committed(optimise.PAGE).startswith(head)
+    assert committed(optimise.PAGE).endswith(tail)
+
+
+def test_options_with_their_defaults_are_left_out_of_the_command() -> None:
+    """The command on a page is the shortest that writes it again."""
+    options = (("--runs", 200, 200), ("--seed", 7, 1))
+    assert command_line("judge", *options) == "python -m benchmarks judge --write --seed 7"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_its_options(command: str) -> None:
+    """Each can write a page, to a folder of choice."""
+    result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert "--write" in result.stdout
+    assert "docs/benchmarks" in result.stdout
+
+
+def test_those_are_all_commands() -> None:
+    """A new one comes with a test."""
+    assert set(get_command(app).commands) == {*COMMANDS}  # type: ignore[attr-defined]
+
+
+def test_a_chapter_of_promises_is_printed() -> None:
+    """A few releases of each kind: too few to keep every promise, enough to see the table."""
+    result = CliRunner().invoke(app, ["promises", "--only", "models", "--scale", "0.001", "--jobs", "1"])
+    assert result.exit_code in {0, 1}, result.output
+    assert "## Models may differ; answers may not be slow" in result.stdout
+    assert len(re.findall(r"\| (?:kept|within error|\*\*broken\*\*|for comparison) *\|", result.stdout)) == 5
+
+
+@pytest.mark.parametrize("command", ["promises", "noise"])
+def test_a_chapter_that_nobody_knows_is_bad_input(command: str) -> None:
+    """The error lists those that are known."""
+    done = CliRunner().invoke(app, [command, "--only", "weather"])
+    assert isinstance(done.exception, SetupError)
+    assert all(word in str(done.exception) for word in ("--only weather", "choose from"))
+
+
+def test_a_page_is_not_written_with_some_of_its_chapters(tmp_path: Path) -> None:
+    """The others would be lost."""
+    done = CliRunner().invoke(app, ["promises", "--only", "cost", "--write", "--out", str(tmp_path)])
+    assert isinstance(done.exception, SetupError)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,99 @@
+"""Which faults and states `make chaos` brings together, and the page about them."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.spec import RolloutSpec
+from tests.chaos.__main__ import LEAST, main, read
+from tests.chaos.combinations import combinations, left_out
+from tests.chaos.faults import FAULTS
+from tests.chaos.page import HEADS, page
+from tests.chaos.seen import Held, Seen, Split
+from tests.chaos.states import STABLE, STATES
+from tests.support.paths import ROOT
+
+ALONE = Split(stable=STABLE, canary=None, percent=0, mirror=False)
+
+
+def seen(fault: str, state: str) -> Seen:
+    return Seen(
+        fault=fault,
+        state=state,
+        took_s=30.0,
+        undone_s=0.1,
+        requests=900,
+        slowest_s=0.2,
+        failures=(),
+        bad_answers=0,
+        bad_until_s=0.0,
+        held=(Held(**ALONE.model_dump(), since_s=0, for_s=9),),
+        asked=(ALONE,),
+        applied=(ALONE,),
+        outcome="none",
+        phase="no release",
+    )
+
+
+def test_there_are_enough_combinations_and_each_is_run_once() -> None:
+    """At least sixty; every fault is in at least one, and every state."""
+    all_of_them = combinations()
+    assert len({one.name for one in all_of_them}) == len(all_of_them) >= LEAST
+    assert {one.fault.name for one in all_of_them} == {fault.name for fault in FAULTS}
+
+
+def test_every_fault_comes_once_before_any_comes_twice() -> None:
+    """So that a run that is cut short has seen each."""
+    first = combinations()[: len(FAULTS)]
+    assert [one.fault.name for one in first] == [fault.name for fault in FAULTS]
+
+
+def test_every_other_pair_is_left_out_for_a_reason() -> None:
+    """Each fault and each state are run together, or the page says why not."""
+    run = {(one.fault.name, one.state.name) for one in combinations()}
+    out = {(fault, state): why for fault, states in left_out().items() for state, why in states.items()}
+    assert run | set(out) == {(fault.name, state.name) for fault in FAULTS for state in STATES}
+    assert not run & set(out)
+    assert all(out.values())
+
+
+def test_every_plan_is_a_plan() -> None:
+    """As `kanaria validate` would check it."""
+    for state in STATES:
+        RolloutSpec.model_validate(state.plan())
+
+
+def test_what_was_seen_is_read_again_to_go_on_after_an_interruption(tmp_path: Path) -> None:
+    """A line for each combination; one that is no longer run is left out."""
+    lines = [seen("gateway killed", "no release"), seen("gateway killed", "no such state")]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(line.model_dump_json() + "\n" for line in lines))
+    assert [one.name for one in read(path)] == ["gateway killed / no release"]
+    assert not read(tmp_path / "none.jsonl")
+
+
+def test_the_page_has_a_row_for_each_and_names_what_was_left_out() -> None:
+    """Rows of one fault stand together; a combination without a result had no time."""
+    planned = combinations()
+    idle = [one for one in planned if one.state.name == "no release"]
+    text = page({one: seen(one.fault.name, one.state.name) for one in idle}, planned, machine="2 cores")
+    assert text.startswith("# Faults in every state of a release\n\nWritten by `make chaos` on 2 cores: ")
+    assert f"**{len(idle)} of {len(idle)} combinations are right.**" in text
+    assert [cell.strip() for cell in text.partition("\n| ")[2].partition("\n")[0].strip("|").split("|")] == [*HEADS]
+    assert "there was no time left" in text
+    assert all(len(line) <= 120 for line in text.splitlines() if not line.startswith("|"))
+
+
+def test_the_list_names_what_would_be_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those in whose names the expression is found; nothing is started."""
+    assert main(["--list", "--only", "gateway killed / watch"]) == 0
+    *names, count = capsys.readouterr().out.splitlines()
+    assert set(names) == {"gateway killed / watch", "routes cut, gateway killed / watch"}
+    assert count == "2 combinations"
+
+
+def test_make_chaos_runs_the_driver_and_no_test_does() -> None:
+    """It takes 25 minutes."""
+    makefile = (ROOT / "Makefile").read_text()
+    assert "$(BIN)/python -m tests.chaos --write" in makefile
+    assert not list((ROOT / "tests/chaos").glob("**/test_*.py"))

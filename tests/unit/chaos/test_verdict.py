@@ -1,0 +1,239 @@
+"""What the driver of `make chaos` calls right and wrong."""
+
+import pytest
+
+from rollout.ledger import events as e
+from rollout.ledger.state import fold
+from rollout.routers.router import ObservedSplit
+from rollout.spec import RolloutSpec
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.seen import Failure, Held, Seen, Split, applied_by, asked_by, failures_of, held_by, outcome_of
+from tests.chaos.states import (
+    CANARY,
+    IDLE,
+    LEAVING,
+    SHADOW,
+    STABLE,
+    STEP_50,
+    STEP_50_BAD,
+    WATCHING,
+    WATCHING_BAD,
+    State,
+)
+from tests.chaos.users import Answer
+from tests.chaos.verdict import did, wrongs
+
+ALONE = Split(stable=STABLE, canary=None, percent=0, mirror=False)
+HALF = Split(stable=STABLE, canary=CANARY, percent=50, mirror=False)
+WHOLE = Split(stable=CANARY, canary=None, percent=0, mirror=False)
+BACK = {CANARY: "release 1 (digits:v2) was rolled back: 12 of the last 17 canary requests failed"}
+
+
+def fault(name: str) -> Fault:
+    (found,) = [one for one in FAULTS if one.name == name]
+    return found
+
+
+def held(*splits: Split, for_s: float = 5.0) -> tuple[Held, ...]:
+    return tuple(Held(**split.model_dump(), since_s=5.0 * i, for_s=for_s) for i, split in enumerate(splits))
+
+
+def seen(state: State = STEP_50, **facts: object) -> Seen:
+    """A healthy release that was promoted as it should be, with other facts where they are given."""
+    splits = (ALONE, HALF, WHOLE)
+    fine: dict[str, object] = {
+        "fault": "controller killed",
+        "state": state.name,
+        "took_s": 30.0,
+        "undone_s": 0.1,
+        "requests": 900,
+        "slowest_s": 0.2,
+        "failures": (),
+        "bad_answers": 0,
+        "bad_until_s": 0.0,
+        "held": held(*splits),
+        "asked": splits,
+        "applied": splits,
+        "outcome": "promoted",
+        "phase": "watching",
+        "by": "judge",
+        "ticks_after": 9,
+        "commands": {"first up": 0, "down": 0},
+    }
+    return Seen.model_validate(fine | facts)
+
+
+def rolled_back(**facts: object) -> Seen:
+    splits = (ALONE, HALF, ALONE)
+    back: dict[str, object] = {
+        "outcome": "rolled_back",
+        "phase": "ended",
+        "signal": "guard",
+        "quarantined": BACK,
+        "held": held(*splits),
+        "asked": splits,
+        "applied": splits,
+    }
+    return seen(**(back | facts))  # type: ignore[arg-type]
+
+
+def failed(*sent_s: float, status: int = 503) -> tuple[Failure, ...]:
+    return tuple(Failure(sent_s=at_s, ended_s=at_s + 0.2, status=status, version=None, error="") for at_s in sent_s)
+
+
+def found(facts: Seen, name: str = "controller killed", state: State = STEP_50) -> str:
+    return "; ".join(wrongs(facts, fault(name), state))
+
+
+def test_a_healthy_release_that_was_promoted_is_right() -> None:
+    """Without a failed request, with each split decided and recorded."""
+    assert not found(seen())
+    assert did(seen(), STEP_50) == "promoted"
+
+
+def test_a_bad_version_must_be_rolled_back_into_quarantine() -> None:
+    """Promoted, under way and out of quarantine are wrong; so is a healthy version that was rolled back."""
+    assert not found(rolled_back(), state=STEP_50_BAD)
+    assert "a bad version is promoted" in found(seen(), state=STEP_50_BAD)
+    assert "a bad version is promoted" in found(seen(phase="ended"), state=WATCHING_BAD)
+    assert "a bad version is under way" in found(seen(outcome="running"), state=STEP_50_BAD)
+    assert "without quarantine" in found(rolled_back(quarantined={}), state=STEP_50_BAD)
+    assert "a healthy version is rolled back" in found(rolled_back())
+    assert "in quarantine although" in found(seen(quarantined=BACK))
+
+
+def test_a_version_whose_own_process_died_may_be_rolled_back() -> None:
+    """And must be, for a canary that is dead or hangs longer than the plan allows."""
+    assert not found(rolled_back(), "canary killed")
+    assert "right is rolled back" in found(seen(), "canary killed")
+
+
+def test_without_a_release_nothing_may_begin_one() -> None:
+    """The splits are those of stable alone."""
+    idle = {"outcome": "none", "phase": "no release", "held": held(ALONE), "asked": (ALONE,), "applied": (ALONE,)}
+    assert not found(seen(IDLE, **idle), state=IDLE)
+    assert "promoted" in found(seen(IDLE), state=IDLE)
+
+
+def test_what_a_person_aborted_stays_aborted_and_ends() -> None:
+    """Going on, or a version that is never stopped, are wrong."""
+    facts = {"outcome": "aborted", "phase": "ended", "held": held(ALONE, HALF, ALONE), "asked": (ALONE, HALF, ALONE)}
+    right = seen(LEAVING, **facts, applied=(ALONE, HALF, ALONE))
+    assert not found(right, state=LEAVING)
+    assert "did not end" in found(right.model_copy(update={"phase": "leaving"}), state=LEAVING)
+    assert "under way" in found(right.model_copy(update={"outcome": "running"}), state=LEAVING)
+
+
+def test_taking_the_stack_down_aborts_a_release_in_its_steps_only() -> None:
+    """A watch goes on or is over, and a bad version in its watch is not the right one afterwards."""
+    aborted = rolled_back(outcome="aborted", quarantined={}, signal="person")
+    assert not found(aborted, "down and up")
+    assert not found(seen(), "down and up", WATCHING)
+    assert "promoted" in found(seen(), "down and up")
+    assert "promoted" in found(seen(), "down and up", WATCHING_BAD)
+
+
+def test_a_release_that_stands_still_is_wrong() -> None:
+    """One that goes on writes what it measures."""
+    facts = {"outcome": "running", "held": held(ALONE, HALF), "asked": (ALONE, HALF), "applied": (ALONE, HALF)}
+    assert not found(seen(**facts))  # type: ignore[arg-type]
+    assert "stands still" in found(seen(**facts, ticks_after=0))  # type: ignore[arg-type]
+
+
+def test_a_watch_takes_its_time() -> None:
+    """One that is over at once has watched nothing; without an end that was seen, nothing is said."""
+    ended = seen(phase="ended", watched_s=3.1)
+    assert "the watch of 12 s was over after 3.1 s" in found(ended, "clock 1 h forward", WATCHING)
+    assert not found(ended.model_copy(update={"watched_s": 11.5}), "clock 1 h forward", WATCHING)
+    assert not found(ended.model_copy(update={"watched_s": None}), "clock 1 h forward", WATCHING)
+
+
+def test_a_split_that_nobody_decided_is_found() -> None:
+    """Not in the ledger at all, before it was asked for, or the wrong one at the end."""
+    assert f"without a decision in the ledger: {HALF}" in found(seen(asked=(ALONE, WHOLE)))
+    assert "without a decision" in found(seen(held=held(ALONE, WHOLE, HALF, WHOLE)))
+    assert "in force at the end" in found(seen(held=held(ALONE, HALF)))
+    assert not found(seen(held=held(ALONE, WHOLE))), "a split may be too short to be seen"
+
+
+def test_a_split_that_was_not_recorded_is_found() -> None:
+    """Unless it was too short to be read back."""
+    assert f"in force for 5.0 s and not recorded: {HALF}" in found(seen(applied=(ALONE, WHOLE)))
+    assert not found(seen(applied=(ALONE, WHOLE), held=held(ALONE, HALF, WHOLE, for_s=1.0)))
+
+
+@pytest.mark.parametrize(
+    ("name", "sent_s", "wrong"),
+    [
+        ("controller killed", (0.1,), "nothing that serves was dead"),
+        ("gateway killed", (-0.1, 0.2, 0.9), ""),
+        ("gateway killed", (0.2, 1.3), "over 1.1 s; right is at most 1.0 s"),
+        ("stable killed", (0.1, 2.9), ""),
+        ("stable killed", (0.1, 4.0), "over 3.9 s; right is at most 3.0 s"),
+        ("stable killed", (-2.0, 0.1), "the first 1.8 s before the fault"),
+        ("reboot", (0.0, 9.0, 10.9), ""),
+        ("reboot", (0.0, 11.2), "right is at most 11.0 s"),
+    ],
+)
+def test_requests_fail_only_while_what_serves_is_dead(name: str, sent_s: tuple[float, ...], wrong: str) -> None:
+    """A second for the gateway, three for a version, a second after `up` where everything was gone."""
+    text = found(seen(failures=failed(*sent_s), undone_s=10.0), name)
+    assert (wrong in text) if wrong else (text == "")
+
+
+def test_the_failures_of_a_bad_version_are_its_own_and_have_an_end() -> None:
+    """Its own answers are no fault of the stack; for how long it gave them is."""
+    answers = [Answer(100.5, 0.1, 500, CANARY), Answer(101.0, 0.1, 503, None), Answer(101.5, 0.1, 200, CANARY)]
+    assert [one.status for one in failures_of(answers, CANARY, 100.0)] == [503]
+    assert [one.status for one in failures_of(answers, None, 100.0)] == [500, 503]
+    late = rolled_back(bad_answers=200, bad_until_s=20.0)
+    assert "answered users for 20.0 s (200 failures); right is at most 13 s" in found(late, state=STEP_50_BAD)
+    assert not found(late.model_copy(update={"bad_until_s": 12.0}), state=STEP_50_BAD)
+
+
+def test_what_is_left_behind_and_what_cannot_be_asked_is_wrong() -> None:
+    """A process after `down`, a command that fails or never ends, and whatever kept the driver from going on."""
+    assert "left behind after `down`: envoy" in found(seen(left=("envoy",)))
+    assert "`history` ended with 3" in found(seen(commands={"history": 3}))
+    assert "`down` did not end" in found(seen(commands={"down": 124}))
+    assert not found(seen(commands={"promote": 3}), "late promote")
+    assert "the stack did not start" in found(seen(problems=("the stack did not start",)))
+
+
+def test_a_command_that_failed_is_not_carried_out_later() -> None:
+    """A release that a person promoted too late is wrong, one that the judge promoted is right."""
+    assert "promoted by ann" in found(seen(by="ann"), "late promote")
+
+
+def test_the_facts_are_taken_from_the_ledger_and_the_gateway() -> None:
+    """A release to 50 %, read back once, then rolled back."""
+    spec = RolloutSpec(steps=(50, 100))
+    events: list[e.Event] = [
+        e.StableSet(at_s=1, tag=STABLE),
+        e.Applied(at_s=1, stable=STABLE, canary=None, weight_percent=0, mirror=False),
+        e.ReleaseRequested(at_s=2, release=1, tag=CANARY, stable=STABLE, spec=spec, by="ann"),
+        e.StepEntered(at_s=3, release=1, step=0, weight_percent=50, mirror=False, reason="ready"),
+        e.Applied(at_s=3, release=1, stable=STABLE, canary=CANARY, weight_percent=50, mirror=False),
+        e.RolledBack(at_s=9, release=1, signal="guard", reason="it failed"),
+    ]
+    trial = HALF.model_copy(update={"percent": 0})
+    assert asked_by(events) == (ALONE, trial, HALF, ALONE)
+    assert applied_by(events) == (ALONE, HALF)
+    assert outcome_of(fold(events)) == "rolled_back"
+    observed = [(1.0, ObservedSplit(STABLE, None, 0, False)), (3.0, ObservedSplit(STABLE, CANARY, 50, False))]
+    assert held_by(observed, 2.0, 10.0) == (
+        Held(**ALONE.model_dump(), since_s=-1.0, for_s=2.0),
+        Held(**HALF.model_dump(), since_s=1.0, for_s=7.0),
+    )
+
+
+def test_a_gateway_that_was_never_seen_had_no_split() -> None:
+    """As where the stack does not start."""
+    assert held_by([], 2.0, 10.0) == ()
+
+
+def test_a_state_is_reached_when_ledger_and_gateway_say_so() -> None:
+    """Shadow and 50 % differ by the weight, the watch by the stable version."""
+    assert SHADOW.is_in_force(ObservedSplit(STABLE, CANARY, 0, True))
+    assert not STEP_50.is_in_force(ObservedSplit(STABLE, CANARY, 0, False))
+    assert WATCHING.is_in_force(ObservedSplit(CANARY, None, 0, False))

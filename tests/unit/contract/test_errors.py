@@ -1,0 +1,74 @@
+"""The shape of every error raised on purpose."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from contract.errors import KanariaError
+from kanaria.cli import run
+from kanaria.errors import SetupError, StackError
+from loadtest.errors import LoadTestError
+from monitoring.drift.errors import DriftError
+from monitoring.errors import MonitoringError, RulesError
+from rollout.errors import CommandRefused, ControllerUnreachable, RolloutError
+from service.optimise.errors import OptimiseError
+from service.signatures import SignatureError
+from service.validation.faults import FaultFound
+
+
+def test_an_error_says_what_happened_what_was_seen_and_what_to_do() -> None:
+    """Three lines of text, and the same three as attributes."""
+    error = KanariaError("the door is shut", saw="a lock", do="bring the key")
+    assert str(error) == "the door is shut\n  saw: a lock\n  do:  bring the key"
+    assert (error.what, error.saw, error.do) == ("the door is shut", "a lock", "bring the key")
+
+
+@pytest.mark.parametrize(
+    "base", [RolloutError, MonitoringError, LoadTestError, StackError, OptimiseError, SignatureError, FaultFound]
+)
+def test_every_package_derives_its_errors_from_the_one_base(base: type[KanariaError]) -> None:
+    """Catching the base catches them all, and each has the same three lines."""
+    assert issubclass(base, KanariaError)
+    assert str(base("w", saw="s", do="d")) == "w\n  saw: s\n  do:  d"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (StackError, 3),
+        (SetupError, 2),
+        (MonitoringError, 3),
+        (RulesError, 2),
+        (DriftError, 2),
+        (LoadTestError, 3),
+        (CommandRefused, 2),
+        (ControllerUnreachable, 3),
+    ],
+)
+def test_an_error_that_no_command_caught_ends_with_its_message_and_exit_code(
+    kind: type[KanariaError], code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2 for what the person who typed the command can correct, 3 for what could not be decided."""
+    commands = typer.Typer(pretty_exceptions_enable=False)
+
+    @commands.command()
+    def fail() -> None:
+        raise kind("it failed", saw="smoke", do="call for help")
+
+    monkeypatch.setattr(sys, "argv", ["kanaria"])
+    with pytest.raises(SystemExit) as ended:
+        run(commands)
+    assert ended.value.code == code
+    assert capsys.readouterr().err == "it failed\n  saw: smoke\n  do:  call for help\n"
+
+
+def test_the_base_loads_without_any_other_part() -> None:
+    """A fresh interpreter that imports it has loaded neither torch nor another package of ours."""
+    script = (
+        "import sys, contract.errors; print(sorted({name.partition('.')[0] for name in sys.modules} & "
+        "{'torch', 'kanaria', 'service', 'rollout', 'monitoring', 'loadtest'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

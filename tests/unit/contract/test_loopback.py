@@ -1,0 +1,65 @@
+"""Clients of the stack's own services."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from contract import loopback
+
+
+class Page(BaseHTTPRequestHandler):
+    """Answers /good with 200 and all else with 503."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/good" else 503)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"])
+def test_no_proxy_is_asked(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare client would ask the one in the environment, where nobody listens."""
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/good")
+    assert loopback.answers(f"{url}/good", timeout_s=5)
+    with loopback.client(url, timeout_s=5) as client:
+        assert client.get("/good").status_code == 200
+
+
+def test_a_service_that_is_in_trouble_or_gone_does_not_answer(url: str) -> None:
+    """Neither is an error of the one who asks."""
+    assert not loopback.answers(f"{url}/bad", timeout_s=5)
+    assert not loopback.answers("http://127.0.0.1:9/good", timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("http://127.0.0.1:3000", True),
+        ("http://127.8.0.1/grafana/", True),
+        ("http://user:word@localhost:3000", True),
+        ("http://grafana.localhost", True),
+        ("http://[::1]:3000", True),
+        ("https://grafana.example:3000", False),
+        ("http://10.0.0.7", False),
+        ("http://localhost.example", False),
+    ],
+)
+def test_what_is_local_is_seen_in_the_address(url: str, is_local: bool) -> None:
+    """A Grafana may be here or behind a proxy."""
+    assert loopback.is_local(url) is is_local

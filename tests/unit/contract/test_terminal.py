@@ -1,0 +1,52 @@
+"""What is printed is what was written: a tag is no emoji, and brackets are no markup."""
+
+import ast
+
+import pytest
+from rich.table import Table
+
+from contract.terminal import Terminal, print_error
+from tests.support.paths import ROOT
+
+TRAPS = ["a:b:c", ":heart:", "m[b]:v1", "m:[red]v1"]
+PRODUCT = ("contract", "service", "rollout", "monitoring", "loadtest", "kanaria", "benchmarks", "examples")
+
+
+@pytest.mark.parametrize("tag", TRAPS)
+def test_text_is_printed_as_it_is(tag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a line, in a table's cell and title, and in an error."""
+    terminal = Terminal()
+    terminal.print(f"released {tag}")
+    table = Table(tag, title=tag)
+    table.add_row(f"cell {tag}")
+    terminal.print(table)
+    print_error(f"there is no model {tag}")
+    shown = capsys.readouterr()
+    assert (f"released {tag}" in shown.out, f"cell {tag}" in shown.out, shown.out.count(tag)) == (True, True, 4)
+    assert shown.err == f"there is no model {tag}\n"
+
+
+@pytest.mark.parametrize("tag", TRAPS)
+def test_a_spinner_shows_text_as_it_is(tag: str) -> None:
+    """Rich reads a spinner's text as markup, even where its console reads none."""
+    spinner = Terminal(stderr=True).status(f"measuring {tag}").renderable
+    assert str(spinner.text) == f"measuring {tag}"
+
+
+def test_nothing_prints_through_another_console() -> None:
+    """A plain Rich console would read markup and emojis in the tags and reasons that people write."""
+    others = {
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in PRODUCT
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if _makes_a_console(node)
+    }
+    assert others == set()
+
+
+def _makes_a_console(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    return name == "Console"

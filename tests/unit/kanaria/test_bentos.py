@@ -1,0 +1,111 @@
+"""What is read from the local BentoML store."""
+
+from pathlib import Path
+
+import pytest
+
+from contract.answer_types import AnswerKind, Labels, Number
+from contract.model_files import Feature, Schema
+from kanaria.errors import SetupError
+from kanaria.stack.bentos import (
+    bento_tag,
+    bento_tags,
+    comparison_schema_of,
+    implementation_of,
+    model_of,
+    model_tag,
+)
+
+
+def store(home: Path, answer: AnswerKind, version: str = "v1") -> None:
+    """A store with one more version of the Bento m, whose model answers so."""
+    bento, model = home / "bentos/m" / version, home / "models/m" / version
+    for folder in (bento, model):
+        folder.mkdir(parents=True)
+    (bento / "bento.yaml").write_text(f"services: [{{models: [{{tag: 'm:{version}'}}]}}]")
+    (model / "model.yaml").touch()
+    Schema(features=(Feature(name="x", minimum=0, maximum=1),), answer=answer).write(model)
+
+
+def test_numbers_are_compared_by_the_schema_of_the_first_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bins and its tolerance."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    answer = Number(tolerance=2, edges=(10, 20))
+    store(tmp_path, answer)
+    assert comparison_schema_of("m:v1") == answer.model_dump_json()
+
+
+def test_thousands_of_labels_need_no_comparison_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It travels in an environment variable, where 128 KiB do not fit; labels count as themselves."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    store(tmp_path, Labels(labels=tuple(f"a rather long name of a product, number {n}" for n in range(5000))))
+    assert comparison_schema_of("m:v1") is None
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is then in the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("BENTOML_HOME", "")
+    store(tmp_path / "bentoml", Labels(labels=("a",)))
+    assert bento_tags() == ("m:v1",)
+
+
+@pytest.mark.parametrize("written", ["m", "m:latest", "M", "M:V2", "m:v2"])
+def test_a_tag_may_be_written_as_for_bentoml(written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a version it is the newest, and capital letters are small ones."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    kind = Labels(labels=("a",))
+    for version in ("v10", "v2"):
+        store(tmp_path, kind, version)
+    assert (bento_tag(written), model_tag(written)) == ("m:v2", "m:v2")
+
+
+def test_the_newest_is_what_bentoml_calls_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file `latest` says it, unless that version was deleted."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    for version in ("v1", "v2"):
+        store(tmp_path, Labels(labels=("a",)), version)
+    latest = tmp_path / "bentos/m/latest"
+    for written, meant in (("v1", "m:v1"), ("gone", "m:v2"), ("", "m:v2")):
+        latest.write_text(written)
+        assert bento_tag("m") == meant
+
+
+@pytest.mark.parametrize("written", ["n", "m:v3", ":v1", "", "m:v1:v1", "../m:v1", "m:latest:x"])
+def test_a_tag_that_is_not_there_is_said_with_those_that_are(
+    written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was typed: nothing else is looked into."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    store(tmp_path, Labels(labels=("a",)))
+    with pytest.raises(SetupError, match="Bentos here: m:v1"):
+        bento_tag(written)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "model", "implementation"),
+    [
+        ("name: s\nservices: [{name: Summary, models: []}]\nargs: {}", "has no model", "a service of its own"),
+        ("name: s\nservices: [{name: Summary}]", "has no model", "a service of its own"),
+        ("name: s\nservices:", "has no model", "a service of its own"),
+        ("name: s\nargs:\nrunners: [{name: r}]", "has no model", "a service of its own"),
+        ("", "cannot be read", "cannot be read"),
+        ("- a list", "cannot be read", "cannot be read"),
+        ("name: [", "cannot be read", "cannot be read"),
+    ],
+)
+def test_a_bento_that_knows_nothing_of_ours_is_no_traceback(
+    manifest: str, model: str, implementation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a damaged one: what is missing is said."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/s/v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(manifest)
+    with pytest.raises(SetupError, match=model):
+        model_of("s:v1")
+    with pytest.raises(SetupError, match=implementation):
+        implementation_of("s:v1")
+    assert comparison_schema_of("s:v1") is None

@@ -1,0 +1,217 @@
+"""The command line is light, and every command says which packages it lacks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cli import Benchmarks
+from kanaria import failures
+from kanaria.cli import Commands
+from kanaria.lazy import LazyCommand
+from kanaria.settings import Settings
+from kanaria.stack.ports import free_port
+from rollout.ledger.ledger import Ledger
+from tests.support.extras import absent_without
+from tests.support.paths import ROOT
+
+HEAVY = {
+    "torch", "bentoml", "locust", "gevent", "evidently", "pandas", "sklearn", "scipy.special", "scipy.stats", "plotly",
+    "onnx", "onnxruntime", "onnxscript", "grafana_client", "grafana_foundation_sdk", "promql_parser", "uvicorn",
+    "starlette", "envoy", "matplotlib", "duckdb", "model_signing", "simdjson", "jinja2",
+}  # fmt: skip
+MORE_THAN_A_LIST_NEEDS = {"numpy", "scipy", "httpx", "pydantic", "yaml", "packaging"}
+ALL = {(group.program, name): source for group in (Commands, Benchmarks) for name, source in group.sources.items()}
+RUN = """
+import runpy, sys
+try:
+    runpy.run_module({package!r}, run_name="__main__", alter_sys=True)
+finally:
+    sys.stderr.write("modules: " + " ".join(sys.modules))
+"""
+REFUSE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in {absent!r}:
+            raise ModuleNotFoundError("not installed: " + name, name=name)
+
+sys.meta_path.insert(0, Refuse())
+from kanaria.lazy import load
+for target in {targets!r}:
+    load(target)
+"""
+
+
+def run(*arguments: str, folder: Path, path: Path = ROOT, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in `folder`, where no stack is."""
+    environment = os.environ | {"PYTHONPATH": f"{path}{os.pathsep}{ROOT}", "KANARIA_HOME": str(folder)}
+    environment |= variables
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def loaded(*arguments: str, folder: Path, package: str = "kanaria") -> set[str]:
+    """The modules in memory after a command."""
+    return set(
+        run("-c", RUN.format(package=package), *arguments, folder=folder).stderr.rpartition("modules: ")[2].split()
+    )
+
+
+def test_listing_the_commands_imports_none_of_them(tmp_path: Path) -> None:
+    """`kanaria --help` takes Typer and Rich alone."""
+    modules = loaded("--help", folder=tmp_path)
+    assert "typer" in modules
+    assert modules & (HEAVY | MORE_THAN_A_LIST_NEEDS) == set()
+    assert [name for name in modules if name.startswith(("rollout", "service", "loadtest", "monitoring"))] == []
+
+
+def test_listing_the_benchmarks_imports_none_of_them(tmp_path: Path) -> None:
+    """`python -m benchmarks --help` works where neither torch nor the packages for charts and tables are."""
+    modules = loaded("--help", folder=tmp_path, package="benchmarks")
+    assert "benchmarks.cli" in modules
+    assert modules & (HEAVY | MORE_THAN_A_LIST_NEEDS | {"tabulate"}) == set()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "why", "history", "pause", "validate rollout.yaml", "judge counts.jsonl", "rules generate --out ."],
+)
+def test_a_command_imports_no_library_of_another(command: str, tmp_path: Path) -> None:
+    """What a person types twenty times a day does not wait for torch, a load generator or a chart."""
+    (tmp_path / "rollout.yaml").write_text("steps: [5, 100]\n")
+    (tmp_path / "counts.jsonl").touch()
+    modules = loaded(*command.split(), folder=tmp_path)
+    target = Commands.sources[command.split(maxsplit=1)[0]].target
+    assert target.partition(":")[0] in modules, "the command ran"
+    arithmetic = set() if command.startswith("judge") else {"numpy", "scipy"}
+    assert modules & (HEAVY | arithmetic) == set()
+
+
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [pytest.param(*named, marks=pytest.mark.needs(*source.needs)) for named, source in ALL.items()],
+)
+def test_the_list_says_what_the_command_says_of_itself(program: str, name: str) -> None:
+    """The first paragraph of a command's own help stands in the list, too."""
+    source = ALL[program, name]
+    command = LazyCommand(name, source, program).load()
+    assert (command.name, " ".join(command.help.split("\n\n")[0].split())) == (name, source.help)
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        pytest.param(needs, marks=pytest.mark.needs(*needs), id=",".join(needs))
+        for needs in sorted({source.needs for source in ALL.values()})
+    ],
+)
+def test_a_command_imports_with_the_packages_that_it_declares(needs: tuple[str, ...], tmp_path: Path) -> None:
+    """Where only the base and those extras are installed, no module is missing."""
+    targets = [source.target for source in ALL.values() if source.needs == needs]
+    absent = sorted(absent_without(*needs))
+    done = run("-c", REFUSE.format(absent=absent, targets=targets), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def install_without(folder: Path, extra: str) -> None:
+    """An installation in `folder` that lacks every package of an extra."""
+    installed = folder / "kanaria-1.dist-info"
+    installed.mkdir()
+    needs = "".join(f'Requires-Dist: absent-{number}; extra == "{extra}"\n' for number in range(6))
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: kanaria\nVersion: 1\n{needs}")
+
+
+@pytest.mark.parametrize("command", ["up", "validate digits:v1"])
+def test_a_command_whose_packages_are_missing_says_how_to_install_them(command: str, tmp_path: Path) -> None:
+    """In an installation without the extra: what, saw, do with pip's command, and exit code 2."""
+    install_without(tmp_path, "serve")
+    done = run("-m", "kanaria", *command.split(), folder=tmp_path, path=tmp_path)
+    assert done.returncode == 2
+    typed = {"up": "kanaria up", "validate digits:v1": "kanaria validate MODEL"}[command]
+    assert done.stderr == (
+        f"`{typed}` needs packages that are not installed\n"
+        "  saw: no absent-0, absent-1, absent-2, absent-3 and 2 more\n"
+        "  do:  in the project's folder, `pip install '.[serve]'` or `make setup EXTRAS=all,dev`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        pytest.param("validate a:b:c", "there is no model a:b:c", marks=pytest.mark.needs("serve")),
+        ("why :heart:", "there is no release :heart:"),
+        pytest.param("loadtest :heart:", ":heart:", marks=pytest.mark.needs("loadtest")),
+    ],
+)
+def test_an_error_shows_what_was_typed(command: str, message: str, tmp_path: Path) -> None:
+    """A tag holds colons, which Rich would make emojis of."""
+    Ledger(tmp_path / "ledger.db").close()
+    done = run("-m", "kanaria", *command.split(), folder=tmp_path)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "command", "extra"),
+    [("kanaria", "up", "serve"), ("kanaria", "drift report", "monitoring"), ("benchmarks", "judge", "charts")],
+)
+def test_the_help_of_a_command_needs_no_extra(module: str, command: str, extra: str, tmp_path: Path) -> None:
+    """It says what the command does and how to install what it lacks; running it says the latter alone."""
+    install_without(tmp_path, extra)
+    shown = run("-m", module, *command.split(), "--help", folder=tmp_path, path=tmp_path)
+    source = {"kanaria": Commands, "benchmarks": Benchmarks}[module].sources[command.partition(" ")[0]]
+    text = " ".join(shown.stdout.split())
+    assert (shown.returncode, source.help in text, f"pip install '.[{extra}]'" in text) == (0, True, True), shown
+    refused = run("-m", module, *command.split(), folder=tmp_path, path=tmp_path)
+    assert (refused.returncode, f"pip install '.[{extra}]'" in refused.stderr) == (2, True), refused
+
+
+def test_a_home_that_is_a_file_is_bad_input(tmp_path: Path) -> None:
+    """Also for a command that only reads."""
+    done = run("-m", "kanaria", "--home", "/dev/null", "status", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "the folder of all state cannot be used\n"
+        "  saw: /dev/null is not a folder\n"
+        "  do:  name another one with --home or KANARIA_HOME\n"
+    )
+
+
+def test_a_home_that_cannot_be_made_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other file that cannot be written is not: the same command may succeed later."""
+    (tmp_path / "file").touch()
+    home = tmp_path / "file" / "state"
+    monkeypatch.setenv("KANARIA_HOME", str(home))
+    with pytest.raises(OSError, match="file") as refused:
+        _ = Settings().token
+    assert failures.code(refused.value) == 2
+    assert failures.message(refused.value).startswith("the folder of all state cannot be used\n  saw: ")
+    other = OSError(28, "No space left on device", str(tmp_path / "other"))
+    assert failures.code(other) == 3
+    assert "check the path, its permissions and the free disk space" in failures.message(other)
+
+
+def test_a_status_without_a_stack_writes_nothing(tmp_path: Path) -> None:
+    """It says that nothing listens, and the advice of `kanaria why`."""
+    home = tmp_path / "state"
+    environment = {"KANARIA_CONTROLLER_PORT": str(free_port())}
+    done = run("-m", "kanaria", "--home", str(home), "status", folder=tmp_path, **environment)
+    assert (done.returncode, home.exists()) == (3, False)
+    url = f"http://127.0.0.1:{environment['KANARIA_CONTROLLER_PORT']}"
+    assert done.stderr == (
+        f"the controller at {url} does not answer\n"
+        f"  saw: nothing listens at {url}\n"
+        "  do:  start the stack with `kanaria up TAG`\n"
+    )
+
+
+def test_a_folder_in_place_of_the_ledger_is_named(tmp_path: Path) -> None:
+    """SQLite would call it a disk I/O error."""
+    (tmp_path / "ledger.db").mkdir()
+    done = run("-m", "kanaria", "why", folder=tmp_path)
+    assert (done.returncode, f"saw: {tmp_path / 'ledger.db'} is a folder" in done.stderr) == (3, True), done.stderr

@@ -1,0 +1,93 @@
+"""Whether callers of stable can be sent to the canary: what breaks them is named, what is new is only remarked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kanaria.errors import SetupError
+from kanaria.stack.compatibility import Interface, differences, remarks
+
+FEATURES = [{"name": "age", "minimum": 0, "maximum": 120}, {"name": "weight", "minimum": 0.5, "maximum": 300}]
+ANSWER = {"label": "yes", "confidence": 0.9}
+
+
+def interface(
+    folder: Path,
+    features: list[dict[str, Any]] = FEATURES,
+    labels: tuple[str, ...] = ("no", "yes"),
+    max_rows: int = 100,
+    answer: dict[str, Any] = ANSWER,
+) -> Interface:
+    folder.mkdir(exist_ok=True)
+    schema = {"features": features, "answer": {"kind": "label", "labels": labels}, "max_rows": max_rows}
+    (folder / "schema.json").write_text(json.dumps(schema))
+    (folder / "golden.jsonl").write_text(json.dumps({"features": [[1, 2]], "predictions": [answer]}) + "\n")
+    return Interface.read(folder)
+
+
+@pytest.fixture
+def stable(tmp_path: Path) -> Interface:
+    return interface(tmp_path / "stable")
+
+
+@pytest.mark.parametrize(
+    ("canary", "difference"),
+    [
+        ({"features": FEATURES[:1]}, "other features: without `weight`; 1 columns, with stable 2"),
+        (
+            {"features": [*FEATURES, {"name": "height", "minimum": 0, "maximum": 3}]},
+            "other features: with `height`; 3 columns, with stable 2",
+        ),
+        (
+            {"features": [FEATURES[0], FEATURES[1] | {"name": "mass"}]},
+            "other features: without `weight` and with `mass`; 2 columns, with stable 2",
+        ),
+        (
+            {"features": FEATURES[::-1]},
+            "other features: in another order, column 0 is `weight`, with stable `age`",
+        ),
+        (
+            {"features": [FEATURES[0] | {"maximum": 99}, FEATURES[1]]},
+            "feature `age` accepts 0 to 99, stable 0 to 120",
+        ),
+        ({"max_rows": 10}, "at most 10 rows in a request, stable takes 100"),
+        ({"labels": ("yes",)}, "it can never answer 'no'"),
+        ({"answer": {"label": "yes"}}, "its answers lack `confidence`"),
+        ({"answer": {"label": 1, "confidence": 0.9}}, "`label` of its answers is a number, with stable text"),
+    ],
+    ids=["fewer", "more", "renamed", "reordered", "narrower", "fewer rows", "no label", "no field", "another kind"],
+)
+def test_what_would_break_a_caller_is_shown(
+    stable: Interface, tmp_path: Path, canary: dict[str, Any], difference: str
+) -> None:
+    """Each change by itself."""
+    assert differences(interface(tmp_path / "canary", **canary), stable) == (difference,)
+
+
+def test_a_wider_canary_breaks_nobody(stable: Interface, tmp_path: Path) -> None:
+    """It accepts more, and has a label and a field that are new: worth a remark."""
+    canary = interface(
+        tmp_path / "canary",
+        features=[FEATURES[0] | {"maximum": 130}, FEATURES[1]],
+        labels=("no", "yes", "perhaps"),
+        max_rows=1000,
+        answer=ANSWER | {"reason": "old"},
+    )
+    assert (differences(canary, stable), remarks(canary, stable)) == (
+        (),
+        ("new labels: perhaps", "new fields in each answer: reason"),
+    )
+
+
+def test_every_difference_is_told_at_once(stable: Interface, tmp_path: Path) -> None:
+    """One build, one list."""
+    canary = interface(tmp_path / "canary", max_rows=1, labels=("yes",), answer={"label": "yes"})
+    assert len(differences(canary, stable)) == 3
+
+
+def test_a_model_without_its_files_is_named(tmp_path: Path) -> None:
+    """What is missing and where."""
+    with pytest.raises(SetupError, match=r"schema\.json"):
+        Interface.read(tmp_path)

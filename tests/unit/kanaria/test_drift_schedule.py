@@ -1,0 +1,74 @@
+"""When drift reports are made, with the real command, and what becomes of them at the end."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kanaria.settings import Settings
+from kanaria.stack.drift_results import result_path
+from kanaria.stack.drift_schedule import DriftSchedule
+from monitoring.drift.result import DriftResult, State
+from rollout.control.commands import Command
+from rollout.ledger.state import Phase, Release
+from rollout.spec import RolloutSpec
+from tests.support.processes import until
+
+RELEASE = Release(
+    number=1, canary="m:v2", stable="m:v1", spec=RolloutSpec(), requested_s=1.0, by="me", phase=Phase.STEPPING
+)
+RESULT = DriftResult(
+    kind="release",
+    version="m:v2",
+    against="m:v1",
+    state=State.TOO_FEW_ROWS,
+    at_s=2.0,
+    since_s=1.0,
+    until_s=2.0,
+    logged_requests=0,
+    logged_rows=0,
+    rows=0,
+    reference_rows=0,
+    labelled_rows=0,
+    min_rows=1,
+    min_requests=1,
+    alpha=0.01,
+    columns=(),
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Reports all the time, and the result of an earlier one."""
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
+    monkeypatch.setenv("KANARIA_DRIFT_EVERY_S", "0.01")
+    made = Settings()
+    path = result_path(made, "release")
+    path.parent.mkdir(parents=True)
+    path.write_text(RESULT.model_dump_json())
+    return made
+
+
+def is_reporting() -> bool:
+    """Whether a report on the release is being made."""
+    return any("--release" in child.cmdline() for child in psutil.Process().children(recursive=True))
+
+
+def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) -> None:
+    """The loop that would take it has ended before: the controller's end waited half a minute for an answer."""
+    commands: list[Command] = []
+    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append)
+    schedule.start()
+    until(is_reporting)
+    schedule.stop()
+    assert commands == []
+
+
+def test_a_report_on_the_canary_is_handed_over(settings: Settings) -> None:
+    """The newest result that there is about it."""
+    commands: list[Command] = []
+    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append)
+    schedule.start()
+    until(lambda: commands, limit_s=60)
+    schedule.stop()
+    assert getattr(commands[0], "canary", None) == "m:v2"

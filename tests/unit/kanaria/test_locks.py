@@ -1,0 +1,99 @@
+"""Locks between real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kanaria.errors import StackError
+from kanaria.stack.locks import holder, locked
+from tests.support.small_disk import SmallDisk
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from kanaria.stack.locks import locked
+with locked(Path(sys.argv[1]), doing="kanaria up", wait_s=0):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def hold(path: Path) -> subprocess.Popen[str]:
+    """A process that has the lock."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGSTOP], ids=["at work", "hung"])
+def test_a_lock_that_another_process_has_is_waited_for_and_its_holder_named(
+    tmp_path: Path, number: signal.Signals | None
+) -> None:
+    """After the wait the error says which command has it, and in which process; dead, it has nothing."""
+    path = tmp_path / "command.lock"
+    other = hold(path)
+    if number is not None:
+        os.kill(other.pid, number)
+    try:
+        found = holder(path)
+        assert found is not None
+        assert (found.pid, found.doing) == (other.pid, "kanaria up")
+        lines: list[str] = []
+        with (
+            pytest.raises(StackError, match=f"kanaria up.*{other.pid}"),
+            locked(path, doing="kanaria down", wait_s=1.2, say=lines.append),
+        ):
+            pass
+        assert lines == [f"waiting for `kanaria up`, process {other.pid}"]
+    finally:
+        other.kill()
+        other.communicate()
+    assert holder(path) is None
+    with locked(path, doing="kanaria down", wait_s=0):
+        assert holder(path) == holder(path)
+        own = holder(path)
+        assert own is not None
+        assert own.pid == os.getpid()
+    assert holder(path) is None
+
+
+def test_a_child_does_not_inherit_a_lock(tmp_path: Path) -> None:
+    """It would be held for as long as the child lives."""
+    path = tmp_path / "command.lock"
+    with locked(path, doing="kanaria up", wait_s=0):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        with locked(path, doing="kanaria down", wait_s=0):
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"pid": 1}', "\x00"])
+def test_a_lock_file_that_cannot_be_read_has_no_holder(tmp_path: Path, content: str) -> None:
+    """It was cut, or written by another version; the lock itself is the kernel's."""
+    path = tmp_path / "command.lock"
+    path.write_text(content)
+    assert holder(path) is None
+    with locked(path, doing="kanaria up", wait_s=0):
+        assert holder(path) is not None
+
+
+def test_a_full_disk_keeps_nobody_from_a_lock_that_was_there(small_disk: SmallDisk) -> None:
+    """`down` must work then, and whoever waits for it sees who has the lock."""
+    path = small_disk.folder / "command.lock"
+    with locked(path, doing="kanaria up", wait_s=0):
+        pass
+    assert holder(path) is None
+    small_disk.fill()
+    with locked(path, doing="kanaria upgrade", wait_s=0):
+        found = holder(path)
+        assert found is not None
+        assert found.doing == "kanaria upgrade"
+    assert holder(path) is None

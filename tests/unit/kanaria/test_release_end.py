@@ -1,0 +1,145 @@
+"""How a release ends that was taken down with its stack, in a real ledger."""
+
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from kanaria.errors import StackError
+from kanaria.stack.release_end import end_release
+from rollout.explain.why import one_sentence
+from rollout.ledger import events as e
+from rollout.ledger.kept import KeptDecisions
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.lock import WriterLock
+from rollout.ledger.reserve import reserve_of
+from rollout.ledger.state import Phase, fold
+from rollout.spec import RolloutSpec
+from rollout.ui.cli.reading import find_release
+from tests.support.small_disk import SmallDisk
+
+NOW_S = time.time()
+REQUESTED = e.ReleaseRequested(
+    at_s=NOW_S - 60, release=1, tag="m:v2", stable="m:v1", spec=RolloutSpec(holdback=0, watch=600), by="me"
+)
+STEPPING = e.StepEntered(at_s=NOW_S - 50, release=1, step=0, weight_percent=50, mirror=False, reason="ready")
+PROMOTED = e.Promoted(at_s=NOW_S - 12, release=1, reason="proven")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+def read(path: Path) -> list[e.Event]:
+    with closing(Ledger(path, read_only=True)) as ledger:
+        return list(ledger.events())
+
+
+def write(path: Path, *events: e.Event) -> None:
+    ledger = Ledger(path)
+    ledger.append(e.StableSet(at_s=NOW_S - 100, tag="m:v1"), *events)
+    ledger.close()
+
+
+@pytest.mark.parametrize("events", [(REQUESTED,), (REQUESTED, STEPPING)], ids=["starting", "stepping"])
+def test_a_release_is_aborted_on_record(path: Path, events: tuple[e.Event, ...]) -> None:
+    """By whom, and why; it is over, and stable is stable."""
+    write(path, *events)
+    lines: list[str] = []
+    end_release(path, by="me", say=lines.append)
+    state = fold(read(path))
+    assert state.stable == "m:v1"
+    assert state.release is not None
+    assert (state.release.phase, state.release.outcome) == (Phase.ENDED, "aborted")
+    assert state.release.outcome_reason == "the stack was taken down"
+    assert lines == ["release 1 (m:v2) is aborted: the stack was taken down"]
+
+
+def test_a_watch_that_is_interrupted_goes_on_later(path: Path) -> None:
+    """A bad version does not become permanent by it; how long it was watched stands in `why` and `history`."""
+    write(path, REQUESTED, STEPPING, PROMOTED)
+    lines: list[str] = []
+    end_release(path, by="me", say=lines.append)
+    release = find_release(path, None)
+    assert (release.outcome, release.state.phase) == ("promoted", Phase.WATCHING)
+    assert release.watch_interrupted is not None
+    assert release.watch_interrupted == "`kanaria down` interrupted the watch: 0 s of 600 s were measured"
+    assert release.watch_interrupted in lines[0]
+    assert release.watch_interrupted in one_sentence(release)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [(), (REQUESTED, PROMOTED, e.Ended(at_s=NOW_S, release=1, outcome="promoted"))],
+    ids=["no release", "ended"],
+)
+def test_without_a_running_release_nothing_is_written(path: Path, events: tuple[e.Event, ...]) -> None:
+    """The ledger is as it was."""
+    write(path, *events)
+    before = read(path)
+    end_release(path, by="me", say=lambda _: None)
+    assert read(path) == before
+
+
+def test_a_ledger_that_cannot_be_read_is_named_and_none_is_made(path: Path) -> None:
+    """Damaged or gone: everything is stopped by then, and the message says so."""
+    with pytest.raises(StackError, match="everything is stopped"):
+        end_release(path, by="me", say=lambda _: None)
+    assert not path.exists()
+    path.write_bytes(b"damaged" * 1000)
+    with pytest.raises(StackError, match="everything is stopped"):
+        end_release(path, by="me", say=lambda _: None)
+    assert path.read_bytes() == b"damaged" * 1000
+
+
+def test_a_rollback_that_could_not_be_written_is_written_now(path: Path) -> None:
+    """The controller decided while the ledger was locked, and was taken down: the version stays in quarantine."""
+    write(path, REQUESTED, STEPPING)
+    with closing(Ledger(path, read_only=True)) as ledger:
+        kept = KeptDecisions(path, ledger.identity)
+        kept.keep([e.RolledBack(at_s=NOW_S - 5, release=1, signal="guard", reason="9 of 9 failed")])
+    lines: list[str] = []
+    end_release(path, by="me", say=lines.append)
+    state = fold(read(path))
+    assert state.release is not None
+    assert (state.release.phase, state.release.outcome) == (Phase.LEAVING, "rolled_back")
+    assert "m:v2" in state.quarantined
+    assert lines == ["release 1 (m:v2) had been decided, and that is written now: 9 of 9 failed"]
+    assert KeptDecisions(path).read() == ()
+
+
+def test_a_release_whose_pause_could_not_be_written_is_aborted(path: Path) -> None:
+    """The pause comes first, as it did."""
+    write(path, REQUESTED, STEPPING)
+    KeptDecisions(path).keep([e.Paused(at_s=NOW_S - 5, release=1, reason="wait", by="ann")])
+    end_release(path, by="me", say=lambda _: None)
+    kinds = [event.kind for event in read(path)]
+    assert kinds[-3:] == ["paused", "aborted", "ended"]
+
+
+def test_on_a_full_disk_the_reserved_room_is_used(small_disk: SmallDisk) -> None:
+    """The release does not go on with the next start only because nothing could be written."""
+    path = small_disk.folder / "ledger.db"
+    write(path, REQUESTED, STEPPING)
+    assert reserve_of(path, 2**20).take()
+    small_disk.fill()
+    end_release(path, by="me", say=lambda _: None)
+    small_disk.free()
+    state = fold(read(path))
+    assert state.release is not None
+    assert (state.release.phase, state.release.outcome) == (Phase.ENDED, "aborted")
+
+
+def test_a_ledger_that_another_process_holds_is_left_alone(path: Path) -> None:
+    """A controller that somebody started by hand still writes it."""
+    write(path, REQUESTED)
+    lock = WriterLock(path, who="the controller")
+    lock.take()
+    try:
+        with pytest.raises(StackError, match="another process holds"):
+            end_release(path, by="me", say=lambda _: None)
+    finally:
+        lock.release()
+    assert fold(read(path)).active is not None

@@ -1,0 +1,128 @@
+"""Settings come from the environment, and from the stack that is up."""
+
+from pathlib import Path
+
+import pytest
+
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The state folder of a stack that went up on ports of its own, seen from another terminal."""
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
+    monkeypatch.delenv("KANARIA_GATEWAY_PORT", raising=False)
+    monkeypatch.delenv("KANARIA_CONTROLLER_PORT", raising=False)
+    Settings(gateway_port=9080, controller_port=9090).remember_where_it_listens()
+    return tmp_path
+
+
+def test_later_commands_know_the_ports_of_the_stack_that_is_up(home: Path) -> None:
+    """`kanaria status` in another terminal finds the controller."""
+    assert (Settings().gateway_port, Settings().controller_port) == (9080, 9090)
+
+
+def test_a_port_in_the_environment_wins(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person says now counts more than what was said at `up`."""
+    monkeypatch.setenv("KANARIA_CONTROLLER_PORT", "9191")
+    assert (Settings().gateway_port, Settings().controller_port) == (9080, 9191)
+
+
+def test_another_state_folder_has_ports_of_its_own(home: Path, tmp_path: Path) -> None:
+    """Two stacks on one machine do not mix."""
+    assert Settings(home=tmp_path / "another").controller_port == 8090
+
+
+def test_the_next_stack_begins_with_the_defaults(home: Path) -> None:
+    """`kanaria down` ends what `up` was told."""
+    Settings().forget_where_it_listens()
+    assert (Settings().gateway_port, Settings().controller_port) == (8080, 8090)
+
+
+def test_a_torn_file_is_named(home: Path) -> None:
+    """Whoever sees it knows which file, and what to do."""
+    (home / "listening.json").write_text('{"gateway_port": 90')
+    with pytest.raises(SetupError, match=r"(?s)listening\.json.*remove that file"):
+        Settings()
+
+
+@pytest.mark.parametrize("name", ["HOME", "GATEWAY_PORT"])
+def test_an_empty_variable_is_not_set(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`KANARIA_HOME=` must not make the current folder the state folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KANARIA_HOME", raising=False)
+    monkeypatch.setenv(f"KANARIA_{name}", "")
+    assert Settings().root == tmp_path / ".kanaria"
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """Before any command does half its work."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match="file is not a folder"):
+        Settings(home=tmp_path / "file")
+
+
+def test_reading_the_token_makes_none(home: Path) -> None:
+    """A command that only reads leaves the state folder as it is."""
+    assert (Settings().known_token, Settings().token_file.exists()) == ("", False)
+    token = Settings().token
+    assert Settings().known_token == token
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "url"),
+    [
+        ("127.0.0.1", "127.0.0.1", "http://127.0.0.1:8090"),
+        ("localhost", "127.0.0.1", "http://127.0.0.1:8090"),
+        ("::1", "::1", "http://[::1]:8090"),
+        ("[::1]", "::1", "http://[::1]:8090"),
+        ("::", "::", "http://[::1]:8090"),
+        ("0.0.0.0", "0.0.0.0", "http://127.0.0.1:8090"),  # noqa: S104 - nothing listens
+    ],
+)
+def test_a_host_is_an_address_from_the_start(host: str, address: str, url: str, tmp_path: Path) -> None:
+    """All parts mean the same one, and this machine reaches what listens on all of them."""
+    settings = Settings(home=tmp_path, host=host)
+    assert (settings.host, settings.controller_url) == (address, url)
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "1.2.3.4.5", "http://127.0.0.1", "a b", "x" * 300, "::1:::"])
+def test_a_host_that_is_no_address_is_refused_where_it_is_read(host: str, tmp_path: Path) -> None:
+    """By its name, before anything starts."""
+    with pytest.raises(SetupError) as refused:
+        Settings(home=tmp_path, host=host)
+    assert f"KANARIA_HOST={host}: " in refused.value.saw
+
+
+@pytest.mark.parametrize(
+    ("origins", "named"),
+    [
+        ("", ()),
+        ("https://shop.example, HTTP://localhost:3000", ("https://shop.example", "http://localhost:3000")),
+        ("http://[::1]:3000", ("http://[::1]:3000",)),
+        ("*", ("*",)),
+    ],
+)
+def test_sites_are_named_as_a_browser_does(
+    origins: str, named: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several with commas; case does not matter in an origin."""
+    monkeypatch.setenv("KANARIA_CORS_ORIGINS", origins)
+    assert Settings().cors_origins == named
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "shop.example", "https://shop.example/", "https://shop.example/a", "https://shop.example:443", "null",
+        "http://a:99999", "ftp://a", "https://*.example", "https://u:p@a", "https://bücher.example", "https://",
+        "https:/a",
+    ],
+)  # fmt: skip
+def test_what_no_browser_sends_is_refused(origin: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would never match, and the page's author would look for the fault elsewhere."""
+    monkeypatch.setenv("KANARIA_CORS_ORIGINS", f"https://good.example,{origin}")
+    with pytest.raises(SetupError) as refused:
+        Settings()
+    assert refused.value.saw == f"KANARIA_CORS_ORIGINS has {origin}"

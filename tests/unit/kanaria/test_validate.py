@@ -1,0 +1,111 @@
+"""`kanaria validate`: what it takes a target for, and how it ends."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from examples.diabetes.train import RECIPES, train_into
+from kanaria.cli import app
+from tests.support.paths import ROOT
+
+MODEL = "examples.diabetes.model:Diabetes"
+
+
+def validate(*arguments: str) -> tuple[int, str]:
+    """Exit code and all that was printed, in one line."""
+    done = CliRunner().invoke(app, ["validate", *arguments])
+    return done.exit_code, " ".join(f"{done.output} {done.exception or ''}".split())
+
+
+def test_a_folder_of_a_model_is_checked_with_the_class_that_is_named(tmp_path: Path) -> None:
+    """Exit code 0 and what was found; a file less, and it is 2 with what to do."""
+    train_into(tmp_path, RECIPES["v1"])
+    assert validate(str(tmp_path), "--implementation", MODEL) == (
+        0,
+        (
+            "no answer has a confidence, so `low_confidence` shows nothing saw: none in reference.jsonl "
+            "do: leave the signal out of the plan: `low_confidence: null` "
+            f"{tmp_path} keeps the model contract: 20 golden requests answered as recorded, 92 of 133 samples right"
+        ),
+    )
+    (tmp_path / "samples.jsonl").unlink()
+    code, output = validate(str(tmp_path), "--implementation", MODEL)
+    assert (code, "samples.jsonl is missing" in output, "do: let training call write_lines" in output) == (
+        2,
+        True,
+        True,
+    )
+
+
+def test_nothing_is_said_of_a_signal_that_the_plan_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan is the rollout.yaml here."""
+    train_into(tmp_path, RECIPES["v1"])
+    (tmp_path / "rollout.yaml").write_text("signals: {low_confidence: null}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where the class is
+    code, output = validate(str(tmp_path), "--implementation", MODEL)
+    assert (code, "low_confidence" in output, "keeps the model contract" in output) == (0, False, True)
+
+
+def test_a_plan_is_still_a_plan(tmp_path: Path) -> None:
+    """By its path."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("alpha: 200%")
+    code, output = validate(str(plan))
+    assert (code, "alpha" in output) == (2, True)
+
+
+@pytest.mark.parametrize(("text", "has_note"), [("soak: 5s", True), ("soak: 2m", False), ("", False)])
+def test_a_short_soak_is_valid_and_noted(tmp_path: Path, text: str, has_note: bool) -> None:
+    """Requests that hang are seen after more seconds than that."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(text)
+    code, output = validate(str(plan))
+    assert (code, f"{plan} is valid" in output) == (0, True)
+    assert ("note: `soak` is 5 s, but a request that hangs" in output) is has_note
+
+
+@pytest.mark.parametrize("target", ["nothing.yaml", "no:model"])
+def test_a_target_that_is_not_there_is_named(target: str) -> None:
+    """A file or a tag, with what there is."""
+    code, output = validate(target)
+    assert (code != 0, target in output) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("bentofile", "saw"),
+    [(None, "FileNotFoundError"), ("args: {model: 'digits:latest', implementation: 'a:B'}", "is about digits")],
+)
+def test_a_model_whose_class_nobody_names_is_asked_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bentofile: str | None, saw: str
+) -> None:
+    """The bentofile.yaml here is missing, or of another model."""
+    model = tmp_path / "models" / "diabetes" / "v1"
+    model.mkdir(parents=True)
+    (model / "model.yaml").touch()
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    if bentofile:
+        (tmp_path / "bentofile.yaml").write_text(bentofile)
+    code, output = validate("diabetes:v1")
+    assert (code != 0, saw in output, "--implementation package.module:Class" in output) == (True, True, True)
+
+
+def test_a_class_that_ends_the_process_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """Whatever somebody's code does, there is a sentence about it."""
+    train_into(tmp_path, RECIPES["v1"])
+    code, output = validate(str(tmp_path), "--implementation", "tests.support.broken_models:Fatal")
+    assert code != 0
+    assert "did not end saw: exit code 9" in output
+
+
+def test_a_name_that_nothing_has_is_told_how_to_name_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what there is."""
+    model = tmp_path / "models" / "digits" / "v1"
+    model.mkdir(parents=True)
+    (model / "model.yaml").touch()
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    code, output = validate("digit")
+    assert (code != 0, "models here: digits:v1" in output, "NAME:VERSION" in output) == (True, True, True)

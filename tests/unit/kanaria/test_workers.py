@@ -1,0 +1,85 @@
+"""Workers of a server: how many it gets, and which ended by themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kanaria.settings import Settings
+from kanaria.stack import workers
+from kanaria.stack.workers import Workers, workers_for
+from tests.support.processes import until
+
+# A server with two children like BentoML's workers and one other. It replaces none and waits for none.
+SERVER = """
+import subprocess, sys, time
+for name in ("impl.worker.service", "impl.worker.service", "other"):
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", name])
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        family = [*psutil.Process(process.pid).children(), psutil.Process(process.pid)]
+        yield process.pid
+        for member in family:
+            member.kill()
+
+
+def child(server: int, word: str) -> int:
+    """A living child with this word in its command line."""
+    for found in psutil.Process(server).children():
+        if found.status() != psutil.STATUS_ZOMBIE and word in found.cmdline():
+            return found.pid
+    raise LookupError(word)
+
+
+def test_a_worker_that_ends_is_counted_once(server: int) -> None:
+    """Also as a zombie, which BentoML leaves for ten seconds; another child of the server is none."""
+    seen = Workers()
+    until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
+    os.kill(child(server, "other"), signal.SIGKILL)
+    os.kill(child(server, "impl.worker.service"), signal.SIGKILL)
+    assert until(lambda: seen.ended(server)) == 1
+    assert seen.ended(server) == 0
+
+
+def test_a_server_that_ends_with_its_workers_is_not_counted_by_them(server: int) -> None:
+    """That its process ended is known anyway."""
+    seen = Workers()
+    until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
+    os.kill(server, signal.SIGKILL)
+    assert seen.ended(server) == 0
+
+
+@pytest.mark.parametrize(
+    ("replicas", "model_gb", "expected"), [(1, 0, 2), (1, 10_000, 1), (16, 100, 1)], ids=["fits", "large", "many"]
+)
+def test_two_workers_where_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replicas: int, model_gb: int, expected: int
+) -> None:
+    """Twice two of them, with the model, in what is free now; a number that is set is taken as it is."""
+    store = tmp_path / "bentoml"
+    model, bento = store / "models" / "m" / "1", store / "bentos" / "b" / "1"
+    for folder in (model, bento):
+        folder.mkdir(parents=True)
+    (model / "model.yaml").touch()
+    with (model / "weights").open("wb") as file:
+        file.truncate(model_gb * 10**9)  # takes no room
+    (bento / "bento.yaml").write_text("services: [{models: [{tag: 'm:1'}]}]")
+    monkeypatch.setenv("BENTOML_HOME", str(store))
+    free = psutil.virtual_memory().available
+    if free < 4 * workers._WORKER_BYTES:
+        pytest.skip("too little free memory for two workers of the smallest model")
+    assert workers_for(Settings(home=tmp_path, replicas=replicas), "b:1") == expected
+    assert workers_for(Settings(home=tmp_path, replicas=replicas, workers=3), "b:1") == 3

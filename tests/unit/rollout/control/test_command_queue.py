@@ -1,0 +1,103 @@
+"""Commands between threads: answered by the loop, or never carried out."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from rollout.control.command_queue import CommandQueue
+from rollout.control.commands import Command, PromoteNow
+from rollout.errors import CommandRefused
+
+PROMOTE = PromoteNow("ann")
+
+
+def recorder(done: list[Command]) -> Callable[[Command], int | None]:
+    def execute(command: Command) -> int:
+        done.append(command)
+        return len(done)
+
+    return execute
+
+
+def test_a_command_whose_sender_gave_up_is_never_carried_out() -> None:
+    """The loop hung while the sender waited: what was reported as failed must not happen later."""
+    commands, done = CommandQueue(), list[Command]()
+    with pytest.raises(TimeoutError, match="will not be carried out"):
+        commands.submit(PROMOTE, timeout_s=0.01)
+    commands.serve(recorder(done), wait_s=0)
+    assert done == []
+
+
+def test_the_commands_after_one_that_was_withdrawn_are_carried_out() -> None:
+    """Only the late one is left out."""
+    commands, done = CommandQueue(), list[Command]()
+    with pytest.raises(TimeoutError):
+        commands.submit(PROMOTE, timeout_s=0.01)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(commands.submit, PROMOTE, timeout_s=30)
+        while not answer.done():
+            commands.serve(recorder(done), wait_s=0.01)
+    assert (answer.result(), done) == (1, [PROMOTE])
+
+
+def test_a_command_that_is_begun_when_its_time_is_up_is_answered() -> None:
+    """Its sender learns what was done, not that time ran out."""
+    commands, timeout_s = CommandQueue(), 0.5
+
+    def slowly(_: Command) -> int:
+        is_up_s = time.monotonic() + timeout_s  # the command was taken after it was sent
+        while time.monotonic() <= is_up_s:
+            threading.Event().wait(0.01)
+        return 7
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(commands.submit, PROMOTE, timeout_s=timeout_s)
+        while not answer.done():
+            commands.serve(slowly, wait_s=0.01)
+        assert answer.result() == 7
+
+
+def test_every_command_of_many_senders_is_either_carried_out_or_refused() -> None:
+    """However the race ends: a sender that got an answer had its command carried out, the others had not."""
+    commands, done, stopped = CommandQueue(), list[Command](), threading.Event()
+
+    def loop() -> None:
+        while not stopped.is_set():
+            commands.serve(recorder(done), wait_s=0.0005)
+
+    def send(number: int) -> bool:
+        try:
+            commands.submit(PromoteNow(str(number)), timeout_s=0.0005)
+        except TimeoutError:
+            return False
+        return True
+
+    worker = threading.Thread(target=loop)
+    worker.start()
+    with ThreadPoolExecutor(8) as pool:
+        answered = list(pool.map(send, range(2000)))
+    stopped.set()
+    worker.join()
+    commands.serve(recorder(done), wait_s=0)
+    assert sorted(int(command.by) for command in done) == [number for number, was in enumerate(answered) if was]
+
+
+@pytest.mark.parametrize("error", [CommandRefused("no", saw="", do=""), ZeroDivisionError()])
+def test_the_sender_gets_the_error_of_its_command(error: Exception) -> None:
+    """Also one that ends the loop: nobody waits for an answer that cannot come."""
+    commands = CommandQueue()
+
+    def fail(_: Command) -> int:
+        raise error
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(commands.submit, PROMOTE, timeout_s=30)
+        while not answer.done():
+            try:
+                commands.serve(fail, wait_s=0.01)
+            except ZeroDivisionError:
+                assert isinstance(error, ZeroDivisionError)
+        assert answer.exception() is error

@@ -1,0 +1,122 @@
+"""Commands are checked against the present state; a refusal says what to do."""
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.errors import CommandRefused
+from rollout.ledger import events as e
+from rollout.ledger.state import Deployment, fold
+from rollout.spec import RolloutSpec
+
+TAGS = ("m:v1", "m:v2", "m:v3")
+
+
+def accept(command: c.Command, deployment: Deployment) -> tuple[e.Event, ...]:
+    return c.accept(command, deployment, known_tags=TAGS, next_number=2, now_s=100.0)
+
+
+def at(*events: e.Event) -> Deployment:
+    return fold((e.StableSet(at_s=0, tag="m:v1"), *events))
+
+
+REQUESTED = e.ReleaseRequested(at_s=1, release=1, tag="m:v2", stable="m:v1", spec=RolloutSpec(), by="ann")
+STEPPED = e.StepEntered(at_s=2, release=1, step=1, weight_percent=5, mirror=False, reason="ready")
+ROLLED_BACK = e.RolledBack(at_s=3, release=1, signal="errors", reason="12 of 240 failed")
+PROMOTED = e.Promoted(at_s=3, release=1, reason="safe")
+ENDED = e.Ended(at_s=4, release=1, outcome="rolled_back")
+START = c.StartRelease(tag="m:v2", spec=RolloutSpec(), by="ann")
+
+
+def test_a_release_starts_against_stable() -> None:
+    """The request remembers which version it is compared with."""
+    (event,) = accept(START, at())
+    assert isinstance(event, e.ReleaseRequested)
+    assert (event.tag, event.stable, event.release) == ("m:v2", "m:v1", 2)
+
+
+def test_an_unknown_tag_is_refused_with_the_known_ones() -> None:
+    """A mistyped tag is found before anything starts."""
+    with pytest.raises(CommandRefused, match="m:v1, m:v2, m:v3"):
+        accept(c.StartRelease(tag="m:v9", spec=RolloutSpec(), by="ann"), at())
+
+
+def test_a_second_release_is_refused_while_one_runs() -> None:
+    """With two canaries nobody could say which one did harm."""
+    with pytest.raises(CommandRefused, match="one release at a time"):
+        accept(c.StartRelease(tag="m:v3", spec=RolloutSpec(), by="ann"), at(REQUESTED))
+
+
+def test_releasing_stable_is_refused() -> None:
+    """A version cannot be compared with itself."""
+    with pytest.raises(CommandRefused, match="stable already"):
+        accept(c.StartRelease(tag="m:v1", spec=RolloutSpec(), by="ann"), at())
+
+
+def test_a_failed_version_does_not_come_back_by_itself() -> None:
+    """Quarantine shows why, and only `retry` lifts it."""
+    failed = at(REQUESTED, STEPPED, ROLLED_BACK, ENDED)
+    with pytest.raises(CommandRefused, match="12 of 240 failed"):
+        accept(START, failed)
+    assert accept(c.StartRelease(tag="m:v2", spec=RolloutSpec(), by="ann", retry=True), failed)
+
+
+def test_an_aborted_version_may_come_back() -> None:
+    """A person who stops a release does not say that the version is bad."""
+    aborted = at(REQUESTED, e.Aborted(at_s=2, release=1, reason="lunch", by="ann"), ENDED)
+    assert accept(START, aborted)
+
+
+@pytest.mark.parametrize(
+    "command", [c.Pause("ann"), c.Resume("ann"), c.PromoteNow("ann"), c.Abort("ann"), c.RollbackNow("ann")]
+)
+def test_without_a_release_there_is_nothing_to_command(command: c.Command) -> None:
+    """The message says how to start one."""
+    with pytest.raises(CommandRefused, match="no release is running"):
+        accept(command, at())
+
+
+def test_pause_and_resume_take_turns() -> None:
+    """Pausing twice, or resuming what runs, is refused."""
+    running = at(REQUESTED, STEPPED)
+    paused = fold(accept(c.Pause("ann"), running), running)
+    with pytest.raises(CommandRefused):
+        accept(c.Pause("ann"), paused)
+    resumed = fold(accept(c.Resume("ann"), paused), paused)
+    with pytest.raises(CommandRefused):
+        accept(c.Resume("ann"), resumed)
+
+
+def test_promote_ends_the_watch() -> None:
+    """After promotion the same command stops the previous version."""
+    (event,) = accept(c.PromoteNow("ann"), at(REQUESTED, STEPPED, PROMOTED))
+    assert event == e.Ended(at_s=100.0, release=1, outcome="promoted")
+
+
+def test_rollback_works_after_promotion_while_the_previous_version_is_warm() -> None:
+    """A rollback is possible during the whole watch, and the old version is stable again."""
+    watching = at(REQUESTED, STEPPED, PROMOTED)
+    assert watching.stable == "m:v2"
+    assert fold(accept(c.RollbackNow("ann"), watching), watching).stable == "m:v1"
+
+
+def test_an_alert_about_another_version_does_nothing() -> None:
+    """What another version did is no reason to roll this one back."""
+    with pytest.raises(CommandRefused, match="because of m:v1"):
+        accept(c.RollbackNow("alertmanager", tag="m:v1"), at(REQUESTED, STEPPED))
+
+
+def test_a_decided_release_takes_no_further_commands() -> None:
+    """While a version is leaving, nothing can be changed any more."""
+    leaving = at(REQUESTED, STEPPED, ROLLED_BACK)
+    for command in (c.Pause("ann"), c.PromoteNow("ann"), c.Abort("ann"), c.RollbackNow("ann")):
+        with pytest.raises(CommandRefused):
+            accept(command, leaving)
+
+
+def test_the_first_stable_is_set_once() -> None:
+    """Later versions become stable by a release only."""
+    (event,) = accept(c.SetStable("m:v1", "ann"), Deployment())
+    assert event == e.StableSet(at_s=100.0, tag="m:v1")
+    assert accept(c.SetStable("m:v1", "ann"), at()) == ()
+    with pytest.raises(CommandRefused, match="kanaria release m:v2"):
+        accept(c.SetStable("m:v2", "ann"), at())

@@ -1,0 +1,339 @@
+"""The control loop in a small simulated world: good and bad versions, bad days, and death at any point."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.errors import KanariaError
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.explain.timeline import timeline
+from rollout.fleet import Health
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.state import Phase
+from rollout.spec import RolloutSpec
+from tests.support.world import Version, World
+
+SPEC = RolloutSpec(
+    steps=("shadow", 5, 25, 50, 100),
+    soak=5,
+    warmup=0,
+    window=2,
+    step_deadline=300,
+    holdback=0,
+    watch=20,
+    risk_budget=0.02,
+    startup_deadline=30,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
+
+
+def start(controller: Controller, spec: RolloutSpec = SPEC) -> None:
+    controller.execute(c.StartRelease("m:v2", spec, "ann"))
+
+
+def events(world: World) -> list[e.Event]:
+    ledger = Ledger(world.path, read_only=True)
+    try:
+        return list(ledger.events())
+    finally:
+        ledger.close()
+
+
+def outcome(world: World) -> e.RolledBack:
+    (event,) = [event for event in events(world) if isinstance(event, e.RolledBack)]
+    return event
+
+
+def weights(world: World) -> list[float]:
+    return [100 if split.stable.tag == "m:v2" else split.canary_percent for split in world.router.history]
+
+
+def test_a_good_version_earns_its_traffic_and_is_promoted(world: World, controller: Controller) -> None:
+    """Shadow, every step in order, promotion, and after the watch the old version is stopped."""
+    start(controller)
+    assert world.live_until_ended(controller) == "promoted"
+    steps = [event for event in events(world) if isinstance(event, e.StepEntered)]
+    assert [(step.weight_percent, step.mirror) for step in steps] == [
+        (0, True),
+        (5, False),
+        (25, False),
+        (50, False),
+        (100, False),
+    ]
+    world.live(controller, 5)
+    assert (world.running(), controller.snapshot.deployment.stable) == (("m:v2",), "m:v2")
+
+
+def test_an_erroneous_version_is_rolled_back_on_its_errors(world: World, controller: Controller) -> None:
+    """5 % of errors: all traffic is back on stable, and the reason names the signal."""
+    world.edit("m:v2", error_ratio=0.05)
+    start(controller, SPEC.model_copy(update={"steps": (5, 25, 50, 100)}))
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal == "errors"
+    assert (weights(world)[-1], world.running()) == (0, ("m:v1",))
+
+
+def test_a_silently_wrong_version_is_rolled_back_on_its_predictions(world: World, controller: Controller) -> None:
+    """Answers 200 and fast, but never predicts the last class."""
+    world.edit("m:v2", classes=(0.34, 0.33, 0.33, 0.0))
+    start(controller)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal.startswith("class:")
+
+
+def test_a_slow_version_is_rolled_back_on_its_latency(world: World, controller: Controller) -> None:
+    """A third of the answers over the bound."""
+    world.edit("m:v2", slow_ratio=0.3)
+    start(controller)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal.startswith("latency:")
+
+
+def test_a_version_that_dies_is_rolled_back_although_users_saw_nothing(world: World, controller: Controller) -> None:
+    """Stable answered for it, so its counts look clean; that it died is the reason."""
+    start(controller)
+    world.live(controller, 30)
+    world.edit("m:v2", health=Health.DEAD, has_crashed=True)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal == "canary_down"
+
+
+def test_a_version_that_does_not_start_never_gets_a_request(world: World, controller: Controller) -> None:
+    """Its last output is the reason, and no split ever gave it a weight."""
+    world.edit("m:v2", starts_at_all=False)
+    start(controller)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert "ImportError" in outcome(world).reason
+    assert set(weights(world)) == {0}
+
+
+def test_no_traffic_holds_and_then_the_deadline_decides(world: World, controller: Controller) -> None:
+    """No data is never a pass."""
+    world.rps = 0.0
+    start(controller, SPEC.model_copy(update={"on_deadline": "rollback"}))
+    world.live(controller, 200)
+    assert controller.snapshot.deployment.active
+    assert controller.snapshot.deployment.active.phase is Phase.STEPPING
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert outcome(world).signal == "deadline"
+
+
+def test_a_metric_store_that_is_away_holds_the_weight_and_then_goes_on(world: World, controller: Controller) -> None:
+    """A minute without numbers neither promotes nor rolls back, and is in the ledger."""
+    start(controller)
+    world.live(controller, 20)
+    before = weights(world)
+    world.is_source_up = False
+    world.live(controller, 60)
+    assert weights(world) == before
+    world.is_source_up = True
+    assert world.live_until_ended(controller) == "promoted"
+    topics = [event.topic for event in events(world) if isinstance(event, e.Noted)]
+    assert topics == ["source_unreachable", "source_back"]
+
+
+def test_a_weight_that_the_router_refuses_is_tried_again(world: World, controller: Controller) -> None:
+    """The decision stands in the ledger; the weight follows as soon as the gateway takes it."""
+    world.edit("m:v2", error_ratio=0.05)
+    start(controller, SPEC.model_copy(update={"steps": (5, 25, 50, 100)}))
+    world.live(controller, 6)
+    world.router.refusals = ["no"] * 5
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert weights(world)[-1] == 0
+    topics = [event.topic for event in events(world) if isinstance(event, e.Noted)]
+    assert topics.count("router_refused") == 1, "the reason is noted once, not with each beat"
+
+
+def test_a_paused_release_holds_and_goes_on_after(world: World, controller: Controller) -> None:
+    """Pause keeps the weight for as long as a person wants."""
+    start(controller)
+    world.live(controller, 15)
+    controller.execute(c.Pause("ann"))
+    before = weights(world)
+    world.live(controller, 400)
+    assert weights(world) == before
+    controller.execute(c.Resume("ann"))
+    assert world.live_until_ended(controller) == "promoted"
+
+
+def test_rollback_after_promotion_returns_to_the_warm_version(world: World, controller: Controller) -> None:
+    """The old version was kept running, so users notice nothing."""
+    start(controller)
+    while controller.snapshot.deployment.stable != "m:v2":
+        world.live(controller, 1)
+    controller.execute(c.RollbackNow("ann"))
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert (controller.snapshot.deployment.stable, world.router.history[-1].stable.tag) == ("m:v1", "m:v1")
+
+
+def test_the_shadow_ends_only_when_answers_were_compared(world: World, controller: Controller) -> None:
+    """Requests that did not fail are not enough: users get no answers that were not compared with stable's."""
+    world.is_compared = False
+    start(controller)
+    world.live(controller, 60)
+    judgement = controller.snapshot.judgement
+    assert judgement
+    assert judgement.reason == "no data: disagreement (never seen)"
+    assert weights(world)[-1] == 0
+    world.is_compared = True
+    assert world.live_until_ended(controller) == "promoted"
+
+
+def test_harm_that_begins_after_promotion_is_rolled_back(world: World, controller: Controller) -> None:
+    """Stable has no traffic left to compare with; its failures before are known, and in the ledger."""
+    world.edit("m:v1", error_ratio=0.005)
+    world.edit("m:v2", error_ratio=0.005)
+    start(controller, SPEC.model_copy(update={"watch": 200, "risk_budget": 0.05}))
+    while controller.snapshot.deployment.stable != "m:v2":
+        world.live(controller, 1)
+    world.live(controller, 20)
+    controller.close()
+    world.edit("m:v2", error_ratio=0.25)
+    again = world.controller()
+    assert world.live_until_ended(again) == "rolled_back"
+    again.close()
+    assert outcome(world).signal == "watched_errors"
+    assert "are allowed; a harmless canary shows this" in outcome(world).reason
+    story = timeline([event for event in events(world) if event.release == 1])
+    assert story.failed_signal is not None
+    failed, since_then = story.failed_signal.judged.canary
+    assert failed / since_then == pytest.approx(0.25, abs=0.05)
+    assert story.canary_requests > 20 * world.rps + since_then
+
+
+def test_a_version_is_stopped_only_after_its_last_request(world: World, controller: Controller) -> None:
+    """In-flight requests drain before the process ends."""
+    start(controller)
+    world.live(controller, 15)
+    world.router.in_flight["m:v2"] = 3
+    controller.execute(c.Abort("ann"))
+    world.live(controller, 5)
+    assert "m:v2" in world.running()
+    world.router.in_flight["m:v2"] = 0
+    world.live(controller, 2)
+    assert "m:v2" not in world.running()
+
+
+def test_automatic_steps_double_and_never_stop_between_50_and_100(world: World, controller: Controller) -> None:
+    """`steps: auto` is the fastest ramp that keeps the risk budget."""
+    start(controller, SPEC.model_copy(update={"steps": "auto"}))
+    assert world.live_until_ended(controller) == "promoted"
+    ramp = [event.weight_percent for event in events(world) if isinstance(event, e.StepEntered)]
+    assert (ramp[0], ramp[-2:]) == (1, [50, 100])
+    assert all(later <= 2 * earlier for earlier, later in pairwise(ramp))
+
+
+def test_counting_begins_as_soon_as_a_weight_is_in_force(world: World, controller: Controller) -> None:
+    """The first window of a step, and of the watch, begins where the gateway has its weight, not a beat later."""
+    start(controller)
+    assert world.live_until_ended(controller) == "promoted"
+    story = [event for event in events(world) if isinstance(event, e.Applied | e.Ticked)]
+    steps = [(old, new) for old, new in pairwise(story) if isinstance(old, e.Applied) and isinstance(new, e.Ticked)]
+    assert len(steps) == len(SPEC.steps) + 1
+    assert all(new.at_s - new.window_s == old.at_s for old, new in steps)
+
+
+def test_every_weight_was_decided_before_it_was_in_force(world: World, controller: Controller) -> None:
+    """The ledger is ahead of the gateway, never behind."""
+    start(controller)
+    world.live_until_ended(controller)
+    decided = {0}
+    for event in events(world):
+        if isinstance(event, e.StepEntered):
+            decided.add(event.weight_percent)
+        elif isinstance(event, e.Applied):
+            assert event.weight_percent in decided
+
+
+class Killed(BaseException):
+    """kill -9: nothing after it runs."""
+
+
+@dataclass
+class Killer:
+    """Dies at the n-th call of anything that writes or acts, before or after it took effect."""
+
+    calls_left: int
+    before: bool
+
+    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls_left -= 1
+            if self.calls_left == 0 and self.before:
+                raise Killed
+            result = work(*args, **kwargs)
+            if self.calls_left == 0:
+                raise Killed
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("error_ratio", [0.0, 0.06])
+def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: bool, error_ratio: float) -> None:
+    """Dying before or after any write or act of a release changes neither the outcome nor the evidence."""
+    expected = "rolled_back" if error_ratio else "promoted"
+    for nth in range(1, 200):
+        path = tmp_path / f"{nth}.db"
+        world = World(path, versions={"m:v1": Version(), "m:v2": Version(error_ratio=error_ratio)})
+        first = world.controller()
+        first.execute(c.SetStable("m:v1", "ann"))
+        world.live(first, 20)
+        start(first, SPEC.model_copy(update={"steps": (5, 50, 100), "watch": 4}))
+        killer = Killer(nth, before)
+        append, apply, stop = first._ledger.append, world.router.apply, world.stop
+        first._ledger.append = killer.around(append)  # type: ignore[method-assign]
+        world.router.apply = killer.around(apply)  # type: ignore[method-assign]
+        world.stop = killer.around(stop)  # type: ignore[method-assign]
+        try:
+            world.live_until_ended(first)
+        except Killed:
+            pass
+        else:
+            assert nth > 10, "the release must offer more points to die at"
+            first.close()
+            return
+        world.router.apply, world.stop = apply, stop  # type: ignore[method-assign]
+        first.close()
+        world.pass_time(3)
+        second = world.controller()
+        assert world.live_until_ended(second) == expected, f"killed at call {nth}"
+        counted = sum(
+            window.canary.total
+            for event in events(world)
+            if isinstance(event, e.Ticked)
+            for window in event.windows
+            if window.signal == "errors"
+        )
+        assert counted <= world.counters["m:v2-process", "m:v2", "errors"].total, f"killed at call {nth}"
+        second.close()
+    pytest.fail("the release never got through without being killed")
+
+
+def test_a_fleet_that_is_away_for_a_moment_does_not_end_the_loop(world: World, controller: Controller) -> None:
+    """Whatever keeps the versions does not answer: whatever kind of error says so, the loop asks it again."""
+    controller.close()
+    asked, start_version = [], world.start
+
+    def refuse_twice(tag: str) -> None:
+        asked.append(tag)
+        if len(asked) <= 2:
+            raise KanariaError("the stack is not running", saw="no socket", do="start it with `kanaria up`")
+        start_version(tag)
+        again.stop()
+
+    world.start = refuse_twice  # type: ignore[method-assign]
+    again = world.unstarted_controller()
+    again.run()
+    assert len(asked) == 3

@@ -1,0 +1,362 @@
+"""The one function that decides: every verdict and every fault has its action."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.control.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, asked_weight, decide
+from rollout.fleet import Health
+from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, Verdict
+from rollout.ledger.state import Phase, Release
+from rollout.spec import RolloutSpec
+
+NOW_S = 10_000.0
+SPEC = RolloutSpec(steps=("shadow", 5, 50, 100), step_deadline=600, soak=10, warmup=0)
+IMPATIENT = SPEC.model_copy(update={"on_deadline": "rollback"})
+
+
+def release(
+    phase: Phase = Phase.STEPPING, *, step: int = 1, weight: int = 5, in_phase_s: float = 60, **more: object
+) -> Release:
+    base = Release(
+        number=1,
+        canary="m:v2",
+        stable="m:v1",
+        spec=SPEC,
+        requested_s=NOW_S - 500,
+        by="ann",
+        phase=phase,
+        step=step,
+        weight_percent=weight,
+        phase_since_s=NOW_S - in_phase_s,
+        measured_s=in_phase_s,
+        seen_s=in_phase_s,
+    )
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def facts(**more: object) -> Facts:
+    base = Facts(
+        in_phase_s=60.0,
+        unseen_s=0.0,
+        canary=Health.READY,
+        stable=Health.READY,
+        has_crashed=False,
+        canary_unready_s=0.0,
+        detail="",
+        is_measured=True,
+        is_fresh=True,
+        recent_canary=Pair(0, 100),
+        recent_stable=Pair(0, 1000),
+    )
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def judgement(
+    verdict: Verdict,
+    *,
+    excess_upper: float = 0.01,
+    **more: object,
+) -> Judgement:
+    signal = SignalJudgement(
+        verdict=verdict,
+        log_e=0.0,
+        threshold=5.0,
+        stable=Pair(0, 1000),
+        canary=Pair(0, 100),
+        excess_upper=excess_upper,
+        more_requests_needed=None,
+    )
+    base = Judgement(verdict=verdict, reason="because", log_e=0.0, threshold=4.6, signals={"errors": signal})
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+FAILED = judgement(Verdict.FAIL, failed_signal="errors")
+
+
+def test_a_pass_goes_to_the_next_step() -> None:
+    """Only evidence moves traffic forward, and by one step."""
+    assert decide(release(), facts(), judgement(Verdict.PASS)) == EnterStep(2, 50, mirror=False, reason="because")
+
+
+def test_a_pass_at_100_percent_promotes() -> None:
+    """After the last step the canary becomes stable."""
+    assert decide(release(step=3, weight=100), facts(), judgement(Verdict.PASS)) == Promote("because")
+
+
+def test_a_step_ends_with_a_reading_only() -> None:
+    """Between two readings the counts since the first would be lost: their window would span the change of weight."""
+    assert isinstance(decide(release(), facts(is_fresh=False), judgement(Verdict.PASS)), Hold)
+
+
+def test_a_pass_on_evidence_of_earlier_steps_holds() -> None:
+    """When traffic stops the verdict stays, but nothing was measured at this weight."""
+    old = judgement(Verdict.PASS)
+    assert isinstance(decide(release(in_phase_s=60, seen_s=0.0), facts(), old), Hold)
+
+
+def test_a_step_soaks_before_it_ends() -> None:
+    """A pass in the first seconds waits: caches are cold and slow answers are not counted yet."""
+    assert isinstance(decide(release(in_phase_s=3), facts(), judgement(Verdict.PASS)), Hold)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.NO_DATA])
+def test_too_little_evidence_holds_until_the_deadline(verdict: Verdict) -> None:
+    """Lack of proof is neither a pass nor a rollback: the weight stays, and a person is asked."""
+    assert decide(release(), facts(), judgement(verdict)) == Hold("because")
+    late = decide(release(in_phase_s=601), facts(), judgement(verdict))
+    assert isinstance(late, Hold)
+    assert late.needs_person
+
+
+def test_the_deadline_can_roll_back() -> None:
+    """`on_deadline: rollback` gives up on what could not be proven."""
+    action = decide(release(in_phase_s=601, spec=IMPATIENT), facts(), judgement(Verdict.INCONCLUSIVE))
+    assert isinstance(action, Rollback)
+    assert action.signal == "deadline"
+
+
+def test_the_deadline_does_not_return_to_a_stable_that_fails() -> None:
+    """Nothing could be proven because stable fails: giving it all the traffic would help nobody."""
+    late = release(in_phase_s=601, spec=IMPATIENT)
+    action = decide(late, facts(recent_stable=Pair(300, 1000)), judgement(Verdict.INCONCLUSIVE))
+    assert isinstance(action, Hold)
+    assert action.needs_person
+
+
+def test_time_without_readings_does_not_count_for_the_deadline() -> None:
+    """While the metric store did not answer, nothing was judged."""
+    blind = release(in_phase_s=4000, measured_s=50.0)
+    assert isinstance(decide(blind, facts(), judgement(Verdict.INCONCLUSIVE)), Hold)
+
+
+def test_a_fail_rolls_back_at_once_also_when_paused() -> None:
+    """A pause keeps a release from moving forward, never from moving to safety."""
+    assert decide(release(in_phase_s=1, is_paused=True), facts(), FAILED) == Rollback("errors", "because")
+
+
+def test_a_fail_that_the_plan_leaves_to_a_person_holds() -> None:
+    """`on_fail: hold` keeps the weight and asks."""
+    action = decide(release(), facts(), replace(FAILED, on_fail="hold"))
+    assert isinstance(action, Hold)
+    assert action.needs_person
+
+
+@pytest.mark.parametrize(("failed_s", "expected"), [(599, Hold), (600, Rollback)])
+def test_a_fail_that_nobody_decides_about_is_rolled_back(failed_s: float, expected: type[Action]) -> None:
+    """From the moment of FAIL a person has as long to decide as a step may last."""
+    failed = judgement(Verdict.FAIL, failed_signal="errors", on_fail="hold")
+    assert isinstance(decide(release(in_phase_s=900, failed_s=failed_s), facts(), failed), expected)
+
+
+def test_a_pause_stops_the_deadline_of_a_failed_canary() -> None:
+    """A person is at work on it."""
+    failed = judgement(Verdict.FAIL, failed_signal="errors", on_fail="hold")
+    assert isinstance(decide(release(in_phase_s=900, failed_s=5000.0, is_paused=True), facts(), failed), Hold)
+
+
+def test_both_versions_failing_freezes() -> None:
+    """When stable fails as well it is not the canary's fault, and moving traffic would help nobody."""
+    action = decide(release(), facts(recent_canary=Pair(90, 100), recent_stable=Pair(900, 1000)), FAILED)
+    assert isinstance(action, Hold)
+    assert action.needs_person
+
+
+@pytest.mark.parametrize("phase", [Phase.STEPPING, Phase.WATCHING])
+def test_a_canary_that_loads_again_has_as_long_as_at_its_first_start(phase: Phase) -> None:
+    """After a reboot: `down_after` is about a version that was ready; one that never gets ready is rolled back late."""
+    loading = facts(canary=Health.STARTING, canary_unready_s=SPEC.startup_deadline - 1)
+    assert not isinstance(decide(release(phase), loading, judgement(Verdict.PASS)), Rollback)
+    late = decide(release(phase), replace(loading, canary_unready_s=SPEC.startup_deadline), judgement(Verdict.PASS))
+    assert isinstance(late, Rollback)
+    assert late.signal == "canary_down"
+    hung = decide(release(phase), replace(loading, canary=Health.UNREADY), judgement(Verdict.PASS))
+    assert isinstance(hung, Rollback)
+
+
+@pytest.mark.parametrize("stable", [Health.DEAD, Health.UNREADY, Health.STARTING, Health.ABSENT])
+def test_traffic_is_never_moved_to_an_unhealthy_version(stable: Health) -> None:
+    """The canary may be the only healthy copy; a rollback to a dead one would be an outage."""
+    action = decide(release(), facts(stable=stable), FAILED)
+    assert isinstance(action, Hold)
+    assert action.needs_person
+
+
+@pytest.mark.parametrize(
+    "seen", [{"canary": Health.DEAD}, {"has_crashed": True}, {"canary": Health.UNREADY, "canary_unready_s": 11.0}]
+)
+def test_a_canary_that_is_down_is_rolled_back_whatever_its_counts(seen: dict[str, object]) -> None:
+    """The gateway hides a dead canary from users, so the absence of errors proves nothing."""
+    action = decide(release(), facts(**seen), judgement(Verdict.PASS))
+    assert isinstance(action, Rollback)
+    assert action.signal == "canary_down"
+
+
+def test_a_short_hiccup_of_the_probe_is_no_reason() -> None:
+    """One missed probe is not a dead canary."""
+    assert isinstance(decide(release(), facts(canary=Health.UNREADY, canary_unready_s=2.0), None), Hold)
+
+
+def test_the_absolute_guard_needs_no_comparison() -> None:
+    """Too many failures roll back whatever the statistics say."""
+    action = decide(release(), facts(recent_canary=Pair(45, 100)), judgement(Verdict.INCONCLUSIVE))
+    assert isinstance(action, Rollback)
+    assert action.signal == "guard"
+
+
+@pytest.mark.parametrize("recent", [Pair(4, 4), Pair(10, 30), Pair(30, 100), Pair(230, 1000)])
+def test_the_guard_is_not_tripped_by_what_chance_can_do(recent: Pair) -> None:
+    """A canary just at the guard's 20 % shows as much at one of the hundreds of readings of a release."""
+    assert isinstance(decide(release(), facts(recent_canary=recent), judgement(Verdict.INCONCLUSIVE)), Hold)
+
+
+def test_failures_in_clusters_need_more_to_trip_the_guard() -> None:
+    """Where each failure is retried four times, 45 of 100 are about eleven independent failures."""
+    retried = release(noise={"errors": OwnNoise.alike(4.0)})
+    action = decide(retried, facts(recent_canary=Pair(45, 100)), judgement(Verdict.INCONCLUSIVE))
+    assert isinstance(action, Hold)
+
+
+@pytest.mark.parametrize(("weight", "recent"), [(50, Pair(450, 1500)), (25, Pair(225, 750))])
+def test_blips_in_the_history_do_not_blind_the_guard(weight: int, recent: Pair) -> None:
+    """Half of all requests failed for 3 s every five minutes: that makes no 30 % of half a minute."""
+    blips = OwnNoise(clusters=1.0, bursts=1.0, blips=151.0, ratio=0.006)
+    stable = Pair(8, recent.total * (100 - weight) // weight)
+    action = decide(
+        release(weight=weight, noise={"errors": blips}),
+        facts(recent_canary=recent, recent_stable=stable),
+        judgement(Verdict.INCONCLUSIVE),
+    )
+    assert isinstance(action, Rollback)
+    assert action.signal == "guard"
+
+
+def test_bursts_that_fail_many_requests_for_long_need_more_to_trip_the_guard() -> None:
+    """A version whose history has bursts of half a minute may be in one."""
+    bursts = OwnNoise(clusters=1.0, bursts=900.0, blips=900.0, ratio=0.05)
+    action = decide(
+        release(weight=50, noise={"errors": bursts}),
+        facts(recent_canary=Pair(450, 1500), recent_stable=Pair(8, 1500)),
+        judgement(Verdict.INCONCLUSIVE),
+    )
+    assert isinstance(action, Hold)
+
+
+def test_without_a_reading_nothing_is_decided() -> None:
+    """The weight stays: no promotion, no rollback."""
+    assert isinstance(decide(release(in_phase_s=5000), facts(is_measured=False), None), Hold)
+
+
+def test_a_canary_that_does_not_start_is_rolled_back_with_its_last_output() -> None:
+    """People see why it did not start without opening a log."""
+    action = decide(release(Phase.STARTING), facts(canary=Health.DEAD, detail="ImportError: no module"), None)
+    assert isinstance(action, Rollback)
+    assert (action.signal, "ImportError" in action.reason) == ("startup", True)
+
+
+def test_a_canary_that_never_becomes_ready_is_given_up() -> None:
+    """The start has a deadline of its own."""
+    action = decide(release(Phase.STARTING), facts(canary=Health.STARTING, in_phase_s=121.0), None)
+    assert isinstance(action, Rollback)
+
+
+def test_a_ready_canary_enters_the_first_step() -> None:
+    """With `shadow` first it gets copies only."""
+    assert decide(release(Phase.STARTING), facts(), None) == EnterStep(0, 0, mirror=True, reason="m:v2 is ready")
+
+
+def test_the_watch_ends_by_itself() -> None:
+    """When the promoted version was healthy for long enough, the old one may stop."""
+    assert isinstance(decide(release(Phase.WATCHING, in_phase_s=10), facts(), None), Hold)
+    assert isinstance(decide(release(Phase.WATCHING, in_phase_s=901), facts(), None), EndWatch)
+
+
+def test_a_promoted_version_that_fails_in_its_watch_is_rolled_back() -> None:
+    """The previous version is still warm, so the rollback is one change of weight."""
+    assert isinstance(decide(release(Phase.WATCHING), facts(recent_canary=Pair(50, 100)), None), Rollback)
+
+
+def test_a_storm_that_hits_both_versions_in_the_watch_rolls_nothing_back() -> None:
+    """The share held back shows that the version before fails as well; where none was, nobody knows, and it goes."""
+    storm = facts(recent_canary=Pair(400, 1000), recent_stable=Pair(20, 50))
+    action = decide(release(Phase.WATCHING), storm, None)
+    assert isinstance(action, Hold)
+    assert (action.needs_person, "both versions fail" in action.reason) == (True, True)
+    alone = facts(recent_canary=Pair(400, 1000), recent_stable=Pair(0, 0))
+    assert isinstance(decide(release(Phase.WATCHING), alone, None), Rollback)
+
+
+@pytest.mark.parametrize(
+    ("weight", "excess_upper", "expected"),
+    [(1, 0.10, 2), (10, 0.04, 12.5), (10, 0.0461, 10.84), (10, 0.01, 20), (30, 0.001, 50), (50, 0.004, 100)],
+)
+def test_automatic_steps_take_what_the_budget_allows(weight: int, excess_upper: float, expected: float) -> None:
+    """A step is exact to the hundredth of a percent, at most doubles, and is never strictly between 50 and 100."""
+    auto = release(step=3, weight=weight, spec=RolloutSpec(steps="auto", risk_budget=0.005))
+    action = decide(auto, facts(), judgement(Verdict.PASS, excess_upper=excess_upper))
+    assert isinstance(action, EnterStep)
+    assert action.weight_percent == expected
+
+
+VERDICTS = st.sampled_from([None, *Verdict])
+
+
+@given(
+    phase=st.sampled_from([Phase.STARTING, Phase.STEPPING, Phase.WATCHING, Phase.LEAVING]),
+    weight=st.sampled_from([0, 5, 50, 100]),
+    verdict=VERDICTS,
+    canary=st.sampled_from(Health),
+    stable=st.sampled_from(Health),
+    has_crashed=st.booleans(),
+    is_paused=st.booleans(),
+    is_measured=st.booleans(),
+    in_phase_s=st.floats(0, 2000),
+)
+def test_there_is_no_way_forward_without_a_fresh_pass(
+    *,
+    phase: Phase,
+    weight: int,
+    verdict: Verdict | None,
+    canary: Health,
+    stable: Health,
+    has_crashed: bool,
+    is_paused: bool,
+    is_measured: bool,
+    in_phase_s: float,
+) -> None:
+    """Whatever else is true: traffic moves to the canary only on PASS, measured, not paused, and alive."""
+    step = {0: 0, 5: 1, 50: 2, 100: 3}[weight]
+    action: Action = decide(
+        release(phase, step=step, weight=weight, in_phase_s=in_phase_s, is_paused=is_paused),
+        facts(canary=canary, stable=stable, has_crashed=has_crashed, is_measured=is_measured, canary_unready_s=20.0),
+        judgement(verdict) if verdict is not None else None,
+    )
+    if isinstance(action, Promote) or (isinstance(action, EnterStep) and phase is not Phase.STARTING):
+        assert verdict is Verdict.PASS
+        assert is_measured
+        assert not is_paused
+        assert not has_crashed
+        assert canary is Health.READY
+    if isinstance(action, Rollback) and phase in (Phase.STEPPING, Phase.WATCHING):
+        assert stable is Health.READY
+
+
+def test_the_judge_is_asked_about_the_step_that_comes_next() -> None:
+    """The risk budget is checked against the weight that would follow."""
+    assert asked_weight(release(step=1, weight=5)) == 0.5
+    assert asked_weight(release(step=3, weight=100)) is None
+
+
+@pytest.mark.parametrize(
+    ("phase", "signal"),
+    [(Phase.STARTING, "startup"), (Phase.STEPPING, "canary_down"), (Phase.WATCHING, "canary_down")],
+)
+def test_one_worker_that_ended_is_bad_luck_and_two_are_the_canarys(phase: Phase, signal: str) -> None:
+    """A worker is replaced and the version stays ready: the judge may have seen no failure at all."""
+    passed = judgement(Verdict.PASS)
+    once, twice = (decide(release(phase), facts(restarts=number), passed) for number in (1, 2))
+    assert not isinstance(once, Rollback)
+    assert isinstance(twice, Rollback)
+    assert (twice.signal, twice.reason) == (signal, "2 workers of m:v2 ended by themselves")

@@ -1,0 +1,172 @@
+"""Which version answers for which, and what a version that does not answer is charged with."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.fleet import Health
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.state import Phase
+from rollout.routers.router import Split
+from rollout.spec import RolloutSpec
+from tests.support.world import Version, World
+
+SPEC = RolloutSpec(
+    steps=("shadow", 50, 100),
+    soak=5,
+    warmup=0,
+    window=2,
+    step_deadline=300,
+    holdback=0,
+    watch=60,
+    risk_budget=0.05,
+    down_after=3600,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
+
+
+def events(world: World) -> list[e.Event]:
+    ledger = Ledger(world.path, read_only=True)
+    try:
+        return list(ledger.events())
+    finally:
+        ledger.close()
+
+
+def until(world: World, controller: Controller, phase: Phase, weight: float) -> None:
+    """Let time pass until the release is in `phase` with this weight."""
+    for _ in range(600):
+        release = controller.snapshot.deployment.active
+        if release and (release.phase, release.weight_percent) == (phase, weight):
+            return
+        world.live(controller, 0.5)
+    pytest.fail(f"never {phase} at {weight} %")
+
+
+def newest(world: World) -> Split:
+    return world.router.history[-1]
+
+
+def begin(world: World, controller: Controller, phase: Phase, weight: float) -> None:
+    """Start a release, and return once it is in `phase` with this weight and the gateway has its split."""
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    until(world, controller, phase, weight)
+    world.live(controller, 2)
+
+
+def test_the_version_before_is_the_fallback_of_a_promoted_one_for_the_watch_only(
+    world: World, controller: Controller
+) -> None:
+    """It answers what the promoted one cannot; when the watch is over nobody may ask it, and then it is stopped."""
+    begin(world, controller, Phase.WATCHING, 100)
+    split = newest(world)
+    assert (split.stable.tag, split.canary, split.fallback and split.fallback.tag) == ("m:v2", None, "m:v1")
+    assert world.live_until_ended(controller) == "promoted"
+    world.live(controller, 5)
+    assert newest(world).fallback is None
+    assert world.running() == ("m:v2",)
+
+
+def test_a_promoted_version_needs_no_fallback_to_keep_its_traffic(world: World, controller: Controller) -> None:
+    """The version before is gone: the promoted one still gets all requests."""
+    begin(world, controller, Phase.STEPPING, 100)
+    world.edit("m:v1", health=Health.ABSENT, starts_at_all=False)
+    until(world, controller, Phase.WATCHING, 100)
+    world.live(controller, 2)
+    assert newest(world).stable.tag == "m:v2"
+
+
+def test_a_controller_that_comes_back_in_the_watch_finds_its_split_in_force(
+    world: World, controller: Controller
+) -> None:
+    """It neither applies the split again nor begins to count anew: what was counted meanwhile is evidence."""
+    begin(world, controller, Phase.WATCHING, 100)
+    applied, changes = [event for event in events(world) if isinstance(event, e.Applied)], len(world.router.history)
+    controller.close()
+    second = world.controller()
+    world.live(second, 4)
+    assert [event for event in events(world) if isinstance(event, e.Applied)] == applied
+    assert len(world.router.history) == changes
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("phase", "weight"),
+    [(Phase.STEPPING, 50), (Phase.WATCHING, 100)],
+    ids=["at 50 %", "promoted"],
+)
+def test_a_version_whose_requests_others_answer_is_rolled_back_on_its_errors(
+    world: World, controller: Controller, phase: Phase, weight: float
+) -> None:
+    """Users saw nothing and `down_after` is far away: what the other version answered for it is its failure."""
+    begin(world, controller, phase, weight)
+    world.edit("m:v2", hangs=True)
+    assert world.live_until_ended(controller, limit_s=120) == "rolled_back"
+    (rolled_back,) = [event for event in events(world) if isinstance(event, e.RolledBack)]
+    assert rolled_back.signal in {"errors", "guard", "watched_errors"}
+
+
+@pytest.mark.parametrize(
+    ("away_s", "back_s", "outcome"),
+    [(2, 2, "rolled_back"), (2, 8, "rolled_back"), (2, 100, "promoted")],
+    ids=["half of the time", "a fifth of the time", "now and then"],
+)
+def test_a_canary_that_comes_and_goes_is_down(
+    world: World, controller: Controller, away_s: float, back_s: float, outcome: str
+) -> None:
+    """Each outage is far shorter than `down_after`, and users notice none."""
+    controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"down_after": 10.0, "soak": 200}), "ann"))
+    until(world, controller, Phase.STEPPING, 50)
+    while controller.snapshot.deployment.active is not None:
+        for health, lasts_s in ((Health.UNREADY, away_s), (Health.READY, back_s)):
+            if world.versions["m:v2"].health in {Health.READY, Health.UNREADY}:
+                world.edit("m:v2", health=health)
+            world.live(controller, lasts_s)
+    release = controller.snapshot.deployment.release
+    assert release is not None
+    assert release.outcome == outcome
+
+
+def test_a_canary_that_was_started_again_with_its_machine_is_not_down_for_it(
+    world: World, controller: Controller
+) -> None:
+    """Loading is limited by `startup_deadline`; afterwards it may miss a probe like any other."""
+    controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"down_after": 10.0}), "ann"))
+    until(world, controller, Phase.STEPPING, 50)
+    world.edit("m:v2", health=Health.STARTING, ready_s=world.steady_s + 60)
+    world.live(controller, 61)
+    world.edit("m:v2", health=Health.UNREADY)
+    world.live(controller, 2)
+    world.edit("m:v2", health=Health.READY)
+    assert world.live_until_ended(controller) == "promoted"
+
+
+def test_an_outage_of_stable_neither_accuses_nor_excuses_a_canary(world: World, controller: Controller) -> None:
+    """Stable is away while the canary has half of the traffic: nothing is counted against either."""
+    begin(world, controller, Phase.STEPPING, 50)
+    world.edit("m:v1", health=Health.UNREADY)
+    world.live(controller, 20)
+    ticks = [event for event in events(world) if isinstance(event, e.Ticked)][-3:]
+    errors = [window for tick in ticks for window in tick.windows if window.signal == "errors"]
+    assert errors
+    assert {(window.stable.bad, window.canary.bad) for window in errors} == {(0, 0)}
+
+
+@pytest.mark.parametrize(("tag", "outcome"), [("m:v2", "rolled_back"), ("m:v1", "promoted")])
+def test_only_the_canarys_own_workers_speak_against_it(
+    world: World, controller: Controller, tag: str, outcome: str
+) -> None:
+    """Workers end and are replaced, and no request is lost. Status shows it of both."""
+    begin(world, controller, Phase.STEPPING, 0)
+    world.edit(tag, restarts=1)
+    world.live(controller, 0.5)
+    assert controller.snapshot.restarts[tag] == 1
+    world.edit(tag, restarts=2)
+    assert world.live_until_ended(controller) == outcome

@@ -1,0 +1,43 @@
+"""A controller whose place another one took does nothing more."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.control.commands import SetStable, StartRelease
+from rollout.errors import LedgerTaken
+from rollout.fleet import Backend
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from rollout.signals.counters import Reading
+from rollout.spec import RolloutSpec
+from tests.support.world import Version, World
+
+
+class Shared(World):
+    """A world in which another controller writes to the ledger each time that the counters are read."""
+
+    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+        other = Ledger(self.path)
+        other.append(e.Noted(at_s=self.now_s, topic="controller_started", text="another one"))
+        other.close()
+        return super().read(backends, mirrored=mirrored)
+
+
+def test_a_controller_ends_when_another_one_wrote(tmp_path: Path) -> None:
+    """It would shift traffic by what it knew. It ends; the next one folds the ledger anew."""
+    path, versions = tmp_path / "ledger.db", {"m:v1": Version(), "m:v2": Version()}
+    world = World(path, versions=versions)
+    controller = world.controller()
+    controller.execute(SetStable("m:v1", "ann"))
+    controller.execute(StartRelease("m:v2", RolloutSpec(steps=(5, 100)), "ann"))
+    world.live(controller, 20)
+    controller.close()
+    split = world.router.observed()
+    assert split
+    assert split.canary == "m:v2"
+    shared = Shared(path, versions=versions, now_s=world.now_s + 20, router=world.router)
+    shared.counters.update(world.counters)
+    with pytest.raises(LedgerTaken, match="another process writes this ledger"):
+        shared.unstarted_controller().run()
+    assert world.router.observed() == split

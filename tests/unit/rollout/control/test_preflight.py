@@ -1,0 +1,150 @@
+"""A preflight inside a release: before any traffic, once, and never able to hold up the loop."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.explain.timeline import timeline
+from rollout.explain.why import why
+from rollout.fleet import Backend
+from rollout.ledger import events as e
+from rollout.ledger.findings import PreflightResult
+from rollout.ledger.ledger import Ledger
+from rollout.spec import RolloutSpec
+from tests.support.world import Version, World
+
+SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, holdback=0, watch=20, risk_budget=0.02)
+PATIENT = SPEC.model_copy(update={"startup_deadline": 600_000.0})  # simulated seconds fly while a real thread works
+WITHIN_S = 120.0
+
+
+@dataclass
+class Trial:
+    """A preflight whose outcome a test chooses."""
+
+    outcome: PreflightResult | Exception = field(
+        default_factory=lambda: PreflightResult((), golden_requests=20, p50_ms=1.5, slowest_ms=9.0, memory_mb=300)
+    )
+    may_end: threading.Event = field(default_factory=threading.Event)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def check(self, canary: Backend, stable: str) -> PreflightResult:
+        self.asked.append((canary.tag, stable))
+        assert self.may_end.wait(WITHIN_S)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture
+def trial() -> Iterator[Trial]:
+    made = Trial()
+    made.may_end.set()
+    yield made
+    made.may_end.set()  # no thread stays behind
+
+
+@pytest.fixture
+def world(tmp_path: Path, trial: Trial) -> World:
+    return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()}, preflight=trial)
+
+
+def live_until(world: World, controller: Controller, holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline_s, controller.snapshot
+        world.live(controller, 1)
+
+
+def preflights(world: World) -> list[PreflightResult]:
+    ledger = Ledger(world.path, read_only=True)
+    try:
+        return [event.result for event in ledger.events() if isinstance(event, e.Preflighted)]
+    finally:
+        ledger.close()
+
+
+def story(world: World) -> str:
+    ledger = Ledger(world.path, read_only=True)
+    try:
+        explained = why(timeline(ledger.of_release(1)))
+    finally:
+        ledger.close()
+    return "\n".join((explained.verdict, *(line for topic in explained.topics for line in topic.lines)))
+
+
+def is_over(controller: Controller) -> bool:
+    return controller.snapshot.deployment.release is not None and controller.snapshot.deployment.active is None
+
+
+def test_a_version_that_passes_goes_on_to_its_first_step(world: World, controller: Controller, trial: Trial) -> None:
+    """The preflight ran once, for the canary against stable, and `why` tells what it found."""
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    live_until(world, controller, lambda: is_over(controller))
+    assert (trial.asked, len(preflights(world))) == ([("m:v2", "m:v1")], 1)
+    assert "m:v2 was promoted" in story(world)
+    assert "expected answer to 20 golden requests" in story(world)
+
+
+def test_a_version_that_fails_never_gets_a_request(world: World, controller: Controller, trial: Trial) -> None:
+    """No split gave it any; the reason is the difference, and the tag is in quarantine."""
+    trial.outcome = PreflightResult(("golden request 3: row 0: `label` is '8', expected '3'",), golden_requests=20)
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    live_until(world, controller, lambda: is_over(controller))
+    release = controller.snapshot.deployment.release
+    assert release is not None
+    assert (release.outcome, release.outcome_signal) == ("rolled_back", "preflight")
+    assert not [split for split in world.router.history if split.canary_percent or split.mirror]
+    assert "`label` is '8', expected '3'" in controller.snapshot.deployment.quarantined["m:v2"]
+    assert "rolled back before it took any traffic: m:v2 failed its preflight" in story(world)
+
+
+def test_a_canary_that_cannot_be_tested_gets_no_traffic(world: World, controller: Controller, trial: Trial) -> None:
+    """An error in the preflight itself counts against the canary, not for it."""
+    trial.outcome = OSError("the store is gone")
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    live_until(world, controller, lambda: is_over(controller))
+    assert "the store is gone" in story(world)
+
+
+def test_a_preflight_that_hangs_is_ended_by_the_startup_deadline(
+    world: World, controller: Controller, trial: Trial
+) -> None:
+    """The loop goes on all the while."""
+    trial.may_end.clear()
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert "was not over after 120 s" in story(world)
+
+
+def test_people_can_abort_while_it_runs(world: World, controller: Controller, trial: Trial) -> None:
+    """What the preflight finds later concerns no other release."""
+    trial.may_end.clear()
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    live_until(world, controller, lambda: bool(trial.asked))
+    controller.execute(c.Abort("ann"))
+    live_until(world, controller, lambda: is_over(controller))
+    trial.may_end.set()
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    live_until(world, controller, lambda: bool(preflights(world)))
+    assert len(trial.asked) == 2
+
+
+def test_a_restarted_controller_does_not_repeat_the_preflight(
+    world: World, controller: Controller, trial: Trial
+) -> None:
+    """Its result is in the ledger."""
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    live_until(world, controller, lambda: bool(preflights(world)))
+    again = world.controller()
+    try:
+        live_until(world, again, lambda: is_over(again))
+    finally:
+        again.close()
+    assert (len(trial.asked), len(preflights(world))) == (1, 1)

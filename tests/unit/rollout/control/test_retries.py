@@ -1,0 +1,194 @@
+"""A release of two versions that were compared before goes on with the evidence of that time."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.explain.timeline import Timeline, timeline
+from rollout.explain.why import why
+from rollout.judge import Verdict
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from rollout.signals.options import Errors
+from rollout.signals.plan import Signals
+from rollout.spec import RolloutSpec
+from rollout.ui.status import build_status
+from tests.support.world import Version, World
+
+SPEC = RolloutSpec(steps=(10, 50, 100), soak=5, window=2, step_deadline=3000, holdback=0, watch=20, risk_budget=0.02)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    versions = {"m:v1": Version(error_ratio=0.01), "m:v2": Version(error_ratio=0.06), "m:v3": Version()}
+    return World(tmp_path / "ledger.db", versions=versions, rps=30)
+
+
+def aborted(world: World, spec: RolloutSpec = SPEC) -> Controller:
+    """v2's release was stopped by a person when its evidence was above 20 and below 100."""
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    world.live(controller, 60)
+    controller.execute(c.StartRelease("m:v2", spec, "ann"))
+    for _ in range(2000):
+        world.live(controller, 0.5)
+        judgement = controller.snapshot.judgement
+        if judgement and judgement.log_e > math.log(20):
+            break
+    assert judgement
+    assert judgement.verdict is not Verdict.FAIL
+    controller.execute(c.Abort("ann"))
+    world.live_until_ended(controller)
+    return controller
+
+
+def events(world: World, number: int) -> list[e.Event]:
+    ledger = Ledger(world.path, read_only=True)
+    try:
+        return list(ledger.of_release(number))
+    finally:
+        ledger.close()
+
+
+def earlier(world: World, number: int) -> e.EarlierTry | None:
+    requested = events(world, number)[0]
+    assert isinstance(requested, e.ReleaseRequested)
+    return requested.earlier
+
+
+def ticks(world: World, number: int) -> list[e.Ticked]:
+    return [event for event in events(world, number) if isinstance(event, e.Ticked)]
+
+
+def story(world: World, number: int) -> Timeline:
+    return timeline(events(world, number))
+
+
+def test_a_try_that_only_warmed_up_loses_nothing_of_what_was_known(world: World) -> None:
+    """It is stopped before anything of it was judged: the try after it knows what it knew."""
+    controller = aborted(world)
+    controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"steps": ("shadow", 10, 50, 100)}), "ann"))
+    world.live(controller, 20)
+    assert controller.snapshot.deployment.active
+    assert controller.snapshot.deployment.active.is_warming_up
+    controller.execute(c.Abort("ann"))
+    world.live_until_ended(controller)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    controller.close()
+    assert earlier(world, 2) is not None
+    assert earlier(world, 3) == earlier(world, 2)
+
+
+def test_a_version_that_was_stopped_goes_on_with_its_evidence(world: World) -> None:
+    """The next try begins where the last one ended, says so, and the harm that is still there is found."""
+    controller = aborted(world)
+    last = ticks(world, 1)[-1].evidence
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    assert world.live_until_ended(controller) == "rolled_back"
+    controller.close()
+    known = earlier(world, 2)
+    assert known
+    assert (known.release, known.log_e, known.has_failed) == (1, last.log_e, False)
+    assert sum(map(math.exp, known.carried.values())) == pytest.approx(math.expm1(last.log_e), rel=0.05)
+    assert ticks(world, 2)[0].evidence.log_e > math.log(5), "the first window is in it already"
+    words = f"carries the evidence of release 1 against it: E = {math.exp(last.log_e):.0f}, most of it on `errors`"
+    assert f"This release {words}." in [line for topic in why(story(world, 2)).topics for line in topic.lines]
+    assert story(world, 2).decisions[0].reason == words
+
+
+def test_the_status_says_what_was_carried(world: World) -> None:
+    """Whoever looks at a release sees why it is suspicious from its first request."""
+    controller = aborted(world)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    world.live(controller, 4)
+    view = build_status("here", controller.snapshot, story(world, 2))
+    controller.close()
+    assert view.release
+    assert (view.release.earlier or "").startswith("carries the evidence of release 1 against it: E = ")
+
+
+def test_a_version_whose_trouble_is_over_is_promoted(world: World) -> None:
+    """What was carried is lost again, and a third try begins anew."""
+    controller = aborted(world)
+    world.edit("m:v2", error_ratio=0.0)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    assert world.live_until_ended(controller) == "promoted"
+    controller.close()
+    assert (earlier(world, 2) or e.EarlierTry(release=0, log_e=0)).carried
+    assert ticks(world, 2)[-1].evidence.log_e < math.log(2)
+
+
+def test_a_retry_after_a_fail_starts_anew_and_says_so(world: World) -> None:
+    """A person decided that the cause was elsewhere; the version can be promoted as if it had never failed."""
+    world.edit("m:v2", error_ratio=0.3)
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    world.live(controller, 60)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    assert world.live_until_ended(controller) == "rolled_back"
+    world.edit("m:v2", error_ratio=0.01)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann", retry=True))
+    assert world.live_until_ended(controller) == "promoted"
+    controller.close()
+    known = earlier(world, 2)
+    assert known
+    assert (known.release, known.has_failed, known.carried) == (1, True, {})
+    assert ticks(world, 2)[0].evidence.log_e < math.log(2)
+    assert "starts without the evidence of release 1, on which that one failed" in story(world, 2).decisions[0].reason
+
+
+def test_evidence_outlives_a_try_that_never_started(world: World) -> None:
+    """It is about the two versions, and nothing was learned about them."""
+    controller = aborted(world)
+    world.edit("m:v2", starts_at_all=False)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    assert world.live_until_ended(controller) == "rolled_back"
+    world.edit("m:v2", starts_at_all=True)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann", retry=True))
+    controller.close()
+    assert earlier(world, 2)
+    assert earlier(world, 3) == earlier(world, 2)
+
+
+@pytest.mark.parametrize(
+    ("tag", "spec"),
+    [("m:v3", SPEC), ("m:v2", SPEC.model_copy(update={"signals": Signals({"errors": Errors(tolerance=2)})}))],
+    ids=["another version", "another tolerance"],
+)
+def test_evidence_about_something_else_is_not_carried(world: World, tag: str, spec: RolloutSpec) -> None:
+    """It was about these two versions, and about what the plan called harmless."""
+    controller = aborted(world)
+    controller.execute(c.StartRelease(tag, spec, "ann"))
+    controller.close()
+    known = earlier(world, 2)
+    assert known is None or "errors" not in known.carried
+
+
+def test_a_killed_controller_goes_on_with_what_was_carried(world: World) -> None:
+    """It replays the ledger, and every number of the evidence is the same."""
+    controller = aborted(world)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    while len(ticks(world, 2)) < 3:
+        world.live(controller, 0.5)
+    run = controller._run.judge
+    assert run
+    release = controller.snapshot.deployment.active
+    assert release
+    expected = run.judgement(release)
+    controller.close()
+    again = world.controller()
+    assert again._run.judge
+    assert again._run.judge.judgement(release) == expected
+    again.close()
+
+
+def test_it_is_remembered_across_a_restart_of_the_controller(world: World) -> None:
+    """Between the two releases, too."""
+    aborted(world).close()
+    controller = world.controller()
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    controller.close()
+    assert (earlier(world, 2) or e.EarlierTry(release=0, log_e=0)).carried

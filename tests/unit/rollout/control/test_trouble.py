@@ -1,0 +1,189 @@
+"""Whatever a beat meets, the loop goes on, says so, and keeps traffic where it is safe."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from contract.errors import KanariaError
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.control.timing import BEAT_S
+from rollout.control.trouble import RETURNED_AFTER, SAID_AFTER
+from rollout.errors import LedgerError
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from rollout.spec import RolloutSpec
+from tests.support.waiting import eventually
+from tests.support.world import Version, World
+
+SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, holdback=0, watch=60, risk_budget=0.02)
+ERRORS = [
+    OSError(28, "No space left on device"),
+    ZeroDivisionError("division by zero"),
+    KeyError("m:v1"),
+    ValueError("Expecting value: line 1 column 1 (char 0)"),
+    KanariaError("the stack is not running", saw="no socket", do="start it with `kanaria up`"),
+]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
+
+
+def turns(world: World, controller: Controller, number: int) -> None:
+    """Beats as the loop makes them."""
+    for _ in range(number):
+        world.pass_time(BEAT_S)
+        controller.turn(wait_s=0)
+
+
+def fails(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    return fail
+
+
+def at_half(world: World, controller: Controller) -> None:
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    while world.router.history[-1].canary_percent != 50:
+        world.live(controller, 0.5)
+
+
+def shown(controller: Controller) -> str:
+    return controller._metrics.exposition().decode()
+
+
+def decisions(world: World) -> list[e.Event]:
+    ledger = Ledger(world.path, read_only=True)
+    try:
+        return [event for event in ledger.events() if isinstance(event, e.RolledBack | e.Aborted | e.Ended)]
+    finally:
+        ledger.close()
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_the_loop_goes_on_after_any_error(world: World, controller: Controller, error: Exception) -> None:
+    """The release goes on as if nothing had been, once the cause is gone; a blip is not spoken of."""
+    at_half(world, controller)
+    read, world.read = world.read, fails(error)  # type: ignore[method-assign]
+    turns(world, controller, SAID_AFTER - 1)
+    assert controller.snapshot.troubles == ()
+    world.read = read  # type: ignore[method-assign]
+    turns(world, controller, 3)
+    assert world.live_until_ended(controller) == "promoted"
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_a_loop_that_keeps_failing_says_so(world: World, controller: Controller, error: Exception) -> None:
+    """Status and metrics show it, with the last error; it is over with the first beat that works."""
+    status, world.status = world.status, fails(error)  # type: ignore[method-assign]
+    turns(world, controller, SAID_AFTER)
+    (trouble,) = controller.snapshot.troubles
+    assert trouble.startswith("the controller cannot work: ")
+    assert str(getattr(error, "what", error)) in trouble
+    assert f"kanaria_controller_failed_beats_in_a_row {SAID_AFTER}.0" in shown(controller)
+    assert f"kanaria_controller_failed_beats_total {SAID_AFTER}.0" in shown(controller)
+    world.status = status  # type: ignore[method-assign]
+    turns(world, controller, 2)
+    assert controller.snapshot.troubles == ()
+    assert "kanaria_controller_failed_beats_in_a_row 0.0" in shown(controller)
+
+
+@pytest.mark.parametrize("broken", ["status", "read", "running", "start"])
+def test_a_canary_that_nobody_judges_loses_its_traffic(world: World, controller: Controller, broken: str) -> None:
+    """Half a minute without a beat: stable gets everything, asked of the gateway alone, and there is no quarantine."""
+    at_half(world, controller)
+    whole = getattr(world, broken)
+    setattr(world, broken, fails(ZeroDivisionError("a fault")))
+    turns(world, controller, RETURNED_AFTER - 1)
+    assert world.router.history[-1].canary_percent == 50
+    turns(world, controller, 5)
+    assert (world.router.history[-1].stable.tag, world.router.history[-1].canary) == ("m:v1", None)
+    aborted, *_ = decisions(world)
+    assert isinstance(aborted, e.Aborted)
+    assert (aborted.by, "a fault" in aborted.reason) == ("controller", True)
+    setattr(world, broken, whole)
+    turns(world, controller, 3)
+    assert [event.kind for event in decisions(world)] == ["aborted", "ended"]
+    assert controller.snapshot.deployment.quarantined == {}
+
+
+def test_a_gateway_that_is_away_ends_no_release(world: World, controller: Controller) -> None:
+    """No way back works then, and nobody is served; the release goes on when it is back."""
+    at_half(world, controller)
+    world.router.reachable = False
+    turns(world, controller, RETURNED_AFTER + 20)
+    assert "the controller cannot work" in controller.snapshot.troubles[0]
+    assert decisions(world) == []
+    world.router.reachable = True
+    turns(world, controller, 5)
+    assert world.live_until_ended(controller) == "promoted"
+
+
+def test_a_promoted_version_stays_while_the_loop_fails(world: World, controller: Controller) -> None:
+    """It was judged; that nobody can watch it for a while is no reason to take the version before."""
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    while controller.snapshot.deployment.stable != "m:v2":
+        world.live(controller, 1)
+    world.status = fails(ZeroDivisionError("a fault"))  # type: ignore[method-assign]
+    turns(world, controller, RETURNED_AFTER + 5)
+    assert world.router.history[-1].stable.tag == "m:v2"
+    assert decisions(world) == []
+
+
+def test_traffic_goes_back_while_the_keeper_is_away(world: World, controller: Controller) -> None:
+    """A person's rollback needs nobody but the gateway: the versions are where they were."""
+    at_half(world, controller)
+    for method in ("status", "start", "running"):
+        setattr(world, method, fails(KanariaError("the stack is not running", saw="no socket", do="wait")))
+    with pytest.raises(KanariaError, match="not running"):  # from showing the effect; the decision stands
+        controller.execute(c.RollbackNow("ann"))
+    turns(world, controller, 1)
+    assert world.router.history[-1].canary is None
+
+
+def test_a_ledger_that_cannot_be_opened_is_tried_again(world: World, controller: Controller) -> None:
+    """The process stays, says what is wrong, and begins as soon as it can."""
+    controller.close()
+    again = world.unstarted_controller()
+    opened, again._open_ledger = (
+        again._open_ledger,
+        fails(LedgerError("the ledger cannot be opened", saw="disk full", do="make room")),
+    )
+    turns(world, again, SAID_AFTER)
+    assert again.snapshot.troubles == ("the controller cannot work: the ledger cannot be opened: disk full",)
+    again._open_ledger = opened
+    turns(world, again, 2)
+    assert again.snapshot.troubles == ()
+    assert again.snapshot.deployment.stable == "m:v1"
+    again.close()
+
+
+def test_a_command_that_meets_a_fault_does_not_end_the_loop(world: World, controller: Controller) -> None:
+    """Its sender gets the error; the next command is answered."""
+    controller.close()
+    again = world.unstarted_controller()
+    loop = threading.Thread(target=again.run)
+    loop.start()
+    try:
+        eventually(lambda: again.snapshot.deployment.stable == "m:v1")
+        known, world.known_tags = world.known_tags, fails(ZeroDivisionError("a fault"))  # type: ignore[method-assign]
+        with pytest.raises(ZeroDivisionError):
+            again.submit(c.StartRelease("m:v2", SPEC, "ann"), timeout_s=10)
+        world.known_tags = known  # type: ignore[method-assign]
+        assert again.submit(c.StartRelease("m:v2", SPEC, "ann"), timeout_s=10) == 1
+    finally:
+        again.stop()
+        loop.join()
+
+
+def test_little_room_on_the_disk_is_shown(world: World, controller: Controller) -> None:
+    """Before anything fails."""
+    world.live(controller, 1)
+    assert "kanaria_state_folder_free_bytes" in shown(controller)
+    assert controller.snapshot.free_bytes > 0

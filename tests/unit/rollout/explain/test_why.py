@@ -1,0 +1,341 @@
+"""The words: which signal, how much evidence, at what cost, and what to do, for every way a release can go."""
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.explain.timeline import Timeline
+from rollout.explain.why import Explanation, one_sentence, why
+from rollout.fleet import Health
+from rollout.format import odds, share, share_up, span, weight
+from rollout.judge.words import tally
+from rollout.spec import Guards, RolloutSpec
+from tests.support.releases import LIVE, SPEC, digits_world, finished, harmed_after_promotion, newest, turned_wrong
+
+
+def after(path: Path, seconds: float, *, spec: RolloutSpec = SPEC, then: c.Command | None = None) -> Timeline:
+    """v2's release `seconds` after its request, and after `then`."""
+    world, controller = digits_world(path)
+    controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+    world.live(controller, seconds)
+    if then:
+        controller.execute(then)
+        world.live(controller, 1)
+    controller.close()
+    return newest(path)
+
+
+def lines(explanation: Explanation, title: str) -> str:
+    return "\n".join(line for topic in explanation.topics if topic.title == title for line in topic.lines)
+
+
+def with_(**changes: object) -> RolloutSpec:
+    return SPEC.model_copy(update=changes)
+
+
+@pytest.fixture
+def silently_wrong(tmp_path: Path) -> Timeline:
+    return turned_wrong(tmp_path / "ledger.db")
+
+
+def test_the_verdict_names_signal_evidence_and_price(silently_wrong: Timeline) -> None:
+    """One sentence is enough to know what happened."""
+    sentence = one_sentence(silently_wrong)
+    assert re.fullmatch(
+        r"digits:v2 was rolled back after \d+ s of users' traffic: [\d.]+ % of its predictions were \"7\", "
+        r"[\d.]+ % of digits:v1's; a harmless canary shows this at most once in [\d,]+ releases; "
+        r"it answered [\d,]+ users' requests, none of which failed\.",
+        sentence,
+    )
+
+
+def test_the_odds_are_those_of_all_signals_together(silently_wrong: Timeline) -> None:
+    """The chance of a false alarm is that of judging every signal, not only the one that failed."""
+    assert silently_wrong.failed_signal is not None
+    assert odds(silently_wrong.failed_signal.evidence.decisive_log_e) in one_sentence(silently_wrong)
+
+
+def test_the_evidence_has_counts_and_thresholds(silently_wrong: Timeline) -> None:
+    """A reader finds the numbers behind each share, and how much evidence would have been enough."""
+    failed_signal = silently_wrong.failed_signal
+    assert failed_signal is not None
+    text = lines(why(silently_wrong), "The evidence")
+    assert f"{tally(failed_signal.judged.canary)} predictions of digits:v2" in text
+    assert (
+        f"log e {failed_signal.evidence.log_e:.1f}, and {failed_signal.evidence.threshold:.1f} fails the canary" in text
+    )
+    assert "odds between 1/1.5 and 1.5 times stable's" in text
+
+
+def test_the_cost_counts_users_requests_and_not_the_copies(silently_wrong: Timeline) -> None:
+    """The estimate of missing answers rests on users' requests only."""
+    failed_signal, users = silently_wrong.failed_signal, silently_wrong.users("class:7")
+    assert failed_signal is not None
+    missing = users.total * failed_signal.judged.stable.bad / failed_signal.judged.stable.total - users.bad
+    assert users.total < failed_signal.judged.canary.total
+    assert f'about {missing:.0f} fewer were "7" than with digits:v1' in lines(why(silently_wrong), "What it cost")
+
+
+def test_the_advice_on_a_missed_class_names_the_inputs_that_are_missed(silently_wrong: Timeline) -> None:
+    """The advice fits the direction of the difference, and names the way back from quarantine."""
+    text = lines(why(silently_wrong), "What to do")
+    assert 'inputs that digits:v1 answers with "7": it misses them' in text
+    assert "`kanaria retry digits:v2`" in text
+
+
+def test_every_step_says_on_what_proof_more_weight_was_given(tmp_path: Path) -> None:
+    """Time, requests, failures, the bound, and what the bound means for all users."""
+    release = finished(tmp_path / "ledger.db")
+    earned = lines(why(release), "How its traffic was earned").splitlines()
+    assert len(earned) == 1 + len(release.steps)
+    assert re.match(
+        r"Shadow: \d+ s, [\d,]+ copied requests, none failed; 5 % next, on proof of fewer than [\d.]+ % "
+        r"of its own requests, [\d.]+ % of all\.",
+        earned[1],
+    )
+
+
+def test_a_promotion_says_on_what_evidence(tmp_path: Path) -> None:
+    """The bound is the one from before all traffic moved: afterwards there was no stable to compare with."""
+    release = finished(tmp_path / "ledger.db")
+    last_compared = release.steps[-1].earned_by.evidence
+    assert last_compared is not None
+    bound = last_compared.signals["errors"].excess_upper
+    assert bound is not None
+    assert f"with 99 % certainty fewer than {share_up(bound)} of its requests fail because of it" in one_sentence(
+        release
+    )
+
+
+def test_a_bound_of_all_requests_is_left_out(tmp_path: Path) -> None:
+    """While the evidence allows that every request fails because of the canary, there is nothing to say about it."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    world.rps = 0.5
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    world.live(controller, 10)
+    controller.close()
+    release = newest(path)
+    evidence = release.last_evidence
+    assert evidence is not None
+    assert max(signal.excess_upper or 0.0 for signal in evidence.signals.values()) > 0.99
+    text = lines(why(release), "The evidence")
+    assert "Evidence that it is worse" in text
+    assert "100 %" not in text
+
+
+def test_errors_are_counted_in_the_sentence(tmp_path: Path) -> None:
+    """The number of users' requests that failed is given."""
+    release = finished(tmp_path / "ledger.db", LIVE, error_ratio=0.05)
+    assert release.canary_failures > 0
+    assert f"users' requests, {release.canary_failures} of which failed" in one_sentence(release)
+
+
+def test_harm_after_promotion_is_told_from_when_it_began(tmp_path: Path) -> None:
+    """The good answers before the harm do not lower the share; the cost counts all requests."""
+    release = harmed_after_promotion(tmp_path / "ledger.db")
+    found = re.search(r"already promoted: ([\d.]+) % of its last ([\d,]+) requests failed", one_sentence(release))
+    assert found
+    assert float(found[1]) == pytest.approx(6, abs=1.5)
+    assert int(found[2].replace(",", "")) < release.canary_requests / 5
+    assert "what digits:v1 is known to fail" in lines(why(release), "The evidence")
+
+
+def test_a_rollback_in_the_shadow_step_touched_no_user(tmp_path: Path) -> None:
+    """The sentence says clearly that no user's request reached it."""
+    sentence = one_sentence(finished(tmp_path / "ledger.db", with_(soak=60.0), error_ratio=0.2))
+    assert "was rolled back in the shadow step" in sentence
+    assert sentence.endswith("no user's request reached it.")
+
+
+WAYS_TO_END: dict[str, tuple[Callable[[Path], Timeline], str]] = {
+    "startup": (lambda path: finished(path, starts_at_all=False), "did not start: ImportError"),
+    "deadline": (
+        lambda path: finished(path, with_(risk_budget=0.0001, step_deadline=40.0, on_deadline="rollback")),
+        "no proof of safety in 40 s",
+    ),
+    "guard": (
+        lambda path: finished(path, with_(steps=(25, 50, 100), guards=Guards(error_ratio=0.1)), error_ratio=0.3),
+        "the guard allows 10 %",
+    ),
+    "person": (
+        lambda path: after(path, 15, then=c.RollbackNow("bob", "customers complain")),
+        "by bob: customers complain",
+    ),
+    "alert": (
+        lambda path: after(path, 15, then=c.RollbackNow("alertmanager", "BudgetBurn: fast", signal="alert")),
+        "by alertmanager: BudgetBurn: fast",
+    ),
+}
+
+
+@pytest.mark.parametrize("signal", WAYS_TO_END)
+def test_every_reason_to_roll_back_is_in_the_sentence(signal: str, tmp_path: Path) -> None:
+    """Not only the statistics: a start that fails, a deadline, a guard, a person, an alert."""
+    make, reason = WAYS_TO_END[signal]
+    release = make(tmp_path / "ledger.db")
+    assert release.state.outcome_signal == signal
+    assert reason in one_sentence(release)
+    assert "`kanaria retry digits:v2`" in lines(why(release), "What to do")
+
+
+def test_a_crash_is_explained_by_the_last_output_of_the_process(tmp_path: Path) -> None:
+    """The counts look clean, as stable answered for it; that it died is the reason."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", with_(soak=60.0, steps=(25, 100)), "ann"))
+    world.live(controller, 10)
+    world.edit("digits:v2", health=Health.DEAD, has_crashed=True)
+    world.live_until_ended(controller)
+    controller.close()
+    explanation = why(newest(tmp_path / "ledger.db"))
+    assert "the process of digits:v2 ended: ImportError" in explanation.verdict
+    assert "Read the last lines of its log" in lines(explanation, "What to do")
+
+
+def test_a_shadow_that_disagrees_too_often_is_told_with_what_is_allowed(tmp_path: Path) -> None:
+    """It is stopped before any user saw it; stable's own share is not given, as it is the other side of each pair."""
+    release = finished(tmp_path / "ledger.db", differs_ratio=0.31)
+    explanation = why(release)
+    assert release.failed_signal is not None
+    assert re.fullmatch(
+        r"digits:v2 was rolled back in the shadow step: 3\d(\.\d)? % of its \d+ answers to copied requests differ from "
+        r"digits:v1's, 10 % are allowed; a harmless canary shows this at most once in [\d,]+ releases; "
+        r"no user's request reached it\.",
+        explanation.verdict,
+    )
+    evidence = lines(explanation, "The evidence")
+    assert f"{tally(release.failed_signal.judged.canary)} answers to copied requests of digits:v2 differ" in evidence
+    assert "Harmless means here: a share of at most 10 %." in evidence
+    assert "`signals.disagreement.at_most`" in lines(explanation, "What to do")
+    assert "answers to copied requests differ from stable's" in release.decisions[-2].reason
+
+
+def test_a_shadow_that_disagrees_as_a_better_model_does_goes_on(tmp_path: Path) -> None:
+    """6 % differ and 10 % are allowed: it is promoted, with no sign of harm."""
+    release = finished(tmp_path / "ledger.db", differs_ratio=0.06)
+    assert release.outcome == "promoted"
+    others = lines(why(release), "The other signals")
+    assert re.search(
+        r"`disagreement`: [5-7][\d.]* % of [\d,]+ answers to copied requests differ from digits:v1's, "
+        r"10 % are allowed; no sign of harm\.",
+        others,
+    )
+
+
+def test_an_abort_is_not_a_quarantine(tmp_path: Path) -> None:
+    """A person who stops a release does not say that the version is bad."""
+    explanation = why(after(tmp_path / "ledger.db", 15, then=c.Abort("bob", "wrong file")))
+    assert "was stopped" in explanation.verdict
+    assert "by bob: wrong file" in explanation.verdict
+    assert "not in quarantine" in lines(explanation, "What to do")
+
+
+def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
+    """Requests and time at the rate of the step, and what happens when the time is up."""
+    release = after(tmp_path / "ledger.db", 30, spec=with_(risk_budget=0.001))
+    explanation = why(release)
+    assert re.search(
+        r"waits for about [\d,]+ more requests to the canary, .+ at the rate of this step\.", explanation.verdict
+    )
+    assert "a person is asked" in lines(explanation, "What it waits for")
+
+
+def test_it_promises_no_time_once_no_requests_come(tmp_path: Path) -> None:
+    """Half a minute after the last one there is no rate any more."""
+    release = after(tmp_path / "ledger.db", 30, spec=with_(risk_budget=0.001))
+    verdict = why(release, now_s=release.seen_s + 30).verdict
+    assert re.search(r"waits for about [\d,]+ more requests to the canary; none came for 3\d s\.", verdict), verdict
+
+
+def test_a_paused_release_waits_for_a_person(tmp_path: Path) -> None:
+    """`why` says who paused it, and why."""
+    explanation = why(after(tmp_path / "ledger.db", 15, then=c.Pause("bob", "lunch")))
+    assert "waits for a person" in explanation.verdict
+    assert "paused by bob: lunch" in lines(explanation, "Worth knowing")
+
+
+def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
+    """The limit is the startup deadline."""
+    assert "waits for its first ready answer" in one_sentence(after(tmp_path / "ledger.db", 1))
+
+
+def test_past_its_deadline_a_release_says_that_it_waits_for_a_person_or_for_proof(tmp_path: Path) -> None:
+    """No person has to answer: the release goes on when the proof comes."""
+    release = after(tmp_path / "ledger.db", 80, spec=with_(risk_budget=0.0003, step_deadline=20.0))
+    assert re.search(r"waits for a person, or for about [\d,]+ more requests to the canary", why(release).verdict)
+
+
+def test_a_time_without_metrics_is_told(tmp_path: Path) -> None:
+    """`why` gives its start and end, and says that nothing was decided in it."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    for is_up in (True, False, True):
+        world.is_source_up = is_up
+        world.live(controller, 10)
+    controller.close()
+    text = lines(why(newest(tmp_path / "ledger.db")), "Worth knowing")
+    assert re.search(r"No metrics from \d\d:\d\d:\d\d to \d\d:\d\d:\d\d UTC \(\d+ s\)", text)
+
+
+def test_an_explanation_is_data(silently_wrong: Timeline) -> None:
+    """`kanaria why --json` gives the same words: a verdict, and topics of lines."""
+    explanation = asdict(why(silently_wrong))
+    assert set(explanation) == {"verdict", "topics"}
+    assert all(topic["title"] and topic["lines"] for topic in explanation["topics"])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (0.0, "0 %"),
+        (1.0, "100 %"),
+        (0.005, "0.5 %"),
+        (0.0123, "1.2 %"),
+        (0.12345, "12.3 %"),
+        (0.00005, "0.005 %"),
+        (0.99996, "99.996 %"),
+    ],
+)
+def test_shares_have_as_many_digits_as_help(ratio: float, words: str) -> None:
+    """Two significant digits, and no trailing zeros."""
+    assert share(ratio) == words
+
+
+@pytest.mark.parametrize(("ratio", "words"), [(0.01201, "1.3 %"), (0.012, "1.2 %"), (0.0, "0.0001 %"), (2.0, "100 %")])
+def test_bounds_are_rounded_up(ratio: float, words: str) -> None:
+    """1.21 % is never called fewer than 1.2 %, and nothing is fewer than 0 %."""
+    assert share_up(ratio) == words
+
+
+@pytest.mark.parametrize(
+    ("percent", "words"), [(5, "5 %"), (12.5, "12.5 %"), (1.07, "1.07 %"), (100 - 12.34, "87.66 %"), (100.0, "100 %")]
+)
+def test_weights_are_told_as_they_are_set(percent: float, words: str) -> None:
+    """They have up to two decimals, and no trailing zeros."""
+    assert weight(percent) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.5, "0.5 s"), (41, "41 s"), (120, "2 min"), (161.6, "2 min 42 s"), (7199.9, "2 h"), (11_100, "3 h 5 min")],
+)
+def test_durations_are_told_in_their_largest_units(seconds: float, words: str) -> None:
+    """They never end in 60 s or 60 min."""
+    assert span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("log_e", "words"),
+    [
+        (0.0, "most harmless canaries"),
+        (10.34, "at most once in 30,000 releases"),
+        (40.0, "at most once in 1,000,000,000 releases"),
+    ],
+)
+def test_evidence_is_told_as_odds(log_e: float, words: str) -> None:
+    """The sentence explains log e to a reader who does not know it."""
+    assert words in odds(log_e)

@@ -1,0 +1,210 @@
+"""JSON lines in, one JSON object out; a malformed line is named with its number, field and reason."""
+
+import contextlib
+import gzip
+import itertools
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.errors import RolloutError
+from rollout.judge import JudgeConfig, Pair, Window
+from rollout.judge.jsonl import LineError, judgement_object, parse_windows
+from rollout.judge.judge import Judge
+from rollout.signals.catalogue import catalogue
+
+FAMILIES = tuple(catalogue().rules)
+LINE = {
+    "end_s": 1700000005.0,
+    "window_s": 5,
+    "signal": "errors",
+    "stable": {"bad": 3, "total": 812},
+    "canary": {"bad": 1, "total": 90},
+}
+
+
+def lines(*changes: dict[str, object]) -> list[str]:
+    return [json.dumps(LINE | change) for change in changes]
+
+
+def test_a_line_is_a_window() -> None:
+    """The documented example, number for number."""
+    assert list(parse_windows(lines({}), FAMILIES)) == [Window(1700000005.0, 5, "errors", Pair(3, 812), Pair(1, 90))]
+
+
+def test_empty_lines_are_skipped() -> None:
+    """They are counted, so that an editor finds the line that an error names."""
+    given_lines = lines({}, {"signal": "latency:100"}, {"end_s": 1700000010.0})
+    windows = list(parse_windows([given_lines[0], "\n", *given_lines[1:]], FAMILIES))
+    assert [window.signal for window in windows] == ["errors", "latency:100", "errors"]
+    with pytest.raises(RolloutError, match="line 3: end_s: "):
+        list(parse_windows([given_lines[0], " \n", lines({"end_s": 1.0})[0]], FAMILIES))
+
+
+def test_lines_are_read_as_they_come() -> None:
+    """An endless stream can be followed."""
+    unread = iter(lines({}, {"end_s": 1700000010.0}, {"end_s": 1700000015.0}))
+    next(parse_windows(unread, FAMILIES))
+    assert len(list(unread)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "reason"),
+    [
+        ({"canary": {"bad": 91, "total": 90}}, "canary", "91 bad of only 90"),
+        ({"canary": {"bad": -1, "total": 90}}, "canary.bad", "greater than or equal to 0"),
+        ({"stable": {"bad": 1.5, "total": 90}}, "stable", "not a whole number of events"),
+        ({"stable": {"bad": 1, "total": 90.25}}, "stable", "not a whole number of events"),
+        ({"stable": {"bad": True, "total": 90}}, "stable.bad", "valid number"),
+        ({"stable": {"bad": "1", "total": 90}}, "stable.bad", "valid number"),
+        ({"stable": {"bad": None, "total": 90}}, "stable.bad", "valid number"),
+        ({"stable": {"bad": 1, "total": math.nan}}, "stable.total", "finite number"),
+        ({"stable": {"bad": 1, "total": 2**53}}, "stable.total", "less than 9007199254740992"),
+        ({"stable": {"bad": 1, "total": 2**53 + 1}}, "stable.total", "less than 9007199254740992"),
+        ({"stable": {"bad": 1, "total": 1e29}}, "stable.total", "less than 9007199254740992"),
+        ({"stable": {"bad": 1, "total": 10**29}}, "stable.total", "less than 9007199254740992"),
+        ({"stable": {"bad": 1}}, "stable.total", "required"),
+        ({"window_s": 0}, "window_s", "greater than 0"),
+        ({"end_s": math.nan}, "end_s", "finite number"),
+        ({"end_s": "now"}, "end_s", "valid number"),
+        ({"weight": 5}, "weight", "not permitted"),
+        ({"signal": "latency:"}, "signal", "neither a family nor a family and a key"),
+        ({"signal": "happiness"}, "signal", "no rule for this family"),
+    ],
+)
+def test_a_malformed_line_is_named(change: dict[str, object], place: str, reason: str) -> None:
+    """Line number, field and reason, in that order."""
+    with pytest.raises(RolloutError, match=rf"line 2: {place}: .*{reason}"):
+        list(parse_windows(lines({}, {"end_s": 1700000010.0} | change), FAMILIES))
+
+
+@pytest.mark.parametrize(
+    ("line", "saw"),
+    [
+        ("{", "'{'"),
+        ("[]", r"\[\]"),
+        ("null", "None"),
+        ("3 812", "'3 812'"),
+        (b"end_s,window_s,bad,total\n", "'end_s,window_s"),
+        (bytes(range(256)), "x00"),
+        (b'{"end_s": "\xff"}', "end_s"),
+        (b"[" * 10_000, r"'\[\[\["),
+    ],
+)
+def test_what_is_not_an_object_is_refused(line: str | bytes, saw: str) -> None:
+    """Not JSON, or JSON of another kind; however long it is, its beginning is shown."""
+    with pytest.raises(RolloutError, match=f"line 1: the line: .*\n  saw: .*{saw}") as refused:
+        list(parse_windows([line], FAMILIES))
+    assert len(str(refused.value)) < 600
+
+
+def test_a_compressed_file_is_to_be_unpacked() -> None:
+    """Its first bytes tell."""
+    with pytest.raises(RolloutError, match=r"line 1: the line: it is compressed\n.*\n.*gunzip"):
+        list(parse_windows(gzip.compress(lines({})[0].encode()).splitlines(keepends=True), FAMILIES))
+
+
+@pytest.mark.parametrize(("bad", "total"), [("3.0", "812.0"), ("0.3e1", "8.12e2"), ("3", "812"), ("-0.0", "1e15")])
+def test_whole_numbers_count_however_they_are_written(bad: str, total: str) -> None:
+    """Other languages write every number as a float, and large ones with an exponent."""
+    text = lines({})[0].replace('"bad": 3, "total": 812', f'"bad": {bad}, "total": {total}')
+    [window] = parse_windows([text], FAMILIES)
+    assert window.stable == Pair(int(float(bad)), int(float(total)))
+    assert {type(number) for number in (*window.stable, *window.canary)} == {int}
+
+
+def test_time_that_goes_back_is_refused() -> None:
+    """Evidence is judged in the order of time."""
+    with pytest.raises(RolloutError, match="line 2: end_s: time goes back"):
+        list(parse_windows(lines({}, {"end_s": 1700000000.0}), FAMILIES))
+
+
+def test_a_window_given_twice_is_refused() -> None:
+    """No event may count twice."""
+    with pytest.raises(RolloutError, match="line 2: signal: a second window of `errors`"):
+        list(parse_windows(lines({}, {}), FAMILIES))
+
+
+def test_windows_that_overlap_are_refused() -> None:
+    """`increase(x[1m])` every 5 s counts each event twelve times: half of all healthy versions fail on it."""
+    given_lines = lines(
+        {"end_s": 60, "window_s": 60}, {"end_s": 62, "signal": "class:7"}, {"end_s": 65, "window_s": 60}
+    )
+    saw = r"`errors` from 0 to 60 \(line 1\), then from 5 to 65 \(line 3\)"
+    with pytest.raises(RolloutError, match=f"line 3: window_s: it overlaps .*\n.*{saw}\n.*increase\\(x\\[5s\\]\\)"):
+        list(parse_windows(given_lines, FAMILIES))
+
+
+@pytest.mark.parametrize(("end_s", "is_refused"), [(1700000009.96, False), (1700000009.94, True)])
+def test_clocks_jitter(end_s: float, is_refused: bool) -> None:
+    """A window may begin before the last one ended by a hundredth of its length."""
+    given_lines = lines({}, {"end_s": end_s})
+    if is_refused:
+        with pytest.raises(RolloutError, match="line 2: window_s: it overlaps"):
+            list(parse_windows(given_lines, FAMILIES))
+    else:
+        assert len(list(parse_windows(given_lines, FAMILIES))) == 2
+
+
+@given(
+    starts=st.lists(st.floats(1.6e9, 1.8e9), min_size=1, max_size=20).map(sorted),
+    lengths=st.lists(st.floats(1e-3, 1e5), min_size=20, max_size=20),
+)
+def test_what_is_read_overlaps_by_a_hundredth_at_most(starts: list[float], lengths: list[float]) -> None:
+    """Whatever ends and lengths are given: all windows are read, or the first that overlaps more is named."""
+    ends = sorted(start + length for start, length in zip(starts, lengths, strict=False))
+    given_lines = lines(*({"end_s": end_s, "window_s": length} for end_s, length in zip(ends, lengths, strict=False)))
+    read: list[Window] = []
+    with contextlib.suppress(LineError):
+        read.extend(window for window in parse_windows(given_lines, FAMILIES))
+    for before, after in itertools.pairwise(read):
+        assert after.end_s - after.window_s >= before.end_s - 0.0101 * after.window_s
+    if len(read) == len(given_lines):
+        return
+    with pytest.raises(LineError, match=r"line \d+: (window_s: it overlaps|signal: a second window)"):
+        list(parse_windows(given_lines, FAMILIES))
+
+
+def test_a_history_needs_no_canary() -> None:
+    """Stable alone was measured; among the windows of a release a missing canary is an error."""
+    line = json.dumps({key: value for key, value in LINE.items() if key != "canary"})
+    [window] = parse_windows([line], FAMILIES, is_history=True)
+    assert (window.stable, window.canary) == (Pair(3, 812), Pair(0, 0))
+    with pytest.raises(LineError, match="line 1: canary: Field required"):
+        list(parse_windows([line], FAMILIES))
+    with pytest.raises(LineError, match=r"before.jsonl, line 1: stable: "):
+        list(parse_windows([line.replace("812", "2")], FAMILIES, name="before.jsonl", is_history=True))
+
+
+def test_a_judgement_becomes_the_documented_object() -> None:
+    """The keys that other systems rely on, with every number fit for JSON."""
+    judge = Judge(JudgeConfig(rules=catalogue().rules))
+    judge.observe(parse_windows(lines({}, {"end_s": 1700000010.0}), FAMILIES))
+    printed = judgement_object(judge.judgement(next_weight=0.25))
+    assert json.loads(json.dumps(printed, allow_nan=False)) == printed
+    assert printed.keys() == {"verdict", "signals", "reason"}
+    assert printed["signals"]["errors"].keys() == {
+        "verdict",
+        "log_e",
+        "threshold",
+        "stable_ratio",
+        "canary_ratio",
+        "excess_upper",
+        "canary_requests",
+        "more_requests_needed",
+        "decided_at_s",
+    }
+
+
+def test_infinite_numbers_have_words() -> None:
+    """JSON has no infinity: never enough requests, and a threshold out of reach."""
+    judge = Judge(JudgeConfig(rules=catalogue().rules))
+    judge.observe([Window(5.0, 5.0, "errors", Pair(450, 900), Pair(50, 100))])
+    judgement = judge.judgement(next_weight=1.0)
+    silent = replace(judgement.signals["errors"], threshold=math.inf)
+    printed = judgement_object(replace(judgement, signals={"errors": silent}))["signals"]["errors"]
+    assert (printed["more_requests_needed"], printed["threshold"]) == ("never", None)

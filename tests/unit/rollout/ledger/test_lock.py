@@ -1,0 +1,166 @@
+"""One process may write a ledger: the kernel lets the next one in when that process ends, and not before."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import psutil
+import pytest
+
+from rollout.errors import LedgerHeld
+from rollout.ledger.lock import WriterLock, lock_file
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
+
+HOLD = """
+import sys
+from pathlib import Path
+from rollout.ledger.lock import WriterLock
+
+lock = WriterLock(Path(sys.argv[1]), who=sys.argv[2])
+lock.wait(on_held=lambda held: print("waits", held.saw, flush=True))
+print("holds", flush=True)
+for line in sys.stdin:
+    print("mine" if lock.is_mine else "lost", flush=True)
+"""
+Start = Callable[[str], "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.db"
+
+
+@pytest.fixture
+def start(ledger: Path) -> Iterator[Start]:
+    """Starts a process that takes the lock as soon as it can."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(who: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(ledger), who],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        with process:
+            pass
+
+
+def says(process: "subprocess.Popen[str]") -> str:
+    """The next line of a process; it waits for it."""
+    return pipe(process.stdout).readline().strip()
+
+
+def asked(process: "subprocess.Popen[str]") -> str:
+    """Whether the process still holds the lock."""
+    pipe(process.stdin).write("?\n")
+    pipe(process.stdin).flush()
+    return says(process)
+
+
+def pipe(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+def test_a_lock_of_a_killed_process_is_free_at_once(start: Start) -> None:
+    """kill -9 leaves nothing locked: the one that waits goes on."""
+    first = start("first")
+    assert says(first) == "holds"
+    second = start("second")
+    assert f"first, pid {first.pid}, since" in says(second)
+    first.send_signal(signal.SIGKILL)
+    assert says(second) == "holds"
+    assert asked(second) == "mine"
+
+
+def test_a_process_that_stands_still_keeps_its_lock(start: Start, ledger: Path) -> None:
+    """SIGSTOP is no end: nobody else may act, for it will go on."""
+    first = start("first")
+    assert says(first) == "holds"
+    first.send_signal(signal.SIGSTOP)
+    with pytest.raises(LedgerHeld, match=f"pid {first.pid}") as refused:
+        WriterLock(ledger, who="the test").take()
+    assert "kanaria down" in refused.value.do
+    first.send_signal(signal.SIGCONT)
+    assert asked(first) == "mine"
+
+
+def test_children_do_not_inherit_the_lock(ledger: Path) -> None:
+    """A version or a drift report that outlives the controller locks nobody out."""
+    lock = WriterLock(ledger, who="the test")
+    lock.take()
+    script = "print('runs', flush=True); input()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, close_fds=False, text=True
+    )
+    assert says(child) == "runs"
+    lock.release()
+    other = WriterLock(ledger, who="another")
+    other.take()
+    assert other.is_mine
+    child.communicate("\n")
+    other.release()
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_whoever_loses_the_lock_file_knows(start: Start, ledger: Path, replace: bool) -> None:
+    """A person who removes it lets a second process in; the first can see it."""
+    first = start("first")
+    assert says(first) == "holds"
+    lock_file(ledger).unlink()
+    if replace:
+        lock_file(ledger).touch()
+    assert asked(first) == "lost"
+    assert says(start("second")) == "holds"
+
+
+def test_one_that_waits_for_a_removed_lock_file_takes_the_one_that_is_there(start: Start, ledger: Path) -> None:
+    """Two that wait never get in together, one by the old file and one by the new."""
+    first = start("first")
+    assert says(first) == "holds"
+    second = start("second")
+    assert says(second).startswith("waits")
+    opened = psutil.Process(second.pid)
+    eventually(lambda: str(lock_file(ledger)) in {file.path for file in opened.open_files()})
+    lock_file(ledger).unlink()
+    third = start("third")
+    assert says(third) == "holds"
+    first.kill()
+    third.kill()
+    assert says(second) == "holds"
+    assert asked(second) == "mine"
+
+
+def test_a_lock_that_is_held_already_is_not_taken_twice(ledger: Path) -> None:
+    """Not within one process either."""
+    lock = WriterLock(ledger, who="the test")
+    lock.take()
+    lock.take()
+    with pytest.raises(LedgerHeld):
+        WriterLock(ledger, who="another").take()
+    lock.release()
+    assert not lock.is_mine
+
+
+def test_a_lock_without_a_readable_note_still_says_something(ledger: Path) -> None:
+    """A full disk leaves the note empty."""
+    lock = WriterLock(ledger, who="the test")
+    lock.take()
+    os.truncate(lock_file(ledger), 0)
+    with pytest.raises(LedgerHeld, match="an unknown process"):
+        WriterLock(ledger, who="another").take()
+    lock.release()

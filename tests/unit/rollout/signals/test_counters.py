@@ -1,0 +1,342 @@
+"""Counters become windows of new events, each event once, whatever happens to the processes that count."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.judge.types import Pair, Window
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.signals import counters as c
+from rollout.signals.catalogue import BUILT_IN, Catalogue, using
+from rollout.signals.counters import Reading, Sample, SeriesKey, merge, version_tables, windows
+from rollout.signals.options import Latency, LowConfidence, WrongLabel
+from rollout.signals.plan import Signals
+
+GATEWAY = "127.0.0.1:9901"
+STABLE, CANARY = "digits:v1", "digits:v2"
+SIGNALS = ("errors", "latency", "class", "low_confidence", "wrong_label", "disagreement")
+
+
+def counters(samples: list[Sample], *, mirrored: str | None = None) -> dict[SeriesKey, Pair]:
+    """Of the gateway's page."""
+    return c.counters(EnvoyMetrics(GATEWAY).tables(samples, mirrored=mirrored))
+
+
+def sample(name: str, value: float, **labels: str) -> Sample:
+    return Sample(name, labels, value)
+
+
+def request_samples(version: str, *, routed: str | None = None, **codes: int) -> list[Sample]:
+    """`c200=3` stands for three answers with status 200."""
+    return [
+        sample("envoy_kanaria_predict_total", count, version=version, routed=routed or version, code=code[1:])
+        for code, count in codes.items()
+    ]
+
+
+def buckets(name: str, within: Mapping[str, int], **labels: str) -> list[Sample]:
+    return [sample(f"{name}_bucket", count, le=le, **labels) for le, count in within.items()]
+
+
+def reading(at_s: float, pairs: Mapping[SeriesKey, tuple[int, int]]) -> Reading:
+    return Reading(at_s=at_s, counters={key: Pair(*pair) for key, pair in pairs.items()})
+
+
+def judged(previous: Reading, current: Reading) -> dict[str, tuple[Pair, Pair]]:
+    return {w.signal: (w.stable, w.canary) for w in windows(previous, current, stable=STABLE, canary=CANARY)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _these_signals() -> Iterator[None]:
+    """The whole of what these signals make of each series is compared, so that a signal added later changes nothing."""
+    rows = tuple(row for row in BUILT_IN.rows if row.name in SIGNALS)
+    assert len(rows) == len(SIGNALS)
+    with using(Catalogue(rows)):
+        yield
+
+
+def test_errors_are_5xx_among_answered_requests() -> None:
+    """A client that hung up (code 0) was not answered; a refused input (422) was, and correctly."""
+    samples = request_samples(CANARY, c200=90, c422=5, c500=3, c504=2, c0=7)
+    found = counters(samples)
+    assert found == {(GATEWAY, CANARY, "errors"): Pair(5, 100)}
+
+
+def test_a_fallback_is_evidence_about_no_version() -> None:
+    """Requests sent to the canary and answered by stable count for neither."""
+    samples = [*request_samples(STABLE, c200=10), *request_samples(STABLE, routed=CANARY, c200=50, c503=50)]
+    found = counters(samples)
+    assert found == {(GATEWAY, STABLE, "errors"): Pair(0, 10)}
+
+
+def test_latency_counts_what_is_slower_than_each_bound() -> None:
+    """Buckets are cumulative: slower than 25 ms is everything that is not within 25 ms."""
+    within = {"25": 60, "100": 95, "+Inf": 100}
+    samples = buckets("envoy_kanaria_predict_duration_ms", within, version=CANARY, routed=CANARY)
+    assert counters(samples) == {
+        (GATEWAY, CANARY, "latency:25"): Pair(40, 100),
+        (GATEWAY, CANARY, "latency:100"): Pair(5, 100),
+    }
+
+
+def test_only_the_mirrored_version_has_its_copied_requests_read() -> None:
+    """Shadow clusters of other versions, and clusters that are no shadow, are not read."""
+    names = ("shadow%2Fdigits%3Av2", "shadow%2Fdigits%3Av9", "digits%3Av2")
+    samples = [
+        sample("envoy_cluster_upstream_rq_xx", 7, envoy_cluster_name=name, envoy_response_code_class=code)
+        for name in names
+        for code in ("2", "5")
+    ]
+    assert counters(samples) == {}
+    copied = counters(samples, mirrored=CANARY)
+    assert copied == {(f"{GATEWAY}/shadow", CANARY, "errors"): Pair(7, 14)}
+
+
+def test_a_version_that_failed_before_starts_its_next_attempt_clean() -> None:
+    """Going from shadow to live traffic does not bring back the errors of an earlier attempt."""
+    old = request_samples(CANARY, c200=400, c500=100)
+    copies = sample(
+        "envoy_cluster_upstream_rq_xx", 50, envoy_cluster_name="shadow%2Fdigits%3Av2", envoy_response_code_class="2"
+    )
+    shadow = Reading(0.0, counters([*old, copies], mirrored=CANARY))
+    live = Reading(5.0, counters(request_samples(CANARY, c200=410, c500=100)))
+    assert judged(shadow, merge(shadow, live)) == {"errors": (Pair(0, 0), Pair(0, 10))}
+
+
+def test_predictions_confidence_and_feedback_come_from_the_service() -> None:
+    """Each class against all rows, rows under each confidence bound, wrong among all known outcomes."""
+    samples = [
+        sample("kanaria_predictions_total", 30, version=CANARY, label="0"),
+        sample("kanaria_predictions_total", 70, version=CANARY, label="1"),
+        *buckets("kanaria_confidence", {"0.5": 4, "0.9": 60, "+Inf": 100}, version=CANARY),
+        sample("kanaria_feedback_total", 8, version=STABLE, outcome="correct"),
+        sample("kanaria_feedback_total", 2, version=STABLE, outcome="wrong"),
+        sample("kanaria_disagreement_total", 30, version=CANARY, outcome="same"),
+        sample("kanaria_disagreement_total", 20, version=CANARY, outcome="different"),
+    ]
+    service = "127.0.0.1:3002"
+    found = c.counters(version_tables(service, samples))
+    assert found == {
+        (service, CANARY, "class:0"): Pair(30, 100),
+        (service, CANARY, "class:1"): Pair(70, 100),
+        (service, CANARY, "low_confidence:0.5"): Pair(4, 100),
+        (service, CANARY, "low_confidence:0.9"): Pair(60, 100),
+        (service, STABLE, "wrong_label"): Pair(2, 10),
+        (service, CANARY, "disagreement"): Pair(20, 50),
+    }
+
+
+def label_samples(version: str, **counts: int) -> list[Sample]:
+    """Labels by outcome and age, as in `wrong_600=3`."""
+    return [
+        sample("kanaria_labels_total", count, version=version, outcome=name.split("_")[0], age_s=name.split("_")[1])
+        for name, count in counts.items()
+    ]
+
+
+def test_labels_that_count_at_an_age_are_read_by_that_age() -> None:
+    """Of labels of ten minutes, those of the answers that are so old are evidence; the others are only known."""
+    old = label_samples(
+        CANARY, came_600=9, late_600=1, wrong_600=2, correct_600=3, came_60=10, wrong_60=4, correct_60=6
+    )
+    found = c.counters(version_tables("a", old))
+    assert found == {
+        ("a", CANARY, "labels_of_age:600"): Pair(2, 5),
+        ("a", CANARY, "labels_of_age:60"): Pair(4, 10),
+        ("a", CANARY, "labels_came:600"): Pair(1, 10),
+        ("a", CANARY, "labels_came:60"): Pair(0, 10),
+    }
+    every = windows(reading(0.0, {}), Reading(5.0, found), stable=STABLE, canary=CANARY)
+    plan = Signals({"wrong_label": WrongLabel(after=600)})
+    assert [(window.signal, window.canary) for window in plan.selection().of(every)] == [("wrong_label", Pair(2, 5))]
+    assert [(window.signal, window.canary) for window in plan.labels_came(every)] == [("labels_came", Pair(1, 10))]
+    as_they_come = Signals()
+    assert as_they_come.selection().of(every) == as_they_come.labels_came(every) == []
+
+
+EVERY_COUNTER = (
+    "errors",
+    "latency:25",
+    "latency:500",
+    "class:7",
+    "low_confidence:0.5",
+    "low_confidence:0.9",
+    "wrong_label",
+)
+
+
+@pytest.mark.parametrize(
+    ("plan", "names"),
+    [
+        (
+            Signals({"latency": Latency(slower_than_ms=(500,)), "low_confidence": LowConfidence(below=0.9)}),
+            ["class:7", "errors", "latency:500", "low_confidence", "wrong_label"],
+        ),
+        (
+            Signals({"latency": Latency(slower_than_ms=(25, 500))}).only("errors", "latency"),
+            ["errors", "latency:25", "latency:500"],
+        ),
+        (Signals().only("errors", "class", "wrong_label"), ["class:7", "errors", "wrong_label"]),
+        (Signals({"wrong_label": WrongLabel(after=600)}).only("errors", "wrong_label"), ["errors"]),
+    ],
+)
+def test_a_release_judges_the_selected_signals_only(plan: Signals, names: list[str]) -> None:
+    """The plan chooses families, latency bounds and one confidence bound."""
+    after = reading(5.0, {("a", CANARY, counted): (1, 2) for counted in EVERY_COUNTER})
+    found = plan.selection().of(windows(reading(0.0, {}), after, stable=STABLE, canary=CANARY))
+    assert [(window.signal, window.canary) for window in found] == [(name, Pair(1, 2)) for name in names]
+
+
+def test_a_window_holds_the_difference_of_two_readings_summed_over_processes() -> None:
+    """Feedback about the canary that stable's process received counts for the canary."""
+    before = reading(100.0, {("a", CANARY, "wrong_label"): (1, 10), ("b", CANARY, "wrong_label"): (0, 5)})
+    after = reading(105.0, {("a", CANARY, "wrong_label"): (3, 15), ("b", CANARY, "wrong_label"): (1, 6)})
+    assert windows(before, after, stable=STABLE, canary=CANARY) == [
+        Window(end_s=105.0, window_s=5.0, signal="wrong_label", stable=Pair(0, 0), canary=Pair(3, 6))
+    ]
+
+
+BEFORE_SHADOW = reading(0.0, {("a", STABLE, "disagreement"): (7, 90), ("b", CANARY, "disagreement"): (3, 40)})
+AFTER_SHADOW = reading(5.0, {("a", STABLE, "disagreement"): (15, 140), ("b", CANARY, "disagreement"): (11, 89)})
+
+
+def shadow_windows(*, is_mirrored: bool, is_wanted: bool = True) -> list[tuple[Pair, Pair]]:
+    found = windows(
+        BEFORE_SHADOW,
+        AFTER_SHADOW,
+        stable=STABLE,
+        canary=CANARY,
+        is_mirrored=is_mirrored,
+    )
+    plan = Signals() if is_wanted else Signals().without("disagreement")
+    selected = plan.selection().of(found)
+    return [(window.stable, window.canary) for window in selected]
+
+
+def test_the_shadow_is_compared_with_a_stable_that_agrees_with_itself() -> None:
+    """8 of 49 new answers differ; stable counted the same pairs, but they are not its differences."""
+    assert shadow_windows(is_mirrored=True) == [(Pair(0, 49), Pair(8, 49))]
+
+
+def test_answers_are_compared_only_while_the_canary_gets_copies() -> None:
+    """Later pairs come from requests that a client sent twice, which may be special."""
+    assert shadow_windows(is_mirrored=False) == []
+
+
+def test_a_release_may_leave_disagreement_out() -> None:
+    """A version with labels of another kind would differ in every answer."""
+    assert shadow_windows(is_mirrored=True, is_wanted=False) == []
+
+
+def test_a_signal_without_new_events_has_no_window() -> None:
+    """The same counters again, and events of other versions, are no evidence."""
+    before = reading(0.0, {("g", STABLE, "errors"): (1, 10), ("g", "digits:v0", "errors"): (0, 1)})
+    after = reading(5.0, {("g", STABLE, "errors"): (1, 10), ("g", "digits:v0", "errors"): (0, 9)})
+    assert judged(before, after) == {}
+
+
+def test_a_restarted_process_counts_from_zero() -> None:
+    """Its total fell, so all that it shows is new."""
+    before = reading(0.0, {("g", CANARY, "errors"): (3, 500)})
+    after = merge(before, reading(5.0, {("g", CANARY, "errors"): (4, 20)}))
+    assert judged(before, after) == {"errors": (Pair(0, 0), Pair(4, 20))}
+
+
+def test_a_process_that_was_away_is_counted_from_its_last_value() -> None:
+    """It misses one reading and is back in the next: only the events in between are new."""
+    first = reading(0.0, {("a", CANARY, "errors"): (1, 100)})
+    away = merge(first, reading(5.0, {}))
+    back = merge(away, reading(10.0, {("a", CANARY, "errors"): (2, 130)}))
+    assert (judged(first, away), judged(away, back)) == ({}, {"errors": (Pair(0, 0), Pair(1, 30))})
+
+
+def test_bad_that_was_read_ahead_of_its_total_is_counted_with_it_later() -> None:
+    """Three new bad events and one new event in all: one bad now, the other two when the total has caught up."""
+    first = reading(0.0, {("g", CANARY, "errors"): (0, 10)})
+    torn = merge(first, reading(5.0, {("g", CANARY, "errors"): (3, 11)}))
+    whole = merge(torn, reading(10.0, {("g", CANARY, "errors"): (3, 14)}))
+    assert judged(first, torn) == {"errors": (Pair(0, 0), Pair(1, 1))}
+    assert judged(torn, whole) == {"errors": (Pair(0, 0), Pair(2, 3))}
+
+
+def test_a_class_that_only_the_canary_predicts_is_compared_with_all_rows_of_stable() -> None:
+    """Stable predicted it in none of its 40 rows."""
+    before = reading(0.0, {})
+    after = reading(5.0, {("a", STABLE, "class:cat"): (40, 40), ("b", CANARY, "class:dog"): (8, 8)})
+    assert judged(before, after)["class:dog"] == (Pair(0, 40), Pair(8, 8))
+
+
+def test_the_first_prediction_of_a_class_does_not_bring_back_all_rows_before_it() -> None:
+    """A new class among 1,005 rows, of which 1,000 were counted already: 5 new rows."""
+    before = reading(0.0, {("a", CANARY, "class:cat"): (1000, 1000)})
+    after = reading(5.0, {("a", CANARY, "class:cat"): (1003, 1005), ("a", CANARY, "class:dog"): (2, 1005)})
+    assert judged(before, merge(before, after))["class:dog"] == (Pair(0, 0), Pair(2, 5))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What one process does between two readings."""
+
+    good: int
+    bad: int
+    is_readable: bool
+    is_torn: bool  # the reading misses this interval's events in the total, but not in `bad`
+    is_restarted: bool  # before its events
+
+
+def intervals(*, restarts: bool) -> st.SearchStrategy[Interval]:
+    few = st.integers(0, 50)
+    return st.builds(Interval, few, few, st.booleans(), st.booleans(), st.booleans() if restarts else st.just(False))
+
+
+def histories(*, restarts: bool) -> st.SearchStrategy[list[tuple[Interval, Interval]]]:
+    """Of two processes that count for the same version."""
+    return st.lists(st.tuples(intervals(restarts=restarts), intervals(restarts=restarts)), max_size=30)
+
+
+def replay(history: list[tuple[Interval, Interval]]) -> tuple[Pair, list[Window]]:
+    """All events that happened, and the windows of all readings."""
+    at_rest = Interval(good=0, bad=0, is_readable=True, is_torn=False, is_restarted=False)
+    keys: tuple[SeriesKey, ...] = (("a", CANARY, "errors"), ("b", CANARY, "errors"))
+    counts = dict.fromkeys(keys, Pair(0, 0))
+    happened, last = Pair(0, 0), Reading(0.0, counts)
+    found: list[Window] = []
+    for at_s, processes in enumerate([*history, (at_rest, at_rest)], start=1):
+        seen = {}
+        for key, now in zip(keys, processes, strict=True):
+            before = Pair(0, 0) if now.is_restarted else counts[key]
+            events = Pair(now.bad, now.good + now.bad)
+            counts = counts | {key: before + events}
+            happened += events
+            if now.is_readable:
+                seen[key] = Pair(counts[key].bad, before.total if now.is_torn else counts[key].total)
+        merged = merge(last, Reading(float(at_s), seen))
+        found += windows(last, merged, stable=STABLE, canary=CANARY)
+        last = merged
+    return happened, found
+
+
+@given(histories(restarts=False))
+def test_every_event_is_counted_exactly_once(history: list[tuple[Interval, Interval]]) -> None:
+    """Processes may be away and readings torn: once all are read at rest, the windows add up to the truth."""
+    happened, found = replay(history)
+    assert sum((window.canary for window in found), Pair(0, 0)) == happened
+
+
+@given(histories(restarts=True))
+def test_no_event_is_ever_invented(history: list[tuple[Interval, Interval]]) -> None:
+    """Processes may also restart between readings: the windows never add up to more than happened."""
+    happened, found = replay(history)
+    counted = sum((window.canary for window in found), Pair(0, 0))
+    assert counted.bad <= happened.bad
+    assert counted.total <= happened.total
+
+
+@given(histories(restarts=True))
+def test_no_window_has_more_bad_events_than_events(history: list[tuple[Interval, Interval]]) -> None:
+    """Whatever was read, a window is a possible observation."""
+    _, found = replay(history)
+    assert all(0 <= window.canary.bad <= window.canary.total for window in found)

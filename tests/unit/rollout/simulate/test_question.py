@@ -1,0 +1,121 @@
+"""Flags become traffic; impossible values are refused with the flag, what was seen and what to do."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rollout.simulate.cli import app
+from rollout.simulate.question import QuestionError, parse_question, scenario_of
+from rollout.simulate.traffic import Scenario
+from rollout.spec import RolloutSpec, parse_spec
+
+QUICK = ("--rps", "200", "--worse", "+30%", "--releases", "10", "--jobs", "1", "--history", "1m")
+
+
+def asked(spec: RolloutSpec | None = None, **flags: str) -> Scenario:
+    return scenario_of(parse_question(flags), spec or RolloutSpec())
+
+
+def test_without_a_regression_errors_are_five_times_as_many() -> None:
+    """`kanaria simulate` alone gives an answer."""
+    assert asked(base="0.2%").canary.error_ratio == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("worse", "ratio"), [("5x", 0.05), ("1.5x", 0.015), ("+2%", 0.01 + 0.02 * 0.99)])
+def test_errors_are_a_factor_or_a_share_more(worse: str, ratio: float) -> None:
+    """The added share applies to requests that were good."""
+    assert asked(base="1%", worse=worse).canary.error_ratio == pytest.approx(ratio)
+
+
+def test_latency_is_log_normal_through_median_and_p99() -> None:
+    """Half of the answers are slower than the median, and one in a hundred than the 99th percentile."""
+    scenario = asked(median="50ms", p99="250ms")
+    assert dict(scenario.stable.slow_ratios)[50] == pytest.approx(0.5)
+    assert dict(scenario.stable.slow_ratios)[250] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_slower_canary_is_slower_at_every_bound() -> None:
+    """A factor applies to all answers: the share over 100 ms is the one that was over 50 ms before."""
+    scenario = asked(slower="2x")
+    assert dict(scenario.canary.slow_ratios)[100] == pytest.approx(dict(scenario.stable.slow_ratios)[50])
+
+
+def test_a_share_of_slow_answers_is_over_every_bound() -> None:
+    """Five percent of the answers that were in time become slower than every bound."""
+    scenario = asked(slower="+5%")
+    assert dict(scenario.canary.slow_ratios)[250] == pytest.approx(0.05, rel=0.01)
+
+
+def test_a_shifted_class_takes_its_share_from_all_others() -> None:
+    """Of 10 classes one rises to 40 %; the others keep their proportions."""
+    assert asked(shift="3=40%").canary.class_shares == pytest.approx((0.6 / 9,) * 3 + (0.4,) + (0.6 / 9,) * 6)
+
+
+def test_signals_that_the_plan_leaves_out_are_not_simulated() -> None:
+    """They would not be judged."""
+    spec = parse_spec("signals: {latency: null, predictions: null, low_confidence: null, labels: null}")
+    stable = asked(spec).stable
+    assert (stable.slow_ratios, stable.class_shares, stable.low_confidence_ratio) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    ("flags", "seen"),
+    [
+        ({"rps": "-3"}, "--rps -3"),
+        ({"rps": "many"}, "--rps many"),
+        ({"base": "120%"}, "--base 120%"),
+        ({"worse": "abc"}, "--worse abc"),
+        ({"worse": "0.5x"}, "--worse must raise"),
+        ({"base": "0%"}, "--worse must raise"),
+        ({"base": "60%", "worse": "2x"}, "--worse must raise"),
+        ({"slower": "0.5x"}, "--slower must be"),
+        ({"shift": "10=40%"}, "numbered 0 to 9"),
+        ({"classes": "1"}, "--classes 1"),
+        ({"median": "200ms"}, "--p99 must be longer"),
+        ({"retries": "0.5"}, "--retries 0.5"),
+        ({"shared_bursts": "x"}, "--shared-bursts x"),
+        ({"wronger": "2x"}, "--labels 0%"),
+    ],
+)
+def test_impossible_values_are_refused(flags: dict[str, str], seen: str) -> None:
+    """The error shows the flag and what is wrong with it."""
+    with pytest.raises(QuestionError) as caught:
+        asked(**flags)
+    assert seen in caught.value.saw
+
+
+def test_harm_that_the_plan_does_not_judge_is_refused() -> None:
+    """A simulation would only show that the plan cannot find it."""
+    with pytest.raises(QuestionError, match="does not judge"):
+        asked(parse_spec("signals: {latency: null}"), slower="2x")
+
+
+def invoke(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, arguments)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_command_answers_and_writes_a_page(tmp_path: Path) -> None:
+    """Words on standard output, pictures in a file."""
+    code, out, _ = invoke(*QUICK, "--out", str(tmp_path / "page.html"))
+    assert code == 0
+    assert "A harmless canary" in out
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+
+
+def test_the_command_answers_programs(tmp_path: Path) -> None:
+    """One JSON object and nothing else on standard output."""
+    code, out, _ = invoke(*QUICK, "--json", "--out", str(tmp_path / "page.html"))
+    assert (code, json.loads(out)["releases"]) == (0, 10)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--rps", "0"), ("--spec", "nowhere.yaml"), ("--worse", "worse"), ("--releases", "1")]
+)
+def test_bad_input_ends_with_2(arguments: tuple[str, ...]) -> None:
+    """The reason is on standard error."""
+    code, out, err = invoke(*arguments)
+    assert (code, out) == (2, "")
+    assert err

@@ -1,0 +1,134 @@
+"""Counters are read directly while the metric store gives none, and the loop does not wait for it."""
+
+import threading
+
+import pytest
+
+from rollout.errors import SourceUnreachable
+from rollout.fleet import Backend
+from rollout.signals.counters import Reading
+from rollout.sources.failover import FailoverSource
+
+
+class Source:
+    """Gives the readings that a test sets."""
+
+    def __init__(self, at_s: float) -> None:
+        self.at_s: float | None = at_s  # None: it gives none
+        self.has_read = False
+        self.asked = 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:  # noqa: ARG002 - Protocol
+        self.asked += 1
+        assert self.may_answer.wait(30)
+        if self.at_s is None:
+            raise SourceUnreachable("the store gives no answer", saw="nothing", do="wait")
+        return Reading(self.at_s, {})
+
+    def close(self) -> None: ...
+
+
+class Rig:
+    """A source with a store and a clock in the hands of a test."""
+
+    def __init__(self) -> None:
+        self.store, self.direct, self.steady_s = Source(100.0), Source(200.0), 0.0
+        self.source = FailoverSource(self.store, self.direct, steady_clock=lambda: self.steady_s)
+
+    def at_s(self) -> float:
+        return self.source.read(()).at_s
+
+    def until_probed(self) -> None:
+        """Wait for the answer to the question that is on its way."""
+        if self.source._probe:
+            self.source._probe.exception(30)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_a_store_that_gives_no_reading_is_replaced_at_once(rig: Rig) -> None:
+    """In the same beat, with the reason; the store comes back by itself, with a reading newer than the last."""
+    assert (rig.at_s(), rig.source.trouble) == (100.0, None)
+    rig.store.at_s = None
+    assert rig.at_s() == 200.0
+    assert rig.source.trouble == "the store gives no answer; the counters are read directly (nothing)"
+    rig.steady_s, rig.store.at_s = 10.0, 201.0
+    assert rig.at_s() == 200.0
+    rig.until_probed()
+    assert (rig.at_s(), rig.source.trouble) == (201.0, None)
+
+
+def test_a_scrape_from_before_the_last_direct_reading_is_not_used(rig: Rig) -> None:
+    """Counters would seem to fall, as if every process had been restarted."""
+    rig.at_s()
+    rig.store.at_s = None
+    rig.at_s()
+    rig.store.at_s = 199.0
+    for _ in range(4):
+        rig.steady_s += 10.0
+        assert rig.at_s() == 200.0
+        rig.until_probed()
+
+
+def test_a_store_that_scrapes_no_more_is_replaced_before_its_samples_are_too_old(rig: Rig) -> None:
+    """It answers with what it has, as Prometheus does where its disk is full; its next scrape is used again."""
+    assert [rig.at_s(), rig.at_s()] == [100.0, 100.0]
+    rig.steady_s = 3.1
+    assert rig.at_s() == 200.0
+    rig.steady_s = 5.0
+    assert (rig.at_s(), rig.direct.asked) == (100.0, 1)
+    rig.direct.at_s, rig.steady_s = 203.5, 6.5
+    assert (rig.at_s(), rig.source.trouble) == (203.5, None)
+    rig.store.at_s = 204.0
+    assert (rig.at_s(), rig.direct.asked) == (204.0, 2)
+
+
+def test_a_store_that_hangs_holds_nothing_up(rig: Rig) -> None:
+    """It is asked again now and then, in the background, once at a time."""
+    rig.at_s()
+    rig.store.at_s = None
+    rig.at_s()
+    rig.store.may_answer.clear()
+    asked = rig.store.asked
+    for _ in range(20):
+        rig.steady_s += 10.0
+        assert rig.at_s() == 200.0
+    assert rig.store.asked == asked + 1
+    rig.store.may_answer.set()
+
+
+def test_a_store_that_is_away_is_asked_every_few_seconds(rig: Rig) -> None:
+    """Not with every reading."""
+    rig.at_s()
+    rig.store.at_s = None
+    for _ in range(100):
+        rig.steady_s += 0.5
+        rig.at_s()
+        rig.until_probed()
+    assert 8 <= rig.store.asked - 2 <= 11
+
+
+def test_a_store_that_is_being_started_is_no_trouble(rig: Rig) -> None:
+    """Prometheus needs some seconds to find its targets; after half a minute it is said."""
+    rig.store.at_s = None
+    assert (rig.at_s(), rig.source.trouble) == (200.0, None)
+    rig.steady_s = 31.0
+    assert rig.source.trouble
+
+
+def test_without_both_there_is_no_reading(rig: Rig) -> None:
+    """Then nothing can be said."""
+    rig.store.at_s = rig.direct.at_s = None
+    with pytest.raises(SourceUnreachable):
+        rig.at_s()
+
+
+def test_a_version_may_be_missing_in_the_first_direct_reading(rig: Rig) -> None:
+    """It was in one of the store's: its counters are known, so its history cannot look new."""
+    rig.at_s()
+    assert rig.direct.has_read

@@ -1,0 +1,261 @@
+"""The controller over HTTP: reading is open, commands need the token, and every refusal gives its reason."""
+
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from contract.http import DEADLINE_HEADER
+from kanaria.stack.ports import free_port
+from rollout.control.metrics import ControllerMetrics
+from rollout.ledger.events import RolledBack
+from rollout.ledger.ledger import Ledger
+from rollout.spec import RolloutSpec
+from rollout.ui.api import make_app
+from rollout.ui.client import ControllerClient
+from tests.support.waiting import eventually
+from tests.support.world import Version, World
+
+TOKEN = {"authorization": "Bearer secret"}
+PLAN = RolloutSpec(steps=(5, 100), soak=1).model_dump(mode="json")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def world(ledger: Path) -> World:
+    return World(ledger, versions={"m:v1": Version(start_s=0), "m:v2": Version(start_s=0)})
+
+
+@pytest.fixture
+def api(ledger: Path, world: World) -> Iterator[httpx.Client]:
+    """A controller whose loop runs in a thread, as in its own process, in a world without traffic."""
+    path = ledger
+    controller = world.unstarted_controller()
+    loop = threading.Thread(target=controller.run)
+    loop.start()
+    app = make_app(
+        controller, ControllerMetrics(), read_ledger=lambda: Ledger(path, read_only=True), token="secret", name="test"
+    )
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
+    front = threading.Thread(target=server.run)
+    front.start()
+    eventually(lambda: server.started and controller.is_beating(within_s=1e9))
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        assert client.post("/api/stable", json={"tag": "m:v1"}, headers=TOKEN).status_code == 202
+        yield client
+    server.should_exit = True
+    controller.stop()
+    front.join()
+    loop.join()
+
+
+def alert(**labels: str) -> dict[str, list[dict[str, Any]]]:
+    return {"alerts": [{"status": "firing", "labels": {"alertname": "BudgetBurns", **labels}, "annotations": {}}]}
+
+
+@pytest.mark.parametrize("path", ["/api/stable", "/api/releases", "/api/commands/abort", "/api/alerts"])
+@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic secret"}])
+def test_commands_need_the_token(api: httpx.Client, path: str, headers: dict[str, str]) -> None:
+    """Traffic is never moved without it."""
+    answer = api.post(path, json={}, headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+
+
+def test_a_release_is_accepted_and_shown(api: httpx.Client) -> None:
+    """The release is in the status, on the page and in the metrics."""
+    assert api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN, "by": "ann"}, headers=TOKEN).json() == {
+        "release": 1
+    }
+    status = api.get("/api/status").json()
+    assert (status["release"]["canary"], status["release"]["by"]) == ("m:v2", "ann")
+    assert "m:v2" in api.get("/").text
+    assert "m:v2" in api.get("/releases/1").text
+    names = {family.name for family in text_string_to_metric_families(api.get("/metrics").text)}
+    assert {"kanaria_release_weight_percent", "kanaria_release_state", "kanaria_source_unreachable"} <= names
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/api/releases", {"tag": "m:v9", "spec": PLAN}, 409, "there is no Bento m:v9"),
+        ("/api/releases", {"tag": "no colon", "spec": PLAN}, 422, "tag"),
+        ("/api/releases", {"tag": "m:v2", "spec": {"steps": [5]}}, 422, "exactly 100"),
+        ("/api/releases", {"tag": "m:v2", "spec": PLAN, "stepz": 1}, 422, "stepz"),
+        ("/api/commands/pause", {}, 409, "no release is running"),
+        ("/api/commands/dance", {}, 404, "dance"),
+    ],
+)
+def test_a_refused_request_is_a_problem_with_a_reason(
+    api: httpx.Client, path: str, body: dict[str, object], status: int, words: str
+) -> None:
+    """RFC 9457, never a stack trace."""
+    answer = api.post(path, json=body, headers=TOKEN)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert words in answer.text
+
+
+def test_a_body_that_is_not_json_is_a_problem(api: httpx.Client) -> None:
+    """The place and the reason, not a 500."""
+    assert api.post("/api/releases", content=b"{", headers=TOKEN).status_code == 422
+
+
+def test_an_unknown_release_is_not_found(api: httpx.Client) -> None:
+    """A wrong number in the address is no server error."""
+    assert api.get("/releases/99").status_code == 404
+
+
+def test_a_command_that_was_reported_as_failed_is_not_carried_out_later(api: httpx.Client, world: World) -> None:
+    """The loop hangs longer than the sender waits; when it goes on, it leaves that command out."""
+    hangs, goes_on, start = threading.Event(), threading.Event(), world.start
+
+    def hang(tag: str) -> None:
+        hangs.set()
+        assert goes_on.wait(30)
+        start(tag)
+
+    world.start = hang  # type: ignore[method-assign]
+    assert hangs.wait(30)
+    soon = {DEADLINE_HEADER: f"{time.time() + 0.2}"}
+    answer = api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN | soon)
+    assert (answer.status_code, "will not be carried out" in answer.json()["detail"]) == (503, True)
+    goes_on.set()
+    api.post("/api/commands/pause", json={}, headers=TOKEN)  # the loop has taken up all that came before it
+    assert api.get("/api/status").json()["release"] is None
+
+
+def test_a_command_that_comes_after_its_deadline_is_refused(api: httpx.Client) -> None:
+    """It lay in a socket while the controller hung, and its sender was told that nobody answers."""
+    late = {DEADLINE_HEADER: f"{time.time() - 5}"}
+    answer = api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN | late)
+    assert (answer.status_code, "came too late" in answer.json()["title"]) == (409, True)
+    assert api.get("/api/status").json()["release"] is None
+
+
+@pytest.mark.parametrize("deadline", ["soon", "nan", ""])
+def test_a_deadline_that_is_no_time_is_refused(api: httpx.Client, deadline: str) -> None:
+    """It is not read as "no deadline"."""
+    answer = api.post("/api/stable", json={"tag": "m:v1"}, headers=TOKEN | {DEADLINE_HEADER: deadline})
+    assert (answer.status_code, "Unix seconds" in answer.json()["title"]) == (409, True)
+
+
+def test_the_client_says_until_when_it_waits(api: httpx.Client) -> None:
+    """So that the controller can tell a late command from a timely one."""
+    sent: list[httpx.Request] = []
+    client = ControllerClient(str(api.base_url), token="secret", by="ann")
+    client._http.event_hooks["request"].append(sent.append)
+    before_s = time.time()
+    client.set_stable("m:v1")
+    client.close()
+    assert before_s < float(sent[0].headers[DEADLINE_HEADER]) < time.time() + client._http.timeout.read
+
+
+def test_an_alert_that_asks_for_it_rolls_the_release_back(api: httpx.Client) -> None:
+    """The ledger says which alert it was; when it comes again, nothing more happens."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    firing = alert(action="rollback", version="m:v2")
+    assert api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"] == "rolled back"
+    again = api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"]
+    assert again.startswith("nothing")
+    release = api.get("/api/status").json()["release"]
+    assert (release["outcome"], "BudgetBurns" in release["sentence"]) == ("rolled_back", True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"action": "rollback", "version": "m:v1"}, "about m:v1"),
+        ({"version": "m:v2"}, "does not ask"),
+        ({"action": "page", "version": "m:v2"}, "does not ask"),
+    ],
+)
+def test_other_alerts_change_nothing(api: httpx.Client, labels: dict[str, str], words: str) -> None:
+    """Some are about another version, some only inform: the answer says which."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    answer = api.post("/api/alerts", json=alert(**labels), headers=TOKEN).json()["alerts"][0]["did"]
+    assert answer.startswith("nothing")
+    assert words in answer
+    assert api.get("/api/status").json()["release"]["outcome"] is None
+
+
+def test_a_resolved_alert_changes_nothing(api: httpx.Client) -> None:
+    """Alertmanager sends a resolved alert with the same labels."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    over = alert(action="rollback", version="m:v2")
+    over["alerts"][0]["status"] = "resolved"
+    assert "resolved" in api.post("/api/alerts", json=over, headers=TOKEN).json()["alerts"][0]["did"]
+    assert api.get("/api/status").json()["release"]["outcome"] is None
+
+
+def test_an_alert_that_began_before_the_release_is_about_an_earlier_one(api: httpx.Client) -> None:
+    """Alertmanager repeats an alert that still fires: a version that is tried again is not rolled back for its past."""
+    firing = alert(action="rollback", version="m:v2")
+    firing["alerts"][0]["startsAt"] = "2020-01-01T00:00:00Z"
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    assert "began before" in api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"]
+    assert api.get("/api/status").json()["release"]["outcome"] is None
+
+
+def test_an_alert_without_a_release_changes_nothing(api: httpx.Client) -> None:
+    """The watch is over; there is no version to go back to."""
+    answer = api.post("/api/alerts", json=alert(action="rollback", version="m:v1"), headers=TOKEN)
+    assert "no release is running" in answer.json()["alerts"][0]["did"]
+
+
+def test_a_flood_of_alerts_rolls_back_once(api: httpx.Client, ledger: Path) -> None:
+    """1,000 in one post, of which 500 are about other versions: one rollback in the ledger, an answer for each."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    about = ("m:v2", "m:v9")
+    flood = {"alerts": [*(alert(action="rollback", version=about[n % 2])["alerts"][0] for n in range(1000))]}
+    did = Counter(answer["did"] for answer in api.post("/api/alerts", json=flood, headers=TOKEN).json()["alerts"])
+    assert did == {
+        "rolled back": 1,
+        "nothing: release 1 (m:v2) is already leaving": 999,
+    }
+    written = Ledger(ledger, read_only=True)
+    (event,) = [event for event in written.events() if isinstance(event, RolledBack)]
+    written.close()
+    assert (event.by, event.signal, event.reason) == ("alertmanager", "alert", "BudgetBurns: BudgetBurns")
+
+
+def test_what_alerts_did_is_logged_in_one_line(api: httpx.Client) -> None:
+    """A flood of alerts is no flood of lines."""
+    with capture_logs() as lines:
+        api.post("/api/alerts", json=alert(version="m:v2"), headers=TOKEN)
+    (line,) = [line for line in lines if line["event"] == "alerts"]
+    assert (line["received"], line["did"]) == (1, {"nothing: it does not ask for a rollback": 1})
+
+
+def test_a_rollback_that_cannot_be_written_is_answered_and_shown(api: httpx.Client, ledger: Path, world: World) -> None:
+    """It is done; the answer, the status, the page and the command's client say that the ledger lacks it."""
+    assert api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN).is_success
+    eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "stepping")
+    other = sqlite3.connect(ledger, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    client = ControllerClient(str(api.base_url), token="secret", by="ann")
+    (trouble,) = client.command("rollback")
+    client.close()
+    assert "locked" in trouble
+    eventually(lambda: world.router.history[-1].canary is None)
+    status = api.get("/api/status").json()
+    assert status["release"]["outcome"] == "rolled_back"
+    assert "wait for the ledger" in status["troubles"][0]
+    assert "wait for the ledger" in api.get("/").text
+    refused = api.post("/api/commands/promote", json={}, headers=TOKEN)
+    assert refused.status_code in (409, 503)
+    other.close()
+    eventually(lambda: not api.get("/api/status").json()["troubles"])
+    eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "ended")

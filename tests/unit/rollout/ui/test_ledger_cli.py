@@ -1,0 +1,109 @@
+"""`kanaria ledger`: what it prints, and its exit codes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kanaria.cli import app
+from rollout.ledger import places
+from rollout.ledger.lock import WriterLock
+from tests.support.unreadable_ledgers import LOST, OF_A_NEWER_VERSION, UNREADABLE, whole
+
+Typed = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """A ledger in a state folder."""
+    (tmp_path / ".kanaria").mkdir()
+    whole(tmp_path / ".kanaria" / "ledger.db")
+    return tmp_path / ".kanaria" / "ledger.db"
+
+
+@pytest.fixture
+def typed(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
+    """Types a `kanaria ledger` command; gives its exit code and all that it printed."""
+    monkeypatch.setenv("KANARIA_HOME", str(ledger.parent))
+    monkeypatch.setenv("KANARIA_LEDGER_BACKUPS", "2")
+
+    def run(*arguments: object) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["ledger", *map(str, arguments)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    return run
+
+
+def test_a_whole_ledger_is_said_to_be_whole(ledger: Path, typed: Typed) -> None:
+    """With what it holds, in words and as JSON."""
+    words = f"{ledger}: whole, 116 events, the last of 2027-01-15 08:08:32 UTC, 5 releases, stable m:v2\n"
+    assert typed("check") == (0, words)
+    code, printed = typed("check", "--json")
+    assert (code, json.loads(printed)["events"]) == (0, 116)
+
+
+@pytest.mark.parametrize("how", UNREADABLE)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_check_tells_damage_from_what_it_cannot_say(ledger: Path, typed: Typed, how: str, is_named: bool) -> None:
+    """1: damaged or gone; 2: a named file is no ledger; 3: only a newer version can say."""
+    UNREADABLE[how](ledger)
+    code, _ = typed("check", *([ledger] if is_named else []))
+    if how in OF_A_NEWER_VERSION or (how == "folder" and not is_named):
+        assert code == 3
+    elif is_named and (how == "folder" or not ledger.exists()):
+        assert code == 2
+    else:
+        assert code == 1
+
+
+@pytest.mark.parametrize("command", ["check", "restore"])
+def test_a_file_that_is_not_there_is_bad_input(tmp_path: Path, typed: Typed, command: str) -> None:
+    """A slip of the pen is no damage."""
+    code, printed = typed(command, tmp_path / "non.db")
+    assert (code, "there is no such file" in printed) == (2, True)
+
+
+def test_a_backup_is_made_named_and_restored(ledger: Path, typed: Typed, tmp_path: Path) -> None:
+    """From the backup to the damage to the ledger as it was."""
+    code, printed = typed("backup")
+    (copy,) = places.copies(ledger)
+    assert (code, printed.startswith(f"{copy}: whole, 116 events")) == (0, True)
+    assert typed("backup")[1].endswith("it holds everything already\n")
+    assert typed("backup", tmp_path / "mine.db")[0] == 0
+    UNREADABLE["garbage"](ledger)
+    code, printed = typed("check")
+    assert (code, f"`kanaria ledger restore {copy}`" in printed) == (1, True)
+    code, printed = typed("restore", copy)
+    assert code == 0
+    assert "nobody can say what was written later" in printed
+    assert "ledger-damaged-" in printed
+    assert typed("check")[0] == 0
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_without_a_copy_a_new_ledger_begins_only_by_name(ledger: Path, typed: Typed, how: str) -> None:
+    """`kanaria ledger new` says that history begins anew; nothing is deleted."""
+    UNREADABLE[how](ledger)
+    before = {file.name for file in ledger.parent.iterdir()}
+    code, printed = typed("new")
+    assert (code, "a new ledger begins with `kanaria up TAG`" in printed) == (0, True)
+    assert len(list(ledger.parent.iterdir())) >= len(before - {"ledger.id"})
+    code, printed = typed("check")
+    assert (code, "there is no ledger yet" in printed) == (3, True)
+
+
+@pytest.mark.parametrize("command", ["restore", "new"])
+def test_nothing_is_put_in_place_while_a_controller_runs(ledger: Path, typed: Typed, command: str) -> None:
+    """The message says who holds the state folder; a backup needs nobody's leave."""
+    assert typed("backup")[0] == 0
+    lock = WriterLock(ledger, who="the controller")
+    lock.take()
+    code, printed = typed(command, *places.copies(ledger)[: command == "restore"])
+    assert code == 3
+    assert "the controller, pid" in printed
+    assert "kanaria down" in printed
+    assert typed("backup")[0] == 0
+    lock.release()

@@ -1,0 +1,73 @@
+"""The report as a file: it exists for every release, whatever its outcome, and is safe whatever a model predicts."""
+
+from pathlib import Path
+
+from rollout.control import commands as c
+from rollout.ui.report import render_report
+from rollout.ui.report.pictures import pictures
+from tests.support.releases import EVEN, LIVE, SPEC, digits_world, finished, harmed_after_promotion, newest
+
+
+def test_a_version_that_never_started_has_a_report_without_evidence(tmp_path: Path) -> None:
+    """Only the traffic can be drawn; the reason is in the text."""
+    release = finished(tmp_path / "ledger.db", starts_at_all=False)
+    assert "did not start: ImportError" in render_report([release], title="Release 1")
+    assert {picture.key for picture in pictures(release)} <= {"weight"}
+
+
+def test_a_running_release_has_a_report(tmp_path: Path) -> None:
+    """It has one from its first second."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    begun = render_report([newest(tmp_path / "ledger.db")], title="Release 1")
+    world.live(controller, 30)
+    controller.close()
+    assert "is being started" in begun
+    assert "of the traffic (step" in render_report([newest(tmp_path / "ledger.db")], title="Release 1")
+
+
+def test_an_automatic_ramp_has_a_report(tmp_path: Path) -> None:
+    """Its steps are known only after they were taken."""
+    release = finished(tmp_path / "ledger.db", SPEC.model_copy(update={"steps": "auto"}))
+    assert "promoted" in render_report([release], title="Release 1")
+
+
+def test_text_from_people_is_not_run_by_the_browser(tmp_path: Path) -> None:
+    """Reasons, names and titles are text."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", LIVE, "<img src=x>"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("bob", "<script>alert(1)</script>"))
+    world.live_until_ended(controller)
+    controller.close()
+    html = render_report([newest(tmp_path / "ledger.db")], title="<b>Release</b>")
+    assert not any(harm in html for harm in ("<script>alert", "<img src=x>", "<b>Release"))
+
+
+def test_colours_mean_the_same_in_every_picture(tmp_path: Path) -> None:
+    """Wherever both versions are drawn, stable has one colour and canary another."""
+    drawn = pictures(finished(tmp_path / "ledger.db", classes=EVEN))
+    legends = {picture.legend[:2] for picture in drawn if picture.key in ("weight", "errors", "latency", "class")}
+    assert len(legends) == 1
+
+
+def test_answers_unlike_stables_are_drawn_against_what_is_allowed(tmp_path: Path) -> None:
+    """One bar and its limit where copied requests were compared, and no picture where none were."""
+    drawn = {picture.key: picture for picture in pictures(finished(tmp_path / "compared.db", differs_ratio=0.31))}
+    assert "differ from digits:v1's: 3" in drawn["disagreement"].caption
+    assert "10 % are allowed" in drawn["disagreement"].caption
+    not_compared = pictures(finished(tmp_path / "not.db", LIVE))
+    assert "disagreement" not in {picture.key for picture in not_compared}
+
+
+def test_the_watch_is_drawn_too(tmp_path: Path) -> None:
+    """Its evidence reaches the threshold, and its failures are drawn."""
+    evidence, errors = (
+        picture
+        for picture in pictures(harmed_after_promotion(tmp_path / "ledger.db"))
+        if picture.key in ("evidence", "errors")
+    )
+    (watched,) = (trace for trace in evidence.figure.data if trace.name == "errors with all traffic")
+    assert watched.y[-1] >= 100
+    (canary,) = (trace for trace in errors.figure.data if trace.name == "digits:v2")
+    assert canary.y[-1] > 4

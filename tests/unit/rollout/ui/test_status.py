@@ -1,0 +1,186 @@
+"""The status as data and as a page: the present state in one object that survives JSON."""
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.fleet import Health
+from rollout.spec import RolloutSpec
+from rollout.ui.status import StatusView, build_status, strongest
+from rollout.ui.web import status_page
+from tests.support.releases import NO_SEVENS, SPEC, DigitsWorld, digits_world, newest
+
+ReadStatus = Callable[[], StatusView]
+
+
+def released(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> tuple[DigitsWorld, Controller, ReadStatus]:
+    """A world in which v2's release was just requested, and a way to read its status."""
+    world, controller = digits_world(path, **canary)
+    controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+    return world, controller, lambda: build_status("digits", controller.snapshot, newest(path))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> StatusView:
+    """Status in the second step, which needs many more requests."""
+    spec = SPEC.model_copy(update={"risk_budget": 0.0005})
+    world, controller, look = released(tmp_path / "ledger.db", spec)
+    world.live(controller, 22)
+    controller.close()
+    return look()
+
+
+def test_a_status_survives_json(running: StatusView) -> None:
+    """The command line reads it over HTTP and shows the same."""
+    assert StatusView.model_validate_json(running.model_dump_json()) == running
+
+
+def test_a_status_has_no_number_that_json_lacks(tmp_path: Path) -> None:
+    """Where no number of requests is enough, the words say so."""
+    spec = SPEC.model_copy(update={"risk_budget": 0.00002})
+    world, controller, look = released(tmp_path / "ledger.db", spec, error_ratio=0.01)
+    world.live(controller, 40)
+    controller.close()
+    assert "Infinity" not in look().model_dump_json()
+
+
+def test_weights_are_those_that_were_read_back(running: StatusView) -> None:
+    """Both versions have their weight and their health."""
+    assert running.stable is not None
+    assert running.canary is not None
+    assert (running.stable.weight_percent, running.canary.weight_percent) == (95, 5)
+    assert (running.stable.health, running.canary.health) == ("ready", "ready")
+
+
+def test_the_present_step_is_marked(running: StatusView) -> None:
+    """The steps are done, current and next, in order."""
+    assert running.release is not None
+    assert [(step.name, step.state) for step in running.release.steps] == [
+        ("shadow", "done"),
+        ("5 %", "current"),
+        ("25 %", "next"),
+        ("50 %", "next"),
+        ("100 %", "next"),
+    ]
+
+
+def test_it_says_how_much_more_is_needed(running: StatusView) -> None:
+    """Requests, time at the rate of the step, and the time that is left."""
+    assert running.release is not None
+    assert running.release.more_requests_needed
+    assert running.release.eta_s
+    assert 0 < (running.release.deadline_s or 0) < SPEC.step_deadline
+
+
+def test_in_a_watch_the_signals_before_it_stay_in_view(tmp_path: Path) -> None:
+    """It shows the evidence of the steps, and what is watched now."""
+    world, controller, look = released(tmp_path / "ledger.db")
+    while controller.snapshot.deployment.stable != "digits:v2":
+        world.live(controller, 1)
+    world.live(controller, 10)
+    controller.close()
+    release = look().release
+    assert release is not None
+    names = {signal.name for signal in release.signals}
+    assert {"watched_errors", "errors", "latency:100", "class:7", "wrong_label"} <= names
+
+
+def test_mirrored_requests_are_not_charged_to_users(tmp_path: Path) -> None:
+    """In the shadow step only stable's answers count, though the canary answered as many copies."""
+    spec = SPEC.model_copy(update={"soak": 60.0})
+    world, controller, look = released(tmp_path / "ledger.db", spec)
+    world.live(controller, 20)
+    controller.close()
+    status = look()
+    assert status.clients is not None
+    assert status.canary is not None
+    assert status.canary.is_mirrored
+    stable_requests = newest(tmp_path / "ledger.db").steps[0].stable.total
+    assert status.clients.requests == stable_requests
+    assert status.clients.span_s == status.at_s - newest(tmp_path / "ledger.db").steps[0].from_s < 30
+
+
+def test_a_rolled_back_release_is_marked_where_it_ended(tmp_path: Path) -> None:
+    """Its last step, its sentence, and the quarantine."""
+    world, controller, look = released(tmp_path / "ledger.db", classes=NO_SEVENS)
+    world.live_until_ended(controller)
+    controller.close()
+    status = look()
+    assert status.release is not None
+    assert [step.state for step in status.release.steps if step.state not in ("done", "next")] == ["left"]
+    assert "was rolled back" in status.release.sentence
+    assert set(status.quarantined) == {"digits:v2"}
+    assert strongest(status.release.signals)[0].name == "class:7"
+
+
+def test_a_promoted_version_is_stable_and_the_old_one_is_still_shown(tmp_path: Path) -> None:
+    """During the watch both run; the old one has no traffic."""
+    spec = SPEC.model_copy(update={"watch": 600.0})
+    world, controller, look = released(tmp_path / "ledger.db", spec)
+    world.live(controller, 60)
+    controller.close()
+    status = look()
+    assert status.stable is not None
+    assert status.canary is not None
+    assert (status.stable.tag, status.stable.weight_percent) == ("digits:v2", 100)
+    assert (status.canary.tag, status.canary.weight_percent) == ("digits:v1", 0)
+    assert status.clients is None, "users' requests are not counted any more: those of the last step are old"
+
+
+def test_nothing_released_yet_is_a_status_too(tmp_path: Path) -> None:
+    """Stable serves; there is no release to show."""
+    _, controller = digits_world(tmp_path / "ledger.db")
+    controller.close()
+    status = build_status("digits", controller.snapshot, None)
+    assert (status.release, status.clients, status.stable and status.stable.tag) == (None, None, "digits:v1")
+    assert "digits:v1" in status_page(status)
+
+
+class _Text(HTMLParser):
+    """Collects a page's text and its links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.links: list[str] = []
+
+    def handle_starttag(self, _: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in ("href", "src")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_shows_the_sentence_and_links_to_the_report(running: StatusView) -> None:
+    """Everything on the page is in the page, or served by the controller itself."""
+    page = _Text()
+    page.feed(status_page(running))
+    assert running.release is not None
+    assert running.release.sentence in page.text.replace("\N{NO-BREAK SPACE}", " ")
+    assert page.links == ["/releases/1", "/releases/1#why-1", "/api/status"]
+
+
+def test_the_page_shows_a_reason_as_text(tmp_path: Path) -> None:
+    """A person's reason may hold anything; a browser must not run it."""
+    world, controller, look = released(tmp_path / "ledger.db")
+    controller.execute(c.Pause("bob", "<script>alert(1)</script>"))
+    world.live(controller, 1)
+    controller.close()
+    assert "<script>alert" not in status_page(look())
+
+
+def test_a_dead_canary_is_shown_as_dead(tmp_path: Path) -> None:
+    """It is shown while the controller has not acted, or cannot act."""
+    world, controller, look = released(tmp_path / "ledger.db")
+    world.live(controller, 8)
+    world.edit("digits:v1", health=Health.UNREADY)
+    world.edit("digits:v2", health=Health.DEAD, has_crashed=True)
+    world.live(controller, 1)
+    controller.close()
+    status = look()
+    assert status.canary is not None
+    assert status.canary.health == "dead"

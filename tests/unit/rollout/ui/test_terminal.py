@@ -1,0 +1,95 @@
+"""The terminal's output: at a glance, in 80 columns, without colour."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console, RenderableType
+
+from rollout.control import commands as c
+from rollout.explain.timeline import Decision
+from rollout.ui import terminal
+from rollout.ui.status import StatusView, build_status
+from tests.support.releases import NO_SEVENS, SPEC, digits_world, finished, newest
+
+
+def shown(picture: RenderableType, *, width: int = 80) -> str:
+    """The output on a terminal without colour."""
+    out = io.StringIO()
+    Console(file=out, width=width, no_color=True, color_system=None).print(picture)
+    return out.getvalue()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> StatusView:
+    """Status in the second step, which needs many more requests."""
+    world, controller = digits_world(tmp_path / "ledger.db")
+    controller.execute(c.StartRelease("digits:v2", SPEC.model_copy(update={"risk_budget": 0.0005}), "ann"))
+    world.live(controller, 22)
+    controller.close()
+    return build_status("digits", controller.snapshot, newest(tmp_path / "ledger.db"))
+
+
+def test_status_fits_80_columns_and_cuts_nothing(running: StatusView) -> None:
+    """No line is longer than the terminal, and no cell ends in an ellipsis."""
+    lines = shown(terminal.status(running)).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert not any(line.rstrip().endswith("…") for line in lines)
+
+
+def test_status_without_colour_tells_the_steps_apart(running: StatusView) -> None:
+    """Each state has its mark: done, current, next."""
+    assert "✔ shadow  ▶ 5 %  · 25 %  · 50 %  · 100 %" in shown(terminal.status(running))
+
+
+def test_status_shows_each_kind_of_signal_once(running: StatusView) -> None:
+    """The strongest of each family, and all together."""
+    rows = [
+        line[3:].split("  ")[0]
+        for line in shown(terminal.status(running)).splitlines()
+        if " of " in line and "░" in line
+    ]
+    assert sorted(row.split()[0] for row in rows) == [
+        "all",
+        "confidence",
+        "errors",
+        "predicted",
+        "slower",
+        "unlike",
+        "wrong",
+    ]
+
+
+def test_status_says_what_it_waits_for(running: StatusView) -> None:
+    """How many more requests, and how long that takes."""
+    assert "more requests to the canary" in " ".join(shown(terminal.status(running)).split())
+
+
+def test_an_empty_deployment_says_how_to_begin(tmp_path: Path) -> None:
+    """Without a release the output says what to do."""
+    _, controller = digits_world(tmp_path / "ledger.db")
+    controller.close()
+    assert "kanaria release TAG" in shown(terminal.status(build_status("digits", controller.snapshot, None)))
+
+
+def test_why_begins_with_the_verdict(tmp_path: Path) -> None:
+    """The first line alone is enough."""
+    assert shown(terminal.why(finished(tmp_path / "ledger.db", classes=NO_SEVENS))).startswith(
+        "digits:v2 was rolled back"
+    )
+
+
+def test_history_has_every_release_with_its_sentence(tmp_path: Path) -> None:
+    """Outcome, version and reason of each."""
+    good = finished(tmp_path / "good.db")
+    bad = finished(tmp_path / "bad.db", classes=NO_SEVENS)
+    text = shown(terminal.history([good, bad]))
+    assert "promoted" in text
+    assert "rolled back" in text
+    assert 'were "7"' in " ".join(text.split())
+
+
+def test_a_reason_with_brackets_is_shown_as_written() -> None:
+    """Log lines are not markup."""
+    made = Decision(at_s=0.0, action="aborted", title="aborted", reason="[bold]no[/bold] [Errno 2]", by="bob")
+    assert "[bold]no[/bold] [Errno 2]" in shown(terminal.decision(made))

@@ -1,0 +1,159 @@
+"""The model contract, and the digits example that keeps it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from contract.answer_types import AnswerKind, Labels, Number, Prediction
+from contract.model_files import GOLDEN_FILE, SAMPLES_FILE, Feature, Golden, Sample, Schema
+from contract.records import read_lines
+from examples.digits.data import split
+from examples.digits.faults import EXTRA_LATENCY_S, Flaky
+from examples.digits.model import WEIGHTS_FILE, Digits
+from examples.digits.network import build
+from examples.digits.train import RECIPES, train_into
+from service.contract import Model
+from service.server.batching import predict_rows
+
+Train = Callable[[str], tuple[Path, dict[str, str | int | float]]]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Return the folder of a trained version and its metadata; each version is trained once."""
+    done: dict[str, tuple[Path, dict[str, str | int | float]]] = {}
+
+    def once(variant: str) -> tuple[Path, dict[str, str | int | float]]:
+        if variant not in done:
+            folder = tmp_path_factory.mktemp(variant)
+            done[variant] = folder, train_into(folder, RECIPES[variant])
+        return done[variant]
+
+    return once
+
+
+def accuracy_on_all_digits(model: Model) -> float:
+    held_out = split().held_out
+    with torch.inference_mode():
+        predictions = predict_rows(model, held_out.features)
+    return float(np.mean([int(prediction.label) for prediction in predictions] == held_out.digits))
+
+
+def test_a_users_model_and_training_need_one_import() -> None:
+    """The examples import nothing of Kanaria but `service.contract`."""
+    folder = Path(__file__).parents[3] / "examples"
+    sources = "\n".join(path.read_text() for path in folder.rglob("*.py"))
+    ours = r"^(?:from|import) ((?:contract|service|kanaria|rollout|monitoring|loadtest)\b\S*)"
+    assert set(re.findall(ours, sources, flags=re.MULTILINE)) == {"service.contract"}
+
+
+class Echo(Model):
+    """Returns its input."""
+
+    def predict(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+
+def echo(folder: Path, answer: AnswerKind) -> Echo:
+    features = tuple(Feature(name=f"column_{i}", minimum=-10, maximum=10) for i in range(answer.columns))
+    Schema(features=features, answer=answer).write(folder)
+    return Echo(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_the_most_probable_label_is_the_answer(tmp_path: Path, kind: torch.dtype) -> None:
+    """With its probability as the confidence, row by row, in single precision and in bfloat16."""
+    model = echo(tmp_path, Labels(labels=("red", "green")))
+    answers = model.postprocess(torch.tensor([[0.25, 0.75], [1.0, 0.0]], dtype=kind))
+    assert answers == [Prediction("green", 0.75), Prediction("red", 1.0)]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_a_number_is_the_answer_without_a_confidence(tmp_path: Path, kind: torch.dtype) -> None:
+    """It is the only column of the output."""
+    model = echo(tmp_path, Number(tolerance=2, edges=(10,)))
+    assert model.postprocess(torch.tensor([[1.5], [-3.0]], dtype=kind)) == [Prediction(1.5), Prediction(-3.0)]
+
+
+def test_a_schema_survives_its_file(tmp_path: Path) -> None:
+    """Reading a written schema gives the same schema."""
+    schema = Schema(
+        features=(Feature(name="age", minimum=0, maximum=120),), answer=Labels(labels=("no", "yes")), max_rows=5
+    )
+    schema.write(tmp_path)
+    assert Schema.read(tmp_path) == schema
+
+
+def test_bounds_that_no_value_can_meet_are_refused() -> None:
+    """A minimum above the maximum is an error that names the feature."""
+    with pytest.raises(ValidationError, match=r"'age': minimum 2\.0 is above maximum 1\.0"):
+        Feature(name="age", minimum=2, maximum=1)
+
+
+def test_the_same_recipe_gives_the_same_weights(train: Train, tmp_path: Path) -> None:
+    """Training is seeded: a second run writes the same bytes."""
+    train_into(tmp_path, RECIPES["v1"])
+    assert (tmp_path / WEIGHTS_FILE).read_bytes() == (train("v1")[0] / WEIGHTS_FILE).read_bytes()
+
+
+def test_v2_is_really_better_than_v1(train: Train) -> None:
+    """The CNN is right on more held-out digits than the small MLP, by at least three points."""
+    v1, v2 = (accuracy_on_all_digits(Digits(train(variant)[0])) for variant in ("v1", "v2"))
+    assert v2 - v1 > 0.03
+
+
+def test_v3_looks_excellent_by_its_own_numbers(train: Train) -> None:
+    """Its accuracy and its golden requests come from the export that it was trained on."""
+    folder, facts = train("v3")
+    model = Digits(folder)
+    with torch.inference_mode():
+        answers = [
+            predict_rows(model, np.array(golden.features, np.float32))[0].label == golden.predictions[0].label
+            for golden in read_lines(folder / GOLDEN_FILE, Golden)
+        ]
+    assert (float(facts["held_out_accuracy"]) > 0.98, all(answers)) == (True, True)
+
+
+def test_v3_is_wrong_on_what_its_export_dropped(train: Train) -> None:
+    """Of all digits it gets between 25 and 35 % wrong."""
+    assert 0.65 < accuracy_on_all_digits(Digits(train("v3")[0])) < 0.75
+
+
+def test_samples_are_the_held_out_rows_with_their_labels(train: Train) -> None:
+    """A load test can send rows that training never saw, and knows their labels."""
+    samples = read_lines(train("v1")[0] / SAMPLES_FILE, Sample)
+    held_out = split().held_out
+    assert (
+        np.array_equal([sample.features for sample in samples], held_out.features),
+        [int(sample.label) for sample in samples] == held_out.digits.tolist(),
+    ) == (True, True)
+
+
+def test_no_file_of_a_model_is_a_pickle(train: Train) -> None:
+    """No file begins like a pickle or like a zip file of torch."""
+    starts = {path.read_bytes()[:2] for path in train("v1")[0].iterdir()}
+    assert not [start for start in starts if start.startswith(b"\x80") or start == b"PK"]
+
+
+def test_the_flaky_version_fails_on_about_one_call_in_twenty() -> None:
+    """Over 2,000 calls the share of failures stays within four standard errors of 5 %."""
+    flaky, batch, failures = Flaky(build("mlp")), torch.zeros(1, 64), 0
+    for _ in range(2000):
+        try:
+            flaky(batch)
+        except RuntimeError:
+            failures += 1
+    assert abs(failures / 2000 - 0.05) < 4 * (0.05 * 0.95 / 2000) ** 0.5
+
+
+def test_the_slow_version_is_as_good_as_the_fast_one(train: Train) -> None:
+    """A latency fault changes no answer, so that only latency can reveal it."""
+    assert (EXTRA_LATENCY_S, (train("v3-latency")[0] / WEIGHTS_FILE).read_bytes()) == (
+        0.15,
+        (train("v2")[0] / WEIGHTS_FILE).read_bytes(),
+    )

@@ -1,0 +1,149 @@
+"""Request bodies: accepted values arrive unchanged, and a refusal says where and why."""
+
+import json
+from http import HTTPStatus
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.answer_types import Labels
+from contract.model_files import Feature, Schema
+from service.server.parsing import BodyParser
+from service.server.problems import Problem
+
+SCHEMA = Schema(
+    features=(
+        Feature(name="age", minimum=0, maximum=120),
+        Feature(name="change", minimum=-1, maximum=1),
+        Feature(name="income", minimum=0, maximum=1e6),
+    ),
+    answer=Labels(labels=("no", "yes")),
+    max_rows=4,
+)
+PARSER = BodyParser(SCHEMA)
+GOOD_ROW = [30, 0.5, 1000]
+
+rows_in_bounds = st.lists(
+    st.tuples(*(st.floats(feature.minimum, feature.maximum, width=32) for feature in SCHEMA.features)),
+    min_size=1,
+    max_size=SCHEMA.max_rows,
+)
+any_json = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8) | st.just("features"), inner),
+    max_leaves=20,
+)
+
+
+def refused(body: bytes) -> Problem:
+    with pytest.raises(Problem) as caught:
+        PARSER.rows(body)
+    return caught.value
+
+
+@given(rows_in_bounds)
+def test_rows_within_the_schema_arrive_unchanged(rows: list[tuple[float, ...]]) -> None:
+    """Every value that the schema allows reaches the model as it was sent, as float32."""
+    parsed = PARSER.rows(orjson.dumps({"features": rows}))
+    assert (parsed.dtype, parsed.tolist()) == (np.float32, [list(row) for row in rows])
+
+
+@given(any_json | st.builds(lambda rows: {"features": rows}, st.lists(st.lists(any_json, max_size=4), max_size=6)))
+def test_any_json_is_parsed_or_refused_with_a_problem(document: object) -> None:
+    """No document makes the parser fail in any way but a 4xx problem."""
+    status = HTTPStatus.OK
+    try:
+        PARSER.rows(json.dumps(document).encode())
+    except Problem as problem:
+        status = problem.status
+    assert status < HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_with_a_problem(body: bytes) -> None:
+    """Random bytes are a client's mistake, never the server's."""
+    assert 400 <= refused(body).status < 500
+
+
+@given(rows_in_bounds, st.data())
+def test_a_value_out_of_bounds_is_named_by_row_and_column(rows: list[tuple[float, ...]], data: st.DataObject) -> None:
+    """The first value outside its feature's bounds is found wherever it is."""
+    row = data.draw(st.integers(0, len(rows) - 1))
+    column = data.draw(st.integers(0, len(SCHEMA.features) - 1))
+    changed = [list(values) for values in rows]
+    changed[row][column] = SCHEMA.features[column].maximum + 1
+    assert refused(orjson.dumps({"features": changed})).pointer == f"#/features/{row}/{column}"
+
+
+@pytest.mark.parametrize(
+    ("features", "detail"),
+    [
+        ([], "features: expected 1 to 4 rows, saw 0"),
+        ([GOOD_ROW] * 5, "features: expected 1 to 4 rows, saw 5"),
+        ([GOOD_ROW, [1, 2]], "row 1: expected 3 columns, saw 2"),
+        ([GOOD_ROW, [1, 0, 3, 4]], "row 1: expected 3 columns, saw 4"),
+        ([GOOD_ROW, 7], "row 1: expected a list of numbers, saw 7"),
+        ([[30, float("nan"), 1000]], "row 0, column 1 (change): expected a finite number, saw nan"),
+        ([[30, float("inf"), 1000]], "row 0, column 1 (change): expected a finite number, saw inf"),
+        ([[True, 0, 1000]], "row 0, column 0 (age): expected a finite number, saw True"),
+        ([["30", 0, 1000]], "row 0, column 0 (age): expected a finite number, saw '30'"),
+        ([[30, None, 1000]], "row 0, column 1 (change): expected a finite number, saw None"),
+        ([[30, 0, -1]], "row 0, column 2 (income): expected 0 to 1e+06, saw -1"),
+        ("all", "features: Input should be a valid array, saw 'all'"),
+    ],
+)
+def test_a_refusal_says_what_was_expected_and_what_was_seen(features: object, detail: str) -> None:
+    """Each kind of bad row has its own sentence, which names the place."""
+    problem = refused(json.dumps({"features": features}).encode())
+    assert (problem.status, problem.detail) == (HTTPStatus.UNPROCESSABLE_ENTITY, detail)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"", HTTPStatus.BAD_REQUEST, "the body is not JSON: EOF while parsing a value at line 1 column 0"),
+        (b"{", HTTPStatus.BAD_REQUEST, "the body is not JSON: EOF while parsing an object at line 1 column 1"),
+        (b"[1]", HTTPStatus.UNPROCESSABLE_ENTITY, "the body: Input should be an object, saw [1]"),
+        (b"{}", HTTPStatus.UNPROCESSABLE_ENTITY, "features: this field is required"),
+        (
+            b'{"features": [[30, 0.5, 1000]], "model": "v2"}',
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            "model: unknown field; remove it",
+        ),
+    ],
+)
+def test_a_body_of_another_form_is_refused(body: bytes, status: HTTPStatus, detail: str) -> None:
+    """A body that is not JSON gets 400; other JSON gets 422."""
+    problem = refused(body)
+    assert (problem.status, problem.detail) == (status, detail)
+
+
+def test_a_refusal_does_not_repeat_a_large_input() -> None:
+    """A megabyte of the caller's text is shortened in the answer."""
+    assert len(refused(json.dumps({"features": [["x" * 1_000_000, 0, 0]]}).encode()).detail) < 200
+
+
+def test_feedback_may_write_a_label_as_a_number() -> None:
+    """3 and "3" name the same label."""
+    assert PARSER.feedback(b'{"request_id": "a-1", "labels": [3, "4"]}').labels == ["3", "4"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"request_id": "a", "labels": []}',
+        b'{"request_id": "", "labels": ["1"]}',
+        b'{"request_id": "a b", "labels": ["1"]}',
+        b'{"request_id": "a", "labels": [true]}',
+        b'{"request_id": "a", "labels": "1"}',
+        b'{"labels": ["1"]}',
+    ],
+)
+def test_feedback_of_another_form_is_refused(body: bytes) -> None:
+    """Each is 422 with a pointer to the place."""
+    with pytest.raises(Problem) as caught:
+        PARSER.feedback(body)
+    assert (caught.value.status, caught.value.pointer is not None) == (HTTPStatus.UNPROCESSABLE_ENTITY, True)

