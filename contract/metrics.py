@@ -103,7 +103,9 @@ UNJUDGED = Metric(
 LEDGER_COPIED = Metric(
     "kanaria_ledger_last_backup_timestamp_seconds", "When the ledger was copied last, or found to be copied already"
 )
-LEDGER_COPY_FAILURES = Metric("kanaria_ledger_backup_failures_total", "Copies of the ledger that could not be made")
+LEDGER_COPY_FAILURES = Metric(
+    "kanaria_ledger_backup_failures_in_a_row", "Copies of the ledger that failed since the last that did not"
+)
 ROUTER_FAILURES = Metric("kanaria_router_failures_total", "Splits that the data plane refused")
 SIGNATURE_REFUSED = Metric("kanaria_signature_refused_total", "Versions that did not start for their signature")
 VERSION_UP = Metric(

@@ -64,6 +64,7 @@ class BackupSchedule(threading.Thread):
             self._failed(output.strip()[-500:])
         else:
             self._metrics.ledger_copied.set_to_current_time()
+            self._metrics.ledger_copy_failures.set(0)
             log.info("ledger_copied", output=output.strip()[-500:])
 
     def _failed(self, why: str) -> None:

@@ -89,9 +89,7 @@ class Keeper:
         care = self._cares.get(name)
         if care is None:
             care = self._cares[name] = _Care(ProcessState())
-        if (
-            care.kill_at_s is not None
-        ):  # it is still ending: asked for again meanwhile, or workers outlived their parent
+        if care.kill_at_s is not None:  # still ending: asked for again meanwhile, or its workers outlived it
             if self._has_ended(name, care):
                 care.kill_at_s = None
         elif self._is_alive(care):

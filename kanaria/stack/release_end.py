@@ -10,6 +10,7 @@ from rollout.control.writer import Writer
 from rollout.errors import RolloutError
 from rollout.explain.timeline import timeline
 from rollout.ledger import events as e
+from rollout.ledger import places
 from rollout.ledger.kept import KeptDecisions
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.lock import WriterLock
@@ -19,6 +20,8 @@ from rollout.ledger.state import Phase, Release, fold
 
 def end_release(path: Path, *, by: str, say: Callable[[str], None]) -> None:
     """Abort the release that the ledger `path` says is running; a watch goes on later. Raises StackError."""
+    if not path.exists() and not places.had_ledger(path):
+        return  # the stack went down before its controller began one
     try:
         if not path.exists():
             Ledger(path, read_only=True)  # raises: a ledger that is gone is not made anew

@@ -34,7 +34,7 @@ class ControllerMetrics:
         self.failed_beats = self._counter(m.FAILED_BEATS)
         self.ledger_gone = _gauge(self.registry, m.LEDGER_GONE)
         self.ledger_copied = _gauge(self.registry, m.LEDGER_COPIED)
-        self.ledger_copy_failures = self._counter(m.LEDGER_COPY_FAILURES)
+        self.ledger_copy_failures = _gauge(self.registry, m.LEDGER_COPY_FAILURES)
         self._last_beat = _gauge(self.registry, m.LAST_BEAT)
         self._unjudged = _gauge(self.registry, m.UNJUDGED)
         self.failed_in_a_row = _gauge(self.registry, m.FAILED_IN_A_ROW)

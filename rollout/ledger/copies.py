@@ -32,7 +32,7 @@ def scheduled_copy(ledger: Path, *, keep: int, now_s: float) -> Copy:
     newest = places.newest_copy(ledger)
     if newest and (found := _holds_all(newest, ledger)):
         return Copy(newest, found, is_new=False)
-    target = places.copies_folder(ledger) / f"{ledger.stem}-{places.stamp(now_s)}{ledger.suffix}"
+    target = places.dated(places.copies_folder(ledger) / ledger.name, now_s)
     target.parent.mkdir(parents=True, exist_ok=True)
     _check_room(ledger)
     contents = copy(ledger, target)

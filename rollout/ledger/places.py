@@ -50,17 +50,20 @@ def newest_copy(ledger: Path) -> Path | None:
     return next((copy for copy in copies(ledger) if (found := identity_of(copy)) and known in (None, found)), None)
 
 
-def stamp(now_s: float) -> str:
-    """A time in a file's name, UTC; names sort by it."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+def dated(ledger: Path, now_s: float, word: str = "") -> Path:
+    """The ledger's path with a word and a time, UTC, in its name. No file has it yet; names sort by time."""
+    stem = "-".join(filter(None, (ledger.stem, word)))
+    second = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_s))
+    names = (f"{stem}-{second}{number}{ledger.suffix}" for number in ("", *(f"_{n:02}" for n in range(2, 100))))
+    return next(path for name in names if not (path := ledger.with_name(name)).exists())
 
 
-def set_aside(ledger: Path, name: str) -> Path | None:
+def set_aside(ledger: Path, word: str, now_s: float) -> Path | None:
     """Give the ledger another name, with what SQLite keeps for it; None where there is nothing. Raises OSError.
 
     Its log goes first: SQLite would take the log of one ledger for that of the next.
     """
-    aside = ledger.with_name(name)
+    aside = dated(ledger, now_s, word)
     for found, other in zip((*companions(ledger), ledger), (*companions(aside), aside), strict=True):
         if found.exists():
             found.rename(other)

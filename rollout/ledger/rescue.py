@@ -23,7 +23,6 @@ def put_back(ledger: Ledger, *, now_s: float) -> Path | None:
     incoming.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_copy(ledger, incoming)
-    word = f"{path.stem}-replaced-{places.stamp(now_s)}{path.suffix}"
-    aside = places.set_aside(path, word) if path.exists() else None
+    aside = places.set_aside(path, "replaced", now_s) if path.exists() else None
     ledger.go_on_with(incoming)
     return aside

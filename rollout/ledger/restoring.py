@@ -38,6 +38,7 @@ class Restored:
     lost: Lost | None  # None: the ledger before cannot be read
     aside: Path | None  # its new name; None: there was none
     aborted: str | None  # name of the release that was aborted
+    forgotten: tuple[str, ...]  # decisions that no ledger holds, about releases after the copy; in words, oldest first
 
 
 def restore(ledger: Path, copied: Path, *, now_s: float, is_other_allowed: bool = False) -> Restored:
@@ -63,14 +64,15 @@ def restore(ledger: Path, copied: Path, *, now_s: float, is_other_allowed: bool 
     try:
         copy(copied, incoming)
         aborted = _write_down(incoming, kept, copied, lost, now_s)  # first: without it a bad version may come back
-        word = "damaged" if lost is None else "replaced"
-        aside = places.set_aside(ledger, f"{ledger.stem}-{word}-{places.stamp(now_s)}{ledger.suffix}")
+        aside = places.set_aside(ledger, "damaged" if lost is None else "replaced", now_s)
         incoming.replace(ledger)
         places.identity_file(incoming).replace(places.identity_file(ledger))
     finally:
         _remove(*own)
+    later = (decision for decision in kept.read() if (decision.release or 0) > contents.releases)
+    forgotten = tuple(words for decision in later if (words := _in_words(decision)))
     kept.clear()  # what is about later releases would be taken for decisions about new ones of their numbers
-    return Restored(contents, lost, aside, aborted)
+    return Restored(contents, lost, aside, aborted, forgotten)
 
 
 def begin_anew(ledger: Path, *, now_s: float) -> Path | None:
@@ -78,7 +80,7 @@ def begin_anew(ledger: Path, *, now_s: float) -> Path | None:
 
     The caller holds the lock.
     """
-    aside = places.set_aside(ledger, f"{ledger.stem}-replaced-{places.stamp(now_s)}{ledger.suffix}")
+    aside = places.set_aside(ledger, "replaced", now_s)
     places.identity_file(ledger).unlink(missing_ok=True)
     return aside
 

@@ -58,10 +58,11 @@ def test_a_copy_that_fails_is_counted_and_tried_again(ledger: Path, metrics: Con
     """Nothing ends; the next copy succeeds once its cause is gone."""
     good = ledger.read_bytes()
     garbage(ledger)
-    until(lambda: value(metrics, m.LEDGER_COPY_FAILURES) >= 1, "a copy failed")
+    until(lambda: value(metrics, m.LEDGER_COPY_FAILURES) >= 2, "two copies failed")
     ledger.write_bytes(good)
     began_s = time.time()
     until(lambda: value(metrics, m.LEDGER_COPIED) >= began_s, "a copy was made")
+    until(lambda: value(metrics, m.LEDGER_COPY_FAILURES) == 0, "they are counted anew")
 
 
 def test_a_schedule_that_is_switched_off_copies_nothing(ledger: Path) -> None:

@@ -143,6 +143,7 @@ def _lost(done: Restored) -> Iterator[str]:
         yield from (f"  {decision}" for decision in done.lost.decisions)
     elif done.aside is not None:
         yield "lost: nobody can say what was written later, as the ledger before cannot be read"
+    yield from (f"  it had not been written yet: {decision}" for decision in done.forgotten)
 
 
 def _in_words(contents: Contents) -> str:

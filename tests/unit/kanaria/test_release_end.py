@@ -57,6 +57,12 @@ def test_a_release_is_aborted_on_record(path: Path, events: tuple[e.Event, ...])
     assert lines == ["release 1 (m:v2) is aborted: the stack was taken down"]
 
 
+def test_a_stack_that_never_had_a_ledger_has_no_release_to_end(path: Path) -> None:
+    """It was taken down before its controller began one. A ledger that is gone is another matter."""
+    end_release(path, by="me", say=pytest.fail)
+    assert list(path.parent.iterdir()) == []
+
+
 def test_a_watch_that_is_interrupted_goes_on_later(path: Path) -> None:
     """A bad version does not become permanent by it; how long it was watched stands in `why` and `history`."""
     write(path, REQUESTED, STEPPING, PROMOTED)
@@ -85,6 +91,8 @@ def test_without_a_running_release_nothing_is_written(path: Path, events: tuple[
 
 def test_a_ledger_that_cannot_be_read_is_named_and_none_is_made(path: Path) -> None:
     """Damaged or gone: everything is stopped by then, and the message says so."""
+    write(path)
+    path.unlink()
     with pytest.raises(StackError, match="everything is stopped"):
         end_release(path, by="me", say=lambda _: None)
     assert not path.exists()

@@ -118,6 +118,19 @@ def test_a_clock_that_goes_back_removes_no_new_copy(path: Path) -> None:
     assert places.copies(path) == [made.path]
 
 
+def test_copies_of_one_second_are_as_many_files(path: Path) -> None:
+    """In the order in which they were made; a ledger that is replaced twice in a second leaves two files."""
+    made = []
+    for number in range(12):
+        made.append(copies.scheduled_copy(path, keep=20, now_s=NOW_S).path)
+        add(path, note(number))
+    assert places.copies(path) == made[::-1]
+    before, asides = read(path), [begin_anew(path, now_s=NOW_S)]
+    add(path, note(1))
+    asides.append(begin_anew(path, now_s=NOW_S))
+    assert [len(read(aside)) for aside in asides if aside] == [len(before), 1]
+
+
 def test_a_damaged_newest_copy_is_made_again(path: Path) -> None:
     """A copy counts as one when every page of it can be read."""
     made = copies.scheduled_copy(path, keep=3, now_s=NOW_S)
@@ -286,7 +299,9 @@ def test_a_rollback_that_waited_for_a_damaged_ledger_is_in_the_restored_one(worl
     later = e.RolledBack(at_s=world.now_s, release=2, signal="guard", reason="8 of 8 failed")
     world.path.write_bytes(b"\xff" * 50_000)
     KeptDecisions(world.path).keep([rolled_back, later])
-    assert restore(world.path, copied, now_s=world.now_s).aborted is None
+    done = restore(world.path, copied, now_s=world.now_s)
+    assert done.aborted is None
+    assert done.forgotten == ("release 2 was rolled back, and its version is no longer in quarantine",)
     controller = world.controller()
     world.live(controller, 10)
     deployment = controller.snapshot.deployment
