@@ -19,6 +19,7 @@ from benchmarks.proofs.trial import Trial, failed_after_s, textbook_failed_after
 from rollout.control.calibration import HISTORY_S
 from rollout.format import share
 from rollout.judge import JudgeConfig, Pair, Window
+from rollout.judge.fail import Stream
 from rollout.judge.judge import Judge
 from rollout.judge.kernels import rare
 from rollout.signals.catalogue import catalogue
@@ -261,8 +262,14 @@ def cost(study: Study) -> Iterator[Row]:  # noqa: ARG001 - one process will do
         ("one tick by the default plan, gross shifts included", judge),
         ("... by a judge that does not", Judge(JudgeConfig(rules=catalogue().rules))),
     ):
-        median_ms = _tick_ms(asked, ticks[:30])
-        yield Row(what, f"under {_TICK_MS:g} ms", f"{median_ms:.1f} ms", "kept" if median_ms < _TICK_MS else "broken")
+        yield _quick(what, _tick_ms(asked, ticks[:30]))
+    of_requests = {10**n: [_large_tick(rng, number, 200, 10**n) for number in range(20)] for n in range(2, 8)}
+    took_ms = {n: _tick_ms(Judge(RolloutSpec().judge_config()), many) for n, many in of_requests.items()}
+    slowest = max(took_ms, key=lambda requests: took_ms[requests])
+    yield _quick(f"200 signals, the slowest of 100 to 10 million requests: {slowest:,}", took_ms[slowest])
+    alone = _one_by_one_ms(of_requests[slowest][:3])
+    what = "... the same bets one stream at a time"
+    yield Row(what, "", f"{alone / took_ms[slowest]:.1f} times as long", "for comparison")
     tracemalloc.start()
     judge.observe(window for tick in ticks[30:] for window in tick)
     grown = tracemalloc.get_traced_memory()[0]
@@ -270,6 +277,10 @@ def cost(study: Study) -> Iterator[Row]:  # noqa: ARG001 - one process will do
     # After a tick every sum is a new object that was not traced before: about 30 kB, however many ticks there are.
     what = "memory that 10 more windows of 50 signals leave behind"
     yield Row(what, "no more than one", f"{grown / 1024:.0f} kB", "kept" if grown < _STATE_BYTES else "broken")
+
+
+def _quick(what: str, took_ms: float) -> Row:
+    return Row(what, f"under {_TICK_MS:g} ms", f"{took_ms:.1f} ms", "kept" if took_ms < _TICK_MS else "broken")
 
 
 def _tick_ms(judge: Judge, ticks: Sequence[Sequence[Window]]) -> float:
@@ -283,11 +294,31 @@ def _tick_ms(judge: Judge, ticks: Sequence[Sequence[Window]]) -> float:
     return 1000 * quantile(took_s, 0.5).value
 
 
-def _large_tick(rng: np.random.Generator, end_s: float) -> list[Window]:
-    """Everything is predicted as one of 50 classes."""
-    stable, canary = (rng.multinomial(total, [1 / 50] * 50).tolist() for total in (900_000, 100_000))
+def _one_by_one_ms(ticks: Sequence[Sequence[Window]]) -> float:
+    """Median CPU time of the streams of a tick where none knows of the others, ms."""
+    config = RolloutSpec().judge_config()
+    rule = config.rules["class"]
+    streams = [
+        [Stream(rule, config, tolerance=tolerance, swapped=swapped) for swapped in (False, True)]
+        for tolerance in (None, rule.gross_tolerance)
+        for _ in ticks[0]
+    ]
+    took_s = []
+    for tick in ticks:
+        began_s = time.process_time()
+        for window, both_sides in zip([*tick, *tick], streams, strict=True):
+            for stream in both_sides:
+                stream.observe(window.stable, window.canary)
+        took_s.append(time.process_time() - began_s)
+    return 1000 * quantile(took_s, 0.5).value
+
+
+def _large_tick(rng: np.random.Generator, end_s: float, labels: int = 50, requests: int = 1_000_000) -> list[Window]:
+    """Everything is predicted as one of the labels, each as often."""
+    totals = requests * 9 // 10, requests // 10
+    stable, canary = (rng.multinomial(total, [1 / labels] * labels).tolist() for total in totals)
     return [
-        Window(5.0 * end_s, 5.0, f"class:{label}", Pair(in_stable, 900_000), Pair(in_canary, 100_000))
+        Window(5.0 * end_s, 5.0, f"class:{label}", Pair(in_stable, totals[0]), Pair(in_canary, totals[1]))
         for label, (in_stable, in_canary) in enumerate(zip(stable, canary, strict=True))
     ]
 

@@ -35,6 +35,7 @@ class SignalEvidence:
         self._own = _streams(rule, config) if rule.weight else ()
         self._continued = _streams(rule, config, is_continued=True) if rule.weight and is_continued else ()
         self._streams = (*self._own, *self._continued)
+        self._log_e: float | None = None  # None: its streams have bet since it was asked for
         self.limit = rule.limit
         self._noise, self._is_noisy = noise, noise != INDEPENDENT
         self._min_bad = config.min_bad
@@ -54,7 +55,9 @@ class SignalEvidence:
     @property
     def log_e(self) -> float:
         """Log e-value of all streams together."""
-        return _mean(self._own) if self._own else 0.0
+        if self._log_e is None:
+            self._log_e = _mean(self._own) if self._own else 0.0
+        return self._log_e
 
     @property
     def continued_log_e(self) -> float:
@@ -74,6 +77,7 @@ class SignalEvidence:
         """
         _check(window, self._end_s)
         self._end_s = window.end_s
+        self._log_e = None
         self.stable += window.stable
         self.canary += window.canary
         if window.canary.total:

@@ -9,10 +9,15 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from rollout.judge.kernels import bounded, exact_of_all, rare
+import numpy as np
+
+from rollout.judge.kernels import bounded, exact, exact_of_all, rare
 from rollout.judge.logarithms import log_add, log_sum
 from rollout.judge.starts import Starts
 from rollout.judge.types import JudgeConfig, Pair, SignalRule
+
+_MANY = 6  # streams from which arrays are quicker than single numbers
+_LOST = 50.0  # log: in a release of months a bet as small as this is at most 1e-14 of the next start
 
 
 class Stream:
@@ -54,7 +59,7 @@ class Stream:
         self._phi = phi
         self._log_cap = self._log_cap_of_window = math.log(config.window_cap)
         self._starts = Starts(first_only=is_continued)
-        self._log_bets = [-math.inf] * len(self.odds_ratios)  # one per odds ratio, summed over the starts so far
+        self.log_bets = [-math.inf] * len(self.odds_ratios)  # one per odds ratio, summed over the starts so far
 
     def odds_ratios_for(self, other: Pair, tested: Pair) -> tuple[float, ...]:
         """What to bet on in a window of so many requests; it looks at no bad event.
@@ -83,13 +88,16 @@ class Stream:
     def bet(self, tested: Pair, log_e_of_window: Sequence[float]) -> None:
         """What `observe` does with a window whose log e-values, one for each odds ratio, are known."""
         self.bad += tested.bad
-        log_start = self._starts.log_next()
-        self._log_bets = [
-            log_add(log_bet, log_start) + min(self._log_cap_of_window, log_e / self._phi)
-            for log_bet, log_e in zip(self._log_bets, log_e_of_window, strict=True)
+        log_start, log_left, log_cap, phi = self.begin()
+        self.log_bets = [
+            log_add(log_bet, log_start) + min(log_cap, log_e / phi)
+            for log_bet, log_e in zip(self.log_bets, log_e_of_window, strict=True)
         ]
-        log_average = log_sum(self._log_bets) - math.log(len(self._log_bets))
-        self.log_e = log_add(log_average, self._starts.log_left)
+        self.log_e = log_add(log_sum(self.log_bets) - math.log(len(self.log_bets)), log_left)
+
+    def begin(self) -> tuple[float, float, float, float]:
+        """A window begins. What its bets take: log priors of this start and of later ones, log cap and phi."""
+        return self._starts.log_next(), self._starts.log_left, self._log_cap_of_window, self._phi
 
 
 def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
@@ -107,8 +115,28 @@ def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
                 stream.bet(tested, bounded(tested, odds_ratios=stream.odds_ratios, limit=stream.margin))
             case "exact":
                 waiting.append((stream, other, tested))
-    if waiting:
-        comparisons = [(other, tested, stream.tolerance) for stream, other, tested in waiting]
-        of_all = exact_of_all(comparisons, odds_ratios=waiting[0][0].odds_ratios)
-        for (stream, _, tested), log_e in zip(waiting, of_all, strict=True):
-            stream.bet(tested, log_e)
+    if len(waiting) < _MANY:
+        for stream, other, tested in waiting:
+            stream.bet(tested, exact(other, tested, odds_ratios=stream.odds_ratios, tolerance=stream.tolerance))
+    else:
+        _bet_together(waiting)
+
+
+def _bet_together(windows: Sequence[tuple[Stream, Pair, Pair]]) -> None:
+    """`Stream.bet` of many streams with the kernel `exact` on a window (other, tested) each.
+
+    A bet that stays far below what is left for harm that begins later need not be known precisely: neither the
+    evidence nor, after the next start is added, the bet itself ever shows it.
+    """
+    streams = [stream for stream, _, _ in windows]
+    comparisons = [(other, tested, stream.tolerance) for stream, other, tested in windows]
+    starts, left, caps, phi = np.array([stream.begin() for stream in streams]).T[:, :, np.newaxis]
+    bets = np.logaddexp([stream.log_bets for stream in streams], starts)
+    floors = (left - _LOST - bets) * phi
+    log_e_of_window = exact_of_all(comparisons, odds_ratios=streams[0].odds_ratios, floors=floors)
+    bets += np.minimum(caps, log_e_of_window / phi)
+    largest = bets.max(axis=1, keepdims=True)
+    log_e = np.logaddexp(largest + np.log(np.exp(bets - largest).mean(axis=1, keepdims=True)), left)
+    for (stream, _, tested), log_bets, total in zip(windows, bets.tolist(), log_e[:, 0].tolist(), strict=True):
+        stream.bad += tested.bad
+        stream.log_bets, stream.log_e = log_bets, total

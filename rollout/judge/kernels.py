@@ -7,7 +7,7 @@ Sources: Fisher's exact test; Hoeffding 1963, theorem 4; Turner & Gruenwald, arX
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import log
 
 import numpy as np
@@ -21,6 +21,7 @@ _SMALL = 32  # below it factorials are exact enough, and Stirling's series is no
 _LOG_FACTORIALS = np.array([math.lgamma(n + 1) for n in range(_SMALL)])
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 _WIDE = 10.0  # standard deviations, in events, from which sampling a sum is quicker than walking it
+_BATCH = 512  # sums
 _STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest, which is 8 standard deviations
 
 Numbers = NDArray[np.float64]
@@ -64,33 +65,56 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
         odds_ratios: the alternatives r > 1; one e-value each.
         tolerance: at least 1; below 1 the mean exceeds 1.
     """
-    return exact_of_all([(stable, canary, tolerance)], odds_ratios=odds_ratios)[0]
+    bad = stable.bad + canary.bad
+    if stable.total and canary.total and min(canary.total, bad) - max(0, bad - stable.total) <= _FEW:
+        return _exact_of_few(stable, canary, odds_ratios, tolerance)
+    found: list[float] = exact_of_all([(stable, canary, tolerance)], odds_ratios=odds_ratios)[0].tolist()
+    return found
 
 
-def exact_of_all(comparisons: Sequence[tuple[Pair, Pair, float]], *, odds_ratios: Sequence[float]) -> list[list[float]]:
-    """`exact` of every (stable, canary, tolerance), much cheaper than one by one where many have large counts.
+def exact_of_all(
+    comparisons: Sequence[tuple[Pair, Pair, float]],
+    *,
+    odds_ratios: Sequence[float],
+    floors: Numbers | None = None,
+) -> Numbers:
+    """`exact` of every (stable, canary, tolerance), much cheaper than one by one.
 
-    Returns: for each comparison one log e-value for each odds ratio.
+    Args:
+        floors: log e-values, of the shape that is returned, below which any smaller number does as well. There the
+            sums need not be added up: each is at least its largest term, and at most that times the number of terms.
+
+    Returns: log e-values; shape (comparisons, odds ratios).
     """
-    log_e, large = [], []
-    for stable, canary, tolerance in comparisons:
+    sums: dict[tuple[int, int, int, float], int] = {}  # many classes of one total have equal counts
+    used, of_sum, canary_bad = [], [], []
+    for place, (stable, canary, tolerance) in enumerate(comparisons):
         bad = stable.bad + canary.bad
-        if not stable.total or not canary.total or not bad:
-            log_e.append([0.0] * len(odds_ratios))
-        elif min(canary.total, bad) - max(0, bad - stable.total) <= _FEW:
-            log_e.append(_exact_of_few(stable, canary, odds_ratios, tolerance))
-        else:
-            large.append((len(log_e), stable.total, canary.total, bad, canary.bad, tolerance))
-            log_e.append([])
-    if large:
-        places, *columns = zip(*large, strict=True)
-        n_s, n_c, k, x, tolerances = (np.array(column, dtype=np.float64)[:, np.newaxis] for column in columns)
-        log_r = np.log(np.array(odds_ratios))
-        log_odds = np.log(tolerances) + np.append(0.0, log_r)
-        lower, upper = _log_normalisers(*np.broadcast_arrays(n_s, n_c, k, log_odds))
-        found = x * log_r + lower[:, :1] - upper[:, 1:]
-        for place, row in zip(places, found.tolist(), strict=True):
-            log_e[place] = row
+        if stable.total and canary.total and bad:
+            used.append(place)
+            of_sum.append(sums.setdefault((stable.total, canary.total, bad, tolerance), len(sums)))
+            canary_bad.append(canary.bad)
+    log_e = np.zeros((len(comparisons), len(odds_ratios)))
+    if not used:
+        return log_e
+    n_s, n_c, k, tolerances = np.array([*sums], dtype=np.float64).T[:, :, np.newaxis]
+    log_r = np.log(np.array(odds_ratios))
+    log_odds = np.log(tolerances) + np.append(0.0, log_r)
+    parts = _largest_at(*np.broadcast_arrays(n_s, n_c, k, np.exp(log_odds)))
+    largest = _log_largest(parts, n_s + n_c, log_odds)
+    found = np.array(canary_bad)[:, np.newaxis] * log_r + (largest[:, :1] - largest[:, 1:])[of_sum]
+    is_wanted = np.ones_like(found, dtype=bool)
+    if floors is not None:
+        slack = np.log(np.minimum(n_c, k) - np.maximum(0, k - n_s) + 1)[of_sum]
+        is_wanted = found + slack >= floors[used]
+        found -= np.where(is_wanted, 0.0, slack)
+    is_summed = np.zeros_like(log_odds, dtype=bool)
+    comparison, ratio = is_wanted.nonzero()
+    summed = np.array(of_sum)[comparison]
+    is_summed[summed, 1 + ratio] = is_summed[summed, 0] = True
+    lower, upper = np.zeros_like(log_odds), np.zeros_like(log_odds)
+    lower[is_summed], upper[is_summed] = _log_sums(parts[:, is_summed], log_odds[is_summed])
+    log_e[used] = found + np.where(is_wanted, (lower[:, :1] - upper[:, 1:])[of_sum], 0.0)
     return log_e
 
 
@@ -128,28 +152,47 @@ def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tole
     return [(canary.bad - fewest) * log(r) + harmless - log_sum_at(tolerance * r) for r in odds_ratios]
 
 
-def _log_normalisers(n_s: Numbers, n_c: Numbers, k: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:
-    """Lower and upper bounds of log Z(odds), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u, up to a constant.
+def _largest_at(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:
+    """Where the largest term of Z(odds) is, Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u.
+
+    Returns: u, n_c - u, k - u and n_s - k + u there; shape (4, ...).
+    """
+    u = np.clip(np.ceil(_crossing(n_s, n_c, k, odds)), np.maximum(0, k - n_s), np.minimum(n_c, k))
+    return np.stack((u, n_c - u, k - u, n_s - k + u))
+
+
+def _log_sums(parts: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:
+    """Lower and upper bounds of the logs of sums, each divided by its largest term; shape (sums,).
 
     The terms are log-concave in u: outwards from the largest they fall ever faster, so a geometric series
-    bounds whatever is left out. All arrays are of one shape.
+    bounds whatever is left out.
+
+    Args:
+        parts: of the largest terms, see `_largest_at`; shape (4, sums).
+        log_odds: shape (sums,).
     """
-    odds = np.exp(log_odds)
-    mode = np.clip(np.ceil(_crossing(n_s, n_c, k, odds)), np.maximum(0, k - n_s), np.minimum(n_c, k))
-    parts = np.stack((mode, n_c - mode, k - mode, n_s - k + mode))
+    total, tail, error = np.ones_like(log_odds), np.zeros_like(log_odds), np.zeros_like(log_odds)
     spread = (1 / (parts + 1)).sum(axis=0) ** -0.5
-    total, tail, error = np.empty_like(odds), np.empty_like(odds), np.zeros_like(odds)
     is_wide = spread >= _WIDE
-    if is_wide.any():
-        sampled = _sample(parts[:, is_wide], log_odds[is_wide], stride=np.floor(0.6 * spread[is_wide]))
-        total[is_wide], tail[is_wide], error[is_wide] = sampled
-    for at in zip(*np.nonzero(~is_wide), strict=True):
-        total[at], tail[at] = _walk(int(n_s[at]), int(n_c[at]), int(k[at]), float(odds[at]), int(mode[at]))
-    largest = _log_largest(parts, n_s + n_c, log_odds)
-    return (
-        largest + np.log(total) - np.log1p(error),
-        largest + np.log(total + tail) - np.log1p(-error),
-    )
+    stride = np.floor(0.6 * spread)
+    for at in _batches(np.flatnonzero(is_wide)):
+        total[at], tail[at], error[at] = _sample(parts[:, at], log_odds[at], stride=stride[at])
+    narrow = np.flatnonzero(~is_wide)
+    for at in _batches(narrow[np.argsort(spread[narrow])]):
+        stretch = 4 + math.ceil(2.5 * spread[at[-1]])
+        a, b, c, d = parts[:, at]
+        odds = np.exp(log_odds[at])
+        for falling, rising, step_odds in (((b, c), (a, d), odds), ((a, d), (b, c), 1 / odds)):
+            summed, left_out = _walk(falling, rising, step_odds, stretch=stretch)
+            total[at] += summed
+            tail[at] += left_out
+    return np.log(total) - np.log1p(error), np.log(total + tail) - np.log1p(-error)
+
+
+def _batches(places: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Few enough at a time for their terms to stay in the processor's cache."""
+    for first in range(0, len(places), _BATCH):
+        yield places[first : first + _BATCH]
 
 
 def _log_largest(parts: Numbers, total: Numbers, log_odds: Numbers) -> Numbers:
@@ -179,25 +222,29 @@ def _crossing(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:
     return 2 * c / (b + np.sqrt(b * b - 4 * (odds - 1) * c))
 
 
-def _walk(n_s: int, n_c: int, k: int, odds: float, mode: int) -> tuple[float, float]:
-    """The sum relative to its largest term, term by term outwards; a bound on what was left out."""
-    total, tail = 1.0, 0.0
-    term = 1.0
-    for u in range(mode, min(n_c, k)):
-        ratio = odds * (n_c - u) * (k - u) / ((u + 1) * (n_s - k + u + 1))
-        term *= ratio
-        total += term
-        if term < _NEGLIGIBLE:
-            tail += term * ratio / (1 - ratio)
-            break
-    term = 1.0
-    for u in range(mode, max(0, k - n_s), -1):
-        ratio = u * (n_s - k + u) / (odds * (n_c - u + 1) * (k - u + 1))
-        term *= ratio
-        total += term
-        if term < _NEGLIGIBLE:
-            tail += term * ratio / (1 - ratio)
-            break
+def _walk(
+    falling: tuple[Numbers, Numbers], rising: tuple[Numbers, Numbers], odds: Numbers, *, stretch: int
+) -> tuple[Numbers, Numbers]:
+    """Sums of all terms on one side of the largest, relative to it; bounds on what was left out.
+
+    Args:
+        falling: the two parts of the largest term that fall by 1 with each step; shape (sums,).
+        rising: the two that rise.
+        odds: what each step multiplies by.
+        stretch: terms that are walked at a time.
+    """
+    total, tail, term = np.zeros_like(odds), np.zeros_like(odds), np.ones_like(odds)
+    going, steps = np.arange(len(odds)), np.arange(float(stretch))
+    while len(going):
+        (a, b), (c, d) = ((part[going, np.newaxis] for part in two) for two in (falling, rising))
+        ratios = odds[going, np.newaxis] * ((a - steps) * (b - steps)) / ((c + 1 + steps) * (d + 1 + steps))
+        terms = term[going, np.newaxis] * np.cumprod(ratios, axis=1)  # 0 from where a falling part has become 0
+        total[going] += terms.sum(axis=1)
+        last, ratio = terms[:, -1], ratios[:, -1]
+        is_cut = (last > 0) & (last < _NEGLIGIBLE)
+        tail[going[is_cut]] = (last * ratio)[is_cut] / (1 - ratio[is_cut])
+        term[going] = last
+        going, steps = going[last >= _NEGLIGIBLE], steps + stretch
     return total, tail
 
 

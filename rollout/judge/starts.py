@@ -6,6 +6,7 @@ release waits, there is something left to bet. Why these: docs/decisions/0023-wh
 """
 
 import math
+from functools import lru_cache
 
 FIRST, CHANGES, EVER = 0.5, 0.15, 0.35  # the three parts; their sum is 1
 SPREAD = 100  # windows until 1 - 1/sqrt(2) of `EVER` is spent
@@ -19,9 +20,8 @@ class Starts:
         Args:
             first_only: harm is there from the first window, or never.
         """
-        self._first, self._change, self._ever = (1.0, 0.0, 0.0) if first_only else (FIRST, CHANGES, EVER)
+        self._parts = (1.0, 0.0, 0.0) if first_only else (FIRST, CHANGES, EVER)
         self._windows = self._changes = 0
-        self._left = 1.0  # share of `EVER` for harm that begins after these windows
         self._is_changed = False
 
     def weight_changed(self) -> None:
@@ -30,23 +30,44 @@ class Starts:
 
     def log_next(self) -> float:
         """Log prior of harm that begins in the coming window, which is spent with it."""
-        now, then = self._left, math.sqrt(SPREAD / (self._windows + 1 + SPREAD))
-        prior = self._ever * (now * then) ** 2 / ((now + then) * SPREAD)  # `now` less `then`, without cancellation
-        if self._windows == 0:
-            prior += self._first
-        elif self._is_changed:
-            self._changes += 1
-            prior += self._change * 2 / ((self._changes + 1) * (self._changes + 2))
+        is_change = self._is_changed and self._windows > 0
+        self._changes += is_change
+        prior = _log_of(self._parts, self._windows, self._changes if is_change else 0)
         self._is_changed = False
         self._windows += 1
-        self._left = then
-        return _log(prior)
+        return prior
 
     @property
     def log_left(self) -> float:
         """Log prior of harm that begins later than the windows so far."""
-        first = 0.0 if self._windows else self._first
-        return _log(first + self._change * 2 / (self._changes + 2) + self._ever * self._left)
+        return _log_after(self._parts, self._windows, self._changes)
+
+
+# All streams of a tick ask for the same numbers.
+
+
+@lru_cache(maxsize=16)
+def _log_of(parts: tuple[float, float, float], window: int, change: int) -> float:
+    """Log prior of harm that begins in a window, counted from 0; `change`: its number, from 1, or 0 for none."""
+    first, changes, ever = parts
+    now, then = _left(window), _left(window + 1)
+    prior = ever * (now * then) ** 2 / ((now + then) * SPREAD)  # `now` less `then`, without cancellation
+    if window == 0:
+        prior += first
+    elif change:
+        prior += changes * 2 / ((change + 1) * (change + 2))
+    return _log(prior)
+
+
+@lru_cache(maxsize=16)
+def _log_after(parts: tuple[float, float, float], windows: int, changed: int) -> float:
+    first, changes, ever = parts
+    return _log((0.0 if windows else first) + changes * 2 / (changed + 2) + ever * _left(windows))
+
+
+def _left(windows: int) -> float:
+    """Share of `EVER` for harm that begins after so many windows."""
+    return math.sqrt(SPREAD / (windows + SPREAD))
 
 
 def _log(prior: float) -> float:

@@ -6,13 +6,14 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 
 import mpmath
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 from rollout.judge import JudgeConfig, Pair, SignalRule
-from rollout.judge.fail import Stream
+from rollout.judge.fail import Stream, observe_all
 from rollout.judge.logarithms import log_sum
 from rollout.judge.starts import CHANGES, EVER, FIRST, SPREAD
 from rollout.signals.catalogue import catalogue
@@ -286,3 +287,40 @@ def test_ten_thousand_windows_neither_overflow_nor_vanish() -> None:
     """A day of windows, all bad and then all good, keeps a finite log."""
     stream = Stream(ERRORS, JudgeConfig())
     assert all(map(math.isfinite, path(stream, [Pair(1, 90)] * 10_000, [Pair(10, 10)] * 10_000)))
+
+
+@pytest.mark.parametrize("requests", [40, 1_000, 30_000, 1_000_000])
+def test_streams_that_bet_together_have_the_evidence_of_each_alone(requests: int) -> None:
+    """Twenty classes, harmless, then one of them doubled, then harmless again: within 1e-9 after every window.
+
+    Bets that are lost are known only from below, and no evidence shows it.
+    """
+    rng, config = np.random.default_rng(requests), JudgeConfig()
+    rule = RULES["class"]
+    together, alone = (
+        [
+            Stream(rule, config, tolerance=tolerance, swapped=swapped, phi=1 + label % 3, is_continued=label == 7)
+            for label in range(20)
+            for tolerance in (None, 4.0)
+            for swapped in (False, True)
+        ]
+        for _ in range(2)
+    )
+    usual = np.ones(20) / 20
+    doubled = np.array([2.0, *np.ones(19)]) / 21
+    for tick in range(60):
+        stable = rng.multinomial(requests, usual)
+        canary = rng.multinomial(requests // 10, doubled if 20 <= tick < 30 else usual)
+        pairs = [
+            (Pair(int(stable[label]), requests), Pair(int(canary[label]), requests // 10))
+            for label in range(20)
+            for _ in range(4)
+        ]
+        if tick == 25:
+            for stream in (*together, *alone):
+                stream.weight_changed()
+        observe_all((stream, *pair) for stream, pair in zip(together, pairs, strict=True))
+        for stream, pair in zip(alone, pairs, strict=True):
+            stream.observe(*pair)
+        assert [s.log_e for s in together] == pytest.approx([s.log_e for s in alone], rel=1e-12, abs=1e-9)
+        assert [s.bad for s in together] == [s.bad for s in alone]

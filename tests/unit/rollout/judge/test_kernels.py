@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, nchypergeom_fisher
 
 from rollout.judge import Pair
-from rollout.judge.kernels import bounded, exact, rare
+from rollout.judge.kernels import bounded, exact, exact_of_all, rare
 
 ODDS_RATIOS = (1.15, 1.5, 2.5, 5.0, 12.0, 40.0)
 TOLERANCES = (1.0, 1.25, 2.0)
@@ -192,6 +192,50 @@ def test_exact_does_not_care_which_outcome_is_called_bad(n_s: int, n_c: int, bad
     one = exact(Pair(y, n_s), Pair(x, n_c), odds_ratios=ODDS_RATIOS, tolerance=1.25)
     other = exact(Pair(n_c - x, n_c), Pair(n_s - y, n_s), odds_ratios=ODDS_RATIOS, tolerance=1.25)
     assert one == pytest.approx(other, abs=1e-8)
+
+
+def _many_comparisons(seed: int) -> list[tuple[Pair, Pair, float]]:
+    """Windows of all sizes and shares: from ten requests to ten million, from almost no bad events to all bad."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(300):
+        total, weight, bad = 10 ** rng.uniform(1, 7), 10 ** rng.uniform(-2.5, -0.05), 10 ** rng.uniform(-5, 0)
+        n_c = max(1, int(total * weight))
+        n_s = max(1, int(total) - n_c)
+        worse = min(1.0, bad * rng.choice([0.5, 1, 1, 2, 5]))
+        arms = (Pair(int(rng.binomial(n, p)), n) for n, p in ((n_s, bad), (n_c, worse)))
+        made.append((*arms, float(rng.choice([1, 1.25, 4]))))
+    return made
+
+
+def test_many_comparisons_together_have_the_evidence_of_each_alone() -> None:
+    """Equal counts share their sums, long sums are walked together: no more than rounding changes."""
+    comparisons = _many_comparisons(1)
+    together = exact_of_all([*comparisons, *comparisons[:50]], odds_ratios=ODDS_RATIOS)
+    alone = [exact(s, c, odds_ratios=ODDS_RATIOS, tolerance=tolerance) for s, c, tolerance in comparisons]
+    assert together[:300] == pytest.approx(np.array(alone), rel=1e-14, abs=3e-9)
+    assert together[300:] == pytest.approx(together[:50], rel=1e-14, abs=1e-12)
+
+
+def test_below_its_floor_an_e_value_is_a_lower_bound_and_above_it_is_exact() -> None:
+    """Valid all the same: a smaller number has a smaller mean."""
+    comparisons = _many_comparisons(2)
+    truth = exact_of_all(comparisons, odds_ratios=ODDS_RATIOS)
+    floors = np.random.default_rng(3).normal(truth, 30)
+    found = exact_of_all(comparisons, odds_ratios=ODDS_RATIOS, floors=floors)
+    is_lost = (found < truth - 1e-6) & (truth < floors)
+    assert 0.1 < is_lost.mean() < 0.5
+    assert (found[is_lost] < floors[is_lost]).all()
+    assert found[~is_lost] == pytest.approx(truth[~is_lost], rel=1e-14, abs=1e-11)
+
+
+def test_no_comparisons_and_comparisons_without_events_are_no_evidence() -> None:
+    """Exactly 0, in any company."""
+    nothing = [(Pair(0, 90), Pair(0, 10), 1.5), (Pair(3, 90), Pair(0, 0), 1.5), (Pair(0, 0), Pair(3, 90), 1.5)]
+    assert exact_of_all([], odds_ratios=ODDS_RATIOS).shape == (0, len(ODDS_RATIOS))
+    assert (exact_of_all(nothing, odds_ratios=ODDS_RATIOS) == 0).all()
+    found = exact_of_all([*nothing, (Pair(3, 50), Pair(7, 50), 1.25)], odds_ratios=[2.5])
+    assert found[:, 0] == pytest.approx([0, 0, 0, 0.470439], abs=1e-6)
 
 
 def _true_log_e(stable: Pair, canary: Pair, odds_ratio: float, tolerance: float) -> float:
