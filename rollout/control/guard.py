@@ -1,5 +1,6 @@
 """The guard: an absolute limit on the errors of the canary, whatever stable does."""
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
@@ -44,8 +45,8 @@ def is_over(release: Release, canary: Pair, stable: Pair) -> bool:
     """Whether the canary's true error ratio is over the plan's limit.
 
     If a version's requests fail independently, at the limit or less, the probability that it is ever found over the
-    limit in a whole release is at most `alpha`. Noise of its own tempers that, as far as it can change a ratio near
-    the limit.
+    limit, however long the release is held, is at most `alpha`. Noise of its own tempers that, as far as it can change a
+    ratio near the limit.
 
     Args:
         canary: its recent errors.
@@ -54,10 +55,22 @@ def is_over(release: Release, canary: Pair, stable: Pair) -> bool:
     if not canary.bad:
         return False
     spec = release.spec  # the limit is the plan's `guards.error_ratio`; its default is in rollout/spec.py
-    readings = spec.windows_at_most + spec.watch / spec.window
     limit, share = spec.guards.error_ratio, canary.total / (canary.total + stable.total)
     phi = release.noise.get("errors", OwnNoise()).of_one(share, limit)
-    return chance_of_as_many(canary, limit, phi=phi) <= spec.alpha / readings
+    return chance_of_as_many(canary, limit, phi=phi) <= spec.alpha * part_of_reading(release)
+
+
+def part_of_reading(release: Release) -> float:
+    """The part of `alpha` that the present reading may spend: the parts of any number of readings add up to 1 at most.
+
+    Reading n of N up to all deadlines gets what 1 / sqrt(1 + 3 n / N) falls by. The first tenth of N get at least what
+    an even split over N gives, and something is left after any hold.
+    """
+    spec = release.spec
+    unit = (spec.windows_at_most + spec.watch / spec.window) / 3
+    before = unit + max(0, release.readings - 1)
+    now, then = (math.sqrt(unit / readings) for readings in (before, before + 1))
+    return unit / (before * (before + 1) * (now + then))  # `now` less `then`, without cancellation
 
 
 def is_stable_bad(release: Release, stable: Pair) -> bool:

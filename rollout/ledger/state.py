@@ -50,6 +50,7 @@ class Release:
     step: int = -1
     weight_percent: float = 0
     mirror: bool = False
+    readings: int = 0  # measurements of a canary that was not warming up, in the whole release
     phase_since_s: float = 0.0  # start of the present step or phase, Unix seconds
     measured_s: float = 0.0  # time in this step or phase during which the metric source answered
     seen_s: float = 0.0  # of it, the windows in which requests of the canary were counted
@@ -100,6 +101,7 @@ class Release:
             return replace(known, warmed_s=self.warmed_s + seen_s)
         return replace(
             known,
+            readings=self.readings + 1,
             measured_s=self.measured_s + window_s,
             seen_s=self.seen_s + seen_s,
             failed_s=self.failed_s + window_s if has_failed else 0.0,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout.control import guard
 from rollout.control.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, asked_weight, decide
 from rollout.fleet import Health
 from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, Verdict
@@ -210,6 +211,24 @@ def test_the_absolute_guard_needs_no_comparison() -> None:
 def test_the_guard_is_not_tripped_by_what_chance_can_do(recent: Pair) -> None:
     """A canary just at the guard's 20 % shows as much at one of the hundreds of readings of a release."""
     assert isinstance(decide(release(), facts(recent_canary=recent), judgement(Verdict.INCONCLUSIVE)), Hold)
+
+
+def test_the_guard_spends_alpha_once_however_long_a_release_is_held() -> None:
+    """A day at 5 s is twenty times as many readings as up to all deadlines; something is left after it."""
+    spent = [guard.part_of_reading(release(readings=reading)) for reading in range(1, 17_281)]
+    assert 0.5 < sum(spent) < 1
+    assert spent == sorted(spent, reverse=True)
+    readings = release().spec.windows_at_most + release().spec.watch / release().spec.window
+    assert all(part >= 1 / readings for part in spent[: int(readings / 10)])
+
+
+def test_after_a_long_hold_the_guard_asks_for_more_and_still_trips() -> None:
+    """What chance shows once in a release of an hour it shows often in a day, half of all failing it never does."""
+    at_first, after_a_day = release(readings=10), release(readings=17_280)
+    chance, harm = facts(recent_canary=Pair(39, 100)), facts(recent_canary=Pair(50, 100))
+    assert isinstance(decide(at_first, chance, judgement(Verdict.INCONCLUSIVE)), Rollback)
+    assert isinstance(decide(after_a_day, chance, judgement(Verdict.INCONCLUSIVE)), Hold)
+    assert isinstance(decide(after_a_day, harm, judgement(Verdict.INCONCLUSIVE)), Rollback)
 
 
 def test_failures_in_clusters_need_more_to_trip_the_guard() -> None:
