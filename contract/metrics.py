@@ -153,6 +153,7 @@ DRIFT_LABELLED_ROWS = Metric(
 DRIFT_LAST_RUN = Metric(
     "kanaria_drift_last_run_timestamp_seconds", "When the newest report was made; 0: never", ("kind", "version")
 )
+DRIFT_CRASHES = Metric("kanaria_drift_report_crashes_total", "Scheduled reports that crashed or were killed", ("kind",))
 DRIFT_SCORE = Metric(
     "kanaria_drift_score",
     "Distance of a column from its reference, 0-1; higher is worse",

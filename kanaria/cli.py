@@ -2,18 +2,21 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from contract.errors import KanariaError
 from contract.terminal import print_error
 from kanaria.lazy import LazyGroup, Source, load
 
 if TYPE_CHECKING:
     from rollout.ui.cli import Access
+
+
+_CRASHED = 2
 
 
 class Commands(LazyGroup):
@@ -134,12 +137,17 @@ def main() -> None:
 
 
 def run(commands: typer.Typer) -> None:
-    """Run a command line; errors on purpose end with a message and their exit code."""
+    """Run a command line; errors on purpose end with a message and their exit code, all others with a traceback and 2.
+
+    Python's own exit code of a crash, 1, is a result: rolled back, drift, a broken gate.
+    """
     try:
         commands()
-    except (KanariaError, OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, its exit code must not be a result
         if not load("kanaria.failures:is_expected")(error):
-            raise
+            traceback.print_exc()
+            print_error("this is a fault in Kanaria: please report it with the lines above")
+            sys.exit(_CRASHED)
         text = load("kanaria.failures:message")(error)
         print_error(text)
         sys.exit(load("kanaria.failures:code")(error))

@@ -1,5 +1,7 @@
 """A group of commands whose modules are imported when one runs: a list of them all takes no library but Typer."""
 
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -26,6 +28,9 @@ class Source:
     needs: tuple[str, ...] = ()  # extras without which its module cannot be imported or does nothing
 
 
+_NOBODY_READS = 128 + 13  # as a shell says of a program that a closed pipe ended
+
+
 class LazyGroup(TyperGroup):
     """A Typer app gets its commands from `sources` with `cls=` a subclass of this."""
 
@@ -35,6 +40,16 @@ class LazyGroup(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = {name: LazyCommand(name, source, self.program) for name, source in self.sources.items()}
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Typer would end with 1, which is a result, where nobody reads or an input ends."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered has nowhere to go either
+            raise typer.Exit(_NOBODY_READS) from None
+        except EOFError as error:
+            raise RuntimeError("something that was read ended too early") from error
 
 
 class LazyCommand(TyperCommand):

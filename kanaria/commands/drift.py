@@ -4,7 +4,8 @@ A comparison takes memory and seconds, so the drift schedule runs these commands
 """
 
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,13 +13,15 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
-from contract.terminal import Terminal
+from contract.errors import KanariaError
+from contract.terminal import Terminal, print_error
 from kanaria.errors import SetupError
+from kanaria.failures import message
 from kanaria.settings import Settings
 from kanaria.stack.bentos import model_folder
 from kanaria.stack.drift_results import result_path
 from monitoring.drift.result import DriftResult, State, read_result, write_result
-from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Json, explained
+from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Json, explained
 from rollout.ui.cli.reading import find_release, stable_version
 from rollout.units import Seconds
 
@@ -45,8 +48,8 @@ def report(
     quick: Quick = False,
     as_json: Json = False,
 ) -> None:
-    """Report drift once. Exit code 0: none, 1: drift, 2: bad input, 3: too few rows to tell."""
-    with explained():
+    """Report drift once. Exit code 0: none, 1: drift, 2: bad input or an error, 3: too few rows to tell."""
+    with _never_a_result():
         settings = Settings()
         if version is not None and release is not None:
             raise SetupError(
@@ -80,6 +83,16 @@ def watch(
             write_result(result, result_path(settings, "data", version))
             typer.echo(f"{time.strftime('%H:%M:%S')} {result.state.value}: {result.sentence}")
             time.sleep(every_s)
+
+
+@contextmanager
+def _never_a_result() -> Iterator[None]:
+    """Whatever ends a report early ends it with 2: elsewhere 3 says that something could not be read."""
+    try:
+        yield
+    except (KanariaError, OSError) as error:
+        print_error(message(error))
+        raise typer.Exit(EXIT_BAD_INPUT) from error
 
 
 def seconds(text: str) -> float:

@@ -82,7 +82,12 @@ def main() -> None:
             {kind: result_path(settings, kind) for kind in KINDS}, lambda: _compared(controller.snapshot.deployment)
         )
     )
-    drift = DriftSchedule(settings, release=lambda: controller.snapshot.deployment.active, submit=controller.submit)
+    drift = DriftSchedule(
+        settings,
+        release=lambda: controller.snapshot.deployment.active,
+        submit=controller.submit,
+        on_crash=metrics.drift_crashed,
+    )
     backups = BackupSchedule(metrics, every_s=settings.ledger_backup_every_s)
     app = make_app(
         controller,

@@ -4,6 +4,7 @@ Each report is `kanaria drift report` in a process of its own with lower priorit
 control loop, and only processor time that the versions leave unused.
 """
 
+import logging
 import subprocess
 import threading
 import time
@@ -16,7 +17,7 @@ import structlog
 from kanaria.settings import Settings
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.python import own_module
-from monitoring.drift.result import DriftResult, read_result
+from monitoring.drift.result import DriftResult, Kind, read_result
 from rollout.control.commands import Command, ReportDrift
 from rollout.errors import RolloutError
 from rollout.ledger.findings import DriftedColumn, DriftReport
@@ -28,6 +29,7 @@ RELEASE_EVERY_S = 60.0  # at most; a release is short, and its report is quick
 _LONGEST_REPORT_S = 300.0
 _BEAT_S = 0.5
 _NICE = "15"
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 class DriftSchedule:
@@ -37,6 +39,7 @@ class DriftSchedule:
         settings: how often, how far back, and where the logs lie.
         release: gives the release that runs now.
         submit: hands the controller a command.
+        on_crash: hears of each report that crashed or was killed.
     """
 
     def __init__(
@@ -45,8 +48,9 @@ class DriftSchedule:
         *,
         release: Callable[[], Release | None],
         submit: Callable[[Command], object],
+        on_crash: Callable[[Kind], object],
     ) -> None:
-        self._settings, self._release, self._submit = settings, release, submit
+        self._settings, self._release, self._submit, self._on_crash = settings, release, submit, on_crash
         self._result = result_path(settings, "release")
         self._stop = threading.Event()
         # A release does not wait for the report on the traffic, which takes longer.
@@ -112,13 +116,22 @@ class DriftSchedule:
                     _, output = process.communicate(timeout=_BEAT_S)
                 if self._stop.is_set() or time.monotonic() - began_s > _LONGEST_REPORT_S:
                     process.terminate()
-        log.info(
+        has_crashed = has_failed(process.returncode, output) and not self._stop.is_set()
+        if has_crashed:
+            self._on_crash("release" if "--release" in arguments else "data")
+        log.log(
+            logging.ERROR if has_crashed else logging.INFO,
             "drift_reported",
             arguments=arguments,
-            exit_code=process.returncode,  # 0 no drift, 1 drift, 3 too few rows; anything else: it failed
+            exit_code=process.returncode,  # 0 no drift, 1 drift, 2 an error, 3 too few rows
             took_s=round(time.monotonic() - began_s, 1),
             output=output.strip()[-500:] or None,  # why it failed, or that its history was moved away
         )
+
+
+def has_failed(exit_code: int, output: str) -> bool:
+    """Whether a report crashed or was killed; an error on purpose, as of a log that is not there yet, is no crash."""
+    return exit_code not in (0, 1, 2, 3) or _TRACEBACK in output
 
 
 def as_report(result: DriftResult) -> DriftReport:

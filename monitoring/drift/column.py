@@ -3,7 +3,8 @@
 The distance means the same for numbers and for words: the share of rows that would have to change. For
 numbers it is the Kolmogorov-Smirnov distance, for words the total variation distance. It is 0 to 1, does not depend on
 units, and is robust to outliers. A number counts as changed only where it moved by more than `_least_change`: the
-distance alone would be 1 for 0.89999998 instead of 0.9. Rows of one request are often alike; they count as fewer by
+distance alone would be 1 for 0.89999998 instead of 0.9. Missing numbers (NaN, infinity) count as one more value, above
+all others. Rows of one request are often alike; they count as fewer by
 their design effect (Kish 1965, Survey Sampling, 8.2), with the intraclass correlation measured on their ranks.
 """
 
@@ -62,7 +63,7 @@ def effective_rows(column: Column) -> float:
     if requests in (1, rows):
         return float(requests)
     if column.is_numeric:
-        values = stats.rankdata(column.values)[:, None]
+        values = stats.rankdata(_missing_last(column.values))[:, None]
     else:
         values = (column.values[:, None] == np.unique(column.values)).astype(np.float64)
     values = values - values.mean(axis=0)
@@ -77,13 +78,25 @@ def effective_rows(column: Column) -> float:
 
 
 def _of_numbers(reference: Values, current: Values, sizes: tuple[float, float]) -> Difference:
-    before, after = (np.sort(side.astype(np.float64)) for side in (reference, current))
+    before, after = (np.sort(_missing_last(side)) for side in (reference, current))
     distance = max(_share_above(before, after, before), _share_above(after, before, before))
     independent = max(1, int(sizes[0] * sizes[1] / (sizes[0] + sizes[1])))
-    mean_before, mean_after = float(before.mean()), float(after.mean())
+    mean_before, mean_after = (
+        float(side[np.isfinite(side)].mean()) if side[0] < np.inf else np.nan for side in (before, after)
+    )
     direction: Direction = "up" if mean_after > mean_before else "down" if mean_after < mean_before else "shape"
     p_value = float(stats.kstwo.sf(distance, independent))
-    return Difference(distance, p_value, direction, f"mean {mean_before:.4g} -> {mean_after:.4g}")
+    says = "" if np.isnan([mean_before, mean_after]).any() else f"mean {mean_before:.4g} -> {mean_after:.4g}"
+    missing = [100 * float(np.isinf(side).mean()) for side in (before, after)]
+    if any(missing):
+        says = f"{says}{', ' if says else ''}missing {missing[0]:.3g}% -> {missing[1]:.3g}%"
+    return Difference(distance, p_value, direction, says)
+
+
+def _missing_last(values: Values) -> Numbers:
+    """The numbers, with infinity for each that is missing."""
+    numbers = values.astype(np.float64)
+    return np.where(np.isfinite(numbers), numbers, np.inf)
 
 
 def _share_above(low: Numbers, high: Numbers, reference: Numbers) -> float:
@@ -95,9 +108,10 @@ def _share_above(low: Numbers, high: Numbers, reference: Numbers) -> float:
 
 def _least_change(values: Numbers, reference: Numbers) -> Numbers:
     """By how much each of `values` must differ to count as changed."""
-    quarter, three_quarters = np.percentile(reference, [25, 75])
+    present = reference[np.isfinite(reference)]
+    quarter, three_quarters = np.percentile(present, [25, 75]) if len(present) else (0.0, 0.0)
     least: Numbers = _OF_SPREAD * (three_quarters - quarter) / _IQR_OF_SD + _OF_SIZE * np.abs(values)
-    return least if reference.any() else least + _OF_ZERO
+    return least if present.any() else least + _OF_ZERO
 
 
 def _of_words(reference: Values, current: Values, sizes: tuple[float, float]) -> Difference:

@@ -14,28 +14,35 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 os.environ.setdefault("DO_NOT_TRACK", "1")  # no telemetry; read when evidently is imported
 
-from evidently import DataDefinition, Dataset, MulticlassClassification, Regression, Report
-from evidently.core.report import Snapshot
+from evidently import DataDefinition, Dataset, Regression, Report
+from evidently._pydantic_compat import PrivateAttr
+from evidently.core.container import MetricContainer, MetricOrContainer
+from evidently.core.report import Context, Snapshot
 from evidently.legacy.calculations.stattests.registry import StatTest, register_stattest
 from evidently.legacy.core import ColumnType
-from evidently.presets import ClassificationPreset, DataDriftPreset, RegressionPreset
+from evidently.metrics import MeanValue
+from evidently.presets import DataDriftPreset, RegressionPreset
 from evidently.sdk.models import PanelMetric
 from evidently.sdk.panels import line_plot_panel
 from evidently.ui.workspace import Project, Workspace
 from filelock import FileLock
 
-from monitoring.drift.compare import Comparison, Side
+from monitoring.drift.compare import Comparison
 from monitoring.drift.files import write_whole, writing
+from monitoring.drift.quality import widgets
 from monitoring.drift.result import DriftResult
+from monitoring.drift.rule import ERROR
 
 KEPT_RUNS = 48  # of each project; a run takes some 5 MB
 _ANY = 0.0001  # least share of drifted columns that counts as drift of the data: one column is enough
-_NOTE = "Drawn by Evidently, by the rule of Kanaria. Evidently reports drift of the data when one column has drifted."
+_NOTE = "Drawn by Evidently, by the rule of Kanaria: a column drifts by its own threshold, and one column is enough."
 _PAGES = {True: "How right the answers were", False: "What drifted, column by column"}
 _NUMBERS, _WORDS = "largest difference of shares (KS)", "share of rows moved (TVD)"
 
@@ -50,9 +57,9 @@ class Written:
 
 def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written:
     """Write the pages of a comparison with enough rows, and add it to the workspace. Raises NotWritten."""
-    drawn = {html: _drift(comparison)}
-    if comparison.result.labelled_rows >= comparison.result.min_rows and len(comparison.reference.answers):
-        drawn[html.with_stem(f"{html.stem}-quality")] = _quality(comparison)
+    drawn = {html: drift} if (drift := _drift(comparison)) else {}
+    if comparison.result.labelled_rows >= comparison.result.min_rows and (quality := _quality(comparison)):
+        drawn[html.with_stem(f"{html.stem}-quality")] = quality
     for path, snapshot in drawn.items():
         page = snapshot.get_html_str(as_iframe=False)
         others = [other.name for other in drawn if other != path]
@@ -72,7 +79,8 @@ def _header(result: DriftResult, others: Iterable[str]) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", header).replace(" -&gt; ", "&nbsp;→ ")
 
 
-def _drift(comparison: Comparison) -> Snapshot:
+def _drift(comparison: Comparison) -> Snapshot | None:
+    """None where no column has values on both sides."""
     result = comparison.result
     found = {column.column: column for column in result.columns}
 
@@ -81,15 +89,20 @@ def _drift(comparison: Comparison) -> Snapshot:
 
     for name, kind in ((_NUMBERS, ColumnType.Numerical), (_WORDS, ColumnType.Categorical)):
         register_stattest(StatTest(name, name, [kind]), judged)
+    # As series, because not every row has feedback: Evidently leaves out missing values.
     frames = [
-        # As series, because not every row has feedback: Evidently leaves out missing values.
         pd.DataFrame({name: pd.Series(column.values) for name, column in side.compared.items() if name in found})
         for side in (comparison.current, comparison.reference)
     ]
+    frames = [frame.replace([np.inf, -np.inf], np.nan) for frame in frames]
+    empty = {name for frame in frames for name in frame if frame[name].isna().all()}  # Evidently cannot draw these
+    frames = [frame.drop(columns=sorted(empty)) for frame in frames]
     numbers = [name for name in frames[0] if pd.api.types.is_numeric_dtype(frames[0][name])]
     words = [name for name in frames[0] if name not in numbers]
     definition = DataDefinition(numerical_columns=numbers, categorical_columns=words)
-    preset = DataDriftPreset(
+    if not len(frames[0].columns):
+        return None
+    preset = _Drift(
         columns=list(frames[0]),
         num_method=_NUMBERS,
         cat_method=_WORDS,
@@ -97,25 +110,59 @@ def _drift(comparison: Comparison) -> Snapshot:
         per_column_threshold={name: found[name].threshold for name in frames[0]},
         drift_share=_ANY,
     )
+    preset._headline = _headline(result)  # noqa: SLF001 - pydantic wants that name for what is no option
     return _run(Report([preset]), frames, definition, result, "drift")
 
 
-def _quality(comparison: Comparison) -> Snapshot:
-    frames = [_answers(side) for side in (comparison.current, comparison.reference)]
-    if all(pd.api.types.is_numeric_dtype(frame["truth"]) for frame in frames):
+def _quality(comparison: Comparison) -> Snapshot | None:
+    """None where one side has no answer whose truth is known."""
+    result = comparison.result
+    sides = [answers.known() for answers in (comparison.current.answers, comparison.reference.answers)]
+    if not all(map(len, sides)):
+        return None
+    if all(answers.is_numeric for answers in sides):
+        frames = [pd.DataFrame({"truth": answers.truth, "label": answers.label}) for answers in sides]
         definition = DataDefinition(
             numerical_columns=["truth", "label"], regression=[Regression(target="truth", prediction="label")]
         )
-        return _run(Report([RegressionPreset()]), frames, definition, comparison.result, "quality")
-    definition = DataDefinition(
-        categorical_columns=["truth", "label"],
-        classification=[MulticlassClassification(target="truth", prediction_labels="label")],
-    )
-    return _run(Report([ClassificationPreset()]), frames, definition, comparison.result, "quality")
+        return _run(Report([RegressionPreset()]), frames, definition, result, "quality")
+    frames = [pd.DataFrame({ERROR: answers.mistakes.values}) for answers in sides]
+    classes = _Classes()
+    classes._shown = widgets(*sides, is_trained=result.kind == "data")  # noqa: SLF001 - likewise
+    return _run(Report([classes]), frames, DataDefinition(numerical_columns=[ERROR]), result, "quality")
 
 
-def _answers(side: Side) -> pd.DataFrame:
-    return pd.DataFrame({"truth": side.answers.truth, "label": side.answers.label})
+class _Drift(DataDriftPreset):  # type: ignore[misc] # Evidently has no types
+    """Evidently's page of drift; its headline names our thresholds instead of a share of columns."""
+
+    _headline: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def render(self, context: Context, child_widgets: Any = None) -> list[Any]:
+        shown: list[Any] = super().render(context, child_widgets)
+        shown[0].params["counters"] = [self._headline]
+        return shown
+
+
+class _Classes(MetricContainer):  # type: ignore[misc] # likewise
+    """Shows how right the answers were, class by class; the history keeps the share of mistakes."""
+
+    _shown: list[Any] = PrivateAttr(default_factory=list)
+
+    def generate_metrics(self, context: Context) -> list[MetricOrContainer]:  # noqa: ARG002 - Evidently gives it
+        return [MeanValue(column=ERROR)]
+
+    def render(self, context: Context, child_widgets: Any = None) -> list[Any]:  # noqa: ARG002 - likewise
+        return self._shown
+
+
+def _headline(result: DriftResult) -> dict[str, str]:
+    others = ", ".join(sorted({f"{one.threshold:g}" for one in result.columns if one.column != ERROR}))
+    mistakes = "".join(f", of `{ERROR}` from {one.threshold:g}" for one in result.columns if one.column == ERROR)
+    return {
+        "value": "Drift" if result.drifted else "No drift",
+        "label": f"Drifted: {len(result.drifted)} of {len(result.columns)} columns. A score counts as drift "
+        f"from {others} on{mistakes} on, if it is significant.",
+    }
 
 
 def _run(

@@ -19,6 +19,7 @@ from monitoring.drift.column import Column
 from monitoring.drift.errors import AnswersUnreadable
 from monitoring.drift.sample import as_column
 
+_SHOWN = 100  # characters of a truth
 _QUERY = """
 SELECT answered_at_s, labels, truth FROM answers
 WHERE version = ? AND truth IS NOT NULL AND answered_at_s >= ? AND answered_at_s < ?
@@ -44,7 +45,7 @@ class Answered:
         at_s: Sequence[float] | None = None,
     ) -> Self:
         """Make them from lists with one entry per row."""
-        return cls(as_column(label), as_column(truth), request, np.array(at_s or [0.0] * len(label)))
+        return cls(as_column(label), as_column(_cut(truth, label)), request, np.array(at_s or [0.0] * len(label)))
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -53,12 +54,29 @@ class Answered:
         """The answers with only `rows`, given by index."""
         return Answered(self.label[rows], self.truth[rows], self.request[rows], self.at_s[rows])
 
+    def known(self) -> "Answered":
+        """The answers without numbers that are missing."""
+        if not self.is_numeric:
+            return self
+        return self.take(np.flatnonzero(np.isfinite(self.label.astype(np.float64) + self.truth.astype(np.float64))))
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether answers and truths are numbers, not labels."""
+        return self.label.dtype.kind == self.truth.dtype.kind == "f"
+
     @property
     def mistakes(self) -> Column:
         """1 for a wrong label and 0 for a right one; for a number its absolute error."""
-        if self.label.dtype.kind == self.truth.dtype.kind == "f":
+        if self.is_numeric:
             return Column(np.abs(self.label.astype(np.float64) - self.truth.astype(np.float64)), self.request)
         return Column((self.label.astype(np.str_) != self.truth.astype(np.str_)).astype(np.float64), self.request)
+
+
+def _cut(truth: Sequence[object], label: Sequence[object]) -> list[object]:
+    """Truths no longer than shows that they are no label: an array of words has room for the longest in every row."""
+    longest = max([_SHOWN, *(len(word) + 1 for word in label if isinstance(word, str))])
+    return [true[:longest] if isinstance(true, str) else true for true in truth]
 
 
 def answered(folder: Path, version: str, since_s: float, until_s: float, *, requests: int) -> Answered:

@@ -35,6 +35,7 @@ class ControllerMetrics:
         self.ledger_gone = _gauge(self.registry, m.LEDGER_GONE)
         self.ledger_copied = _gauge(self.registry, m.LEDGER_COPIED)
         self.ledger_copy_failures = _gauge(self.registry, m.LEDGER_COPY_FAILURES)
+        self._drift_crashes = self._counter(m.DRIFT_CRASHES)
         self._last_beat = _gauge(self.registry, m.LAST_BEAT)
         self._unjudged = _gauge(self.registry, m.UNJUDGED)
         self.failed_in_a_row = _gauge(self.registry, m.FAILED_IN_A_ROW)
@@ -47,9 +48,15 @@ class ControllerMetrics:
         self._up = _gauge(self.registry, m.VERSION_UP)
         for phase in Phase:
             self._state.labels(state=phase.value).set(0)
+        for kind in ("data", "release"):
+            self._drift_crashes.labels(kind=kind)
 
     def _counter(self, metric: m.Metric) -> Counter:
         return Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)
+
+    def drift_crashed(self, kind: str) -> None:
+        """Count a scheduled drift report that crashed."""
+        self._drift_crashes.labels(kind=kind).inc()
 
     def publish(self, snapshot: Snapshot) -> None:
         """Set every gauge from `snapshot`."""

@@ -32,6 +32,88 @@ def comparison() -> Comparison:
     )
 
 
+def side(label: list[object], truth: list[object], **columns: list[float]) -> Side:
+    """Rows of which the first have a known truth."""
+    rows = np.arange(len(label))
+    of_label = Answered.of(label, label, rows).label
+    every = {"label": Column(of_label, rows)} | {
+        name: Column(np.array(values, np.float64), rows) for name, values in columns.items()
+    }
+    return Side(every, Answered.of(label[: len(truth)], truth, np.arange(len(truth))))
+
+
+def some(*values: object, rows: int = 300) -> list[object]:
+    """The values in turn."""
+    return [values[place * 7 // 3 % len(values)] for place in range(rows)]
+
+
+TWO, THREE = side(some("no", "yes"), some("yes", "no", "no")), side(some(*"abc"), some(*"abbc"))
+NAN = float("nan")
+NUMBERS = side(some(1.0, 2.0, 4.0), some(1.5, 2.0, 4.0))
+
+
+@pytest.mark.parametrize(
+    ("reference", "current", "pages"),
+    [
+        pytest.param(TWO, TWO, 2, id="two classes"),
+        pytest.param(side(some("0", "1"), some("1", "0")), side(some("0", "1"), some("0", "1")), 2, id="0 and 1"),
+        pytest.param(THREE, THREE, 2, id="three classes"),
+        pytest.param(side(some("a"), some("a")), side(some("a"), some("a")), 2, id="one class"),
+        pytest.param(side(some("a"), some("a", "b")), side(some("a"), some("a", "b")), 2, id="one class is answered"),
+        pytest.param(THREE, side(some("a", "b"), some(*"ab")), 2, id="a missing class"),
+        pytest.param(side(some("a", "b"), some(*"ab")), THREE, 2, id="a new class"),
+        pytest.param(TWO, side(some("no", "yes"), some("no", "maybe")), 2, id="an unknown truth beside two classes"),
+        pytest.param(THREE, side(some(*"abc"), some(*"abz")), 2, id="an unknown truth beside three classes"),
+        pytest.param(TWO, side(some("no", "yes"), some(1.0, "no")), 2, id="truths of two kinds"),
+        pytest.param(TWO, side(some("", "nan"), some("", "None")), 2, id="labels that look empty"),
+        pytest.param(TWO, side(some("no", "yes"), []), 1, id="no truth"),
+        pytest.param(TWO, side(some("no", "yes"), some("no", rows=5)), 1, id="few truths"),
+        pytest.param(side(some("no", "yes"), []), TWO, 1, id="no truth before"),
+        pytest.param(side(some("no", "yes"), ["no"]), TWO, 2, id="one truth before"),
+        pytest.param(side(some("a", rows=20), ["a"]), side(some("a", rows=20), ["a"]), 0, id="few rows"),
+        pytest.param(NUMBERS, NUMBERS, 2, id="numbers"),
+        pytest.param(side(some(1.0), some(1.0)), side(some(1.0), some(1.0)), 2, id="one number"),
+        pytest.param(side(some(1.0, 2.0), [1.0]), NUMBERS, 2, id="one true number before"),
+        pytest.param(NUMBERS, side(some(1.0, NAN), some(2.0)), 2, id="numbers and NaN"),
+        pytest.param(side(some(NAN), some(1.0)), side(some(NAN), some(1.0)), 0, id="NaN alone"),
+        pytest.param(NUMBERS, side(some(1.0, 2.0), some("1", "x")), 2, id="words as the truth of numbers"),
+        pytest.param(
+            side(some("a", "b"), [], age=[1.0] * 300, height=[NAN] * 300, weight=[1.0, NAN] * 150),
+            side(some("a", "b"), [], age=[1.0] * 300, height=[2.0] * 300, weight=[1.0, np.inf] * 150),
+            1,
+            id="constant, missing and half missing features",
+        ),
+    ],
+)
+def test_every_page_is_drawn(tmp_path: Path, reference: Side, current: Side, pages: int) -> None:
+    """Evidently's own presets end in KeyError for two labels, for a missing one and for a truth that is none."""
+    period = Period(0.0, 4e9)
+    found = compared("data", "m:1", "m:1", period, Rule(), reference=reference, current=current, logged=(300, 300))
+    written = write_report(found, tmp_path / "data.html", tmp_path / "workspace")
+    assert (len(written.pages), written.set_aside) == (pages, None)
+    write_result(found.result, tmp_path / "data.json")
+    assert read_result(tmp_path / "data.json") == found.result
+
+
+def test_a_truth_that_is_no_label_has_a_bin_of_its_own(tmp_path: Path) -> None:
+    """All of them together, and one as long as a book takes no more room than a label."""
+    truths = some("no", "unheardof", "zq" * 10**6)
+    current = side(some("no", "yes"), truths)
+    assert current.answers.truth.itemsize < 1000
+    found = compared("data", "m:1", "m:1", Period(0, 1), Rule(), reference=TWO, current=current, logged=(300, 300))
+    _, quality = write_report(found, tmp_path / "data.html", tmp_path / "workspace").pages
+    page = quality.read_text()
+    assert ("another truth" in page, "unheardof" in page, "zqzqzq" in page) == (True, False, False)
+
+
+def test_evidently_names_the_rule_and_not_a_share_of_columns(tmp_path: Path, comparison: Comparison) -> None:
+    """Its page once said that the threshold of drift was 0.0001."""
+    page = write_report(comparison, tmp_path / "data.html", tmp_path / "workspace").pages[0].read_text()
+    assert "0.0001" not in page.partition("<script")[0]
+    assert "Dataset drift detection threshold" not in page
+    assert "Drifted: 1 of 3 columns. A score counts as drift from 0.1 on, of `error` from 0.05 on" in page
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -64,6 +64,41 @@ def test_an_error_that_no_command_caught_ends_with_its_message_and_exit_code(
     assert capsys.readouterr().err == "it failed\n  saw: smoke\n  do:  call for help\n"
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (KeyError("1"), 2),
+        (MemoryError(), 2),
+        (RecursionError("too deep"), 2),
+        (AssertionError(), 2),
+        (ValueError("no setting"), 2),
+        (ModuleNotFoundError("No module named 'gone'"), 2),
+        (EOFError(), 2),
+        (BrokenPipeError(32, "Broken pipe"), 141),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=repr,
+)
+def test_no_crash_has_the_exit_code_of_a_result(fault: BaseException, code: int) -> None:
+    """1 says drift, a broken gate or a rollback, and 3 that there was too little to tell."""
+    script = (
+        "import sys, kanaria.lazy\n"
+        "class Commands(kanaria.lazy.LazyGroup):\n"
+        "    program, sources = 'kanaria', {'fail': kanaria.lazy.Source('__main__:fail', 'Fail.')}\n"
+        "from builtins import *\n"
+        "def fail():\n"
+        f"    raise {fault!r}\n"
+        "import typer, kanaria.cli\n"
+        "app = typer.Typer(cls=Commands)\n"
+        "app.callback()(lambda: None)\n"
+        "sys.argv = ['kanaria', 'fail']\n"
+        "kanaria.cli.run(app)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert ("please report it" in done.stderr) == (code == 2)
+
+
 def test_the_base_loads_without_any_other_part() -> None:
     """A fresh interpreter that imports it has loaded neither torch nor another package of ours."""
     script = (

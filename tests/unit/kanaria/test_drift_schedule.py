@@ -1,5 +1,6 @@
 """When drift reports are made, with the real command, and what becomes of them at the end."""
 
+import os
 from pathlib import Path
 
 import psutil
@@ -7,7 +8,7 @@ import pytest
 
 from kanaria.settings import Settings
 from kanaria.stack.drift_results import result_path
-from kanaria.stack.drift_schedule import DriftSchedule
+from kanaria.stack.drift_schedule import DriftSchedule, has_failed
 from monitoring.drift.result import DriftResult, State
 from rollout.control.commands import Command
 from rollout.ledger.state import Phase, Release
@@ -57,7 +58,7 @@ def is_reporting() -> bool:
 def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) -> None:
     """The loop that would take it has ended before: the controller's end waited half a minute for an answer."""
     commands: list[Command] = []
-    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append)
+    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=print)
     schedule.start()
     until(is_reporting)
     schedule.stop()
@@ -67,8 +68,31 @@ def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) ->
 def test_a_report_on_the_canary_is_handed_over(settings: Settings) -> None:
     """The newest result that there is about it."""
     commands: list[Command] = []
-    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append)
+    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=print)
     schedule.start()
     until(lambda: commands, limit_s=60)
     schedule.stop()
     assert getattr(commands[0], "canary", None) == "m:v2"
+
+
+@pytest.mark.parametrize("is_broken", [True, False])
+def test_a_report_that_crashes_is_counted(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_broken: bool
+) -> None:
+    """Its exit code was once that of a report that found drift. A log that is not there yet is no crash."""
+    if is_broken:
+        (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['monitoring.drift.sample'] = sys\n")
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    crashes: list[str] = []
+    commands: list[Command] = []
+    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=crashes.append)
+    schedule.start()
+    until(lambda: commands and (crashes or not is_broken), limit_s=60)
+    schedule.stop()
+    assert bool(crashes) == is_broken
+
+
+def test_a_report_that_was_killed_has_failed() -> None:
+    """For want of memory, or after five minutes; what a report says on purpose is no crash."""
+    assert has_failed(-9, "")
+    assert not any(has_failed(code, "there is no prediction log") for code in (0, 1, 2, 3))
