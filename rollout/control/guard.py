@@ -45,8 +45,8 @@ def is_over(release: Release, canary: Pair, stable: Pair) -> bool:
     """Whether the canary's true error ratio is over the plan's limit.
 
     If a version's requests fail independently, at the limit or less, the probability that it is ever found over the
-    limit, however long the release is held, is at most `alpha`. Noise of its own tempers that, as far as it can change a
-    ratio near the limit.
+    limit, however long the release is held, is at most `alpha`. Noise of its own tempers that, as far as it can change
+    a ratio near the limit.
 
     Args:
         canary: its recent errors.
