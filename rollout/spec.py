@@ -151,11 +151,16 @@ class RolloutSpec(_Part):
         """After so long, requests that hung at the start of a step have failed and were judged."""
         return ANSWER_TIMEOUT_S + _FEWEST_WINDOWS * self.window
 
-    def judge_config(self) -> JudgeConfig:
-        """The judge's settings for this release."""
+    def judge_config(self, *, tries: int = 1) -> JudgeConfig:
+        """The judge's settings for a release.
+
+        Args:
+            tries: with this one, of the same two versions. PASS asks for more each time: `alpha` for the first, and for
+                all others together `alpha` once more, 1/2 + 1/6 + 1/12 + ... of it.
+        """
         return JudgeConfig(
             alpha=self.alpha,
-            alpha_pass=self.alpha,
+            alpha_pass=self.alpha / max(1, tries * (tries - 1)),
             risk_budget=self.risk_budget,
             rules=self._rules(),
         )

@@ -192,6 +192,7 @@ def _start(
             spec=command.spec,
             by=command.by,
             retry=command.retry,
+            tries=deployment.tries.get((deployment.stable, command.tag), 0) + 1,
             earlier=earlier,
         ),
     )

@@ -23,7 +23,7 @@ class ReleaseJudge:
         Args:
             release: calibrated.
         """
-        config = release.spec.judge_config()
+        config = release.judge_config()
         self._judged = config.rules.keys()
         self._compared = Judge(config, release.noise, {"errors": release.stable_errors}, carried=release.carried)
         self._promoted: Judge | None = None

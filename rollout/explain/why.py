@@ -249,7 +249,7 @@ def _other_signal(name: str, judged: SignalJudgement, release: Timeline) -> str:
 
 def _earned(release: Timeline) -> Iterator[str]:
     if any(step.ended_by and step.ended_by.evidence for step in release.steps):
-        sure, budget = certainty(release.spec.judge_config().alpha_pass), share(release.spec.risk_budget)
+        sure, budget = certainty(release.state.judge_config().alpha_pass), share(release.spec.risk_budget)
         yield (
             f"More weight needs proof, {sure} certain, that at that weight fewer than {budget} of all requests "
             "fail because of the canary."
@@ -404,7 +404,7 @@ def _excess_bound(evidence: Judgement | None) -> float | None:
 
 
 def _bounded(bound: float, release: Timeline) -> str:
-    sure = certainty(release.spec.judge_config().alpha_pass)
+    sure = certainty(release.state.judge_config().alpha_pass)
     return f"with {sure} certainty fewer than {share_up(bound)} of its requests fail because of it"
 
 

@@ -52,6 +52,7 @@ class ReleaseRequested(_Event):
     spec: RolloutSpec
     by: str
     retry: bool = False
+    tries: int = 1  # with this one, of these two versions; an earlier one counts if it entered a step
     earlier: EarlierTry | None = None  # None: there was none of these two versions, or there is nothing to know of it
 
 

@@ -6,6 +6,7 @@ carried out.
 
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -62,6 +63,8 @@ _TABLES = (  # of schema number 0; `migrations` has the later changes
 ) STRICT, WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS cursor_time (only INTEGER PRIMARY KEY CHECK (only = 1), at_s REAL NOT NULL) STRICT",
 )
+_PACKED_FROM = 16_384  # bytes of an event; what is shorter, as most are, stays text that any SQLite tool shows
+_LARGEST_EVENT = 2**28  # bytes, unpacked
 _BEGIN = "start the stack with `kanaria up TAG`"
 _IN_THE_WAY = "move it away; a new ledger begins with the next `kanaria up TAG`"
 _PLACE = "check the disk's free space and the permissions of the file and its folder; the traffic split stays as it is"
@@ -115,10 +118,12 @@ class Ledger:
                 a release drops them all.
         """
         self._refuse_a_lost_file()
-        rows = [(event.at_s, event.release, event.kind, event.stored(), NUMBER) for event in events]
+        rows = [(event.at_s, event.release, event.kind, *_as_stored(event), NUMBER) for event in events]
         with self._explained("be written"), self._transaction():
             self._refuse_a_second_writer()
-            self._db.executemany("INSERT INTO events (at_s, release, kind, data, schema) VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.executemany(
+                "INSERT INTO events (at_s, release, kind, data, packed, schema) VALUES (?, ?, ?, ?, ?, ?)", rows
+            )
             if cursor is not None:
                 self._db.execute("DELETE FROM cursor")
                 self._db.executemany(
@@ -146,7 +151,7 @@ class Ledger:
             values.append(release)
         if without_ticks:
             where.append("kind != 'ticked'")
-        # No column names here: an older file that this version only reads has no column `schema` yet.
+        # No column names here: an older file that this version only reads lacks some.
         query = f"SELECT * FROM events WHERE {' AND '.join(where)} ORDER BY seq"  # noqa: S608 - constants only
         with self._explained("be read"):
             rows = self._db.execute(query, values)
@@ -350,14 +355,14 @@ class Ledger:
         if number > NUMBER:
             raise self._newer(f"{place} has schema number {number}, this version knows {NUMBER}")
         try:
-            return read_event(row["data"], number)
+            return read_event(_unpacked(row.get("packed")) or row["data"], number)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             saw = f"{place}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
             if {one["type"] for one in error.errors()} <= _OF_A_NEWER_VERSION:
                 raise self._newer(saw) from error
             raise self._damaged(saw) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
             raise self._damaged(f"{place}: {error}") from error
 
     def _newer(self, saw: str) -> LedgerNewer:
@@ -386,6 +391,16 @@ class Ledger:
             if is_damage(error):
                 raise LedgerDamaged(what, saw=saw, do=places.restore(self.path)) from error
             raise LedgerError(what, saw=saw, do=_PLACE) from error
+
+
+def _as_stored(event: Event) -> tuple[str, bytes | None]:
+    """What the columns `data` and `packed` hold of an event: one of them holds all of it."""
+    text = event.stored()
+    return (text, None) if len(text) < _PACKED_FROM else ("", zlib.compress(text.encode(), 1))
+
+
+def _unpacked(packed: bytes | None) -> str | None:
+    return zlib.decompressobj().decompress(packed, _LARGEST_EVENT).decode() if packed else None
 
 
 def is_damage(error: Exception) -> bool:

@@ -53,12 +53,18 @@ def _plan_without_holdback(event: Json) -> Json:
     return event
 
 
+def _as_it_is(event: Json) -> Json:
+    """3 to 4: large events may be packed, which the table says."""
+    return event
+
+
 MIGRATIONS = (
     Migration(
         tables=("ALTER TABLE events ADD COLUMN schema INTEGER NOT NULL DEFAULT 0",), event=_evidence_of_the_judge
     ),
     Migration(tables=(), event=_plan_without_warmup),
     Migration(tables=(), event=_plan_without_holdback),
+    Migration(tables=("ALTER TABLE events ADD COLUMN packed BLOB",), event=_as_it_is),
 )
 NUMBER = len(MIGRATIONS)  # of what this version writes
 

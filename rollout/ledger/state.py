@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from rollout.judge import Judgement, OwnNoise, Pair, Verdict, Window
+from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, Verdict, Window
 from rollout.ledger import events as e
 from rollout.spec import SHADOW, RolloutSpec
 
@@ -46,6 +46,7 @@ class Release:
     spec: RolloutSpec
     requested_s: float
     by: str
+    tries: int = 1  # with this one, see `ReleaseRequested`
     phase: Phase = Phase.STARTING
     step: int = -1
     weight_percent: float = 0
@@ -73,6 +74,10 @@ class Release:
     @property
     def name(self) -> str:
         return f"release {self.number} ({self.canary})"
+
+    def judge_config(self) -> JudgeConfig:
+        """The judge's settings for this try."""
+        return self.spec.judge_config(tries=self.tries)
 
     @property
     def carried(self) -> Mapping[str, float]:
@@ -156,6 +161,7 @@ class Deployment:
     release: Release | None = None  # the newest one, ended or not
     quarantined: Mapping[str, str] = field(default_factory=dict)  # tag -> why it may not come back by itself
     tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (stable, canary) -> their newest release
+    tries: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of the same, how many entered a step
 
     @property
     def active(self) -> Release | None:
@@ -221,7 +227,8 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
             )
             return replace(deployment, release=calibrated)
         case e.StepEntered():
-            return replace(deployment, release=_stepped(release, event))
+            tries = {**deployment.tries, (release.stable, release.canary): release.tries}
+            return replace(deployment, release=_stepped(release, event), tries=tries)
         case e.Promoted():
             watching = replace(
                 release,
@@ -284,6 +291,7 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
         spec=event.spec,
         requested_s=event.at_s,
         by=event.by,
+        tries=event.tries,
         phase_since_s=event.at_s,
         earlier=event.earlier,
     )

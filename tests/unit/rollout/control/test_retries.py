@@ -192,3 +192,53 @@ def test_it_is_remembered_across_a_restart_of_the_controller(world: World) -> No
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     controller.close()
     assert (earlier(world, 2) or e.EarlierTry(release=0, log_e=0)).carried
+
+
+def tries(world: World, number: int) -> int:
+    requested = events(world, number)[0]
+    assert isinstance(requested, e.ReleaseRequested)
+    return requested.tries
+
+
+def test_each_further_try_must_prove_more_and_all_of_them_have_alpha_together() -> None:
+    """Who tries often enough is not promoted by luck."""
+    spent = [SPEC.judge_config(tries=number).alpha_pass for number in range(1, 2000)]
+    assert spent[0] == SPEC.alpha
+    assert sum(spent[1:]) == pytest.approx(SPEC.alpha, rel=1e-3)
+    assert sum(spent) < 2 * SPEC.alpha
+
+
+def test_a_try_counts_once_it_entered_a_step(world: World) -> None:
+    """What was stopped before showed nothing; a restart of the controller forgets nothing."""
+    controller = aborted(world)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    controller.execute(c.Abort("ann"))
+    world.live_until_ended(controller)
+    controller.close()
+    controller = world.controller()
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    world.live(controller, 4)
+    controller.execute(c.Abort("ann"))
+    world.live_until_ended(controller)
+    controller.execute(c.StartRelease("m:v3", SPEC, "ann"))
+    controller.execute(c.Abort("ann"))
+    world.live_until_ended(controller)
+    controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
+    controller.close()
+    assert [tries(world, number) for number in (1, 2, 3, 4, 5)] == [1, 2, 2, 1, 3]
+
+
+def test_the_proof_of_a_further_try_says_what_it_is_worth(world: World) -> None:
+    """The second try asks for 99.5 % where the plan says 99 %."""
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    world.live(controller, 60)
+    controller.execute(c.StartRelease("m:v3", SPEC, "ann"))
+    world.live(controller, 4)
+    controller.execute(c.Abort("ann"))
+    world.live_until_ended(controller)
+    controller.execute(c.StartRelease("m:v3", SPEC, "ann"))
+    assert world.live_until_ended(controller) == "promoted"
+    assert controller.snapshot.deployment.tries == {("m:v1", "m:v3"): 2}
+    controller.close()
+    assert any("99.5 % certain" in line for topic in why(story(world, 2)).topics for line in topic.lines)

@@ -1,5 +1,6 @@
 """A ledger whose disk is full, its folder gone or its file locked: refused as a whole, and usable afterwards."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -18,7 +19,7 @@ ROLLED_BACK = e.RolledBack(at_s=2.0, release=1, signal="errors", reason="5 % of 
 
 
 def note(size: int) -> e.Noted:
-    return e.Noted(at_s=2.0, topic="fleet", text="x" * size)
+    return e.Noted(at_s=2.0, topic="fleet", text=os.urandom(size).hex())
 
 
 def is_taken(ledger: Ledger, event: e.Event) -> bool:

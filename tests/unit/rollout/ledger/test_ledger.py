@@ -4,13 +4,17 @@ import json
 import os
 import sqlite3
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rollout.errors import LedgerError, LedgerGone, LedgerTaken, NoLedger
+from rollout.errors import LedgerDamaged, LedgerError, LedgerGone, LedgerTaken, NoLedger
 from rollout.judge import Judgement, Pair, SignalJudgement, Verdict, Window
+from rollout.judge.judge import Judge
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.migrations import NUMBER
@@ -119,7 +123,7 @@ def test_a_full_disk_is_reported_and_leaves_the_ledger_whole(tmp_path: Path) -> 
     ledger.append(*EVENTS)
     pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")
-    long = e.Noted(at_s=5.0, topic="fleet", text="x" * 100_000)
+    long = e.Noted(at_s=5.0, topic="fleet", text=os.urandom(100_000).hex())
     with pytest.raises(LedgerError, match="full"):
         ledger.append(EVENTS[0], long, cursor=READING)
     assert tuple(ledger.events()) == EVENTS
@@ -233,6 +237,49 @@ def test_a_damaged_part_of_a_ledger_is_found_when_it_is_read(tmp_path: Path) -> 
     overwritten(tmp_path / "ledger.db")
     ledger = Ledger(tmp_path / "ledger.db", read_only=True)
     with pytest.raises(LedgerError, match="from a copy"):
+        list(ledger.events())
+    ledger.close()
+
+
+def tick_of_many_classes(classes: int = 5_000) -> e.Ticked:
+    """A judged measurement of a model with so many labels."""
+    rng = np.random.default_rng(classes)
+    stable, canary = (rng.multinomial(total, rng.dirichlet(np.ones(classes))).tolist() for total in (9_000, 1_000))
+    windows = tuple(
+        Window(1.7e9, 5.0123, f"class:{label}", Pair(y, 9_000), Pair(x, 1_000))
+        for label, (y, x) in enumerate(zip(stable, canary, strict=True))
+    )
+    judge = Judge(RolloutSpec().judge_config())
+    judge.observe(windows)
+    evidence = judge.judgement(next_weight=None)
+    return TICK.model_copy(update={"at_s": 1.7e9, "window_s": 5.0123, "windows": windows, "evidence": evidence})
+
+
+def test_a_large_event_takes_a_tenth_of_its_text_and_is_read_back(tmp_path: Path) -> None:
+    """Its evidence is bit for bit what the judge said; small events stay text that any SQLite tool shows."""
+    tick = tick_of_many_classes()
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.append(*EVENTS, TICK, tick)
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        rows = db.execute("SELECT data, packed FROM events").fetchall()
+    assert [packed is None for _, packed in rows] == [True, True, True, True, False]
+    assert all(json.loads(data) for data, _ in rows[:4])
+    assert rows[4][0] == ""
+    assert len(rows[4][1]) < len(tick.stored()) / 8
+    assert ledger.last_tick(1) == tick
+    assert tuple(ledger.events())[-1] == tick
+    ledger.close()
+
+
+@pytest.mark.parametrize("packed", [b"no zlib", zlib.compress(b"no event"), zlib.compress(b"cut off" * 99)[:-9]])
+def test_a_packed_event_that_cannot_be_unpacked_is_named(tmp_path: Path, packed: bytes) -> None:
+    """As text that makes no sense is."""
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.append(*EVENTS)
+    insert = "INSERT INTO events (at_s, release, kind, data, packed, schema) VALUES (5.0, 1, 'ticked', '', ?, ?)"
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as db, db:
+        db.execute(insert, (packed, NUMBER))
+    with pytest.raises(LedgerDamaged, match="event 4"):
         list(ledger.events())
     ledger.close()
 
