@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -153,12 +154,24 @@ def run(commands: typer.Typer) -> None:
         sys.exit(load("kanaria.failures:code")(error))
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"kanaria {version('kanaria')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     context: typer.Context,
     home: Annotated[Path | None, typer.Option(help="Folder of all state. Default: $KANARIA_HOME or .kanaria")] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Release machine-learning models by evidence."""
+    if any(name.startswith("KANARIA_") and name != "KANARIA_HOME" for name in os.environ):
+        for sentence in load("kanaria.variables:unknown")(os.environ):
+            typer.secho(f"note: {sentence}", fg="yellow", err=True)
     if home is not None:
         os.environ["KANARIA_HOME"] = str(home)
     context.obj = _access

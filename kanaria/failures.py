@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from contract.complaints import advice
 from contract.errors import KanariaError
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
@@ -35,7 +36,7 @@ def message(error: Exception) -> str:
             )
         case ValidationError():
             places = "; ".join(
-                f"KANARIA_{str(e['loc'][0]).upper()}: {e['msg']}, not {e['input']!r}" for e in error.errors()
+                f"KANARIA_{str(e['loc'][0]).upper()}: {advice(e)}, not {e['input']!r}" for e in error.errors()
             )
             return f"a setting cannot be used\n  saw: {places}\n  do:  correct it in the environment"
     return str(error)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from contract import model_files
 from contract.answer_types import Label
+from contract.complaints import complaints
 from loadtest.errors import SamplesError
 
 MOST_ROWS = 100_000
@@ -47,9 +48,8 @@ def load_samples(path: Path) -> tuple[Sample, ...]:
                 try:
                     line = model_files.Sample.model_validate_json(text)
                 except ValidationError as error:
-                    first = error.errors()[0]
-                    place = ".".join(map(str, first["loc"])) or "line"
-                    saw = f"{path} line {number}: {place}: {first['msg']}"
+                    first = complaints(error, model_files.Sample, whole="the line")[0]
+                    saw = f"{path} line {number}: {first}"
                     raise _error("a line of the samples file is not a sample", saw) from error
                 width = width or len(line.features)
                 if len(line.features) != width:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from contract.complaints import complaints
 from loadtest.errors import ScenarioError
 
 SCENARIOS = Path(__file__).parent / "scenarios"
@@ -135,7 +136,7 @@ def load_scenario(name_or_path: str | Path) -> Scenario:
             "the scenario cannot be read", saw=f"{path}: {error}", do="give a readable YAML file"
         ) from error
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'scenario'}: {e['msg']}" for e in error.errors())
+        places = "; ".join(complaints(error, Scenario, whole="the scenario"))
         raise ScenarioError(
             "the scenario is not valid",
             saw=f"{path}: {places}",

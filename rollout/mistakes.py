@@ -1,6 +1,5 @@
 """What is wrong with a plan, in plain English: what stands where, and what to write instead."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,25 +8,12 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from contract.complaints import advice, nearest
+
 Place = tuple[str, ...]
 
 _LONGEST = 80  # letters of a value that are shown
 
-# What to do about each of pydantic's own complaints. `{...}` is filled in from the complaint.
-_DO = {
-    "bool_parsing": "write `true` or `false`",
-    "bool_type": "write `true` or `false`",
-    "float_parsing": "write a number such as 1.25",
-    "float_type": "write a number such as 1.25",
-    "finite_number": "write a finite number",
-    "greater_than_equal": "write a number of at least {ge:g}",
-    "int_from_float": "write a whole number",
-    "int_parsing": "write a whole number",
-    "int_type": "write a whole number",
-    "literal_error": "write {expected}",
-    "tuple_type": "write a list in brackets, such as [25, 100]",
-    "value_error": "{error}",
-}
 _UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
 _NOT_A_SECTION = ("model_type", "dict_type")
 
@@ -91,8 +77,7 @@ def _mistake(details: ErrorDetails, sections: Mapping[Place, Section], former: M
     saw = f"{entry}`{place}` is {shown(details['input'])}"
     if kind in _NOT_A_SECTION and today in sections:
         return Mistake(place, saw, f"write keys such as `{sections[today].example}`, {sections[today].without}")
-    text = _DO[kind].format_map(context) if kind in _DO else details["msg"]
-    return Mistake(place, saw, text.replace("'", "`") if kind == "literal_error" else text)
+    return Mistake(place, saw, advice(details))
 
 
 def _part(part: Any) -> str:
@@ -101,7 +86,5 @@ def _part(part: Any) -> str:
 
 def _existing(key: str, section: Section, place: Place) -> str:
     """The keys that there are, and what a person may have meant by `key`."""
-    near = difflib.get_close_matches(key, section.keys, n=1)
-    question = f"; did you mean `{near[0]}`?" if near else ""
     whole = f"`{'.'.join(place)}`" if place else "a plan"
-    return f"the keys of {whole} are: {', '.join(section.keys)}{question}"
+    return f"the keys of {whole} are: {', '.join(section.keys)}{nearest(key, section.keys)}"

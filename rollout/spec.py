@@ -19,7 +19,7 @@ from rollout.mistakes import Place, Section, contradiction, mistakes, shown
 from rollout.signals.catalogue import AFFECTED_USERS, catalogue
 from rollout.signals.options import OnFail, WrongLabel
 from rollout.signals.plan import Signals, former_places, sections
-from rollout.units import MinorityOrNone, Ratio, Seconds, SecondsOrNone
+from rollout.units import WRITTEN_BY_A_PERSON, MinorityOrNone, Ratio, Seconds, SecondsOrNone
 
 SHADOW: Literal["shadow"] = "shadow"
 Step = Literal["shadow"] | int | float  # a weight in percent, of at most two decimals
@@ -137,6 +137,13 @@ class RolloutSpec(_Part):
         return max(self.soak, self._hangs_seen_s - self.warmup_s) if in_shadow else self.soak
 
     @property
+    def shortest_s(self) -> float:
+        """The shortest time from the first request to promotion, seconds."""
+        in_shadow = self.steps != "auto" and self.steps[0] == SHADOW
+        others = self._steps_at_most - in_shadow
+        return self.warmup_s + in_shadow * self.soak_s(in_shadow=True) + others * self.soak
+
+    @property
     def remark(self) -> str | None:
         """What this plan gives up by its times, in words for a person; None: nothing."""
         if self.soak >= self._hangs_seen_s:
@@ -198,7 +205,7 @@ def parse_spec(text: str, *, name: str = "rollout.yaml") -> RolloutSpec:
         saw = "a list" if isinstance(data, list) else f"only {shown(data)}"
         raise SpecError(f"{name} must hold `key: value` lines", saw=saw, do="start with `steps: auto`")
     try:
-        return RolloutSpec.model_validate(data or {})
+        return RolloutSpec.model_validate(data or {}, context=WRITTEN_BY_A_PERSON)
     except ValidationError as error:
         found = mistakes(error, _sections(), former_places((data or {}).get("signals")))
         do = [each.do if len(found) == 1 or not each.place else f"`{each.place}`: {each.do}" for each in found]

@@ -3,7 +3,9 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo
+
+WRITTEN_BY_A_PERSON = "written by a person"  # as the context of a validation: a share needs its sign
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 7 * 86400
@@ -35,18 +37,26 @@ def _seconds_or_none(value: Any) -> int | float:
     return seconds
 
 
-def _ratio(value: Any) -> int | float:
+def _ratio(value: Any, info: ValidationInfo) -> int | float:
+    _need_percent(value, info)
     ratio = _number(value, r"(\d+(?:\.\d+)?)\s*(%)")
     if ratio is None or not 0 < ratio < 1:
         raise ValueError("write a share such as 0.5%: more than 0%, and less than 100%")
     return ratio
 
 
-def _minority_or_none(value: Any) -> int | float:
+def _minority_or_none(value: Any, info: ValidationInfo) -> int | float:
+    _need_percent(value, info)
     ratio = 0 if value in (None, "none") else _number(value, r"(\d+(?:\.\d+)?)\s*(%)")
     if ratio is None or not 0 <= ratio < 0.5:
         raise ValueError("write a share such as 5%, less than 50%, or `none`")
     return ratio
+
+
+def _need_percent(value: Any, info: ValidationInfo) -> None:
+    """In a plan as a person writes it, 0.5 may mean 50 % or 0.5 %."""
+    if info.context == WRITTEN_BY_A_PERSON and isinstance(value, int | float) and 0 < value < 1:
+        raise ValueError(f"write `{value:g}%` or `{100 * value:g}%`: without the sign it may mean either")
 
 
 def _number(value: Any, pattern: str) -> int | float | None:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from kanaria.errors import SetupError
 from kanaria.extras import require
 from kanaria.stack.bentos import bento_tag, bento_tags, implementation_of, model_folder, model_of, model_tag, model_tags
+from rollout.explain.plan import plan_in_words
+from rollout.spec import RolloutSpec
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
 from rollout.ui.cli.plan import DEFAULT_SPEC, read_spec, warn
 
@@ -72,8 +74,10 @@ def validate(
     with explained():
         target = _named(target)
         if not _is_model(target):
-            _check_plan(Path(target))
-            typer.echo(f"{target} is valid")
+            plan = _checked_plan(Path(target))
+            typer.echo(f"{target} is valid. By this plan:")
+            for sentence in plan_in_words(plan):
+                typer.echo(f" • {sentence}")
             return
         require("kanaria validate MODEL", "serve")  # its code runs where a server would run it
         found = _found(_model(target, implementation))
@@ -93,7 +97,7 @@ def validate(
     raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
 
 
-def _check_plan(path: Path) -> None:
+def _checked_plan(path: Path) -> RolloutSpec:
     """Raises SpecError; SetupError when there is no such file: it may be meant for a model."""
     if not path.exists():
         models, bentos = ", ".join(model_tags()) or "none", ", ".join(bento_tags()) or "none"
@@ -102,7 +106,9 @@ def _check_plan(path: Path) -> None:
             saw=f"no such file; models here: {models}; Bentos here: {bentos}",
             do="give the path of a plan, or name a model or a Bento as NAME:VERSION",
         )
-    warn(read_spec(path))
+    plan = read_spec(path)
+    warn(plan)
+    return plan
 
 
 def _named(target: str) -> str:

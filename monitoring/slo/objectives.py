@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.types import PositiveFloat, PositiveInt
 
+from contract.complaints import complaints
 from monitoring.errors import RulesError
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -117,5 +118,5 @@ def parse_slos(text: str) -> dict[str, Slo]:
     except yaml.YAMLError as error:
         raise RulesError("slo.yaml is not YAML", saw=str(error), do="correct it there") from error
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or error.title}: {e['msg']}" for e in error.errors())
+        places = "; ".join(complaints(error, Slo, whole="an objective"))
         raise RulesError("slo.yaml is not valid", saw=places, do="see docs/monitoring.md") from error

@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contract.complaints import advice
 from rollout.errors import RolloutError
 from rollout.judge.types import Judgement, Pair, SignalJudgement, Window
 
@@ -166,7 +167,7 @@ class _Reader:
         """Say which field of a line is wrong, and why."""
         first = error.errors(include_url=False)[0]
         what = ".".join(str(part) for part in first["loc"]) or "the line"
-        message, saw = first["msg"], first["input"]
+        message, saw = advice(first), first["input"]
         if first["type"] == "json_invalid":
             message = message.replace(" at line 1 column ", " at letter ")
             saw = line.decode(errors="replace") if isinstance(line, bytes) else line

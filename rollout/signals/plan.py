@@ -5,7 +5,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, SerializeAsAny, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    RootModel,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
 from pydantic import field_validator as validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
@@ -51,11 +60,11 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
 
     @validator("root", mode="plain")
     @classmethod
-    def _known(cls, given: Any) -> dict[str, Options | None]:
+    def _known(cls, given: Any, info: ValidationInfo) -> dict[str, Options | None]:
         present = catalogue()
         if isinstance(given, Mapping):
             given = _by_present_name(given, present)
-        parts = _model(present).model_validate(given)
+        parts = _model(present).model_validate(given, context=info.context)
         return {name: getattr(parts, name) for name in present.in_plans}
 
     def get(self, kind: type[Part]) -> Part | None:
@@ -125,7 +134,8 @@ def _section(row: Signal) -> Section:
         else f"or delete the line: {row.name} cannot be left out, because the guard and the proof of every step "
         "rest on them"
     )
-    return Section(keys, f"{{{telling}: {row.options.model_fields[telling].default}}}", without)
+    default = row.options.model_fields[telling].default
+    return Section(keys, f"{{{telling}: {f'{default:.0%}' if 0 < default < 1 else default}}}", without)
 
 
 def former_places(given: Any) -> dict[Place, Place]:

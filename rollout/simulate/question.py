@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from contract.complaints import advice
 from rollout.errors import RolloutError
 from rollout.signals.options import Classes, Latency, LowConfidence, WrongLabel
 from rollout.simulate.noise import Noise
@@ -132,7 +133,7 @@ def parse_question(flags: Mapping[str, str | None]) -> Question:
         for e in error.errors():
             flag = "--" + str(e["loc"][0]).replace("_", "-") if e["loc"] else ""
             seen = f"{flag} {e['input']}: " if flag else ""
-            lines.append(seen + e["msg"].removeprefix("Value error, "))
+            lines.append(seen + advice(e))
         raise QuestionError(
             "this traffic cannot be simulated",
             saw="; ".join(dict.fromkeys(lines)),

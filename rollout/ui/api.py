@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from contract.complaints import advice
 from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, PROBLEM_JSON, READY_PATH
 from rollout.control import commands as c
 from rollout.control.alerts import SIGNAL, Alert, objection
@@ -288,5 +289,5 @@ def _refused(status: int) -> Callable[[Request, Exception], Response]:
 def _invalid(_: Request, error: Exception) -> Response:
     if not isinstance(error, ValidationError):
         raise error
-    places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {e['msg']}" for e in error.errors())
+    places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {advice(e)}" for e in error.errors())
     return _problem(422, "the request is not valid", places)

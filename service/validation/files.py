@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from contract.answer_types import Labels
+from contract.complaints import complaints
 from contract.model_files import (
     GOLDEN_FILE,
     REFERENCE_FILE,
@@ -21,7 +22,7 @@ from contract.model_files import (
     Sample,
     Schema,
 )
-from contract.records import RecordT
+from contract.records import Record, RecordT
 from service.validation.faults import Fault, FaultFound, label_faults
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05][^\x00]")  # safetensors may begin with the same two bytes, but a null follows
@@ -54,7 +55,7 @@ def read_schema(folder: Path) -> Schema:
     except FileNotFoundError:
         raise _missing(folder, SCHEMA_FILE, _WRITTEN_WITH[SCHEMA_FILE]) from None
     except ValidationError as error:
-        saw, do = _first(error), f"write it with {_WRITTEN_WITH[SCHEMA_FILE]}"
+        saw, do = _first(error, Schema), f"write it with {_WRITTEN_WITH[SCHEMA_FILE]}"
         raise FaultFound(f"{SCHEMA_FILE} is not a schema", saw=saw, do=do) from None
 
 
@@ -71,7 +72,7 @@ def read_records(folder: Path, name: str, record: type[RecordT]) -> list[RecordT
             records.append(record.model_validate_json(line))
         except ValidationError as error:
             what = f"{name} line {number} is not a {record.__name__}"
-            raise FaultFound(what, saw=_first(error), do=do) from None
+            raise FaultFound(what, saw=_first(error, record), do=do) from None
     if not records:
         raise FaultFound(f"{name} is empty", saw="no line", do=do)
     return records
@@ -127,6 +128,5 @@ def _missing(folder: Path, name: str, written_with: str) -> FaultFound:
     return FaultFound(f"{name} is missing", saw=f"{there} in {folder}", do=f"let training call {written_with}")
 
 
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the whole file'}: {first['msg']}"
+def _first(error: ValidationError, record: type[Record]) -> str:
+    return complaints(error, record, whole="the whole of it")[0]

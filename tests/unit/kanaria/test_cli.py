@@ -1,8 +1,10 @@
 """The command line is light, and every command says which packages it lacks."""
 
 import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from kanaria.cli import Commands
 from kanaria.lazy import LazyCommand
 from kanaria.settings import Settings
 from kanaria.stack.ports import free_port
+from kanaria.variables import known
 from rollout.ledger.ledger import Ledger
 from tests.support.extras import absent_without
 from tests.support.paths import ROOT
@@ -169,6 +172,32 @@ def test_the_help_of_a_command_needs_no_extra(module: str, command: str, extra: 
     assert (shown.returncode, source.help in text, f"pip install '.[{extra}]'" in text) == (0, True, True), shown
     refused = run("-m", module, *command.split(), folder=tmp_path, path=tmp_path)
     assert (refused.returncode, f"pip install '.[{extra}]'" in refused.stderr) == (2, True), refused
+
+
+def test_the_version_is_printed(tmp_path: Path) -> None:
+    """That of the installed package."""
+    done = run("-m", "kanaria", "--version", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"kanaria {version('kanaria')}\n")
+
+
+def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
+    """It was ignored without a word; the variables of the stack's own processes and of load tests are known."""
+    variables = {"KANARIA_REPLICA": "3", "KANARIA_SAMPLES": "x", "KANARIA_VERSION": "m:1", "KANARIA_QQ": "1"}
+    noted = [
+        line for line in run("-m", "kanaria", "why", folder=tmp_path, **variables).stderr.splitlines() if "note" in line
+    ]
+    assert noted == [
+        "note: KANARIA_QQ is ignored: there is no such setting",
+        "note: KANARIA_REPLICA is ignored: there is no such setting; did you mean `KANARIA_REPLICAS`?",
+    ]
+
+
+def test_every_variable_that_the_code_names_is_known() -> None:
+    """Otherwise a command would call it unknown and something else would read it."""
+    folders = ("contract", "kanaria", "loadtest", "monitoring", "rollout", "service", "benchmarks", "examples")
+    sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    named = {name for text in sources for name in re.findall(r"KANARIA_[A-Z]+(?:_[A-Z]+)*(?![A-Z_{])", text)}
+    assert named - known() == set()
 
 
 def test_a_home_that_is_a_file_is_bad_input(tmp_path: Path) -> None:

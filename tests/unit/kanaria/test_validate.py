@@ -56,6 +56,32 @@ def test_a_plan_is_still_a_plan(tmp_path: Path) -> None:
     assert (code, "alpha" in output) == (2, True)
 
 
+def test_a_plan_is_said_in_words(tmp_path: Path) -> None:
+    """Half a percent, not half of all requests: its author sees what the file means."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("steps: [shadow, 12.5, 100]\nrisk_budget: 0.25%\nholdback: none\nwatch: 1h\non_deadline: rollback")
+    code, output = validate(str(plan))
+    for sentence in (
+        "The canary first gets copies, whose answers no user sees, then 12.5 % and then 100 % of the requests.",
+        "At most 0.25 % of all requests may be harmed: the canary gets more traffic only when, with 99 % certainty,",
+        "rolls a harmless version back in at most 1 % of all releases. More than 20 % errors end every release,",
+        "A version is judged for at least 4 min before it is promoted, and for longer where the evidence takes longer;",
+        "when a step lacks it after 10 min, the release is given up.",
+        "It is then watched for 60 min, in which the version before gets no requests but is kept ready.",
+        "Judged: errors, latency, low_confidence, wrong_label, disagreement; class, about which a person is asked.",
+    ):
+        assert sentence in output, sentence
+    assert code == 0
+
+
+def test_half_is_not_half_a_percent(tmp_path: Path) -> None:
+    """A share without its sign may mean either, and the larger one would harm every second user."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("risk_budget: 0.5")
+    code, output = validate(str(plan))
+    assert (code, "write `0.5%` or `50%`: without the sign it may mean either" in output) == (2, True)
+
+
 @pytest.mark.parametrize(("text", "has_note"), [("soak: 5s", True), ("soak: 2m", False), ("", False)])
 def test_a_short_soak_is_valid_and_noted(tmp_path: Path, text: str, has_note: bool) -> None:
     """Requests that hang are seen after more seconds than that."""

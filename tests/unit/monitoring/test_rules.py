@@ -101,7 +101,7 @@ def objective_file(**keys: object) -> str:
     ("text", "words"),
     [
         (objective_file(objective="90%"), "cannot be reached"),  # 14.4 times a budget of 10 % is more than everything
-        (objective_file(objective="100%"), "less than 1"),
+        (objective_file(objective="100%"), "below 1"),
         (objective_file(objective=0.99), "such as 99.9%"),
         (objective_file(good="c"), "`bad` or `good`"),
         (objective_file(bad=None), "`bad` or `good`"),

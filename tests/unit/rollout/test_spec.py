@@ -53,6 +53,12 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("alpha: 0%", "alpha", "more than 0%"),
         ("alpha: yes", "alpha", "YAML reads `on` and `yes` as that, too"),
         ("alpha: yes", "alpha", "such as 0.5%"),
+        ("risk_budget: 0.5", "risk_budget", "write `0.5%` or `50%`"),
+        ("alpha: 0.01", "alpha", "write `0.01%` or `1%`"),
+        ("holdback: 0.05", "holdback", "write `0.05%` or `5%`"),
+        ("guards: {error_ratio: 0.2}", "guards.error_ratio", "write `0.2%` or `20%`"),
+        ("signals: {disagreement: {at_most: 0.1}}", "signals.disagreement.at_most", "write `0.1%` or `10%`"),
+        ("risk_budget: 5.0e-3", "risk_budget", "write `0.005%` or `0.5%`"),
         ("risk_budget: lots", "risk_budget", "such as 0.5%"),
         ("step_deadline: soon", "step_deadline", "such as 30s"),
         ("step_deadline: .inf", "step_deadline", "at most 7d"),
@@ -106,7 +112,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: {latencies: {}}", "signals.latencies", "did you mean `latency`?"),
         ("signals: {'latency:25': {}}", "signals.latency:25", "write `latency`"),
         ("signals: {latency: 25}", "signals.latency", "write keys such as `{tolerance: 1.25}`"),
-        ("signals: {disagreement: 5%}", "signals.disagreement", "write keys such as `{at_most: 0.1}`"),
+        ("signals: {disagreement: 5%}", "signals.disagreement", "write keys such as `{at_most: 10%}`"),
         ("signals: [errors]", "signals", "write keys such as `{latency: {tolerance: 1.5}}`"),
         ("signals: 5", "signals", "or delete the line"),
         ("signals: {7: {}}", "signals.7", "the keys of `signals` are: errors, latency"),
@@ -171,7 +177,7 @@ def test_a_warm_up_may_be_left_out(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "share"), [("0", 0), ("0%", 0), ("none", 0), ("null", 0), ("2.5%", 0.025), ("0.1", 0.1)]
+    ("text", "share"), [("0", 0), ("0%", 0), ("none", 0), ("null", 0), ("2.5%", 0.025), ("10%", 0.1)]
 )
 def test_a_share_may_be_held_back_or_none(text: str, share: float) -> None:
     """Of the traffic, for the version before, until the watch ends."""

@@ -70,7 +70,7 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
         (lambda folder: (folder / "samples.jsonl").write_text(""), "samples.jsonl is empty"),
         (edit("schema.json", '"age"', '"sex"'), "two features have the same name: sex"),
         (edit("schema.json", '"number"', '"vector"'), "schema.json is not a schema"),
-        (edit("golden.jsonl", '"label"', '"value"'), "golden.jsonl line 1 is not a Golden | predictions.0.label"),
+        (edit("golden.jsonl", '"label"', '"value"'), "golden.jsonl line 1 is not a Golden | `predictions.0.label`"),
         (edit("samples.jsonl", '"features":[54.0,', '"features":['), "samples.jsonl line 1 has another number of"),
         (
             edit("samples.jsonl", "[54.0,", "[540.0,"),

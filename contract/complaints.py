@@ -1,0 +1,107 @@
+"""What pydantic complains about, in plain English: what stands where, and what to write instead."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+_LONGEST = 60  # letters of a value that are shown
+
+# `{...}` is filled in from the complaint.
+_ADVICE = {
+    "bool_parsing": "write `true` or `false`",
+    "bool_type": "write `true` or `false`",
+    "dataclass_type": "write keys with values",
+    "dict_type": "write keys with values",
+    "enum": "write {expected}",
+    "extra_forbidden": "there is no such key",
+    "finite_number": "write a finite number",
+    "float_parsing": "write a number such as 1.25",
+    "float_type": "write a number such as 1.25",
+    "greater_than": "write a number above {gt}",
+    "greater_than_equal": "write a number of at least {ge}",
+    "int_from_float": "write a whole number",
+    "int_parsing": "write a whole number",
+    "int_type": "write a whole number",
+    "is_instance_of": "write keys with values",
+    "json_invalid": "it is not JSON: {error}",
+    "json_type": "it is not JSON",
+    "less_than": "write a number below {lt}",
+    "less_than_equal": "write a number of at most {le}",
+    "list_type": "write a list in brackets, such as [25, 100]",
+    "literal_error": "write {expected}",
+    "mapping_type": "write keys with values",
+    "missing": "it is missing",
+    "model_attributes_type": "write keys with values",
+    "model_type": "write keys with values",
+    "none_required": "leave it out",
+    "path_type": "write a path",
+    "string_too_short": "write at least {min_length} letters",
+    "string_type": "write a text, in quotes where it looks like a number",
+    "too_long": "write at most {max_length} of them",
+    "too_short": "write at least {min_length} of them",
+    "tuple_type": "write a list in brackets, such as [25, 100]",
+    "url_parsing": "write an address such as http://127.0.0.1:3000",
+    "url_scheme": "begin it with {expected_schemes}",
+    "url_type": "write an address such as http://127.0.0.1:3000",
+    "value_error": "{error}",
+}
+
+
+def advice(details: ErrorDetails) -> str:
+    """What to do about one complaint; pydantic's own words where we have none."""
+    if (text := _ADVICE.get(details["type"])) is None:
+        return details["msg"]
+    said = text.format_map({name: _number(value) for name, value in details.get("ctx", {}).items()})
+    return said.replace("'", "`") if details["type"] == "literal_error" else said
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:g}"
+    return value
+
+
+def complaints(error: ValidationError, model: type[BaseModel], *, whole: str) -> list[str]:
+    """Each complaint as one clause: where, what stands there, what to write.
+
+    Args:
+        model: what was read; its fields are what an unknown key may have meant.
+        whole: what the value as a whole is called.
+    """
+    return list(dict.fromkeys(_clause(details, model, whole) for details in error.errors(include_url=False)))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""
+
+
+def _clause(details: ErrorDetails, model: type[BaseModel], whole: str) -> str:
+    loc = details["loc"]
+    place = f"`{'.'.join(map(str, loc))}`" if loc else whole
+    if details["type"] == "extra_forbidden":
+        known = [name for part in _parts(model, loc[:-1]) for name in part.model_fields]
+        return f"{place} is no key here{nearest(str(loc[-1]), known)}"
+    if details["type"] == "missing":
+        return f"{place} is missing"
+    shown = repr(details["input"])
+    shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
+    return f"{place}: {advice(details)}, not {shown}" if loc else f"{whole}: {advice(details)}"
+
+
+def _parts(kind: Any, loc: tuple[int | str, ...]) -> Iterator[type[BaseModel]]:
+    """The models that may stand at `loc` within `kind`; what is no field on the way is an index, or a kind's name."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if not loc:
+            yield kind
+        elif (field := kind.model_fields.get(str(loc[0]))) is not None:
+            yield from _parts(field.annotation, loc[1:])
+        else:
+            yield from _parts(kind, loc[1:])
+        return
+    for inner in get_args(kind):
+        yield from _parts(inner, loc)

@@ -1,0 +1,26 @@
+"""Which `KANARIA_*` environment variables mean nothing: a misspelt setting would be ignored without a word."""
+
+from collections.abc import Iterable, Iterator
+
+from contract import environment
+from contract.complaints import nearest
+from kanaria.settings import Settings
+
+PREFIX = "KANARIA_"
+# Read by a load test, by a model's server, by the keeper's processes of themselves, and by the benchmarks.
+OTHERS = ("API_KEY", "SAMPLES", "KEPT_IN", "KEPT_AS", "BENCHMARK_MODEL", "BENCHMARK_IMPLEMENTATION")
+
+
+def known() -> set[str]:
+    """Every variable that is read by some part."""
+    of_server = {name for name in vars(environment).values() if isinstance(name, str) and name.startswith(PREFIX)}
+    return {PREFIX + name.upper() for name in (*Settings.model_fields, *OTHERS)} | of_server
+
+
+def unknown(environ: Iterable[str]) -> Iterator[str]:
+    """A sentence about each variable that nothing reads."""
+    names = {name.removeprefix(PREFIX): name for name in sorted(known())}
+    for name in sorted(environ):
+        short = name.removeprefix(PREFIX)
+        if short != name and short not in names:
+            yield f"{name} is ignored: there is no such setting{nearest(short, names).replace('`', f'`{PREFIX}', 1)}"

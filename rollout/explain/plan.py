@@ -1,0 +1,56 @@
+"""A plan in plain sentences, so that its author sees what it promises and how long it takes."""
+
+from collections.abc import Iterator
+
+from rollout.format import certainty, share, span, weight
+from rollout.spec import SHADOW, RolloutSpec
+
+
+def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
+    """What happens by this plan, a sentence or two for each thing that a release does."""
+    yield _steps(plan)
+    yield (
+        f"At most {share(plan.risk_budget)} of all requests may be harmed: the canary gets more traffic only when, "
+        f"with {certainty(plan.alpha)} certainty, even the worst case stays within that."
+    )
+    yield (
+        f"The comparison rolls a harmless version back in at most {share(plan.alpha)} of all releases. More than "
+        f"{share(plan.guards.error_ratio)} errors end every release, whatever stable does."
+    )
+    yield _duration(plan)
+    yield _watch(plan)
+    rules = plan.judge_config().rules
+    decisive, doubtful = (
+        [name for name, rule in rules.items() if (rule.on_fail == "hold") is asks] for asks in (False, True)
+    )
+    asked = f"; {', '.join(doubtful)}, about which a person is asked" if doubtful else ""
+    yield f"Judged: {', '.join(decisive)}{asked}."
+    if plan.sticky:
+        yield f"Requests with the same {plan.sticky} stay on one side."
+
+
+def _steps(plan: RolloutSpec) -> str:
+    if plan.steps == "auto":
+        return "The canary begins with 1 % of the requests and gets up to twice as many with each step."
+    weights = [weight(float(step)) for step in plan.steps if step != SHADOW]
+    shares = f"{', '.join(weights[:-1])} and then {weights[-1]}" if len(weights) > 1 else weights[0]
+    if plan.steps[0] != SHADOW:
+        return f"The canary gets {shares} of the requests."
+    return f"The canary first gets copies, whose answers no user sees, then {shares} of the requests."
+
+
+def _duration(plan: RolloutSpec) -> str:
+    late = "a person is asked" if plan.on_deadline == "hold" else "the release is given up"
+    return (
+        f"A version is judged for at least {span(plan.shortest_s)} before it is promoted, and for longer where the "
+        f"evidence takes longer; when a step lacks it after {span(plan.step_deadline)}, {late}."
+    )
+
+
+def _watch(plan: RolloutSpec) -> str:
+    kept = (
+        f"the version before keeps {share(plan.holdback)} of the requests"
+        if plan.holdback
+        else "the version before gets no requests but is kept ready"
+    )
+    return f"It is then watched for {span(plan.watch)}, in which {kept}."

@@ -1,0 +1,70 @@
+"""Pydantic's complaints become plain English, with what was meant."""
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from contract.complaints import complaints
+from contract.errors import KanariaError
+from contract.model_files import Golden, Reference, Sample, Schema
+from loadtest.scenario import Scenario, load_scenario
+from monitoring.slo.objectives import Slo
+
+PYDANTIC = re.compile(r"Input should|valid (tuple|number|integer|string|dict|list)|instance of|not permitted|required")
+SCHEMA = {
+    "features": [{"name": "age", "minimum": 0, "maximum": 120}],
+    "answer": {"kind": "label", "labels": ["no", "yes"]},
+}
+VALID: dict[type[BaseModel], dict[str, Any]] = {
+    Schema: SCHEMA,
+    Golden: {"features": [[1.0]], "predictions": [{"label": "no"}]},
+    Sample: {"features": [1.0], "label": "no"},
+    Reference: {"features": [1.0], "prediction": {"label": "no"}, "truth": "no"},
+    Scenario: load_scenario("demo").model_dump(mode="json"),
+    Slo: {"objective": "99%", "bad_means": "failed", "total": "a", "bad": "b"},
+}
+ODD = (None, True, -1, 10**9, 0.5, float("nan"), "", "word", [], [1], ["x"], {}, {"x": 1}, [{"x": 1}])
+
+
+@pytest.mark.parametrize("model", VALID, ids=lambda model: model.__name__)
+def test_no_complaint_is_in_the_words_of_pydantic(model: type[BaseModel]) -> None:
+    """Whatever stands in whichever field, and when it is missing."""
+    said = []
+    for name in (*model.model_fields, "no_such_key"):
+        for odd in ODD:
+            try:
+                model.model_validate({**VALID[model], name: odd})
+            except ValidationError as error:
+                said += complaints(error, model, whole="it")
+            except KanariaError:  # says by itself what is wrong
+                continue
+    assert said
+    assert [line for line in said if PYDANTIC.search(line)] == []
+
+
+def said(model: type[BaseModel], **values: Any) -> list[str]:
+    """The complaints about a value."""
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(values)
+    return complaints(caught.value, model, whole="the schema")
+
+
+def test_a_misspelt_key_is_compared_with_those_that_there_are() -> None:
+    """Also deep inside, where other keys may stand."""
+    feature = {"name": "age", "minimum": 0, "maximun": 120}
+    assert said(Schema, features=[feature], answer=SCHEMA["answer"])[:2] == [
+        "`features.0.maximum` is missing",
+        "`features.0.maximun` is no key here; did you mean `maximum`?",
+    ]
+    assert said(Schema, feature=[], **SCHEMA) == ["`feature` is no key here; did you mean `features`?"]
+
+
+def test_a_complaint_shows_what_stands_there() -> None:
+    """Shortened where it is long."""
+    assert said(Schema, features=5, answer=SCHEMA["answer"]) == [
+        "`features`: write a list in brackets, such as [25, 100], not 5"
+    ]
+    (long,) = said(Schema, features="x" * 1000, answer=SCHEMA["answer"])
+    assert len(long) < 150
