@@ -1,23 +1,24 @@
 """Remember each answer, so that the truth can be joined to it when feedback arrives.
 
 One SQLite file holds the answers of every version and worker on a machine, because feedback may reach any of
-them. A thread writes in batches, off the request path; when it cannot keep up, answers are dropped and
-counted. Each process counts only its own version's answers, no matter which process received the feedback or the
-other copy of a mirrored request.
+them. A thread writes in batches, off the request path; until then an answer is in a file that a killed process leaves
+to the others. When the thread cannot keep up, answers are dropped and counted. Each process counts only its own
+version's answers, no matter which process received the feedback or the other copy of a mirrored request.
 """
 
 import asyncio
 import operator
 import sqlite3
+import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from typing import Self
 
 import orjson
 import structlog
@@ -25,27 +26,30 @@ import structlog
 from contract.answer_types import Label
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.metrics import CORRECT, LABEL_AGES_S, WRONG
-from service.logs import comparison, label_counts
+from service.logs import comparison, label_counts, spool
 from service.logs.background import BackgroundWriter
 
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
 MAX_ANSWERS = 1_000_000  # kept on disk; about 150 bytes each for one row
 MAX_AGE_S = 7 * 24 * 3600.0
 WRITE_EVERY_S = 0.2  # feedback is written sooner; while SQLite works, it takes a core from the requests
+TAKE_OVER_EVERY_S = 1.0  # look for what processes that died have left
 PRUNE_EVERY_S = 60.0
 LOCKED_S = 5.0  # how long to wait for another process's transaction
 RETRY_S = 0.02  # while another process holds the whole file
-OVERTAKING_S = 2.5 * WRITE_EVERY_S  # how long feedback waits for another worker to write the answer that it is about
+# How long feedback waits for another worker to write the answer that it is about: one with an older copy of this file,
+# or one that could not keep the answer anywhere but in its memory.
+OVERTAKING_S = 2.5 * WRITE_EVERY_S
 
 # When a request id is used again, the newer answer replaces the older one, unless its truth is known.
 INSERT = """
 INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, truth)
-SELECT value ->> 'request_id', :version, value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
+SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
     (SELECT truth FROM answers WHERE request_id = value ->> 'request_id')
 FROM json_each(:answers) WHERE true -- without it, SQLite would read ON as part of a join
 ON CONFLICT (request_id, version) DO UPDATE
 SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc
-WHERE truth IS NULL
+WHERE truth IS NULL AND excluded.answered_at_s >= answered_at_s -- what a dead process left may come late
 """
 
 log = structlog.get_logger()
@@ -65,19 +69,19 @@ class AnswersUnavailable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    request_id: str
-    labels: tuple[Label, ...]
-    body_crc: int
-    at_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Truth:
     request_id: str
     labels: tuple[Label, ...]
     give_up_at_s: float  # on the monotonic clock
     outcome: Future[Feedback] = field(default_factory=Future)
+
+    def settle(self, outcome: Feedback | None) -> None:
+        """Say what became of it, if anybody still waits; None: the answers cannot be written now."""
+        if self.outcome.set_running_or_notify_cancel():
+            if outcome is None:
+                self.outcome.set_exception(AnswersUnavailable())
+            else:
+                self.outcome.set_result(outcome)
 
 
 class AnswerLog(BackgroundWriter):
@@ -118,35 +122,68 @@ class AnswerLog(BackgroundWriter):
         self._is_same = is_same
         self._max_answers = max_answers
         self._label_ages_s = label_ages_s
-        self._waiting: SimpleQueue[_Answer | _Truth] = SimpleQueue()
+        self._handing_over = threading.Lock()  # held while what follows changes hands
+        self._answers: list[bytes] = []  # lines; each is in the spool, too
+        self._truths: list[_Truth] = []
+        self._spool: spool.Spool | None = None
+        self._not_spooled: OSError | None = None  # why an answer is in memory only
         self._overtaking: list[_Truth] = []
-        self._count_at_s = self._prune_at_s = time.monotonic()
+        self._count_at_s = self._take_over_at_s = self._prune_at_s = time.monotonic()
         self._connection: sqlite3.Connection | None = None
 
+    def __enter__(self) -> Self:
+        self._open_spool()
+        return super().__enter__()
+
     def record(self, request_id: str, labels: Sequence[Label], *, body: bytes) -> None:
-        """Remember the answer to one request and a checksum of its `body`. Never blocks."""
-        if self._waiting.qsize() >= MAX_WAITING:
+        """Remember the answer to one request and a checksum of its `body`, also if this process is killed then."""
+        line = spool.line_of(request_id, self._version, time.time(), labels, zlib.crc32(body))
+        with self._handing_over:
+            is_kept = len(self._answers) < MAX_WAITING
+            if is_kept:
+                self._answers.append(line)
+                self._append_to_spool(line)
+        if not is_kept:
             self._count_dropped(1)
-            return
-        self._waiting.put(_Answer(request_id, tuple(labels), zlib.crc32(body), time.time()))
+
+    def _append_to_spool(self, line: bytes) -> None:
+        if self._spool:
+            try:
+                self._spool.append(line)
+            except OSError as error:  # in memory it waits for its turn as well as on disk, while this process lives
+                self._not_spooled = error
 
     async def learn(self, request_id: str, labels: Sequence[Label]) -> Feedback:
         """Join the truth to the answer. Raises AnswersUnavailable."""
-        if self._waiting.qsize() >= MAX_WAITING:
-            raise AnswersUnavailable
         truth = _Truth(request_id, tuple(labels), time.monotonic() + OVERTAKING_S)
-        self._waiting.put(truth)
+        with self._handing_over:
+            if len(self._truths) >= MAX_WAITING:
+                raise AnswersUnavailable
+            self._truths.append(truth)
         self._soon()
         return await asyncio.wrap_future(truth.outcome)
 
     def _turn(self, is_last: bool) -> None:
-        batch = [*self._overtaking, *self._drain()]
+        with self._handing_over:
+            answers, self._answers = self._answers, []
+            truths, self._truths = [*self._overtaking, *self._truths], []
+            not_spooled, self._not_spooled = self._not_spooled, None
+            if self._spool:
+                self._spool.switch()
+        if answers and not self._spool:
+            self._open_spool()
+        if not_spooled:
+            log.warning("answers_not_spooled", path=str(self._path.parent), error=str(not_spooled))
         self._overtaking = []
         now_s = time.monotonic()
         try:
             connection = self._connection = self._connection or self._connect()
-            if batch:
-                self._overtaking = self._write(connection, batch)
+            if answers or truths:
+                self._overtaking = self._write(connection, answers, truths)
+                answers, truths = [], []
+            if now_s >= self._take_over_at_s:
+                self._take_over(connection)
+                self._take_over_at_s = now_s + TAKE_OVER_EVERY_S
             if now_s >= self._count_at_s or is_last:
                 self._count(connection)
                 self._count_at_s = now_s + WRITE_EVERY_S
@@ -154,56 +191,80 @@ class AnswerLog(BackgroundWriter):
                 self._prune(connection)
                 self._prune_at_s = now_s + PRUNE_EVERY_S
         except (sqlite3.Error, OSError) as error:
-            self._give_up(batch, error)
+            if answers or truths:
+                log.warning("answers_not_written", path=str(self._path), answers=len(answers), error=str(error))
+            self._give_up(answers, truths)
+        if self._spool:
+            self._spool.clear()
         if is_last:
-            self._give_up(self._overtaking, None)
-            if self._connection is not None:
-                self._connection.close()
+            self._close()
 
-    def _drain(self) -> list[_Answer | _Truth]:
-        batch: list[_Answer | _Truth] = []
-        while len(batch) < MAX_WAITING:
-            try:
-                batch.append(self._waiting.get_nowait())
-            except Empty:
-                break
-        return batch
+    def _close(self) -> None:
+        self._give_up([], self._overtaking)
+        if self._connection is not None:
+            self._connection.close()
+        with self._handing_over:
+            if self._spool:
+                self._spool.close()
+            self._spool = None
 
     def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         # Transactions are begun explicitly: a deferred one could not wait for another process's transaction.
         connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None)
-        _use_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(ANSWERS_SCHEMA)
-        with suppress(sqlite3.OperationalError):  # the table may come from a Bento with an older copy of this file
-            connection.execute("ALTER TABLE answers ADD COLUMN body_crc INTEGER")
-        label_counts.begin(connection)
-        comparison.begin(connection, self._version)
+        try:
+            _use_wal(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(ANSWERS_SCHEMA)
+            with suppress(sqlite3.OperationalError):  # the table may come from a Bento with an older copy of this file
+                connection.execute("ALTER TABLE answers ADD COLUMN body_crc INTEGER")
+            label_counts.begin(connection)
+            comparison.begin(connection, self._version)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _write(self, connection: sqlite3.Connection, batch: list[_Answer | _Truth]) -> list[_Truth]:
-        """Write `batch` in one transaction; return the feedback whose answer may still come."""
-        settled: list[tuple[_Truth, Feedback]] = []
-        overtaking: list[_Truth] = []
+    def _open_spool(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            opened = spool.Spool(self._path.parent)
+        except OSError as error:
+            log.warning("answers_not_spooled", path=str(self._path.parent), error=str(error))
+        else:
+            self._spool = opened
+
+    def _write(
+        self, connection: sqlite3.Connection, answers: Sequence[bytes], truths: Sequence[_Truth]
+    ) -> list[_Truth]:
+        """Write `answers` and join `truths` in one transaction; return the feedback whose answer may still come."""
         connection.execute("BEGIN IMMEDIATE")
         try:
-            answers = orjson.dumps([item for item in batch if isinstance(item, _Answer)])
-            # One statement: the interpreter is free for the event loop while SQLite works.
-            connection.execute(INSERT, {"version": self._version, "answers": answers.decode()})
-            for truth in (item for item in batch if isinstance(item, _Truth)):
-                outcome = self._join(connection, truth)
-                if outcome is Feedback.UNKNOWN and time.monotonic() < truth.give_up_at_s:
-                    overtaking.append(truth)
-                else:
-                    settled.append((truth, outcome))
+            self._insert(connection, answers)
+            outcomes = {truth: self._join(connection, truth) for truth in truths}
+            if unknown := [truth for truth, outcome in outcomes.items() if outcome is Feedback.UNKNOWN]:
+                # While this transaction lasts nobody else writes to the table: an answer is in it or in a spool.
+                self._insert(connection, spool.answers_to(self._path.parent, {truth.request_id for truth in unknown}))
+                outcomes |= {truth: self._join(connection, truth) for truth in unknown}
         except BaseException:
             connection.execute("ROLLBACK")
             raise
         connection.execute("COMMIT")
-        for truth, outcome in settled:
-            truth.outcome.set_result(outcome)
+        overtaking: list[_Truth] = []
+        for truth, outcome in outcomes.items():
+            if outcome is Feedback.UNKNOWN and time.monotonic() < truth.give_up_at_s:
+                overtaking.append(truth)
+            else:
+                truth.settle(outcome)
         return overtaking
+
+    def _insert(self, connection: sqlite3.Connection, answers: Iterable[bytes]) -> None:
+        # One statement: the interpreter is free for the event loop while SQLite works.
+        connection.execute(INSERT, {"answers": (b"[%b]" % b",".join(answers)).decode()})
+
+    def _take_over(self, connection: sqlite3.Connection) -> None:
+        damaged = spool.take_over(self._path.parent, lambda answers: self._insert(connection, answers))
+        if damaged:
+            self._count_dropped(damaged)
 
     def _join(self, connection: sqlite3.Connection, truth: _Truth) -> Feedback:
         with closing(
@@ -236,15 +297,11 @@ class AnswerLog(BackgroundWriter):
         connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (time.time() - MAX_AGE_S,))
         connection.execute("DELETE FROM answers WHERE id <= (SELECT max(id) FROM answers) - ?", (self._max_answers,))
 
-    def _give_up(self, batch: Sequence[_Answer | _Truth], error: Exception | None) -> None:
-        answers = sum(isinstance(item, _Answer) for item in batch)
-        if error is not None and batch:
-            log.warning("answers_not_written", path=str(self._path), answers=answers, error=str(error))
+    def _give_up(self, answers: Sequence[bytes], truths: Sequence[_Truth]) -> None:
         if answers:
-            self._count_dropped(answers)
-        for item in batch:
-            if isinstance(item, _Truth) and not item.outcome.done():
-                item.outcome.set_exception(AnswersUnavailable())
+            self._count_dropped(len(answers))
+        for truth in truths:
+            truth.settle(None)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

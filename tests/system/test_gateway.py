@@ -328,13 +328,37 @@ def test_an_answer_of_the_application_after_its_try_is_its_answer(
 def test_feedback_is_given_to_one_version_however_slow(
     settings: GatewaySettings, stable: StandIn, canary: StandIn
 ) -> None:
-    """A label must not count twice."""
+    """Only predictions are worth being computed twice."""
     with Gateway(replace(settings, try_timeout_s=0.1)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, 50))
         before = stable.seen("/feedback"), canary.seen("/feedback")
         stable.behave(delay_s=0.5)
         assert gateway.client.post("/feedback", json={}).json()["version"] == STABLE
         assert (stable.seen("/feedback"), canary.seen("/feedback")) == (before[0] + 1, before[1])
+
+
+@pytest.mark.parametrize("is_alone", [True, False], ids=["of two processes", "in a release"])
+def test_feedback_whose_process_dies_under_it_is_given_to_another(
+    gateway: Gateway, canary: StandIn, is_alone: bool
+) -> None:
+    """It was killed after the label had reached it. Whether it counted the label the file of answers knows."""
+    with StandIn(STABLE) as doomed, StandIn(STABLE) as twin:
+        for one in (doomed, twin):
+            one.behave(delay_s=2.0)
+        both = Version((doomed.backend, twin.backend))
+        gateway.router.apply(Split(both) if is_alone else Split(doomed.version, canary.version, 50))
+        answers: list[httpx.Response] = []
+        clients = [
+            threading.Thread(target=lambda: answers.append(gateway.client.post("/feedback", json={}, timeout=20)))
+            for _ in range(2)
+        ]
+        for client in clients:
+            client.start()
+        eventually(lambda: doomed.seen("/feedback") + twin.seen("/feedback") == 2)
+        doomed.kill()
+        for client in clients:
+            client.join()
+    assert [answer.status_code for answer in answers] == [200, 200]
 
 
 @pytest.mark.parametrize("is_stable", [True, False], ids=["stable", "canary"])

@@ -20,6 +20,7 @@ from loadtest.results import Summary
 from tests.support.grafana import ADMIN as GRAFANA_ADMIN
 from tests.support.grafana import FakeGrafana
 from tests.support.grafana import running as running_grafana
+from tests.support.labellers import labelling
 from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
@@ -230,10 +231,13 @@ def test_a_killed_version_costs_no_client_a_request(kanaria: Kanaria, samples: P
 
 
 def test_a_canary_that_loses_its_workers_is_rolled_back_and_costs_no_request(kanaria: Kanaria, samples: Path) -> None:
-    """BentoML replaces a worker much later, and the other one keeps the version ready: nobody would notice."""
+    """BentoML replaces a worker much later, and the other one keeps the version ready: nobody would notice.
+
+    Nor does who says at once whether the answer was right: it does not die with the worker that gave it.
+    """
     kanaria.environment["KANARIA_WORKERS"] = "2"
     kanaria.ok("up", "digits:v1")
-    with kanaria.users(samples) as users:
+    with kanaria.users(samples) as users, labelling(kanaria.gateway, kanaria.api_key, samples) as labelled:
         kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="30s"))
         kanaria.until(at_weight(50))
         for lost, worker in enumerate(psutil.Process(kanaria.pid("digits@v2")).children(), 1):
@@ -243,6 +247,8 @@ def test_a_canary_that_loses_its_workers_is_rolled_back_and_costs_no_request(kan
         summary = users.stop()
     assert status["release"]["outcome"] == "rolled_back"
     assert summary.failures == 0, summary.failure_list
+    assert labelled.failures == []
+    assert labelled.requests > 100
     assert "2 workers of digits:v2 ended by themselves" in kanaria.ok("history", "--json")
 
 
@@ -250,7 +256,7 @@ def test_a_version_of_two_processes_loses_one_without_a_failed_request(kanaria: 
     """Stable alone, where no other version can answer: kill -9 of one of its processes, and it comes back."""
     kanaria.environment |= {"KANARIA_REPLICAS": "2", "KANARIA_WORKERS": "1"}
     kanaria.ok("up", "digits:v1")
-    with kanaria.users(samples) as users:
+    with kanaria.users(samples) as users, labelling(kanaria.gateway, kanaria.api_key, samples) as labelled:
         record, before = kanaria.home / "versions" / "digits@v1#2.json", kanaria.pid("digits@v1#2")
         ready = f"http://127.0.0.1:{json.loads(record.read_text())['port']}{READY_PATH}"
         os.kill(before, signal.SIGKILL)
@@ -259,6 +265,7 @@ def test_a_version_of_two_processes_loses_one_without_a_failed_request(kanaria: 
         summary = users.stop()
     assert summary.requests > 20
     assert summary.failures == 0, summary.failure_list
+    assert labelled.failures == []
 
 
 def test_a_killed_controller_goes_on_where_it_was(kanaria: Kanaria, samples: Path) -> None:

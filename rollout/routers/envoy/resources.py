@@ -178,12 +178,11 @@ def _user_of(split: Split | None) -> Resource:
 
 
 def _predict_retries(split: Split, settings: GatewaySettings) -> Resource:
-    """A prediction may be computed twice: one that died with its process is sent again, and so is one that waits long.
+    """A prediction that waits long is sent to another process, too.
 
     The try that waits goes on, and the first answer counts. So a version that is slow, but alive, loses no request.
     """
     retries = _retries(split)
-    retries["retry_on"] += ",reset"
     if not _has_another(split):
         return {"retry_policy": retries}
     # Each try leaves the others as much time as it had itself.
@@ -202,13 +201,14 @@ def _is_replicated(split: Split) -> bool:
 
 
 def _retries(split: Split) -> Resource:
-    """Where a request goes that no process got: one retry in its version, where that has several, then the fallback.
+    """Where a request goes that no process answered: one retry in its version if that has several, then the fallback.
 
-    An answer of the application is never retried, whatever its status.
+    One that died with its process may have done its work: a prediction may be computed twice, and a label that comes
+    twice counts once. An answer of the application is never retried, whatever its status.
     """
     retries = 2 if _is_replicated(split) else 1
     return {
-        "retry_on": "connect-failure,refused-stream,reset-before-request",
+        "retry_on": "connect-failure,refused-stream,reset",
         "num_retries": retries,
         "retry_priority": {
             "name": "envoy.retry_priorities.previous_priorities",

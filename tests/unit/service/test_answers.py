@@ -1,12 +1,9 @@
 """Feedback and other versions' answers are joined to the right answer and counted once, by the version that gave it."""
 
-import asyncio
 import random
 import sqlite3
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,49 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from contract.answer_types import Label, Number
+from contract.answer_types import Number
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.metrics import LABEL_AGES_S
 from service.logs import comparison
-from service.logs.answers import AnswerLog, AnswersUnavailable, Feedback
-
-BODY = b"a request's body"
-
-
-class Tally:
-    """Counts what an AnswerLog reports."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-        self.by_age: Counter[tuple[float, str]] = Counter()
-
-    def feedback(self, *, correct: int, wrong: int) -> None:
-        self.counts.update(correct=correct, wrong=wrong)
-
-    def labels(self, by_age: Mapping[tuple[float, str], int]) -> None:
-        self.by_age.update(by_age)
-
-    def disagreement(self, *, same: int, different: int) -> None:
-        self.counts.update(same=same, different=different)
-
-    def dropped(self, answers: int) -> None:
-        self.counts.update(dropped=answers)
-
-
-def open_log(folder: Path, version: str, tally: Tally, **options: Any) -> AnswerLog:
-    return AnswerLog(
-        folder,
-        version,
-        count_feedback=tally.feedback,
-        count_labels=tally.labels,
-        count_disagreement=tally.disagreement,
-        count_dropped=tally.dropped,
-        **options,
-    )
-
-
-def learn(log: AnswerLog, request_id: str, *labels: Label) -> Feedback:
-    return asyncio.run(log.learn(request_id, labels))
+from service.logs.answers import AnswersUnavailable, Feedback
+from tests.support.answer_logs import BODY, Tally, learn, open_log
 
 
 def test_feedback_counts_each_request_as_correct_or_wrong(tmp_path: Path) -> None:

@@ -1,0 +1,164 @@
+"""Answers that are not in the table yet, in files that outlive a killed process.
+
+What the kernel was given does not die with the process that gave it. So a process appends each answer to a file in the
+table's folder before the client gets it. It holds a lock on its files for as long as it lives: files without a lock
+were left by a process that died, and whoever finds them moves their answers to the table.
+"""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contract.answer_types import Label
+
+FILES = "*.spool"
+MAX_BYTES = 16 * 1024 * 1024  # of one file; of further answers a process that is killed loses what is not in the table
+
+log = structlog.get_logger()
+
+
+class Answer(BaseModel):
+    """One line of a file. A newer Bento may write more fields."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    request_id: str
+    version: str  # tag of the Bento that answered
+    at_s: float  # Unix seconds
+    labels: tuple[Label, ...] = Field(strict=False)  # one per row
+    body_crc: int = Field(ge=0, lt=2**32)  # of the request's body
+
+
+def line_of(request_id: str, version: str, at_s: float, labels: Sequence[Label], body_crc: int) -> bytes:
+    """An `Answer` as JSON, behind a line end: the one before it may have been cut off."""
+    return b"\n" + orjson.dumps(
+        {"request_id": request_id, "version": version, "at_s": at_s, "labels": labels, "body_crc": body_crc}
+    )
+
+
+class Spool:
+    """The files of one process: one takes answers while those of the other are being written to the table.
+
+    Args:
+        folder: of the table. Raises OSError when a file cannot be made or locked there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._current = _OwnFile(folder)
+        try:
+            self._other = _OwnFile(folder)
+        except OSError:
+            self._current.remove()
+            raise
+
+    def append(self, line: bytes) -> None:
+        """Give `line` to the kernel. Raises OSError."""
+        self._current.append(line)
+
+    def switch(self) -> None:
+        """Let the other file, which must be empty, take what comes."""
+        self._current, self._other = self._other, self._current
+
+    def clear(self) -> None:
+        """Forget what came before the last `switch`: the table has it."""
+        self._other.clear()
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._current.remove()
+        self._other.remove()
+
+
+class _OwnFile:
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / f"{os.getpid()}-{secrets.token_hex(8)}.spool"
+        self._bytes = 0
+        while True:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            except OSError:
+                self.remove()
+                raise
+            if os.fstat(self._descriptor).st_nlink:
+                return
+            os.close(self._descriptor)  # before it was locked, another process took it for one that was left
+
+    def append(self, line: bytes) -> None:
+        if self._bytes + len(line) > MAX_BYTES:
+            return
+        written = os.write(self._descriptor, line)
+        self._bytes += written
+        if written < len(line):
+            raise OSError(f"the disk took {written} of {len(line)} bytes")
+
+    def clear(self) -> None:
+        if self._bytes:
+            with suppress(OSError):  # what stays would only be written to the table again
+                os.ftruncate(self._descriptor, 0)
+                self._bytes = 0
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def answers_to(folder: Path, request_ids: Collection[str]) -> list[bytes]:
+    """The lines about `request_ids` in the files of all processes, also of those that live."""
+    found: list[bytes] = []
+    for path in folder.glob(FILES):
+        with suppress(OSError):  # taken over meanwhile, or another user's
+            found += [line for line, answer in _read(path.read_bytes()) if answer and answer.request_id in request_ids]
+    return found
+
+
+def take_over(folder: Path, write: Callable[[Sequence[bytes]], None]) -> int:
+    """Give `write` the lines of each process that died, and remove its files when they are written.
+
+    Returns: how many lines could not be understood. A process that is killed may leave part of one, a machine that
+    crashed anything.
+
+    Raises: OSError, or what `write` raised; the files remain.
+    """
+    damaged = 0
+    for path in folder.glob(FILES):
+        try:
+            file = path.open("rb")
+        except OSError:  # taken over meanwhile, or another user's
+            continue
+        with file:
+            if not _is_left(file):
+                continue
+            lines = list(_read(file.read()))
+            if whole := [line for line, answer in lines if answer]:
+                write(whole)
+            path.unlink()
+        damaged += len(lines) - len(whole)
+        log.info("answers_taken_over", path=str(path), answers=len(whole), damaged=len(lines) - len(whole))
+    return damaged
+
+
+def _is_left(file: BinaryIO) -> bool:
+    """Whether no process holds this file, and none has taken it over. If so, the caller holds it from now on."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return os.fstat(file.fileno()).st_nlink > 0
+
+
+def _read(content: bytes) -> Iterator[tuple[bytes, Answer | None]]:
+    """Each line, and what it says; None: it is damaged."""
+    for line in filter(None, content.split(b"\n")):
+        try:
+            yield line, Answer.model_validate_json(line)
+        except ValidationError:
+            yield line, None
