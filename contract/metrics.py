@@ -76,11 +76,17 @@ DISAGREEMENT = Metric(
 )
 ANSWERS_DROPPED = Metric(
     "kanaria_answers_dropped_total",
-    "Answers that could not be kept, so that no feedback can be joined to them",
+    "Answers that could not be kept, or be compared with their feedback or with another version's answer",
     ("version",),
 )
 PREDICTION_LOG_DROPPED = Metric(
     "kanaria_prediction_log_dropped_total", "Rows that the prediction log could not keep", ("version",)
+)
+LOG_THREADS = ("answers", "predictions")
+LOG_FAILURES = Metric(
+    "kanaria_log_failures_total",
+    "Failures of the threads that write answers and the prediction log; they go on",
+    ("version", "thread"),
 )
 MODEL_INFO = Metric(
     "kanaria_model_info",

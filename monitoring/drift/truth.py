@@ -20,9 +20,11 @@ from monitoring.drift.errors import AnswersUnreadable
 from monitoring.drift.sample import as_column
 
 _SHOWN = 100  # characters of a truth
+# A label that does not fit its answer is not counted as one by the service either.
 _QUERY = """
 SELECT answered_at_s, labels, truth FROM answers
 WHERE version = ? AND truth IS NOT NULL AND answered_at_s >= ? AND answered_at_s < ?
+    AND CASE WHEN json_valid(labels) AND json_valid(truth) THEN json_array_length(labels) = json_array_length(truth) END
 ORDER BY random() LIMIT ?
 """
 

@@ -28,6 +28,7 @@ from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.metrics import CORRECT, LABEL_AGES_S, WRONG
 from service.logs import comparison, label_counts, spool
 from service.logs.background import BackgroundWriter
+from service.logs.transactions import writing
 
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
 MAX_ANSWERS = 1_000_000  # kept on disk; about 150 bytes each for one row
@@ -36,21 +37,27 @@ WRITE_EVERY_S = 0.2  # feedback is written sooner; while SQLite works, it takes 
 TAKE_OVER_EVERY_S = 1.0  # look for what processes that died have left
 PRUNE_EVERY_S = 60.0
 LOCKED_S = 5.0  # how long to wait for another process's transaction
+ANSWER_WITHIN_S = 9.0  # how long feedback waits at all; a gateway that waits 10 s still gets the reason
 RETRY_S = 0.02  # while another process holds the whole file
 # How long feedback waits for another worker to write the answer that it is about: one with an older copy of this file,
 # or one that could not keep the answer anywhere but in its memory.
 OVERTAKING_S = 2.5 * WRITE_EVERY_S
 
-# When a request id is used again, the newer answer replaces the older one, unless its truth is known.
+# When a request id is used again, the newer answer replaces the older one, unless its truth is known. The truth about
+# another version's answer is one about this answer, too, unless it has another number of rows: callers may give one id
+# to several requests.
 INSERT = """
 INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, truth)
 SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
-    (SELECT truth FROM answers WHERE request_id = value ->> 'request_id')
+    (SELECT truth FROM answers WHERE request_id = value ->> 'request_id' AND
+        CASE WHEN json_valid(truth) THEN json_array_length(truth) END = json_array_length(value, '$.labels'))
 FROM json_each(:answers) WHERE true -- without it, SQLite would read ON as part of a join
 ON CONFLICT (request_id, version) DO UPDATE
 SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc
 WHERE truth IS NULL AND excluded.answered_at_s >= answered_at_s -- what a dead process left may come late
 """
+
+ANSWERS_TO = "SELECT json_array_length(labels), truth FROM answers WHERE request_id = ? AND json_valid(labels)"
 
 log = structlog.get_logger()
 
@@ -71,7 +78,8 @@ class AnswersUnavailable(Exception):
 @dataclass(frozen=True, slots=True)
 class _Truth:
     request_id: str
-    labels: tuple[Label, ...]
+    rows: int
+    labels: str  # JSON array, one per row
     give_up_at_s: float  # on the monotonic clock
     outcome: Future[Feedback] = field(default_factory=Future)
 
@@ -84,6 +92,15 @@ class _Truth:
                 self.outcome.set_result(outcome)
 
 
+@dataclass(slots=True)
+class _Regular:
+    name: str
+    do: Callable[[sqlite3.Connection], None]
+    every_s: float
+    also_last: bool = False  # whether it is done once more before the end
+    due_s: float = field(default_factory=time.monotonic)
+
+
 class AnswerLog(BackgroundWriter):
     """The answers of one process.
 
@@ -93,7 +110,8 @@ class AnswerLog(BackgroundWriter):
         count_feedback: called with `correct` and `wrong` requests, on the writing thread; see `label_counts`.
         count_labels: called in the same way with requests by age, seconds, and outcome; see `label_counts`.
         count_disagreement: called in the same way with `same` and `different` requests; see `comparison`.
-        count_dropped: called with the number of answers that were not kept.
+        count_dropped: called with the number of answers that were not kept, or cannot be compared with anything.
+        count_failure: called when something else than that has failed.
         is_same: whether two answers, or an answer and the truth, are the same.
         max_answers: how many the file keeps; the oldest go first.
         label_ages_s: ages of answers at which their labels are counted.
@@ -108,11 +126,12 @@ class AnswerLog(BackgroundWriter):
         count_labels: Callable[[Mapping[tuple[float, str], int]], None],
         count_disagreement: Callable[..., None],
         count_dropped: Callable[[int], None],
+        count_failure: Callable[[], None],
         is_same: Callable[[object, object], bool] = operator.eq,
         max_answers: int = MAX_ANSWERS,
         label_ages_s: Sequence[float] = LABEL_AGES_S,
     ) -> None:
-        super().__init__("answers", every_s=WRITE_EVERY_S)
+        super().__init__("answers", every_s=WRITE_EVERY_S, count_failure=count_failure)
         self._path = folder / ANSWERS_FILE
         self._version = version
         self._count_feedback = count_feedback
@@ -128,7 +147,11 @@ class AnswerLog(BackgroundWriter):
         self._spool: spool.Spool | None = None
         self._not_spooled: OSError | None = None  # why an answer is in memory only
         self._overtaking: list[_Truth] = []
-        self._count_at_s = self._take_over_at_s = self._prune_at_s = time.monotonic()
+        self._regular = (
+            _Regular("take over", self._take_over, TAKE_OVER_EVERY_S),
+            _Regular("count", self._count, WRITE_EVERY_S, also_last=True),
+            _Regular("prune", self._prune, PRUNE_EVERY_S),
+        )
         self._connection: sqlite3.Connection | None = None
 
     def __enter__(self) -> Self:
@@ -155,13 +178,16 @@ class AnswerLog(BackgroundWriter):
 
     async def learn(self, request_id: str, labels: Sequence[Label]) -> Feedback:
         """Join the truth to the answer. Raises AnswersUnavailable."""
-        truth = _Truth(request_id, tuple(labels), time.monotonic() + OVERTAKING_S)
+        truth = _Truth(request_id, len(labels), orjson.dumps(labels).decode(), time.monotonic() + OVERTAKING_S)
         with self._handing_over:
             if len(self._truths) >= MAX_WAITING:
                 raise AnswersUnavailable
             self._truths.append(truth)
         self._soon()
-        return await asyncio.wrap_future(truth.outcome)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(truth.outcome), ANSWER_WITHIN_S)
+        except TimeoutError:
+            raise AnswersUnavailable from None
 
     def _turn(self, is_last: bool) -> None:
         with self._handing_over:
@@ -170,34 +196,37 @@ class AnswerLog(BackgroundWriter):
             not_spooled, self._not_spooled = self._not_spooled, None
             if self._spool:
                 self._spool.switch()
+        self._overtaking = []
+        if not_spooled:
+            self._failed("spool", not_spooled)
         if answers and not self._spool:
             self._open_spool()
-        if not_spooled:
-            log.warning("answers_not_spooled", path=str(self._path.parent), error=str(not_spooled))
-        self._overtaking = []
-        now_s = time.monotonic()
         try:
             connection = self._connection = self._connection or self._connect()
             if answers or truths:
                 self._overtaking = self._write(connection, answers, truths)
-                answers, truths = [], []
-            if now_s >= self._take_over_at_s:
-                self._take_over(connection)
-                self._take_over_at_s = now_s + TAKE_OVER_EVERY_S
-            if now_s >= self._count_at_s or is_last:
-                self._count(connection)
-                self._count_at_s = now_s + WRITE_EVERY_S
-            if now_s >= self._prune_at_s:
-                self._prune(connection)
-                self._prune_at_s = now_s + PRUNE_EVERY_S
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits is told
             if answers or truths:
                 log.warning("answers_not_written", path=str(self._path), answers=len(answers), error=str(error))
+            self._failed("write", error)
             self._give_up(answers, truths)
         if self._spool:
             self._spool.clear()
+        if self._connection:
+            self._take_regular_turns(self._connection, is_last)
         if is_last:
             self._close()
+
+    def _take_regular_turns(self, connection: sqlite3.Connection, is_last: bool) -> None:
+        """Do what is due. One that fails keeps no other from being done."""
+        for regular in self._regular:
+            now_s = time.monotonic()
+            if now_s >= regular.due_s or (is_last and regular.also_last):
+                regular.due_s = now_s + regular.every_s
+                try:
+                    regular.do(connection)
+                except Exception as error:  # noqa: BLE001 - its time comes again
+                    self._failed(regular.name, error)
 
     def _close(self) -> None:
         self._give_up([], self._overtaking)
@@ -237,18 +266,13 @@ class AnswerLog(BackgroundWriter):
         self, connection: sqlite3.Connection, answers: Sequence[bytes], truths: Sequence[_Truth]
     ) -> list[_Truth]:
         """Write `answers` and join `truths` in one transaction; return the feedback whose answer may still come."""
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with writing(connection):
             self._insert(connection, answers)
             outcomes = {truth: self._join(connection, truth) for truth in truths}
             if unknown := [truth for truth, outcome in outcomes.items() if outcome is Feedback.UNKNOWN]:
-                # While this transaction lasts nobody else writes to the table: an answer is in it or in a spool.
+                # Nobody else writes to the table meanwhile: an answer is in it or in a spool.
                 self._insert(connection, spool.answers_to(self._path.parent, {truth.request_id for truth in unknown}))
                 outcomes |= {truth: self._join(connection, truth) for truth in unknown}
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
         overtaking: list[_Truth] = []
         for truth, outcome in outcomes.items():
             if outcome is Feedback.UNKNOWN and time.monotonic() < truth.give_up_at_s:
@@ -267,19 +291,17 @@ class AnswerLog(BackgroundWriter):
             self._count_dropped(damaged)
 
     def _join(self, connection: sqlite3.Connection, truth: _Truth) -> Feedback:
-        with closing(
-            connection.execute("SELECT labels, truth FROM answers WHERE request_id = ?", (truth.request_id,))
-        ) as found:
+        with closing(connection.execute(ANSWERS_TO, (truth.request_id,))) as found:
             answers = found.fetchall()
         if not answers:
             return Feedback.UNKNOWN
-        if any(len(orjson.loads(labels)) != len(truth.labels) for labels, _ in answers):
+        if any(rows != truth.rows for rows, _ in answers):
             return Feedback.WRONG_LENGTH
         if any(known is not None for _, known in answers):
             return Feedback.DUPLICATE
         connection.execute(
             "UPDATE answers SET truth = ? WHERE request_id = ?",
-            (orjson.dumps(truth.labels).decode(), truth.request_id),
+            (truth.labels, truth.request_id),
         )
         return Feedback.ACCEPTED
 
@@ -289,9 +311,12 @@ class AnswerLog(BackgroundWriter):
             self._count_feedback(correct=counted.as_they_came[CORRECT], wrong=counted.as_they_came[WRONG])
         if counted.by_age:
             self._count_labels(counted.by_age)
-        same, different = comparison.take(connection, self._version, self._is_same)
-        if same or different:
-            self._count_disagreement(same=same, different=different)
+        compared = comparison.take(connection, self._version, self._is_same)
+        if compared.same or compared.different:
+            self._count_disagreement(same=compared.same, different=compared.different)
+        if set_aside := counted.set_aside + compared.set_aside:
+            log.warning("answers_not_comparable", path=str(self._path), answers=set_aside)
+            self._count_dropped(set_aside)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (time.time() - MAX_AGE_S,))

@@ -5,11 +5,18 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 GATHER_S = 0.02  # a turn that was asked for waits this long, so that more entries share it
 NICENESS = 10  # 0 to 19; threads that answer requests get a core first
+STUCK_S = 60.0  # a thread that finished no turn for so long hangs; waiting for locks takes about half of it
+LOG_EVERY_S = 60.0  # what fails at each turn is logged this often
+
+log = structlog.get_logger()
 
 
 class BackgroundWriter(ABC):
@@ -18,15 +25,21 @@ class BackgroundWriter(ABC):
     Args:
         name: of the thread.
         every_s: seconds between turns.
+        count_failure: called on the thread when something has failed.
     """
 
-    def __init__(self, name: str, *, every_s: float) -> None:
+    def __init__(self, name: str, *, every_s: float, count_failure: Callable[[], None]) -> None:
+        self._name = name
         self._every_s = every_s
+        self._count_failure = count_failure
+        self._log_at_s: dict[str, float] = {}  # by what failed
         self._wanted = threading.Event()
         self._is_stopping = False
+        self._finished_s = time.monotonic()  # the last turn
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def __enter__(self) -> Self:
+        self._finished_s = time.monotonic()
         self._thread.start()
         return self
 
@@ -38,13 +51,26 @@ class BackgroundWriter(ABC):
         self._wanted.set()
         self._thread.join()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread goes on taking turns. True also when they fail."""
+        return self._thread.is_alive() and time.monotonic() - self._finished_s < self._every_s + STUCK_S
+
     def _soon(self) -> None:
         """Take the next turn now rather than on time."""
         self._wanted.set()
 
     @abstractmethod
     def _turn(self, is_last: bool) -> None:
-        """Write what is waiting. An exception ends the thread."""
+        """Write what is waiting. What it raises is logged and counted, and the next turn comes all the same."""
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Count and log that `what` failed."""
+        self._count_failure()
+        now_s = time.monotonic()
+        if now_s >= self._log_at_s.get(what, now_s):
+            self._log_at_s[what] = now_s + LOG_EVERY_S
+            log.error("background_failed", thread=self._name, what=what, exc_info=error)
 
     def _run(self) -> None:
         if sys.platform == "linux":  # on other systems priority belongs to the whole process
@@ -55,4 +81,8 @@ class BackgroundWriter(ABC):
                 time.sleep(GATHER_S)
             self._wanted.clear()
             is_last = self._is_stopping
-            self._turn(is_last)
+            try:
+                self._turn(is_last)
+            except Exception as error:  # noqa: BLE001 - no data may end this thread
+                self._failed("turn", error)
+            self._finished_s = time.monotonic()

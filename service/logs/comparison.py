@@ -8,9 +8,12 @@ known here.
 import random
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import orjson
+
+from service.logs.transactions import writing
 
 MOST_AT_ONCE = 20_000  # answers compared at a time; a version that missed more of them skips the oldest
 
@@ -39,26 +42,39 @@ def begin(connection: sqlite3.Connection, version: str) -> None:
     connection.execute(BEGIN, (version,))
 
 
-def take(connection: sqlite3.Connection, version: str, is_same: Callable[[object, object], bool]) -> tuple[int, int]:
-    """Requests that `version` and another version answered alike, and those that they answered differently, each once.
+@dataclass(slots=True)
+class Compared:
+    """Requests that two versions answered, each once."""
+
+    same: int = 0
+    different: int = 0
+    set_aside: int = 0  # answers that cannot be compared
+
+
+def take(connection: sqlite3.Connection, version: str, is_same: Callable[[object, object], bool]) -> Compared:
+    """Requests that `version` and another version answered, since the last call.
 
     The processes of a version share one position in the table, advanced in the transaction that reads the pairs: a
     worker that dies may lose what it has taken, but nothing is counted twice.
     """
-    same = different = 0
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    compared = Compared()
+    with writing(connection):
         up_to, newest = connection.execute(SPAN, (version,)).fetchone()
         if newest != up_to:
             new = {"version": version, "newest": newest, "after": max(up_to, newest - MOST_AT_ONCE)}
             for one, other in connection.execute(PAIRS, new):
-                rows = list(zip_longest(orjson.loads(one), orjson.loads(other)))
-                is_alike = is_same(*random.choice(rows))  # noqa: S311 - no secret
-                same += is_alike
-                different += not is_alike
+                is_alike = _is_alike(one, other, is_same)
+                compared.same += is_alike is True
+                compared.different += is_alike is False
+                compared.set_aside += is_alike is None
             connection.execute(ADVANCE, new)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-    return same, different
+    return compared
+
+
+def _is_alike(one: str, other: str, is_same: Callable[[object, object], bool]) -> bool | None:
+    """Whether one row of two answers, drawn at random, is the same; None: they cannot be compared."""
+    try:
+        rows = list(zip_longest(orjson.loads(one), orjson.loads(other)))
+        return bool(is_same(*random.choice(rows)))  # noqa: S311 - no secret
+    except Exception:  # noqa: BLE001 - whatever another Bento wrote
+        return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from contract.metrics import CAME, CORRECT, LATE, WRONG
+from service.logs.transactions import writing
 
 MOST_AT_ONCE = 20_000  # answers counted at an age in one turn; the others wait for the next
 
@@ -25,7 +26,7 @@ CLAIM = """
 UPDATE answers SET counted = 1,
     aging = (SELECT min(key) FROM json_each(:ages) WHERE value >= :now_s - answered_at_s)
 WHERE version = :version AND truth IS NOT NULL AND counted = 0
-RETURNING labels, truth, aging
+RETURNING id, labels, truth, aging
 """
 # A cross join, because SQLite does not know that there are few ages.
 OF_AGE = """
@@ -42,6 +43,7 @@ class Counted:
 
     as_they_came: Counter[str] = field(default_factory=Counter)  # by `correct` and `wrong`
     by_age: Counter[tuple[float, str]] = field(default_factory=Counter)  # by age, seconds, and outcome
+    set_aside: int = 0  # labels that cannot be compared with their answers; they count nowhere
 
 
 def begin(connection: sqlite3.Connection) -> None:
@@ -69,33 +71,40 @@ def take(
     """
     counted = Counted()
     asked = {"version": version, "ages": orjson.dumps(ages_s).decode(), "now_s": now_s}
-    for labels, truth, aging in connection.execute(CLAIM, asked).fetchall():
-        counted.as_they_came[_outcome(labels, truth, is_same)] += 1
+    for row, labels, truth, aging in connection.execute(CLAIM, asked).fetchall():
+        outcome = _outcome(labels, truth, is_same)
+        if outcome is None:
+            counted.set_aside += 1
+            connection.execute(GROW, (None, row))
+            continue
+        counted.as_they_came[outcome] += 1
         passed = len(ages_s) if aging is None else aging
         counted.by_age.update((age_s, LATE) for age_s in ages_s[:passed])
         counted.by_age.update((age_s, CAME) for age_s in ages_s[passed:])
     if connection.execute(OF_AGE, {**asked, "most": 1}).fetchone() is None:  # reading keeps no other process waiting
         return counted
     grown = []
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with writing(connection):
         for row, labels, truth, aging, answered_at_s in connection.execute(OF_AGE, {**asked, "most": MOST_AT_ONCE}):
             reached = sum(age_s <= now_s - answered_at_s for age_s in ages_s)
             outcome = _outcome(labels, truth, is_same)
-            counted.by_age.update((age_s, outcome) for age_s in ages_s[aging:reached])
+            if outcome is None:
+                counted.set_aside += 1
+                reached = len(ages_s)
+            else:
+                counted.by_age.update((age_s, outcome) for age_s in ages_s[aging:reached])
             grown.append((reached if reached < len(ages_s) else None, row))
         connection.executemany(GROW, grown)
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
     return counted
 
 
-def _outcome(labels: str, truth: str, is_same: Callable[[object, object], bool]) -> str:
-    """Whether one row of a request, drawn at random, was right.
+def _outcome(labels: str, truth: str, is_same: Callable[[object, object], bool]) -> str | None:
+    """Whether one row of a request, drawn at random, was right; None: the truth is not about this answer.
 
     Rows of one request are often alike, so all of them would not be independent events.
     """
-    rows = list(zip(orjson.loads(labels), orjson.loads(truth), strict=True))
-    return CORRECT if is_same(*random.choice(rows)) else WRONG  # noqa: S311 - no secret
+    try:
+        rows = list(zip(orjson.loads(labels), orjson.loads(truth), strict=True))
+        return CORRECT if is_same(*random.choice(rows)) else WRONG  # noqa: S311 - no secret
+    except Exception:  # noqa: BLE001 - whatever another Bento wrote
+        return None

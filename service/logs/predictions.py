@@ -58,6 +58,7 @@ class PredictionLog(BackgroundWriter):
         schema: says which columns are private.
         max_bytes: all versions together keep about this much; the oldest segments go first.
         count_dropped: called with the number of rows that were not kept.
+        count_failure: called when something has failed.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class PredictionLog(BackgroundWriter):
         *,
         max_bytes: int,
         count_dropped: Callable[[int], None],
+        count_failure: Callable[[], None],
     ) -> None:
-        super().__init__("predictions", every_s=WRITE_EVERY_S)
+        super().__init__("predictions", every_s=WRITE_EVERY_S, count_failure=count_failure)
         self._root = folder
         self._folder = folder / version_folder(version)
         self._mask = _Mask(folder, schema)
@@ -116,6 +118,7 @@ class PredictionLog(BackgroundWriter):
         except Exception as error:  # noqa: BLE001 - a log that cannot be written must not cost an answer, nor this thread
             rows = sum(entry.rows for entry in entries)
             log.warning("predictions_not_written", path=str(self._folder), rows=rows, error=str(error))
+            self._failed("write", error)
             self._count_dropped(rows)
             self._close_segment()  # its last line may be incomplete: begin another
 

@@ -33,7 +33,7 @@ class Answer(BaseModel):
     request_id: str
     version: str  # tag of the Bento that answered
     at_s: float  # Unix seconds
-    labels: tuple[Label, ...] = Field(strict=False)  # one per row
+    labels: tuple[Label, ...]  # one per row
     body_crc: int = Field(ge=0, lt=2**32)  # of the request's body
 
 

@@ -46,6 +46,7 @@ class Metrics:
         disagreement = _made(prometheus.Counter, m.DISAGREEMENT)
         dropped = _made(prometheus.Counter, m.ANSWERS_DROPPED)
         log_dropped = _made(prometheus.Counter, m.PREDICTION_LOG_DROPPED)
+        log_failures = _made(prometheus.Counter, m.LOG_FAILURES)
         info = _made(prometheus.Gauge, m.MODEL_INFO, multiprocess_mode="max")
         info.labels(version, model, engine).set(1)
         # Each series is made now, so that it exists at 0 and needs no lookup by labels later.
@@ -67,6 +68,7 @@ class Metrics:
         self._same, self._different = (disagreement.labels(version, outcome) for outcome in (m.SAME, m.DIFFERENT))
         self._dropped = dropped.labels(version)
         self._log_dropped = log_dropped.labels(version)
+        self._log_failures = {thread: log_failures.labels(version, thread) for thread in m.LOG_THREADS}
 
     def count_request(self, endpoint: Endpoint, status: int, duration_s: float) -> None:
         self._requests[endpoint, f"{status // 100}xx"].inc()
@@ -101,6 +103,9 @@ class Metrics:
 
     def count_log_dropped(self, rows: int) -> None:
         self._log_dropped.inc(rows)
+
+    def count_log_failure(self, thread: str) -> None:
+        self._log_failures[thread].inc()
 
 
 def _made(kind: Callable[..., MetricT], metric: m.Metric, **more: Any) -> MetricT:

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from contract.records import read_lines
 from service.contract import Model
 from service.engines import Engine, move_or_stay_eager
 from service.logs.answers import AnswerLog
+from service.logs.background import BackgroundWriter
 from service.logs.predictions import PredictionLog
 from service.server.batching import DEFAULT_DEADLINE_S, LOOP_S, Batcher, predict_rows, rows_within
 from service.server.http import Handlers, Route
@@ -70,6 +72,7 @@ class Runtime:
                 count_labels=metrics.count_labels,
                 count_disagreement=metrics.count_disagreement,
                 count_dropped=metrics.count_dropped,
+                count_failure=partial(metrics.count_log_failure, "answers"),
                 is_same=answer.is_same,
             )
         )
@@ -92,8 +95,14 @@ class Runtime:
                     loaded.schema,
                     max_bytes=max_bytes,
                     count_dropped=metrics.count_log_dropped,
+                    count_failure=partial(metrics.count_log_failure, "predictions"),
                 )
             )
+        self._threads: tuple[Batcher | BackgroundWriter, ...] = (
+            self._batcher,
+            answers,
+            *filter(None, [prediction_log]),
+        )
         handlers = Handlers(version, BodyParser(loaded.schema), self._batcher, answers, prediction_log=prediction_log)
         self.routes: dict[str, ASGIApp] = {
             PREDICT_PATH: Route("predict", version, handlers.predict, metrics),
@@ -108,7 +117,7 @@ class Runtime:
 
     @property
     def is_ready(self) -> bool:
-        return self._batcher.is_alive
+        return all(thread.is_alive for thread in self._threads)
 
     def close(self) -> None:
         """Write what is waiting, then stop. Call it when every request has been answered."""

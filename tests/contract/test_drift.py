@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,7 @@ async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:
         count_labels=print,
         count_disagreement=lambda **_: None,
         count_dropped=print,
+        count_failure=lambda: None,
     ) as log:
         for number, (label, truth) in enumerate(truths):
             log.record(str(number), [label], body=b"")
@@ -185,6 +188,17 @@ def test_mistakes_are_known_for_rows_with_feedback(tmp_path: Path) -> None:
     assert sorted(known.mistakes.values.tolist()) == [0.0, 0.0, 1.0]
     assert len(answered(tmp_path, "people:2", 0.0, 1e12, requests=100)) == 0
     assert len(answered(tmp_path / "none", "people:1", 0.0, 1e12, requests=100)) == 0
+
+
+@pytest.mark.parametrize(("labels", "truth"), [('["no", "no"]', '["yes"]'), ("torn", '["yes"]'), ('["no"]', "{")])
+def test_a_label_that_does_not_fit_its_answer_moves_no_other(tmp_path: Path, labels: str, truth: str) -> None:
+    """Each answer is compared with its own truth, whatever else is in the file."""
+    asyncio.run(_learn(tmp_path, [("yes", "yes")] * 3))
+    with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
+        database.execute("UPDATE answers SET labels = ?, truth = ? WHERE request_id = '1'", (labels, truth))
+        database.commit()
+    known = answered(tmp_path, "people:1", 0.0, 1e12, requests=100)
+    assert known.mistakes.values.tolist() == [0.0, 0.0]
 
 
 def test_a_broken_file_of_answers_is_named(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def write(tmp_path: Path) -> Write:
     """A function that logs one request with some rows, as a version does."""
 
     def log(version: str, request_id: str, *rows: tuple[float, ...], schema: Schema = SCHEMA) -> None:
-        with PredictionLog(tmp_path, version, "m", schema, max_bytes=10**7, count_dropped=print) as opened:
+        with PredictionLog(
+            tmp_path, version, "m", schema, max_bytes=10**7, count_dropped=print, count_failure=print
+        ) as opened:
             predictions = [Prediction("yes", 0.5 + number / 10) for number in range(len(rows))]
             opened.record(
                 orjson.dumps({"features": rows}),

@@ -31,6 +31,9 @@ class Tally:
     def dropped(self, answers: int) -> None:
         self.counts.update(dropped=answers)
 
+    def failed(self) -> None:
+        self.counts.update(failed=1)
+
 
 def open_log(folder: Path, version: str, tally: Tally, **options: Any) -> AnswerLog:
     return AnswerLog(
@@ -40,6 +43,7 @@ def open_log(folder: Path, version: str, tally: Tally, **options: Any) -> Answer
         count_labels=tally.labels,
         count_disagreement=tally.disagreement,
         count_dropped=tally.dropped,
+        count_failure=tally.failed,
         **options,
     )
 

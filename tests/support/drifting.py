@@ -52,7 +52,9 @@ def write_log(
     unsure: float = 0.0,
 ) -> None:
     """Log some requests to a version as the service does; with `at_s`, as if it had answered them at these times."""
-    with PredictionLog(folder, version, "people:1", SCHEMA, max_bytes=10**9, count_dropped=print) as log:
+    with PredictionLog(
+        folder, version, "people:1", SCHEMA, max_bytes=10**9, count_dropped=print, count_failure=print
+    ) as log:
         for number, rows in enumerate(requests):
             answer = {"request_id": f"{version}-{number}", "predictions": answers(rows, unsure=unsure)}
             log.record(orjson.dumps({"features": rows.tolist()}), rows, orjson.dumps(answer))

@@ -99,6 +99,8 @@ def test_every_series_exists_at_zero_before_the_first_request(server: Server) ->
         ("kanaria_disagreement_total", "different", V1),
         ("kanaria_answers_dropped_total", V1),
         ("kanaria_prediction_log_dropped_total", V1),
+        ("kanaria_log_failures_total", "answers", V1),
+        ("kanaria_log_failures_total", "predictions", V1),
     }
     assert totals == dict.fromkeys(expected, 0.0)
 

@@ -186,7 +186,8 @@ def _machinery() -> Row:
                 About(
                     "Lost data and refused splits",
                     "Readings that the metric source did not give, splits that the gateway refused, rows that the "
-                    "prediction log dropped, and answers that were not kept, per second. All should be zero.",
+                    "prediction log dropped, answers that were not kept, and failures of the threads that write "
+                    "both, per second. All should be zero.",
                     "cps",
                     ((None, GOOD), (0.001, WARN), (0.1, BAD)),
                     "KanariaSourceUnreachable",
@@ -196,6 +197,7 @@ def _machinery() -> Row:
                 Query(total(m.ROUTER_FAILURES.name), "splits refused"),
                 Query(total(m.PREDICTION_LOG_DROPPED.name), "log rows dropped"),
                 Query(total(m.ANSWERS_DROPPED.name), "answers not kept"),
+                Query(total(m.LOG_FAILURES.name), "log failures"),
                 span=8,
                 height=6,
                 has_limits=True,

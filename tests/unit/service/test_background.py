@@ -1,9 +1,13 @@
-"""A background writer takes its turns regularly, sooner when asked, and once more before it stops."""
+"""A background writer takes its turns regularly, sooner when asked, and once more before it stops, whatever happens."""
 
 import threading
 import time
 
+import pytest
+
+import service.logs.background as module
 from service.logs.background import BackgroundWriter
+from tests.support.waiting import eventually
 
 NEVER_S = 3600.0
 
@@ -12,9 +16,16 @@ class Notebook(BackgroundWriter):
     """Records each turn."""
 
     def __init__(self, every_s: float = NEVER_S) -> None:
-        super().__init__("test", every_s=every_s)
+        super().__init__("test", every_s=every_s, count_failure=self.count)
         self.turns: list[bool] = []
         self.seen = threading.Semaphore(0)
+        self.failures = 0
+        self.is_failing = False
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+
+    def count(self) -> None:
+        self.failures += 1
 
     def ask_for_a_turn(self) -> None:
         self._soon()
@@ -22,6 +33,9 @@ class Notebook(BackgroundWriter):
     def _turn(self, is_last: bool) -> None:
         self.turns.append(is_last)
         self.seen.release()
+        self.may_go_on.wait()
+        if self.is_failing:
+            raise RuntimeError("a turn that fails")
 
 
 def test_turns_come_by_themselves() -> None:
@@ -53,3 +67,31 @@ def test_the_last_turn_is_taken_before_the_end() -> None:
         with Notebook() as notebook:
             time.sleep(wait_s)
         assert notebook.turns == [True]
+
+
+def test_a_turn_that_fails_is_counted_and_the_next_one_comes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also the last. What fails at each turn is logged now and then."""
+    with Notebook(every_s=0.01) as notebook:
+        notebook.is_failing = True
+        eventually(lambda: notebook.failures > 5)
+        assert notebook.is_alive
+        notebook.is_failing = False
+        seen = len(notebook.turns)
+        eventually(lambda: len(notebook.turns) > seen)
+        notebook.is_failing = True
+    assert notebook.turns[-1]
+    assert capsys.readouterr().out.count("background_failed") == 1
+
+
+def test_a_thread_that_hangs_ends_or_was_never_started_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that hung and goes on is alive again."""
+    monkeypatch.setattr(module, "STUCK_S", 0.2)
+    notebook = Notebook(every_s=0.01)
+    assert not notebook.is_alive
+    with notebook:
+        eventually(lambda: notebook.is_alive)
+        notebook.may_go_on.clear()
+        eventually(lambda: not notebook.is_alive)
+        notebook.may_go_on.set()
+        eventually(lambda: notebook.is_alive)
+    assert not notebook.is_alive

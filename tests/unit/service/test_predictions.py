@@ -36,12 +36,21 @@ class Logs:
 
     folder: Path
     dropped: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
 
     def open(self, version: str = "m:1", schema: Schema = PLAIN, *, max_bytes: int = 10_000_000) -> PredictionLog:
         def count(rows: int) -> None:
             self.dropped[version] += rows
 
-        return PredictionLog(self.folder, version, "model:1", schema, max_bytes=max_bytes, count_dropped=count)
+        return PredictionLog(
+            self.folder,
+            version,
+            "model:1",
+            schema,
+            max_bytes=max_bytes,
+            count_dropped=count,
+            count_failure=lambda: self.failures.append(version),
+        )
 
     def lines(self, version: str = "m@1") -> list[dict[str, Any]]:
         segments = sorted((self.folder / version).glob("*.jsonl"))

@@ -53,6 +53,7 @@ class Served:
                 count_labels=self.metrics.count_labels,
                 count_disagreement=self.metrics.count_disagreement,
                 count_dropped=self.metrics.count_dropped,
+                count_failure=lambda: self.metrics.count_log_failure("answers"),
             )
         )
         batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows))

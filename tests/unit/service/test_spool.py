@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -19,16 +20,19 @@ from contract.answer_types import Label
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from service.logs import spool
 from service.logs.answers import Feedback
+from tests.support import waiting
 from tests.support.answer_logs import BODY, Tally, learn, open_log
 from tests.support.paths import ROOT
 from tests.support.small_disk import SmallDisk
-from tests.support.waiting import eventually
+
+eventually = partial(waiting.eventually, within_s=60.0)  # on a busy machine
 
 # A process of one version that answers each line of its input and then says so.
 PROCESS = """
 import sys
 from pathlib import Path
 import service.logs.answers as module
+from tests.support import waiting
 from tests.support.answer_logs import BODY, Tally, open_log
 
 module.WRITE_EVERY_S = 3600.0  # it never comes to writing
