@@ -71,7 +71,7 @@ class Commands(LazyGroup):
             "Check a plan, or whether a model keeps its contract, without doing anything.",
         ),
         "loadtest": Source(
-            "loadtest.cli:loadtest",
+            "kanaria.commands.loadtest:loadtest",
             "Send a scenario's traffic and check what was measured against its gates.",
             needs=("loadtest",),
         ),

@@ -18,6 +18,9 @@ from loadtest.scenario import known_scenarios, load_scenario
 from loadtest.tables import print_summary
 from loadtest.target import read_api_key
 
+_HOST = "http://127.0.0.1:8080"
+_SAID_EVERY_S = 10.0  # where no bar can be drawn
+
 app = typer.Typer(add_completion=False)
 
 
@@ -25,12 +28,20 @@ app = typer.Typer(add_completion=False)
 def loadtest(
     scenario: Annotated[str, typer.Argument(help=f"One of {', '.join(known_scenarios())}, or a YAML file.")],
     *,
-    host: Annotated[str, typer.Option(help="Base URL of the gateway or the service.")] = "http://127.0.0.1:8080",
+    host: Annotated[
+        str | None, typer.Option(help="Base URL of the gateway or the service. Default: the running stack's gateway.")
+    ] = None,
     samples: Annotated[
         Path | None,
-        typer.Option(help="Rows with true labels, JSON lines. Default: $KANARIA_SAMPLES, else .kanaria/samples.jsonl."),
+        typer.Option(
+            help="Rows with true labels, JSON lines. Default: $KANARIA_SAMPLES, else .kanaria/samples.jsonl, else "
+            "those of the stable version's model."
+        ),
     ] = None,
-    api_key_file: Annotated[Path | None, typer.Option(help="File with the API key. Default: $KANARIA_API_KEY.")] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help="File with the API key. Default: $KANARIA_API_KEY, else, without --host, the stack's own."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results. Default: a new one in .kanaria/loadtest.")
     ] = None,
@@ -49,17 +60,23 @@ def loadtest(
         out_dir = out or new_out_dir(plan.name)
         with _stopped_by_sigterm(), _progress() as bar:
             task = bar.add_task(plan.name, total=plan.duration_s, counts="starting")
+            said_s = 0.0
 
             def show(live: Live) -> None:
+                nonlocal said_s
                 counts = (
                     f"{live.requests:,} requests, {live.failures:,} failed, {live.slipped:,} late, "
                     f"p99 {live.recent_p99_ms:.0f} ms"
                 )
                 bar.update(task, completed=min(live.elapsed_s, plan.duration_s), counts=counts)
+                if not bar.console.is_terminal and live.elapsed_s >= said_s:
+                    said_s = live.elapsed_s + _SAID_EVERY_S
+                    why = f"; last failure: {live.last_failure.message}" if live.last_failure else ""
+                    typer.echo(f"{plan.name}: {live.elapsed_s:.0f} of {plan.duration_s:.0f} s, {counts}{why}", err=True)
 
             summary = run(
                 plan,
-                host=host,
+                host=host or _HOST,
                 samples=samples or default_samples(),
                 out_dir=out_dir,
                 api_key=read_api_key(api_key_file),

@@ -1,5 +1,7 @@
 """The summary of a run as text for the terminal."""
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.table import Table
@@ -27,9 +29,18 @@ def print_summary(summary: Summary, console: Terminal, *, report: Path) -> None:
     console.print(_gates(summary), _latencies(summary))
     if summary.versions:
         console.print(_versions(summary))
-    for failure in summary.failure_list[:SHOWN_FAILURES]:
-        console.print(f"failed {failure.task}: {failure.message}")
+    for reason in _reasons(summary):
+        console.print(reason, soft_wrap=True)
     console.print(Text.assemble(VERDICTS[summary.exit_code], f"; report: {report}"), soft_wrap=True)
+
+
+def _reasons(summary: Summary) -> Iterator[str]:
+    """Why requests failed, the most frequent reason first."""
+    listed = Counter((failure.task, failure.message) for failure in summary.failure_list)
+    for (task, message), times in listed.most_common(SHOWN_FAILURES):
+        yield f"failed {task}: {message} ({times:,} of the first {len(summary.failure_list):,})"
+    if any(failure.status in (401, 403) for failure in summary.failure_list):
+        yield "the gateway wants its API key: --api-key-file .kanaria/api-key, or $KANARIA_API_KEY"
 
 
 def as_text(gate: Gate, value: float) -> str:

@@ -315,3 +315,23 @@ def test_starting_a_load_test_does_not_patch_the_callers_process() -> None:
     """Whoever imports the command or the process API gets no gevent."""
     code = "import sys, loadtest.cli, loadtest.process; sys.exit('gevent' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_command_knows_the_running_stack(target: Target, samples: Path, tmp_path: Path) -> None:
+    """Its port, key and samples; a host that is named by hand does not get that key. A log shows the progress."""
+    (tmp_path / "samples.jsonl").write_bytes(samples.read_bytes())
+    (tmp_path / "api-key").write_text("the-key\n")
+    (tmp_path / "listening.json").write_text(json.dumps({"gateway_port": int(target.url.rpartition(":")[2])}))
+    plan = tmp_path / "plan.json"
+    plan.write_text(scenario(for_s=1, rate=20, gates={"error_ratio": 0}).model_dump_json(), "utf-8")
+    command = [sys.executable, "-m", "kanaria", "--home", str(tmp_path), "loadtest", str(plan)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KANARIA_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == ExitCode.PASSED, done.stdout + done.stderr
+    seen = target.seen()
+    assert seen["key:the-key"] == seen["predict"] > 0
+    assert "test: " in done.stderr
+    assert "0 failed" in done.stderr
+    elsewhere = [*command, "--host", target.url]
+    assert subprocess.run(elsewhere, cwd=ROOT, env=environment, capture_output=True, check=False).returncode == 0
+    assert target.seen()["key:the-key"] == seen["key:the-key"] < target.seen()["predict"]

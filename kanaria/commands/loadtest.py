@@ -1,0 +1,38 @@
+"""`kanaria loadtest`: what is not given comes from the running stack: its address, its API key, its model's samples."""
+
+import os
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from contract.errors import KanariaError
+from contract.model_files import SAMPLES_FILE
+from kanaria.settings import API_KEY_FILE, Settings
+from kanaria.stack.bentos import model_folder, model_of
+from loadtest.cli import loadtest as send
+from loadtest.target import API_KEY_VARIABLE
+from rollout.ui.cli.reading import stable_version
+
+
+@wraps(send)
+def loadtest(**given: Any) -> None:
+    """See `loadtest.cli`."""
+    settings = Settings()
+    if given["host"] is None:
+        given["host"] = settings.gateway_url
+        key = settings.root / API_KEY_FILE  # for that address alone: no other host is given the stack's key
+        if given["api_key_file"] is None and not os.environ.get(API_KEY_VARIABLE) and key.exists():
+            given["api_key_file"] = key
+    if given["samples"] is None and not os.environ.get("KANARIA_SAMPLES") and not settings.samples.exists():
+        given["samples"] = samples_of_stable(settings)
+    send(**given)
+
+
+def samples_of_stable(settings: Settings) -> Path | None:
+    """Those that training saved with the stable version's model; None where nothing is served yet, or it has none."""
+    with suppress(KanariaError):
+        if (stable := stable_version(settings.ledger)) is not None:
+            path = model_folder(model_of(stable)) / SAMPLES_FILE
+            return path if path.exists() else None
+    return None
