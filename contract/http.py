@@ -4,6 +4,7 @@ PREDICT_PATH = "/predict"
 FEEDBACK_PATH = "/feedback"
 LIVE_PATH = "/livez"
 READY_PATH = "/readyz"
+HEALTH_PATH = "/healthz"  # of services without the model contract: the same as the one before
 METRICS_PATH = "/metrics"
 
 ANSWER_TIMEOUT_S = 10.0  # after it the gateway itself answers a request: 504

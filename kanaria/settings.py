@@ -81,6 +81,13 @@ class Settings(BaseSettings):
     underscore_headers: Literal["drop", "accept"] = Field(
         default="drop", description="what the gateway does with a request's headers that have `_` in their name"
     )
+    max_body_mib: int | None = Field(
+        default=None,
+        ge=1,
+        le=65536,
+        description="largest body of a request that the gateway takes, MiB; not set: 8 for models of the contract, 100 "
+        "for other services",
+    )
     deadline_s: float = Field(default=9.0, gt=0, description="longest time that a request waits for the model, seconds")
     try_timeout_s: float = Field(
         default=5.0,
@@ -187,6 +194,10 @@ class Settings(BaseSettings):
     def root(self) -> Path:
         """`home`, absolute."""
         return self.home.absolute()
+
+    @property
+    def max_body_bytes(self) -> int | None:
+        return self.max_body_mib * 2**20 if self.max_body_mib else None
 
     @property
     def ledger(self) -> Path:

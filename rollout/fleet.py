@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from contract.http import ANSWER_TIMEOUT_S, PREDICT_PATH
+
 
 @dataclass(frozen=True, slots=True)
 class Backend:
@@ -19,10 +21,36 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Requests that a service answers in one way."""
+
+    path: str  # as the service declares it: `{name}` stands for one part of a path, `{name:path}` for any number
+    is_streamed: bool = False  # whether its answers may come in parts, for as long as they like
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What callers may ask of a version."""
+
+    routes: tuple[Route, ...]
+    timeout_s: float  # until an answer begins
+    keeps_contract: bool = False  # the model contract: predictions that may be computed twice, and labels
+
+    @property
+    def answers_whole(self) -> tuple[Route, ...]:
+        """The routes whose answers come as a whole: their requests can be copied, and the answers' times compared."""
+        return tuple(route for route in self.routes if not route.is_streamed)
+
+
+CONTRACT = Service((Route(PREDICT_PATH),), ANSWER_TIMEOUT_S, keeps_contract=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A version and the processes that serve it, of which each can answer every request."""
 
     backends: tuple[Backend, ...]  # at least one; all of one tag
+    service: Service = CONTRACT
 
     @property
     def tag(self) -> str:
@@ -53,6 +81,9 @@ class Fleet(Protocol):
 
     def known_tags(self) -> tuple[str, ...]:
         """Tags that could be started here."""
+
+    def service(self, tag: str) -> Service:
+        """What callers may ask of `tag`. Raises KanariaError."""
 
     def start(self, tag: str) -> None:
         """Ask for `tag` to run; returns at once. Idempotent. Raises KanariaError."""

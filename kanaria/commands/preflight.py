@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tag, model_of
+from kanaria.stack.bentos import bento_tag, model_of, service_of
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.temporary_server import DidNotStart, temporary_server
 from rollout.explain.why import preflight_lines
@@ -29,7 +29,8 @@ def preflight(
         tag = bento_tag(tag)
         stable = bento_tag(against) if against else stable_version(settings.ledger)
         for named in filter(None, (tag, stable)):
-            model_of(named)  # a tag that is not there is bad input, not a version that fails
+            if service_of(named).keeps_contract:
+                model_of(named)  # a tag that is not there is bad input, not a version that fails
         result = _preflight(settings, tag, stable)
         if as_json:
             typer.echo(json.dumps({"tag": tag, "stable": stable, **asdict(result)}, indent=2))

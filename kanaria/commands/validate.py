@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,19 @@ from pydantic import BaseModel, ValidationError
 
 from kanaria.errors import SetupError
 from kanaria.extras import require
-from kanaria.stack.bentos import bento_tag, bento_tags, implementation_of, model_folder, model_of, model_tag, model_tags
+from kanaria.stack.bentos import (
+    bento_tag,
+    bento_tags,
+    implementation_of,
+    model_folder,
+    model_of,
+    model_tag,
+    model_tags,
+    service_of,
+)
+from rollout.control.fitted_plan import fitted
 from rollout.explain.plan import plan_in_words
+from rollout.fleet import Service
 from rollout.spec import RolloutSpec
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
 from rollout.ui.cli.plan import DEFAULT_SPEC, read_spec, warn
@@ -79,6 +91,10 @@ def validate(
             for sentence in plan_in_words(plan):
                 typer.echo(f" • {sentence}")
             return
+        if target in bento_tags() and not (service := service_of(target)).keeps_contract:
+            for line in _of_own_service(target, service, read_spec(None)):
+                typer.echo(line)
+            return
         require("kanaria validate MODEL", "serve")  # its code runs where a server would run it
         found = _found(_model(target, implementation))
         judged = read_spec(None).signals.selection().keys
@@ -95,6 +111,16 @@ def validate(
             f"{found.right} of {found.samples} samples right"
         )
     raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
+
+
+def _of_own_service(tag: str, service: Service, plan: RolloutSpec) -> Iterator[str]:
+    """What a release of a service without the model contract can show. Raises CommandRefused for a plan that waits."""
+    yield f"{tag} is a service of its own; it can be released as it is"
+    paths = [route.path + (" (streamed)" if route.is_streamed else "") for route in service.routes]
+    yield f"  routes: {', '.join(paths) or 'its manifest names none; every path is passed'}"
+    spec, left_out = fitted(plan, tag, service, service)
+    yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"
+    yield from (f"  {part}" for part in left_out.split("; ") if part)
 
 
 def _checked_plan(path: Path) -> RolloutSpec:

@@ -10,9 +10,13 @@ import yaml
 from contract.answer_types import Number
 from contract.model_files import Schema
 from kanaria.errors import SetupError
+from rollout.fleet import CONTRACT, Route, Service
 
 _MANIFEST = "bento.yaml"
 _MODEL_MANIFEST = "model.yaml"
+_IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
+_USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
+_UNLIMITED_S = 3600.0  # where it sets that there is none
 
 
 def bento_tags() -> tuple[str, ...]:
@@ -62,10 +66,42 @@ def model_of(bento: str) -> str:
     return str(tags[0])
 
 
-def routes_of(bento: str) -> tuple[str, ...]:
-    """The paths at which a Bento's service answers, as its manifest names them. Raises SetupError."""
+def service_of(bento: str) -> Service:
+    """What callers may ask of a Bento's service, by its manifest. Raises SetupError."""
+    manifest = _manifest(bento)
+    if _IMPLEMENTATION in (manifest.get("args") or {}):
+        return CONTRACT
+    try:
+        return Service(_routes(manifest.get("schema") or {}), _timeout_s(manifest))
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        raise SetupError(
+            f"the routes of {bento} cannot be read", saw=f"{error!r} in its {_MANIFEST}", do="build it again"
+        ) from error
+
+
+def schemas_of(bento: str) -> dict[str, dict[str, Any]]:
+    """The JSON schemas of a Bento's routes, `input` and `output`, by their path. Raises SetupError."""
     routes = (_manifest(bento).get("schema") or {}).get("routes") or ()
-    return tuple(str(route["route"]) for route in routes if "route" in route)
+    return {str(route.get("route")): route for route in routes if isinstance(route, dict)}
+
+
+def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:
+    """The routes of a service, then those of applications that are mounted in it: of these any may stream."""
+    own: list[Route] = []
+    for route in schema.get("routes") or ():
+        path, is_streamed = str(route["route"]), bool((route.get("output") or {}).get("is_stream"))
+        own.append(Route(path, is_streamed))
+        if route.get("is_task"):
+            own.append(Route(f"{path}/{{action}}"))  # to submit it, and to ask for its result
+    mounted = [path for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
+    return (*own, *(Route(str(path), is_streamed=True) for path in mounted))
+
+
+def _timeout_s(manifest: dict[str, Any]) -> float:
+    entry = manifest.get("entry_service")
+    configs = [each.get("config") or {} for each in manifest.get("services") or () if each.get("name") == entry]
+    given = (configs[0].get("traffic") or {}).get("timeout", _USUAL_TIMEOUT_S) if configs else _USUAL_TIMEOUT_S
+    return _UNLIMITED_S if given is None else float(given)
 
 
 def implementation_of(bento: str) -> tuple[str, Path]:
@@ -74,13 +110,13 @@ def implementation_of(bento: str) -> tuple[str, Path]:
     Raises SetupError.
     """
     arguments = _manifest(bento).get("args") or {}
-    if "implementation" not in arguments:
+    if _IMPLEMENTATION not in arguments:
         raise SetupError(
             f"{bento} is a service of its own: it follows no model contract that could be checked",
             saw=f"no `implementation` among the `args` in {_bento_folder(bento) / _MANIFEST}",
             do="nothing, if that is meant; for a model of the contract, see docs/service.md",
         )
-    return str(arguments["implementation"]), _bento_folder(bento) / "src"
+    return str(arguments[_IMPLEMENTATION]), _bento_folder(bento) / "src"
 
 
 def comparison_schema_of(bento: str) -> str | None:

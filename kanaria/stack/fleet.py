@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contract import environment
 from contract.files import write_whole
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tags, comparison_schema_of, process_name, tag_of
+from kanaria.stack.bentos import bento_tags, comparison_schema_of, process_name, service_of, tag_of
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import Identity
@@ -27,7 +27,7 @@ from kanaria.stack.python import own_module
 from kanaria.stack.signing import checking
 from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
 from kanaria.stack.workers import Workers, workers_for
-from rollout.fleet import Backend, Health, VersionStatus
+from rollout.fleet import Backend, Health, Service, VersionStatus
 from service.signatures import SignatureError
 
 _FRESH_S = 0.4  # the controller asks several times in one beat
@@ -77,9 +77,15 @@ class LocalFleet:
         self._probes, self._workers = Probes(), Workers()
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._refused: set[str] = set()
+        self._services: dict[str, Service] = {}  # a Bento never changes
 
     def known_tags(self) -> tuple[str, ...]:
         return bento_tags()
+
+    def service(self, tag: str) -> Service:
+        if tag not in self._services:
+            self._services[tag] = service_of(tag)
+        return self._services[tag]
 
     def start(self, tag: str) -> None:
         begun = [self._start(tag, process_name(tag, number)) for number in range(1, self._replicas + 1)]

@@ -16,8 +16,8 @@ from contract import loopback
 from contract.http import PREDICT_PATH, REQUEST_ID_HEADER
 from contract.prediction_log import OWN_REQUESTS
 from kanaria.errors import SetupError
-from kanaria.stack.bentos import model_folder, model_of
-from kanaria.stack.compatibility import GoldenRequest, Interface, differences, remarks
+from kanaria.stack.bentos import model_folder, model_of, schemas_of, service_of
+from kanaria.stack.compatibility import GoldenRequest, Interface, differences, of_routes, remarks
 from rollout.fleet import Backend
 from rollout.ledger.findings import PreflightResult
 
@@ -54,6 +54,9 @@ class LocalPreflight:
     def check(self, canary: Backend, stable: str | None) -> PreflightResult:
         """See `Preflight`; without `stable` there is nothing to be compatible with."""
         try:
+            services = [service_of(tag) for tag in (canary.tag, stable) if tag]
+            if not all(service.keeps_contract for service in services):
+                return self._of_services(canary.tag, stable)
             own = Interface.read(model_folder(model_of(canary.tag)))
             known = Interface.read(model_folder(model_of(stable))) if stable else own
         except SetupError as error:
@@ -67,6 +70,15 @@ class LocalPreflight:
             p50_ms=statistics.median(replayed.took_ms) if replayed.took_ms else None,
             slowest_ms=max(replayed.took_ms, default=None),
             memory_mb=memory_mb,
+            stable_memory_mb=self._memory_mb(stable) if stable else None,
+        )
+
+    def _of_services(self, canary: str, stable: str | None) -> PreflightResult:
+        """Compare what two services say of themselves: they bring no golden requests."""
+        return PreflightResult(
+            differences=of_routes(schemas_of(canary), schemas_of(stable)) if stable else (),
+            remarks=("it brings no golden requests, so its answers are first seen under traffic",),
+            memory_mb=self._memory_mb(canary),
             stable_memory_mb=self._memory_mb(stable) if stable else None,
         )
 

@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from contract import loopback
-from contract.http import FEEDBACK_PATH, PREDICT_PATH, READY_PATH
+from contract.http import READY_PATH
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tags, process_name, routes_of, tag_of
+from kanaria.stack.bentos import bento_tags, process_name, service_of, tag_of
 from kanaria.stack.fleet import last_words
 from kanaria.stack.installation import given_environment
 from kanaria.stack.locks import locked
@@ -35,6 +35,8 @@ _FIRST, _LAST = 0, 100  # in the order of stopping
 _CONTROLLER_READY_S = 60.0
 _SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again
 _SAY_EVERY_S = 15.0
+_SHOWN_ROUTES = 8
+_SLOWEST_UPLOAD = 1024 * 1024  # bytes a second: a large body that comes more slowly is given up
 _OTHER_COMMAND_S = 90.0  # longest wait for another command here
 _STAY_BEAT_S = 1.0
 
@@ -59,7 +61,7 @@ class Stack:
         """
         with self._alone("kanaria up", say):
             self._check_version(tag, self.stable())
-            self._start(say)
+            self._start(self.stable() or tag or "", say)
         self._wait("the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         stable = self.stable()
         if stable is None and tag is not None:
@@ -67,7 +69,7 @@ class Stack:
         elif tag not in (None, stable):
             say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
         stable = stable or tag or ""
-        self._say_what_cannot_be_reached(stable, say)
+        self._say_what_is_passed(stable, say)
         self._wait(
             "the stable version",
             self._serves,
@@ -154,19 +156,22 @@ class Stack:
                 )
 
     @staticmethod
-    def _say_what_cannot_be_reached(tag: str, say: Callable[[str], None]) -> None:
-        routes = routes_of(tag)
-        if routes and PREDICT_PATH not in routes:
-            say(
-                f"{tag} answers at {', '.join(routes)}, but the gateway passes only {PREDICT_PATH} and {FEEDBACK_PATH} "
-                "so far: its callers get 404 there"
-            )
+    def _say_what_is_passed(tag: str, say: Callable[[str], None]) -> None:
+        service = service_of(tag)
+        if service.keeps_contract:
+            return
+        paths = [route.path for route in service.routes]
+        shown = ", ".join(paths[:_SHOWN_ROUTES]) + (
+            f" and {more} more" if (more := len(paths) - _SHOWN_ROUTES) > 0 else ""
+        )
+        named = f"its manifest names {shown}" if paths else "its manifest names none, so all are counted together"
+        say(f"the gateway passes every path of {tag} but /metrics; {named}")
 
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """While the block runs, no other command starts or stops processes here. Raises StackError."""
         return locked(self.settings.root / "command.lock", doing=doing, wait_s=_OTHER_COMMAND_S, say=say)
 
-    def _start(self, say: Callable[[str], None]) -> None:
+    def _start(self, tag: str, say: Callable[[str], None]) -> None:
         """Start what is missing: the keeper of processes that run without one, or everything."""
         is_whole = self.supervisor.program(_CONTROLLER) is not None  # it is added last
         alive = self.supervisor.alive()
@@ -179,9 +184,9 @@ class Stack:
         if alive:
             say(f"ended, as it was left behind: {', '.join(alive)}")
         self.supervisor.shutdown(doing="kanaria up")
-        self._start_processes(say)
+        self._start_processes(tag, say)
 
-    def _start_processes(self, say: Callable[[str], None]) -> None:
+    def _start_processes(self, tag: str, say: Callable[[str], None]) -> None:
         settings = self.settings
         ports = {"gateway": settings.gateway_port, "controller": settings.controller_port}
         if settings.prometheus_port is not None:
@@ -192,6 +197,9 @@ class Stack:
         prometheus = PrometheusStack.find(settings)
         envoy_admin = free_port()
         gateway = gateway_settings(settings, envoy_admin)
+        if not service_of(tag).keeps_contract:
+            slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD
+            gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
         for left_over in (gateway.clusters_path, gateway.routes_path):
             left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
@@ -296,4 +304,5 @@ def gateway_settings(settings: Settings, admin_port: int) -> GatewaySettings:
         cors_origins=settings.cors_origins,
         underscore_headers=settings.underscore_headers,
         try_timeout_s=settings.try_timeout_s,
+        **({"max_body_bytes": limit, "max_upload_bytes": limit} if (limit := settings.max_body_bytes) else {}),
     )

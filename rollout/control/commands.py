@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import assert_never
 
+from rollout.control.fitted_plan import NOT_COUNTED
 from rollout.errors import CommandRefused
 from rollout.ledger import events as e
 from rollout.ledger.findings import DriftReport
@@ -88,17 +89,21 @@ def accept(
     next_number: int,
     now_s: float,
     earlier: e.EarlierTry | None = None,
+    left_out: str = "",
 ) -> tuple[e.Event, ...]:
     """The events that `command` causes. Raises CommandRefused when the state does not allow it.
 
     Args:
         earlier: what a release that is started must know of the one before of the same versions.
+        left_out: what its plan lacks because it cannot be counted, see `fitted_plan`.
     """
     match command:
         case SetStable(tag=tag):
             return _set_stable(tag, deployment, known_tags, now_s)
         case StartRelease():
-            return _start(command, deployment, known_tags, next_number, now_s, earlier=earlier)
+            started = _start(command, deployment, known_tags, next_number, now_s, earlier=earlier)
+            note = e.Noted(at_s=now_s, release=next_number, topic=NOT_COUNTED, text=left_out)
+            return (*started, note) if left_out else started
     release = deployment.active
     if release is None:
         raise CommandRefused(

@@ -19,6 +19,7 @@ from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
 from rollout.control.commands import Command, ReportDrift, StartRelease, accept
 from rollout.control.decide import Action, Facts, Hold, decide
+from rollout.control.fitted_plan import fitted
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
 from rollout.control.metrics import ControllerMetrics
@@ -518,6 +519,9 @@ class Controller:
 
         One that only makes traffic safer is carried out even while the ledger cannot be written.
         """
+        left_out = ""
+        if isinstance(command, StartRelease):
+            command, left_out = self._fitted(command)
         events = accept(
             command,
             self._deployment,
@@ -525,6 +529,7 @@ class Controller:
             next_number=self._next_number,
             now_s=self._clock().wall_s,
             earlier=self._earlier_try(command) if isinstance(command, StartRelease) else None,
+            left_out=left_out,
         )
         if events:
             (self._keep if commands.is_safe(command) else self._write)(*events)
@@ -537,6 +542,16 @@ class Controller:
             log.info("command", command=type(command).__name__, by=getattr(command, "by", ""))
         release = self._deployment.release
         return release.number if release else None
+
+    def _fitted(self, command: StartRelease) -> tuple[StartRelease, str]:
+        """The command with a plan that its versions can follow, and what that lacks. Raises CommandRefused."""
+        stable = self._deployment.stable
+        if stable is None or command.tag not in self._fleet.known_tags():
+            return command, ""  # it will be refused
+        spec, left_out = fitted(
+            command.spec, command.tag, self._fleet.service(command.tag), self._fleet.service(stable)
+        )
+        return replace(command, spec=spec), left_out
 
     def _earlier_try(self, command: StartRelease) -> e.EarlierTry | None:
         """What a release must know of the one before of the same two versions. Raises LedgerError."""

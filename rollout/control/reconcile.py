@@ -131,10 +131,10 @@ class Reconciler:
         if tag is None:
             return None
         try:
-            backends = self._fleet.status(tag).backends
+            backends, service = self._fleet.status(tag).backends, self._fleet.service(tag)
         except (KanariaError, OSError):  # whoever runs the versions is away; they stay where they are
             return self._known.get(tag)
         if not backends:
             return None
-        version = self._known[tag] = Version(backends)
+        version = self._known[tag] = Version(backends, service)
         return version

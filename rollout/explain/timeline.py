@@ -132,6 +132,11 @@ class Timeline:
         return topics[-1].at_s if topics and topics[-1].topic == "source_unreachable" else None
 
     @property
+    def not_judged(self) -> str | None:
+        """What its plan left out because it cannot be counted, in words; None: nothing."""
+        return next((note.text for note in self.notes if note.topic == "not_counted"), None)
+
+    @property
     def watch_interrupted(self) -> str | None:
         """That the watch ended before its time, in words; None where it did not."""
         return next((note.text for note in self.notes if note.topic == e.WATCH_INTERRUPTED), None)
@@ -298,7 +303,8 @@ def _decision(event: e.Event, spec: RolloutSpec) -> Decision | None:
             return Decision(event.at_s, "ready", f"canary ready after {took_s:.0f} s", "", "controller")
         case e.Preflighted(result=result):
             outcome = "failed" if result.differences else "passed"
-            title = f"preflight {outcome}: {result.golden_requests} golden requests"
+            replayed = f"{result.golden_requests} golden requests" if result.golden_requests else "routes compared"
+            title = f"preflight {outcome}: {replayed}"
             return Decision(event.at_s, "preflighted", title, "; ".join(result.differences), "controller")
         case e.StepEntered(step=step, weight_percent=percent, mirror=mirror, reason=reason, by=by, evidence=evidence):
             of = "" if spec.steps == "auto" or step < 0 else f" (step {step + 1} of {len(spec.steps)})"

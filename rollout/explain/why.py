@@ -289,7 +289,8 @@ def preflight_lines(result: PreflightResult, stable: str | None) -> Iterator[str
     if result.differences:
         yield from (f"{_sentence(difference)}." for difference in result.differences)
     else:
-        yield f"It gave the expected answer to {count(result.golden_requests)} golden requests."
+        if result.golden_requests:
+            yield f"It gave the expected answer to {count(result.golden_requests)} golden requests."
         if stable:
             yield f"It accepts every request that {stable} accepts, and its answers have every field of {stable}'s."
     if result.p50_ms is not None and result.slowest_ms is not None:
@@ -330,6 +331,8 @@ def _notes(release: Timeline) -> Iterator[str]:
             case "source_back" if away_s is not None:
                 times = f"{clock(away_s)} to {clock(note.at_s)} UTC ({span(round(note.at_s - away_s))})"
                 yield f"No metrics from {times}: the weight was held, and nothing was decided."
+            case "not_counted":
+                yield f"{_sentence(one_line(note.text))}."
             case _:
                 yield f"{clock(note.at_s)} UTC: {one_line(note.text)}."
     if release.blind_since_s is not None:

@@ -19,6 +19,15 @@ class Split:
     sticky: str | None = None  # header whose value keeps a caller on one side; None: random per request
     fallback: Version | None = None  # answers what stable cannot, where there is no canary; it gets nothing else
 
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        return tuple(version for version in (self.stable, self.canary, self.fallback) if version is not None)
+
+    @property
+    def keeps_contract(self) -> bool:
+        """Whether every version keeps the model contract; else requests are passed as the services declare them."""
+        return all(version.service.keeps_contract for version in self.versions)
+
 
 @dataclass(frozen=True, slots=True)
 class ObservedSplit:

@@ -9,7 +9,7 @@ def check_split(split: Split) -> None:
     saw = f"{split.canary_percent:g} % to {split.canary.tag if split.canary else 'no canary'}, mirror={split.mirror}"
     if not 0 <= split.canary_percent <= 100:
         raise RouterRefused("the canary's weight is not a percentage", saw=saw, do="ask for 0 to 100")
-    versions = [version for version in (split.stable, split.canary, split.fallback) if version is not None]
+    versions = split.versions
     for version in versions:
         if {backend.tag for backend in version.backends} != {version.tag}:
             raise RouterRefused(
@@ -31,3 +31,9 @@ def check_split(split: Split) -> None:
         )
     if split.canary is None and (split.canary_percent or split.mirror):
         raise RouterRefused("a split sends traffic to a canary that it does not name", saw=saw, do="name the canary")
+    if split.mirror and not split.stable.service.answers_whole:
+        raise RouterRefused(
+            "there is nothing to copy to a canary in the shadow",
+            saw=f"{split.stable.tag} has no route whose answers come as a whole",
+            do="begin with another step",
+        )

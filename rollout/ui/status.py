@@ -103,6 +103,7 @@ class ReleaseStatus(_Part):
     signals: tuple[SignalView, ...]  # strongest evidence first
     decisions: tuple[DecisionView, ...]  # the last ones, newest last
     caution: str | None = None  # what makes the evidence weaker than usual
+    not_judged: str | None = None  # what was left out because it cannot be counted
 
 
 class StatusView(_Part):
@@ -198,6 +199,7 @@ def _release(release: Timeline, now_s: float) -> ReleaseStatus:
         threshold=evidence.threshold if evidence else None,
         signals=tuple(sorted(signals, key=lambda signal: (signal.threshold or inf) - signal.log_e)),
         decisions=tuple(decision_view(decision) for decision in release.decisions[-LAST_DECISIONS:]),
+        not_judged=release.not_judged,
         caution=caution(release) if release.state.outcome is None else None,
     )
 

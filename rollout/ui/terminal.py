@@ -131,6 +131,8 @@ def _release(release: ReleaseStatus) -> list[RenderableType]:
         parts.append(Text(f"It {release.earlier}.", style="dim"))
     if release.deadline_s is not None and not release.is_paused:
         parts.append(Text(f"{span(release.deadline_s)} of measured time are left in this step.", style="dim"))
+    if release.not_judged:
+        parts.append(Text(release.not_judged, style="dim"))
     if release.caution:
         parts.append(Text(release.caution, style="yellow"))
     if release.labels is not None:

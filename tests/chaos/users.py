@@ -21,7 +21,7 @@ from typing import Any, Self, TextIO
 import httpx
 
 from contract.http import API_KEY_HEADER, PREDICT_PATH, VERSION_HEADER
-from rollout.routers.envoy.resources import split_of
+from rollout.routers.envoy.routes import split_of
 from rollout.routers.router import ObservedSplit
 from tests.support.paths import ROOT
 

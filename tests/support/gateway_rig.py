@@ -121,10 +121,10 @@ class Gateway:
                 counted[labels["version"], labels["routed"], labels["code"]] += int(value)
         return dict(counted)
 
-    def errors(self, *, stable: str, canary: str) -> tuple[Pair, Pair]:
+    def errors(self, *, stable: str, canary: str, mirrored: str | None = None) -> tuple[Pair, Pair]:
         """Failed and all requests of both versions since the gateway was started, as the judge sees them."""
         with ScrapeSource(EnvoyMetrics(f"127.0.0.1:{self.settings.admin_port}")) as source:
-            new = windows(Reading(0.0, {}), source.read(()), stable=stable, canary=canary)
+            new = windows(Reading(0.0, {}), source.read((), mirrored=mirrored), stable=stable, canary=canary)
         return next(
             ((window.stable, window.canary) for window in new if window.signal == "errors"), (Pair(0, 0), Pair(0, 0))
         )

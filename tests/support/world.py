@@ -18,7 +18,7 @@ from rollout.control.metrics import ControllerMetrics
 from rollout.control.preflight import Preflight
 from rollout.control.timing import BEAT_S
 from rollout.errors import RouterRefused, SourceUnreachable
-from rollout.fleet import Backend, Health, VersionStatus
+from rollout.fleet import CONTRACT, Backend, Health, Service, VersionStatus
 from rollout.judge import Pair
 from rollout.ledger.ledger import Ledger
 from rollout.signals.counters import Reading, SeriesKey
@@ -46,6 +46,7 @@ class Version:
     restarts: int = 0
     starts_at_all: bool = True
     hangs: bool = False  # it takes requests and does not answer
+    service: Service = CONTRACT
     hang_ratio: float = 0.0  # share of its requests that it never answers: they fail after the gateway's timeout
 
 
@@ -106,6 +107,9 @@ class World:
 
     def known_tags(self) -> tuple[str, ...]:
         return tuple(self.versions)
+
+    def service(self, tag: str) -> Service:
+        return self.versions[tag].service
 
     def start(self, tag: str) -> None:
         version = self.versions[tag]

@@ -13,7 +13,7 @@ from kanaria.stack.ports import free_port
 from rollout.control import commands as c
 from rollout.control.controller import Controller
 from rollout.control.metrics import ControllerMetrics
-from rollout.fleet import Health, VersionStatus
+from rollout.fleet import Health, Service, VersionStatus
 from rollout.judge import Pair
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
@@ -47,6 +47,9 @@ class Versions:
 
     def known_tags(self) -> tuple[str, ...]:
         return tuple(self.models)
+
+    def service(self, tag: str) -> Service:
+        return self.models[tag].version.service
 
     def start(self, tag: str) -> None:
         self.started.add(tag)

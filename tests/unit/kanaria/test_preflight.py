@@ -125,7 +125,7 @@ def test_a_long_list_of_differences_is_cut_and_counted(
     (model / "model.yaml").touch()
     Schema(features=(Feature(name="x", minimum=0, maximum=9),), answer=Labels(labels=("a", "b"))).write(model)
     write_lines(model / GOLDEN_FILE, [GOLDEN] * 10)
-    (bento / "bento.yaml").write_text("services: [{models: [{tag: 'm:2'}]}]")
+    (bento / "bento.yaml").write_text("args: {implementation: 'a:B'}\nservices: [{models: [{tag: 'm:2'}]}]")
     with pytest.MonkeyPatch.context() as patch, answering(with_row(label="c")) as canary:
         patch.setenv("BENTOML_HOME", str(home))
         result = LocalPreflight({TAG: os.getpid()}.get).check(canary, None)

@@ -13,8 +13,9 @@ from rollout.errors import RouterRefused
 from rollout.fleet import Backend, Version
 from rollout.routers.envoy import launch
 from rollout.routers.envoy.files import are_usable, read_resources, saved_resources, write_resources
-from rollout.routers.envoy.resources import clusters_for, routes_for, split_of
+from rollout.routers.envoy.resources import clusters_for
 from rollout.routers.envoy.router import EnvoyRouter
+from rollout.routers.envoy.routes import routes_for, split_of
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 from tests.support.small_disk import SmallDisk

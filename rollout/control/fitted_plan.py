@@ -1,0 +1,40 @@
+"""A plan without what cannot be counted of two versions: no release waits for evidence that will never come.
+
+The model contract says what a version counts of its answers. Of a service of its own only the gateway counts.
+"""
+
+from rollout.errors import CommandRefused
+from rollout.fleet import Service
+from rollout.signals.catalogue import catalogue
+from rollout.signals.counting import Side
+from rollout.signals.options import WrongLabel
+from rollout.spec import SHADOW, RolloutSpec
+
+NOT_COUNTED = "not_counted"  # the topic under which a release notes what was left out
+
+
+def fitted(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> tuple[RolloutSpec, str]:
+    """The plan for a release of `tag`, and what it leaves out, in words; empty: nothing.
+
+    Raises: CommandRefused where the plan insists on what cannot be counted.
+    """
+    if canary.keeps_contract and stable.keeps_contract:
+        return spec, ""
+    said = []
+    by_version = [row for row in catalogue().in_plans.values() if row.counter and row.counter.side is Side.SERVICE]
+    left_out = [row for row in by_version if spec.signals.root.get(row.name) is not None]
+    labels = spec.signals.get(WrongLabel)
+    if labels and labels.required:
+        raise CommandRefused(
+            "the plan waits for labels, which only a service that keeps the model contract counts",
+            saw=f"`signals.wrong_label` is required, and {tag} or stable is a service of its own",
+            do="take `required` out of the plan",
+        )
+    if left_out:
+        spec = spec.model_copy(update={"signals": spec.signals.without(*(row.name for row in left_out))})
+        titles = ", ".join(row.words.family_title or row.words.title for row in left_out)
+        said.append(f"not judged, because only versions that keep the model contract count them: {titles}")
+    if spec.steps != "auto" and spec.steps[0] == SHADOW and not (canary.answers_whole and stable.answers_whole):
+        spec = spec.model_copy(update={"steps": spec.steps[1:]})
+        said.append("there is no shadow step: only requests whose answers come as a whole are copied")
+    return spec, "; ".join(said)

@@ -1,0 +1,335 @@
+"""A traffic split as Envoy's route table, and back: dictionaries in, dictionaries out.
+
+There are two tables. That of the model contract passes POST /predict and what belongs to it, and nothing else. That of
+any other service passes every request but those that a version keeps to itself.
+
+A route whose requests are evidence says so in its metadata: `route` is what the access log counts them under, one of
+the paths that the services declare, and `kind` whether its answers come as a whole or may be streamed.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from contract.http import (
+    FEEDBACK_PATH,
+    HEALTH_PATH,
+    LIVE_PATH,
+    METRICS_PATH,
+    PREDICT_PATH,
+    READY_PATH,
+    REQUEST_ID_HEADER,
+    VERSION_HEADER,
+)
+from rollout.fleet import Route
+from rollout.routers.envoy.resources import FALLBACK, SHADOW, TYPE, Resource, choice_name, fallback_of_stable
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import ObservedSplit, Split
+
+ROUTE_CONFIG = "kanaria"
+API_KEY_FILTER = "api_key"
+CORS_FILTER = "cors"
+BODY_FILTER = "body_limit"
+USER_FILTER = "user"
+USER_METADATA = "kanaria.user"  # where the access log finds who a sticky request came from
+
+WHOLE, STREAMED = "whole", "streamed"  # kinds of answers
+MOST_ROUTES = 50  # that are counted one by one: what is counted must stay bounded
+OTHER = Route("other", is_streamed=True)  # all the rest: pages of BentoML, applications that declare no paths
+
+_HUNDREDTHS = 100  # Envoy's weights are integers relative to their sum: hundredths of a percent here
+_LATER_S = 5.0  # a service that says itself that it is too late is heard
+_LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's own limit is longer
+_OPEN_TO_ALL = {API_KEY_FILTER: {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}}
+_BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
+_ALIVE = {
+    "match": {"path": LIVE_PATH},
+    "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
+    "typed_per_filter_config": _OPEN_TO_ALL,
+}
+
+
+def routes_for(split: Split | None, settings: GatewaySettings) -> Resource:
+    """The route table of `split`; None: no version exists yet, and every request is answered 503."""
+    of_contract = split is None or split.keeps_contract
+    host: Resource = {"name": "gateway", "domains": ["*"]}
+    if split is None or split.keeps_contract:
+        host |= {"routes": _of_contract(split, settings)}
+    else:
+        host |= {
+            "routes": [*_of_services(split, settings)],
+            "retry_policy": _retries(split) | {"per_try_idle_timeout": f"{_limit_s(split):g}s"},
+            "response_headers_to_add": [
+                {"header": {"key": VERSION_HEADER, "value": '%UPSTREAM_METADATA(["kanaria", "version"])%'}}
+            ],
+        }
+    return {
+        "@type": TYPE + "config.route.v3.RouteConfiguration",
+        "name": ROUTE_CONFIG,
+        "virtual_hosts": [host | _cross_origin(settings, "GET, POST" if of_contract else "*")],
+    }
+
+
+def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:
+    """Read a split back from a route table; None when it serves no version.
+
+    Args:
+        routes: a RouteConfiguration as Envoy's admin shows it, which leaves out zeros and defaults.
+    """
+    shared = [
+        route["route"]
+        for route in routes["virtual_hosts"][0]["routes"]
+        if "weighted_clusters" in route.get("route", ())
+    ]
+    if not shared:
+        return None
+    stable, *canary = shared[0]["weighted_clusters"]["clusters"]
+    stable_tag, _, fallback = stable["name"].partition(FALLBACK)
+    return ObservedSplit(
+        stable=stable_tag,
+        canary=canary[0]["name"].partition(FALLBACK)[0] if canary else None,
+        canary_percent=canary[0].get("weight", 0) / _HUNDREDTHS if canary else 0,
+        mirror=any("request_mirror_policies" in action for action in shared),
+        fallback=fallback if fallback and not canary else None,
+    )
+
+
+def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -> dict[str, Resource]:
+    """The ones of `clusters` that a request under `routes` may still need, choices with their members."""
+    split = split_of(routes)
+    if split is None:
+        return {}
+    tags = {split.stable, split.canary, split.fallback}
+    return {
+        name: cluster
+        for name, cluster in clusters.items()
+        if tags.issuperset(name.removeprefix(SHADOW).split(FALLBACK))
+    }
+
+
+def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resource]:
+    predict = {"match": {"path": PREDICT_PATH}, **_predict(split, settings)}
+    if split is not None:
+        predict["typed_per_filter_config"] = _user_of(split)
+    only_post = {"headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
+    return [
+        _ALIVE,
+        predict | {"match": predict["match"] | only_post, **_counted(Route(PREDICT_PATH))},
+        predict,
+        {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings)},
+        {"match": {"path": "/docs.json"}, **_to_stable(split, settings)},
+        {"match": {"path": READY_PATH}, **_to_stable(split, settings), "typed_per_filter_config": _OPEN_TO_ALL},
+        {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
+    ]
+
+
+def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
+    """Everything that the versions' services answer, on whichever of them the split chooses."""
+    yield _ALIVE
+    for probe in (READY_PATH, HEALTH_PATH):
+        to_ready = {"cluster": choice_name(split.stable, fallback_of_stable(split)), "prefix_rewrite": READY_PATH}
+        yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": _OPEN_TO_ALL}
+    yield {"match": {"path_separated_prefix": METRICS_PATH}, "direct_response": {"status": 404}}
+    too_large = {"name": "content-length", "range_match": {"start": settings.max_upload_bytes + 1, "end": 2**63 - 1}}
+    yield {
+        "match": {"prefix": "/", "headers": [too_large]},
+        "direct_response": {"status": 413},
+        "typed_per_filter_config": {BODY_FILTER: _BODY_LIMIT | {"disabled": True}},  # or it would be read first
+    }
+    for route in _declared(split):
+        yield from _passed(_match(route), route, split, settings)
+    yield from _passed({"prefix": "/"}, OTHER, split, settings)
+
+
+def _declared(split: Split) -> list[Route]:
+    """The routes of all versions, fixed paths before those with a placeholder; the first versions' where too many.
+
+    A route that any of them streams is one that streams.
+    """
+    routes: dict[str, bool] = {}
+    for version in split.versions:
+        for route in version.service.routes:
+            routes[route.path] = routes.get(route.path, False) or route.is_streamed
+    counted = [Route(path, is_streamed) for path, is_streamed in list(routes.items())[:MOST_ROUTES]]
+    return sorted(counted, key=lambda route: "{" in route.path)
+
+
+def _match(route: Route) -> Resource:
+    if "{" not in route.path:
+        return {"path": route.path}
+    parts = re.split(r"(\{[^}]*\})", route.path)
+    whole = "".join(_any(part) if part.startswith("{") else re.escape(part) for part in parts)
+    return {"safe_regex": {"regex": whole}}
+
+
+def _any(placeholder: str) -> str:
+    return ".*" if placeholder.endswith(":path}") else "[^/]+"
+
+
+def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettings) -> Iterator[Resource]:
+    """The routes of Envoy's for one route of the services.
+
+    A body of known length was compared with the limit before and flows through; another is read first, to measure it.
+    """
+    unmeasured = _BODY_LIMIT | {"disabled": True}
+    measured = _BODY_LIMIT | {"buffer": {"max_request_bytes": settings.max_upload_bytes}}
+    limit_s = _limit_s(split)
+    # Where an answer may be a stream, its end has no limit: `per_try_idle_timeout` limits the wait for each part.
+    action = _shared(split, is_copied=not route.is_streamed) | {"timeout": f"{0 if route.is_streamed else limit_s:g}s"}
+    action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
+    of_route = _counted(route)
+    if route.is_streamed:
+        upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
+        yield {
+            "match": match | {"headers": [upgrade]},
+            "route": action | {"upgrade_configs": [{"upgrade_type": "websocket"}]},
+            "typed_per_filter_config": {BODY_FILTER: unmeasured, **_user_of(split)},
+            **of_route,
+        }
+    has_unknown_length = [
+        {"name": ":method", "string_match": {"safe_regex": {"regex": "POST|PUT|PATCH"}}},
+        {"name": "content-length", "present_match": True, "invert_match": True},
+    ]
+    yield {
+        "match": match | {"headers": has_unknown_length},
+        "route": action,
+        "typed_per_filter_config": {BODY_FILTER: measured, **_user_of(split)},
+        **of_route,
+    }
+    yield {
+        "match": match,
+        "route": action,
+        "typed_per_filter_config": {BODY_FILTER: unmeasured, **_user_of(split)},
+        **of_route,
+    }
+
+
+def _limit_s(split: Split) -> float:
+    return max(version.service.timeout_s for version in split.versions) + _LATER_S
+
+
+def _counted(route: Route) -> Resource:
+    """Makes the requests of a route evidence."""
+    kind = STREAMED if route.is_streamed else WHOLE
+    return {"metadata": {"filter_metadata": {"kanaria": {"route": route.path, "kind": kind}}}}
+
+
+def _cross_origin(settings: GatewaySettings, methods: str) -> Resource:
+    """Which other sites' pages may read the answers. They bring a key in a header, never a cookie."""
+    if not settings.cors_origins:
+        return {}
+    matchers = [
+        {"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin} for origin in settings.cors_origins
+    ]
+    policy = {
+        "@type": TYPE + "extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": matchers,
+        "allow_methods": methods,
+        "allow_headers": "*",
+        "expose_headers": f"{REQUEST_ID_HEADER}, {VERSION_HEADER}, retry-after",
+        "max_age": "600",
+        "forward_not_matching_preflights": False,
+    }
+    return {"typed_per_filter_config": {CORS_FILTER: policy}}
+
+
+def _to_stable(split: Split | None, settings: GatewaySettings) -> Resource:
+    if split is None:
+        return {"direct_response": {"status": 503}}
+    stable = choice_name(split.stable, fallback_of_stable(split))
+    timeout = f"{settings.request_timeout_s}s"
+    return {"route": {"timeout": timeout, "cluster": stable, "retry_policy": _retries(split)}}
+
+
+def _predict(split: Split | None, settings: GatewaySettings) -> Resource:
+    if split is None:
+        return {"direct_response": {"status": 503}}
+    timeout = {"timeout": f"{settings.request_timeout_s}s"}
+    return {"route": timeout | _predict_retries(split, settings) | _shared(split, is_copied=True)}
+
+
+def _shared(split: Split, *, is_copied: bool) -> Resource:
+    """The part of an action that gives each version its share."""
+    to_canary = round(_HUNDREDTHS * split.canary_percent)
+    stable = choice_name(split.stable, fallback_of_stable(split))
+    weighted = [{"name": stable, "weight": 100 * _HUNDREDTHS - to_canary}]
+    clusters: Resource = {"clusters": weighted}
+    action: Resource = {"weighted_clusters": clusters}
+    if split.canary is not None:
+        # Stable first: the hash of a sticky caller is compared with the running sum of the weights, so
+        # the canary's share grows downwards from 100 and a rising weight never moves a caller off it.
+        weighted.append({"name": choice_name(split.canary, split.stable), "weight": to_canary})
+        if split.mirror and is_copied:
+            action["request_mirror_policies"] = [{"cluster": SHADOW + split.canary.tag}]
+    if split.sticky is not None:
+        clusters["use_hash_policy"] = True
+        action["hash_policy"] = [{"header": {"header_name": split.sticky}}]
+    return action
+
+
+def _user_of(split: Split) -> Resource:
+    """Records for the access log who sends a request, while callers are sticky."""
+    if split.sticky is None:
+        return {}
+    rules = [
+        # Every request has a method: this key says that callers are sticky, also where the caller has no name.
+        {"header": ":method", "on_header_present": {"metadata_namespace": USER_METADATA, "key": "is_sticky"}},
+        {"header": split.sticky, "on_header_present": {"metadata_namespace": USER_METADATA, "key": "id"}},
+    ]
+    return {
+        USER_FILTER: {"@type": TYPE + "extensions.filters.http.header_to_metadata.v3.Config", "request_rules": rules}
+    }
+
+
+def _predict_retries(split: Split, settings: GatewaySettings) -> Resource:
+    """A prediction that waits long is sent to another process, too.
+
+    The try that waits goes on, and the first answer counts. So a version that is slow, but alive, loses no request.
+    """
+    retries = _retries(split)
+    if not _has_another(split):
+        return {"retry_policy": retries}
+    # Each try leaves the others as much time as it had itself.
+    try_timeout_s = min(settings.try_timeout_s, settings.request_timeout_s / (1 + retries["num_retries"]))
+    retries["per_try_timeout"] = f"{try_timeout_s:g}s"
+    return {"retry_policy": retries, "hedge_policy": {"hedge_on_per_try_timeout": True}}
+
+
+def _has_another(split: Split) -> bool:
+    """Whether a process that is not the one tried first may answer."""
+    return fallback_of_stable(split) is not None or _is_replicated(split)
+
+
+def _is_replicated(split: Split) -> bool:
+    return any(len(version.backends) > 1 for version in (split.stable, split.canary) if version is not None)
+
+
+def _retries(split: Split) -> Resource:
+    """Where a request goes that no process answered: one retry in its version if that has several, then the fallback.
+
+    One that died with its process may have done its work. Under the contract a prediction may be computed twice, and a
+    label that comes twice counts once; of other services nothing is known, so only what no process got is sent again.
+    An answer of the application is never retried, whatever its status.
+    """
+    retries = 2 if _is_replicated(split) else 1
+    lost = "reset" if split.keeps_contract else "reset-before-request"
+    return {
+        "retry_on": f"connect-failure,refused-stream,{lost}",
+        "num_retries": retries,
+        "retry_priority": {
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {
+                "@type": TYPE + "extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "update_frequency": retries,  # the last try is the fallback's
+            },
+        },
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": TYPE + "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+                },
+            }
+        ],
+        "host_selection_retry_max_attempts": 5,  # of a version with one process there is no other to find
+    }

@@ -1,0 +1,141 @@
+"""A service that knows nothing of Kanaria: BentoML's first example in its shape, with more kinds of routes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SERVICE = '''
+import asyncio
+import hashlib
+import os
+import typing
+from pathlib import Path
+
+import bentoml
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+
+BEHAVES = "well"
+STATE = {"gate": None, "seen": {}}
+
+
+def gate():
+    if STATE["gate"] is None:
+        STATE["gate"] = asyncio.Event()
+    return STATE["gate"]
+
+
+async def hello(request):
+    return JSONResponse({"hello": request.path_params["name"], "method": request.method})
+
+
+async def until_opened(request):
+    """Says something, and the rest only when somebody has asked for it."""
+    async def parts():
+        yield "first "
+        await gate().wait()
+        yield "last"
+    return StreamingResponse(parts(), media_type="text/event-stream")
+
+
+async def opened(request):
+    gate().set()
+    return PlainTextResponse("opened")
+
+
+async def cut(request):
+    async def parts():
+        yield "first "
+        await asyncio.sleep(0.2)
+        raise RuntimeError("broke off")
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+async def endless(request):
+    async def parts():
+        while True:
+            yield "more "
+            await asyncio.sleep(0.05)
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+async def count(request):
+    """How often each key was posted: what is not safe to do twice."""
+    if request.method == "GET":
+        return JSONResponse(STATE["seen"])
+    key = (await request.body()).decode()
+    STATE["seen"][key] = STATE["seen"].get(key, 0) + 1
+    await asyncio.sleep(0.02)
+    return JSONResponse({"pid": os.getpid()})
+
+
+async def echo(socket):
+    await socket.accept()
+    while True:
+        await socket.send_text("echo " + await socket.receive_text())
+
+
+APP = Starlette(
+    routes=[
+        Route("/hello/{name}", hello, methods=["GET", "PUT", "DELETE"]),
+        Route("/until-opened", until_opened),
+        Route("/open", opened, methods=["POST"]),
+        Route("/cut", cut),
+        Route("/endless", endless),
+        Route("/count", count, methods=["GET", "POST"]),
+        WebSocketRoute("/echo", echo),
+    ]
+)
+
+
+@bentoml.service(traffic={"timeout": 25}, name="summary")
+@bentoml.asgi_app(APP, path="/app")
+class Summary:
+    @bentoml.api
+    def summarize(self, text: str) -> dict:
+        share = hashlib.blake2b(text.encode()).digest()[0] / 256
+        if BEHAVES == "refuses a tenth" and share < 0.1:
+            raise bentoml.exceptions.InvalidArgument("no")
+        return {"summary": text[:20], "length": len(text)}
+
+    @bentoml.api
+    def size(self, file: Path) -> int:
+        return file.stat().st_size
+
+    @bentoml.api
+    def rare(self, text: str) -> dict:
+        if BEHAVES == "breaks a rare route":
+            raise RuntimeError("not thought of")
+        return {"text": text}
+
+    @bentoml.api
+    async def words(self, text: str) -> typing.AsyncGenerator[str, None]:
+        for word in text.split():
+            yield word + " "
+'''
+BENTOFILE = "service: service:Summary\nname: summary\ninclude: [service.py]\npython: {lock_packages: false}\n"
+WITHOUT_ROUTES = """
+import bentoml
+
+@bentoml.service(name="summary")
+class Summary:
+    pass
+"""
+
+
+def build(folder: Path, home: Path, version: str, *, behaves: str = "well", service: str = SERVICE) -> str:
+    """Build the service with `bentoml build` from `folder`, which is hers alone, and give the Bento's tag."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "service.py").write_text(service.replace('BEHAVES = "well"', f'BEHAVES = "{behaves}"'))
+    (folder / "bentofile.yaml").write_text(BENTOFILE)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(
+        [str(Path(sys.executable).parent / "bentoml"), "build", "--version", version],
+        cwd=folder,
+        env={**environment, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
+        capture_output=True,
+        check=True,
+    )
+    return f"summary:{version}"

@@ -1,0 +1,40 @@
+"""A client of WebSockets (RFC 6455) that sends short texts, in a few lines."""
+
+import base64
+import os
+import socket
+from typing import Self
+
+
+class WebSocket:
+    """One open connection."""
+
+    def __init__(self, port: int, path: str) -> None:
+        self._connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        key = base64.b64encode(os.urandom(16)).decode()
+        self._connection.sendall(
+            f"GET {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            f"sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n".encode()
+        )
+        self._file = self._connection.makefile("rb")
+        self.status = int(self._file.readline().split()[1])
+        self.headers = {}
+        while line := self._file.readline().strip():
+            name, _, value = line.decode().partition(":")
+            self.headers[name.lower()] = value.strip()
+
+    def ask(self, text: str) -> str:
+        """Send a text of at most 125 bytes and give the next one that comes."""
+        mask, sent = os.urandom(4), text.encode()
+        masked = bytes(byte ^ mask[i % 4] for i, byte in enumerate(sent))
+        self._connection.sendall(bytes([0x81, 0x80 | len(sent)]) + mask + masked)
+        kind, length = self._file.read(2)
+        assert kind == 0x81, kind
+        return self._file.read(length).decode()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._connection.close()

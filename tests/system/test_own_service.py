@@ -1,0 +1,100 @@
+"""A BentoML service that knows nothing of Kanaria is released with the same care: under real clients, on real Envoy."""
+
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from filelock import FileLock
+
+from tests.support.own_service import build
+from tests.support.stack import Kanaria
+
+VERSIONS = {"v1": "well", "v2": "well", "rare": "breaks a rare route", "refusing": "refuses a tenth"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shared = tmp_path_factory.getbasetemp().parent
+    store = shared / "own-services"
+    with FileLock(shared / "own-services.lock"):
+        if not store.exists():
+            for version, behaves in VERSIONS.items():
+                build(shared / "her-folder", store, version, behaves=behaves)
+    return store
+
+
+@pytest.fixture
+def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    require_program("envoy")
+    made = Kanaria.at(tmp_path, home, KANARIA_METRICS="scrape")
+    yield made
+    made("down")
+
+
+@contextmanager
+def clients(kanaria: Kanaria, *, at_once: int = 4) -> Iterator[Counter[tuple[str, int]]]:
+    """Users of all routes, one in ten of the rare one. Yields their answers by path and status."""
+    seen: Counter[tuple[str, int]] = Counter()
+    stop = threading.Event()
+
+    def one(name: int) -> None:
+        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
+            number = 0
+            while not stop.wait(0.02):
+                number += 1
+                text = {"text": f"{name} {number}"}
+                match number % 10:
+                    case 0:
+                        answer = client.post("/rare", json=text)
+                    case 1:
+                        answer = client.post("/words", json=text)
+                    case 2:
+                        answer = client.get(f"/app/hello/{number}")
+                    case 3:
+                        answer = client.post("/size", files={"file": ("a", b"x" * 1000)})
+                    case _:
+                        answer = client.post("/summarize", json=text)
+                seen[answer.request.url.path.rpartition("/")[0] or answer.request.url.path, answer.status_code] += 1
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in range(at_once)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def release(kanaria: Kanaria, tag: str, **keys: object) -> subprocess.CompletedProcess[str]:
+    plan = kanaria.plan(signals={"latency": {"slower_than_ms": [1000], "tolerance": 3}}, **keys)
+    return kanaria("release", tag, "--spec", plan, "--wait")
+
+
+def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
+    """Through a shadow step, although there is nothing to compare the answers with, and no client sees a failure."""
+    up = kanaria.ok("up", "summary:v1")
+    assert "the gateway passes every path of summary:v1 but /metrics" in up
+    with clients(kanaria) as seen:
+        done = release(kanaria, "summary:v2", steps=["shadow", 20, 50, 100])
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert {status for _, status in seen} == {200}
+    why = " ".join(kanaria.ok("why").split())  # lines are as wide as the terminal
+    assert "It brings no golden requests, so its answers are first seen under traffic" in why
+    assert "Not judged, because only versions that keep the model contract count them: predicted classes" in why
+    assert kanaria.status()["stable"]["tag"] == "summary:v2"
+
+
+def test_a_version_that_breaks_one_rare_route_is_rolled_back(kanaria: Kanaria) -> None:
+    """Nine tenths of the requests are answered as well as before."""
+    kanaria.ok("up", "summary:v1")
+    with clients(kanaria):
+        done = release(kanaria, "summary:rare", guards={"error_ratio": 0.9})
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert kanaria.status()["release"]["outcome"] == "rolled_back"

@@ -1,0 +1,73 @@
+"""The plan of a release whose versions do not keep the model contract."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.control.fitted_plan import fitted
+from rollout.errors import CommandRefused
+from rollout.explain.timeline import timeline
+from rollout.fleet import CONTRACT, Route, Service
+from rollout.ledger.ledger import Ledger
+from rollout.signals.plan import Signals
+from rollout.spec import RolloutSpec
+from tests.support.world import Version, World
+
+OWN = Service((Route("/summarize"), Route("/words", is_streamed=True)), 60)
+STREAMS = Service((Route("/words", is_streamed=True),), 60)
+NO_ROUTES = Service((), 60)
+
+
+def test_a_plan_for_the_contract_stays_as_it_is() -> None:
+    plan = RolloutSpec()
+    assert fitted(plan, "m:v2", CONTRACT, CONTRACT) == (plan, "")
+
+
+@pytest.mark.parametrize(("canary", "stable"), [(OWN, OWN), (OWN, CONTRACT), (CONTRACT, OWN)])
+def test_no_step_waits_for_what_no_version_counts(canary: Service, stable: Service) -> None:
+    """Of answers nothing is known; errors and latency stay, and so does the shadow."""
+    plan, left_out = fitted(RolloutSpec(), "m:v2", canary, stable)
+    assert plan.expected(in_shadow=True) == ("errors", "latency")
+    assert plan.steps == RolloutSpec().steps
+    assert "predicted classes, low confidence, wrong by label, unlike stable" in left_out
+
+
+@pytest.mark.parametrize("service", [STREAMS, NO_ROUTES])
+def test_where_nothing_can_be_copied_there_is_no_shadow(service: Service) -> None:
+    plan, left_out = fitted(RolloutSpec(), "m:v2", service, OWN)
+    assert plan.steps == (1, 5, 25, 50, 100)
+    assert "there is no shadow step" in left_out
+
+
+def test_what_a_person_left_out_is_not_mentioned() -> None:
+    plan = RolloutSpec(signals=Signals().only("errors", "latency"), steps=(5, 100))
+    assert fitted(plan, "m:v2", OWN, OWN) == (plan, "")
+    assert fitted(plan.model_copy(update={"steps": "auto"}), "m:v2", STREAMS, STREAMS)[1] == ""
+
+
+def test_a_plan_that_insists_on_labels_is_refused() -> None:
+    plan = RolloutSpec.model_validate({"signals": {"wrong_label": {"required": True}}})
+    with pytest.raises(CommandRefused, match="waits for labels"):
+        fitted(plan, "m:v2", OWN, OWN)
+
+
+def test_a_release_follows_and_keeps_the_fitted_plan(tmp_path: Path) -> None:
+    """The ledger has the plan that was followed, and says what it lacks; a restarted controller goes on by it."""
+    path = tmp_path / "ledger.db"
+    world = World(path, versions={f"m:v{n}": Version(0.001, service=OWN) for n in (1, 2)})
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    world.live(controller, 60)
+    controller.execute(c.StartRelease("m:v2", RolloutSpec(warmup=0.0, soak=10.0), "ann"))
+    world.live(controller, 20)
+    controller.close()
+    controller = world.controller()
+    world.live_until_ended(controller)
+    controller.close()
+    ledger = Ledger(path, read_only=True)
+    release = timeline(ledger.of_release(1))
+    ledger.close()
+    assert release.state.outcome == "promoted"
+    assert release.not_judged is not None
+    assert release.spec.signals.selection().keys.keys() == {"errors", "latency"}
