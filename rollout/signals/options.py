@@ -10,7 +10,8 @@ from rollout.format import share, span
 from rollout.judge.types import SignalRule
 from rollout.units import Multiple, Ratio, seconds_in, written
 
-LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)  # bucket bounds of the gateway's histograms
+# Bucket bounds of the gateway's histograms.
+LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
 CONFIDENCE_BOUNDS = CONFIDENCE.bounds[:-1]  # bucket bounds of the service's; no confidence is above the last one
 
 LABELS_OF_AGE = "labels_of_age"  # wrong and all labels of answers that have reached the age that is the key, in seconds

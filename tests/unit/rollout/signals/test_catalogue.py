@@ -190,3 +190,9 @@ def test_counts_without_a_plan_are_judged_by_the_default_plan() -> None:
     planned = RolloutSpec().judge_config().rules
     assert {**BUILT_IN.rules, "class": planned["class"]} == planned
     assert planned["class"] == replace(BUILT_IN.rules["class"], on_fail="hold", gross_tolerance=4.0)
+
+
+def test_answers_that_take_a_minute_can_be_judged() -> None:
+    """Each bound of a plan is one that the gateway's histogram has."""
+    slow = RolloutSpec.model_validate({"signals": {"latency": {"slower_than_ms": [10_000, 30_000, 60_000]}}})
+    assert slow.signals.selection().keys["latency"] == {"10000", "30000", "60000"}
