@@ -16,7 +16,7 @@ from rollout.explain.waiting import waiting
 from rollout.explain.why import caution, one_sentence
 from rollout.fleet import Health
 from rollout.format import weight
-from rollout.judge import Pair, Verdict
+from rollout.judge import Pair, SignalJudgement, SignalRule, Verdict, number_words
 from rollout.ledger.state import Phase
 from rollout.spec import SHADOW
 
@@ -46,6 +46,15 @@ class StepView(_Part):
     state: StepState
 
 
+class MeansView(_Part):
+    """The means of a signal whose events are numbers, in words."""
+
+    stable: str | None  # None: no numbers yet
+    canary: str | None
+    difference: str  # how much more or less canary's is, and what the true difference may be
+    is_said_only: bool  # it decides nothing
+
+
 class SignalView(_Part):
     """The evidence of one signal."""
 
@@ -57,6 +66,7 @@ class SignalView(_Part):
     stable: Pair
     canary: Pair
     excess_upper: float | None
+    means: MeansView | None = None  # where events are numbers
 
 
 class DecisionView(_Part):
@@ -164,6 +174,7 @@ def _version(tag: str, snapshot: Snapshot) -> VersionView:
 
 def _release(release: Timeline, now_s: float) -> ReleaseStatus:
     wait, evidence = waiting(release, now_s), release.last_evidence
+    rules = release.spec.judge_config().rules
     signals = [
         SignalView(
             name=name,
@@ -174,6 +185,7 @@ def _release(release: Timeline, now_s: float) -> ReleaseStatus:
             stable=signal.stable,
             canary=signal.canary,
             excess_upper=signal.excess_upper,
+            means=_means(signal, rules.get(name.partition(":")[0])),
         )
         for name, signal in (evidence.signals.items() if evidence else ())
     ]
@@ -201,6 +213,21 @@ def _release(release: Timeline, now_s: float) -> ReleaseStatus:
         decisions=tuple(decision_view(decision) for decision in release.decisions[-LAST_DECISIONS:]),
         not_judged=release.not_judged,
         caution=caution(release) if release.state.outcome is None else None,
+    )
+
+
+def _means(signal: SignalJudgement, rule: SignalRule | None) -> MeansView | None:
+    numbers, difference = rule.numbers if rule else None, signal.difference
+    if numbers is None or difference is None:
+        return None
+    stable, canary, seen = difference.stable, difference.canary, ""
+    if stable is not None and canary is not None:
+        seen = f"{number_words.moved(canary - stable, numbers)}, "
+    return MeansView(
+        stable=number_words.value(stable, numbers) if stable is not None else None,
+        canary=number_words.value(canary, numbers) if canary is not None else None,
+        difference=f"{seen}{number_words.limits(difference, numbers)}",
+        is_said_only=not isfinite(signal.threshold),
     )
 
 
