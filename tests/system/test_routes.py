@@ -20,12 +20,12 @@ from kanaria.stack.bentos import service_of
 from kanaria.stack.fleet import server_command
 from kanaria.stack.ports import free_port
 from rollout.errors import RouterRefused
-from rollout.fleet import Backend, Service, Version
+from rollout.fleet import Backend, Route, Service, Version
 from rollout.judge import Pair
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 from tests.support import own_service
-from tests.support.gateway_rig import Gateway, eventually
+from tests.support.gateway_rig import Gateway, StandIn, eventually
 from tests.support.own_service import build
 from tests.support.web_socket import WebSocket
 
@@ -360,3 +360,14 @@ def test_a_killed_canary_costs_at_most_what_it_was_doing_and_nothing_is_done_twi
     assert len(failed) <= len(threads)
     assert not set(failed) & set(done)
     assert set(done.values()) == {1}
+
+
+def test_a_version_that_does_not_begin_to_answer_in_time_is_charged(gateway: Gateway) -> None:
+    """By the time limit of its own service and a little more, whether an answer would come whole or in parts."""
+    service = Service((Route("/whole"), Route("/parts", is_streamed=True)), 0.1)
+    with StandIn(STABLE) as slow:
+        gateway.router.apply(Split(replace(slow.version, service=service)))
+        slow.behave(delay_s=20.0)
+        for path in ("/whole", "/parts", "/elsewhere"):
+            assert gateway.client.post(path, json={}).status_code == 504
+    assert gateway.errors(stable=STABLE, canary=CANARY)[0] == Pair(3, 3)
