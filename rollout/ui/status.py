@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from rollout.control.snapshot import Snapshot
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.timeline import Decision, SignalTick, Timeline
-from rollout.explain.waiting import waiting
+from rollout.explain.waiting import Wait, waiting
 from rollout.explain.why import caution, one_sentence
 from rollout.fleet import Health
 from rollout.format import weight
@@ -37,6 +37,7 @@ class VersionView(_Part):
     weight_percent: float | None  # share of traffic, read back from the gateway; None: it cannot be read
     is_mirrored: bool = False  # gets a copy of every request
     restarts: int = 0  # workers that ended by themselves since it was started
+    preparing: str = ""  # what is done to make its environment; it begins to load after that
 
 
 class StepView(_Part):
@@ -150,7 +151,7 @@ def build_status(name: str, snapshot: Snapshot, release: Timeline | None) -> Sta
         at_s=snapshot.beat_s,
         stable=_version(deployment.stable, snapshot) if deployment.stable else None,
         canary=_version(canary, snapshot) if canary else None,
-        release=_release(release, snapshot.beat_s) if release else None,
+        release=_release(release, snapshot) if release else None,
         clients=_clients(release, snapshot.beat_s) if release else None,
         quarantined=dict(deployment.quarantined),
         last_action=snapshot.last_action,
@@ -167,14 +168,20 @@ def _version(tag: str, snapshot: Snapshot) -> VersionView:
         tag=tag,
         health=snapshot.health.get(tag, Health.ABSENT).value,
         restarts=snapshot.restarts.get(tag, 0),
+        preparing=snapshot.preparing.get(tag, ""),
         weight_percent=percent,
         is_mirrored=split is not None and split.mirror and split.canary == tag,
     )
 
 
-def _release(release: Timeline, now_s: float) -> ReleaseStatus:
+def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
+    now_s, preparing = snapshot.beat_s, snapshot.preparing.get(release.canary)
     wait, evidence = waiting(release, now_s), release.last_evidence
     rules = release.spec.judge_config().rules
+    sentence = one_sentence(release, now_s=now_s)
+    if preparing and release.state.phase is Phase.STARTING:  # no time that it has to load passes
+        wait = Wait(f"its environment: {preparing}")
+        sentence = f"{release.canary} waits for {wait.text}"
     signals = [
         SignalView(
             name=name,
@@ -198,7 +205,7 @@ def _release(release: Timeline, now_s: float) -> ReleaseStatus:
         is_paused=release.state.is_paused,
         requested_s=release.requested_s,
         by=release.state.by,
-        sentence=one_sentence(release, now_s=now_s),
+        sentence=sentence,
         earlier=earlier_words(release.state.earlier) if release.state.earlier else None,
         steps=_steps(release),
         waits_for=wait.text if wait else None,

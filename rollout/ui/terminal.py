@@ -110,6 +110,8 @@ def _health(version: VersionView) -> Text:
             return Text(f"✔ ready, workers lost: {version.restarts}", style="yellow")
         case Health.READY:
             return Text("✔ ready", style="green")
+        case Health.STARTING if version.preparing:
+            return Text("… making its environment", style="yellow")
         case Health.STARTING:
             return Text("… starting", style="yellow")
         case health:

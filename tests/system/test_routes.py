@@ -16,9 +16,10 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from kanaria.settings import Settings
 from kanaria.stack.bentos import service_of
-from kanaria.stack.fleet import server_command
 from kanaria.stack.ports import free_port
+from kanaria.stack.version_process import server_command
 from rollout.errors import RouterRefused
 from rollout.fleet import Backend, Route, Service, Version
 from rollout.judge import Pair
@@ -74,7 +75,9 @@ def served(home: Path, tag: str) -> Iterator[Running]:
     backend = Backend(tag, "127.0.0.1", free_port())
     log = home / f"{backend.port}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(server_command(tag, backend.port), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            server_command(Settings(runtime="shared"), tag, backend.port), stdout=output, stderr=output
+        )
     running = Running(Version((backend,), service_of(tag)), process)
 
     def is_ready() -> bool:
