@@ -182,11 +182,14 @@ def test_a_warm_up_is_not_judged() -> None:
     ("content", "words"),
     [
         (gzip.compress(HEALTHY.encode()), "gunzip"),
-        (bytes(range(256)) * 10, "line 1: the line: Invalid JSON"),
+        (bytes(range(256)) * 10, "line 1: the line: it is not JSON"),
         (b"end_s,window_s,signal\n5,5,errors\n", "'end_s,window_s,signal"),
         (b"[" * 1_000_000, "longer than 100,000 bytes"),
-        (HEALTHY.encode("utf-16"), "line 1: the line: Invalid JSON"),
-        (json.dumps([json.loads(line) for line in HEALTHY.splitlines()]).encode(), "should be an object"),
+        (HEALTHY.encode("utf-16"), "line 1: the line: it is not JSON"),
+        (
+            json.dumps([json.loads(line) for line in HEALTHY.splitlines()]).encode(),
+            "line 1: the line: write keys with values",
+        ),
     ],
     ids=["gzip", "binary", "CSV", "a long line", "UTF-16", "one array"],
 )
