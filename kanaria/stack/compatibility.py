@@ -3,7 +3,7 @@
 Reads the files of both models, never a model's code.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Schema
 from contract.records import Record, read_lines
 from kanaria.errors import SetupError
 
+_NAMED = 5  # names in one sentence
+_BESIDE = "serve it beside this one, with ports and a state folder of its own (`kanaria --home FOLDER up TAG`)"
+_SAME = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
 _KINDS = {bool: "true or false", str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
@@ -54,6 +57,9 @@ class Interface:
 
 def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:
     """What would break for callers of `stable`, in the order in which they would meet it."""
+    theirs = {column.name for column in stable.schema.features}
+    if theirs.isdisjoint(column.name for column in canary.schema.features):
+        return (f"it is another model: it has none of the {len(theirs)} features of stable; {_BESIDE}",)
     return (*_refused_input(canary.schema, stable.schema), *_missing_answers(canary, stable))
 
 
@@ -113,12 +119,14 @@ def _changed(names: list[str], known: list[str]) -> str:
     if not dropped and not added:
         at = next(i for i, (mine, theirs) in enumerate(zip(names, known, strict=True)) if mine != theirs)
         return f"in another order, column {at} is `{names[at]}`, with stable `{known[at]}`"
-    parts = [
-        f"{what} {', '.join(f'`{name}`' for name in some)}"
-        for what, some in (("without", dropped), ("with", added))
-        if some
-    ]
-    return f"{' and '.join(parts)}; {len(names)} columns, with stable {len(known)}"
+    parts = [f"{what} {_named(some)}" for what, some in (("without", dropped), ("with", added)) if some]
+    return f"{' and '.join(parts)}; {len(names)} columns, with stable {len(known)}; {_SAME}"
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(f"`{name}`" for name in names[:_NAMED]) + more
 
 
 def _labels(answer: AnswerKind) -> tuple[str, ...]:
@@ -132,7 +140,8 @@ def _missing_answers(canary: Interface, stable: Interface) -> Iterator[str]:
         return
     missing = [label for label in _labels(known) if label not in _labels(own)]
     if missing:
-        yield f"it can never answer {', '.join(repr(label) for label in missing)}"
+        more = f" and {len(missing) - _NAMED} more labels" if len(missing) > _NAMED else ""
+        yield f"it can never answer {', '.join(repr(label) for label in missing[:_NAMED])}{more}"
     for field, kind in stable.answer.items():
         if field not in canary.answer:
             yield f"its answers lack `{field}`"

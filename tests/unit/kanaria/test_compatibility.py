@@ -10,6 +10,7 @@ from kanaria.errors import SetupError
 from kanaria.stack.compatibility import Interface, differences, remarks
 
 FEATURES = [{"name": "age", "minimum": 0, "maximum": 120}, {"name": "weight", "minimum": 0.5, "maximum": 300}]
+DO = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
 ANSWER = {"label": "yes", "confidence": 0.9}
 
 
@@ -35,14 +36,14 @@ def stable(tmp_path: Path) -> Interface:
 @pytest.mark.parametrize(
     ("canary", "difference"),
     [
-        ({"features": FEATURES[:1]}, "other features: without `weight`; 1 columns, with stable 2"),
+        ({"features": FEATURES[:1]}, "other features: without `weight`; 1 columns, with stable 2; " + DO),
         (
             {"features": [*FEATURES, {"name": "height", "minimum": 0, "maximum": 3}]},
-            "other features: with `height`; 3 columns, with stable 2",
+            "other features: with `height`; 3 columns, with stable 2; " + DO,
         ),
         (
             {"features": [FEATURES[0], FEATURES[1] | {"name": "mass"}]},
-            "other features: without `weight` and with `mass`; 2 columns, with stable 2",
+            "other features: without `weight` and with `mass`; 2 columns, with stable 2; " + DO,
         ),
         (
             {"features": FEATURES[::-1]},
@@ -79,6 +80,26 @@ def test_a_wider_canary_breaks_nobody(stable: Interface, tmp_path: Path) -> None
         (),
         ("new labels: perhaps", "new fields in each answer: reason"),
     )
+
+
+def test_another_model_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
+    """It was the names of all its features and of all those it lacks; its labels are another's, too."""
+    images = [{"name": f"pixel_{number}", "minimum": 0, "maximum": 16} for number in range(64)]
+    stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
+    (difference,) = differences(interface(tmp_path / "canary"), stable)
+    assert difference == (
+        "it is another model: it has none of the 64 features of stable; serve it beside this one, with ports and a "
+        "state folder of its own (`kanaria --home FOLDER up TAG`)"
+    )
+
+
+def test_of_many_names_a_few_are_said(tmp_path: Path) -> None:
+    """And how many more there are."""
+    images = [{"name": f"pixel_{number}", "minimum": 0, "maximum": 16} for number in range(64)]
+    stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
+    features, labels = differences(interface(tmp_path / "canary", features=images[:1], labels=("0",)), stable)
+    assert "without `pixel_1`, `pixel_2`, `pixel_3`, `pixel_4`, `pixel_5` and 58 more; 1 columns, with" in features
+    assert labels == "it can never answer '1', '2', '3', '4', '5' and 4 more labels"
 
 
 def test_every_difference_is_told_at_once(stable: Interface, tmp_path: Path) -> None:
