@@ -35,6 +35,11 @@ class Benchmarks(LazyGroup):
             "Compare priors over the window in which harm begins: how soon is it found?",
             needs=("charts",),
         ),
+        "continuous": Source(
+            "benchmarks.proofs.continuous:continuous",
+            "Compare means of numbers after every window: false alarms, limits, and how soon harm is found.",
+            needs=("serve", "charts"),
+        ),
         "aa-test": Source(
             "benchmarks.judge.aa_test:aa_test",
             "Release a model against itself on the real stack; exit code 1 unless it is promoted.",

@@ -24,6 +24,8 @@ from service.signatures import Policy
 
 _LISTENING_FILE = "listening.json"
 
+Runtime = Literal["auto", "shared", "venv"]
+
 TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE = "token", "api-key", "user-key"
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "signing-key.pem", "signing-key.pub"
 KEY_FILES = (TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE)
@@ -64,6 +66,11 @@ class Settings(BaseSettings):
         ge=1,
         le=16,
         description="processes of each version, each with its workers; with 2 or more a killed one costs no request",
+    )
+    runtime: Runtime = Field(
+        default="auto",
+        description="which Python runs a version: `shared` is Kanaria's own, `venv` an environment with the packages "
+        "that its Bento asks for, `auto` the first where it has them all, else the second",
     )
     rules: Path | None = Field(
         default=None, description="folder of the rule files that Prometheus reads; not set: the project's"
@@ -220,6 +227,11 @@ class Settings(BaseSettings):
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def environments(self) -> Path:
+        """Where versions have their own packages."""
+        return self.root / "environments"
 
     @property
     def reports(self) -> Path:

@@ -74,6 +74,7 @@ class VersionStatus:
     has_crashed: bool = False  # its process ended by itself at least once since `start`
     detail: str = ""  # last lines of its log, when it is not healthy
     restarts: int = 0  # workers, and processes of several, that ended by themselves since `start` and are replaced
+    preparing: str = ""  # what is done to make its environment; it begins to load after that
 
 
 class Fleet(Protocol):

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from kanaria.settings import Settings
 from kanaria.stack.bentos import bento_tag, model_of, service_of
+from kanaria.stack.environments import InstallError
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.temporary_server import DidNotStart, temporary_server
 from rollout.explain.why import preflight_lines
@@ -43,8 +45,8 @@ def preflight(
 
 def _preflight(settings: Settings, tag: str, stable: str | None) -> PreflightResult:
     try:
-        with temporary_server(settings, tag) as server:
+        with temporary_server(settings, tag, say=partial(typer.echo, err=True)) as server:
             found = LocalPreflight({tag: server.pid}.get).check(server.backend, stable)
-    except DidNotStart as error:
+    except (DidNotStart, InstallError) as error:
         return PreflightResult(differences=(f"{error.what}: {error.saw}",))
     return found

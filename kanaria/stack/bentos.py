@@ -61,7 +61,7 @@ def model_of(bento: str) -> str:
     services = _manifest(bento).get("services") or ()
     tags = [model["tag"] for service in services for model in service.get("models") or ()]
     if not tags:
-        saw = f"none in {_bento_folder(bento) / _MANIFEST}"
+        saw = f"none in {bento_folder(bento) / _MANIFEST}"
         raise SetupError(f"{bento} has no model", saw=saw, do="build it with `--arg model=TAG`")
     return str(tags[0])
 
@@ -113,10 +113,17 @@ def implementation_of(bento: str) -> tuple[str, Path]:
     if _IMPLEMENTATION not in arguments:
         raise SetupError(
             f"{bento} is a service of its own: it follows no model contract that could be checked",
-            saw=f"no `implementation` among the `args` in {_bento_folder(bento) / _MANIFEST}",
+            saw=f"no `implementation` among the `args` in {bento_folder(bento) / _MANIFEST}",
             do="nothing, if that is meant; for a model of the contract, see docs/service.md",
         )
-    return str(arguments[_IMPLEMENTATION]), _bento_folder(bento) / "src"
+    return str(arguments[_IMPLEMENTATION]), bento_folder(bento) / "src"
+
+
+def python_of(bento: str) -> str:
+    """The Python that a Bento was built for, `3.11`; empty where it does not say. Raises SetupError."""
+    note = bento_folder(bento) / "env" / "python" / "version.txt"
+    found = note.read_text() if note.exists() else (_manifest(bento).get("image") or {}).get("python_version", "")
+    return ".".join(str(found).strip().split(".")[:2])
 
 
 def comparison_schema_of(bento: str) -> str | None:
@@ -131,8 +138,13 @@ def comparison_schema_of(bento: str) -> str | None:
         return None
 
 
+def bento_folder(bento: str) -> Path:
+    """Where a Bento's files lie, if it is there."""
+    return _home() / "bentos" / bento.replace(":", "/", 1)
+
+
 def _manifest(bento: str) -> dict[str, Any]:
-    path = _bento_folder(bento) / _MANIFEST
+    path = bento_folder(bento) / _MANIFEST
     if ":" not in bento or not path.exists():
         raise SetupError(
             f"there is no Bento {bento}",
@@ -146,10 +158,6 @@ def _manifest(bento: str) -> dict[str, Any]:
     if not isinstance(manifest, dict):
         raise SetupError(f"{bento} cannot be read", saw=f"{path} is not a mapping", do="build it again")
     return manifest
-
-
-def _bento_folder(bento: str) -> Path:
-    return _home() / "bentos" / bento.replace(":", "/", 1)
 
 
 def _home() -> Path:

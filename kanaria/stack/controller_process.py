@@ -8,6 +8,7 @@ import argparse
 import os
 import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,12 +21,13 @@ from kanaria.settings import Settings
 from kanaria.stack.backup_schedule import BackupSchedule
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.drift_schedule import DriftSchedule
-from kanaria.stack.fleet import LocalFleet, server_command, server_environment
+from kanaria.stack.fleet import LocalFleet, server_environment
 from kanaria.stack.lock_guard import LockGuard
 from kanaria.stack.pages import pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.stack import gateway_settings
 from kanaria.stack.supervision import Supervisor
+from kanaria.stack.version_process import server_command
 from monitoring.drift.metrics import DriftCollector
 from monitoring.drift.result import KINDS, Kind
 from monitoring.prometheus.configuration import Target, file_sd
@@ -184,7 +186,7 @@ def _fleet(settings: Settings, metrics: ControllerMetrics) -> LocalFleet:
     return LocalFleet(
         Supervisor(settings.root, settings.logs),
         settings.root / "versions",
-        command=server_command,
+        command=partial(server_command, settings),
         environment=environment,
         on_change=tell_prometheus,
         on_refusal=metrics.signature_refused.inc,

@@ -23,16 +23,16 @@ from kanaria.stack.bentos import bento_tags, comparison_schema_of, process_name,
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import Identity
-from kanaria.stack.python import own_module
 from kanaria.stack.signing import checking
 from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
+from kanaria.stack.version_process import MODULE, PORT_OPTION
 from kanaria.stack.workers import Workers, workers_for
 from rollout.fleet import Backend, Health, Service, VersionStatus
 from service.signatures import SignatureError
 
 _FRESH_S = 0.4  # the controller asks several times in one beat
 _LOG_TAIL_BYTES = 4096
-_PORT_OPTION = "--port"
+_LONGEST_LINE = 300
 
 
 class _Record(BaseModel):
@@ -163,7 +163,9 @@ class LocalFleet:
                 self._remember_ready(name, record, info.pid)
             return VersionStatus(Health.READY, backends, info.has_crashed, restarts=record.restarts)
         health = Health.UNREADY if was_ready else Health.STARTING
-        return VersionStatus(health, backends, info.has_crashed, self._last_words(tag, info.log), record.restarts)
+        detail = self._last_words(tag, info.log)
+        preparing = last_line(info.log) if health is Health.STARTING and _is_preparing(info.pid) else ""
+        return VersionStatus(health, backends, info.has_crashed, detail, record.restarts, preparing)
 
     def _with_restarts(self, name: str, record: _Record, pid: int) -> _Record:
         ended = self._workers.ended(pid) if pid else 0
@@ -239,7 +241,15 @@ def of_processes(processes: Sequence[VersionStatus]) -> VersionStatus:
         has_crashed=len(crashed) == len(there),
         detail=next((process.detail for process in there if process.detail), "") if health is not Health.READY else "",
         restarts=sum(process.restarts for process in there) + (len(crashed) if len(there) > 1 else 0),
+        preparing=next((process.preparing for process in there if process.preparing), ""),
     )
+
+
+def _is_preparing(pid: int) -> bool:
+    """Whether a version's process still sees to its environment: it becomes the server after that."""
+    with suppress(psutil.Error):
+        return MODULE in psutil.Process(pid).cmdline()
+    return False
 
 
 def _backend(record: _Record) -> Backend:
@@ -253,15 +263,10 @@ def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
     try:
         process = psutil.Process(info.pid)
         words, variables = process.cmdline(), process.environ()
-        port = int(words[words.index(_PORT_OPTION) + 1])
+        port = int(words[words.index(PORT_OPTION) + 1])
     except (psutil.Error, OSError, ValueError, IndexError):
         return None
     return _Record(tag=tag, port=port, comparison_schema=variables.get(environment.COMPARISON_SCHEMA))
-
-
-def server_command(tag: str, port: int) -> list[str]:
-    """How BentoML serves a tag on a port."""
-    return own_module("bentoml", "serve", tag, "--host", "127.0.0.1", _PORT_OPTION, str(port))
 
 
 def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:
@@ -282,11 +287,20 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
 
 def last_words(log: Path) -> str:
     """The end of a log as one line, preferring the line that names an error."""
+    lines = _tail(log)
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
+    return (errors or lines or [""])[-1][:_LONGEST_LINE]
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log, whatever it says."""
+    return (_tail(log) or [""])[-1][:_LONGEST_LINE]
+
+
+def _tail(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            return [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     except OSError:
-        return ""
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
-    return (errors or lines or [""])[-1][:300]
+        return []

@@ -21,7 +21,8 @@ from rollout.ledger.state import Phase, Release, fold
 def end_release(path: Path, *, by: str, say: Callable[[str], None]) -> None:
     """Abort the release that the ledger `path` says is running; a watch goes on later. Raises StackError."""
     if not path.exists() and not places.had_ledger(path):
-        return  # the stack went down before its controller began one
+        say(f"nothing was written down about a release: there is no ledger, nor anything that knows of one ({path})")
+        return
     try:
         if not path.exists():
             Ledger(path, read_only=True)  # raises: a ledger that is gone is not made anew

@@ -1,8 +1,8 @@
 """The signals as the boards draw them: rollout knows which there are, monitoring how to ask for them."""
 
-from monitoring.grafana.dashboards.signal_graph import SignalGraph
+from monitoring.grafana.dashboards.signal_graph import Counted, SignalGraph
 from rollout.signals.catalogue import BoardGraph, Signal, catalogue
-from rollout.signals.counting import Buckets, Counter, EachValue, Outcomes, Side
+from rollout.signals.counting import Buckets, Counter, EachValue, Outcomes, Side, Steps
 
 
 def signal_graphs() -> tuple[SignalGraph, ...]:
@@ -22,14 +22,16 @@ def _graph(row: Signal, drawn: BoardGraph, counter: Counter) -> SignalGraph:
         bad=drawn.bad,
         runbook=drawn.runbook,
         place="gateway" if counter.side is Side.GATEWAY else "answers",
-        counts="values"
-        if isinstance(counter, EachValue)
-        else counter.bad
-        if isinstance(counter, Buckets)
-        else "outcomes",
-        series=counter.histogram if isinstance(counter, Buckets) else counter.series,
+        counts=_counts(counter),
+        series=counter.histogram if isinstance(counter, Buckets | Steps) else counter.series,
         label=counter.label,
         outcomes=counter.bad if isinstance(counter, Outcomes) else "",
         bound=drawn.key,
         is_of_copies=row.is_of_copies,
     )
+
+
+def _counts(counter: Counter) -> Counted:
+    if isinstance(counter, Buckets):
+        return counter.bad
+    return "values" if isinstance(counter, EachValue) else "median" if isinstance(counter, Steps) else "outcomes"

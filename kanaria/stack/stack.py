@@ -21,6 +21,7 @@ from kanaria.stack.prometheus_stack import PrometheusStack, write_targets
 from kanaria.stack.python import own_module
 from kanaria.stack.release_end import end_release
 from kanaria.stack.supervision import Program, Supervisor
+from kanaria.stack.version_process import prepare
 from rollout.errors import ControllerUnreachable, RolloutError
 from rollout.fleet import Health
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
@@ -60,8 +61,11 @@ class Stack:
         What runs already is left alone, and taken over where nobody keeps it. Raises StackError, CommandRefused.
         """
         with self._alone("kanaria up", say):
-            self._check_version(tag, self.stable())
-            self._start(self.stable() or tag or "", say)
+            stable = self.stable()
+            self._check_version(tag, stable)
+            if not self.supervisor.alive():
+                prepare(self.settings, stable or tag or "", say=say)
+            self._start(stable or tag or "", say)
         self._wait("the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         stable = self.stable()
         if stable is None and tag is not None:

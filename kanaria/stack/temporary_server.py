@@ -5,7 +5,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from contract import loopback
 from contract.http import READY_PATH
 from kanaria.errors import StackError
 from kanaria.settings import Settings
-from kanaria.stack.fleet import last_words, server_command, server_environment
+from kanaria.stack.fleet import last_words, server_environment
 from kanaria.stack.ports import free_port
+from kanaria.stack.version_process import prepare, server_command
 from rollout.fleet import Backend
 
 _START_WITHIN_S = 120.0
@@ -36,15 +37,16 @@ class TemporaryServer:
 
 
 @contextmanager
-def temporary_server(settings: Settings, tag: str) -> Iterator[TemporaryServer]:
-    """Serve `tag` until the block ends. Raises DidNotStart."""
+def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]) -> Iterator[TemporaryServer]:
+    """Serve `tag` until the block ends. Raises DidNotStart, InstallError."""
+    prepare(settings, tag, say=say)
     backend = Backend(tag, "127.0.0.1", free_port())
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name:
         log = Path(name, "server.log")
         started_s = time.monotonic()
         with log.open("wb") as output:
             process = subprocess.Popen(
-                server_command(tag, backend.port),
+                server_command(settings, tag, backend.port),
                 env={**os.environ, **server_environment(settings, tag, records=Path(name))},
                 stdout=output,
                 stderr=subprocess.STDOUT,

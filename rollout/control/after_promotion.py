@@ -103,14 +103,7 @@ class Watch:
         has_failed = signal.verdict is Verdict.FAIL
         return Judgement(
             verdict=signal.verdict,
-            reason=words.failed(
-                WATCHED_ERRORS,
-                catalogue().words(WATCHED_ERRORS),
-                signal.stable,
-                signal.canary,
-                signal.log_e,
-                limit=signal.limit,
-            )
+            reason=words.failed(self._seen_of(signal), signal.log_e)
             if has_failed
             else words.unsuspicious(signal.canary.total),
             log_e=signal.log_e,
@@ -119,6 +112,11 @@ class Watch:
             failed_signal=WATCHED_ERRORS if has_failed else None,
             failed_log_e=signal.log_e if has_failed else None,
         )
+
+    @staticmethod
+    def _seen_of(signal: SignalJudgement) -> str:
+        called = catalogue().words(WATCHED_ERRORS)
+        return words.comparison(WATCHED_ERRORS, called, signal.stable, signal.canary, signal.limit)
 
     def _judge(self, window: Window, limit: float) -> None:
         if self._signal and self._signal.verdict is Verdict.FAIL:

@@ -6,7 +6,6 @@ Every counter is kept: the next plan may ask for any of them. While a release ru
 import math
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import groupby, takewhile
 from typing import NamedTuple
 
@@ -41,13 +40,11 @@ class Calibration:
             stable: the version that has all traffic where there is no release.
         """
         if release and release.phase is Phase.WATCHING:
-            self._add(
-                (replace(window, stable=window.canary, canary=_NOTHING) for window in windows), now_s, release.canary
-            )
+            self._add((window.of("canary") for window in windows), now_s, release.canary)
         elif release and release.phase is Phase.STEPPING and not release.mirror:
             self._add(windows, now_s, release.stable)
         else:
-            alone = (replace(window, canary=_NOTHING) for window in windows)
+            alone = (window.of("stable") for window in windows)
             self._add(alone, now_s, release.stable if release else stable)
         self._forget(now_s)
 

@@ -385,6 +385,7 @@ class Controller:
             restarts=canary.restarts,
             canary_unready_s=self._run.unready_s,
             detail=canary.detail,
+            preparing=canary.preparing,
             is_measured=not self._run.is_blind,
             is_fresh=is_fresh,
             recent_canary=self._run.recent.canary,
@@ -402,8 +403,11 @@ class Controller:
         if tick:
             release = release.measured(tick.measured.window_s, tick.windows, tick.judgement)
         self._run.saw_release(release, now.steady_s)
+        canary = self._fleet.status(release.canary)
         if release.phase is not Phase.STARTING:
-            self._run.saw_canary(self._fleet.status(release.canary).health, now.steady_s)
+            self._run.saw_canary(canary.health, now.steady_s)
+        elif canary.preparing:
+            self._run.is_preparing(now.steady_s)
         action = decide(release, self._facts(release, now.steady_s, is_fresh=is_fresh), self._run.judgement)
         decision = record.decision(
             release,
@@ -593,6 +597,7 @@ class Controller:
             now.wall_s,
             now.steady_s,
             restarts={tag: status.restarts for tag, status in versions.items()},
+            preparing={tag: status.preparing for tag, status in versions.items() if status.preparing},
             unwritten=self._writer.waiting,
             free_bytes=free_bytes(self._ledger.path.parent),
             troubles=self._troubles(),

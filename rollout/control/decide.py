@@ -36,6 +36,7 @@ class Facts:
     recent_canary: Pair  # errors in the guard's window
     recent_stable: Pair
     restarts: int = 0  # workers of the canary that ended by themselves
+    preparing: str = ""  # what is done to make the canary's environment
     awaits_preflight: bool = False  # a preflight is wanted and has no result yet
 
 
@@ -128,7 +129,7 @@ def _starting(release: Release, facts: Facts) -> Action:
     if release.is_paused:
         return Hold("paused by a person")
     if facts.canary is not Health.READY:
-        return Hold(f"{release.canary} is starting")
+        return Hold(f"{release.canary} is starting" + (f": {facts.preparing}" if facts.preparing else ""))
     if facts.awaits_preflight:
         return Hold(f"the preflight of {release.canary} is running")
     return _first_step(release, f"{release.canary} is ready")

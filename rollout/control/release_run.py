@@ -50,6 +50,10 @@ class ReleaseRun:
         """For how long this controller has seen the release in its present step or phase, seconds."""
         return now_s - self._place_since_s
 
+    def is_preparing(self, now_s: float) -> None:
+        """The canary's environment is being made: the time that it has to load begins after that."""
+        self._place_since_s = now_s
+
     def was_judged(self, windows: Iterable[Window], now_s: float) -> None:
         """A measurement was judged; remember whether requests of the canary were counted in it."""
         self._judged_s = now_s

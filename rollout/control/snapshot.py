@@ -23,6 +23,7 @@ class Snapshot:
     beat_s: float  # Unix seconds
     steady_s: float = 0.0  # the same moment on a clock that is never set
     restarts: Mapping[str, int] = field(default_factory=dict)  # of workers, for every version that runs
+    preparing: Mapping[str, str] = field(default_factory=dict)  # what is done to make a version's environment
     unwritten: tuple[Event, ...] = ()  # what the ledger could not take yet
     free_bytes: float = math.inf  # on the file system of the state folder
     troubles: tuple[str, ...] = ()  # what a person must see to, in words

@@ -20,11 +20,14 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
     yield _duration(plan)
     yield _watch(plan)
     rules = plan.judge_config().rules
+    said = [name for name, rule in rules.items() if rule.numbers and not rule.weight]
     decisive, doubtful = (
-        [name for name, rule in rules.items() if (rule.on_fail == "hold") is asks] for asks in (False, True)
+        [name for name, rule in rules.items() if (rule.on_fail == "hold") is asks and name not in said]
+        for asks in (False, True)
     )
     asked = f"; {', '.join(doubtful)}, about which a person is asked" if doubtful else ""
-    yield f"Judged: {', '.join(decisive)}{asked}."
+    only_said = f"; {', '.join(said)}, which is only said" if said else ""
+    yield f"Judged: {', '.join(decisive)}{asked}{only_said}."
     if plan.sticky:
         yield f"Requests with the same {plan.sticky} stay on one side."
 

@@ -10,7 +10,8 @@ from rollout.explain.format import clock, one_line
 from rollout.explain.timeline import FailedSignal, StepSpan, Timeline
 from rollout.explain.waiting import waiting
 from rollout.format import certainty, count, odds, share, share_up, span, weight
-from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement
+from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, number_words
+from rollout.judge.types import NumberRule
 from rollout.judge.words import share_of, tally
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.ledger.state import Phase
@@ -49,7 +50,7 @@ def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
         "How its traffic was earned": _earned(release),
         f"Drift against {release.stable}": _drift(release.drift, release) if release.drift else (),
         "Before its first request": preflight_lines(release.preflight, release.stable) if release.preflight else (),
-        "Worth knowing": (*_earlier(release), *_notes(release), *_noise(release), *_people(release)),
+        "Worth knowing": (*noticed(release), *_earlier(release), *_notes(release), *_noise(release), *_people(release)),
     }
     topics = (Topic(title, tuple(lines)) for title, lines in lines_by_title.items())
     return Explanation(one_sentence(release, now_s=now_s), tuple(topic for topic in topics if topic.lines))
@@ -97,6 +98,8 @@ def _for_what(release: Timeline) -> str:
 def _contrast(failed_signal: FailedSignal, release: Timeline) -> str:
     words = release.spec.words(failed_signal.signal, stable=release.stable)
     canary, stable = failed_signal.judged.canary, failed_signal.judged.stable
+    if seen_means := means(failed_signal.signal, failed_signal.judged, release):
+        return f"its {words.unit} {words.event}, {seen_means}"
     if (limit := failed_signal.judged.limit) is not None:
         last = "last " if failed_signal.signal == WATCHED_ERRORS else ""
         seen = f"{share_of(canary)} of its {last}{count(canary.total)} {words.unit} {words.event}"
@@ -169,7 +172,9 @@ def _against(failed_signal: FailedSignal, release: Timeline) -> Iterator[str]:
     canary, stable = judged.canary, judged.stable
     copies = " (copied requests of the shadow step included)" if any(step.mirror for step in release.steps) else ""
     seen = f"`{signal}`: {tally(canary)} {words.unit} of {release.canary} {words.event}, {share_of(canary)}"
-    if limit is not None:
+    if seen_means := means(signal, judged, release):
+        yield f"`{signal}`: {seen_means}; {count(canary.total)} {words.unit} of {release.canary}{copies}."
+    elif limit is not None:
         yield f"{seen}; {share(limit)} are allowed."
     else:
         yield f"{seen}{copies}; {tally(stable)} of {release.stable} in the same time, {share_of(stable)}."
@@ -179,6 +184,26 @@ def _against(failed_signal: FailedSignal, release: Timeline) -> Iterator[str]:
     )
     yield f"`{signal}` by itself: log e {judged.log_e:.1f}; alone it would need {judged.threshold:.1f}."
     yield f"Harmless means here: {_harmless(signal, release)}."
+
+
+def means(signal: str, judged: SignalJudgement, release: Timeline) -> str:
+    """Both means and their difference, for a signal whose events are numbers; else empty."""
+    rule = _number_rule(signal, release)
+    return number_words.contrast(judged.difference, rule, stable=release.stable) if judged.difference and rule else ""
+
+
+def _number_rule(signal: str, release: Timeline) -> NumberRule | None:
+    rule = release.spec.judge_config().rules.get(signal.partition(":")[0])
+    return rule.numbers if rule else None
+
+
+def noticed(release: Timeline) -> Iterator[str]:
+    """What signals found that decide nothing, one sentence each."""
+    evidence = _deciding(release)
+    for name, judged in evidence.signals.items() if evidence else ():
+        rule = _number_rule(name, release)
+        if rule and (says := number_words.said(judged, rule)):
+            yield f"{_sentence(release.spec.words(name).title)}: {says}: `signals.{name}` in the plan may let it."
 
 
 def _harmless(signal: str, release: Timeline) -> str:
@@ -192,6 +217,8 @@ def _harmless(signal: str, release: Timeline) -> str:
     rule = config.rules.get(signal.partition(":")[0])
     if rule is None:
         return "no worse than stable"
+    if rule.numbers:
+        return f"that {number_words.allowed(rule.numbers)}"
     if rule.limit is not None:
         return f"a share of at most {share(rule.limit)}"
     if rule.kernel == "rare":
@@ -210,7 +237,7 @@ def _cost(release: Timeline) -> Iterator[str]:
     if release.out_of_traffic_s is not None:
         yield f"From its first request to weight 0: {span(release.out_of_traffic_s - first)}."
     users = release.users(failed_signal.signal) if failed_signal else Pair(0, 0)
-    if failed_signal and users.total and failed_signal.judged.stable.total:
+    if failed_signal and users.total and failed_signal.judged.stable.total and not failed_signal.judged.difference:
         words = release.spec.words(failed_signal.signal)
         stable = failed_signal.judged.stable
         excess = users.bad - users.total * stable.bad / stable.total
@@ -238,6 +265,8 @@ def _other_signal(name: str, judged: SignalJudgement, release: Timeline) -> str:
     canary, stable = judged.canary, judged.stable
     if not canary.total:
         return "nothing was counted for the canary"
+    if seen_means := means(name, judged, release):
+        return seen_means + (f"; {odds(judged.log_e)}" if judged.log_e >= math.log(2) else "; no evidence of harm")
     if judged.log_e >= math.log(2):
         says = odds(judged.log_e)
     else:

@@ -13,17 +13,14 @@ Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta).
 """
 
 import math
-from collections.abc import Sequence
 
 from rollout.judge.bets import EVEN_BETS, Bets
-from rollout.judge.logarithms import log_sum
+from rollout.judge.logarithms import log_sum, reached_at
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.types import Pair
 
 _POOL_REQUESTS = 20  # of either arm, that one bet needs; the chance ratio of two small totals is worth little
 _SAME_WEIGHT_CHI2 = 16.0  # four standard deviations between the canary shares of two windows
-_NEWTON_STEPS = 60  # about 8 are usual
-_PRECISION = 1e-12
 _NOTHING = Pair(0, 0)
 
 
@@ -73,7 +70,7 @@ class ExcessBound:
             return 1.0
         phi = self._phi
         slopes = [credit * self._requests / phi for credit in self._credits]
-        return max(0.0, _reached_at(self._enough, self._log_bets(0.0), slopes, start=1.0))
+        return max(0.0, reached_at(self._enough, self._log_bets(0.0), slopes, start=1.0))
 
     def more_needed(self, excess: float, *, weight: float | None = None) -> float:
         """About how many more canary requests until the bound is at most `excess`, if the canary is as good as stable.
@@ -95,7 +92,7 @@ class ExcessBound:
         alone = [(self._enough - log_bet) / rate for log_bet, rate in zip(now, growth, strict=True) if rate > 0]
         if not alone:
             return math.inf
-        return _reached_at(self._enough, now, growth, start=min(alone))  # one bet alone suffices
+        return reached_at(self._enough, now, growth, start=min(alone))  # one bet alone suffices
 
     def _bet(self) -> None:
         """Move the pool into the evidence."""
@@ -148,25 +145,6 @@ class ExcessBound:
             (credit * excess - theta * base + base * _log1p_ratio(credit, odds)) / phi
             for theta, credit in zip(self._bets.thetas, self._credits, strict=True)
         ]
-
-
-def _reached_at(level: float, logs: Sequence[float], slopes: Sequence[float], *, start: float) -> float:
-    """The x below `start` where the log of the sum of exp(log + slope x) is `level`; at `start` it is not less.
-
-    Newton's method: the function is convex, so it approaches the crossing from above.
-    """
-    x = start
-    for _ in range(_NEWTON_STEPS):
-        at_x = [log + slope * x for log, slope in zip(logs, slopes, strict=True)]
-        largest = max(at_x)
-        shares = [math.exp(log - largest) for log in at_x]
-        total = sum(shares)
-        excess = largest + math.log(total) - level
-        step = excess * total / sum([share * slope for share, slope in zip(shares, slopes, strict=True)])
-        if step <= _PRECISION * abs(x):
-            break
-        x -= step
-    return x
 
 
 def _log1p_ratio(credit: float, odds: float) -> float:

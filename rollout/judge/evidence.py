@@ -9,7 +9,7 @@ from rollout.judge.bound import ExcessBound
 from rollout.judge.fail import Stream
 from rollout.judge.logarithms import log_sum
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
-from rollout.judge.types import JudgeConfig, Pair, SignalRule, Window
+from rollout.judge.types import Difference, JudgeConfig, Pair, SignalRule, Window
 
 _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next one keeps
 
@@ -31,14 +31,16 @@ class SignalEvidence:
         self.stable = self.canary = Pair(0, 0)
         self.latest_s: float | None = None
         self.decided_at_s: float | None = None
-        self.bound = _bound(config, noise, known) if rule.budgeted else None
-        self._own = _streams(rule, config) if rule.weight else ()
-        self._continued = _streams(rule, config, is_continued=True) if rule.weight and is_continued else ()
+        self.bound = _bound(config, noise, known) if rule.budgeted and not rule.numbers else None
+        is_judged = bool(rule.weight or rule.numbers)
+        self._own = _streams(rule, config) if is_judged else ()
+        self._continued = _streams(rule, config, is_continued=True) if is_judged and is_continued else ()
         self._streams = (*self._own, *self._continued)
         self._log_e: float | None = None  # None: its streams have bet since it was asked for
         self.limit = rule.limit
+        self._are_numbers = rule.numbers is not None
         self._noise, self._is_noisy = noise, noise != INDEPENDENT
-        self._min_bad = config.min_bad
+        self._min_bad, self._risk_budget = config.min_bad, config.risk_budget
         self._end_s = -math.inf
         self._recent_requests = self._recent_s = 0.0
 
@@ -46,6 +48,15 @@ class SignalEvidence:
     def has_data(self) -> bool:
         """Whether there is traffic to judge: on both sides, where they are compared."""
         return bool(self.canary.total and (self.stable.total or self.limit is not None))
+
+    @property
+    def difference(self) -> Difference | None:
+        """How far apart the means are, where events are numbers."""
+        return None
+
+    def more_needed(self, next_weight: float) -> float | None:
+        """See `SignalJudgement.more_requests_needed`."""
+        return self.bound.more_needed(self._risk_budget / next_weight) if self.bound else None
 
     @property
     def canary_per_s(self) -> float:
@@ -75,7 +86,7 @@ class SignalEvidence:
 
         Returns: what its streams must still bet on; `fail.observe_all` lets them.
         """
-        _check(window, self._end_s)
+        self._check(window)
         self._end_s = window.end_s
         self._log_e = None
         self.stable += window.stable
@@ -84,13 +95,26 @@ class SignalEvidence:
             self.latest_s = window.end_s
         self._recent_requests = _RATE_MEMORY * self._recent_requests + window.canary.total
         self._recent_s = _RATE_MEMORY * self._recent_s + window.window_s
-        if self.bound:
-            self.bound.observe(window.stable, window.canary)
         if self._is_noisy:
             phi, windows = self._tempering(window)
             for stream in self._streams:
                 stream.temper(phi, windows_per_burst=windows)
+        return self._bet(window)
+
+    def _bet(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
+        """What `observe` returns."""
+        if self.bound:
+            self.bound.observe(window.stable, window.canary)
         return [(stream, window.stable, window.canary) for stream in self._streams]
+
+    def _check(self, window: Window) -> None:
+        if window.end_s == self._end_s:
+            raise ValueError(f"{window.signal}: two windows end at {window.end_s}; events must not count twice")
+        for arm, pair in (("stable", window.stable), ("canary", window.canary)):
+            if not 0 <= pair.bad <= pair.total:
+                raise ValueError(f"{window.signal}: {arm} has {pair.bad} bad of {pair.total} events")
+        if window.numbers and not self._are_numbers:
+            raise ValueError(f"{window.signal}: its rule is about bad events; this window has sums of numbers")
 
     def temper_pass(self, pass_phi: float) -> None:
         """Use the dispersion `pass_phi` for PASS, where it is larger than that of the windows so far."""
@@ -141,11 +165,3 @@ def _mean(streams: Sequence[Stream]) -> float:
     if len(streams) == 1:
         return streams[0].log_e
     return log_sum([stream.log_e for stream in streams]) - math.log(len(streams))
-
-
-def _check(window: Window, last_end_s: float) -> None:
-    if window.end_s == last_end_s:
-        raise ValueError(f"{window.signal}: two windows end at {window.end_s}; events must not count twice")
-    for arm, pair in (("stable", window.stable), ("canary", window.canary)):
-        if not 0 <= pair.bad <= pair.total:
-            raise ValueError(f"{window.signal}: {arm} has {pair.bad} bad of {pair.total} events")

@@ -13,6 +13,7 @@ import numpy as np
 
 from rollout.judge.kernels import bounded, exact, exact_of_all, rare
 from rollout.judge.logarithms import log_add, log_sum
+from rollout.judge.means import EFFECTS
 from rollout.judge.starts import Starts
 from rollout.judge.types import JudgeConfig, Pair, SignalRule
 
@@ -48,7 +49,7 @@ class Stream:
         """
         self.on_fail = on_fail or rule.on_fail
         self.swapped = swapped
-        self.bad = 0  # bad events of the tested arm
+        self.bad = 0  # bad events of the tested arm; of numbers all
         self.log_e = 0.0
         self.kernel = rule.kernel
         self.tolerance = rule.tolerance if tolerance is None else tolerance
@@ -59,7 +60,8 @@ class Stream:
         self._phi = phi
         self._log_cap = self._log_cap_of_window = math.log(config.window_cap)
         self._starts = Starts(first_only=is_continued)
-        self.log_bets = [-math.inf] * len(self.odds_ratios)  # one per odds ratio, summed over the starts so far
+        alternatives = len(EFFECTS if rule.kernel == "means" else self.odds_ratios)
+        self.log_bets = [-math.inf] * alternatives  # one for each, summed over the starts so far
 
     def odds_ratios_for(self, other: Pair, tested: Pair) -> tuple[float, ...]:
         """What to bet on in a window of so many requests; it looks at no bad event.
@@ -85,9 +87,13 @@ class Stream:
         """Bet on one more window. Without traffic on every side that is compared there is nothing to bet on."""
         observe_all([(self, stable, canary)])
 
-    def bet(self, tested: Pair, log_e_of_window: Sequence[float]) -> None:
-        """What `observe` does with a window whose log e-values, one for each odds ratio, are known."""
-        self.bad += tested.bad
+    def bet(self, bad: int, log_e_of_window: Sequence[float]) -> None:
+        """What `observe` does with a window whose log e-values, one for each alternative, are known.
+
+        Args:
+            bad: events of the tested arm that count to `bad`.
+        """
+        self.bad += bad
         log_start, log_left, log_cap, phi = self.begin()
         self.log_bets = [
             log_add(log_bet, log_start) + min(log_cap, log_e / phi)
@@ -110,14 +116,16 @@ def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
         match stream.kernel:
             case "rare":
                 ratios, tolerance = stream.odds_ratios_for(other, tested), stream.tolerance
-                stream.bet(tested, rare(other, tested, odds_ratios=ratios, tolerance=tolerance, margin=stream.margin))
+                stream.bet(
+                    tested.bad, rare(other, tested, odds_ratios=ratios, tolerance=tolerance, margin=stream.margin)
+                )
             case "bounded":
-                stream.bet(tested, bounded(tested, odds_ratios=stream.odds_ratios, limit=stream.margin))
+                stream.bet(tested.bad, bounded(tested, odds_ratios=stream.odds_ratios, limit=stream.margin))
             case "exact":
                 waiting.append((stream, other, tested))
     if len(waiting) < _MANY:
         for stream, other, tested in waiting:
-            stream.bet(tested, exact(other, tested, odds_ratios=stream.odds_ratios, tolerance=stream.tolerance))
+            stream.bet(tested.bad, exact(other, tested, odds_ratios=stream.odds_ratios, tolerance=stream.tolerance))
     else:
         _bet_together(waiting)
 

@@ -3,25 +3,34 @@
 One line is one window of one signal:
     {"end_s": 1700000005.0, "window_s": 5, "signal": "errors",
      "stable": {"bad": 3, "total": 812}, "canary": {"bad": 1, "total": 90}}
+or, for a signal whose events are numbers, with their sums: {"count": 812, "sum": 93.1, "sum_of_squares": 14.2}.
 It reads no file and prints nothing.
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.complaints import advice
 from rollout.errors import RolloutError
-from rollout.judge.types import Judgement, Pair, SignalJudgement, Window
+from rollout.judge.means import impossible
+from rollout.judge.types import BothNumbers, Difference, Judgement, NumberRule, Numbers, Pair, SignalJudgement, Window
 
 _EXAMPLE = (
     '{"end_s": 1700000005.0, "window_s": 5, "signal": "errors", '
     '"stable": {"bad": 3, "total": 812}, "canary": {"bad": 1, "total": 90}}'
 )
+_NUMBERS_EXAMPLE = (
+    '{"end_s": 1700000005.0, "window_s": 5, "signal": "cost", '
+    '"stable": {"count": 812, "sum": 93.1, "sum_of_squares": 14.2}, '
+    '"canary": {"count": 90, "sum": 10.4, "sum_of_squares": 1.6}}'
+)
 _TOO_MANY = 2**53  # from here on a float, which JSON numbers often are on their way here, loses single events
 _JITTER = 0.01  # of a window: its ends are read from clocks, and so many of its events may count twice unnoticed
+_NONE: Mapping[str, NumberRule] = MappingProxyType({})
 _GZIP = b"\x1f\x8b"
 
 _Count = Annotated[float, Field(ge=0, lt=_TOO_MANY)]  # a float, because `3.0` and `1e3` are whole numbers, too
@@ -53,20 +62,48 @@ class _HistoryLine(_WindowLine):
     canary: _PairLine = _PairLine(bad=0, total=0)
 
 
+class _SumsLine(_Part):
+    count: _Count
+    sum: float
+    sum_of_squares: float
+
+
+_NO_NUMBERS = _SumsLine(count=0, sum=0, sum_of_squares=0)
+
+
+class _NumbersLine(_Part):
+    end_s: float
+    window_s: Annotated[float, Field(gt=0)]
+    signal: str
+    between: tuple[float, float] | None = None
+    stable: _SumsLine
+    canary: _SumsLine
+
+
+class _NumbersHistoryLine(_NumbersLine):
+    canary: _SumsLine = _NO_NUMBERS
+
+
 def parse_windows(
-    lines: Iterable[str | bytes], families: Collection[str], *, name: str = "", is_history: bool = False
+    lines: Iterable[str | bytes],
+    families: Collection[str],
+    *,
+    numbers: Mapping[str, NumberRule] = _NONE,
+    name: str = "",
+    is_history: bool = False,
 ) -> Iterator[Window]:
     """The windows of all lines, in their order. Works on an endless stream, skips empty lines.
 
     Args:
         families: those that will be judged.
+        numbers: the rules of those of them whose events are numbers.
         name: of the file, for errors; empty: there is only one.
         is_history: stable alone was measured, so that lines may leave out `canary`.
 
     Raises: LineError, with the line's number, the field and the reason; also for time that goes back, and for windows
     of one signal that overlap, since their events would count twice.
     """
-    reader = _Reader(families, f"{name}, line" if name else "line", _HistoryLine if is_history else _WindowLine)
+    reader = _Reader(families, numbers, f"{name}, line" if name else "line", is_history=is_history)
     return (reader.window(line, number) for number, line in enumerate(lines, 1) if line.strip())
 
 
@@ -86,23 +123,25 @@ def judgement_object(judgement: Judgement) -> dict[str, object]:
 class _Reader:
     """Reads line after line, and knows the last window of each signal."""
 
-    def __init__(self, families: Collection[str], place: str, kind: type[_WindowLine]) -> None:
-        self._families, self._place = families, place
+    def __init__(
+        self, families: Collection[str], numbers: Mapping[str, NumberRule], place: str, *, is_history: bool
+    ) -> None:
+        self._families, self._numbers, self._place = families, numbers, place
+        kind, of_numbers = (_HistoryLine, _NumbersHistoryLine) if is_history else (_WindowLine, _NumbersLine)
         self._read = kind.__pydantic_validator__.validate_json
+        self._read_numbers = of_numbers.__pydantic_validator__.validate_json
         self._end_s = -math.inf
         self._last: dict[str, tuple[int, Window]] = {}  # by signal, with the line's number
 
     def window(self, line: str | bytes, number: int) -> Window:
         """The window of one line. Raises LineError."""
+        are_numbers = bool(self._numbers) and _has_sums(line)
         try:
-            parsed: _WindowLine = self._read(line)
+            parsed = self._read_numbers(line) if are_numbers else self._read(line)
         except ValidationError as error:
-            self._refuse(line, number, error)
-        signal, end_s, window_s = parsed.signal, parsed.end_s, parsed.window_s
-        stable, canary = _pair(parsed.stable), _pair(parsed.canary)
-        if stable is None or canary is None:
-            self._refuse_counts(parsed, number)
-        window = Window(end_s, window_s, signal, stable, canary)
+            self._refuse(line, number, error, _NUMBERS_EXAMPLE if are_numbers else _EXAMPLE)
+        window = self._of_numbers(parsed, number) if are_numbers else self._of_counts(parsed, number)
+        signal, end_s, window_s = window.signal, window.end_s, window.window_s
         if end_s < self._end_s:
             raise LineError(
                 f"{self._place} {number}: end_s: time goes back",
@@ -117,6 +156,60 @@ class _Reader:
         self._end_s = end_s
         self._last[signal] = number, window
         return window
+
+    def _of_counts(self, parsed: _WindowLine, number: int) -> Window:
+        stable, canary = _pair(parsed.stable), _pair(parsed.canary)
+        if stable is None or canary is None:
+            self._refuse_counts(parsed, number)
+        if self._numbers and parsed.signal.partition(":")[0] in self._numbers:
+            raise LineError(
+                f"{self._place} {number}: signal: its events are numbers",
+                saw=f"`bad` of `total` for `{parsed.signal}`",
+                do=f"give their sums, like {_NUMBERS_EXAMPLE}",
+            )
+        return Window(parsed.end_s, parsed.window_s, parsed.signal, stable, canary)
+
+    def _of_numbers(self, parsed: _NumbersLine, number: int) -> Window:
+        rule = self._numbers.get(parsed.signal.partition(":")[0])
+        if rule is None:
+            raise LineError(
+                f"{self._place} {number}: signal: no signal of numbers has this name",
+                saw=repr(parsed.signal),
+                do=f"use one of {', '.join(self._numbers)}, or give it a rule; others have `bad` and `total`",
+            )
+        if parsed.between is not None and parsed.between != rule.between:
+            raise LineError(
+                f"{self._place} {number}: between: other bounds than those of `{parsed.signal}`",
+                saw=f"{list(parsed.between)} here, {list(rule.between)} in its rule",
+                do="clip all numbers of a signal to the same bounds, or give the others another name",
+            )
+        return Window(
+            parsed.end_s,
+            parsed.window_s,
+            parsed.signal,
+            Pair(0, int(parsed.stable.count)),
+            Pair(0, int(parsed.canary.count)),
+            BothNumbers(
+                self._sums(parsed.stable, "stable", rule, number), self._sums(parsed.canary, "canary", rule, number)
+            ),
+        )
+
+    def _sums(self, sums: _SumsLine, arm: str, rule: NumberRule, number: int) -> Numbers:
+        if sums.count != int(sums.count):
+            raise LineError(
+                f"{self._place} {number}: {arm}.count: not a whole number of events",
+                saw=f"{sums.count!r}",
+                do="count events: take the differences of the raw counters (PromQL's `increase` extrapolates)",
+            )
+        numbers = Numbers(int(sums.count), sums.sum, sums.sum_of_squares)
+        if fault := impossible(numbers, rule.between):
+            low, high = rule.between
+            raise LineError(
+                f"{self._place} {number}: {arm}: {fault}",
+                saw=f"count {numbers.total}, sum {numbers.sum:g}, sum_of_squares {numbers.squares:g}",
+                do=f"clip each number to {low:g} and {high:g} before it is added, or widen `between`",
+            )
+        return numbers
 
     def _refuse_counts(self, parsed: _WindowLine, number: int) -> NoReturn:
         arm, counts = ("canary", parsed.canary) if _pair(parsed.canary) is None else ("stable", parsed.stable)
@@ -163,7 +256,7 @@ class _Reader:
             f"of the raw counter; or give a window every {_round(window.window_s)} s only",
         )
 
-    def _refuse(self, line: str | bytes, number: int, error: ValidationError) -> NoReturn:
+    def _refuse(self, line: str | bytes, number: int, error: ValidationError, example: str) -> NoReturn:
         """Say which field of a line is wrong, and why."""
         first = error.errors(include_url=False)[0]
         what = ".".join(str(part) for part in first["loc"]) or "the line"
@@ -171,7 +264,7 @@ class _Reader:
         if first["type"] == "json_invalid":
             message = message.replace(" at line 1 column ", " at letter ")
             saw = line.decode(errors="replace") if isinstance(line, bytes) else line
-        do = f"write one window per line, like {_EXAMPLE}"
+        do = f"write one window per line, like {example}"
         if isinstance(line, bytes) and line.startswith(_GZIP):
             message, do = "it is compressed", "unpack it: `gunzip --stdout FILE | kanaria judge -`"
         raise LineError(f"{self._place} {number}: {what}: {message}", saw=f"{saw!r:.120}", do=do) from error
@@ -182,6 +275,12 @@ def _pair(counts: _PairLine) -> Pair | None:
     bad, total = counts.bad, counts.total
     pair = Pair(int(bad), int(total))
     return pair if pair == (bad, total) and bad <= total else None
+
+
+def _has_sums(line: str | bytes) -> bool:
+    """Whether a line is about numbers; one that is malformed may be taken for either."""
+    text = line if isinstance(line, bytes) else line.encode()
+    return b'"count"' in text or b'"sum' in text
 
 
 def _span(window: Window) -> str:
@@ -205,4 +304,16 @@ def _signal_object(signal: SignalJudgement) -> dict[str, object]:
         "canary_requests": signal.canary.total,
         "more_requests_needed": "never" if more == math.inf else more,
         "decided_at_s": signal.decided_at_s,
+    } | (_difference_object(signal.difference) if signal.difference else {})
+
+
+def _difference_object(difference: Difference) -> dict[str, object]:
+    """What takes the place of the shares of bad events where events are numbers."""
+    return {
+        "stable_ratio": None,
+        "canary_ratio": None,
+        "stable_mean": difference.stable,
+        "canary_mean": difference.canary,
+        "difference_least": difference.least,
+        "difference_most": difference.most,
     }

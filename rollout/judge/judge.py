@@ -16,6 +16,7 @@ from rollout.judge import words
 from rollout.judge.evidence import SignalEvidence
 from rollout.judge.fail import observe_all
 from rollout.judge.logarithms import log_add, log_sum
+from rollout.judge.number_evidence import NumberEvidence
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.portfolio import Portfolio
 from rollout.judge.settings import check_dispersions, check_noise, check_settings
@@ -146,15 +147,15 @@ class Judge:
             rule = self._rule(new[0])
             self._portfolio.admit(new, family, lambda present: self._signals[present].log_e)
             for name in new:
-                self._signals[name] = SignalEvidence(
-                    name,
-                    rule,
-                    self._config,
-                    noise=self._noise.get(name, INDEPENDENT),
-                    known=self._known.get(name, Pair(0, 0)),
-                    is_continued=name in self._carried,
-                )
+                self._signals[name] = self._new(name, rule)
                 self._signals[name].temper_pass(self._pass_phi.get(name, 1.0))
+
+    def _new(self, name: str, rule: SignalRule) -> SignalEvidence:
+        noise, is_continued = self._noise.get(name, INDEPENDENT), name in self._carried
+        if rule.numbers:
+            return NumberEvidence(name, rule, rule.numbers, self._config, noise=noise, is_continued=is_continued)
+        known = self._known.get(name, Pair(0, 0))
+        return SignalEvidence(name, rule, self._config, noise=noise, known=known, is_continued=is_continued)
 
     def _detect_failure(self, end_s: float) -> None:
         if self._log_e() < self._threshold:
@@ -187,12 +188,12 @@ class Judge:
         leading = self._signals[max(evidence, key=lambda name: evidence[name])]
         leading.decide(end_s)
         log_e = log_sum(evidence.values())
-        called = words.words_of(leading.name, self._rule(leading.name))
-        reason = words.failed(leading.name, called, leading.stable, leading.canary, log_e, limit=leading.limit)
+        seen = words.seen(leading.name, self._rule(leading.name), self._signal_judgement(leading, None))
+        reason = words.failed(seen, log_e)
         return _Failure(leading.name, reason, log_e, on_fail)
 
     def _log_e(self) -> float:
-        if not self._signals:
+        if not any(self._portfolio.log_share(name) > -math.inf for name in self._signals):
             return 0.0
         return log_sum([self._log_part(signal) for signal in self._signals.values()])
 
@@ -222,7 +223,11 @@ class Judge:
         """Signals or families that PASS needs and that lack data on either side."""
         for name in expected:
             self._rule(name)
-        budgeted = [name for name, rule in self._config.rules.items() if rule.budgeted and next_weight is not None]
+        budgeted = [
+            name
+            for name, rule in self._config.rules.items()
+            if rule.budgeted and next_weight is not None and (name not in self._config.may_lack or self._named(name))
+        ]
         needed = dict.fromkeys((*expected, *budgeted))
         return [name for name in needed if not any(signal.has_data for signal in self._named(name))]
 
@@ -237,19 +242,19 @@ class Judge:
         return rule
 
     def _signal_judgement(self, signal: SignalEvidence, next_weight: float | None) -> SignalJudgement:
-        log_e, upper, more_needed = self._log_e_of(signal), None, None
-        if signal.bound:
-            upper = signal.bound.upper()
-            if next_weight is not None:
-                more_needed = signal.bound.more_needed(self._config.risk_budget / next_weight)
+        log_e, difference = self._log_e_of(signal), signal.difference
+        upper = signal.bound.upper() if signal.bound else None
+        more_needed = signal.more_needed(next_weight) if next_weight is not None else None
+        worst, budget = upper, self._config.risk_budget
+        if difference and difference.budget is not None:
+            worst, budget = difference.worst, difference.budget
         return SignalJudgement(
             verdict=signal_verdict(
                 self._config,
-                has_failed=signal.decided_at_s is not None,
+                has_failed=signal.decided_at_s is not None and self._portfolio.log_share(signal.name) > -math.inf,
                 has_data=signal.has_data,
                 log_e=log_e,
-                upper=upper,
-                next_weight=next_weight,
+                is_within_budget=worst is None or next_weight is None or next_weight * worst <= budget,
             ),
             log_e=log_e,
             threshold=self._threshold - self._portfolio.log_share(signal.name),
@@ -261,6 +266,7 @@ class Judge:
             canary_per_s=signal.canary_per_s,
             latest_s=signal.latest_s,
             limit=signal.limit,
+            difference=difference,
         )
 
     def _never_seen(self) -> SignalJudgement:

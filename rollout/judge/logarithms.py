@@ -1,7 +1,10 @@
 """Sums of numbers that are kept as natural logs, so that ten thousand windows neither overflow nor vanish."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_NEWTON_STEPS = 60  # about 8 are usual
+_PRECISION = 1e-12
 
 
 def log_add(a: float, b: float) -> float:
@@ -20,3 +23,22 @@ def log_sum(logs: Iterable[float]) -> float:
     if math.isinf(largest):
         return largest
     return largest + math.log(sum([math.exp(term - largest) for term in terms]))
+
+
+def reached_at(level: float, logs: Sequence[float], slopes: Sequence[float], *, start: float) -> float:
+    """The x below `start` where the log of the sum of exp(log + slope x) is `level`; at `start` it is not less.
+
+    Newton's method: the function is convex, so it approaches the crossing from above.
+    """
+    x = start
+    for _ in range(_NEWTON_STEPS):
+        at_x = [log + slope * x for log, slope in zip(logs, slopes, strict=True)]
+        largest = max(at_x)
+        shares = [math.exp(log - largest) for log in at_x]
+        total = sum(shares)
+        excess = largest + math.log(total) - level
+        step = excess * total / sum([share * slope for share, slope in zip(shares, slopes, strict=True)])
+        if step <= _PRECISION * abs(x):
+            break
+        x -= step
+    return x

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from statistics import fmean
 
-from rollout.judge.types import Pair, Window
+from rollout.judge.types import Numbers, Pair, Window
 
 BLOCKS_S = (5.0, 20.0, 60.0)  # clusters longer than a window show only between longer blocks
 _MIN_BLOCKS = 10  # fewer say too little about a block length
@@ -48,7 +48,7 @@ def user_dispersion(bad_per_user: Iterable[int]) -> float:
     return squares / bad if bad else 1.0
 
 
-def beyond_chance(counts: Sequence[Pair], length: int) -> float:
+def beyond_chance(counts: Sequence[Pair | Numbers], length: int) -> float:
     """Phi between blocks of `length` windows, shrunk towards 1 where chance may well explain it.
 
     Their estimate has a variance of 4/3 (1 + 5 / (4 length^2)) over the number of blocks, whatever their rate: that of
@@ -62,19 +62,19 @@ def beyond_chance(counts: Sequence[Pair], length: int) -> float:
     return 1 + excess**3 / (excess**2 + chance)
 
 
-def _between_neighbours(counts: Sequence[Pair], length: int) -> float:
-    """Squared differences of the ratios of all neighbouring blocks over their mean for independent requests.
+def _between_neighbours(counts: Sequence[Pair | Numbers], length: int) -> float:
+    """Squared differences of the means of all neighbouring blocks over their mean for independent events.
 
     Blocks begin at every window. Source: Howe, Allan & Barnes 1981 (overlapping estimates, half of the variance).
     """
-    bad = list(accumulate((pair.bad for pair in counts), initial=0))
-    total = list(accumulate((pair.total for pair in counts), initial=0))
+    numbers = [count if isinstance(count, Numbers) else Numbers(count.total, count.bad, count.bad) for count in counts]
+    total, sums, squares = (list(accumulate(column, initial=0.0)) for column in zip(*numbers, strict=True))
     seen = expected = 0.0
     for start in range(len(counts) - 2 * length + 1):
         middle, end = start + length, start + 2 * length
         a, b = total[middle] - total[start], total[end] - total[middle]
-        difference = (bad[middle] - bad[start]) / a - (bad[end] - bad[middle]) / b
-        ratio = (bad[end] - bad[start]) / (a + b)
+        difference = (sums[middle] - sums[start]) / a - (sums[end] - sums[middle]) / b
+        mean = (sums[end] - sums[start]) / (a + b)
         seen += difference * difference / (1 / a + 1 / b)
-        expected += ratio * (1 - ratio) * (a + b) / (a + b - 1)
+        expected += max(0.0, (squares[end] - squares[start]) / (a + b) - mean * mean) * (a + b) / (a + b - 1)
     return seen / expected if expected else 0.0

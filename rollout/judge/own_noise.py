@@ -11,13 +11,13 @@ ones (blips) are told apart from the rest, so that each decision can take them i
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import compress, groupby
 from statistics import fmean
 
 from rollout.judge.noise import BLOCKS_S, MIN_BAD, beyond_chance
-from rollout.judge.types import Pair, Window
+from rollout.judge.types import Numbers, Pair, Window
 
 _HEAVY = 2.0
 _FEW = 0.1  # blips are in at most this share of the windows
@@ -91,17 +91,20 @@ def own_noise(history: Sequence[Window]) -> OwnNoise:
             a part of the traffic, `canary` holds it.
     """
     windows = [window for window in history if window.stable.total]
+    numbers = [window.numbers.stable for window in windows if window.numbers]
     counts = [window.stable for window in windows]
-    if sum(pair.bad for pair in counts) < MIN_BAD:
+    if sum(each.total for each in numbers) + sum(pair.bad for pair in counts) < MIN_BAD:
         return INDEPENDENT
     window_s = fmean(window.window_s for window in windows)
     lengths = {1, *(max(1, round(block_s / window_s)) for block_s in BLOCKS_S)}
+    share = _share_of_stable(windows)
+    if numbers:
+        return _of_numbers(numbers, lengths, window_s, share)
     ratio, scatter = _usual(counts)
     is_loud = [pair.bad > _loud_above(ratio * pair.total, scatter) for pair in counts]
     usual = list(compress(counts, _outside_blips(is_loud)))
     total = sum(counts, Pair(0, 0))
     mean = total.bad / total.total
-    share = total.total / (total.total + sum(window.canary.total for window in windows))
     clusters = beyond_chance(usual, 1)
     bursts, blips = (max(clusters, *(beyond_chance(some, n) for n in lengths)) for some in (usual, counts))
     at_once = _scatter(counts, mean) - 1
@@ -118,6 +121,19 @@ def own_noise(history: Sequence[Window]) -> OwnNoise:
         usual_ratio=ratio,
         usual_scatter=scatter,
     )
+
+
+def _of_numbers(numbers: Sequence[Numbers], lengths: Collection[int], window_s: float, share: float) -> OwnNoise:
+    """Every length of bursts counts as one version's own: no number is bad, so blips are not told apart."""
+    clusters = beyond_chance(numbers, 1)
+    bursts, lasts = max((beyond_chance(numbers, length), length) for length in lengths)
+    bursts = clusters + (max(clusters, bursts) - clusters) / share
+    return OwnNoise(clusters=clusters, bursts=bursts, blips=bursts, burst_s=window_s * lasts)
+
+
+def _share_of_stable(windows: Sequence[Window]) -> float:
+    stable = sum(window.stable.total for window in windows)
+    return stable / (stable + sum(window.canary.total for window in windows))
 
 
 def _usual(counts: Sequence[Pair]) -> tuple[float, float]:

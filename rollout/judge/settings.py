@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 
 from rollout.judge.own_noise import OwnNoise
-from rollout.judge.types import JudgeConfig, SignalRule
+from rollout.judge.types import JudgeConfig, NumberRule, SignalRule
+
+_LARGEST = 1e100  # of a number: the squares of many can be added up
 
 
 def check_settings(config: JudgeConfig) -> None:
@@ -45,9 +47,32 @@ def _check_rule(family: str, rule: SignalRule) -> None:
     for name, tolerance in (("tolerance", rule.tolerance), ("gross_tolerance", rule.gross_tolerance)):
         _require(tolerance is None or 1 <= tolerance < math.inf, f"{name} of {family}", tolerance, "at least 1")
     _require(rule.margin is None or 0 <= rule.margin < 1, f"margin of {family}", rule.margin, "at least 0, below 1")
+    _require(
+        (rule.kernel == "means") == (rule.numbers is not None),
+        f"numbers of {family}",
+        rule.numbers,
+        "there for the kernel `means`, and for no other",
+    )
+    if rule.numbers:
+        _check_numbers(family, rule, rule.numbers)
     if rule.kernel == "bounded":
         _require(bool(rule.margin), f"margin of {family}", rule.margin, "above 0: it is the harmless share")
         _require(not rule.two_sided, f"two_sided of {family}", rule.two_sided, "false: no share is too harmless")
+
+
+def _check_numbers(family: str, rule: SignalRule, numbers: NumberRule) -> None:
+    low, high = numbers.between
+    _require(-_LARGEST < low < high < _LARGEST, f"between of {family}", numbers.between, "two finite numbers that rise")
+    width = high - low
+    _require(
+        0 <= numbers.tolerance < width, f"tolerance of {family}", numbers.tolerance, f"at least 0, under {width:g}"
+    )
+    budget = numbers.budget
+    _require(budget is None or 0 < budget < math.inf, f"budget of {family}", budget, "above 0")
+    _require(rule.budgeted == (budget is not None), f"budgeted of {family}", rule.budgeted, "true for a budget only")
+    _require(not rule.two_sided, f"two_sided of {family}", rule.two_sided, "false: `worse` says which side is harm")
+    decade = numbers.per_tenfold
+    _require(decade is None or 0 < decade < math.inf, f"per_tenfold of {family}", decade, "above 0")
 
 
 def _require(holds: bool, name: str, saw: object, needed: str) -> None:

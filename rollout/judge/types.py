@@ -5,7 +5,7 @@ The ledger stores windows and judgements as they are: a change of their fields t
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, NoReturn
 
 
@@ -32,6 +32,33 @@ class Pair(NamedTuple):
         return tuple.__new__(Pair, (self[0] + other[0], self[1] + other[1]))
 
 
+class Numbers(NamedTuple):
+    """`total` events that are numbers, their `sum` and the sum of their `squares`; in JSON a list of these."""
+
+    total: int
+    sum: float
+    squares: float
+
+    def __add__(self, other: "Numbers") -> "Numbers":  # type: ignore[override] # sums add up; see Pair
+        return tuple.__new__(Numbers, (self[0] + other[0], self[1] + other[1], self[2] + other[2]))
+
+    @property
+    def mean(self) -> float:
+        """Of at least one number."""
+        return self.sum / self.total
+
+    def negated(self) -> "Numbers":
+        """The same numbers with the other sign."""
+        return Numbers(self.total, -self.sum, self.squares)
+
+
+class BothNumbers(NamedTuple):
+    """The numbers of both sides."""
+
+    stable: Numbers
+    canary: Numbers
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """New events of one signal in one window; no event is ever in two windows."""
@@ -41,6 +68,12 @@ class Window:
     signal: str  # a family such as `errors`, or a family and a key: `latency:100`
     stable: Pair
     canary: Pair
+    numbers: BothNumbers | None = None  # where events are numbers: then no event of the pairs is bad
+
+    def of(self, side: Literal["stable", "canary"]) -> "Window":
+        """The counts of one side, as if they were stable's and there were no canary."""
+        numbers = BothNumbers(getattr(self.numbers, side), Numbers(0, 0.0, 0.0)) if self.numbers else None
+        return replace(self, stable=getattr(self, side), canary=Pair(0, 0), numbers=numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +99,31 @@ class SignalWords:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberRule:
+    """What is known of a signal whose events are numbers, and what is asked of their means."""
+
+    between: tuple[float, float]  # the least and the largest number; others were clipped to these
+    worse: Literal["higher", "lower"] = "higher"
+    tolerance: float = 0.0  # harmless difference of the means towards `worse`, in the numbers' own unit
+    budget: float | None = None  # PASS: next weight x the worst difference is within this, in the unit; None: not asked
+    unit: str = ""
+    per_tenfold: float | None = None  # the numbers are logarithms: so many more are ten times as much
+    one: float = 0.0  # then: the number that stands for 1 `unit`
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "between", tuple(self.between))
+
+    @property
+    def upwards(self) -> float:
+        """What to multiply a number with, so that higher is worse."""
+        return 1.0 if self.worse == "higher" else -1.0
+
+
+@dataclass(frozen=True, slots=True)
 class SignalRule:
     """How one family of signals (the part of the name before `:`) is judged."""
 
-    kernel: Literal["rare", "exact", "bounded"]
+    kernel: Literal["rare", "exact", "bounded", "means"]
     weight: float  # the family's share of the combined evidence, relative to the families present; 0: no FAIL
     tolerance: float = 1.25  # harmless multiple of stable's bad rate (rare) or odds (exact), at least 1
     # Harmless additive excess (rare), None: a tenth of the risk budget; or the harmless share itself (bounded).
@@ -79,6 +133,7 @@ class SignalRule:
     on_fail: Literal["rollback", "hold"] = "rollback"
     gross_tolerance: float | None = None  # harm proven beyond this multiple is rolled back even where on_fail is "hold"
     words: SignalWords | None = None  # None: its signals are called by their names
+    numbers: NumberRule | None = None  # for the kernel `means`
 
     @property
     def limit(self) -> float | None:
@@ -100,6 +155,19 @@ class JudgeConfig:
     min_bad: int = 3  # no FAIL on fewer bad events than this
     amber: float = 10.0  # evidence from which PASS is blocked
     rules: Mapping[str, SignalRule] = field(default_factory=dict)  # by family; a signal without one is refused
+    may_lack: frozenset[str] = frozenset()  # budgeted families that PASS does not need where no window is about them
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The means of a signal whose events are numbers, and how far apart the true ones are, in the numbers' own unit."""
+
+    stable: float | None  # mean; None: no numbers
+    canary: float | None
+    least: float  # bound on canary's mean less stable's: EVER above it with a chance of at most `alpha_pass`
+    most: float  # the same from above
+    worst: float  # the one of the two on the side of harm, as a distance: positive is harm
+    budget: float | None = None  # see NumberRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +185,7 @@ class SignalJudgement:
     canary_per_s: float = 0.0  # canary requests a second, over the recent windows
     latest_s: float | None = None  # end of the last window with canary requests, Unix seconds
     limit: float | None = None  # the harmless share of bad events; None where the canary is compared with stable
+    difference: Difference | None = None  # where events are numbers
 
     @property
     def stable_ratio(self) -> float | None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from rollout.judge import words
-from rollout.judge.types import JudgeConfig, SignalJudgement, Verdict
+from rollout.judge.types import Difference, JudgeConfig, SignalJudgement, Verdict
 
 
 def signal_verdict(
@@ -16,20 +16,17 @@ def signal_verdict(
     has_failed: bool,
     has_data: bool,
     log_e: float,
-    upper: float | None,
-    next_weight: float | None,
+    is_within_budget: bool,
 ) -> Verdict:
     """The verdict of one signal.
 
     Args:
-        upper: bound on the excess of its bad ratio; None where no budget limits it.
-        next_weight: canary share of the traffic that is asked for, 0 to 1; None: no step is asked for.
+        is_within_budget: whether the weight that is asked for is proven to harm no more than a budget allows.
     """
     if has_failed:
         return Verdict.FAIL
     if not has_data:
         return Verdict.NO_DATA
-    is_within_budget = upper is None or next_weight is None or next_weight * upper <= config.risk_budget
     return Verdict.PASS if is_within_budget and log_e < math.log(config.amber) else Verdict.INCONCLUSIVE
 
 
@@ -37,17 +34,29 @@ def overall(
     config: JudgeConfig, signals: Mapping[str, SignalJudgement], next_weight: float | None
 ) -> tuple[Verdict, str]:
     """The verdict and reason over all signals, where none failed and none that is needed lacks data."""
-    name, suspect = max(signals.items(), key=lambda item: item[1].log_e)
-    if suspect.log_e >= math.log(config.amber):
-        called = words.words_of(name, config.rules.get(name.partition(":")[0]))
-        return Verdict.INCONCLUSIVE, words.suspicious(name, called, suspect)
-    bounded = {name: signal for name, signal in signals.items() if signal.excess_upper is not None}
-    if next_weight is None or not bounded:
+    name, suspect = max(signals.items(), key=lambda item: item[1].log_e if item[1].threshold < math.inf else -math.inf)
+    if suspect.log_e >= math.log(config.amber) and suspect.threshold < math.inf:
+        seen = words.seen(name, config.rules.get(name.partition(":")[0]), suspect)
+        return Verdict.INCONCLUSIVE, words.suspicious(seen, suspect)
+    if next_weight is None:
         return Verdict.PASS, words.unsuspicious(max(signal.canary.total for signal in signals.values()))
-    excess = max(signal.excess_upper or 0.0 for signal in bounded.values())
-    if next_weight * excess <= config.risk_budget:
-        return Verdict.PASS, words.passed(next_weight * excess, next_weight, config.alpha_pass)
-    name, slowest = max(bounded.items(), key=lambda item: item[1].more_requests_needed or 0.0)
+    shares = {name: signal for name, signal in signals.items() if signal.excess_upper is not None}
+    excess = max((signal.excess_upper or 0.0 for signal in shares.values()), default=0.0)
+    waiting = shares if next_weight * excess > config.risk_budget else {}
+    means = {name: difference for name, signal in signals.items() if (difference := _budgeted(signal))}
+    waiting |= {name: signals[name] for name, worst in means.items() if next_weight * worst.worst > (worst.budget or 0)}
+    if not waiting:
+        if shares:
+            return Verdict.PASS, words.passed(next_weight * excess, next_weight, config.alpha_pass)
+        if means:
+            return Verdict.PASS, words.means_passed(means, config, next_weight)
+        return Verdict.PASS, words.unsuspicious(max(signal.canary.total for signal in signals.values()))
+    name, slowest = max(waiting.items(), key=lambda item: item[1].more_requests_needed or 0.0)
     if slowest.more_requests_needed == math.inf:
         return Verdict.INCONCLUSIVE, words.hopeless(name, slowest, config.risk_budget / next_weight, next_weight)
     return Verdict.INCONCLUSIVE, words.waiting(name, slowest, next_weight)
+
+
+def _budgeted(signal: SignalJudgement) -> Difference | None:
+    """The difference of the means, where a budget limits it."""
+    return signal.difference if signal.difference and signal.difference.budget is not None else None

@@ -4,7 +4,16 @@ import math
 from collections.abc import Mapping
 
 from rollout.format import about, about_span, certainty, count, odds, share, share_up, weight
-from rollout.judge.types import Pair, SignalJudgement, SignalRule, SignalWords
+from rollout.judge import number_words
+from rollout.judge.types import (
+    Difference,
+    JudgeConfig,
+    NumberRule,
+    Pair,
+    SignalJudgement,
+    SignalRule,
+    SignalWords,
+)
 
 
 def words_of(signal: str, rule: SignalRule | None) -> SignalWords:
@@ -24,15 +33,20 @@ def tally(pair: Pair) -> str:
     return f"{count(pair.bad)} of {count(pair.total)}"
 
 
-def failed(
-    signal: str, words: SignalWords, stable: Pair, canary: Pair, log_e: float, *, limit: float | None = None
-) -> str:
-    """FAIL: what was seen, and how rarely a harmless canary shows it in a whole release.
+def seen(signal: str, rule: SignalRule | None, judged: SignalJudgement) -> str:
+    """What was counted of both versions."""
+    words = words_of(signal, rule)
+    if rule and rule.numbers and judged.difference:
+        means = number_words.contrast(judged.difference, rule.numbers)
+        return (
+            f"{signal}: {count(judged.canary.total)} canary {words.unit} {means}; {number_words.allowed(rule.numbers)}"
+        )
+    return comparison(signal, words, judged.stable, judged.canary, judged.limit)
 
-    Args:
-        limit: the harmless share, where the canary is not compared with stable.
-    """
-    return f"{_comparison(signal, words, stable, canary, limit)}; {odds(log_e)}"
+
+def failed(seen: str, log_e: float) -> str:
+    """FAIL: what was `seen`, and how rarely a harmless canary shows it in a whole release."""
+    return f"{seen}; {odds(log_e)}"
 
 
 def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
@@ -53,17 +67,28 @@ def unsuspicious(canary_requests: int) -> str:
     return f"nothing suspicious after {canary_requests:,} canary requests"
 
 
-def suspicious(name: str, words: SignalWords, signal: SignalJudgement) -> str:
+def means_passed(means: Mapping[str, Difference], config: JudgeConfig, next_weight: float) -> str:
+    """PASS where only means have budgets: the worst case at the next weight."""
+    rules = {name: config.rules[name.partition(":")[0]].numbers or NumberRule((0, 1)) for name in means}
+    worst = ", ".join(
+        f"{name} at most {number_words.moved(rules[name].upwards * next_weight * max(0.0, each.worst), rules[name])}"
+        for name, each in means.items()
+    )
+    sure = f"with {certainty(config.alpha_pass)} certainty"
+    return f"{sure}, averaged over all requests at {weight(100 * next_weight)}: {worst}"
+
+
+def suspicious(seen: str, signal: SignalJudgement) -> str:
     """INCONCLUSIVE because of evidence of harm that is not yet enough to FAIL."""
-    comparison = _comparison(name, words, signal.stable, signal.canary, signal.limit)
     strength = f"evidence {about(math.exp(signal.log_e))}, {about(math.exp(signal.threshold))} would be proof"
-    return f"suspicious but not proven: {comparison}; {strength}"
+    return f"suspicious but not proven: {seen}; {strength}"
 
 
 def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:
     """INCONCLUSIVE for lack of requests."""
     more, per_s = signal.more_requests_needed or 0.0, signal.canary_per_s
-    spread = f" (could be {about(more / 4)} to {about(2 * more)})" if signal.stable.bad + signal.canary.bad else ""
+    is_uncertain = signal.difference or signal.stable.bad + signal.canary.bad
+    spread = f" (could be {about(more / 4)} to {about(2 * more)})" if is_uncertain else ""
     wait = f", {about_span(more / per_s)} at {per_s:.2g} a second" if per_s else ""
     safe = f"to show that {weight(100 * next_weight)} is safe"
     return f"{name}: about {about(more)} more canary requests{spread} {safe}{wait}"
@@ -71,13 +96,23 @@ def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:
 
 def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: float) -> str:
     """INCONCLUSIVE that no number of requests will end."""
+    if signal.difference:
+        return (
+            f"{name}: at this difference, or with numbers that vary so much, the budget at {weight(100 * next_weight)} "
+            "can never be shown; raise `budget` or take a smaller step"
+        )
     return (
         f"{name}: with {share_of(signal.stable + signal.canary)} of all requests bad, an excess under {share(excess)} "
         f"can never be shown, so {weight(100 * next_weight)} cannot pass; raise `risk_budget` or take a smaller step"
     )
 
 
-def _comparison(signal: str, words: SignalWords, stable: Pair, canary: Pair, limit: float | None) -> str:
+def comparison(signal: str, words: SignalWords, stable: Pair, canary: Pair, limit: float | None = None) -> str:
+    """The bad events of both versions.
+
+    Args:
+        limit: the harmless share, where the canary is not compared with stable.
+    """
     seen = f"{signal}: {tally(canary)} canary {words.unit} {words.event} ({share_of(canary)})"
     if limit is not None:
         return f"{seen}, {share(limit)} are allowed"

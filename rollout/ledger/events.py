@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_serializer, field_validator
 
 from rollout.judge import Judgement, OwnNoise, Pair, Window
+from rollout.judge.types import BothNumbers
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.spec import RolloutSpec
 
@@ -103,8 +104,12 @@ class Ticked(_Event):
         return self.model_dump_json(exclude_none=True)
 
     @field_serializer("windows")
-    def _without_times(self, windows: tuple[Window, ...]) -> dict[str, dict[Literal["stable", "canary"], Pair]]:
-        return {window.signal: {"stable": window.stable, "canary": window.canary} for window in windows}
+    def _without_times(self, windows: tuple[Window, ...]) -> dict[str, dict[str, Pair | BothNumbers]]:
+        return {
+            window.signal: {"stable": window.stable, "canary": window.canary}
+            | ({"numbers": window.numbers} if window.numbers else {})
+            for window in windows
+        }
 
     @field_validator("windows", mode="before")
     @classmethod

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from contract.files import write_whole
 from rollout.errors import LedgerError
 from rollout.judge import Pair, Window
+from rollout.judge.types import BothNumbers
 
 log = structlog.get_logger()
 
@@ -42,6 +43,7 @@ class _Block(BaseModel):
     window_s: float
     version: str
     counts: dict[str, tuple[Pair, Pair]]
+    numbers: dict[str, BothNumbers] = {}  # of those whose events are numbers
 
 
 class _File(BaseModel):
@@ -83,7 +85,10 @@ class KeptHistory:
         return [
             StableWindows(
                 block.version,
-                tuple(Window(block.end_s, block.window_s, name, *counts) for name, counts in block.counts.items()),
+                tuple(
+                    Window(block.end_s, block.window_s, name, *counts, block.numbers.get(name))
+                    for name, counts in block.counts.items()
+                ),
             )
             for block in found.blocks
         ]
@@ -113,7 +118,8 @@ def _blocks(ticks: Iterable[StableWindows]) -> Iterator[_Block]:
     bad: Counter[str] = Counter()
     for tick in ticks:
         bad.update({window.signal: window.stable.bad for window in tick.windows})
-    kept = {"errors", *(signal for signal, _ in bad.most_common(_MOST_SIGNALS))}
+    numbers = {window.signal for tick in ticks for window in tick.windows if window.numbers}
+    kept = {"errors", *numbers, *(signal for signal, _ in bad.most_common(_MOST_SIGNALS))}
     open_block: _Block | None = None
     for tick in ticks:
         block = _Block(
@@ -121,6 +127,7 @@ def _blocks(ticks: Iterable[StableWindows]) -> Iterator[_Block]:
             window_s=tick.windows[0].window_s,
             version=tick.version,
             counts={w.signal: (w.stable, w.canary) for w in tick.windows if w.signal in kept},
+            numbers={w.signal: w.numbers for w in tick.windows if w.numbers},
         )
         if open_block and open_block.version == block.version and open_block.window_s < _BLOCK_S:
             open_block = _joined(open_block, block)
@@ -137,4 +144,14 @@ def _joined(first: _Block, second: _Block) -> _Block:
     for signal, (stable, canary) in second.counts.items():
         before = counts.get(signal, (Pair(0, 0), Pair(0, 0)))
         counts[signal] = (before[0] + stable, before[1] + canary)
-    return _Block(end_s=second.end_s, window_s=first.window_s + second.window_s, version=second.version, counts=counts)
+    numbers = dict(first.numbers)
+    for signal, both in second.numbers.items():
+        known = numbers.get(signal)
+        numbers[signal] = BothNumbers(known.stable + both.stable, known.canary + both.canary) if known else both
+    return _Block(
+        end_s=second.end_s,
+        window_s=first.window_s + second.window_s,
+        version=second.version,
+        counts=counts,
+        numbers=numbers,
+    )

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from contract import metrics as m
-from rollout.judge.types import SignalRule, SignalWords
+from rollout.judge.types import NumberRule, SignalRule, SignalWords
 from rollout.signals.counting import (
     GATEWAY_DURATION_MS,
     GATEWAY_REQUESTS,
@@ -22,12 +22,15 @@ from rollout.signals.counting import (
     KeyedOutcomes,
     Outcomes,
     Side,
+    Steps,
 )
 from rollout.signals.options import (
     CONFIDENCE_BOUNDS,
     LABELS_CAME,
     LABELS_OF_AGE,
     LATENCY_BOUNDS_MS,
+    LATENCY_STEPS_MS,
+    STEPS_PER_TENFOLD,
     Classes,
     Disagreement,
     Errors,
@@ -35,6 +38,7 @@ from rollout.signals.options import (
     LowConfidence,
     Options,
     Tolerant,
+    TypicalLatency,
     WrongLabel,
 )
 
@@ -43,9 +47,10 @@ WATCHED_ERRORS = "watched_errors"
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
 
 _PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
+_VERMILION = "#d55e00"
 
 
-PictureForm = Literal["over time", "by key", "the good ones", "against its limit"]
+PictureForm = Literal["over time", "by key", "the good ones", "against its limit", "mean over time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,11 @@ class Catalogue:
         return counted
 
     @cached_property
+    def steps(self) -> Mapping[str, Steps]:
+        """The counters of signals whose events are numbers, by signal."""
+        return {row.name: row.counter for row in self.rows if isinstance(row.counter, Steps)}
+
+    @cached_property
     def of_versions(self) -> tuple[tuple[str, str], ...]:
         """The series, and their labels, on the metrics pages of the versions: all but the gateway's."""
         return tuple(
@@ -243,6 +253,32 @@ BUILT_IN = Catalogue(
                 warn=0.05,
                 bad=0.2,
                 key="100",
+                runbook="KanariaLatencyBurnedByVersion",
+            ),
+        ),
+        Signal(
+            name="typical_latency",
+            words=SignalWords("typical latency", "answers", "took long"),
+            advice="Load the version alone and compare its answer times with stable's before the next try.",
+            colour=_VERMILION,
+            counter=Steps(Side.GATEWAY, GATEWAY_DURATION_MS, LATENCY_STEPS_MS),
+            judged=SignalRule(
+                kernel="means",
+                weight=0.1,
+                numbers=NumberRule(
+                    (0.0, float(len(LATENCY_STEPS_MS))), unit="ms", per_tenfold=STEPS_PER_TENFOLD, one=0.5
+                ),
+            ),
+            options=TypicalLatency,
+            picture=ReportPicture(
+                "mean over time", "How long answers took", "Geometric mean of all answer times, over time."
+            ),
+            graph=BoardGraph(
+                "Half are answered within",
+                "The median, interpolated between the gateway's bounds, which are 12 % apart. The signal compares the "
+                "geometric mean, which is near it.",
+                warn=100,
+                bad=250,
                 runbook="KanariaLatencyBurnedByVersion",
             ),
         ),

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from contract.answer_types import class_name
-from rollout.judge.types import Pair, Window
+from rollout.judge.types import BothNumbers, Pair, Window
 from rollout.signals.catalogue import catalogue
+from rollout.signals.counting import SQUARES, SUM
 
 _NOTHING = Pair(0, 0)
 
@@ -126,17 +127,31 @@ def windows(
             # Stable counts the same pairs of answers. The canary is compared with it, and stable agrees with itself.
             compared = totals[canary, row.name] if is_mirrored else _NOTHING
             totals[stable, row.name], totals[canary, row.name] = Pair(0, compared.total), compared
-    return [
-        Window(
-            end_s=current.at_s,
-            window_s=max(0.0, current.at_s - previous.at_s),
-            signal=signal,
-            stable=totals[stable, signal],
-            canary=totals[canary, signal],
-        )
-        for signal in sorted({signal for _, signal in totals})
-        if totals[stable, signal].total or totals[canary, signal].total
-    ]
+    end_s, window_s = current.at_s, max(0.0, current.at_s - previous.at_s)
+    of_numbers = []
+    for name, steps in catalogue().steps.items():
+        numbers = BothNumbers(*(steps.numbers(*_popped(totals, version, name)) for version in (stable, canary)))
+        pairs = [Pair(0, each.total) for each in numbers]
+        of_numbers.append(Window(end_s, window_s, name, pairs[0], pairs[1], numbers))
+    return sorted(
+        (
+            window
+            for window in (
+                *(
+                    Window(end_s, window_s, signal, totals[stable, signal], totals[canary, signal])
+                    for signal in {signal for _, signal in totals}
+                ),
+                *of_numbers,
+            )
+            if window.stable.total or window.canary.total
+        ),
+        key=lambda window: window.signal,
+    )
+
+
+def _popped(totals: dict[tuple[str, str], Pair], version: str, name: str) -> tuple[Pair, Pair]:
+    """The counts of the sum and of the squares of a signal of numbers."""
+    return totals.pop((version, f"{name}:{SUM}"), _NOTHING), totals.pop((version, f"{name}:{SQUARES}"), _NOTHING)
 
 
 def _growth(previous: Reading, current: Reading) -> Iterator[tuple[SeriesKey, Pair, Pair]]:

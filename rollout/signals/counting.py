@@ -11,11 +11,13 @@ from enum import Enum
 from math import inf
 from typing import Literal
 
-from rollout.judge.types import Pair
+from rollout.judge.types import Numbers, Pair
 
 # The counts of every data plane, under our names: its folder under routers/ translates its own.
 GATEWAY_REQUESTS = "requests"  # answered requests by `code`: three digits
 GATEWAY_DURATION_MS = "duration_ms"  # the same requests in a cumulative histogram
+
+SUM, SQUARES = "sum", "squares"  # keys of the two counters of a signal whose events are numbers
 
 
 class Side(Enum):
@@ -104,4 +106,41 @@ class Buckets:
                 yield str(bound), Pair(above if self.bad == "above" else within[bound], observed)
 
 
-Counter = Outcomes | KeyedOutcomes | EachValue | Buckets
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A cumulative histogram, each event as a number: how many of the bounds it exceeds.
+
+    The sum of the numbers and that of their squares are counters of their own, as shares of the largest there can be:
+    so they are read, kept and subtracted as all other counters are.
+    """
+
+    side: Side
+    histogram: str
+    bounds: tuple[float, ...]
+
+    @property
+    def series(self) -> str:
+        """The name of the buckets' series."""
+        return f"{self.histogram}_bucket"
+
+    @property
+    def label(self) -> str:
+        return "le"
+
+    def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
+        """Nothing where a bound is missing, as in a gateway of an earlier version."""
+        within = {float(le): count for le, count in counts.items()}
+        if any(bound not in within for bound in (*self.bounds, inf)):
+            return
+        above = [max(0, within[inf] - within[bound]) for bound in self.bounds]
+        most = len(above)
+        yield SUM, Pair(sum(above), most * within[inf])
+        squares = sum((2 * below + 1) * count for below, count in enumerate(above))
+        yield SQUARES, Pair(squares, most * most * within[inf])
+
+    def numbers(self, total: Pair, squares: Pair) -> Numbers:
+        """The numbers that these counts are of."""
+        return Numbers(total.total // len(self.bounds), float(total.bad), float(squares.bad))
+
+
+Counter = Outcomes | KeyedOutcomes | EachValue | Buckets | Steps

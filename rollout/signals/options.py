@@ -1,5 +1,6 @@
 """The options of each signal in rollout.yaml, with their defaults."""
 
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -10,7 +11,10 @@ from rollout.format import share, span
 from rollout.judge.types import SignalRule
 from rollout.units import Multiple, Ratio, seconds_in, written
 
-LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)  # bucket bounds of the gateway's histograms
+# Bucket bounds of the gateway's histograms.
+LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
+STEPS_PER_TENFOLD = 20  # of the finer bounds, from 1 ms to 10 s, each 12 % above the one before, to two digits
+LATENCY_STEPS_MS = tuple(float(f"{10 ** (step / STEPS_PER_TENFOLD):.2g}") for step in range(4 * STEPS_PER_TENFOLD + 1))
 CONFIDENCE_BOUNDS = CONFIDENCE.bounds[:-1]  # bucket bounds of the service's; no confidence is above the last one
 
 LABELS_OF_AGE = "labels_of_age"  # wrong and all labels of answers that have reached the age that is the key, in seconds
@@ -81,6 +85,20 @@ class Latency(Tolerant):
     @property
     def keys(self) -> frozenset[str]:
         return frozenset(map(str, self.slower_than_ms))
+
+
+class TypicalLatency(Options):
+    """Answer times as a whole: by how much the geometric mean may rise. By default a larger rise is only said."""
+
+    on_fail: Literal["say", "rollback", "hold"] = "say"  # type: ignore[assignment] # wider than that of other signals
+    tolerance: Ratio = 0.05
+
+    def rule(self, judged: SignalRule) -> SignalRule:
+        steps = STEPS_PER_TENFOLD * math.log10(1 + self.tolerance)
+        numbers = replace(judged.numbers, tolerance=steps) if judged.numbers else None
+        if self.on_fail == "say":
+            return replace(judged, weight=0.0, numbers=numbers)
+        return replace(judged, on_fail=self.on_fail, numbers=numbers)
 
 
 class Classes(Tolerant):

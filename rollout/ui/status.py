@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from rollout.control.snapshot import Snapshot
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.timeline import Decision, SignalTick, Timeline
-from rollout.explain.waiting import waiting
+from rollout.explain.waiting import Wait, waiting
 from rollout.explain.why import caution, one_sentence
 from rollout.fleet import Health
 from rollout.format import weight
-from rollout.judge import Pair, Verdict
+from rollout.judge import Pair, SignalJudgement, SignalRule, Verdict, number_words
 from rollout.ledger.state import Phase
 from rollout.spec import SHADOW
 
@@ -37,6 +37,7 @@ class VersionView(_Part):
     weight_percent: float | None  # share of traffic, read back from the gateway; None: it cannot be read
     is_mirrored: bool = False  # gets a copy of every request
     restarts: int = 0  # workers that ended by themselves since it was started
+    preparing: str = ""  # what is done to make its environment; it begins to load after that
 
 
 class StepView(_Part):
@@ -44,6 +45,15 @@ class StepView(_Part):
 
     name: str  # `shadow`, `25 %`
     state: StepState
+
+
+class MeansView(_Part):
+    """The means of a signal whose events are numbers, in words."""
+
+    stable: str | None  # None: no numbers yet
+    canary: str | None
+    difference: str  # how much more or less canary's is, and what the true difference may be
+    is_said_only: bool  # it decides nothing
 
 
 class SignalView(_Part):
@@ -57,6 +67,7 @@ class SignalView(_Part):
     stable: Pair
     canary: Pair
     excess_upper: float | None
+    means: MeansView | None = None  # where events are numbers
 
 
 class DecisionView(_Part):
@@ -141,8 +152,8 @@ def build_status(name: str, snapshot: Snapshot, release: Timeline | None) -> Sta
         at_s=snapshot.beat_s,
         stable=_version(deployment.stable, snapshot) if deployment.stable else None,
         canary=_version(canary, snapshot) if canary else None,
+        release=_release(release, snapshot) if release else None,
         canary_role="before" if active and active.canary == deployment.stable else "canary",
-        release=_release(release, snapshot.beat_s) if release else None,
         clients=_clients(release, snapshot.beat_s) if release else None,
         quarantined=dict(deployment.quarantined),
         last_action=snapshot.last_action,
@@ -159,13 +170,20 @@ def _version(tag: str, snapshot: Snapshot) -> VersionView:
         tag=tag,
         health=snapshot.health.get(tag, Health.ABSENT).value,
         restarts=snapshot.restarts.get(tag, 0),
+        preparing=snapshot.preparing.get(tag, ""),
         weight_percent=percent,
         is_mirrored=split is not None and split.mirror and split.canary == tag,
     )
 
 
-def _release(release: Timeline, now_s: float) -> ReleaseStatus:
+def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
+    now_s, preparing = snapshot.beat_s, snapshot.preparing.get(release.canary)
     wait, evidence = waiting(release, now_s), release.last_evidence
+    rules = release.spec.judge_config().rules
+    sentence = one_sentence(release, now_s=now_s)
+    if preparing and release.state.phase is Phase.STARTING:  # no time that it has to load passes
+        wait = Wait(f"its environment: {preparing}")
+        sentence = f"{release.canary} waits for {wait.text}"
     signals = [
         SignalView(
             name=name,
@@ -176,6 +194,7 @@ def _release(release: Timeline, now_s: float) -> ReleaseStatus:
             stable=signal.stable,
             canary=signal.canary,
             excess_upper=signal.excess_upper,
+            means=_means(signal, rules.get(name.partition(":")[0])),
         )
         for name, signal in (evidence.signals.items() if evidence else ())
     ]
@@ -188,7 +207,7 @@ def _release(release: Timeline, now_s: float) -> ReleaseStatus:
         is_paused=release.state.is_paused,
         requested_s=release.requested_s,
         by=release.state.by,
-        sentence=one_sentence(release, now_s=now_s),
+        sentence=sentence,
         earlier=earlier_words(release.state.earlier) if release.state.earlier else None,
         steps=_steps(release),
         waits_for=wait.text if wait else None,
@@ -203,6 +222,21 @@ def _release(release: Timeline, now_s: float) -> ReleaseStatus:
         decisions=tuple(decision_view(decision) for decision in release.decisions[-LAST_DECISIONS:]),
         not_judged=release.not_judged,
         caution=caution(release) if release.state.outcome is None else None,
+    )
+
+
+def _means(signal: SignalJudgement, rule: SignalRule | None) -> MeansView | None:
+    numbers, difference = rule.numbers if rule else None, signal.difference
+    if numbers is None or difference is None:
+        return None
+    stable, canary, seen = difference.stable, difference.canary, ""
+    if stable is not None and canary is not None:
+        seen = f"{number_words.moved(canary - stable, numbers)}, "
+    return MeansView(
+        stable=number_words.value(stable, numbers) if stable is not None else None,
+        canary=number_words.value(canary, numbers) if canary is not None else None,
+        difference=f"{seen}{number_words.limits(difference, numbers)}",
+        is_said_only=not isfinite(signal.threshold),
     )
 
 

@@ -110,6 +110,8 @@ def _health(version: VersionView) -> Text:
             return Text(f"✔ ready, workers lost: {version.restarts}", style="yellow")
         case Health.READY:
             return Text("✔ ready", style="green")
+        case Health.STARTING if version.preparing:
+            return Text("… making its environment", style="yellow")
         case Health.STARTING:
             return Text("… starting", style="yellow")
         case health:
@@ -159,7 +161,11 @@ def _signals(release: ReleaseStatus) -> Table:
     table.add_column("evidence against it", no_wrap=True)
     for signal in strongest(release.signals):
         evidence = _evidence(signal.log_e, signal.threshold)
-        table.add_row(_verdict(signal.verdict), signal.title, _ratio(signal.canary), _ratio(signal.stable), evidence)
+        canary, stable = _ratio(signal.canary), _ratio(signal.stable)
+        if means := signal.means:
+            canary, stable = Text(means.canary or "none yet"), Text(means.stable or "none yet")
+            evidence = Text(means.difference, style="dim") if means.is_said_only else evidence
+        table.add_row(_verdict(signal.verdict), signal.title, canary, stable, evidence)
     if release.log_e is not None and release.threshold is not None and release.verdict is not None:
         together, verdict = Text("all together", style="bold"), release.verdict.value.replace("_", " ")
         table.add_row(_verdict(release.verdict), together, verdict, "", _evidence(release.log_e, release.threshold))

@@ -13,7 +13,9 @@ from typing import Any, Self
 
 import httpx
 import psutil
+import pytest
 
+from kanaria.settings import Settings
 from kanaria.stack.ports import free_port
 from kanaria.stack.supervision import Supervisor
 from loadtest.process import RunningLoad, start
@@ -71,6 +73,12 @@ class Kanaria:
             stderr=subprocess.STDOUT,
             text=True,
         )
+
+    def settings(self, monkeypatch: pytest.MonkeyPatch) -> Settings:
+        """As a command reads them here."""
+        for name, value in self.environment.items():
+            monkeypatch.setenv(name, value)
+        return Settings()
 
     def benchmark(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one of the commands of `python -m benchmarks`."""

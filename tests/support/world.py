@@ -40,6 +40,8 @@ class Version:
     classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
     differs_ratio: float = 0.0  # share of its answers to copied requests that differ from stable's
     start_s: float = 2.0
+    prepare_s: float = 0.0  # how long its environment takes to be made, before it starts
+    prepared_s: float = 0.0
     health: Health = Health.ABSENT
     ready_s: float = 0.0
     has_crashed: bool = False
@@ -115,7 +117,8 @@ class World:
         version = self.versions[tag]
         if version.health is Health.ABSENT:
             version.health, version.has_crashed = Health.STARTING, False
-            version.ready_s = self.steady_s + version.start_s
+            version.prepared_s = self.steady_s + version.prepare_s
+            version.ready_s = version.prepared_s + version.start_s
             if not version.starts_at_all:
                 version.health, version.has_crashed = Health.DEAD, True
 
@@ -127,8 +130,14 @@ class World:
             return VersionStatus(Health.ABSENT)
         port = 20_000 + list(self.versions).index(tag)
         detail = "ImportError: no module named model" if version.health is Health.DEAD else ""
+        is_preparing = version.health is Health.STARTING and self.steady_s < version.prepared_s
         return VersionStatus(
-            version.health, (Backend(tag, "127.0.0.1", port),), version.has_crashed, detail, version.restarts
+            version.health,
+            (Backend(tag, "127.0.0.1", port),),
+            version.has_crashed,
+            detail,
+            version.restarts,
+            "Downloading torch" if is_preparing else "",
         )
 
     def stop(self, tag: str) -> None:

@@ -182,11 +182,14 @@ def test_a_warm_up_is_not_judged() -> None:
     ("content", "words"),
     [
         (gzip.compress(HEALTHY.encode()), "gunzip"),
-        (bytes(range(256)) * 10, "line 1: the line: Invalid JSON"),
+        (bytes(range(256)) * 10, "line 1: the line: it is not JSON"),
         (b"end_s,window_s,signal\n5,5,errors\n", "'end_s,window_s,signal"),
         (b"[" * 1_000_000, "longer than 100,000 bytes"),
-        (HEALTHY.encode("utf-16"), "line 1: the line: Invalid JSON"),
-        (json.dumps([json.loads(line) for line in HEALTHY.splitlines()]).encode(), "should be an object"),
+        (HEALTHY.encode("utf-16"), "line 1: the line: it is not JSON"),
+        (
+            json.dumps([json.loads(line) for line in HEALTHY.splitlines()]).encode(),
+            "line 1: the line: write keys with values",
+        ),
     ],
     ids=["gzip", "binary", "CSV", "a long line", "UTF-16", "one array"],
 )
@@ -217,3 +220,43 @@ def test_a_closed_pipe_is_no_verdict(tmp_path: Path, redirection: str, code: int
     shell = ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}"]
     done = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+
+
+def costs(windows: int, more: float) -> str:
+    rng, lines = np.random.default_rng(4), []
+    for i in range(1, windows + 1):
+        line: dict[str, object] = {"end_s": 5.0 * i, "window_s": 5, "signal": "cost"}
+        for arm, count, excess in (("stable", 450, 0.0), ("canary", 50, more)):
+            drawn = np.clip(rng.gamma(2, 1, count) + excess, 0, 10)
+            line[arm] = {"count": count, "sum": drawn.sum(), "sum_of_squares": (drawn**2).sum()}
+        lines.append(json.dumps(line))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict", "exit_code"), [(0.0, "pass", 0), (0.5, "fail", 1), (0.15, "inconclusive", 3)]
+)
+def test_numbers_are_judged_by_their_means(tmp_path: Path, more: float, verdict: str, exit_code: int) -> None:
+    """Harm, safety within a budget in the numbers' unit, and what is neither."""
+    file = tmp_path / "numbers.yaml"
+    file.write_text("cost: {between: [0, 10], tolerance: 0.2, budget: 0.2, unit: EUR}")
+    done = judge("-", "--numbers", str(file), lines=costs(60, more))
+    assert done.returncode == exit_code, done.stderr
+    answer = json.loads(done.stdout)
+    cost = answer["signals"]["cost"]
+    assert answer["verdict"] == verdict
+    assert cost["difference_least"] <= more <= cost["difference_most"]
+
+
+def test_numbers_need_a_history_of_numbers_too(tmp_path: Path) -> None:
+    """Noise is measured on stable's sums."""
+    (tmp_path / "numbers.yaml").write_text("cost: {between: [0, 10]}")
+    (tmp_path / "history.jsonl").write_text(costs(60, 0.0))
+    later = "\n".join(
+        json.dumps(json.loads(line) | {"end_s": 1000 + json.loads(line)["end_s"]}) for line in costs(20, 0).splitlines()
+    )
+    arguments = ("--numbers", str(tmp_path / "numbers.yaml"), "--history", str(tmp_path / "history.jsonl"))
+    done = judge("-", *arguments, lines=later)
+    assert "cost 1" in done.stderr
+    assert done.returncode == 0
+    assert judge("-", "--numbers", str(tmp_path / "missing.yaml"), lines=later).returncode == 2

@@ -16,16 +16,17 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from kanaria.settings import Settings
 from kanaria.stack.bentos import service_of
-from kanaria.stack.fleet import server_command
 from kanaria.stack.ports import free_port
+from kanaria.stack.version_process import server_command
 from rollout.errors import RouterRefused
-from rollout.fleet import Backend, Service, Version
+from rollout.fleet import Backend, Route, Service, Version
 from rollout.judge import Pair
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 from tests.support import own_service
-from tests.support.gateway_rig import Gateway, eventually
+from tests.support.gateway_rig import Gateway, StandIn, eventually
 from tests.support.own_service import build
 from tests.support.web_socket import WebSocket
 
@@ -74,7 +75,9 @@ def served(home: Path, tag: str) -> Iterator[Running]:
     backend = Backend(tag, "127.0.0.1", free_port())
     log = home / f"{backend.port}.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(server_command(tag, backend.port), stdout=output, stderr=output)
+        process = subprocess.Popen(
+            server_command(Settings(runtime="shared"), tag, backend.port), stdout=output, stderr=output
+        )
     running = Running(Version((backend,), service_of(tag)), process)
 
     def is_ready() -> bool:
@@ -360,3 +363,14 @@ def test_a_killed_canary_costs_at_most_what_it_was_doing_and_nothing_is_done_twi
     assert len(failed) <= len(threads)
     assert not set(failed) & set(done)
     assert set(done.values()) == {1}
+
+
+def test_a_version_that_does_not_begin_to_answer_in_time_is_charged(gateway: Gateway) -> None:
+    """By the time limit of its own service and a little more, whether an answer would come whole or in parts."""
+    service = Service((Route("/whole"), Route("/parts", is_streamed=True)), 0.1)
+    with StandIn(STABLE) as slow:
+        gateway.router.apply(Split(replace(slow.version, service=service)))
+        slow.behave(delay_s=20.0)
+        for path in ("/whole", "/parts", "/elsewhere"):
+            assert gateway.client.post(path, json={}).status_code == 504
+    assert gateway.errors(stable=STABLE, canary=CANARY)[0] == Pair(3, 3)

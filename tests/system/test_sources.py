@@ -11,6 +11,7 @@ from rollout.judge.types import Pair
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
+from rollout.signals.options import LATENCY_STEPS_MS
 from rollout.sources.scrape import ScrapeSource
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
@@ -45,8 +46,12 @@ def test_errors_and_latency_of_each_version_are_those_that_clients_saw(gateway: 
             (instance, STABLE, "latency:5000"): Pair(0, REQUESTS - failed),
             (instance, CANARY, "latency:50"): Pair(failed, failed),
         }
+        steps = len(LATENCY_STEPS_MS)
         # Envoy adds up histograms only twice a second.
         eventually(lambda: expected.items() <= dict(source.read(()).counters).items())
+        total = source.read(()).counters[instance, CANARY, "typical_latency:sum"]
+        assert total.total == steps * failed
+        assert 60 <= LATENCY_STEPS_MS[round(total.bad / failed)] < 1000  # ms, on average
 
 
 def test_copied_requests_are_counted_for_the_mirrored_version(gateway: Gateway, source: ScrapeSource) -> None:

@@ -56,7 +56,7 @@ def _of_signal(signal: SignalGraph) -> Panel:
     about = About(
         signal.title,
         signal.description,
-        "percentunit",
+        signal.unit,
         ((None, GOOD), (signal.warn, WARN), (signal.bad, BAD)),
         signal.runbook,
         needs,

@@ -8,11 +8,15 @@ from monitoring.grafana.dashboards.promql import (
     COPY_DURATION,
     DURATION,
     REQUESTS,
+    quantile,
     share,
     slower,
     value_shares,
     within,
 )
+
+# What is bad: some outcomes, one side of a bound, a value; `median`: nothing, the median of a histogram is drawn.
+Counted = Literal["outcomes", "above", "within", "values", "median"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class SignalGraph:
     bad: float  # the share from which it is red
     runbook: str  # the alert whose runbook helps
     place: Literal["gateway", "answers"]
-    counts: Literal["outcomes", "above", "within", "values"]  # what is bad: some outcomes, one side of a bound, a value
+    counts: Counted
     series: str = ""  # the version's series; not needed for signals that the gateway counts
     label: str = ""
     outcomes: str = ""  # the bad ones, as a regular expression
@@ -42,14 +46,23 @@ class SignalGraph:
                 return slower(DURATION if is_at_gateway else f"{series}_bucket", self.bound, matchers)
             case "within":
                 return within(series, self.bound, matchers)
+            case "median":
+                return quantile(0.5, DURATION if is_at_gateway else f"{series}_bucket", matchers)
             case "values":
                 return value_shares(series, self.label, matchers)
+
+    @property
+    def unit(self) -> str:
+        """Grafana's name of it."""
+        return "ms" if self.counts == "median" else "percentunit"
 
     @property
     def expr_of_copies(self) -> str | None:
         """The share among the copied requests; None for a signal that the version itself counts."""
         if self.place == "answers":
             return None
+        if self.counts == "median":
+            return quantile(0.5, COPY_DURATION)
         if self.counts == "outcomes":
             return share(COPIES, f'envoy_response_code_class="{self.outcomes[0]}"')
         return slower(COPY_DURATION, self.bound)

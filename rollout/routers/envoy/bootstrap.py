@@ -28,7 +28,7 @@ from rollout.routers.envoy.routes import (
     routes_for,
 )
 from rollout.routers.envoy.settings import GatewaySettings
-from rollout.signals.options import LATENCY_BOUNDS_MS
+from rollout.signals.options import LATENCY_BOUNDS_MS, LATENCY_STEPS_MS
 
 # The gateway's own answers, with an explanation for the client. Any other refusal of its own has `OTHER_PROBLEM`.
 OTHER_PROBLEM = "The gateway cannot take this request."
@@ -54,6 +54,9 @@ _IS_COUNTED = f"{_OF_ROUTE}['route'] != ''"
 _IS_WHOLE, _IS_STREAMED = (f"{_OF_ROUTE}['kind'] == '{kind}'" for kind in (WHOLE, STREAMED))
 # The version's side of a connection broke while the answer was on its way. How a WebSocket ends is not judged.
 _IS_CUT = "(response.code_details.startsWith('upstream_reset_after_response_started') && response.code != 101)"
+
+_ANSWER_TIMES = r"kanaria\..*|cluster\.shadow.*\.upstream_rq_time"  # names of the histograms with the finer bounds
+_FINER_BOUNDS_MS = sorted({*LATENCY_STEPS_MS, *LATENCY_BOUNDS_MS})
 _UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
 LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -106,8 +109,9 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
         "admin": {"address": _address("127.0.0.1", settings.admin_port)},
         "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
         "stats_config": {
-            "histogram_bucket_settings": [
-                {"match": {"safe_regex": {"regex": ".*"}}, "buckets": list(LATENCY_BOUNDS_MS)}
+            "histogram_bucket_settings": [  # the first that matches
+                {"match": {"safe_regex": {"regex": _ANSWER_TIMES}}, "buckets": _FINER_BOUNDS_MS},
+                {"match": {"safe_regex": {"regex": ".*"}}, "buckets": list(LATENCY_BOUNDS_MS)},
             ],
         },
         "overload_manager": {

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
@@ -16,11 +16,12 @@ import typer
 from rollout.control.calibration import Calibration
 from rollout.errors import SpecError
 from rollout.format import share, span
-from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, Verdict, Window
+from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, SignalRule, Verdict, Window
 from rollout.judge.jsonl import LineError, judgement_object, parse_windows
 from rollout.judge.judge import Judge
 from rollout.judge.words import tally
 from rollout.signals.catalogue import catalogue
+from rollout.signals.numbers import parse_numbers
 from rollout.signals.plan import SignalSelection
 from rollout.ui.cli.conventions import EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, explained, print_json
 from rollout.ui.cli.plan import read_spec
@@ -51,6 +52,10 @@ def judge(
             max=100,
         ),
     ] = 100.0,
+    numbers: Annotated[
+        Path | None,
+        typer.Option(help="YAML file about signals of your own whose events are numbers: `cost: {between: [0, 10]}`."),
+    ] = None,
     history: Annotated[
         Path | None,
         typer.Option(help="Stable's windows before the release, as in FILE; `canary` may be left out."),
@@ -64,10 +69,13 @@ def judge(
     with explained(), _until_nobody_reads():
         plan = read_spec(spec) if spec else None
         config = plan.judge_config() if plan else JudgeConfig(rules=catalogue().rules)
-        before = _history(history, tuple(config.rules)) if history else _History()
+        if numbers:
+            rules = {**config.rules, **_numbers(numbers, tuple(config.rules))}
+            config = replace(config, rules=rules, may_lack=frozenset() if plan else frozenset(catalogue().rules))
+        before = _history(history, config.rules) if history else _History()
         question = _Question(weight / 100, plan.expected() if plan else (), warmup)
         with _lines(file) as lines:
-            windows = before.followed_by(parse_windows(lines, tuple(config.rules)))
+            windows = before.followed_by(_windows(lines, config.rules))
             judgement = _judge(windows, Judge(config, before.noise, before.known), question, trace=trace)
         print_json(judgement_object(judgement))
         raise typer.Exit(_VERDICT_EXITS[judgement.verdict])
@@ -117,11 +125,26 @@ class _AsNamed(SignalSelection):
         return list(every)
 
 
-def _history(file: Path, families: Sequence[str]) -> _History:
+def _numbers(file: Path, taken: tuple[str, ...]) -> dict[str, SignalRule]:
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{file} cannot be read", saw=str(error), do="give a YAML file about the numbers") from error
+    return parse_numbers(text, name=str(file), taken=taken)
+
+
+def _windows(
+    lines: Iterable[bytes], rules: Mapping[str, SignalRule], *, name: str = "", is_history: bool = False
+) -> Iterator[Window]:
+    numbers = {family: rule.numbers for family, rule in rules.items() if rule.numbers}
+    return parse_windows(lines, tuple(rules), numbers=numbers, name=name, is_history=is_history)
+
+
+def _history(file: Path, rules: Mapping[str, SignalRule]) -> _History:
     """What a release takes from the time before it: see `Calibration`. Says on standard error what that is."""
     calibration, end_s = Calibration(), None
     with _lines(file) as lines:
-        for window in parse_windows(lines, families, name=str(file), is_history=True):
+        for window in _windows(lines, rules, name=str(file), is_history=True):
             end_s = window.end_s
             calibration.observe([window], end_s, release=None, stable="stable")
     if end_s is None:

@@ -6,16 +6,22 @@ Stable and canary keep their colours in every picture.
 from collections.abc import Callable, Mapping
 from itertools import groupby
 from math import isfinite
+from typing import TypeVar
 
 from rollout.explain.timeline import Timeline
+from rollout.explain.why import means
 from rollout.format import share
-from rollout.judge import Judgement, Pair, SignalJudgement
+from rollout.judge import Judgement, Pair, SignalJudgement, number_words
+from rollout.judge.types import Numbers
 from rollout.judge.words import tally
 from rollout.signals.catalogue import PictureForm, ReportPicture, catalogue
 from rollout.ui.report.answers import against_its_limit, by_key, the_good_ones
 from rollout.ui.report.picture import Picture, arms, both, compared, total
 from rollout.ui.report.style import CANARY, FAIL, QUIET, STABLE, Clock, faint, mark_end, name_steps, new_figure
 
+Counts = TypeVar("Counts")
+
+_NO_NUMBERS = Numbers(0, 0.0, 0.0)
 _MOST_BINS = 24  # points of a line over time; more would show noise
 
 
@@ -26,6 +32,7 @@ def pictures(release: Timeline) -> list[Picture]:
         "by key": by_key,
         "the good ones": the_good_ones,
         "against its limit": against_its_limit,
+        "mean over time": _mean_over_time,
     }
     of_signals = (
         makers[row.picture.form](release, row.name, row.picture) for row in catalogue().rows if row.picture is not None
@@ -156,6 +163,38 @@ def _over_time(release: Timeline, signal: str, drawn: ReportPicture) -> Picture 
     )
 
 
+def _mean_over_time(release: Timeline, signal: str, drawn: ReportPicture) -> Picture | None:
+    """The means of a signal whose events are numbers."""
+    ticks = release.signals.get(signal)
+    rule = release.spec.judge_config().rules.get(signal)
+    if not ticks or rule is None or rule.numbers is None:
+        return None
+    clock, numbers = Clock(release), rule.numbers
+    figure = new_figure(clock)
+    at_s = [tick.window.end_s for tick in ticks]
+    for name, side, colour in ((release.stable, 0, STABLE), (release.canary, 1, CANARY)):
+        every = [tick.window.numbers[side] if tick.window.numbers else _NO_NUMBERS for tick in ticks]
+        binned = [(end_s, sums) for end_s, sums in _binned_numbers(at_s, every) if sums.total]
+        figure.add_scatter(
+            x=clock.xs(end_s for end_s, _ in binned),
+            y=[number_words.shown(sums.mean, numbers) for _, sums in binned],
+            name=name,
+            mode="lines+markers",
+            line={"width": 2, "color": colour},
+            marker={"size": 5, "color": colour},
+            hovertemplate=f"%{{y:.3g}} {numbers.unit}",
+        )
+    figure.update_yaxes(rangemode="tozero", ticksuffix=f" {numbers.unit}")
+    return Picture(
+        key=signal,
+        title=drawn.title,
+        caption=f"{drawn.caption} {means(signal, ticks[-1].evidence, release)}.",
+        figure=figure,
+        legend=both(release),
+        height=240,
+    )
+
+
 def _strongest_by_family(release: Timeline) -> list[str]:
     """Of each family the signal with the most evidence of harm; the failed signal in any case."""
     failed = release.failed_signal.signal if release.failed_signal else None
@@ -175,12 +214,21 @@ def _reached(evidence: SignalJudgement | Judgement) -> float:
 
 def _binned(at_s: list[float], pairs: list[Pair]) -> list[tuple[float, Pair]]:
     """Sums over equal spans of time, each at its end: ratios of sums, never means of ratios."""
+    return [(end_s, total(some)) for end_s, some in _in_bins(at_s, pairs)]
+
+
+def _binned_numbers(at_s: list[float], every: list[Numbers]) -> list[tuple[float, Numbers]]:
+    return [(end_s, sum(some, _NO_NUMBERS)) for end_s, some in _in_bins(at_s, every)]
+
+
+def _in_bins(at_s: list[float], counts: list[Counts]) -> list[tuple[float, list[Counts]]]:
+    """What was counted in equal spans of time, each at its end."""
     if not at_s:
         return []
     width_s = (at_s[-1] - at_s[0]) / _MOST_BINS or 1.0
-    ticks = list(zip(at_s, pairs, strict=True))
+    ticks = list(zip(at_s, counts, strict=True))
     bins = [list(group) for _, group in groupby(ticks, key=lambda tick: int((tick[0] - at_s[0]) / width_s))]
-    return [(ticks_in[-1][0], total(pair for _, pair in ticks_in)) for ticks_in in bins]
+    return [(ticks_in[-1][0], [counted for _, counted in ticks_in]) for ticks_in in bins]
 
 
 def _steps_in_words(release: Timeline) -> str:

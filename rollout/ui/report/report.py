@@ -9,7 +9,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from rollout.explain.timeline import Timeline
-from rollout.explain.why import Explanation, why
+from rollout.explain.why import Explanation, means, why
 from rollout.ui.html import templates
 from rollout.ui.report.picture import Picture
 from rollout.ui.report.pictures import pictures
@@ -33,6 +33,7 @@ class _Chapter:
     explanation: Explanation
     pictures: tuple[tuple[Picture, Markup], ...]
     spec: str
+    means: dict[str, str]  # by signal whose events are numbers, in words
 
 
 def render_report(timelines: Sequence[Timeline], *, title: str, extra: Sequence[Section] = ()) -> str:
@@ -45,10 +46,12 @@ def render_report(timelines: Sequence[Timeline], *, title: str, extra: Sequence[
 
 
 def _chapter(release: Timeline) -> _Chapter:
+    signals = release.last_evidence.signals if release.last_evidence else {}
     return _Chapter(
         release=release,
         explanation=why(release),
         pictures=tuple((picture, _drawn(picture, release)) for picture in pictures(release)),
+        means={name: means(name, judged, release) for name, judged in signals.items() if judged.difference},
         spec=yaml.safe_dump(release.spec.model_dump(mode="json"), sort_keys=False, default_flow_style=None),
     )
 

@@ -108,7 +108,11 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: {errors: null}", "signals.errors", "errors cannot be left out, because the guard"),
         ("signals: {errors: off}", "signals.errors", "errors cannot be left out, because the guard"),
         ("signals: {class: off}", "signals.class", "or `null` to leave the signal out"),
-        ("signals: {latencies: {}}", "signals.latencies", "errors, latency, class, low_confidence, wrong_label"),
+        (
+            "signals: {latencies: {}}",
+            "signals.latencies",
+            "errors, latency, typical_latency, class, low_confidence, wrong_label",
+        ),
         ("signals: {latencies: {}}", "signals.latencies", "did you mean `latency`?"),
         ("signals: {'latency:25': {}}", "signals.latency:25", "write `latency`"),
         ("signals: {latency: 25}", "signals.latency", "write keys such as `{tolerance: 1.25}`"),

@@ -117,6 +117,26 @@ def test_a_version_that_does_not_start_never_gets_a_request(world: World, contro
     assert set(weights(world)) == {0}
 
 
+def test_the_making_of_its_environment_is_no_part_of_the_time_to_load(world: World, controller: Controller) -> None:
+    """Ten minutes of downloads, then 20 of its 30 s: it is released. A version that loads for too long is not."""
+    world.edit("m:v2", prepare_s=600.0, start_s=20.0)
+    start(controller)
+    world.live(controller, 500)
+    assert "Downloading torch" in controller.snapshot.last_action
+    assert controller.snapshot.preparing == {"m:v2": "Downloading torch"}
+    assert world.live_until_ended(controller) == "promoted"
+
+
+def test_the_time_to_load_is_limited_after_its_environment_was_made(world: World, controller: Controller) -> None:
+    """It begins when the environment is there."""
+    world.edit("m:v2", prepare_s=100.0, start_s=600.0)
+    start(controller)
+    world.live(controller, 120)
+    assert controller.snapshot.deployment.active
+    world.live(controller, 20)
+    assert (outcome(world).signal, "was not ready after 30 s" in outcome(world).reason) == ("startup", True)
+
+
 def test_no_traffic_holds_and_then_the_deadline_decides(world: World, controller: Controller) -> None:
     """No data is never a pass."""
     world.rps = 0.0

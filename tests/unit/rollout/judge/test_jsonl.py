@@ -15,6 +15,7 @@ from rollout.errors import RolloutError
 from rollout.judge import JudgeConfig, Pair, Window
 from rollout.judge.jsonl import LineError, judgement_object, parse_windows
 from rollout.judge.judge import Judge
+from rollout.judge.types import BothNumbers, NumberRule, Numbers
 from rollout.signals.catalogue import catalogue
 
 FAMILIES = tuple(catalogue().rules)
@@ -208,3 +209,73 @@ def test_infinite_numbers_have_words() -> None:
     silent = replace(judgement.signals["errors"], threshold=math.inf)
     printed = judgement_object(replace(judgement, signals={"errors": silent}))["signals"]["errors"]
     assert (printed["more_requests_needed"], printed["threshold"]) == ("never", None)
+
+
+NUMBERS = {"cost": NumberRule((0.0, 10.0))}
+SUMS = {
+    "end_s": 5.0,
+    "window_s": 5,
+    "signal": "cost",
+    "stable": {"count": 3, "sum": 6.0, "sum_of_squares": 14.0},
+    "canary": {"count": 1, "sum": 2.0, "sum_of_squares": 4.0},
+}
+
+
+def numbers_of(*changes: dict[str, object], is_history: bool = False) -> list[Window]:
+    given_lines = [json.dumps(SUMS | change) for change in changes]
+    return list(parse_windows(given_lines, (*FAMILIES, *NUMBERS), numbers=NUMBERS, is_history=is_history))
+
+
+def test_a_line_may_have_sums_of_numbers() -> None:
+    """Beside lines with bad events; bounds may be repeated on the line."""
+    both = BothNumbers(Numbers(3, 6.0, 14.0), Numbers(1, 2.0, 4.0))
+    window = Window(5.0, 5, "cost", Pair(0, 3), Pair(0, 1), both)
+    assert numbers_of({}) == numbers_of({"between": [0, 10]}) == [window]
+    read = parse_windows([json.dumps(SUMS), *lines({})], (*FAMILIES, *NUMBERS), numbers=NUMBERS)
+    assert [each.signal for each in read] == ["cost", "errors"]
+    history = {key: value for key, value in SUMS.items() if key != "canary"}
+    (alone,) = parse_windows([json.dumps(history)], ("cost",), numbers=NUMBERS, is_history=True)
+    assert alone.canary.total == 0
+
+
+def test_an_empty_side_is_no_error() -> None:
+    """It has no numbers, and nothing is compared."""
+    nothing = {"count": 0, "sum": 0, "sum_of_squares": 0}
+    assert numbers_of({"canary": nothing})[0].canary == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "reason"),
+    [
+        ({"canary": {"count": 1, "sum": math.nan, "sum_of_squares": 4}}, "canary.sum", "finite number"),
+        ({"canary": {"count": 1, "sum": 2, "sum_of_squares": math.inf}}, "canary.sum_of_squares", "finite number"),
+        ({"canary": {"count": -1, "sum": 2, "sum_of_squares": 4}}, "canary.count", "greater than or equal to 0"),
+        ({"canary": {"count": 1.5, "sum": 2, "sum_of_squares": 4}}, "canary.count", "not a whole number of events"),
+        (
+            {"canary": {"count": 1, "sum": 11, "sum_of_squares": 121}},
+            "canary",
+            "a sum of 11: 1 numbers between 0 and 10",
+        ),
+        ({"canary": {"count": 2, "sum": 10, "sum_of_squares": 101}}, "canary", "a sum of squares of 101"),
+        ({"canary": {"count": 2, "sum": 4, "sum_of_squares": 7}}, "canary", "with a sum of 4 it is larger"),
+        ({"canary": {"count": 1, "sum": 1e300, "sum_of_squares": 1e300}}, "canary", "a sum of 1e+300"),
+        ({"canary": {"count": 0, "sum": 1, "sum_of_squares": 1}}, "canary", "a sum of 1: 0 numbers"),
+        ({"canary": {"count": 1, "sum": 2}}, "canary.sum_of_squares", "required"),
+        ({"canary": {"bad": 1, "total": 2}}, "canary.count", "required"),
+        ({"between": [0, 20]}, "between", "other bounds than those"),
+        ({"signal": "revenue"}, "signal", "no signal of numbers has this name"),
+        ({"signal": "errors"}, "signal", "no signal of numbers has this name"),
+    ],
+)
+def test_malformed_sums_are_named(change: dict[str, object], place: str, reason: str) -> None:
+    """Line number, field and reason; numbers that were not clipped show in their sums."""
+    with pytest.raises(RolloutError) as refused:
+        numbers_of({}, {"end_s": 10.0} | change)
+    assert str(refused.value).startswith(f"line 2: {place}: ")
+    assert reason in str(refused.value)
+
+
+def test_counts_for_a_signal_of_numbers_are_refused() -> None:
+    """A share of bad events is not a mean."""
+    with pytest.raises(RolloutError, match="line 1: signal: its events are numbers"):
+        list(parse_windows(lines({"signal": "cost"}), (*FAMILIES, *NUMBERS), numbers=NUMBERS))

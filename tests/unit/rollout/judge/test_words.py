@@ -11,7 +11,7 @@ from rollout.format import about, certainty, share, share_up
 from rollout.judge import JudgeConfig, Judgement, Pair, SignalJudgement, Verdict, Window
 from rollout.judge import words as w
 from rollout.judge.judge import Judge
-from rollout.judge.words import failed
+from rollout.judge.words import comparison, failed
 from rollout.signals.catalogue import catalogue
 
 Counts = tuple[int, int, int, int]
@@ -49,7 +49,8 @@ def test_fail_tells_what_was_seen(signal: str, counts: Counts, sentence: str) ->
 
 def test_fail_tells_how_rare_it_is() -> None:
     """By Ville's inequality an e-value of 31,400 happens in one of as many releases; rounded down to stay true."""
-    sentence = failed("errors", catalogue().words("errors"), Pair(3, 4560), Pair(12, 240), math.log(31_900))
+    seen = comparison("errors", catalogue().words("errors"), Pair(3, 4560), Pair(12, 240))
+    sentence = failed(seen, math.log(31_900))
     assert sentence.endswith("; a harmless canary shows this at most once in 31,000 releases")
 
 
@@ -147,8 +148,8 @@ def test_no_sentence_has_a_limit_or_a_share_of_0_that_is_not_0(
     """Every share that a sentence gives is none or all only where it is."""
     called = catalogue().words("errors")
     for sentence in (
-        failed("errors", called, stable, canary, log_e, limit=limit),
-        w.suspicious("errors", called, signals(stable, canary, more, log_e)),
+        failed(comparison("errors", called, stable, canary, limit), log_e),
+        w.suspicious(comparison("errors", called, stable, canary), signals(stable, canary, more, log_e)),
     ):
         told, counted = numbers(sentence), [canary, stable] if limit is None or "stable" in sentence else [canary]
         for number, pair in zip(told, [pair for pair in counted if pair.total], strict=False):

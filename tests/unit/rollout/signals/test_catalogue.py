@@ -158,7 +158,7 @@ def test_only_the_built_in_signals_are_there_by_default() -> None:
     with pytest.raises(SpecError) as refused:
         parse_spec("signals: {truncated_in_this_test: {}}")
     assert refused.value.saw == f"`signals.{TRUNCATED.name}` does not exist"
-    assert refused.value.do.startswith("the keys of `signals` are: errors, latency, class")
+    assert refused.value.do.startswith("the keys of `signals` are: errors, latency, typical_latency")
     assert TRUNCATED.name not in refused.value.do
 
 
@@ -190,3 +190,9 @@ def test_counts_without_a_plan_are_judged_by_the_default_plan() -> None:
     planned = RolloutSpec().judge_config().rules
     assert {**BUILT_IN.rules, "class": planned["class"]} == planned
     assert planned["class"] == replace(BUILT_IN.rules["class"], on_fail="hold", gross_tolerance=4.0)
+
+
+def test_answers_that_take_a_minute_can_be_judged() -> None:
+    """Each bound of a plan is one that the gateway's histogram has."""
+    slow = RolloutSpec.model_validate({"signals": {"latency": {"slower_than_ms": [10_000, 30_000, 60_000]}}})
+    assert slow.signals.selection().keys["latency"] == {"10000", "30000", "60000"}

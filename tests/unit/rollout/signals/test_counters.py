@@ -12,7 +12,7 @@ from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.signals import counters as c
 from rollout.signals.catalogue import BUILT_IN, Catalogue, using
 from rollout.signals.counters import Reading, Sample, SeriesKey, merge, version_tables, windows
-from rollout.signals.options import Latency, LowConfidence, WrongLabel
+from rollout.signals.options import LATENCY_STEPS_MS, Latency, LowConfidence, WrongLabel
 from rollout.signals.plan import Signals
 
 GATEWAY = "127.0.0.1:9901"
@@ -340,3 +340,39 @@ def test_no_window_has_more_bad_events_than_events(history: list[tuple[Interval,
     """Whatever was read, a window is a possible observation."""
     _, found = replay(history)
     assert all(0 <= window.canary.bad <= window.canary.total for window in found)
+
+
+@pytest.fixture
+def _all_signals() -> Iterator[None]:
+    with using(BUILT_IN):
+        yield
+
+
+@pytest.mark.usefixtures("_all_signals")
+def test_answer_times_are_numbers_of_bounds_that_they_exceed() -> None:
+    """By the finer bounds of the gateway; a window has their sum and the sum of their squares."""
+    took = (0.5, 3.0, 3.0, 40.0, 20_000.0)
+    steps = [sum(each > bound for bound in LATENCY_STEPS_MS) for each in took]
+
+    def read(at_s: float, repeated: int) -> Reading:
+        within = {f"{bound:g}": repeated * sum(each <= bound for each in took) for bound in LATENCY_STEPS_MS}
+        samples = buckets(
+            "envoy_kanaria_predict_duration_ms", within | {"+Inf": repeated * len(took)}, version=CANARY, routed=CANARY
+        )
+        return Reading(at_s, counters(samples))
+
+    (window,) = (each for each in windows(read(0.0, 2), read(5.0, 3), stable=STABLE, canary=CANARY) if each.numbers)
+    assert (window.signal, window.stable, window.canary) == ("typical_latency", Pair(0, 0), Pair(0, 5))
+    assert window.numbers is not None
+    assert window.numbers.canary == (5, sum(steps), sum(step * step for step in steps))
+    restarted = windows(read(0.0, 2), read(5.0, 1), stable=STABLE, canary=CANARY)
+    assert [each.canary for each in restarted if each.numbers] == [Pair(0, 5)]
+
+
+@pytest.mark.usefixtures("_all_signals")
+def test_a_gateway_with_fewer_bounds_gives_no_such_numbers() -> None:
+    """One of an earlier version goes on until it is restarted; nothing is made up."""
+    samples = buckets(
+        "envoy_kanaria_predict_duration_ms", {"25": 60, "100": 95, "+Inf": 100}, version=CANARY, routed=CANARY
+    )
+    assert not any(signal.startswith("typical_latency") for _, _, signal in counters(samples))

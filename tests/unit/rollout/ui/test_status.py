@@ -76,6 +76,19 @@ def test_it_says_how_much_more_is_needed(running: StatusView) -> None:
     assert 0 < (running.release.deadline_s or 0) < SPEC.step_deadline
 
 
+def test_what_is_done_to_make_an_environment_is_shown(tmp_path: Path) -> None:
+    """In place of a time to load, which does not pass meanwhile."""
+    world, controller, look = released(tmp_path / "ledger.db", prepare_s=60.0)
+    world.live(controller, 5)
+    controller.close()
+    status = look()
+    assert status.canary is not None
+    assert status.release is not None
+    assert status.canary.preparing == "Downloading torch"
+    assert status.release.sentence == "digits:v2 waits for its environment: Downloading torch"
+    assert "Downloading torch" in status_page(status)
+
+
 def test_in_a_watch_the_signals_before_it_stay_in_view(tmp_path: Path) -> None:
     """It shows the evidence of the steps, and what is watched now."""
     world, controller, look = released(tmp_path / "ledger.db")

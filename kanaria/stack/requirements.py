@@ -1,0 +1,112 @@
+"""What a Bento asks of the Python that runs it, and whether this one has it. Nothing is imported or downloaded."""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion
+
+from kanaria.errors import SetupError
+from kanaria.stack.bentos import bento_folder, python_of
+
+OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+_LOCKED, _ASKED, _INSTALLER = "requirements.lock.txt", "requirements.txt", "install.sh"
+_INSTALLER_OPTIONS = re.compile(r"^PIP_ARGS=\((.*)\)$", re.MULTILINE)
+_AFTER_A_REQUIREMENT = re.compile(r"\s(?:#|--).*")  # a comment, hashes
+_NAMES_PACKAGES = ("-r", "--requirement", "-e", "--editable")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The packages that a Bento asks for."""
+
+    tag: str
+    python: str  # `3.11`; empty: any
+    file: Path  # requirements as pip reads them, locked where the Bento has a lock; it need not be there
+    folder: Path  # where relative paths in it start
+    options: tuple[str, ...] = ()  # of the Bento's own installer, for pip
+    wheels: tuple[Path, ...] = ()  # that the Bento brings
+
+    @property
+    def is_for_this_python(self) -> bool:
+        """Whether this Python is of the version that it was built for."""
+        return self.python in ("", OWN_PYTHON)
+
+    def lines(self) -> Iterator[str]:
+        """Each line that names a package, without its comment and its hashes."""
+        if not self.file.exists():
+            return
+        for raw in self.file.read_text().replace("\\\n", " ").splitlines():
+            line = _AFTER_A_REQUIREMENT.sub("", f" {raw}").strip()
+            if line and (not line.startswith("-") or line.startswith(_NAMES_PACKAGES)):
+                yield line
+
+    def names(self, package: str) -> bool:
+        """Whether it asks for `package`, in any way."""
+        pattern = re.compile(rf"{package}\s*($|[\[(<>=!~;@])|.*/{package}-\d", re.IGNORECASE)
+        return any(map(pattern.match, self.lines()))
+
+
+def wanted_by(tag: str) -> Wanted:
+    """What the Bento `tag` asks for. Raises SetupError when it cannot be read."""
+    bento = bento_folder(tag)
+    python = bento / "env" / "python"
+    locked, installer = python / _LOCKED, python / _INSTALLER
+    file = locked if locked.exists() else python / _ASKED
+    try:
+        if installer.exists():  # as BentoML 1.3 and before, and for what its newer images do not support
+            found = _INSTALLER_OPTIONS.search(installer.read_text())
+            options = tuple(shlex.split(found[1])) if found else ()
+            wheels = tuple(sorted(python.glob("wheels/*.whl")))
+            return Wanted(tag, python_of(tag), file, folder=python, options=options, wheels=wheels)
+        sources = bento / "src"
+        return Wanted(tag, python_of(tag), file, folder=sources if sources.is_dir() else python)
+    except (OSError, ValueError) as error:
+        raise SetupError(f"what {tag} asks for cannot be read", saw=f"{error}", do="build it again") from error
+
+
+def missing(wanted: Wanted) -> str | None:
+    """The first package that this Python lacks, in words; None when it has what is asked for."""
+    try:
+        lacks = (_lack(line) for line in wanted.lines())
+        return next(filter(None, lacks), None)
+    except (OSError, UnicodeError) as error:
+        return f"{wanted.file}, which cannot be read here: {error}"
+
+
+def _lack(line: str) -> str | None:
+    try:
+        requirement = Requirement(line)
+    except InvalidRequirement:
+        return line  # a path, an address, another file: an installer knows what is in it
+    return _lack_of(requirement, extra="", seen=set())
+
+
+def _lack_of(requirement: Requirement, *, extra: str, seen: set[tuple[str, str]]) -> str | None:
+    if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+        return None
+    if requirement.url:
+        return str(requirement)
+    try:
+        installed = metadata.version(requirement.name)
+        is_enough = requirement.specifier.contains(installed, prereleases=True)
+    except (metadata.PackageNotFoundError, InvalidVersion, TypeError):  # TypeError: a folder without a version
+        return f"{requirement}, which is not installed here"
+    if not is_enough:
+        return f"{requirement}, and {installed} is installed here"
+    for wanted in requirement.extras:
+        if (requirement.name, wanted) in seen:
+            continue
+        seen.add((requirement.name, wanted))
+        for text in metadata.requires(requirement.name) or ():
+            inner = Requirement(text)
+            is_of_it = inner.marker is not None and not inner.marker.evaluate({"extra": ""})
+            if is_of_it and (lack := _lack_of(inner, extra=wanted, seen=seen)):
+                return lack
+    return None

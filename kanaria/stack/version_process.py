@@ -1,0 +1,100 @@
+"""The process of a version with an environment of its own: has it made where it is missing, then becomes its server.
+
+So the keeper, the log and the end of such a version are those of any other, and whoever asks for it waits for nothing.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+from kanaria.errors import StackError
+from kanaria.settings import Runtime, Settings
+from kanaria.stack.environments import Environments, python_in, variables_in
+from kanaria.stack.python import own_module
+from kanaria.stack.requirements import OWN_PYTHON, Wanted, missing, wanted_by
+
+MODULE = "kanaria.stack.version_process"
+PORT_OPTION = "--port"
+
+
+def server_command(settings: Settings, tag: str, port: int) -> list[str]:
+    """How a tag is served on a port: by BentoML in this Python, or by a process that first sees to another one."""
+    if settings.runtime == "shared" or (settings.runtime == "auto" and _has_all(tag)):
+        return own_module("bentoml", *_arguments(tag, port))
+    return own_module(MODULE, str(settings.environments), settings.runtime, tag, PORT_OPTION, str(port))
+
+
+def _has_all(tag: str) -> bool:
+    """Whether this Python is the one that a Bento was built for, with all packages that it asks for."""
+    try:
+        wanted = wanted_by(tag)
+    except StackError:  # its process will say what is wrong, where words of a version are looked for
+        return False
+    return wanted.is_for_this_python and missing(wanted) is None
+
+
+def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None:
+    """Have the environment of `tag` made now, where it needs one of its own. Raises InstallError, StackError."""
+    _environment(settings.environments, settings.runtime, tag, say)
+
+
+def main() -> None:
+    """Become the server."""
+    parser = argparse.ArgumentParser(description="Serve a version. The keeper does this.")
+    parser.add_argument("environments", type=Path)
+    parser.add_argument("runtime", choices=get_args(Runtime))
+    parser.add_argument("tag")
+    parser.add_argument(PORT_OPTION, type=int, required=True)
+    given = parser.parse_args()
+    try:
+        environment = _environment(given.environments, given.runtime, given.tag, lambda text: print(text, flush=True))
+    except StackError as error:
+        print(f"{error}\n{type(error).__name__}: {error.what}: {error.saw}", flush=True)
+        sys.exit(1)
+    arguments = _arguments(given.tag, given.port)
+    if environment is None:
+        command, variables = own_module("bentoml", *arguments), dict(os.environ)
+    else:
+        # Its script and not `-m`, which before Python 3.11 looks for modules in the folder where it is started.
+        python = str(python_in(environment))
+        command, variables = [python, str(environment / "bin" / "bentoml"), *arguments], variables_in(environment)
+    os.execve(command[0], command, variables)  # noqa: S606 - our own words, and no shell wanted
+
+
+def _environment(folder: Path, runtime: Runtime, tag: str, say: Callable[[str], None]) -> Path | None:
+    """The environment that `tag` runs in; None: Kanaria's own Python."""
+    if runtime == "shared":
+        return None
+    wanted = wanted_by(tag)
+    reason = _why_its_own(wanted, runtime)
+    if reason is None:
+        if not wanted.is_for_this_python:
+            say(
+                f"{tag} was built for Python {wanted.python} and runs on Kanaria's, {OWN_PYTHON}, which has what "
+                "it needs; KANARIA_RUNTIME=venv gives it an environment of its own"
+            )
+        return None
+    environments = Environments(folder)
+    found = environments.find(wanted)
+    if found is None:
+        say(f"{tag} gets an environment of its own: {reason}")
+        found = environments.prepare(wanted, say=say)
+    return found
+
+
+def _why_its_own(wanted: Wanted, runtime: Runtime) -> str | None:
+    if runtime == "venv":
+        return "KANARIA_RUNTIME is `venv`"
+    lack = missing(wanted)
+    return f"it asks for {lack}" if lack else None
+
+
+def _arguments(tag: str, port: int) -> list[str]:
+    return ["serve", tag, "--host", "127.0.0.1", PORT_OPTION, str(port)]
+
+
+if __name__ == "__main__":
+    main()

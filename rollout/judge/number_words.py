@@ -1,0 +1,67 @@
+"""Means and their difference in words, in their unit. Logarithms are shown as what they are logarithms of."""
+
+import math
+
+from rollout.format import count, share
+from rollout.judge.types import Difference, NumberRule, SignalJudgement
+
+
+def value(number: float, rule: NumberRule) -> str:
+    """One number, or a mean, with its unit."""
+    return _with_unit(_digits(shown(number, rule)), rule)
+
+
+def shown(number: float, rule: NumberRule) -> float:
+    """A number as people see it."""
+    return number if rule.per_tenfold is None else 10 ** ((number - rule.one) / rule.per_tenfold)
+
+
+def moved(difference: float, rule: NumberRule) -> str:
+    """How much more, or less, a mean is than another."""
+    more = "more" if difference > 0 else "less"
+    if not difference:
+        return "no more"
+    if rule.per_tenfold is not None:
+        return f"{share(abs(10 ** (difference / rule.per_tenfold) - 1))} {more}"
+    return f"{_with_unit(_digits(abs(difference)), rule)} {more}"
+
+
+def contrast(difference: Difference, rule: NumberRule, *, stable: str = "stable") -> str:
+    """Both means, how far apart they are, and how far the true ones may be."""
+    if difference.stable is None or difference.canary is None:
+        return "nothing to compare yet"
+    seen = moved(difference.canary - difference.stable, rule)
+    means = f"{value(difference.canary, rule)} on average, {value(difference.stable, rule)} on {stable}: {seen}"
+    return f"{means} ({limits(difference, rule)})"
+
+
+def said(judged: SignalJudgement, rule: NumberRule) -> str:
+    """What a signal that takes no part in FAIL found, for a person; empty where it found nothing."""
+    if not judged.difference or judged.decided_at_s is None or judged.threshold < math.inf:
+        return ""
+    return f"{contrast(judged.difference, rule)}; {allowed(rule)}. It decides nothing"
+
+
+def limits(difference: Difference, rule: NumberRule) -> str:
+    """Between which differences the true one is."""
+    width = rule.between[1] - rule.between[0]
+    least = moved(difference.least, rule) if difference.least > -width else None
+    most = moved(difference.most, rule) if difference.most < width else None
+    if least and most:
+        return f"between {least} and {most}"
+    return f"at least {least}" if least else f"at most {most}" if most else "it may be chance"
+
+
+def allowed(rule: NumberRule) -> str:
+    """The difference that is harmless."""
+    if not rule.tolerance:
+        return "nothing is allowed"
+    return f"{moved(rule.upwards * rule.tolerance, rule)} is allowed"
+
+
+def _with_unit(digits: str, rule: NumberRule) -> str:
+    return f"{digits} {rule.unit}".rstrip()
+
+
+def _digits(number: float) -> str:
+    return count(number) if 1000 <= abs(number) < 1e15 else f"{number:.3g}"
