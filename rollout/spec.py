@@ -124,9 +124,14 @@ class RolloutSpec(_Part):
         return max(1, round(self._steps_at_most * self.step_deadline / self.window))
 
     @property
+    def has_shadow(self) -> bool:
+        """Whether the first step gives the canary copies of requests."""
+        return self.steps != "auto" and self.steps[0] == SHADOW
+
+    @property
     def warmup_s(self) -> float:
         """For how long the canary's first copied requests are not judged, seconds; 0 without a shadow step."""
-        return self.warmup if self.steps != "auto" and self.steps[0] == SHADOW else 0.0
+        return self.warmup if self.has_shadow else 0.0
 
     def soak_s(self, *, in_shadow: bool) -> float:
         """For how long a step is judged at least, seconds.

@@ -8,9 +8,9 @@ import math
 from dataclasses import dataclass
 from typing import assert_never
 
-from rollout.control import guard
+from rollout.control import guard, shadow
 from rollout.fleet import Health
-from rollout.judge import Judgement, Pair, Verdict
+from rollout.judge import Judgement, Pair, Verdict, words
 from rollout.ledger.state import Phase, Release
 
 AUTO_START_PERCENT = 1
@@ -138,7 +138,7 @@ def _starting(release: Release, facts: Facts) -> Action:
 def _first_step(release: Release, reason: str) -> EnterStep:
     if release.spec.steps == "auto":
         return EnterStep(0, AUTO_START_PERCENT, mirror=False, reason=reason)
-    return EnterStep(0, release.weight_at(0), mirror=release.is_shadow_first, reason=reason)
+    return EnterStep(0, release.weight_at(0), mirror=release.spec.has_shadow, reason=reason)
 
 
 def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Action | None:
@@ -195,7 +195,11 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         if facts.is_fresh and facts.recent_stable.total and facts.canary is Health.READY:
             return _first_step(release, "requests are counted again")
         return Hold("without traffic until requests are counted again")
-    if judgement.verdict is Verdict.PASS:
+    ahead = shadow.ahead(release, judgement)
+    is_unproven = ahead is not None and ahead.is_only_unproven
+    if ahead and is_unproven and facts.unseen_s < release.spec.step_deadline:
+        return Hold(f"waits for {ahead.reason}")  # there is no deadline while requests come
+    if judgement.verdict is Verdict.PASS and not is_unproven:
         if not release.seen_s:
             return Hold("passed on earlier steps; no canary request was counted in this one yet")
         if not release.has_soaked:
@@ -204,16 +208,29 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
             return Hold("passed; the next reading ends the step")  # see `timing.next_reading_s`
         if release.is_last_step:
             return Promote(judgement.reason)
+        if ahead:
+            return _after_shadow(release, judgement, ahead.step)
         weight = _next_weight(release, judgement)
         return EnterStep(release.step + 1, weight, mirror=False, reason=judgement.reason)
+    lacking = f"{ahead.reason}; none came for {facts.unseen_s:.0f} s" if ahead and is_unproven else judgement.reason
     if release.measured_s < release.spec.step_deadline:
-        return Hold(_warming_up(release) if release.is_warming_up else judgement.reason)
+        return Hold(_warming_up(release) if release.is_warming_up else lacking)
     if guard.is_stable_bad(release, facts.recent_stable):
         return Hold(_BOTH_FAIL, needs_person=True)
-    reason = f"no proof of safety in {release.measured_s:.0f} s at this step: {judgement.reason}"
+    reason = f"no proof of safety in {release.measured_s:.0f} s at this step: {lacking}"
     if release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
         return Rollback("deadline", reason)
     return Hold(reason, needs_person=True)
+
+
+def _after_shadow(release: Release, judgement: Judgement, step: int) -> EnterStep:
+    """Enter the first step that is large enough for the traffic; it is proven as the next one would have to be."""
+    weight = release.weight_at(step)
+    reason = judgement.reason
+    if smaller := [release.weight_at(left_out) for left_out in range(release.step + 1, step)]:
+        proof = words.passed(_excess(judgement) * weight / 100, weight / 100, release.spec.alpha)
+        reason = f"{proof}; {shadow.left_out(smaller)}"
+    return EnterStep(step, weight, mirror=False, reason=reason)
 
 
 def _warming_up(release: Release) -> str:
@@ -299,11 +316,16 @@ def _next_weight(release: Release, judgement: Judgement) -> float:
     """The next fixed step, or the largest automatic one that the risk budget allows."""
     if release.spec.steps != "auto":
         return release.weight_at(release.step + 1)
-    bounds = [signal.excess_upper for signal in judgement.signals.values() if signal.excess_upper is not None]
-    worst = max(bounds, default=1.0)
+    worst = _excess(judgement)
     safe_percent = math.floor(10_000 * release.spec.risk_budget / max(worst, release.spec.risk_budget)) / 100
     least = _least_automatic(release)
     return max(least, min(2 * release.weight_percent, safe_percent, LAST_COMPARED_PERCENT))
+
+
+def _excess(judgement: Judgement) -> float:
+    """Bound on the share of the canary's requests that are bad because of it, 0 to 1."""
+    bounds = [signal.excess_upper for signal in judgement.signals.values() if signal.excess_upper is not None]
+    return max(bounds, default=1.0)
 
 
 def _least_automatic(release: Release) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rollout.control.after_promotion import RecentFailures, Watch
 from rollout.control.decide import asked_weight
+from rollout.control.shadow import later_weights
 from rollout.judge import Judgement, Verdict, Window
 from rollout.judge.judge import Judge
 from rollout.ledger.events import Calibrated, Event, Ticked
@@ -73,7 +74,9 @@ class ReleaseJudge:
         if release.phase is not Phase.STEPPING:
             return None
         expected = release.spec.expected(in_shadow=release.mirror)
-        return self._compared.judgement(next_weight=asked_weight(release), expected=expected)
+        return self._compared.judgement(
+            next_weight=asked_weight(release), expected=expected, later_weights=later_weights(release)
+        )
 
 
 def replayed(events: Iterable[Event]) -> ReleaseJudge | None:

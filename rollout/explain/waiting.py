@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from math import inf, isinf
 
+from rollout.control.shadow import ahead
 from rollout.explain.timeline import StepSpan, Timeline
 from rollout.format import about, span, weight
 from rollout.judge import Judgement, Verdict
@@ -63,8 +64,10 @@ def _in_step(release: Timeline, now_s: float) -> Wait:
     if release.last_evidence is None or judged_s <= step.from_s:
         return Wait("the first counts of this step", deadline_s=deadline_s)
     evidence = release.last_evidence
+    left_s = max(0.0, release.state.soak_s - release.state.seen_s)
+    if wait := _in_shadow(release, step, evidence, now_s, left_s):
+        return wait
     if evidence.verdict is Verdict.PASS:
-        left_s = max(0.0, release.state.soak_s - release.state.seen_s)
         return Wait(f"the end of the step's soak, {span(left_s)}", eta_s=left_s)
     if evidence.verdict is Verdict.FAIL:
         return Wait(f"a person: {release.last_why}")
@@ -72,6 +75,18 @@ def _in_step(release: Timeline, now_s: float) -> Wait:
         release, step, evidence, now_s=now_s, deadline_s=deadline_s
     )
     return wait if deadline_s else replace(wait, text=f"a person, or for {wait.text}", deadline_s=None)
+
+
+def _in_shadow(release: Timeline, step: StepSpan, evidence: Judgement, now_s: float, soaks_s: float) -> Wait | None:
+    """The copied requests that prove the steps to come; None where something else is waited for."""
+    to_come = ahead(release.state, evidence)
+    if to_come is None or not to_come.is_only_unproven or to_come.eta_s <= soaks_s:
+        return None
+    more, silent_s = round(to_come.more), now_s - max(step.from_s, _last_request_s(release))
+    if silent_s <= _SILENT_WINDOWS * release.spec.window:
+        return Wait(to_come.reason, more, to_come.eta_s)
+    text = f"{to_come.reason}; none came for {span(silent_s)}"
+    return Wait(text if silent_s < release.spec.step_deadline else f"a person, or for {text}", more)
 
 
 def _for_labels(release: Timeline, evidence: Judgement, *, now_s: float, deadline_s: float) -> Wait | None:

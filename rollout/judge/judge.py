@@ -105,13 +105,16 @@ class Judge:
         for name, signal in self._signals.items():
             signal.temper_pass(pass_phi.get(name, 1.0))
 
-    def judgement(self, *, next_weight: float | None, expected: Collection[str] = ()) -> Judgement:
+    def judgement(
+        self, *, next_weight: float | None, expected: Collection[str] = (), later_weights: Sequence[float] = ()
+    ) -> Judgement:
         """The verdict on all windows so far. Changes nothing.
 
         Args:
             next_weight: canary share of the traffic, above 0 and up to 1, that the release wants to move to;
                 None: no step is asked for, and PASS only means that nothing is suspicious.
             expected: signals or families that must have data on both sides before anything passes.
+            later_weights: canary shares for which the missing requests are wanted too; they change no verdict.
 
         Raises: ValueError for a weight out of range or an expected family without a rule.
         """
@@ -130,7 +133,13 @@ class Judge:
             failed_signal=self._failure.signal if self._failure else None,
             failed_log_e=self._failure.log_e if self._failure else None,
             on_fail=self._failure.on_fail if self._failure else "rollback",
+            later_needed=tuple(self._more_needed(weight) for weight in later_weights) if later_weights else None,
         )
+
+    def _more_needed(self, weight: float) -> float:
+        """Canary requests until all budgeted signals allow `weight`; inf also before the first of them was seen."""
+        bounds = [signal.bound for signal in self._signals.values() if signal.bound]
+        return max((bound.more_needed(self._config.risk_budget / weight) for bound in bounds), default=math.inf)
 
     def _observe_tick(self, end_s: float, tick: Sequence[Window]) -> None:
         if new := [window.signal for window in tick if window.signal not in self._signals]:

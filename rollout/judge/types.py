@@ -208,6 +208,9 @@ class Judgement:
     failed_signal: str | None = None  # the signal that contributes most, when FAIL
     failed_log_e: float | None = None  # the evidence that decided FAIL: of the signals that may ask for `on_fail`
     on_fail: Literal["rollback", "hold"] = "rollback"  # what that signal's rule asks for
+    # Canary requests until each of the later steps asked for is proven, if they come with the present share of the
+    # traffic; None: none was asked for.
+    later_needed: tuple[float, ...] | None = None
 
     @property
     def decisive_log_e(self) -> float:

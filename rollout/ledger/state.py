@@ -10,7 +10,7 @@ from typing import Any
 
 from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, Verdict, Window
 from rollout.ledger import events as e
-from rollout.spec import SHADOW, RolloutSpec
+from rollout.spec import RolloutSpec
 
 NO_EVENTS = Pair(0, 0)
 _READ_LATE_S = 0.1  # a window may be that much shorter than planned
@@ -147,10 +147,6 @@ class Release:
     @property
     def is_last_step(self) -> bool:
         return self.weight_percent == 100
-
-    @property
-    def is_shadow_first(self) -> bool:
-        return self.spec.steps != "auto" and self.spec.steps[0] == SHADOW
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,11 @@ class Findings:
         return [run.stopped_s if run.outcome == "promoted" else math.inf for run in self.harmless]
 
     @property
+    def live_s(self) -> list[float]:
+        """For each harmless canary: from its first request, a copy, to its first live one; inf for never."""
+        return [math.inf if run.live_s is None else run.live_s for run in self.harmless]
+
+    @property
     def detection_s(self) -> list[float]:
         """For each harmful canary: from its first live request, or the later beginning of its harm, until it was
         stopped. 0 when no user met it; inf for never.

@@ -42,6 +42,7 @@ def stories(findings: Findings) -> tuple[Story, Story]:
             (
                 Answer("is rolled back as harmful", _often(findings.false_alarms), _certainty(findings.false_alarms)),
                 Answer("lacks proof at a deadline", _often(findings.out_of_time), _certainty(findings.out_of_time)),
+                *_shadow(findings),
                 Answer("is promoted after", _duration(promoted), f"p90 {_duration(promoted_p90)}"),
             ),
         ),
@@ -63,6 +64,15 @@ def stories(findings: Findings) -> tuple[Story, Story]:
             ),
         ),
     )
+
+
+def _shadow(findings: Findings) -> tuple[Answer, ...]:
+    """How long it stays in the shadow, and why; nothing for a plan without one."""
+    if not findings.spec.has_shadow:
+        return ()
+    left, left_p90 = quantiles(findings.live_s)
+    why = "every copy is evidence there, at a step only the canary's share"
+    return (Answer("leaves the shadow after", _duration(left), f"p90 {_duration(left_p90)}; {why}"),)
 
 
 def regression(findings: Findings) -> str:
@@ -130,6 +140,7 @@ def as_object(findings: Findings) -> dict[str, Any]:
         "harmless": {
             "rolled_back": _proportion(findings.false_alarms),
             "out_of_time": _proportion(findings.out_of_time),
+            "leaves_shadow_after_s": _quantiles(findings.live_s) if findings.spec.has_shadow else None,
             "promoted_after_s": _quantiles(findings.promotion_s),
         },
         "harmful": {
