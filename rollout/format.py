@@ -16,6 +16,11 @@ def about(number: float) -> str:
     return count(round(number, 1 - math.floor(math.log10(number))) if number >= 1 else math.ceil(number))
 
 
+def at_most(number: float) -> str:
+    """A bound on a whole number of things, rounded up."""
+    return f"at most {count(math.ceil(number))}"
+
+
 def share(ratio: float) -> str:
     """A ratio as a percentage with two significant digits, three from 10 %; 0 % and 100 % only for none and all."""
     percent = 100 * ratio

@@ -6,10 +6,19 @@ Durations are seconds and shares are ratios inside; people may write `10m` and `
 import re
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from contract.http import ANSWER_TIMEOUT_S
 from rollout.errors import SpecError
@@ -19,7 +28,7 @@ from rollout.mistakes import Place, Section, contradiction, mistakes, shown
 from rollout.signals.catalogue import AFFECTED_USERS, catalogue
 from rollout.signals.options import OnFail, WrongLabel
 from rollout.signals.plan import Signals, former_places, sections
-from rollout.units import WRITTEN_BY_A_PERSON, MinorityOrNone, Ratio, Seconds, SecondsOrNone
+from rollout.units import WRITTEN_BY_A_PERSON, MinorityOrNone, Ratio, RequestsOrNone, Seconds, SecondsOrNone, ratio_in
 
 SHADOW: Literal["shadow"] = "shadow"
 Step = Literal["shadow"] | int | float  # a weight in percent, of at most two decimals
@@ -38,6 +47,17 @@ class Guards(_Part):
     error_ratio: Ratio = 0.2
 
 
+class RiskBudget(_Part):
+    """How much harm a canary may do before it is promoted."""
+
+    share: Ratio = 0.005  # of all requests, at the weight that the canary gets
+    requests: RequestsOrNone = None  # of users, in the whole release
+
+
+def _risk_budget(value: Any, info: ValidationInfo) -> Any:
+    return value if isinstance(value, dict | RiskBudget) else RiskBudget(share=ratio_in(value, info))
+
+
 class RolloutSpec(_Part):
     """One release's plan. Source of every field's meaning: docs/rollout-yaml.md."""
 
@@ -45,7 +65,7 @@ class RolloutSpec(_Part):
     step_deadline: Seconds = 600.0
     on_deadline: OnFail = "hold"
     soak: Seconds = 60.0
-    risk_budget: Ratio = 0.005
+    risk_budget: Annotated[RiskBudget, BeforeValidator(_risk_budget)] = RiskBudget()
     alpha: Ratio = 0.01
     window: Seconds = 5.0
     warmup: SecondsOrNone = 60.0
@@ -104,6 +124,11 @@ class RolloutSpec(_Part):
                     f"`{key}` is {span(seconds)}, `step_deadline` is {span(self.step_deadline)}",
                     f"`{key}` must be shorter than `step_deadline`, or {reason}",
                 )
+        if self.risk_budget.requests is not None and not self.has_shadow:
+            raise contradiction(
+                f"`risk_budget.requests` is {self.risk_budget.requests}, `steps` is {shown(_as_written(self.steps))}",
+                "begin `steps` with `shadow`: only copies prove anything before the first request of a user",
+            )
         labels = self.signals.get(WrongLabel)
         if labels and labels.required and labels.after >= self.step_deadline:
             raise contradiction(
@@ -173,7 +198,8 @@ class RolloutSpec(_Part):
         return JudgeConfig(
             alpha=self.alpha,
             alpha_pass=self.alpha / max(1, tries * (tries - 1)),
-            risk_budget=self.risk_budget,
+            risk_budget=self.risk_budget.share,
+            budget_requests=self.risk_budget.requests,
             rules=self._rules(),
         )
 
@@ -223,7 +249,12 @@ def _sections() -> dict[Place, Section]:
     """The parts of a plan that have keys."""
     whole = Section(tuple(RolloutSpec.model_fields), "steps: auto", "or nothing")
     guards = Section(tuple(Guards.model_fields), "{error_ratio: 20%}", "or delete the line")
-    return {(): whole, ("guards",): guards, **sections()}
+    budget = Section(tuple(RiskBudget.model_fields), "{share: 0.5%, requests: 500}", "or a share alone")
+    return {(): whole, ("guards",): guards, ("risk_budget",): budget, **sections()}
+
+
+def _as_written(steps: tuple[Step, ...] | str) -> Any:
+    return steps if isinstance(steps, str) else list(steps)
 
 
 def _place_in_yaml(error: Exception) -> str:

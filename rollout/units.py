@@ -9,6 +9,7 @@ WRITTEN_BY_A_PERSON = "written by a person"  # as the context of a validation: a
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 7 * 86400
+_MOST_REQUESTS = 10**12
 _DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)"
 
 
@@ -37,7 +38,8 @@ def _seconds_or_none(value: Any) -> int | float:
     return seconds
 
 
-def _ratio(value: Any, info: ValidationInfo) -> int | float:
+def ratio_in(value: Any, info: ValidationInfo) -> int | float:
+    """A share as people write it, as a ratio. Raises ValueError that says what to write."""
     _need_percent(value, info)
     ratio = _number(value, r"(\d+(?:\.\d+)?)\s*(%)")
     if ratio is None or not 0 < ratio < 1:
@@ -57,6 +59,14 @@ def _need_percent(value: Any, info: ValidationInfo) -> None:
     """In a plan as a person writes it, 0.5 may mean 50 % or 0.5 %."""
     if info.context == WRITTEN_BY_A_PERSON and isinstance(value, int | float) and 0 < value < 1:
         raise ValueError(f"write `{value:g}%` or `{100 * value:g}%`: without the sign it may mean either")
+
+
+def _requests_or_none(value: Any) -> int | None:
+    if value in (None, "none"):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_REQUESTS:
+        raise ValueError(f"write a whole number of requests from 1 to {_MOST_REQUESTS:,}, without commas, or `none`")
+    return value
 
 
 def _number(value: Any, pattern: str) -> int | float | None:
@@ -79,8 +89,9 @@ Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_LONGEST_S,
 SecondsOrNone = Annotated[  # 0: none
     float, BeforeValidator(_seconds_or_none), Field(ge=0, le=_LONGEST_S, allow_inf_nan=False)
 ]
-Ratio = Annotated[float, BeforeValidator(_ratio), Field(gt=0, lt=1, allow_inf_nan=False)]
+Ratio = Annotated[float, BeforeValidator(ratio_in), Field(gt=0, lt=1, allow_inf_nan=False)]
 MinorityOrNone = Annotated[  # 0: none
     float, BeforeValidator(_minority_or_none), Field(ge=0, lt=0.5, allow_inf_nan=False)
 ]
+RequestsOrNone = Annotated[int | None, BeforeValidator(_requests_or_none)]
 Multiple = Annotated[float, BeforeValidator(_multiple), Field(ge=1, allow_inf_nan=False)]

@@ -18,7 +18,7 @@ from rollout.judge import Pair
 from rollout.signals.catalogue import WATCHED_ERRORS
 from rollout.signals.options import Latency
 from rollout.signals.plan import Signals
-from rollout.spec import RolloutSpec, Step
+from rollout.spec import RiskBudget, RolloutSpec, Step
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, explained
 
 PAGE = "aa-test.md"
@@ -59,7 +59,7 @@ def _run(console: Terminal, windows: int, baseline_s: float) -> Timeline:
         window=_WINDOW_S,
         watch=1.0,
         holdback=0.0,
-        risk_budget=0.02,
+        risk_budget=RiskBudget(share=0.02),
         signals=Signals({"latency": Latency(slower_than_ms=(10, 25, 50, 100, 250), tolerance=1.5)}),
     )
     environment = DemoEnvironment.here(console)

@@ -65,7 +65,7 @@ class Watch:
 
     def __init__(self, release: Release) -> None:
         spec = release.spec
-        self._budget = spec.risk_budget
+        self._budget = spec.risk_budget.share
         self._phi = release.phi.get("errors", 1.0)
         self._known = upper_limit_at_any_time(release.stable_errors, spec.alpha, phi=self._phi)
         self._config = JudgeConfig(alpha=spec.alpha)

@@ -10,6 +10,7 @@ from typing import assert_never
 
 from rollout.control import guard, shadow
 from rollout.fleet import Health
+from rollout.format import count
 from rollout.judge import Judgement, Pair, Verdict, words
 from rollout.ledger.state import Phase, Release
 
@@ -100,6 +101,7 @@ def decide(release: Release, facts: Facts, judgement: Judgement | None) -> Actio
         case Phase.STEPPING:
             return (
                 _unsafe(release, facts, judgement)
+                or _beyond_requests(release, facts, judgement)
                 or _without_evidence(release, facts)
                 or _onward(release, facts, judgement)
             )
@@ -181,6 +183,30 @@ def _without_evidence(release: Release, facts: Facts) -> Action | None:
     return EnterStep(back.step, back.percent, mirror=back.mirror, reason=reason)
 
 
+def _beyond_requests(release: Release, facts: Facts, judgement: Judgement | None) -> Action | None:
+    """Return to the shadow before more of users' requests could be harmed than the plan allows; also while paused.
+
+    Proof that is still missing when the step has soaked would cost users' requests, too. In the shadow copies bring it,
+    and then the canary comes back.
+    """
+    allowed = release.spec.risk_budget.requests
+    if allowed is None or judgement is None or release.weight_percent == 0:
+        return None
+    errors = judgement.signals.get("errors")
+    coming = errors.canary_per_s * max(release.spec.window, facts.unseen_s) if errors else 0.0
+    harmed = judgement.harmed_upper(coming)
+    if harmed is not None and harmed > allowed:
+        risk = f"after the next window more of users' requests may be harmed than the plan's {count(allowed)}"
+    elif release.has_soaked and judgement.is_unproven and not release.is_paused:
+        risk = "more proof at this step would cost users' requests"
+    else:
+        return None
+    reason = f"{risk}: back to the shadow, where copies go on proving"
+    if facts.stable is not Health.READY:
+        return Hold(f"{reason}, once {release.stable} is ready to take the traffic", needs_person=True)
+    return EnterStep(0, 0, mirror=True, reason=reason)
+
+
 def evidence_deadline_s(release: Release) -> float:
     """For how long the canary keeps its weight without evidence, seconds; at least so long that some could come."""
     return max(release.spec.evidence_deadline, 2 * release.spec.window)
@@ -209,7 +235,7 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         if release.is_last_step:
             return Promote(judgement.reason)
         if ahead:
-            return _after_shadow(release, judgement, ahead.step)
+            return _after_shadow(release, judgement, ahead)
         weight = _next_weight(release, judgement)
         return EnterStep(release.step + 1, weight, mirror=False, reason=judgement.reason)
     lacking = f"{ahead.reason}; none came for {facts.unseen_s:.0f} s" if ahead and is_unproven else judgement.reason
@@ -223,14 +249,15 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
     return Hold(reason, needs_person=True)
 
 
-def _after_shadow(release: Release, judgement: Judgement, step: int) -> EnterStep:
+def _after_shadow(release: Release, judgement: Judgement, ahead: shadow.Ahead) -> EnterStep:
     """Enter the first step that is large enough for the traffic; it is proven as the next one would have to be."""
-    weight = release.weight_at(step)
-    reason = judgement.reason
-    if smaller := [release.weight_at(left_out) for left_out in range(release.step + 1, step)]:
-        proof = words.passed(_excess(judgement) * weight / 100, weight / 100, release.spec.alpha)
+    weight, reason = release.weight_at(ahead.step), judgement.reason
+    if smaller := [release.weight_at(left_out) for left_out in range(release.step + 1, ahead.step)]:
+        share = weight / 100
+        harmed = judgement.harmed_upper(share * ahead.per_s * release.spec.soak)
+        proof = words.passed(judgement.excess_upper, share, release.judge_config().alpha_pass, harmed=harmed)
         reason = f"{proof}; {shadow.left_out(smaller)}"
-    return EnterStep(step, weight, mirror=False, reason=reason)
+    return EnterStep(ahead.step, weight, mirror=False, reason=reason)
 
 
 def _warming_up(release: Release) -> str:
@@ -316,16 +343,12 @@ def _next_weight(release: Release, judgement: Judgement) -> float:
     """The next fixed step, or the largest automatic one that the risk budget allows."""
     if release.spec.steps != "auto":
         return release.weight_at(release.step + 1)
-    worst = _excess(judgement)
-    safe_percent = math.floor(10_000 * release.spec.risk_budget / max(worst, release.spec.risk_budget)) / 100
+    worst = judgement.excess_upper
+    safe_percent = (
+        math.floor(10_000 * release.spec.risk_budget.share / max(worst, release.spec.risk_budget.share)) / 100
+    )
     least = _least_automatic(release)
     return max(least, min(2 * release.weight_percent, safe_percent, LAST_COMPARED_PERCENT))
-
-
-def _excess(judgement: Judgement) -> float:
-    """Bound on the share of the canary's requests that are bad because of it, 0 to 1."""
-    bounds = [signal.excess_upper for signal in judgement.signals.values() if signal.excess_upper is not None]
-    return max(bounds, default=1.0)
 
 
 def _least_automatic(release: Release) -> float:

@@ -6,9 +6,11 @@ so the judge's promises hold for those that follow.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rollout.control.after_promotion import RecentFailures, Watch
 from rollout.control.decide import asked_weight
+from rollout.control.exposure import Exposure
 from rollout.control.shadow import later_weights
 from rollout.judge import Judgement, Verdict, Window
 from rollout.judge.judge import Judge
@@ -26,7 +28,14 @@ class ReleaseJudge:
         """
         config = release.judge_config()
         self._judged = config.rules.keys()
-        self._compared = Judge(config, release.noise, {"errors": release.stable_errors}, carried=release.carried)
+        self._exposure, self._least_upper = Exposure(), 1.0
+        self._compared = Judge(
+            config,
+            release.noise,
+            {"errors": release.stable_errors},
+            carried=release.carried,
+            steps=Exposure.known_before(release),
+        )
         self._promoted: Judge | None = None
         self._watch: Watch | None = None
         self._recent = RecentFailures()
@@ -35,8 +44,12 @@ class ReleaseJudge:
     def observe(self, release: Release, windows: Sequence[Window]) -> None:
         """Take in the windows of one tick, in which `release` was as it is now. Some are kept for people only."""
         self._follow_weight(release)
-        if release.phase is Phase.STEPPING and not release.is_warming_up:
-            self._compared.observe(self._of_judge(windows))
+        if release.phase is Phase.STEPPING:
+            self._exposure.observe(windows, mirror=release.mirror)
+            if not release.is_warming_up:
+                self._compared.observe(self._of_judge(windows))
+                if release.spec.risk_budget.requests is not None:
+                    self._least_upper = min(self._least_upper, self._compared.excess_upper())
         if release.phase is Phase.WATCHING and release.held_back_percent:
             # A new judge: the good record of the steps would make it slow, and harm that begins now is looked for.
             self._promoted = self._promoted or Judge(
@@ -73,10 +86,16 @@ class ReleaseJudge:
             return self._promoted.judgement(next_weight=None) if self._promoted else alone
         if release.phase is not Phase.STEPPING:
             return None
-        expected = release.spec.expected(in_shadow=release.mirror)
-        return self._compared.judgement(
-            next_weight=asked_weight(release), expected=expected, later_weights=later_weights(release)
+        weight, exposure = asked_weight(release), self._exposure
+        judgement = self._compared.judgement(
+            next_weight=weight,
+            expected=release.spec.expected(in_shadow=release.mirror),
+            requests=exposure.after(release.spec, [weight or 0.0]),
+            later=exposure.of_steps(release.spec, later_weights(release)),
         )
+        if release.spec.risk_budget.requests is None:
+            return judgement
+        return replace(judgement, answered=exposure.requests, least_upper=self._least_upper)
 
 
 def replayed(events: Iterable[Event]) -> ReleaseJudge | None:

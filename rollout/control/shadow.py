@@ -63,10 +63,12 @@ def ahead(release: Release, judgement: Judgement) -> Ahead | None:
         return None
     per_s = errors.canary_per_s
     first = _first(release, [share for share, _ in provable], per_s)
+    # With a budget in requests, time at a step costs what the next one is to be proven within: all proof comes first.
+    soak_s = release.spec.soak if release.spec.risk_budget.requests is None else 0.0
     missing = earned = 0.0
     for share, more in provable[first:]:
         missing = max(missing, more - earned)
-        earned += share * per_s * release.spec.soak
+        earned += share * per_s * soak_s
     return Ahead(
         step=release.step + 1 + first,
         proven_percent=100 * provable[-1][0],

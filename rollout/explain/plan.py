@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 
-from rollout.format import certainty, share, span, weight
+from rollout.format import certainty, count, share, span, weight
 from rollout.spec import SHADOW, RolloutSpec
 
 
 def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
     """What happens by this plan, a sentence or two for each thing that a release does."""
     yield _steps(plan)
+    requests = plan.risk_budget.requests
+    number = "" if requests is None else f", and at most {count(requests)} of users' requests until promotion"
     yield (
-        f"At most {share(plan.risk_budget)} of all requests may be harmed: the canary gets more traffic only when, "
-        f"with {certainty(plan.alpha)} certainty, even the worst case stays within that."
+        f"At most {share(plan.risk_budget.share)} of all requests may be harmed{number}: the canary gets more traffic "
+        f"only when, with {certainty(plan.alpha)} certainty, even the worst case stays within that."
     )
     yield (
         f"The comparison rolls a harmless version back in at most {share(plan.alpha)} of all releases. More than "

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rollout.explain.advice import advice
+from rollout.explain.budget import budget_sentence
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.format import clock, one_line
 from rollout.explain.timeline import FailedSignal, StepSpan, Timeline
@@ -211,7 +212,7 @@ def _harmless(signal: str, release: Timeline) -> str:
         return (
             f"a share of at most {WATCHED_TOLERANCE:g} times what {release.stable} is known to fail "
             f"({share_of(release.state.stable_errors)} before) or what users met minutes ago, plus "
-            f"{share(release.spec.risk_budget)}"
+            f"{share(release.spec.risk_budget.share)}"
         )
     config = release.spec.judge_config()
     rule = config.rules.get(signal.partition(":")[0])
@@ -231,6 +232,8 @@ def _harmless(signal: str, release: Timeline) -> str:
 
 def _cost(release: Timeline) -> Iterator[str]:
     first, failed_signal = release.first_canary_s, release.failed_signal
+    if budget := budget_sentence(release):
+        yield budget
     if first is None:
         return
     yield f"{_sentence(_price(release))}."
@@ -278,9 +281,11 @@ def _other_signal(name: str, judged: SignalJudgement, release: Timeline) -> str:
 
 def _earned(release: Timeline) -> Iterator[str]:
     if any(step.ended_by and step.ended_by.evidence for step in release.steps):
-        sure, budget = certainty(release.state.judge_config().alpha_pass), share(release.spec.risk_budget)
+        sure, budget = certainty(release.state.judge_config().alpha_pass), share(release.spec.risk_budget.share)
+        requests = release.spec.risk_budget.requests
+        in_all = "" if requests is None else f", and at most {count(requests)} of users' requests until promotion,"
         yield (
-            f"More weight needs proof, {sure} certain, that at that weight fewer than {budget} of all requests "
+            f"More weight needs proof, {sure} certain, that at that weight fewer than {budget} of all requests{in_all} "
             "fail because of the canary."
         )
     for step in release.steps:

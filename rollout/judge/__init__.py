@@ -28,6 +28,7 @@ This package gives the types and the noise, which load no library; `Judge` is im
 from rollout.judge.noise import dispersion, user_dispersion
 from rollout.judge.own_noise import OwnNoise, own_noise
 from rollout.judge.types import (
+    Ask,
     JudgeConfig,
     Judgement,
     Pair,
@@ -39,6 +40,7 @@ from rollout.judge.types import (
 )
 
 __all__ = [
+    "Ask",
     "JudgeConfig",
     "Judgement",
     "OwnNoise",

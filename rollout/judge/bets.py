@@ -7,6 +7,7 @@ weights, each in proportion to the time that its step is expected to take.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -14,6 +15,7 @@ from rollout.judge.types import Pair
 
 _EVEN = (0.03, 0.1, 0.3, 0.8, 2.0, 6.0)
 _EVEN_SHARE = 0.25  # limits the cost of a misleading history: at most log 4 of the about 5 that PASS needs
+_IN_SHADOW = 0.5  # the canary's share of the requests that are compared there
 _WEIGHTS = (1.0, 0.5, 0.25, 0.0625)
 
 
@@ -28,15 +30,16 @@ class Bets:
 EVEN_BETS = Bets(_EVEN, tuple(repeat(-math.log(len(_EVEN)), len(_EVEN))))
 
 
-def bets_for(risk_budget: float, known: Pair) -> Bets:
+def bets_for(risk_budget: float, known: Pair, excesses: Sequence[float] = ()) -> Bets:
     """Bets for a release whose stable version had `known` failures before it; even bets where nothing is known.
 
-    A step to weight w asks for an excess of `risk_budget` / w.
+    A step to weight w asks for an excess of `risk_budget` / w. Smaller ones of `excesses` are proven in the shadow.
     """
     if not known.total:
         return EVEN_BETS
     base = (known.bad + 0.3) / (known.total + 0.6)
     steps = [(risk_budget / weight, weight / 2) for weight in _WEIGHTS if risk_budget < weight]
+    steps += [(excess, _IN_SHADOW) for excess in excesses if excess < risk_budget]
     thetas = [best_theta(excess, base, weight) for excess, weight in steps]
     times = [
         1 / (weight * _growth(theta, excess, base, weight))

@@ -9,7 +9,7 @@ from rollout.judge.bound import ExcessBound
 from rollout.judge.fail import Stream
 from rollout.judge.logarithms import log_sum
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
-from rollout.judge.types import Difference, JudgeConfig, Pair, SignalRule, Window
+from rollout.judge.types import Ask, Difference, JudgeConfig, Pair, SignalRule, Window
 
 _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next one keeps
 
@@ -26,12 +26,13 @@ class SignalEvidence:
         noise: OwnNoise,
         known: Pair,
         is_continued: bool = False,
+        steps: Sequence[Ask] = (),
     ) -> None:
         self.name = name
         self.stable = self.canary = Pair(0, 0)
         self.latest_s: float | None = None
         self.decided_at_s: float | None = None
-        self.bound = _bound(config, noise, known) if rule.budgeted and not rule.numbers else None
+        self.bound = _bound(config, noise, known, steps) if rule.budgeted and not rule.numbers else None
         is_judged = bool(rule.weight or rule.numbers)
         self._own = _streams(rule, config) if is_judged else ()
         self._continued = _streams(rule, config, is_continued=True) if is_judged and is_continued else ()
@@ -40,7 +41,7 @@ class SignalEvidence:
         self.limit = rule.limit
         self._are_numbers = rule.numbers is not None
         self._noise, self._is_noisy = noise, noise != INDEPENDENT
-        self._min_bad, self._risk_budget = config.min_bad, config.risk_budget
+        self._min_bad, self._most_excess = config.min_bad, config.most_excess
         self._end_s = -math.inf
         self._recent_requests = self._recent_s = 0.0
 
@@ -54,9 +55,13 @@ class SignalEvidence:
         """How far apart the means are, where events are numbers."""
         return None
 
-    def more_needed(self, next_weight: float) -> float | None:
+    def more_needed(self, step: Ask) -> float | None:
         """See `SignalJudgement.more_requests_needed`."""
-        return self.bound.more_needed(self._risk_budget / next_weight) if self.bound else None
+        return self.bound.more_needed(self._most_excess(step)) if self.bound else None
+
+    def is_late(self, step: Ask) -> bool:
+        """Whether a canary as good as stable would very likely have proven `step` by now."""
+        return self.bound.is_late(self._most_excess(step)) if self.bound else False
 
     @property
     def canary_per_s(self) -> float:
@@ -148,8 +153,9 @@ class SignalEvidence:
         return log_sum(logs) - math.log(len(streams)) if logs else -math.inf
 
 
-def _bound(config: JudgeConfig, noise: OwnNoise, known: Pair) -> ExcessBound:
-    return ExcessBound(config.alpha_pass, noise=noise, bets=bets_for(config.risk_budget, known))
+def _bound(config: JudgeConfig, noise: OwnNoise, known: Pair, steps: Sequence[Ask]) -> ExcessBound:
+    bets = bets_for(config.risk_budget, known, [config.most_excess(step) for step in steps])
+    return ExcessBound(config.alpha_pass, noise=noise, bets=bets)
 
 
 def _streams(rule: SignalRule, config: JudgeConfig, *, is_continued: bool = False) -> tuple[Stream, ...]:

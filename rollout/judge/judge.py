@@ -20,7 +20,17 @@ from rollout.judge.number_evidence import NumberEvidence
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.portfolio import Portfolio
 from rollout.judge.settings import check_dispersions, check_noise, check_settings
-from rollout.judge.types import JudgeConfig, Judgement, Pair, SignalJudgement, SignalRule, Verdict, Window
+from rollout.judge.types import (
+    Ask,
+    Difference,
+    JudgeConfig,
+    Judgement,
+    Pair,
+    SignalJudgement,
+    SignalRule,
+    Verdict,
+    Window,
+)
 from rollout.judge.verdicts import overall, signal_verdict
 
 _NO_NOISE: Mapping[str, OwnNoise] = MappingProxyType({})
@@ -54,6 +64,7 @@ class Judge:
         known: Mapping[str, Pair] = _UNKNOWN,
         *,
         carried: Mapping[str, float] = _INDEPENDENT,
+        steps: Sequence[Ask] = (),
     ) -> None:
         """
         Args:
@@ -61,6 +72,7 @@ class Judge:
             noise: of each signal, see `own_noise`; those not named have none.
             known: by signal, stable's counts before the release: PASS comes sooner where the release has similar ones.
             carried: by signal, log of the evidence that an earlier release of the same versions won, see `carried`.
+            steps: that are likely to be asked about; where they are known, PASS comes sooner.
 
         Raises: ValueError for settings under which nothing would be proven.
         """
@@ -70,6 +82,7 @@ class Judge:
         self._noise = noise
         self._known = known
         self._carried = carried
+        self._steps = steps
         self._pass_phi = _INDEPENDENT
         self._threshold = -math.log(config.alpha)
         self._signals: dict[str, SignalEvidence] = {}
@@ -106,7 +119,12 @@ class Judge:
             signal.temper_pass(pass_phi.get(name, 1.0))
 
     def judgement(
-        self, *, next_weight: float | None, expected: Collection[str] = (), later_weights: Sequence[float] = ()
+        self,
+        *,
+        next_weight: float | None,
+        expected: Collection[str] = (),
+        requests: float = 0.0,
+        later: Sequence[Ask] = (),
     ) -> Judgement:
         """The verdict on all windows so far. Changes nothing.
 
@@ -114,15 +132,17 @@ class Judge:
             next_weight: canary share of the traffic, above 0 and up to 1, that the release wants to move to;
                 None: no step is asked for, and PASS only means that nothing is suspicious.
             expected: signals or families that must have data on both sides before anything passes.
-            later_weights: canary shares for which the missing requests are wanted too; they change no verdict.
+            requests: of users, that the canary will have answered at the end of that step; 0: not known.
+            later: steps for which the missing requests are wanted too; they change no verdict.
 
         Raises: ValueError for a weight out of range or an expected family without a rule.
         """
         if next_weight is not None and not 0 < next_weight <= 1:
             raise ValueError(f"next_weight is a share above 0 and up to 1, got {next_weight}")
-        signals = {name: self._signal_judgement(signal, next_weight) for name, signal in self._signals.items()}
+        step = None if next_weight is None else Ask(next_weight, requests)
+        signals = {name: self._signal_judgement(signal, step) for name, signal in self._signals.items()}
         missing = self._missing(expected, next_weight)
-        verdict, reason = self._conclude(signals, missing, next_weight)
+        verdict, reason = self._conclude(signals, missing, step)
         signals |= {name: self._never_seen() for name in missing if not self._named(name)}
         return Judgement(
             verdict=verdict,
@@ -133,13 +153,20 @@ class Judge:
             failed_signal=self._failure.signal if self._failure else None,
             failed_log_e=self._failure.log_e if self._failure else None,
             on_fail=self._failure.on_fail if self._failure else "rollback",
-            later_needed=tuple(self._more_needed(weight) for weight in later_weights) if later_weights else None,
+            later_needed=tuple(self._more_needed(step) for step in later) if later else None,
         )
 
-    def _more_needed(self, weight: float) -> float:
-        """Canary requests until all budgeted signals allow `weight`; inf also before the first of them was seen."""
-        bounds = [signal.bound for signal in self._signals.values() if signal.bound]
-        return max((bound.more_needed(self._config.risk_budget / weight) for bound in bounds), default=math.inf)
+    def _more_needed(self, step: Ask) -> float:
+        """Canary requests until all budgets allow `step`; inf where that is late, and before any was seen."""
+        if any(signal.is_late(step) for signal in self._signals.values()):
+            return math.inf
+        needed = [signal.more_needed(step) for signal in self._signals.values()]
+        return max((more for more in needed if more is not None), default=math.inf)
+
+    def excess_upper(self) -> float:
+        """The bound on the canary's mean excess over the windows so far, the largest of all budgeted signals."""
+        bounds = [signal.bound.upper() for signal in self._signals.values() if signal.bound]
+        return max(bounds, default=1.0)
 
     def _observe_tick(self, end_s: float, tick: Sequence[Window]) -> None:
         if new := [window.signal for window in tick if window.signal not in self._signals]:
@@ -164,7 +191,9 @@ class Judge:
         if rule.numbers:
             return NumberEvidence(name, rule, rule.numbers, self._config, noise=noise, is_continued=is_continued)
         known = self._known.get(name, Pair(0, 0))
-        return SignalEvidence(name, rule, self._config, noise=noise, known=known, is_continued=is_continued)
+        return SignalEvidence(
+            name, rule, self._config, noise=noise, known=known, is_continued=is_continued, steps=self._steps
+        )
 
     def _detect_failure(self, end_s: float) -> None:
         if self._log_e() < self._threshold:
@@ -219,14 +248,14 @@ class Judge:
         return self._log_part(signal) - share if share > -math.inf else signal.log_e
 
     def _conclude(
-        self, signals: Mapping[str, SignalJudgement], missing: Sequence[str], next_weight: float | None
+        self, signals: Mapping[str, SignalJudgement], missing: Sequence[str], step: Ask | None
     ) -> tuple[Verdict, str]:
         if self._failure:
             return Verdict.FAIL, self._failure.reason
         if missing or not any(signal.has_data for signal in self._signals.values()):
             lacking = {name: signals[self._named(name)[0].name] if self._named(name) else None for name in missing}
             return Verdict.NO_DATA, words.no_data(lacking or signals)
-        return overall(self._config, signals, next_weight)
+        return overall(self._config, signals, step)
 
     def _missing(self, expected: Collection[str], next_weight: float | None) -> list[str]:
         """Signals or families that PASS needs and that lack data on either side."""
@@ -250,33 +279,35 @@ class Judge:
             raise ValueError(f"no rule for signal {name!r}; families with a rule: {', '.join(self._config.rules)}")
         return rule
 
-    def _signal_judgement(self, signal: SignalEvidence, next_weight: float | None) -> SignalJudgement:
+    def _signal_judgement(self, signal: SignalEvidence, step: Ask | None) -> SignalJudgement:
         log_e, difference = self._log_e_of(signal), signal.difference
         upper = signal.bound.upper() if signal.bound else None
-        more_needed = signal.more_needed(next_weight) if next_weight is not None else None
-        worst, budget = upper, self._config.risk_budget
-        if difference and difference.budget is not None:
-            worst, budget = difference.worst, difference.budget
+        is_within_budget = step is None or self._is_within_budget(upper, difference, step)
         return SignalJudgement(
             verdict=signal_verdict(
                 self._config,
                 has_failed=signal.decided_at_s is not None and self._portfolio.log_share(signal.name) > -math.inf,
                 has_data=signal.has_data,
                 log_e=log_e,
-                is_within_budget=worst is None or next_weight is None or next_weight * worst <= budget,
+                is_within_budget=is_within_budget,
             ),
             log_e=log_e,
             threshold=self._threshold - self._portfolio.log_share(signal.name),
             stable=signal.stable,
             canary=signal.canary,
             excess_upper=upper,
-            more_requests_needed=more_needed,
+            more_requests_needed=None if step is None else signal.more_needed(step),
             decided_at_s=signal.decided_at_s,
             canary_per_s=signal.canary_per_s,
             latest_s=signal.latest_s,
             limit=signal.limit,
             difference=difference,
         )
+
+    def _is_within_budget(self, upper: float | None, difference: Difference | None, step: Ask) -> bool:
+        if difference and difference.budget is not None:
+            return step.weight * difference.worst <= difference.budget
+        return upper is None or upper <= self._config.most_excess(step)
 
     def _never_seen(self) -> SignalJudgement:
         return SignalJudgement(

@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rollout.judge.bound import LATE
 from rollout.judge.logarithms import log_sum, reached_at
 from rollout.judge.types import Numbers
 
@@ -183,6 +184,11 @@ class LeastDifference:
             if (growth := -reach * d - cost) > 0
         ]
         return min(alone, default=math.inf)
+
+    def is_late(self, d: float) -> bool:
+        """Whether equal means would very likely have shown by now that the difference is at least `d`."""
+        growth = max(-reach * d - cost for reach, cost in zip(self._reach, self._cost, strict=True))
+        return growth > LATE * (self._enough + math.log(len(EFFECTS))) and self.log_e(d) < self._enough
 
 
 def impossible(numbers: Numbers, between: tuple[float, float]) -> str | None:

@@ -6,7 +6,7 @@ from rollout.judge.evidence import SignalEvidence
 from rollout.judge.fail import Stream
 from rollout.judge.means import Bet, Forecast, LeastDifference, bets, impossible
 from rollout.judge.own_noise import OwnNoise
-from rollout.judge.types import BothNumbers, Difference, JudgeConfig, NumberRule, Numbers, Pair, SignalRule, Window
+from rollout.judge.types import Ask, BothNumbers, Difference, JudgeConfig, NumberRule, Numbers, Pair, SignalRule, Window
 
 _NONE = Numbers(0, 0.0, 0.0)
 
@@ -49,10 +49,15 @@ class NumberEvidence(SignalEvidence):
             budget=self._numbers.budget,
         )
 
-    def more_needed(self, next_weight: float) -> float | None:
+    def more_needed(self, step: Ask) -> float | None:
         """See `SignalJudgement.more_requests_needed`."""
         budget = self._numbers.budget
-        return None if budget is None else self._better.more_needed(-budget / next_weight)
+        return None if budget is None else self._better.more_needed(-budget / step.weight)
+
+    def is_late(self, step: Ask) -> bool:
+        """See `SignalEvidence.is_late`."""
+        budget = self._numbers.budget
+        return budget is not None and self._better.is_late(-budget / step.weight)
 
     def _bet(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
         numbers = check_numbers(window, self._numbers)

@@ -17,6 +17,8 @@ def check_settings(config: JudgeConfig) -> None:
         ("risk_budget", config.risk_budget),
     ):
         _require(0 < share < 1, name, share, "between 0 and 1")
+    requests = config.budget_requests
+    _require(requests is None or 0 < requests < math.inf, "budget_requests", requests, "above 0")
     for ratio in config.odds_ratios:
         _require(1 < ratio < math.inf, "odds_ratios", ratio, "above 1")
     _require(bool(config.odds_ratios), "odds_ratios", config.odds_ratios, "at least one number")

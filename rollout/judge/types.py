@@ -148,6 +148,7 @@ class JudgeConfig:
     alpha: float = 0.01  # chance that a harmless canary is ever failed
     alpha_pass: float = 0.01  # chance that the bound is ever below the mean excess of the windows so far
     risk_budget: float = 0.005  # weight x worst-case excess stays within this share of requests
+    budget_requests: float | None = None  # requests x worst-case excess stays within so many; None: without that limit
     odds_ratios: tuple[float, ...] = (1.5, 2.5, 5.0, 12.0, 40.0)
     fine_ratio: float = 1.15  # in place of the last of them in a window of at least `plenty`, for the kernel `rare`
     plenty: float = 2000.0  # requests in a window, the harmonic sum of both sides: 1 / (1 / stable + 1 / canary)
@@ -156,6 +157,13 @@ class JudgeConfig:
     amber: float = 10.0  # evidence from which PASS is blocked
     rules: Mapping[str, SignalRule] = field(default_factory=dict)  # by family; a signal without one is refused
     may_lack: frozenset[str] = frozenset()  # budgeted families that PASS does not need where no window is about them
+
+    def most_excess(self, step: "Ask") -> float:
+        """The largest excess of the canary's bad ratio with which `step` is within the budgets."""
+        by_share = self.risk_budget / step.weight
+        if self.budget_requests is None or not step.requests:
+            return by_share
+        return min(by_share, self.budget_requests / step.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +176,13 @@ class Difference:
     most: float  # the same from above
     worst: float  # the one of the two on the side of harm, as a distance: positive is harm
     budget: float | None = None  # see NumberRule
+
+
+class Ask(NamedTuple):
+    """A step that the judge is asked about."""
+
+    weight: float  # canary share of the traffic, above 0 and up to 1
+    requests: float = 0.0  # of users, that the canary will have answered at the end of the step; 0: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +224,27 @@ class Judgement:
     failed_log_e: float | None = None  # the evidence that decided FAIL: of the signals that may ask for `on_fail`
     on_fail: Literal["rollback", "hold"] = "rollback"  # what that signal's rule asks for
     # Canary requests until each of the later steps asked for is proven, if they come with the present share of the
-    # traffic; None: none was asked for.
+    # traffic; inf: never, or it should have been long ago; None: none was asked for.
     later_needed: tuple[float, ...] | None = None
+    answered: int | None = None  # users' requests that the canary answered; None: without a budget for them
+    least_upper: float | None = None  # the smallest bound so far on the mean excess; holds for one that does not change
+
+    @property
+    def excess_upper(self) -> float:
+        """Bound on the share of the canary's requests that are bad because of it, 0 to 1, over all signals."""
+        bounds = [signal.excess_upper for signal in self.signals.values() if signal.excess_upper is not None]
+        return max(bounds, default=1.0)
+
+    def harmed_upper(self, coming: float = 0.0) -> float | None:
+        """Bound on users' requests harmed so far and by so many more; None: without a budget for them."""
+        if self.answered is None or self.least_upper is None:
+            return None
+        return self.least_upper * (self.answered + coming)
+
+    @property
+    def is_unproven(self) -> bool:
+        """Whether requests are missing for the next step, or can never suffice."""
+        return self.verdict is Verdict.INCONCLUSIVE and any(s.more_requests_needed for s in self.signals.values())
 
     @property
     def decisive_log_e(self) -> float:

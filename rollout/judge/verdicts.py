@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 
 from rollout.judge import words
-from rollout.judge.types import Difference, JudgeConfig, SignalJudgement, Verdict
+from rollout.judge.types import Ask, Difference, JudgeConfig, SignalJudgement, Verdict
 
 
 def signal_verdict(
@@ -30,31 +30,30 @@ def signal_verdict(
     return Verdict.PASS if is_within_budget and log_e < math.log(config.amber) else Verdict.INCONCLUSIVE
 
 
-def overall(
-    config: JudgeConfig, signals: Mapping[str, SignalJudgement], next_weight: float | None
-) -> tuple[Verdict, str]:
+def overall(config: JudgeConfig, signals: Mapping[str, SignalJudgement], step: Ask | None) -> tuple[Verdict, str]:
     """The verdict and reason over all signals, where none failed and none that is needed lacks data."""
     name, suspect = max(signals.items(), key=lambda item: item[1].log_e if item[1].threshold < math.inf else -math.inf)
     if suspect.log_e >= math.log(config.amber) and suspect.threshold < math.inf:
         seen = words.seen(name, config.rules.get(name.partition(":")[0]), suspect)
         return Verdict.INCONCLUSIVE, words.suspicious(seen, suspect)
-    if next_weight is None:
+    if step is None:
         return Verdict.PASS, words.unsuspicious(max(signal.canary.total for signal in signals.values()))
     shares = {name: signal for name, signal in signals.items() if signal.excess_upper is not None}
     excess = max((signal.excess_upper or 0.0 for signal in shares.values()), default=0.0)
-    waiting = shares if next_weight * excess > config.risk_budget else {}
+    waiting = shares if excess > config.most_excess(step) else {}
     means = {name: difference for name, signal in signals.items() if (difference := _budgeted(signal))}
-    waiting |= {name: signals[name] for name, worst in means.items() if next_weight * worst.worst > (worst.budget or 0)}
+    waiting |= {name: signals[name] for name, worst in means.items() if step.weight * worst.worst > (worst.budget or 0)}
     if not waiting:
         if shares:
-            return Verdict.PASS, words.passed(next_weight * excess, next_weight, config.alpha_pass)
+            harmed = None if config.budget_requests is None else excess * step.requests
+            return Verdict.PASS, words.passed(excess, step.weight, config.alpha_pass, harmed=harmed)
         if means:
-            return Verdict.PASS, words.means_passed(means, config, next_weight)
+            return Verdict.PASS, words.means_passed(means, config, step.weight)
         return Verdict.PASS, words.unsuspicious(max(signal.canary.total for signal in signals.values()))
     name, slowest = max(waiting.items(), key=lambda item: item[1].more_requests_needed or 0.0)
     if slowest.more_requests_needed == math.inf:
-        return Verdict.INCONCLUSIVE, words.hopeless(name, slowest, config.risk_budget / next_weight, next_weight)
-    return Verdict.INCONCLUSIVE, words.waiting(name, slowest, next_weight)
+        return Verdict.INCONCLUSIVE, words.hopeless(name, slowest, config.most_excess(step), step.weight)
+    return Verdict.INCONCLUSIVE, words.waiting(name, slowest, step.weight)
 
 
 def _budgeted(signal: SignalJudgement) -> Difference | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from rollout.format import about, about_span, certainty, count, odds, share, share_up, weight
+from rollout.format import about, about_span, at_most, certainty, count, odds, share, share_up, weight
 from rollout.judge import number_words
 from rollout.judge.types import (
     Difference,
@@ -56,10 +56,16 @@ def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:
     return "no data: " + ", ".join(f"{name} ({_absence(signal)})" for name, signal in missing.items())
 
 
-def passed(harmed: float, next_weight: float, alpha: float) -> str:
-    """PASS: the worst case at the next weight. `harmed` is a share of all requests."""
-    bound = f"fewer than {share_up(harmed)} of requests would be harmed at {weight(100 * next_weight)}"
-    return f"with {certainty(alpha)} certainty {bound}"
+def passed(excess: float, next_weight: float, alpha: float, *, harmed: float | None = None) -> str:
+    """PASS: the worst case at the next weight.
+
+    Args:
+        excess: bound on the share of the canary's requests that are bad because of it.
+        harmed: bound on users' requests that are, by the end of that step; None: their number does not matter.
+    """
+    bound = f"fewer than {share_up(next_weight * excess)} of requests would be harmed at {weight(100 * next_weight)}"
+    in_all = "" if harmed is None else f", {at_most(harmed)} of users' requests by the end of that step"
+    return f"with {certainty(alpha)} certainty {bound}{in_all}"
 
 
 def unsuspicious(canary_requests: int) -> str:

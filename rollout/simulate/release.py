@@ -43,6 +43,7 @@ class Run:
     promoted_s: float | None  # when it was promoted, even if the watch rolled it back later
     asked_s: float | None  # when a person was first asked
     harmed: float  # users' requests that the canary answered worse than stable would have, in expectation
+    harmed_before: float  # of them, those until promotion
     requests: float  # all requests of users in that time, in expectation
 
 
@@ -119,6 +120,7 @@ class _Simulation:
         self._first_asked_s: float | None = None
         self._asked_s: float | None = None  # since when a person has been asked
         self._harmed = 0.0
+        self._harmed_before: float | None = None
 
     def run(self, until_s: float) -> Run:
         """Run until the release is over, or that long."""
@@ -174,7 +176,7 @@ class _Simulation:
 
     def _promote(self, action: Promote) -> None:
         self._go_on(e.Promoted(at_s=self._traffic.now_s, release=1, reason=action.reason))
-        self._promoted_s = self._traffic.elapsed_s
+        self._promoted_s, self._harmed_before = self._traffic.elapsed_s, self._harmed
         if not self._release.held_back_percent:  # else the split stays as it is
             self._begin_counting()
 
@@ -238,6 +240,7 @@ class _Simulation:
             promoted_s=self._promoted_s,
             asked_s=self._first_asked_s,
             harmed=self._harmed,
+            harmed_before=self._harmed if self._harmed_before is None else self._harmed_before,
             requests=self._traffic.scenario.rps * elapsed_s,
         )
 

@@ -71,9 +71,15 @@ class Findings:
         return sum(self.harmed) / sum(run.requests for run in self.harmful)
 
     @property
+    def over_requests(self) -> Proportion | None:
+        """Harmful canaries that harmed more requests before promotion than the plan allows; None: any number."""
+        allowed = self.spec.risk_budget.requests
+        return None if allowed is None else proportion([run.harmed_before > allowed for run in self.harmful])
+
+    @property
     def is_within_budget(self) -> bool:
         """Whether the plan allows this much harm, even at 100 %."""
-        return self.scenario.harm <= self.spec.risk_budget
+        return self.scenario.harm <= self.spec.risk_budget.share
 
     def _stopped_after_s(self, run: Run) -> float:
         if run.outcome == "promoted":

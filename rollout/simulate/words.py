@@ -61,9 +61,18 @@ def stories(findings: Findings) -> tuple[Story, Story]:
                     f"{_about(harmed.value)} requests",
                     f"p90 {_about(harmed_p90.value)}; on average {share(findings.harmed_ratio)} of all",
                 ),
+                *_budget(findings),
             ),
         ),
     )
+
+
+def _budget(findings: Findings) -> tuple[Answer, ...]:
+    """How often more users' requests are harmed than the plan allows; nothing where it does not say."""
+    over, allowed = findings.over_requests, findings.spec.risk_budget.requests
+    if over is None or allowed is None:
+        return ()
+    return (Answer(f"harms over {count(allowed)} before promotion", _often(over), _certainty(over)),)
 
 
 def _shadow(findings: Findings) -> tuple[Answer, ...]:
@@ -150,6 +159,7 @@ def as_object(findings: Findings) -> dict[str, Any]:
             "stopped_after_s": _quantiles(findings.detection_s),
             "requests_harmed": _quantiles(findings.harmed),
             "harmed_ratio": findings.harmed_ratio,
+            "over_budget_requests": _proportion(findings.over_requests) if findings.over_requests else None,
             "is_within_risk_budget": findings.is_within_budget,
         },
     }

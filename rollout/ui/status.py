@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from rollout.control.snapshot import Snapshot
+from rollout.explain.budget import budget_sentence
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.timeline import Decision, SignalTick, Timeline
 from rollout.explain.waiting import Wait, waiting
@@ -108,6 +109,7 @@ class ReleaseStatus(_Part):
     eta_s: float | None
     deadline_s: float | None
     labels: str | None = None  # how many labels count, and how many wait; None: each counts as it comes
+    budget: str | None = None  # how many of users' requests may have been harmed; None: their number does not matter
     verdict: Verdict | None
     log_e: float | None
     threshold: float | None
@@ -215,6 +217,7 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         eta_s=wait.eta_s if wait else None,
         deadline_s=wait.deadline_s if wait else None,
         labels=release.labels.sentence if release.labels and release.steps else None,
+        budget=budget_sentence(release),
         verdict=evidence.verdict if evidence else None,
         log_e=evidence.log_e if evidence else None,
         threshold=evidence.threshold if evidence else None,

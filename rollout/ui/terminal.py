@@ -137,8 +137,7 @@ def _release(release: ReleaseStatus) -> list[RenderableType]:
         parts.append(Text(release.not_judged, style="dim"))
     if release.caution:
         parts.append(Text(release.caution, style="yellow"))
-    if release.labels is not None:
-        parts.append(Text(release.labels, style="dim"))
+    parts += [Text(line, style="dim") for line in (release.labels, release.budget) if line is not None]
     if release.signals:
         parts += ["", _signals(release)]
     return parts

@@ -11,7 +11,7 @@ from rollout.explain.timeline import Timeline, timeline
 from rollout.ledger.ledger import Ledger
 from rollout.signals.options import LATENCY_BOUNDS_MS, Classes
 from rollout.signals.plan import Signals
-from rollout.spec import RolloutSpec
+from rollout.spec import RiskBudget, RolloutSpec
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(
@@ -26,6 +26,9 @@ SPEC = RolloutSpec(
     signals=Signals({"class": Classes(on_fail="rollback")}),
 )
 LIVE = SPEC.model_copy(update={"steps": (5, 25, 50, 100)})  # no shadow step, so that harm reaches users
+# Enough is proven to leave the shadow, the rest while the step soaks: 70 s into the release proof is missing at 40 %.
+UNPROVEN = SPEC.model_copy(update={"steps": ("shadow", 40, 100), "soak": 60.0, "risk_budget": RiskBudget(share=0.003)})
+UNPROVEN_S = 70.0
 EVEN = (0.1,) * 10
 NO_SEVENS = (0.11, 0.13, 0.1, 0.1, 0.11, 0.1, 0.1, 0.02, 0.13, 0.1)  # shares when most of the 7s are read as 1 or 8
 

@@ -22,7 +22,7 @@ def test_an_empty_file_means_the_defaults() -> None:
 def test_people_may_write_durations_and_shares_with_units() -> None:
     """`10m` is 600 seconds and `0.5%` is 0.005."""
     spec = parse_spec("step_deadline: 20m\nrisk_budget: 0.25%\nwatch: 1h\nwindow: 2s\n")
-    assert (spec.step_deadline, spec.risk_budget, spec.watch, spec.window) == (1200.0, 0.0025, 3600.0, 2.0)
+    assert (spec.step_deadline, spec.risk_budget.share, spec.watch, spec.window) == (1200.0, 0.0025, 3600.0, 2.0)
 
 
 @pytest.mark.parametrize(

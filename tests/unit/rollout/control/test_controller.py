@@ -16,7 +16,7 @@ from rollout.fleet import Health
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Phase
-from rollout.spec import RolloutSpec
+from rollout.spec import RiskBudget, RolloutSpec
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(
@@ -213,7 +213,7 @@ def test_harm_that_begins_after_promotion_is_rolled_back(world: World, controlle
     """Stable has no traffic left to compare with; its failures before are known, and in the ledger."""
     world.edit("m:v1", error_ratio=0.005)
     world.edit("m:v2", error_ratio=0.005)
-    start(controller, SPEC.model_copy(update={"watch": 200, "risk_budget": 0.05}))
+    start(controller, SPEC.model_copy(update={"watch": 200, "risk_budget": RiskBudget(share=0.05)}))
     while controller.snapshot.deployment.stable != "m:v2":
         world.live(controller, 1)
     world.live(controller, 20)

@@ -14,7 +14,7 @@ from rollout.judge.judge import Judge
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Phase, fold
-from rollout.spec import RolloutSpec
+from rollout.spec import RiskBudget, RolloutSpec
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, holdback=0, watch=60, risk_budget=0.02)
@@ -42,7 +42,7 @@ def known(world: World, release: int) -> Pair:
 
 def test_the_ledger_gives_the_identical_judgement(world: World, controller: Controller) -> None:
     """After a restart in the middle of a step every number is the same, also the bound that uses stable's history."""
-    controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"risk_budget": 0.001}), "ann"))
+    controller.execute(c.StartRelease("m:v2", SPEC.model_copy(update={"risk_budget": RiskBudget(share=0.001)}), "ann"))
     world.live(controller, 60)
     so_far = events(world, 1)
     judge, release = replayed(so_far), fold(so_far).release

@@ -205,8 +205,8 @@ def few(scenario: Scenario = FEW, spec: RolloutSpec = ERRORS_ONLY, seed: int = 1
 
 def test_two_requests_a_second_are_promoted_within_an_hour() -> None:
     """0.5 % errors, default plan: by the steps it takes more than two hours."""
-    took_s = sorted(few(seed=seed).stopped_s for seed in range(9))
-    assert took_s[4] < 3600
+    took_s = sorted(few(seed=seed).stopped_s for seed in range(5))
+    assert took_s[2] < 3600
 
 
 def test_nobody_is_asked_while_the_shadow_earns_proof() -> None:

@@ -13,7 +13,7 @@ from rollout.explain.why import Explanation, one_sentence, why
 from rollout.fleet import Health
 from rollout.format import odds, share, share_up, span, weight
 from rollout.judge.words import tally
-from rollout.spec import Guards, RolloutSpec
+from rollout.spec import Guards, RiskBudget, RolloutSpec
 from tests.support.releases import LIVE, SPEC, digits_world, finished, harmed_after_promotion, newest, turned_wrong
 
 
@@ -155,7 +155,12 @@ def test_a_rollback_in_the_shadow_step_touched_no_user(tmp_path: Path) -> None:
 WAYS_TO_END: dict[str, tuple[Callable[[Path], Timeline], str]] = {
     "startup": (lambda path: finished(path, starts_at_all=False), "did not start: ImportError"),
     "deadline": (
-        lambda path: finished(path, with_(risk_budget=0.0001, step_deadline=40.0, on_deadline="rollback")),
+        lambda path: finished(
+            path,
+            with_(
+                steps=(5, 25, 50, 100), risk_budget=RiskBudget(share=0.0001), step_deadline=40.0, on_deadline="rollback"
+            ),
+        ),
         "no proof of safety in 40 s",
     ),
     "guard": (
@@ -236,7 +241,7 @@ def test_an_abort_is_not_a_quarantine(tmp_path: Path) -> None:
 
 def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
     """Requests and time at the rate of the step, and what happens when the time is up."""
-    release = after(tmp_path / "ledger.db", 30, spec=with_(risk_budget=0.001))
+    release = after(tmp_path / "ledger.db", 30, spec=with_(steps=(5, 25, 50, 100), risk_budget=RiskBudget(share=0.001)))
     explanation = why(release)
     assert re.search(
         r"waits for about [\d,]+ more requests to the canary, .+ at the rate of this step\.", explanation.verdict
@@ -246,7 +251,7 @@ def test_a_running_release_says_how_much_more_it_needs(tmp_path: Path) -> None:
 
 def test_it_promises_no_time_once_no_requests_come(tmp_path: Path) -> None:
     """Half a minute after the last one there is no rate any more."""
-    release = after(tmp_path / "ledger.db", 30, spec=with_(risk_budget=0.001))
+    release = after(tmp_path / "ledger.db", 30, spec=with_(steps=(5, 25, 50, 100), risk_budget=RiskBudget(share=0.001)))
     verdict = why(release, now_s=release.seen_s + 30).verdict
     assert re.search(r"waits for about [\d,]+ more requests to the canary; none came for 3\d s\.", verdict), verdict
 
@@ -265,7 +270,11 @@ def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
 
 def test_past_its_deadline_a_release_says_that_it_waits_for_a_person_or_for_proof(tmp_path: Path) -> None:
     """No person has to answer: the release goes on when the proof comes."""
-    release = after(tmp_path / "ledger.db", 80, spec=with_(risk_budget=0.0003, step_deadline=20.0))
+    release = after(
+        tmp_path / "ledger.db",
+        80,
+        spec=with_(steps=(5, 25, 50, 100), risk_budget=RiskBudget(share=0.0003), step_deadline=20.0),
+    )
     assert re.search(r"waits for a person, or for about [\d,]+ more requests to the canary", why(release).verdict)
 
 

@@ -133,10 +133,10 @@ def test_an_estimate_of_something_is_not_nothing(number: float) -> None:
     assert int(about(number).replace(",", "")) >= 1
 
 
-@given(harmed=st.floats(0, 1), weight=st.floats(1e-4, 1), alpha=st.floats(1e-9, 0.5))
-def test_a_pass_never_promises_fewer_than_nothing(harmed: float, weight: float, alpha: float) -> None:
+@given(excess=st.floats(0, 1), weight=st.floats(1e-4, 1), alpha=st.floats(1e-9, 0.5))
+def test_a_pass_never_promises_fewer_than_nothing(excess: float, weight: float, alpha: float) -> None:
     """A canary with a bound of 0 did better than stable; that is no proof that nothing fails."""
-    sure, bound, _ = numbers(w.passed(harmed, weight, alpha))
+    sure, bound, _ = numbers(w.passed(excess, weight, alpha))
     assert 0 < sure < 100
     assert bound > 0
 

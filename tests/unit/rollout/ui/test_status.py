@@ -9,10 +9,10 @@ import pytest
 from rollout.control import commands as c
 from rollout.control.controller import Controller
 from rollout.fleet import Health
-from rollout.spec import RolloutSpec
+from rollout.spec import RiskBudget, RolloutSpec
 from rollout.ui.status import StatusView, build_status, strongest
 from rollout.ui.web import status_page
-from tests.support.releases import NO_SEVENS, SPEC, DigitsWorld, digits_world, newest
+from tests.support.releases import NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, DigitsWorld, digits_world, newest
 
 ReadStatus = Callable[[], StatusView]
 
@@ -27,9 +27,8 @@ def released(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> tuple[Di
 @pytest.fixture
 def running(tmp_path: Path) -> StatusView:
     """Status in the second step, which needs many more requests."""
-    spec = SPEC.model_copy(update={"risk_budget": 0.0005})
-    world, controller, look = released(tmp_path / "ledger.db", spec)
-    world.live(controller, 22)
+    world, controller, look = released(tmp_path / "ledger.db", UNPROVEN, error_ratio=0.002)
+    world.live(controller, UNPROVEN_S)
     controller.close()
     return look()
 
@@ -41,7 +40,7 @@ def test_a_status_survives_json(running: StatusView) -> None:
 
 def test_a_status_has_no_number_that_json_lacks(tmp_path: Path) -> None:
     """Where no number of requests is enough, the words say so."""
-    spec = SPEC.model_copy(update={"risk_budget": 0.00002})
+    spec = SPEC.model_copy(update={"risk_budget": RiskBudget(share=0.00002)})
     world, controller, look = released(tmp_path / "ledger.db", spec, error_ratio=0.01)
     world.live(controller, 40)
     controller.close()
@@ -52,7 +51,7 @@ def test_weights_are_those_that_were_read_back(running: StatusView) -> None:
     """Both versions have their weight and their health."""
     assert running.stable is not None
     assert running.canary is not None
-    assert (running.stable.weight_percent, running.canary.weight_percent) == (95, 5)
+    assert (running.stable.weight_percent, running.canary.weight_percent) == (60, 40)
     assert (running.stable.health, running.canary.health) == ("ready", "ready")
 
 
@@ -61,9 +60,7 @@ def test_the_present_step_is_marked(running: StatusView) -> None:
     assert running.release is not None
     assert [(step.name, step.state) for step in running.release.steps] == [
         ("shadow", "done"),
-        ("5 %", "current"),
-        ("25 %", "next"),
-        ("50 %", "next"),
+        ("40 %", "current"),
         ("100 %", "next"),
     ]
 

@@ -10,7 +10,7 @@ from rollout.control import commands as c
 from rollout.explain.timeline import Decision
 from rollout.ui import terminal
 from rollout.ui.status import StatusView, build_status
-from tests.support.releases import NO_SEVENS, SPEC, digits_world, finished, newest
+from tests.support.releases import NO_SEVENS, UNPROVEN, UNPROVEN_S, digits_world, finished, newest
 
 
 def shown(picture: RenderableType, *, width: int = 80) -> str:
@@ -23,9 +23,9 @@ def shown(picture: RenderableType, *, width: int = 80) -> str:
 @pytest.fixture
 def running(tmp_path: Path) -> StatusView:
     """Status in the second step, which needs many more requests."""
-    world, controller = digits_world(tmp_path / "ledger.db")
-    controller.execute(c.StartRelease("digits:v2", SPEC.model_copy(update={"risk_budget": 0.0005}), "ann"))
-    world.live(controller, 22)
+    world, controller = digits_world(tmp_path / "ledger.db", error_ratio=0.002)
+    controller.execute(c.StartRelease("digits:v2", UNPROVEN, "ann"))
+    world.live(controller, UNPROVEN_S)
     controller.close()
     return build_status("digits", controller.snapshot, newest(tmp_path / "ledger.db"))
 
@@ -39,7 +39,7 @@ def test_status_fits_80_columns_and_cuts_nothing(running: StatusView) -> None:
 
 def test_status_without_colour_tells_the_steps_apart(running: StatusView) -> None:
     """Each state has its mark: done, current, next."""
-    assert "✔ shadow  ▶ 5 %  · 25 %  · 50 %  · 100 %" in shown(terminal.status(running))
+    assert "✔ shadow  ▶ 40 %  · 100 %" in shown(terminal.status(running))
 
 
 def test_status_shows_each_kind_of_signal_once(running: StatusView) -> None:
