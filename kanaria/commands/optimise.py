@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 from rich.table import Table
 
 from contract.terminal import Terminal
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack.bentos import model_folder, model_tag
+from kanaria.stack.implementations import implementation_for
 from kanaria.stack.signing import check_signature
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL
 
 if TYPE_CHECKING:
     from service.optimise.store import Optimiser
 
-BENTOFILE = Path("bentofile.yaml")
 Tolerance = Annotated[float, typer.Option(min=0, max=100, help="Most accuracy that may be lost, percentage points.")]
 Implementation = Annotated[
-    str | None, typer.Option(help="Class that loads it, package.module:Class. Default: ./bentofile.yaml's.")
+    str | None,
+    typer.Option(help="Class that loads it, package.module:Class. Default: as in its Bento, else in ./bentofile.yaml."),
 ]
 
 
@@ -72,20 +72,10 @@ def opened_optimiser(tag: str, implementation: str | None) -> Iterator["Optimise
     from service.optimise.store import optimising  # noqa: PLC0415 - likewise
 
     check_signature(Settings(), model_folder(tag))
-    sys.path.insert(0, str(Path.cwd()))  # the model's class is the user's own
+    known, sources = (implementation, Path.cwd()) if implementation else implementation_for(tag)
+    sys.path.insert(0, str(sources))  # the model's class is the user's own
     try:
-        with optimising(tag, implementation or _implementation()) as optimiser:
+        with optimising(tag, known) as optimiser:
             yield optimiser
     except OptimiseError as error:
         raise SetupError(error.what, saw=error.saw, do=error.do) from error
-
-
-def _implementation() -> str:
-    try:
-        return str(yaml.safe_load(BENTOFILE.read_text())["args"]["implementation"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise SetupError(
-            "which class loads the model is not known",
-            saw=f"{BENTOFILE.absolute()}: {error!r}",
-            do="name it with --implementation, or in that file under `args`",
-        ) from error

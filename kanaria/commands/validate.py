@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from kanaria.errors import SetupError
@@ -24,6 +23,7 @@ from kanaria.stack.bentos import (
     model_tags,
     service_of,
 )
+from kanaria.stack.implementations import implementation_here
 from rollout.control.fitted_plan import fitted
 from rollout.explain.plan import plan_in_words
 from rollout.fleet import Service
@@ -31,7 +31,6 @@ from rollout.spec import RolloutSpec
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
 from rollout.ui.cli.plan import DEFAULT_SPEC, read_spec, warn
 
-_BENTOFILE = Path("bentofile.yaml")
 _SHOWN_FAULTS = 5
 
 
@@ -62,13 +61,6 @@ class _Found(BaseModel):
     golden: int
     samples: int
     right: int
-
-
-class _Arguments(BaseModel):
-    """What a bentofile says of its model."""
-
-    model: str
-    implementation: str
 
 
 def validate(
@@ -155,25 +147,8 @@ def _model(target: str, implementation: str | None) -> _Model:
         own, sources = implementation_of(target)
         return _Model(model_folder(model_of(target)), implementation or own, sources)
     if Path(target).is_dir():
-        return _Model(Path(target).absolute(), implementation or _implementation_here(None), Path.cwd())
-    return _Model(model_folder(target), implementation or _implementation_here(target.partition(":")[0]), Path.cwd())
-
-
-def _implementation_here(name: str | None) -> str:
-    """The class that the bentofile here is about, if it is about models of that name. Raises SetupError."""
-    try:
-        arguments = _Arguments.model_validate(yaml.safe_load(_BENTOFILE.read_text())["args"])
-        if name not in (None, own := arguments.model.partition(":")[0]):
-            saw = f"{_BENTOFILE.absolute()} is about {own}"
-        else:
-            return arguments.implementation
-    except (OSError, yaml.YAMLError, ValidationError, KeyError, TypeError) as error:
-        saw = f"{type(error).__name__} in reading `args` of {_BENTOFILE.absolute()}"
-    raise SetupError(
-        "it is not known which class loads this model",
-        saw=saw,
-        do="build its Bento first, or name the class: --implementation package.module:Class",
-    )
+        return _Model(Path(target).absolute(), implementation or implementation_here(None), Path.cwd())
+    return _Model(model_folder(target), implementation or implementation_here(target.partition(":")[0]), Path.cwd())
 
 
 def _found(model: _Model) -> _Found:

@@ -15,6 +15,7 @@ from kanaria.stack.bentos import (
     model_of,
     model_tag,
 )
+from kanaria.stack.implementations import implementation_for
 
 
 def store(home: Path, answer: AnswerKind, version: str = "v1") -> None:
@@ -35,6 +36,20 @@ def test_numbers_are_compared_by_the_schema_of_the_first_version(
     answer = Number(tolerance=2, edges=(10, 20))
     store(tmp_path, answer)
     assert comparison_schema_of("m:v1") == answer.model_dump_json()
+
+
+def test_a_model_is_loaded_by_the_class_of_its_bento(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by that of the folder where the command runs, which may be about another model."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bentofile.yaml").write_text("args: {model: 'other:v1', implementation: 'other:Other'}")
+    store(tmp_path, Number(tolerance=2, edges=(10, 20)))
+    bento = tmp_path / "bentos/m/v1/bento.yaml"
+    bento.write_text(f"{bento.read_text()}\nargs: {{implementation: 'own.model:Own'}}")
+    assert implementation_for("m:v1") == ("own.model:Own", tmp_path / "bentos/m/v1/src")
+    assert implementation_for("other:v1") == ("other:Other", tmp_path)
+    with pytest.raises(SetupError, match="is about other"):
+        implementation_for("third:v1")
 
 
 def test_thousands_of_labels_need_no_comparison_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
