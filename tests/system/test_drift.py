@@ -40,7 +40,7 @@ def until_shown(kanaria: Kanaria, line: str) -> None:
 
 def test_drifting_traffic_is_named_shown_and_remembered(kanaria: Kanaria, samples: Path) -> None:
     """No log: 2; the model's own kind of digits: 0; those of another camera: 1, with their columns; too few rows: 3."""
-    kanaria.environment |= {"KANARIA_DRIFT_EVERY_S": "3", "KANARIA_DRIFT_LAST_S": "60"}
+    kanaria.environment |= {"KANARIA_DRIFT_EVERY_S": "3", "KANARIA_DRIFT_LAST_S": "300"}
     kanaria.ok("up", "digits:v1")
     before = kanaria("drift", "report")
     assert (before.returncode, "there is no prediction log" in before.stderr) == (2, True)

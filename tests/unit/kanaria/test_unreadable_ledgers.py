@@ -1,4 +1,4 @@
-"""Every command that reads the ledger says in one message what is wrong with it, and ends with 3."""
+"""Every command that reads the ledger says in one message what is wrong with it, and ends with the code for that."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ NEED = (
     pytest.param("up", marks=pytest.mark.needs("serve")),
     pytest.param("drift report --release 2", marks=pytest.mark.needs("monitoring")),
 )
+COULD_NOT = {"drift report --release 2": 2}  # its 3 is a result: too few rows
 Typed = Callable[[str], tuple[int, str]]
 
 
@@ -51,7 +52,7 @@ def test_a_command_says_what_is_wrong_with_the_ledger(command: str, how: str, le
     UNREADABLE[how](ledger)
     code, said = typed(command)
     lines = said.splitlines()
-    assert (code, len(lines)) == (3, 3), said
+    assert (code, len(lines)) == (COULD_NOT.get(command, 3), 3), said
     assert str(ledger) in lines[1]
     if how in OF_A_NEWER_VERSION:
         assert "newer version of Kanaria" in lines[0]
