@@ -23,7 +23,7 @@ from tests.support.releases import finished
 
 FOLDER = ROOT / "docs/benchmarks"
 PAGES = sorted(FOLDER.glob("*.md"))
-COMMANDS = ("judge", "promises", "noise", "starts", "aa-test", "service", "drift", "optimise")
+COMMANDS = ("judge", "promises", "noise", "starts", "aa-test", "continuous", "service", "drift", "optimise")
 
 
 def prose(text: str) -> list[str]:
