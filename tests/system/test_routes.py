@@ -360,7 +360,8 @@ def test_a_killed_canary_costs_at_most_what_it_was_doing_and_nothing_is_done_twi
         for thread in threads:
             thread.join()
     done = httpx.get(f"{stable.url}/app/count").json()
-    assert len(failed) <= len(threads)
+    # What it was doing for each client, and the next request where the gateway has not seen the connection end yet.
+    assert len(failed) <= 2 * len(threads)
     assert not set(failed) & set(done)
     assert set(done.values()) == {1}
 
