@@ -95,6 +95,6 @@ def test_a_version_that_breaks_one_rare_route_is_rolled_back(kanaria: Kanaria) -
     """Nine tenths of the requests are answered as well as before."""
     kanaria.ok("up", "summary:v1")
     with clients(kanaria):
-        done = release(kanaria, "summary:rare", guards={"error_ratio": 0.9})
+        done = release(kanaria, "summary:rare", guards={"error_ratio": "90%"})
     assert done.returncode == 1, done.stdout + done.stderr
     assert kanaria.status()["release"]["outcome"] == "rolled_back"

@@ -31,6 +31,7 @@ def run(outcome: str, signal: str | None = None, *, stopped_s: float = 100.0, li
         promoted_s=None,
         asked_s=asked_s,
         harmed=5.0,
+        harmed_before=5.0,
         requests=1000.0,
     )
 
