@@ -91,7 +91,7 @@ def test_a_silently_wrong_version_is_stopped_in_the_shadow(kanaria: Kanaria, sam
     soaks for a few windows, because one alone is never enough.
     """
     kanaria.ok("up", "digits:v1")
-    with kanaria.users(samples, labelled_ratio=0.03) as users:
+    with kanaria.users(samples, labelled_ratio=0.06) as users:
         done = kanaria("release", "digits:v3", "--spec", kanaria.plan(steps=SHADOW_FIRST, soak="6s"), "--wait")
         kanaria.until(is_over)
         summary = users.stop()
