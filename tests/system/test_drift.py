@@ -38,6 +38,14 @@ def until_shown(kanaria: Kanaria, line: str) -> None:
         time.sleep(0.5)
 
 
+def until_page_says(kanaria: Kanaria, words: str) -> None:
+    """A report of the schedule that began before may be written after the one that was asked for."""
+    deadline = time.monotonic() + 60
+    while words not in (page := httpx.get(f"{kanaria.controller}/drift/data", trust_env=False).text):
+        assert time.monotonic() < deadline, page
+        time.sleep(0.5)
+
+
 def test_drifting_traffic_is_named_shown_and_remembered(kanaria: Kanaria, samples: Path) -> None:
     """No log: 2; the model's own kind of digits: 0; those of another camera: 1, with their columns; too few rows: 3."""
     kanaria.environment |= {"KANARIA_DRIFT_EVERY_S": "3", "KANARIA_DRIFT_LAST_S": "300"}
@@ -57,8 +65,7 @@ def test_drifting_traffic_is_named_shown_and_remembered(kanaria: Kanaria, sample
     assert drifted.returncode == 1, drifted.stdout + drifted.stderr
     assert "differs from the data that digits:v1 was tested on" in " ".join(drifted.stdout.split())
     assert "`pixel_" in drifted.stdout
-    page = httpx.get(f"{kanaria.controller}/drift/data", trust_env=False).raise_for_status().text
-    assert "differs from the data that digits:v1 was tested on" in page
+    until_page_says(kanaria, "differs from the data that digits:v1 was tested on")
     assert list((kanaria.home / "drift" / "workspace").glob("*/snapshots/*.json"))
     until_shown(kanaria, 'kanaria_drift_state{kind="data",state="drift",version="digits:v1"} 1.0')
 
