@@ -37,7 +37,7 @@ from filelock import FileLock
 from monitoring.drift.compare import Comparison
 from monitoring.drift.files import write_whole, writing
 from monitoring.drift.quality import widgets
-from monitoring.drift.result import DriftResult
+from monitoring.drift.result import DriftResult, read_result
 from monitoring.drift.rule import ERROR
 
 KEPT_RUNS = 48  # of each project; a run takes some 5 MB
@@ -63,6 +63,9 @@ def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written
     for path, snapshot in drawn.items():
         page = snapshot.get_html_str(as_iframe=False)
         others = [other.name for other in drawn if other != path]
+        newest = read_result(html.with_suffix(".json"))
+        if newest and newest.at_s > comparison.result.at_s:
+            break  # another report overtook this one while it was drawn, and its pages stay
         write_whole(path, page.replace("<body>", f"<body>{_header(comparison.result, others)}", 1))
     # Evidently reads files there that another report, a scheduled or a manual one, may be writing.
     with writing(workspace.parent), FileLock(workspace.with_suffix(".lock")):

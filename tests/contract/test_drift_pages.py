@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,17 @@ def test_evidently_names_the_rule_and_not_a_share_of_columns(tmp_path: Path, com
     assert "0.0001" not in page.partition("<script")[0]
     assert "Dataset drift detection threshold" not in page
     assert "Drifted: 1 of 3 columns. A score counts as drift from 0.1 on, of `error` from 0.05 on" in page
+
+
+def test_a_report_that_was_overtaken_replaces_no_newer_page(tmp_path: Path, comparison: Comparison) -> None:
+    """A scheduled one that began before takes longer to draw than one that somebody asked for meanwhile."""
+    html = tmp_path / "data.html"
+    later = replace(comparison, result=comparison.result.model_copy(update={"at_s": comparison.result.at_s + 9}))
+    write_result(later.result, html.with_suffix(".json"))
+    write_report(later, html, tmp_path / "workspace")
+    newer = [page.read_bytes() for page in sorted(tmp_path.glob("*.html"))]
+    assert write_report(comparison, html, tmp_path / "workspace").pages == (html, html.with_stem("data-quality"))
+    assert [page.read_bytes() for page in sorted(tmp_path.glob("*.html"))] == newer
 
 
 def files(folder: Path) -> dict[str, bytes]:
