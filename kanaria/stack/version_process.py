@@ -12,6 +12,7 @@ from typing import get_args
 
 from kanaria.errors import StackError
 from kanaria.settings import Runtime, Settings
+from kanaria.stack.bentos import service_of
 from kanaria.stack.environments import Environments, python_in, variables_in
 from kanaria.stack.python import own_module
 from kanaria.stack.requirements import OWN_PYTHON, Wanted, missing, wanted_by
@@ -31,9 +32,14 @@ def _has_all(tag: str) -> bool:
     """Whether this Python is the one that a Bento was built for, with all packages that it asks for."""
     try:
         wanted = wanted_by(tag)
+        return wanted.is_for_this_python and _lack(wanted) is None
     except StackError:  # its process will say what is wrong, where words of a version are looked for
         return False
-    return wanted.is_for_this_python and missing(wanted) is None
+
+
+def _lack(wanted: Wanted) -> str | None:
+    """What this Python lacks for a Bento. The contract's service is Kanaria's own, and so are its packages."""
+    return None if service_of(wanted.tag).keeps_contract else missing(wanted)
 
 
 def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None:
@@ -88,7 +94,7 @@ def _environment(folder: Path, runtime: Runtime, tag: str, say: Callable[[str], 
 def _why_its_own(wanted: Wanted, runtime: Runtime) -> str | None:
     if runtime == "venv":
         return "KANARIA_RUNTIME is `venv`"
-    lack = missing(wanted)
+    lack = _lack(wanted)
     return f"it asks for {lack}" if lack else None
 
 

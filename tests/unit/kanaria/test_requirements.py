@@ -144,3 +144,13 @@ def test_a_bento_that_cannot_be_read_says_so_in_its_log(home: Path, tmp_path: Pa
     """The controller asks for it on every beat, so it must not fail there."""
     (write_bento(home, "m:v1") / "bento.yaml").write_text("{")
     assert MODULE in server_command(Settings(home=tmp_path / "state"), "m:v1", 3000)
+
+
+@pytest.mark.parametrize(("runtime", "is_own"), [("auto", False), ("venv", True)])
+def test_a_model_of_the_contract_runs_with_kanarias_packages(home: Path, runtime: str, is_own: bool) -> None:
+    """BentoML locks the packages that a Bento names; a lock of none has not those of the service."""
+    bento = write_bento(home, "m:v1", "bentoml", lock=("bentoml==0.0.1", "absent-here==1"))
+    manifest = bento / "bento.yaml"
+    manifest.write_text(f"{manifest.read_text()}args: {{implementation: 'own.model:Own'}}\n")
+    settings = Settings.model_validate({"home": home / "state", "runtime": runtime})
+    assert (MODULE in server_command(settings, "m:v1", 3000)) is is_own
