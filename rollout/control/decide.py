@@ -232,6 +232,8 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
             return Hold(f"passed; the step soaks {release.soak_s - release.seen_s:.0f} s more")
         if not facts.is_fresh:
             return Hold("passed; the next reading ends the step")  # see `timing.next_reading_s`
+        if facts.canary is not Health.READY:
+            return Hold(f"passed, but {release.canary} is {facts.canary.value}")
         if release.is_last_step:
             return Promote(judgement.reason)
         if ahead:

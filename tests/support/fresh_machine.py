@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 PACKAGES = ("python3", "python3-venv", "make", "curl", "ca-certificates")  # what the README asks for and types
 PROJECT = "/project"
-LAST = ("nice", "-n", "19")  # an installation that takes minutes must not delay what other tests time
+LAST = ("nice", "-n", "10")  # an installation that takes minutes must not delay what other tests time
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # What is mounted lives in a namespace of the command and goes with it, however it ends.

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -118,11 +117,12 @@ def noisy(seed: int, begin_s: float, windows: int, canary: int) -> list[Window]:
 
 
 def as_lines(windows: list[Window]) -> str:
-    return "".join(json.dumps(asdict(window) | pairs(window)) + "\n" for window in windows)
+    return "".join(json.dumps(as_line(window)) + "\n" for window in windows)
 
 
-def pairs(window: Window) -> dict[str, dict[str, int]]:
-    return {"stable": window.stable._asdict(), "canary": window.canary._asdict()}
+def as_line(window: Window) -> dict[str, object]:
+    when = {"end_s": window.end_s, "window_s": window.window_s, "signal": window.signal}
+    return {**when, "stable": window.stable._asdict(), "canary": window.canary._asdict()}
 
 
 def test_a_history_tempers_the_evidence_as_in_a_release(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """From `kanaria optimise` into a Bento: served on the engine that was chosen, or on eager when that cannot be."""
 
-import shutil
 from pathlib import Path
 
 import httpx
@@ -14,14 +13,14 @@ FAST = "digits:v2-fast"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Bentos:
+def store(tmp_path_factory: pytest.TempPathFactory, bentos: Bentos) -> Bentos:
     """A store that holds an optimised digits:v2 as model and as Bento."""
     folder = tmp_path_factory.mktemp("optimise")
-    bentos = Bentos(shutil.copytree(bento_home, folder / "bentoml"))
+    own = bentos.copied_to(folder / "bentoml")
     # The engine is named, because which one is fastest is a matter of the machine.
-    Kanaria.at(folder, bentos.home).ok("optimise", "digits:v2", "--engine", "onnx")
-    bentos.build("v2-fast", "--arg", f"model={FAST}")
-    return bentos
+    Kanaria.at(folder, own.home).ok("optimise", "digits:v2", "--engine", "onnx")
+    own.build("v2-fast", "--arg", f"model={FAST}")
+    return own
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_a_signed_one_passes_its_preflight(kanaria: Kanaria) -> None:
 
 def test_where_the_engine_cannot_load_eager_serves_and_says_so(store: Bentos, tmp_path: Path) -> None:
     """The log and the metric name eager; the answers are right."""
-    other = Bentos(shutil.copytree(store.home, tmp_path / "bentoml"))
+    other = store.copied_to(tmp_path / "bentoml")
     (other.model_folder(FAST) / "model.sig").unlink(missing_ok=True)
     (other.model_folder(FAST) / "network.onnx").write_bytes(b"cut short")
     with other.serve(FAST) as server:
@@ -88,7 +87,7 @@ def test_where_the_engine_cannot_load_eager_serves_and_says_so(store: Bentos, tm
 
 def test_a_model_that_was_changed_after_it_was_signed_is_not_optimised(store: Bentos, tmp_path: Path) -> None:
     """Or its new version would be signed in good faith."""
-    kanaria = Kanaria.at(tmp_path, shutil.copytree(store.home, tmp_path / "bentoml"))
+    kanaria = Kanaria.at(tmp_path, store.copied_to(tmp_path / "bentoml").home)
     kanaria.ok("sign", "digits:v1")
     samples = Path(kanaria.environment["BENTOML_HOME"], "models", "digits", "v1", "samples.jsonl")
     samples.write_bytes(samples.read_bytes()[:-1])

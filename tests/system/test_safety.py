@@ -1,7 +1,6 @@
 """Models that were tampered with, or that unfold code when they are read, never answer a request."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.bentos import Bentos
 from tests.support.paths import ROOT
 from tests.support.stack import Kanaria
 
@@ -38,10 +38,10 @@ predict_rows(Digits(folder), np.array(rows, dtype=np.float32))
 
 
 @pytest.fixture
-def stack(tmp_path: Path, bento_home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+def stack(tmp_path: Path, bentos: Bentos, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
     """A state folder and a store that a test may damage."""
     require_program("envoy")
-    made = Kanaria.at(tmp_path, shutil.copytree(bento_home, tmp_path / "store"), KANARIA_METRICS="scrape")
+    made = Kanaria.at(tmp_path, bentos.copied_to(tmp_path / "store").home, KANARIA_METRICS="scrape")
     yield made
     made("down")
 

@@ -352,7 +352,7 @@ def test_a_store_within_the_project_is_not_packed(bentos: Bentos, tmp_path: Path
     for name in ("bentofile.yaml", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     home = tmp_path / ".kanaria" / "bentoml"
-    shutil.copytree(bentos.home, home)
+    bentos.copied_to(home)
     within = Bentos(home, project=tmp_path)
     within.build("v1-again", "--arg", f"model={V1}")
     assert within.carried("digits:v1-again") == bentos.carried(V1)

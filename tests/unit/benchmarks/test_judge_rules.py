@@ -319,11 +319,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {path.name: path.read_text() for path in out.iterdir()}
 
 
+@pytest.mark.exhaustive
 def test_the_page_names_the_settings_and_source_of_everybody(small: dict[str, str]) -> None:
     """Whoever doubts a number can look up what was simulated."""
     assert all(part in small["judge.md"] for each in CONTENDERS for part in (each.settings, each.source))
 
 
+@pytest.mark.exhaustive
 def test_the_page_shows_every_chart(small: dict[str, str]) -> None:
     """Each SVG is well-formed, and linked."""
     for name in small.keys() - {"judge.md"}:
@@ -331,6 +333,7 @@ def test_the_page_shows_every_chart(small: dict[str, str]) -> None:
         assert f"]({name})" in small["judge.md"]
 
 
+@pytest.mark.exhaustive
 def test_the_committed_page_is_what_the_command_writes(small: dict[str, str]) -> None:
     """All but the numbers: every line outside the tables, from the third on."""
     now, committed = (

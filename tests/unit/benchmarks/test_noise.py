@@ -157,6 +157,7 @@ def test_a_wrong_reading_makes_no_e_value(way: Way) -> None:
     assert mean_e(WAYS[0], NO_TOLERANCE) < 0.95
 
 
+@pytest.mark.exhaustive
 def test_the_page_has_a_row_for_every_population() -> None:
     """One release of each kind is enough to see that it is printed to the end."""
     result = CliRunner().invoke(app, ["noise", "--jobs", "1", "--scale", "0.001"])

@@ -57,6 +57,7 @@ def test_a_release_knows_the_noise_of_all_its_signals(tmp_path: Path, bounds: tu
     assert expected <= set(newest(tmp_path / "ledger.db").phi)
 
 
+@pytest.mark.exhaustive
 def test_the_noise_goes_on_being_measured_in_a_watch(tmp_path: Path) -> None:
     """The next plan may ask for signals that the plan of the promoted version did not."""
     world, controller = digits_world(tmp_path / "ledger.db")

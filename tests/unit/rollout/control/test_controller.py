@@ -299,6 +299,7 @@ class Killer:
         return call
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("error_ratio", [0.0, 0.06])
 def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: bool, error_ratio: float) -> None:

@@ -286,6 +286,15 @@ def test_a_ready_canary_enters_the_first_step() -> None:
     assert decide(release(Phase.STARTING), facts(), None) == EnterStep(0, 0, mirror=True, reason="m:v2 is ready")
 
 
+@pytest.mark.parametrize("health", [Health.STARTING, Health.UNREADY, Health.ABSENT])
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_canary_that_is_not_ready_gets_no_more_traffic(step: int, health: Health) -> None:
+    """What it earned before its process was started again waits until it answers; see `Facts.canary_unready_s`."""
+    weight = {0: 0, 3: 100}[step]
+    action = decide(release(step=step, weight=weight), facts(canary=health), judgement(Verdict.PASS))
+    assert action == Hold(f"passed, but m:v2 is {health.value}")
+
+
 def test_the_watch_ends_by_itself() -> None:
     """When the promoted version was healthy for long enough, the old one may stop."""
     assert isinstance(decide(release(Phase.WATCHING, in_phase_s=10), facts(), None), Hold)

@@ -180,6 +180,7 @@ def test_users_are_known_no_longer_than_the_release(tmp_path: Path) -> None:
     controller.close()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("before", [True, False])
 def test_killed_at_any_point_it_counts_every_user_once(tmp_path: Path, before: bool) -> None:
     """Whenever the controller dies, before or after a write, each of ten broken users counts at most once."""

@@ -106,6 +106,7 @@ def test_the_page_stands_alone(findings: Findings) -> None:
     assert "<link" not in page
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)  # one release stays in the shadow for hours of simulated noise
 @pytest.mark.parametrize("chapter", ["false-rollbacks", "detection", "models"])
 def test_no_promise_is_broken_beyond_doubt(chapter: str) -> None:
