@@ -1,9 +1,13 @@
 """HTTP clients of the stack's own services. They use no proxy, whatever the environment says: none could reach them."""
 
 import ipaddress
+import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
+
+Client = httpx.Client  # as `client` makes it
 
 
 def client(
@@ -12,15 +16,38 @@ def client(
     timeout_s: float,
     headers: Mapping[str, str] | None = None,
     keeps_connections: bool = True,
-) -> httpx.Client:
+    unix_socket: Path | None = None,
+) -> Client:
     """A client that honours neither proxies nor other settings of the environment.
 
     Args:
         timeout_s: longest wait for the next part of an answer, seconds.
         keeps_connections: whether a connection is used again, which a service that is restarted may have closed.
+        unix_socket: the one at which every host is; None: each is where its URL says.
     """
     limits = httpx.Limits() if keeps_connections else httpx.Limits(max_keepalive_connections=0)
-    return httpx.Client(base_url=base_url, timeout=timeout_s, headers=headers, limits=limits, trust_env=False)
+    transport = None if unix_socket is None else _AtSocket(unix_socket, limits)
+    return httpx.Client(
+        base_url=base_url, timeout=timeout_s, headers=headers, limits=limits, trust_env=False, transport=transport
+    )
+
+
+class _AtSocket(httpx.HTTPTransport):
+    """Sends every request to one Unix socket."""
+
+    def __init__(self, path: Path, limits: httpx.Limits) -> None:
+        super().__init__(uds=str(path), limits=limits, trust_env=False)
+        self._path = str(path)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        # httpcore does not close a socket at which nobody listens.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(request.extensions["timeout"]["connect"])
+            try:
+                probe.connect(self._path)
+            except OSError as error:
+                raise httpx.ConnectError(f"{error} at {self._path}", request=request) from error
+        return super().handle_request(request)
 
 
 def answers(url: str, *, timeout_s: float) -> bool:

@@ -21,7 +21,7 @@ from benchmarks.service.subject import Subject
 from benchmarks.service.visits import ALONE, BUSY, CASES, ROWS, Gateway, visit_all
 from benchmarks.service.wrk import find_wrk
 from contract import loopback
-from contract.http import API_KEY_HEADER
+from contract.http import API_KEY_HEADER, LIVE_PATH
 from contract.model_files import SAMPLES_FILE
 from contract.terminal import Terminal
 from kanaria.errors import SetupError, StackError
@@ -114,7 +114,7 @@ def _subject(tag: str) -> Subject:
 def _gateway(tag: str, port: int, folder: Path) -> Iterator[Gateway]:
     """The gateway as `kanaria up` runs it, in front of one server."""
     settings = GatewaySettings(
-        directory=folder / "gateway", port=free_port(), admin_port=free_port(), api_keys=(_API_KEY,)
+        directory=folder / "gateway", port=free_port(), stats_port=free_port(), api_keys=(_API_KEY,)
     )
     write_bootstrap(settings)
     with (folder / "gateway.log").open("wb") as log:
@@ -133,7 +133,7 @@ def _gateway(tag: str, port: int, folder: Path) -> Iterator[Gateway]:
 def _wait_until_ready(settings: GatewaySettings) -> None:
     deadline = time.monotonic() + _GATEWAY_WITHIN_S
     while time.monotonic() < deadline:
-        if loopback.answers(f"{settings.admin_url}/ready", timeout_s=5.0):
+        if loopback.answers(f"http://{settings.host}:{settings.port}{LIVE_PATH}", timeout_s=5.0):
             return
         time.sleep(0.05)
     raise StackError(

@@ -8,6 +8,7 @@ import argparse
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from kanaria.stack.fleet import LocalFleet, server_environment
 from kanaria.stack.lock_guard import LockGuard
 from kanaria.stack.pages import pages
 from kanaria.stack.preflight import LocalPreflight
-from kanaria.stack.stack import gateway_settings
+from kanaria.stack.stack import OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
 from monitoring.drift.metrics import DriftCollector
@@ -58,7 +59,9 @@ _KEEPER_EVERY_S = 1.0
 def main() -> None:
     """Run until SIGTERM."""
     parser = argparse.ArgumentParser(description="Run the controller. `kanaria up` does this.")
-    parser.add_argument("--envoy-admin", type=int, required=True, help="port of the gateway's admin interface")
+    metrics_of_gateway = parser.add_mutually_exclusive_group(required=True)
+    metrics_of_gateway.add_argument("--gateway-stats", type=int, help="port of the gateway's metrics")
+    metrics_of_gateway.add_argument(OPEN_ADMIN, type=int, help="port of the admin of a gateway of Kanaria 0.1")
     parser.add_argument("--prometheus", type=int, help="port of Prometheus; without it the built-in scraper reads")
     arguments = parser.parse_args()
     log_as_json()
@@ -67,13 +70,16 @@ def main() -> None:
     lock.wait(on_held=lambda held: log.warning("waits_for_lock", why=held.what, saw=held.saw))
     LockGuard(lock).start()
     metrics = ControllerMetrics()
-    gateway = gateway_settings(settings, arguments.envoy_admin)
+    gateway = replace(
+        gateway_settings(settings, arguments.gateway_stats or arguments.envoy_admin),
+        has_open_admin=arguments.envoy_admin is not None,
+    )
     fleet = _fleet(settings, metrics)
     controller = Controller(
         open_ledger=lambda: open_ledger(settings.ledger),
         reserve_bytes=RESERVE_BYTES,
         router=EnvoyRouter(gateway),
-        source=_source(arguments.envoy_admin, arguments.prometheus, settings.scrape_interval_s),
+        source=_source(EnvoyMetrics.of(gateway), arguments.prometheus, settings.scrape_interval_s),
         failures=GatewayFailures(gateway.failures_path, key=settings.user_key),
         fleet=fleet,
         preflight=LocalPreflight(fleet.process_of),
@@ -164,8 +170,7 @@ def _annotator(settings: Settings) -> "Annotator | None":
     return annotator
 
 
-def _source(envoy_admin: int, prometheus: int | None, scrape_interval_s: float) -> MetricSource:
-    gateway = EnvoyMetrics(f"127.0.0.1:{envoy_admin}")
+def _source(gateway: EnvoyMetrics, prometheus: int | None, scrape_interval_s: float) -> MetricSource:
     if prometheus is None:
         return ScrapeSource(gateway)
     max_age_s = max(10.0, 3 * scrape_interval_s)  # one late scrape is no reason to stop judging

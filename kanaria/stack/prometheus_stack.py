@@ -125,11 +125,15 @@ class PrometheusStack:
         return Program("alertmanager", command)
 
 
-def write_targets(settings: Settings, *, envoy_admin: int) -> None:
-    """Write what a Prometheus has to scrape: the stack's own, or another such as that of compose.yaml."""
+def write_targets(settings: Settings, *, gateway: str) -> None:
+    """Write what a Prometheus has to scrape: the stack's own, or another such as that of compose.yaml.
+
+    Args:
+        gateway: `host:port` of the gateway's metrics.
+    """
     settings.targets.mkdir(parents=True, exist_ok=True)
     settings.prometheus_address.unlink(missing_ok=True)  # of an earlier run
-    own = {"gateway": f"127.0.0.1:{envoy_admin}", "controller": f"{settings.own_address}:{settings.controller_port}"}
+    own = {"gateway": gateway, "controller": f"{settings.own_address}:{settings.controller_port}"}
     for job in JOBS:
         listed = [Target(own[job])] if job in own else []
         write_whole(settings.targets / f"{job}.json", file_sd(listed))

@@ -32,6 +32,7 @@ from rollout.ui.cli.reading import newest_plan, stable_version
 from rollout.ui.client import ControllerClient
 
 _CONTROLLER = "controller"
+OPEN_ADMIN = "--envoy-admin"  # an argument of controllers whose gateway has a port for its admin
 _FIRST, _LAST = 0, 100  # in the order of stopping
 _CONTROLLER_READY_S = 60.0
 _SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again
@@ -135,6 +136,8 @@ class Stack:
                 "then `kanaria upgrade` again",
             ) from error
         say("restarted: the controller and the keeper")
+        if OPEN_ADMIN in controller.command:
+            say("any user of this machine can stop the gateway, which is of an earlier version, until it is restarted")
         others = sorted(set(self.supervisor.alive()) - {_CONTROLLER})
         say(f"serve on with the code they were started with: {', '.join(tag_of(name) or name for name in others)}")
 
@@ -199,8 +202,7 @@ class Stack:
             if error := obstacle(settings.host, port):
                 raise _cannot_listen(name, settings.host, port, error)
         prometheus = PrometheusStack.find(settings)
-        envoy_admin = free_port()
-        gateway = gateway_settings(settings, envoy_admin)
+        gateway = gateway_settings(settings, free_port())
         if not service_of(tag).keeps_contract:
             slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD
             gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
@@ -211,8 +213,8 @@ class Stack:
         settings.remember_where_it_listens()
         self.supervisor.start()
         self.supervisor.add(Program("gateway", envoy_command(gateway), stop_order=_LAST))
-        write_targets(settings, envoy_admin=envoy_admin)
-        arguments = ["--envoy-admin", str(envoy_admin)]
+        write_targets(settings, gateway=gateway.stats_address)
+        arguments = ["--gateway-stats", str(gateway.stats_port)]
         if prometheus is not None:
             for program in prometheus.programs():
                 self.supervisor.add(program)
@@ -297,16 +299,17 @@ def startup_deadline_s(settings: Settings) -> float:
         return RolloutSpec().startup_deadline
 
 
-def gateway_settings(settings: Settings, admin_port: int) -> GatewaySettings:
+def gateway_settings(settings: Settings, stats_port: int) -> GatewaySettings:
     """The gateway of this state folder."""
-    return GatewaySettings(
+    found = GatewaySettings(
         directory=settings.root / "gateway",
         host=settings.host,
         port=settings.gateway_port,
-        admin_port=admin_port,
+        stats_port=stats_port,
         api_keys=(settings.api_key,) if settings.needs_api_key else (),
         cors_origins=settings.cors_origins,
         underscore_headers=settings.underscore_headers,
         try_timeout_s=settings.try_timeout_s,
-        **({"max_body_bytes": limit, "max_upload_bytes": limit} if (limit := settings.max_body_bytes) else {}),
     )
+    limit = settings.max_body_bytes
+    return replace(found, max_body_bytes=limit, max_upload_bytes=limit) if limit else found

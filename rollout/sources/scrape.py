@@ -28,6 +28,7 @@ class ScrapeSource:
         self._gateway = gateway
         self.has_read = False
         self._http = loopback.client(timeout_s=timeout_s)
+        self._gateway_http = loopback.client(timeout_s=timeout_s, unix_socket=gateway.socket)
 
     def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
         """See `MetricSource`. A version that does not answer is left out of the reading, once it was in one."""
@@ -36,7 +37,8 @@ class ScrapeSource:
         urls |= {f"{backend.host}:{backend.port}": httpx.URL(f"{backend.url}{METRICS_PATH}") for backend in backends}
         at_s = time.time()
         with ThreadPoolExecutor(max_workers=len(urls)) as pool:
-            pages = dict(zip(urls, pool.map(self._page, urls.values()), strict=True))
+            clients = (self._gateway_http if instance == gateway else self._http for instance in urls)
+            pages = dict(zip(urls, pool.map(self._page, urls.values(), clients), strict=True))
         samples = {instance: page for instance, page in pages.items() if isinstance(page, list)}
         missing = {instance: page for instance, page in pages.items() if not isinstance(page, list)}
         if gateway in missing:
@@ -65,6 +67,7 @@ class ScrapeSource:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+        self._gateway_http.close()
 
     def __enter__(self) -> Self:
         return self
@@ -72,11 +75,11 @@ class ScrapeSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _page(self, url: httpx.URL) -> list[Sample] | Exception:
+    def _page(self, url: httpx.URL, http: loopback.Client) -> list[Sample] | Exception:
         """The samples of one page that any signal needs, or why there are none."""
         try:
             lines = (
-                self._http.get(url).raise_for_status().text.split("\n")
+                http.get(url).raise_for_status().text.split("\n")
             )  # a label may hold U+2028, which `splitlines` takes for an end
             series = (*self._gateway.series, *(name for name, _ in catalogue().of_versions))
             wanted = "\n".join(line for line in lines if line.startswith(series))

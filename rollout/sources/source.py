@@ -1,6 +1,7 @@
 """Where raw counters come from. One contract test runs against every implementation."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 
 from rollout.fleet import Backend
@@ -30,6 +31,7 @@ class GatewayMetrics(Protocol):
 
     address: str  # `host:port`, the label of its samples
     url: str  # of the page with its metrics, in Prometheus's format
+    socket: Path | None  # the Unix socket at which that page is; None: where its URL says
     series: tuple[str, ...]  # the names of the series that are needed
 
     def tables(self, samples: Iterable[Sample], *, mirrored: str | None = None) -> Iterable[Table]:

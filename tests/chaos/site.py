@@ -20,6 +20,7 @@ from kanaria.stack.locks import holder
 from rollout.ledger.events import Event
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Deployment, fold
+from rollout.routers.envoy.settings import GatewaySettings
 from rollout.spec import RolloutSpec
 from rollout.ui.client import ControllerClient
 from tests.chaos.model import FAILS, LOADS_SLOWLY, SWITCHES
@@ -95,7 +96,7 @@ class Site:
             gateway=self.kanaria.gateway,
             api_key=(self.home / API_KEY_FILE).read_text().strip(),
             samples=self._samples,
-            bootstrap=self.home / "gateway" / "bootstrap.json",
+            admin=GatewaySettings(self.home / "gateway").admin_socket,
             notes=self.folder / "users.jsonl",
         )
 

@@ -58,14 +58,14 @@ class Users:
         gateway: its URL.
         api_key: sent with each request.
         samples: rows to send, JSON lines.
-        bootstrap: the gateway's own file: it names the port of its admin, which changes with each start.
+        admin: the socket of the gateway's admin.
         notes: the file that the process writes.
     """
 
     gateway: str
     api_key: str
     samples: Path
-    bootstrap: Path
+    admin: Path
     notes: Path
     answers: list[Answer] = field(default_factory=list)
     splits: list[tuple[float, ObservedSplit]] = field(default_factory=list)  # since when, Unix seconds; and which
@@ -73,7 +73,7 @@ class Users:
 
     def __enter__(self) -> Self:
         self.notes.touch()
-        arguments = map(str, (self.gateway, self.samples, self.bootstrap, self.notes))
+        arguments = map(str, (self.gateway, self.samples, self.admin, self.notes))
         command = [sys.executable, "-m", "tests.chaos.users", *arguments]
         environment = {**os.environ, _API_KEY: self.api_key}
         self._process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
@@ -113,8 +113,8 @@ class Users:
 class _Sending:
     """What the process does until SIGTERM; then it waits for the answers that are due."""
 
-    def __init__(self, gateway: str, samples: Path, bootstrap: Path, notes: TextIO) -> None:
-        self._gateway, self._bootstrap, self._notes = gateway, bootstrap, notes
+    def __init__(self, gateway: str, samples: Path, admin: Path, notes: TextIO) -> None:
+        self._gateway, self._admin, self._notes = gateway, admin, notes
         self._rows = [json.loads(line)["features"] for line in samples.read_text().splitlines()]
         self._random = random.Random(7)
         self._headers = {API_KEY_HEADER: os.environ[_API_KEY]}
@@ -148,7 +148,8 @@ class _Sending:
 
     async def _sample(self) -> None:
         last = None
-        async with httpx.AsyncClient(timeout=1.0, trust_env=False) as client:
+        transport = httpx.AsyncHTTPTransport(uds=str(self._admin))
+        async with httpx.AsyncClient(timeout=1.0, transport=transport) as client:
             while not self._stopping.is_set():
                 at_s, split = time.time(), await self._split(client)
                 if split is not None and split != last:
@@ -159,9 +160,8 @@ class _Sending:
     async def _split(self, client: httpx.AsyncClient) -> ObservedSplit | None:
         """The split in force; None while the gateway cannot be read."""
         try:
-            address = json.loads(self._bootstrap.read_text())["admin"]["address"]["socket_address"]
-            url = f"http://127.0.0.1:{address['port_value']}/config_dump"
-            dump = (await client.get(url, params={"resource": "dynamic_route_configs"})).raise_for_status().json()
+            answer = await client.get("http://gateway/config_dump", params={"resource": "dynamic_route_configs"})
+            dump = answer.raise_for_status().json()
             return split_of(dump["configs"][0]["route_config"])
         except (OSError, httpx.HTTPError, ValueError, LookupError):
             return None
@@ -175,11 +175,11 @@ def main() -> None:
     """Send requests until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("gateway")
-    for name in ("samples", "bootstrap", "notes"):
+    for name in ("samples", "admin", "notes"):
         parser.add_argument(name, type=Path)
     options = parser.parse_args()
     with options.notes.open("a") as notes:
-        asyncio.run(_Sending(options.gateway, options.samples, options.bootstrap, notes).run())
+        asyncio.run(_Sending(options.gateway, options.samples, options.admin, notes).run())
 
 
 if __name__ == "__main__":

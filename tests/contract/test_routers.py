@@ -38,7 +38,7 @@ def plane(request: pytest.FixtureRequest, tmp_path: Path, require_program: Calla
         yield DataPlane(memory, refuse_next, lambda: setattr(memory, "reachable", False))
     else:
         require_program("envoy")
-        with Gateway(GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port())) as envoy:
+        with Gateway(GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port())) as envoy:
             yield DataPlane(
                 envoy.router,
                 lambda split: replace(split, stable=Version((Backend("digits:v1", "127.0.0.1", 99999),))),

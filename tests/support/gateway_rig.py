@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rollout.fleet import Backend, Version
 from rollout.judge import Pair
+from rollout.routers.envoy import admin
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.router import EnvoyRouter
@@ -123,7 +124,7 @@ class Gateway:
 
     def errors(self, *, stable: str, canary: str, mirrored: str | None = None) -> tuple[Pair, Pair]:
         """Failed and all requests of both versions since the gateway was started, as the judge sees them."""
-        with ScrapeSource(EnvoyMetrics(f"127.0.0.1:{self.settings.admin_port}")) as source:
+        with ScrapeSource(EnvoyMetrics.of(self.settings)) as source:
             new = windows(Reading(0.0, {}), source.read((), mirrored=mirrored), stable=stable, canary=canary)
         return next(
             ((window.stable, window.canary) for window in new if window.signal == "errors"), (Pair(0, 0), Pair(0, 0))
@@ -131,7 +132,8 @@ class Gateway:
 
     def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Everything Envoy exports, as (name, labels, value)."""
-        page = httpx.get(f"{self.settings.admin_url}/stats/prometheus").text
+        with admin.client(self.settings, timeout_s=5.0) as asked:
+            page = asked.get("/stats/prometheus").text
         for family in text_string_to_metric_families(page):
             for sample in family.samples:
                 yield sample.name, sample.labels, sample.value
@@ -140,7 +142,8 @@ class Gateway:
         assert self._process is not None
         assert self._process.poll() is None, (self.settings.directory / "envoy.log").read_text()[-2000:]
         try:
-            return httpx.get(f"{self.settings.admin_url}/ready").status_code == httpx.codes.OK
+            with admin.client(self.settings, timeout_s=5.0) as asked:
+                return asked.get("/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

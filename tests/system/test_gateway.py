@@ -50,7 +50,7 @@ def canary(models: tuple[StandIn, StandIn]) -> StandIn:
 @pytest.fixture
 def settings(tmp_path: Path, require_program: Callable[[str], str]) -> GatewaySettings:
     require_program("envoy")
-    return GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port())
+    return GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port())
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_a_killed_gateway_comes_back_with_its_split_its_callers_and_new_counts(
     def answered(users: int) -> list[str]:
         return [gateway.predict(headers={"x-user-id": f"user-{n}"}).json()["version"] for n in range(users)]
 
-    with ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway.settings.admin_port}")) as source:
+    with ScrapeSource(EnvoyMetrics.of(gateway.settings)) as source:
         before = source.read(())
         first = answered(30)
         known = merge(before, source.read(()))
@@ -249,7 +249,7 @@ def test_a_full_disk_does_not_stop_a_change_of_the_split(
 ) -> None:
     """Every later split comes into force without new room, and no request is lost."""
     require_program("envoy")
-    with Gateway(GatewaySettings(small_disk.folder, port=free_port(), admin_port=free_port())) as gateway:
+    with Gateway(GatewaySettings(small_disk.folder, port=free_port(), stats_port=free_port())) as gateway:
         gateway.router.apply(Split(stable.version))
         small_disk.fill()
         with load(gateway.url) as clients:
@@ -734,13 +734,13 @@ def test_a_client_cannot_change_timeouts_or_retries(gateway: Gateway, stable: St
     assert gateway.predict(headers={"x-envoy-upstream-rq-timeout-ms": "1"}).status_code == 200
 
 
-def test_admin_listens_on_loopback_only(settings: GatewaySettings) -> None:
-    """A gateway that is open to the network keeps its admin endpoint to this machine."""
+def test_metrics_are_on_loopback_only(settings: GatewaySettings) -> None:
+    """A gateway that is open to the network keeps the page with its metrics to this machine."""
     with Gateway(replace(settings, host="0.0.0.0")):  # noqa: S104 - the case under test
         elsewhere = "127.0.0.2"  # reaches listeners on every address, but not those on 127.0.0.1 alone
         socket.create_connection((elsewhere, settings.port)).close()
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection((elsewhere, settings.admin_port)).close()
+            socket.create_connection((elsewhere, settings.stats_port)).close()
 
 
 def test_the_bootstrap_is_valid_without_deprecated_fields(settings: GatewaySettings) -> None:

@@ -67,7 +67,7 @@ def start(home: Path, tmp_path: Path) -> Iterator[Start]:
         own = {"PYTHONPATH": str(ROOT), "KANARIA_HOME": str(home), "KANARIA_CONTROLLER_PORT": str(port)}
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "kanaria.stack.controller_process", "--envoy-admin", str(free_port())],
+                [sys.executable, "-m", "kanaria.stack.controller_process", "--gateway-stats", str(free_port())],
                 env=os.environ | own | {"KANARIA_DRIFT_EVERY_S": "0"},
                 cwd=ROOT,
                 stdout=output,

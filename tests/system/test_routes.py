@@ -113,7 +113,7 @@ def canary(both: tuple[Running, Running]) -> Running:
 @pytest.fixture
 def settings(tmp_path: Path, require_program: Callable[[str], str]) -> GatewaySettings:
     require_program("envoy")
-    return GatewaySettings(tmp_path, port=free_port(), admin_port=free_port(), receive_timeout_s=60.0)
+    return GatewaySettings(tmp_path, port=free_port(), stats_port=free_port(), receive_timeout_s=60.0)
 
 
 @pytest.fixture

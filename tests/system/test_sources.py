@@ -22,13 +22,13 @@ REQUESTS = 60
 @pytest.fixture
 def gateway(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Gateway]:
     require_program("envoy")
-    with Gateway(GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port())) as running:
+    with Gateway(GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port())) as running:
         yield running
 
 
 @pytest.fixture
 def source(gateway: Gateway) -> Iterator[ScrapeSource]:
-    with ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway.settings.admin_port}")) as running:
+    with ScrapeSource(EnvoyMetrics.of(gateway.settings)) as running:
         yield running
 
 
@@ -39,7 +39,7 @@ def test_errors_and_latency_of_each_version_are_those_that_clients_saw(gateway: 
         gateway.router.apply(Split(stable=stable.version, canary=canary.version, canary_percent=50))
         eventually(lambda: gateway.router.observed() is not None)
         failed = Counter(gateway.predict().status_code for _ in range(REQUESTS))[500]
-        instance = f"127.0.0.1:{gateway.settings.admin_port}"
+        instance = f"{gateway.settings.stats_address}"
         expected = {
             (instance, STABLE, "errors"): Pair(0, REQUESTS - failed),
             (instance, CANARY, "errors"): Pair(failed, failed),
@@ -61,7 +61,7 @@ def test_copied_requests_are_counted_for_the_mirrored_version(gateway: Gateway, 
         gateway.router.apply(Split(stable=stable.version, canary=canary.version, mirror=True))
         eventually(lambda: gateway.router.observed() is not None)
         assert {gateway.predict().status_code for _ in range(REQUESTS)} == {200}
-        shadow = f"127.0.0.1:{gateway.settings.admin_port}/shadow"
+        shadow = f"{gateway.settings.stats_address}/shadow"
         expected = {
             (shadow, CANARY, "errors"): Pair(REQUESTS, REQUESTS),
             (shadow, CANARY, "latency:5000"): Pair(0, REQUESTS),

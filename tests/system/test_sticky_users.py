@@ -71,7 +71,7 @@ class Rig:
         self.gateway, self.models = gateway, models
         self._ledger = ledger
         self._fleet = Versions({model.tag: model for model in models})
-        self._source = ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway.settings.admin_port}"))
+        self._source = ScrapeSource(EnvoyMetrics.of(gateway.settings))
         self.restart()
 
     def restart(self) -> None:
@@ -145,7 +145,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Rig]:
     require_program("envoy")
-    settings = GatewaySettings(directory=tmp_path, port=free_port(), admin_port=free_port(), try_timeout_s=0.3)
+    settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port(), try_timeout_s=0.3)
     with Gateway(settings) as gateway, StandIn(STABLE) as stable, StandIn(CANARY) as canary:
         made = Rig(gateway, tmp_path / "ledger.db", (stable, canary))
         yield made

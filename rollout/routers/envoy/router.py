@@ -6,6 +6,7 @@ The split in force is the one that Envoy's admin endpoint shows, never the one i
 import re
 import time
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx
 
 from contract import loopback
 from rollout.errors import RouterRefused
+from rollout.routers.envoy import admin
 from rollout.routers.envoy.files import are_usable, read_resources, saved_resources, write_resources
 from rollout.routers.envoy.resources import Resource, clusters_for, clusters_of
 from rollout.routers.envoy.routes import ROUTE_CONFIG, clusters_used, routes_for, split_of
@@ -37,8 +39,6 @@ class EnvoyRouter:
     def __init__(self, settings: GatewaySettings, *, timeout_s: float = 10.0) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
-        # No kept connection: the gateway may be restarted between two calls, and there is nothing to close.
-        self._admin = loopback.client(settings.admin_url, timeout_s=2.0, keeps_connections=False)
 
     def apply(self, split: Split) -> None:
         """Put `split` in force and return when it is; clients see no gap.
@@ -68,7 +68,7 @@ class EnvoyRouter:
                 _write(path, resources)
             raise RouterRefused(
                 "the gateway is out of reach; the split is saved and it will start with it",
-                saw=f"no answer from {self._settings.admin_url}",
+                saw="no answer of its admin",
                 do="start the gateway and apply the split again",
             )
         for path, resources in files.items():
@@ -139,7 +139,7 @@ class EnvoyRouter:
             if time.monotonic() > deadline:
                 raise RouterRefused(
                     f"the split did not come into force in {self._timeout_s:g} s; the previous one was restored",
-                    saw=f"{stats or 'no answer'} from {self._settings.admin_url}",
+                    saw=f"{stats or 'no answer'} of its admin",
                     do="read the gateway's log, then apply it again",
                 )
             time.sleep(POLL_S)
@@ -163,6 +163,10 @@ class EnvoyRouter:
         pattern = rf"^(({subjects})\.(version_text|update_rejected)|{re.escape(WARMING)})$"
         answer = self._get("/stats", format="json", filter=pattern)
         return None if answer is None else {stat["name"]: stat["value"] for stat in answer["stats"] if "name" in stat}
+
+    @cached_property
+    def _admin(self) -> loopback.Client:
+        return admin.client(self._settings, timeout_s=2.0)
 
     def _get(self, path: str, **query: str) -> Any:
         """The JSON answer of Envoy's admin; None when it is out of reach."""

@@ -13,11 +13,11 @@ from contract.http import ANSWER_TIMEOUT_S
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Settings of one Envoy gateway. The admin port is always on loopback."""
+    """Settings of one Envoy gateway. What it counts is always on loopback, and its admin is a Unix socket."""
 
     directory: Path  # the gateway's own folder: bootstrap, clusters, routes, failures
     port: int = 8080
-    admin_port: int = 8081
+    stats_port: int = 8081  # of the page with its metrics
     host: str = "127.0.0.1"  # address that clients connect to
     api_keys: tuple[str, ...] = ()  # accepted in the header x-api-key; none: the gateway is open
     max_requests_per_s: int | None = None  # of all clients together; None: no limit
@@ -35,10 +35,24 @@ class GatewaySettings:
         120.0  # of a client connection; longer than that of usual load balancers, or both close at once
     )
     worker_threads: int = 1
+    has_open_admin: bool = False  # an earlier version started it: its admin has no socket and listens on `stats_port`
+
+    @property
+    def stats_address(self) -> str:
+        return f"127.0.0.1:{self.stats_port}"
 
     @property
     def admin_url(self) -> str:
-        return f"http://127.0.0.1:{self.admin_port}"
+        return f"http://{self.stats_address}"
+
+    @property
+    def admin_folder(self) -> Path:
+        return self.directory / "admin"
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where the admin listens, as the operating system takes it."""
+        return self.admin_folder.resolve() / "socket"
 
     @property
     def bootstrap_path(self) -> Path:

@@ -66,7 +66,7 @@ DAMAGES = [cut, empty, no_json, another_shape, a_list, a_folder, gone]
 @pytest.fixture
 def settings(tmp_path: Path) -> GatewaySettings:
     """A gateway that was set up and serves SPLIT; its Envoy does not run."""
-    made = GatewaySettings(tmp_path / "gateway", admin_port=1)
+    made = GatewaySettings(tmp_path / "gateway", stats_port=1)
     set_up(made)
     return made
 
@@ -171,7 +171,7 @@ def test_a_damaged_file_is_written_anew_from_the_split_that_is_wanted(
 
 def test_the_way_back_to_stable_needs_no_room(small_disk: SmallDisk) -> None:
     """A full disk takes the split away from a bad canary like any other."""
-    settings = GatewaySettings(small_disk.folder / "gateway", admin_port=1)
+    settings = GatewaySettings(small_disk.folder / "gateway", stats_port=1)
     set_up(settings)
     small_disk.fill()
     with pytest.raises(RouterRefused, match="it will start with it"):
@@ -181,7 +181,7 @@ def test_the_way_back_to_stable_needs_no_room(small_disk: SmallDisk) -> None:
 
 def test_a_split_that_cannot_be_written_is_refused_in_words(small_disk: SmallDisk) -> None:
     """No error of the system reaches the control loop."""
-    settings = GatewaySettings(small_disk.folder / "gateway", admin_port=1)
+    settings = GatewaySettings(small_disk.folder / "gateway", stats_port=1)
     set_up(settings)
     small_disk.remount("ro")
     with pytest.raises(RouterRefused, match="Read-only"):
@@ -205,4 +205,4 @@ def test_whatever_is_usable_can_be_read_back(settings: GatewaySettings) -> None:
 def test_a_gateway_that_was_never_set_up_is_named(tmp_path: Path) -> None:
     """Its folder is missing: nothing is written anywhere."""
     with pytest.raises(RouterRefused, match="never set up"):
-        EnvoyRouter(GatewaySettings(tmp_path / "none", admin_port=1)).apply(Split(STABLE))
+        EnvoyRouter(GatewaySettings(tmp_path / "none", stats_port=1)).apply(Split(STABLE))
