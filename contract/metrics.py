@@ -100,6 +100,9 @@ FAILED_BEATS = Metric("kanaria_controller_failed_beats_total", "Beats of the con
 FAILED_IN_A_ROW = Metric("kanaria_controller_failed_beats_in_a_row", "Beats that failed since the last that did not")
 UNWRITTEN = Metric("kanaria_ledger_unwritten_events", "Events that could not be written to the ledger yet")
 FREE_BYTES = Metric("kanaria_state_folder_free_bytes", "Free room on the file system of the state folder")
+GATEWAY_SILENT = Metric(
+    "kanaria_gateway_silent_seconds", "For how long the gateway has answered no new client; 0: it does"
+)
 SOURCE_UNREACHABLE = Metric("kanaria_source_unreachable_total", "Readings that the metric source did not give")
 LEDGER_GONE = Metric("kanaria_ledger_gone", "1 while the ledger's file is gone and could not be put back")
 UNJUDGED = Metric(

@@ -23,10 +23,11 @@ from kanaria.stack.backup_schedule import BackupSchedule
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.drift_schedule import DriftSchedule
 from kanaria.stack.fleet import LocalFleet, server_environment
+from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.lock_guard import LockGuard
 from kanaria.stack.pages import pages
 from kanaria.stack.preflight import LocalPreflight
-from kanaria.stack.stack import OPEN_ADMIN, gateway_settings
+from kanaria.stack.stack import GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
 from monitoring.drift.metrics import DriftCollector
@@ -75,6 +76,9 @@ def main() -> None:
         has_open_admin=arguments.envoy_admin is not None,
     )
     fleet = _fleet(settings, metrics)
+    supervisor = Supervisor(settings.root, settings.logs)
+    watch = GatewayWatch(settings.gateway_url, restart=partial(supervisor.restart, GATEWAY))
+    metrics.gateway_silent.set_function(lambda: watch.unanswered_s)
     controller = Controller(
         open_ledger=lambda: open_ledger(settings.ledger),
         reserve_bytes=RESERVE_BYTES,
@@ -84,6 +88,7 @@ def main() -> None:
         fleet=fleet,
         preflight=LocalPreflight(fleet.process_of),
         metrics=metrics,
+        gateway=watch,
     )
     metrics.registry.register(
         DriftCollector(
@@ -111,16 +116,18 @@ def main() -> None:
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()
     annotator = _annotator(settings)
+    watch.start()
     drift.start()
     backups.start()
     is_over = threading.Event()
-    keeper = threading.Thread(target=_keep_the_keeper, args=(Supervisor(settings.root, settings.logs), is_over))
+    keeper = threading.Thread(target=_keep_the_keeper, args=(supervisor, is_over))
     keeper.start()
     try:
         server.run()
     finally:
         controller.stop()  # first, because the others take a moment, and a stack that shuts down must start nothing
         is_over.set()
+        watch.stop()
         drift.stop()
         backups.stop()
         if annotator:

@@ -31,7 +31,7 @@ from rollout.ui.cli.plan import read_spec
 from rollout.ui.cli.reading import newest_plan, stable_version
 from rollout.ui.client import ControllerClient
 
-_CONTROLLER = "controller"
+GATEWAY, _CONTROLLER = "gateway", "controller"  # the names of their programs
 OPEN_ADMIN = "--envoy-admin"  # an argument of controllers whose gateway has a port for its admin
 _FIRST, _LAST = 0, 100  # in the order of stopping
 _CONTROLLER_READY_S = 60.0
@@ -212,7 +212,7 @@ class Stack:
         write_bootstrap(gateway)
         settings.remember_where_it_listens()
         self.supervisor.start()
-        self.supervisor.add(Program("gateway", envoy_command(gateway), stop_order=_LAST))
+        self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST))
         write_targets(settings, gateway=gateway.stats_address)
         arguments = ["--gateway-stats", str(gateway.stats_port)]
         if prometheus is not None:
@@ -231,7 +231,7 @@ class Stack:
 
     def _in_trouble(self) -> str | None:
         """The first of the stack's own processes that ended by itself and is not back: others may be waiting for it."""
-        infos = {name: self.supervisor.info(name) for name in ("gateway", _CONTROLLER)}
+        infos = {name: self.supervisor.info(name) for name in (GATEWAY, _CONTROLLER)}
         return next((name for name, info in infos.items() if info and info.has_crashed and not info.is_alive), None)
 
     def _serves(self) -> bool:

@@ -23,6 +23,7 @@ from kanaria.stack.python import own_module
 
 KEEPER = "keeper"
 _START_TIMEOUT_S = 20.0
+_RESTART_WAIT_S = 3.0  # whoever is started again because it hangs has had its time
 _KEEPER_ENDS_S = 2.0  # it has nothing to finish
 _TAKE_OVER_S, _TAKE_OVER_TRIES = 2.0, 5
 _FIRST = 0
@@ -268,6 +269,13 @@ class Supervisor:
     def end(self, name: str) -> None:
         """End one program with all that belongs to it, in place of the keeper. Raises StackError when it stays."""
         self._end({name: self._files.state(name)})
+
+    def restart(self, name: str) -> None:
+        """End the main process of `name`, however it hangs; the keeper starts it again."""
+        state = self._files.state(name)
+        identity = state.identity if state is not None and self._files.is_wanted(name) else None
+        if identity is not None:
+            end(lambda: identity.processes, wait_s=_RESTART_WAIT_S)
 
     def shutdown(self, *, doing: str = "kanaria down") -> None:
         """End every process of this state folder, the keeper too, and forget them. Raises StackError."""

@@ -20,6 +20,9 @@ _INHIBITED_BY = {
     "KanariaGatewayNotScraped": (
         "KanariaNoTraffic|KanariaMetricsMissing|KanariaSourceUnreachable|KanariaReleaseUnjudged"
     ),
+    "KanariaGatewaySilent": (
+        "KanariaGatewayNotScraped|KanariaNoTraffic|KanariaSourceUnreachable|KanariaControllerCannotWork"
+    ),
     "KanariaControllerDown": "KanariaControllerStuck|KanariaReleaseStuck|KanariaRollbackFailed",
 }
 

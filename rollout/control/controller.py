@@ -44,7 +44,7 @@ from rollout.ledger.ledger import Ledger
 from rollout.ledger.reserve import reserve_of
 from rollout.ledger.state import Deployment, Desired, Phase, Release, desired, fold
 from rollout.room import LOW_BYTES, free_bytes
-from rollout.routers.router import FailureLog, ObservedSplit, TrafficRouter
+from rollout.routers.router import FailureLog, GatewayHealth, GatewayState, ObservedSplit, TrafficRouter
 from rollout.signals.catalogue import AFFECTED_USERS
 from rollout.signals.counters import Reading
 from rollout.signals.sticky_users import Progress
@@ -66,6 +66,7 @@ class Controller:
         fleet: Fleet,
         metrics: ControllerMetrics,
         preflight: Preflight | None = None,
+        gateway: GatewayState | None = None,
         clock: Clock = system_clock,
         reserve_bytes: int = 0,
     ) -> None:
@@ -73,12 +74,13 @@ class Controller:
         Args:
             open_ledger: opens it for writing.
             preflight: None: no preflight is wanted.
+            gateway: the data plane as its clients see it; None: nobody asks.
             reserve_bytes: room on the ledger's disk that is taken beforehand.
         """
         self._open_ledger, self._reserve_bytes = open_ledger, reserve_bytes
         self._fleet, self._metrics, self._clock = fleet, metrics, clock
         self._world = Reconciler(router, fleet, clock)
-        self._failures, self._preflight = failures, preflight
+        self._failures, self._preflight, self._gateway = failures, preflight, gateway
         self._run = ReleaseRun(failures, preflight, requested_s=clock().steady_s)
         self._wall_clock = WallClock()
         self._queue = CommandQueue()
@@ -168,7 +170,9 @@ class Controller:
         except Exception:
             log.exception("cannot_return_to_stable")
         self._metrics.failed_in_a_row.set(self._trouble.beats)
-        self.snapshot = replace(self.snapshot, troubles=self._troubles())  # the time of its last beat stays
+        self.snapshot = replace(  # the time of its last beat stays
+            self.snapshot, troubles=self._troubles(), gateway=self._gateway_health()
+        )
 
     def _return_to_stable(self) -> None:
         """Nobody can judge the canary: give its traffic back, by the one way that asks the gateway alone.
@@ -602,22 +606,28 @@ class Controller:
             free_bytes=free_bytes(self._ledger.path.parent),
             troubles=self._troubles(),
             loaded_s=now.steady_s - self._run.loaded_since_s,
+            gateway=self._gateway_health(),
             unjudged_s=self._unjudged_s(now.steady_s),
         )
         self._metrics.publish(self.snapshot)
         self._metrics.failed_in_a_row.set(self._trouble.beats)
         self._metrics.ledger_gone.set(self._place.trouble is not None)
 
+    def _gateway_health(self) -> GatewayHealth:
+        return self._gateway.health if self._gateway else GatewayHealth.UNKNOWN
+
     def _troubles(self) -> tuple[str, ...]:
         """What a person must see to, in words, the worst first."""
+        gateway = self._gateway.trouble if self._gateway else None
         if not self._is_recovered:
-            return tuple(filter(None, [self._trouble.sentence]))
+            return tuple(filter(None, [gateway, self._trouble.sentence]))
         free = free_bytes(self._ledger.path.parent)
         low = f"the disk of the state folder is almost full: {free / 1e6:.0f} MB are left" if free < LOW_BYTES else None
         return tuple(
             filter(
                 None,
                 [
+                    gateway,
                     self._trouble.sentence,
                     self._place.trouble,
                     self._writer.trouble,

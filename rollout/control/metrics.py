@@ -32,6 +32,7 @@ class ControllerMetrics:
         self.router_failures = self._counter(m.ROUTER_FAILURES)
         self.signature_refused = self._counter(m.SIGNATURE_REFUSED)
         self.failed_beats = self._counter(m.FAILED_BEATS)
+        self.gateway_silent = _gauge(self.registry, m.GATEWAY_SILENT)
         self.ledger_gone = _gauge(self.registry, m.LEDGER_GONE)
         self.ledger_copied = _gauge(self.registry, m.LEDGER_COPIED)
         self.ledger_copy_failures = _gauge(self.registry, m.LEDGER_COPY_FAILURES)

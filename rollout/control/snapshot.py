@@ -8,7 +8,7 @@ from rollout.fleet import Health
 from rollout.judge import Judgement
 from rollout.ledger.events import Event
 from rollout.ledger.state import Deployment
-from rollout.routers.router import ObservedSplit
+from rollout.routers.router import GatewayHealth, ObservedSplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +28,5 @@ class Snapshot:
     free_bytes: float = math.inf  # on the file system of the state folder
     troubles: tuple[str, ...] = ()  # what a person must see to, in words
     loaded_s: float = math.inf  # for how long no version with traffic has been loading in this release
+    gateway: GatewayHealth = GatewayHealth.UNKNOWN
     unjudged_s: float = 0.0  # for how long the release has not been judged although it should be

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from rollout.fleet import Version
@@ -56,6 +57,26 @@ class TrafficRouter(Protocol):
 
     def requests_in_flight(self, tag: str) -> int | None:
         """Requests that `tag` has not answered yet, for draining; None when unknown."""
+
+
+class GatewayHealth(Enum):
+    """What a new client meets at the data plane."""
+
+    UNKNOWN = "unknown"  # it was not asked yet
+    READY = "ready"
+    FULL = "full"  # it turns clients away: it has as many as it takes
+    SILENT = "silent"  # no answer
+
+
+class GatewayState(Protocol):
+    """What is known of the data plane from outside."""
+
+    @property
+    def health(self) -> GatewayHealth: ...
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with it, in words; None: nothing."""
 
 
 class FailureLog(Protocol):

@@ -132,6 +132,7 @@ class StatusView(_Part):
     last_action: str
     canary_role: Literal["canary", "before"] = "canary"
     troubles: tuple[str, ...] = ()  # what a person must see to, the worst first
+    gateway: str = "unknown"  # what a new client meets: `ready`, `full`, `silent`
 
 
 def strongest(signals: Iterable[SignalView]) -> list[SignalView]:
@@ -160,6 +161,7 @@ def build_status(name: str, snapshot: Snapshot, release: Timeline | None) -> Sta
         quarantined=dict(deployment.quarantined),
         last_action=snapshot.last_action,
         troubles=snapshot.troubles,
+        gateway=snapshot.gateway.value,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
+from rollout.routers.envoy import admin
+from rollout.routers.envoy.settings import GatewaySettings
 from tests.support.processes import Kept, until
 from tests.support.stack import Kanaria
 
@@ -164,3 +166,22 @@ def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path)
     done = nasty("down")
     assert (done.returncode, "everything is stopped" in done.stderr) == (3, True), done.stderr
     assert Kept(nasty.home).everything() == []
+
+
+def test_a_gateway_that_answers_nobody_is_started_again(nasty: Kanaria) -> None:
+    """Its listeners are drained, then it hangs: the status says that it is silent, and soon it serves again."""
+    nasty.ok("up", "digits:v1")
+    nasty.until(lambda status: status["gateway"] == "ready")
+    gateway = GatewaySettings(nasty.home / "gateway")
+
+    def drain(_: int) -> None:
+        with admin.client(gateway, timeout_s=10.0) as owner:
+            owner.post("/drain_listeners").raise_for_status()
+
+    for strike in (drain, lambda pid: os.kill(pid, signal.SIGSTOP)):
+        before = nasty.pid("gateway")
+        strike(before)
+        silent = nasty.until(lambda status: status["gateway"] == "silent" and status["troubles"])
+        assert silent["troubles"][0].startswith("the gateway has not answered for ")
+        nasty.until(lambda status: status["gateway"] == "ready" and not status["troubles"], limit_s=90)
+        assert nasty.pid("gateway") != before

@@ -64,6 +64,7 @@ def test_the_controller_exports_what_is_declared_of_it() -> None:
         metrics.FAILED_IN_A_ROW,
         metrics.UNWRITTEN,
         metrics.FREE_BYTES,
+        metrics.GATEWAY_SILENT,
         metrics.SOURCE_UNREACHABLE,
         metrics.ROUTER_FAILURES,
         metrics.VERSION_UP,

@@ -1,0 +1,110 @@
+"""Asks the gateway in the background whether it takes new clients, and has one that is silent started again.
+
+Its process may live and answer nobody: it hangs, or its listeners were drained. One that turns clients away because it
+has as many as it takes is left alone: a restart would cost those that it serves.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+import structlog
+
+from contract import loopback
+from contract.http import LIVE_PATH
+from rollout.format import span
+from rollout.routers.router import GatewayHealth
+
+log = structlog.get_logger()
+
+_EVERY_S = 1.0
+_TIMEOUT_S = 3.0
+_SAID_AFTER_S = 2.0  # a gateway that was killed is back in less
+_LONGEST_WAIT_S = 300.0  # between two restarts that did not help
+
+
+class GatewayWatch(threading.Thread):
+    """A GatewayState, kept up to date until `stop`.
+
+    Args:
+        url: of the gateway.
+        restart: has the gateway's process ended and started again.
+        clock: seconds on a clock that is never set.
+        restarted_after_s: for how long it must have been silent; after each restart that did not help twice as long.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        restart: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        restarted_after_s: float = 15.0,
+    ) -> None:
+        super().__init__(name="gateway-watch", daemon=True)
+        self._url, self._restart, self._clock = f"{url}{LIVE_PATH}", restart, clock
+        self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False)  # it asks as a new client does
+        self._stopped = threading.Event()
+        self.health = GatewayHealth.UNKNOWN
+        self._since_s = clock()  # of the first look of those that found it the same way: taking clients, or not
+        self._first_wait_s = self._wait_s = restarted_after_s
+        self._restart_at_s = self._since_s + self._wait_s
+
+    @property
+    def unanswered_s(self) -> float:
+        """For how long it has taken no new client, seconds; 0: it does."""
+        is_away = self.health in (GatewayHealth.SILENT, GatewayHealth.FULL)
+        return self._clock() - self._since_s if is_away else 0.0
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with it, in words; None while that may be a blip."""
+        unanswered_s = self.unanswered_s
+        if unanswered_s < _SAID_AFTER_S:
+            return None
+        if self.health is GatewayHealth.FULL:
+            return f"the gateway has turned new clients away for {span(unanswered_s)}: it has as many as it takes"
+        left_s = max(0.0, self._restart_at_s - self._clock())
+        return f"the gateway has not answered for {span(unanswered_s)}; it is started again in {span(left_s)}"
+
+    def run(self) -> None:
+        while not self._stopped.wait(_EVERY_S):
+            try:
+                self.look()
+            except Exception:
+                log.exception("gateway_watch_failed")
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join()
+
+    def look(self) -> None:
+        """Ask the gateway once, and have it started again where it has been silent for too long."""
+        before, found = self.health, self._asked()
+        now_s = self._clock()
+        if found is not before:
+            log.info("gateway", health=found.value, before=before.value)
+        if found is GatewayHealth.READY or before in (GatewayHealth.READY, GatewayHealth.UNKNOWN):
+            self._since_s = now_s
+        if found is GatewayHealth.READY:
+            self._wait_s = self._first_wait_s
+        if found is not GatewayHealth.SILENT or before is not GatewayHealth.SILENT:
+            self._restart_at_s = now_s + self._wait_s
+        self.health = found
+        if now_s >= self._restart_at_s and not self._stopped.is_set():
+            log.warning("gateway_restarted", silent_s=round(now_s - self._since_s, 1))
+            self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
+            self._restart_at_s = now_s + self._wait_s
+            self._restart()
+
+    def _asked(self) -> GatewayHealth:
+        try:
+            self._http.get(self._url)
+        except (httpx.ConnectError, httpx.TimeoutException):
+            return GatewayHealth.SILENT
+        except httpx.TransportError:  # it took the connection and closed it
+            return GatewayHealth.FULL
+        return GatewayHealth.READY

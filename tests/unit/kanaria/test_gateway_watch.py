@@ -1,0 +1,146 @@
+"""When the gateway is called silent or full, and when it is started again; asked of real sockets."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from kanaria.stack.gateway_watch import GatewayWatch
+from kanaria.stack.ports import free_port
+from rollout.routers.router import GatewayHealth
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Clock:
+    """A steady clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@contextmanager
+def listening(port: int, answer: Callable[[socket.socket], None]) -> Iterator[None]:
+    """Give every connection to `answer`, then close it."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    answer(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def answers(connection: socket.socket) -> None:
+    connection.recv(4096)
+    connection.sendall(ANSWER)
+
+
+def hangs_up(_: socket.socket) -> None:
+    return
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def restarts() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def watch(port: int, clock: Clock, restarts: list[float]) -> GatewayWatch:
+    return GatewayWatch(f"http://127.0.0.1:{port}", restart=lambda: restarts.append(clock()), clock=clock)
+
+
+def looked(watch: GatewayWatch, clock: Clock, *, until_s: float) -> None:
+    """Let it look every second."""
+    while clock.now_s < until_s:
+        clock.now_s += 1
+        watch.look()
+
+
+def test_a_gateway_that_answers_is_ready(watch: GatewayWatch, clock: Clock, port: int, restarts: list[float]) -> None:
+    """It is left alone, and there is nothing to say."""
+    with listening(port, answers):
+        looked(watch, clock, until_s=40)
+    assert (watch.health, watch.trouble, watch.unanswered_s, restarts) == (GatewayHealth.READY, None, 0, [])
+
+
+def test_a_silent_gateway_is_started_again_less_and_less_often(
+    watch: GatewayWatch, clock: Clock, restarts: list[float]
+) -> None:
+    """Nobody listens: after 15 seconds it is started again, and where that does not help, after twice the time."""
+    looked(watch, clock, until_s=2)
+    assert (watch.health, watch.trouble) == (GatewayHealth.SILENT, None)
+    looked(watch, clock, until_s=120)
+    assert restarts == [16, 46, 106]
+    assert watch.trouble == "the gateway has not answered for 119 s; it is started again in 106 s"
+
+
+def test_a_gateway_that_came_back_has_its_whole_time_again(
+    watch: GatewayWatch, clock: Clock, port: int, restarts: list[float]
+) -> None:
+    """Silence counts from its last answer."""
+    looked(watch, clock, until_s=20)
+    with listening(port, answers):
+        looked(watch, clock, until_s=21)
+    looked(watch, clock, until_s=36)
+    assert restarts == [16]
+    looked(watch, clock, until_s=37)
+    assert restarts == [16, 37]
+
+
+def test_a_gateway_that_hangs_is_silent(watch: GatewayWatch, port: int) -> None:
+    """It takes the connection and answers nothing."""
+    with socket.create_server(("127.0.0.1", port)):
+        watch.look()
+    assert watch.health is GatewayHealth.SILENT
+
+
+def test_a_full_gateway_is_said_and_left_to_its_clients(
+    watch: GatewayWatch, clock: Clock, port: int, restarts: list[float]
+) -> None:
+    """One that closes new connections serves others: a restart would cost those."""
+    with listening(port, hangs_up):
+        looked(watch, clock, until_s=60)
+    assert (watch.health, restarts) == (GatewayHealth.FULL, [])
+    assert "turned new clients away for 59 s" in (watch.trouble or "")
+
+
+def test_a_restart_that_fails_ends_no_watch(port: int) -> None:
+    """The thread goes on looking."""
+    tried = threading.Event()
+
+    def fails() -> None:
+        tried.set()
+        raise OSError("no more processes")
+
+    watch = GatewayWatch(f"http://127.0.0.1:{port}", restart=fails, clock=Clock(), restarted_after_s=0.0)
+    watch.start()
+    assert tried.wait(20)
+    with listening(port, answers):
+        while watch.health is not GatewayHealth.READY:
+            assert watch.is_alive()
+    watch.stop()
