@@ -170,11 +170,11 @@ class JudgeConfig:
 class Difference:
     """The means of a signal whose events are numbers, and how far apart the true ones are, in the numbers' own unit."""
 
-    stable: float | None  # mean; None: no numbers
-    canary: float | None
     least: float  # bound on canary's mean less stable's: EVER above it with a chance of at most `alpha_pass`
     most: float  # the same from above
     worst: float  # the one of the two on the side of harm, as a distance: positive is harm
+    stable: float | None = None  # mean; None: no numbers
+    canary: float | None = None
     budget: float | None = None  # see NumberRule
 
 

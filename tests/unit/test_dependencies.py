@@ -21,7 +21,10 @@ EXTRAS = {
     "examples": ("serve", "dev"),
     "tests": ("all", "dev"),
 }
-ELSEWHERE = {"rollout/routers/envoy/bootstrap.py": ("serve",)}  # it names the proxy's program, which is 100 MB
+ELSEWHERE = {
+    "rollout/routers/envoy/bootstrap.py": ("serve",),  # it names the proxy's program, which is 100 MB
+    "benchmarks/proofs/continuous.py": ("bench", "dev"),  # its data are those of the examples
+}
 
 
 @pytest.mark.parametrize("folder", EXTRAS)

@@ -1,6 +1,8 @@
 """When drift reports are made, with the real command, and what becomes of them at the end."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -50,6 +52,16 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return made
 
 
+@contextmanager
+def running(schedule: DriftSchedule) -> Iterator[None]:
+    """Its threads are stopped in any case: they would write into the output of other tests."""
+    schedule.start()
+    try:
+        yield
+    finally:
+        schedule.stop()
+
+
 def is_reporting() -> bool:
     """Whether a report on the release is being made."""
     return any("--release" in child.cmdline() for child in psutil.Process().children(recursive=True))
@@ -59,9 +71,8 @@ def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) ->
     """The loop that would take it has ended before: the controller's end waited half a minute for an answer."""
     commands: list[Command] = []
     schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=print)
-    schedule.start()
-    until(is_reporting)
-    schedule.stop()
+    with running(schedule):
+        until(is_reporting)
     assert commands == []
 
 
@@ -69,12 +80,12 @@ def test_a_report_on_the_canary_is_handed_over(settings: Settings) -> None:
     """The newest result that there is about it."""
     commands: list[Command] = []
     schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=print)
-    schedule.start()
-    until(lambda: commands, limit_s=60)
-    schedule.stop()
+    with running(schedule):
+        until(lambda: commands, limit_s=60)
     assert getattr(commands[0], "canary", None) == "m:v2"
 
 
+@pytest.mark.needs("monitoring")
 @pytest.mark.parametrize("is_broken", [True, False])
 def test_a_report_that_crashes_is_counted(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_broken: bool
@@ -86,9 +97,8 @@ def test_a_report_that_crashes_is_counted(
     crashes: list[str] = []
     commands: list[Command] = []
     schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=crashes.append)
-    schedule.start()
-    until(lambda: commands and (crashes or not is_broken), limit_s=60)
-    schedule.stop()
+    with running(schedule):
+        until(lambda: commands and (crashes or not is_broken), limit_s=60)
     assert bool(crashes) == is_broken
 
 

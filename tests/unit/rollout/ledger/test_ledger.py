@@ -1,6 +1,7 @@
 """The ledger keeps everything, changes nothing, and counts every request once."""
 
 import json
+import math
 import os
 import sqlite3
 import tempfile
@@ -8,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from rollout.errors import LedgerDamaged, LedgerError, LedgerGone, LedgerTaken, NoLedger
 from rollout.judge import Judgement, Pair, SignalJudgement, Verdict, Window
 from rollout.judge.judge import Judge
+from rollout.judge.types import Difference
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.migrations import NUMBER
@@ -64,6 +67,45 @@ def test_an_infinite_estimate_survives_the_ledger(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(promoted, TICK)
     assert tuple(ledger.events()) == (promoted, TICK)
+    ledger.close()
+
+
+def test_a_tick_may_leave_out_whatever_may_be_none() -> None:
+    """Every field that may be None has None as its default, in the event and in all that it holds."""
+
+    def missing(schema: Any, at: str) -> Iterator[str]:
+        for name in schema.get("required", ()):
+            if any(kind.get("type") == "null" for kind in schema["properties"][name].get("anyOf", ())):
+                yield f"{at}.{name}"
+
+    schema = e.Ticked.model_json_schema()
+    assert [
+        *missing(schema, "Ticked"),
+        *(gap for name, part in schema["$defs"].items() for gap in missing(part, name)),
+    ] == []
+
+
+def test_means_of_a_canary_without_numbers_are_read_back(tmp_path: Path) -> None:
+    """In the first window of a release stable has answered, and the canary has not yet."""
+    difference = Difference(least=-math.inf, most=math.inf, worst=math.inf, stable=3.0)
+    signal = SignalJudgement(Verdict.NO_DATA, 0.0, 4.6, Pair(0, 9), Pair(0, 0), difference=difference)
+    evidence = Judgement(Verdict.NO_DATA, "no data", 0.0, 4.6, {"typical_latency": signal})
+    tick = e.Ticked(
+        at_s=5,
+        release=1,
+        window_s=5,
+        weight_percent=5,
+        mirror=False,
+        windows=(),
+        evidence=evidence,
+        action="Hold",
+        why="",
+    )
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.append(tick)
+    ledger.close()
+    ledger = Ledger(tmp_path / "ledger.db")
+    assert [event for event in ledger.events() if isinstance(event, e.Ticked)] == [tick]
     ledger.close()
 
 
