@@ -92,6 +92,10 @@ class Commands(LazyGroup):
             "rollout.ui.cli.controlling:rollback",
             "Return to the previous version; also after promotion, while it is still warm.",
         ),
+        "restore": Source(
+            "rollout.ui.cli.controlling:restore",
+            "Give all traffic back to a version that was promoted before, as soon as it is ready.",
+        ),
         "status": Source(
             "rollout.ui.cli.controlling:status", "Show what runs, who gets traffic and what the evidence says."
         ),

@@ -188,6 +188,11 @@ class RolloutSpec(_Part):
         """After so long, requests that hung at the start of a step have failed and were judged."""
         return ANSWER_TIMEOUT_S + _FEWEST_WINDOWS * self.window
 
+    def without_steps(self) -> "RolloutSpec":
+        """The plan for a version that gets all traffic at once: the one before keeps nothing of it."""
+        budget = RiskBudget(share=self.risk_budget.share)
+        return self.model_copy(update={"steps": (100,), "holdback": 0.0, "risk_budget": budget})
+
     def judge_config(self, *, tries: int = 1) -> JudgeConfig:
         """The judge's settings for a release.
 

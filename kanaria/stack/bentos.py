@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from contract.answer_types import Number
+from contract.complaints import nearest
 from contract.model_files import Schema
 from kanaria.errors import SetupError
 from rollout.fleet import CONTRACT, Route, Service
@@ -49,7 +50,7 @@ def model_folder(tag: str) -> Path:
     if ":" not in tag or not (folder / _MODEL_MANIFEST).exists():
         known = ", ".join(model_tags()) or "none"
         raise SetupError(
-            f"there is no model {tag}",
+            f"there is no model {tag}{nearest(tag, model_tags())}",
             saw=f"models here: {known}",
             do=f"{_hint(tag)}train it, or correct the tag (`name:version`)",
         )
@@ -147,7 +148,7 @@ def _manifest(bento: str) -> dict[str, Any]:
     path = bento_folder(bento) / _MANIFEST
     if ":" not in bento or not path.exists():
         raise SetupError(
-            f"there is no Bento {bento}",
+            f"there is no Bento {bento}{nearest(bento, bento_tags())}",
             saw=f"Bentos here: {', '.join(bento_tags()) or 'none'}",
             do="build it (`bentoml build --version ...`) or correct the tag",
         )

@@ -49,6 +49,8 @@ def objection(
         return f"it is about {alert.version}, not about {release.name}"
     if alert.began_s is not None and alert.began_s < release.requested_s:
         return f"it began before {release.name}, so it is about an earlier one"
+    if release.keeps_out_stable:
+        return f"{release.stable} is in quarantine: only a person returns to it"
     if health.get(release.canary) is Health.STARTING:
         return f"{release.canary} is loading: it has its `startup_deadline`, and its requests go to {release.stable}"
     if health.get(release.stable) is not Health.READY:

@@ -1,9 +1,10 @@
 """What people and alerts may ask for, checked against the present state: it becomes events or is refused."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from typing import assert_never
 
+from contract.complaints import nearest
 from rollout.control.fitted_plan import NOT_COUNTED
 from rollout.errors import CommandRefused
 from rollout.ledger import events as e
@@ -65,6 +66,17 @@ class RollbackNow:
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """Give all traffic to `tag`, which was promoted before, as soon as it is ready; while it is warm: at once."""
+
+    tag: str
+    by: str
+    reason: str | None = None
+    quarantine: bool = False  # what it replaces may not come back by itself
+    spec: RolloutSpec = field(default_factory=RolloutSpec)  # of which only the watch and the limits count
+
+
+@dataclass(frozen=True, slots=True)
 class ReportDrift:
     """Keep what a drift report found about the canary; where the plan says so, drift rolls it back."""
 
@@ -73,12 +85,12 @@ class ReportDrift:
     by: str = "drift"
 
 
-Command = SetStable | StartRelease | Pause | Resume | PromoteNow | Abort | RollbackNow | ReportDrift
+Command = SetStable | StartRelease | Pause | Resume | PromoteNow | Abort | RollbackNow | Restore | ReportDrift
 
 
-def is_safe(command: Command) -> bool:
-    """Whether `command` only takes traffic from the canary or holds it: it is carried out even unwritten."""
-    return isinstance(command, Pause | Abort | RollbackNow | ReportDrift)
+def are_safe(events: Iterable[e.Event]) -> bool:
+    """Whether all of `events` only take traffic from the canary or hold it: they count even unwritten."""
+    return all(isinstance(event, e.Paused | e.Aborted | e.RolledBack | e.DriftMeasured) for event in events)
 
 
 def accept(
@@ -102,13 +114,14 @@ def accept(
             return _set_stable(tag, deployment, known_tags, now_s)
         case StartRelease():
             started = _start(command, deployment, known_tags, next_number, now_s, earlier=earlier)
-            note = e.Noted(at_s=now_s, release=next_number, topic=NOT_COUNTED, text=left_out)
-            return (*started, note) if left_out else started
+            return (*started, *_not_counted(left_out, next_number, now_s))
+        case Restore():
+            restored = _restore(command, deployment, known_tags, next_number, now_s)
+            is_release = any(isinstance(event, e.ReleaseRequested) for event in restored)
+            return (*restored, *_not_counted(left_out if is_release else "", next_number, now_s))
     release = deployment.active
     if release is None:
-        raise CommandRefused(
-            "no release is running", saw=f"stable is {deployment.stable}", do="start one with `kanaria release TAG`"
-        )
+        raise _nothing_runs(command, deployment)
     match command:
         case Pause(by=by, reason=reason):
             _require(release, release.phase in (Phase.STARTING, Phase.STEPPING), "be paused")
@@ -140,8 +153,8 @@ def _drift(command: ReportDrift, release: Release, now_s: float) -> tuple[e.Even
     measured = e.DriftMeasured(at_s=now_s, release=release.number, report=report)
     if report.state != "drift" or release.spec.on_drift != "rollback" or release.phase is Phase.LEAVING:
         return (measured,)
-    if release.is_warming_up:
-        return (measured,)  # nothing is judged yet
+    if release.is_warming_up or release.keeps_out_stable:
+        return (measured,)  # nothing is judged yet, or only a person goes back
     why = report.sentence
     return measured, e.RolledBack(at_s=now_s, release=release.number, signal="drift", reason=why, by=command.by)
 
@@ -203,10 +216,100 @@ def _start(
     )
 
 
+def _restore(
+    command: Restore, deployment: Deployment, known_tags: Collection[str], number: int, now_s: float
+) -> tuple[e.Event, ...]:
+    _require_known(command.tag, known_tags)
+    tag, release = command.tag, deployment.active
+    if deployment.stable is None:
+        raise CommandRefused("there is no version to replace", saw="no stable", do=f"run `kanaria up {tag}`")
+    if release and release.phase in (Phase.STARTING, Phase.STEPPING):
+        again = "" if tag == deployment.stable else f", then `kanaria restore {tag}` again"
+        raise CommandRefused(
+            f"{release.name} is running: it must end first",
+            saw=f"it is {release.phase.value}; {deployment.stable} is stable",
+            do=f"`kanaria rollback` (or `kanaria abort`, without quarantine){again}",
+        )
+    if tag == deployment.stable:
+        raise CommandRefused(f"{tag} is stable already", saw="nothing to restore", do=_restorable(deployment))
+    if tag not in deployment.promoted:
+        raise CommandRefused(
+            f"{tag} was never promoted here",
+            saw=f"promoted here: {', '.join(deployment.promoted)}",
+            do=f"release it: `kanaria release {tag}`; or {_restorable(deployment)}",
+        )
+    is_warm = release is not None and release.phase is Phase.WATCHING and tag == release.stable
+    if why := deployment.quarantined.get(tag):
+        still = "`kanaria rollback` returns to it" if is_warm else f"`kanaria retry {tag}` puts it on trial"
+        raise CommandRefused(
+            f"{tag} is in quarantine: a failed version does not come back by itself",
+            saw=why,
+            do=f"{_restorable(deployment)}; if you still want {tag}: {still}",
+        )
+    if release and is_warm:
+        return (_returned(command, release, now_s),)
+    if release and release.phase is Phase.LEAVING:
+        raise CommandRefused(
+            f"{release.canary} answers its last requests", saw=f"{release.name} ends", do="try again in some seconds"
+        )
+    requested = _requested(command, deployment.stable, number, now_s)
+    if release is None:
+        return (requested,)
+    return e.Ended(at_s=now_s, release=release.number, outcome="promoted"), requested  # its watch is over
+
+
+def _returned(command: Restore, release: Release, now_s: float) -> e.RolledBack:
+    """The version before is still warm: all traffic returns to it at once."""
+    return e.RolledBack(
+        at_s=now_s,
+        release=release.number,
+        signal="person",
+        reason=f"{command.tag} was restored" + (f": {command.reason}" if command.reason else ""),
+        by=command.by,
+        quarantine=command.quarantine,
+    )
+
+
+def _requested(command: Restore, stable: str, number: int, now_s: float) -> e.ReleaseRequested:
+    return e.ReleaseRequested(
+        at_s=now_s,
+        release=number,
+        tag=command.tag,
+        stable=stable,
+        spec=command.spec,
+        by=command.by,
+        restore=e.Restore(reason=command.reason, quarantine=command.quarantine),
+    )
+
+
+def _restorable(deployment: Deployment) -> str:
+    """What to do for another version."""
+    if not deployment.restorable:
+        return "nothing: there is no other version to bring back"
+    first, *others = deployment.restorable
+    also = f" ({', '.join(others)} can be restored as well)" if others else ""
+    return f"`kanaria restore {first}` brings {first} back{also}"
+
+
+def _nothing_runs(command: Command, deployment: Deployment) -> CommandRefused:
+    stable = deployment.stable
+    if isinstance(command, RollbackNow | Abort) and deployment.restorable:
+        return CommandRefused(
+            f"no release is running, and the watch of {stable} is over",
+            saw=f"only {stable} is running",
+            do=_restorable(deployment),
+        )
+    return CommandRefused("no release is running", saw=f"stable is {stable}", do="start one with `kanaria release TAG`")
+
+
+def _not_counted(text: str, number: int, now_s: float) -> tuple[e.Event, ...]:
+    return (e.Noted(at_s=now_s, release=number, topic=NOT_COUNTED, text=text),) if text else ()
+
+
 def _require_known(tag: str, known_tags: Collection[str]) -> None:
     if tag not in known_tags:
         raise CommandRefused(
-            f"there is no Bento {tag}",
+            f"there is no Bento {tag}{nearest(tag, known_tags)}",
             saw=f"Bentos here: {', '.join(sorted(known_tags)) or 'none'}",
             do="build it (`bentoml build --version ...`) or correct the tag",
         )

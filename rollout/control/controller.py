@@ -17,7 +17,7 @@ from rollout.control.after_promotion import watched
 from rollout.control.calibration import Calibration
 from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
-from rollout.control.commands import Command, ReportDrift, StartRelease, accept
+from rollout.control.commands import Command, ReportDrift, Restore, StartRelease, accept
 from rollout.control.decide import Action, Facts, Hold, decide
 from rollout.control.fitted_plan import fitted
 from rollout.control.ledger_place import LedgerPlace
@@ -49,6 +49,7 @@ from rollout.signals.catalogue import AFFECTED_USERS
 from rollout.signals.counters import Reading
 from rollout.signals.sticky_users import Progress
 from rollout.sources.source import MetricSource
+from rollout.spec import RolloutSpec
 
 log = structlog.get_logger()
 
@@ -473,7 +474,7 @@ class Controller:
         """Put in force what was decided and written down."""
         log.info("decided", release=before.number, action=type(action).__name__, reason=action.reason)
         now = self._deployment.active
-        if now and before.phase is Phase.STARTING and now.phase is Phase.STEPPING:
+        if now and before.phase is Phase.STARTING and now.phase in (Phase.STEPPING, Phase.WATCHING):
             self._run.judge = ReleaseJudge(now)
             self._run.users.begin(now, since_s=self._world.split.wall_s)
         self._run.judgement = None  # the next step needs evidence of its own: no step on a stale verdict
@@ -528,7 +529,7 @@ class Controller:
         One that only makes traffic safer is carried out even while the ledger cannot be written.
         """
         left_out = ""
-        if isinstance(command, StartRelease):
+        if isinstance(command, StartRelease | Restore):
             command, left_out = self._fitted(command)
         events = accept(
             command,
@@ -540,10 +541,10 @@ class Controller:
             left_out=left_out,
         )
         if events:
-            (self._keep if commands.is_safe(command) else self._write)(*events)
+            (self._keep if commands.are_safe(events) else self._write)(*events)
             if not isinstance(command, ReportDrift):  # a drift report leaves the judge's evidence as it is
                 self._run.judgement = None
-            if isinstance(command, StartRelease):
+            if any(isinstance(event, e.ReleaseRequested) for event in events):
                 self._next_number += 1
                 self._run = ReleaseRun(self._failures, self._preflight, requested_s=self._clock().steady_s)
             self._publish(self._clock())  # whoever asked must see the effect at once
@@ -551,14 +552,17 @@ class Controller:
         release = self._deployment.release
         return release.number if release else None
 
-    def _fitted(self, command: StartRelease) -> tuple[StartRelease, str]:
+    def _fitted(self, command: StartRelease | Restore) -> tuple[StartRelease | Restore, str]:
         """The command with a plan that its versions can follow, and what that lacks. Raises CommandRefused."""
         stable = self._deployment.stable
         if stable is None or command.tag not in self._fleet.known_tags():
             return command, ""  # it will be refused
-        spec, left_out = fitted(
-            command.spec, command.tag, self._fleet.service(command.tag), self._fleet.service(stable)
-        )
+        services = self._fleet.service(command.tag), self._fleet.service(stable)
+        if isinstance(command, Restore):
+            newest = self._deployment.release
+            spec, left_out = fitted((newest.spec if newest else RolloutSpec()).without_steps(), command.tag, *services)
+            return replace(command, spec=spec), left_out
+        spec, left_out = fitted(command.spec, command.tag, *services)
         return replace(command, spec=spec), left_out
 
     def _earlier_try(self, command: StartRelease) -> e.EarlierTry | None:

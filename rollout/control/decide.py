@@ -134,6 +134,8 @@ def _starting(release: Release, facts: Facts) -> Action:
         return Hold(f"{release.canary} is starting" + (f": {facts.preparing}" if facts.preparing else ""))
     if facts.awaits_preflight:
         return Hold(f"the preflight of {release.canary} is running")
+    if release.restore:
+        return Promote(release.restore.reason or "it is ready, and was promoted before")
     return _first_step(release, f"{release.canary} is ready")
 
 
@@ -278,6 +280,14 @@ def _left_to_person(release: Release, facts: Facts, judgement: Judgement) -> Act
 
 
 def _watching(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
+    action = _in_watch(release, facts, judgement)
+    if isinstance(action, Rollback) and release.keeps_out_stable:
+        known_bad = f"{release.stable} is in quarantine and does not come back by itself"
+        return Hold(f"{action.reason}; but {known_bad}: `kanaria rollback` returns to it", needs_person=True)
+    return action
+
+
+def _in_watch(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
     if harm := _harm_in_watch(release, facts, judgement):
         if facts.stable is Health.READY:
             return harm

@@ -67,6 +67,9 @@ def decision(
         calibrated: asked once, when the canary gets its first requests.
     """
     number = release.number
+    ready: tuple[e.Event, ...] = ()
+    if release.phase is Phase.STARTING and isinstance(action, EnterStep | Promote):
+        ready = e.CanaryReady(at_s=now_s, release=number, took_s=took_s), calibrated()
     match action:
         case Hold():
             return ()
@@ -81,12 +84,10 @@ def decision(
                 by="controller" if is_return(release, action) else "judge",
                 evidence=None if is_return(release, action) else judgement,
             )
-            if release.phase is not Phase.STARTING:
-                return (entered,)
-            ready = e.CanaryReady(at_s=now_s, release=number, took_s=took_s)
-            return (ready, calibrated(), entered)
+            return (*ready, entered)
         case Promote(reason=reason):
-            return (e.Promoted(at_s=now_s, release=number, reason=reason, evidence=judgement),)
+            by = release.by if release.restore else "judge"
+            return (*ready, e.Promoted(at_s=now_s, release=number, reason=reason, by=by, evidence=judgement))
         case Rollback(signal=signal, reason=reason):
             return (e.RolledBack(at_s=now_s, release=number, signal=signal, reason=reason, evidence=judgement),)
         case EndWatch():

@@ -17,8 +17,13 @@ _WITHOUT_A_SIGNAL = {  # by what rolled the canary back
 
 def advice(release: Timeline) -> tuple[str, ...]:
     """The next steps, most urgent first."""
-    canary, stable = release.canary, release.stable
+    canary, stable, restore = release.canary, release.stable, release.state.restore
     match release.state.outcome:
+        case "rolled_back" | "aborted" if restore and not release.state.is_quarantined:
+            again = f"{canary} is not in quarantine. To try it again: `kanaria restore {canary}`."
+            return (*_about_the_signal(release), again)
+        case "rolled_back" if not release.state.is_quarantined and release.state.outcome_signal == "person":
+            return (f"{canary} is not in quarantine. To try it again: `kanaria release {canary}`.",)
         case "rolled_back" if not release.state.is_quarantined:
             again = f"It was only warming up, so {canary} is not in quarantine."
             return (*_about_the_signal(release), f"{again} To try it again: `kanaria release {canary}`.")
@@ -30,7 +35,13 @@ def advice(release: Timeline) -> tuple[str, ...]:
         case "promoted" if release.state.phase is Phase.WATCHING:
             return (f"Nothing. While {stable} is warm, `kanaria rollback` returns to it at once.",)
         case "promoted":
-            return (f"Nothing. To go back: `kanaria release {stable}`.",)
+            return (
+                f"Nothing. {stable} is in quarantine; to put it on trial again: `kanaria retry {stable}`."
+                if restore and restore.quarantine
+                else f"Nothing. To go back in one command: `kanaria restore {stable}`.",
+            )
+    if restore:
+        return ("Nothing: it takes all traffic as soon as it is ready. To stop that: `kanaria abort`.",)
     return ("Nothing, unless you want to: `kanaria pause`, `kanaria promote` or `kanaria abort`.",)
 
 

@@ -95,8 +95,8 @@ class Timeline:
 
     @property
     def outcome(self) -> str:
-        """`promoted`, `rolled_back`, `aborted`, or the phase it is in."""
-        return self.state.outcome or self.state.phase.value
+        """`promoted`, `restored`, `rolled_back`, `aborted`, or the phase it is in."""
+        return ended_as(self.state) or self.state.phase.value
 
     @property
     def end(self) -> Decision | None:
@@ -167,6 +167,11 @@ class Timeline:
         return sum((tick.window.canary for tick in ticks if tick.is_users), Pair(0, 0))
 
 
+def ended_as(release: Release) -> str | None:
+    """How a release ended, in one word; None while it has not."""
+    return "restored" if release.restore and release.outcome == "promoted" else release.outcome
+
+
 def timeline(events: Iterable[e.Event]) -> Timeline:
     """Shape one release's events, oldest first.
 
@@ -180,7 +185,7 @@ def timeline(events: Iterable[e.Event]) -> Timeline:
     if state is None:
         raise ValueError("a release's request makes a release")
     ticks = [event for event in own if isinstance(event, e.Ticked)]
-    decisions = tuple(decision for event in own if (decision := _decision(event, request.spec)))
+    decisions = tuple(decision for event in own if (decision := _decision(event, request)))
     judged = [event for place, event in enumerate(own) if isinstance(event, e.Ticked) and place not in of_warmup]
     applied = [event for event in own if isinstance(event, e.Applied)]
     return Timeline(
@@ -294,8 +299,13 @@ def _steps(
     return tuple(spans)
 
 
-def _decision(event: e.Event, spec: RolloutSpec) -> Decision | None:
+def _decision(event: e.Event, request: e.ReleaseRequested) -> Decision | None:
+    spec, promoted = request.spec, "restored: it takes all traffic" if request.restore else "promoted"
     match event:
+        case e.ReleaseRequested(tag=tag, stable=stable, by=by, restore=restore) if restore:
+            kept_out = ", which goes into quarantine" if restore.quarantine else ""
+            title = f"restore of {tag} in place of {stable}{kept_out}"
+            return Decision(event.at_s, "requested", title, restore.reason or "", by)
         case e.ReleaseRequested(tag=tag, stable=stable, by=by, retry=retry, earlier=earlier):
             title = f"{'retry' if retry else 'release'} of {tag} against {stable}"
             return Decision(event.at_s, "requested", title, earlier_words(earlier) if earlier else "", by)
@@ -311,7 +321,7 @@ def _decision(event: e.Event, spec: RolloutSpec) -> Decision | None:
             title = f"{'shadow: a copy of every request' if mirror else f'weight {weight(percent)}'}{of}"
             return Decision(event.at_s, "step", title, reason, by, evidence, percent)
         case e.Promoted(reason=reason, by=by, evidence=evidence):
-            return Decision(event.at_s, "promoted", "promoted", reason, by, evidence, 100)
+            return Decision(event.at_s, "promoted", promoted, reason, by, evidence, 100)
         case e.RolledBack(signal=signal, reason=reason, by=by, evidence=evidence):
             return Decision(event.at_s, "rolled_back", f"rolled back ({signal})", reason, by, evidence, 0)
         case e.Aborted(reason=reason, by=by):

@@ -14,6 +14,7 @@ from rollout.format import certainty, count, odds, share, share_up, span, weight
 from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, number_words
 from rollout.judge.types import NumberRule
 from rollout.judge.words import share_of, tally
+from rollout.ledger.events import Restore
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.ledger.state import Phase
 from rollout.signals.catalogue import WATCHED_ERRORS, WATCHED_TOLERANCE
@@ -62,7 +63,11 @@ def one_sentence(release: Timeline, *, now_s: float | None = None) -> str:
     match release.state.outcome:
         case "promoted":
             cut = f"; {release.watch_interrupted}" if release.watch_interrupted else ""
+            if release.state.restore:
+                return f"{release.canary} was restored{_by_whom(release, release.state.restore)}{cut}."
             return f"{release.canary} was promoted{_on_what(release)}{cut}."
+        case "rolled_back" | "aborted" if release.state.restore and release.first_canary_s is None:
+            return f"{release.canary} was not restored{_for_what(release)}; {release.stable} keeps the traffic."
         case "rolled_back":
             return f"{release.canary} was rolled back{_after(release)}{_for_what(release)}; {_price(release)}."
         case "aborted":
@@ -83,6 +88,15 @@ def _on_what(release: Timeline) -> str:
     bound = _excess_bound(_deciding(release))
     proof = f"; {_bounded(bound, release)}" if bound is not None else ""
     return f" after {lasted} of users' traffic: {_price(release)}{proof}"
+
+
+def _by_whom(release: Timeline, restore: Restore) -> str:
+    """Who brought the canary back, how soon, and what became of the version before."""
+    took_s = (release.first_canary_s or release.seen_s) - release.requested_s
+    reason = f": {one_line(restore.reason)}" if restore.reason else ""
+    kept_out = f"; {release.stable} is in quarantine" if restore.quarantine else ""
+    done = f"in place of {release.stable}, {span(took_s)} after the command{reason}"
+    return f" by {release.state.by} {done}; {_price(release)}{kept_out}"
 
 
 def _for_what(release: Timeline) -> str:
@@ -122,7 +136,7 @@ def _price(release: Timeline) -> str:
     """What it cost users."""
     if release.first_canary_s is None:
         return "no user's request reached it"
-    if "errors" not in release.signals:
+    if not release.canary_requests:
         return "none of its requests was counted"
     requests, failed = release.canary_requests, release.canary_failures
     return f"it answered {count(requests)} users' requests, {count(failed) if failed else 'none'} of which failed"
@@ -130,7 +144,7 @@ def _price(release: Timeline) -> str:
 
 def _place(release: Timeline) -> str:
     if release.state.phase is Phase.STARTING:
-        return "is being started"
+        return f"is brought back by {release.state.by}" if release.state.restore else "is being started"
     step, steps = release.steps[-1], release.spec.steps
     number = "" if steps == "auto" or release.state.step < 0 else f" (step {release.state.step + 1} of {len(steps)})"
     has = "gets a copy of every request" if step.mirror else f"has {weight(release.state.live_percent)} of the traffic"

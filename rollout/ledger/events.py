@@ -46,6 +46,15 @@ class StableSet(_Event):
     tag: str
 
 
+class Restore(BaseModel):
+    """What a person says who brings a version back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: str | None = None
+    quarantine: bool = False  # the version that it replaces may not come back by itself
+
+
 class ReleaseRequested(_Event):
     kind: Literal["release_requested"] = "release_requested"
     tag: str
@@ -55,6 +64,7 @@ class ReleaseRequested(_Event):
     retry: bool = False
     tries: int = 1  # with this one, of these two versions; an earlier one counts if it entered a step
     earlier: EarlierTry | None = None  # None: there was none of these two versions, or there is nothing to know of it
+    restore: Restore | None = None  # `tag` takes all traffic as soon as it is ready; None: it is on trial
 
 
 class Calibrated(_Event):
@@ -150,6 +160,7 @@ class RolledBack(_Event):
     reason: str
     by: str = "judge"
     evidence: Judgement | None = None
+    quarantine: bool = True  # the canary may not come back by itself
 
 
 class Aborted(_Event):

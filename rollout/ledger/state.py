@@ -65,6 +65,7 @@ class Release:
     stable_errors: Pair = NO_EVENTS  # failed and all requests of stable, before the release and in it
     preflight_differences: tuple[str, ...] | None = None  # None: there was no preflight yet
     earlier: e.EarlierTry | None = None
+    restore: e.Restore | None = None  # None: it is a trial
     is_paused: bool = False
     outcome: e.Outcome | None = None
     outcome_signal: str | None = None
@@ -148,6 +149,11 @@ class Release:
     def is_last_step(self) -> bool:
         return self.weight_percent == 100
 
+    @property
+    def keeps_out_stable(self) -> bool:
+        """Whether the version before was put into quarantine: only a person goes back to it."""
+        return self.phase is Phase.WATCHING and self.restore is not None and self.restore.quarantine
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -158,11 +164,17 @@ class Deployment:
     quarantined: Mapping[str, str] = field(default_factory=dict)  # tag -> why it may not come back by itself
     tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (stable, canary) -> their newest release
     tries: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of the same, how many entered a step
+    promoted: tuple[str, ...] = ()  # every version that ever took all traffic by a person's or the judge's word
 
     @property
     def active(self) -> Release | None:
         """The release that runs now."""
         return self.release if self.release and self.release.phase is not Phase.ENDED else None
+
+    @property
+    def restorable(self) -> tuple[str, ...]:
+        """The versions that may be brought back; the one that was promoted last comes first."""
+        return tuple(tag for tag in reversed(self.promoted) if tag != self.stable and tag not in self.quarantined)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,7 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
     """The deployment after `event`."""
     match event:
         case e.StableSet():
-            return replace(deployment, stable=event.tag)
+            return replace(deployment, stable=event.tag, promoted=_promoted(deployment, event.tag))
         case e.ReleaseRequested():
             return _requested(deployment, event)
         case e.Applied() | e.Noted() | e.CanaryReady() | e.DriftMeasured():
@@ -237,7 +249,13 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
                 outcome_reason=event.reason,
                 is_paused=False,
             )
-            return replace(deployment, release=watching, stable=release.canary)
+            quarantined = dict(deployment.quarantined)
+            if watching.keeps_out_stable:
+                quarantined[release.stable] = f"{release.name} replaced it: {event.reason}"
+            promoted = _promoted(deployment, release.canary)
+            return replace(
+                deployment, release=watching, stable=release.canary, quarantined=quarantined, promoted=promoted
+            )
         case e.RolledBack():
             return _left(deployment, release, event, "rolled_back", event.signal)
         case e.Aborted():
@@ -256,6 +274,11 @@ def fold(events: Iterable[e.Event], start: Deployment | None = None) -> Deployme
     for event in events:
         deployment = apply(deployment, event)
     return deployment
+
+
+def _promoted(deployment: Deployment, tag: str) -> tuple[str, ...]:
+    """All that were promoted, `tag` last."""
+    return (*(known for known in deployment.promoted if known != tag), tag)
 
 
 def _begun(at_s: float) -> dict[str, Any]:
@@ -290,8 +313,11 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
         tries=event.tries,
         phase_since_s=event.at_s,
         earlier=event.earlier,
+        restore=event.restore,
     )
-    tried = {**deployment.tried, (release.stable, release.canary): release.number}
+    tried = dict(deployment.tried)
+    if release.restore is None:
+        tried[release.stable, release.canary] = release.number
     quarantined = {tag: why for tag, why in deployment.quarantined.items() if tag != event.tag}
     return replace(deployment, release=release, quarantined=quarantined, tried=tried)
 
@@ -299,8 +325,11 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
 def _left(
     deployment: Deployment, release: Release, event: e.RolledBack | e.Aborted, outcome: e.Outcome, signal: str
 ) -> Deployment:
-    # What happens only while a canary warms up says nothing about it when it is warm.
-    is_quarantined = outcome == "rolled_back" and not (release.is_warming_up and event.by == "judge")
+    is_quarantined = isinstance(event, e.RolledBack) and event.quarantine
+    if release.is_warming_up and event.by == "judge":
+        is_quarantined = False  # what happens only while a canary warms up says nothing about it when it is warm
+    if release.restore and release.phase is Phase.STARTING:
+        is_quarantined = False  # it was promoted once: that it does not start now says more about this machine
     left = replace(
         release,
         phase=Phase.LEAVING,
@@ -313,7 +342,7 @@ def _left(
         outcome_reason=event.reason,
         is_quarantined=is_quarantined,
     )
-    quarantined = dict(deployment.quarantined)
+    quarantined = {tag: why for tag, why in deployment.quarantined.items() if tag != release.stable}
     if is_quarantined:
         quarantined[release.canary] = f"{release.name} was rolled back: {event.reason}"
     return replace(deployment, release=left, stable=release.stable, quarantined=quarantined)

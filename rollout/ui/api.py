@@ -62,6 +62,11 @@ class _ReasonBody(_Body):
     reason: str | None = Field(default=None, max_length=500)
 
 
+class _RestoreBody(_ReasonBody):
+    tag: Tag
+    quarantine: bool = False
+
+
 class _Alert(BaseModel):
     """One alert as Alertmanager posts it; other fields that it sends are not checked."""
 
@@ -150,6 +155,11 @@ def make_app(
         body = await _parse(request, _ReleaseBody)
         return await submit(request, c.StartRelease(tag=body.tag, spec=body.spec, by=body.by, retry=body.retry))
 
+    async def post_restore(request: Request) -> Response:
+        body = await _parse(request, _RestoreBody)
+        command = c.Restore(tag=body.tag, by=body.by, reason=body.reason, quarantine=body.quarantine)
+        return await submit(request, command)
+
     async def post_command(request: Request) -> Response:
         body = await _parse(request, _ReasonBody)
         reason = {"reason": body.reason} if body.reason else {}
@@ -180,6 +190,7 @@ def make_app(
             Route("/api/status", get_status),
             Route("/api/stable", guarded(post_stable), methods=["POST"]),
             Route("/api/releases", guarded(post_release), methods=["POST"]),
+            Route("/api/restore", guarded(post_restore), methods=["POST"]),
             Route("/api/commands/{command}", guarded(post_command), methods=["POST"]),
             Route("/api/alerts", guarded(post_alerts), methods=["POST"]),
             Route(METRICS_PATH, get_metrics),

@@ -30,6 +30,11 @@ class ControllerClient:
         """Start a release and return its number. Raises CommandRefused."""
         return int(self._post("/api/releases", tag=tag, spec=spec.model_dump(mode="json"), retry=retry)["release"])
 
+    def restore(self, tag: str, *, reason: str | None = None, quarantine: bool = False) -> int:
+        """Bring `tag` back, which was promoted before; returns the number of the release. Raises CommandRefused."""
+        body = {"tag": tag, "quarantine": quarantine} | ({"reason": reason} if reason else {})
+        return int(self._post("/api/restore", **body)["release"])
+
     def command(self, name: str, *, reason: str | None = None) -> tuple[str, ...]:
         """`pause`, `resume`, `promote`, `abort` or `rollback`. Raises CommandRefused.
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from rollout.control.snapshot import Snapshot
 from rollout.explain.budget import budget_sentence
 from rollout.explain.earlier import words as earlier_words
-from rollout.explain.timeline import Decision, SignalTick, Timeline
+from rollout.explain.timeline import Decision, SignalTick, Timeline, ended_as
 from rollout.explain.waiting import Wait, waiting
 from rollout.explain.why import caution, one_sentence
 from rollout.fleet import Health
@@ -102,6 +102,7 @@ class ReleaseStatus(_Part):
     requested_s: float
     by: str
     sentence: str
+    is_restore: bool = False  # it takes all traffic as soon as it is ready, without steps
     earlier: str | None  # what it knows of the release before of the same versions
     steps: tuple[StepView, ...]
     waits_for: str | None
@@ -207,11 +208,12 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         canary=release.canary,
         stable=release.stable,
         phase=release.state.phase.value,
-        outcome=release.state.outcome,
+        outcome=ended_as(release.state),
         is_paused=release.state.is_paused,
         requested_s=release.requested_s,
         by=release.state.by,
         sentence=sentence,
+        is_restore=release.state.restore is not None,
         earlier=earlier_words(release.state.earlier) if release.state.earlier else None,
         steps=_steps(release),
         waits_for=wait.text if wait else None,
@@ -251,7 +253,9 @@ def decision_view(made: Decision) -> DecisionView:
 
 
 def _steps(release: Timeline) -> tuple[StepView, ...]:
-    """Every step with its state; of automatic steps those taken, and the last one."""
+    """Every step with its state; of automatic steps those taken, and the last one. A restored version has none."""
+    if release.state.restore:
+        return ()
     taken = [step.name for step in release.steps]
     if release.spec.steps == "auto":
         ahead = ["100 %"] if "100 %" not in taken else []

@@ -37,7 +37,7 @@ _VERDICT_MARKS = {
     Verdict.NO_DATA: ("?", "magenta"),
     Verdict.INCONCLUSIVE: ("…", "yellow"),
 }
-_OUTCOME_STYLES = {"promoted": "green", "rolled_back": "red", "aborted": "magenta"}
+_OUTCOME_STYLES = {"promoted": "green", "restored": "green", "rolled_back": "red", "aborted": "magenta"}
 
 
 def status(view: StatusView) -> RenderableType:

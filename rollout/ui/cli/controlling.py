@@ -10,11 +10,13 @@ from rich.live import Live
 
 from contract.terminal import Terminal
 from rollout.errors import ControllerUnreachable
+from rollout.ledger.state import Phase
 from rollout.ui import terminal
 from rollout.ui.cli.conventions import EXIT_DONE, EXIT_FAIL, Access, Json, access_of, explained
 from rollout.ui.cli.plan import SpecOption, read_spec, warn
 from rollout.ui.cli.reading import find_release
 from rollout.ui.client import ControllerClient
+from rollout.ui.status import StatusView
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0  # a controller that was killed is back long before that
@@ -72,6 +74,52 @@ def rollback(context: typer.Context, reason: Reason = None) -> None:
     _command(context, "rollback", reason)
 
 
+def restore(
+    context: typer.Context,
+    tag: Annotated[str, typer.Argument(help="A version that was promoted here before, `name:version`.")],
+    quarantine: Annotated[
+        bool,
+        typer.Option("--quarantine", help="Put what it replaces into quarantine: it does not come back by itself."),
+    ] = False,
+    reason: Reason = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it has all traffic, or cannot; the exit code tells which.")
+    ] = False,
+) -> None:
+    """Give all traffic back to a version that was promoted before, as soon as it is ready."""
+    with explained():
+        access = access_of(context)
+        client, tag = access.client(), access.full_tag(tag)
+        _wait_for_last_requests(client)
+        number = client.restore(tag, reason=reason, quarantine=quarantine)
+        seen = client.status()
+        for trouble in seen.troubles:
+            console.print(f"but {trouble}")
+        if _is_restored(seen, tag):
+            console.print(f"{tag} has all traffic again; `kanaria why` says what was decided")
+            return
+        console.print(
+            f"release {number}: {tag} takes all traffic as soon as it is ready; `kanaria status --watch` shows it"
+        )
+        if wait:
+            over = _wait(client, access, number)
+            raise typer.Exit(EXIT_DONE if _is_restored(over, tag) else EXIT_FAIL)
+
+
+def _wait_for_last_requests(client: ControllerClient) -> None:
+    """Wait while a canary leaves; whoever is in a hurry need not ask again."""
+    said = False
+    while (now := client.status().release) and now.phase == Phase.LEAVING.value:
+        if not said:
+            console.print(f"waits for {now.canary}, which answers its last requests")
+        said = True
+        time.sleep(_POLL_S)
+
+
+def _is_restored(status: StatusView, tag: str) -> bool:
+    return status.stable is not None and status.stable.tag == tag
+
+
 def status(
     context: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep it on the screen until Ctrl-C.")] = False,
@@ -103,10 +151,11 @@ def _start(access: Access, tag: str, spec: Path | None, *, wait: bool, retry: bo
     number = client.release(tag, plan, retry=retry)
     console.print(f"release {number}: {tag} is on trial; `kanaria status --watch` shows it, `kanaria why` explains it")
     if wait:
-        raise typer.Exit(_wait(client, access, number))
+        over = _wait(client, access, number).release
+        raise typer.Exit(EXIT_DONE if over and over.outcome == "promoted" else EXIT_FAIL)
 
 
-def _wait(client: ControllerClient, access: Access, number: int) -> int:
+def _wait(client: ControllerClient, access: Access, number: int) -> StatusView:
     """Follow a release to its end, also across a restart of the controller."""
     shown = 0
     last_answer_s = time.monotonic()
@@ -124,7 +173,7 @@ def _wait(client: ControllerClient, access: Access, number: int) -> int:
             console.print(terminal.decision(decision))
         shown = len(release.decisions)
         if status.release and status.release.number == number and status.release.outcome:
-            return EXIT_DONE if status.release.outcome == "promoted" else EXIT_FAIL
+            return status
         time.sleep(_POLL_S)
 
 

@@ -80,7 +80,7 @@ def mark_end(figure: go.Figure, clock: Clock, release: Timeline) -> None:
     """Draw a line where the outcome was decided, with its name on the side where there is room."""
     if release.end is None:
         return
-    colour = QUIET if release.outcome == "promoted" else FAIL
+    colour = QUIET if release.outcome in ("promoted", "restored") else FAIL
     figure.add_vline(
         x=clock.x(release.end.at_s),
         line={"color": colour, "width": 1.5, "dash": "dot"},

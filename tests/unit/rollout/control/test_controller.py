@@ -1,10 +1,7 @@
 """The control loop in a small simulated world: good and bad versions, bad days, and death at any point."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +14,7 @@ from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Phase
 from rollout.spec import RiskBudget, RolloutSpec
+from tests.support.killing import Killed, Killer
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(
@@ -273,30 +271,6 @@ def test_every_weight_was_decided_before_it_was_in_force(world: World, controlle
             decided.add(event.weight_percent)
         elif isinstance(event, e.Applied):
             assert event.weight_percent in decided
-
-
-class Killed(BaseException):
-    """kill -9: nothing after it runs."""
-
-
-@dataclass
-class Killer:
-    """Dies at the n-th call of anything that writes or acts, before or after it took effect."""
-
-    calls_left: int
-    before: bool
-
-    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.calls_left -= 1
-            if self.calls_left == 0 and self.before:
-                raise Killed
-            result = work(*args, **kwargs)
-            if self.calls_left == 0:
-                raise Killed
-            return result
-
-        return call
 
 
 @pytest.mark.exhaustive

@@ -67,12 +67,48 @@ def alert(**labels: str) -> dict[str, list[dict[str, Any]]]:
     return {"alerts": [{"status": "firing", "labels": {"alertname": "BudgetBurns", **labels}, "annotations": {}}]}
 
 
-@pytest.mark.parametrize("path", ["/api/stable", "/api/releases", "/api/commands/abort", "/api/alerts"])
+@pytest.mark.parametrize("path", ["/api/stable", "/api/releases", "/api/restore", "/api/commands/abort", "/api/alerts"])
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic secret"}])
 def test_commands_need_the_token(api: httpx.Client, path: str, headers: dict[str, str]) -> None:
     """Traffic is never moved without it."""
     answer = api.post(path, json={}, headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+
+
+def test_a_version_is_restored_and_shown_as_such(api: httpx.Client) -> None:
+    """By one post; the status says that it has no steps, and a version that was never promoted is refused."""
+
+    def release() -> dict[str, Any]:
+        found: dict[str, Any] = api.get("/api/status").json()["release"]
+        return found
+
+    client = ControllerClient(str(api.base_url), token="secret", by="ann")
+    client.release("m:v2", RolloutSpec(steps=(5, 100), soak=1))
+    eventually(lambda: release()["phase"] == "stepping")
+    for _ in ("promote", "end the watch"):
+        client.command("promote")
+    assert client.restore("m:v1", reason="wrong labels", quarantine=True) == 2
+    eventually(lambda: release()["outcome"] == "restored")
+    status = api.get("/api/status").json()
+    assert (status["stable"]["tag"], status["canary"]["tag"]) == ("m:v1", "m:v2")
+    assert (status["release"]["is_restore"], status["release"]["steps"]) == (True, [])
+    assert list(status["quarantined"]) == ["m:v2"]
+    assert "restored" in api.get("/").text
+    assert "restore of m:v1 in place of m:v2, which goes into quarantine" in api.get("/releases/2").text
+    refused = api.post("/api/restore", json={"tag": "m:v2"}, headers=TOKEN)
+    assert refused.status_code == 409
+    assert "`kanaria rollback` returns to it" in refused.json()["do"]
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"tag": "m"}, {"tag": "m:v1", "quarantine": "perhaps"}, {"tag": "m:v1", "watch": 5}, {"tag": None}]
+)
+def test_a_restore_that_says_nothing_clear_is_not_valid(api: httpx.Client, body: dict[str, Any]) -> None:
+    """A problem that names the place; nothing is changed."""
+    answer = api.post("/api/restore", json=body, headers=TOKEN)
+    assert answer.status_code == 422, answer.text
+    assert api.get("/api/status").json()["release"] is None
 
 
 def test_a_release_is_accepted_and_shown(api: httpx.Client) -> None:
