@@ -93,7 +93,9 @@ def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:
         path, is_streamed = str(route["route"]), bool((route.get("output") or {}).get("is_stream"))
         own.append(Route(path, is_streamed))
         if route.get("is_task"):
-            own.append(Route(f"{path}/{{action}}"))  # to submit it, and to ask for its result
+            own.append(Route(f"{path}/submit"))
+            # Questions about a task that one version has: they are never copied, because the other knows nothing of it.
+            own.append(Route(f"{path}/{{action}}", is_streamed=True))
     mounted = [path for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
     return (*own, *(Route(str(path), is_streamed=True) for path in mounted))
 

@@ -16,7 +16,7 @@ JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
 )
 _RETENTION = "32d"  # how long samples are kept: longer than the period of an objective
 # Keeps the lines about versions, of some 1,500 on Envoy's page. It matches Envoy's own names, not Prometheus's.
-GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\dxx|time)$"
+GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class ReleaseJudge:
         if release.phase is Phase.STEPPING:
             self._exposure.observe(windows, mirror=release.mirror)
             if not release.is_warming_up:
-                self._compared.observe(self._of_judge(windows))
+                self._compared.observe(self._of_judge(release, windows))
                 if release.spec.risk_budget.requests is not None:
                     self._least_upper = min(self._least_upper, self._compared.excess_upper())
         if release.phase is Phase.WATCHING and release.held_back_percent:
@@ -55,15 +55,18 @@ class ReleaseJudge:
             self._promoted = self._promoted or Judge(
                 release.spec.judge_config(), release.noise, {"errors": release.stable_errors}
             )
-            self._promoted.observe(self._of_judge(windows))
+            self._promoted.observe(self._of_judge(release, windows))
         is_alone = release.live_percent == 100
         if is_alone:
             self._watch = self._watch or Watch(release)
             self._watch.observe(windows, self._recent)
         self._recent.add(windows, is_alone=is_alone)
 
-    def _of_judge(self, windows: Iterable[Window]) -> Iterator[Window]:
-        return (window for window in windows if window.signal.partition(":")[0] in self._judged)
+    def _of_judge(self, release: Release, windows: Iterable[Window]) -> Iterator[Window]:
+        """Those that are evidence: where callers are sticky, not what one of them can cause, unless it is of copies."""
+        unfair = () if release.spec.sticky is None or release.mirror else release.spec.signals.of_callers
+        families = self._judged - set(unfair)
+        return (window for window in windows if window.signal.partition(":")[0] in families)
 
     def _follow_weight(self, release: Release) -> None:
         weight = release.weight_percent, release.mirror

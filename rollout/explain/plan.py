@@ -31,7 +31,15 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
     only_said = f"; {', '.join(said)}, which is only said" if said else ""
     yield f"Judged: {', '.join(decisive)}{asked}{only_said}."
     if plan.sticky:
-        yield f"Requests with the same {plan.sticky} stay on one side."
+        yield f"Requests with the same {plan.sticky} stay on one side." + _only_of_copies(plan)
+
+
+def _only_of_copies(plan: RolloutSpec) -> str:
+    """What one caller could cause, who stays on one side: it is fair only while both versions get every request."""
+    names = ", ".join(plan.signals.of_callers)
+    if not names:
+        return ""
+    return f" So {names} is judged in the shadow step" + (" only." if plan.has_shadow else ", and this plan has none.")
 
 
 def _steps(plan: RolloutSpec) -> str:

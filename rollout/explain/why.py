@@ -415,6 +415,11 @@ def _noise(release: Timeline) -> Iterator[str]:
             f"Callers are told apart by `{release.spec.sticky}`: the first failure of each may fail the canary, "
             "counted once for both versions. Of copied requests every failure counts."
         )
+        if of_callers := release.spec.signals.of_callers:
+            yield (
+                f"Judged only of copied requests, because one caller, who stays on one version, can cause any number: "
+                f"{', '.join(of_callers)}."
+            )
     if release.user_phi is not None and release.user_phi > _NOISY:
         yield (
             f"{release.stable}'s failures come from few users, who repeat them: every step needs "

@@ -37,6 +37,7 @@ from rollout.signals.options import (
     Latency,
     LowConfidence,
     Options,
+    Rejected,
     Tolerant,
     TypicalLatency,
     WrongLabel,
@@ -47,7 +48,11 @@ WATCHED_ERRORS = "watched_errors"
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
 
 _PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
-_VERMILION = "#d55e00"
+_VERMILION, _ORANGE = "#d55e00", "#e69f00"
+
+# The client's mistake by the version's word: all 4xx but those about who asks (401, 403) and when (408, 429). Without
+# lookahead, which Prometheus does not have.
+_REFUSED = "4(0[024-79]|1[0-9]|2[0-8]|[3-9][0-9])"
 
 
 PictureForm = Literal["over time", "by key", "the good ones", "against its limit", "mean over time"]
@@ -93,6 +98,7 @@ class Signal:
     is_expected: bool = False  # no step passes before the canary has counts of it
     is_of_copies: bool = False  # counted, and expected, while the canary gets copies of stable's requests
     is_optional: bool = True  # plans may leave it out
+    is_of_callers: bool = False  # one caller can cause any number: where callers are sticky, only copies are judged
     advice_if_fewer: str = ""  # where the canary has fewer of them than stable
     picture: ReportPicture | None = None
     graph: BoardGraph | None = None
@@ -210,6 +216,26 @@ BUILT_IN = Catalogue(
                 warn=0.01,
                 bad=0.2,
                 runbook="KanariaAvailabilityBurnedByVersion",
+            ),
+        ),
+        Signal(
+            name="rejected",
+            words=SignalWords("rejected", "requests", "were rejected (4xx)"),
+            advice="Send it requests that {stable} accepts; its log has those that it refused (`x-request-id`). Where "
+            "it is right to refuse them, leave the signal out: `signals.rejected: null`.",
+            colour=_ORANGE,
+            counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad=_REFUSED),
+            judged=SignalRule(kernel="exact", weight=0.1),
+            options=Rejected,
+            is_of_callers=True,
+            picture=ReportPicture("over time", "Rejected requests", "Share of requests that were rejected, over time."),
+            graph=BoardGraph(
+                "Rejected",
+                "Share answered 4xx, but for 401, 403, 408 and 429. Both versions reject what callers do wrong; a "
+                "canary above stable refuses what stable accepts.",
+                warn=0.05,
+                bad=0.2,
+                runbook="KanariaRejectsMore",
             ),
         ),
         Signal(

@@ -68,6 +68,10 @@ class Errors(Tolerant):
     """Answers with a 5xx status, timeouts and lost connections included."""
 
 
+class Rejected(Tolerant):
+    """Answers with a 4xx status that say that the request is wrong: not 401, 403, 408 and 429."""
+
+
 class Latency(Tolerant):
     """Answers slower than each bound."""
 

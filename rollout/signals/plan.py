@@ -102,6 +102,11 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
             if row.is_expected or options.is_required or (row.is_of_copies and in_shadow)
         )
 
+    @property
+    def of_callers(self) -> tuple[str, ...]:
+        """Families of which one caller can cause any number: see `Signal.is_of_callers`."""
+        return tuple(row.name for row, _ in self._judged() if row.is_of_callers)
+
     def rules(self) -> dict[str, SignalRule]:
         """The judge's rule for each family that is judged."""
         return {row.name: row.rule(options) for row, options in self._judged()}

@@ -39,6 +39,9 @@ def simulate(
     spec: SpecOption = None,
     rps: Annotated[str | None, _flag(_TRAFFIC, "Requests a second. Default: 20.")] = None,
     base: Annotated[str | None, _flag(_TRAFFIC, "Share of requests that fail on stable. Default: 0.1%.")] = None,
+    rejected: Annotated[
+        str | None, _flag(_TRAFFIC, "Share of requests that stable rejects, because they are wrong. Default: 0%.")
+    ] = None,
     median: Annotated[str | None, _flag(_TRAFFIC, "Median latency of stable. Default: 20ms.")] = None,
     p99: Annotated[str | None, _flag(_TRAFFIC, "99th percentile of it; log-normal. Default: 100ms.")] = None,
     classes: Annotated[
@@ -54,6 +57,9 @@ def simulate(
     worse: Annotated[
         str | None,
         _flag(_REGRESSION, "Errors: a factor, 5x, or a share more, +2%. Default: 5x, unless another flag is given."),
+    ] = None,
+    stricter: Annotated[
+        str | None, _flag(_REGRESSION, "Rejected requests: a factor, 2x, or a share more, +10%.")
     ] = None,
     slower: Annotated[
         str | None, _flag(_REGRESSION, "Latency: a factor, 1.5x, or a share slower than every bound, +5%.")
@@ -93,6 +99,7 @@ def simulate(
             {
                 "rps": rps,
                 "base": base,
+                "rejected": rejected,
                 "median": median,
                 "p99": p99,
                 "classes": classes,
@@ -100,6 +107,7 @@ def simulate(
                 "labels": labels,
                 "wrong": wrong,
                 "worse": worse,
+                "stricter": stricter,
                 "slower": slower,
                 "shift": shift,
                 "wronger": wronger,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from contract.complaints import advice
 from rollout.errors import RolloutError
-from rollout.signals.options import Classes, Latency, LowConfidence, WrongLabel
+from rollout.signals.options import Classes, Latency, LowConfidence, Rejected, WrongLabel
 from rollout.simulate.noise import Noise
 from rollout.simulate.traffic import Behaviour, Scenario
 from rollout.spec import RolloutSpec
@@ -87,6 +87,7 @@ class Question(BaseModel):
 
     rps: Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)] = 20.0
     base: Share = 0.001
+    rejected: Share = 0.0
     median: Seconds = 0.02
     p99: Seconds = 0.1
     classes: Annotated[tuple[float, ...], BeforeValidator(_classes)] = (0.1,) * 10
@@ -95,6 +96,7 @@ class Question(BaseModel):
     wrong: Share = 0.05
 
     worse: ChangeOrNone = None
+    stricter: ChangeOrNone = None
     slower: ChangeOrNone = None
     shift: Annotated[tuple[int, float] | None, BeforeValidator(_shift)] = None
     wronger: ChangeOrNone = None
@@ -113,7 +115,11 @@ class Question(BaseModel):
             raise ValueError("--p99 must be longer than --median")
         if self.shift and self.shift[0] >= len(self.classes):
             raise ValueError(f"--shift: the classes are numbered 0 to {len(self.classes) - 1}")
-        for flag, change, ratio in (("--worse", self.worse, self.base), ("--wronger", self.wronger, self.wrong)):
+        for flag, change, ratio in (
+            ("--worse", self.worse, self.base),
+            ("--stricter", self.stricter, self.rejected),
+            ("--wronger", self.wronger, self.wrong),
+        ):
             if change and not ratio < change.of(ratio) < 1:
                 raise ValueError(f"{flag} must raise {ratio:.4%}, to less than 100 %; it gives {change.of(ratio):.4%}")
         if self.slower and self.slower.factor < 1:
@@ -124,7 +130,7 @@ class Question(BaseModel):
 def parse_question(flags: Mapping[str, str | None]) -> Question:
     """The question from command-line flags; None: the default. Raises QuestionError."""
     given = {name: text for name, text in flags.items() if text is not None}
-    if not any(name in given for name in ("worse", "slower", "shift", "wronger")):
+    if not any(name in given for name in ("worse", "stricter", "slower", "shift", "wronger")):
         given["worse"] = "5x"
     try:
         return Question.model_validate(given)
@@ -152,6 +158,7 @@ def scenario_of(question: Question, spec: RolloutSpec) -> Scenario:
         class_shares=question.classes if signals.get(Classes) else (),
         low_confidence_ratio=question.low_confidence if signals.get(LowConfidence) else None,
         wrong_label_ratio=question.wrong,
+        rejected_ratio=question.rejected if signals.get(Rejected) else None,
     )
     return Scenario(
         rps=question.rps,
@@ -174,6 +181,8 @@ def _changed(stable: Behaviour, question: Question) -> Behaviour:
     canary = stable
     if question.worse:
         canary = replace(canary, error_ratio=question.worse.of(stable.error_ratio))
+    if question.stricter:
+        canary = replace(canary, rejected_ratio=question.stricter.of(question.rejected))
     if question.wronger:
         canary = replace(canary, wrong_label_ratio=question.wronger.of(stable.wrong_label_ratio))
     if question.slower:
@@ -201,6 +210,7 @@ def _slower(question: Question, bound_ms: float) -> float:
 def _check_is_judged(question: Question, spec: RolloutSpec) -> None:
     signals = spec.signals.root
     for flag, is_asked, name in (
+        ("--stricter", question.stricter, "rejected"),
         ("--slower", question.slower, "latency"),
         ("--shift", question.shift, "class"),
         ("--wronger", question.wronger, "wrong_label"),

@@ -30,6 +30,7 @@ class Behaviour:
     class_shares: tuple[float, ...] = ()  # of the predictions; sum 1
     low_confidence_ratio: float | None = None  # of the predictions; None: not measured
     wrong_label_ratio: float = 0.0  # of the predictions whose true label comes
+    rejected_ratio: float | None = None  # of the requests that did not fail; None: not counted
 
     def harm_over(self, other: "Behaviour") -> float:
         """Share of requests that this version answers worse than `other`: the largest of the differences."""
@@ -37,7 +38,8 @@ class Behaviour:
         moved = [abs(mine - theirs) for mine, theirs in zip(self.class_shares, other.class_shares, strict=True)]
         unsure = (self.low_confidence_ratio or 0.0) - (other.low_confidence_ratio or 0.0)
         wrong = self.wrong_label_ratio - other.wrong_label_ratio
-        return max(0.0, self.error_ratio - other.error_ratio, unsure, wrong, sum(moved) / 2, *slower)
+        refused = (self.rejected_ratio or 0.0) - (other.rejected_ratio or 0.0)
+        return max(0.0, self.error_ratio - other.error_ratio, refused, unsure, wrong, sum(moved) / 2, *slower)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,10 @@ class Traffic:
             counts[f"latency:{bound}"] = (slow, total)
             share = np.full_like(slowness, ratio)
         answered = total - failed
+        if version.rejected_ratio is not None:
+            rejected = rng.binomial(answered, version.rejected_ratio)
+            counts["rejected"] = (rejected, total)
+            answered = answered - rejected
         if version.class_shares:
             for label, rows in enumerate(rng.multinomial(answered, version.class_shares).T):
                 counts[f"class:{label}"] = (rows, answered)

@@ -80,9 +80,7 @@ class Gateway(Exporter):
             "envoy_kanaria_predict_duration_ms", "-", which, buckets=LATENCY_BOUNDS_MS, registry=self.registry
         )
         copy = ["envoy_cluster_name"]
-        self._copies = Gauge(
-            "envoy_cluster_upstream_rq_xx", "-", [*copy, "envoy_response_code_class"], registry=self.registry
-        )
+        self._copies = Gauge("envoy_cluster_upstream_rq", "-", [*copy, "envoy_response_code"], registry=self.registry)
         self._copy_durations = Histogram(
             "envoy_cluster_upstream_rq_time", "-", copy, buckets=LATENCY_BOUNDS_MS, registry=self.registry
         )
@@ -93,7 +91,7 @@ class Gateway(Exporter):
 
     def copy(self, version: str, code: int = 200, *, ms: float = 20) -> None:
         cluster = f"shadow%2F{version.replace(':', '%3A')}"
-        self._copies.labels(cluster, str(code // 100)).inc()
+        self._copies.labels(cluster, str(code)).inc()
         self._copy_durations.labels(cluster).observe(ms)
 
 
@@ -232,7 +230,7 @@ def events(previous: Reading | None, current: Reading, *, is_mirrored: bool = Fa
 
 def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, stack: Stack) -> None:
     """Errors and latency come from the gateway, predictions from the version, feedback from whichever received it."""
-    for code, ms in ((200, 20), (200, 300), (503, 5)):
+    for code, ms in ((200, 20), (200, 300), (503, 5), (422, 5), (401, 5)):
         stack.gateway.answer(CANARY, code, ms=ms)
     stack.gateway.answer(STABLE, routed=CANARY)
     stack.gateway.answer(STABLE)
@@ -240,8 +238,9 @@ def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, sta
     stack.canary.predict(CANARY, "1")
     stack.stable.feedback(CANARY, "wrong")
     expected = {
-        "errors": (Pair(0, 1), Pair(1, 3)),
-        "latency:100": (Pair(0, 1), Pair(1, 3)),
+        "errors": (Pair(0, 1), Pair(1, 5)),
+        "rejected": (Pair(0, 1), Pair(1, 5)),
+        "latency:100": (Pair(0, 1), Pair(1, 5)),
         "class:7": (NOTHING, Pair(1, 2)),
         "class:1": (NOTHING, Pair(1, 2)),
         "low_confidence": (NOTHING, Pair(1, 2)),
@@ -275,15 +274,17 @@ def test_labels_of_any_text_are_read_alike(source: MetricSource, stack: Stack) -
 
 
 def test_a_mirrored_version_is_judged_by_copied_requests(source: MetricSource, stack: Stack) -> None:
-    """Two copies, one of them failed and slow; of three compared rows one differs."""
+    """Three copies, one of them failed and slow, one rejected; of three compared rows one differs."""
     stack.gateway.copy(CANARY)
     stack.gateway.copy(CANARY, 504, ms=2000)
+    stack.gateway.copy(CANARY, 400)
     for outcome in ("same", "different", "same"):
         stack.stable.compare(STABLE, outcome)
         stack.canary.compare(CANARY, outcome)
     expected = {
-        "errors": (NOTHING, Pair(1, 2)),
-        "latency:100": (NOTHING, Pair(1, 2)),
+        "errors": (NOTHING, Pair(1, 3)),
+        "rejected": (NOTHING, Pair(1, 3)),
+        "latency:100": (NOTHING, Pair(1, 3)),
         "disagreement": (Pair(0, 3), Pair(1, 3)),
     }
     read_until(

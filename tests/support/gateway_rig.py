@@ -124,11 +124,14 @@ class Gateway:
 
     def errors(self, *, stable: str, canary: str, mirrored: str | None = None) -> tuple[Pair, Pair]:
         """Failed and all requests of both versions since the gateway was started, as the judge sees them."""
+        found = self.judged(stable=stable, canary=canary, mirrored=mirrored)
+        return found.get("errors", (Pair(0, 0), Pair(0, 0)))
+
+    def judged(self, *, stable: str, canary: str, mirrored: str | None = None) -> dict[str, tuple[Pair, Pair]]:
+        """The counts of both versions since the gateway was started, by signal, as the judge sees them."""
         with ScrapeSource(EnvoyMetrics.of(self.settings)) as source:
             new = windows(Reading(0.0, {}), source.read((), mirrored=mirrored), stable=stable, canary=canary)
-        return next(
-            ((window.stable, window.canary) for window in new if window.signal == "errors"), (Pair(0, 0), Pair(0, 0))
-        )
+        return {window.signal: (window.stable, window.canary) for window in new}
 
     def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Everything Envoy exports, as (name, labels, value)."""

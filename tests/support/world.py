@@ -38,6 +38,7 @@ class Version:
     error_ratio: float = 0.0
     slow_ratio: float = 0.01  # answers slower than any bound
     classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
+    rejected_ratio: float | None = None  # share of its answers that say that the request is wrong; None: not counted
     differs_ratio: float = 0.0  # share of its answers to copied requests that differ from stable's
     start_s: float = 2.0
     prepare_s: float = 0.0  # how long its environment takes to be made, before it starts
@@ -189,6 +190,10 @@ class World:
         for bound, slow in self._slow(version, requests).items():
             self._count(tag, f"latency:{bound}", slow, requests)
         answered = requests - failed
+        if version.rejected_ratio is not None:
+            rejected = int(self.rng.binomial(answered, version.rejected_ratio))
+            self._count(tag, "rejected", rejected, requests)
+            answered -= rejected
         for label, rows in enumerate(self.rng.multinomial(answered, version.classes)):
             self._count(tag, f"class:{label}", int(rows), answered)
         self._count(tag, "low_confidence:0.5", int(self.rng.binomial(answered, 0.02)), answered)

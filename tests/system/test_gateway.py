@@ -17,7 +17,7 @@ from kanaria.stack.ports import free_port
 from rollout.errors import RouterRefused
 from rollout.fleet import Version
 from rollout.judge import Pair
-from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.routers.envoy.metrics import SHADOW_REQUESTS, EnvoyMetrics
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
 from rollout.signals.counters import merge, windows
@@ -503,6 +503,28 @@ def test_a_copy_has_the_request_id_of_the_original(
     eventually(lambda: canary.last_headers().get("x-request-id") == request_id)
 
 
+def copies_by_code(gateway: Gateway) -> dict[str, float]:
+    """How many copies the shadow answered with each status."""
+    return {
+        labels["envoy_response_code"]: value
+        for name, labels, value in gateway.samples()
+        if name.removesuffix("_total") == SHADOW_REQUESTS
+        and labels.get("envoy_cluster_name") == SHADOW_LABEL
+        and "envoy_response_code" in labels
+    }
+
+
+def test_what_the_shadow_rejects_is_counted_by_its_status(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
+    """A copy answered 422 is rejected, one answered 401 or 429 is not, and none of them is an error."""
+    gateway.router.apply(Split(stable.version, canary.version, mirror=True))
+    for status in (200, 401, 422, 429):
+        canary.behave(status=status)
+        assert gateway.predict().status_code == 200
+        eventually(lambda status=status: str(status) in copies_by_code(gateway))
+    found = gateway.judged(stable=STABLE, canary=CANARY, mirrored=CANARY)
+    assert (found["rejected"], found["errors"]) == ((Pair(0, 4), Pair(1, 4)), (Pair(0, 4), Pair(0, 4)))
+
+
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [({"status": 500}, 20), ({"delay_s": 5.0}, 20), ({}, 0)],
@@ -518,12 +540,8 @@ def test_what_the_shadow_does_wrong_is_counted_and_hurts_nobody(
         assert {gateway.predict().status_code for _ in range(20)} == {200}
 
         def errors_and_total() -> tuple[float, float]:
-            by_class = {
-                labels["envoy_response_code_class"]: value
-                for name, labels, value in gateway.samples()
-                if name == "envoy_cluster_upstream_rq_xx_total" and labels["envoy_cluster_name"] == SHADOW_LABEL
-            }
-            return by_class.get("5", 0), sum(by_class.values())
+            by_code = copies_by_code(gateway)
+            return sum(count for code, count in by_code.items() if code.startswith("5")), sum(by_code.values())
 
         eventually(lambda: errors_and_total() == (expected, 20))
         assert gateway.counted() == {(STABLE, STABLE, "200"): 20}
@@ -542,12 +560,7 @@ def test_copies_that_wait_when_the_shadow_ends_are_evidence_about_nobody(
         gateway.router.apply(Split(stable.version, canary.version, 1))
         stable.behave(delay_s=5.0)
         assert {gateway.predict().status_code for _ in range(2)} == {504}  # by then each copy has waited long enough
-        given_up = [
-            value
-            for name, labels, value in gateway.samples()
-            if name == "envoy_cluster_upstream_rq_xx_total" and labels["envoy_cluster_name"] == SHADOW_LABEL
-        ]
-        assert given_up == [20]
+        assert copies_by_code(gateway) == {"504": 20}
         users = sum(gateway.errors(stable=STABLE, canary=CANARY), Pair(0, 0))
         assert users == Pair(2, 22)
 

@@ -37,8 +37,11 @@ def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -
 
 
 @contextmanager
-def clients(kanaria: Kanaria, *, at_once: int = 4) -> Iterator[Counter[tuple[str, int]]]:
-    """Users of all routes, one in ten of the rare one. Yields their answers by path and status."""
+def clients(kanaria: Kanaria, *, at_once: int = 4, send_rubbish: bool = False) -> Iterator[Counter[tuple[str, int]]]:
+    """Users of all routes, one in ten of the rare one. Yields their answers by path and status.
+
+    With `send_rubbish` one request in ten lacks what its route requires.
+    """
     seen: Counter[tuple[str, int]] = Counter()
     stop = threading.Event()
 
@@ -57,6 +60,8 @@ def clients(kanaria: Kanaria, *, at_once: int = 4) -> Iterator[Counter[tuple[str
                         answer = client.get(f"/app/hello/{number}")
                     case 3:
                         answer = client.post("/size", files={"file": ("a", b"x" * 1000)})
+                    case 4 if send_rubbish:
+                        answer = client.post("/summarize", json={"words": "of another service"})
                     case _:
                         answer = client.post("/summarize", json=text)
                 seen[answer.request.url.path.rpartition("/")[0] or answer.request.url.path, answer.status_code] += 1
@@ -98,3 +103,26 @@ def test_a_version_that_breaks_one_rare_route_is_rolled_back(kanaria: Kanaria) -
         done = release(kanaria, "summary:rare", guards={"error_ratio": "90%"})
     assert done.returncode == 1, done.stdout + done.stderr
     assert kanaria.status()["release"]["outcome"] == "rolled_back"
+
+
+def test_a_version_that_rejects_a_tenth_of_the_inputs_is_rolled_back_in_the_shadow(kanaria: Kanaria) -> None:
+    """It answers 400 to what stable accepts, and never a 5xx: copies show it before any client is refused."""
+    kanaria.ok("up", "summary:v1")
+    with clients(kanaria) as seen:
+        done = release(kanaria, "summary:refusing", steps=["shadow", 20, 50, 100])
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert kanaria.status()["release"]["outcome"] == "rolled_back"
+    assert {status for _, status in seen} == {200}
+    why = " ".join(kanaria.ok("why").split())
+    assert "was rolled back in the shadow step: " in why
+    assert "of its requests were rejected (4xx), 0 % of summary:v1's" in why
+
+
+def test_a_good_version_is_promoted_whatever_rubbish_clients_send(kanaria: Kanaria) -> None:
+    """A tenth of the requests is wrong whichever version answers."""
+    kanaria.ok("up", "summary:v1")
+    with clients(kanaria, send_rubbish=True) as seen:
+        done = release(kanaria, "summary:v2", steps=["shadow", 20, 50, 100])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert seen["/summarize", 400] > 0
+    assert {status for _, status in seen} == {200, 400}

@@ -10,7 +10,7 @@ from contract import metrics as m
 # Of the gateway. A test compares these, objectives and alerts with the names in rollout/routers/envoy/metrics.py.
 REQUESTS = "envoy_kanaria_predict_total"  # POST /predict at the gateway, by the version that answered
 DURATION = "envoy_kanaria_predict_duration_ms_bucket"
-COPIES = "envoy_cluster_upstream_rq_xx"  # mirrored requests; of clusters, only shadows are scraped
+COPIES = "envoy_cluster_upstream_rq"  # mirrored requests; of clusters, only shadows are scraped
 COPY_DURATION = "envoy_cluster_upstream_rq_time_bucket"
 
 

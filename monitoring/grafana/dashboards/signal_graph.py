@@ -64,7 +64,7 @@ class SignalGraph:
         if self.counts == "median":
             return quantile(0.5, COPY_DURATION)
         if self.counts == "outcomes":
-            return share(COPIES, f'envoy_response_code_class="{self.outcomes[0]}"')
+            return share(COPIES, f'envoy_response_code=~"{self.outcomes}"')
         return slower(COPY_DURATION, self.bound)
 
     @property

@@ -25,12 +25,12 @@ from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS
 
 REQUESTS = "envoy_kanaria_predict_total"
 DURATION = "envoy_kanaria_predict_duration_ms"
-SHADOW_REQUESTS = "envoy_cluster_upstream_rq_xx"
+SHADOW_REQUESTS = "envoy_cluster_upstream_rq"
 SHADOW_DURATION = "envoy_cluster_upstream_rq_time"
 
 STATS_PATH = "/stats/prometheus"
 # Of some 1,500 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
-PAGE_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\dxx|time)$"
+PAGE_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
 
 FAILED = "5xx"  # the code of a request that the chosen version did not answer, or not to its end
 _HUNG_UP = "0"  # its code for a client that left before it was answered
@@ -49,7 +49,7 @@ class _Read:
 _SERIES = {
     REQUESTS: _Read("code", GATEWAY_REQUESTS, "code"),
     f"{DURATION}_bucket": _Read("le", f"{GATEWAY_DURATION_MS}_bucket", "le"),
-    SHADOW_REQUESTS: _Read("envoy_response_code_class", GATEWAY_REQUESTS, "code", is_of_copies=True),
+    SHADOW_REQUESTS: _Read("envoy_response_code", GATEWAY_REQUESTS, "code", is_of_copies=True),
     f"{SHADOW_DURATION}_bucket": _Read("le", f"{GATEWAY_DURATION_MS}_bucket", "le", is_of_copies=True),
 }
 
@@ -104,8 +104,7 @@ def _event(sample: Sample, read: _Read) -> _Event | None:
         return None
     if read.is_of_copies:
         cluster = unquote(sample.labels.get("envoy_cluster_name", ""))
-        of_class = f"{value}xx" if read.by == "envoy_response_code_class" else value
-        return _Event(cluster.removeprefix(SHADOW), of_class, "/shadow") if cluster.startswith(SHADOW) else None
+        return _Event(cluster.removeprefix(SHADOW), value, "/shadow") if cluster.startswith(SHADOW) else None
     answered = sample.labels.get("version")
     chosen = sample.labels.get("routed", answered)
     place = "/streams" if sample.labels.get("kind") == STREAMED else ""

@@ -14,8 +14,10 @@ from kanaria.stack.bentos import (
     implementation_of,
     model_of,
     model_tag,
+    service_of,
 )
 from kanaria.stack.implementations import implementation_for
+from rollout.fleet import Route
 
 
 def store(home: Path, answer: AnswerKind, version: str = "v1") -> None:
@@ -124,3 +126,14 @@ def test_a_bento_that_knows_nothing_of_ours_is_no_traceback(
     with pytest.raises(SetupError, match=implementation):
         implementation_of("s:v1")
     assert comparison_schema_of("s:v1") is None
+
+
+def test_questions_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy asks another version, which does not know the task and answers 404; to submit one is a request as any."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/m/v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text("schema: {routes: [{route: /train, is_task: true}, {route: /ask}]}")
+    service = service_of("m:v1")
+    assert [route.path for route in service.answers_whole] == ["/train", "/train/submit", "/ask"]
+    assert Route("/train/{action}", is_streamed=True) in service.routes

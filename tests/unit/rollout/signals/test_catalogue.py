@@ -116,11 +116,11 @@ def test_a_signal_of_the_gateway_needs_no_change_of_the_data_plane() -> None:
     ]
     copies = [
         Sample(
-            "envoy_cluster_upstream_rq_xx",
-            {"envoy_cluster_name": "shadow%2Fm%3Av2", "envoy_response_code_class": code},
+            "envoy_cluster_upstream_rq",
+            {"envoy_cluster_name": "shadow%2Fm%3Av2", "envoy_response_code": code},
             5,
         )
-        for code in ("2", "4")
+        for code in ("200", "422")
     ]
     with using(BUILT_IN.with_rows(REFUSED)):
         found = counters(EnvoyMetrics("g:1").tables([*live, *copies], mirrored="m:v2"))
@@ -158,7 +158,7 @@ def test_only_the_built_in_signals_are_there_by_default() -> None:
     with pytest.raises(SpecError) as refused:
         parse_spec("signals: {truncated_in_this_test: {}}")
     assert refused.value.saw == f"`signals.{TRUNCATED.name}` does not exist"
-    assert refused.value.do.startswith("the keys of `signals` are: errors, latency, typical_latency")
+    assert refused.value.do.startswith("the keys of `signals` are: errors, rejected, latency, typical_latency")
     assert TRUNCATED.name not in refused.value.do
 
 

@@ -86,9 +86,9 @@ def test_only_the_mirrored_version_has_its_copied_requests_read() -> None:
     """Shadow clusters of other versions, and clusters that are no shadow, are not read."""
     names = ("shadow%2Fdigits%3Av2", "shadow%2Fdigits%3Av9", "digits%3Av2")
     samples = [
-        sample("envoy_cluster_upstream_rq_xx", 7, envoy_cluster_name=name, envoy_response_code_class=code)
+        sample("envoy_cluster_upstream_rq", 7, envoy_cluster_name=name, envoy_response_code=code)
         for name in names
-        for code in ("2", "5")
+        for code in ("200", "503")
     ]
     assert counters(samples) == {}
     copied = counters(samples, mirrored=CANARY)
@@ -99,7 +99,7 @@ def test_a_version_that_failed_before_starts_its_next_attempt_clean() -> None:
     """Going from shadow to live traffic does not bring back the errors of an earlier attempt."""
     old = request_samples(CANARY, c200=400, c500=100)
     copies = sample(
-        "envoy_cluster_upstream_rq_xx", 50, envoy_cluster_name="shadow%2Fdigits%3Av2", envoy_response_code_class="2"
+        "envoy_cluster_upstream_rq", 50, envoy_cluster_name="shadow%2Fdigits%3Av2", envoy_response_code="200"
     )
     shadow = Reading(0.0, counters([*old, copies], mirrored=CANARY))
     live = Reading(5.0, counters(request_samples(CANARY, c200=410, c500=100)))

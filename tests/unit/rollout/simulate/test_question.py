@@ -29,6 +29,15 @@ def test_errors_are_a_factor_or_a_share_more(worse: str, ratio: float) -> None:
     assert asked(base="1%", worse=worse).canary.error_ratio == pytest.approx(ratio)
 
 
+def test_a_stricter_canary_rejects_a_factor_or_a_share_more() -> None:
+    """What callers do wrong stable rejects too; without rubbish a share more is all there is."""
+    assert asked(rejected="10%", stricter="2x").canary.rejected_ratio == pytest.approx(0.2)
+    scenario = asked(stricter="+10%")
+    assert (scenario.stable.rejected_ratio, scenario.canary.rejected_ratio) == (0.0, 0.1)
+    assert scenario.harm == pytest.approx(0.1)
+    assert scenario.canary.error_ratio == scenario.stable.error_ratio
+
+
 def test_latency_is_log_normal_through_median_and_p99() -> None:
     """Half of the answers are slower than the median, and one in a hundred than the 99th percentile."""
     scenario = asked(median="50ms", p99="250ms")

@@ -42,6 +42,18 @@ def test_requests_are_split_by_the_weight() -> None:
     assert is_plausible(Pair(canary.total, canary.total + stable.total), 0.25)
 
 
+def test_rejected_requests_are_neither_failures_nor_predictions() -> None:
+    """A tenth of what did not fail is rejected, of all requests; nothing is predicted for it."""
+    stable = replace(STABLE, rejected_ratio=0.1)
+    ticks = drawn(Scenario(100, stable, replace(stable, rejected_ratio=0.3)), 200)
+    (rejected, stricter), (errors, _), (predicted, _) = (
+        total(ticks, each) for each in ("rejected", "errors", "class:0")
+    )
+    assert is_plausible(Pair(rejected.bad, errors.total - errors.bad), 0.1)
+    assert is_plausible(stricter, 0.3 * 0.98)
+    assert rejected.total == errors.total == predicted.total + errors.bad + rejected.bad
+
+
 def test_a_mirror_sends_every_request_to_both() -> None:
     """In the shadow neither version loses a request to the other."""
     traffic = Traffic(SCENARIO, 1)

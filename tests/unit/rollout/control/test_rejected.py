@@ -1,0 +1,85 @@
+"""Releases of versions that reject requests: more than stable is harm, as much as stable is the clients' own."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.explain.timeline import Timeline
+from rollout.explain.why import why
+from rollout.fleet import Route, Service
+from rollout.spec import RolloutSpec
+from rollout.ui.report import render_report
+from tests.support.releases import newest
+from tests.support.world import Version, World
+
+PLAN = {
+    "soak": 10,
+    "warmup": 0,
+    "window": 2,
+    "step_deadline": 120,
+    "watch": 20,
+    "holdback": "none",
+    "risk_budget": "2%",
+}
+SHADOW_FIRST = {**PLAN, "steps": ["shadow", 25, 50, 100]}
+LIVE = {**PLAN, "steps": [25, 50, 100]}
+STICKY = {"sticky": "header:x-user-id"}
+OWN = Service((Route("/summarize"),), 60)
+
+
+def released(path: Path, plan: dict[str, object], *, stable: float, canary: float, service: Service = OWN) -> Timeline:
+    """The end of v2's release; both versions reject a share of what they are sent."""
+    versions = {
+        "m:v1": Version(rejected_ratio=stable, service=service),
+        "m:v2": Version(rejected_ratio=canary, service=service),
+    }
+    world = World(path, versions=versions)
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    world.live(controller, 60)
+    controller.execute(c.StartRelease("m:v2", RolloutSpec.model_validate(plan), "ann"))
+    world.live_until_ended(controller)
+    controller.close()
+    return newest(path)
+
+
+def outcome(release: Timeline) -> tuple[str | None, str | None]:
+    return release.state.outcome, release.state.outcome_signal
+
+
+@pytest.mark.parametrize("plan", [SHADOW_FIRST, LIVE, {**SHADOW_FIRST, **STICKY}], ids=["shadow", "live", "sticky"])
+def test_a_version_that_rejects_a_tenth_is_rolled_back(tmp_path: Path, plan: dict[str, object]) -> None:
+    """No answer is a 5xx; the reason says what was rejected, and the report has its picture."""
+    release = released(tmp_path / "ledger.db", plan, stable=0.0, canary=0.1)
+    assert outcome(release) == ("rolled_back", "rejected")
+    explained = why(release)
+    assert " were rejected (4xx)" in explained.verdict
+    assert "Rejected requests" in render_report([release], title="m")
+
+
+def test_in_the_shadow_no_user_is_rejected(tmp_path: Path) -> None:
+    """Copies show it before the first live request."""
+    release = released(tmp_path / "ledger.db", SHADOW_FIRST, stable=0.0, canary=0.1)
+    assert outcome(release) == ("rolled_back", "rejected")
+    assert release.canary_requests == 0
+
+
+@pytest.mark.parametrize("plan", [SHADOW_FIRST, LIVE], ids=["shadow", "live"])
+def test_callers_that_send_rubbish_roll_nothing_back(tmp_path: Path, plan: dict[str, object]) -> None:
+    """A tenth of the requests is wrong whoever answers them."""
+    release = released(tmp_path / "ledger.db", plan, stable=0.1, canary=0.1)
+    assert outcome(release)[0] == "promoted"
+
+
+def test_a_version_that_rejects_less_is_promoted(tmp_path: Path) -> None:
+    """Only more than stable is bad."""
+    assert outcome(released(tmp_path / "ledger.db", LIVE, stable=0.2, canary=0.0))[0] == "promoted"
+
+
+def test_one_sticky_caller_who_sends_only_rubbish_rolls_nothing_back(tmp_path: Path) -> None:
+    """The hash keeps that caller on the canary: live requests of sticky callers are no evidence, and `why` says so."""
+    release = released(tmp_path / "ledger.db", {**LIVE, **STICKY}, stable=0.0, canary=0.1)
+    assert outcome(release)[0] == "promoted"
+    text = "\n".join(line for topic in why(release).topics for line in topic.lines)
+    assert "Judged only of copied requests, because one caller, who stays on one version" in text

@@ -1,0 +1,39 @@
+"""Which answers say that a request is wrong."""
+
+import pytest
+
+from rollout.judge import Pair
+from rollout.routers.envoy.metrics import REQUESTS, EnvoyMetrics
+from rollout.signals.catalogue import catalogue
+from rollout.signals.counters import Sample, counters
+from rollout.signals.counting import Outcomes
+from tests.support.paths import ROOT
+
+WHO_AND_WHEN = {401, 403, 408, 429}  # about the caller, and about the moment
+
+
+def rejected(code: str) -> Pair:
+    """Of ten answers with this status."""
+    answers = Sample(REQUESTS, {"version": "m:v1", "routed": "m:v1", "code": code}, 10)
+    found = counters(EnvoyMetrics("gateway:1").tables([answers]))
+    return next((pair for (_, _, signal), pair in found.items() if signal == "rejected"), Pair(0, 0))
+
+
+@pytest.mark.parametrize("code", range(400, 500))
+def test_a_4xx_says_that_the_request_is_wrong_unless_it_is_about_who_asks_or_when(code: int) -> None:
+    """Every status of the class, also those that nobody has given a meaning."""
+    assert rejected(str(code)) == Pair(0 if code in WHO_AND_WHEN else 10, 10)
+
+
+@pytest.mark.parametrize(("code", "total"), [("200", 10), ("302", 10), ("101", 10), ("500", 10), ("5xx", 10), ("0", 0)])
+def test_other_answers_are_not_rejections(code: str, total: int) -> None:
+    """A failure is one of the errors, and a caller who hung up was not answered."""
+    assert rejected(code) == Pair(0, total)
+
+
+def test_alert_and_signal_mean_the_same_requests() -> None:
+    """The alert's expression is written out, because Prometheus knows no catalogue."""
+    row = catalogue().of("rejected")
+    assert row is not None
+    assert isinstance(row.counter, Outcomes)
+    assert (ROOT / "monitoring" / "alerts.yaml").read_text().count(f'code=~"{row.counter.bad}"') == 2
