@@ -26,6 +26,7 @@ from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS
 REQUESTS = "envoy_kanaria_predict_total"
 DURATION = "envoy_kanaria_predict_duration_ms"
 SHADOW_REQUESTS = "envoy_cluster_upstream_rq"
+SHADOW_CLASSES = "envoy_cluster_upstream_rq_xx"  # the same by class: all that a Prometheus set up earlier keeps
 SHADOW_DURATION = "envoy_cluster_upstream_rq_time"
 
 STATS_PATH = "/stats/prometheus"
@@ -50,6 +51,7 @@ _SERIES = {
     REQUESTS: _Read("code", GATEWAY_REQUESTS, "code"),
     f"{DURATION}_bucket": _Read("le", f"{GATEWAY_DURATION_MS}_bucket", "le"),
     SHADOW_REQUESTS: _Read("envoy_response_code", GATEWAY_REQUESTS, "code", is_of_copies=True),
+    SHADOW_CLASSES: _Read("envoy_response_code_class", GATEWAY_REQUESTS, "code", is_of_copies=True),
     f"{SHADOW_DURATION}_bucket": _Read("le", f"{GATEWAY_DURATION_MS}_bucket", "le", is_of_copies=True),
 }
 
@@ -85,6 +87,8 @@ class EnvoyMetrics:
                 continue  # of these requests there are no copies to compare with
             add(counts[self.address + event.place, event.version, read], event.value, sample.value)
         for (instance, version, read), table in counts.items():
+            if read is _SERIES[SHADOW_CLASSES] and (instance, version, _SERIES[SHADOW_REQUESTS]) in counts:
+                continue  # the same requests
             yield Table(instance, version, read.series, read.label, table)
 
 
@@ -104,7 +108,8 @@ def _event(sample: Sample, read: _Read) -> _Event | None:
         return None
     if read.is_of_copies:
         cluster = unquote(sample.labels.get("envoy_cluster_name", ""))
-        return _Event(cluster.removeprefix(SHADOW), value, "/shadow") if cluster.startswith(SHADOW) else None
+        of_class = f"{value}xx" if read is _SERIES[SHADOW_CLASSES] else value
+        return _Event(cluster.removeprefix(SHADOW), of_class, "/shadow") if cluster.startswith(SHADOW) else None
     answered = sample.labels.get("version")
     chosen = sample.labels.get("routed", answered)
     place = "/streams" if sample.labels.get("kind") == STREAMED else ""

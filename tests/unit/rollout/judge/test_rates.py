@@ -32,6 +32,27 @@ def windows(stable: np.ndarray, n_s: np.ndarray, canary: np.ndarray, n_c: np.nda
     ]
 
 
+def test_one_client_who_sends_only_wrong_requests_fails_no_harmless_canary() -> None:
+    """In bursts as large as all other traffic, each wrong request sent three times on average, at every weight."""
+    rng, runs, failed = np.random.default_rng(7), 150, 0
+    weights = np.repeat(RAMP, 30)
+    for _ in range(runs):
+        right, burst = rng.poisson(100, weights.size), rng.random(weights.size) < 0.2
+        wrong = rng.poisson(2, weights.size) + burst * rng.poisson(100, weights.size) * rng.geometric(
+            1 / 3, weights.size
+        )
+        n_c = rng.binomial(right + wrong, weights)
+        x = rng.hypergeometric(wrong, right, n_c)
+        judge = Judge(JudgeConfig(rules={"rejected": RULES["rejected"]}))
+        counts = zip((wrong - x).tolist(), (right + wrong - n_c).tolist(), x.tolist(), n_c.tolist(), strict=True)
+        judge.observe(
+            Window(WINDOW_S * i, WINDOW_S, "rejected", Pair(y, all_s), Pair(bad, all_c))
+            for i, (y, all_s, bad, all_c) in enumerate(counts, 1)
+        )
+        failed += judge.judgement(next_weight=None).verdict is Verdict.FAIL
+    assert binomtest(failed, runs, 0.01, alternative="greater").pvalue > 0.001
+
+
 def detection_s(rng: np.random.Generator, ratio: float, *, healthy: int = 0) -> float:
     """Seconds from the first harm to FAIL; 2 of 20 requests a second on canary, base error ratio 1 %."""
     harmful = 400

@@ -3,7 +3,7 @@
 import pytest
 
 from rollout.judge import Pair
-from rollout.routers.envoy.metrics import DURATION, REQUESTS, EnvoyMetrics
+from rollout.routers.envoy.metrics import DURATION, REQUESTS, SHADOW_CLASSES, SHADOW_REQUESTS, EnvoyMetrics
 from rollout.signals.counters import Reading, Sample, counters, windows
 
 OLD, NEW = "m:v1", "m:v2"
@@ -51,3 +51,22 @@ def test_how_long_a_fallback_took_is_about_neither() -> None:
     """The histogram has no number of tries, and the failure is counted among the errors."""
     labels = {"version": OLD, "routed": NEW, "le": "+Inf"}
     assert list(EnvoyMetrics("gateway:1").tables([Sample(f"{DURATION}_bucket", labels, 10)])) == []
+
+
+def test_a_copy_counts_once_where_it_is_counted_by_code_and_by_class() -> None:
+    """A Prometheus set up earlier keeps classes alone: they tell failures, and no rejection is made up from them."""
+
+    def copies(name: str, label: str, **counts: int) -> list[Sample]:
+        of_new = {"envoy_cluster_name": "shadow%2Fm%3Av2"}
+        return [Sample(name, of_new | {label: value[1:]}, count) for value, count in counts.items()]
+
+    def shadow(samples: list[Sample]) -> dict[str, Pair]:
+        found = counters(EnvoyMetrics("gateway:1").tables(samples, mirrored=NEW))
+        assert {place for place, _, _ in found} == {"gateway:1/shadow"}
+        return {signal: pair for (_, _, signal), pair in found.items()}
+
+    classes = copies(SHADOW_CLASSES, "envoy_response_code_class", _2=5, _4=3, _5=2)
+    codes = copies(SHADOW_REQUESTS, "envoy_response_code", _200=5, _422=2, _429=1, _503=2)
+    by_code = {"errors": Pair(2, 10), "rejected": Pair(2, 10)}
+    assert shadow(classes) == {"errors": Pair(2, 10), "rejected": Pair(0, 10)}
+    assert shadow(codes) == shadow([*classes, *codes]) == shadow([*codes, *classes]) == by_code

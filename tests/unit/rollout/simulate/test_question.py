@@ -79,6 +79,8 @@ def test_signals_that_the_plan_leaves_out_are_not_simulated() -> None:
         ({"worse": "0.5x"}, "--worse must raise"),
         ({"base": "0%"}, "--worse must raise"),
         ({"base": "60%", "worse": "2x"}, "--worse must raise"),
+        ({"stricter": "2x"}, "--stricter must raise 0.0000%"),
+        ({"rejected": "5"}, "--rejected 5"),
         ({"slower": "0.5x"}, "--slower must be"),
         ({"shift": "10=40%"}, "numbered 0 to 9"),
         ({"classes": "1"}, "--classes 1"),
@@ -97,8 +99,9 @@ def test_impossible_values_are_refused(flags: dict[str, str], seen: str) -> None
 
 def test_harm_that_the_plan_does_not_judge_is_refused() -> None:
     """A simulation would only show that the plan cannot find it."""
-    with pytest.raises(QuestionError, match="does not judge"):
-        asked(parse_spec("signals: {latency: null}"), slower="2x")
+    for signal, harm in (("latency", {"slower": "2x"}), ("rejected", {"stricter": "+5%"})):
+        with pytest.raises(QuestionError, match="does not judge"):
+            asked(parse_spec(f"signals: {{{signal}: null}}"), **harm)
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
