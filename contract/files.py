@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 
-def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
+def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_public: bool = False) -> None:
     """Replace the file at `path` in one step, on disk when this returns. A pipe or a terminal is written to.
 
     A failure leaves the old file, and nothing beside it. The file that is being written begins with a dot and ends with
@@ -13,6 +13,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
 
     Args:
         mode: rights of the new file, before the umask.
+        is_public: whether everybody who may enter its folder may read it, whatever the umask says.
 
     Raises: OSError.
     """
@@ -25,6 +26,8 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666) -> None:
     try:
         with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(encoded)
+            if is_public:
+                os.fchmod(file.fileno(), 0o644)
             file.flush()
             os.fsync(file.fileno())  # without it a power cut may leave the new name with an empty file
         incoming.replace(path)

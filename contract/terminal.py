@@ -1,10 +1,17 @@
-"""The terminal: prints text as it is. Rich would read `[a]` as markup, and `:b:` of the tag `a:b:c` as an emoji."""
+"""The terminal: prints text as it is, and nothing that steers it.
 
+Rich would read `[a]` as markup, and `:b:` of the tag `a:b:c` as an emoji.
+"""
+
+from collections.abc import Iterator
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
+
+from contract.plain_text import printable
 
 
 class Terminal(Console):
@@ -12,6 +19,11 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As Rich does, without what text of others could tell the terminal to do."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def status(self, status: RenderableType, **settings: Any) -> Status:
         """A spinner; it reads strings as markup, whatever its console says."""

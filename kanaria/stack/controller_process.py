@@ -189,7 +189,8 @@ def _fleet(settings: Settings, metrics: ControllerMetrics) -> LocalFleet:
     targets = settings.targets / "service.json"
 
     def tell_prometheus(backends: tuple[Backend, ...]) -> None:
-        write_whole(targets, file_sd(Target(f"{backend.host}:{backend.port}") for backend in backends))
+        addresses = (Target(f"{backend.host}:{backend.port}") for backend in backends)
+        write_whole(targets, file_sd(addresses), is_public=True)
 
     def environment(tag: str) -> Mapping[str, str]:
         given = server_environment(settings, tag, records=settings.root)

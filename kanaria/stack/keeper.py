@@ -22,6 +22,7 @@ import structlog
 
 from contract.log_lines import log_as_json
 from kanaria.errors import StackError
+from kanaria.private_files import only_for_the_owner
 from kanaria.stack import locks
 from kanaria.stack.log_files import LogFiles
 from kanaria.stack.processes import Identity, belongings, leader, marked, marks, send
@@ -239,6 +240,7 @@ def main() -> None:
     parser.add_argument("logs", type=Path)
     arguments = parser.parse_args()
     log_as_json()
+    only_for_the_owner()
     failed, ready = os.pipe()
     if os.fork():  # the keeper is nobody's child, so nobody has to wait for it
         os.close(ready)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from contract import loopback
 from contract.http import READY_PATH
 from kanaria.errors import SetupError, StackError
+from kanaria.private_files import close_folder
 from kanaria.settings import Settings
 from kanaria.stack.bentos import bento_tags, process_name, service_of, tag_of
 from kanaria.stack.fleet import last_words
@@ -175,7 +176,8 @@ class Stack:
         say(f"the gateway passes every path of {tag} but /metrics; {named}")
 
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
-        """While the block runs, no other command starts or stops processes here. Raises StackError."""
+        """While the block runs, no other command starts or stops processes here. Raises StackError, OSError."""
+        close_folder(self.settings.root)
         return locked(self.settings.root / "command.lock", doing=doing, wait_s=_OTHER_COMMAND_S, say=say)
 
     def _start(self, tag: str, say: Callable[[str], None]) -> None:

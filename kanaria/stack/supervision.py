@@ -173,7 +173,7 @@ class Supervisor:
         """
         if self.is_running:
             return
-        self._logs.mkdir(parents=True, exist_ok=True)
+        self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         base = os.environ if environment is None else environment
         command = own_module("kanaria.stack.keeper", str(self._home), str(self._logs))
         try:

@@ -5,8 +5,18 @@ Evidence is stored in the judge's own types. The shape of the events has a numbe
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationInfo, field_serializer, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 
+from contract.plain_text import one_line, printable
 from rollout.judge import Judgement, OwnNoise, Pair, Window
 from rollout.judge.types import BothNumbers
 from rollout.ledger.findings import DriftReport, PreflightResult
@@ -14,6 +24,8 @@ from rollout.spec import RolloutSpec
 
 WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
 
+Name = Annotated[str, AfterValidator(one_line)]
+Words = Annotated[str, AfterValidator(printable)]
 Outcome = Literal["promoted", "rolled_back", "aborted"]
 
 
@@ -60,7 +72,7 @@ class ReleaseRequested(_Event):
     tag: str
     stable: str
     spec: RolloutSpec
-    by: str
+    by: Name
     retry: bool = False
     tries: int = 1  # with this one, of these two versions; an earlier one counts if it entered a step
     earlier: EarlierTry | None = None  # None: there was none of these two versions, or there is nothing to know of it
@@ -107,7 +119,7 @@ class Ticked(_Event):
     evidence: Judgement
     user_phi: float | None = None  # dispersion of the errors over stable's users; None: callers are not sticky
     action: str
-    why: str
+    why: Words
 
     def stored(self) -> str:
         """Without fields that are None: a ledger consists mostly of ticks."""
@@ -137,8 +149,8 @@ class StepEntered(_Event):
     step: int  # index in `steps`; for automatic steps, how many were taken before
     weight_percent: float
     mirror: bool
-    reason: str
-    by: str = "judge"
+    reason: Words
+    by: Name = "judge"
     evidence: Judgement | None = None
 
 
@@ -146,8 +158,8 @@ class Promoted(_Event):
     """Decided: the canary is the new stable; the old one stays warm for the watch."""
 
     kind: Literal["promoted"] = "promoted"
-    reason: str
-    by: str = "judge"
+    reason: Words
+    by: Name = "judge"
     evidence: Judgement | None = None
 
 
@@ -157,8 +169,8 @@ class RolledBack(_Event):
     kind: Literal["rolled_back"] = "rolled_back"
     # The kind of reason: a signal, `canary_down`, `startup`, `preflight`, `drift`, `deadline`, `guard`, `person`.
     signal: str
-    reason: str
-    by: str = "judge"
+    reason: Words
+    by: Name = "judge"
     evidence: Judgement | None = None
     quarantine: bool = True  # the canary may not come back by itself
 
@@ -167,19 +179,19 @@ class Aborted(_Event):
     """Decided by a person: the release stops, weight 0."""
 
     kind: Literal["aborted"] = "aborted"
-    reason: str
-    by: str
+    reason: Words
+    by: Name
 
 
 class Paused(_Event):
     kind: Literal["paused"] = "paused"
-    reason: str
-    by: str
+    reason: Words
+    by: Name
 
 
 class Resumed(_Event):
     kind: Literal["resumed"] = "resumed"
-    by: str
+    by: Name
 
 
 class Applied(_Event):
@@ -199,7 +211,7 @@ class Noted(_Event):
     # `source_unreachable` and `source_back` (nothing is read), `store_unreachable` and `store_back` (counters are read
     # directly), `clock_jumped`, `router_refused`, `fleet`, `controller_started`, `disk_full`, `watch_interrupted`.
     topic: str
-    text: str
+    text: Words
 
 
 class Ended(_Event):

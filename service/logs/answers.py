@@ -255,7 +255,7 @@ class AnswerLog(BackgroundWriter):
 
     def _open_spool(self) -> None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             opened = spool.Spool(self._path.parent)
         except OSError as error:
             log.warning("answers_not_spooled", path=str(self._path.parent), error=str(error))

@@ -164,3 +164,22 @@ def test_nothing_is_unpickled_when_a_model_is_loaded_and_answers(bento_home: Pat
                 [sys.executable, "-c", LOAD_UNDER_WATCH, folder], cwd=ROOT, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stderr
+
+
+def test_no_other_user_reads_what_the_stack_keeps(stack: Kanaria) -> None:
+    """The state folder is closed, also one that was open before, and so is all that the processes write in it."""
+    stack.home.mkdir(mode=0o755)
+    stack.ok("up", "digits:v1")
+    golden = model_of(stack, "digits:v1") / "golden.jsonl"
+    features = json.loads(golden.read_text().splitlines()[0])["features"]
+    with httpx.Client(base_url=stack.gateway, headers={"x-api-key": stack.api_key}, timeout=30) as user:
+        answer = user.post("/predict", json={"features": features}).raise_for_status().json()
+        labels = [row["label"] for row in answer["predictions"]]
+        user.post("/feedback", json={"request_id": answer["request_id"], "labels": labels}).raise_for_status()
+    stack.ok("ledger", "backup")
+    assert stack.home.stat().st_mode & 0o777 == 0o700
+    for kept in ("logs", "answers", "predictions", "ledger.db"):
+        found = stack.home / kept
+        assert found.exists(), kept
+        inside = [found, *found.rglob("*")]
+        assert [path for path in inside if path.exists() and path.stat().st_mode & 0o077] == []

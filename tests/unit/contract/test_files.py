@@ -79,3 +79,13 @@ def test_writers_at_the_same_time_never_mix(tmp_path: Path) -> None:
     while any(writer.is_alive() for writer in writers):
         assert path.read_text() in contents
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_public_file_can_be_read_by_all_whatever_the_umask(tmp_path: Path) -> None:
+    """The list of targets is for a Prometheus that runs as another user."""
+    before = os.umask(0o077)
+    try:
+        write_whole(tmp_path / "targets.json", "[]", is_public=True)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "targets.json").stat().st_mode & 0o777 == 0o644

@@ -3,7 +3,9 @@
 import ast
 
 import pytest
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from contract.terminal import Terminal, print_error
 from tests.support.paths import ROOT
@@ -50,3 +52,25 @@ def _makes_a_console(node: ast.AST) -> bool:
         return False
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     return name == "Console"
+
+
+def test_text_of_others_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Strings, texts and cells of tables, on standard output and in errors."""
+    hostile = "\x1b[2J\x9b1m\rnobody\u202e"
+    table = Table("name")
+    table.add_row(hostile)
+    terminal = Terminal()
+    for printed in (hostile, Text(hostile), table, Group(Text("rows"), hostile)):
+        terminal.print(printed)
+    print_error(hostile)
+    shown = "".join(capsys.readouterr())
+    assert shown.count("nobody") == 5
+    assert not {"\x1b", "\x9b", "\r", "\u202e"} & set(shown)
+
+
+def test_colours_of_our_own_stay(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the text between them is not trusted."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    Terminal().print(Text("\x1b[2Jred", style="red"))
+    assert capsys.readouterr().out == "\x1b[31m[2Jred\x1b[0m\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kanaria.private_files import keep
+from kanaria.private_files import close_folder, keep
 from kanaria.settings import Settings
 
 
@@ -44,3 +44,23 @@ def test_a_full_disk_leaves_no_empty_secret(tmp_path: Path) -> None:
         settings.token  # noqa: B018 - made when it is first read
     assert list(tmp_path.iterdir()) == []
     assert len(settings.token) > 20
+
+
+def rights(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_folder_that_others_may_enter_is_closed(tmp_path: Path) -> None:
+    """Whether it is new, or was made by an earlier version."""
+    for made in (tmp_path / "new" / "state", tmp_path / "old"):
+        if made.name == "old":
+            made.mkdir(mode=0o755)
+        close_folder(made)
+        assert rights(made) == 0o700
+
+
+def test_a_folder_of_all_stays_open(tmp_path: Path) -> None:
+    """Where all may write, such as in /tmp, closing it would break the work of others."""
+    tmp_path.chmod(0o1777)
+    keep(tmp_path / "token", b"secret")
+    assert rights(tmp_path) == 0o1777

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from contract.http import DEADLINE_HEADER
 from kanaria.stack.ports import free_port
 from rollout.control.metrics import ControllerMetrics
-from rollout.ledger.events import RolledBack
+from rollout.ledger.events import Paused, RolledBack
 from rollout.ledger.ledger import Ledger
 from rollout.spec import RolloutSpec
 from rollout.ui.api import make_app
@@ -295,3 +295,26 @@ def test_a_rollback_that_cannot_be_written_is_answered_and_shown(api: httpx.Clie
     other.close()
     eventually(lambda: not api.get("/api/status").json()["troubles"])
     eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "ended")
+
+
+def test_nothing_that_steers_a_terminal_gets_into_the_ledger(api: httpx.Client, ledger: Path) -> None:
+    """Neither by the name of a person, nor by a reason, nor by an alert."""
+    steering = "\x1b[2Jeve\n\x9b1m\u202e"
+    start = {"tag": "m:v2", "spec": PLAN, "by": steering}
+    assert api.post("/api/releases", json=start, headers=TOKEN).status_code == 202
+    command = {"by": steering, "reason": steering}
+    assert api.post("/api/commands/pause", json=command, headers=TOKEN).status_code == 202
+    labels = {"alertname": f"Burned{steering}", "action": "rollback"}
+    alert = {"status": "firing", "labels": labels, "annotations": {"summary": steering}}
+    assert api.post("/api/alerts", json={"alerts": [alert]}, headers=TOKEN).status_code == 200
+    read = Ledger(ledger, read_only=True)
+    texts = [str(value) for event in read.events() for _, value in event]
+    read.close()
+    assert any("[2Jeve" in text for text in texts)
+    assert not {"\x1b", "\x9b", "\u202e"} & set("".join(texts))
+
+
+def test_an_older_ledger_cannot_steer_a_terminal_either() -> None:
+    """What was written before is read without it."""
+    read = Paused.model_validate_json('{"at_s": 1, "release": 1, "reason": "\\u001b[2J", "by": "e\\u001bve"}')
+    assert (read.reason, read.by) == ("[2J", "eve")
