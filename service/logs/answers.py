@@ -26,16 +26,21 @@ import structlog
 from contract.answer_types import Label
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.metrics import CORRECT, LABEL_AGES_S, WRONG
-from service.logs import comparison, label_counts, spool
+from service.logs import comparison, known_labels, label_counts, spool
 from service.logs.background import BackgroundWriter
+from service.logs.known_labels import NOTHING_KNOWN, KnownLabels
 from service.logs.transactions import writing
 
 MAX_WAITING = 20_000  # answers not yet written; about 4 MB
 MAX_ANSWERS = 1_000_000  # kept on disk; about 150 bytes each for one row
+MAX_BYTES = 512 * 2**20  # on disk; the oldest answers go first
+MAX_JOURNAL_BYTES = 64 * 2**20
 MAX_AGE_S = 7 * 24 * 3600.0
 WRITE_EVERY_S = 0.2  # feedback is written sooner; while SQLite works, it takes a core from the requests
 TAKE_OVER_EVERY_S = 1.0  # look for what processes that died have left
 PRUNE_EVERY_S = 60.0
+WEIGH_EVERY_S = 1.0
+_LEFT_OF_BYTES = 0.9  # where there are too many
 LOCKED_S = 5.0  # how long to wait for another process's transaction
 ANSWER_WITHIN_S = 9.0  # how long feedback waits at all; a gateway that waits 10 s still gets the reason
 RETRY_S = 0.02  # while another process holds the whole file
@@ -57,7 +62,7 @@ SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc =
 WHERE truth IS NULL AND excluded.answered_at_s >= answered_at_s -- what a dead process left may come late
 """
 
-ANSWERS_TO = "SELECT json_array_length(labels), truth FROM answers WHERE request_id = ? AND json_valid(labels)"
+ANSWERS_TO = "SELECT json_array_length(labels), truth, version FROM answers WHERE request_id = ? AND json_valid(labels)"
 
 log = structlog.get_logger()
 
@@ -69,6 +74,7 @@ class Feedback(Enum):
     DUPLICATE = "duplicate"  # this request already had feedback; nothing is counted twice
     UNKNOWN = "unknown"  # no such answer, or it is too old
     WRONG_LENGTH = "wrong_length"  # not one label per row
+    UNKNOWN_LABEL = "unknown_label"  # no version can give it
 
 
 class AnswersUnavailable(Exception):
@@ -113,7 +119,9 @@ class AnswerLog(BackgroundWriter):
         count_dropped: called with the number of answers that were not kept, or cannot be compared with anything.
         count_failure: called when something else than that has failed.
         is_same: whether two answers, or an answer and the truth, are the same.
+        labels: all that this version can answer with; None: its answers are numbers.
         max_answers: how many the file keeps; the oldest go first.
+        max_bytes: how large the file may become; likewise.
         label_ages_s: ages of answers at which their labels are counted.
     """
 
@@ -128,7 +136,9 @@ class AnswerLog(BackgroundWriter):
         count_dropped: Callable[[int], None],
         count_failure: Callable[[], None],
         is_same: Callable[[object, object], bool] = operator.eq,
+        labels: Sequence[str] | None = None,
         max_answers: int = MAX_ANSWERS,
+        max_bytes: int = MAX_BYTES,
         label_ages_s: Sequence[float] = LABEL_AGES_S,
     ) -> None:
         super().__init__("answers", every_s=WRITE_EVERY_S, count_failure=count_failure)
@@ -139,7 +149,8 @@ class AnswerLog(BackgroundWriter):
         self._count_disagreement = count_disagreement
         self._count_dropped = count_dropped
         self._is_same = is_same
-        self._max_answers = max_answers
+        self._labels = labels
+        self._max_answers, self._max_bytes = max_answers, max_bytes
         self._label_ages_s = label_ages_s
         self._handing_over = threading.Lock()  # held while what follows changes hands
         self._answers: list[bytes] = []  # lines; each is in the spool, too
@@ -151,6 +162,7 @@ class AnswerLog(BackgroundWriter):
             _Regular("take over", self._take_over, TAKE_OVER_EVERY_S),
             _Regular("count", self._count, WRITE_EVERY_S, also_last=True),
             _Regular("prune", self._prune, PRUNE_EVERY_S),
+            _Regular("weigh", self._prune_bytes, WEIGH_EVERY_S),
         )
         self._connection: sqlite3.Connection | None = None
 
@@ -243,11 +255,14 @@ class AnswerLog(BackgroundWriter):
         try:
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
             connection.executescript(ANSWERS_SCHEMA)
             with suppress(sqlite3.OperationalError):  # the table may come from a Bento with an older copy of this file
                 connection.execute("ALTER TABLE answers ADD COLUMN body_crc INTEGER")
             label_counts.begin(connection)
             comparison.begin(connection, self._version)
+            connection.execute(known_labels.SCHEMA)
+            self._say_labels(connection)
         except BaseException:
             connection.close()
             raise
@@ -268,11 +283,12 @@ class AnswerLog(BackgroundWriter):
         """Write `answers` and join `truths` in one transaction; return the feedback whose answer may still come."""
         with writing(connection):
             self._insert(connection, answers)
-            outcomes = {truth: self._join(connection, truth) for truth in truths}
+            known = KnownLabels.read(connection) if truths else NOTHING_KNOWN
+            outcomes = {truth: self._join(connection, truth, known) for truth in truths}
             if unknown := [truth for truth, outcome in outcomes.items() if outcome is Feedback.UNKNOWN]:
                 # Nobody else writes to the table meanwhile: an answer is in it or in a spool.
                 self._insert(connection, spool.answers_to(self._path.parent, {truth.request_id for truth in unknown}))
-                outcomes |= {truth: self._join(connection, truth) for truth in unknown}
+                outcomes |= {truth: self._join(connection, truth, known) for truth in unknown}
         overtaking: list[_Truth] = []
         for truth, outcome in outcomes.items():
             if outcome is Feedback.UNKNOWN and time.monotonic() < truth.give_up_at_s:
@@ -290,15 +306,17 @@ class AnswerLog(BackgroundWriter):
         if damaged:
             self._count_dropped(damaged)
 
-    def _join(self, connection: sqlite3.Connection, truth: _Truth) -> Feedback:
+    def _join(self, connection: sqlite3.Connection, truth: _Truth, known: KnownLabels) -> Feedback:
         with closing(connection.execute(ANSWERS_TO, (truth.request_id,))) as found:
             answers = found.fetchall()
         if not answers:
             return Feedback.UNKNOWN
-        if any(rows != truth.rows for rows, _ in answers):
+        if any(rows != truth.rows for rows, _, _ in answers):
             return Feedback.WRONG_LENGTH
-        if any(known is not None for _, known in answers):
+        if any(before is not None for _, before, _ in answers):
             return Feedback.DUPLICATE
+        if not known.may_be_true(truth.labels, [version for _, _, version in answers]):
+            return Feedback.UNKNOWN_LABEL
         connection.execute(
             "UPDATE answers SET truth = ? WHERE request_id = ?",
             (truth.labels, truth.request_id),
@@ -322,11 +340,35 @@ class AnswerLog(BackgroundWriter):
         connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (time.time() - MAX_AGE_S,))
         connection.execute("DELETE FROM answers WHERE id <= (SELECT max(id) FROM answers) - ?", (self._max_answers,))
 
+        connection.execute(known_labels.FORGET, (time.time() - MAX_AGE_S,))
+        self._say_labels(connection)
+
+    def _say_labels(self, connection: sqlite3.Connection) -> None:
+        if self._labels is not None:
+            known_labels.say(connection, self._version, self._labels, at_s=time.time())
+
+    def _prune_bytes(self, connection: sqlite3.Connection) -> None:
+        """Forget the oldest answers while all together are too large."""
+        size = _bytes_in_use(connection)
+        if size > self._max_bytes:
+            too_many = 1 - _LEFT_OF_BYTES * self._max_bytes / size
+            connection.execute(
+                "DELETE FROM answers WHERE id <= (SELECT min(id) + (max(id) - min(id)) * ? FROM answers)", (too_many,)
+            )
+
     def _give_up(self, answers: Sequence[bytes], truths: Sequence[_Truth]) -> None:
         if answers:
             self._count_dropped(len(answers))
         for truth in truths:
             truth.settle(None)
+
+
+def _bytes_in_use(connection: sqlite3.Connection) -> int:
+    pages, free, size = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return (pages - free) * size
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import re
+import reprlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -132,6 +133,13 @@ class Handlers:
                 raise Problem(
                     HTTPStatus.UNPROCESSABLE_ENTITY,
                     f"labels: expected one per row of that request, saw {len(feedback.labels)}",
+                    pointer="#/labels",
+                )
+            case Feedback.UNKNOWN_LABEL:
+                raise Problem(
+                    HTTPStatus.UNPROCESSABLE_ENTITY,
+                    "labels: expected labels that a version here can answer with, saw "
+                    f"{reprlib.repr(self._parser.first_unknown(feedback.labels))}",
                     pointer="#/labels",
                 )
             case Feedback.ACCEPTED | Feedback.DUPLICATE:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, WithJsonSchema, create_model
 
-from contract.answer_types import Label, Number
+from contract.answer_types import Label, Labels, Number
 from contract.model_files import Schema
 from service.server.fast_json import FastRowReader
 from service.server.problems import Problem
@@ -39,6 +39,9 @@ class LabelFeedbackBody(FeedbackBody):
     labels: list[str] = Field(min_length=1, fail_fast=True)
 
 
+LONGEST_LABEL = 256  # characters, of a truth; more where the model itself has a longer one
+
+
 class NumberFeedbackBody(FeedbackBody):
     """The truth about a request: one number per row."""
 
@@ -56,7 +59,12 @@ def bodies(schema: Schema) -> tuple[type[Body], type[FeedbackBody]]:
     ]
     rows = Annotated[list[row], Field(min_length=1, max_length=schema.max_rows, fail_fast=True)]
     predict = create_model("PredictBody", __base__=Body, __doc__="Rows to answer.", features=(rows, ...))
-    return predict, NumberFeedbackBody if isinstance(schema.answer, Number) else LabelFeedbackBody
+    if isinstance(schema.answer, Number):
+        return predict, NumberFeedbackBody
+    longest = max(LONGEST_LABEL, *map(len, schema.answer.labels))
+    truth = Annotated[list[Annotated[str, Field(max_length=longest)]], Field(min_length=1, fail_fast=True)]
+    feedback = create_model("LabelFeedbackBody", __base__=LabelFeedbackBody, labels=(truth, ...))
+    return predict, feedback
 
 
 class BodyParser:
@@ -96,6 +104,12 @@ class BodyParser:
             return self._feedback.model_validate_json(body)
         except ValidationError as error:
             raise body_problem(error) from None
+
+    def first_unknown(self, labels: Sequence[Label]) -> Label | None:
+        """The first of `labels` that this model cannot answer with; None: it can with all."""
+        answer = self._schema.answer
+        own = frozenset(answer.labels) if isinstance(answer, Labels) else frozenset()
+        return next((label for label in labels if label not in own), None)
 
     def _problem(self, error: ValidationError) -> Problem:
         first = error.errors(include_url=False)[0]

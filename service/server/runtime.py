@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from starlette.types import ASGIApp
 
 from contract import environment
-from contract.answer_types import counted_as
+from contract.answer_types import Labels, counted_as
 from contract.http import FEEDBACK_PATH, PREDICT_PATH
 from contract.log_lines import log_as_json
 from contract.model_files import GOLDEN_FILE, Golden
@@ -74,6 +74,7 @@ class Runtime:
                 count_dropped=metrics.count_dropped,
                 count_failure=partial(metrics.count_log_failure, "answers"),
                 is_same=answer.is_same,
+                labels=loaded.schema.answer.labels if isinstance(loaded.schema.answer, Labels) else None,
             )
         )
         self._batcher = self._opened.enter_context(

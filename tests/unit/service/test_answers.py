@@ -17,8 +17,9 @@ from contract.answer_types import Number
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.metrics import LABEL_AGES_S
 from service.logs import comparison
-from service.logs.answers import AnswersUnavailable, Feedback
+from service.logs.answers import AnswersUnavailable, Feedback, _bytes_in_use
 from tests.support.answer_logs import BODY, Tally, learn, open_log
+from tests.support.waiting import eventually
 
 
 def test_feedback_counts_each_request_as_correct_or_wrong(tmp_path: Path) -> None:
@@ -236,6 +237,54 @@ def test_only_the_newest_answers_are_kept(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
         kept = {request_id for (request_id,) in database.execute("SELECT request_id FROM answers")}
     assert kept == {f"r{number}" for number in range(20, 30)}
+
+
+def test_answers_are_bounded_in_bytes(tmp_path: Path) -> None:
+    """However large each is: the oldest go first, and the room that they had is used again."""
+    limit, labels = 300_000, [f"a long name of a class {number}" for number in range(100)]
+    for first in (0, 300):
+        with open_log(tmp_path, "m:1", Tally(), max_bytes=limit) as log:
+            for number in range(first, first + 300):  # about 1 MB
+                log.record(f"r{number}", labels, body=BODY)
+    with open_log(tmp_path, "m:1", Tally(), max_bytes=limit) as log:
+        assert learn(log, "r599", *labels) is Feedback.ACCEPTED
+        assert learn(log, "r0", *labels) is Feedback.UNKNOWN
+    with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
+        assert _bytes_in_use(database) <= limit
+        kept = [int(request_id[1:]) for (request_id,) in database.execute("SELECT request_id FROM answers ORDER BY id")]
+    assert kept == list(range(kept[0], 600))
+
+
+def test_a_truth_that_no_version_can_give_is_refused(tmp_path: Path) -> None:
+    """It is neither kept nor counted, and the right one may still come."""
+    tally = Tally()
+    with open_log(tmp_path, "m:1", tally, labels=["a", "b"]) as log:
+        log.record("r", ["a", "b"], body=BODY)
+        assert learn(log, "r", "a", "x" * 1_000_000) is Feedback.UNKNOWN_LABEL
+        assert learn(log, "r", "a", "a") is Feedback.ACCEPTED
+    assert tally.counts.total() == 1
+    assert tally.counts["dropped"] == 0
+
+
+def test_a_new_label_of_a_canary_may_be_the_truth(tmp_path: Path) -> None:
+    """Whichever version gave the answer, and whichever gets the feedback: stable was wrong there."""
+    stable, canary = Tally(), Tally()
+    with (
+        open_log(tmp_path, "m:1", stable, labels=["a", "b"]) as one,
+        open_log(tmp_path, "m:2", canary, labels=["a", "b", "new"]) as other,
+    ):
+        one.record("r", ["a"], body=BODY)
+        other.record("q", ["new"], body=BODY)
+        eventually(lambda: learn(other, "r", "new") is Feedback.ACCEPTED)
+        eventually(lambda: learn(one, "q", "new") is Feedback.ACCEPTED)
+    assert (stable.counts["wrong"], canary.counts["correct"]) == (1, 1)
+
+
+def test_the_truth_about_answers_of_an_older_bento_is_not_checked(tmp_path: Path) -> None:
+    """It does not say which labels it knows."""
+    with open_log(tmp_path, "m:old", Tally()) as old, open_log(tmp_path, "m:2", Tally(), labels=["a"]) as new:
+        old.record("r", ["z"], body=BODY)
+        assert learn(new, "r", "y") is Feedback.ACCEPTED
 
 
 def test_answers_that_cannot_be_written_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -126,6 +126,17 @@ def test_a_refusal_does_not_repeat_a_large_input() -> None:
     assert len(refused(json.dumps({"features": [["x" * 1_000_000, 0, 0]]}).encode()).detail) < 200
 
 
+def test_a_label_that_is_too_long_is_refused() -> None:
+    """A megabyte of label is nobody's truth; a model with long names of its own takes those."""
+    long = json.dumps({"request_id": "a", "labels": ["x" * 1_000_000]}).encode()
+    with pytest.raises(Problem) as caught:
+        PARSER.feedback(long)
+    assert (caught.value.status, len(caught.value.detail) < 200) == (HTTPStatus.UNPROCESSABLE_ENTITY, True)
+    wordy = SCHEMA.model_copy(update={"answer": Labels(labels=("no", "y" * 2_000))})
+    body = json.dumps({"request_id": "a", "labels": ["y" * 2_000]}).encode()
+    assert BodyParser(wordy).feedback(body).labels == ["y" * 2_000]
+
+
 def test_feedback_may_write_a_label_as_a_number() -> None:
     """3 and "3" name the same label."""
     assert PARSER.feedback(b'{"request_id": "a-1", "labels": [3, "4"]}').labels == ["3", "4"]

@@ -1,6 +1,7 @@
 """The two endpoints as ASGI apps, without a server: what a client gets when something behind them fails."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,6 +55,7 @@ class Served:
                 count_disagreement=self.metrics.count_disagreement,
                 count_dropped=self.metrics.count_dropped,
                 count_failure=lambda: self.metrics.count_log_failure("answers"),
+                labels=KIND.labels,
             )
         )
         batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows))
@@ -93,6 +95,16 @@ def test_more_rows_than_may_wait_are_a_503_that_says_when_to_come_back(served: S
     """The answer is a problem with Retry-After."""
     answer = served.post("/predict", b'{"features": [[1], [2]]}', max_waiting_rows=1)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_a_label_outside_the_schema_is_a_422_that_names_it(served: Served) -> None:
+    """Its sender made a mistake; it counts neither as right nor as wrong."""
+    given = served.post("/predict", b'{"features": [[3]]}').json()["request_id"]
+    for label in ("seven", "\u001b[2J", "", "odd "):
+        answer = served.post("/feedback", json.dumps({"request_id": given, "labels": [label]}).encode())
+        assert (answer.status_code, answer.json()["pointer"]) == (422, "#/labels")
+        assert repr(label) in answer.json()["detail"]
+    assert served.post("/feedback", json.dumps({"request_id": given, "labels": ["odd"]}).encode()).status_code == 200
 
 
 def test_feedback_while_answers_cannot_be_read_is_a_503(served: Served) -> None:
