@@ -90,8 +90,11 @@ class Timeline:
     phi: Mapping[str, float]
     user_phi: float | None  # dispersion of the errors over stable's users, as last measured; None: not sticky
     last_evidence: Judgement | None
+    until_promotion: Judgement | None  # the last one before it; None: there was none
+    since_promotion: Judgement | None  # the newest of the watch
     last_why: str
     labels: Labels | None  # None: each label counts as it comes
+    has_requests: bool  # any was counted, of either version
 
     @property
     def outcome(self) -> str:
@@ -111,6 +114,20 @@ class Timeline:
             return None
         judged = end.evidence.signals.get(signal)
         return FailedSignal(signal, judged, end.evidence) if judged else None
+
+    @property
+    def deciding(self) -> Judgement | None:
+        """The evidence that the outcome rests on; of a running release the newest."""
+        if self.state.outcome == "promoted":
+            # Once the canary has all traffic there is no stable to compare with: the evidence for that step counts.
+            compared = next((step.earned_by.evidence for step in self.steps if step.weight_percent == 100), None)
+            return compared or self.until_promotion
+        return (self.end.evidence if self.end else None) or self.last_evidence
+
+    @property
+    def shown_evidence(self) -> Judgement | None:
+        """The newest evidence of every signal; of a promoted version as it was when that was decided."""
+        return self.deciding if self.state.outcome == "promoted" else self.last_evidence
 
     @property
     def first_canary_s(self) -> float | None:
@@ -155,6 +172,11 @@ class Timeline:
     def _answered(self) -> Pair:
         """Failed and all requests, before promotion and in the watch."""
         return self.users("errors") + self.users(WATCHED_ERRORS)
+
+    @property
+    def answered_in_steps(self) -> Pair:
+        """Failed and all of users' requests that were judged before promotion."""
+        return sum((step.canary for step in self.steps if not step.mirror), Pair(0, 0))
 
     @property
     def failures(self) -> Sequence[SignalTick]:
@@ -208,8 +230,16 @@ def timeline(events: Iterable[e.Event]) -> Timeline:
         phi=state.phi,
         user_phi=ticks[-1].user_phi if ticks else None,
         last_evidence=_last_evidence(ticks),
+        until_promotion=_last_of(own, since=False),
+        since_promotion=_last_of(own, since=True),
         last_why=ticks[-1].why if ticks else "",
         labels=labels_of(request.spec, [t.windows for t in ticks if WATCHED_ERRORS not in t.evidence.signals]),
+        has_requests=any(
+            window.stable.total or window.canary.total
+            for tick in ticks
+            for window in tick.windows
+            if window.signal == "errors"
+        ),
     )
 
 
@@ -235,6 +265,15 @@ def _last_evidence(ticks: list[e.Ticked]) -> Judgement | None:
     last = ticks[-1].evidence
     compared = next((t.evidence for t in reversed(ticks) if WATCHED_ERRORS not in t.evidence.signals), last)
     return replace(last, signals={**compared.signals, **last.signals})
+
+
+def _last_of(events: Sequence[e.Event], *, since: bool) -> Judgement | None:
+    """The last judgement before the promotion, or `since` it; None where there is none."""
+    at = next((place for place, event in enumerate(events) if isinstance(event, e.Promoted)), None)
+    if at is None:
+        return None
+    ticks = [event for event in (events[at:] if since else events[:at]) if isinstance(event, e.Ticked)]
+    return ticks[-1].evidence if ticks else None
 
 
 def _by_signal(ticks: list[e.Ticked]) -> dict[str, list[SignalTick]]:

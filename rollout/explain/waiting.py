@@ -56,6 +56,8 @@ def _in_step(release: Timeline, now_s: float) -> Wait:
         return Wait("a person: it is paused (`kanaria resume`)")
     if release.blind_since_s is not None:
         return Wait("the metric source, which does not answer; nothing is decided without data", deadline_s=deadline_s)
+    if release.judgements and not release.has_requests and now_s - step.from_s > _SILENT_WINDOWS * release.spec.window:
+        return Wait("requests: none arrive; `kanaria loadtest demo` sends some", deadline_s=deadline_s)
     if release.state.is_warming_up and deadline_s:
         warmed_s, warmup_s = release.state.warmed_s, release.spec.warmup_s
         text = f"the end of its warm-up, {span(warmed_s)} of {span(warmup_s)}: nothing is judged yet"

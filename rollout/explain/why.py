@@ -42,6 +42,7 @@ class Explanation:
 
 def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
     """Explain `release` as it is at `now_s` (Unix seconds; default: when the ledger was last written)."""
+    since = "Since it was restored" if release.state.restore else "Since its promotion"
     lines_by_title = {
         "What it waits for": _wait(release, now_s),
         "The evidence": _evidence(release),
@@ -49,6 +50,7 @@ def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
         "What it cost": _cost(release),
         "What to do": advice(release),
         "The other signals": _other_signals(release),
+        since: _families(release.since_promotion, release) if _is_promoted(release) else (),
         "How its traffic was earned": _earned(release),
         f"Drift against {release.stable}": _drift(release.drift, release) if release.drift else (),
         "Before its first request": preflight_lines(release.preflight, release.stable) if release.preflight else (),
@@ -81,13 +83,18 @@ def one_sentence(release: Timeline, *, now_s: float | None = None) -> str:
 
 def _on_what(release: Timeline) -> str:
     """What a promotion rests on."""
-    end = release.end
-    lasted = span((end.at_s if end else release.seen_s) - (release.first_canary_s or release.requested_s))
-    if end and end.by != "judge":
-        return f" by {end.by} after {lasted} of users' traffic; {_price(release)}"
-    bound = _excess_bound(_deciding(release))
+    end, first = release.end, release.first_canary_s
+    decided_s, by = (end.at_s, end.by) if end else (release.seen_s, "judge")
+    # The split after the decision is no traffic before it.
+    if first is None or (first >= decided_s and not release.answered_in_steps.total):
+        return (f" by {by}" if by != "judge" else "") + " before it took any traffic"
+    after = f" after {span(decided_s - first)} of users' traffic"
+    price = _answered_requests(release.answered_in_steps)
+    if by != "judge":
+        return f" by {by}{after}; {price}"
+    bound = _excess_bound(release.deciding)
     proof = f"; {_bounded(bound, release)}" if bound is not None else ""
-    return f" after {lasted} of users' traffic: {_price(release)}{proof}"
+    return f"{after}: {price}{proof}"
 
 
 def _by_whom(release: Timeline, restore: Restore) -> str:
@@ -96,7 +103,7 @@ def _by_whom(release: Timeline, restore: Restore) -> str:
     reason = f": {one_line(restore.reason)}" if restore.reason else ""
     kept_out = f"; {release.stable} is in quarantine" if restore.quarantine else ""
     done = f"in place of {release.stable}, {span(took_s)} after the command{reason}"
-    return f" by {release.state.by} {done}; {_price(release)}{kept_out}"
+    return f" by {release.state.by} {done}{kept_out}"
 
 
 def _for_what(release: Timeline) -> str:
@@ -136,10 +143,14 @@ def _price(release: Timeline) -> str:
     """What it cost users."""
     if release.first_canary_s is None:
         return "no user's request reached it"
-    if not release.canary_requests:
+    return _answered_requests(Pair(release.canary_failures, release.canary_requests))
+
+
+def _answered_requests(counted: Pair) -> str:
+    if not counted.total:
         return "none of its requests was counted"
-    requests, failed = release.canary_requests, release.canary_failures
-    return f"it answered {count(requests)} users' requests, {count(failed) if failed else 'none'} of which failed"
+    failed = count(counted.bad) if counted.bad else "none"
+    return f"it answered {count(counted.total)} users' requests, {failed} of which failed"
 
 
 def _place(release: Timeline) -> str:
@@ -165,7 +176,7 @@ def _wait(release: Timeline, now_s: float | None) -> Iterator[str]:
 
 
 def _evidence(release: Timeline) -> Iterator[str]:
-    evidence = _deciding(release)
+    evidence = release.deciding
     if release.failed_signal:
         yield from _against(release.failed_signal, release)
         return
@@ -214,7 +225,7 @@ def _number_rule(signal: str, release: Timeline) -> NumberRule | None:
 
 def noticed(release: Timeline) -> Iterator[str]:
     """What signals found that decide nothing, one sentence each."""
-    evidence = _deciding(release)
+    evidence = release.deciding
     for name, judged in evidence.signals.items() if evidence else ():
         rule = _number_rule(name, release)
         if rule and (says := number_words.said(judged, rule)):
@@ -250,7 +261,8 @@ def _cost(release: Timeline) -> Iterator[str]:
         yield budget
     if first is None:
         return
-    yield f"{_sentence(_price(release))}."
+    in_steps = _is_promoted(release) and release.answered_in_steps.total  # the watch has a topic of its own
+    yield f"{_sentence(_answered_requests(release.answered_in_steps) if in_steps else _price(release))}."
     if release.out_of_traffic_s is not None:
         yield f"From its first request to weight 0: {span(release.out_of_traffic_s - first)}."
     users = release.users(failed_signal.signal) if failed_signal else Pair(0, 0)
@@ -264,15 +276,23 @@ def _cost(release: Timeline) -> Iterator[str]:
 
 def _other_signals(release: Timeline) -> Iterator[str]:
     """Of each family that did not decide, the signal with the strongest evidence."""
-    evidence = _deciding(release)
+    decided = release.failed_signal.signal.partition(":")[0] if release.failed_signal else None
+    yield from _families(release.deciding, release, without=decided)
+
+
+def _is_promoted(release: Timeline) -> bool:
+    return release.state.outcome == "promoted"
+
+
+def _families(evidence: Judgement | None, release: Timeline, *, without: str | None = None) -> Iterator[str]:
+    """Of each family of signals the one with the strongest evidence."""
     if evidence is None:
         return
-    decided = release.failed_signal.signal.partition(":")[0] if release.failed_signal else None
     families: dict[str, list[str]] = {}
     for name in sorted(evidence.signals, key=lambda name: -evidence.signals[name].log_e):
         families.setdefault(name.partition(":")[0], []).append(name)
     for family, names in families.items():
-        if family != decided:
+        if family != without:
             most = f" (the most suspicious of {len(names)})" if len(names) > 1 else ""
             yield f"`{names[0]}`{most}: {_other_signal(names[0], evidence.signals[names[0]], release)}."
 
@@ -441,15 +461,6 @@ def _people(release: Timeline) -> Iterator[str]:
 
 
 # ---- finding and wording the facts
-
-
-def _deciding(release: Timeline) -> Judgement | None:
-    """The evidence that the outcome rests on; of a running release the newest."""
-    if release.state.outcome == "promoted":
-        # Once the canary has all traffic there is no stable to compare with: the evidence for that step counts.
-        compared = next((step.earned_by.evidence for step in release.steps if step.weight_percent == 100), None)
-        return compared or release.last_evidence
-    return (release.end.evidence if release.end else None) or release.last_evidence
 
 
 def _excess_bound(evidence: Judgement | None) -> float | None:

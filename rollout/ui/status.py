@@ -17,7 +17,7 @@ from rollout.explain.waiting import Wait, waiting
 from rollout.explain.why import caution, one_sentence
 from rollout.fleet import Health
 from rollout.format import weight
-from rollout.judge import Pair, SignalJudgement, SignalRule, Verdict, number_words
+from rollout.judge import Judgement, Pair, SignalJudgement, SignalRule, Verdict, number_words
 from rollout.ledger.state import Phase
 from rollout.spec import SHADOW
 
@@ -71,6 +71,15 @@ class SignalView(_Part):
     means: MeansView | None = None  # where events are numbers
 
 
+class WatchView(_Part):
+    """The evidence since the promotion; that of the steps stays as it was when it decided."""
+
+    verdict: Verdict
+    log_e: float
+    threshold: float
+    signals: tuple[SignalView, ...]  # strongest evidence first
+
+
 class DecisionView(_Part):
     """One thing that was decided."""
 
@@ -116,6 +125,7 @@ class ReleaseStatus(_Part):
     threshold: float | None
     signals: tuple[SignalView, ...]  # strongest evidence first
     decisions: tuple[DecisionView, ...]  # the last ones, newest last
+    watch: WatchView | None = None  # None: it was not promoted, or nothing was judged since
     caution: str | None = None  # what makes the evidence weaker than usual
     not_judged: str | None = None  # what was left out because it cannot be counted
 
@@ -183,26 +193,12 @@ def _version(tag: str, snapshot: Snapshot) -> VersionView:
 
 def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
     now_s, preparing = snapshot.beat_s, snapshot.preparing.get(release.canary)
-    wait, evidence = waiting(release, now_s), release.last_evidence
-    rules = release.spec.judge_config().rules
+    is_promoted = release.state.outcome == "promoted"
+    wait, evidence = waiting(release, now_s), release.shown_evidence
     sentence = one_sentence(release, now_s=now_s)
     if preparing and release.state.phase is Phase.STARTING:  # no time that it has to load passes
         wait = Wait(f"its environment: {preparing}")
         sentence = f"{release.canary} waits for {wait.text}"
-    signals = [
-        SignalView(
-            name=name,
-            title=release.spec.words(name).title,
-            verdict=signal.verdict,
-            log_e=signal.log_e,
-            threshold=signal.threshold if isfinite(signal.threshold) else None,
-            stable=signal.stable,
-            canary=signal.canary,
-            excess_upper=signal.excess_upper,
-            means=_means(signal, rules.get(name.partition(":")[0])),
-        )
-        for name, signal in (evidence.signals.items() if evidence else ())
-    ]
     return ReleaseStatus(
         number=release.number,
         canary=release.canary,
@@ -225,11 +221,40 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         verdict=evidence.verdict if evidence else None,
         log_e=evidence.log_e if evidence else None,
         threshold=evidence.threshold if evidence else None,
-        signals=tuple(sorted(signals, key=lambda signal: (signal.threshold or inf) - signal.log_e)),
+        signals=_signals(evidence, release) if evidence else (),
+        watch=_watch(release.since_promotion, release) if is_promoted and release.since_promotion else None,
         decisions=tuple(decision_view(decision) for decision in release.decisions[-LAST_DECISIONS:]),
         not_judged=release.not_judged,
         caution=caution(release) if release.state.outcome is None else None,
     )
+
+
+def _watch(evidence: Judgement, release: Timeline) -> WatchView:
+    return WatchView(
+        verdict=evidence.verdict,
+        log_e=evidence.log_e,
+        threshold=evidence.threshold,
+        signals=_signals(evidence, release),
+    )
+
+
+def _signals(evidence: Judgement, release: Timeline) -> tuple[SignalView, ...]:
+    rules = release.spec.judge_config().rules
+    signals = [
+        SignalView(
+            name=name,
+            title=release.spec.words(name).title,
+            verdict=signal.verdict,
+            log_e=signal.log_e,
+            threshold=signal.threshold if isfinite(signal.threshold) else None,
+            stable=signal.stable,
+            canary=signal.canary,
+            excess_upper=signal.excess_upper,
+            means=_means(signal, rules.get(name.partition(":")[0])),
+        )
+        for name, signal in evidence.signals.items()
+    ]
+    return tuple(sorted(signals, key=lambda signal: (signal.threshold or inf) - signal.log_e))
 
 
 def _means(signal: SignalJudgement, rule: SignalRule | None) -> MeansView | None:

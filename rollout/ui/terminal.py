@@ -23,6 +23,7 @@ from rollout.ui.status import (
     ClientsView,
     DecisionView,
     ReleaseStatus,
+    SignalView,
     StatusView,
     VersionView,
     decision_view,
@@ -138,8 +139,11 @@ def _release(release: ReleaseStatus) -> list[RenderableType]:
     if release.caution:
         parts.append(Text(release.caution, style="yellow"))
     parts += [Text(line, style="dim") for line in (release.labels, release.budget) if line is not None]
-    if release.signals:
-        parts += ["", _signals(release)]
+    if release.signals and release.log_e is not None and release.threshold is not None and release.verdict is not None:
+        parts += ["", _signals(release.signals, release.verdict, release.log_e, release.threshold)]
+    if watch := release.watch:
+        head = Text("since it was restored:" if release.is_restore else "since its promotion:", style="dim")
+        parts += ["", head, _signals(watch.signals, watch.verdict, watch.log_e, watch.threshold)]
     return parts
 
 
@@ -151,23 +155,22 @@ def _steps(release: ReleaseStatus) -> Text:
     return line
 
 
-def _signals(release: ReleaseStatus) -> Table:
+def _signals(signals: Sequence[SignalView], verdict: Verdict, log_e: float, threshold: float) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("", no_wrap=True)
     table.add_column("signal", no_wrap=True)
     table.add_column("canary", justify="right", no_wrap=True)
     table.add_column("stable", justify="right", no_wrap=True)
     table.add_column("evidence against it", no_wrap=True)
-    for signal in strongest(release.signals):
+    for signal in strongest(signals):
         evidence = _evidence(signal.log_e, signal.threshold)
         canary, stable = _ratio(signal.canary), _ratio(signal.stable)
         if means := signal.means:
             canary, stable = Text(means.canary or "none yet"), Text(means.stable or "none yet")
             evidence = Text(means.difference, style="dim") if means.is_said_only else evidence
         table.add_row(_verdict(signal.verdict), signal.title, canary, stable, evidence)
-    if release.log_e is not None and release.threshold is not None and release.verdict is not None:
-        together, verdict = Text("all together", style="bold"), release.verdict.value.replace("_", " ")
-        table.add_row(_verdict(release.verdict), together, verdict, "", _evidence(release.log_e, release.threshold))
+    together, said = Text("all together", style="bold"), verdict.value.replace("_", " ")
+    table.add_row(_verdict(verdict), together, said, "", _evidence(log_e, threshold))
     return table
 
 

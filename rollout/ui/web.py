@@ -9,8 +9,13 @@ from rollout.ui.status import StatusView, strongest
 
 def status_page(status: StatusView) -> str:
     """The page as HTML."""
+    release = status.release
     return (
         templates()
         .get_template("status.html")
-        .render(status=status, signals=strongest(status.release.signals) if status.release else [])
+        .render(
+            status=status,
+            signals=strongest(release.signals) if release else [],
+            watched=strongest(release.watch.signals) if release and release.watch else [],
+        )
     )

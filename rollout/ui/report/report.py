@@ -46,7 +46,7 @@ def render_report(timelines: Sequence[Timeline], *, title: str, extra: Sequence[
 
 
 def _chapter(release: Timeline) -> _Chapter:
-    signals = release.last_evidence.signals if release.last_evidence else {}
+    signals = release.shown_evidence.signals if release.shown_evidence else {}
     return _Chapter(
         release=release,
         explanation=why(release),

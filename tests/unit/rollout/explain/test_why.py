@@ -348,3 +348,52 @@ def test_durations_are_told_in_their_largest_units(seconds: float, words: str) -
 def test_evidence_is_told_as_odds(log_e: float, words: str) -> None:
     """The sentence explains log e to a reader who does not know it."""
     assert words in odds(log_e)
+
+
+@pytest.mark.parametrize("seconds", [4.0, 6.5])
+def test_a_version_promoted_from_the_shadow_has_no_time_of_traffic_before(tmp_path: Path, seconds: float) -> None:
+    """The gateway has its split a moment after the decision: that was told as "after -0.016 s of users' traffic"."""
+    sentence = one_sentence(after(tmp_path / "ledger.db", seconds, then=c.PromoteNow("ann")))
+    assert sentence == "digits:v2 was promoted by ann before it took any traffic."
+
+
+@pytest.mark.parametrize("holdback", [0.0, 0.05])
+def test_what_decided_a_promotion_is_told_the_same_for_ever(tmp_path: Path, holdback: float) -> None:
+    """What the watch counts afterwards has a topic of its own, and no other number grows by it."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    controller.execute(c.StartRelease("digits:v2", with_(holdback=holdback, watch=60.0), "ann"))
+    while controller.snapshot.deployment.stable != "digits:v2":
+        world.live(controller, 1)
+    told, counted = set(), set()
+    for _ in range(3):
+        world.live(controller, 10)
+        explained = why(newest(path))
+        told.add((explained.verdict, *(lines(explained, title) for title in ("What it cost", "The other signals"))))
+        counted.add(lines(explained, "Since its promotion"))
+    controller.close()
+    assert (len(told), len(counted)) == (1, 3)
+
+
+def test_without_any_request_it_says_how_to_send_some(tmp_path: Path) -> None:
+    """Before, in and after the warm-up, and at a weight: "never seen" of every signal helps nobody."""
+    for number, spec in enumerate((SPEC, LIVE, with_(warmup=60.0))):
+        path = tmp_path / f"{number}.db"
+        world, controller = digits_world(path)
+        world.rps = 0
+        world.counters.clear()
+        controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+        world.live(controller, 20)
+        controller.close()
+        assert "waits for requests: none arrive; `kanaria loadtest demo` sends some." in one_sentence(newest(path))
+
+
+def test_where_only_the_canary_gets_none_it_does_not_say_that_none_arrive(tmp_path: Path) -> None:
+    """Stable's requests are counted: a load test would change nothing."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.rps = 2
+    world.live(controller, 8)
+    controller.close()
+    assert "none arrive" not in one_sentence(newest(path))

@@ -1,5 +1,6 @@
 """The status as data and as a page: the present state in one object that survives JSON."""
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from rollout.control import commands as c
 from rollout.control.controller import Controller
+from rollout.explain.why import why
 from rollout.fleet import Health
 from rollout.spec import RiskBudget, RolloutSpec
 from rollout.ui.status import StatusView, build_status, strongest
@@ -95,7 +97,8 @@ def test_in_a_watch_the_signals_before_it_stay_in_view(tmp_path: Path) -> None:
     controller.close()
     release = look().release
     assert release is not None
-    names = {signal.name for signal in release.signals}
+    assert release.watch is not None
+    names = {signal.name for signal in (*release.signals, *release.watch.signals)}
     assert {"watched_errors", "errors", "latency:100", "class:7", "wrong_label"} <= names
 
 
@@ -196,3 +199,25 @@ def test_a_dead_canary_is_shown_as_dead(tmp_path: Path) -> None:
     status = look()
     assert status.canary is not None
     assert status.canary.health == "dead"
+
+
+@pytest.mark.parametrize("holdback", [0.0, 0.05])
+@pytest.mark.parametrize("seconds", [10.0, 100.0])
+def test_status_and_why_count_the_same(tmp_path: Path, holdback: float, seconds: float) -> None:
+    """In the watch and after it: of each signal what decided, and apart from that what was counted since."""
+    path = tmp_path / "ledger.db"
+    world, controller, look = released(path, SPEC.model_copy(update={"holdback": holdback}))
+    while controller.snapshot.deployment.stable != "digits:v2":
+        world.live(controller, 1)
+    world.live(controller, seconds)
+    controller.close()
+    release = look().release
+    assert release is not None
+    assert release.watch is not None
+    told = {topic.title: "\n".join(topic.lines) for topic in why(newest(path)).topics}
+    for signals, title in ((release.signals, "The other signals"), (release.watch.signals, "Since its promotion")):
+        seen = {signal.name: signal for signal in signals}
+        for name, of in re.findall(r"`([\w:]+)`.*?: [\d.]+ % of ([\d,]+)", told[title]):
+            assert seen[name].canary.total == int(of.replace(",", "")), (title, name)
+        assert told[title].count("`") >= 2
+    assert "Since its promotion" in status_page(look())
