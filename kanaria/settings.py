@@ -26,9 +26,18 @@ _LISTENING_FILE = "listening.json"
 
 Runtime = Literal["auto", "shared", "venv"]
 
-TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE = "token", "api-key", "user-key"
+TOKEN_FILE, ALERTS_TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE = "token", "alerts-token", "api-key", "user-key"
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "signing-key.pem", "signing-key.pub"
-KEY_FILES = (TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE, PRIVATE_KEY_FILE, PUBLIC_KEY_FILE)
+ALERTMANAGER_KEY_FILE = "alertmanager-password"
+KEY_FILES = (
+    TOKEN_FILE,
+    ALERTS_TOKEN_FILE,
+    ALERTMANAGER_KEY_FILE,
+    API_KEY_FILE,
+    USER_KEY_FILE,
+    PRIVATE_KEY_FILE,
+    PUBLIC_KEY_FILE,
+)
 
 
 class Settings(BaseSettings):
@@ -300,6 +309,24 @@ class Settings(BaseSettings):
     @property
     def token_file(self) -> Path:
         return self.root / TOKEN_FILE
+
+    @property
+    def alerts_token(self) -> str:
+        """What the stack's own Alertmanager brings to the controller."""
+        return self.secret(ALERTS_TOKEN_FILE)
+
+    @property
+    def alerts_token_file(self) -> Path:
+        return self.root / ALERTS_TOKEN_FILE
+
+    @property
+    def alertmanager_password(self) -> str:
+        """What opens the stack's Alertmanager."""
+        return self.secret(ALERTMANAGER_KEY_FILE)
+
+    @property
+    def alertmanager_password_file(self) -> Path:
+        return self.root / ALERTMANAGER_KEY_FILE
 
     @property
     def known_token(self) -> str:

@@ -44,10 +44,11 @@ from rollout.routers.envoy.failure_log import GatewayFailures
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.router import EnvoyRouter
 from rollout.sources.failover import FailoverSource
+from rollout.sources.firing import FiringAlerts
 from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
-from rollout.ui.api import make_app
+from rollout.ui.api import UntrustedAlerts, make_app
 
 if TYPE_CHECKING:
     from kanaria.stack.annotations import Annotator
@@ -108,6 +109,7 @@ def main() -> None:
         read_ledger=lambda: Ledger(settings.ledger, read_only=True),
         token=settings.token,
         name=settings.root.parent.name,
+        alerts=_untrusted_alerts(settings, arguments.prometheus),
     )
     app.router.routes.extend(pages(settings.drift))
     server = uvicorn.Server(
@@ -183,6 +185,13 @@ def _source(gateway: EnvoyMetrics, prometheus: int | None, scrape_interval_s: fl
     max_age_s = max(10.0, 3 * scrape_interval_s)  # one late scrape is no reason to stop judging
     store = PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, max_age_s=max_age_s)
     return FailoverSource(store, ScrapeSource(gateway), silent_s=3 * scrape_interval_s)
+
+
+def _untrusted_alerts(settings: Settings, prometheus: int | None) -> UntrustedAlerts | None:
+    """Those of the stack's own Alertmanager, where there is one."""
+    if prometheus is None:
+        return None
+    return UntrustedAlerts(settings.alerts_token, FiringAlerts(f"http://127.0.0.1:{prometheus}").now)
 
 
 def _fleet(settings: Settings, metrics: ControllerMetrics) -> LocalFleet:

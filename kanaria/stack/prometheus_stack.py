@@ -8,9 +8,10 @@ from typing import Self
 
 from contract.files import write_whole
 from kanaria.errors import SetupError
-from kanaria.settings import Settings
+from kanaria.settings import ALERTS_TOKEN_FILE, Settings
 from kanaria.stack.ports import free_port
 from kanaria.stack.supervision import Program
+from kanaria.stack.web_config import web_config
 from monitoring.addresses import RUNBOOKS, runbooks_at
 from monitoring.prometheus.alertmanager import (
     NOTIFY_NOBODY,
@@ -85,6 +86,7 @@ class PrometheusStack:
                 scrape_interval_s=self.settings.scrape_interval_s,
                 rule_files=self.rules or self._own_rules(folder / "rules"),
                 alertmanager=f"127.0.0.1:{self.alertmanager_port}" if self.alertmanager else None,
+                password_file=self.settings.alertmanager_password_file,
             )
         )
         write_whole(folder / "prometheus.yml", configuration)
@@ -108,19 +110,22 @@ class PrometheusStack:
     def _alertmanager(self, path: str) -> Program:
         folder = self.settings.root / "alertmanager"
         folder.mkdir(parents=True, exist_ok=True)
+        self.settings.secret(ALERTS_TOKEN_FILE)  # makes it
         configuration = alertmanager_config(
             AlertmanagerSettings(
                 webhook_url=f"{self.settings.controller_url}/api/alerts",
-                token_file=self.settings.token_file,
+                token_file=self.settings.alerts_token_file,
                 receivers=self.receivers,
             )
         )
         write_whole(folder / "alertmanager.yml", configuration)
+        write_whole(folder / "web.yml", web_config(self.settings.alertmanager_password), mode=0o600)
         command = alertmanager_command(
             path,
             config=folder / "alertmanager.yml",
             data_dir=folder / "data",
             listen=f"127.0.0.1:{self.alertmanager_port}",
+            web_config=folder / "web.yml",
         )
         return Program("alertmanager", command)
 

@@ -106,7 +106,9 @@ def parse_receivers(text: str) -> list[Receiver]:
     return receivers
 
 
-def alertmanager_command(program: str, *, config: Path, data_dir: Path, listen: str) -> list[str]:
+def alertmanager_command(
+    program: str, *, config: Path, data_dir: Path, listen: str, web_config: Path | None = None
+) -> list[str]:
     """The command that runs Alertmanager alone, without a cluster.
 
     Args:
@@ -114,10 +116,12 @@ def alertmanager_command(program: str, *, config: Path, data_dir: Path, listen: 
         config: path of alertmanager.yml.
         data_dir: where it keeps silences and the notifications that it sent.
         listen: `host:port` of its API and page.
+        web_config: the file that says who may use them, as `--web.config.file` takes it; None: everybody.
     """
     return [
         program,
         f"--config.file={config}",
+        *([f"--web.config.file={web_config}"] if web_config else []),
         f"--storage.path={data_dir}",
         f"--web.listen-address={listen}",
         "--cluster.listen-address=",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import yaml
 
 from contract.http import METRICS_PATH
+from monitoring.prometheus.user import USER
 
 RULES = tuple(Path(__file__).parents[1] / "rules" / name for name in ("alerts.yaml", "slo.yaml"))
 JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
@@ -35,6 +36,7 @@ class PrometheusSettings:
     scrape_interval_s: float = 5.0
     rule_files: tuple[Path, ...] = RULES
     alertmanager: str | None = None  # host:port
+    password_file: Path | None = None  # of the user that Alertmanager asks for; None: it asks for none
 
 
 def prometheus_config(settings: PrometheusSettings) -> str:
@@ -54,7 +56,10 @@ def prometheus_config(settings: PrometheusSettings) -> str:
         ],
     }
     if settings.alertmanager is not None:
-        config["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [settings.alertmanager]}]}]}
+        alertmanager: dict[str, object] = {"static_configs": [{"targets": [settings.alertmanager]}]}
+        if settings.password_file is not None:
+            alertmanager["basic_auth"] = {"username": USER, "password_file": str(settings.password_file)}
+        config["alerting"] = {"alertmanagers": [alertmanager]}
     return yaml.safe_dump(config, sort_keys=False)
 
 

@@ -7,9 +7,11 @@ import hmac
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
 import structlog
 from anyio.to_thread import run_sync
@@ -26,9 +28,10 @@ from rollout.control.alerts import SIGNAL, Alert, objection
 from rollout.control.controller import Controller
 from rollout.control.metrics import ControllerMetrics
 from rollout.control.snapshot import Snapshot
-from rollout.errors import CommandRefused, LedgerError, RolloutError
+from rollout.errors import CommandRefused, LedgerError, RolloutError, SourceUnreachable
 from rollout.explain.timeline import Timeline, timeline
 from rollout.ledger.ledger import Ledger
+from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
 from rollout.ui.report import render_report
 from rollout.ui.status import StatusView, build_status
@@ -40,6 +43,14 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-
 _STALE_AFTER_S = 30.0  # a loop without a beat for this long is not ready
 _PATIENCE_S = 30.0  # longest wait for the loop to take a command, whatever its sender says
 B = TypeVar("B", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class UntrustedAlerts:
+    """Those of an Alertmanager, to which others may post: one counts only while Prometheus itself has it firing."""
+
+    token: str  # that this Alertmanager brings; it may do nothing else
+    firing: Callable[[], Sequence[Firing]]  # raises SourceUnreachable
 
 
 class _Body(BaseModel):
@@ -86,13 +97,26 @@ class _Alert(BaseModel):
             began_s=self.began_at.timestamp() if self.began_at else None,
         )
 
+    def confirmed(self, firing: Sequence[Firing]) -> Self | None:
+        """The alert with the time at which it began by Prometheus; None: it does not fire there."""
+        own = next((one for one in firing if one.labels == self.labels), None)
+        if own is None or self.status != "firing":
+            return None
+        return self.model_copy(update={"began_at": datetime.fromtimestamp(own.since_s, UTC)})
+
 
 class _AlertsBody(BaseModel):
     alerts: list[_Alert]
 
 
 def make_app(
-    controller: Controller, metrics: ControllerMetrics, *, read_ledger: Callable[[], Ledger], token: str, name: str
+    controller: Controller,
+    metrics: ControllerMetrics,
+    *,
+    read_ledger: Callable[[], Ledger],
+    token: str,
+    name: str,
+    alerts: UntrustedAlerts | None = None,
 ) -> Starlette:
     """The ASGI application.
 
@@ -102,6 +126,7 @@ def make_app(
         read_ledger: opens the ledger for reading.
         token: the bearer token that a command must carry.
         name: the deployment's name on the pages.
+        alerts: those that are acted on only where Prometheus confirms them; None: all come with the other token.
     """
 
     def status() -> StatusView:
@@ -180,9 +205,10 @@ def make_app(
     async def post_alerts(request: Request) -> Response:
         """Roll back for a firing alert that is labelled to do so; answer what was done for each."""
         body = await _parse(request, _AlertsBody)
-        return JSONResponse({"alerts": await run_sync(partial(_act_on_all, controller, body.alerts))})
+        untrusted = alerts if alerts is not None and _brings(request, alerts.token) else None
+        return JSONResponse({"alerts": await run_sync(partial(_act_on_all, controller, body.alerts, untrusted))})
 
-    guarded = partial(_guarded, token)
+    guarded = partial(_guarded, (token,))
     return Starlette(
         routes=[
             Route("/", get_page),
@@ -192,7 +218,7 @@ def make_app(
             Route("/api/releases", guarded(post_release), methods=["POST"]),
             Route("/api/restore", guarded(post_restore), methods=["POST"]),
             Route("/api/commands/{command}", guarded(post_command), methods=["POST"]),
-            Route("/api/alerts", guarded(post_alerts), methods=["POST"]),
+            Route("/api/alerts", _guarded((token, *([alerts.token] if alerts else [])), post_alerts), methods=["POST"]),
             Route(METRICS_PATH, get_metrics),
             Route(LIVE_PATH, get_live),
             Route(READY_PATH, get_ready),
@@ -221,9 +247,21 @@ def _story(number: int, ledger: Ledger, snapshot: Snapshot) -> Timeline:
     return timeline([*written, *(event for event in own if (event.kind, event.at_s) not in known)])
 
 
-def _act_on_all(controller: Controller, alerts: Iterable[_Alert]) -> list[dict[str, str]]:
+def _act_on_all(
+    controller: Controller, alerts: Sequence[_Alert], untrusted: UntrustedAlerts | None
+) -> list[dict[str, str]]:
     """Act on each alert in turn. After the first that rolls a release back there is nothing to do for the others."""
-    done = [{"alert": alert.name, "did": _act_on(controller, alert)} for alert in (one.parsed() for one in alerts)]
+    firing, doubt = None, "Prometheus has no such alert firing"
+    if untrusted is not None and any(alert.parsed().asks_for_rollback for alert in alerts):
+        try:
+            firing = untrusted.firing()
+        except SourceUnreachable as error:
+            firing, doubt = (), f"it cannot be confirmed: {error.what}"
+    done = []
+    for alert in alerts:
+        known = alert if firing is None else alert.confirmed(firing)
+        did = f"nothing: {doubt}" if known is None else _act_on(controller, known.parsed())
+        done.append({"alert": alert.parsed().name, "did": did})
     log.info("alerts", received=len(done), did=dict(Counter(answer["did"] for answer in done)))
     return done
 
@@ -271,12 +309,16 @@ async def _parse(request: Request, model: type[B]) -> B:
     return model.model_validate_json(await request.body() or b"{}")
 
 
+def _brings(request: Request, token: str) -> bool:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
 def _guarded(
-    token: str, endpoint: Callable[[Request], Awaitable[Response]]
+    tokens: Sequence[str], endpoint: Callable[[Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def check(request: Request) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), token.encode()):
+        if not any(_brings(request, token) for token in tokens):
             return _problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
         return await endpoint(request)
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from kanaria.stack.web_config import web_config
 from monitoring.errors import RulesError
 from monitoring.prometheus.alertmanager import (
     AlertmanagerSettings,
@@ -21,8 +23,20 @@ from monitoring.prometheus.alertmanager import (
     alertmanager_config,
     parse_receivers,
 )
-from monitoring.prometheus.configuration import JOBS, RULES, PrometheusSettings, Target, file_sd, prometheus_config
+from monitoring.prometheus.configuration import (
+    JOBS,
+    RULES,
+    PrometheusSettings,
+    Target,
+    file_sd,
+    prometheus_command,
+    prometheus_config,
+)
+from monitoring.prometheus.user import USER
+from rollout.errors import SourceUnreachable
 from rollout.routers.envoy.metrics import PAGE_FILTER
+from rollout.sources.firing import Firing, FiringAlerts
+from tests.support.processes import until
 
 DEADLINE_S = 20.0
 
@@ -38,7 +52,11 @@ def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path, requir
     for job in JOBS:
         (tmp_path / f"{job}.json").write_text(file_sd([Target("127.0.0.1:9000")]))
     config = tmp_path / "prometheus.yml"
-    config.write_text(prometheus_config(PrometheusSettings(targets_dir=tmp_path, alertmanager="127.0.0.1:9093")))
+    config.write_text(
+        prometheus_config(
+            PrometheusSettings(targets_dir=tmp_path, alertmanager="127.0.0.1:9093", password_file=tmp_path / "p")
+        )
+    )
     checked = run(require_program("promtool"), "check", "config", str(config))
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -178,7 +196,9 @@ def alertmanager(
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     program = require_program("prometheus-alertmanager")
-    command = alertmanager_command(program, config=config, data_dir=tmp_path / "data", listen=address)
+    web = tmp_path / "web.yml"
+    web.write_text(web_config("password"))
+    command = alertmanager_command(program, config=config, data_dir=tmp_path / "data", listen=address, web_config=web)
     with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         yield f"http://{address}"
         process.terminate()
@@ -187,12 +207,14 @@ def alertmanager(
 def test_an_alert_reaches_the_controller_with_its_token(
     alertmanager: str, webhook: tuple[str, "queue.Queue[tuple[str | None, bytes]]"]
 ) -> None:
-    """The labels say which version it is about and what the controller should do."""
+    """The labels say which version it is about and what the controller should do; posting takes the password."""
     alert = {"labels": {"alertname": "KanariaCanaryDown", "version": "digits:v2", "action": "rollback"}}
     deadline_s = time.monotonic() + DEADLINE_S
     while True:
         try:
-            httpx.post(f"{alertmanager}/api/v2/alerts", json=[alert], trust_env=False).raise_for_status()
+            alerts = f"{alertmanager}/api/v2/alerts"
+            assert httpx.post(alerts, json=[alert], trust_env=False).status_code == httpx.codes.UNAUTHORIZED
+            httpx.post(alerts, json=[alert], auth=(USER, "password"), trust_env=False).raise_for_status()
             break
         except httpx.HTTPError:
             if time.monotonic() > deadline_s:
@@ -201,3 +223,36 @@ def test_an_alert_reaches_the_controller_with_its_token(
     authorization, body = webhook[1].get(timeout=DEADLINE_S)
     assert authorization == "Bearer secret-token"
     assert [sent["labels"] for sent in httpx.Response(200, content=body).json()["alerts"]] == [alert["labels"]]
+
+
+def test_prometheus_says_which_alerts_fire(tmp_path: Path, require_program: Find) -> None:
+    """With all their labels and the time since when; one that only waits for its `for` does not fire."""
+    rule = {"alert": "Fires", "expr": "vector(1)", "labels": {"action": "rollback", "version": "digits:v2"}}
+    waits = {"alert": "Waits", "expr": "vector(1)", "for": "1h"}
+    rules = tmp_path / "rules.yaml"
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "test", "interval": "1s", "rules": [rule, waits]}]}))
+    config = tmp_path / "prometheus.yml"
+    config.write_text(prometheus_config(PrometheusSettings(targets_dir=tmp_path, rule_files=(rules,))))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    command = prometheus_command(
+        require_program("prometheus"), config=config, data_dir=tmp_path / "data", listen=address
+    )
+    alerts = FiringAlerts(f"http://{address}")
+    with pytest.raises(SourceUnreachable):
+        alerts.now()
+    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            fires = until(lambda: _now(alerts), limit_s=DEADLINE_S)
+        finally:
+            process.terminate()
+    (one,) = fires
+    assert one.labels == {"alertname": "Fires", "action": "rollback", "version": "digits:v2"}
+    assert abs(one.since_s - time.time()) < 3600
+
+
+def _now(alerts: FiringAlerts) -> Sequence[Firing]:
+    """None while Prometheus is starting."""
+    with suppress(SourceUnreachable):
+        return alerts.now()
+    return ()

@@ -4,9 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
+from tests.support.processes import until
 from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
@@ -25,6 +27,34 @@ OBJECTIVES = {
 }
 # So that nothing but the alert can act: the judge only asks, and the guard never stops anything.
 LENIENT = {"signals": {"errors": {"on_fail": "hold"}}, "guards": {"error_ratio": "99%"}, "on_deadline": "hold"}
+
+
+def test_a_forged_alert_rolls_nothing_back(
+    kanaria: Kanaria, samples: Path, require_program: Callable[[str], str]
+) -> None:
+    """Alertmanager asks for a password; and whoever has that still has to make Prometheus itself fire."""
+    for program in ("prometheus", "prometheus-alertmanager"):
+        require_program(program)
+    kanaria.environment |= {"KANARIA_METRICS": "prometheus"}
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples):
+        kanaria.ok(
+            "release", "digits:v2", "--spec", kanaria.plan(steps=[10, 100], soak="10m", step_deadline="20m", **LENIENT)
+        )
+        kanaria.until(lambda status: status["canary"] and status["canary"]["weight_percent"] == 10)
+        labels = {"alertname": "KanariaCanaryDown", "version": "digits:v2", "role": "canary"}
+        forged = {"labels": labels | {"severity": "page", "action": "rollback"}}
+        configuration = yaml.safe_load((kanaria.home / "prometheus" / "prometheus.yml").read_text())
+        ((address,),) = (one["targets"] for one in configuration["alerting"]["alertmanagers"][0]["static_configs"])
+        url, silence = f"http://{address}/api/v2", {"matchers": [], "createdBy": "eve", "comment": ""}
+        for path, body in (("alerts", [forged]), ("silences", silence)):
+            assert httpx.post(f"{url}/{path}", json=body, trust_env=False).status_code == 401
+        owner = ("kanaria", (kanaria.home / "alertmanager-password").read_text())
+        httpx.post(f"{url}/alerts", json=[forged], auth=owner, trust_env=False).raise_for_status()
+        log = kanaria.home / "logs" / "controller.log"
+        until(lambda: "Prometheus has no such alert firing" in log.read_text(), limit_s=60)
+        status = kanaria.status()
+    assert (status["release"]["outcome"], status["canary"]["weight_percent"]) == (None, 10)
 
 
 def test_a_promoted_version_that_breaks_is_taken_back_by_its_alert(

@@ -19,13 +19,16 @@ from kanaria.stack.ports import free_port
 from rollout.control.metrics import ControllerMetrics
 from rollout.ledger.events import Paused, RolledBack
 from rollout.ledger.ledger import Ledger
+from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
-from rollout.ui.api import make_app
+from rollout.ui.api import UntrustedAlerts, make_app
 from rollout.ui.client import ControllerClient
 from tests.support.waiting import eventually
 from tests.support.world import Version, World
 
 TOKEN = {"authorization": "Bearer secret"}
+LATER_S = 4e9  # than any release here
+ALERTMANAGER = {"authorization": "Bearer of-alertmanager"}
 PLAN = RolloutSpec(steps=(5, 100), soak=1).model_dump(mode="json")
 
 
@@ -40,14 +43,25 @@ def world(ledger: Path) -> World:
 
 
 @pytest.fixture
-def api(ledger: Path, world: World) -> Iterator[httpx.Client]:
+def firing() -> list[Firing]:
+    """What Prometheus has firing; a test may add to it."""
+    return []
+
+
+@pytest.fixture
+def api(ledger: Path, world: World, firing: list[Firing]) -> Iterator[httpx.Client]:
     """A controller whose loop runs in a thread, as in its own process, in a world without traffic."""
     path = ledger
     controller = world.unstarted_controller()
     loop = threading.Thread(target=controller.run)
     loop.start()
     app = make_app(
-        controller, ControllerMetrics(), read_ledger=lambda: Ledger(path, read_only=True), token="secret", name="test"
+        controller,
+        ControllerMetrics(),
+        read_ledger=lambda: Ledger(path, read_only=True),
+        token="secret",
+        name="test",
+        alerts=UntrustedAlerts("of-alertmanager", lambda: firing),
     )
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
@@ -243,6 +257,34 @@ def test_an_alert_that_began_before_the_release_is_about_an_earlier_one(api: htt
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
     assert "began before" in api.post("/api/alerts", json=firing, headers=TOKEN).json()["alerts"][0]["did"]
     assert api.get("/api/status").json()["release"]["outcome"] is None
+
+
+def test_an_alert_that_prometheus_does_not_confirm_changes_nothing(api: httpx.Client, firing: list[Firing]) -> None:
+    """Anybody may post to an Alertmanager: another name, version or action than what fires is a forgery."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    forged = alert(action="rollback", version="m:v2")
+    real = dict(forged["alerts"][0]["labels"])
+    for near in ({}, {"alertname": "Other"}, {"version": "m:v1"}, {"action": "page"}, {"more": "labels"}):
+        firing[:] = [Firing(real | near, LATER_S)] if near else []
+        done = api.post("/api/alerts", json=forged, headers=ALERTMANAGER).json()["alerts"]
+        assert [one["did"] for one in done] == ["nothing: Prometheus has no such alert firing"]
+    assert api.get("/api/status").json()["release"]["outcome"] is None
+    firing[:] = [Firing(real, LATER_S)]
+    assert api.post("/api/alerts", json=forged, headers=ALERTMANAGER).json()["alerts"][0]["did"] == "rolled back"
+
+
+def test_when_an_alert_began_is_said_by_prometheus(api: httpx.Client, firing: list[Firing]) -> None:
+    """An alert about an earlier attempt cannot be posted again as a new one."""
+    old = alert(action="rollback", version="m:v2")
+    firing.append(Firing(dict(old["alerts"][0]["labels"]), 1.0))
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    assert "began before" in api.post("/api/alerts", json=old, headers=ALERTMANAGER).json()["alerts"][0]["did"]
+
+
+def test_alertmanager_may_do_nothing_but_post_alerts(api: httpx.Client) -> None:
+    """Its token is no command's."""
+    for path in ("/api/releases", "/api/stable", "/api/commands/rollback"):
+        assert api.post(path, json={"tag": "m:v2"}, headers=ALERTMANAGER).status_code == 401
 
 
 def test_an_alert_without_a_release_changes_nothing(api: httpx.Client) -> None:

@@ -1,0 +1,3 @@
+"""The one user of the stack's Prometheus and Alertmanager."""
+
+USER = "kanaria"

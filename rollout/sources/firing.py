@@ -1,0 +1,54 @@
+"""The alerts that Prometheus itself has firing: what an Alertmanager says may come from anybody who can post to it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+
+from contract import loopback
+from rollout.errors import SourceUnreachable
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """One alert that fires now."""
+
+    labels: Mapping[str, str]
+    since_s: float  # when its condition began to hold, Unix seconds
+
+
+class FiringAlerts:
+    """The alerts of the Prometheus at `url`."""
+
+    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
+        self._http = loopback.client(url, timeout_s=timeout_s, keeps_connections=False)
+
+    def now(self) -> Sequence[Firing]:
+        """Raises SourceUnreachable."""
+        try:
+            answer = self._http.get("/api/v1/alerts").raise_for_status()
+            found = _Answer.model_validate_json(answer.content)
+        except (httpx.HTTPError, ValidationError) as error:
+            raise SourceUnreachable(
+                "Prometheus does not say which alerts fire",
+                saw=f"{error!r} from {self._http.base_url}",
+                do="see whether it runs: `kanaria processes show`",
+            ) from error
+        return [Firing(one.labels, one.since.timestamp()) for one in found.data.alerts if one.state == "firing"]
+
+
+class _Alert(BaseModel):
+    labels: dict[str, str]
+    state: str
+    since: AwareDatetime = Field(alias="activeAt")
+
+
+class _Alerts(BaseModel):
+    alerts: tuple[_Alert, ...]
+
+
+class _Answer(BaseModel):
+    """An answer of `/api/v1/alerts`. Fields that are not read here may change."""
+
+    data: _Alerts
