@@ -34,6 +34,9 @@ _FRESH_S = 0.4  # the controller asks several times in one beat
 _LOG_TAIL_BYTES = 4096
 _LONGEST_LINE = 300
 
+TASK_RESULTS = "BENTOML_RESULT_STORE"  # the file of a service's tasks, which its server deletes when it starts
+_TASK_FILES = (".tasks", ".tasks-wal", ".tasks-shm")  # one process's, as SQLite names them
+
 
 class _Record(BaseModel):
     """What is kept of a running version."""
@@ -103,7 +106,8 @@ class LocalFleet:
             self._write(name, record)
             self._refused.discard(tag)  # another attempt
         comparison = record.comparison_schema
-        variables = {**self._environment(tag), **({environment.COMPARISON_SCHEMA: comparison} if comparison else {})}
+        variables = {**self._environment(tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
+        variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
         self._supervisor.add(Program(name, self._command(tag, record.port), variables))
         return True
 
@@ -128,7 +132,8 @@ class LocalFleet:
         self._supervisor.stop(name)
         if self._supervisor.info(name) is not None:
             return False
-        self._path(name).unlink(missing_ok=True)
+        for suffix in (".json", *_TASK_FILES):
+            (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
         if record is not None:
             self._probes.forget(_backend(record).url)
         return True

@@ -14,7 +14,7 @@ from contract import loopback
 from contract.http import READY_PATH
 from kanaria.errors import StackError
 from kanaria.settings import Settings
-from kanaria.stack.fleet import last_words, server_environment
+from kanaria.stack.fleet import TASK_RESULTS, last_words, server_environment
 from kanaria.stack.ports import free_port
 from kanaria.stack.version_process import prepare, server_command
 from rollout.fleet import Backend
@@ -45,9 +45,10 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         log = Path(name, "server.log")
         started_s = time.monotonic()
         with log.open("wb") as output:
+            own = {**server_environment(settings, tag, records=Path(name)), TASK_RESULTS: str(Path(name, "tasks.db"))}
             process = subprocess.Popen(
                 server_command(settings, tag, backend.port),
-                env={**os.environ, **server_environment(settings, tag, records=Path(name))},
+                env={**os.environ, **own},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its workers end with it, and Ctrl-C reaches only us

@@ -116,6 +116,19 @@ class Summary:
             yield word + " "
 '''
 BENTOFILE = "service: service:Summary\nname: summary\ninclude: [service.py]\npython: {lock_packages: false}\n"
+WITH_TASK = """
+import bentoml
+
+@bentoml.service(name="summary")
+class Summary:
+    @bentoml.api
+    def summarize(self, text: str) -> dict:
+        return {"summary": text[:20]}
+
+    @bentoml.task
+    def digest(self, text: str) -> str:
+        return text[::-1]
+"""
 WITHOUT_ROUTES = """
 import bentoml
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from contract import environment
@@ -238,6 +239,21 @@ def test_a_version_of_two_processes_is_ready_while_one_is(world: World) -> None:
     assert fleet.running() == (TAG,)
     assert until(lambda: (fleet.stop(TAG), fleet.status(TAG).health)[1] is Health.ABSENT)
     assert world.changes[-1] == ()
+
+
+def test_each_process_keeps_the_results_of_its_own_tasks(world: World) -> None:
+    """A server of BentoML deletes the file with them when it starts: one for all would be deleted under stable."""
+    fleet = world.new_controller(replicas=2)
+    fleet.start(TAG)
+    assert world.is_(Health.READY)
+    stores = [Path(psutil.Process(world.pid(number)).environ()["BENTOML_RESULT_STORE"]) for number in (1, 2)]
+    assert stores[0] != stores[1]
+    written = [Path(f"{store}{suffix}") for store in stores for suffix in ("", "-wal", "-shm")]
+    for file in written:
+        file.touch()
+    assert fleet.running() == (TAG,)
+    assert until(lambda: (fleet.stop(TAG), fleet.status(TAG).health)[1] is Health.ABSENT)
+    assert not any(file.exists() for file in written)
 
 
 STARTING, READY, UNREADY, DEAD = (

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from tests.support.own_service import build
+from tests.support.own_service import WITH_TASK, build
 from tests.support.stack import Kanaria
 
 VERSIONS = {"v1": "well", "v2": "well", "rare": "breaks a rare route", "refusing": "refuses a tenth"}
@@ -22,9 +22,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = tmp_path_factory.getbasetemp().parent
     store = shared / "own-services"
     with FileLock(shared / "own-services.lock"):
-        if not store.exists():
-            for version, behaves in VERSIONS.items():
-                build(shared / "her-folder", store, version, behaves=behaves)
+        built = {folder.name for folder in (store / "bentos" / "summary").glob("*")}
+        for version in VERSIONS.keys() - built:
+            build(shared / "her-folder", store, version, behaves=VERSIONS[version])
+        for version in {"task-1", "task-2"} - built:
+            build(shared / "her-folder", store, version, service=WITH_TASK)
     return store
 
 
@@ -37,12 +39,8 @@ def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -
 
 
 @contextmanager
-def clients(kanaria: Kanaria, *, at_once: int = 4, send_rubbish: bool = False) -> Iterator[Counter[tuple[str, int]]]:
-    """Users of all routes, one in ten of the rare one. Yields their answers by path and status.
-
-    With `send_rubbish` one request in ten lacks what its route requires.
-    """
-    seen: Counter[tuple[str, int]] = Counter()
+def in_threads(kanaria: Kanaria, work: Callable[[httpx.Client, str], None], *, at_once: int = 4) -> Iterator[None]:
+    """Several clients who do `work` again and again, each time with another text."""
     stop = threading.Event()
 
     def one(name: int) -> None:
@@ -50,31 +48,46 @@ def clients(kanaria: Kanaria, *, at_once: int = 4, send_rubbish: bool = False) -
             number = 0
             while not stop.wait(0.02):
                 number += 1
-                text = {"text": f"{name} {number}"}
-                match number % 10:
-                    case 0:
-                        answer = client.post("/rare", json=text)
-                    case 1:
-                        answer = client.post("/words", json=text)
-                    case 2:
-                        answer = client.get(f"/app/hello/{number}")
-                    case 3:
-                        answer = client.post("/size", files={"file": ("a", b"x" * 1000)})
-                    case 4 if send_rubbish:
-                        answer = client.post("/summarize", json={"words": "of another service"})
-                    case _:
-                        answer = client.post("/summarize", json=text)
-                seen[answer.request.url.path.rpartition("/")[0] or answer.request.url.path, answer.status_code] += 1
+                work(client, f"{name} {number}")
 
     threads = [threading.Thread(target=one, args=(name,)) for name in range(at_once)]
     for thread in threads:
         thread.start()
     try:
-        yield seen
+        yield
     finally:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def clients(kanaria: Kanaria, *, send_rubbish: bool = False) -> Iterator[Counter[tuple[str, int]]]:
+    """Users of all routes, one in ten of the rare one. Yields their answers by path and status.
+
+    With `send_rubbish` one request in ten lacks what its route requires.
+    """
+    seen: Counter[tuple[str, int]] = Counter()
+
+    def ask(client: httpx.Client, words: str) -> None:
+        number, text = int(words.partition(" ")[2]), {"text": words}
+        match number % 10:
+            case 0:
+                answer = client.post("/rare", json=text)
+            case 1:
+                answer = client.post("/words", json=text)
+            case 2:
+                answer = client.get(f"/app/hello/{number}")
+            case 3:
+                answer = client.post("/size", files={"file": ("a", b"x" * 1000)})
+            case 4 if send_rubbish:
+                answer = client.post("/summarize", json={"words": "of another service"})
+            case _:
+                answer = client.post("/summarize", json=text)
+        seen[answer.request.url.path.rpartition("/")[0] or answer.request.url.path, answer.status_code] += 1
+
+    with in_threads(kanaria, ask):
+        yield seen
 
 
 def release(kanaria: Kanaria, tag: str, **keys: object) -> subprocess.CompletedProcess[str]:
@@ -126,3 +139,18 @@ def test_a_good_version_is_promoted_whatever_rubbish_clients_send(kanaria: Kanar
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen["/summarize", 400] > 0
     assert {status for _, status in seen} == {200, 400}
+
+
+def test_questions_about_tasks_do_not_look_rejected_in_the_shadow(kanaria: Kanaria) -> None:
+    """Each is about a task that stable has: a copy would be answered 404 by a canary that never heard of it."""
+    kanaria.ok("up", "summary:task-1")
+    answers: Counter[int] = Counter()
+
+    def submit_and_ask(client: httpx.Client, text: str) -> None:
+        task = client.post("/digest/submit", json={"text": text}).json()["task_id"]
+        answers[client.get("/digest/status", params={"task_id": task}).status_code] += 1
+
+    with in_threads(kanaria, submit_and_ask):
+        done = release(kanaria, "summary:task-2", steps=["shadow", 100])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert answers[200] > 0
