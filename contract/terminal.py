@@ -6,6 +6,7 @@ Rich would read `[a]` as markup, and `:b:` of the tag `a:b:c` as an emoji.
 from collections.abc import Iterator
 from typing import Any
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.status import Status
@@ -33,3 +34,8 @@ class Terminal(Console):
 def print_error(error: object) -> None:
     """Print an error in red on standard error, with its paths unbroken."""
     Terminal(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+
+
+def say(text: str, *, err: bool = False, colour: str | None = None) -> None:
+    """Print a line as `typer` does, where some of it may be the text of others."""
+    typer.secho(printable(text), err=err, fg=colour)

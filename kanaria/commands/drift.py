@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 
 from contract.errors import KanariaError
-from contract.terminal import Terminal, print_error
+from contract.terminal import Terminal, print_error, say
 from kanaria.errors import SetupError
 from kanaria.failures import message
 from kanaria.settings import Settings
@@ -81,7 +81,7 @@ def watch(
         while True:
             result = _data(settings, last_s, version).result
             write_result(result, result_path(settings, "data", version))
-            typer.echo(f"{time.strftime('%H:%M:%S')} {result.state.value}: {result.sentence}")
+            say(f"{time.strftime('%H:%M:%S')} {result.state.value}: {result.sentence}")
             time.sleep(every_s)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from contract.terminal import say
 from kanaria.settings import Settings
 from kanaria.stack.bentos import bento_tag, model_of, service_of
 from kanaria.stack.environments import InstallError
@@ -39,13 +40,13 @@ def preflight(
         else:
             typer.echo(f"{tag} {'failed' if result.differences else 'passed'} its preflight")
             for line in preflight_lines(result, stable):
-                typer.echo(f"  {line}")
+                say(f"  {line}")
         raise typer.Exit(EXIT_FAIL if result.differences else EXIT_DONE)
 
 
 def _preflight(settings: Settings, tag: str, stable: str | None) -> PreflightResult:
     try:
-        with temporary_server(settings, tag, say=partial(typer.echo, err=True)) as server:
+        with temporary_server(settings, tag, say=partial(say, err=True)) as server:
             found = LocalPreflight({tag: server.pid}.get).check(server.backend, stable)
     except (DidNotStart, InstallError) as error:
         return PreflightResult(differences=(f"{error.what}: {error.saw}",))

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from contract.http import API_KEY_HEADER, PREDICT_PATH
+from contract.terminal import say
 from kanaria.access import person
 from kanaria.settings import API_KEY_FILE, Settings
 from kanaria.stack.bentos import bento_tag
@@ -28,27 +29,27 @@ def up(
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _start(stack, tag)
-            stack.stay(say=typer.echo)
+            stack.stay(say=say)
         except KeyboardInterrupt:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)
-            stack.down(say=typer.echo)
+            stack.down(say=say)
 
 
 def down() -> None:
     """Stop the local stack. A running release is aborted."""
     with explained():
-        _stack().down(say=typer.echo)
+        _stack().down(say=say)
 
 
 def upgrade() -> None:
     """Restart the controller and the keeper with the code that is installed now."""
     with explained():
-        _stack().upgrade(say=typer.echo)
+        _stack().upgrade(say=say)
 
 
 def _start(stack: Stack, tag: str | None) -> None:
-    stack.up(bento_tag(tag) if tag else None, say=typer.echo)
+    stack.up(bento_tag(tag) if tag else None, say=say)
     settings = stack.settings
     typer.echo(
         f"gateway:    {settings.gateway_url}{PREDICT_PATH}"

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ValidationError
 
+from contract.terminal import say
 from kanaria.errors import SetupError
 from kanaria.extras import require
 from kanaria.stack.bentos import (
@@ -85,16 +86,16 @@ def validate(
             return
         if target in bento_tags() and not (service := service_of(target)).keeps_contract:
             for line in _of_own_service(target, service, read_spec(None)):
-                typer.echo(line)
+                say(line)
             return
         require("kanaria validate MODEL", "serve")  # its code runs where a server would run it
         found = _found(_model(target, implementation))
         judged = read_spec(None).signals.selection().keys
     for remark in found.remarks:
         if remark.signal in judged:
-            typer.secho(f"{remark.what}\n  saw: {remark.saw}\n  do:  {remark.do}", fg="yellow", err=True)
+            say(f"{remark.what}\n  saw: {remark.saw}\n  do:  {remark.do}", colour="yellow", err=True)
     for fault in found.faults[:_SHOWN_FAULTS]:
-        typer.secho(f"{fault.what}\n  saw: {fault.saw}\n  do:  {fault.do}", fg="red", err=True)
+        say(f"{fault.what}\n  saw: {fault.saw}\n  do:  {fault.do}", colour="red", err=True)
     if more := found.faults[_SHOWN_FAULTS:]:
         typer.secho(f"and {len(more)} more like these", fg="red", err=True)
     if not found.faults:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import environment
 from contract.files import write_whole
+from contract.plain_text import printable
 from kanaria.settings import Settings
 from kanaria.stack.bentos import bento_tags, comparison_schema_of, process_name, service_of, tag_of
 from kanaria.stack.ports import free_port
@@ -306,6 +307,7 @@ def _tail(log: Path) -> list[str]:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-            return [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = map(printable, file.read().decode(errors="replace").splitlines())
+            return [line.strip() for line in lines if line.strip()]
     except OSError:
         return []

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from contract.terminal import Terminal, print_error
+from contract.terminal import Terminal, print_error, say
 from tests.support.paths import ROOT
 
 TRAPS = ["a:b:c", ":heart:", "m[b]:v1", "m:[red]v1"]
@@ -74,3 +74,11 @@ def test_colours_of_our_own_stay(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setenv("TERM", "xterm")
     Terminal().print(Text("\x1b[2Jred", style="red"))
     assert capsys.readouterr().out == "\x1b[31m[2Jred\x1b[0m\n"
+
+
+def test_a_line_with_text_of_others_cannot_steer_the_terminal_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether it is printed in colour or not, on standard output or error."""
+    say("\x1b[2Jlog of a model\r")
+    say("name\x9b1m of a feature", colour="red", err=True)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("[2Jlog of a model\n", "name1m of a feature\n")
