@@ -35,6 +35,11 @@ class Benchmarks(LazyGroup):
             "Compare priors over the window in which harm begins: how soon is it found?",
             needs=("charts",),
         ),
+        "labels": Source(
+            "benchmarks.proofs.labels:labels",
+            "Simulate how many labels tell which of two versions is right, and what happens without any.",
+            needs=("charts",),
+        ),
         "continuous": Source(
             "benchmarks.proofs.continuous:continuous",
             "Compare means of numbers after every window: false alarms, limits, and how soon harm is found.",

@@ -74,6 +74,12 @@ DISAGREEMENT = Metric(
     "Requests that another version answered too, by whether its answer was the same; one row of each counts",
     ("version", "outcome"),
 )
+BETTER, WORSE = "better", "worse"
+PAIRED_LABELS = Metric(
+    "kanaria_paired_labels_total",
+    "Labelled requests about which either this version or another one was right, but not both; one row of each counts",
+    ("version", "outcome"),
+)
 ANSWERS_DROPPED = Metric(
     "kanaria_answers_dropped_total",
     "Answers that could not be kept, or be compared with their feedback or with another version's answer",

@@ -13,6 +13,7 @@ from rollout.explain.waiting import waiting
 from rollout.format import certainty, count, odds, share, share_up, span, weight
 from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, number_words
 from rollout.judge.types import NumberRule
+from rollout.judge.words import better as proven_better
 from rollout.judge.words import share_of, tally
 from rollout.ledger.events import Restore
 from rollout.ledger.findings import DriftReport, PreflightResult
@@ -94,7 +95,16 @@ def _on_what(release: Timeline) -> str:
         return f" by {by}{after}; {price}"
     bound = _excess_bound(release.deciding)
     proof = f"; {_bounded(bound, release)}" if bound is not None else ""
-    return f"{after}: {price}{proof}"
+    better = f", {said};" if (said := _better(release)) else ":"
+    return f"{after}{better} {price}{proof}"
+
+
+def _better(release: Timeline) -> str:
+    """That labels prove the canary better, and on what; empty where they do not."""
+    evidence = release.deciding
+    if evidence is None or evidence.improvement is None or not evidence.improvement.is_proven:
+        return ""
+    return proven_better(evidence.signals, release.spec.judge_config().rules)
 
 
 def _by_whom(release: Timeline, restore: Restore) -> str:
@@ -177,6 +187,8 @@ def _wait(release: Timeline, now_s: float | None) -> Iterator[str]:
 
 def _evidence(release: Timeline) -> Iterator[str]:
     evidence = release.deciding
+    if better := _better(release):
+        yield f"{_sentence(better)}."
     if release.failed_signal:
         yield from _against(release.failed_signal, release)
         return
@@ -304,7 +316,9 @@ def _other_signal(name: str, judged: SignalJudgement, release: Timeline) -> str:
         return "nothing was counted for the canary"
     if seen_means := means(name, judged, release):
         return seen_means + (f"; {odds(judged.log_e)}" if judged.log_e >= math.log(2) else "; no evidence of harm")
-    if judged.log_e >= math.log(2):
+    if judged.is_excused:
+        says = "excused, because labels prove it better"
+    elif judged.log_e >= math.log(2):
         says = odds(judged.log_e)
     else:
         harmless = stable.bad * canary.total if limit is None else limit * canary.total * stable.total

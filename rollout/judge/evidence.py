@@ -7,6 +7,7 @@ from functools import partial
 from rollout.judge.bets import bets_for
 from rollout.judge.bound import ExcessBound
 from rollout.judge.fail import Stream
+from rollout.judge.limits import events_needed, upper_limit_at_any_time
 from rollout.judge.logarithms import log_sum
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.types import Ask, Difference, JudgeConfig, Pair, SignalRule, Window
@@ -36,9 +37,11 @@ class SignalEvidence:
         is_judged = bool(rule.weight or rule.numbers)
         self._own = _streams(rule, config) if is_judged else ()
         self._continued = _streams(rule, config, is_continued=True) if is_judged and is_continued else ()
+        self._fewer = _better(rule, config) if rule.tells_better else None
         self._streams = (*self._own, *self._continued)
         self._log_e: float | None = None  # None: its streams have bet since it was asked for
         self.limit = rule.limit
+        self._is_to_be_proven, self._alpha_pass = rule.is_to_be_proven, config.alpha_pass
         self._are_numbers = rule.numbers is not None
         self._noise, self._is_noisy = noise, noise != INDEPENDENT
         self._min_bad, self._most_excess = config.min_bad, config.most_excess
@@ -54,6 +57,18 @@ class SignalEvidence:
     def difference(self) -> Difference | None:
         """How far apart the means are, where events are numbers."""
         return None
+
+    @property
+    def share_upper(self) -> float | None:
+        """See `SignalJudgement`."""
+        if not (self._is_to_be_proven and self.canary.total):
+            return None
+        return upper_limit_at_any_time(self.canary, self._alpha_pass)
+
+    @property
+    def more_until_within_limit(self) -> float:
+        """About how many more events prove that the share of bad ones is within the limit."""
+        return events_needed(self.canary, self.limit or 1.0, self._alpha_pass)
 
     def more_needed(self, step: Ask) -> float | None:
         """See `SignalJudgement.more_requests_needed`."""
@@ -80,10 +95,15 @@ class SignalEvidence:
         """Log of what became of 1 that an earlier release won, see `carried`; -inf where it won nothing."""
         return _mean(self._continued) if self._continued else -math.inf
 
+    @property
+    def better_log_e(self) -> float:
+        """Log e-value against "the canary is right no more often than stable"; 0 where its events do not tell."""
+        return self._fewer.log_e if self._fewer else 0.0
+
     def weight_changed(self) -> None:
         """See `Judge.weight_changed`."""
         self._recent_requests = self._recent_s = 0.0  # another share of the traffic comes now
-        for stream in self._streams:
+        for stream in self._every_stream:
             stream.weight_changed()
 
     def observe(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
@@ -102,7 +122,7 @@ class SignalEvidence:
         self._recent_s = _RATE_MEMORY * self._recent_s + window.window_s
         if self._is_noisy:
             phi, windows = self._tempering(window)
-            for stream in self._streams:
+            for stream in self._every_stream:
                 stream.temper(phi, windows_per_burst=windows)
         return self._bet(window)
 
@@ -110,7 +130,16 @@ class SignalEvidence:
         """What `observe` returns."""
         if self.bound:
             self.bound.observe(window.stable, window.canary)
-        return [(stream, window.stable, window.canary) for stream in self._streams]
+        bets = [(stream, window.stable, window.canary) for stream in self._streams]
+        if self._fewer:
+            bad, total = window.canary
+            canary = window.canary if self._fewer.swapped else Pair(total - bad, total)
+            bets.append((self._fewer, window.stable, canary))
+        return bets
+
+    @property
+    def _every_stream(self) -> tuple[Stream, ...]:
+        return (*self._streams, self._fewer) if self._fewer else self._streams
 
     def _check(self, window: Window) -> None:
         if window.end_s == self._end_s:
@@ -162,9 +191,20 @@ def _streams(rule: SignalRule, config: JudgeConfig, *, is_continued: bool = Fals
     sides = (False, True) if rule.two_sided else (False,)
     make = partial(Stream, rule, config, is_continued=is_continued)
     streams = [make(swapped=swapped) for swapped in sides]
-    if rule.on_fail == "hold" and rule.gross_tolerance is not None:
-        streams += [make(swapped=swapped, tolerance=rule.gross_tolerance, on_fail="rollback") for swapped in sides]
+    if rule.on_fail == "hold" and (rule.gross_tolerance, rule.gross_margin) != (None, None):
+        gross = partial(make, tolerance=rule.gross_tolerance, margin=rule.gross_margin, on_fail="rollback")
+        streams += [gross(swapped=swapped) for swapped in sides]
     return tuple(streams)
+
+
+def _better(rule: SignalRule, config: JudgeConfig) -> Stream:
+    """Evidence that the canary has fewer bad events than stable, with no tolerance.
+
+    Of a share (bounded) it is that of events about which one of the two versions was wrong, so half is equal.
+    """
+    if rule.kernel == "bounded":
+        return Stream(rule, config, margin=0.5)
+    return Stream(rule, config, tolerance=1.0, swapped=True)
 
 
 def _mean(streams: Sequence[Stream]) -> float:

@@ -35,6 +35,7 @@ class Stream:
         *,
         phi: float = 1.0,
         tolerance: float | None = None,
+        margin: float | None = None,
         swapped: bool = False,
         on_fail: Literal["rollback", "hold"] | None = None,
         is_continued: bool = False,
@@ -42,7 +43,7 @@ class Stream:
         """
         Args:
             phi: dispersion of the counts, at least 1; e^(1/phi) has mean at most 1 whenever e has (Jensen).
-            tolerance: instead of the rule's.
+            tolerance: instead of the rule's; so is `margin`.
             swapped: test stable for an excess instead; that is, detect a fall on the canary.
             on_fail: instead of the rule's.
             is_continued: bet all on harm that is there from the first window, see `carried`.
@@ -56,7 +57,8 @@ class Stream:
         self.odds_ratios = config.odds_ratios
         self._fine_ratios = (*config.odds_ratios[:-1], config.fine_ratio)
         self._plenty = config.plenty
-        self.margin = config.risk_budget / 10 if rule.margin is None else rule.margin
+        margin = rule.margin if margin is None else margin
+        self.margin = config.risk_budget / 10 if margin is None else margin
         self._phi = phi
         self._log_cap = self._log_cap_of_window = math.log(config.window_cap)
         self._starts = Starts(first_only=is_continued)

@@ -23,6 +23,7 @@ from rollout.judge.settings import check_dispersions, check_noise, check_setting
 from rollout.judge.types import (
     Ask,
     Difference,
+    Improvement,
     JudgeConfig,
     Judgement,
     Pair,
@@ -54,7 +55,9 @@ class Judge:
     A harmless canary is EVER failed with probability at most `config.alpha`. The bound of a budgeted signal is EVER
     below the canary's mean excess over the windows so far with probability at most `config.alpha_pass`. So where the
     excess does not change, this is also the probability that a step that breaks the risk budget is EVER passed. PASS
-    promises nothing about harm that grows later: that is for FAIL to find. FAIL is final.
+    promises nothing about harm that grows later: that is for FAIL to find. FAIL is final, but for one exception: where
+    labels prove that the canary is better (with a probability of at most `config.alpha` EVER, if it is not), signals
+    which only say that the versions differ are excused from then on.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class Judge:
         self._signals: dict[str, SignalEvidence] = {}
         self._portfolio = Portfolio({family: rule.weight for family, rule in config.rules.items()})
         self._failure: _Failure | None = None
+        self._telling = tuple(family for family, rule in config.rules.items() if rule.tells_better)
+        self._is_better = False
 
     def weight_changed(self) -> None:
         """The windows from now on have another canary weight: harm that begins with it is found as early as at first.
@@ -154,6 +159,8 @@ class Judge:
             failed_log_e=self._failure.log_e if self._failure else None,
             on_fail=self._failure.on_fail if self._failure else "rollback",
             later_needed=tuple(self._more_needed(step) for step in later) if later else None,
+            improvement=self._improvement() if self._telling else None,
+            may_be_better=self._may_be_better(),
         )
 
     def _more_needed(self, step: Ask) -> float:
@@ -172,7 +179,33 @@ class Judge:
         if new := [window.signal for window in tick if window.signal not in self._signals]:
             self._admit(dict.fromkeys(new))
         observe_all(bet for window in tick for bet in self._signals[window.signal].observe(window))
+        self._follow_improvement()
         self._detect_failure(end_s)
+
+    def _follow_improvement(self) -> None:
+        """Once the canary is proven better, what only says that it differs is excused, also where it has failed it."""
+        if not self._telling or self._is_better:
+            return
+        self._is_better = self._improvement_log_e() >= self._threshold
+        if self._is_better and self._failure and self._is_excused(self._failure.signal):
+            self._failure = None
+
+    def _improvement_log_e(self) -> float:
+        """Of the mean over the families that tell; those that were not seen have bet nothing."""
+        seen = [self._signals[family].better_log_e if family in self._signals else 0.0 for family in self._telling]
+        return log_sum(seen) - math.log(len(seen))
+
+    def _improvement(self) -> Improvement:
+        return Improvement(self._improvement_log_e(), self._threshold, self._is_better)
+
+    def _is_excused(self, name: str) -> bool:
+        return self._is_better and self._rule(name).is_only_different
+
+    def _may_be_better(self) -> bool:
+        """See `Judgement`."""
+        if self._failure is None or not self._rule(self._failure.signal).is_only_different:
+            return False
+        return any(signal.stable.total for name, signal in self._signals.items() if self._rule(name).is_of_labels)
 
     def _admit(self, names: Iterable[str]) -> None:
         """Give new signals their shares, before the counts of their first tick are used."""
@@ -215,6 +248,7 @@ class Judge:
         evidence = {
             name: self._portfolio.log_share(name) + signal.log_e_to_fail(rollback_only=rollback_only)
             for name, signal in self._signals.items()
+            if not self._is_excused(name)
         }
         for name, log_won in self._carried.items():
             if name in evidence:
@@ -231,9 +265,10 @@ class Judge:
         return _Failure(leading.name, reason, log_e, on_fail)
 
     def _log_e(self) -> float:
-        if not any(self._portfolio.log_share(name) > -math.inf for name in self._signals):
+        counting = [signal for name, signal in self._signals.items() if not self._is_excused(name)]
+        if not any(self._portfolio.log_share(signal.name) > -math.inf for signal in counting):
             return 0.0
-        return log_sum([self._log_part(signal) for signal in self._signals.values()])
+        return log_sum([self._log_part(signal) for signal in counting])
 
     def _log_part(self, signal: SignalEvidence) -> float:
         """Log of what a signal adds to the combined evidence."""
@@ -255,7 +290,10 @@ class Judge:
         if missing or not any(signal.has_data for signal in self._signals.values()):
             lacking = {name: signals[self._named(name)[0].name] if self._named(name) else None for name in missing}
             return Verdict.NO_DATA, words.no_data(lacking or signals)
-        return overall(self._config, signals, step)
+        verdict, reason = overall(self._config, signals, step)
+        if any(judged.is_excused for judged in signals.values()):
+            reason = f"{words.better(signals, self._config.rules)}; {reason}"
+        return verdict, reason
 
     def _missing(self, expected: Collection[str], next_weight: float | None) -> list[str]:
         """Signals or families that PASS needs and that lack data on either side."""
@@ -282,13 +320,19 @@ class Judge:
     def _signal_judgement(self, signal: SignalEvidence, step: Ask | None) -> SignalJudgement:
         log_e, difference = self._log_e_of(signal), signal.difference
         upper = signal.bound.upper() if signal.bound else None
-        is_within_budget = step is None or self._is_within_budget(upper, difference, step)
+        share_upper, is_excused = signal.share_upper, self._is_excused(signal.name)
+        is_over_limit = share_upper is not None and share_upper > (signal.limit or 1.0) and not is_excused
+        is_within_budget = step is None or (not is_over_limit and self._is_within_budget(upper, difference, step))
+        more_needed = None
+        if step is not None:
+            more_needed = signal.more_until_within_limit if is_over_limit else signal.more_needed(step)
+        is_judged = self._portfolio.log_share(signal.name) > -math.inf and not is_excused
         return SignalJudgement(
             verdict=signal_verdict(
                 self._config,
-                has_failed=signal.decided_at_s is not None and self._portfolio.log_share(signal.name) > -math.inf,
+                has_failed=is_judged and signal.decided_at_s is not None,
                 has_data=signal.has_data,
-                log_e=log_e,
+                log_e=-math.inf if is_excused else log_e,
                 is_within_budget=is_within_budget,
             ),
             log_e=log_e,
@@ -296,12 +340,14 @@ class Judge:
             stable=signal.stable,
             canary=signal.canary,
             excess_upper=upper,
-            more_requests_needed=None if step is None else signal.more_needed(step),
+            more_requests_needed=more_needed,
             decided_at_s=signal.decided_at_s,
             canary_per_s=signal.canary_per_s,
             latest_s=signal.latest_s,
             limit=signal.limit,
+            share_upper=share_upper,
             difference=difference,
+            is_excused=is_excused,
         )
 
     def _is_within_budget(self, upper: float | None, difference: Difference | None, step: Ask) -> bool:

@@ -58,3 +58,18 @@ def upper_limit_at_any_time(seen: Pair, alpha: float, *, phi: float = 1.0) -> fl
         else:
             high = middle
     return high
+
+
+def events_needed(seen: Pair, limit: float, alpha: float) -> float:
+    """About how many more events until `upper_limit_at_any_time` is at most `limit`, if as many of them are bad.
+
+    inf where the share that was seen is not below the limit. An estimate: the large-sample form of that limit.
+    """
+    share = seen.bad / seen.total if seen.total else 0.0
+    if share >= limit:
+        return math.inf
+    each = (1 - share) * math.log((1 - share) / (1 - limit)) + (share * math.log(share / limit) if share else 0.0)
+    needed = -math.log(alpha) / each
+    for _ in range(3):  # what the mean over many shares costs grows with the logarithm of the events
+        needed = (-math.log(alpha) + max(0.0, math.log(needed) / 2 - 1.5)) / each
+    return max(1.0, needed - seen.total)

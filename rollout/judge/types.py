@@ -132,6 +132,11 @@ class SignalRule:
     budgeted: bool = False  # PASS needs this family's excess bounded by the risk budget
     on_fail: Literal["rollback", "hold"] = "rollback"
     gross_tolerance: float | None = None  # harm proven beyond this multiple is rolled back even where on_fail is "hold"
+    gross_margin: float | None = None  # the same for a share (bounded)
+    is_only_different: bool = False  # its events say that the versions differ, not which of them is right
+    is_to_be_proven: bool = False  # PASS needs proof that the share is within the limit (bounded)
+    is_of_labels: bool = False  # its events are answers whose truth came
+    tells_better: bool = False  # its events say which is right: few of them may prove that the canary is better
     words: SignalWords | None = None  # None: its signals are called by their names
     numbers: NumberRule | None = None  # for the kernel `means`
 
@@ -200,7 +205,9 @@ class SignalJudgement:
     canary_per_s: float = 0.0  # canary requests a second, over the recent windows
     latest_s: float | None = None  # end of the last window with canary requests, Unix seconds
     limit: float | None = None  # the harmless share of bad events; None where the canary is compared with stable
+    share_upper: float | None = None  # bound on the canary's share of bad events; None: PASS does not need it
     difference: Difference | None = None  # where events are numbers
+    is_excused: bool = False  # it only says that the versions differ, and the canary is proven better
 
     @property
     def stable_ratio(self) -> float | None:
@@ -209,6 +216,15 @@ class SignalJudgement:
     @property
     def canary_ratio(self) -> float | None:
         return self.canary.bad / self.canary.total if self.canary.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """The evidence that the canary's answers are right more often than stable's."""
+
+    log_e: float  # natural log of the e-value against "not more often"
+    threshold: float  # log_e that proves it
+    is_proven: bool  # it was reached, now or before
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +244,9 @@ class Judgement:
     later_needed: tuple[float, ...] | None = None
     answered: int | None = None  # users' requests that the canary answered; None: without a budget for them
     least_upper: float | None = None  # the smallest bound so far on the mean excess; holds for one that does not change
+    improvement: Improvement | None = None  # None: no signal tells
+    # FAIL on a signal that only says that the versions differ, while labels come that say which of them is right.
+    may_be_better: bool = False
 
     @property
     def excess_upper(self) -> float:

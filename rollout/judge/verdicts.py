@@ -32,12 +32,16 @@ def signal_verdict(
 
 def overall(config: JudgeConfig, signals: Mapping[str, SignalJudgement], step: Ask | None) -> tuple[Verdict, str]:
     """The verdict and reason over all signals, where none failed and none that is needed lacks data."""
-    name, suspect = max(signals.items(), key=lambda item: item[1].log_e if item[1].threshold < math.inf else -math.inf)
-    if suspect.log_e >= math.log(config.amber) and suspect.threshold < math.inf:
+    name, suspect = max(signals.items(), key=lambda item: _suspicion(item[1]))
+    if _suspicion(suspect) >= math.log(config.amber):
         seen = words.seen(name, config.rules.get(name.partition(":")[0]), suspect)
         return Verdict.INCONCLUSIVE, words.suspicious(seen, suspect)
     if step is None:
         return Verdict.PASS, words.unsuspicious(max(signal.canary.total for signal in signals.values()))
+    if unproven := [(name, signal) for name, signal in signals.items() if _is_over_limit(signal)]:
+        name, slowest = max(unproven, key=lambda item: item[1].more_requests_needed or 0.0)
+        limited = words.words_of(name, config.rules.get(name.partition(":")[0]))
+        return Verdict.INCONCLUSIVE, words.within_limit(name, limited, slowest)
     shares = {name: signal for name, signal in signals.items() if signal.excess_upper is not None}
     excess = max((signal.excess_upper or 0.0 for signal in shares.values()), default=0.0)
     waiting = shares if excess > config.most_excess(step) else {}
@@ -54,6 +58,18 @@ def overall(config: JudgeConfig, signals: Mapping[str, SignalJudgement], step: A
     if slowest.more_requests_needed == math.inf:
         return Verdict.INCONCLUSIVE, words.hopeless(name, slowest, config.most_excess(step), step.weight)
     return Verdict.INCONCLUSIVE, words.waiting(name, slowest, step.weight)
+
+
+def _suspicion(signal: SignalJudgement) -> float:
+    """Its evidence of harm, as a log, where that may FAIL."""
+    return signal.log_e if signal.threshold < math.inf and not signal.is_excused else -math.inf
+
+
+def _is_over_limit(signal: SignalJudgement) -> bool:
+    """Whether the share of bad events may be above its limit although PASS needs proof that it is not."""
+    if signal.share_upper is None or signal.limit is None or signal.is_excused:
+        return False
+    return signal.share_upper > signal.limit
 
 
 def _budgeted(signal: SignalJudgement) -> Difference | None:

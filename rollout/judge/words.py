@@ -100,6 +100,35 @@ def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:
     return f"{name}: about {about(more)} more canary requests{spread} {safe}{wait}"
 
 
+def within_limit(name: str, words: SignalWords, signal: SignalJudgement) -> str:
+    """INCONCLUSIVE because the share of bad events is not proven to be within its limit."""
+    more, limit = signal.more_requests_needed or 0.0, share(signal.limit or 0.0)
+    seen = f"{name}: {tally(signal.canary)} {words.unit} {words.event} ({share_of(signal.canary)}), {limit} are allowed"
+    if more == math.inf:
+        return f"{seen}: more of them may prove that it is too many, but as many as that do not pass"
+    return f"{seen}: about {about(more)} more to show that it stays within that"
+
+
+def better(signals: Mapping[str, SignalJudgement], rules: Mapping[str, SignalRule]) -> str:
+    """That the canary is proven better, and on what; first how often it differs from stable."""
+    parts = []
+    for name, signal in signals.items():
+        rule = rules.get(name.partition(":")[0])
+        if rule is None or not signal.canary.total:
+            continue
+        if rule.kernel == "bounded" and signal.is_excused:
+            parts.append(f"it differs in {share_of(signal.canary)} of {words_of(name, rule).unit}")
+        if rule.kernel == "bounded" and rule.tells_better:
+            right = signal.canary.total - signal.canary.bad
+            parts.append(f"where labels tell the two apart it is right in {tally(Pair(right, signal.canary.total))}")
+        elif rule.tells_better:
+            words = words_of(name, rule)
+            parts.append(
+                f"{share_of(signal.canary)} of its {words.unit} {words.event}, {share_of(signal.stable)} of stable's"
+            )
+    return f"proven better by labels: {', and '.join(parts)}"
+
+
 def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: float) -> str:
     """INCONCLUSIVE that no number of requests will end."""
     if signal.difference:

@@ -37,6 +37,7 @@ from rollout.signals.options import (
     Latency,
     LowConfidence,
     Options,
+    PairedLabel,
     Rejected,
     Tolerant,
     TypicalLatency,
@@ -48,7 +49,7 @@ WATCHED_ERRORS = "watched_errors"
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
 
 _PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
-_VERMILION, _ORANGE = "#d55e00", "#e69f00"
+_VERMILION, _ORANGE, _BROWN = "#d55e00", "#e69f00", "#8c510a"
 
 # The client's mistake by the version's word: all 4xx but those about who asks (401, 403) and when (408, 429). Without
 # lookahead, which Prometheus does not have.
@@ -160,7 +161,7 @@ class Catalogue:
     def rules(self) -> Mapping[str, SignalRule]:
         """The rules for counts without a plan: the defaults of plans. Without a release no person can be asked."""
         return {
-            name: replace(row.rule(row.options()), on_fail="rollback", gross_tolerance=None)
+            name: replace(row.rule(row.options()), on_fail="rollback", gross_tolerance=None, gross_margin=None)
             for name, row in self.in_plans.items()
         }
 
@@ -321,7 +322,7 @@ BUILT_IN = Catalogue(
             advice_if_fewer='Try it on inputs that {stable} answers with "{key}": it misses them.',
             colour=_BLUE,
             counter=EachValue(Side.SERVICE, m.PREDICTIONS.name, "label"),
-            judged=SignalRule(kernel="exact", weight=0.15, two_sided=True),
+            judged=SignalRule(kernel="exact", weight=0.15, two_sided=True, is_only_different=True),
             options=Classes,
             former_name="predictions",
             has_keys=True,
@@ -345,7 +346,7 @@ BUILT_IN = Catalogue(
             advice="Look at the inputs it is unsure of: weights or preprocessing may not be those of training.",
             colour=_GREY,
             counter=Buckets(Side.SERVICE, m.CONFIDENCE.name, CONFIDENCE_BOUNDS, bad="within"),
-            judged=SignalRule(kernel="exact", weight=0.1),
+            judged=SignalRule(kernel="exact", weight=0.1, is_only_different=True),
             options=LowConfidence,
             graph=BoardGraph(
                 "Confidence under 0.5",
@@ -370,7 +371,7 @@ BUILT_IN = Catalogue(
                 ),
                 LABELS_CAME: KeyedOutcomes(Side.SERVICE, m.LABELS.name, "age_s", "outcome", bad=m.LATE, good=m.CAME),
             },
-            judged=SignalRule(kernel="exact", weight=0.1),
+            judged=SignalRule(kernel="exact", weight=0.1, is_of_labels=True),
             options=WrongLabel,
             former_name="labels",
             picture=ReportPicture(
@@ -384,13 +385,27 @@ BUILT_IN = Catalogue(
             ),
         ),
         Signal(
+            name="paired_label",
+            words=SignalWords(
+                "wrong where only one is right",
+                "labelled answers that tell the two apart",
+                "were wrong where {stable}'s were right",
+            ),
+            advice="Look at the labelled inputs that {stable} answers right and it does not.",
+            colour=_BROWN,
+            counter=Outcomes(Side.SERVICE, m.PAIRED_LABELS.name, "outcome", bad=m.WORSE),
+            judged=SignalRule(kernel="bounded", weight=0.1, is_of_labels=True, tells_better=True),
+            options=PairedLabel,
+            picture=ReportPicture("against its limit", "Wrong where only one of the two was right"),
+        ),
+        Signal(
             name="disagreement",
             words=SignalWords("unlike stable", "answers to copied requests", "differ from {stable}'s"),
             advice="Compare its answers with stable's on the same inputs. Where its own are right, allow a larger "
             "share: `signals.disagreement.at_most`.",
             colour=_VIOLET,
             counter=Outcomes(Side.SERVICE, m.DISAGREEMENT.name, "outcome", bad=m.DIFFERENT),
-            judged=SignalRule(kernel="bounded", weight=0.1),
+            judged=SignalRule(kernel="bounded", weight=0.1, is_only_different=True, is_to_be_proven=True),
             options=Disagreement,
             is_of_copies=True,
             picture=ReportPicture("against its limit", "Answers unlike stable's"),

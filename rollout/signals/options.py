@@ -127,10 +127,12 @@ class Classes(Tolerant):
 
 
 class LowConfidence(Tolerant):
-    """Answers whose confidence is under a bound."""
+    """Answers whose confidence is under a bound. A better model may be less sure, so a person decides; see Classes."""
 
+    on_fail: OnFail = "hold"
     tolerance: Multiple = 1.5
     below: float = 0.5
+    gross: Multiple | None = 4.0
 
     @field_validator("below", mode="before")
     @classmethod
@@ -138,6 +140,9 @@ class LowConfidence(Tolerant):
         if below not in CONFIDENCE_BOUNDS:
             raise ValueError(f"the service measures confidence at {list(CONFIDENCE_BOUNDS)}; choose one of these")
         return below
+
+    def rule(self, judged: SignalRule) -> SignalRule:
+        return replace(super().rule(judged), gross_tolerance=self.gross)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -163,6 +168,10 @@ class WrongLabel(Tolerant):
             raise ValueError(f"the service counts labels at the ages 0s, {ages}; choose one of these")
         return seconds
 
+    def rule(self, judged: SignalRule) -> SignalRule:
+        # As they come, the labels of a young version are those that come soon: few wrong ones prove nothing then.
+        return replace(super().rule(judged), tells_better=bool(self.after))
+
     @property
     def counted_as(self) -> str | None:
         return f"{LABELS_OF_AGE}:{self.after:.0f}" if self.after else None
@@ -176,10 +185,25 @@ class WrongLabel(Tolerant):
         return self.required
 
 
-class Disagreement(Options):
-    """Answers to mirrored requests that differ from stable's. A better model differs too: some are harmless."""
+class PairedLabel(Options):
+    """Answers that labels prove wrong where stable's were right, of those about which only one of the two was right."""
 
-    at_most: Ratio = 0.1
+    tolerance: Multiple = 1.25
 
     def rule(self, judged: SignalRule) -> SignalRule:
-        return replace(super().rule(judged), margin=self.at_most)
+        return replace(super().rule(judged), margin=self.tolerance / (1 + self.tolerance))
+
+
+class Disagreement(Options):
+    """Answers to mirrored requests that differ from stable's. A better model differs too, so a person decides.
+
+    A gross difference is the exception: beyond the share `gross` it is rolled back without asking.
+    """
+
+    on_fail: OnFail = "hold"
+    at_most: Ratio = 0.1
+    gross: Ratio | None = 0.5
+
+    def rule(self, judged: SignalRule) -> SignalRule:
+        gross = self.gross if self.gross and self.gross > self.at_most else None
+        return replace(super().rule(judged), margin=self.at_most, gross_margin=gross)

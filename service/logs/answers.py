@@ -26,7 +26,7 @@ import structlog
 from contract.answer_types import Label
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.metrics import CORRECT, LABEL_AGES_S, WRONG
-from service.logs import comparison, known_labels, label_counts, spool
+from service.logs import comparison, known_labels, label_counts, paired_labels, spool
 from service.logs.background import BackgroundWriter
 from service.logs.known_labels import NOTHING_KNOWN, KnownLabels
 from service.logs.transactions import writing
@@ -116,6 +116,7 @@ class AnswerLog(BackgroundWriter):
         count_feedback: called with `correct` and `wrong` requests, on the writing thread; see `label_counts`.
         count_labels: called in the same way with requests by age, seconds, and outcome; see `label_counts`.
         count_disagreement: called in the same way with `same` and `different` requests; see `comparison`.
+        count_pairs: called in the same way with `better` and `worse` requests; see `paired_labels`.
         count_dropped: called with the number of answers that were not kept, or cannot be compared with anything.
         count_failure: called when something else than that has failed.
         is_same: whether two answers, or an answer and the truth, are the same.
@@ -133,6 +134,7 @@ class AnswerLog(BackgroundWriter):
         count_feedback: Callable[..., None],
         count_labels: Callable[[Mapping[tuple[float, str], int]], None],
         count_disagreement: Callable[..., None],
+        count_pairs: Callable[..., None],
         count_dropped: Callable[[int], None],
         count_failure: Callable[[], None],
         is_same: Callable[[object, object], bool] = operator.eq,
@@ -147,6 +149,7 @@ class AnswerLog(BackgroundWriter):
         self._count_feedback = count_feedback
         self._count_labels = count_labels
         self._count_disagreement = count_disagreement
+        self._count_pairs = count_pairs
         self._count_dropped = count_dropped
         self._is_same = is_same
         self._labels = labels
@@ -261,6 +264,7 @@ class AnswerLog(BackgroundWriter):
                 connection.execute("ALTER TABLE answers ADD COLUMN body_crc INTEGER")
             label_counts.begin(connection)
             comparison.begin(connection, self._version)
+            paired_labels.begin(connection)
             connection.execute(known_labels.SCHEMA)
             self._say_labels(connection)
         except BaseException:
@@ -329,6 +333,9 @@ class AnswerLog(BackgroundWriter):
             self._count_feedback(correct=counted.as_they_came[CORRECT], wrong=counted.as_they_came[WRONG])
         if counted.by_age:
             self._count_labels(counted.by_age)
+        better, worse = paired_labels.take(connection, self._version)
+        if better or worse:
+            self._count_pairs(better=better, worse=worse)
         compared = comparison.take(connection, self._version, self._is_same)
         if compared.same or compared.different:
             self._count_disagreement(same=compared.same, different=compared.different)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from contract.metrics import CAME, CORRECT, LATE, WRONG
+from service.logs import paired_labels
 from service.logs.transactions import writing
 
 MOST_AT_ONCE = 20_000  # answers counted at an age in one turn; the others wait for the next
@@ -71,7 +72,10 @@ def take(
     """
     counted = Counted()
     asked = {"version": version, "ages": orjson.dumps(ages_s).decode(), "now_s": now_s}
-    for row, labels, truth, aging in connection.execute(CLAIM, asked).fetchall():
+    with writing(connection):
+        claimed = connection.execute(CLAIM, asked).fetchall()
+        paired_labels.find(connection, [row for row, *_ in claimed], is_same)
+    for row, labels, truth, aging in claimed:
         outcome = _outcome(labels, truth, is_same)
         if outcome is None:
             counted.set_aside += 1

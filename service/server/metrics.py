@@ -44,6 +44,7 @@ class Metrics:
         feedback = _made(prometheus.Counter, m.FEEDBACK)
         labels = _made(prometheus.Counter, m.LABELS)
         disagreement = _made(prometheus.Counter, m.DISAGREEMENT)
+        pairs = _made(prometheus.Counter, m.PAIRED_LABELS)
         dropped = _made(prometheus.Counter, m.ANSWERS_DROPPED)
         log_dropped = _made(prometheus.Counter, m.PREDICTION_LOG_DROPPED)
         log_failures = _made(prometheus.Counter, m.LOG_FAILURES)
@@ -66,6 +67,7 @@ class Metrics:
             for outcome in (m.CAME, m.CORRECT, m.WRONG, m.LATE)
         }
         self._same, self._different = (disagreement.labels(version, outcome) for outcome in (m.SAME, m.DIFFERENT))
+        self._better, self._worse = (pairs.labels(version, outcome) for outcome in (m.BETTER, m.WORSE))
         self._dropped = dropped.labels(version)
         self._log_dropped = log_dropped.labels(version)
         self._log_failures = {thread: log_failures.labels(version, thread) for thread in m.LOG_THREADS}
@@ -97,6 +99,11 @@ class Metrics:
         """Count requests, each by one of its rows."""
         self._same.inc(same)
         self._different.inc(different)
+
+    def count_pairs(self, *, better: int, worse: int) -> None:
+        """Count requests, each by one of its rows."""
+        self._better.inc(better)
+        self._worse.inc(worse)
 
     def count_dropped(self, answers: int) -> None:
         self._dropped.inc(answers)

@@ -71,6 +71,7 @@ class Runtime:
                 count_feedback=metrics.count_feedback,
                 count_labels=metrics.count_labels,
                 count_disagreement=metrics.count_disagreement,
+                count_pairs=metrics.count_pairs,
                 count_dropped=metrics.count_dropped,
                 count_failure=partial(metrics.count_log_failure, "answers"),
                 is_same=answer.is_same,

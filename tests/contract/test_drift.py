@@ -172,6 +172,7 @@ async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:
         count_feedback=lambda **_: None,
         count_labels=print,
         count_disagreement=lambda **_: None,
+        count_pairs=lambda **_: None,
         count_dropped=print,
         count_failure=lambda: None,
     ) as log:

@@ -18,6 +18,7 @@ class Tally:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.by_age: Counter[tuple[float, str]] = Counter()
+        self.paired: Counter[str] = Counter()
 
     def feedback(self, *, correct: int, wrong: int) -> None:
         self.counts.update(correct=correct, wrong=wrong)
@@ -27,6 +28,9 @@ class Tally:
 
     def disagreement(self, *, same: int, different: int) -> None:
         self.counts.update(same=same, different=different)
+
+    def pairs(self, *, better: int, worse: int) -> None:
+        self.paired.update(better=better, worse=worse)
 
     def dropped(self, answers: int) -> None:
         self.counts.update(dropped=answers)
@@ -42,6 +46,7 @@ def open_log(folder: Path, version: str, tally: Tally, **options: Any) -> Answer
         count_feedback=tally.feedback,
         count_labels=tally.labels,
         count_disagreement=tally.disagreement,
+        count_pairs=tally.pairs,
         count_dropped=tally.dropped,
         count_failure=tally.failed,
         **options,

@@ -91,14 +91,16 @@ def test_a_silently_wrong_version_is_stopped_in_the_shadow(kanaria: Kanaria, sam
     soaks for a few windows, because one alone is never enough.
     """
     kanaria.ok("up", "digits:v1")
+    signals = {"disagreement": {"on_fail": "rollback"}, "latency": {"slower_than_ms": [250], "tolerance": 2}}
+    plan = kanaria.plan(steps=SHADOW_FIRST, soak="6s", signals=signals)
     with kanaria.users(samples, labelled_ratio=0.06) as users:
-        done = kanaria("release", "digits:v3", "--spec", kanaria.plan(steps=SHADOW_FIRST, soak="6s"), "--wait")
+        done = kanaria("release", "digits:v3", "--spec", plan, "--wait")
         kanaria.until(is_over)
         summary = users.stop()
     assert done.returncode == 1, done.stdout + done.stderr
     assert summary.failures == 0, summary.failure_list
     (row,) = json.loads(kanaria.ok("history", "--json"))
-    assert row["signal"].partition(":")[0] in ("disagreement", "wrong_label", "class")
+    assert row["signal"].partition(":")[0] in ("disagreement", "paired_label", "wrong_label", "class")
     why = json.loads(kanaria.ok("why", "--json"))
     assert "rolled back in the shadow step" in why["verdict"]
     assert "no user's request reached it" in why["verdict"]

@@ -13,7 +13,7 @@ from benchmarks.judge import aa_test
 from benchmarks.markdown import table
 from benchmarks.optimise import page as optimise
 from benchmarks.output import command_line
-from benchmarks.proofs import noise, promises, starts
+from benchmarks.proofs import labels, noise, promises, starts
 from benchmarks.proofs.chapters import CHAPTERS, Study
 from benchmarks.proofs.sections import page_command
 from kanaria.errors import SetupError
@@ -23,7 +23,7 @@ from tests.support.releases import finished
 
 FOLDER = ROOT / "docs/benchmarks"
 PAGES = sorted(FOLDER.glob("*.md"))
-COMMANDS = ("judge", "promises", "noise", "starts", "aa-test", "continuous", "service", "drift", "optimise")
+COMMANDS = ("judge", "promises", "noise", "starts", "labels", "aa-test", "continuous", "service", "drift", "optimise")
 
 
 def prose(text: str) -> list[str]:
@@ -65,6 +65,12 @@ def test_the_page_about_the_start_prior_is_what_the_command_writes() -> None:
     """All but the measured rows, which are not simulated here."""
     text = starts.section(1000, page_command("starts", 1.0)).text
     assert prose(committed(starts.PAGE)) == prose(text)
+
+
+def test_the_page_about_labels_is_what_the_command_writes() -> None:
+    """All but the measured rows, which are not simulated here."""
+    sections = [section.text for section in labels.sections(200, page_command("labels", 1.0))]
+    assert prose(committed(labels.PAGE)) == prose("\n".join(sections))
 
 
 def test_the_page_of_the_aa_test_is_what_the_command_writes(tmp_path: Path) -> None:

@@ -139,6 +139,7 @@ def test_what_fails_at_each_turn_keeps_nothing_else_from_being_done(tmp_path: Pa
         count_feedback=count,
         count_labels=tally.labels,
         count_disagreement=count,
+        count_pairs=count,
         count_dropped=tally.dropped,
         count_failure=tally.failed,
     )
@@ -185,6 +186,7 @@ def test_feedback_does_not_wait_for_ever_for_a_thread_that_hangs(
         count_feedback=count,
         count_labels=Tally().labels,
         count_disagreement=count,
+        count_pairs=count,
         count_dropped=Tally().dropped,
         count_failure=Tally().failed,
     )

@@ -53,6 +53,7 @@ class Served:
                 count_feedback=self.metrics.count_feedback,
                 count_labels=self.metrics.count_labels,
                 count_disagreement=self.metrics.count_disagreement,
+                count_pairs=self.metrics.count_pairs,
                 count_dropped=self.metrics.count_dropped,
                 count_failure=lambda: self.metrics.count_log_failure("answers"),
                 labels=KIND.labels,

@@ -30,7 +30,7 @@ def test_no_step_waits_for_what_no_version_counts(canary: Service, stable: Servi
     plan, left_out = fitted(RolloutSpec(), "m:v2", canary, stable)
     assert plan.expected(in_shadow=True) == ("errors", "latency")
     assert plan.steps == RolloutSpec().steps
-    assert "predicted classes, low confidence, wrong by label, unlike stable" in left_out
+    assert "predicted classes, low confidence, wrong by label, wrong where only one is right, unlike stable" in left_out
 
 
 @pytest.mark.parametrize("service", [STREAMS, NO_ROUTES])

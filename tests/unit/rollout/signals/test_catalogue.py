@@ -188,8 +188,12 @@ def test_every_signal_has_words(row: Signal) -> None:
 def test_counts_without_a_plan_are_judged_by_the_default_plan() -> None:
     """The exception is what needs a person: without a release nobody can be asked."""
     planned = RolloutSpec().judge_config().rules
-    assert {**BUILT_IN.rules, "class": planned["class"]} == planned
-    assert planned["class"] == replace(BUILT_IN.rules["class"], on_fail="hold", gross_tolerance=4.0)
+    for_a_person = {
+        "class": replace(BUILT_IN.rules["class"], on_fail="hold", gross_tolerance=4.0),
+        "low_confidence": replace(BUILT_IN.rules["low_confidence"], on_fail="hold", gross_tolerance=4.0),
+        "disagreement": replace(BUILT_IN.rules["disagreement"], on_fail="hold", gross_margin=0.5),
+    }
+    assert {**BUILT_IN.rules, **for_a_person} == planned
 
 
 def test_answers_that_take_a_minute_can_be_judged() -> None:

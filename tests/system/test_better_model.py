@@ -1,0 +1,76 @@
+"""A model that answers differently because it is better is promoted, and one that labels prove worse never gets a user.
+
+Two labels, thirty measurements: the breast cancer table of Wisconsin. v1 is right in 59 %, v2 in 97 %, v3 in 87 %.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bentos import Bentos
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+VERSIONS = ("v1", "v2", "v3")
+STEPS = ["shadow", 50, 100]
+
+
+@pytest.fixture(scope="module")
+def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
+    """Tumours v1 (hardly right), v2 (better) and v3 (worse than v2)."""
+    made = Bentos(tmp_path_factory.mktemp("bentoml"))
+    made.train(*VERSIONS, example="tests.support.tumours")
+    for version in VERSIONS:
+        made.build(version, "--bentofile", "tests/support/tumours/bentofile.yaml", "--arg", f"model=tumours:{version}")
+    return made
+
+
+@pytest.fixture
+def kanaria(tmp_path: Path, bentos: Bentos, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    require_program("envoy")
+    made = Kanaria.at(tmp_path, bentos.home, KANARIA_METRICS="scrape")
+    yield made
+    made("down")
+
+
+@pytest.fixture
+def samples(bentos: Bentos) -> Path:
+    return bentos.model_folder("tumours:v1") / "samples.jsonl"
+
+
+def test_a_better_model_that_differs_in_two_of_five_answers_is_promoted(kanaria: Kanaria, samples: Path) -> None:
+    """No plan names a limit for that: half of the labels are enough."""
+    kanaria.ok("up", "tumours:v1")
+    with kanaria.users(samples, labelled_ratio=0.5) as users:
+        done = kanaria("release", "tumours:v2", "--spec", kanaria.plan(steps=STEPS, soak="8s"), "--wait")
+        summary = users.stop()
+    assert (done.returncode, summary.failures) == (0, 0), done.stdout + done.stderr
+    assert "proven better by labels: it differs in" in " ".join(kanaria.ok("why").split())
+
+
+def test_a_model_that_labels_prove_worse_is_rolled_back_in_the_shadow(kanaria: Kanaria, samples: Path) -> None:
+    """Before any user got one of its answers."""
+    kanaria.ok("up", "tumours:v2")
+    with kanaria.users(samples, labelled_ratio=0.5) as users:
+        done = kanaria("release", "tumours:v3", "--spec", kanaria.plan(steps=STEPS, soak="30s"), "--wait")
+        summary = users.stop()
+    assert (done.returncode, summary.failures) == (1, 0), done.stdout + done.stderr
+    (row,) = json.loads(kanaria.ok("history", "--json"))
+    assert row["signal"] in ("paired_label", "wrong_label")
+    assert set(summary.versions) == {"tumours:v2"}
+
+
+def test_without_labels_a_person_decides_about_a_model_that_differs(kanaria: Kanaria, samples: Path) -> None:
+    """Nobody knows which of the two is right, and it is held in the shadow: a person can promote it."""
+    kanaria.ok("up", "tumours:v1")
+    with kanaria.users(samples, labelled_ratio=0.0) as users:
+        signals = {"class": {"gross": None}, "latency": {"slower_than_ms": [250], "tolerance": 2}}
+        kanaria.ok("release", "tumours:v2", "--spec", kanaria.plan(steps=STEPS, signals=signals))
+        kanaria.until(lambda status: "leaves this to a person" in status["last_action"])
+        assert "a person" in kanaria.status()["release"]["waits_for"]
+        kanaria.ok("promote")
+        kanaria.until(lambda status: status["stable"]["tag"] == "tumours:v2")
+        assert users.stop().failures == 0
