@@ -203,7 +203,8 @@ class Judge:
 
     def _may_be_better(self) -> bool:
         """See `Judgement`."""
-        if self._failure is None or not self._rule(self._failure.signal).is_only_different:
+        rule = self._rule(self._failure.signal) if self._failure else None
+        if rule is None or not rule.is_only_different or rule.on_fail == "rollback":
             return False
         return any(signal.stable.total for name, signal in self._signals.items() if self._rule(name).is_of_labels)
 

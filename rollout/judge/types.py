@@ -245,7 +245,8 @@ class Judgement:
     answered: int | None = None  # users' requests that the canary answered; None: without a budget for them
     least_upper: float | None = None  # the smallest bound so far on the mean excess; holds for one that does not change
     improvement: Improvement | None = None  # None: no signal tells
-    # FAIL on a signal that only says that the versions differ, while labels come that say which of them is right.
+    # FAIL on a signal that only says that the versions differ, while labels come that say which of them is right; not
+    # where the plan asks for a rollback on the difference itself.
     may_be_better: bool = False
 
     @property

@@ -286,6 +286,18 @@ def test_a_ready_canary_enters_the_first_step() -> None:
     assert decide(release(Phase.STARTING), facts(), None) == EnterStep(0, 0, mirror=True, reason="m:v2 is ready")
 
 
+def test_a_gross_difference_waits_in_the_shadow_for_labels_and_nowhere_else() -> None:
+    """They may prove it better, and no user gets its answers there; no longer than a step may last."""
+    different = replace(judgement(Verdict.FAIL), may_be_better=True)
+    shadow = release(step=0, weight=0, mirror=True, failed_s=10.0)
+    action = decide(shadow, facts(), different)
+    assert isinstance(action, Hold)
+    assert "waits for labels" in action.reason
+    over = replace(shadow, failed_s=shadow.spec.step_deadline)
+    for where in (over, release(step=1, weight=5, failed_s=10.0)):
+        assert isinstance(decide(where, facts(), different), Rollback)
+
+
 @pytest.mark.parametrize("health", [Health.STARTING, Health.UNREADY, Health.ABSENT])
 @pytest.mark.parametrize("step", [0, 3])
 def test_a_canary_that_is_not_ready_gets_no_more_traffic(step: int, health: Health) -> None:

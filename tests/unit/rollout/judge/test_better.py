@@ -142,6 +142,8 @@ def test_labels_may_still_prove_better_what_differs_grossly() -> None:
         [Window(5.0 * n, 5.0, "wrong_label", labels, labels), *windows] for n, windows in enumerate(unlabelled, 1)
     ]
     assert judged(labelled)[-1].may_be_better
+    strict = RolloutSpec(signals=Signals.model_validate({"disagreement": {"on_fail": "rollback"}})).judge_config()
+    assert not judged(labelled, strict)[-1].may_be_better, "the plan says what to do about a difference"
 
 
 @pytest.mark.parametrize(
