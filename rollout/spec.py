@@ -76,6 +76,7 @@ class RolloutSpec(_Part):
     evidence_deadline: Seconds = 120.0
     sticky: str | None = None
     on_drift: Literal["report", "rollback"] = "report"
+    require: Literal["safe", "better"] = "safe"
     signals: Signals = Field(default_factory=Signals)
     guards: Guards = Guards()
 
@@ -135,6 +136,16 @@ class RolloutSpec(_Part):
                 f"`signals.wrong_label` is required `after: {span(labels.after)}`, `step_deadline` is "
                 f"{span(self.step_deadline)}",
                 "`after` must be shorter than `step_deadline`, or no label could count in the first step",
+            )
+        if self.require == "better" and not any(rule.tells_better for rule in self.signals.rules().values()):
+            raise contradiction(
+                "`require` is better, and no signal can prove that",
+                "judge `paired_label`, or `wrong_label` with `after`: they are about labels",
+            )
+        if self.require == "better" and not self.has_shadow and not (labels and labels.after):
+            raise contradiction(
+                f"`require` is better, `steps` is {shown(_as_written(self.steps))}",
+                "begin `steps` with `shadow`, where labels tell the two apart, or give `wrong_label` an `after`",
             )
         return self
 

@@ -93,6 +93,11 @@ def asked_weight(release: Release) -> float | None:
     return (AUTO_START_PERCENT if release.step < 0 else _least_automatic(release)) / 100
 
 
+def lacks_improvement(release: Release, judgement: Judgement) -> bool:
+    """Whether all the traffic, or the promotion, must wait for proof that the canary is better."""
+    return release.spec.require == "better" and not judgement.is_better and asked_weight(release) in (None, 1.0)
+
+
 def decide(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
     """Choose the next action. `judgement` is None where nothing is judged."""
     match release.phase:
@@ -229,7 +234,8 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
     is_unproven = ahead is not None and ahead.is_only_unproven
     if ahead and is_unproven and facts.unseen_s < release.spec.step_deadline:
         return Hold(f"waits for {ahead.reason}")  # there is no deadline while requests come
-    if judgement.verdict is Verdict.PASS and not is_unproven:
+    is_only_safe = judgement.verdict is Verdict.PASS and lacks_improvement(release, judgement)
+    if judgement.verdict is Verdict.PASS and not is_unproven and not is_only_safe:
         if not release.seen_s:
             return Hold("passed on earlier steps; no canary request was counted in this one yet")
         if not release.has_soaked:
@@ -245,11 +251,14 @@ def _onward(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         weight = _next_weight(release, judgement)
         return EnterStep(release.step + 1, weight, mirror=False, reason=judgement.reason)
     lacking = f"{ahead.reason}; none came for {facts.unseen_s:.0f} s" if ahead and is_unproven else judgement.reason
+    if is_only_safe:
+        lacking = "safe, but no labels prove it better, which the plan requires"
     if release.measured_s < release.spec.step_deadline:
         return Hold(_warming_up(release) if release.is_warming_up else lacking)
     if guard.is_stable_bad(release, facts.recent_stable):
         return Hold(_BOTH_FAIL, needs_person=True)
-    reason = f"no proof of safety in {release.measured_s:.0f} s at this step: {lacking}"
+    what = "improvement" if is_only_safe else "safety"
+    reason = f"no proof of {what} in {release.measured_s:.0f} s at this step: {lacking}"
     if release.spec.on_deadline == "rollback" and facts.stable is Health.READY:
         return Rollback("deadline", reason)
     return Hold(reason, needs_person=True)

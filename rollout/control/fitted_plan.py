@@ -30,6 +30,12 @@ def fitted(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> tup
             saw=f"`signals.wrong_label` is required, and {tag} or stable is a service of its own",
             do="take `required` out of the plan",
         )
+    if spec.require == "better":
+        raise CommandRefused(
+            "the plan promotes only what labels prove better, and only services with the model contract count labels",
+            saw=f"`require` is better, and {tag} or stable is a service of its own",
+            do="write `require: safe`",
+        )
     if left_out:
         spec = spec.model_copy(update={"signals": spec.signals.without(*(row.name for row in left_out))})
         titles = ", ".join(row.words.family_title or row.words.title for row in left_out)

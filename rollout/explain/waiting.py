@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from math import inf, isinf
 
+from rollout.control.decide import lacks_improvement
 from rollout.control.shadow import ahead
 from rollout.explain.timeline import StepSpan, Timeline
 from rollout.format import about, span, weight
@@ -69,6 +70,9 @@ def _in_step(release: Timeline, now_s: float) -> Wait:
     left_s = max(0.0, release.state.soak_s - release.state.seen_s)
     if wait := _in_shadow(release, step, evidence, now_s, left_s):
         return wait
+    if evidence.verdict is Verdict.PASS and not left_s and lacks_improvement(release.state, evidence):
+        text = "labels that prove it better, which the plan requires"
+        return Wait(text if deadline_s else f"a person, or for {text}", deadline_s=deadline_s or None)
     if evidence.verdict is Verdict.PASS:
         return Wait(f"the end of the step's soak, {span(left_s)}", eta_s=left_s)
     if evidence.verdict is Verdict.FAIL:

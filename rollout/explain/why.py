@@ -102,7 +102,7 @@ def _on_what(release: Timeline) -> str:
 def _better(release: Timeline) -> str:
     """That labels prove the canary better, and on what; empty where they do not."""
     evidence = release.deciding
-    if evidence is None or evidence.improvement is None or not evidence.improvement.is_proven:
+    if evidence is None or not evidence.is_better:
         return ""
     return proven_better(evidence.signals, release.spec.judge_config().rules)
 

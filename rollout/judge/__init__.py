@@ -10,6 +10,10 @@ by Ville's inequality P(ever FAIL | harmless) <= alpha, however often the eviden
 to compare with (shadow answers that differ from stable's), the null is a fixed share (`bounded`): a binomial
 likelihood ratio.
 
+Better. Where labels say that exactly one of two versions was right about a request, an equal canary was so half of the
+time, whatever came before (`bounded` at one half, on the requests that it won). A proof of more excuses the signals
+that only say that the versions differ.
+
 PASS (`bound`, `bets`). Null: the mean excess of canary's bad ratio is at least m. A mixture of exponential
 supermartingales in the stratified difference, most of its stake placed by stable's failures before the release, gives
 an anytime-valid upper confidence bound U; a step to weight w passes only if w U is within the risk budget.

@@ -262,6 +262,11 @@ class Judgement:
         return self.least_upper * (self.answered + coming)
 
     @property
+    def is_better(self) -> bool:
+        """Whether it is proven that the canary's answers are right more often than stable's."""
+        return self.improvement is not None and self.improvement.is_proven
+
+    @property
     def is_unproven(self) -> bool:
         """Whether requests are missing for the next step, or can never suffice."""
         return self.verdict is Verdict.INCONCLUSIVE and any(s.more_requests_needed for s in self.signals.values())

@@ -10,6 +10,7 @@ from rollout.control import guard
 from rollout.control.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, asked_weight, decide
 from rollout.fleet import Health
 from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, Verdict
+from rollout.judge.types import Improvement
 from rollout.ledger.state import Phase, Release
 from rollout.spec import RolloutSpec
 
@@ -284,6 +285,26 @@ def test_a_canary_that_never_becomes_ready_is_given_up() -> None:
 def test_a_ready_canary_enters_the_first_step() -> None:
     """With `shadow` first it gets copies only."""
     assert decide(release(Phase.STARTING), facts(), None) == EnterStep(0, 0, mirror=True, reason="m:v2 is ready")
+
+
+def test_where_the_plan_requires_better_the_last_step_waits_for_that_proof() -> None:
+    """Earlier steps need only that it is safe; when the time is over a person is asked, or the release given up."""
+    better = SPEC.model_copy(update={"require": "better"})
+    safe = judgement(Verdict.PASS)
+    proven = replace(safe, improvement=Improvement(9.0, 4.6, is_proven=True))
+    for step, weight in ((2, 50), (3, 100)):
+        waits = release(step=step, weight=weight, spec=better)
+        action = decide(waits, facts(), safe)
+        assert isinstance(action, Hold)
+        assert (action.needs_person, "labels prove it better" in action.reason) == (False, True)
+        assert not isinstance(decide(waits, facts(), proven), Hold)
+        over = replace(waits, measured_s=better.step_deadline)
+        asked = decide(over, facts(), safe)
+        assert isinstance(asked, Hold)
+        assert asked.needs_person
+        given_up = replace(over, spec=better.model_copy(update={"on_deadline": "rollback"}))
+        assert isinstance(decide(given_up, facts(), safe), Rollback)
+    assert isinstance(decide(release(spec=better), facts(), safe), EnterStep)
 
 
 def test_a_gross_difference_waits_in_the_shadow_for_labels_and_nowhere_else() -> None:

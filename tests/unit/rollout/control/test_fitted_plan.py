@@ -50,6 +50,8 @@ def test_a_plan_that_insists_on_labels_is_refused() -> None:
     plan = RolloutSpec.model_validate({"signals": {"wrong_label": {"required": True}}})
     with pytest.raises(CommandRefused, match="waits for labels"):
         fitted(plan, "m:v2", OWN, OWN)
+    with pytest.raises(CommandRefused, match="what labels prove better"):
+        fitted(RolloutSpec(require="better"), "m:v2", OWN, CONTRACT)
 
 
 def test_a_release_follows_and_keeps_the_fitted_plan(tmp_path: Path) -> None:

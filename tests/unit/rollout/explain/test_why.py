@@ -403,3 +403,11 @@ def test_where_only_the_canary_gets_none_it_does_not_say_that_none_arrive(tmp_pa
     world.live(controller, 8)
     controller.close()
     assert "none arrive" not in one_sentence(newest(path))
+
+
+def test_a_release_that_must_be_better_waits_for_labels_that_prove_it(tmp_path: Path) -> None:
+    """It is safe, and no labels come that could tell: it gives up at the step before all the traffic."""
+    path = tmp_path / "ledger.db"
+    release = finished(path, SPEC.model_copy(update={"require": "better", "on_deadline": "rollback"}))
+    assert release.outcome == "rolled_back"
+    assert "no labels prove it better, which the plan requires" in release.decisions[-2].reason
