@@ -200,9 +200,13 @@ class RolloutSpec(_Part):
         return ANSWER_TIMEOUT_S + _FEWEST_WINDOWS * self.window
 
     def without_steps(self) -> "RolloutSpec":
-        """The plan for a version that gets all traffic at once: the one before keeps nothing of it."""
+        """The plan for a version that gets all traffic at once: it waits for nothing, the one before keeps nothing."""
+        signals, labels = self.signals, self.signals.get(WrongLabel)
+        if labels and labels.required:
+            signals = Signals({**signals.root, "wrong_label": labels.model_copy(update={"required": False})})
         budget = RiskBudget(share=self.risk_budget.share)
-        return self.model_copy(update={"steps": (100,), "holdback": 0.0, "risk_budget": budget})
+        at_once = {"steps": (100,), "holdback": 0.0, "risk_budget": budget, "require": "safe", "signals": signals}
+        return self.model_copy(update=at_once)
 
     def judge_config(self, *, tries: int = 1) -> JudgeConfig:
         """The judge's settings for a release.

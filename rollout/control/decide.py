@@ -166,7 +166,8 @@ def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
     if guard.is_stable_bad(release, facts.recent_stable):
         return Hold(_BOTH_FAIL, needs_person=True)
     if failed and judgement is not None and judgement.on_fail == "rollback":
-        if release.mirror and judgement.may_be_better and release.failed_s < release.spec.step_deadline:
+        may_wait = release.mirror and judgement.may_be_better and not guarded
+        if may_wait and release.failed_s < release.spec.step_deadline:
             return Hold(f"{judgement.reason}; in the shadow it waits for labels, which may prove it better")
         return Rollback(judgement.failed_signal or "evidence", judgement.reason)
     if guarded or judgement is None:

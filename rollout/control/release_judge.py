@@ -53,7 +53,10 @@ class ReleaseJudge:
         if release.phase is Phase.WATCHING and release.held_back_percent:
             # A new judge: the good record of the steps would make it slow, and harm that begins now is looked for.
             self._promoted = self._promoted or Judge(
-                release.spec.judge_config(), release.noise, {"errors": release.stable_errors}
+                release.spec.judge_config(),
+                release.noise,
+                {"errors": release.stable_errors},
+                is_better=self._compared.is_better,
             )
             self._promoted.observe(self._of_judge(release, windows))
         is_alone = release.live_percent == 100

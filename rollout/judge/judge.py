@@ -68,6 +68,7 @@ class Judge:
         *,
         carried: Mapping[str, float] = _INDEPENDENT,
         steps: Sequence[Ask] = (),
+        is_better: bool = False,
     ) -> None:
         """
         Args:
@@ -76,6 +77,7 @@ class Judge:
             known: by signal, stable's counts before the release: PASS comes sooner where the release has similar ones.
             carried: by signal, log of the evidence that an earlier release of the same versions won, see `carried`.
             steps: that are likely to be asked about; where they are known, PASS comes sooner.
+            is_better: labels have proven the canary better before the first window.
 
         Raises: ValueError for settings under which nothing would be proven.
         """
@@ -92,7 +94,7 @@ class Judge:
         self._portfolio = Portfolio({family: rule.weight for family, rule in config.rules.items()})
         self._failure: _Failure | None = None
         self._telling = tuple(family for family, rule in config.rules.items() if rule.tells_better)
-        self._is_better = False
+        self._is_better = is_better
 
     def weight_changed(self) -> None:
         """The windows from now on have another canary weight: harm that begins with it is found as early as at first.
@@ -170,6 +172,11 @@ class Judge:
         needed = [signal.more_needed(step) for signal in self._signals.values()]
         return max((more for more in needed if more is not None), default=math.inf)
 
+    @property
+    def is_better(self) -> bool:
+        """See `Judgement.is_better`."""
+        return self._is_better
+
     def excess_upper(self) -> float:
         """The bound on the canary's mean excess over the windows so far, the largest of all budgeted signals."""
         bounds = [signal.bound.upper() for signal in self._signals.values() if signal.bound]
@@ -203,7 +210,7 @@ class Judge:
 
     def _may_be_better(self) -> bool:
         """See `Judgement`."""
-        rule = self._rule(self._failure.signal) if self._failure else None
+        rule = self._rule(self._failure.signal) if self._failure and self._telling else None
         if rule is None or not rule.is_only_different or rule.on_fail == "rollback":
             return False
         return any(signal.stable.total for name, signal in self._signals.items() if self._rule(name).is_of_labels)
@@ -237,12 +244,21 @@ class Judge:
             if log_e >= self._threshold:
                 self._signals[name].decide(end_s)
         if self._failure and self._failure.on_fail == "rollback":
+            if self._rule(self._failure.signal).is_only_different:
+                self._detect_harm(end_s)
             return
         for_rollback = self._evidence_to_fail(rollback_only=True)
         if log_sum(for_rollback.values()) >= self._threshold:
             self._failure = self._fail(for_rollback, "rollback", end_s)
         elif self._failure is None and log_sum(evidence.values()) >= self._threshold:
             self._failure = self._fail(evidence, "hold", end_s)
+
+    def _detect_harm(self, end_s: float) -> None:
+        """Let signals of harm that FAIL by themselves take the place of a difference, which labels may still excuse."""
+        evidence = self._evidence_to_fail(rollback_only=True)
+        harm = {name: log_e for name, log_e in evidence.items() if not self._rule(name).is_only_different}
+        if log_sum(harm.values()) >= self._threshold:
+            self._failure = self._fail(harm, "rollback", end_s)
 
     def _evidence_to_fail(self, *, rollback_only: bool = False) -> dict[str, float]:
         """By signal, its part of the evidence that may FAIL, as a log."""

@@ -225,7 +225,7 @@ BUILT_IN = Catalogue(
             advice="Send it requests that {stable} accepts; its log has those that it refused (`x-request-id`). Where "
             "it is right to refuse them, leave the signal out: `signals.rejected: null`.",
             colour=_ORANGE,
-            counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad=_REFUSED),
+            counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad=_REFUSED, untold="[1-4]xx"),
             judged=SignalRule(kernel="exact", weight=0.1),
             options=Rejected,
             is_of_callers=True,

@@ -37,8 +37,11 @@ class Outcomes:
     series: str
     label: str
     bad: str  # a regular expression that the label's whole value matches
+    untold: str = ""  # another one, of values that do not tell; where there are any, nothing is known of all of them
 
     def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
+        if self.untold and any(re.fullmatch(self.untold, outcome) for outcome in counts):
+            return
         bad = sum(count for outcome, count in counts.items() if re.fullmatch(self.bad, outcome))
         yield "", Pair(bad, sum(counts.values()))
 

@@ -123,7 +123,7 @@ class Classes(Tolerant):
         return gross
 
     def rule(self, judged: SignalRule) -> SignalRule:
-        return replace(super().rule(judged), gross_tolerance=self.gross)
+        return replace(super().rule(judged), gross_tolerance=_beyond(self.gross, self.tolerance))
 
 
 class LowConfidence(Tolerant):
@@ -142,7 +142,7 @@ class LowConfidence(Tolerant):
         return below
 
     def rule(self, judged: SignalRule) -> SignalRule:
-        return replace(super().rule(judged), gross_tolerance=self.gross)
+        return replace(super().rule(judged), gross_tolerance=_beyond(self.gross, self.tolerance))
 
     @property
     def keys(self) -> frozenset[str]:
@@ -205,5 +205,9 @@ class Disagreement(Options):
     gross: Ratio | None = 0.5
 
     def rule(self, judged: SignalRule) -> SignalRule:
-        gross = self.gross if self.gross and self.gross > self.at_most else None
-        return replace(super().rule(judged), margin=self.at_most, gross_margin=gross)
+        return replace(super().rule(judged), margin=self.at_most, gross_margin=_beyond(self.gross, self.at_most))
+
+
+def _beyond(gross: float | None, harmless: float) -> float | None:
+    """The gross limit; None where it is within what the plan calls harmless, and so is none."""
+    return gross if gross is not None and gross > harmless else None

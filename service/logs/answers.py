@@ -356,12 +356,16 @@ class AnswerLog(BackgroundWriter):
 
     def _prune_bytes(self, connection: sqlite3.Connection) -> None:
         """Forget the oldest answers while all together are too large."""
-        size = _bytes_in_use(connection)
-        if size > self._max_bytes:
+        if _bytes_in_use(connection) <= self._max_bytes:
+            return
+        with writing(connection):  # weighed again: another process may have forgotten them meanwhile
+            size = _bytes_in_use(connection)
             too_many = 1 - _LEFT_OF_BYTES * self._max_bytes / size
-            connection.execute(
-                "DELETE FROM answers WHERE id <= (SELECT min(id) + (max(id) - min(id)) * ? FROM answers)", (too_many,)
-            )
+            if size > self._max_bytes:
+                connection.execute(
+                    "DELETE FROM answers WHERE id <= (SELECT min(id) + (max(id) - min(id)) * ? FROM answers)",
+                    (too_many,),
+                )
 
     def _give_up(self, answers: Sequence[bytes], truths: Sequence[_Truth]) -> None:
         if answers:

@@ -40,6 +40,7 @@ class Version:
     classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
     rejected_ratio: float | None = None  # share of its answers that say that the request is wrong; None: not counted
     differs_ratio: float = 0.0  # share of its answers to copied requests that differ from stable's
+    lost_ratio: float | None = None  # share of these about which labels say that stable was right; None: no labels come
     start_s: float = 2.0
     prepare_s: float = 0.0  # how long its environment takes to be made, before it starts
     prepared_s: float = 0.0
@@ -202,6 +203,10 @@ class World:
             differ = int(self.rng.binomial(answered, version.differs_ratio))
             for compared in (tag, split.stable):  # both versions count each pair of answers
                 self._count(compared, "disagreement", differ, answered)
+            if version.lost_ratio is not None:
+                lost = int(self.rng.binomial(differ, version.lost_ratio))
+                self._count(tag, "paired_label", lost, differ)
+                self._count(split.stable, "paired_label", differ - lost, differ)
 
     def _hang(self, tag: str, requests: int) -> int:
         """Let that many requests wait."""

@@ -55,7 +55,9 @@ def test_a_model_that_labels_prove_worse_is_rolled_back_in_the_shadow(kanaria: K
     """Before any user got one of its answers."""
     kanaria.ok("up", "tumours:v2")
     with kanaria.users(samples, labelled_ratio=0.5) as users:
-        done = kanaria("release", "tumours:v3", "--spec", kanaria.plan(steps=STEPS, soak="30s"), "--wait")
+        done = kanaria(
+            "release", "tumours:v3", "--spec", kanaria.plan(steps=STEPS, soak="30s", step_deadline="200s"), "--wait"
+        )
         summary = users.stop()
     assert (done.returncode, summary.failures) == (1, 0), done.stdout + done.stderr
     (row,) = json.loads(kanaria.ok("history", "--json"))

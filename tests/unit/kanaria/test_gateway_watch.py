@@ -10,6 +10,7 @@ import pytest
 from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.ports import free_port
 from rollout.routers.router import GatewayHealth
+from tests.support.waiting import eventually
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -141,6 +142,6 @@ def test_a_restart_that_fails_ends_no_watch(port: int) -> None:
     watch.start()
     assert tried.wait(20)
     with listening(port, answers):
-        while watch.health is not GatewayHealth.READY:
-            assert watch.is_alive()
+        eventually(lambda: watch.health is GatewayHealth.READY, within_s=60)
+        assert watch.is_alive()
     watch.stop()

@@ -303,3 +303,10 @@ def test_alpha_is_the_certainty_of_both_answers() -> None:
     assert judgement.signals["errors"].excess_upper == pytest.approx(
         -math.log(0.001 / 6) / (1000 * -math.expm1(-6)), rel=0.1
     )
+
+
+def test_a_plan_without_steps_waits_for_nothing() -> None:
+    """A version that was good before is brought back at once: neither labels nor an improvement are asked for."""
+    plan = parse_spec("require: better\nsignals: {wrong_label: {required: true, after: 1m}}").without_steps()
+    assert (plan.steps, plan.require, plan.expected()) == ((100,), "safe", RolloutSpec().expected())
+    assert RolloutSpec.model_validate(plan.model_dump()) == plan

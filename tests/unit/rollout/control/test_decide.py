@@ -314,6 +314,8 @@ def test_a_gross_difference_waits_in_the_shadow_for_labels_and_nowhere_else() ->
     action = decide(shadow, facts(), different)
     assert isinstance(action, Hold)
     assert "waits for labels" in action.reason
+    failing = facts(recent_canary=Pair(500, 600), recent_stable=Pair(0, 600))
+    assert isinstance(decide(shadow, failing, different), Rollback), "the guard does not wait"
     over = replace(shadow, failed_s=shadow.spec.step_deadline)
     for where in (over, release(step=1, weight=5, failed_s=10.0)):
         assert isinstance(decide(where, facts(), different), Rollback)

@@ -64,6 +64,14 @@ def failures(world: World) -> int:
     return world.counters["m:v2-process", "m:v2", "errors"].bad
 
 
+def test_a_better_version_stays_excused_in_the_watch(world: World, controller: Controller) -> None:
+    """Labels proved it better in the shadow; in the watch no pairs come, and its classes still differ grossly."""
+    world.edit("m:v2", classes=(0.05, 0.05, 0.1, 0.8), differs_ratio=0.43, lost_ratio=0.05)
+    live_until_promoted(world, controller, PLAN.model_copy(update={"steps": ("shadow", 5, 50, 100), "warmup": 0.0}))
+    assert world.live_until_ended(controller) == "promoted"
+    assert "proven better by labels: it differs in 4" in story(world).decisions[-2].reason
+
+
 def test_the_version_before_keeps_its_share_until_the_watch_ends(world: World, controller: Controller) -> None:
     """The new one is stable; the split of the last step stays at promotion, so that nobody is sent back."""
     live_until_promoted(world, controller)

@@ -80,6 +80,40 @@ def test_a_better_model_that_fails_requests_is_failed() -> None:
     assert (last.verdict, last.on_fail, last.failed_signal) == (Verdict.FAIL, "rollback", "errors")
 
 
+def test_errors_are_not_hidden_by_a_gross_difference() -> None:
+    """The difference FAILs first and may wait for labels; then half of the requests fail."""
+    labels = Pair(10, 20)
+    windows = [
+        [Window(5.0 * n, 5.0, "wrong_label", labels, labels), *tick(n, disagreement=Pair(180, 200))]
+        for n in range(1, 9)
+    ]
+    windows += [tick(n, disagreement=Pair(180, 200), errors=Pair(50, 100)) for n in range(9, 15)]
+    found = judged(windows)
+    assert (found[7].failed_signal, found[7].may_be_better) == ("disagreement", True)
+    assert (found[-1].failed_signal, found[-1].may_be_better) == ("errors", False)
+
+
+def test_nothing_waits_for_labels_where_none_could_prove_it_better() -> None:
+    """The plan leaves the paired labels out, and takes the others as they come."""
+    plan = RolloutSpec(signals=Signals.model_validate({"paired_label": None}))
+    labels = Pair(10, 20)
+    windows = [
+        [Window(5.0 * n, 5.0, "wrong_label", labels, labels), *tick(n, disagreement=Pair(180, 200))]
+        for n in range(1, 9)
+    ]
+    last = judged(windows, plan.judge_config())[-1]
+    assert (last.verdict, last.on_fail, last.may_be_better) == (Verdict.FAIL, "rollback", False)
+
+
+def test_a_gross_limit_within_what_is_harmless_is_none() -> None:
+    """A plan that allows six times stable's odds does not roll back at four."""
+    wide = {"class": {"tolerance": 6}, "low_confidence": {"tolerance": 6}, "disagreement": {"at_most": 0.6}}
+    rules = Signals.model_validate(wide).rules()
+    assert [rules[name].gross_tolerance for name in ("class", "low_confidence")] == [None, None]
+    assert rules["disagreement"].gross_margin is None
+    assert rules["class"].on_fail == "hold"
+
+
 def test_a_proof_stays_when_fewer_labels_come_out_well() -> None:
     """It was reached once; that the canary has become worse since is for its own signal to prove."""
     ticks = [tick(n, paired_label=Pair(1, 20)) for n in range(1, 10)]

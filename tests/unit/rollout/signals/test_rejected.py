@@ -31,6 +31,15 @@ def test_other_answers_are_not_rejections(code: str, total: int) -> None:
     assert rejected(code) == Pair(0, total)
 
 
+@pytest.mark.parametrize("classes", [{"2xx": 90, "4xx": 10}, {"2xx": 100}, {"2xx": 90, "5xx": 10}])
+def test_where_only_classes_are_known_nothing_is_said_of_rejections(classes: dict[str, int]) -> None:
+    """A count of 0 would make all that come to be known by their codes later look new."""
+    row = catalogue().of("rejected")
+    assert row is not None
+    assert row.counter is not None
+    assert list(row.counter.pairs(classes)) == []
+
+
 def test_alert_and_signal_mean_the_same_requests() -> None:
     """The alert's expression is written out, because Prometheus knows no catalogue."""
     row = catalogue().of("rejected")
