@@ -98,6 +98,8 @@ def test_every_series_exists_at_zero_before_the_first_request(server: Server) ->
         ),
         ("kanaria_disagreement_total", "same", V1),
         ("kanaria_disagreement_total", "different", V1),
+        ("kanaria_paired_labels_total", "better", V1),
+        ("kanaria_paired_labels_total", "worse", V1),
         ("kanaria_answers_dropped_total", V1),
         ("kanaria_prediction_log_dropped_total", V1),
         ("kanaria_log_failures_total", "answers", V1),
