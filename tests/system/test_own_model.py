@@ -74,7 +74,7 @@ def test_a_silently_wrong_version_is_rolled_back(kanaria: Kanaria, bentos: Bento
         summary = users.stop()
     assert (done.returncode, summary.failures) == (1, 0), done.stdout + done.stderr
     (row,) = json.loads(kanaria.ok("history", "--json"))
-    assert row["signal"].partition(":")[0] in ("disagreement", "wrong_label", "class")
+    assert row["signal"].partition(":")[0] in ("disagreement", "paired_label", "wrong_label", "class")
     assert set(summary.versions) == {"diabetes:v1"}
     logged = read_predictions(kanaria.home / "predictions", 0)
     assert {"age", "body_mass_index", "label"} <= set(logged.columns)
