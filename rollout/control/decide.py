@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from rollout.control import guard, shadow
+from rollout.control.next_weight import (
+    AUTO_START_PERCENT,
+    LAST_COMPARED_PERCENT,
+    lacks_improvement,
+    least_automatic,
+)
 from rollout.fleet import Health
 from rollout.format import count
 from rollout.judge import Judgement, Pair, Verdict, words
 from rollout.ledger.state import Phase, Release
 
-AUTO_START_PERCENT = 1
-LAST_COMPARED_PERCENT = 50  # above it too little stable traffic is left to compare with
-AUTO_GROWTH = 1.05  # smallest growth of the weight that is worth an automatic step
 MOST_RESTARTS = 1  # one worker may end for a reason outside it, such as the machine's memory
 _BOTH_FAIL = "both versions fail, so it is not the canary's fault: frozen until stable is healthy"
 
@@ -82,20 +85,6 @@ class EndWatch:
 
 
 Action = Hold | EnterStep | Promote | Rollback | EndWatch
-
-
-def asked_weight(release: Release) -> float | None:
-    """The canary share, 0-1, that the judge is asked to allow; None at 100 %, where no step is left."""
-    if release.phase is not Phase.STEPPING or release.is_last_step:
-        return None
-    if release.spec.steps != "auto":
-        return release.weight_at(release.step + 1) / 100
-    return (AUTO_START_PERCENT if release.step < 0 else _least_automatic(release)) / 100
-
-
-def lacks_improvement(release: Release, judgement: Judgement) -> bool:
-    """Whether all the traffic, or the promotion, must wait for proof that the canary is better."""
-    return release.spec.require == "better" and not judgement.is_better and asked_weight(release) in (None, 1.0)
 
 
 def decide(release: Release, facts: Facts, judgement: Judgement | None) -> Action:
@@ -371,12 +360,5 @@ def _next_weight(release: Release, judgement: Judgement) -> float:
     safe_percent = (
         math.floor(10_000 * release.spec.risk_budget.share / max(worst, release.spec.risk_budget.share)) / 100
     )
-    least = _least_automatic(release)
+    least = least_automatic(release)
     return max(least, min(2 * release.weight_percent, safe_percent, LAST_COMPARED_PERCENT))
-
-
-def _least_automatic(release: Release) -> float:
-    """The smallest automatic step up, percent; the judge is asked about this one."""
-    if release.weight_percent >= LAST_COMPARED_PERCENT:
-        return 100
-    return min(math.ceil(100 * AUTO_GROWTH * release.weight_percent) / 100, LAST_COMPARED_PERCENT)

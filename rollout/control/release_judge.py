@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rollout.control.after_promotion import RecentFailures, Watch
-from rollout.control.decide import asked_weight
 from rollout.control.exposure import Exposure
+from rollout.control.next_weight import asked_weight
 from rollout.control.shadow import later_weights
 from rollout.judge import Judgement, Verdict, Window
 from rollout.judge.judge import Judge

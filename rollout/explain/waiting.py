@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from math import inf, isinf
 
-from rollout.control.decide import lacks_improvement
+from rollout.control.next_weight import lacks_improvement
 from rollout.control.shadow import ahead
 from rollout.explain.timeline import StepSpan, Timeline
 from rollout.format import about, span, weight

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from contract.metrics import LABEL_AGES_S
 from kanaria.cli import Commands, app
 from kanaria.settings import Settings
-from rollout.control.decide import AUTO_GROWTH
+from rollout.control.next_weight import AUTO_GROWTH
 from rollout.signals.catalogue import catalogue
 from rollout.signals.options import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS
 from rollout.spec import Guards, RolloutSpec, parse_spec

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.control import guard
-from rollout.control.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, asked_weight, decide
+from rollout.control.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, decide
+from rollout.control.next_weight import asked_weight
 from rollout.fleet import Health
 from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, Verdict
 from rollout.judge.types import Improvement
