@@ -20,7 +20,9 @@ _LEAST_PART = math.log(0.01)  # of the largest part; smaller ones are not worth 
 
 
 def carried(judgement: Judgement, before: Mapping[str, float]) -> dict[str, float]:
-    """By signal, the log of what it won; the sum is E - 1 at most. Nothing from a FAIL, or where little was won.
+    """By signal, the log of what it won; the sum is E - 1 at most.
+
+    Nothing from a FAIL, from a signal that labels excuse, or where little was won.
 
     Args:
         judgement: the last one of a release.
@@ -33,9 +35,9 @@ def carried(judgement: Judgement, before: Mapping[str, float]) -> dict[str, floa
     parts = {
         name: signal.log_e + judgement.threshold - signal.threshold
         for name, signal in seen.items()
-        if signal.threshold < math.inf
+        if signal.threshold < math.inf and not signal.is_excused
     }
-    log_e = log_sum(parts.values())
+    log_e = log_sum(parts.values()) if parts else 0.0
     if log_e < _LEAST_LOG_E:
         return unseen
     log_won, least = math.log(math.expm1(log_e)) - log_e, max(parts.values()) + _LEAST_PART

@@ -63,7 +63,7 @@ class Restore(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    reason: str | None = None
+    reason: Words | None = None
     quarantine: bool = False  # the version that it replaces may not come back by itself
 
 

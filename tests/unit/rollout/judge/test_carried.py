@@ -81,6 +81,17 @@ def test_every_signal_keeps_what_it_won() -> None:
     assert sum(map(math.exp, won.values())) == pytest.approx(math.expm1(judgement.log_e))
 
 
+def test_a_difference_that_labels_excuse_is_not_carried() -> None:
+    """The next release of a version that was proven better would begin with evidence against it."""
+    judge = Judge(CONFIG, is_better=True)
+    for window in windows(Pair(3, 900), Pair(6, 20), 2):
+        judge.observe([replace(window, signal=signal) for signal in ("errors", "class:7")])
+    won = carried(judge.judgement(next_weight=None), {})
+    assert won.keys() == {"errors"}
+    excused = replace(judge.judgement(next_weight=None), signals={})
+    assert carried(excused, {}) == {}
+
+
 def test_after_a_fail_and_after_nothing_much_it_starts_anew() -> None:
     """A FAIL was a conclusion; evidence under 2 is what most harmless canaries show."""
     judge = Judge(CONFIG)

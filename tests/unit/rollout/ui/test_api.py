@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from contract.http import DEADLINE_HEADER
 from kanaria.stack.ports import free_port
 from rollout.control.metrics import ControllerMetrics
-from rollout.ledger.events import Paused, RolledBack
+from rollout.ledger.events import Paused, Restore, RolledBack
 from rollout.ledger.ledger import Ledger
 from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
@@ -360,3 +360,4 @@ def test_an_older_ledger_cannot_steer_a_terminal_either() -> None:
     """What was written before is read without it."""
     read = Paused.model_validate_json('{"at_s": 1, "release": 1, "reason": "\\u001b[2J", "by": "e\\u001bve"}')
     assert (read.reason, read.by) == ("[2J", "eve")
+    assert Restore(reason="\x1b[2Jwrong\u202e").reason == "[2Jwrong"
