@@ -1,6 +1,7 @@
 """kill -9 of whatever works in a test, at a call that the test counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,19 @@ class Killer:
     calls_left: int
     before: bool
 
-    def around(self, work: Callable[..., Any]) -> Callable[..., Any]:
+    @contextmanager
+    def counting(self, *acts: tuple[object, str]) -> Iterator[None]:
+        """While the block runs, each call of these methods, by their owner and name, may be the last."""
+        whole = [(owner, name, getattr(owner, name)) for owner, name in acts]
+        try:
+            for owner, name, work in whole:
+                setattr(owner, name, self._around(work))
+            yield
+        finally:
+            for owner, name, work in whole:
+                setattr(owner, name, work)
+
+    def _around(self, work: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             self.calls_left -= 1
             if self.calls_left == 0 and self.before:

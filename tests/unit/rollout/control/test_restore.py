@@ -377,20 +377,16 @@ def test_killed_at_any_point_it_goes_on_where_it_was(tmp_path: Path, before: boo
         if not is_warm:
             end_watch(world, first)
         killer = Killer(nth, before)
-        append, apply, stop = first._ledger.append, world.router.apply, world.stop
-        first._ledger.append = killer.around(append)  # type: ignore[method-assign]
-        world.router.apply = killer.around(apply)  # type: ignore[method-assign]
-        world.stop = killer.around(stop)  # type: ignore[method-assign]
         try:
-            first.execute(FOR_GOOD)
-            world.live_until_ended(first)
+            with killer.counting((first._ledger, "append"), (world.router, "apply"), (world, "stop")):
+                first.execute(FOR_GOOD)
+                world.live_until_ended(first)
         except Killed:
             pass
         else:
             assert nth > 5, "it must offer more points to die at"
             first.close()
             return
-        world.router.apply, world.stop = apply, stop  # type: ignore[method-assign]
         first.close()
         world.pass_time(3)
         second = world.controller()

@@ -18,8 +18,8 @@ from rollout.spec import Guards, RolloutSpec
 from rollout.ui.report.pictures import pictures
 from rollout.ui.status import StatusView, build_status
 from rollout.ui.web import status_page
+from tests.support.killing import Killed, Killer
 from tests.support.world import Version, World
-from tests.unit.rollout.control.test_controller import Killed, Killer
 
 USERS = 400
 ON_CANARY, ON_STABLE = 0, USERS - 1  # at any weight of the plan below 100 %
@@ -189,14 +189,10 @@ def test_killed_at_any_point_it_counts_every_user_once(tmp_path: Path, before: b
         path = tmp_path / f"{nth}.db"
         world, first = sticky_world(path, broken=broken)
         first.execute(c.StartRelease("m:v2", alone(STICKY), "ann"))
-        killer = Killer(nth, before)
-        trim = world.failures.trim
-        first._ledger.append = killer.around(first._ledger.append)  # type: ignore[method-assign]
-        world.failures.trim = killer.around(trim)  # type: ignore[method-assign]
-        with pytest.raises(Killed):
+        acts = (first._ledger, "append"), (world.failures, "trim")
+        with Killer(nth, before).counting(*acts), pytest.raises(Killed):
             world.live(first, 60)
         first.close()
-        world.failures.trim = trim  # type: ignore[method-assign]
         world.pass_time(3)
         second = world.controller()
         world.live(second, 20)
