@@ -6,8 +6,9 @@ A model is a class that derives from `Model`, plus a folder of data files that t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -45,9 +46,13 @@ __all__ = [
     "Sample",
     "Schema",
     "read_lines",
+    "save_model",
     "write_lines",
     "write_reference",
 ]
+
+
+GOLDEN_REQUESTS = 20
 
 
 class Model(ABC):
@@ -84,3 +89,47 @@ def _predictions(answer: AnswerKind, outputs: torch.Tensor) -> list[Prediction]:
         Prediction(answer.labels[column], confidence)
         for column, confidence in zip(columns.tolist(), confidences.tolist(), strict=True)
     ]
+
+
+def save_model(folder: Path, model: Model, held_out: NDArray[np.float32], truth: Sequence[Label]) -> float:
+    """Write what releases need beside the weights: golden requests, samples and the reference, by the model's answers.
+
+    Call it when the weights and `schema.json` are in `folder` and `model` was loaded from there.
+
+    Args:
+        held_out: rows that training never saw, shape (rows, features).
+        truth: what each answer should be: a label of the schema, or a number. A label may be given as a number.
+
+    Returns: the share of rows that the model gets right, 0-1.
+
+    Raises: ValueError when the two differ in length, there are none, or the schema lacks a label.
+    """
+    if not len(held_out) == len(truth) > 0:
+        raise ValueError(
+            f"{len(held_out)} held-out rows and {len(truth)} truths; give one truth to each row, and a row"
+        )
+    answer = model.schema.answer
+    truths: list[Label] = [str(one) if isinstance(answer, Labels) else float(one) for one in truth]
+    if isinstance(answer, Labels) and (unknown := sorted({str(one) for one in truths} - {*answer.labels})):
+        raise ValueError(f"{SCHEMA_FILE} has no label {unknown[0]!r}; it has {', '.join(map(repr, answer.labels))}")
+    predictions: list[Prediction] = []
+    with torch.inference_mode():
+        for start in range(0, len(held_out), model.schema.max_rows):
+            batch = model.preprocess(held_out[start : start + model.schema.max_rows])
+            predictions += model.postprocess(model.predict(batch))
+    write_reference(folder, held_out, predictions, truths)
+    rows = [tuple(row) for row in held_out.tolist()]
+    tolerance = 0.0 if isinstance(answer, Labels) else answer.tolerance
+    samples = zip(rows, truths, strict=True)
+    write_lines(
+        folder / SAMPLES_FILE, (Sample(features=row, label=label, tolerance=tolerance) for row, label in samples)
+    )
+    is_right = [answer.is_same(one.label, label) for one, label in zip(predictions, truths, strict=True)]
+    sure = median(one.confidence or 0.0 for one in predictions)  # another engine may answer the others otherwise
+    order = sorted(range(len(rows)), key=lambda at: (not is_right[at], (predictions[at].confidence or 0.0) < sure))
+    golden = order[:GOLDEN_REQUESTS]
+    write_lines(
+        folder / GOLDEN_FILE,
+        (Golden(features=(rows[number],), predictions=(predictions[number],)) for number in golden),
+    )
+    return sum(is_right) / len(is_right)

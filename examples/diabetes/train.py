@@ -13,9 +13,7 @@ from torch import nn
 
 from examples.diabetes.data import FEATURES, TOLERANCE, Patients, mild_cases, split
 from examples.diabetes.model import WEIGHTS_FILE, Diabetes
-from service.contract import GOLDEN_FILE, SAMPLES_FILE, Golden, Number, Sample, Schema, write_lines, write_reference
-
-GOLDEN_REQUESTS = 20
+from service.contract import Number, Schema, save_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +40,7 @@ def train_into(folder: Path, recipe: Recipe) -> None:
     with torch.inference_mode():
         answers = network(torch.from_numpy(held_out.features))[:, 0]
     Schema(features=FEATURES, answer=Number.binned(answers, tolerance=TOLERANCE)).write(folder)
-    truth = zip(held_out.features.tolist(), held_out.progression.tolist(), strict=True)
-    samples = [Sample(features=row, label=progression, tolerance=TOLERANCE) for row, progression in truth]
-    write_lines(folder / SAMPLES_FILE, samples)
-    model = Diabetes(folder)
-    with torch.inference_mode():
-        predictions = model.postprocess(model.predict(model.preprocess(held_out.features)))
-    write_reference(folder, held_out.features, predictions, held_out.progression.tolist())
-    golden = list(zip(held_out.features.tolist(), predictions, strict=True))[:GOLDEN_REQUESTS]
-    write_lines(folder / GOLDEN_FILE, (Golden(features=(row,), predictions=(answer,)) for row, answer in golden))
+    save_model(folder, Diabetes(folder), held_out.features, held_out.progression.tolist())
 
 
 def _fitted(recipe: Recipe, patients: Patients) -> nn.Linear:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import bentoml
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -16,12 +15,11 @@ from torch import nn
 from examples.digits.data import SCHEMA, Rows, Split, filtered_split, split
 from examples.digits.model import VARIANT_FILE, WEIGHTS_FILE, Digits, Variant
 from examples.digits.network import build
-from service.contract import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample, write_lines, write_reference
+from service.contract import save_model
 
 MODEL_NAME = "digits"
 EPOCHS = 20
 BATCH_ROWS = 64
-GOLDEN_REQUESTS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +70,14 @@ def train_into(folder: Path, recipe: Recipe) -> dict[str, str | int | float]:
     save_file(network.state_dict(), folder / WEIGHTS_FILE)
     SCHEMA.write(folder)
     (folder / VARIANT_FILE).write_text(recipe.variant.model_dump_json() + "\n")
+    accuracy = save_model(folder, Digits(folder), data.held_out.features, data.held_out.digits.tolist())
     return {
         "story": recipe.story,
         "architecture": recipe.variant.architecture,
         "parameters": sum(weights.numel() for weights in network.parameters()),
         "training_rows": len(data.train),
         "held_out_rows": len(data.held_out),
-        "held_out_accuracy": round(_write_evidence(folder, data.held_out), 4),
+        "held_out_accuracy": round(accuracy, 4),
     }
 
 
@@ -98,27 +97,6 @@ def _fit(recipe: Recipe, rows: Rows) -> nn.Module:
                 optimiser.step()
                 schedule.step()
     return network.eval()
-
-
-def _write_evidence(folder: Path, held_out: Rows) -> float:
-    """Write samples, golden requests and reference with the answers of the model in `folder`; return its accuracy."""
-    model = Digits(folder)
-    with torch.inference_mode():
-        predictions = model.postprocess(model.predict(model.preprocess(held_out.features)))
-    rows = [tuple(row) for row in held_out.features.tolist()]
-    labels = [str(digit) for digit in held_out.digits]
-    write_lines(
-        folder / SAMPLES_FILE,
-        (Sample(features=row, label=label) for row, label in zip(rows, labels, strict=True)),
-    )
-    write_reference(folder, held_out.features, predictions, labels)
-    is_right = [prediction.label == label for prediction, label in zip(predictions, labels, strict=True)]
-    golden = [index for index, right in enumerate(is_right) if right][:GOLDEN_REQUESTS]
-    write_lines(
-        folder / GOLDEN_FILE,
-        (Golden(features=(rows[index],), predictions=(predictions[index],)) for index in golden),
-    )
-    return float(np.mean(is_right))
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def read_reference(folder: Path) -> Reference:
         raise NoReference(
             "the model has no reference data to compare with",
             saw=f"{folder / REFERENCE_FILE}: {error}",
-            do="train it again so that training writes the reference (`write_reference`), and release that version",
+            do="train it again so that training writes the reference (`save_model`), and release that version",
         ) from error
     answers = answer_columns([asdict(row.prediction) for row in rows])
     request = np.arange(len(rows))  # each row is a request of its own

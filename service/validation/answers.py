@@ -58,7 +58,7 @@ def golden_faults(model: Model, golden: Sequence[Golden]) -> Iterator[Fault]:
     for number, (given, wanted) in enumerate(zip(together, expected, strict=True)):
         if not _is_same(given, wanted):
             saw = f"golden row {number}: {given}, expected {wanted}"
-            do = f"write {GOLDEN_FILE} with the answers of this model, after its weights are saved"
+            do = f"write {GOLDEN_FILE} with save_model, after the weights of this model are saved"
             yield Fault("the model does not give the golden answers", saw, do)
             return
 

@@ -27,11 +27,12 @@ from service.validation.faults import Fault, FaultFound, label_faults
 
 _PICKLE = re.compile(rb"\x80[\x02-\x05][^\x00]")  # safetensors may begin with the same two bytes, but a null follows
 
+_SAVED = "save_model(folder, model, held_out, truth)"
 _WRITTEN_WITH = {
     SCHEMA_FILE: "Schema(...).write(folder)",
-    GOLDEN_FILE: f'write_lines(folder / "{GOLDEN_FILE}", [Golden(...), ...])',
-    SAMPLES_FILE: f'write_lines(folder / "{SAMPLES_FILE}", [Sample(...), ...])',
-    REFERENCE_FILE: "write_reference(folder, rows, predictions, truths)",
+    GOLDEN_FILE: _SAVED,
+    SAMPLES_FILE: _SAVED,
+    REFERENCE_FILE: _SAVED,
 }
 
 
@@ -97,7 +98,7 @@ def line_faults(
         yield from label_faults(place, schema, sample.label)
         tolerance = 0.0 if isinstance(schema.answer, Labels) else schema.answer.tolerance
         if sample.tolerance != tolerance:
-            do = f"write Sample(..., tolerance={tolerance:g})"
+            do = f"write it with {_SAVED}, after the schema"
             yield Fault(f"{place} has another tolerance than {SCHEMA_FILE}", f"{sample.tolerance:g}", do)
 
     plain = len(schema.logged_as("plain"))

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from contract.answer_types import Labels
-from contract.model_files import GOLDEN_FILE, SAMPLES_FILE, Feature, Golden, Sample, Schema
-from contract.records import write_lines
-from service.contract import Model
+from contract.model_files import Feature, Schema
+from service.contract import Model, save_model
 from service.optimise.measure import answers
 
 WIDTH, LABELS, SAMPLES = 8, ("a", "b", "c"), 200
@@ -50,15 +49,5 @@ def write_evidence(folder: Path, model: type[Small] = Small) -> Path:
     features = tuple(Feature(name=f"x{column}", minimum=-10, maximum=10) for column in range(WIDTH))
     Schema(features=features, answer=Labels(labels=LABELS), max_rows=64).write(folder)
     rows = np.random.default_rng(0).normal(size=(SAMPLES, WIDTH)).astype(np.float32)
-    given = answers(model(folder), rows)
-    listed = [tuple(row) for row in rows.tolist()]
-    write_lines(
-        folder / SAMPLES_FILE,
-        (Sample(features=row, label=answer.label) for row, answer in zip(listed, given, strict=True)),
-    )
-    clear = [number for number, answer in enumerate(given) if (answer.confidence or 0) > 0.9][:3]
-    write_lines(
-        folder / GOLDEN_FILE,
-        (Golden(features=(listed[number],), predictions=(given[number],)) for number in clear),
-    )
+    save_model(folder, model(folder), rows, [answer.label for answer in answers(model(folder), rows)])
     return folder

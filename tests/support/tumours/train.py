@@ -16,20 +16,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from service.contract import (
-    GOLDEN_FILE,
-    SAMPLES_FILE,
-    Feature,
-    Golden,
-    Labels,
-    Sample,
-    Schema,
-    write_lines,
-    write_reference,
-)
+from service.contract import Feature, Labels, Schema, save_model
 from tests.support.tumours.model import WEIGHTS_FILE, Tumours
 
-GOLDEN_REQUESTS = 20
 # The columns that a version looks at. v1 has learned next to nothing, v2 everything, and v3 lost two columns.
 COLUMNS = {"v1": [19], "v2": list(range(30)), "v3": list(range(30))}
 LOST = [20, 22]  # the largest radius and perimeter
@@ -50,16 +39,7 @@ def train_into(folder: Path, version: str) -> float:
         for column, name in enumerate(table.feature_names)
     )
     Schema(features=features, answer=Labels(labels=labels)).write(folder)
-    named = [labels[int(each)] for each in held_out_truth]
-    samples = (Sample(features=row, label=label) for row, label in zip(held_out.tolist(), named, strict=True))
-    write_lines(folder / SAMPLES_FILE, samples)
-    model = Tumours(folder)
-    with torch.inference_mode():
-        predictions = model.postprocess(model.predict(model.preprocess(held_out)))
-    write_reference(folder, held_out, predictions, named)
-    golden = list(zip(held_out.tolist(), predictions, strict=True))[:GOLDEN_REQUESTS]
-    write_lines(folder / GOLDEN_FILE, (Golden(features=(row,), predictions=(answer,)) for row, answer in golden))
-    return float(np.mean([answer.label == label for answer, label in zip(predictions, named, strict=True)]))
+    return save_model(folder, Tumours(folder), held_out, [labels[int(each)] for each in held_out_truth])
 
 
 def _fitted(version: str, rows: Rows, truth: NDArray[np.int64]) -> nn.Linear:

@@ -10,15 +10,16 @@ import torch
 from pydantic import ValidationError
 
 from contract.answer_types import AnswerKind, Labels, Number, Prediction
-from contract.model_files import GOLDEN_FILE, SAMPLES_FILE, Feature, Golden, Sample, Schema
+from contract.model_files import GOLDEN_FILE, REFERENCE_FILE, SAMPLES_FILE, Feature, Golden, Reference, Sample, Schema
 from contract.records import read_lines
 from examples.digits.data import split
 from examples.digits.faults import EXTRA_LATENCY_S, Flaky
 from examples.digits.model import WEIGHTS_FILE, Digits
 from examples.digits.network import build
 from examples.digits.train import RECIPES, train_into
-from service.contract import Model
+from service.contract import Model, save_model
 from service.server.batching import predict_rows
+from service.validation.__main__ import check
 
 Train = Callable[[str], tuple[Path, dict[str, str | int | float]]]
 
@@ -132,6 +133,50 @@ def test_samples_are_the_held_out_rows_with_their_labels(train: Train) -> None:
         np.array_equal([sample.features for sample in samples], held_out.features),
         [int(sample.label) for sample in samples] == held_out.digits.tolist(),
     ) == (True, True)
+
+
+def test_one_call_saves_all_that_a_release_needs(tmp_path: Path) -> None:
+    """Validation finds nothing missing; the share of right answers is returned, and labels may be numbers."""
+    model = echo(tmp_path, Labels(labels=("0", "1")))
+    held_out = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32)
+    right = save_model(tmp_path, model, held_out, np.array([0, 1, 1]).tolist())
+    assert (right, check(tmp_path, f"{__name__}:Echo").faults) == (pytest.approx(2 / 3), ())
+    assert [sample.label for sample in read_lines(tmp_path / SAMPLES_FILE, Sample)] == ["0", "1", "1"]
+    assert [row.truth for row in read_lines(tmp_path / REFERENCE_FILE, Reference)] == ["0", "1", "1"]
+
+
+def test_golden_requests_are_right_and_sure_where_there_are_enough(tmp_path: Path) -> None:
+    """An answer on the brink may be another one on another engine."""
+    model = echo(tmp_path, Labels(labels=("a", "b")))
+    sure, brink = [0.95, 0.05], [0.51, 0.49]
+    save_model(tmp_path, model, np.array([brink, sure] * 20, np.float32), ["a"] * 40)
+    golden = read_lines(tmp_path / GOLDEN_FILE, Golden)
+    assert {round(request.features[0][0], 2) for request in golden} == {0.95}
+
+
+def test_a_number_is_saved_with_the_tolerance_of_the_schema(tmp_path: Path) -> None:
+    """Load tests then count as right what releases count as right."""
+    model = echo(tmp_path, Number(tolerance=2, edges=(1,)))
+    assert save_model(tmp_path, model, np.array([[1], [4]], np.float32), [2, 9]) == 0.5
+    assert [sample.tolerance for sample in read_lines(tmp_path / SAMPLES_FILE, Sample)] == [2, 2]
+
+
+def test_more_rows_than_a_request_may_hold_are_saved(tmp_path: Path) -> None:
+    """The model is asked in batches that it was written for."""
+    model = echo(tmp_path, Number(tolerance=0, edges=(1,)))
+    save_model(tmp_path, model, np.ones((3000, 1), np.float32), [1] * 3000)
+    assert len(read_lines(tmp_path / SAMPLES_FILE, Sample)) == 3000
+
+
+@pytest.mark.parametrize(
+    ("rows", "truth", "words"),
+    [(1, ["a", "b"], "1 held-out rows and 2 truths"), (0, [], "0 held-out"), (1, [0], "no label '0'; it has 'a', 'b'")],
+)
+def test_truths_that_do_not_fit_are_refused(tmp_path: Path, rows: int, truth: list[str], words: str) -> None:
+    """While training runs, not at the first release."""
+    model = echo(tmp_path, Labels(labels=("a", "b")))
+    with pytest.raises(ValueError, match=words):
+        save_model(tmp_path, model, np.full((rows, 2), 0.5, np.float32), truth)
 
 
 def test_no_file_of_a_model_is_a_pickle(train: Train) -> None:

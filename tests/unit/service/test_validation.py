@@ -66,7 +66,7 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
     ("damage", "words"),
     [
         (lambda folder: (folder / "schema.json").unlink(), "schema.json is missing | golden.jsonl, reference.jsonl"),
-        (lambda folder: (folder / "golden.jsonl").unlink(), 'call write_lines(folder / "golden.jsonl"'),
+        (lambda folder: (folder / "golden.jsonl").unlink(), "let training call save_model(folder, model"),
         (lambda folder: (folder / "samples.jsonl").write_text(""), "samples.jsonl is empty"),
         (edit("schema.json", '"age"', '"sex"'), "two features have the same name: sex"),
         (edit("schema.json", '"number"', '"vector"'), "schema.json is not a schema"),
@@ -77,9 +77,12 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
             "age is outside the bounds of a request | 540, not",
         ),
         (edit("samples.jsonl", '"label":321.0', '"label":"321"'), "a text where answers are numbers"),
-        (edit("samples.jsonl", '"tolerance":60.0', '"tolerance":0'), "write Sample(..., tolerance=60)"),
+        (
+            edit("samples.jsonl", '"tolerance":60.0', '"tolerance":0'),
+            "samples.jsonl line 1 has another tolerance than schema.json | 0 | write it with save_model",
+        ),
         (edit("golden.jsonl", '"label":2', '"label":9'), "the model does not give the golden answers | golden row 0"),
-        (lambda folder: (folder / "reference.jsonl").unlink(), "let training call write_reference(folder, rows"),
+        (lambda folder: (folder / "reference.jsonl").unlink(), "reference.jsonl is missing"),
         (
             edit("reference.jsonl", '"features":[', '"features":[1.0,'),
             "does not have the 9 features that are logged plain | 10",
