@@ -260,8 +260,8 @@ def _harmless(signal: str, release: Timeline) -> str:
     if rule.limit is not None:
         return f"a share of at most {share(rule.limit)}"
     if rule.kernel == "rare":
-        margin = config.risk_budget / 10 if rule.margin is None else rule.margin
-        return f"a share of at most {rule.tolerance:g} times stable's, plus {share(margin)}"
+        plus = f"at most {share(config.risk_budget / 10)}" if rule.margin is None else share(rule.margin)
+        return f"a share of at most {rule.tolerance:g} times stable's, plus {plus}"
     if rule.two_sided:
         return f"odds between 1/{rule.tolerance:g} and {rule.tolerance:g} times stable's"
     return f"odds of at most {rule.tolerance:g} times stable's"

@@ -58,6 +58,7 @@ class Stream:
         self._fine_ratios = (*config.odds_ratios[:-1], config.fine_ratio)
         self._plenty = config.plenty
         margin = rule.margin if margin is None else margin
+        self._is_shrinking = margin is None
         self.margin = config.risk_budget / 10 if margin is None else margin
         self._phi = phi
         self._log_cap = self._log_cap_of_window = math.log(config.window_cap)
@@ -65,14 +66,17 @@ class Stream:
         alternatives = len(EFFECTS if rule.kernel == "means" else self.odds_ratios)
         self.log_bets = [-math.inf] * alternatives  # one for each, summed over the starts so far
 
-    def odds_ratios_for(self, other: Pair, tested: Pair) -> tuple[float, ...]:
-        """What to bet on in a window of so many requests; it looks at no bad event.
+    def terms_for(self, other: Pair, tested: Pair) -> tuple[tuple[float, ...], float]:
+        """Odds ratios to bet on in a window of so many requests, and its harmless excess; it looks at no bad event.
 
         Where requests are plenty, a version that is forty times as bad shows at once to a bet on twelve times, and one
-        that is a little over the tolerance harms many users: a small bet takes the place of the largest.
+        that is a little over the tolerance harms many users: a small bet takes the place of the largest, and a margin
+        that the plan does not name stays the number of requests that it is where they begin to be plenty.
         """
-        is_plenty = other.total * tested.total >= self._plenty * (other.total + tested.total)
-        return self._fine_ratios if is_plenty else self.odds_ratios
+        plenty = self._plenty * (other.total + tested.total) / (other.total * tested.total)
+        if plenty > 1:
+            return self.odds_ratios, self.margin
+        return self._fine_ratios, self.margin * plenty if self._is_shrinking else self.margin
 
     def weight_changed(self) -> None:
         """See `Starts.weight_changed`."""
@@ -117,10 +121,9 @@ def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
             continue
         match stream.kernel:
             case "rare":
-                ratios, tolerance = stream.odds_ratios_for(other, tested), stream.tolerance
-                stream.bet(
-                    tested.bad, rare(other, tested, odds_ratios=ratios, tolerance=tolerance, margin=stream.margin)
-                )
+                ratios, margin = stream.terms_for(other, tested)
+                log_e = rare(other, tested, odds_ratios=ratios, tolerance=stream.tolerance, margin=margin)
+                stream.bet(tested.bad, log_e)
             case "bounded":
                 stream.bet(tested.bad, bounded(tested, odds_ratios=stream.odds_ratios, limit=stream.margin))
             case "exact":

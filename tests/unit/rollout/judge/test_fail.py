@@ -130,7 +130,9 @@ def test_where_requests_are_plenty_a_little_harm_is_found() -> None:
     """Twice 0.1 % of 20,000 copied requests a second; bets on 1.5 times the tolerance or more never find it."""
     rule = replace(ERRORS, margin=None)  # as in a plan
     stable, canary = [Pair(100, 100_000)] * 500, [Pair(200, 100_000)] * 500
-    assert failed_at(path(Stream(rule, JudgeConfig()), stable, canary)) == 8
+    assert failed_at(path(Stream(rule, JudgeConfig()), stable, canary)) == 3
+    asked_for = replace(rule, margin=0.0005)
+    assert failed_at(path(Stream(asked_for, JudgeConfig()), stable, canary)) == 8
     assert failed_at(path(Stream(rule, JudgeConfig(plenty=math.inf)), stable, canary)) is None
 
 
@@ -142,10 +144,13 @@ def test_where_requests_are_plenty_great_harm_is_found_as_soon() -> None:
 @given(stable=st.integers(1, 10**6), canary=st.integers(1, 10**6), bad=st.tuples(st.floats(0, 1), st.floats(0, 1)))
 def test_what_is_bet_on_depends_on_no_failure(stable: int, canary: int, bad: tuple[float, float]) -> None:
     """The mean of a window's e-value is at most 1 only if its bets are chosen before its failures are seen."""
-    stream = Stream(ERRORS, JudgeConfig())
-    none = stream.odds_ratios_for(Pair(0, stable), Pair(0, canary))
-    assert stream.odds_ratios_for(Pair(int(bad[0] * stable), stable), Pair(int(bad[1] * canary), canary)) == none
-    assert (none[-1] == 1.15) == (stable * canary / (stable + canary) >= 2000)
+    stream = Stream(replace(ERRORS, margin=None), JudgeConfig())
+    none = stream.terms_for(Pair(0, stable), Pair(0, canary))
+    assert stream.terms_for(Pair(int(bad[0] * stable), stable), Pair(int(bad[1] * canary), canary)) == none
+    odds_ratios, margin = none
+    requests = stable * canary / (stable + canary)
+    assert (odds_ratios[-1] == 1.15) == (requests >= 2000)
+    assert margin == pytest.approx(0.0005 * min(1, 2000 / requests))
 
 
 @pytest.mark.parametrize(("rule", "p_s", "p_c"), [(ERRORS, 0.4, 0.5), (LATENCY, 0.4, 0.4 * 1.25 / 1.1)])
