@@ -191,7 +191,7 @@ class Judge:
 
     def _follow_improvement(self) -> None:
         """Once the canary is proven better, what only says that it differs is excused, also where it has failed it."""
-        if not self._telling or self._is_better:
+        if self._is_better or not any(family in self._signals for family in self._telling):
             return
         self._is_better = self._improvement_log_e() >= self._threshold
         if self._is_better and self._failure and self._is_excused(self._failure.signal):
@@ -282,10 +282,9 @@ class Judge:
         return _Failure(leading.name, reason, log_e, on_fail)
 
     def _log_e(self) -> float:
-        counting = [signal for name, signal in self._signals.items() if not self._is_excused(name)]
-        if not any(self._portfolio.log_share(signal.name) > -math.inf for signal in counting):
-            return 0.0
-        return log_sum([self._log_part(signal) for signal in counting])
+        parts = [self._log_part(signal) for name, signal in self._signals.items() if not self._is_excused(name)]
+        evidence = log_sum(parts)
+        return evidence if evidence > -math.inf else 0.0
 
     def _log_part(self, signal: SignalEvidence) -> float:
         """Log of what a signal adds to the combined evidence."""
