@@ -101,12 +101,10 @@ class Stream:
         """
         self.bad += bad
         log_start, log_left, log_cap, phi = self.begin()
-        bets = []
-        for log_bet, log_e in zip(self.log_bets, log_e_of_window, strict=True):
-            more, less = (log_bet, log_start) if log_bet > log_start else (log_start, log_bet)
-            gain = log_e / phi  # log_add and min are written out: a long replay spends a quarter of its time here
-            bets.append(more + math.log1p(math.exp(less - more)) + (gain if gain < log_cap else log_cap))
-        self.log_bets = bets
+        self.log_bets = [
+            log_add(log_bet, log_start) + min(log_cap, log_e / phi)
+            for log_bet, log_e in zip(self.log_bets, log_e_of_window, strict=True)
+        ]
         self.log_e = log_add(log_sum(self.log_bets) - math.log(len(self.log_bets)), log_left)
 
     def begin(self) -> tuple[float, float, float, float]:
