@@ -168,6 +168,15 @@ DRIFT_LABELLED_ROWS = Metric(
 DRIFT_LAST_RUN = Metric(
     "kanaria_drift_last_run_timestamp_seconds", "When the newest report was made; 0: never", ("kind", "version")
 )
+DELIVERED, FAILED, DROPPED = "delivered", "failed", "dropped"
+NOTIFICATIONS = Metric(
+    "kanaria_notifications_total",
+    "Messages to people about decisions: delivered, tries that failed, and those given up because too many waited",
+    ("outcome",),
+)
+NOTIFICATION_OVERDUE = Metric(
+    "kanaria_notification_overdue_seconds", "How long the oldest message to people waits to be delivered; 0: none waits"
+)
 DRIFT_CRASHES = Metric("kanaria_drift_report_crashes_total", "Scheduled reports that crashed or were killed", ("kind",))
 DRIFT_SCORE = Metric(
     "kanaria_drift_score",

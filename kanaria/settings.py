@@ -88,6 +88,15 @@ class Settings(BaseSettings):
         default=None,
         description="YAML file with the Alertmanager receivers `page` and `ticket`; not set: nobody is notified",
     )
+    notify: Path | None = Field(
+        default=None,
+        description="file with the addresses that are told of decisions (Slack, e-mail, webhook and others), one a "
+        "line, readable by you alone; not set: nobody is told",
+    )
+    page_url: HttpUrl | None = Field(
+        default=None,
+        description="URL at which people reach the controller's page, for links; not set: this machine's own",
+    )
     needs_api_key: bool = Field(default=True, description="whether the gateway asks for the header x-api-key")
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
@@ -279,6 +288,21 @@ class Settings(BaseSettings):
     @property
     def controller_url(self) -> str:
         return f"http://{self.own_address}:{self.controller_port}"
+
+    @property
+    def deployment(self) -> str:
+        """The deployment's name for people: that of the folder in which the state folder lies."""
+        return self.root.parent.name
+
+    @property
+    def notified(self) -> Path:
+        """The file that says how far each address was told."""
+        return self.root / "notified.json"
+
+    @property
+    def people_url(self) -> str:
+        """The controller's page in links for people, without a slash at its end."""
+        return str(self.page_url).rstrip("/") if self.page_url else self.controller_url
 
     @property
     def gateway_url(self) -> str:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 from contract.terminal import say
 from kanaria.errors import SetupError
 from kanaria.extras import require
+from kanaria.lazy import load
+from kanaria.settings import Settings
 from kanaria.stack.bentos import (
     bento_tag,
     bento_tags,
@@ -83,6 +85,9 @@ def validate(
             typer.echo(f"{target} is valid. By this plan:")
             for sentence in plan_in_words(plan):
                 typer.echo(f" • {sentence}")
+            if addresses := Settings().notify:
+                told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
+                typer.echo(f"Decisions are told to {', '.join(address.name for address in told)}.")
             return
         if target in bento_tags() and not (service := service_of(target)).keeps_contract:
             for line in _of_own_service(target, service, read_spec(None)):

@@ -5,6 +5,7 @@ one for the same state folder waits, and does nothing, until the first has ended
 """
 
 import argparse
+import math
 import os
 import threading
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import uvicorn
 
 from contract.files import write_whole
 from contract.log_lines import log_as_json
-from kanaria.errors import StackError
+from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
 from kanaria.stack.backup_schedule import BackupSchedule
 from kanaria.stack.drift_results import result_path
@@ -52,6 +53,7 @@ from rollout.ui.api import UntrustedAlerts, make_app
 
 if TYPE_CHECKING:
     from kanaria.stack.annotations import Annotator
+    from kanaria.stack.notifier import Notifier
 
 log = structlog.get_logger()
 
@@ -108,7 +110,7 @@ def main() -> None:
         metrics,
         read_ledger=lambda: Ledger(settings.ledger, read_only=True),
         token=settings.token,
-        name=settings.root.parent.name,
+        name=settings.deployment,
         alerts=_untrusted_alerts(settings, arguments.prometheus),
     )
     app.router.routes.extend(pages(settings.drift))
@@ -117,7 +119,7 @@ def main() -> None:
     )
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()
-    annotator = _annotator(settings)
+    tellers = [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]
     watch.start()
     drift.start()
     backups.start()
@@ -132,8 +134,8 @@ def main() -> None:
         watch.stop()
         drift.stop()
         backups.stop()
-        if annotator:
-            annotator.stop()
+        for teller in tellers:
+            teller.stop()
         keeper.join()
         loop.join()
 
@@ -177,6 +179,32 @@ def _annotator(settings: Settings) -> "Annotator | None":
     )
     annotator.start()
     return annotator
+
+
+def _notifier(settings: Settings, metrics: ControllerMetrics) -> "Notifier | None":
+    """Started, where somebody is to be told of decisions. A file that cannot be used stops no controller."""
+    if settings.notify is None:
+        return None
+    from kanaria.stack.notifier import Notifier  # noqa: PLC0415 - slow, and few need it
+    from kanaria.stack.notify_addresses import read_addresses  # noqa: PLC0415 - likewise
+
+    try:
+        addresses = read_addresses(settings.notify)
+    except SetupError as error:
+        log.critical("nobody_is_notified", error=error.what, saw=error.saw, do=error.do)
+        metrics.notification_overdue.set(math.inf)
+        return None
+    notifier = Notifier(
+        addresses,
+        settings.ledger,
+        told=settings.notified,
+        name=settings.deployment,
+        page=settings.people_url,
+        counters=metrics,
+    )
+    metrics.notification_overdue.set_function(lambda: notifier.overdue_s)
+    notifier.start()
+    return notifier
 
 
 def _source(gateway: EnvoyMetrics, prometheus: int | None, scrape_interval_s: float) -> MetricSource:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from contract import loopback
 from contract.http import READY_PATH
 from kanaria.errors import SetupError, StackError
+from kanaria.lazy import load
 from kanaria.private_files import close_folder
 from kanaria.settings import Settings
 from kanaria.stack.bentos import bento_tags, process_name, service_of, tag_of
@@ -204,6 +205,9 @@ class Stack:
             if error := obstacle(settings.host, port):
                 raise _cannot_listen(name, settings.host, port, error)
         prometheus = PrometheusStack.find(settings)
+        if settings.notify is not None:
+            told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
+            say(f"decisions are told to {', '.join(address.name for address in told)}")
         gateway = gateway_settings(settings, free_port())
         if not service_of(tag).keeps_contract:
             slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD

@@ -438,6 +438,8 @@ class Controller:
             )
         if decision:
             self._carry_out(release, action)
+        else:
+            self._keep(*self._run.asking.news(release, action, self._clock()))
 
     def _record(self, release: Release, tick: Tick | None, action: Action, decision: tuple[e.Event, ...]) -> bool:
         """Write a tick and the decision that rests on it. Returns whether the decision may be carried out."""
@@ -627,20 +629,9 @@ class Controller:
             return tuple(filter(None, [gateway, self._trouble.sentence]))
         free = free_bytes(self._ledger.path.parent)
         low = f"the disk of the state folder is almost full: {free / 1e6:.0f} MB are left" if free < LOW_BYTES else None
-        return tuple(
-            filter(
-                None,
-                [
-                    gateway,
-                    self._trouble.sentence,
-                    self._place.trouble,
-                    self._writer.trouble,
-                    low,
-                    self._unjudged(),
-                    self._source_trouble,
-                ],
-            )
-        )
+        place, writer = self._place.trouble, self._writer.trouble
+        found = [gateway, self._trouble.sentence, place, writer, low, self._unjudged(), self._source_trouble]
+        return tuple(filter(None, found))
 
     def _unjudged_s(self, now_s: float) -> float:
         """For how long a release that should be judged has not been; a few windows are nothing."""

@@ -50,6 +50,7 @@ class Hold:
 
     reason: str
     needs_person: bool = False
+    left_s: float | None = None  # of measured time until it is rolled back; None: nothing happens by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +278,8 @@ def _left_to_person(release: Release, facts: Facts, judgement: Judgement) -> Act
     is_over = release.failed_s >= release.spec.step_deadline
     if is_over and facts.is_measured and not release.is_paused and facts.stable is Health.READY:
         return Rollback("deadline", f"{judgement.reason}; nobody decided in {release.spec.step_deadline:.0f} s")
-    return Hold(f"{judgement.reason}; the plan leaves this to a person", needs_person=True)
+    left_s = None if release.is_paused else max(0.0, release.spec.step_deadline - release.failed_s)
+    return Hold(f"{judgement.reason}; the plan leaves this to a person", needs_person=True, left_s=left_s)
 
 
 def _watching(release: Release, facts: Facts, judgement: Judgement | None) -> Action:

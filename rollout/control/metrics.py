@@ -37,6 +37,8 @@ class ControllerMetrics:
         self.ledger_copied = _gauge(self.registry, m.LEDGER_COPIED)
         self.ledger_copy_failures = _gauge(self.registry, m.LEDGER_COPY_FAILURES)
         self._drift_crashes = self._counter(m.DRIFT_CRASHES)
+        self._notifications = self._counter(m.NOTIFICATIONS)
+        self.notification_overdue = _gauge(self.registry, m.NOTIFICATION_OVERDUE)
         self._last_beat = _gauge(self.registry, m.LAST_BEAT)
         self._unjudged = _gauge(self.registry, m.UNJUDGED)
         self.failed_in_a_row = _gauge(self.registry, m.FAILED_IN_A_ROW)
@@ -51,6 +53,8 @@ class ControllerMetrics:
             self._state.labels(state=phase.value).set(0)
         for kind in ("data", "release"):
             self._drift_crashes.labels(kind=kind)
+        for result in (m.DELIVERED, m.FAILED, m.DROPPED):
+            self._notifications.labels(outcome=result)
 
     def _counter(self, metric: m.Metric) -> Counter:
         return Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)
@@ -58,6 +62,10 @@ class ControllerMetrics:
     def drift_crashed(self, kind: str) -> None:
         """Count a scheduled drift report that crashed."""
         self._drift_crashes.labels(kind=kind).inc()
+
+    def notified(self, outcome: str, messages: int = 1) -> None:
+        """Count messages to people, by one of the outcomes of `contract.metrics`."""
+        self._notifications.labels(outcome=outcome).inc(messages)
 
     def publish(self, snapshot: Snapshot) -> None:
         """Set every gauge from `snapshot`."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from rollout.control.asking import Asking
 from rollout.control.guard import RecentErrors
 from rollout.control.preflight import Preflight, PreflightRun
 from rollout.control.release_judge import ReleaseJudge
@@ -28,6 +29,7 @@ class ReleaseRun:
         self.users = UserEvidence(failures)
         self.preflight = PreflightRun(preflight)
         self.recent = RecentErrors()
+        self.asking = Asking()
         self.is_blind = False  # the metric source does not answer; this is noted in the ledger
         self.was_loading = False  # a version that has traffic, at some time since the last reading
         self.loaded_since_s = -math.inf  # when such a version was last seen loading

@@ -21,7 +21,8 @@ class Decision:
     """One line of the release's story."""
 
     at_s: float
-    action: str  # `requested`, `preflighted`, `ready`, `step`, `paused`, `resumed`, `ended` or an outcome
+    # `requested`, `preflighted`, `ready`, `step`, `paused`, `resumed`, `asked`, `not_needed`, `ended` or an outcome.
+    action: str
     title: str
     reason: str
     by: str
@@ -369,6 +370,10 @@ def _decision(event: e.Event, request: e.ReleaseRequested) -> Decision | None:
             return Decision(event.at_s, "paused", "paused", reason, by)
         case e.Resumed(by=by):
             return Decision(event.at_s, "resumed", "resumed", "", by)
+        case e.PersonAsked(reason=reason):
+            return Decision(event.at_s, "asked", "waits for a person", reason, "controller")
+        case e.PersonNotNeeded():
+            return Decision(event.at_s, "not_needed", "no longer waits for a person", "", "controller")
         case e.Ended(outcome=outcome):
             return Decision(event.at_s, "ended", f"over: {outcome.replace('_', ' ')}", "", "controller")
         case _:

@@ -194,6 +194,20 @@ class Resumed(_Event):
     by: Name
 
 
+class PersonAsked(_Event):
+    """The release goes no further without a person."""
+
+    kind: Literal["person_asked"] = "person_asked"
+    reason: Words
+    left_s: float | None = None  # of measured time until it is rolled back; None: nothing happens by itself
+
+
+class PersonNotNeeded(_Event):
+    """The reason to ask a person is gone, and nobody decided."""
+
+    kind: Literal["person_not_needed"] = "person_not_needed"
+
+
 class Applied(_Event):
     """Read back from the gateway: this split is in force."""
 
@@ -235,6 +249,8 @@ Event = Annotated[
     | Aborted
     | Paused
     | Resumed
+    | PersonAsked
+    | PersonNotNeeded
     | Applied
     | Noted
     | Ended,

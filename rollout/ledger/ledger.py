@@ -145,7 +145,13 @@ class Ledger:
 
     def events(self, *, release: int | None = None, without_ticks: bool = False) -> Iterator[Event]:
         """Events oldest first: all of them, or those of one release. Raises LedgerError."""
-        where, values = ["1"], []
+        return (event for _, event in self.numbered(release=release, without_ticks=without_ticks))
+
+    def numbered(
+        self, *, since: int = 1, release: int | None = None, without_ticks: bool = False
+    ) -> Iterator[tuple[int, Event]]:
+        """The same from number `since` on, each with its number. Raises LedgerError."""
+        where, values = ["seq >= ?"], [since]
         if release is not None:
             where.append("release = ?")
             values.append(release)
@@ -157,7 +163,8 @@ class Ledger:
             rows = self._db.execute(query, values)
             columns = [name for name, *_ in rows.description]
             for row in rows:
-                yield self._event(dict(zip(columns, row, strict=True)))
+                found = dict(zip(columns, row, strict=True))
+                yield found["seq"], self._event(found)
 
     def last_tick(self, number: int) -> Ticked | None:
         """The last measurement of a release; None where nothing was judged. Raises LedgerError."""

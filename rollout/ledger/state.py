@@ -67,6 +67,7 @@ class Release:
     earlier: e.EarlierTry | None = None
     restore: e.Restore | None = None  # None: it is a trial
     is_paused: bool = False
+    asked: e.PersonAsked | None = None  # that a person is needed; None: nobody is
     outcome: e.Outcome | None = None
     outcome_signal: str | None = None
     outcome_reason: str | None = None
@@ -244,6 +245,7 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
                 weight_percent=100,
                 mirror=False,
                 **_begun(event.at_s),
+                asked=None,
                 outcome="promoted",
                 outcome_signal=None,
                 outcome_reason=event.reason,
@@ -260,10 +262,14 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
             return _left(deployment, release, event, "rolled_back", event.signal)
         case e.Aborted():
             return _left(deployment, release, event, "aborted", "person")
+        case e.PersonAsked():
+            return replace(deployment, release=replace(release, asked=event))
+        case e.PersonNotNeeded():
+            return replace(deployment, release=replace(release, asked=None))
         case e.Paused():
             return replace(deployment, release=replace(release, is_paused=True))
         case e.Resumed():
-            return replace(deployment, release=replace(release, is_paused=False, **_begun(event.at_s)))
+            return replace(deployment, release=replace(release, is_paused=False, asked=None, **_begun(event.at_s)))
         case e.Ended():
             return replace(deployment, release=replace(release, phase=Phase.ENDED, phase_since_s=event.at_s))
 
@@ -298,6 +304,7 @@ def _stepped(release: Release, event: e.StepEntered) -> Release:
         mirror=event.mirror,
         previous=None if is_return else before,
         returned_from_percent=taken_back if is_return else release.returned_from_percent,
+        asked=None,
         **_begun(event.at_s),
     )
 
@@ -336,6 +343,7 @@ def _left(
         weight_percent=0,
         mirror=False,
         is_paused=False,
+        asked=None,
         phase_since_s=event.at_s,
         outcome=outcome,
         outcome_signal=signal,

@@ -10,7 +10,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from rollout.control.snapshot import Snapshot
+from rollout.explain.asked import by_itself, time_left_s
 from rollout.explain.budget import budget_sentence
+from rollout.explain.choices import Choice, choices
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.timeline import Decision, SignalTick, Timeline, ended_as
 from rollout.explain.waiting import Wait, waiting
@@ -99,6 +101,24 @@ class ClientsView(_Part):
     slow: dict[int, float]  # bound, ms -> share of answers slower than it
 
 
+class ChoiceView(_Part):
+    """One command that would be accepted now."""
+
+    name: str  # as in `rollout.explain.choices`
+    tag: str | None
+    command: str  # as it is typed
+    effect: str  # what it will do
+
+
+class AskedView(_Part):
+    """That the release goes no further without a person."""
+
+    since_s: float  # Unix seconds
+    reason: str
+    left_s: float | None  # measured time until it is rolled back; None: nothing happens by itself
+    by_itself: str  # what happens if nobody decides, one sentence
+
+
 class ReleaseStatus(_Part):
     """The newest release, running or over."""
 
@@ -128,6 +148,7 @@ class ReleaseStatus(_Part):
     watch: WatchView | None = None  # None: it was not promoted, or nothing was judged since
     caution: str | None = None  # what makes the evidence weaker than usual
     not_judged: str | None = None  # what was left out because it cannot be counted
+    asked: AskedView | None = None  # None: no person is needed
 
 
 class StatusView(_Part):
@@ -144,6 +165,7 @@ class StatusView(_Part):
     canary_role: Literal["canary", "before"] = "canary"
     troubles: tuple[str, ...] = ()  # what a person must see to, the worst first
     gateway: str = "unknown"  # what a new client meets: `ready`, `full`, `silent`
+    choices: tuple[ChoiceView, ...] = ()  # what a person may command now
 
 
 def strongest(signals: Iterable[SignalView]) -> list[SignalView]:
@@ -173,7 +195,20 @@ def build_status(name: str, snapshot: Snapshot, release: Timeline | None) -> Sta
         last_action=snapshot.last_action,
         troubles=snapshot.troubles,
         gateway=snapshot.gateway.value,
+        choices=tuple(_choice(choice) for choice in choices(deployment)),
     )
+
+
+def _choice(choice: Choice) -> ChoiceView:
+    return ChoiceView(name=choice.name, tag=choice.tag, command=choice.command, effect=choice.effect)
+
+
+def _asked(release: Timeline) -> AskedView | None:
+    asked = release.state.asked
+    if asked is None:
+        return None
+    left_s = time_left_s(release.state)
+    return AskedView(since_s=asked.at_s, reason=asked.reason, left_s=left_s, by_itself=by_itself(release.state))
 
 
 def _version(tag: str, snapshot: Snapshot) -> VersionView:
@@ -226,6 +261,7 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         decisions=tuple(decision_view(decision) for decision in release.decisions[-LAST_DECISIONS:]),
         not_judged=release.not_judged,
         caution=caution(release) if release.state.outcome is None else None,
+        asked=_asked(release),
     )
 
 

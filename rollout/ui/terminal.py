@@ -132,7 +132,10 @@ def _release(release: ReleaseStatus) -> list[RenderableType]:
     parts: list[RenderableType] = [Rule(title, align="left", style="dim"), _steps(release), "", Text(release.sentence)]
     if release.earlier:
         parts.append(Text(f"It {release.earlier}.", style="dim"))
-    if release.deadline_s is not None and not release.is_paused:
+    if asked := release.asked:
+        reason = f"since {clock(asked.since_s)} UTC it waits for a person: {one_line(asked.reason)}"
+        parts += [Text(reason, style="bold yellow"), Text(asked.by_itself, style="yellow")]
+    elif release.deadline_s is not None and not release.is_paused:
         parts.append(Text(f"{span(release.deadline_s)} of measured time are left in this step.", style="dim"))
     if release.not_judged:
         parts.append(Text(release.not_judged, style="dim"))

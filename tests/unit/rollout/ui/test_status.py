@@ -11,10 +11,12 @@ from rollout.control import commands as c
 from rollout.control.controller import Controller
 from rollout.explain.why import why
 from rollout.fleet import Health
+from rollout.signals.options import Classes
+from rollout.signals.plan import Signals
 from rollout.spec import RiskBudget, RolloutSpec
 from rollout.ui.status import StatusView, build_status, strongest
 from rollout.ui.web import status_page
-from tests.support.releases import NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, DigitsWorld, digits_world, newest
+from tests.support.releases import LIVE, NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, DigitsWorld, digits_world, newest
 
 ReadStatus = Callable[[], StatusView]
 
@@ -221,3 +223,26 @@ def test_status_and_why_count_the_same(tmp_path: Path, holdback: float, seconds:
             assert seen[name].canary.total == int(of.replace(",", "")), (title, name)
         assert told[title].count("`") >= 2
     assert "Since its promotion" in status_page(look())
+
+
+def test_that_a_person_is_needed_comes_first_with_what_happens_by_itself(tmp_path: Path) -> None:
+    """On the page before everything else, with the time that is left and every command."""
+    spec = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
+    world, controller, look = released(tmp_path / "ledger.db", spec, classes=NO_SEVENS)
+    while not (release := controller.snapshot.deployment.release) or not release.asked:
+        world.live(controller, 1)
+    world.live(controller, 60)
+    controller.close()
+    status = look()
+    assert status.release is not None
+    assert status.release.asked is not None
+    assert status.release.asked.left_s is not None
+    assert 220 <= status.release.asked.left_s <= 242
+    assert "the plan leaves this to a person" in status.release.asked.reason
+    assert [decision.action for decision in status.release.decisions][-1] == "asked"
+    assert {choice.name for choice in status.choices} == {"pause", "promote", "rollback", "abort"}
+    page = status_page(status)
+    assert page.index("waits for a person") < page.index("digits:v1")
+    assert "If nobody decides, it is rolled back in" in page
+    assert "kanaria rollback" in page
+    assert StatusView.model_validate_json(status.model_dump_json()) == status

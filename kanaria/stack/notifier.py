@@ -1,0 +1,219 @@
+"""Tells people of decisions: from the ledger, in a thread of its own. No release waits for it.
+
+The ledger is the queue. Of each address a file remembers the last event that it was told of, so that each decision is
+told at least once, also by a controller that is killed in between, and not again at each start.
+"""
+
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from contract import metrics as m
+from contract.files import write_whole
+from kanaria.stack.notify_addresses import Address, NotDelivered
+from rollout.errors import LedgerError
+from rollout.explain.notices import TOLD, Notice, notice
+from rollout.ledger.ledger import Ledger
+
+log = structlog.get_logger()
+
+EVERY_S = 1.0
+LONGEST_WAIT_S = 300.0  # between two tries of an address that takes nothing
+MOST_WAITING = 100  # messages for one address; of more, the oldest are dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An event that an address was told of."""
+
+    number: int = 0
+    at_s: float = 0.0  # its time: with a copy of the ledger in its place, the number may be another event's
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event that people are told of."""
+
+    mark: Mark
+    release: int
+
+
+class Counters(Protocol):
+    def notified(self, outcome: str, messages: int = 1) -> None:
+        """Count messages by one of the outcomes of `contract.metrics`."""
+
+
+class News:
+    """What people are told of, in one ledger. Every method raises LedgerError."""
+
+    def __init__(self, ledger: Path) -> None:
+        self._path = ledger
+
+    def end(self) -> Mark:
+        """The last event; none has the number 0."""
+        with closing(Ledger(self._path, read_only=True)) as ledger:
+            return next((Mark(number, event.at_s) for number, event in ledger.numbered(since=ledger.count())), Mark())
+
+    def after(self, mark: Mark) -> list[_Told]:
+        """What happened since `mark`, oldest first; where another ledger is there now, what is later than that."""
+        with closing(Ledger(self._path, read_only=True)) as ledger:
+            at_mark = next((Mark(number, event.at_s) for number, event in ledger.numbered(since=mark.number)), Mark())
+            since, since_s = (mark.number + 1, -inf) if mark in (at_mark, Mark()) else (1, mark.at_s)
+            return [
+                _Told(Mark(number, event.at_s), event.release)
+                for number, event in ledger.numbered(since=since, without_ticks=True)
+                if isinstance(event, TOLD) and event.release is not None and event.at_s > since_s
+            ]
+
+    def notice(self, told: _Told) -> Notice:
+        """The message about one event."""
+        with closing(Ledger(self._path, read_only=True)) as ledger:
+            own = ledger.numbered(release=told.release)
+            return notice([event for number, event in own if number <= told.mark.number])
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What waits for one address."""
+
+    address: Address
+    read_to: Mark
+    waiting: deque[_Told] = field(default_factory=deque)
+    failures: int = 0  # in a row
+    next_try_s: float = 0.0  # on the steady clock, as the next
+    waits_since_s: float = 0.0  # since when it has been owed a message
+
+
+class Notifier(threading.Thread):
+    """Delivers what happens from its first start on, until `stop`."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        ledger: Path,
+        *,
+        told: Path,
+        name: str,
+        page: str,
+        counters: Counters,
+        every_s: float = EVERY_S,
+        first_wait_s: float = 1.0,
+    ) -> None:
+        """
+        Args:
+            told: the file that remembers how far each address was told.
+            name: of the deployment.
+            page: URL of the controller's page, for people.
+            first_wait_s: after an address failed once; it doubles with each failure in a row.
+        """
+        super().__init__(name="notifier", daemon=True)  # an address that hangs holds up nothing
+        self._addresses, self._news, self._path = addresses, News(ledger), told
+        self._name, self._page, self._counters = name, page, counters
+        self._every_s, self._first_wait_s = every_s, first_wait_s
+        self._queues: list[_Queue] | None = None  # None: the ledger could not be read yet
+        self._marks: dict[str, Mark] = {}  # by address, what it was told last
+        self._stopped = threading.Event()
+
+    @property
+    def overdue_s(self) -> float:
+        """For how long some address has been owed a message, as far as this process knows, seconds."""
+        waits_since_s = [queue.waits_since_s for queue in self._queues or () if queue.waiting]
+        return time.monotonic() - min(waits_since_s) if waits_since_s else 0.0
+
+    def run(self) -> None:
+        had_trouble = False
+        while not self._stopped.wait(self._every_s):
+            try:
+                self.look()
+            except Exception as error:
+                if not had_trouble:
+                    is_ours = isinstance(error, LedgerError | OSError)
+                    log.warning("notifier_fails", error=str(error), exc_info=None if is_ours else error)
+                had_trouble = True
+            else:
+                had_trouble = False
+
+    def stop(self) -> None:
+        """End after what is being sent now."""
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Read what is new, and try to deliver what waits. Raises LedgerError, OSError."""
+        end = self._news.end()
+        if self._queues is None:
+            self._queues = self._begun(end)
+        for queue in self._queues:
+            if queue.read_to != end:
+                news = self._news.after(queue.read_to)
+                if news and not queue.waiting:
+                    queue.waits_since_s = time.monotonic()
+                queue.waiting += news
+                queue.read_to = end
+                self._drop_the_oldest(queue)
+            while queue.waiting and queue.next_try_s <= time.monotonic() and not self._stopped.is_set():
+                self._deliver(queue)
+
+    def _begun(self, end: Mark) -> list[_Queue]:
+        """An address that is told for the first time hears of what happens from now on."""
+        self._marks = _read_marks(self._path)
+        known = {address.key: self._marks.get(address.key, end) for address in self._addresses}
+        self._marks = known
+        self._keep_marks()
+        return [_Queue(address, known[address.key]) for address in self._addresses]
+
+    def _drop_the_oldest(self, queue: _Queue) -> None:
+        dropped = len(queue.waiting) - MOST_WAITING
+        for _ in range(dropped):
+            queue.waiting.popleft()
+        if dropped > 0:
+            self._counters.notified(m.DROPPED, dropped)
+            log.warning("notifications_dropped", address=queue.address.name, messages=dropped)
+
+    def _deliver(self, queue: _Queue) -> None:
+        """Try to deliver the oldest message."""
+        told, address = queue.waiting[0], queue.address
+        message = self._news.notice(told)
+        if message.kind in address.kinds:
+            entry = f"entry {told.mark.number} of the ledger"
+            links = f"{self._page}/releases/{told.release} · {self._page}/ · {entry}"
+            try:
+                address.send(f"{self._name}: {message.title}", (*message.lines, links))
+            except NotDelivered as error:
+                self._failed(queue, str(error))
+                return
+            self._counters.notified(m.DELIVERED)
+            if queue.failures:
+                log.info("notified_again", address=address.name)
+        queue.failures, queue.waits_since_s = 0, time.monotonic()
+        queue.waiting.popleft()
+        self._marks[address.key] = told.mark
+        self._keep_marks()
+
+    def _failed(self, queue: _Queue, saw: str) -> None:
+        self._counters.notified(m.FAILED)
+        if not queue.failures:
+            log.warning("not_notified", address=queue.address.name, saw=saw)
+        wait_s = min(LONGEST_WAIT_S, self._first_wait_s * 2**queue.failures)
+        queue.failures = min(queue.failures + 1, 30)
+        queue.next_try_s = time.monotonic() + wait_s
+
+    def _keep_marks(self) -> None:
+        kept = {key: asdict(mark) for key, mark in self._marks.items()}
+        write_whole(self._path, json.dumps(kept), mode=0o600)
+
+
+def _read_marks(path: Path) -> dict[str, Mark]:
+    """How far each address was told; nothing where that is not known."""
+    try:
+        return {key: Mark(**mark) for key, mark in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,152 @@
+"""Who is told of decisions: a file of addresses as Apprise writes them, one a line.
+
+An address holds a password or a token. It is in no message, log or error: those name its line and its service.
+"""
+
+import hashlib
+import logging
+import re
+import stat
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from apprise import Apprise, NotifyBase, NotifyFormat
+from apprise.manager_plugins import NotificationManager
+
+from contract.complaints import nearest
+from contract.plain_text import one_line
+from kanaria.errors import SetupError
+from rollout.explain.notices import KINDS
+
+# `waiting, rolled_back = slack://...`: only messages of these kinds.
+_LINE = re.compile(r"(?:(?P<kinds>[^=:/]+)=)?\s*(?P<url>(?P<service>[^:/=\s]+)://\S+)")
+_SECRET_FROM = 4  # shorter parts of an address may be part of any word
+
+
+class NotDelivered(Exception):
+    """An address did not take a message; the text says what was seen, without secrets."""
+
+
+class _LastWords(logging.Handler):
+    """What Apprise logs about a failure, which may hold the address: it goes nowhere else."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: deque[str] = deque(maxlen=3)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+_last_words = _LastWords()
+_logger = logging.getLogger("apprise")
+_logger.handlers, _logger.propagate = [_last_words], False
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One that is told."""
+
+    line: int
+    service: str  # `slack`, `mailto`
+    kinds: frozenset[str]  # of messages that it gets
+    key: str  # tells it from others, and not what it is
+    url: str
+    plugin: NotifyBase
+
+    @property
+    def name(self) -> str:
+        return f"line {self.line} ({self.service})"
+
+    def send(self, title: str, lines: tuple[str, ...]) -> None:
+        """Deliver a message. It takes at most some seconds. Raises NotDelivered."""
+        _last_words.said.clear()
+        try:
+            is_taken = self.plugin.notify(title=title, body="\n\n".join(lines), body_format=NotifyFormat.TEXT)
+        except Exception as error:  # noqa: BLE001 - a plug-in of another project, of which there are two hundred
+            raise NotDelivered(self._without_secrets(f"{type(error).__name__}: {error}")) from None
+        if not is_taken:
+            said = "; ".join(_last_words.said) or "it did not take the message"
+            raise NotDelivered(self._without_secrets(said))
+
+    def _without_secrets(self, text: str) -> str:
+        parts = {part for raw in re.split(r"[/?&=:@,]+", self.url) for part in (raw, unquote(raw))}
+        for part in sorted(parts, key=len, reverse=True):
+            if len(part) >= _SECRET_FROM and part != self.service:
+                text = text.replace(part, "***")
+        return one_line(text)
+
+
+def read_addresses(path: Path) -> tuple[Address, ...]:
+    """The addresses of the file `path`. Raises SetupError."""
+    try:
+        text, rights = path.read_text(), path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise SetupError(
+            "nobody can be told of decisions",
+            saw=f"KANARIA_NOTIFY={path}: {one_line(str(error))}",
+            do="correct the path, or unset it",
+        ) from error
+    if rights & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SetupError(
+            "the addresses of notifications can be read by others, and hold secrets",
+            saw=f"{path} has the rights {stat.filemode(rights)}",
+            do=f"chmod 600 {path}",
+        )
+    found: dict[str, Address] = {}
+    for address in _addresses(path, text):
+        if before := found.get(address.key):
+            raise _wrong(path, address.line, f"it is the address of line {before.line} again", "remove one of the two")
+        found[address.key] = address
+    if not found:
+        raise SetupError(
+            "nobody is told of decisions", saw=f"{path} has no address", do="write one a line, or unset KANARIA_NOTIFY"
+        )
+    return tuple(found.values())
+
+
+def _addresses(path: Path, text: str) -> Iterator[Address]:
+    for number, raw in enumerate(text.splitlines(), start=1):
+        line = raw.strip()
+        if line and not line.startswith("#"):
+            yield _address(path, number, line)
+
+
+def _address(path: Path, number: int, line: str) -> Address:
+    parts = _LINE.fullmatch(line)
+    if parts is None:
+        raise _wrong(
+            path, number, "it is no address", "write `service://...`, or `waiting,rolled_back=service://...`; no blanks"
+        )
+    kinds = frozenset(kind.strip() for kind in (parts["kinds"] or ",".join(KINDS)).split(","))
+    if unknown := sorted(kinds.difference(KINDS)):
+        hint = nearest(unknown[0], KINDS)
+        raise _wrong(path, number, f"there are no messages `{unknown[0]}`{hint}", f"name some of {', '.join(KINDS)}")
+    service, url = parts["service"].lower(), parts["url"]
+    plugin = Apprise.instantiate(url)
+    if not isinstance(plugin, NotifyBase):
+        raise _wrong(path, number, *_what_is_wrong(service))
+    key = hashlib.sha256(url.encode()).hexdigest()[:24]
+    return Address(number, service, kinds, key, url, plugin)
+
+
+def _what_is_wrong(service: str) -> tuple[str, str]:
+    """What is wrong with an address that Apprise does not take, and what to do; never the address itself."""
+    known = NotificationManager()  # type: ignore[no-untyped-call]
+    if service in ("http", "https"):
+        own = "jsons" if service == "https" else "json"
+        return f"`{service}://` names no service", f"for a webhook that takes JSON write `{own}://` instead"
+    if service not in known:
+        near = nearest(service, known.schemas())  # type: ignore[no-untyped-call]
+        return f"there is no service `{service}`{near}", "take one of Apprise's services"
+    return (
+        f"the service `{service}` needs more, or something else, than this address says",
+        "see https://github.com/caronc/apprise/wiki for its form; blanks and other signs are written as %20",
+    )
+
+
+def _wrong(path: Path, number: int, saw: str, do: str) -> SetupError:
+    return SetupError("an address of notifications cannot be used", saw=f"{path}, line {number}: {saw}", do=do)

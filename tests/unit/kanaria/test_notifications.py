@@ -1,0 +1,297 @@
+"""Who is told of decisions, and that no release waits for it. The receivers are real servers on this machine."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
+
+from contract import metrics as m
+from kanaria.cli import app
+from kanaria.errors import SetupError
+from kanaria.stack import notifier as module
+from kanaria.stack.notifier import Notifier
+from kanaria.stack.notify_addresses import NotDelivered, read_addresses
+from kanaria.stack.ports import free_port
+from rollout.control import commands as c
+from rollout.control.controller import Controller
+from rollout.signals.options import Classes
+from rollout.signals.plan import Signals
+from tests.support.receivers import Webhook, mailbox, webhook
+from tests.support.releases import LIVE, NO_SEVENS, DigitsWorld, digits_world
+
+LEFT_TO_A_PERSON = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
+
+
+class Counted(Counter[str]):
+    """The counters of a controller."""
+
+    def notified(self, outcome: str, messages: int = 1) -> None:
+        self[outcome] += messages
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+
+
+@pytest.fixture
+def hook() -> Iterator[Webhook]:
+    with webhook() as running:
+        yield running
+
+
+def addresses_file(folder: Path, *lines: str, mode: int = 0o600) -> Path:
+    path = folder / "addresses"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    path.chmod(mode)
+    return path
+
+
+class Told:
+    """A notifier of one state folder, and what it counts."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        self.counted = Counted()
+        self.notifier = Notifier(
+            read_addresses(addresses_file(folder, *lines)),
+            folder / "ledger.db",
+            told=folder / "notified.json",
+            name="digits",
+            page="https://kanaria.example.com",
+            counters=self.counted,
+            every_s=0.02,
+            first_wait_s=0.01,
+        )
+        self.notifier.look()  # from here on
+
+    def look(self) -> None:
+        self.notifier.look()
+
+
+def released(folder: Path, **canary: object) -> tuple[DigitsWorld, Controller]:
+    """A world in which v2 is about to be released."""
+    return digits_world(folder / "ledger.db", **canary)
+
+
+def asked_of(world: DigitsWorld, controller: Controller) -> str:
+    """Live until a person is asked, and return why."""
+    for _ in range(600):
+        world.live(controller, 1)
+        release = controller.snapshot.deployment.release
+        if release and release.asked:
+            return release.asked.reason
+    raise AssertionError("nobody was asked")
+
+
+def test_a_person_is_called_with_reason_deadline_and_commands(tmp_path: Path, hook: Webhook) -> None:
+    """Once, however long it waits; and told when the release ended because nobody decided."""
+    world, controller = released(tmp_path, classes=NO_SEVENS)
+    told = Told(tmp_path, hook.url)
+    controller.execute(c.StartRelease("digits:v2", LEFT_TO_A_PERSON, "ann"))
+    reason = asked_of(world, controller)
+    world.live(controller, 30)
+    told.look()
+    assert hook.titles == ["digits: release 1 (digits:v2) waits for a person"]
+    text = hook.bodies[0]["message"]
+    assert reason[1:] in text
+    assert "If nobody decides, it is rolled back in 4 min 58 s of measured time." in text
+    assert "kanaria rollback" in text
+    assert "https://kanaria.example.com/releases/1" in text
+    assert "of the ledger" in text
+    world.live(controller, 330)
+    controller.close()
+    told.look()
+    assert hook.titles[1:] == ["digits: release 1 (digits:v2) was rolled back"]
+    assert "nobody decided in 300 s" in hook.bodies[1]["message"]
+    assert told.counted == {m.DELIVERED: 2}
+
+
+def test_every_outcome_is_told(tmp_path: Path, hook: Webhook) -> None:
+    """Paused, promoted, aborted and restored, each with its own sentence."""
+    world, controller = released(tmp_path)
+    told = Told(tmp_path, hook.url)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Pause("ann", "lunch"))
+    controller.execute(c.Resume("ann"))
+    world.live_until_ended(controller)
+    controller.execute(c.Restore("digits:v1", "bob", "wrong labels"))
+    world.live_until_ended(controller)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("ann", "<b>enough</b>"))
+    controller.close()
+    told.look()
+    assert [title.removeprefix("digits: ") for title in hook.titles] == [
+        "release 1 (digits:v2) is paused",
+        "release 1 (digits:v2) was promoted",
+        "release 2 (digits:v1) was restored",
+        "release 3 (digits:v2) was aborted",
+    ]
+    paused, promoted, restored, aborted = (body["message"] for body in hook.bodies)
+    assert "By ann: lunch." in paused
+    assert "`kanaria resume`" in paused
+    assert "The watch lasts 20 s" in promoted
+    assert "restored by bob in place of digits:v2" in restored
+    assert "enough" in aborted
+
+
+def test_a_killed_notifier_repeats_nothing_and_misses_nothing(tmp_path: Path, hook: Webhook) -> None:
+    """Nor does one that is switched on tell of what is over."""
+    world, controller = released(tmp_path)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("ann", "before"))
+    world.live_until_ended(controller)
+    Told(tmp_path, hook.url).look()
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("ann", "while nobody looked"))
+    controller.close()
+    for _ in range(3):
+        Told(tmp_path, hook.url).look()
+    assert hook.titles == ["digits: release 2 (digits:v2) was aborted"]
+
+
+def test_an_address_that_takes_nothing_delays_no_other_and_is_told_later(tmp_path: Path, hook: Webhook) -> None:
+    """Failures are counted and logged once, without the secret parts of the address."""
+    world, controller = released(tmp_path)
+    with webhook() as broken:
+        broken.status = 500
+        told = Told(tmp_path, broken.url, hook.url)
+        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+        world.live(controller, 5)
+        controller.execute(c.Abort("ann", "enough"))
+        controller.close()
+        with capture_logs() as logs:
+            told.notifier.start()
+            hook.wait_for(1)
+            while broken.tries < 3:
+                threading.Event().wait(0.01)
+        assert [line["event"] for line in logs] == ["not_notified"]
+        assert "500" in logs[0]["saw"]
+        assert "s3cr3t" not in str(logs)
+        assert told.notifier.overdue_s > 0
+        broken.status = 200
+        broken.wait_for(1)
+        told.notifier.stop()
+        told.notifier.join()
+    assert len(hook.bodies) == 1
+    assert told.notifier.overdue_s == 0
+    assert told.counted[m.DELIVERED] == 2
+    assert told.counted[m.FAILED] >= 3
+
+
+def test_the_oldest_messages_are_dropped_and_counted(
+    tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address that was away for a month does not get a month of messages."""
+    monkeypatch.setattr(module, "MOST_WAITING", 1)
+    world, controller = released(tmp_path)
+    told = Told(tmp_path, hook.url)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Pause("ann", "lunch"))
+    controller.execute(c.Abort("ann", "enough"))
+    controller.close()
+    told.look()
+    assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
+    assert told.counted == {m.DROPPED: 1, m.DELIVERED: 1}
+
+
+def test_what_a_copy_of_the_ledger_brings_back_is_told_by_its_time(tmp_path: Path, hook: Webhook) -> None:
+    """With an older ledger in its place the numbers begin again where they were."""
+    (tmp_path / "notified.json").write_text("{}")
+    world, controller = released(tmp_path)
+    told = Told(tmp_path, hook.url)
+    key = told.notifier._addresses[0].key
+    late = f'{{"{key}": {{"number": 5000, "at_s": {world.now_s}}}}}'
+    (tmp_path / "notified.json").write_text(late)
+    again = Told(tmp_path, hook.url)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("ann", "enough"))
+    controller.close()
+    again.look()
+    assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
+
+
+def test_an_address_gets_the_messages_that_it_wants(tmp_path: Path, hook: Webhook) -> None:
+    """The pager need not hear of promotions."""
+    world, controller = released(tmp_path)
+    told = Told(tmp_path, f"waiting, aborted = {hook.url}")
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Pause("ann", "lunch"))
+    controller.execute(c.Abort("ann", "enough"))
+    controller.close()
+    told.look()
+    assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
+
+
+def test_a_mail_is_delivered(tmp_path: Path) -> None:
+    """With the title as its subject, and no markup of others in it."""
+    with mailbox() as box:
+        url = f"mailto://127.0.0.1:{box.port}?from=kanaria@example.com&to=ann@example.com"
+        (address,) = read_addresses(addresses_file(tmp_path, url))
+        address.send("digits: test", ("One <b>line</b>.", "https://kanaria.example.com/"))
+    (mail,) = box.mails
+    assert mail["subject"] == "digits: test"
+    assert mail["to"] == "ann@example.com"
+    body = str(mail.get_payload(0) if mail.is_multipart() else mail)
+    assert "https://kanaria.example.com/" in body
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("slck://TokenA1/TokenB2/s3cr3t", "no service `slck`; did you mean `slack`"),
+        ("slack://s3cr3t", "`slack` needs more"),
+        ("https://hooks.example.com/s3cr3t", "write `jsons://`"),
+        ("mailto://s3cr3t@", "`mailto` needs more"),
+        ("s3cr3t", "it is no address"),
+        ("wating=json://h/s3cr3t", "no messages `wating`; did you mean `waiting`"),
+        ("json://h/s3cr3t\njson://h/s3cr3t", "the address of line 1 again"),
+        ("# nobody", "has no address"),
+    ],
+)
+def test_a_wrong_address_is_named_by_its_line_and_not_shown(tmp_path: Path, line: str, says: str) -> None:
+    """What is wrong with it is said; its secrets are not."""
+    with pytest.raises(SetupError) as error:
+        read_addresses(addresses_file(tmp_path, line))
+    assert says in str(error.value)
+    assert "s3cr3t" not in str(error.value)
+
+
+def test_addresses_that_others_can_read_are_refused(tmp_path: Path) -> None:
+    """They hold passwords."""
+    with pytest.raises(SetupError, match="chmod 600"):
+        read_addresses(addresses_file(tmp_path, "json://h/x", mode=0o640))
+
+
+def test_an_address_where_nobody_listens_says_so(tmp_path: Path) -> None:
+    """Without the secret parts of it."""
+    (address,) = read_addresses(addresses_file(tmp_path, f"json://127.0.0.1:{free_port()}/s3cr3t"))
+    with pytest.raises(NotDelivered, match="onnection") as error:
+        address.send("digits: test", ("text",))
+    assert "s3cr3t" not in str(error.value)
+
+
+def test_the_command_sends_a_test_to_everybody(tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code says whether all took it; without addresses it says what to do."""
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "digits" / ".kanaria"))
+    run = CliRunner()
+    nobody = run.invoke(app, ["notify", "test"])
+    assert isinstance(nobody.exception, SetupError)
+    monkeypatch.setenv("KANARIA_NOTIFY", str(addresses_file(tmp_path, hook.url)))
+    assert run.invoke(app, ["notify", "test"]).exit_code == 0
+    assert hook.titles == ["digits: test"]
+    hook.status = 503
+    failed = run.invoke(app, ["notify", "test"])
+    assert failed.exit_code == 1
+    assert "503" in failed.output
+    assert "s3cr3t" not in failed.output

@@ -1,0 +1,128 @@
+"""When a person is asked: once for one reason, in the ledger, and over when the reason is gone."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.control import commands as c
+from rollout.control.asking import CALM_S, Asking
+from rollout.control.clock import Instant
+from rollout.control.decide import Action, Hold, Rollback
+from rollout.ledger import events as e
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.state import Deployment, Release, apply
+from rollout.signals.options import Classes
+from rollout.signals.plan import Signals
+from rollout.spec import RolloutSpec
+from tests.support.releases import LIVE, NO_SEVENS, DigitsWorld, digits_world
+
+LEFT = Hold("worse; the plan leaves this to a person", needs_person=True, left_s=300.0)
+FINE = Hold("passed; the step soaks 5 s more")
+
+
+class Asked:
+    """One release whose events are folded as the controller does."""
+
+    def __init__(self) -> None:
+        request = e.ReleaseRequested(
+            at_s=0, release=1, tag="m:v2", stable="m:v1", spec=RolloutSpec(steps=(5, 100)), by="ann"
+        )
+        entered = e.StepEntered(at_s=1, release=1, step=0, weight_percent=5, mirror=False, reason="ready")
+        self._deployment = apply(apply(Deployment(stable="m:v1"), request), entered)
+        self._asking = Asking()
+
+    @property
+    def release(self) -> Release:
+        assert self._deployment.release is not None
+        return self._deployment.release
+
+    def hears(self, action: Action, at_s: float) -> list[str]:
+        """The kinds of what is written down."""
+        news = self._asking.news(self.release, action, Instant(1e9 + at_s, at_s))
+        for event in news:
+            self._deployment = apply(self._deployment, event)
+        return [event.kind for event in news]
+
+    def restart(self) -> None:
+        self._asking = Asking()
+
+
+def test_a_person_is_asked_once_for_one_reason() -> None:
+    """Also by a controller that was started again in between."""
+    asked = Asked()
+    assert asked.hears(FINE, 1) == []
+    assert asked.hears(LEFT, 2) == ["person_asked"]
+    assert asked.hears(LEFT, 3) == []
+    asked.restart()
+    assert asked.hears(LEFT, 4) == []
+    assert asked.release.asked is not None
+    assert (asked.release.asked.reason, asked.release.asked.left_s) == (LEFT.reason, 300.0)
+
+
+def test_a_reason_that_comes_and_goes_is_one_reason() -> None:
+    """Only when it has been away for a while, nobody is needed any longer, and may be asked again."""
+    asked = Asked()
+    asked.hears(LEFT, 0)
+    assert [asked.hears(action, at) for at, action in ((1, FINE), (20, LEFT), (21, FINE), (21 + CALM_S - 1, FINE))] == [
+        [],
+        [],
+        [],
+        [],
+    ]
+    assert asked.hears(FINE, 21 + CALM_S) == ["person_not_needed"]
+    assert asked.release.asked is None
+    assert asked.hears(FINE, 500) == []
+    assert asked.hears(LEFT, 501) == ["person_asked"]
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        e.RolledBack(at_s=9, release=1, signal="errors", reason="worse"),
+        e.Promoted(at_s=9, release=1, reason="promoted by ann without waiting", by="ann"),
+        e.Aborted(at_s=9, release=1, reason="enough", by="ann"),
+        e.Resumed(at_s=9, release=1, by="ann"),
+        e.StepEntered(at_s=9, release=1, step=1, weight_percent=100, mirror=False, reason="passed"),
+    ],
+    ids=lambda event: event.kind,
+)
+def test_a_decision_ends_the_waiting(decision: e.Event) -> None:
+    """By itself: no other entry says so."""
+    asked = Asked()
+    asked.hears(LEFT, 0)
+    assert asked.hears(Rollback("errors", "worse"), 1) == []
+    after = apply(Deployment(stable="m:v1", release=asked.release), decision)
+    assert after.release is not None
+    assert after.release.asked is None
+
+
+@pytest.fixture
+def left_to_a_person(tmp_path: Path) -> tuple[DigitsWorld, Path]:
+    """v2 predicts other classes, which its plan leaves to a person, and one was asked."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path, classes=NO_SEVENS)
+    spec = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
+    controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+    for _ in range(300):
+        world.live(controller, 1)
+        release = controller.snapshot.deployment.active
+        if release and release.asked:
+            break
+    world.live(controller, 20)
+    controller.close()
+    return world, path
+
+
+def test_a_restarted_controller_asks_nobody_again(left_to_a_person: tuple[DigitsWorld, Path]) -> None:
+    """It knows from the ledger who was asked, and rolls back when nobody decided in the time of a step."""
+    world, path = left_to_a_person
+    controller = world.controller()
+    world.live_until_ended(controller)
+    controller.close()
+    ledger = Ledger(path, read_only=True)
+    events = list(ledger.events(without_ticks=True))
+    ledger.close()
+    asked = [event for event in events if isinstance(event, e.PersonAsked)]
+    assert len(asked) == 1
+    assert asked[0].left_s == 298  # of 300 s, a window has passed
+    assert [event.signal for event in events if isinstance(event, e.RolledBack)] == ["deadline"]
