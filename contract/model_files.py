@@ -6,8 +6,11 @@ samples.jsonl     held-out rows with the truth about them, for load tests: `Samp
 reference.jsonl   held-out rows with this model's own answers, which drift is measured against: `Reference`
 """
 
+import math
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -22,19 +25,78 @@ REFERENCE_FILE = "reference.jsonl"
 Logged = Literal["plain", "hashed", "never"]  # in the prediction log; a private column is not `plain`
 
 
+Value = float | str | None  # what a request says for one feature; None: it is missing
+
+_SHOWN = 5  # categories in one sentence
+
+
 class Feature(Record):
-    """One input column. A value outside [minimum, maximum] is refused, never clipped."""
+    """One input column. A value outside [minimum, maximum] is refused, never clipped.
+
+    One with `categories` takes a text instead, and the model gets its place among them. A missing value is NaN to it.
+    """
 
     name: str
-    minimum: float
-    maximum: float
+    minimum: float = math.nan  # needed, unless there are categories
+    maximum: float = math.nan
     logged: Logged = "plain"
+    # What a feature does without is not written: Bentos that were built before this can read the schema, too.
+    categories: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    may_be_missing: bool = Field(default=False, exclude_if=lambda may: not may)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _categories_are_the_bounds(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (names := given.get("categories")):
+            return {"minimum": 0, "maximum": len(names) - 1} | given
+        return given
 
     @model_validator(mode="after")
     def _bounds_are_ordered(self) -> Self:
+        if math.isnan(self.minimum) or math.isnan(self.maximum):
+            raise ValueError(f"feature {self.name!r} needs `minimum` and `maximum`, or `categories`")
         if self.minimum > self.maximum:
             raise ValueError(f"feature {self.name!r}: minimum {self.minimum} is above maximum {self.maximum}")
+        if twice := sorted({name for name in self.categories if self.categories.count(name) > 1}):
+            raise ValueError(f"feature {self.name!r} has a category twice: {', '.join(twice)}")
+        if self.categories and (self.minimum, self.maximum) != (0, len(self.categories) - 1):
+            raise ValueError(f"feature {self.name!r} has categories; leave `minimum` and `maximum` out")
         return self
+
+    @cached_property
+    def _places(self) -> dict[str, float]:
+        return {name: float(place) for place, name in enumerate(self.categories)}
+
+    @property
+    def expected(self) -> str:
+        """The values that are accepted, in words."""
+        if self.categories:
+            more = len(self.categories) - _SHOWN
+            shown = ", ".join(map(repr, self.categories[:_SHOWN])) + (f" and {more} more" if more > 0 else "")
+            kind = f"one of {shown}"
+        else:
+            kind = f"{self.minimum:g} to {self.maximum:g}"
+        return f"{kind}, or null" if self.may_be_missing else kind
+
+    def number(self, value: Value) -> float:
+        """What the model gets for a value of a request. Raises ValueError that says what is expected."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            found = math.nan if self.may_be_missing else None
+        elif self.categories:
+            found = self._places.get(value) if isinstance(value, str) else None
+        elif isinstance(value, str | bool) or not self.minimum <= value <= self.maximum:
+            found = None
+        else:
+            found = float(value)
+        if found is None:
+            raise ValueError(f"expected {self.expected}")
+        return found
+
+    def value(self, number: float) -> Value:
+        """The value of a request for which the model gets `number`."""
+        if math.isnan(number):
+            return None
+        return self.categories[int(number)] if self.categories else number
 
 
 class Schema(Record):
@@ -56,6 +118,25 @@ class Schema(Record):
         """Indices of the features that are logged as `how`, in column order."""
         return [place for place, feature in enumerate(self.features) if feature.logged == how]
 
+    def numbers(self, row: Sequence[Value]) -> list[float]:
+        """What the model gets for a row of a request: the place of a category, NaN for what is missing.
+
+        Raises: ValueError that names the first feature whose value is refused.
+        """
+        if len(row) != len(self.features):
+            raise ValueError(f"expected {len(self.features)} columns, saw {len(row)}")
+        found = []
+        for feature, value in zip(self.features, row, strict=True):
+            try:
+                found.append(feature.number(value))
+            except ValueError as error:
+                raise ValueError(f"{feature.name}: {error}, saw {value!r}") from None
+        return found
+
+    def values(self, row: Sequence[float]) -> list[Value]:
+        """The row of a request for which the model gets the numbers `row`."""
+        return [feature.value(number) for feature, number in zip(self.features, row, strict=True)]
+
     @classmethod
     def read(cls, folder: Path, *, unknown: Unknown = "forbid") -> Self:
         """Raises OSError; pydantic.ValidationError when the file is not a schema."""
@@ -68,14 +149,14 @@ class Schema(Record):
 class Golden(Record):
     """A request and the answers that every correct build of this model gives to it."""
 
-    features: tuple[tuple[float, ...], ...]  # rows, as in the body of a request
+    features: tuple[tuple[Value, ...], ...]  # rows, as in the body of a request
     predictions: tuple[Prediction, ...]  # one per row
 
 
 class Sample(Record):
     """A held-out row and the truth about it."""
 
-    features: tuple[float, ...] = Field(min_length=1)
+    features: tuple[Value, ...] = Field(min_length=1)
     label: Label
     tolerance: float = Field(default=0, ge=0)  # a number at most this far from `label` is right
 
@@ -83,6 +164,6 @@ class Sample(Record):
 class Reference(Record):
     """A row that training never saw, this model's answer to it, and the truth. `reference_file` writes them."""
 
-    features: tuple[float, ...]  # only those that the schema logs `plain`, in column order
+    features: tuple[Value, ...]  # only those that the schema logs `plain`, in column order
     prediction: Prediction
     truth: Label

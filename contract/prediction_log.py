@@ -18,6 +18,7 @@ class Columns(BaseModel):
     version: str  # tag of the Bento
     model: str  # tag of its model
     features: tuple[str, ...]  # names of the columns in `features` of each request
+    words: tuple[str, ...] = ()  # those of them that are words, not numbers
     hashed: tuple[str, ...]  # names of the columns in `hashed` of each request
 
 

@@ -26,7 +26,7 @@ def write_reference(
     the same rows give the same sample.
 
     Args:
-        rows: held-out rows, shape (rows, features).
+        rows: held-out rows as the model gets them (`Schema.numbers`), shape (rows, features).
         predictions: the model's answer to each.
         truths: what the answer should have been.
 
@@ -34,10 +34,15 @@ def write_reference(
     """
     if not len(rows) == len(predictions) == len(truths):
         raise ValueError(f"{len(rows)} rows, {len(predictions)} predictions and {len(truths)} truths do not match")
-    plain = Schema.read(folder).logged_as("plain")
+    schema = Schema.read(folder)
+    plain = schema.logged_as("plain")
     count = min(len(rows), MAX_REFERENCE_ROWS)
     kept = sorted(np.random.default_rng(0).choice(len(rows), count, replace=False).tolist())
+    values = [schema.values(rows[at].tolist()) for at in kept]
     write_lines(
         folder / REFERENCE_FILE,
-        (Reference(features=tuple(rows[i, plain].tolist()), prediction=predictions[i], truth=truths[i]) for i in kept),
+        (
+            Reference(features=tuple(row[i] for i in plain), prediction=predictions[at], truth=truths[at])
+            for row, at in zip(values, kept, strict=True)
+        ),
     )

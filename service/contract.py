@@ -25,6 +25,7 @@ from contract.model_files import (
     Reference,
     Sample,
     Schema,
+    Value,
 )
 from contract.records import Record, read_lines, write_lines
 from contract.reference_file import write_reference
@@ -45,6 +46,7 @@ __all__ = [
     "Reference",
     "Sample",
     "Schema",
+    "Value",
     "read_lines",
     "save_model",
     "write_lines",
@@ -69,7 +71,10 @@ class Model(ABC):
         self.schema = Schema.read(folder)
 
     def preprocess(self, rows: NDArray[np.float32]) -> torch.Tensor:
-        """Turn checked rows, shape (rows, features), into the batch that `predict` takes, first dimension rows."""
+        """Turn checked rows, shape (rows, features), into the batch that `predict` takes, first dimension rows.
+
+        A category is its place in the feature's `categories`; a missing value is NaN.
+        """
         return torch.from_numpy(rows)
 
     @abstractmethod
@@ -97,7 +102,7 @@ def save_model(folder: Path, model: Model, held_out: NDArray[np.float32], truth:
     Call it when the weights and `schema.json` are in `folder` and `model` was loaded from there.
 
     Args:
-        held_out: rows that training never saw, shape (rows, features).
+        held_out: rows that training never saw, as the model gets them (`Schema.numbers`), shape (rows, features).
         truth: what each answer should be: a label of the schema, or a number. A label may be given as a number.
 
     Returns: the share of rows that the model gets right, 0-1.
@@ -118,7 +123,7 @@ def save_model(folder: Path, model: Model, held_out: NDArray[np.float32], truth:
             batch = model.preprocess(held_out[start : start + model.schema.max_rows])
             predictions += model.postprocess(model.predict(batch))
     write_reference(folder, held_out, predictions, truths)
-    rows = [tuple(row) for row in held_out.tolist()]
+    rows = [tuple(model.schema.values(row)) for row in held_out.tolist()]
     tolerance = 0.0 if isinstance(answer, Labels) else answer.tolerance
     samples = zip(rows, truths, strict=True)
     write_lines(

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from contract.answer_types import AnswerKind, Labels, Number
-from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Schema
+from contract.complaints import complaints
+from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Feature, Schema
 from contract.records import Record, read_lines
 from kanaria.errors import SetupError
 
@@ -42,9 +43,10 @@ class Interface:
             schema = Schema.read(folder, unknown="ignore")
             return cls(schema, read_lines(folder / GOLDEN_FILE, GoldenRequest, unknown="ignore"))
         except (OSError, ValidationError) as error:
+            said = complaints(error, Schema, whole="a line") if isinstance(error, ValidationError) else [str(error)]
             raise SetupError(
                 f"the model in {folder} does not keep the contract",
-                saw=str(error),
+                saw="; ".join(said[:_NAMED]),
                 do=f"train it again so that it writes {SCHEMA_FILE} and {GOLDEN_FILE}",
             ) from error
 
@@ -104,13 +106,27 @@ def _refused_input(canary: Schema, stable: Schema) -> Iterator[str]:
         yield f"other features: {_changed(names, known)}"
         return
     for mine, theirs in zip(canary.features, stable.features, strict=True):
-        if mine.minimum > theirs.minimum or mine.maximum < theirs.maximum:
-            yield (
-                f"feature `{mine.name}` accepts {mine.minimum:g} to {mine.maximum:g}, "
-                f"stable {theirs.minimum:g} to {theirs.maximum:g}"
-            )
+        yield from _refused_values(mine, theirs)
     if canary.max_rows < stable.max_rows:
         yield f"at most {canary.max_rows} rows in a request, stable takes {stable.max_rows}"
+
+
+def _refused_values(mine: Feature, theirs: Feature) -> Iterator[str]:
+    if bool(mine.categories) != bool(theirs.categories):
+        yield f"feature `{mine.name}` takes {_kind(mine)}, with stable {_kind(theirs)}"
+    elif lacking := [name for name in theirs.categories if name not in mine.categories]:
+        yield f"feature `{mine.name}` does not take {_named(lacking)}, which stable takes"
+    elif not mine.categories and (mine.minimum > theirs.minimum or mine.maximum < theirs.maximum):
+        yield (
+            f"feature `{mine.name}` accepts {mine.minimum:g} to {mine.maximum:g}, "
+            f"stable {theirs.minimum:g} to {theirs.maximum:g}"
+        )
+    if theirs.may_be_missing and not mine.may_be_missing:
+        yield f"feature `{mine.name}` may not be missing, with stable it may"
+
+
+def _kind(feature: Feature) -> str:
+    return "categories" if feature.categories else "numbers"
 
 
 def _changed(names: list[str], known: list[str]) -> str:

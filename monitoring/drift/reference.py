@@ -27,8 +27,9 @@ def read_reference(folder: Path) -> Reference:
     try:
         schema = Schema.read(folder, unknown="ignore")
         rows = read_lines(folder / REFERENCE_FILE, model_files.Reference, unknown="ignore")
-        names = [schema.features[place].name for place in schema.logged_as("plain")]
-        features = feature_columns([row.features for row in rows], names)
+        plain = [schema.features[place] for place in schema.logged_as("plain")]
+        words = [feature.name for feature in plain if feature.categories]
+        features = feature_columns([row.features for row in rows], [one.name for one in plain], words=words)
     except (OSError, ValueError) as error:
         raise NoReference(
             "the model has no reference data to compare with",

@@ -5,7 +5,7 @@ lines that were drawn are parsed. A binary search finds the period's lines in a 
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from contract.model_files import Value
 from contract.prediction_log import BEFORE_TIME, COLUMNS_FILE, OWN_REQUESTS, SEGMENTS, Columns, began_s
 from monitoring.drift.column import Column, Values
 from monitoring.drift.errors import NoLog
@@ -23,6 +24,7 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _SEED = 0
 _LINES_AT_ONCE = 64  # a line may hold a thousand rows
 _TIME_BYTES = 40  # a line begins with its time
+MISSING = "(missing)"  # in a column of words
 TAKEN = ("label", "confidence", "error", "rest")  # names of other columns; a feature of that name is `feature.NAME`
 
 
@@ -181,7 +183,8 @@ def _lines(segments: list[_Segment], drawn: NDArray[np.int64]) -> Iterator[Line]
 def _sample(columns: Columns, lines: list[Line], requests: int, logged_rows: int) -> Sample:
     sizes = [len(line.rows) for line in lines]
     answers = answer_columns([answer for line in lines for answer in line.answers])
-    features = feature_columns([row[: len(columns.features)] for line in lines for row in line.rows], columns.features)
+    rows = [row[: len(columns.features)] for line in lines for row in line.rows]
+    features = feature_columns(rows, columns.features, words=columns.words)
     return Sample(
         version=columns.version,
         model=columns.model,
@@ -193,13 +196,23 @@ def _sample(columns: Columns, lines: list[Line], requests: int, logged_rows: int
     )
 
 
-def feature_columns(rows: Sequence[Sequence[float]], names: Sequence[str]) -> dict[str, Values]:
-    """Features by name, in single precision, as the model saw them.
+def feature_columns(
+    rows: Sequence[Sequence[Value]], names: Sequence[str], *, words: Collection[str] = ()
+) -> dict[str, Values]:
+    """Features by name: numbers in single precision, as the model saw them, NaN where one is missing.
+
+    Args:
+        words: the names of those that are words; a missing one is `MISSING`.
 
     Raises: ValueError unless every row has a value for each name.
     """
-    matrix = np.array(rows, np.float32).astype(np.float64).reshape(len(rows), len(names))
-    return {f"feature.{name}" if name in TAKEN else name: matrix[:, place] for place, name in enumerate(names)}
+    of_words = {name: place for place, name in enumerate(names) if name in words}
+    numbers = [[0.0 if place in of_words.values() else value for place, value in enumerate(row)] for row in rows]
+    matrix = np.array(numbers if of_words else rows, np.float32).astype(np.float64).reshape(len(rows), len(names))
+    columns: dict[str, Values] = {name: matrix[:, place] for place, name in enumerate(names)}
+    for name, place in of_words.items():
+        columns[name] = np.array([MISSING if row[place] is None else str(row[place]) for row in rows], np.str_)
+    return {f"feature.{name}" if name in TAKEN else name: values for name, values in columns.items()}
 
 
 def answer_columns(answers: Sequence[Mapping[str, object]]) -> dict[str, Values]:

@@ -76,7 +76,13 @@ class PredictionLog(BackgroundWriter):
         self._root = folder
         self._folder = folder / version_folder(version)
         self._mask = _Mask(folder, schema)
-        self._columns = Columns(version=version, model=model, features=self._mask.plain, hashed=self._mask.hashed)
+        self._columns = Columns(
+            version=version,
+            model=model,
+            features=self._mask.plain,
+            hashed=self._mask.hashed,
+            words=self._mask.words,
+        )
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // 4)
         self._count_dropped = count_dropped
@@ -86,16 +92,17 @@ class PredictionLog(BackgroundWriter):
         self._segment: _Segment | None = None
         self._prune_at_s = 0.0
 
-    def record(self, body: bytes, rows: NDArray[np.float32], answer: bytes) -> None:
+    def record(self, body: bytes, rows: NDArray[np.float32], answer: bytes, *, is_listed: bool = True) -> None:
         """Log one request and its JSON answer; `rows` are the checked rows of its `body`. Never blocks.
 
-        The body is logged as it came, which costs nothing; only a private or bloated one is written again from `rows`.
+        The body is logged as it came, which costs nothing; one that is private or bloated, or does not list every
+        column (`is_listed`), is written again from `rows`.
         """
         if self._given_rows - self._taken_rows >= MAX_WAITING_ROWS:
             self._count_dropped(len(rows))
             return
         self._given_rows += len(rows)
-        is_plain = self._mask.is_empty and len(body) <= rows.size * MAX_BYTES_PER_VALUE
+        is_plain = is_listed and self._mask.is_empty and len(body) <= rows.size * MAX_BYTES_PER_VALUE
         self._waiting.put(_Entry(time.time(), body if is_plain else rows, answer, len(rows)))
 
     def _turn(self, is_last: bool) -> None:
@@ -190,6 +197,7 @@ class _Mask:
 
     def __init__(self, folder: Path, schema: Schema) -> None:
         self._folder = folder
+        self._schema = schema
         self._names = [feature.name for feature in schema.features]
         self._plain = schema.logged_as("plain")
         self._hashed = schema.logged_as("hashed")
@@ -204,6 +212,11 @@ class _Mask:
     def hashed(self) -> tuple[str, ...]:
         """The names of the features that are logged as hashes, in order."""
         return tuple(self._names[i] for i in self._hashed)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The names of the features that are logged as words."""
+        return tuple(self._names[i] for i in self._plain if self._schema.features[i].categories)
 
     @cached_property
     def _key(self) -> bytes:
@@ -220,10 +233,17 @@ class _Mask:
 
     def request(self, rows: NDArray[np.float32]) -> bytes:
         """The request that is logged for `rows`."""
-        request: dict[str, object] = {"features": np.take(rows, self._plain, axis=1)}
+        request: dict[str, object] = {"features": self._values(rows)}
         if self._hashed:
             request["hashed"] = [self._hashes(row[self._hashed]) for row in rows]
         return orjson.dumps(request, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def _values(self, rows: NDArray[np.float32]) -> object:
+        if not self.words:
+            return np.take(rows, self._plain, axis=1)  # NaN is written as null
+        features = [self._schema.features[i] for i in self._plain]
+        taken = np.take(rows, self._plain, axis=1).tolist()
+        return [[one.value(number) for one, number in zip(features, row, strict=True)] for row in taken]
 
     def _hashes(self, values: Iterable[np.float32]) -> list[str]:
         """Keyed hashes, because a plain hash of a number can be reversed by trying all numbers."""

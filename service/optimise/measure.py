@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from contract.answer_types import Label, Prediction
-from contract.model_files import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample
+from contract.model_files import GOLDEN_FILE, SAMPLES_FILE, Golden, Sample, Schema
 from contract.records import read_lines
 from service.contract import Model
 from service.engines import Engine, move
@@ -44,7 +44,8 @@ class Evidence:
                 saw=f"no line in {folder / SAMPLES_FILE}",
                 do="let training write rows with their true labels",
             )
-        rows = np.array([sample.features for sample in samples], dtype=np.float32)
+        schema = Schema.read(folder)
+        rows = np.array([schema.numbers(sample.features) for sample in samples], dtype=np.float32)
         return cls(rows, tuple(sample.label for sample in samples), read_lines(folder / GOLDEN_FILE, Golden))
 
 
@@ -94,6 +95,11 @@ def answers(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
         ]
 
 
+def golden_answers(model: Model, golden: Golden) -> list[Prediction]:
+    """The answers to a golden request."""
+    return answers(model, np.array([model.schema.numbers(row) for row in golden.features], np.float32))
+
+
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
@@ -106,9 +112,7 @@ def _right(model: Model, evidence: Evidence) -> tuple[float, int]:
     changed = sum(
         not all(
             is_same(prediction.label, known.label)
-            for prediction, known in zip(
-                answers(model, np.array(golden.features, dtype=np.float32)), golden.predictions, strict=True
-            )
+            for prediction, known in zip(golden_answers(model, golden), golden.predictions, strict=True)
         )
         for golden in evidence.golden
     )

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
-import numpy as np
 import torch
 from bentoml.exceptions import BentoMLException, NotFound
 
@@ -22,7 +21,7 @@ from service.contract import Model
 from service.engines import METADATA_KEY, Engine, move
 from service.optimise.choice import Measurement, Trial, choose, refusal
 from service.optimise.errors import OptimiseError
-from service.optimise.measure import TRIED_ROWS, Evidence, answers, try_all
+from service.optimise.measure import TRIED_ROWS, Evidence, golden_answers, try_all
 from service.signatures import SIGNATURE_FILE
 
 OTHERS = tuple(engine for engine in Engine if engine is not Engine.EAGER)
@@ -105,7 +104,7 @@ class Optimiser:
         write_lines(
             folder / GOLDEN_FILE,
             (
-                Golden(features=known.features, predictions=tuple(answers(model, np.array(known.features, np.float32))))
+                Golden(features=known.features, predictions=tuple(golden_answers(model, known)))
                 for known in self._evidence.golden
             ),
         )

@@ -100,7 +100,7 @@ class Handlers:
 
     async def predict(self, body: bytes, request_id: str, gone: Gone) -> bytes:
         """Answer each row of `body`, in order."""
-        rows = self._parser.rows(body)
+        rows, is_listed = self._parser.rows(body)
         try:
             predictions = await self._batcher.predict(rows, gone=gone)
         except (Overloaded, Overdue) as error:
@@ -108,7 +108,7 @@ class Handlers:
         self._answers.record(request_id, [prediction.label for prediction in predictions], body=body)
         answer = orjson.dumps({"request_id": request_id, "version": self._version, "predictions": predictions})
         if self._prediction_log:
-            self._prediction_log.record(body, rows, answer)
+            self._prediction_log.record(body, rows, answer, is_listed=is_listed)
         return answer
 
     async def feedback(self, body: bytes, _request_id: str, _gone: Gone) -> bytes:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, WithJsonSchema, create_model
 
 from contract.answer_types import Label, Labels, Number
-from contract.model_files import Schema
+from contract.model_files import Feature, Schema, Value
 from service.server.fast_json import FastRowReader
-from service.server.problems import Problem
+from service.server.named_rows import NamedRows
+from service.server.problems import Problem, pointer_to
 
 REQUEST_ID_PATTERN = r"^[A-Za-z0-9._:-]{1,128}$"
 
@@ -49,10 +50,10 @@ class NumberFeedbackBody(FeedbackBody):
 
 
 def bodies(schema: Schema) -> tuple[type[Body], type[FeedbackBody]]:
-    """The bodies of POST /predict and POST /feedback for one model. `BodyParser` checks each feature's own bounds."""
+    """The bodies of POST /predict with lists, and of POST /feedback, for one model. `BodyParser` checks each value."""
     width, names = len(schema.features), ", ".join(feature.name for feature in schema.features)
-    lowest, highest = min(f.minimum for f in schema.features), max(f.maximum for f in schema.features)
-    value = Annotated[FiniteFloat, WithJsonSchema({"type": "number", "minimum": lowest, "maximum": highest})]
+    kind: Any = FiniteFloat if _is_numeric(schema) else FiniteFloat | str | None
+    value = Annotated[kind, WithJsonSchema(_value_schema(schema.features))]
     # Stop at the first error: listing 60,000 of them would take longer than answering.
     row = Annotated[
         list[value], Field(min_length=width, max_length=width, fail_fast=True, description=f"One row: {names}")
@@ -67,36 +68,85 @@ def bodies(schema: Schema) -> tuple[type[Body], type[FeedbackBody]]:
     return predict, feedback
 
 
+def named_body(schema: Schema) -> type[Body]:
+    """The body of POST /predict with named features, for the OpenAPI page: `NamedRows` reads it."""
+    row = {
+        "type": "object",
+        "properties": {feature.name: _value_schema([feature]) for feature in schema.features},
+        "required": [feature.name for feature in schema.features if not feature.may_be_missing],
+        "additionalProperties": False,
+    }
+    rows = Annotated[
+        list[Annotated[dict[str, object], WithJsonSchema(row)]], Field(min_length=1, max_length=schema.max_rows)
+    ]
+    return create_model("NamedRowsBody", __base__=Body, __doc__="Rows that name their features.", rows=(rows, ...))
+
+
+def _is_numeric(schema: Schema) -> bool:
+    """Whether every value of a row is a number."""
+    return not any(feature.categories or feature.may_be_missing for feature in schema.features)
+
+
+def _value_schema(features: Sequence[Feature]) -> dict[str, Any]:
+    """The JSON schema of what any of `features` takes."""
+    numbers = [feature for feature in features if not feature.categories]
+    kinds: list[dict[str, Any]] = []
+    if numbers:
+        lowest, highest = min(one.minimum for one in numbers), max(one.maximum for one in numbers)
+        kinds.append({"type": "number", "minimum": lowest, "maximum": highest})
+    if words := list(dict.fromkeys(name for feature in features for name in feature.categories)):
+        kinds.append({"enum": words})
+    if any(feature.may_be_missing for feature in features):
+        kinds.append({"type": "null"})
+    return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+
+
 class BodyParser:
     """Reads the bodies of requests to one model."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
         self._body, self._feedback = bodies(schema)
+        self._is_numeric = _is_numeric(schema)
         self._fast_reader = FastRowReader(len(schema.features), schema.max_rows)
+        self._has_words = any(feature.categories for feature in schema.features)
+        self._named = NamedRows(schema)
         self._minima = np.array([feature.minimum for feature in schema.features])
         self._maxima = np.array([feature.maximum for feature in schema.features])
 
-    def rows(self, body: bytes) -> NDArray[np.float32]:
-        """Return the rows in `body`, shape (rows, features). Raises Problem."""
-        rows = self._fast_reader.rows(body)
+    def rows(self, body: bytes) -> tuple[NDArray[np.float32], bool]:
+        """Return the rows in `body`, shape (rows, features), and whether it lists them. Raises Problem."""
+        rows = None if self._has_words else self._fast_reader.rows(body)
         if rows is None:
-            try:
-                parsed = cast("Any", self._body.model_validate_json(body))
-            except ValidationError as error:
-                raise self._problem(error) from None
-            rows = np.array(parsed.features)
+            if (named := self._named.rows(body)) is not None:
+                return named, False
+            rows = self._listed(body)
         outside = (rows < self._minima) | (rows > self._maxima)
         if outside.any():
             row, column = (int(index) for index in np.argwhere(outside)[0])
-            feature = self._schema.features[column]
-            raise Problem(
-                HTTPStatus.UNPROCESSABLE_ENTITY,
-                f"{self._place(row, column)}: expected {feature.minimum:g} to {feature.maximum:g}, "
-                f"saw {rows[row, column]:g}",
-                pointer=f"#/features/{row}/{column}",
-            )
-        return rows.astype(np.float32)
+            saw = f"{rows[row, column]:g}"
+            raise self._refusal(row, column, f"expected {self._schema.features[column].expected}", saw)
+        return rows.astype(np.float32), True
+
+    def _listed(self, body: bytes) -> NDArray[np.float64]:
+        try:
+            found: list[list[Value]] = cast("Any", self._body.model_validate_json(body)).features
+        except ValidationError as error:
+            raise self._problem(error) from None
+        if self._is_numeric:
+            return np.array(found)
+        numbers = ([self._number(row, *place) for place in enumerate(values)] for row, values in enumerate(found))
+        return np.array(list(numbers))
+
+    def _number(self, row: int, column: int, value: Value) -> float:
+        try:
+            return self._schema.features[column].number(value)
+        except ValueError as error:
+            raise self._refusal(row, column, str(error), reprlib.repr(value)) from None
+
+    def _refusal(self, row: int, column: int, expected: str, saw: str) -> Problem:
+        detail = f"{self._place(row, column)}: {expected}, saw {saw}"
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, pointer=f"#/features/{row}/{column}")
 
     def feedback(self, body: bytes) -> FeedbackBody:
         """Return the feedback in `body`. Raises Problem."""
@@ -122,9 +172,16 @@ class BodyParser:
                 reason = f"row {row}: expected a list of numbers, saw {reprlib.repr(first['input'])}"
             case ("features", int(row), int(column)):
                 reason = f"{self._place(row, column)}: expected a finite number, saw {reprlib.repr(first['input'])}"
+            case ("features", int(row), int(column), *_):  # neither a number nor a text
+                return self._refusal(row, column, *self._wanted(column, first["input"]))
             case _:
                 return body_problem(error)
-        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, reason, pointer=_pointer(first["loc"]))
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, reason, pointer=pointer_to(first["loc"]))
+
+    def _wanted(self, column: int, value: object) -> tuple[str, str]:
+        features = self._schema.features
+        wanted = features[column].expected if column < len(features) else "no more columns"
+        return f"expected {wanted}", reprlib.repr(value)
 
     def _place(self, row: int, column: int) -> str:
         name = self._schema.features[column].name if column < len(self._schema.features) else "beyond the last"
@@ -144,11 +201,7 @@ def body_problem(error: ValidationError) -> Problem:
         case _:
             reason = f"{first['msg']}, saw {reprlib.repr(first['input'])}"
     place = ".".join(str(part) for part in first["loc"]) or "the body"
-    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{place}: {reason}", pointer=_pointer(first["loc"]))
-
-
-def _pointer(location: tuple[int | str, ...]) -> str:
-    return "#" + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, f"{place}: {reason}", pointer=pointer_to(first["loc"]))
 
 
 def _size(value: object) -> int:

@@ -33,3 +33,8 @@ class Problem(Exception):
         if self.pointer is not None:
             members["pointer"] = self.pointer
         return orjson.dumps(members)
+
+
+def pointer_to(place: tuple[int | str, ...]) -> str:
+    """A place in a body as a JSON pointer."""
+    return "#" + "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)

@@ -20,7 +20,7 @@ from contract import environment
 from contract.answer_types import Labels, counted_as
 from contract.http import FEEDBACK_PATH, PREDICT_PATH
 from contract.log_lines import log_as_json
-from contract.model_files import GOLDEN_FILE, Golden
+from contract.model_files import GOLDEN_FILE, Golden, Schema
 from contract.records import read_lines
 from service.contract import Model
 from service.engines import Engine, move_or_stay_eager
@@ -57,7 +57,7 @@ class Runtime:
         is_verified = verify_as_set(folder, os.environ)  # again: the files may have changed since the server started
         torch.set_num_threads(1)  # one model thread per worker; more would fight the other workers for cores
         loaded: Model = pkgutil.resolve_name(implementation)(folder)
-        rows = _golden_rows(folder)
+        rows = _golden_rows(folder, loaded.schema)
         used_engine = move_or_stay_eager(engine, loaded, folder, rows)
         loop_rows = _warm_up(loaded, rows)
         use_own_multiprocess_dir()
@@ -133,9 +133,9 @@ def _stop_with_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _golden_rows(folder: Path) -> NDArray[np.float32]:
+def _golden_rows(folder: Path, schema: Schema) -> NDArray[np.float32]:
     golden = read_lines(folder / GOLDEN_FILE, Golden)
-    return np.array([row for request in golden for row in request.features], dtype=np.float32)
+    return np.array([schema.numbers(row) for request in golden for row in request.features], dtype=np.float32)
 
 
 def _warm_up(model: Model, rows: NDArray[np.float32]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from contract.model_files import GOLDEN_FILE, REFERENCE_FILE, SAMPLES_FILE, Golden, Reference, Sample
-from service.validation.answers import answers, golden_faults, load
+from service.validation.answers import answers, golden_faults, load, value_faults
 from service.validation.faults import Fault, FaultFound
 from service.validation.files import line_faults, pickles, read_records, read_schema
 from service.validation.remarks import Remark, remarks
@@ -40,9 +40,9 @@ def check(folder: Path, implementation: str) -> Found:
         if faults:
             return Found(tuple(faults))
         model = load(folder, implementation)
-        faults += golden_faults(model, golden)
+        faults += [*golden_faults(model, golden), *value_faults(model, golden)]
         asked = samples[:ASKED_SAMPLES]
-        given = answers(model, [sample.features for sample in asked])
+        given = answers(model, [schema.numbers(sample.features) for sample in asked])
     except FaultFound as found:
         return Found((found.fault,))
     right = sum(schema.answer.is_same(one.label, sample.label) for one, sample in zip(given, asked, strict=True))

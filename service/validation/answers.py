@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from contract.answer_types import Labels, Prediction
-from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Golden
+from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Golden, Value
 from service.contract import Model
 from service.server.batching import BrokenModel, predict_rows
 from service.validation.faults import Fault, FaultFound, label_faults
@@ -43,7 +43,7 @@ def load(folder: Path, implementation: str) -> Model:
 
 def golden_faults(model: Model, golden: Sequence[Golden]) -> Iterator[Fault]:
     """What is wrong with the model's answers to the golden requests."""
-    rows = [row for request in golden for row in request.features]
+    rows = [model.schema.numbers(row) for request in golden for row in request.features]
     together = answers(model, rows)
     alone = [answers(model, [row])[0] for row in rows]
     expected = [answer for request in golden for answer in request.predictions]
@@ -61,6 +61,20 @@ def golden_faults(model: Model, golden: Sequence[Golden]) -> Iterator[Fault]:
             do = f"write {GOLDEN_FILE} with save_model, after the weights of this model are saved"
             yield Fault("the model does not give the golden answers", saw, do)
             return
+
+
+def value_faults(model: Model, golden: Sequence[Golden]) -> Iterator[Fault]:
+    """The values that the schema allows and the model has no answer to, tried in the first golden request."""
+    base = model.schema.numbers(golden[0].features[0])
+    for column, feature in enumerate(model.schema.features):
+        values: list[Value] = [*feature.categories, *([None] if feature.may_be_missing else [])]
+        rows = [[*base[:column], feature.number(value), *base[column + 1 :]] for value in values]
+        try:
+            answers(model, rows)
+        except FaultFound as found:
+            do = "handle it in preprocess: a missing value is NaN, a category its place in the schema"
+            what = f"the model does not answer every value of {feature.name} that the schema allows"
+            yield Fault(what, f"{found.what}: {found.saw}", do)
 
 
 def _probability_faults(model: Model, rows: Sequence[Sequence[float]]) -> Iterator[Fault]:

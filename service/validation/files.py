@@ -21,6 +21,7 @@ from contract.model_files import (
     Reference,
     Sample,
     Schema,
+    Value,
 )
 from contract.records import Record, RecordT
 from service.validation.faults import Fault, FaultFound, label_faults
@@ -112,16 +113,23 @@ def line_faults(
             yield Fault(f"{place} does not have the {plain} features that are logged plain", saw, do)
 
 
-def _row_faults(place: str, schema: Schema, row: Sequence[float]) -> Iterator[Fault]:
+def _row_faults(place: str, schema: Schema, row: Sequence[Value]) -> Iterator[Fault]:
     if len(row) != len(schema.features):
         do = f"write the {len(schema.features)} features of {SCHEMA_FILE} in their order, or correct {SCHEMA_FILE}"
         yield Fault(f"{place} has another number of features", str(len(row)), do)
         return
     for feature, value in zip(schema.features, row, strict=True):
-        if not feature.minimum <= value <= feature.maximum:
-            what = f"{place}: {feature.name} is outside the bounds of a request"
-            saw = f"{value:g}, not in {feature.minimum:g} to {feature.maximum:g}"
-            yield Fault(what, saw, f"widen the bounds in {SCHEMA_FILE}, or drop the row")
+        try:
+            feature.number(value)
+        except ValueError as error:
+            shown = f"{value:g}" if isinstance(value, float) else repr(value)
+            if value is None:
+                do = f"set `may_be_missing` in {SCHEMA_FILE}, or drop the row"
+            elif feature.categories:
+                do = f"add it to `categories` in {SCHEMA_FILE}, or drop the row"
+            else:
+                do = f"widen the bounds in {SCHEMA_FILE}, or drop the row"
+            yield Fault(f"{place}: {feature.name} has a value that no request may have", f"{shown}, {error}", do)
 
 
 def _missing(folder: Path, name: str, written_with: str) -> FaultFound:

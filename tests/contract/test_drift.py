@@ -7,20 +7,23 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 
-from contract.answer_types import Number, Prediction
+from contract.answer_types import Labels, Number, Prediction
 from contract.answers_table import ANSWERS_FILE
 from contract.model_files import REFERENCE_FILE, Feature, Schema
 from contract.reference_file import MAX_REFERENCE_ROWS, write_reference
 from monitoring.drift.compare import Logs, Period, data_drift, release_drift
 from monitoring.drift.errors import AnswersUnreadable, NoLog, NoReference
+from monitoring.drift.evidently_report import write_report
 from monitoring.drift.reference import read_reference
 from monitoring.drift.result import State
 from monitoring.drift.rule import Rule
-from monitoring.drift.sample import draw
+from monitoring.drift.sample import MISSING, draw
 from monitoring.drift.truth import answered
 from service.logs.answers import AnswerLog, Feedback
+from service.logs.predictions import PredictionLog
 from tests.support.drifting import people, write_log, write_model
 
 ALWAYS = Period(0.0, 4e9)
@@ -163,6 +166,62 @@ def test_a_model_without_a_reference_says_what_to_do(tmp_path: Path) -> None:
     """Its training did not write one."""
     with pytest.raises(NoReference, match="train it again"):
         read_reference(tmp_path)
+
+
+PEOPLE = Schema(
+    features=(
+        Feature(name="sex", categories=("female", "male")),
+        Feature(name="port", categories=("C", "Q"), may_be_missing=True),
+        Feature(name="age", minimum=0, maximum=120, may_be_missing=True),
+    ),
+    answer=Labels(labels=("no", "yes")),
+)
+
+
+def passengers(rng: np.random.Generator, rows: int, *, men: float, unknown: float) -> np.ndarray:
+    """Rows as a model gets them."""
+    age = np.where(rng.random(rows) < unknown, np.nan, rng.normal(40, 10, rows))
+    port = np.where(rng.random(rows) < unknown, np.nan, rng.integers(0, 2, rows))
+    return np.column_stack([rng.random(rows) < men, port, age]).astype(np.float32)
+
+
+def write_passengers(folder: Path, rows: np.ndarray, *, named: bool) -> None:
+    """Log a request for each row as the service does."""
+    with PredictionLog(folder, "m:1", "m:1", PEOPLE, max_bytes=10**9, count_dropped=print, count_failure=print) as log:
+        for number, row in enumerate(rows):
+            answer = orjson.dumps({"request_id": str(number), "predictions": [Prediction("yes", 0.9)]})
+            log.record(
+                orjson.dumps({"features": [PEOPLE.values(row.tolist())]}), row[None], answer, is_listed=not named
+            )
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_categories_and_missing_values_drift_by_themselves(
+    tmp_path: Path, rng: np.random.Generator, named: bool
+) -> None:
+    """More men, and more ages that nobody knows; however the rows were sent."""
+    PEOPLE.write(tmp_path)
+    rows = passengers(rng, 1000, men=0.5, unknown=0.1)
+    write_reference(tmp_path, rows, [Prediction("yes", 0.9)] * 1000, ["yes"] * 1000)
+    assert set(read_reference(tmp_path).columns["port"].values) == {"C", "Q", MISSING}
+    write_passengers(tmp_path / "predictions", passengers(rng, 1000, men=0.8, unknown=0.5), named=named)
+    found = data_drift(logs(tmp_path), "m:1", tmp_path, ALWAYS, Rule())
+    said = {column.column: column.says for column in found.result.columns if column.has_drifted}
+    assert said.keys() == {"sex", "port", "age"}
+    assert said["port"].startswith(f"`{MISSING}` 1")
+    assert ("missing 1" in said["age"], "-> 5" in said["age"]) == (True, True), said
+    pages = write_report(found, tmp_path / "data.html", tmp_path / "workspace").pages
+    assert "<code>sex</code>" in pages[0].read_text().partition("</header>")[0]
+
+
+def test_a_log_of_an_earlier_version_has_numbers_only(tmp_path: Path) -> None:
+    """Its columns.json says nothing about words."""
+    (tmp_path / "m@1").mkdir()
+    (tmp_path / "m@1" / "columns.json").write_text('{"version":"m:1","model":"m:1","features":["age"],"hashed":[]}')
+    (tmp_path / "m@1" / "1000-1.jsonl").write_text(
+        '{"at_s":1.0,"request":{"features":[[40]]},"answer":{"request_id":"r","predictions":[{"label":"a"}]}}\n'
+    )
+    assert draw(tmp_path, "m:1", 0.0, 1e12, rows=10).values["age"].tolist() == [40.0]
 
 
 async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:

@@ -54,10 +54,8 @@ def said(model: type[BaseModel], **values: Any) -> list[str]:
 def test_a_misspelt_key_is_compared_with_those_that_there_are() -> None:
     """Also deep inside, where other keys may stand."""
     feature = {"name": "age", "minimum": 0, "maximun": 120}
-    assert said(Schema, features=[feature], answer=SCHEMA["answer"])[:2] == [
-        "`features.0.maximum` is missing",
-        "`features.0.maximun` is no key here; did you mean `maximum`?",
-    ]
+    misspelt = "`features.0.maximun` is no key here; did you mean `maximum`?"
+    assert said(Schema, features=[feature], answer=SCHEMA["answer"])[0] == misspelt
     assert said(Schema, feature=[], **SCHEMA) == ["`feature` is no key here; did you mean `features`?"]
 
 

@@ -1,5 +1,6 @@
 """A model's files: unknown fields are errors, except for a reader of files that another version wrote."""
 
+from math import nan
 from pathlib import Path
 
 import orjson
@@ -7,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from contract.answer_types import Labels
-from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Feature, Golden, Schema
+from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Feature, Golden, Schema, Value
 from contract.records import read_lines
 
 SCHEMA = Schema(
@@ -44,3 +45,62 @@ def test_features_are_found_by_how_they_are_logged() -> None:
     """Their indices are in column order."""
     found = [SCHEMA.logged_as(how) for how in ("plain", "hashed", "never")]
     assert found == [[0, 3], [1], [2]]
+
+
+SEX = Feature(name="sex", categories=("female", "male"))
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "numbers"),
+    [
+        (SEX, ("female", "male"), (0, 1)),
+        (SEX.model_copy(update={"may_be_missing": True}), ("male", None), (1, nan)),
+        (Feature(name="age", minimum=0, maximum=120, may_be_missing=True), (30, None, nan), (30, nan, nan)),
+    ],
+)
+def test_a_model_gets_numbers(feature: Feature, values: tuple[Value, ...], numbers: tuple[float, ...]) -> None:
+    """The place of a category, NaN for what is missing; pandas writes it so itself. And back again."""
+    found = [feature.number(value) for value in values]
+    assert found == pytest.approx(list(numbers), nan_ok=True)
+    assert [feature.value(number) for number in found[:2]] == list(values[:2])
+
+
+@pytest.mark.parametrize("value", [None, "other", 1, True, nan])
+def test_what_is_no_category_is_refused(value: Value) -> None:
+    """With what is expected."""
+    with pytest.raises(ValueError, match=r"^expected one of 'female', 'male'$"):
+        SEX.number(value)
+
+
+def test_a_refused_row_names_the_feature() -> None:
+    """For those who train, not only for those who ask."""
+    schema = Schema(features=(SEX,), answer=Labels(labels=("no",)))
+    with pytest.raises(ValueError, match="sex: expected one of 'female', 'male', saw 'man'"):
+        schema.numbers(["man"])
+    with pytest.raises(ValueError, match="expected 1 columns, saw 2"):
+        schema.numbers(["male", 3])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "'x' needs `minimum` and `maximum`, or `categories`"),
+        ({"minimum": 0}, "needs `minimum` and `maximum`"),
+        ({"categories": ["a", "b", "a"]}, "'x' has a category twice: a"),
+        ({"categories": ["a", "b"], "maximum": 9}, "'x' has categories; leave `minimum` and `maximum` out"),
+    ],
+)
+def test_a_feature_that_contradicts_itself_is_refused(given: dict[str, object], words: str) -> None:
+    """With what to write."""
+    with pytest.raises(ValidationError, match=words):
+        Feature.model_validate({"name": "x", **given})
+
+
+def test_a_schema_without_categories_is_written_as_ever(tmp_path: Path) -> None:
+    """A Bento that was built by an earlier version refuses fields that it does not know."""
+    SCHEMA.write(tmp_path)
+    written = orjson.loads((tmp_path / SCHEMA_FILE).read_bytes())
+    assert {key for feature in written["features"] for key in feature} == {"name", "minimum", "maximum", "logged"}
+    mixed = Schema(features=(SEX, SCHEMA.features[0]), answer=SCHEMA.answer)
+    mixed.write(tmp_path)
+    assert Schema.read(tmp_path) == mixed

@@ -67,6 +67,34 @@ def test_what_would_break_a_caller_is_shown(
     assert differences(interface(tmp_path / "canary", **canary), stable) == (difference,)
 
 
+SEX = {"name": "sex", "categories": ["female", "male", "other"]}
+MISSING = FEATURES[0] | {"may_be_missing": True}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "difference"),
+    [
+        (FEATURES[0], MISSING, "feature `age` may not be missing, with stable it may"),
+        (SEX | {"categories": ["male", "female"]}, SEX, "feature `sex` does not take `other`, which stable takes"),
+        ({"name": "sex", "minimum": 0, "maximum": 2}, SEX, "feature `sex` takes numbers, with stable categories"),
+    ],
+    ids=["not missing", "fewer categories", "another kind"],
+)
+def test_values_that_the_canary_refuses_are_shown(
+    tmp_path: Path, mine: dict[str, Any], theirs: dict[str, Any], difference: str
+) -> None:
+    """Each by its name."""
+    canary, stable = interface(tmp_path / "canary", [mine]), interface(tmp_path / "stable", [theirs])
+    assert (differences(canary, stable), differences(stable, stable)) == ((difference,), ())
+
+
+def test_more_values_break_nobody(tmp_path: Path) -> None:
+    """More categories, in another order, and a value that may be missing now."""
+    stable = interface(tmp_path / "stable", [SEX, FEATURES[0]])
+    wider = SEX | {"categories": ["more", "other", "male", "female"]}
+    assert differences(interface(tmp_path / "canary", [wider, MISSING]), stable) == ()
+
+
 def test_a_wider_canary_breaks_nobody(stable: Interface, tmp_path: Path) -> None:
     """It accepts more, and has a label and a field that are new: worth a remark."""
     canary = interface(

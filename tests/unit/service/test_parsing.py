@@ -1,6 +1,8 @@
 """Request bodies: accepted values arrive unchanged, and a refusal says where and why."""
 
 import json
+import random
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 
 import numpy as np
@@ -25,6 +27,17 @@ SCHEMA = Schema(
 )
 PARSER = BodyParser(SCHEMA)
 GOOD_ROW = [30, 0.5, 1000]
+MIXED = Schema(
+    features=(
+        Feature(name="age", minimum=0, maximum=120, may_be_missing=True),
+        Feature(name="colour", categories=("red", "green", "blue")),
+        Feature(name="port", categories=("C", "Q"), may_be_missing=True),
+        Feature(name="income", minimum=0, maximum=1e6),
+    ),
+    answer=Labels(labels=("no", "yes")),
+    max_rows=4,
+)
+MIXED_PARSER = BodyParser(MIXED)
 
 rows_in_bounds = st.lists(
     st.tuples(*(st.floats(feature.minimum, feature.maximum, width=32) for feature in SCHEMA.features)),
@@ -38,28 +51,53 @@ any_json = st.recursive(
 )
 
 
-def refused(body: bytes) -> Problem:
+of_rows = st.builds(
+    lambda key, rows: {key: rows},
+    st.sampled_from(["features", "rows"]),
+    st.lists(
+        st.lists(any_json, max_size=4) | st.dictionaries(st.sampled_from(["age", "colour", "x"]), any_json), max_size=6
+    ),
+)
+mixed_rows = st.lists(
+    st.tuples(
+        st.none() | st.floats(0, 120, width=32),
+        st.sampled_from(["red", "green", "blue"]),
+        st.sampled_from([None, "C", "Q"]),
+        st.floats(0, 1e6, width=32),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def refused(body: bytes, parser: BodyParser = PARSER) -> Problem:
     with pytest.raises(Problem) as caught:
-        PARSER.rows(body)
+        parser.rows(body)
     return caught.value
+
+
+def named(rows: Iterable[Sequence[object]], schema: Schema = MIXED) -> dict[str, object]:
+    names = [feature.name for feature in schema.features]
+    return {"rows": [dict(zip(names, row, strict=True)) for row in rows]}
 
 
 @given(rows_in_bounds)
 def test_rows_within_the_schema_arrive_unchanged(rows: list[tuple[float, ...]]) -> None:
     """Every value that the schema allows reaches the model as it was sent, as float32."""
-    parsed = PARSER.rows(orjson.dumps({"features": rows}))
-    assert (parsed.dtype, parsed.tolist()) == (np.float32, [list(row) for row in rows])
+    parsed, is_listed = PARSER.rows(orjson.dumps({"features": rows}))
+    assert (parsed.dtype, parsed.tolist(), is_listed) == (np.float32, [list(row) for row in rows], True)
 
 
-@given(any_json | st.builds(lambda rows: {"features": rows}, st.lists(st.lists(any_json, max_size=4), max_size=6)))
+@given(any_json | of_rows)
 def test_any_json_is_parsed_or_refused_with_a_problem(document: object) -> None:
     """No document makes the parser fail in any way but a 4xx problem."""
-    status = HTTPStatus.OK
-    try:
-        PARSER.rows(json.dumps(document).encode())
-    except Problem as problem:
-        status = problem.status
-    assert status < HTTPStatus.INTERNAL_SERVER_ERROR
+    for parser in (PARSER, MIXED_PARSER):
+        status = HTTPStatus.OK
+        try:
+            parser.rows(json.dumps(document).encode())
+        except Problem as problem:
+            status = problem.status
+        assert status < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 @given(st.binary(max_size=200))
@@ -158,3 +196,78 @@ def test_feedback_of_another_form_is_refused(body: bytes) -> None:
     with pytest.raises(Problem) as caught:
         PARSER.feedback(body)
     assert (caught.value.status, caught.value.pointer is not None) == (HTTPStatus.UNPROCESSABLE_ENTITY, True)
+
+
+@given(mixed_rows)
+def test_categories_and_missing_values_reach_the_model_as_numbers(rows: list[tuple[float | str | None, ...]]) -> None:
+    """A category as its place in the schema, a missing value as NaN; and the values can be found from the numbers."""
+    parsed, is_listed = MIXED_PARSER.rows(orjson.dumps({"features": rows}))
+    assert is_listed
+    assert [tuple(MIXED.values(row)) for row in parsed.tolist()] == rows
+
+
+@given(mixed_rows, st.randoms())
+def test_rows_that_name_their_features_are_those_that_list_them(
+    rows: list[tuple[float | str | None, ...]], luck: random.Random
+) -> None:
+    """In any order; what may be missing may be left out."""
+    (asked,) = named(rows).values()
+    for row in asked:  # type: ignore[attr-defined] # a list
+        items = [(name, value) for name, value in row.items() if value is not None or luck.random() < 0.5]
+        luck.shuffle(items)
+        row.clear()
+        row.update(items)
+    parsed, is_listed = MIXED_PARSER.rows(orjson.dumps({"rows": asked}))
+    assert not is_listed
+    np.testing.assert_array_equal(parsed, MIXED_PARSER.rows(orjson.dumps({"features": rows}))[0])
+
+
+def test_a_model_of_numbers_takes_names_too() -> None:
+    """No schema has to say so."""
+    parsed, _ = PARSER.rows(orjson.dumps(named([GOOD_ROW], SCHEMA)))
+    assert parsed.tolist() == [GOOD_ROW]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail", "pointer"),
+    [
+        (
+            {"features": [[30, "pink", "C", 5]]},
+            "row 0, column 1 (colour): expected one of 'red', 'green', 'blue', saw 'pink'",
+            "#/features/0/1",
+        ),
+        ({"features": [[30, "red", "C", None]]}, "row 0, column 3 (income): expected 0 to 1e+06, saw None", None),
+        ({"features": [["30", "red", "C", 5]]}, "row 0, column 0 (age): expected 0 to 120, or null, saw '30'", None),
+        ({"features": [[True, "red", "C", 5]]}, "row 0, column 0 (age): expected 0 to 120, or null, saw True", None),
+        ({"features": [[30, "red", "C", 5], [1]]}, "row 1: expected 4 columns, saw 1", "#/features/1"),
+        ({"features": [[30, "red", 1, 5]]}, "column 2 (port): expected one of 'C', 'Q', or null, saw 1", None),
+        (
+            {"rows": [{"age": 300, "colour": "red", "income": 5}]},
+            "row 0, age: expected 0 to 120, or null, saw 300",
+            None,
+        ),
+        (
+            {"rows": [{"age": True, "colour": "red", "income": 5}]},
+            "row 0, age: expected 0 to 120, or null, saw T",
+            None,
+        ),
+        ({"rows": [{"colour": ["red"], "income": 5}]}, "row 0, colour: expected one of 'red', 'green', 'blue'", None),
+        (
+            {"rows": [{"age": 30, "color": "red", "income": 5}]},
+            "no feature `color`; did you mean `colour`?",
+            "#/rows/0/color",
+        ),
+        ({"rows": [{"age": 30, "colour": "red"}]}, "row 0: `income` is missing; expected 0 to 1e+06", "#/rows/0"),
+        ({"rows": []}, "rows: expected 1 to 4 rows, saw 0", "#/rows"),
+        ({"rows": [{}] * 5}, "rows: expected 1 to 4 rows, saw 5", None),
+        ({"rows": {"age": 30}}, "rows: expected 1 to 4 rows, saw {'age': 30}", None),
+        ({"rows": [[30]]}, "row 0: expected names with values, saw [30]", "#/rows/0"),
+        ({"rows": [{}], "features": [[1]]}, "features: send either `rows` or `features`", "#/features"),
+        ({"rows": [{}], "model": "v2"}, "model: unknown field; remove it", "#/model"),
+    ],
+)
+def test_a_refused_value_is_named_with_what_is_accepted(body: object, detail: str, pointer: str | None) -> None:
+    """In lists by its column, in named rows by its name."""
+    problem = refused(json.dumps(body).encode(), MIXED_PARSER)
+    assert (problem.status, detail in problem.detail) == (HTTPStatus.UNPROCESSABLE_ENTITY, True), problem.detail
+    assert pointer in (None, problem.pointer)

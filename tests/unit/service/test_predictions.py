@@ -103,7 +103,8 @@ def test_columns_are_named_once(logs: Logs) -> None:
     """In a file beside the segments of a version."""
     with logs.open() as log:
         record(log, [[30, 70]])
-    assert logs.columns() == {"version": "m:1", "model": "model:1", "features": ["age", "weight"], "hashed": []}
+    columns = {"version": "m:1", "model": "model:1", "features": ["age", "weight"], "words": [], "hashed": []}
+    assert logs.columns() == columns
 
 
 def test_only_the_owner_can_read_it(logs: Logs) -> None:
@@ -210,3 +211,38 @@ def test_a_folder_that_cannot_be_written_costs_rows_but_no_answer(logs: Logs) ->
     with log:
         pass
     assert ([line["answer"]["request_id"] for line in logs.lines()], logs.dropped["m:1"]) == (["kept"], 1)
+
+
+MIXED = Schema(
+    features=(
+        Feature(name="sex", categories=("female", "male")),
+        Feature(name="age", minimum=0, maximum=120, may_be_missing=True),
+        Feature(name="port", categories=("C", "Q"), may_be_missing=True, logged="hashed"),
+    ),
+    answer=Labels(labels=("no", "yes")),
+)
+
+
+def test_named_rows_are_logged_as_lists(logs: Logs) -> None:
+    """Whatever was sent, a reader finds the columns in their order: words as words, what is missing as null."""
+    with logs.open(schema=MIXED) as log:
+        record(log, [[1, float("nan"), 0]])
+        record(log, [[1, float("nan"), 0], [0, 30, float("nan")]])
+    with logs.open("m:2") as log:
+        log.record(b'{"rows": [{"weight": 70, "age": 30}]}', np.array([[30, 70]], np.float32), b"{}", is_listed=False)
+    assert [line["request"]["features"] for line in logs.lines()] == [
+        [["male", None]],
+        [["male", None], ["female", 30]],
+    ]
+    assert len({tuple(map(tuple, line["request"]["hashed"])) for line in logs.lines()}) == 2
+    assert (logs.columns()["words"], logs.lines("m@2")[0]["request"]) == (["sex"], {"features": [[30, 70]]})
+
+
+def test_a_missing_number_is_null_without_categories_too(logs: Logs) -> None:
+    """A private column beside it: the request is written again."""
+    schema = PRIVATE.model_copy(
+        update={"features": (PRIVATE.features[0].model_copy(update={"may_be_missing": True}), *PRIVATE.features[1:])}
+    )
+    with logs.open(schema=schema) as log:
+        record(log, [[float("nan"), 1, 2]])
+    assert logs.lines()[0]["request"]["features"] == [[None]]

@@ -11,6 +11,7 @@ import torch
 
 from examples.diabetes.train import RECIPES, train_into
 from service.validation.__main__ import Found, check
+from tests.support.passengers.train import train_into as train_passengers
 
 MODEL = "examples.diabetes.model:Diabetes"
 BROKEN = "tests.support.broken_models"
@@ -74,7 +75,7 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
         (edit("samples.jsonl", '"features":[54.0,', '"features":['), "samples.jsonl line 1 has another number of"),
         (
             edit("samples.jsonl", "[54.0,", "[540.0,"),
-            "age is outside the bounds of a request | 540, not",
+            "age has a value that no request may have | 540, expected 0 to 120",
         ),
         (edit("samples.jsonl", '"label":321.0', '"label":"321"'), "a text where answers are numbers"),
         (
@@ -121,3 +122,38 @@ def test_logits_are_not_taken_for_probabilities(folder: Path) -> None:
     """Confidences made of them would be meaningless."""
     labelled(folder)
     assert "end predict with .softmax(dim=1)" in only_fault(check(folder, f"{BROKEN}:Logits"))
+
+
+@pytest.fixture
+def passengers(tmp_path: Path) -> Path:
+    """A model with categories and missing values, none of which a golden request or a sample has."""
+    train_passengers(tmp_path, "v2")
+    for name in ("golden.jsonl", "samples.jsonl"):
+        lines = (tmp_path / name).read_text().splitlines(keepends=True)
+        (tmp_path / name).write_text("".join(line for line in lines if "null" not in line))
+    return tmp_path
+
+
+def test_a_model_answers_every_value_that_its_schema_allows(passengers: Path) -> None:
+    """Also those that no golden request has: a missing age would fail its first request in production."""
+    assert check(passengers, "tests.support.passengers.model:Passengers").faults == ()
+    words = only_fault(check(passengers, f"{BROKEN}:Incurious"))
+    assert "the model does not answer every value of age that the schema allows" in words
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"male"', '"man"', "sex has a value that no request may have | 'man', expected one of 'female', 'male' | add"),
+        (
+            '"male"',
+            "null",
+            "sex has a value that no request may have | None, expected one of 'female', 'male' | set",
+        ),
+        ('"male"', "1", "sex has a value that no request may have | 1, expected"),
+    ],
+)
+def test_a_value_that_is_no_category_is_named(passengers: Path, old: str, new: str, words: str) -> None:
+    """With what to do about it."""
+    edit("samples.jsonl", old, new)(passengers)
+    assert words in only_fault(check(passengers, "tests.support.passengers.model:Passengers"))

@@ -1,0 +1,64 @@
+"""Read rows that name their features: `{"rows": [{"age": 30, ...}, ...]}`, in any order."""
+
+import math
+import reprlib
+from http import HTTPStatus
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from contract.complaints import nearest
+from contract.model_files import Schema
+from service.server.problems import Problem, pointer_to
+
+
+class NamedRows:
+    """Reads named rows of one model."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._max_rows = schema.max_rows
+        self._columns = {feature.name: (column, feature) for column, feature in enumerate(schema.features)}
+        self._absent = [math.nan] * len(schema.features)
+        self._needed = frozenset(feature.name for feature in schema.features if not feature.may_be_missing)
+
+    def rows(self, body: bytes) -> NDArray[np.float32] | None:
+        """Return the rows, shape (rows, features); None when the body has no key `rows`. Raises Problem."""
+        try:
+            document = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(document, dict) or "rows" not in document:
+            return None
+        if other := next((str(key) for key in document if key != "rows"), None):
+            advice = "send either `rows` or `features`" if other == "features" else "unknown field; remove it"
+            raise _refused((other,), f"{other}: {advice}")
+        rows = document["rows"]
+        if not isinstance(rows, list) or not 0 < len(rows) <= self._max_rows:
+            saw = len(rows) if isinstance(rows, list) else reprlib.repr(rows)
+            raise _refused(("rows",), f"rows: expected 1 to {self._max_rows} rows, saw {saw}")
+        return np.array([self._row(number, row) for number, row in enumerate(rows)], np.float32)
+
+    def _row(self, number: int, row: object) -> list[float]:
+        if not isinstance(row, dict):
+            raise _refused(("rows", number), f"row {number}: expected names with values, saw {reprlib.repr(row)}")
+        found = self._absent.copy()
+        for name, value in row.items():
+            if name not in self._columns:
+                detail = f"row {number}: there is no feature `{reprlib.repr(name)[1:-1]}`{nearest(name, self._columns)}"
+                raise _refused(("rows", number, name), detail)
+            column, feature = self._columns[name]
+            try:
+                found[column] = feature.number(value)
+            except (ValueError, TypeError):
+                detail = f"row {number}, {name}: expected {feature.expected}, saw {reprlib.repr(value)}"
+                raise _refused(("rows", number, name), detail) from None
+        if lacking := self._needed - row.keys():
+            name = min(lacking, key=lambda one: self._columns[one][0])
+            detail = f"row {number}: `{name}` is missing; expected {self._columns[name][1].expected}"
+            raise _refused(("rows", number), detail)
+        return found
+
+
+def _refused(place: tuple[int | str, ...], detail: str) -> Problem:
+    return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, pointer=pointer_to(place))

@@ -1,0 +1,54 @@
+"""A small model of a table with categories and missing values: did a passenger of the Titanic survive?"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+
+from service.contract import Feature, Model
+
+WEIGHTS_FILE = "weights.safetensors"
+# The columns of the table. Nobody knows every age, one fare and two ports.
+FEATURES = (
+    Feature(name="pclass", minimum=1, maximum=3),
+    Feature(name="sex", categories=("female", "male")),
+    Feature(name="age", minimum=0, maximum=120, may_be_missing=True),
+    Feature(name="fare", minimum=0, maximum=1000, may_be_missing=True),
+    Feature(name="embarked", categories=("C", "Q", "S"), may_be_missing=True),
+)
+INPUTS = 8
+
+
+def inputs(rows: NDArray[np.float32]) -> torch.Tensor:
+    """What the network sees of rows in the order of `FEATURES`, shape (rows, INPUTS)."""
+    pclass, sex, age, fare, port = torch.from_numpy(rows).unbind(dim=1)
+    is_missing = age.isnan()
+    return torch.stack(
+        [
+            pclass,
+            sex,
+            age.nan_to_num(30.0) / 50,
+            is_missing.float(),
+            fare.nan_to_num(14.0).log1p(),
+            *((port == place).float() for place in range(3)),  # a missing port is none of them
+        ],
+        dim=1,
+    )
+
+
+class Passengers(Model):
+    """Logistic regression."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.network = nn.Linear(INPUTS, 2)
+        self.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
+
+    def preprocess(self, rows: NDArray[np.float32]) -> torch.Tensor:
+        return inputs(rows)
+
+    def predict(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.network(batch).softmax(dim=1)
