@@ -102,12 +102,14 @@ def accept(
     now_s: float,
     earlier: e.EarlierTry | None = None,
     left_out: str = "",
+    is_better: bool = False,
 ) -> tuple[e.Event, ...]:
     """The events that `command` causes. Raises CommandRefused when the state does not allow it.
 
     Args:
         earlier: what a release that is started must know of the one before of the same versions.
         left_out: what its plan lacks because it cannot be counted, see `fitted_plan`.
+        is_better: labels have proven the running canary better.
     """
     match command:
         case SetStable(tag=tag):
@@ -143,11 +145,11 @@ def accept(
             _require(release, named in (None, release.canary), f"be rolled back because of {named}")
             return (e.RolledBack(at_s=now_s, release=release.number, signal=signal, reason=reason, by=by),)
         case ReportDrift():
-            return _drift(command, release, now_s)
+            return _drift(command, release, now_s, is_better=is_better)
     assert_never(command)
 
 
-def _drift(command: ReportDrift, release: Release, now_s: float) -> tuple[e.Event, ...]:
+def _drift(command: ReportDrift, release: Release, now_s: float, *, is_better: bool) -> tuple[e.Event, ...]:
     _require(release, command.canary == release.canary, f"take a drift report about {command.canary}")
     report = command.report
     measured = e.DriftMeasured(at_s=now_s, release=release.number, report=report)
@@ -155,6 +157,8 @@ def _drift(command: ReportDrift, release: Release, now_s: float) -> tuple[e.Even
         return (measured,)
     if release.is_warming_up or release.keeps_out_stable:
         return (measured,)  # nothing is judged yet, or only a person goes back
+    if is_better and report.is_only_different:
+        return (measured,)
     why = report.sentence
     return measured, e.RolledBack(at_s=now_s, release=release.number, signal="drift", reason=why, by=command.by)
 

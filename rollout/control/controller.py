@@ -541,6 +541,7 @@ class Controller:
             now_s=self._clock().wall_s,
             earlier=self._earlier_try(command) if isinstance(command, StartRelease) else None,
             left_out=left_out,
+            is_better=self._run.judge is not None and self._run.judge.is_better,
         )
         if events:
             (self._keep if commands.are_safe(events) else self._write)(*events)

@@ -83,6 +83,11 @@ class ReleaseJudge:
         """See `Judge.temper_pass`."""
         self._compared.temper_pass(pass_phi)
 
+    @property
+    def is_better(self) -> bool:
+        """Whether labels have proven the canary better, in the steps or in the watch."""
+        return self._compared.is_better or (self._promoted is not None and self._promoted.is_better)
+
     def judgement(self, release: Release) -> Judgement | None:
         """The judgement on all windows so far, for the next step of `release`; None where nothing is judged."""
         alone = self._watch.judgement() if self._watch else None

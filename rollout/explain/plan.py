@@ -30,6 +30,8 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
     asked = f"; {', '.join(doubtful)}, about which a person is asked" if doubtful else ""
     only_said = f"; {', '.join(said)}, which is only said" if said else ""
     yield f"Judged: {', '.join(decisive)}{asked}{only_said}."
+    for name, why in plan.signals.idle_gross().items():
+        yield f"However far `{name}` goes, a person is asked and nothing is rolled back for it: {why}."
     if plan.require == "better":
         yield "It gets all the traffic only when labels prove that it is right more often than the version before."
     if plan.sticky:

@@ -389,6 +389,8 @@ def _drift(report: DriftReport, release: Timeline) -> Iterator[str]:
         yield f"{_sentence(report.sentence)}."
     else:
         yield f"It differs in {count(len(report.drifted))} of {count(report.columns)} columns from {release.stable}."
+        if report.is_only_different and release.last_evidence and release.last_evidence.is_better:
+            yield "Labels prove it better, so that other answers are no reason to go back."
     for column in report.drifted[:_DRIFTED_COLUMNS]:
         moved = f"{share(column.score)} of the rows moved; from {share(column.threshold)} on it counts as drift"
         yield f"`{column.column}`: {column.says}; {moved}."

@@ -9,6 +9,7 @@ It reads no file and prints nothing.
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 from typing import Annotated, NoReturn
 
@@ -117,6 +118,7 @@ def judgement_object(judgement: Judgement) -> dict[str, object]:
         "verdict": judgement.verdict.value,
         "signals": {name: _signal_object(signal) for name, signal in judgement.signals.items()},
         "reason": judgement.reason,
+        "improvement": asdict(judgement.improvement) if judgement.improvement else None,
     }
 
 

@@ -17,6 +17,9 @@ class PreflightResult:
     stable_memory_mb: float | None = None
 
 
+_ANSWERS = ("label", "confidence")  # columns of the prediction log that a better model changes
+
+
 @dataclass(frozen=True, slots=True)
 class DriftedColumn:
     """One column in which a canary differs from stable."""
@@ -38,3 +41,8 @@ class DriftReport:
     columns: int  # that were compared
     look: int  # 1-based number of the comparison within the release
     drifted: tuple[DriftedColumn, ...] = ()  # worst first
+
+    @property
+    def is_only_different(self) -> bool:
+        """Whether only what it answers has drifted: not what it is asked, and not how often it is wrong."""
+        return all(column.column in _ANSWERS for column in self.drifted)

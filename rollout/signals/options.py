@@ -1,6 +1,7 @@
 """The options of each signal in rollout.yaml, with their defaults."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -53,6 +54,11 @@ class Options(BaseModel):
     def is_required(self) -> bool:
         """Whether no step passes before the canary has counts of it."""
         return False
+
+    @property
+    def idle_gross(self) -> str | None:
+        """Why the gross limit of these options limits nothing, in words; None: it does, or there is none."""
+        return None
 
 
 class Tolerant(Options):
@@ -125,6 +131,10 @@ class Classes(Tolerant):
     def rule(self, judged: SignalRule) -> SignalRule:
         return replace(super().rule(judged), gross_tolerance=_beyond(self.gross, self.tolerance))
 
+    @property
+    def idle_gross(self) -> str | None:
+        return _idle(self.gross, self.tolerance, _times)
+
 
 class LowConfidence(Tolerant):
     """Answers whose confidence is under a bound. A better model may be less sure, so a person decides; see Classes."""
@@ -143,6 +153,10 @@ class LowConfidence(Tolerant):
 
     def rule(self, judged: SignalRule) -> SignalRule:
         return replace(super().rule(judged), gross_tolerance=_beyond(self.gross, self.tolerance))
+
+    @property
+    def idle_gross(self) -> str | None:
+        return _idle(self.gross, self.tolerance, _times)
 
     @property
     def keys(self) -> frozenset[str]:
@@ -206,6 +220,20 @@ class Disagreement(Options):
 
     def rule(self, judged: SignalRule) -> SignalRule:
         return replace(super().rule(judged), margin=self.at_most, gross_margin=_beyond(self.gross, self.at_most))
+
+    @property
+    def idle_gross(self) -> str | None:
+        return _idle(self.gross, self.at_most, share)
+
+
+def _idle(gross: float | None, harmless: float, unit: Callable[[float], str]) -> str | None:
+    if gross is None or gross > harmless:
+        return None
+    return f"its gross limit, {unit(gross)}, lies within the {unit(harmless)} that the plan calls harmless"
+
+
+def _times(multiple: float) -> str:
+    return f"{multiple:g} times stable's odds"
 
 
 def _beyond(gross: float | None, harmless: float) -> float | None:

@@ -111,6 +111,11 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
         """The judge's rule for each family that is judged."""
         return {row.name: row.rule(options) for row, options in self._judged()}
 
+    def idle_gross(self) -> dict[str, str]:
+        """The signals about which a person is asked however far they go, and why; see `Options`."""
+        asked = {row.name: options for row, options in self._judged() if options.on_fail == "hold"}
+        return {name: why for name, options in asked.items() if (why := options.idle_gross)}
+
     def key_in_words(self, family: str) -> str:
         """See `Options`."""
         options = self.root.get(family)

@@ -31,7 +31,7 @@ def test_a_folder_of_a_model_is_checked_with_the_class_that_is_named(tmp_path: P
     )
     (tmp_path / "samples.jsonl").unlink()
     code, output = validate(str(tmp_path), "--implementation", MODEL)
-    assert (code, "samples.jsonl is missing" in output, "do: let training call write_lines" in output) == (
+    assert (code, "samples.jsonl is missing" in output, "do: let training call save_model" in output) == (
         2,
         True,
         True,
@@ -73,6 +73,26 @@ def test_a_plan_is_said_in_words(tmp_path: Path) -> None:
     ):
         assert sentence in output, sentence
     assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("signals", "sentence"),
+    [
+        ("disagreement: {at_most: 60%}", "its gross limit, 50 %, lies within the 60 % that the plan calls harmless."),
+        ("class: {tolerance: 6}", "However far `class` goes, a person is asked and nothing is rolled back for it:"),
+        ("low_confidence: {tolerance: 2, gross: 1.5}", "its gross limit, 1.5 times stable's odds, lies within the 2"),
+    ],
+)
+def test_a_gross_limit_that_limits_nothing_is_said(tmp_path: Path, signals: str, sentence: str) -> None:
+    """Whoever widens what is harmless may think that the limit beyond it still stands."""
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(f"signals: {{{signals}}}")
+    code, output = validate(str(plan))
+    assert (code, sentence in output) == (0, True), output
+    plan.write_text(f"signals: {{{signals[:-1].replace(', gross: 1.5', '')}, gross: null}}}}")
+    assert "However far" not in validate(str(plan))[1]
+    plan.write_text(f"signals: {{{signals[:-1]}, on_fail: rollback}}}}")
+    assert "However far" not in validate(str(plan))[1]
 
 
 def test_half_is_not_half_a_percent(tmp_path: Path) -> None:

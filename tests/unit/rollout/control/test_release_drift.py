@@ -1,5 +1,6 @@
 """What a drift report about the canary does: `why` tells it, and it rolls back only where the plan says so."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,7 @@ from rollout.explain.why import why
 from rollout.ledger.findings import DriftedColumn, DriftReport
 from rollout.spec import RolloutSpec
 from tests.support.releases import LIVE, digits_world, newest
+from tests.support.world import Version, World
 
 SENTENCE = "digits:v2 differs from digits:v1 over the same minutes in 1 of 66 columns: `confidence` mean 0.9 -> 0.6"
 
@@ -68,6 +70,25 @@ def test_the_newest_report_counts(tmp_path: Path) -> None:
     release = released(tmp_path / "ledger.db", drift("too_few_rows"), drift("no_drift", look=2))
     assert release.drift == drift("no_drift", look=2)
     assert "they were compared 2 times" in topic(release)
+
+
+def test_other_answers_of_a_better_version_are_excused(tmp_path: Path) -> None:
+    """Labels prove it better: only drift of what it is asked, or of its mistakes, is a reason to go back."""
+    versions = {"m:v1": Version(), "m:v2": Version(differs_ratio=0.43, lost_ratio=0.05)}
+    world = World(tmp_path / "ledger.db", versions=versions)
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    spec = RolloutSpec(steps=("shadow", 5, 50, 100), warmup=0, window=2, soak=300, on_drift="rollback")
+    controller.execute(c.StartRelease("m:v2", spec, "ann"))
+    world.live(controller, 60)
+    controller.execute(c.ReportDrift("m:v2", drift()))
+    world.live(controller, 1)
+    excused = newest(tmp_path / "ledger.db")
+    assert (excused.state.outcome, "Labels prove it better" in topic(excused)) == (None, True)
+    of_inputs = replace(drift(), drifted=(*drift().drifted, DriftedColumn("age", 0.3, 0.1, 1e-9, "mean 40 -> 60")))
+    controller.execute(c.ReportDrift("m:v2", of_inputs))
+    controller.close()
+    assert newest(tmp_path / "ledger.db").state.outcome_signal == "drift"
 
 
 def test_a_report_about_another_version_is_refused(tmp_path: Path) -> None:

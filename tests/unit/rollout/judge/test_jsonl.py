@@ -187,7 +187,7 @@ def test_a_judgement_becomes_the_documented_object() -> None:
     judge.observe(parse_windows(lines({}, {"end_s": 1700000010.0}), FAMILIES))
     printed = judgement_object(judge.judgement(next_weight=0.25))
     assert json.loads(json.dumps(printed, allow_nan=False)) == printed
-    assert printed.keys() == {"verdict", "signals", "reason"}
+    assert printed.keys() == {"verdict", "signals", "reason", "improvement"}
     assert printed["signals"]["errors"].keys() == {
         "verdict",
         "log_e",
@@ -199,6 +199,20 @@ def test_a_judgement_becomes_the_documented_object() -> None:
         "more_requests_needed",
         "decided_at_s",
     }
+
+
+def test_a_proof_of_improvement_is_printed() -> None:
+    """The evidence, the limit, and whether it was reached; null where the plan leaves labels out."""
+    judge = Judge(JudgeConfig(rules=catalogue().rules))
+    pairs = {"signal": "paired_label", "stable": {"bad": 0, "total": 0}, "canary": {"bad": 1, "total": 20}}
+    judge.observe(parse_windows(lines(*({**pairs, "end_s": 1.7e9 + 5 * n} for n in range(10))), FAMILIES))
+    found = judgement_object(judge.judgement(next_weight=0.25))["improvement"]
+    assert isinstance(found, dict)
+    assert (found.keys(), found["is_proven"]) == ({"log_e", "threshold", "is_proven"}, True)
+    assert found["log_e"] > found["threshold"]
+    without = {name: rule for name, rule in catalogue().rules.items() if not rule.tells_better}
+    judge = Judge(JudgeConfig(rules=without))
+    assert judgement_object(judge.judgement(next_weight=0.25))["improvement"] is None
 
 
 def test_infinite_numbers_have_words() -> None:
