@@ -121,6 +121,10 @@ LEDGER_COPIED = Metric(
 LEDGER_COPY_FAILURES = Metric(
     "kanaria_ledger_backup_failures_in_a_row", "Copies of the ledger that failed since the last that did not"
 )
+LEDGER_EVENTS = Metric("kanaria_ledger_events", "Events in the ledger")
+LEDGER_HEAD = Metric(
+    "kanaria_ledger_head", "Beginning of the hash of the ledger's last event, as a number: `kanaria ledger check --at`"
+)
 ROUTER_FAILURES = Metric("kanaria_router_failures_total", "Splits that the data plane refused")
 SIGNATURE_REFUSED = Metric("kanaria_signature_refused_total", "Versions that did not start for their signature")
 VERSION_UP = Metric(

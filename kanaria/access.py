@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.bentos import bento_tag
+from rollout.ledger.events import OWN_NAMES
 from rollout.ui.cli import Access
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def person() -> str:
     In a container a user may have a number and no name.
     """
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (KeyError, OSError):  # KeyError up to Python 3.12
         return f"user {os.getuid()}"
+    return f"user {name}" if name.casefold() in OWN_NAMES else name
 
 
 def _client(settings: Settings) -> "ControllerClient":

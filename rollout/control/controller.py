@@ -609,6 +609,7 @@ class Controller:
             now.steady_s,
             restarts={tag: status.restarts for tag, status in versions.items()},
             preparing={tag: status.preparing for tag, status in versions.items() if status.preparing},
+            head=self._ledger.last,
             unwritten=self._writer.waiting,
             free_bytes=free_bytes(self._ledger.path.parent),
             troubles=self._troubles(),

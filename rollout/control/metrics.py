@@ -34,6 +34,8 @@ class ControllerMetrics:
         self.failed_beats = self._counter(m.FAILED_BEATS)
         self.gateway_silent = _gauge(self.registry, m.GATEWAY_SILENT)
         self.ledger_gone = _gauge(self.registry, m.LEDGER_GONE)
+        self._ledger_events = _gauge(self.registry, m.LEDGER_EVENTS)
+        self._ledger_head = _gauge(self.registry, m.LEDGER_HEAD)
         self.ledger_copied = _gauge(self.registry, m.LEDGER_COPIED)
         self.ledger_copy_failures = _gauge(self.registry, m.LEDGER_COPY_FAILURES)
         self._drift_crashes = self._counter(m.DRIFT_CRASHES)
@@ -73,6 +75,8 @@ class ControllerMetrics:
         self._unjudged.set(snapshot.unjudged_s)
         self._unwritten.set(len(snapshot.unwritten))
         self._free.set(snapshot.free_bytes)
+        self._ledger_events.set(snapshot.head.events)
+        self._ledger_head.set(snapshot.head.as_number)
         release = snapshot.deployment.release
         for phase in Phase:
             self._state.labels(state=phase.value).set(release is not None and release.phase is phase)

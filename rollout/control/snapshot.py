@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from rollout.fleet import Health
 from rollout.judge import Judgement
+from rollout.ledger.chain import START, Head
 from rollout.ledger.events import Event
 from rollout.ledger.state import Deployment
 from rollout.routers.router import GatewayHealth, ObservedSplit
@@ -24,6 +25,7 @@ class Snapshot:
     steady_s: float = 0.0  # the same moment on a clock that is never set
     restarts: Mapping[str, int] = field(default_factory=dict)  # of workers, for every version that runs
     preparing: Mapping[str, str] = field(default_factory=dict)  # what is done to make a version's environment
+    head: Head = START  # of the ledger
     unwritten: tuple[Event, ...] = ()  # what the ledger could not take yet
     free_bytes: float = math.inf  # on the file system of the state folder
     troubles: tuple[str, ...] = ()  # what a person must see to, in words

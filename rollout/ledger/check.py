@@ -1,10 +1,11 @@
-"""Whether a ledger is whole: every page, every event, and the state that they fold to."""
+"""Whether a ledger is whole: every page, every event with its hash, and the state that they fold to."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.errors import LedgerDamaged
 from rollout.ledger import places
+from rollout.ledger.chain import Head
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Deployment, apply
 
@@ -19,13 +20,27 @@ class Contents:
     running: str | None  # name of the release that had not ended
     last_s: float | None  # time of the last event, Unix seconds
     identity: str | None
+    head: Head  # the last event and its hash, or the one that was asked for
 
 
-def check(path: Path) -> Contents:
-    """Read all of a ledger. Raises LedgerDamaged, LedgerError; NotALedger for another file, NoLedger for none."""
+def check(path: Path, *, at: int | None = None) -> Contents:
+    """Read all of a ledger. Raises LedgerDamaged, LedgerError; NotALedger for another file, NoLedger for none.
+
+    Args:
+        at: number of the event whose hash is wanted; None: the last.
+    """
     ledger = Ledger(path, read_only=True)
     try:
         ledger.check_file()
+        head = ledger.check_chain()
+        if at is not None and at > head.events:
+            raise LedgerDamaged(
+                "the ledger lacks events",
+                saw=f"{path}: {head.events} events, none is number {at}",
+                do=places.restore(path),
+            )
+        if at is not None:
+            head = ledger.check_chain(to=at)
         deployment, events, releases, last_s = Deployment(), 0, 0, None
         for event in ledger.events():
             deployment, events, last_s = apply(deployment, event), events + 1, event.at_s
@@ -39,6 +54,14 @@ def check(path: Path) -> Contents:
                 do=places.restore(path),
             )
         active = deployment.active
-        return Contents(events, releases, deployment.stable, active.name if active else None, last_s, ledger.identity())
+        return Contents(
+            events,
+            releases,
+            deployment.stable,
+            active.name if active else None,
+            last_s,
+            ledger.identity(),
+            head,
+        )
     finally:
         ledger.close()

@@ -22,6 +22,7 @@ from rollout.judge.types import BothNumbers
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.spec import RolloutSpec
 
+OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift"})  # who acts without being asked: no caller
 WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
 
 Name = Annotated[str, AfterValidator(one_line)]

@@ -7,7 +7,7 @@ carried out.
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from contract.files import write_whole
 from rollout.errors import LedgerDamaged, LedgerError, LedgerGone, LedgerNewer, LedgerTaken, NoLedger, NotALedger
 from rollout.judge import Pair
 from rollout.ledger import places
+from rollout.ledger.chain import START, Head
 from rollout.ledger.events import Ended, Event, Ticked
 from rollout.ledger.migrations import MIGRATIONS, NUMBER, read_event
 from rollout.signals.counters import Reading
@@ -64,6 +65,7 @@ _TABLES = (  # of schema number 0; `migrations` has the later changes
     "CREATE TABLE IF NOT EXISTS cursor_time (only INTEGER PRIMARY KEY CHECK (only = 1), at_s REAL NOT NULL) STRICT",
 )
 _PACKED_FROM = 16_384  # bytes of an event; what is shorter, as most are, stays text that any SQLite tool shows
+_NO_END = 2**62  # more events than there ever are
 _LARGEST_EVENT = 2**28  # bytes, unpacked
 _BEGIN = "start the stack with `kanaria up TAG`"
 _IN_THE_WAY = "move it away; a new ledger begins with the next `kanaria up TAG`"
@@ -84,7 +86,7 @@ class Ledger:
         gone: a new one begins only where there was none.
         """
         self.path = path
-        self._last = 0  # number of the last event that this process knows of
+        self._head = START  # the last event that this process knows of
         self._is_known = False  # whether the folder says which ledger it has
         if path.is_dir():
             raise NotALedger("the ledger cannot be opened", saw=f"{path} is a folder", do=_IN_THE_WAY)
@@ -103,7 +105,7 @@ class Ledger:
                 if not read_only:
                     self._db.executescript(_SETUP)
                     self._bring_up_to_date()
-                    self._last = self.count()
+                    self._head = self.head()
                     self._remember()
             except BaseException:
                 self._db.close()
@@ -118,11 +120,16 @@ class Ledger:
                 a release drops them all.
         """
         self._refuse_a_lost_file()
-        rows = [(event.at_s, event.release, event.kind, *_as_stored(event), NUMBER) for event in events]
+        head, rows = self._head, []
+        for event in events:
+            data, packed = _as_stored(event)
+            head = head.then((event.at_s, event.release, event.kind, data, NUMBER), packed)
+            rows.append((event.at_s, event.release, event.kind, data, packed, NUMBER, head.hash))
         with self._explained("be written"), self._transaction():
             self._refuse_a_second_writer()
             self._db.executemany(
-                "INSERT INTO events (at_s, release, kind, data, packed, schema) VALUES (?, ?, ?, ?, ?, ?)", rows
+                "INSERT INTO events (at_s, release, kind, data, packed, schema, chain) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
             )
             if cursor is not None:
                 self._db.execute("DELETE FROM cursor")
@@ -139,7 +146,7 @@ class Ledger:
             if any(isinstance(event, Ended) for event in events):
                 self._db.execute("DELETE FROM failures_read")
                 self._db.execute("DELETE FROM affected_users")
-        self._last += len(rows)
+        self._head = head
         if rows and not self._is_known:
             self._remember()
 
@@ -157,22 +164,17 @@ class Ledger:
             values.append(release)
         if without_ticks:
             where.append("kind != 'ticked'")
-        # No column names here: an older file that this version only reads lacks some.
         query = f"SELECT * FROM events WHERE {' AND '.join(where)} ORDER BY seq"  # noqa: S608 - constants only
         with self._explained("be read"):
-            rows = self._db.execute(query, values)
-            columns = [name for name, *_ in rows.description]
-            for row in rows:
-                found = dict(zip(columns, row, strict=True))
-                yield found["seq"], self._event(found)
+            for row in self._rows(query, values):
+                yield row["seq"], self._event(row)
 
     def last_tick(self, number: int) -> Ticked | None:
         """The last measurement of a release; None where nothing was judged. Raises LedgerError."""
         query = "SELECT * FROM events WHERE release = ? AND kind = 'ticked' ORDER BY seq DESC LIMIT 1"
         with self._explained("be read"):
-            found = self._db.execute(query, (number,))
-            names, row = [name for name, *_ in found.description], found.fetchone()
-        event = self._event(dict(zip(names, row, strict=True))) if row else None
+            row = next(self._rows(query, (number,)), None)
+        event = self._event(row) if row else None
         return event if isinstance(event, Ticked) else None
 
     def of_release(self, number: int) -> tuple[Event, ...]:
@@ -214,6 +216,40 @@ class Ledger:
         faults = "; ".join(fault for fault in found if fault != "ok")
         if faults:
             raise LedgerDamaged("the ledger is damaged", saw=f"{self.path}: {faults}", do=places.restore(self.path))
+
+    def check_chain(self, *, to: int | None = None) -> Head:
+        """Compare every event with its hash, and give the last. Raises LedgerDamaged, LedgerError.
+
+        Args:
+            to: number of the event to stop at; None: the last.
+        """
+        head, is_chained = START, False
+        with self._explained("be read"):
+            for row in self._rows("SELECT * FROM events WHERE seq <= ? ORDER BY seq", (_NO_END if to is None else to,)):
+                known = (row["at_s"], row["release"], row["kind"], row["data"], row.get("schema", 0))
+                head, stored = head.then(known, row.get("packed")), row.get("chain")
+                is_chained |= stored is not None  # versions before the chain wrote none
+                if head.events != row["seq"] or (is_chained and stored != head.hash):
+                    raise LedgerDamaged(
+                        "the ledger was changed",
+                        saw=f"{self.path}: event {row['seq']} (`{row['kind']}`), or one before it, is not what was "
+                        "written: its hash differs",
+                        do=places.restore(self.path),
+                    )
+        return head
+
+    @property
+    def last(self) -> Head:
+        """The last event that this process wrote, or found when it opened the ledger for writing."""
+        return self._head
+
+    def head(self) -> Head:
+        """The last event and its hash, unchecked. Raises LedgerError."""
+        with self._explained("be read"):
+            row = next(self._rows("SELECT * FROM events ORDER BY seq DESC LIMIT 1"), {})
+        if row and not row.get("chain"):  # an older version wrote it: all are read, this once
+            return self.check_chain()
+        return Head(row["seq"], row["chain"]) if row else START
 
     def copy_to(self, target: Path) -> None:
         """Write a copy of all that is committed to the new file `target`. Raises LedgerError.
@@ -329,10 +365,10 @@ class Ledger:
     def _refuse_a_second_writer(self) -> None:
         """Raises LedgerTaken where another process has written since this one read or wrote last."""
         last = self.count()
-        if last != self._last:
+        if last != self._head.events:
             raise LedgerTaken(
                 "another process writes this ledger",
-                saw=f"{self.path}: its last event is {last}, not {self._last}",
+                saw=f"{self.path}: its last event is {last}, not {self._head.events}",
                 do="leave it to that process; this one must start again",
             )
 
@@ -356,6 +392,12 @@ class Ledger:
     def _number(self) -> int:
         number: int = self._db.execute("PRAGMA user_version").fetchone()[0]
         return number
+
+    def _rows(self, query: str, values: Sequence[object] = ()) -> Iterator[dict[str, Any]]:
+        """What a query finds, by the names of its columns: an older file that is only read lacks some."""
+        found = self._db.execute(query, values)
+        columns = [name for name, *_ in found.description]
+        return (dict(zip(columns, row, strict=True)) for row in found)
 
     def _event(self, row: dict[str, Any]) -> Event:
         place, number = f"{self.path}: event {row['seq']} (`{row['kind']}`)", row.get("schema", 0)

@@ -57,6 +57,7 @@ def _as_it_is(event: Json) -> Json:
     """3 to 4: large events may be packed, which the table says.
 
     4 to 5: a release may bring a version back (`restore`), a rollback may leave out the quarantine.
+    5 to 6: each new event has the hash of all up to it, and none is replaced; the table has both.
     """
     return event
 
@@ -69,6 +70,15 @@ MIGRATIONS = (
     Migration(tables=(), event=_plan_without_holdback),
     Migration(tables=("ALTER TABLE events ADD COLUMN packed BLOB",), event=_as_it_is),
     Migration(tables=(), event=_as_it_is),
+    Migration(
+        tables=(
+            "ALTER TABLE events ADD COLUMN chain BLOB",
+            """CREATE TRIGGER events_are_never_replaced BEFORE INSERT ON events
+    WHEN EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq)
+    BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+        ),
+        event=_as_it_is,
+    ),
 )
 NUMBER = len(MIGRATIONS)  # of what this version writes
 

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 import structlog
 from anyio.to_thread import run_sync
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -30,10 +30,11 @@ from rollout.control.metrics import ControllerMetrics
 from rollout.control.snapshot import Snapshot
 from rollout.errors import CommandRefused, LedgerError, RolloutError, SourceUnreachable
 from rollout.explain.timeline import Timeline, timeline
+from rollout.ledger.events import OWN_NAMES, Name
 from rollout.ledger.ledger import Ledger
 from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
-from rollout.ui.report import render_report
+from rollout.ui.report import of_ledger, render_report
 from rollout.ui.status import StatusView, build_status
 from rollout.ui.web import status_page
 
@@ -53,10 +54,16 @@ class UntrustedAlerts:
     firing: Callable[[], Sequence[Firing]]  # raises SourceUnreachable
 
 
+def _not_our_own(name: str) -> str:
+    if name.strip().casefold() in OWN_NAMES:
+        raise ValueError(f"`{name}` is what the ledger calls a part of Kanaria; name who asks")
+    return name
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    by: str = Field(default="api", max_length=100)
+    by: Annotated[Name, AfterValidator(_not_our_own)] = Field(default="api", max_length=100)
 
 
 class _StableBody(_Body):
@@ -142,7 +149,8 @@ def make_app(
         ledger = read_ledger()
         try:
             release = timeline(ledger.of_release(number))
-            return render_report([release], title=f"Release {number}: {release.canary}")
+            title, extra = f"Release {number}: {release.canary}", [of_ledger(ledger.head())]
+            return render_report([release], title=title, extra=extra)
         finally:
             ledger.close()
 

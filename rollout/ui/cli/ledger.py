@@ -52,16 +52,24 @@ def check(
     file: Annotated[
         Path | None, typer.Argument(help="Ledger or copy to read. Default: the one of this folder.")
     ] = None,
+    at: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of an event: say its hash, to compare it with a report's or a metric's."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read all of a ledger. Exit code 0: it is whole, 1: it is damaged or gone, 3: that cannot be said."""
+    """Read all of a ledger. Exit code 0: it is whole, 1: it is damaged, changed or gone, 3: that cannot be said."""
     ledger = access_of(context).ledger
     with explained(), _damage_is_a_failure(), _bad_input_for(file, must_exist=True):
-        contents = check_ledger(file or ledger)
+        contents = check_ledger(file or ledger, at=at)
     if as_json:
-        print_json(asdict(contents))
-    else:
-        typer.echo(f"{file or ledger}: {_in_words(contents)}")
+        print_json({**asdict(contents), "head": contents.head._asdict() | {"hash": contents.head.shown}})
+        return
+    typer.echo(f"{file or ledger}: {_in_words(contents)}")
+    typer.echo(
+        f"event {contents.head.events} has the hash {contents.head.shown}, {contents.head.as_number} as the metric "
+        "kanaria_ledger_head"
+    )
 
 
 @app.command()

@@ -10,6 +10,7 @@ from contract.terminal import Terminal
 from rollout.errors import NoLedger, SpecError
 from rollout.explain import why as explanation
 from rollout.explain.timeline import Timeline, timeline
+from rollout.ledger.check import check
 from rollout.ledger.events import ReleaseRequested
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import fold
@@ -30,10 +31,19 @@ def why(context: typer.Context, which: ReleaseArgument = None, as_json: Json = F
             Terminal().print(terminal.why(found))
 
 
-def history(context: typer.Context, as_json: Json = False) -> None:
+def history(
+    context: typer.Context,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="First see that nothing was changed; more: `kanaria ledger check`.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """List every release with its outcome."""
     with explained():
-        found = all_releases(access_of(context).ledger)
+        ledger = access_of(context).ledger
+        if verify:
+            check(ledger)
+        found = all_releases(ledger)
         if as_json:
             print_json([_row(one) for one in found])
         else:

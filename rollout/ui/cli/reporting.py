@@ -1,14 +1,16 @@
 """`kanaria report`: a release with pictures, as one file."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from contract.files import write_whole
+from rollout.ledger.ledger import Ledger
 from rollout.ui.cli.conventions import access_of, explained
 from rollout.ui.cli.reading import ReleaseArgument, find_release
-from rollout.ui.report import render_report
+from rollout.ui.report import of_ledger, render_report
 
 
 def report(
@@ -21,5 +23,7 @@ def report(
         found = find_release(access_of(context).ledger, which)
         path = out or access_of(context).reports / f"release-{found.number}.html"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, render_report([found], title=f"Release {found.number}: {found.canary}"))
+        with closing(Ledger(access_of(context).ledger, read_only=True)) as ledger:
+            extra = [of_ledger(ledger.head())]
+        write_whole(path, render_report([found], title=f"Release {found.number}: {found.canary}", extra=extra))
         typer.echo(path)

@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from rollout.explain.timeline import Timeline
 from rollout.explain.why import Explanation, means, why
+from rollout.ledger.chain import Head
 from rollout.ui.html import templates
 from rollout.ui.report.picture import Picture
 from rollout.ui.report.pictures import pictures
@@ -34,6 +35,13 @@ class _Chapter:
     pictures: tuple[tuple[Picture, Markup], ...]
     spec: str
     means: dict[str, str]  # by signal whose events are numbers, in words
+
+
+def of_ledger(head: Head) -> Section:
+    """What a report says of the ledger that it was made from."""
+    written = f"When this was written, event {head.events:,} was the last, with the hash `{head.shown}`."
+    later = f"`kanaria ledger check --at {head.events}` says the same as long as nobody has changed what was there."
+    return Section("The ledger", (f"{written} {later}",))
 
 
 def render_report(timelines: Sequence[Timeline], *, title: str, extra: Sequence[Section] = ()) -> str:

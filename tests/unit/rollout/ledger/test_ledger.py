@@ -125,7 +125,16 @@ def test_a_weight_of_whole_percents_is_still_read() -> None:
     assert entered == e.StepEntered(at_s=1.0, release=1, step=0, weight_percent=5, mirror=False, reason="")
 
 
-@pytest.mark.parametrize("statement", ["UPDATE events SET at_s = 0", "DELETE FROM events"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET at_s = 0",
+        "DELETE FROM events",
+        "INSERT OR REPLACE INTO events (seq, at_s, kind, data) VALUES (2, 0, 'noted', '{}')",
+        "REPLACE INTO events SELECT seq, 0, release, kind, data, schema, packed, chain FROM events",
+        "INSERT INTO events (seq, at_s, kind, data) VALUES (2, 0, 'noted', '{}') ON CONFLICT DO UPDATE SET at_s = 0",
+    ],
+)
 def test_history_cannot_be_changed(tmp_path: Path, statement: str) -> None:
     """Even a program that opens the file cannot rewrite what was decided."""
     ledger = Ledger(tmp_path / "ledger.db")

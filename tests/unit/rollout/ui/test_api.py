@@ -356,6 +356,19 @@ def test_nothing_that_steers_a_terminal_gets_into_the_ledger(api: httpx.Client, 
     assert not {"\x1b", "\x9b", "\u202e"} & set("".join(texts))
 
 
+@pytest.mark.parametrize("name", ["judge", " Controller", "alert\x1bmanager", "DRIFT"])
+def test_nobody_acts_in_the_name_of_kanaria(api: httpx.Client, name: str) -> None:
+    """Else the ledger would say that the judge promoted what a person did."""
+    for path, body in (
+        ("/api/releases", {"tag": "m:v2", "spec": PLAN}),
+        ("/api/stable", {"tag": "m:v1"}),
+        ("/api/commands/promote", {}),
+        ("/api/commands/rollback", {"reason": "it was slow"}),
+    ):
+        refused = api.post(path, json={**body, "by": name}, headers=TOKEN)
+        assert (refused.status_code, "is what the ledger calls a part of Kanaria" in refused.text) == (422, True)
+
+
 def test_an_older_ledger_cannot_steer_a_terminal_either() -> None:
     """What was written before is read without it."""
     read = Paused.model_validate_json('{"at_s": 1, "release": 1, "reason": "\\u001b[2J", "by": "e\\u001bve"}')

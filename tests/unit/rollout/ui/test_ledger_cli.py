@@ -40,9 +40,15 @@ def typed(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
 def test_a_whole_ledger_is_said_to_be_whole(ledger: Path, typed: Typed) -> None:
     """With what it holds, in words and as JSON."""
     words = f"{ledger}: whole, 116 events, the last of 2027-01-15 08:08:32 UTC, 5 releases, stable m:v2\n"
-    assert typed("check") == (0, words)
     code, printed = typed("check", "--json")
-    assert (code, json.loads(printed)["events"]) == (0, 116)
+    found = json.loads(printed)
+    assert (code, found["events"], found["head"]["events"]) == (0, 116, 116)
+    head = found["head"]["hash"]
+    hashed = f"event 116 has the hash {head}, {int(head, 16)} as the metric kanaria_ledger_head\n"
+    assert typed("check") == (0, words + hashed)
+    assert typed("check", "--at", 116) == (0, words + hashed)
+    code, printed = typed("check", "--at", 117)
+    assert (code, "the ledger lacks events" in printed) == (1, True)
 
 
 @pytest.mark.parametrize("how", UNREADABLE)
