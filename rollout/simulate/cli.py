@@ -16,7 +16,7 @@ from rich.text import Text
 from contract.files import write_whole
 from contract.terminal import Terminal
 from rollout.simulate.page import render_page
-from rollout.simulate.question import parse_question, scenario_of
+from rollout.simulate.question import better_of, parse_question, scenario_of
 from rollout.simulate.study import Findings, study
 from rollout.simulate.words import as_object, stories
 from rollout.ui.cli import Json, explained
@@ -25,6 +25,7 @@ from rollout.ui.cli.plan import SpecOption, read_spec
 
 app = typer.Typer()
 
+_BETTER = "A better canary"
 _TRAFFIC, _REGRESSION, _NOISE = "Your traffic", "What is wrong with the harmful canary", "Noise, on both versions"
 
 
@@ -66,6 +67,14 @@ def simulate(
     ] = None,
     shift: Annotated[str | None, _flag(_REGRESSION, "New share of one class, numbered from 0: 3=40%.")] = None,
     wronger: Annotated[str | None, _flag(_REGRESSION, "Wrong labels: a factor, 2x, or a share more, +5%.")] = None,
+    better: Annotated[
+        str | None,
+        _flag(
+            _BETTER,
+            "Wrong labels of a better canary, as a factor: 0.1x. Default: 0.5x where the plan says `require: better`, "
+            "else none is simulated.",
+        ),
+    ] = None,
     after: Annotated[
         str | None, _flag(_REGRESSION, "When it begins, after the canary's first request: 10m. Default: at once.")
     ] = None,
@@ -111,6 +120,7 @@ def simulate(
                 "slower": slower,
                 "shift": shift,
                 "wronger": wronger,
+                "better": better,
                 "after": after,
                 "drift": drift,
                 "shared_bursts": shared_bursts,
@@ -121,8 +131,9 @@ def simulate(
             }
         )
         scenario = scenario_of(question, plan)
+        better_scenario = better_of(question, scenario, plan)
         with _progress() as bar:
-            task = bar.add_task("simulating", total=2 * releases)
+            task = bar.add_task("simulating", total=(3 if better_scenario else 2) * releases)
             findings = study(
                 plan,
                 scenario,
@@ -130,6 +141,7 @@ def simulate(
                 seed=seed,
                 jobs=jobs or os.cpu_count() or 1,
                 history_s=question.history,
+                better=better_scenario,
                 on_progress=lambda done: bar.update(task, completed=done),
             )
         path = out or _reports(context) / "simulation.html"

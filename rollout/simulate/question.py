@@ -10,12 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from contract.complaints import advice
 from rollout.errors import RolloutError
-from rollout.signals.options import Classes, Latency, LowConfidence, Rejected, WrongLabel
+from rollout.signals.options import Classes, Latency, LowConfidence, PairedLabel, Rejected, WrongLabel
 from rollout.simulate.noise import Noise
 from rollout.simulate.traffic import Behaviour, Scenario
 from rollout.spec import RolloutSpec
 from rollout.units import Seconds
 
+_BETTER = 0.5  # of stable's wrong labels, where the plan requires a better version and nothing else is said
 _P99_SIGMAS = 2.3263  # standard normal quantile
 _NUMBER = r"(\d*\.?\d+)"
 
@@ -100,6 +101,7 @@ class Question(BaseModel):
     slower: ChangeOrNone = None
     shift: Annotated[tuple[int, float] | None, BeforeValidator(_shift)] = None
     wronger: ChangeOrNone = None
+    better: Annotated[float | None, BeforeValidator(_factor), Field(ge=0, lt=1)] = None
     after: Seconds | None = None
 
     drift: Annotated[float, BeforeValidator(_factor), Field(ge=1, le=1000, allow_inf_nan=False)] = 1.0
@@ -122,6 +124,8 @@ class Question(BaseModel):
         ):
             if change and not ratio < change.of(ratio) < 1:
                 raise ValueError(f"{flag} must raise {ratio:.4%}, to less than 100 %; it gives {change.of(ratio):.4%}")
+        if self.better is not None and not (self.labels and self.wrong):
+            raise ValueError("--better needs labels, some of them wrong on stable: --labels 10% --wrong 5%")
         if self.slower and self.slower.factor < 1:
             raise ValueError("--slower must be a factor above 1, or a share")
         return self
@@ -174,7 +178,19 @@ def scenario_of(question: Question, spec: RolloutSpec) -> Scenario:
         ),
         window_s=spec.window,
         label_share=question.labels if signals.get(WrongLabel) else 0.0,
+        are_labels_paired=bool(question.labels and signals.get(WrongLabel) and signals.get(PairedLabel)),
     )
+
+
+def better_of(question: Question, scenario: Scenario, spec: RolloutSpec) -> Scenario | None:
+    """The traffic of a release whose canary is better; None where that is not asked."""
+    factor = question.better
+    if factor is None and spec.require == "better":
+        factor = _BETTER
+    if factor is None:
+        return None
+    better = replace(scenario.stable, wrong_label_ratio=factor * question.wrong)
+    return replace(scenario, canary=better, harm_after_s=0.0)
 
 
 def _changed(stable: Behaviour, question: Question) -> Behaviour:
@@ -222,7 +238,7 @@ def _check_is_judged(question: Question, spec: RolloutSpec) -> None:
                 do=f"judge `{name}` in the plan, or leave {flag} out",
             )
     labels = spec.signals.get(WrongLabel)
-    needs_labels = question.wronger or (labels and labels.required)
+    needs_labels = question.wronger or (labels and labels.required) or spec.require == "better"
     if needs_labels and not question.labels:
         raise QuestionError(
             "without labels wrong answers cannot be told from right ones",

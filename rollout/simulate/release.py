@@ -20,7 +20,7 @@ from rollout.judge import Judgement, OwnNoise, Pair, Window, own_noise
 from rollout.ledger import events as e
 from rollout.ledger.state import Deployment, Release, apply, fold
 from rollout.signals.catalogue import catalogue
-from rollout.signals.options import WrongLabel
+from rollout.signals.options import PairedLabel, WrongLabel
 from rollout.simulate.traffic import Scenario, Traffic
 from rollout.spec import RolloutSpec
 
@@ -68,11 +68,15 @@ def simulate_release(
         until_s: since the canary's first request; a release that is not over by then is left as it is.
 
     Requests are simulated, but neither users nor the content of answers: sticky callers and disagreement in the shadow
-    are left out of `spec`.
+    are left out of `spec`, and so are paired labels unless the scenario has them.
 
     Raises: ValueError for a scenario with signals that `spec` does not judge.
     """
-    of_copies = [row.name for row in catalogue().in_plans.values() if row.is_of_copies]
+    of_copies = [
+        row.name
+        for row in catalogue().in_plans.values()
+        if row.is_of_copies and not (scenario.are_labels_paired and row.options is PairedLabel)
+    ]
     spec = spec.model_copy(update={"sticky": None, "signals": spec.signals.without(*of_copies)})
     patience_s = spec.step_deadline if patience_s is None else patience_s
     traffic = traffic or Traffic(scenario, seed)

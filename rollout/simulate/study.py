@@ -20,6 +20,8 @@ class Findings:
     scenario: Scenario  # of the harmful canary
     harmless: tuple[Run, ...]
     harmful: tuple[Run, ...]
+    better_wrong: float | None = None  # share of wrong labels of a better canary; None: none was simulated
+    better: tuple[Run, ...] = ()
 
     @property
     def false_alarms(self) -> Proportion:
@@ -47,6 +49,16 @@ class Findings:
     def promotion_s(self) -> list[float]:
         """For each harmless canary: from its first request to promotion; inf for never."""
         return [run.stopped_s if run.outcome == "promoted" else math.inf for run in self.harmless]
+
+    @property
+    def better_promoted(self) -> Proportion:
+        """Better canaries that were promoted."""
+        return proportion([run.outcome == "promoted" for run in self.better])
+
+    @property
+    def better_promotion_s(self) -> list[float]:
+        """For each better canary: from its first request to promotion; inf for never."""
+        return [run.stopped_s if run.outcome == "promoted" else math.inf for run in self.better]
 
     @property
     def live_s(self) -> list[float]:
@@ -102,25 +114,37 @@ def study(
     seed: int,
     jobs: int,
     history_s: float,
+    better: Scenario | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Findings:
     """Simulate `releases` of each kind. The findings depend on the seed, not on `jobs`.
 
     Args:
         scenario: the harmful canary's; the harmless one behaves like stable.
+        better: a better canary's; None: none is simulated.
         history_s: for how long stable was measured before.
         on_progress: gets the number of runs that are done.
     """
-    kinds = (replace(scenario, canary=scenario.stable), scenario)
+    kinds = (replace(scenario, canary=scenario.stable), scenario, *([better] if better else []))
     task = partial(_simulate, spec, kinds, history_s)
     runs = []
     with Workers(jobs) as workers:
-        for run in workers.each(task, [(kind, seed, number) for kind in range(2) for number in range(releases)]):
+        for run in workers.each(
+            task, [(kind, seed, number) for kind in range(len(kinds)) for number in range(releases)]
+        ):
             runs.append(run)
             on_progress(len(runs))
-    return Findings(spec, scenario, harmless=tuple(runs[:releases]), harmful=tuple(runs[releases:]))
+    harmless, harmful = runs[:releases], runs[releases : 2 * releases]
+    return Findings(
+        spec,
+        scenario,
+        harmless=tuple(harmless),
+        harmful=tuple(harmful),
+        better_wrong=better.canary.wrong_label_ratio if better else None,
+        better=tuple(runs[2 * releases :]),
+    )
 
 
-def _simulate(spec: RolloutSpec, kinds: tuple[Scenario, Scenario], history_s: float, item: tuple[int, int, int]) -> Run:
+def _simulate(spec: RolloutSpec, kinds: tuple[Scenario, ...], history_s: float, item: tuple[int, int, int]) -> Run:
     kind, seed, number = item
     return simulate_release(spec, kinds[kind], (seed, number), history_s=history_s)

@@ -53,6 +53,7 @@ class Scenario:
     noise: Noise = field(default_factory=Noise)
     window_s: float = 5.0
     label_share: float = 0.0  # share of the predictions whose true label comes
+    are_labels_paired: bool = False  # the labels of copied requests tell which of the two versions was right
     is_canary_counted: bool = True  # False: it serves its share, but its counts never arrive
 
     @property
@@ -156,6 +157,8 @@ class Traffic:
         behaviour = scenario.canary if self.is_harmful else scenario.stable
         stable = self._answers(self._rng, scenario.stable, to_stable * window_s, errors.stable, slowness.stable)
         canary = self._answers(self._rng, behaviour, to_canary * window_s, errors.canary, slowness.canary)
+        if mirror and scenario.are_labels_paired:
+            stable["paired_label"], canary["paired_label"] = self._pairs(behaviour, stable["wrong_label"][1])
         if not scenario.is_canary_counted:
             canary = {signal: (0 * bad, 0 * total) for signal, (bad, total) in canary.items()}
         return self._ticks(stable, canary, self.elapsed_s, window_s)
@@ -193,6 +196,17 @@ class Traffic:
             labelled = rng.binomial(answered, label_share)
             counts["wrong_label"] = (rng.binomial(labelled, version.wrong_label_ratio), labelled)
         return counts
+
+    def _pairs(self, canary: Behaviour, labelled: Counts) -> tuple[tuple[Counts, Counts], tuple[Counts, Counts]]:
+        """The labelled copies about which only one version was right: those that the canary got wrong, and all.
+
+        The versions make their mistakes independently of each other.
+        """
+        mine, theirs = canary.wrong_label_ratio, self.scenario.stable.wrong_label_ratio
+        lost, won = mine * (1 - theirs), theirs * (1 - mine)
+        drawn = self._rng.multinomial(labelled, (lost, won, 1 - lost - won))
+        nothing = 0 * labelled
+        return (nothing, nothing), (drawn[:, 0], drawn[:, 0] + drawn[:, 1])
 
     def _ticks(
         self,

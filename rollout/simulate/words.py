@@ -27,8 +27,8 @@ class Story:
     answers: tuple[Answer, ...]
 
 
-def stories(findings: Findings) -> tuple[Story, Story]:
-    """What becomes of a harmless canary, and of the harmful one."""
+def stories(findings: Findings) -> tuple[Story, ...]:
+    """What becomes of a harmless canary, of the harmful one, and of a better one where it was asked for."""
     promoted, promoted_p90 = quantiles(findings.promotion_s)
     found, found_p90 = quantiles(findings.detection_s)
     harmed, harmed_p90 = quantiles(findings.harmed)
@@ -43,7 +43,7 @@ def stories(findings: Findings) -> tuple[Story, Story]:
                 Answer("is rolled back as harmful", _often(findings.false_alarms), _certainty(findings.false_alarms)),
                 Answer("lacks proof at a deadline", _often(findings.out_of_time), _certainty(findings.out_of_time)),
                 *_shadow(findings),
-                Answer("is promoted after", _duration(promoted), f"p90 {_duration(promoted_p90)}"),
+                Answer("is promoted after", _duration(promoted), _when(findings, promoted_p90)),
             ),
         ),
         Story(
@@ -62,6 +62,29 @@ def stories(findings: Findings) -> tuple[Story, Story]:
                     f"p90 {_about(harmed_p90.value)}; on average {share(findings.harmed_ratio)} of all",
                 ),
                 *_budget(findings),
+            ),
+        ),
+        *_better(findings),
+    )
+
+
+def _when(findings: Findings, p90: Quantile) -> str:
+    only = "; by this plan only a better one is" if findings.spec.require == "better" else ""
+    return f"p90 {_duration(p90)}{only}"
+
+
+def _better(findings: Findings) -> tuple[Story, ...]:
+    if findings.better_wrong is None:
+        return ()
+    promoted, promoted_p90 = quantiles(findings.better_promotion_s)
+    wrong, was = share(findings.better_wrong), share(findings.scenario.stable.wrong_label_ratio)
+    title = f"A better canary: {wrong} of labels wrong instead of {was}"
+    return (
+        Story(
+            title,
+            (
+                Answer("is promoted", _often(findings.better_promoted), _certainty(findings.better_promoted)),
+                Answer("is promoted after", _duration(promoted), f"p90 {_duration(promoted_p90)}"),
             ),
         ),
     )
@@ -132,6 +155,10 @@ def assumptions(findings: Findings) -> tuple[str, ...]:
         lines.append(f"failures come in clusters of {noise.retries:g} on average")
     if noise == Noise():
         lines.append("requests are independent; real ones are not: see what --own-bursts and --retries change")
+    if scenario.are_labels_paired:
+        lines.append(
+            "the labels of copies prove a canary better or worse; both versions err independently of each other"
+        )
     lines.append(
         "every request comes from another user, whatever `sticky` says, and no answers are compared in the shadow"
     )
@@ -162,6 +189,17 @@ def as_object(findings: Findings) -> dict[str, Any]:
             "over_budget_requests": _proportion(findings.over_requests) if findings.over_requests else None,
             "is_within_risk_budget": findings.is_within_budget,
         },
+        "better": _better_object(findings),
+    }
+
+
+def _better_object(findings: Findings) -> dict[str, Any] | None:
+    if findings.better_wrong is None:
+        return None
+    return {
+        "wrong_labels": findings.better_wrong,
+        "promoted": _proportion(findings.better_promoted),
+        "promoted_after_s": _quantiles(findings.better_promotion_s),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rollout.simulate.cli import app
-from rollout.simulate.question import QuestionError, parse_question, scenario_of
+from rollout.simulate.question import QuestionError, better_of, parse_question, scenario_of
 from rollout.simulate.traffic import Scenario
 from rollout.spec import RolloutSpec, parse_spec
 
@@ -21,6 +21,27 @@ def asked(spec: RolloutSpec | None = None, **flags: str) -> Scenario:
 def test_without_a_regression_errors_are_five_times_as_many() -> None:
     """`kanaria simulate` alone gives an answer."""
     assert asked(base="0.2%").canary.error_ratio == pytest.approx(0.01)
+
+
+def test_a_better_canary_has_fewer_wrong_labels() -> None:
+    """By a factor; half where the plan requires it, none where nobody asks; without labels nothing proves it."""
+    plan, strict = RolloutSpec(), RolloutSpec(require="better")
+    labelled = {"labels": "20%", "wrong": "40%"}
+
+    def wrong(spec: RolloutSpec, **flags: str) -> float | None:
+        question = parse_question(flags)
+        better = better_of(question, scenario_of(question, spec), spec)
+        return better.canary.wrong_label_ratio if better else None
+
+    assert wrong(plan, **labelled, better="0.1x") == pytest.approx(0.04)
+    assert (wrong(plan, **labelled), wrong(strict, **labelled)) == (None, pytest.approx(0.2))
+    for flags in ({"better": "0.1x"}, {"better": "0.1x", "labels": "20%", "wrong": "0%"}):
+        with pytest.raises(QuestionError, match="--better needs labels, some of them wrong on stable"):
+            wrong(plan, **flags)
+    with pytest.raises(QuestionError, match="--better 2x: write a number below 1"):
+        wrong(plan, **labelled, better="2x")
+    with pytest.raises(QuestionError, match="give the share of predictions whose true label comes"):
+        wrong(strict)
 
 
 @pytest.mark.parametrize(("worse", "ratio"), [("5x", 0.05), ("1.5x", 0.015), ("+2%", 0.01 + 0.02 * 0.99)])

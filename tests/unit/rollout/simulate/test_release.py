@@ -80,6 +80,23 @@ def test_evidence_on_which_nobody_decided_is_named_at_the_deadline() -> None:
     assert (run.outcome, run.signal) == ("rolled_back", "errors")
 
 
+def test_a_plan_that_requires_a_better_canary_promotes_no_other() -> None:
+    """A tenth of stable's wrong labels is proven in the shadow; as many are never."""
+    spec = SPEC.model_copy(update={"require": "better", "step_deadline": 120.0})
+    stable = replace(WELL, wrong_label_ratio=0.4)
+    equal = replace(HARMLESS, stable=stable, canary=stable, label_share=0.5, are_labels_paired=True)
+    better = replace(equal, canary=replace(stable, wrong_label_ratio=0.04))
+    assert [simulate_release(spec, scenario, 1).outcome for scenario in (better, equal)] == ["promoted", "held"]
+
+
+def test_labels_of_copies_prove_a_worse_canary_before_users_meet_it() -> None:
+    """Paired with stable's, in the shadow."""
+    right = replace(WELL, wrong_label_ratio=0.04)
+    scenario = Scenario(100, right, replace(right, wrong_label_ratio=0.1), label_share=0.5, are_labels_paired=True)
+    run = simulate_release(SPEC, scenario, 1)
+    assert (run.outcome, run.live_s) == ("rolled_back", None)
+
+
 def test_labels_that_count_at_an_age_show_harm_that_much_later() -> None:
     """A canary that is wrong in every second answer: it is found when the first labels count, soon after a minute."""
     wrong = replace(HARMLESS, canary=replace(WELL, wrong_label_ratio=0.5), label_share=0.5)

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from benchmarks.proofs.chapters import CHAPTERS, Study
 from rollout.simulate.page import render_page
 from rollout.simulate.parallel import Workers
-from rollout.simulate.question import parse_question, scenario_of
+from rollout.simulate.question import better_of, parse_question, scenario_of
 from rollout.simulate.release import Run
 from rollout.simulate.study import Findings, study
 from rollout.simulate.summary import Proportion, quantile
@@ -96,6 +96,25 @@ def test_never_is_said_in_words_and_as_null() -> None:
     harmless, harmful = stories(found)
     assert (harmless.answers[2].value, harmful.answers[1].value) == ("never", "never")
     assert as_object(found)["harmful"]["stopped_after_s"] == {"median": None, "p90": None}
+
+
+def test_a_better_canary_has_a_story_of_its_own() -> None:
+    """Only where one was simulated."""
+    spec = RolloutSpec(steps=("shadow", 50, 100), soak=10, warmup=0, require="better")
+    question = parse_question({"rps": "50", "worse": "+20%", "labels": "50%", "wrong": "40%", "better": "0.1x"})
+    scenario = scenario_of(question, spec)
+    better = better_of(question, scenario, spec)
+    found = study(spec, scenario, releases=3, seed=3, jobs=1, history_s=300, better=better)
+    harmless, _, told = stories(found)
+    assert told.title == "A better canary: 4 % of labels wrong instead of 40 %"
+    assert (told.answers[0].value, as_object(found)["better"]["promoted"]["count"]) == ("3 of 3", 3)
+    assert "by this plan only a better one is" in harmless.answers[-1].note
+    assert "A better canary" in render_page(found, "kanaria simulate")
+
+
+def test_no_better_canary_is_told_of_where_none_was_asked_for(findings: Findings) -> None:
+    """Two kinds, as ever."""
+    assert (len(stories(findings)), as_object(findings)["better"]) == (2, None)
 
 
 def test_the_page_stands_alone(findings: Findings) -> None:
