@@ -27,6 +27,7 @@ _LISTENING_FILE = "listening.json"
 Runtime = Literal["auto", "shared", "venv"]
 
 TOKEN_FILE, ALERTS_TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE = "token", "alerts-token", "api-key", "user-key"
+ANSWERS_KEY_FILE = "answers-key"
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "signing-key.pem", "signing-key.pub"
 ALERTMANAGER_KEY_FILE = "alertmanager-password"
 KEY_FILES = (
@@ -35,6 +36,7 @@ KEY_FILES = (
     ALERTMANAGER_KEY_FILE,
     API_KEY_FILE,
     USER_KEY_FILE,
+    ANSWERS_KEY_FILE,
     PRIVATE_KEY_FILE,
     PUBLIC_KEY_FILE,
 )
@@ -324,6 +326,11 @@ class Settings(BaseSettings):
     def user_key(self) -> bytes:
         """What makes users' names unreadable in the ledger."""
         return self.secret(USER_KEY_FILE).encode()
+
+    @property
+    def answers_key(self) -> str:
+        """What the checksums of requests beside their answers are keyed with."""
+        return self.secret(ANSWERS_KEY_FILE)
 
     @property
     def token(self) -> str:

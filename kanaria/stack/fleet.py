@@ -282,6 +282,7 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
     return {
         environment.VERSION: tag,
         environment.ANSWERS_DIR: str(records / "answers"),
+        environment.ANSWERS_KEY: settings.answers_key,
         environment.PREDICTIONS_DIR: str(records / "predictions"),
         environment.DEADLINE_S: str(settings.deadline_s),
         environment.PREDICTION_LOG_MB: str(settings.prediction_log_mb),

@@ -76,6 +76,7 @@ class Runtime:
                 count_failure=partial(metrics.count_log_failure, "answers"),
                 is_same=answer.is_same,
                 labels=loaded.schema.answer.labels if isinstance(loaded.schema.answer, Labels) else None,
+                key=os.environ.get(environment.ANSWERS_KEY, "").encode(),
             )
         )
         self._batcher = self._opened.enter_context(

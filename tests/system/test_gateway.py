@@ -618,6 +618,18 @@ def test_an_unknown_path_is_a_problem(gateway: Gateway, stable: StandIn) -> None
         assert_problem(gateway.client.get(path), 404)
 
 
+def test_request_ids_of_kanarias_own_are_refused(gateway: Gateway, stable: StandIn) -> None:
+    """Drift reports leave such requests out, so a caller who used them would be seen by none."""
+    gateway.router.apply(Split(stable.version))
+    before = stable.seen("/predict")
+    for path in ("/predict", "/feedback"):
+        answer = gateway.client.post(path, json={}, headers={"x-request-id": "preflight-1"})
+        assert_problem(answer, 422)
+        assert "begin with preflight-" in answer.json()["detail"]
+    assert gateway.predict(headers={"x-request-id": "my-preflight-1"}).is_success
+    assert stable.seen("/predict") == before + 1
+
+
 def test_a_body_over_the_limit_is_a_problem(settings: GatewaySettings, stable: StandIn) -> None:
     """20 kB where 10 kB are allowed: 413, and the model never sees it. 9 kB pass."""
     with Gateway(replace(settings, max_body_bytes=10_000)) as gateway:

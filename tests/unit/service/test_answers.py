@@ -1,9 +1,11 @@
 """Feedback and other versions' answers are joined to the right answer and counted once, by the version that gave it."""
 
+import hashlib
 import random
 import sqlite3
 import threading
 import time
+import zlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,28 @@ def test_the_version_that_answered_counts_the_feedback_whichever_process_receive
         assert learn(received, "r", "a") is Feedback.ACCEPTED
     count_again(tmp_path, "m:1", first)
     assert (first.counts["correct"], second.counts["correct"]) == (1, 0)
+
+
+def test_a_request_cannot_be_found_by_trying_its_values(tmp_path: Path) -> None:
+    """A checksum of the body beside the answer tells a column that is never kept, unless it is keyed."""
+    tally = Tally()
+    with open_log(tmp_path, "m:1", tally, key=b"secret") as log:
+        log.record("r", ["a"], body=BODY)
+    with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
+        (found,) = database.execute("SELECT body_crc FROM answers").fetchone()
+    guessed = [hashlib.blake2b(BODY, digest_size=4, key=key).digest() for key in (b"secret", b"", b"other")]
+    own, *others = (int.from_bytes(digest, "big") for digest in guessed)
+    assert (found == own, found in (*others, zlib.crc32(BODY))) == (True, False)
+
+
+def test_versions_with_another_key_are_not_compared(tmp_path: Path) -> None:
+    """They may have had the same request or not: nobody can say."""
+    tallies = Tally(), Tally()
+    first, second = (open_log(tmp_path, f"m:{n}", tally, key=b"%d" % n) for n, tally in enumerate(tallies))
+    with first as one, second as two:
+        one.record("r", ["a"], body=BODY)
+        two.record("r", ["b"], body=BODY)
+    assert [tally.counts["different"] + tally.counts["same"] for tally in tallies] == [0, 0]
 
 
 def test_a_mirrored_request_is_judged_for_both_versions(tmp_path: Path) -> None:
