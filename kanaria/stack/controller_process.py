@@ -7,8 +7,9 @@ one for the same state folder waits, and does nothing, until the first has ended
 import argparse
 import math
 import os
+import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from kanaria.stack.drift_schedule import DriftSchedule
 from kanaria.stack.fleet import LocalFleet, server_environment
 from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.lock_guard import LockGuard
-from kanaria.stack.pages import pages
+from kanaria.stack.pages import DRIFT_TITLES, RUNBOOKS, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.stack import GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
@@ -49,7 +50,8 @@ from rollout.sources.firing import FiringAlerts
 from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
-from rollout.ui.api import UntrustedAlerts, make_app
+from rollout.ui.api import Surroundings, UntrustedAlerts, make_app
+from rollout.ui.html import Link
 
 if TYPE_CHECKING:
     from kanaria.stack.annotations import Annotator
@@ -105,15 +107,21 @@ def main() -> None:
         on_crash=metrics.drift_crashed,
     )
     backups = BackupSchedule(metrics, every_s=settings.ledger_backup_every_s)
+    alerts = _untrusted_alerts(settings, arguments.prometheus)
     app = make_app(
         controller,
         metrics,
         read_ledger=lambda: Ledger(settings.ledger, read_only=True),
         token=settings.token,
         name=settings.deployment,
-        alerts=_untrusted_alerts(settings, arguments.prometheus),
+        alerts=alerts,
+        surroundings=Surroundings(
+            links=partial(_links, settings),
+            firing=alerts.firing if alerts else tuple,
+            names=_names(settings),
+        ),
     )
-    app.router.routes.extend(pages(settings.drift))
+    app.router.routes.extend(pages(settings.drift, links=partial(_links, settings)))
     server = uvicorn.Server(
         uvicorn.Config(app, host=settings.host, port=settings.controller_port, log_level="warning", access_log=False)
     )
@@ -220,6 +228,23 @@ def _untrusted_alerts(settings: Settings, prometheus: int | None) -> UntrustedAl
     if prometheus is None:
         return None
     return UntrustedAlerts(settings.alerts_token, FiringAlerts(f"http://127.0.0.1:{prometheus}").now)
+
+
+def _links(settings: Settings) -> Iterator[Link]:
+    """The pages beside those of releases that are there now."""
+    for kind in KINDS:
+        if result_path(settings, kind).is_file():
+            yield Link(DRIFT_TITLES[kind], f"/drift/{kind}")
+    if RUNBOOKS.is_file():
+        yield Link("Runbooks", "/runbooks")
+    if settings.grafana_url:
+        yield Link("Grafana", str(settings.grafana_url))
+
+
+def _names(settings: Settings) -> frozenset[str]:
+    """The hosts by which people and Prometheus reach this machine, besides its addresses."""
+    given = settings.page_url.host if settings.page_url else None
+    return frozenset(filter(None, (given, socket.gethostname(), "host.docker.internal")))
 
 
 def _fleet(settings: Settings, metrics: ControllerMetrics) -> LocalFleet:

@@ -1,53 +1,79 @@
 """Pages beside those of releases, which the boards link to: what to do about an alert, and the newest drift reports."""
 
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 
 from markdown_it import MarkdownIt
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from rollout.ui.html import style
+from monitoring.drift.result import KINDS, Kind, read_result
+from rollout.ui.html import Link, templates
 
 RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks" / "alerts.md"
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Runbooks</title><style>{style}
-main {{ max-width: 50rem }} h2 {{ margin-top: 2.5rem }} pre code {{ padding: 0 }}
-:target {{ border-left: .3rem solid var(--canary); padding-left: .5rem }}</style></head>
-<body><main>{body}</main></body></html>
-"""
+DRIFT_TITLES: Mapping[Kind, str] = MappingProxyType({"data": "Drift of the traffic", "release": "Drift of the canary"})
+# Evidently's page is one file with its own scripts. It runs as a page of nobody: it sees neither token nor status.
+_OF_EVIDENTLY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; frame-ancestors 'self'"
+)
+_NONE_YET = "There is no such drift report yet. Make one: kanaria drift report --last 1h\n"
 
 
-def pages(drift: Path) -> list[Route]:
+def pages(drift: Path, *, links: Callable[[], Iterable[Link]] = tuple) -> list[Route]:
     """The routes.
 
     Args:
-        drift: the folder of drift reports, `<kind>.html`; they link to each other by the names of their files.
+        drift: the folder of drift reports: `<kind>.json`, and `<kind>.html` as Evidently drew it.
+        links: for the navigation.
     """
 
     def get_runbooks(_: Request) -> Response:
         try:
-            return HTMLResponse(_runbooks())
+            body = _runbooks()
         except OSError:  # installed without its repository
             return PlainTextResponse("The runbooks are docs/runbooks/alerts.md of Kanaria's repository.\n", 404)
+        page = templates().get_template("runbooks.html")
+        return HTMLResponse(page.render(body=body, links=list(links())))
 
     def get_drift(request: Request) -> Response:
-        path = drift / f"{request.path_params['kind'].removesuffix('.html')}.html"
-        if not path.is_file():
-            return PlainTextResponse(
-                "There is no such drift report yet. Make one: kanaria drift report --last 1h\n", 404
-            )
-        return FileResponse(path)
+        kind = next((kind for kind in KINDS if kind == request.path_params["kind"]), None)
+        result = read_result(drift / f"{kind}.json") if kind else None
+        if kind is None or result is None:
+            return PlainTextResponse(_NONE_YET, 404)
+        page = templates().get_template("drift.html")
+        drawn = [path.name for path in _drawn(drift, kind)]
+        title, here = DRIFT_TITLES[kind], f"/drift/{kind}"
+        return HTMLResponse(page.render(title=title, here=here, result=result, drawn=drawn, links=list(links())))
 
-    return [Route("/runbooks", get_runbooks), Route("/drift/{kind}", get_drift)]
+    def get_drawn(request: Request) -> Response:
+        name = f"{request.path_params['name']}.html"
+        path = next((path for path in drift.glob("*.html") if path.name == name), None)
+        if path is None:
+            return PlainTextResponse(_NONE_YET, 404)
+        alone = {"cross-origin-opener-policy": "unsafe-none"}  # a sandbox cannot have another
+        return FileResponse(path, headers={"content-security-policy": _OF_EVIDENTLY, **alone})
+
+    return [
+        Route("/runbooks", get_runbooks),
+        Route("/drift/{name}.html", get_drawn),
+        Route("/drift/{kind}", get_drift),
+    ]
+
+
+def _drawn(drift: Path, kind: Kind) -> list[Path]:
+    """The pages of a report that are there."""
+    return [path for stem in (kind, f"{kind}-quality") if (path := drift / f"{stem}.html").is_file()]
 
 
 @cache
-def _runbooks() -> str:
-    """The runbooks as one page; each alert's anchor is its name in lower case, as in the rules."""
+def _runbooks() -> Markup:
+    """The runbooks; each alert's anchor is its name in lower case, as in the rules."""
     markdown = MarkdownIt()
     tokens = markdown.parse(RUNBOOKS.read_text())
     for opening, text in pairwise(tokens):
@@ -56,5 +82,4 @@ def _runbooks() -> str:
         for inline in text.children or ():
             if inline.type == "link_open":
                 inline.attrs.pop("href")  # to a file of the repository, which is not served
-    body = markdown.renderer.render(tokens, markdown.options, {})
-    return _PAGE.format(style=style(), body=body)
+    return Markup(markdown.renderer.render(tokens, markdown.options, {}))  # noqa: S704 - our own file

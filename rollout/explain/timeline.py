@@ -88,6 +88,7 @@ class Timeline:
     weights: tuple[tuple[float, float, bool], ...]  # (Unix seconds, canary percent, mirrored), as read back
     signals: Mapping[str, Sequence[SignalTick]]  # of each signal, the judged ticks that counted it
     judgements: tuple[tuple[float, Judgement], ...]  # (Unix seconds, judgement of all signals)
+    whys: tuple[str, ...]  # of each, why it led to what it did
     phi: Mapping[str, float]
     user_phi: float | None  # dispersion of the errors over stable's users, as last measured; None: not sticky
     last_evidence: Judgement | None
@@ -124,6 +125,18 @@ class Timeline:
             compared = next((step.earned_by.evidence for step in self.steps if step.weight_percent == 100), None)
             return compared or self.until_promotion
         return (self.end.evidence if self.end else None) or self.last_evidence
+
+    @property
+    def crossed_before(self) -> tuple[float, str] | None:
+        """When all evidence was first enough to fail, Unix seconds, and why that decided nothing; None: it did."""
+        over = (
+            (at_s, why)
+            for (at_s, judged), why in zip(self.judgements, self.whys, strict=True)
+            if judged.log_e >= judged.threshold
+        )
+        first = next(over, None)
+        is_decided = first is None or (self.end is not None and first[0] >= self.end.at_s - self.spec.window / 2)
+        return None if is_decided else first
 
     @property
     def shown_evidence(self) -> Judgement | None:
@@ -228,6 +241,7 @@ def timeline(events: Iterable[e.Event]) -> Timeline:
         weights=tuple((event.at_s, _canary_percent(event, request.tag), event.mirror) for event in applied),
         signals=_by_signal(judged),
         judgements=tuple((tick.at_s, tick.evidence) for tick in ticks),
+        whys=tuple(tick.why for tick in ticks),
         phi=state.phi,
         user_phi=ticks[-1].user_phi if ticks else None,
         last_evidence=_last_evidence(ticks),

@@ -8,6 +8,7 @@ from rollout.explain.advice import advice
 from rollout.explain.budget import budget_sentence
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.format import clock, one_line
+from rollout.explain.price import answered_requests, cost, price
 from rollout.explain.timeline import FailedSignal, StepSpan, Timeline
 from rollout.explain.waiting import waiting
 from rollout.format import certainty, count, odds, share, share_up, span, weight
@@ -72,9 +73,9 @@ def one_sentence(release: Timeline, *, now_s: float | None = None) -> str:
         case "rolled_back" | "aborted" if release.state.restore and release.first_canary_s is None:
             return f"{release.canary} was not restored{_for_what(release)}; {release.stable} keeps the traffic."
         case "rolled_back":
-            return f"{release.canary} was rolled back{_after(release)}{_for_what(release)}; {_price(release)}."
+            return f"{release.canary} was rolled back{_after(release)}{_for_what(release)}; {price(release)}."
         case "aborted":
-            return f"{release.canary} was stopped{_after(release)}{_for_what(release)}; {_price(release)}."
+            return f"{release.canary} was stopped{_after(release)}{_for_what(release)}; {price(release)}."
     wait = waiting(release, release.seen_s if now_s is None else now_s)
     return f"{release.canary} {_place(release)}" + (f" and waits for {one_line(wait.text)}." if wait else ".")
 
@@ -90,7 +91,7 @@ def _on_what(release: Timeline) -> str:
     if first is None or (first >= decided_s and not release.answered_in_steps.total):
         return (f" by {by}" if by != "judge" else "") + " before it took any traffic"
     after = f" after {span(decided_s - first)} of users' traffic"
-    price = _answered_requests(release.answered_in_steps)
+    price = answered_requests(release.answered_in_steps)
     if by != "judge":
         return f" by {by}{after}; {price}"
     bound = _excess_bound(release.deciding)
@@ -147,20 +148,6 @@ def _after(release: Timeline) -> str:
         lasted = span((release.out_of_traffic_s or release.seen_s) - first)
         return f" after {lasted} of users' traffic" + (", already promoted" if was_promoted else "")
     return " in the shadow step" if release.steps else " before it took any traffic"
-
-
-def _price(release: Timeline) -> str:
-    """What it cost users."""
-    if release.first_canary_s is None:
-        return "no user's request reached it"
-    return _answered_requests(Pair(release.canary_failures, release.canary_requests))
-
-
-def _answered_requests(counted: Pair) -> str:
-    if not counted.total:
-        return "none of its requests was counted"
-    failed = count(counted.bad) if counted.bad else "none"
-    return f"it answered {count(counted.total)} users' requests, {failed} of which failed"
 
 
 def _place(release: Timeline) -> str:
@@ -273,8 +260,7 @@ def _cost(release: Timeline) -> Iterator[str]:
         yield budget
     if first is None:
         return
-    in_steps = _is_promoted(release) and release.answered_in_steps.total  # the watch has a topic of its own
-    yield f"{_sentence(_answered_requests(release.answered_in_steps) if in_steps else _price(release))}."
+    yield f"{_sentence(cost(release))}."
     if release.out_of_traffic_s is not None:
         yield f"From its first request to weight 0: {span(release.out_of_traffic_s - first)}."
     users = release.users(failed_signal.signal) if failed_signal else Pair(0, 0)

@@ -7,7 +7,7 @@ import hmac
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,12 +17,13 @@ import structlog
 from anyio.to_thread import run_sync
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from contract.complaints import advice
-from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, PROBLEM_JSON, READY_PATH
+from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, READY_PATH
 from rollout.control import commands as c
 from rollout.control.alerts import SIGNAL, Alert, objection
 from rollout.control.controller import Controller
@@ -34,9 +35,11 @@ from rollout.ledger.events import OWN_NAMES, Name
 from rollout.ledger.ledger import Ledger
 from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
-from rollout.ui.report import of_ledger, render_report
+from rollout.ui.guarding import Guarding
+from rollout.ui.html import Link
+from rollout.ui.problems import problem
+from rollout.ui.site import AlertsNow, Site
 from rollout.ui.status import StatusView, build_status
-from rollout.ui.web import status_page
 
 log = structlog.get_logger()
 
@@ -60,10 +63,21 @@ def _not_our_own(name: str) -> str:
     return name
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around the pages."""
+
+    links: Callable[[], Iterable[Link]] = tuple  # to other pages that are there now
+    firing: Callable[[], Sequence[Firing]] = tuple  # alerts; raises SourceUnreachable
+    names: frozenset[str] = frozenset()  # by which people reach them, besides `localhost` and addresses
+
+
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     by: Annotated[Name, AfterValidator(_not_our_own)] = Field(default="api", max_length=100)
+    release: int | None = None  # the newest one, as the sender saw it; None: whichever it is
+    phase: str | None = None  # in which it was
 
 
 class _StableBody(_Body):
@@ -124,6 +138,7 @@ def make_app(
     token: str,
     name: str,
     alerts: UntrustedAlerts | None = None,
+    surroundings: Surroundings = Surroundings(),
 ) -> Starlette:
     """The ASGI application.
 
@@ -134,6 +149,7 @@ def make_app(
         token: the bearer token that a command must carry.
         name: the deployment's name on the pages.
         alerts: those that are acted on only where Prometheus confirms them; None: all come with the other token.
+        surroundings: what the pages lead to, and by which names they are reached.
     """
 
     def status() -> StatusView:
@@ -145,23 +161,8 @@ def make_app(
         finally:
             ledger.close()
 
-    def report(number: int) -> str:
-        ledger = read_ledger()
-        try:
-            release = timeline(ledger.of_release(number))
-            title, extra = f"Release {number}: {release.canary}", [of_ledger(ledger.head())]
-            return render_report([release], title=title, extra=extra)
-        finally:
-            ledger.close()
-
     async def get_status(_: Request) -> Response:
         return Response((await run_sync(status)).model_dump_json(), media_type="application/json")
-
-    async def get_page(_: Request) -> Response:
-        return HTMLResponse(status_page(await run_sync(status)))
-
-    async def get_report(request: Request) -> Response:
-        return HTMLResponse(await run_sync(partial(report, request.path_params["number"])))
 
     async def get_metrics(_: Request) -> Response:
         return PlainTextResponse(metrics.exposition(), media_type="text/plain; version=0.0.4")
@@ -173,42 +174,43 @@ def make_app(
         if controller.is_beating(_STALE_AFTER_S):
             return PlainTextResponse("ok")
         snapshot = controller.snapshot
-        return _problem(503, "the control loop stands still", "; ".join(snapshot.troubles) or snapshot.last_action)
+        return problem(503, "the control loop stands still", "; ".join(snapshot.troubles) or snapshot.last_action)
 
-    async def submit(request: Request, command: c.Command) -> Response:
+    async def submit(request: Request, command: c.Command, seen: _Body) -> Response:
+        _refuse_another(seen, controller.snapshot)
         number = await run_sync(partial(controller.submit, command, timeout_s=_patience_s(request)))
         troubles = controller.snapshot.troubles
         return JSONResponse({"release": number} | ({"troubles": troubles} if troubles else {}), status_code=202)
 
     async def post_stable(request: Request) -> Response:
         body = await _parse(request, _StableBody)
-        return await submit(request, c.SetStable(tag=body.tag, by=body.by))
+        return await submit(request, c.SetStable(tag=body.tag, by=body.by), body)
 
     async def post_release(request: Request) -> Response:
         body = await _parse(request, _ReleaseBody)
-        return await submit(request, c.StartRelease(tag=body.tag, spec=body.spec, by=body.by, retry=body.retry))
+        return await submit(request, c.StartRelease(tag=body.tag, spec=body.spec, by=body.by, retry=body.retry), body)
 
     async def post_restore(request: Request) -> Response:
         body = await _parse(request, _RestoreBody)
         command = c.Restore(tag=body.tag, by=body.by, reason=body.reason, quarantine=body.quarantine)
-        return await submit(request, command)
+        return await submit(request, command, body)
 
     async def post_command(request: Request) -> Response:
         body = await _parse(request, _ReasonBody)
         reason = {"reason": body.reason} if body.reason else {}
         match request.path_params["command"]:
             case "pause":
-                return await submit(request, c.Pause(by=body.by, **reason))
+                return await submit(request, c.Pause(by=body.by, **reason), body)
             case "resume":
-                return await submit(request, c.Resume(by=body.by))
+                return await submit(request, c.Resume(by=body.by), body)
             case "promote":
-                return await submit(request, c.PromoteNow(by=body.by))
+                return await submit(request, c.PromoteNow(by=body.by), body)
             case "abort":
-                return await submit(request, c.Abort(by=body.by, **reason))
+                return await submit(request, c.Abort(by=body.by, **reason), body)
             case "rollback":
-                return await submit(request, c.RollbackNow(by=body.by, **reason))
+                return await submit(request, c.RollbackNow(by=body.by, **reason), body)
             case other:
-                return _problem(404, "no such command", other)
+                return problem(404, "no such command", other)
 
     async def post_alerts(request: Request) -> Response:
         """Roll back for a firing alert that is labelled to do so; answer what was done for each."""
@@ -216,11 +218,11 @@ def make_app(
         untrusted = alerts if alerts is not None and _brings(request, alerts.token) else None
         return JSONResponse({"alerts": await run_sync(partial(_act_on_all, controller, body.alerts, untrusted))})
 
+    site = Site(status, read_ledger, surroundings.links, AlertsNow(surroundings.firing))
     guarded = partial(_guarded, (token,))
     return Starlette(
         routes=[
-            Route("/", get_page),
-            Route("/releases/{number:int}", get_report),
+            *site.routes(),
             Route("/api/status", get_status),
             Route("/api/stable", guarded(post_stable), methods=["POST"]),
             Route("/api/releases", guarded(post_release), methods=["POST"]),
@@ -231,19 +233,33 @@ def make_app(
             Route(LIVE_PATH, get_live),
             Route(READY_PATH, get_ready),
         ],
+        middleware=[Middleware(Guarding, names=surroundings.names)],
         exception_handlers={
             CommandRefused: _refused(409),
             LedgerError: _refused(503),
             RolloutError: _refused(500),
             ValidationError: _invalid,
-            KeyError: lambda _request, error: _problem(404, "there is no such release", str(error)),
-            TimeoutError: lambda _request, error: _problem(
+            KeyError: lambda _request, error: problem(404, "there is no such release", str(error)),
+            TimeoutError: lambda _request, error: problem(
                 503,
                 "the control loop did not answer in time",
                 str(error),
                 do="see `kanaria status` and the log of the controller",
             ),
         },
+    )
+
+
+def _refuse_another(seen: _Body, snapshot: Snapshot) -> None:
+    """Raises CommandRefused where the release went on since the sender looked: the same word may do something else."""
+    newest = snapshot.deployment.release
+    number, phase = (newest.number, newest.phase.value) if newest else (0, "")
+    if seen.release in (None, number) and seen.phase in (None, phase):
+        return
+    raise CommandRefused(
+        "the release went on since you looked, so nothing was done",
+        saw=f"release {number} is {phase}" if newest else "there is no release",
+        do="look at the status, and decide again",
     )
 
 
@@ -327,22 +343,17 @@ def _guarded(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def check(request: Request) -> Response:
         if not any(_brings(request, token) for token in tokens):
-            return _problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
+            return problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
         return await endpoint(request)
 
     return check
-
-
-def _problem(status: int, title: str, detail: str, **more: str) -> JSONResponse:
-    content = {"type": "about:blank", "title": title, "status": status, "detail": detail, **more}
-    return JSONResponse(content, status_code=status, media_type=PROBLEM_JSON)
 
 
 def _refused(status: int) -> Callable[[Request, Exception], Response]:
     def answer(_: Request, error: Exception) -> Response:
         if not isinstance(error, RolloutError):
             raise error
-        return _problem(status, error.what, error.saw, do=error.do)
+        return problem(status, error.what, error.saw, do=error.do)
 
     return answer
 
@@ -351,4 +362,4 @@ def _invalid(_: Request, error: Exception) -> Response:
     if not isinstance(error, ValidationError):
         raise error
     places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {advice(e)}" for e in error.errors())
-    return _problem(422, "the request is not valid", places)
+    return problem(422, "the request is not valid", places)

@@ -1,6 +1,7 @@
 """The common parts of the HTML pages: templates, style, and prose as HTML."""
 
 import re
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -8,10 +9,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rollout.explain.format import clock, date, slowness
-from rollout.format import count, share, span, weight
+from rollout.format import about, count, share, span, weight
 
 _CODE = re.compile(r"`([^`]+)`")
 _QUANTITY = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h)\b|%)")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A page that is not of this application, or not always there."""
+
+    title: str
+    url: str
 
 
 def prose(text: str) -> Markup:
@@ -41,7 +50,9 @@ def templates() -> Environment:
         "clock": clock,
         "count": count,
         "date": date,
+        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
         "share": share,
+        "rate": lambda per_s: f"{about(per_s)}/s",
         "slowness": slowness,
         "span": span,
         "weight": weight,

@@ -22,6 +22,7 @@ from rollout.format import weight
 from rollout.judge import Judgement, Pair, SignalJudgement, SignalRule, Verdict, number_words
 from rollout.ledger.state import Phase
 from rollout.spec import SHADOW
+from rollout.ui.trace import TraceView, trace
 
 StepState = Literal["done", "current", "left", "next"]  # left: the release ended here without promotion
 CLIENT_SPAN_S = 30.0  # users' requests are counted over the last so many seconds
@@ -149,6 +150,7 @@ class ReleaseStatus(_Part):
     caution: str | None = None  # what makes the evidence weaker than usual
     not_judged: str | None = None  # what was left out because it cannot be counted
     asked: AskedView | None = None  # None: no person is needed
+    trace: TraceView | None = None  # None: nothing was counted yet
 
 
 class StatusView(_Part):
@@ -177,14 +179,14 @@ def strongest(signals: Iterable[SignalView]) -> list[SignalView]:
 
 
 def build_status(name: str, snapshot: Snapshot, release: Timeline | None) -> StatusView:
-    """The status of the deployment `name`; `release` is the newest one."""
+    """The status; `release` is the newest one. It has the model's name, or `name` before there is a model."""
     deployment = snapshot.deployment
     active = deployment.active
     canary = None
     if active and deployment.stable:
         canary = active.canary if active.canary != deployment.stable else active.stable
     return StatusView(
-        name=name,
+        name=deployment.stable.partition(":")[0] if deployment.stable else name,
         at_s=snapshot.beat_s,
         stable=_version(deployment.stable, snapshot) if deployment.stable else None,
         canary=_version(canary, snapshot) if canary else None,
@@ -262,6 +264,7 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         not_judged=release.not_judged,
         caution=caution(release) if release.state.outcome is None else None,
         asked=_asked(release),
+        trace=trace(release, now_s),
     )
 
 

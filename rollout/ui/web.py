@@ -1,13 +1,17 @@
-"""The controller's page at `/`: the same status as `kanaria status`, for a browser.
+"""The controller's page at `/`: the same status as `kanaria status`, for a browser, and every command as a button.
 
-One self-contained page that fetches itself again every two seconds; without scripts it reloads.
+It fetches itself again every two seconds; without scripts it reloads, and the commands are there to be typed.
 """
 
-from rollout.ui.html import templates
+from collections.abc import Iterable, Sequence
+
+from rollout.sources.firing import Firing
+from rollout.ui.chart import chart
+from rollout.ui.html import Link, templates
 from rollout.ui.status import StatusView, strongest
 
 
-def status_page(status: StatusView) -> str:
+def status_page(status: StatusView, *, links: Iterable[Link] = (), alerts: Sequence[Firing] = ()) -> str:
     """The page as HTML."""
     release = status.release
     return (
@@ -17,5 +21,8 @@ def status_page(status: StatusView) -> str:
             status=status,
             signals=strongest(release.signals) if release else [],
             watched=strongest(release.watch.signals) if release and release.watch else [],
+            chart=chart(release.trace) if release and release.trace else None,
+            links=list(links),
+            alerts=sorted(alerts, key=lambda alert: alert.since_s),
         )
     )

@@ -8,9 +8,11 @@ from itertools import groupby
 from math import isfinite
 from typing import TypeVar
 
+from rollout.explain.format import clock as clock_time
+from rollout.explain.format import one_line
 from rollout.explain.timeline import Timeline
 from rollout.explain.why import means
-from rollout.format import share
+from rollout.format import share, span
 from rollout.judge import Judgement, Pair, SignalJudgement, number_words
 from rollout.judge.types import Numbers
 from rollout.judge.words import tally
@@ -123,12 +125,24 @@ def _evidence(release: Timeline) -> Picture | None:
         caption=(
             "Share of the evidence that rolls the canary back: all signals together, and the strongest of each kind. "
             f"A harmless canary reaches the dashed line in at most {share(release.spec.alpha)} of all releases."
+            f"{_crossed(release)}"
         ),
         figure=figure,
         legend=tuple((trace.name, trace.line.color) for trace in figure.data),
         height=300,
         is_wide=True,
     )
+
+
+def _crossed(release: Timeline) -> str:
+    """Why the line was crossed earlier than something was decided; empty where it was not."""
+    crossed = release.crossed_before
+    if crossed is None:
+        return ""
+    at_s, why = crossed
+    end = release.end
+    before = f", {span(end.at_s - at_s)} before it was {release.outcome.replace('_', ' ')}" if end else ""
+    return f" It was crossed first at {clock_time(at_s)} UTC{before}. Why it went on: {one_line(why)}."
 
 
 def _over_time(release: Timeline, signal: str, drawn: ReportPicture) -> Picture | None:

@@ -1,6 +1,6 @@
 """The page around the pictures: releases and further sections as one HTML file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,9 +11,11 @@ from plotly.offline import get_plotlyjs
 from rollout.explain.timeline import Timeline
 from rollout.explain.why import Explanation, means, why
 from rollout.ledger.chain import Head
-from rollout.ui.html import templates
+from rollout.ui.html import Link, templates
 from rollout.ui.report.picture import Picture
 from rollout.ui.report.pictures import pictures
+
+_SCRIPT = '<script type="text/javascript"'  # as Plotly begins one; `<` is escaped in all that it embeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +46,37 @@ def of_ledger(head: Head) -> Section:
     return Section("The ledger", (f"{written} {later}",))
 
 
-def render_report(timelines: Sequence[Timeline], *, title: str, extra: Sequence[Section] = ()) -> str:
-    """One self-contained HTML file; it needs no network, now or later."""
-    return (
-        templates()
-        .get_template("report.html")
-        .render(title=title, chapters=[_chapter(timeline) for timeline in timelines], extra=extra, plotly=_plotly())
-    )
+def render_report(
+    timelines: Sequence[Timeline],
+    *,
+    title: str,
+    extra: Sequence[Section] = (),
+    nonce: str = "",
+    links: Iterable[Link] = (),
+) -> str:
+    """One self-contained HTML file; it needs no network, now or later.
+
+    Args:
+        nonce: what its scripts carry where it is served with a Content-Security-Policy; then it has a navigation, too.
+        links: of that navigation.
+    """
+    chapters = [_chapter(timeline, nonce) for timeline in timelines]
+    page = templates().get_template("report.html")
+    return page.render(title=title, chapters=chapters, extra=extra, plotly=_plotly(), nonce=nonce, links=list(links))
 
 
-def _chapter(release: Timeline) -> _Chapter:
+def _chapter(release: Timeline, nonce: str) -> _Chapter:
     signals = release.shown_evidence.signals if release.shown_evidence else {}
     return _Chapter(
         release=release,
         explanation=why(release),
-        pictures=tuple((picture, _drawn(picture, release)) for picture in pictures(release)),
+        pictures=tuple((picture, _drawn(picture, release, nonce)) for picture in pictures(release)),
         means={name: means(name, judged, release) for name, judged in signals.items() if judged.difference},
         spec=yaml.safe_dump(release.spec.model_dump(mode="json"), sort_keys=False, default_flow_style=None),
     )
 
 
-def _drawn(picture: Picture, release: Timeline) -> Markup:
+def _drawn(picture: Picture, release: Timeline, nonce: str) -> Markup:
     html: str = picture.figure.to_html(
         full_html=False,
         include_plotlyjs=False,
@@ -72,6 +84,8 @@ def _drawn(picture: Picture, release: Timeline) -> Markup:
         default_height=f"{picture.height}px",
         config={"displayModeBar": False, "responsive": True},
     )
+    if nonce:
+        html = html.replace(_SCRIPT, f'{_SCRIPT} nonce="{nonce}"')
     return Markup(html)  # noqa: S704 - Plotly escapes what it embeds
 
 

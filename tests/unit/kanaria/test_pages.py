@@ -1,6 +1,7 @@
 """The pages that boards link to."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from kanaria.stack.pages import RUNBOOKS, pages
+from monitoring.drift.result import ColumnDrift, DriftResult, State, write_result
 
 Get = Callable[[str], httpx.Response]
 
@@ -31,17 +33,63 @@ def test_every_runbook_has_its_anchor(get: Get) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert names
     assert all(f'id="{name.lower()}"' in page.text for name in names)
-    assert "href=" not in page.text, "files of the repository are not served"
+    assert "href=" not in page.text.partition("<main")[2], "files of the repository are not served"
 
 
-def test_the_newest_drift_report_is_shown(get: Get, tmp_path: Path) -> None:
-    """As it was written."""
+RESULT = DriftResult(
+    kind="data",
+    version="digits:v1",
+    against="digits:v1",
+    state=State.DRIFT,
+    at_s=1.8e9,
+    since_s=1.8e9 - 3600,
+    until_s=1.8e9,
+    logged_requests=900,
+    logged_rows=900,
+    rows=900,
+    reference_rows=400,
+    labelled_rows=0,
+    min_rows=100,
+    min_requests=50,
+    alpha=0.001,
+    columns=(
+        ColumnDrift(
+            column="age", score=0.31, threshold=0.1, p_value=1e-9, direction="up", says="rose <b>", has_drifted=True
+        ),
+        ColumnDrift(
+            column="ink", score=0.02, threshold=0.15, p_value=0.4, direction="shape", says="changed", has_drifted=False
+        ),
+    ),
+)
+
+
+def test_the_newest_drift_report_is_shown_with_our_thresholds(get: Get, tmp_path: Path) -> None:
+    """The finding and the threshold of each column stand above what Evidently drew, which runs as a page of nobody."""
+    write_result(RESULT, tmp_path / "data.json")
     (tmp_path / "data.html").write_text("<p>moved")
-    assert get("/drift/data").text == "<p>moved"
-    assert get("/drift/data.html").text == "<p>moved", "pages link to each other by the names of their files"
+    page = get("/drift/data")
+    assert "digits:v1 differs from the data that digits:v1 was tested on" in page.text
+    assert re.findall(r"<td class=.number.>([^<]+)<", page.text) == ["31 %", "10 %", "2 %", "15 %"]
+    assert "rose &lt;b&gt;" in page.text
+    assert 'src="/drift/data.html" sandbox="allow-scripts"' in page.text
+    drawn = get("/drift/data.html")
+    assert drawn.text == "<p>moved", "pages link to each other by the names of their files"
+    assert drawn.headers["content-security-policy"].startswith("sandbox allow-scripts; default-src 'none'")
 
 
-@pytest.mark.parametrize("path", ["/drift/data", "/drift/..%2Fledger", "/drift/%2Fetc%2Fpasswd"])
+def test_a_report_on_too_few_rows_has_a_page_without_pictures(get: Get, tmp_path: Path) -> None:
+    """It says so, and links to nothing that is not there."""
+    few = RESULT.model_copy(update={"state": State.TOO_FEW_ROWS, "columns": ()})
+    write_result(few, tmp_path / "data.json")
+    page = get("/drift/data").text
+    assert "Too few rows to tell" in page
+    assert "iframe" not in page
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/drift/data", "/drift/data.html", "/drift/..%2Fledger.html", "/drift/..%2Fledger", "/drift/%2Fetc%2Fpasswd"],
+)
 def test_without_a_report_there_is_none(get: Get, tmp_path: Path, path: str) -> None:
     """What to do is said; and no path leads out of the folder."""
     (tmp_path.parent / "ledger.html").write_text("secret")

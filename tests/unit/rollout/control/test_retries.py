@@ -94,7 +94,7 @@ def test_a_version_that_was_stopped_goes_on_with_its_evidence(world: World) -> N
     assert (known.release, known.log_e, known.has_failed) == (1, last.log_e, False)
     assert sum(map(math.exp, known.carried.values())) == pytest.approx(math.expm1(last.log_e), rel=0.05)
     assert ticks(world, 2)[0].evidence.log_e > math.log(5), "the first window is in it already"
-    words = f"carries the evidence of release 1 against it: E = {math.exp(last.log_e):.0f}, most of it on `errors`"
+    words = f"carries the evidence of release 1 against it: log e {last.log_e:.1f}, most of it on `errors`"
     assert f"This release {words}." in [line for topic in why(story(world, 2)).topics for line in topic.lines]
     assert story(world, 2).decisions[0].reason == words
 
@@ -107,7 +107,7 @@ def test_the_status_says_what_was_carried(world: World) -> None:
     view = build_status("here", controller.snapshot, story(world, 2))
     controller.close()
     assert view.release
-    assert (view.release.earlier or "").startswith("carries the evidence of release 1 against it: E = ")
+    assert (view.release.earlier or "").startswith("carries the evidence of release 1 against it: log e ")
 
 
 def test_a_version_whose_trouble_is_over_is_promoted(world: World) -> None:

@@ -381,6 +381,25 @@ def test_what_decided_a_promotion_is_told_the_same_for_ever(tmp_path: Path, hold
     assert (len(told), len(counted)) == (1, 3)
 
 
+def test_what_a_version_cost_that_was_promoted_without_traffic_never_grows(tmp_path: Path) -> None:
+    """From the shadow, or because it was restored: what the watch counts is no price of its release."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    controller.execute(c.StartRelease("digits:v2", with_(watch=30.0), "ann"))
+    world.live(controller, 6)
+    controller.execute(c.PromoteNow("ann"))
+    told = []
+    for number, then in ((1, None), (2, c.Restore("digits:v1", "bob"))):
+        if then:
+            world.live_until_ended(controller)
+            controller.execute(then)
+        for _ in range(2):
+            world.live(controller, 8)
+            told.append(lines(why(newest(path, number)), "What it cost"))
+    controller.close()
+    assert told == ["No user's request reached it before it had all traffic."] * 4
+
+
 def test_without_any_request_it_says_how_to_send_some(tmp_path: Path) -> None:
     """Before, in and after the warm-up, and at a weight: "never seen" of every signal helps nobody."""
     for number, spec in enumerate((SPEC, LIVE, with_(warmup=60.0))):

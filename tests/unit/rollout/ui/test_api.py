@@ -374,3 +374,25 @@ def test_an_older_ledger_cannot_steer_a_terminal_either() -> None:
     read = Paused.model_validate_json('{"at_s": 1, "release": 1, "reason": "\\u001b[2J", "by": "e\\u001bve"}')
     assert (read.reason, read.by) == ("[2J", "eve")
     assert Restore(reason="\x1b[2Jwrong\u202e").reason == "[2Jwrong"
+
+
+def test_a_command_for_what_was_seen_is_not_done_to_what_came_after(api: httpx.Client) -> None:
+    """The release and the phase that its sender saw; without them the command is for whatever runs."""
+    assert api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN).status_code == 202
+    eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "stepping")
+    for seen in ({"release": 1, "phase": "starting"}, {"release": 2, "phase": "stepping"}):
+        refused = api.post("/api/commands/promote", json=seen, headers=TOKEN)
+        assert refused.status_code == 409
+        assert "the release went on since you looked" in refused.json()["title"]
+    assert api.get("/api/status").json()["release"]["phase"] == "stepping"
+    assert api.post("/api/commands/pause", json={"release": 1, "phase": "stepping"}, headers=TOKEN).status_code == 202
+    assert api.post("/api/commands/resume", json={}, headers=TOKEN).status_code == 202
+
+
+def test_a_report_that_is_served_runs_its_own_scripts_alone(api: httpx.Client) -> None:
+    """Each answer has a number of its own; the history leads to the report."""
+    api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
+    assert 'href="/releases/1"' in api.get("/releases").text
+    policies = [api.get("/releases/1").headers["content-security-policy"] for _ in range(2)]
+    assert all("script-src 'nonce-" in policy for policy in policies)
+    assert policies[0] != policies[1]

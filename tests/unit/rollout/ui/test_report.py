@@ -1,11 +1,14 @@
 """The report as a file: it exists for every release, whatever its outcome, and is safe whatever a model predicts."""
 
+import re
 from pathlib import Path
 
 from rollout.control import commands as c
+from rollout.signals.options import Classes
+from rollout.signals.plan import Signals
 from rollout.ui.report import render_report
 from rollout.ui.report.pictures import pictures
-from tests.support.releases import EVEN, LIVE, SPEC, digits_world, finished, harmed_after_promotion, newest
+from tests.support.releases import EVEN, LIVE, NO_SEVENS, SPEC, digits_world, finished, harmed_after_promotion, newest
 
 
 def test_a_version_that_never_started_has_a_report_without_evidence(tmp_path: Path) -> None:
@@ -71,3 +74,30 @@ def test_the_watch_is_drawn_too(tmp_path: Path) -> None:
     assert watched.y[-1] >= 100
     (canary,) = (trace for trace in errors.figure.data if trace.name == "digits:v2")
     assert canary.y[-1] > 4
+
+
+def test_a_line_that_is_crossed_without_a_decision_says_why(tmp_path: Path) -> None:
+    """The picture of the evidence would contradict the release; where the crossing decided, it says nothing."""
+    held = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
+    captions = {}
+    for name, spec in (("held", held), ("decided", LIVE.model_copy(update={"signals": SPEC.signals}))):
+        release = finished(tmp_path / f"{name}.db", spec, classes=NO_SEVENS)
+        captions[name] = next(picture.caption for picture in pictures(release) if picture.key == "evidence")
+    assert re.search(
+        r"crossed first at [\d:]+ UTC, (4|5) min.* before it was rolled back.*the plan leaves this to a person",
+        captions["held"],
+    )
+    assert "crossed" not in captions["decided"]
+
+
+def test_a_served_report_runs_only_its_own_scripts(tmp_path: Path) -> None:
+    """Each script carries the number of the answer; the file for the disk has none, and no navigation."""
+    release = finished(tmp_path / "ledger.db")
+    served = render_report([release], title="Release 1", nonce="n-1")
+    scripts = [tag for tag in re.findall(r"<script[^>]*>", served) if not tag.endswith('\\">')]
+    assert len(scripts) > 5
+    assert all('nonce="n-1"' in tag for tag in scripts)
+    written = render_report([release], title="Release 1")
+    assert "<nav>" in served
+    assert "<nav>" not in written
+    assert 'nonce="' not in written.partition("</head>")[2]

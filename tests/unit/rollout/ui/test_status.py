@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rollout.control import commands as c
 from rollout.control.controller import Controller
 from rollout.explain.why import why
 from rollout.fleet import Health
+from rollout.ledger.state import Deployment
 from rollout.signals.options import Classes
 from rollout.signals.plan import Signals
 from rollout.spec import RiskBudget, RolloutSpec
@@ -178,7 +180,17 @@ def test_the_page_shows_the_sentence_and_links_to_the_report(running: StatusView
     page.feed(status_page(running))
     assert running.release is not None
     assert running.release.sentence in page.text.replace("\N{NO-BREAK SPACE}", " ")
-    assert page.links == ["/releases/1", "/releases/1#why-1", "/api/status"]
+    assert {"/releases/1", "/releases/1#why-1", "/api/status", "/releases", "/static/page.js"} <= set(page.links)
+    assert all(link.startswith(("/", "data:,")) for link in page.links)
+
+
+def test_the_status_has_the_name_of_the_model(running: StatusView, tmp_path: Path) -> None:
+    """Not that of the folder, which is the name only before there is a model."""
+    _, controller = digits_world(tmp_path / "other.db")
+    controller.close()
+    assert build_status("folder", controller.snapshot, None).name == "digits"
+    assert build_status("folder", replace(controller.snapshot, deployment=Deployment()), None).name == "folder"
+    assert f"<title>{running.name}: stepping</title>" in status_page(running)
 
 
 def test_the_page_shows_a_reason_as_text(tmp_path: Path) -> None:

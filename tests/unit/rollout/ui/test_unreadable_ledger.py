@@ -37,7 +37,7 @@ def api(tmp_path: Path) -> Iterator[tuple[Starlette, Path]]:
 
 async def get(app: Starlette, page: str) -> httpx.Response:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://controller") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         return await client.get(page)
 
 

@@ -1,0 +1,46 @@
+"""How weight and traffic went over a release, as few enough points to be drawn every two seconds."""
+
+from collections.abc import Iterable
+from itertools import groupby
+
+from pydantic import BaseModel, ConfigDict
+
+from rollout.explain.timeline import SignalTick, Timeline
+
+MOST_POINTS = 80
+
+
+class TraceView(BaseModel):
+    """A release from its request until now, or its end. Times are Unix seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    from_s: float
+    until_s: float
+    weights: tuple[tuple[float, float], ...]  # (time, the canary's share from then on, percent)
+    traffic: tuple[tuple[float, float, float], ...]  # (end of a span, requests a second to stable, and to the canary)
+
+
+def trace(release: Timeline, now_s: float) -> TraceView | None:
+    """The trace of `release`; None before anything was counted. Copies count as requests to the canary."""
+    until_s = release.ended_s or max(now_s, release.seen_s)
+    if not release.failures or until_s <= release.requested_s:
+        return None
+    return TraceView(
+        from_s=release.requested_s,
+        until_s=until_s,
+        weights=tuple((at_s, percent) for at_s, percent, _ in release.weights),
+        traffic=tuple(_rates(release.failures, release.requested_s, until_s)),
+    )
+
+
+def _rates(ticks: Iterable[SignalTick], from_s: float, until_s: float) -> Iterable[tuple[float, float, float]]:
+    """Sums over equal spans of time, divided by the time that was counted in them."""
+    width_s = (until_s - from_s) / MOST_POINTS
+    for _, group in groupby(ticks, key=lambda tick: int((tick.window.end_s - from_s) / width_s)):
+        windows = [tick.window for tick in group]
+        counted_s = sum(window.window_s for window in windows)
+        if counted_s > 0:
+            stable = sum(window.stable.total for window in windows)
+            canary = sum(window.canary.total for window in windows)
+            yield windows[-1].end_s, round(stable / counted_s, 2), round(canary / counted_s, 2)

@@ -1,0 +1,223 @@
+"""The page in a real browser: it acts, it says what it will do, and nothing is cut on a desk, a phone or at night."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from kanaria.stack.pages import pages
+from rollout.control import commands as c
+from rollout.ledger.ledger import Ledger
+from rollout.signals.options import Classes
+from rollout.signals.plan import Signals
+from rollout.sources.firing import Firing
+from rollout.spec import RolloutSpec
+from rollout.ui.api import Surroundings
+from rollout.ui.html import Link
+from tests.support.browser import ARGUMENTS
+from tests.support.releases import LIVE, NO_SEVENS, DigitsWorld, digits_world
+from tests.support.site import TOKEN, serving
+
+HELD = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
+LINKS = Surroundings(
+    links=lambda: [Link("Runbooks", "/runbooks")],
+    firing=lambda: [Firing({"alertname": "KanariaCanaryDown", "version": "digits:v2"}, 1.8e9)],
+)
+SIZES = {"desk": (1280, 800, "light"), "phone": (360, 740, "light"), "night": (1280, 800, "dark")}
+
+
+@pytest.fixture(scope="module")
+def browser(require_program: Callable[[str], str]) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+def world_with(path: Path, spec: RolloutSpec, seconds: float, **canary: object) -> DigitsWorld:
+    """A world in which v2's release was requested `seconds` ago."""
+    world, controller = digits_world(path / "ledger.db", **canary)
+    controller.execute(c.StartRelease("digits:v2", spec, "ann"))
+    world.live(controller, seconds)
+    controller.close()
+    return world
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Iterator[str]:
+    """A release that waits for a person."""
+    world = world_with(tmp_path, HELD, 60, classes=NO_SEVENS)
+    with serving(world, surroundings=LINKS, more=tuple(pages(tmp_path))) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """An empty page; no error may be on its console in the end."""
+    opened = browser.new_page()
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text))
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    yield opened
+    opened.close()
+    assert [line for line in said if "401" not in line and "409" not in line] == []
+
+
+def release_now(path: Path) -> list[str]:
+    """The kinds of all decisions in the ledger, oldest first."""
+    ledger = Ledger(path / "ledger.db", read_only=True)
+    try:
+        return [event.kind for event in ledger.events(without_ticks=True)]
+    finally:
+        ledger.close()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_is_cut(asked: str, page: Page, size: str) -> None:
+    """Neither the page nor a part of it has to be scrolled sideways, and no text is as dark as its paper."""
+    width, height, scheme = SIZES[size]
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    for path in ("/", "/releases", "/runbooks"):
+        page.goto(asked + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        cut = page.evaluate(
+            "[...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1 "
+            "&& !e.closest('pre')).map(e => e.outerHTML.slice(0, 80))"
+        )
+        assert cut == [], path
+        ink, paper = page.evaluate(
+            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+            ".map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0))"
+        )
+        light, dark = (ink, paper) if scheme == "dark" else (paper, ink)
+        assert (light > 500, dark < 200) == (True, True)
+
+
+def test_the_call_comes_first_with_its_countdown(asked: str, page: Page) -> None:
+    """In the title, too; an alert leads to its runbook."""
+    page.goto(asked)
+    assert page.title() == "digits: waits for a person"
+    call = page.get_by_role("alert").filter(has_text="waits for a person")
+    assert re.search(r"waits for a person: \d+\smin \d+\ss", call.inner_text())
+    box, table = call.bounding_box(), page.locator(".versions").bounding_box()
+    assert box is not None
+    assert table is not None
+    assert box["y"] < table["y"]
+    page.get_by_role("link", name="KanariaCanaryDown").click()
+    expect(page.locator("#kanariacanarydown")).to_be_in_viewport()
+
+
+def test_a_command_says_what_it_will_do_and_needs_the_token_once(asked: str, page: Page, tmp_path: Path) -> None:
+    """A wrong token is asked for again; the next command of this tab asks for none."""
+    page.goto(asked)
+    page.get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("digits:v2 keeps 25 % of the traffic, and goes no further until it is resumed")
+    dialog.get_by_label("Reason").fill("let me look <b>")
+    dialog.get_by_label("Your name").fill("eve")
+    dialog.get_by_label("Token").fill("wrong")
+    dialog.get_by_role("button", name="Pause").click()
+    expect(dialog).to_contain_text("not the token")
+    assert "paused" not in release_now(tmp_path)
+    dialog.get_by_label("Token").fill(TOKEN)
+    dialog.get_by_role("button", name="Pause").click()
+    expect(dialog).to_be_hidden()
+    expect(page.locator(".story")).to_contain_text("paused by eve")
+    expect(page.locator(".story")).to_contain_text("let me look <b>")
+    page.get_by_role("button", name="Rollback").click()
+    expect(dialog.get_by_label("Token")).to_be_hidden()
+    expect(dialog).to_contain_text("digits:v2 goes into quarantine")
+    dialog.get_by_role("button", name="Rollback").click()
+    expect(page.locator("main")).to_contain_text("was rolled back")
+    assert {"paused", "rolled_back"} <= set(release_now(tmp_path))
+    assert page.evaluate("localStorage.length") == 0
+
+
+def test_cancel_does_nothing(asked: str, page: Page, tmp_path: Path) -> None:
+    """Nor does the key Escape."""
+    page.goto(asked)
+    before = release_now(tmp_path)
+    page.get_by_role("button", name="Promote").click()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Abort").click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert release_now(tmp_path) == before
+
+
+def test_what_was_confirmed_is_not_done_to_another_state(asked: str, page: Page, tmp_path: Path) -> None:
+    """While one person reads "promote", another one promotes: it must not end the watch."""
+    page.goto(asked)
+    page.evaluate("token => sessionStorage.setItem('kanaria-token', token)", TOKEN)
+    page.get_by_role("button", name="Promote").click()
+    promoted = page.request.post(
+        f"{asked}/api/commands/promote", headers={"authorization": f"Bearer {TOKEN}"}, data={"by": "bob"}
+    )
+    assert promoted.ok
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Promote").click()
+    expect(dialog).to_contain_text("the release went on since you looked, so nothing was done")
+    assert "ended" not in release_now(tmp_path)
+
+
+def test_a_version_is_restored_from_the_page(page: Page, tmp_path: Path) -> None:
+    """With the quarantine of what it replaces; the history then has both releases with links to their reports."""
+    world = world_with(tmp_path, LIVE, 90)
+    with serving(world, surroundings=LINKS, more=tuple(pages(tmp_path))) as url:
+        page.goto(url)
+        expect(page.locator(".trace polyline.canary")).to_have_attribute("points", re.compile(r"\d+\.\d,\d+"))
+        page.evaluate("token => sessionStorage.setItem('kanaria-token', token)", TOKEN)
+        page.get_by_role("button", name="Restore digits:v1").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("Put what it replaces into quarantine").check()
+        dialog.get_by_role("button", name="Restore digits:v1").click()
+        expect(page.locator(".story")).to_contain_text("which goes into quarantine")
+        page.get_by_role("link", name="History").click()
+        for number in (1, 2):
+            page.locator(f"a[href='/releases/{number}']").click()
+            expect(page.locator("h1")).to_contain_text(f"Release {number}")
+            if number == 1:
+                page.wait_for_selector("#release-1-weight .main-svg")
+            page.get_by_role("link", name="History").click()
+
+
+def test_no_link_is_dead(asked: str, page: Page) -> None:
+    """From the status page, every page of ours that can be reached is there."""
+    seen, waiting = set(), ["/"]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        answer = page.request.get(asked + path)
+        assert answer.status == 200, path
+        if "html" in answer.headers["content-type"] and not path.startswith("/releases/"):
+            found = re.findall(r'(?:href|src)="(/[^"#]*)', answer.text())
+            waiting += found
+    assert {"/", "/releases", "/releases/1", "/runbooks", "/static/style.css", "/static/page.js", "/api/status"} <= seen
+
+
+def test_without_scripts_the_page_reloads_and_says_what_to_type(browser: Browser, asked: str) -> None:
+    """The commands stand beside their buttons."""
+    context = browser.new_context(java_script_enabled=False)
+    bare = context.new_page()
+    bare.goto(asked)
+    assert bare.locator("noscript meta, meta[http-equiv=refresh]").count() == 1
+    expect(bare.locator("main")).to_contain_text("kanaria rollback")
+    context.close()
+
+
+def test_another_site_can_neither_frame_nor_read_it(browser: Browser, asked: str, tmp_path: Path) -> None:
+    """A page elsewhere gets an empty frame, and no answer to its requests."""
+    outside = tmp_path / "outside.html"
+    outside.write_text(f"<iframe src='{asked}/'></iframe>")
+    opened = browser.new_page()
+    opened.goto(outside.as_uri())
+    opened.wait_for_timeout(500)
+    assert ["waits for a person" in frame.content() for frame in opened.frames[1:]] == [False]
+    read = opened.evaluate("url => fetch(url + '/api/status').then(a => a.text()).catch(e => String(e))", asked)
+    assert "Failed to fetch" in read
+    opened.close()
