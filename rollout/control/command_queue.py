@@ -18,7 +18,7 @@ class CommandQueue:
     """A queue with answers. `submit` may be called from any thread, `serve` by the loop's own."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[tuple[Command, Future[int | None]]] = queue.Queue()
+        self._waiting: queue.Queue[tuple[Command, Future[int | None]] | None] = queue.Queue()
 
     def submit(self, command: Command, *, timeout_s: float) -> int | None:
         """Hand over a command and wait until it is carried out.
@@ -39,15 +39,22 @@ class CommandQueue:
         except TimeoutError:
             raise TimeoutError("the command was begun: it may still be carried out") from None
 
+    def wake(self) -> None:
+        """Let the loop wait no longer."""
+        self._waiting.put(None)
+
     def serve(self, execute: Execute, *, wait_s: float) -> None:
         """Answer the commands that came in; wait for the first one. A KanariaError goes to the sender alone."""
         timeout: float | None = wait_s
         while True:
             try:
-                command, answer = self._waiting.get(block=timeout is not None, timeout=timeout)
+                waiting = self._waiting.get(block=timeout is not None, timeout=timeout)
             except queue.Empty:
                 return
             timeout = None
+            if waiting is None:
+                continue
+            command, answer = waiting
             if not answer.set_running_or_notify_cancel():
                 continue  # its sender no longer waits
             try:

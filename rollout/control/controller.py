@@ -30,7 +30,7 @@ from rollout.control.release_judge import ReleaseJudge, replayed
 from rollout.control.release_run import ReleaseRun
 from rollout.control.retries import earlier_try
 from rollout.control.snapshot import Snapshot
-from rollout.control.timing import BEAT_S, UNJUDGED_WINDOWS, next_reading_s
+from rollout.control.timing import BEAT_S, IDLE_BEAT_S, UNJUDGED_WINDOWS, next_reading_s
 from rollout.control.trouble import Trouble
 from rollout.control.writer import Writer
 from rollout.errors import LedgerError, LedgerTaken, RouterRefused, SourceUnreachable
@@ -114,6 +114,7 @@ class Controller:
     def stop(self) -> None:
         """Let `run` return after the present beat."""
         self._stop.set()
+        self._queue.wake()
 
     # ---- the loop
 
@@ -122,7 +123,8 @@ class Controller:
         try:
             while not self._stop.is_set():
                 left_s = self._next_reading_s - self._clock().steady_s  # a reading does not wait for the beat after it
-                self.turn(wait_s=left_s if 0 < left_s < BEAT_S else BEAT_S)
+                beat_s = IDLE_BEAT_S if self._is_idle else BEAT_S
+                self.turn(wait_s=left_s if 0 < left_s < beat_s else beat_s)
         finally:
             if self._is_recovered:
                 self.close()
@@ -146,6 +148,13 @@ class Controller:
                 self._stop.wait(wait_s)
         else:
             self._trouble.over()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing is likely to happen before the next reading."""
+        seen = self.snapshot
+        is_well = all(health is Health.READY for health in seen.health.values()) and not seen.troubles
+        return is_well and seen.deployment.active is None and seen.observed is not None and not self._trouble.beats
 
     def close(self) -> None:
         """Write what waits, and close the ledger."""

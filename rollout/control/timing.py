@@ -3,6 +3,7 @@
 from rollout.ledger.state import Phase, Release
 
 BEAT_S = 0.5  # one pass of the control loop: how soon a dead process is seen
+IDLE_BEAT_S = 2.0  # the same while no release runs and every version is well; a command ends the wait
 UNJUDGED_WINDOWS = 4  # a release that was not judged in so many windows is in trouble
 IDLE_WINDOW_S = 2.0  # between readings while no release runs; they calibrate the next one
 

@@ -101,3 +101,11 @@ def test_the_sender_gets_the_error_of_its_command(error: Exception) -> None:
             except ZeroDivisionError:
                 assert isinstance(error, ZeroDivisionError)
         assert answer.exception() is error
+
+
+def test_a_loop_that_is_to_stop_waits_for_no_command() -> None:
+    """An idle controller waits for seconds; `kanaria down` does not."""
+    commands, done = CommandQueue(), list[Command]()
+    commands.wake()
+    commands.serve(recorder(done), wait_s=3600)
+    assert done == []

@@ -328,3 +328,29 @@ def test_a_fleet_that_is_away_for_a_moment_does_not_end_the_loop(world: World, c
     again = world.unstarted_controller()
     again.run()
     assert len(asked) == 3
+
+
+def test_a_controller_with_nothing_to_do_rests_longer(world: World, controller: Controller) -> None:
+    """Only while no release runs and every version is well: what may change soon is looked at twice a second."""
+    turn, waits = controller.turn, {"idle": list[float](), "unready": [], "releasing": []}
+    script = iter(("idle", "unready", "releasing"))
+    now = next(script)
+
+    def pass_time(*, wait_s: float) -> None:
+        nonlocal now
+        waits[now].append(wait_s)
+        world.pass_time(wait_s)
+        turn(wait_s=0)
+        if sum(waits[now]) > 20:
+            now = next(script, "")
+            world.edit("m:v1", health=Health.UNREADY if now == "unready" else Health.READY)
+            if now == "releasing":
+                start(controller)
+            if not now:
+                controller.stop()
+
+    controller.turn = pass_time  # type: ignore[method-assign]
+    controller.run()
+    assert max(waits["idle"]) == 2
+    # The first wait was begun before anything was known of it.
+    assert max(waits["unready"][1:]) == max(waits["releasing"][1:]) == 0.5
