@@ -86,7 +86,7 @@ def means_passed(means: Mapping[str, Difference], config: JudgeConfig, next_weig
 
 def suspicious(seen: str, signal: SignalJudgement) -> str:
     """INCONCLUSIVE because of evidence of harm that is not yet enough to FAIL."""
-    strength = f"evidence {about(math.exp(signal.log_e))}, {about(math.exp(signal.threshold))} would be proof"
+    strength = f"log e {signal.log_e:.1f}, at {signal.threshold:.1f} it would be proof"
     return f"suspicious but not proven: {seen}; {strength}"
 
 

@@ -31,6 +31,10 @@ class Webhook:
     def titles(self) -> list[str]:
         return [body["title"] for body in self.bodies]
 
+    def wait_for_tries(self, tries: int) -> None:
+        with self.arrived:
+            assert self.arrived.wait_for(lambda: self.tries >= tries, 30), self.tries
+
     def wait_for(self, messages: int) -> None:
         with self.arrived:
             assert self.arrived.wait_for(lambda: len(self.bodies) >= messages, 30), self.titles

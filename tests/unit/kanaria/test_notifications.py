@@ -295,3 +295,17 @@ def test_the_command_sends_a_test_to_everybody(tmp_path: Path, hook: Webhook, mo
     assert failed.exit_code == 1
     assert "503" in failed.output
     assert "s3cr3t" not in failed.output
+
+
+def test_validate_says_who_is_told_or_which_line_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started."""
+    plan = tmp_path / "rollout.yaml"
+    plan.write_text("steps: [5, 100]")
+    monkeypatch.setenv("KANARIA_NOTIFY", str(addresses_file(tmp_path, "json://h/s3cr3t")))
+    said = CliRunner().invoke(app, ["validate", str(plan)])
+    assert (said.exit_code, "Decisions are told to line 1 (json)." in said.output) == (0, True)
+    addresses_file(tmp_path, "jsn://h/s3cr3t")
+    wrong = CliRunner().invoke(app, ["validate", str(plan)]).exception
+    assert isinstance(wrong, SetupError)
+    assert "line 1: there is no service `jsn`" in str(wrong)
+    assert "s3cr3t" not in str(wrong)

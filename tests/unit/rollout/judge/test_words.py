@@ -82,7 +82,7 @@ def test_suspicion_tells_how_far_it_is_from_proof() -> None:
     """Amber evidence is given beside the evidence that would be proof."""
     assert reason("errors", (3, 900, 6, 20), windows=2, next_weight=0.25) == (
         "suspicious but not proven: errors: 12 of 40 canary requests failed (30 %) against 6 of 1,800 on stable "
-        "(0.33 %); evidence 51, 100 would be proof"
+        "(0.33 %); log e 3.9, at 4.6 it would be proof"
     )
 
 
