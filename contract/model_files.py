@@ -105,6 +105,8 @@ class Schema(Record):
     features: tuple[Feature, ...] = Field(min_length=1)  # in column order
     answer: AnswerKind
     max_rows: int = Field(default=1024, ge=1)  # most rows in one request
+    # How requests that lack a feature are filled, by its name: those of callers who do not know it yet.
+    defaults: dict[str, Value] = Field(default={}, exclude_if=lambda values: not values)
 
     @field_validator("features")
     @classmethod
@@ -113,6 +115,33 @@ class Schema(Record):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two features have the same name: {', '.join(twice)}")
         return features
+
+    @model_validator(mode="after")
+    def _defaults_are_values(self) -> Self:
+        known = {feature.name: feature for feature in self.features}
+        for name, value in self.defaults.items():
+            if name not in known:
+                raise ValueError(f"defaults: there is no feature {name!r}")
+            try:
+                known[name].number(value)
+            except ValueError as error:
+                raise ValueError(f"defaults: {name}: {error}, saw {value!r}") from None
+        return self
+
+    @cached_property
+    def least_columns(self) -> int:
+        """The fewest columns that a listed row may have: the last features may be left to their defaults."""
+        columns = len(self.features)
+        while columns > 1 and self.features[columns - 1].name in self.defaults:
+            columns -= 1
+        return columns
+
+    @cached_property
+    def absent(self) -> dict[str, float]:
+        """What the model gets for each feature that a named row may leave out."""
+        missing = {feature.name: math.nan for feature in self.features if feature.may_be_missing}
+        named = {one.name: one.number(self.defaults[one.name]) for one in self.features if one.name in self.defaults}
+        return missing | named
 
     def logged_as(self, how: Logged) -> list[int]:
         """Indices of the features that are logged as `how`, in column order."""

@@ -108,7 +108,7 @@ class Requests:
                 b'{"features":[]}',
                 b'{"features":[[' + inner + b',"text"]]}',
                 b'{"features":[[' + inner + b",NaN]]}",
-                b'{"features":[[' + inner + b",0]]}",  # one number too many
+                b'{"features":[[' + b",".join([inner] * 10) + b"]]}",  # more columns than any version may have by now
                 b'{"features":[' + row + b'],"unknown":1}',
             )
         )

@@ -1,6 +1,6 @@
 """The rows that a load test sends, with their true labels, in the format of a model's own samples file.
 
-Every row is a list of finite numbers; what they mean does not matter here.
+Every row is a list of finite numbers, texts and nulls; what they mean does not matter here.
 """
 
 from dataclasses import dataclass
@@ -67,5 +67,5 @@ def _error(what: str, saw: str) -> SamplesError:
     return SamplesError(
         what,
         saw=saw,
-        do='give --samples or KANARIA_SAMPLES a file of {"features": [numbers], "label": text or number} lines',
+        do='give --samples or KANARIA_SAMPLES a file of {"features": [values], "label": text or number} lines',
     )

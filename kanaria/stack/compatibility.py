@@ -3,6 +3,7 @@
 Reads the files of both models, never a model's code.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from kanaria.errors import SetupError
 _NAMED = 5  # names in one sentence
 _BESIDE = "serve it beside this one, with ports and a state folder of its own (`kanaria --home FOLDER up TAG`)"
 _SAME = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
+_FILLED = "put new columns at the end and say in `defaults` of its schema what they are in requests of today's callers"
 _KINDS = {bool: "true or false", str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
@@ -70,8 +72,15 @@ def remarks(canary: Interface, stable: Interface) -> tuple[str, ...]:
     own, known = canary.schema.answer, stable.schema.answer
     is_counted_otherwise = isinstance(own, Number) and isinstance(known, Number) and own != known
     labels = [label for label in _labels(own) if label not in _labels(known)]
+    known_features = {column.name for column in stable.schema.features}
+    filled = [
+        f"`{name}` with {json.dumps(value)}"
+        for name, value in canary.schema.defaults.items()
+        if name not in known_features
+    ]
     fields = [field for field in canary.answer if field not in stable.answer]
     return (
+        *((f"fills requests of stable's callers: {', '.join(filled)}",) if filled else ()),
         *((f"new labels: {', '.join(labels)}",) if labels else ()),
         *((f"new fields in each answer: {', '.join(fields)}",) if fields else ()),
         *(("other bins or tolerance; both versions are counted by stable's",) if is_counted_otherwise else ()),
@@ -102,11 +111,13 @@ def _listed(schema: dict[str, Any], side: str, key: str) -> list[str]:
 
 def _refused_input(canary: Schema, stable: Schema) -> Iterator[str]:
     names, known = [column.name for column in canary.features], [column.name for column in stable.features]
-    if names != known:
+    if names[: len(known)] != known or not canary.defaults.keys() >= set(names[len(known) :]):
         yield f"other features: {_changed(names, known)}"
         return
-    for mine, theirs in zip(canary.features, stable.features, strict=True):
+    for mine, theirs in zip(canary.features, stable.features, strict=False):
         yield from _refused_values(mine, theirs)
+    if lacking := [name for name in stable.defaults if name not in canary.defaults]:
+        yield f"its schema has no `defaults` for {_named(lacking)}, which stable's callers may leave out"
     if canary.max_rows < stable.max_rows:
         yield f"at most {canary.max_rows} rows in a request, stable takes {stable.max_rows}"
 
@@ -136,7 +147,8 @@ def _changed(names: list[str], known: list[str]) -> str:
         at = next(i for i, (mine, theirs) in enumerate(zip(names, known, strict=True)) if mine != theirs)
         return f"in another order, column {at} is `{names[at]}`, with stable `{known[at]}`"
     parts = [f"{what} {_named(some)}" for what, some in (("without", dropped), ("with", added)) if some]
-    return f"{' and '.join(parts)}; {len(names)} columns, with stable {len(known)}; {_SAME}"
+    do = _SAME if dropped else _FILLED
+    return f"{' and '.join(parts)}; {len(names)} columns, with stable {len(known)}; {do}"
 
 
 def _named(names: Sequence[str]) -> str:

@@ -19,8 +19,8 @@ class NamedRows:
     def __init__(self, schema: Schema) -> None:
         self._max_rows = schema.max_rows
         self._columns = {feature.name: (column, feature) for column, feature in enumerate(schema.features)}
-        self._absent = [math.nan] * len(schema.features)
-        self._needed = frozenset(feature.name for feature in schema.features if not feature.may_be_missing)
+        self._absent = [schema.absent.get(feature.name, math.nan) for feature in schema.features]
+        self._needed = self._columns.keys() - schema.absent.keys()
 
     def rows(self, body: bytes) -> NDArray[np.float32] | None:
         """Return the rows, shape (rows, features); None when the body has no key `rows`. Raises Problem."""

@@ -56,7 +56,8 @@ def bodies(schema: Schema) -> tuple[type[Body], type[FeedbackBody]]:
     value = Annotated[kind, WithJsonSchema(_value_schema(schema.features))]
     # Stop at the first error: listing 60,000 of them would take longer than answering.
     row = Annotated[
-        list[value], Field(min_length=width, max_length=width, fail_fast=True, description=f"One row: {names}")
+        list[value],
+        Field(min_length=schema.least_columns, max_length=width, fail_fast=True, description=f"One row: {names}"),
     ]
     rows = Annotated[list[row], Field(min_length=1, max_length=schema.max_rows, fail_fast=True)]
     predict = create_model("PredictBody", __base__=Body, __doc__="Rows to answer.", features=(rows, ...))
@@ -73,7 +74,7 @@ def named_body(schema: Schema) -> type[Body]:
     row = {
         "type": "object",
         "properties": {feature.name: _value_schema([feature]) for feature in schema.features},
-        "required": [feature.name for feature in schema.features if not feature.may_be_missing],
+        "required": [feature.name for feature in schema.features if feature.name not in schema.absent],
         "additionalProperties": False,
     }
     rows = Annotated[
@@ -111,32 +112,37 @@ class BodyParser:
         self._fast_reader = FastRowReader(len(schema.features), schema.max_rows)
         self._has_words = any(feature.categories for feature in schema.features)
         self._named = NamedRows(schema)
+        self._defaults = [schema.defaults.get(feature.name) for feature in schema.features]
         self._minima = np.array([feature.minimum for feature in schema.features])
         self._maxima = np.array([feature.maximum for feature in schema.features])
 
     def rows(self, body: bytes) -> tuple[NDArray[np.float32], bool]:
-        """Return the rows in `body`, shape (rows, features), and whether it lists them. Raises Problem."""
+        """Return the rows in `body`, shape (rows, features), and whether it lists all of them. Raises Problem."""
+        is_listed = True
         rows = None if self._has_words else self._fast_reader.rows(body)
         if rows is None:
             if (named := self._named.rows(body)) is not None:
                 return named, False
-            rows = self._listed(body)
+            rows, is_listed = self._listed(body)
         outside = (rows < self._minima) | (rows > self._maxima)
         if outside.any():
             row, column = (int(index) for index in np.argwhere(outside)[0])
             saw = f"{rows[row, column]:g}"
             raise self._refusal(row, column, f"expected {self._schema.features[column].expected}", saw)
-        return rows.astype(np.float32), True
+        return rows.astype(np.float32), is_listed
 
-    def _listed(self, body: bytes) -> NDArray[np.float64]:
+    def _listed(self, body: bytes) -> tuple[NDArray[np.float64], bool]:
         try:
             found: list[list[Value]] = cast("Any", self._body.model_validate_json(body)).features
         except ValidationError as error:
             raise self._problem(error) from None
+        is_complete = all(len(row) == len(self._schema.features) for row in found)
+        if not is_complete:
+            found = [[*row, *self._defaults[len(row) :]] for row in found]
         if self._is_numeric:
-            return np.array(found)
+            return np.array(found), is_complete
         numbers = ([self._number(row, *place) for place in enumerate(values)] for row, values in enumerate(found))
-        return np.array(list(numbers))
+        return np.array(list(numbers)), is_complete
 
     def _number(self, row: int, column: int, value: Value) -> float:
         try:
@@ -167,7 +173,7 @@ class BodyParser:
             case ("features",) if first["type"] in ("too_short", "too_long"):
                 reason = f"features: expected 1 to {self._schema.max_rows} rows, saw {_size(first['input'])}"
             case ("features", int(row)) if first["type"] in ("too_short", "too_long"):
-                reason = f"row {row}: expected {len(self._schema.features)} columns, saw {_size(first['input'])}"
+                reason = f"row {row}: expected {self._widths} columns, saw {_size(first['input'])}"
             case ("features", int(row)):
                 reason = f"row {row}: expected a list of numbers, saw {reprlib.repr(first['input'])}"
             case ("features", int(row), int(column)):
@@ -177,6 +183,11 @@ class BodyParser:
             case _:
                 return body_problem(error)
         return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, reason, pointer=pointer_to(first["loc"]))
+
+    @property
+    def _widths(self) -> str:
+        least, most = self._schema.least_columns, len(self._schema.features)
+        return str(most) if least == most else f"{least} to {most}"
 
     def _wanted(self, column: int, value: object) -> tuple[str, str]:
         features = self._schema.features

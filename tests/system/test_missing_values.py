@@ -1,6 +1,6 @@
 """A table with categories and missing values takes the same way as any other: the passengers of the Titanic.
 
-v1 looks at the class alone and is right in 68 %, v2 at everything and in 80 %.
+v1 looks at the class alone and is right in 68 %, v2 at everything and in 80 %, v3 at two more columns.
 """
 
 import json
@@ -15,13 +15,13 @@ from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
 
-VERSIONS = ("v1", "v2")
+VERSIONS = ("v1", "v2", "v3")
 WOMAN = {"pclass": 1, "sex": "female", "age": 29, "fare": 211.3375, "embarked": "S"}
 
 
 @pytest.fixture(scope="module")
 def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
-    """Passengers v1 and v2 (better)."""
+    """Passengers v1, v2 (better) and v3 (which has two more columns, and says how old requests are filled)."""
     made = Bentos(tmp_path_factory.mktemp("bentoml"))
     made.train(*VERSIONS, example="tests.support.passengers")
     for version in VERSIONS:
@@ -91,3 +91,26 @@ def test_drift_is_named_by_the_category_that_grew(kanaria: Kanaria, client: http
         client.post("/predict", json={"features": [[row[0], "male", *row[2:]]] * 8}).raise_for_status()
     done = kanaria("drift", "report", "--quick")
     assert (done.returncode, "`sex`" in done.stdout) == (1, True), done.stdout + done.stderr
+
+
+def test_a_version_with_more_columns_is_promoted_before_its_callers_know_them(
+    kanaria: Kanaria, client: httpx.Client, bentos: Bentos
+) -> None:
+    """It fills the requests of today's callers, and takes those of tomorrow's; back to fewer columns is refused."""
+    samples = bentos.model_folder("passengers:v2") / "samples.jsonl"
+    with kanaria.users(samples, labelled_ratio=0.5) as users:
+        plan = kanaria.plan(steps=["shadow", 50, 100], watch="5s")
+        done = kanaria("release", "passengers:v3", "--spec", plan, "--wait")
+        summary = users.stop()
+    assert (done.returncode, summary.failures) == (0, 0), done.stdout + done.stderr
+    assert "fills requests of stable's callers: `siblings` with 0.0" in " ".join(kanaria.ok("why").split())
+    kanaria.until(lambda status: status["stable"]["tag"] == "passengers:v3" and not status["canary"])
+    short, whole = list(WOMAN.values()), [*WOMAN.values(), 0, 0]
+    answers = client.post("/predict", json={"features": [short, whole]}).json()["predictions"]
+    named = client.post("/predict", json={"rows": [WOMAN, WOMAN | {"siblings": 0}]}).json()["predictions"]
+    assert answers == named == [answers[0]] * 2
+    back = kanaria("release", "passengers:v2", "--wait")
+    assert (back.returncode, "other features: without `siblings`, `parents`" in " ".join(back.stdout.split())) == (
+        1,
+        True,
+    ), back.stdout + back.stderr

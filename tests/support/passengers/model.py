@@ -19,12 +19,14 @@ FEATURES = (
     Feature(name="fare", minimum=0, maximum=1000, may_be_missing=True),
     Feature(name="embarked", categories=("C", "Q", "S"), may_be_missing=True),
 )
-INPUTS = 8
+MORE_FEATURES = (Feature(name="siblings", minimum=0, maximum=20), Feature(name="parents", minimum=0, maximum=20))
+DEFAULTS = {"siblings": 0.0, "parents": 0.0}  # for callers who do not know these two yet
+INPUTS = 8  # of a row of `FEATURES`; each more is one more
 
 
 def inputs(rows: NDArray[np.float32]) -> torch.Tensor:
-    """What the network sees of rows in the order of `FEATURES`, shape (rows, INPUTS)."""
-    pclass, sex, age, fare, port = torch.from_numpy(rows).unbind(dim=1)
+    """What the network sees of rows in the order of `FEATURES`, then `MORE_FEATURES`; shape (rows, inputs)."""
+    pclass, sex, age, fare, port, *more = torch.from_numpy(rows).unbind(dim=1)
     is_missing = age.isnan()
     return torch.stack(
         [
@@ -34,6 +36,7 @@ def inputs(rows: NDArray[np.float32]) -> torch.Tensor:
             is_missing.float(),
             fare.nan_to_num(14.0).log1p(),
             *((port == place).float() for place in range(3)),  # a missing port is none of them
+            *more,
         ],
         dim=1,
     )
@@ -44,7 +47,7 @@ class Passengers(Model):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.network = nn.Linear(INPUTS, 2)
+        self.network = nn.Linear(INPUTS + len(self.schema.features) - len(FEATURES), 2)
         self.network.load_state_dict(load_file(folder / WEIGHTS_FILE))
 
     def preprocess(self, rows: NDArray[np.float32]) -> torch.Tensor:

@@ -20,23 +20,26 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from service.contract import Labels, Schema, Value, save_model
-from tests.support.passengers.model import FEATURES, INPUTS, WEIGHTS_FILE, Passengers, inputs
+from tests.support.passengers.model import DEFAULTS, FEATURES, INPUTS, MORE_FEATURES, WEIGHTS_FILE, Passengers, inputs
 
 LABELS = ("died", "survived")
 SCHEMA = Schema(features=FEATURES, answer=Labels(labels=LABELS))
-# The inputs that a version looks at: v1 at the class alone.
-SEEN = {"v1": [0], "v2": list(range(INPUTS))}
+WIDER = Schema(features=(*FEATURES, *MORE_FEATURES), defaults=DEFAULTS, answer=SCHEMA.answer)
+# The inputs that a version looks at: v1 at the class alone, v3 at two more columns.
+SEEN = {"v1": [0], "v2": list(range(INPUTS)), "v3": list(range(INPUTS + len(MORE_FEATURES)))}
+_COLUMNS = {"siblings": "sibsp", "parents": "parch"}  # in the table, where they have other names
 
 
-def table() -> tuple[list[list[Value]], list[str]]:
-    """The values of `FEATURES` of each passenger, None where one is missing, and what became of them."""
+def table(schema: Schema = SCHEMA) -> tuple[list[list[Value]], list[str]]:
+    """The values of each passenger, None where one is missing, and what became of them."""
     packed = files("sklearn.datasets.tests.data.openml.id_40945") / "data-v1-dl-16826755.arff.gz"
     lines = gzip.decompress(packed.read_bytes()).decode().splitlines()
     names = [line.split("'")[1] for line in lines if line.startswith("@attribute")]
     passengers = [
         dict(zip(names, row, strict=True)) for row in csv.reader(lines[lines.index("@data") + 1 :], escapechar="\\")
     ]
-    rows = [[_value(passenger[one.name], is_word=bool(one.categories)) for one in FEATURES] for passenger in passengers]
+    columns = [(_COLUMNS.get(one.name, one.name), bool(one.categories)) for one in schema.features]
+    rows = [[_value(passenger[name], is_word=is_word) for name, is_word in columns] for passenger in passengers]
     return rows, [LABELS[int(passenger["survived"])] for passenger in passengers]
 
 
@@ -48,18 +51,19 @@ def _value(text: str, *, is_word: bool) -> Value:
 
 def train_into(folder: Path, version: str) -> float:
     """Fit the model and write all files of the model contract; how many of the held-out rows it gets right, 0-1."""
-    rows, truth = table()
-    numbers = np.array([SCHEMA.numbers(row) for row in rows], np.float32)
+    schema = WIDER if version == "v3" else SCHEMA
+    rows, truth = table(schema)
+    numbers = np.array([schema.numbers(row) for row in rows], np.float32)
     seen, held_out, known, held_out_truth = train_test_split(numbers, truth, test_size=0.4, random_state=0)
     save_file(_fitted(version, seen, known).state_dict(), folder / WEIGHTS_FILE)
-    SCHEMA.write(folder)
+    schema.write(folder)
     return save_model(folder, Passengers(folder), held_out, held_out_truth)
 
 
 def _fitted(version: str, rows: NDArray[np.float32], truth: list[str]) -> nn.Linear:
-    columns = SEEN[version]
-    fit = LogisticRegression(max_iter=1000).fit(inputs(rows).numpy()[:, columns], truth)
-    network = nn.Linear(INPUTS, 2)
+    columns, seen = SEEN[version], inputs(rows).numpy()
+    fit = LogisticRegression(max_iter=1000).fit(seen[:, columns], truth)
+    network = nn.Linear(seen.shape[1], 2)
     with torch.no_grad():
         network.weight.zero_()
         network.bias.zero_()

@@ -96,10 +96,29 @@ def test_a_feature_that_contradicts_itself_is_refused(given: dict[str, object], 
         Feature.model_validate({"name": "x", **given})
 
 
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [({"height": 1}, "there is no feature 'height'"), ({"sex": None}, "defaults: sex: expected one of .*, saw None")],
+)
+def test_a_default_is_a_value_of_a_feature(defaults: dict[str, Value], words: str) -> None:
+    """Else the first request that lacks it would fail."""
+    with pytest.raises(ValidationError, match=words):
+        Schema(features=(SEX,), answer=Labels(labels=("no",)), defaults=defaults)
+
+
+def test_only_the_last_columns_of_a_list_may_be_left_out() -> None:
+    """A named row may leave out any that has a default, or may be missing."""
+    one, two, three = (Feature(name=name, minimum=0, maximum=9) for name in "abc")
+    schema = Schema(features=(one, two, three), answer=SCHEMA.answer, defaults={"a": 1, "c": 3})
+    assert (schema.least_columns, schema.absent) == (2, {"a": 1.0, "c": 3.0})
+    assert SCHEMA.least_columns == 4
+
+
 def test_a_schema_without_categories_is_written_as_ever(tmp_path: Path) -> None:
     """A Bento that was built by an earlier version refuses fields that it does not know."""
     SCHEMA.write(tmp_path)
     written = orjson.loads((tmp_path / SCHEMA_FILE).read_bytes())
+    assert written.keys() == {"features", "answer", "max_rows"}
     assert {key for feature in written["features"] for key in feature} == {"name", "minimum", "maximum", "logged"}
     mixed = Schema(features=(SEX, SCHEMA.features[0]), answer=SCHEMA.answer)
     mixed.write(tmp_path)

@@ -10,6 +10,7 @@ from kanaria.errors import SetupError
 from kanaria.stack.compatibility import Interface, differences, remarks
 
 FEATURES = [{"name": "age", "minimum": 0, "maximum": 120}, {"name": "weight", "minimum": 0.5, "maximum": 300}]
+FILL = "put new columns at the end and say in `defaults` of its schema what they are in requests of today's callers"
 DO = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
 ANSWER = {"label": "yes", "confidence": 0.9}
 
@@ -20,9 +21,10 @@ def interface(
     labels: tuple[str, ...] = ("no", "yes"),
     max_rows: int = 100,
     answer: dict[str, Any] = ANSWER,
+    **more: object,
 ) -> Interface:
     folder.mkdir(exist_ok=True)
-    schema = {"features": features, "answer": {"kind": "label", "labels": labels}, "max_rows": max_rows}
+    schema = {"features": features, "answer": {"kind": "label", "labels": labels}, "max_rows": max_rows, **more}
     (folder / "schema.json").write_text(json.dumps(schema))
     (folder / "golden.jsonl").write_text(json.dumps({"features": [[1, 2]], "predictions": [answer]}) + "\n")
     return Interface.read(folder)
@@ -39,7 +41,7 @@ def stable(tmp_path: Path) -> Interface:
         ({"features": FEATURES[:1]}, "other features: without `weight`; 1 columns, with stable 2; " + DO),
         (
             {"features": [*FEATURES, {"name": "height", "minimum": 0, "maximum": 3}]},
-            "other features: with `height`; 3 columns, with stable 2; " + DO,
+            "other features: with `height`; 3 columns, with stable 2; " + FILL,
         ),
         (
             {"features": [FEATURES[0], FEATURES[1] | {"name": "mass"}]},
@@ -86,6 +88,26 @@ def test_values_that_the_canary_refuses_are_shown(
     """Each by its name."""
     canary, stable = interface(tmp_path / "canary", [mine]), interface(tmp_path / "stable", [theirs])
     assert (differences(canary, stable), differences(stable, stable)) == ((difference,), ())
+
+
+HEIGHT = {"name": "height", "minimum": 0, "maximum": 3}
+
+
+def test_a_new_column_that_is_filled_breaks_nobody(stable: Interface, tmp_path: Path) -> None:
+    """At the end, where lists may leave it out; what it is filled with is worth a remark."""
+    canary = interface(tmp_path / "canary", [*FEATURES, HEIGHT], defaults={"height": 1.7})
+    assert (differences(canary, stable), remarks(canary, stable)) == (
+        (),
+        ("fills requests of stable's callers: `height` with 1.7",),
+    )
+    (difference,) = differences(stable, canary)
+    assert difference == f"other features: without `height`; 2 columns, with stable 3; {DO}"
+    first = interface(tmp_path / "first", [HEIGHT, *FEATURES], defaults={"height": 1.7})
+    assert differences(first, stable) == (f"other features: with `height`; 3 columns, with stable 2; {FILL}",)
+    strict = interface(tmp_path / "strict", [*FEATURES, HEIGHT])
+    assert differences(strict, canary) == (
+        "its schema has no `defaults` for `height`, which stable's callers may leave out",
+    )
 
 
 def test_more_values_break_nobody(tmp_path: Path) -> None:

@@ -271,3 +271,38 @@ def test_a_refused_value_is_named_with_what_is_accepted(body: object, detail: st
     problem = refused(json.dumps(body).encode(), MIXED_PARSER)
     assert (problem.status, detail in problem.detail) == (HTTPStatus.UNPROCESSABLE_ENTITY, True), problem.detail
     assert pointer in (None, problem.pointer)
+
+
+WIDER = Schema(
+    features=(*SCHEMA.features, Feature(name="rooms", minimum=0, maximum=99), Feature(name="port", categories=("C",))),
+    answer=SCHEMA.answer,
+    defaults={"rooms": 3, "port": "C"},
+)
+WITHOUT_WORDS = WIDER.model_copy(update={"features": WIDER.features[:4], "defaults": {"rooms": 3}})
+
+
+@pytest.mark.parametrize(
+    ("schema", "row", "filled"),
+    [
+        (WIDER, GOOD_ROW, [*GOOD_ROW, 3, 0]),
+        (WIDER, [*GOOD_ROW, 5], [*GOOD_ROW, 5, 0]),
+        (WITHOUT_WORDS, GOOD_ROW, [*GOOD_ROW, 3]),
+    ],
+)
+def test_what_old_callers_do_not_send_is_filled(schema: Schema, row: list[float], filled: list[float]) -> None:
+    """In lists the last columns, in named rows any; such a body does not list what the log must hold."""
+    parser = BodyParser(schema)
+    whole = schema.values(filled)
+    rows, is_listed = parser.rows(orjson.dumps({"features": [row, whole]}))
+    assert (rows.tolist(), is_listed) == ([filled, filled], False)
+    asked = {feature.name: value for feature, value in zip(schema.features, row, strict=False)}
+    assert parser.rows(orjson.dumps({"rows": [asked]}))[0].tolist() == [filled]
+    assert parser.rows(orjson.dumps({"features": [whole]}))[1]
+
+
+def test_too_few_columns_are_refused_where_some_may_be_left_out() -> None:
+    """With both numbers; and a default is no way around the bounds."""
+    parser = BodyParser(WIDER)
+    assert refused(b'{"features": [[1, 0]]}', parser).detail == "row 0: expected 3 to 5 columns, saw 2"
+    assert refused(b'{"rows": [{"age": 1}]}', parser).detail.startswith("row 0: `change` is missing")
+    assert refused(b'{"features": [[300, 0, 1]]}', parser).pointer == "#/features/0/0"
