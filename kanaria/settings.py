@@ -217,6 +217,11 @@ class Settings(BaseSettings):
         """The next `up` takes the ports of its environment, or the defaults."""
         (self.root / _LISTENING_FILE).unlink(missing_ok=True)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether a stack was started for this state folder, and not taken down."""
+        return (self.root / _LISTENING_FILE).exists()
+
     @cached_property
     def root(self) -> Path:
         """`home`, absolute."""

@@ -317,6 +317,14 @@ def test_starting_a_load_test_does_not_patch_the_callers_process() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_without_a_stack_the_command_says_how_to_start_one(tmp_path: Path) -> None:
+    """It complained about a samples file before."""
+    command = [sys.executable, "-m", "kanaria", "--home", str(tmp_path), "loadtest", "demo"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("KANARIA_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "start one with `kanaria up TAG`" in done.stderr) == (2, True), done.stderr
+
+
 def test_the_command_knows_the_running_stack(target: Target, samples: Path, tmp_path: Path) -> None:
     """Its port, key and samples; a host that is named by hand does not get that key. A log shows the progress."""
     (tmp_path / "samples.jsonl").write_bytes(samples.read_bytes())
