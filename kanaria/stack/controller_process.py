@@ -52,6 +52,7 @@ from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
 from rollout.ui.api import Surroundings, UntrustedAlerts, make_app
 from rollout.ui.html import Link
+from rollout.ui.web import RUNBOOKS as RUNBOOKS_URL
 
 if TYPE_CHECKING:
     from kanaria.stack.annotations import Annotator
@@ -236,7 +237,7 @@ def _links(settings: Settings) -> Iterator[Link]:
         if result_path(settings, kind).is_file():
             yield Link(DRIFT_TITLES[kind], f"/drift/{kind}")
     if RUNBOOKS.is_file():
-        yield Link("Runbooks", "/runbooks")
+        yield Link("Runbooks", RUNBOOKS_URL)
     if settings.grafana_url:
         yield Link("Grafana", str(settings.grafana_url))
 

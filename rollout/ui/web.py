@@ -10,10 +10,12 @@ from rollout.ui.chart import chart
 from rollout.ui.html import Link, templates
 from rollout.ui.status import StatusView, strongest
 
+RUNBOOKS = "/runbooks"  # each alert is a place on that page
+
 
 def status_page(status: StatusView, *, links: Iterable[Link] = (), alerts: Sequence[Firing] = ()) -> str:
     """The page as HTML."""
-    release = status.release
+    release, leads_to = status.release, list(links)
     return (
         templates()
         .get_template("status.html")
@@ -22,7 +24,8 @@ def status_page(status: StatusView, *, links: Iterable[Link] = (), alerts: Seque
             signals=strongest(release.signals) if release else [],
             watched=strongest(release.watch.signals) if release and release.watch else [],
             chart=chart(release.trace) if release and release.trace else None,
-            links=list(links),
+            links=leads_to,
+            has_runbooks=any(link.url == RUNBOOKS for link in leads_to),
             alerts=sorted(alerts, key=lambda alert: alert.since_s),
         )
     )

@@ -1,5 +1,6 @@
 """Who is told of decisions, and that no release waits for it. The receivers are real servers on this machine."""
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -97,8 +98,8 @@ def test_a_person_is_called_with_reason_deadline_and_commands(tmp_path: Path, ho
     told.look()
     assert hook.titles == ["digits: release 1 (digits:v2) waits for a person"]
     text = hook.bodies[0]["message"]
-    assert reason[1:] in text
-    assert "If nobody decides, it is rolled back in 4 min 58 s of measured time." in text
+    assert reason[1:] in text  # which begins with a capital letter
+    assert re.search(r"If nobody decides, it is rolled back in 4 min 5\d s of measured time\.", text)
     assert "kanaria rollback" in text
     assert "https://kanaria.example.com/releases/1" in text
     assert "of the ledger" in text

@@ -15,9 +15,11 @@ from rollout.fleet import Health
 from rollout.ledger.state import Deployment
 from rollout.signals.options import Classes
 from rollout.signals.plan import Signals
+from rollout.sources.firing import Firing
 from rollout.spec import RiskBudget, RolloutSpec
+from rollout.ui.html import Link
 from rollout.ui.status import StatusView, build_status, strongest
-from rollout.ui.web import status_page
+from rollout.ui.web import RUNBOOKS, status_page
 from tests.support.releases import LIVE, NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, DigitsWorld, digits_world, newest
 
 ReadStatus = Callable[[], StatusView]
@@ -258,3 +260,13 @@ def test_that_a_person_is_needed_comes_first_with_what_happens_by_itself(tmp_pat
     assert "If nobody decides, it is rolled back in" in page
     assert "kanaria rollback" in page
     assert StatusView.model_validate_json(status.model_dump_json()) == status
+
+
+def test_alerts_lead_to_their_runbooks_where_there_are_some(running: StatusView) -> None:
+    """The oldest first; an alert need not name a version, and one may name anything."""
+    alerts = [Firing({"alertname": "KanariaNoTraffic"}, 200.0), Firing({"alertname": "<b>", "version": "m:v2"}, 100.0)]
+    linked = status_page(running, links=[Link("Runbooks", RUNBOOKS)], alerts=alerts)
+    assert linked.index("&lt;b&gt;") < linked.index('href="/runbooks#kanarianotraffic"')
+    assert "(m:v2)" in linked
+    assert "#kanarianotraffic" not in status_page(running, alerts=alerts)
+    assert "Firing" not in status_page(running)
