@@ -141,6 +141,26 @@ def test_every_outcome_is_told(tmp_path: Path, hook: Webhook) -> None:
     assert "enough" in aborted
 
 
+def test_a_frozen_release_is_told_and_how_it_went_on(tmp_path: Path, hook: Webhook) -> None:
+    """Both versions fail, so the canary is not to blame; once stable is well, the release goes on by itself."""
+    world, controller = released(tmp_path)
+    told = Told(tmp_path, hook.url)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 4)
+    for version in ("digits:v1", "digits:v2"):
+        world.edit(version, error_ratio=0.6)
+    assert "frozen until stable is healthy" in asked_of(world, controller)
+    for version in ("digits:v1", "digits:v2"):
+        world.edit(version, error_ratio=0.0)
+    world.live(controller, 200)
+    controller.close()
+    told.look()
+    first, second = (title.removeprefix("digits: release 1 (digits:v2) ") for title in hook.titles[:2])
+    assert first == "waits for a person"
+    assert "It stays as it is until somebody decides, or the reason is gone." in hook.bodies[0]["message"]
+    assert second == "was promoted"
+
+
 def test_a_killed_notifier_repeats_nothing_and_misses_nothing(tmp_path: Path, hook: Webhook) -> None:
     """Nor does one that is switched on tell of what is over."""
     world, controller = released(tmp_path)
