@@ -1,5 +1,6 @@
 """What a person should do next about a release."""
 
+from rollout.explain.asked import by_itself
 from rollout.explain.timeline import FailedSignal, Timeline
 from rollout.ledger.state import Phase
 from rollout.signals.catalogue import catalogue
@@ -18,6 +19,11 @@ _WITHOUT_A_SIGNAL = {  # by what rolled the canary back
 def advice(release: Timeline) -> tuple[str, ...]:
     """The next steps, most urgent first."""
     canary, stable, restore = release.canary, release.stable, release.state.restore
+    if release.state.asked:
+        ways = "`kanaria promote`, `kanaria rollback` or `kanaria abort`"
+        if release.state.phase is Phase.WATCHING:
+            ways = f"`kanaria rollback` returns to {stable}, `kanaria promote` ends the watch"
+        return (f"Decide: {ways}.", by_itself(release.state))
     match release.state.outcome:
         case "rolled_back" | "aborted" if restore and not release.state.is_quarantined:
             again = f"{canary} is not in quarantine. To try it again: `kanaria restore {canary}`."

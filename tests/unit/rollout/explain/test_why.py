@@ -13,8 +13,19 @@ from rollout.explain.why import Explanation, one_sentence, why
 from rollout.fleet import Health
 from rollout.format import odds, share, share_up, span, weight
 from rollout.judge.words import tally
+from rollout.signals.options import Classes
+from rollout.signals.plan import Signals
 from rollout.spec import Guards, RiskBudget, RolloutSpec
-from tests.support.releases import LIVE, SPEC, digits_world, finished, harmed_after_promotion, newest, turned_wrong
+from tests.support.releases import (
+    LIVE,
+    NO_SEVENS,
+    SPEC,
+    digits_world,
+    finished,
+    harmed_after_promotion,
+    newest,
+    turned_wrong,
+)
 
 
 def after(path: Path, seconds: float, *, spec: RolloutSpec = SPEC, then: c.Command | None = None) -> Timeline:
@@ -398,6 +409,20 @@ def test_what_a_version_cost_that_was_promoted_without_traffic_never_grows(tmp_p
             told.append(lines(why(newest(path, number)), "What it cost"))
     controller.close()
     assert told == ["No user's request reached it before it had all traffic."] * 4
+
+
+def test_a_person_who_is_asked_is_told_to_decide(tmp_path: Path) -> None:
+    """And what happens without a decision; "nothing" would be wrong."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path, classes=NO_SEVENS)
+    held = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
+    controller.execute(c.StartRelease("digits:v2", held, "ann"))
+    while not (active := controller.snapshot.deployment.active) or not active.asked:
+        world.live(controller, 1)
+    controller.close()
+    told = lines(why(newest(path)), "What to do")
+    assert told.startswith("Decide: `kanaria promote`, `kanaria rollback` or `kanaria abort`.")
+    assert "If nobody decides, it is rolled back in 4 min" in told
 
 
 def test_without_any_request_it_says_how_to_send_some(tmp_path: Path) -> None:
