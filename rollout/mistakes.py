@@ -15,6 +15,7 @@ Place = tuple[str, ...]
 _LONGEST = 80  # letters of a value that are shown
 
 _UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
+_OF_A_KEY = "[key]"  # where pydantic complains about a key, and not about what stands there
 _NOT_A_SECTION = ("model_type", "dict_type")
 
 
@@ -68,9 +69,10 @@ def _mistake(details: ErrorDetails, sections: Mapping[Place, Section], former: M
     loc = (*details["loc"][:-1], details["input"]) if kind == "invalid_key" else details["loc"]
     today = tuple(_part(part) for part in loc if is_key or not isinstance(part, int))
     written = next((there + today[len(now) :] for now, there in former.items() if today[: len(now)] == now), today)
-    place = ".".join(written)
+    place = ".".join(part for part in written if part != _OF_A_KEY)
     if kind == "contradiction":
-        return Mistake(place, context["saw"], context["do"])
+        saw = context["saw"] if place in context["saw"] else f"in `{place}` {context['saw']}"
+        return Mistake(place, saw, context["do"])
     if is_key and today[:-1] in sections:
         return Mistake(place, f"`{place}` does not exist", _existing(today[-1], sections[today[:-1]], written[:-1]))
     entry = next((f"entry {part + 1} of " for part in details["loc"] if isinstance(part, int)), "")

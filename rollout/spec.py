@@ -137,6 +137,13 @@ class RolloutSpec(_Part):
                 f"{span(self.step_deadline)}",
                 "`after` must be shorter than `step_deadline`, or no label could count in the first step",
             )
+        required = next((name for name, options in self.signals.own.items() if options.required), None)
+        if required and self.sticky and not self.has_shadow:
+            raise contradiction(
+                f"`signals.{required}` is required, `sticky` is header:{self.sticky}, `steps` is "
+                f"{shown(_as_written(self.steps))}",
+                "begin `steps` with `shadow`: where callers are sticky, signals of your own are judged only there",
+            )
         if self.require == "better" and not any(rule.tells_better for rule in self.signals.rules().values()):
             raise contradiction(
                 "`require` is better, and no signal can prove that",
@@ -201,9 +208,12 @@ class RolloutSpec(_Part):
 
     def without_steps(self) -> "RolloutSpec":
         """The plan for a version that gets all traffic at once: it waits for nothing, the one before keeps nothing."""
-        signals, labels = self.signals, self.signals.get(WrongLabel)
-        if labels and labels.required:
-            signals = Signals({**signals.root, "wrong_label": labels.model_copy(update={"required": False})})
+        signals = Signals(
+            {
+                name: options.model_copy(update={"required": False}) if options and options.is_required else options
+                for name, options in self.signals.root.items()
+            }
+        )
         budget = RiskBudget(share=self.risk_budget.share)
         at_once = {"steps": (100,), "holdback": 0.0, "risk_budget": budget, "require": "safe", "signals": signals}
         return self.model_copy(update=at_once)
@@ -229,6 +239,8 @@ class RolloutSpec(_Part):
 
     def words(self, signal: str, *, stable: str = "stable") -> SignalWords:
         """The words for `signal` in this release; `stable` is the name of the version compared with."""
+        if signal in self.signals.own and (row := self.signals.row(signal)):
+            return row.words.of(stable=stable)
         return catalogue().words(signal, key=self.signals.key_in_words(signal), stable=stable)
 
     def _rules(self) -> dict[str, SignalRule]:
@@ -258,19 +270,20 @@ def parse_spec(text: str, *, name: str = "rollout.yaml") -> RolloutSpec:
     try:
         return RolloutSpec.model_validate(data or {}, context=WRITTEN_BY_A_PERSON)
     except ValidationError as error:
-        found = mistakes(error, _sections(), former_places((data or {}).get("signals")))
+        signals = (data or {}).get("signals")
+        found = mistakes(error, _sections(signals), former_places(signals))
         do = [each.do if len(found) == 1 or not each.place else f"`{each.place}`: {each.do}" for each in found]
         raise SpecError(
             f"{name} is not a valid plan", saw="; ".join(each.saw for each in found), do="; ".join(do)
         ) from error
 
 
-def _sections() -> dict[Place, Section]:
-    """The parts of a plan that have keys."""
+def _sections(signals: Any) -> dict[Place, Section]:
+    """The parts of a plan that have keys; `signals` are those of the plan."""
     whole = Section(tuple(RolloutSpec.model_fields), "steps: auto", "or nothing")
     guards = Section(tuple(Guards.model_fields), "{error_ratio: 20%}", "or delete the line")
     budget = Section(tuple(RiskBudget.model_fields), "{share: 0.5%, requests: 500}", "or a share alone")
-    return {(): whole, ("guards",): guards, ("risk_budget",): budget, **sections()}
+    return {(): whole, ("guards",): guards, ("risk_budget",): budget, **sections(signals)}
 
 
 def _as_written(steps: tuple[Step, ...] | str) -> Any:

@@ -32,7 +32,8 @@ from rollout.explain.plan import plan_in_words
 from rollout.fleet import Service
 from rollout.spec import RolloutSpec
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
-from rollout.ui.cli.plan import DEFAULT_SPEC, read_spec, warn
+from rollout.ui.cli.conventions import access_of
+from rollout.ui.cli.plan import DEFAULT_SPEC, look_at_stable, read_spec, warn
 
 _SHOWN_FAULTS = 5
 
@@ -67,6 +68,7 @@ class _Found(BaseModel):
 
 
 def validate(
+    context: typer.Context,
     target: Annotated[
         str, typer.Argument(help="A plan (YAML), the tag of a Bento or a model, or the folder of a model's files.")
     ] = str(DEFAULT_SPEC),
@@ -88,7 +90,7 @@ def validate(
             if addresses := Settings().notify:
                 told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
                 typer.echo(f"Decisions are told to {', '.join(address.name for address in told)}.")
-            return
+            raise typer.Exit(EXIT_DONE if _is_countable(plan, context) else EXIT_BAD_INPUT)
         if target in bento_tags() and not (service := service_of(target)).keeps_contract:
             for line in _of_own_service(target, service, read_spec(None)):
                 say(line)
@@ -109,6 +111,11 @@ def validate(
             f"{found.right} of {found.samples} samples right"
         )
     raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
+
+
+def _is_countable(plan: RolloutSpec, context: typer.Context) -> bool:
+    """Whether stable's metrics page has the plan's own signals; also where nobody can tell."""
+    return not plan.signals.own or look_at_stable(plan, access_of(context).client)
 
 
 def _of_own_service(tag: str, service: Service, plan: RolloutSpec) -> Iterator[str]:

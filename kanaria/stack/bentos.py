@@ -16,6 +16,7 @@ from rollout.fleet import CONTRACT, Route, Service
 _MANIFEST = "bento.yaml"
 _MODEL_MANIFEST = "model.yaml"
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
+_COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
 _UNLIMITED_S = 3600.0  # where it sets that there is none
 
@@ -55,6 +56,20 @@ def model_folder(tag: str) -> Path:
             do=f"{_hint(tag)}train it, or correct the tag (`name:version`)",
         )
     return folder
+
+
+def make_own_home(folder: Path) -> None:
+    """Let `folder` be BentoML's home for one process: its Bentos and models are the common ones, its counters its own.
+
+    BentoML keeps the counters of all processes of one home together, so that each shows those of all, and throws them
+    away when another begins. Raises SetupError.
+    """
+    common = _home()
+    folder.mkdir(parents=True, exist_ok=True)
+    for entry in common.iterdir():
+        if not entry.name.startswith(_COUNTERS):
+            with suppress(FileExistsError):
+                (folder / entry.name).symlink_to(entry.absolute())
 
 
 def model_of(bento: str) -> str:

@@ -8,6 +8,7 @@ So a release reads stable's bins and tolerance in both versions, whatever the ca
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from contract import environment
 from contract.files import write_whole
 from contract.plain_text import printable
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tags, comparison_schema_of, process_name, service_of, tag_of
+from kanaria.stack.bentos import bento_tags, comparison_schema_of, make_own_home, process_name, service_of, tag_of
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import Identity
@@ -108,6 +109,9 @@ class LocalFleet:
             self._refused.discard(tag)  # another attempt
         comparison = record.comparison_schema
         variables = {**self._environment(tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
+        if not self.service(tag).keeps_contract:  # with the contract a service sees to that itself
+            make_own_home(self._home(name))
+            variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
         self._supervisor.add(Program(name, self._command(tag, record.port), variables))
         return True
@@ -135,6 +139,7 @@ class LocalFleet:
             return False
         for suffix in (".json", *_TASK_FILES):
             (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
+        shutil.rmtree(self._home(name), ignore_errors=True)  # it removes links, and nothing behind them
         if record is not None:
             self._probes.forget(_backend(record).url)
         return True
@@ -222,6 +227,10 @@ class LocalFleet:
     def _write(self, name: str, record: _Record) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(self._path(name), record.model_dump_json())
+
+    def _home(self, name: str) -> Path:
+        """BentoML's home for one process."""
+        return self._folder / f"{name}.bentoml"
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"

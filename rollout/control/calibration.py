@@ -72,6 +72,15 @@ class Calibration:
         """How much time the windows cover, seconds."""
         return math.fsum(tick.windows[0].window_s for tick in self.ticks())
 
+    def known_s(self, counted: str, now_s: float) -> float:
+        """For how long a counter has been counted, seconds, at most `HISTORY_S`; 0: it has not.
+
+        Args:
+            counted: its name in readings.
+            now_s: seconds on a steady clock.
+        """
+        return next((now_s - one.at_s + one.window.window_s for one in self._seen if one.window.signal == counted), 0.0)
+
     @property
     def errors(self) -> Pair:
         """Failed and all requests of the version that is stable now, since it is."""

@@ -19,7 +19,7 @@ from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
 from rollout.control.commands import Command, ReportDrift, Restore, StartRelease, accept
 from rollout.control.decide import Action, Facts, Hold, decide
-from rollout.control.fitted_plan import fitted
+from rollout.control.fitted_plan import asking, fitted
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
 from rollout.control.metrics import ControllerMetrics
@@ -331,7 +331,9 @@ class Controller:
         run = self._run
         try:
             run.users.read(release)
-            reading = self._measure.read(release, self._world.backends())
+            newest = self._deployment.release  # its signals are counted between releases too: the next needs a history
+            own = newest.spec.signals.own_counters if newest else ()
+            reading = self._measure.read(release, self._world.backends(), own)
         except SourceUnreachable as error:
             self._metrics.source_unreachable.inc()
             if not run.is_blind:
@@ -575,7 +577,9 @@ class Controller:
             spec, left_out = fitted((newest.spec if newest else RolloutSpec()).without_steps(), command.tag, *services)
             return replace(command, spec=spec), left_out
         spec, left_out = fitted(command.spec, command.tag, *services)
-        return replace(command, spec=spec), left_out
+        now_s = self._clock().steady_s
+        spec, asks = asking(spec, lambda counted: self._calibration.known_s(counted, now_s))
+        return replace(command, spec=spec), "; ".join(filter(None, (left_out, asks)))
 
     def _earlier_try(self, command: StartRelease) -> e.EarlierTry | None:
         """What a release must know of the one before of the same two versions. Raises LedgerError."""
@@ -616,6 +620,7 @@ class Controller:
             last_action,
             now.wall_s,
             now.steady_s,
+            backends={tag: status.backends for tag, status in versions.items()},
             restarts={tag: status.restarts for tag, status in versions.items()},
             preparing={tag: status.preparing for tag, status in versions.items() if status.preparing},
             head=self._ledger.last,

@@ -3,11 +3,15 @@
 The model contract says what a version counts of its answers. Of a service of its own only the gateway counts.
 """
 
+from collections.abc import Callable
+
 from rollout.errors import CommandRefused
 from rollout.fleet import Service
+from rollout.format import span
 from rollout.signals.catalogue import catalogue
 from rollout.signals.counting import Side
 from rollout.signals.options import WrongLabel
+from rollout.signals.plan import Signals
 from rollout.spec import SHADOW, RolloutSpec
 
 NOT_COUNTED = "not_counted"  # the topic under which a release notes what was left out
@@ -44,3 +48,27 @@ def fitted(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> tup
         spec = spec.model_copy(update={"steps": spec.steps[1:]})
         said.append("there is no shadow step: only requests whose answers come as a whole are copied")
     return spec, "; ".join(said)
+
+
+def asking(spec: RolloutSpec, known_s: Callable[[str], float]) -> tuple[RolloutSpec, str]:
+    """The plan in which signals of the user's own ask a person while little is known of their noise; and which do.
+
+    A counter may grow in clusters: judged as if its events were independent, it would roll harmless versions back.
+
+    Args:
+        known_s: for how long a counter, by its name in readings, has been counted on stable, seconds.
+    """
+    doubtful = {
+        name: known
+        for name, options in spec.signals.own.items()
+        if options.on_fail == "rollback" and (known := known_s(options.counted_as)) < options.history
+    }
+    if not doubtful:
+        return spec, ""
+    asks = {name: spec.signals.own[name].model_copy(update={"on_fail": "hold"}) for name in doubtful}
+    said = ", ".join(
+        f"{name} ({span(known) if known else 'nothing'} of {span(spec.signals.own[name].history)} is known)"
+        for name, known in doubtful.items()
+    )
+    spec = spec.model_copy(update={"signals": Signals({**spec.signals.root, **asks})})
+    return spec, f"a person is asked and nothing is rolled back at once by signals whose noise is not known yet: {said}"

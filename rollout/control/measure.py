@@ -9,6 +9,7 @@ from rollout.fleet import Backend
 from rollout.judge import Window
 from rollout.ledger.state import Release
 from rollout.signals.counters import Reading, merge, windows
+from rollout.signals.custom import OwnCounter
 from rollout.sources.source import MetricSource
 
 # A reading is younger than this, whatever the source's clock says: its samples are at most three scrapes old.
@@ -32,6 +33,7 @@ class Measure:
         self._source = source
         self._taken_s: float | None = None  # when `latest` was taken, on the steady clock; None: by another controller
         self._is_count_broken = False
+        self._own: Sequence[OwnCounter] = ()
         self._ahead_s = 0.0  # the source's clock, of the controller's, by the jumps that were seen
         self.latest: Reading | None = None
 
@@ -44,10 +46,11 @@ class Measure:
         """The next reading only begins a count: the time since the one before is not known."""
         self._is_count_broken, self._ahead_s = True, 0.0
 
-    def read(self, release: Release | None, backends: tuple[Backend, ...]) -> Reading:
-        """Ask the source. Raises SourceUnreachable."""
+    def read(self, release: Release | None, backends: tuple[Backend, ...], own: Sequence[OwnCounter] = ()) -> Reading:
+        """Ask the source, also for counters of the user's `own`. Raises SourceUnreachable."""
         mirrored = release.canary if release and release.mirror else None
-        return self._source.read(backends, mirrored=mirrored)
+        self._own = own
+        return self._source.read(backends, mirrored=mirrored, own=own)
 
     def take(
         self, current: Reading, release: Release | None, *, stable: str, split: Instant, now: Instant
@@ -81,6 +84,7 @@ class Measure:
             stable=release.stable if release else stable,
             canary=release.canary if release else "",
             is_mirrored=release is not None and release.mirror,
+            own=self._own,
         )
         return Measurement(current.at_s, window_s, new)
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from rollout.fleet import Health
+from rollout.fleet import Backend, Health
 from rollout.judge import Judgement
 from rollout.ledger.chain import START, Head
 from rollout.ledger.events import Event
@@ -23,6 +23,7 @@ class Snapshot:
     last_action: str
     beat_s: float  # Unix seconds
     steady_s: float = 0.0  # the same moment on a clock that is never set
+    backends: Mapping[str, tuple[Backend, ...]] = field(default_factory=dict)  # of every version that runs
     restarts: Mapping[str, int] = field(default_factory=dict)  # of workers, for every version that runs
     preparing: Mapping[str, str] = field(default_factory=dict)  # what is done to make a version's environment
     head: Head = START  # of the ledger

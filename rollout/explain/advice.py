@@ -3,7 +3,6 @@
 from rollout.explain.asked import by_itself
 from rollout.explain.timeline import FailedSignal, Timeline
 from rollout.ledger.state import Phase
-from rollout.signals.catalogue import catalogue
 
 _WITHOUT_A_SIGNAL = {  # by what rolled the canary back
     "canary_down": "Read the last lines of its log: its process ended, or stopped answering.",
@@ -53,7 +52,7 @@ def advice(release: Timeline) -> tuple[str, ...]:
 
 def _about_the_signal(release: Timeline) -> tuple[str, ...]:
     signal, failed_signal = release.state.outcome_signal or "", release.failed_signal
-    row, key = catalogue().of(signal), signal.partition(":")[2]
+    row, key = release.spec.signals.row(signal), signal.partition(":")[2]
     if row is None:
         return (_WITHOUT_A_SIGNAL[signal],) if signal in _WITHOUT_A_SIGNAL else ()
     has_fewer = failed_signal is not None and _has_fewer(failed_signal)

@@ -410,7 +410,25 @@ def _notes(release: Timeline) -> Iterator[str]:
 
 
 def caution(release: Timeline) -> str | None:
-    """What makes the evidence of a release weaker than usual, in one sentence; None where nothing does."""
+    """What makes the evidence of a release weaker than usual, in words; None where nothing does."""
+    return " ".join(filter(None, (_short_history(release), _uncounted(release)))) or None
+
+
+def _uncounted(release: Timeline) -> str | None:
+    """Which of the user's own signals one of the versions does not count; None: both count all."""
+    evidence = release.last_evidence
+    if evidence is None:
+        return None
+    missing = []
+    for name in release.spec.signals.own:
+        judged = evidence.signals.get(name)
+        stable, canary = (judged.stable.total, judged.canary.total) if judged else (0, 0)
+        sides = [tag for tag, total in ((release.stable, stable), (release.canary, canary)) if not total]
+        missing += [f"{name} on {' and '.join(sides)}"] if sides else []
+    return f"No counts yet of {', '.join(missing)}: so far these judge nothing." if missing else None
+
+
+def _short_history(release: Timeline) -> str | None:
     known_s = release.state.history_s
     if known_s is None or known_s >= _SHORT_HISTORY_S:
         return None

@@ -126,9 +126,9 @@ def own_noise(history: Sequence[Window]) -> OwnNoise:
 def _of_numbers(numbers: Sequence[Numbers], lengths: Collection[int], window_s: float, share: float) -> OwnNoise:
     """Every length of bursts counts as one version's own: no number is bad, so blips are not told apart."""
     clusters = beyond_chance(numbers, 1)
-    bursts, lasts = max((beyond_chance(numbers, length), length) for length in lengths)
+    bursts, less = max((beyond_chance(numbers, length), -length) for length in lengths)  # of equal ones the shortest
     bursts = clusters + (max(clusters, bursts) - clusters) / share
-    return OwnNoise(clusters=clusters, bursts=bursts, blips=bursts, burst_s=window_s * lasts)
+    return OwnNoise(clusters=clusters, bursts=bursts, blips=bursts, burst_s=-window_s * less)
 
 
 def _share_of_stable(windows: Sequence[Window]) -> float:

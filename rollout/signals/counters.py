@@ -4,13 +4,14 @@ The catalogue says which signals there are.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from contract.answer_types import class_name
 from rollout.judge.types import BothNumbers, Pair, Window
 from rollout.signals.catalogue import catalogue
-from rollout.signals.counting import SQUARES, SUM
+from rollout.signals.counting import SQUARES, SUM, Steps
+from rollout.signals.custom import PREFIX, Mean, OwnCounter
 
 _NOTHING = Pair(0, 0)
 
@@ -77,6 +78,25 @@ def version_tables(instance: str, samples: Iterable[Sample]) -> Iterator[Table]:
         yield Table(instance, version, series, label, table)
 
 
+def own_counters(
+    instance: str, version: str, samples: Iterable[Sample], own: Sequence[OwnCounter]
+) -> dict[SeriesKey, Pair]:
+    """The counters of the user's own signals on the page of one process of `version`."""
+    page: defaultdict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
+    for sample in samples if own else ():
+        page[sample.name].append((sample.labels, sample.value))
+    return {
+        (instance, version, f"{counter.name}:{key}" if key else counter.name): pair
+        for counter in own
+        for key, pair in counter.counted.pairs(page)
+    }
+
+
+def own_series(own: Sequence[OwnCounter]) -> tuple[str, ...]:
+    """The names of the series that these counters are made of."""
+    return tuple(dict.fromkeys(name for counter in own for name in counter.counted.series))
+
+
 def add(counts: dict[str, int], value: str, events: float) -> None:
     """Add `events` to the count of a label's value: other labels may spread it over several series."""
     counts[value] = counts.get(value, 0) + int(events)
@@ -104,12 +124,14 @@ def windows(
     stable: str,
     canary: str,
     is_mirrored: bool = False,
+    own: Sequence[OwnCounter] = (),
 ) -> list[Window]:
     """New events since `previous`: one window for each counter that grew. A release picks with `SignalSelection.of`.
 
     A series that `previous` lacks counts from 0, and so does one whose total fell: its process was restarted. One that
     was restarted and passed its old total between two readings looks like smaller growth; events may then be missed,
-    but none is ever invented.
+    but none is ever invented. Of the user's own counters nothing is known before they are asked for, and one that falls
+    may not be a counter at all: there counting begins with `current`.
 
     Args:
         previous: everything known before, from `merge`.
@@ -117,6 +139,7 @@ def windows(
         stable: tag of one side.
         canary: tag of the other.
         is_mirrored: the canary answers a copy of every request, so that its answers can be compared with stable's.
+        own: counters of the user's own among them.
     """
     new = {key: events for key, _, events in _growth(previous, current)}
     totals: defaultdict[tuple[str, str], Pair] = defaultdict(lambda: _NOTHING)
@@ -129,7 +152,9 @@ def windows(
             totals[stable, row.name], totals[canary, row.name] = Pair(0, compared.total), compared
     end_s, window_s = current.at_s, max(0.0, current.at_s - previous.at_s)
     of_numbers = []
-    for name, steps in catalogue().steps.items():
+    decoders: dict[str, Steps | Mean] = dict(catalogue().steps)
+    decoders |= {counter.name: counter.counted for counter in own if isinstance(counter.counted, Mean)}
+    for name, steps in decoders.items():
         numbers = BothNumbers(*(steps.numbers(*_popped(totals, version, name)) for version in (stable, canary)))
         pairs = [Pair(0, each.total) for each in numbers]
         of_numbers.append(Window(end_s, window_s, name, pairs[0], pairs[1], numbers))
@@ -159,9 +184,11 @@ def _growth(previous: Reading, current: Reading) -> Iterator[tuple[SeriesKey, Pa
     # A class that is predicted for the first time has a new series, but the rows before it were counted already.
     rows = {_family(key): pair.total for key, pair in previous.counters.items() if _is_partition(key)}
     for key, now in current.counters.items():
-        before = previous.counters.get(key, Pair(0, rows.get(_family(key), 0)))
+        is_own = key[2].startswith(PREFIX)
+        unseen = now if is_own else Pair(0, rows.get(_family(key), 0))
+        before = previous.counters.get(key, unseen)
         if now.total < before.total:
-            before = _NOTHING
+            before = now if is_own else _NOTHING
         total = now.total - before.total
         yield key, before, Pair(min(max(0, now.bad - before.bad), total), total)
 

@@ -1,12 +1,14 @@
 """The part of a plan that says which signals of the catalogue are judged, and how."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     RootModel,
@@ -21,9 +23,22 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from rollout.judge.types import SignalRule, Window
 from rollout.mistakes import Place, Section, contradiction
 from rollout.signals.catalogue import Catalogue, Signal, catalogue
+from rollout.signals.custom import PREFIX, CustomSignal, OwnCounter
 from rollout.signals.options import LABELS_CAME, Options, WrongLabel
 
 Part = TypeVar("Part", bound=Options)
+
+CUSTOM = "custom"  # the section of the plan with the user's own signals
+_MOST_OWN = 10  # signals of the user's own: each takes its share of the evidence
+
+
+def _own_name(name: Any) -> Any:
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+        raise ValueError("write a name of small letters, digits and `_`, such as `refusals`")
+    return name
+
+
+_OwnName = Annotated[str, BeforeValidator(_own_name)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +67,10 @@ class SignalSelection:
 
 
 class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
-    """The options of each signal by name; None: not judged. A signal that is not named has its default options."""
+    """The options of each signal by name; None: not judged. A signal that is not named has its default options.
+
+    Signals of the user's own have the names that they have in evidence, `custom.NAME`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,12 +82,33 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
         present = catalogue()
         if isinstance(given, Mapping):
             given = _by_present_name(given, present)
+            given = _with_own_together(given)
         parts = _model(present).model_validate(given, context=info.context)
-        return {name: getattr(parts, name) for name in present.in_plans}
+        built_in: dict[str, Options | None] = {name: getattr(parts, name) for name in present.in_plans}
+        own = {f"{PREFIX}{name}": options for name, options in (getattr(parts, CUSTOM) or {}).items()}
+        _check_own(own)
+        return built_in | own
 
     def get(self, kind: type[Part]) -> Part | None:
         """The options of the signal with this `kind` of options; None where it is left out."""
         return next((part for part in self.root.values() if type(part) is kind), None)
+
+    @property
+    def own(self) -> Mapping[str, CustomSignal]:
+        """The signals of the user's own."""
+        return {name: options for name, options in self.root.items() if isinstance(options, CustomSignal)}
+
+    @property
+    def own_counters(self) -> tuple[OwnCounter, ...]:
+        """What they are counted from."""
+        return tuple(options.counter for options in self.own.values())
+
+    def row(self, signal: str) -> Signal | None:
+        """The row of a signal or of a family, of the catalogue or of the user's own; None where there is none."""
+        own = self.own
+        if signal in own:
+            return own[signal].row(signal, list(own).index(signal))
+        return catalogue().of(signal)
 
     def without(self, *names: str) -> "Signals":
         """The same, with some left out."""
@@ -123,16 +162,25 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
 
     def _judged(self) -> Iterator[tuple[Signal, Options]]:
         for name, options in self.root.items():
-            row = catalogue().of(name)
+            row = self.row(name) if options is not None else None
             if row is not None and options is not None:
                 yield row, options
 
 
-def sections() -> dict[Place, Section]:
-    """The parts of a plan that are about signals."""
+def sections(given: Any) -> dict[Place, Section]:
+    """The parts of a plan that are about signals; `given` are the signals of the plan."""
     rows = catalogue().in_plans
-    whole = Section(tuple(rows), "{latency: {tolerance: 1.5}}", "or delete the line")
-    return {("signals",): whole} | {("signals", name): _section(row) for name, row in rows.items()}
+    whole = Section((*rows, CUSTOM), "{latency: {tolerance: 1.5}}", "or delete the line")
+    example = "{bad: refusals_total, of: answers_total}"
+    own = given.get(CUSTOM) if isinstance(given, Mapping) else None
+    return (
+        {("signals",): whole, ("signals", CUSTOM): Section((), f"{{refusals: {example}}}", "or delete the line")}
+        | {("signals", name): _section(row) for name, row in rows.items()}
+        | {
+            ("signals", CUSTOM, str(name)): Section(tuple(CustomSignal.model_fields), example, "or delete the line")
+            for name in (own if isinstance(own, Mapping) else ())
+        }
+    )
 
 
 def _section(row: Signal) -> Section:
@@ -162,7 +210,29 @@ def _model(present: Catalogue) -> type[BaseModel]:
         row.name: (row.options | None if row.is_optional else row.options, row.options())
         for row in present.in_plans.values()
     }
+    fields[CUSTOM] = (Annotated[dict[_OwnName, CustomSignal], Field(max_length=_MOST_OWN)] | None, None)
     return create_model("Signals", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _with_own_together(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same, with all signals of the user's own in one section, as people write them."""
+    own = {name.removeprefix(PREFIX): options for name, options in given.items() if name.startswith(PREFIX)}
+    others = {name: options for name, options in given.items() if not name.startswith(PREFIX)}
+    if not own:
+        return others
+    return others | {CUSTOM: {name: options for name, options in own.items() if options is not None}}
+
+
+def _check_own(own: Mapping[str, CustomSignal]) -> None:
+    """Raises PydanticCustomError where two signals count the same."""
+    by_counter: dict[str, str] = {}
+    for name, options in own.items():
+        other = by_counter.setdefault(options.counter.name, name)
+        if other != name:
+            raise contradiction(
+                f"`signals.{other}` and `signals.{name}` count the same",
+                "keep one of the two: each would take its share of the evidence",
+            )
 
 
 def _by_present_name(given: Mapping[Any, Any], present: Catalogue) -> dict[str, Any]:
@@ -185,7 +255,7 @@ def _fault(
     if name in former:
         now = former[name]
         return _both(name, now) if now in given else None
-    if name in present.in_plans:
+    if name in present.in_plans or name == CUSTOM or str(name).startswith(PREFIX):
         return None
     family = str(name).partition(":")[0]
     if family != name and family in present.in_plans:

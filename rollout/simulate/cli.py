@@ -55,6 +55,9 @@ def simulate(
         str | None, _flag(_TRAFFIC, "Share of predictions whose true label comes, at once. Default: 0%.")
     ] = None,
     wrong: Annotated[str | None, _flag(_TRAFFIC, "Share of those that are wrong on stable. Default: 5%.")] = None,
+    own: Annotated[
+        str | None, _flag(_TRAFFIC, "Share of bad events of each signal of your own, of stable. Default: 2%.")
+    ] = None,
     worse: Annotated[
         str | None,
         _flag(_REGRESSION, "Errors: a factor, 5x, or a share more, +2%. Default: 5x, unless another flag is given."),
@@ -74,6 +77,9 @@ def simulate(
             "Wrong labels of a better canary, as a factor: 0.1x. Default: 0.5x where the plan says `require: better`, "
             "else none is simulated.",
         ),
+    ] = None,
+    own_worse: Annotated[
+        str | None, _flag(_REGRESSION, "Signals of your own: a factor, 3x, or a share more, +5%.")
     ] = None,
     after: Annotated[
         str | None, _flag(_REGRESSION, "When it begins, after the canary's first request: 10m. Default: at once.")
@@ -115,12 +121,14 @@ def simulate(
                 "low_confidence": low_confidence,
                 "labels": labels,
                 "wrong": wrong,
+                "own": own,
                 "worse": worse,
                 "stricter": stricter,
                 "slower": slower,
                 "shift": shift,
                 "wronger": wronger,
                 "better": better,
+                "own_worse": own_worse,
                 "after": after,
                 "drift": drift,
                 "shared_bursts": shared_bursts,

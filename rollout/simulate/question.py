@@ -95,6 +95,7 @@ class Question(BaseModel):
     low_confidence: Share = 0.02
     labels: Share = 0.0
     wrong: Share = 0.05
+    own: Share = 0.02
 
     worse: ChangeOrNone = None
     stricter: ChangeOrNone = None
@@ -102,6 +103,7 @@ class Question(BaseModel):
     shift: Annotated[tuple[int, float] | None, BeforeValidator(_shift)] = None
     wronger: ChangeOrNone = None
     better: Annotated[float | None, BeforeValidator(_factor), Field(ge=0, lt=1)] = None
+    own_worse: ChangeOrNone = None
     after: Seconds | None = None
 
     drift: Annotated[float, BeforeValidator(_factor), Field(ge=1, le=1000, allow_inf_nan=False)] = 1.0
@@ -121,6 +123,7 @@ class Question(BaseModel):
             ("--worse", self.worse, self.base),
             ("--stricter", self.stricter, self.rejected),
             ("--wronger", self.wronger, self.wrong),
+            ("--own-worse", self.own_worse, self.own),
         ):
             if change and not ratio < change.of(ratio) < 1:
                 raise ValueError(f"{flag} must raise {ratio:.4%}, to less than 100 %; it gives {change.of(ratio):.4%}")
@@ -134,7 +137,7 @@ class Question(BaseModel):
 def parse_question(flags: Mapping[str, str | None]) -> Question:
     """The question from command-line flags; None: the default. Raises QuestionError."""
     given = {name: text for name, text in flags.items() if text is not None}
-    if not any(name in given for name in ("worse", "stricter", "slower", "shift", "wronger")):
+    if not any(name in given for name in ("worse", "stricter", "slower", "shift", "wronger", "own_worse")):
         given["worse"] = "5x"
     try:
         return Question.model_validate(given)
@@ -163,6 +166,7 @@ def scenario_of(question: Question, spec: RolloutSpec) -> Scenario:
         low_confidence_ratio=question.low_confidence if signals.get(LowConfidence) else None,
         wrong_label_ratio=question.wrong,
         rejected_ratio=question.rejected if signals.get(Rejected) else None,
+        own_ratios=tuple((name, question.own) for name in _own_shares(spec)),
     )
     return Scenario(
         rps=question.rps,
@@ -201,6 +205,9 @@ def _changed(stable: Behaviour, question: Question) -> Behaviour:
         canary = replace(canary, rejected_ratio=question.stricter.of(question.rejected))
     if question.wronger:
         canary = replace(canary, wrong_label_ratio=question.wronger.of(stable.wrong_label_ratio))
+    if question.own_worse:
+        worse = question.own_worse.of(question.own)
+        canary = replace(canary, own_ratios=tuple((name, worse) for name, _ in stable.own_ratios))
     if question.slower:
         factor, hit = question.slower.factor, Change(added=question.slower.added)
         bounds = [bound for bound, _ in stable.slow_ratios]
@@ -215,6 +222,11 @@ def _changed(stable: Behaviour, question: Question) -> Behaviour:
             class_shares=tuple(share if other == label else others * was for other, was in enumerate(question.classes)),
         )
     return canary
+
+
+def _own_shares(spec: RolloutSpec) -> list[str]:
+    """The signals of the user's own that are shares of bad events."""
+    return [name for name, options in spec.signals.own.items() if options.between is None]
 
 
 def _slower(question: Question, bound_ms: float) -> float:
@@ -237,6 +249,12 @@ def _check_is_judged(question: Question, spec: RolloutSpec) -> None:
                 saw=f"`signals: {{{name}: null}}`",
                 do=f"judge `{name}` in the plan, or leave {flag} out",
             )
+    if question.own_worse and not _own_shares(spec):
+        raise QuestionError(
+            "--own-worse asks for harm that the plan does not judge",
+            saw="no share among the signals of your own",
+            do="name one under `signals.custom` in the plan, or leave --own-worse out",
+        )
     labels = spec.signals.get(WrongLabel)
     needs_labels = question.wronger or (labels and labels.required) or spec.require == "better"
     if needs_labels and not question.labels:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from rollout.control.calibration import HISTORY_S
 from rollout.control.decide import Action, EndWatch, EnterStep, Facts, Hold, Promote, Rollback, decide
+from rollout.control.fitted_plan import asking
 from rollout.control.guard import RecentErrors
 from rollout.control.release_judge import ReleaseJudge
 from rollout.control.timing import next_reading_s
@@ -67,8 +68,8 @@ def simulate_release(
         traffic: instead of that of `scenario` by `seed`, and as new.
         until_s: since the canary's first request; a release that is not over by then is left as it is.
 
-    Requests are simulated, but neither users nor the content of answers: sticky callers and disagreement in the shadow
-    are left out of `spec`, and so are paired labels unless the scenario has them.
+    Requests are simulated, but neither users nor the content of answers: sticky callers, disagreement in the shadow and
+    means of numbers of the user's own are left out of `spec`, and so are paired labels unless the scenario has them.
 
     Raises: ValueError for a scenario with signals that `spec` does not judge.
     """
@@ -77,7 +78,9 @@ def simulate_release(
         for row in catalogue().in_plans.values()
         if row.is_of_copies and not (scenario.are_labels_paired and row.options is PairedLabel)
     ]
-    spec = spec.model_copy(update={"sticky": None, "signals": spec.signals.without(*of_copies)})
+    of_numbers = [name for name, options in spec.signals.own.items() if options.between is not None]
+    spec = spec.model_copy(update={"sticky": None, "signals": spec.signals.without(*of_copies, *of_numbers)})
+    spec, _ = asking(spec, lambda _: history_s)
     patience_s = spec.step_deadline if patience_s is None else patience_s
     traffic = traffic or Traffic(scenario, seed)
     asked_for = _requested(spec, traffic.history(history_s), history_s, traffic.now_s, noise_of)

@@ -31,6 +31,7 @@ class Behaviour:
     low_confidence_ratio: float | None = None  # of the predictions; None: not measured
     wrong_label_ratio: float = 0.0  # of the predictions whose true label comes
     rejected_ratio: float | None = None  # of the requests that did not fail; None: not counted
+    own_ratios: tuple[tuple[str, float], ...] = ()  # (signal of the user's own, share of the answers that are bad)
 
     def harm_over(self, other: "Behaviour") -> float:
         """Share of requests that this version answers worse than `other`: the largest of the differences."""
@@ -39,7 +40,8 @@ class Behaviour:
         unsure = (self.low_confidence_ratio or 0.0) - (other.low_confidence_ratio or 0.0)
         wrong = self.wrong_label_ratio - other.wrong_label_ratio
         refused = (self.rejected_ratio or 0.0) - (other.rejected_ratio or 0.0)
-        return max(0.0, self.error_ratio - other.error_ratio, refused, unsure, wrong, sum(moved) / 2, *slower)
+        own = [mine - theirs for (_, mine), (_, theirs) in zip(self.own_ratios, other.own_ratios, strict=True)]
+        return max(0.0, self.error_ratio - other.error_ratio, refused, unsure, wrong, sum(moved) / 2, *slower, *own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +197,9 @@ class Traffic:
         if label_share:
             labelled = rng.binomial(answered, label_share)
             counts["wrong_label"] = (rng.binomial(labelled, version.wrong_label_ratio), labelled)
+        for signal, ratio in version.own_ratios:  # as noisy as errors: nobody knows what a counter of the user's counts
+            clusters = rng.binomial(answered, np.minimum(1.0, ratio * errors / retries))
+            counts[signal] = (np.minimum(answered, clusters + _repetitions(rng, clusters, retries)), answered)
         return counts
 
     def _pairs(self, canary: Behaviour, labelled: Counts) -> tuple[tuple[Counts, Counts], tuple[Counts, Counts]]:

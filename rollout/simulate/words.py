@@ -128,6 +128,8 @@ def regression(findings: Findings) -> str:
     parts += [max(shifts)[1]] if shifts else []
     if canary.wrong_label_ratio != stable.wrong_label_ratio:
         parts.append(f"{share(canary.wrong_label_ratio)} of labels wrong instead of {share(stable.wrong_label_ratio)}")
+    own = zip(canary.own_ratios, stable.own_ratios, strict=True)
+    parts += [f"{name} {share(mine)} instead of {share(theirs)}" for (name, mine), (_, theirs) in own if mine != theirs]
     late = f", from {span(findings.scenario.harm_after_s)} on" if findings.scenario.harm_after_s else ""
     return " and ".join(parts) + late
 

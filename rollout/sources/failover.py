@@ -4,7 +4,7 @@ Both give the same counters under the same keys, so that a difference across the
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, Self
 
@@ -13,6 +13,7 @@ import structlog
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.counters import Reading
+from rollout.signals.custom import OwnCounter
 
 log = structlog.get_logger()
 
@@ -25,7 +26,9 @@ class Source(Protocol):
 
     has_read: bool  # a version may be left out of a reading, because it was in one before
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading: ...
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading: ...
 
     def close(self) -> None: ...
 
@@ -65,11 +68,13 @@ class FailoverSource:
             return None
         return f"{self._error.what}; the counters are read directly ({self._error.saw})"
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
         """See `MetricSource`. Raises SourceUnreachable when neither gives a reading."""
-        reading = self._from_store(backends, mirrored)
+        reading = self._from_store(backends, mirrored, own)
         if reading is None or self._stands_still(reading):
-            reading = self._direct.read(backends, mirrored=mirrored)
+            reading = self._direct.read(backends, mirrored=mirrored, own=own)
         elif reading.at_s <= self._newest_s:
             return reading
         self._store.has_read = self._direct.has_read = True
@@ -92,10 +97,16 @@ class FailoverSource:
         """Whether the store has scraped nothing for too long: with a full disk it answers, and takes no samples."""
         return reading.at_s <= self._newest_s and self._clock() - self._newer_at_s > self._silent_s
 
-    def _from_store(self, backends: tuple[Backend, ...], mirrored: str | None) -> Reading | None:
+    def _from_store(
+        self, backends: tuple[Backend, ...], mirrored: str | None, own: Sequence[OwnCounter]
+    ) -> Reading | None:
         """The store's reading; None where it has none that may follow the last one."""
         try:
-            reading = self._probed(backends, mirrored) if self._error else self._store.read(backends, mirrored=mirrored)
+            reading = (
+                self._probed(backends, mirrored, own)
+                if self._error
+                else self._store.read(backends, mirrored=mirrored, own=own)
+            )
         except SourceUnreachable as error:
             self._error, self._asked_s = error, self._clock()
             return None
@@ -107,18 +118,18 @@ class FailoverSource:
         self._error, self._had_store = None, True
         return reading
 
-    def _probed(self, backends: tuple[Backend, ...], mirrored: str | None) -> Reading | None:
+    def _probed(self, backends: tuple[Backend, ...], mirrored: str | None, own: Sequence[OwnCounter]) -> Reading | None:
         """Ask a store that gave no reading, in a thread: its timeout must not hold up the control loop at each beat.
 
         Raises: SourceUnreachable.
         """
         if self._probe is None:
             if self._clock() - self._asked_s >= _ASK_AGAIN_S:
-                self._probe = self._pool.submit(self._store.read, backends, mirrored=mirrored)
+                self._probe = self._pool.submit(self._store.read, backends, mirrored=mirrored, own=own)
             return None
         if not self._probe.done():
             return None
         probe, self._probe = self._probe, None
         probe.result()
         # It answers. Its reading may be minutes old by now, or of other versions: take a new one.
-        return self._store.read(backends, mirrored=mirrored)
+        return self._store.read(backends, mirrored=mirrored, own=own)

@@ -6,6 +6,7 @@ times.
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import httpx
@@ -15,7 +16,8 @@ from contract import loopback
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.catalogue import catalogue
-from rollout.signals.counters import Reading, Sample, counters, version_tables
+from rollout.signals.counters import Reading, Sample, counters, own_counters, own_series, version_tables
+from rollout.signals.custom import OwnCounter
 from rollout.sources.source import GatewayMetrics
 
 
@@ -36,11 +38,13 @@ class PrometheusSource:
         self.has_read = False
         self._http = loopback.client(url, timeout_s=timeout_s)
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
         """See `MetricSource`. A version that Prometheus cannot scrape is left out, once it was in a reading."""
-        wanted = [f"{backend.host}:{backend.port}" for backend in backends]
+        wanted = {f"{backend.host}:{backend.port}": backend.tag for backend in backends}
         gateway = self._gateway.address
-        scraped_s, samples = self._latest((gateway, *wanted))
+        scraped_s, samples = self._latest((gateway, *wanted), _scraped_as(own))
         missing = sorted({gateway, *wanted} - set(scraped_s))
         if missing and (gateway in missing or len(missing) == len(wanted) or not self.has_read):
             raise SourceUnreachable(
@@ -68,7 +72,10 @@ class PrometheusSource:
             if instance in scraped_s
             for table in version_tables(instance, samples[instance])
         ]
-        return Reading(at_s=at_s, counters=counters(tables))
+        read = counters(tables)
+        for instance in wanted.keys() & scraped_s.keys():
+            read |= own_counters(instance, wanted[instance], samples[instance], own)
+        return Reading(at_s=at_s, counters=read)
 
     @property
     def trouble(self) -> str | None:
@@ -85,12 +92,18 @@ class PrometheusSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _latest(self, instances: tuple[str, ...]) -> tuple[dict[str, float], dict[str, list[Sample]]]:
-        """When each instance was last scraped (only if recently and with success), and its samples."""
+    def _latest(
+        self, instances: tuple[str, ...], own: Mapping[str, str]
+    ) -> tuple[dict[str, float], dict[str, list[Sample]]]:
+        """When each instance was last scraped (only if recently and with success), and its samples.
+
+        Args:
+            own: names of more series, by the names that they have in Prometheus.
+        """
         # One query, so that all samples are of one moment. A sample in an answer carries the time of the query;
         # `timestamp()` gives the time of the scrape, and drops the name, so that no metric can be mistaken for it.
         among = f"instance=~`{'|'.join(re.escape(instance) for instance in instances)}`"
-        names = "|".join((*self._gateway.series, *(name for name, _ in catalogue().of_versions)))
+        names = "|".join((*self._gateway.series, *(name for name, _ in catalogue().of_versions), *own))
         answer = self._ask(f"{{__name__=~`{names}`,{among}}} or (timestamp(up{{{among}}}) and up{{{among}}} == 1)")
         scraped_s: dict[str, float] = {}
         samples: defaultdict[str, list[Sample]] = defaultdict(list)
@@ -98,7 +111,7 @@ class PrometheusSource:
             asked_s, value = series.value
             instance, name = series.metric["instance"], series.metric.get("__name__")
             if name is not None:
-                samples[instance].append(Sample(name, series.metric, value))
+                samples[instance].append(Sample(own.get(name, name), series.metric, value))
             elif asked_s - value <= self._max_age_s:
                 scraped_s[instance] = value
         return scraped_s, samples
@@ -121,6 +134,16 @@ class PrometheusSource:
                 do=f"see its log; the query was {query}",
             )
         return answer
+
+
+def _scraped_as(own: Sequence[OwnCounter]) -> dict[str, str]:
+    """The names of the series of these counters, by the names that they may have in Prometheus.
+
+    prometheus_client writes a colon as `_` when it is asked for OpenMetrics, as Prometheus before 3.0 does: names of
+    vLLM's have one.
+    """
+    names = own_series(own)
+    return {name.replace(":", "_"): name for name in names} | {name: name for name in names}
 
 
 class _Series(BaseModel):

@@ -1,18 +1,21 @@
 """Counters read directly from the gateway and from each version's process: the source where no Prometheus runs."""
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Self
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 
 from contract import loopback
 from contract.http import METRICS_PATH
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.catalogue import catalogue
-from rollout.signals.counters import Reading, Sample, counters, version_tables
+from rollout.signals.counters import Reading, Sample, counters, own_counters, own_series, version_tables
+from rollout.signals.custom import OwnCounter
+from rollout.sources.page import parsed
 from rollout.sources.source import GatewayMetrics
 
 
@@ -30,7 +33,9 @@ class ScrapeSource:
         self._http = loopback.client(timeout_s=timeout_s)
         self._gateway_http = loopback.client(timeout_s=timeout_s, unix_socket=gateway.socket)
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
         """See `MetricSource`. A version that does not answer is left out of the reading, once it was in one."""
         gateway = self._gateway.address
         urls = {gateway: httpx.URL(self._gateway.url)}
@@ -38,7 +43,8 @@ class ScrapeSource:
         at_s = time.time()
         with ThreadPoolExecutor(max_workers=len(urls)) as pool:
             clients = (self._gateway_http if instance == gateway else self._http for instance in urls)
-            pages = dict(zip(urls, pool.map(self._page, urls.values(), clients), strict=True))
+            read = partial(self._page, own=own_series(own))
+            pages = dict(zip(urls, pool.map(read, urls.values(), clients), strict=True))
         samples = {instance: page for instance, page in pages.items() if isinstance(page, list)}
         missing = {instance: page for instance, page in pages.items() if not isinstance(page, list)}
         if gateway in missing:
@@ -57,7 +63,11 @@ class ScrapeSource:
         self.has_read = True
         tables = [*self._gateway.tables(samples.pop(gateway), mirrored=mirrored)]
         tables += [table for instance, page in samples.items() for table in version_tables(instance, page)]
-        return Reading(at_s=at_s, counters=counters(tables))
+        found = counters(tables)
+        for backend in backends:
+            instance = f"{backend.host}:{backend.port}"
+            found |= own_counters(instance, backend.tag, samples.get(instance, ()), own)
+        return Reading(at_s=at_s, counters=found)
 
     @property
     def trouble(self) -> str | None:
@@ -75,15 +85,11 @@ class ScrapeSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _page(self, url: httpx.URL, http: loopback.Client) -> list[Sample] | Exception:
+    def _page(self, url: httpx.URL, http: loopback.Client, own: tuple[str, ...]) -> list[Sample] | Exception:
         """The samples of one page that any signal needs, or why there are none."""
+        series = (*self._gateway.series, *(name for name, _ in catalogue().of_versions))
         try:
-            lines = (
-                http.get(url).raise_for_status().text.split("\n")
-            )  # a label may hold U+2028, which `splitlines` takes for an end
-            series = (*self._gateway.series, *(name for name, _ in catalogue().of_versions))
-            wanted = "\n".join(line for line in lines if line.startswith(series))
-            families = text_string_to_metric_families(wanted)
-            return [Sample(s.name, s.labels, s.value) for family in families for s in family.samples]
+            page = http.get(url).raise_for_status()
+            return parsed(page.text, series) + (parsed(page.text, own, is_foreign=True) if own else [])
         except (httpx.HTTPError, ValueError) as error:
             return error

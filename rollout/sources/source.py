@@ -1,11 +1,12 @@
 """Where raw counters come from. One contract test runs against every implementation."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from rollout.fleet import Backend
 from rollout.signals.counters import Reading, Sample, Table
+from rollout.signals.custom import OwnCounter
 
 
 class MetricSource(Protocol):
@@ -15,12 +16,15 @@ class MetricSource(Protocol):
     def trouble(self) -> str | None:
         """What is not as it should be although readings come, in words; None: nothing."""
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
         """Read every counter of `backends`.
 
         Args:
             backends: the versions to read.
             mirrored: the tag whose errors and latency are those of mirrored requests.
+            own: counters of the user's own that are wanted, too.
 
         Raises: SourceUnreachable when no trustworthy reading can be had.
         """

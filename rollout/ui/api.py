@@ -8,7 +8,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Literal, Self, TypeVar
@@ -34,6 +34,7 @@ from rollout.explain.timeline import Timeline, timeline
 from rollout.ledger.events import OWN_NAMES, Name
 from rollout.ledger.ledger import Ledger
 from rollout.sources.firing import Firing
+from rollout.sources.own_page import Finding, look
 from rollout.spec import RolloutSpec
 from rollout.ui.guarding import Guarding
 from rollout.ui.html import Link
@@ -88,6 +89,10 @@ class _ReleaseBody(_Body):
     tag: Tag
     spec: RolloutSpec
     retry: bool = False
+
+
+class _CheckBody(_Body):
+    spec: RolloutSpec
 
 
 class _ReasonBody(_Body):
@@ -226,6 +231,7 @@ def make_app(
             Route("/api/status", get_status),
             Route("/api/stable", guarded(post_stable), methods=["POST"]),
             Route("/api/releases", guarded(post_release), methods=["POST"]),
+            Route("/api/checks", guarded(partial(_post_check, controller)), methods=["POST"]),
             Route("/api/restore", guarded(post_restore), methods=["POST"]),
             Route("/api/commands/{command}", guarded(post_command), methods=["POST"]),
             Route("/api/alerts", _guarded((token, *([alerts.token] if alerts else [])), post_alerts), methods=["POST"]),
@@ -261,6 +267,20 @@ def _refuse_another(seen: _Body, snapshot: Snapshot) -> None:
         saw=f"release {number} is {phase}" if newest else "there is no release",
         do="look at the status, and decide again",
     )
+
+
+async def _post_check(controller: Controller, request: Request) -> Response:
+    """Look whether a plan's own signals can be counted."""
+    body = await _parse(request, _CheckBody)
+    stable, found = await run_sync(partial(_looked, controller.snapshot, body.spec))
+    return JSONResponse({"stable": stable, "findings": [asdict(finding) for finding in found]})
+
+
+def _looked(snapshot: Snapshot, spec: RolloutSpec) -> tuple[str | None, list[Finding]]:
+    """The stable version, and what stands in the way of a plan's own signals there. Raises SourceUnreachable."""
+    stable, own = snapshot.deployment.stable, spec.signals.own
+    backends = snapshot.backends.get(stable, ()) if stable else ()
+    return (stable, look(backends[0], own)) if backends and own else (stable if backends else None, [])
 
 
 def _story(number: int, ledger: Ledger, snapshot: Snapshot) -> Timeline:

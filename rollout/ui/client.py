@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import httpx
+from pydantic import BaseModel
 
 from contract import loopback
 from contract.http import DEADLINE_HEADER, READY_PATH
@@ -13,6 +14,22 @@ from rollout.ui.status import StatusView
 
 _PATIENCE_S = 30.0  # after that a command is not carried out any more
 _TIMEOUT_S = 40.0  # longer: the controller answers a command that it has begun a few seconds late
+
+
+class CheckFinding(BaseModel):
+    """Something about one signal of the user's own that a person should know."""
+
+    signal: str
+    saw: str
+    do: str
+    is_certain: bool  # False: it may come with the first event
+
+
+class Check(BaseModel):
+    """What was found where the plan's own signals are counted."""
+
+    stable: str | None  # None: no version runs
+    findings: tuple[CheckFinding, ...]
 
 
 class ControllerClient:
@@ -29,6 +46,10 @@ class ControllerClient:
     def release(self, tag: str, spec: RolloutSpec, *, retry: bool = False) -> int:
         """Start a release and return its number. Raises CommandRefused."""
         return int(self._post("/api/releases", tag=tag, spec=spec.model_dump(mode="json"), retry=retry)["release"])
+
+    def check(self, spec: RolloutSpec) -> Check:
+        """Whether the plan's own signals can be counted on stable now. Raises CommandRefused."""
+        return Check.model_validate(self._post("/api/checks", spec=spec.model_dump(mode="json")))
 
     def restore(self, tag: str, *, reason: str | None = None, quarantine: bool = False) -> int:
         """Bring `tag` back, which was promoted before; returns the number of the release. Raises CommandRefused."""

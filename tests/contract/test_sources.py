@@ -6,7 +6,7 @@ import math
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from rollout.fleet import Backend
 from rollout.judge.types import Pair
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.signals.counters import Reading, merge, windows
+from rollout.signals.custom import CustomSignal, OwnCounter
 from rollout.signals.options import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, Latency
 from rollout.signals.plan import Signals
 from rollout.sources.failover import FailoverSource
@@ -107,6 +108,8 @@ class Version(Exporter):
         self._feedback = Counter("kanaria_feedback", "-", ["version", "outcome"], registry=self.registry)
         self._labels = Counter("kanaria_labels", "-", ["version", "age_s", "outcome"], registry=self.registry)
         self._disagreement = Counter("kanaria_disagreement", "-", ["version", "outcome"], registry=self.registry)
+        self._chat = Counter("chat:answers", "-", ["outcome", "user"], registry=self.registry)
+        self._chat_seconds = Histogram("chat_seconds", "-", buckets=(0.5, 1, 2), registry=self.registry)
 
     def predict(self, version: str, label: str, confidence: float = 0.97) -> None:
         self._predictions.labels(version, label).inc()
@@ -117,6 +120,11 @@ class Version(Exporter):
 
     def label(self, version: str, age_s: str, outcome: str) -> None:
         self._labels.labels(version, age_s, outcome).inc()
+
+    def chat(self, outcome: str, *, user: str = "ann", seconds: float = 0.1) -> None:
+        """What somebody's own service counts, which knows of no versions."""
+        self._chat.labels(outcome, user).inc()
+        self._chat_seconds.observe(seconds)
 
     def compare(self, version: str, outcome: str) -> None:
         self._disagreement.labels(version, outcome).inc()
@@ -226,6 +234,36 @@ def events(previous: Reading | None, current: Reading, *, is_mirrored: bool = Fa
     since = previous or Reading(at_s=0.0, counters={})
     found = SELECTION.of(windows(since, current, stable=STABLE, canary=CANARY, is_mirrored=is_mirrored))
     return {window.signal: (window.stable, window.canary) for window in found}
+
+
+def test_counters_of_the_users_own_belong_to_the_version_that_shows_them(source: MetricSource, stack: Stack) -> None:
+    """Their series name no version; labels are matched, and a thousand users are added up."""
+    own = {
+        "of a label": CustomSignal(bad='chat:answers_total{outcome=~"refus.*"}', of="chat:answers_total"),
+        "above": CustomSignal(histogram="chat_seconds", above=1),
+        "mean": CustomSignal(histogram="chat_seconds", between=(0, 4), worse="higher"),
+        "nowhere": CustomSignal(bad="nowhere_total", of="nothing_total"),
+    }
+    counters = tuple(options.counter for options in own.values())
+    for number in range(1000):
+        stack.canary.chat("refused" if number % 4 == 0 else "answered", user=f"user {number}", seconds=1.5)
+    stack.stable.chat("answered")
+    where = (stack.stable.address, STABLE), (stack.canary.address, CANARY)
+    expected = {
+        (*where[0], counters[0].name): Pair(0, 1),
+        (*where[1], counters[0].name): Pair(250, 1000),
+        (*where[0], counters[1].name): Pair(0, 1),
+        (*where[1], counters[1].name): Pair(1000, 1000),
+        (*where[0], f"{counters[2].name}:sum"): Pair(62, 1000),
+        (*where[1], f"{counters[2].name}:sum"): Pair(375_000, 1_000_000),
+    }
+
+    def read() -> Reading:
+        return source.read(stack.backends, own=counters)
+
+    found = read_until(read, lambda reading: expected.items() <= dict(reading.counters).items())
+    assert not any(signal == counters[3].name for _, _, signal in found.counters)
+    assert all(not signal.startswith("custom.") for _, _, signal in source.read(stack.backends).counters)
 
 
 def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, stack: Stack) -> None:
@@ -378,10 +416,12 @@ class Switched(PrometheusSource):
 
     is_there = True
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
         if not self.is_there:
             raise SourceUnreachable("Prometheus gives no answer", saw="connection refused", do="wait")
-        return super().read(backends, mirrored=mirrored)
+        return super().read(backends, mirrored=mirrored, own=own)
 
 
 def test_a_request_counts_once_whoever_is_read(prometheus: str, stack: Stack) -> None:

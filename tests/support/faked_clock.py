@@ -7,6 +7,7 @@ that the canary has 25 % of the traffic; when the file GO appears the canary tur
 import select
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rollout.control.metrics import ControllerMetrics
 from rollout.fleet import Backend
 from rollout.ledger.ledger import Ledger
 from rollout.signals.counters import Reading
+from rollout.signals.custom import OwnCounter
 from rollout.spec import RolloutSpec
 from tests.support.world import Version, World
 
@@ -26,8 +28,10 @@ SPEC = RolloutSpec(steps=(25, 100), soak=600, window=0.5, step_deadline=3000, ho
 class RealTime(World):
     """Its counters are as old as this process's clock says."""
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
-        return replace(super().read(backends, mirrored=mirrored), at_s=time.time())
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
+        return replace(super().read(backends, mirrored=mirrored, own=own), at_s=time.time())
 
 
 def main(path: Path, begun: Path, go: Path) -> None:

@@ -129,6 +129,35 @@ class Summary:
     def digest(self, text: str) -> str:
         return text[::-1]
 """
+WITH_METRICS = """
+import time
+
+import bentoml
+import prometheus_client
+from bentoml.metrics import Histogram
+
+BEHAVES = "well"
+REFUSED = {"well": 10, "refuses": 3}  # of so many answers one refuses
+ANSWERS = prometheus_client.Counter("chat_answers_total", "Answers", ["outcome"])
+REFUSALS = prometheus_client.Counter("chat_refusals_total", "Answers that refuse")
+LENGTH = Histogram("chat_answer_words", "Words of an answer", buckets=(1, 2, 5, 10, 20))
+WAITING = prometheus_client.Gauge("chat_waiting", "Requests that wait")
+
+@bentoml.service(name="summary")
+class Summary:
+    def __init__(self):
+        self.asked = 0
+
+    @bentoml.api
+    def summarize(self, text: str) -> dict:
+        self.asked += 1
+        refuses = self.asked % REFUSED[BEHAVES] == 0
+        ANSWERS.labels(outcome="refused" if refuses else "answered").inc()
+        if refuses:
+            REFUSALS.inc()
+        LENGTH.observe(2 if refuses else 7)
+        return {"summary": "I cannot help with that" if refuses else text[:20]}
+"""
 WITHOUT_ROUTES = """
 import bentoml
 

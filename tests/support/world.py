@@ -6,6 +6,7 @@ Protocols of the controller. Events are random, but the same in every run.
 
 import contextlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from rollout.fleet import CONTRACT, Backend, Health, Service, VersionStatus
 from rollout.judge import Pair
 from rollout.ledger.ledger import Ledger
 from rollout.signals.counters import Reading, SeriesKey
+from rollout.signals.custom import OwnCounter
 from rollout.signals.options import LATENCY_BOUNDS_MS
 from rollout.signals.sticky_users import UserFailure
 from tests.support.memory_router import MemoryRouter
@@ -152,7 +154,13 @@ class World:
 
     trouble: str | None = None
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:  # noqa: ARG002 - Protocol
+    def read(
+        self,
+        backends: tuple[Backend, ...],  # noqa: ARG002 - Protocol
+        *,
+        mirrored: str | None = None,  # noqa: ARG002 - Protocol
+        own: Sequence[OwnCounter] = (),  # noqa: ARG002 - Protocol
+    ) -> Reading:
         if not self.is_source_up:
             raise SourceUnreachable("the metric store is gone", saw="connection refused", do="wait")
         return Reading(self.now_s, dict(self.counters))

@@ -13,7 +13,7 @@ from rollout.errors import ControllerUnreachable
 from rollout.ledger.state import Phase
 from rollout.ui import terminal
 from rollout.ui.cli.conventions import EXIT_DONE, EXIT_FAIL, Access, Json, access_of, explained
-from rollout.ui.cli.plan import SpecOption, read_spec, warn
+from rollout.ui.cli.plan import SpecOption, look_at_stable, read_spec, warn
 from rollout.ui.cli.reading import find_release
 from rollout.ui.client import ControllerClient
 from rollout.ui.status import StatusView
@@ -148,6 +148,7 @@ def _start(access: Access, tag: str, spec: Path | None, *, wait: bool, retry: bo
     client, tag = access.client(), access.full_tag(tag)
     plan = read_spec(spec)
     warn(plan)
+    look_at_stable(plan, lambda: client)
     number = client.release(tag, plan, retry=retry)
     console.print(f"release {number}: {tag} is on trial; `kanaria status --watch` shows it, `kanaria why` explains it")
     if wait:

@@ -1,12 +1,17 @@
 """The plan of a command: its option, and how it is read."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rollout.errors import SpecError
+from contract.terminal import say
+from rollout.errors import CommandRefused, ControllerUnreachable, SpecError
 from rollout.spec import RolloutSpec, parse_spec
+
+if TYPE_CHECKING:
+    from rollout.ui.client import ControllerClient
 
 DEFAULT_SPEC = Path("rollout.yaml")
 SpecOption = Annotated[
@@ -18,6 +23,23 @@ def warn(plan: RolloutSpec) -> None:
     """Say on stderr what a plan gives up."""
     if plan.remark:
         typer.secho(f"note: {plan.remark}", fg="yellow", err=True)
+
+
+def look_at_stable(plan: RolloutSpec, client: "Callable[[], ControllerClient]") -> bool:
+    """Say on stderr which of the plan's own signals cannot be counted on stable now. Returns whether all can."""
+    if not plan.signals.own:
+        return True
+    try:
+        check = client().check(plan)
+    except (ControllerUnreachable, CommandRefused) as error:
+        typer.secho(f"note: nobody looked whether the signals of your own can be counted: {error.what}", err=True)
+        return True
+    if check.stable is None:
+        typer.secho("note: no version runs whose metrics page could have the signals of your own", err=True)
+    for found in check.findings:
+        text = f"signals.{found.signal}: on {check.stable} {found.saw}\n  do:  {found.do}"
+        say(text, colour="red" if found.is_certain else "yellow", err=True)
+    return not any(found.is_certain for found in check.findings)
 
 
 def read_spec(path: Path | None) -> RolloutSpec:

@@ -36,8 +36,11 @@ def pictures(release: Timeline) -> list[Picture]:
         "against its limit": against_its_limit,
         "mean over time": _mean_over_time,
     }
+    own = (row for name in release.spec.signals.own if (row := release.spec.signals.row(name)))
     of_signals = (
-        makers[row.picture.form](release, row.name, row.picture) for row in catalogue().rows if row.picture is not None
+        makers[row.picture.form](release, row.name, row.picture)
+        for row in (*catalogue().rows, *own)
+        if row.picture is not None
     )
     return [picture for picture in (_weight(release), _evidence(release), *of_signals) if picture]
 
@@ -91,7 +94,7 @@ def _evidence(release: Timeline) -> Picture | None:
     clock = Clock(release)
     figure = new_figure(clock)
     for name in _strongest_by_family(release):
-        ticks, row = release.signals[name], catalogue().of(name)
+        ticks, row = release.signals[name], release.spec.signals.row(name)
         figure.add_scatter(
             x=clock.xs(tick.window.end_s for tick in ticks),
             y=[_reached(tick.evidence) for tick in ticks],

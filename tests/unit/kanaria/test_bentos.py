@@ -12,6 +12,7 @@ from kanaria.stack.bentos import (
     bento_tags,
     comparison_schema_of,
     implementation_of,
+    make_own_home,
     model_of,
     model_tag,
     service_of,
@@ -137,3 +138,18 @@ def test_questions_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pyte
     service = service_of("m:v1")
     assert [route.path for route in service.answers_whole] == ["/train", "/train/submit", "/ask"]
     assert Route("/train/{action}", is_streamed=True) in service.routes
+
+
+def test_a_process_has_the_common_bentos_and_counters_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BentoML adds up the counters of all processes of one home, and empties them when one begins."""
+    home, own = tmp_path / "home", tmp_path / "own"
+    for folder in ("bentos/summary/v1", "models", "prometheus_multiproc_dir", "prometheus_multiproc_dir.7-1"):
+        (home / folder).mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    for _ in range(2):  # it is made again when the process begins again
+        make_own_home(own)
+    assert {entry.name for entry in own.iterdir()} == {"bentos", "models"}
+    (own / "bentos" / "summary" / "v2").mkdir()
+    assert (home / "bentos" / "summary" / "v2").is_dir()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rollout.control import commands as c
-from rollout.control.fitted_plan import fitted
+from rollout.control.fitted_plan import asking, fitted
 from rollout.errors import CommandRefused
 from rollout.explain.timeline import timeline
 from rollout.fleet import CONTRACT, Route, Service
@@ -52,6 +52,27 @@ def test_a_plan_that_insists_on_labels_is_refused() -> None:
         fitted(plan, "m:v2", OWN, OWN)
     with pytest.raises(CommandRefused, match="what labels prove better"):
         fitted(RolloutSpec(require="better"), "m:v2", OWN, CONTRACT)
+
+
+def test_signals_of_unknown_noise_ask_a_person() -> None:
+    """Those of the user's own whose counts on stable are known for too short, and that would roll back."""
+    custom = {
+        "new": {"bad": "a_total", "of": "all_total"},
+        "known": {"bad": "b_total", "of": "all_total"},
+        "bold": {"bad": "c_total", "of": "all_total", "history": "none"},
+        "meek": {"bad": "d_total", "of": "all_total", "on_fail": "hold"},
+    }
+    plan = RolloutSpec.model_validate({"signals": {"custom": custom}})
+    known = {plan.signals.own["custom.new"].counted_as: 599.0, plan.signals.own["custom.known"].counted_as: 600.0}
+    asks, said = asking(plan, lambda counted: known.get(counted, 0.0))
+    assert {name: options.on_fail for name, options in asks.signals.own.items()} == {
+        "custom.new": "hold",
+        "custom.known": "rollback",
+        "custom.bold": "rollback",
+        "custom.meek": "hold",
+    }
+    assert "custom.new (9 min 59 s of 10 min is known)" in said
+    assert asking(RolloutSpec(), lambda _: 0.0) == (RolloutSpec(), "")
 
 
 def test_a_release_follows_and_keeps_the_fitted_plan(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import operator
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import fold
 from rollout.signals.counters import Reading, Sample, counters, version_tables
+from rollout.signals.custom import OwnCounter
 from rollout.signals.options import WrongLabel
 from rollout.signals.plan import Signals
 from rollout.spec import RolloutSpec
@@ -84,7 +85,9 @@ class LabelledWorld(World):
             after_s = self.wrong_after_s if is_wrong else self.right_after_s
             self.labels[is_wrong].append((self.now_s + after_s, answer or 0, json.dumps(["b" if is_wrong else "a"])))
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
         for coming in self.labels:
             while coming and coming[0][0] <= self.now_s:
                 _, answer, truth = coming.popleft()
@@ -100,7 +103,7 @@ class LabelledWorld(World):
             Sample(LABELS.name, {"version": tag, "age_s": age_s, "outcome": outcome}, value)
             for (tag, age_s, outcome), value in self.page.items()
         ]
-        reading = super().read(backends, mirrored=mirrored)
+        reading = super().read(backends, mirrored=mirrored, own=own)
         labels = {}
         for tag in self.wrong_ratio:
             own = [sample for sample in samples if sample.labels["version"] == tag]

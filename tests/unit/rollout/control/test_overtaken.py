@@ -1,5 +1,6 @@
 """A controller whose place another one took does nothing more."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rollout.fleet import Backend
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.signals.counters import Reading
+from rollout.signals.custom import OwnCounter
 from rollout.spec import RolloutSpec
 from tests.support.world import Version, World
 
@@ -17,11 +19,13 @@ from tests.support.world import Version, World
 class Shared(World):
     """A world in which another controller writes to the ledger each time that the counters are read."""
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
         other = Ledger(self.path)
         other.append(e.Noted(at_s=self.now_s, topic="controller_started", text="another one"))
         other.close()
-        return super().read(backends, mirrored=mirrored)
+        return super().read(backends, mirrored=mirrored, own=own)
 
 
 def test_a_controller_ends_when_another_one_wrote(tmp_path: Path) -> None:

@@ -202,3 +202,12 @@ def test_the_object_has_means_and_limits() -> None:
     assert signals["cost"]["stable_mean"] == pytest.approx(2.0, abs=0.05)
     assert signals["cost"]["difference_least"] < 0 < signals["cost"]["difference_most"]
     assert signals["cost"]["stable_ratio"] is None
+
+
+def test_numbers_without_bursts_are_believed_at_once() -> None:
+    """A few quiet minutes before a release show no burst: none that lasts a minute is assumed, which would spread the
+    cap of one window over sixty.
+    """
+    rng = np.random.default_rng(1)
+    quiet = [window(number, [5.0] * 40 + [float(rng.choice([4.0, 6.0]))], []) for number in range(1, 31)]
+    assert own_noise(quiet) == OwnNoise(burst_s=5.0)  # one window

@@ -1,6 +1,6 @@
 """A new signal needs one row only: everything else reads the catalogue."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.signals.catalogue import BUILT_IN, BoardGraph, Catalogue, ReportPicture, Signal, catalogue, using
 from rollout.signals.counters import Reading, Sample, counters, version_tables
 from rollout.signals.counting import GATEWAY_REQUESTS, Outcomes, Side
+from rollout.signals.custom import OwnCounter
 from rollout.spec import RolloutSpec, parse_spec
 from rollout.ui.report import render_report
 from rollout.ui.status import build_status
@@ -69,8 +70,10 @@ class TruncatingWorld(DigitsWorld):
         for was, answers in (("cut", cut), ("whole", requests - cut)):
             self.page[tag, was] = self.page.get((tag, was), 0) + answers
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:
-        reading = super().read(backends, mirrored=mirrored)
+    def read(
+        self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
+    ) -> Reading:
+        reading = super().read(backends, mirrored=mirrored, own=own)
         samples = [
             Sample("kanaria_truncated_total", {"version": tag, "was": was}, value)
             for (tag, was), value in self.page.items()

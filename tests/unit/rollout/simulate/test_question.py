@@ -23,6 +23,18 @@ def test_without_a_regression_errors_are_five_times_as_many() -> None:
     assert asked(base="0.2%").canary.error_ratio == pytest.approx(0.01)
 
 
+def test_signals_of_your_own_get_worse_together() -> None:
+    """Shares of bad events only: nothing is known of how numbers are spread."""
+    custom = "refusals: {bad: a_total, of: b_total}, words: {histogram: w, between: [0, 9], worse: lower}"
+    plan = parse_spec(f"signals: {{custom: {{{custom}}}}}")
+    scenario = asked(plan, own="1%", own_worse="3x")
+    assert scenario.stable.own_ratios == (("custom.refusals", 0.01),)
+    assert scenario.canary.own_ratios == (("custom.refusals", pytest.approx(0.03)),)
+    assert scenario.harm == pytest.approx(0.02)
+    with pytest.raises(QuestionError, match="does not judge"):
+        asked(own_worse="3x")
+
+
 def test_a_better_canary_has_fewer_wrong_labels() -> None:
     """By a factor; half where the plan requires it, none where nobody asks; without labels nothing proves it."""
     plan, strict = RolloutSpec(), RolloutSpec(require="better")

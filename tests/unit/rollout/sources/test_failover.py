@@ -1,12 +1,14 @@
 """Counters are read directly while the metric store gives none, and the loop does not wait for it."""
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.counters import Reading
+from rollout.signals.custom import OwnCounter
 from rollout.sources.failover import FailoverSource
 
 
@@ -20,7 +22,13 @@ class Source:
         self.may_answer = threading.Event()
         self.may_answer.set()
 
-    def read(self, backends: tuple[Backend, ...], *, mirrored: str | None = None) -> Reading:  # noqa: ARG002 - Protocol
+    def read(
+        self,
+        backends: tuple[Backend, ...],  # noqa: ARG002 - Protocol
+        *,
+        mirrored: str | None = None,  # noqa: ARG002 - Protocol
+        own: Sequence[OwnCounter] = (),  # noqa: ARG002 - Protocol
+    ) -> Reading:
         self.asked += 1
         assert self.may_answer.wait(30)
         if self.at_s is None:

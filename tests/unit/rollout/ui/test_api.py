@@ -5,20 +5,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import Counter as Asked
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from contract.http import DEADLINE_HEADER
 from kanaria.stack.ports import free_port
 from rollout.control.metrics import ControllerMetrics
+from rollout.errors import ControllerUnreachable
+from rollout.fleet import Backend
 from rollout.ledger.events import Paused, Restore, RolledBack
 from rollout.ledger.ledger import Ledger
+from rollout.signals.custom import CustomSignal
 from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
 from rollout.ui.api import UntrustedAlerts, make_app
@@ -81,12 +87,45 @@ def alert(**labels: str) -> dict[str, list[dict[str, Any]]]:
     return {"alerts": [{"status": "firing", "labels": {"alertname": "BudgetBurns", **labels}, "annotations": {}}]}
 
 
-@pytest.mark.parametrize("path", ["/api/stable", "/api/releases", "/api/restore", "/api/commands/abort", "/api/alerts"])
+@pytest.mark.parametrize(
+    "path", ["/api/stable", "/api/releases", "/api/checks", "/api/restore", "/api/commands/abort", "/api/alerts"]
+)
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer wrong"}, {"authorization": "Basic secret"}])
 def test_commands_need_the_token(api: httpx.Client, path: str, headers: dict[str, str]) -> None:
     """Traffic is never moved without it."""
     answer = api.post(path, json={}, headers=headers)
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+
+
+def test_a_plans_own_signals_are_looked_for_where_stable_shows_them(api: httpx.Client, world: World) -> None:
+    """On the page as it is now; where it cannot be read, that is said."""
+    registry = CollectorRegistry()
+    Asked("answers", "-", registry=registry).inc()
+    page, thread = start_http_server(port := free_port(), "127.0.0.1", registry)
+    status = world.status
+    world.status = lambda tag: replace(status(tag), backends=(Backend(tag, "127.0.0.1", port),))  # type: ignore[method-assign]
+    client = ControllerClient(str(api.base_url), token="secret", by="ann")
+    own = {
+        "slow": CustomSignal(histogram="answer_seconds", above=1),
+        "bad": CustomSignal(bad="no_total", of="anwsers_total"),
+    }
+    spec = RolloutSpec.model_validate({"signals": {"custom": own}})
+    eventually(lambda: client.check(spec).findings)
+    check = client.check(spec)
+    assert check.stable == "m:v1"
+    assert [(each.signal, each.is_certain) for each in check.findings] == [
+        ("custom.slow", True),
+        ("custom.bad", True),
+        ("custom.bad", False),
+    ]
+    assert "`answers_total`" in check.findings[1].do
+    assert client.check(RolloutSpec()).findings == ()
+    page.shutdown()
+    page.server_close()
+    thread.join()
+    with pytest.raises(ControllerUnreachable, match="m:v1 gives no metrics that can be read"):
+        client.check(spec)
+    client.close()
 
 
 def test_a_version_is_restored_and_shown_as_such(api: httpx.Client) -> None:

@@ -1,0 +1,64 @@
+"""Series of a metrics page as people name them in Prometheus: `answers_total{outcome="refused"}`."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+Compared = Literal["=", "!=", "=~", "!~"]
+
+_WHOLE = re.compile(r"\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{(.*)\}\s*)?", re.DOTALL)
+_MATCHER = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """What the value of one label must be. A label that a series lacks has the value of an empty text."""
+
+    label: str
+    compared: Compared
+    value: str  # a regular expression that the whole value must match, where `compared` asks for one
+
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        given = labels.get(self.label, "")
+        is_equal = re.fullmatch(self.value, given) is not None if "~" in self.compared else given == self.value
+        return is_equal is (self.compared in ("=", "=~"))
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """All series with one name whose labels are as wanted."""
+
+    name: str
+    matchers: tuple[Matcher, ...] = ()
+
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        return all(matcher.takes(labels) for matcher in self.matchers)
+
+
+@lru_cache(maxsize=256)
+def selector(text: str) -> Selector:
+    """The selector that `text` writes. Raises ValueError that says what to write."""
+    whole = _WHOLE.fullmatch(text)
+    if whole is None:
+        raise ValueError('write the name of a series, and its labels in braces: `answers_total{outcome="refused"}`')
+    name, inner = whole[1], (whole[2] or "").strip()
+    matchers, at = [], 0
+    while at < len(inner):
+        found = _MATCHER.match(inner, at)
+        if found is None:
+            raise ValueError(f'write labels such as `outcome="refused"`, with a comma between two; not `{inner[at:]}`')
+        matchers.append(_matcher(*found.groups()))
+        at = found.end()
+    return Selector(name, tuple(matchers))
+
+
+def _matcher(label: str, compared: str, quoted: str) -> Matcher:
+    value = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], quoted)
+    if "~" in compared:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"`{value}` is no regular expression: {error}") from error
+    return Matcher(label, next(each for each in get_args(Compared) if each == compared), value)

@@ -1,0 +1,38 @@
+"""A metrics page as text: the samples that are wanted of it."""
+
+import re
+from collections.abc import Sequence
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from rollout.signals.counters import Sample
+
+_EXEMPLAR = re.compile(r"(?<=\S) # \{[^{}]*\} \S+( \S+)?$", re.MULTILINE)  # what OpenMetrics may write after a value
+
+
+def parsed(text: str, series: Sequence[str], *, is_foreign: bool = False) -> list[Sample]:
+    """The samples of the lines that begin with one of `series`.
+
+    Args:
+        is_foreign: the lines are somebody else's: where one cannot be read there are no samples of them.
+
+    Raises: ValueError for a line that cannot be read, unless the lines are foreign.
+    """
+    # Not `splitlines`: a label may hold U+2028, which it takes for an end.
+    wanted = "\n".join(line for line in text.split("\n") if line.startswith(tuple(series)))
+    if not is_foreign:
+        return _samples(wanted)
+    try:
+        return _samples(without_exemplars(wanted))
+    except ValueError:
+        return []
+
+
+def without_exemplars(text: str) -> str:
+    """A page without what only OpenMetrics has."""
+    return _EXEMPLAR.sub("", text)
+
+
+def _samples(text: str) -> list[Sample]:
+    families = text_string_to_metric_families(text)
+    return [Sample(sample.name, sample.labels, sample.value) for family in families for sample in family.samples]

@@ -1,0 +1,147 @@
+"""Signals of the user's own: counters that a BentoML service shows, and that no line of Kanaria's knows of."""
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from filelock import FileLock
+
+from tests.support.own_service import WITH_METRICS, build
+from tests.support.processes import until
+from tests.support.stack import Kanaria
+
+BEHAVES = {"chat-1": "well", "chat-2": "well", "chat-refusing": "refuses"}
+SHARE = {"bad": "chat_refusals_total", "of": "chat_answers_total", "history": "none", "tolerance": 1.5}
+BY_LABEL = {"bad": 'chat_answers_total{outcome="refused"}', "of": "chat_answers_total", "history": "none"}
+SHORT = {"histogram": "chat_answer_words", "below": 2, "history": "none", "tolerance": 1.5}
+WORDS = {
+    "histogram": "chat_answer_words",
+    "between": [0, 10],
+    "worse": "lower",
+    "tolerance": 0.1,
+    "unit": "words",
+    "history": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shared = tmp_path_factory.getbasetemp().parent
+    store = shared / "own-signals"
+    with FileLock(shared / "own-signals.lock"):
+        built = {folder.name for folder in (store / "bentos" / "summary").glob("*")}
+        for version in BEHAVES.keys() - built:
+            build(shared / "her-chat", store, version, behaves=BEHAVES[version], service=WITH_METRICS)
+    return store
+
+
+@pytest.fixture
+def kanaria(
+    tmp_path: Path, home: Path, require_program: Callable[[str], str], request: pytest.FixtureRequest
+) -> Iterator[Kanaria]:
+    require_program("envoy")
+    source = getattr(request, "param", "scrape")
+    if source == "prometheus":
+        require_program("prometheus")
+    made = Kanaria.at(tmp_path, home, KANARIA_METRICS=source)
+    yield made
+    made("down")
+
+
+@contextmanager
+def chatting(kanaria: Kanaria) -> Iterator[None]:
+    """Four users who ask again and again."""
+    stop = threading.Event()
+
+    def one(name: int) -> None:
+        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
+            while not stop.wait(0.02):
+                client.post("/summarize", json={"text": f"question {name}"})
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def plan(kanaria: Kanaria, **custom: object) -> str:
+    latency = {"slower_than_ms": [1000], "tolerance": 3}
+    return kanaria.plan(signals={"latency": latency, "custom": custom}, steps=["shadow", 20, 50, 100])
+
+
+def release(kanaria: Kanaria, tag: str, path: str) -> subprocess.CompletedProcess[str]:
+    return kanaria("release", tag, "--spec", path, "--wait")
+
+
+@pytest.mark.parametrize(
+    ("kanaria", "signal"),
+    [("scrape", SHARE), ("scrape", BY_LABEL), ("scrape", SHORT), ("scrape", WORDS), ("prometheus", SHARE)],
+    indirect=["kanaria"],
+    ids=["two counters", "a label", "a histogram and a bound", "a mean", "from Prometheus"],
+)
+def test_a_version_that_refuses_three_times_as_often_is_rolled_back(kanaria: Kanaria, signal: object) -> None:
+    """All its answers are 200, and quick: nothing but its own counters tells."""
+    kanaria.ok("up", "summary:chat-1")
+    path = plan(kanaria, refusals=signal)
+    with chatting(kanaria):
+        done = release(kanaria, "summary:chat-refusing", path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    ended = kanaria.status()["release"]
+    assert ended["outcome"] == "rolled_back"
+    assert next(each["title"] for each in ended["signals"] if each["name"] == "custom.refusals") == "refusals"
+    why = " ".join(kanaria.ok("why").split())
+    assert "custom.refusals" in why
+    assert "rolled back in the shadow step" in why
+
+
+def test_a_healthy_version_is_promoted(kanaria: Kanaria) -> None:
+    """It is judged by all its own signals, and none of them stands in its way."""
+    kanaria.ok("up", "summary:chat-1")
+    path = plan(kanaria, refusals=SHARE | {"required": True}, words=WORDS)
+    with chatting(kanaria):
+        done = release(kanaria, "summary:chat-2", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = {each["name"] for each in kanaria.status()["release"]["signals"]}
+    assert {"custom.refusals", "custom.words"} <= names
+
+
+def test_a_signal_whose_noise_is_unknown_asks_a_person(kanaria: Kanaria) -> None:
+    """Nobody knows yet whether refusals come in clusters."""
+    kanaria.ok("up", "summary:chat-1")
+    path = plan(kanaria, refusals={key: value for key, value in SHARE.items() if key != "history"})
+    with chatting(kanaria):
+        kanaria.ok("release", "summary:chat-refusing", "--spec", path)
+        asking = kanaria.until(lambda status: "a person" in (status["release"]["waits_for"] or ""))
+    assert asking["release"]["outcome"] is None
+    assert "custom.refusals (nothing of 10 min is known)" in asking["release"]["not_judged"]
+
+
+def test_validate_looks_whether_the_series_are_there(kanaria: Kanaria) -> None:
+    """With the names that are near, the bounds that there are, and what is no counter."""
+    kanaria.ok("up", "summary:chat-1")
+    right = plan(kanaria, refusals=SHARE)
+    with chatting(kanaria):
+        until(lambda: kanaria("validate", right).returncode == 0)
+    wrong = plan(
+        kanaria,
+        typo={"bad": "chat_refusals_total", "of": "chat_anwsers_total"},
+        bound={"histogram": "chat_answer_words", "below": 3},
+        gauge={"bad": "chat_waiting", "of": "chat_answers_total"},
+        label={"bad": 'chat_answers_total{outcome="refusd"}', "of": "chat_answers_total"},
+    )
+    said = kanaria("validate", wrong)
+    assert said.returncode == 2
+    assert "there is no `chat_anwsers_total` on the page" in said.stderr
+    assert "near it are: `chat_answers_total`" in said.stderr
+    assert "choose one of its bounds: 1, 2, 5, 10, 20" in said.stderr
+    assert "`chat_waiting` is a gauge, which may fall" in said.stderr
+    assert "outcome is 'answered', 'refused'" in said.stderr
