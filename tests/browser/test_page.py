@@ -100,7 +100,7 @@ def test_the_call_comes_first_with_its_countdown(asked: str, page: Page) -> None
     """In the title, too; an alert leads to its runbook."""
     page.goto(asked)
     assert page.title() == "digits: waits for a person"
-    call = page.get_by_role("alert").filter(has_text="waits for a person")
+    call = page.get_by_role("region", name="A person is needed")
     assert re.search(r"waits for a person: \d+\smin \d+\ss", call.inner_text())
     box, table = call.bounding_box(), page.locator(".versions").bounding_box()
     assert box is not None
