@@ -62,8 +62,9 @@ class Interface:
 def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:
     """What would break for callers of `stable`, in the order in which they would meet it."""
     theirs = {column.name for column in stable.schema.features}
-    if theirs.isdisjoint(column.name for column in canary.schema.features):
-        return (f"it is another model: it has none of the {len(theirs)} features of stable; {_BESIDE}",)
+    shared = len(theirs & {column.name for column in canary.schema.features})
+    if 2 * shared < len(theirs):
+        return (f"it is another model: it has {shared or 'none'} of the {len(theirs)} features of stable; {_BESIDE}",)
     return (*_refused_input(canary.schema, stable.schema), *_missing_answers(canary, stable))
 
 

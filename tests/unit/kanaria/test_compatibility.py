@@ -143,12 +143,19 @@ def test_another_model_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
     )
 
 
+def test_a_model_that_shares_a_few_names_is_another_one_too(tmp_path: Path) -> None:
+    """Two tables of people both have an age."""
+    table = [{"name": name, "minimum": 0, "maximum": 9} for name in ("age", "fare", "port")]
+    (difference,) = differences(interface(tmp_path / "canary"), interface(tmp_path / "stable", table, ("died",)))
+    assert difference.startswith("it is another model: it has 1 of the 3 features of stable; serve it beside")
+
+
 def test_of_many_names_a_few_are_said(tmp_path: Path) -> None:
     """And how many more there are."""
     images = [{"name": f"pixel_{number}", "minimum": 0, "maximum": 16} for number in range(64)]
     stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
-    features, labels = differences(interface(tmp_path / "canary", features=images[:1], labels=("0",)), stable)
-    assert "without `pixel_1`, `pixel_2`, `pixel_3`, `pixel_4`, `pixel_5` and 58 more; 1 columns, with" in features
+    features, labels = differences(interface(tmp_path / "canary", features=images[32:], labels=("0",)), stable)
+    assert "without `pixel_0`, `pixel_1`, `pixel_2`, `pixel_3`, `pixel_4` and 27 more; 32 columns, with" in features
     assert labels == "it can never answer '1', '2', '3', '4', '5' and 4 more labels"
 
 
