@@ -115,6 +115,11 @@ class Commands(LazyGroup):
             "a harmful one is stopped, what it harms, and how long a promotion takes.",
         ),
         "rules": Source("monitoring.slo.cli:app", "Prometheus rules of the service level objectives and alerts."),
+        "token": Source(
+            "kanaria.commands.token:app",
+            "Tokens with a name and a role, for people who command the controller.",
+            needs=("serve",),
+        ),
         "notify": Source("kanaria.commands.notify:app", "Try out who is told of decisions.", needs=("serve",)),
         "dashboards": Source(
             "kanaria.commands.dashboards:app", "Grafana's boards as code: generate, push, check.", needs=("monitoring",)

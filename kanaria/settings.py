@@ -64,6 +64,10 @@ class Settings(BaseSettings):
     grafana_token: SecretStr | None = Field(
         default=None, description="token of a service account in that Grafana, role Admin"
     )
+    my_token: SecretStr | None = Field(
+        default=None,
+        description="token that `kanaria token add` made for you; not set: the owner's, of the state folder",
+    )
     scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus scrapes, seconds")
     workers: int | None = Field(
         default=None,
@@ -365,8 +369,15 @@ class Settings(BaseSettings):
         return self.root / ALERTMANAGER_KEY_FILE
 
     @property
+    def named_tokens(self) -> Path:
+        """The tokens of people, as hashes."""
+        return self.root / "tokens.json"
+
+    @property
     def known_token(self) -> str:
-        """The token where there is one: a command that only reads makes none."""
+        """What commands bring: a person's own token, or the owner's where there is one. What only reads makes none."""
+        if self.my_token:
+            return self.my_token.get_secret_value()
         return self.token if self.token_file.exists() else ""
 
 

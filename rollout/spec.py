@@ -77,6 +77,7 @@ class RolloutSpec(_Part):
     sticky: str | None = None
     on_drift: Literal["report", "rollback"] = "report"
     require: Literal["safe", "better"] = "safe"
+    second_person: bool = False
     signals: Signals = Field(default_factory=Signals)
     guards: Guards = Guards()
 

@@ -27,6 +27,7 @@ from kanaria.stack.drift_schedule import DriftSchedule
 from kanaria.stack.fleet import LocalFleet, server_environment
 from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.lock_guard import LockGuard
+from kanaria.stack.named_tokens import NamedTokens
 from kanaria.stack.pages import DRIFT_TITLES, RUNBOOKS, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.stack import GATEWAY, OPEN_ADMIN, gateway_settings
@@ -51,6 +52,7 @@ from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
 from rollout.ui.api import Surroundings, UntrustedAlerts, make_app
+from rollout.ui.callers import Callers, NamedToken
 from rollout.ui.html import Link
 from rollout.ui.web import RUNBOOKS as RUNBOOKS_URL
 
@@ -113,7 +115,7 @@ def main() -> None:
         controller,
         metrics,
         read_ledger=lambda: Ledger(settings.ledger, read_only=True),
-        token=settings.token,
+        callers=Callers(settings.token, partial(_people, settings)),
         name=settings.deployment,
         alerts=alerts,
         surroundings=Surroundings(
@@ -222,6 +224,15 @@ def _source(gateway: EnvoyMetrics, prometheus: int | None, scrape_interval_s: fl
     max_age_s = max(10.0, 3 * scrape_interval_s)  # one late scrape is no reason to stop judging
     store = PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, max_age_s=max_age_s)
     return FailoverSource(store, ScrapeSource(gateway), silent_s=3 * scrape_interval_s)
+
+
+def _people(settings: Settings) -> tuple[NamedToken, ...]:
+    """Who has a token. Where that cannot be read, nobody but the owner is let in."""
+    try:
+        return NamedTokens(settings.named_tokens).all()
+    except SetupError as error:
+        structlog.get_logger().error("tokens_unreadable", reason=f"{error.what}: {error.saw}", do=error.do)
+        return ()
 
 
 def _untrusted_alerts(settings: Settings, prometheus: int | None) -> UntrustedAlerts | None:

@@ -136,6 +136,7 @@ def accept(
             if release.phase is Phase.WATCHING:
                 return (e.Ended(at_s=now_s, release=release.number, outcome="promoted"),)
             _require(release, release.phase is Phase.STEPPING, "be promoted")
+            _refuse_the_same_person(deployment, release.canary, by, "promoted")
             return (e.Promoted(at_s=now_s, release=release.number, reason=f"promoted by {by} without waiting", by=by),)
         case Abort(by=by, reason=reason):
             _require(release, release.phase in (Phase.STARTING, Phase.STEPPING), "be aborted")
@@ -147,6 +148,16 @@ def accept(
         case ReportDrift():
             return _drift(command, release, now_s, is_better=is_better)
     assert_never(command)
+
+
+def _refuse_the_same_person(deployment: Deployment, tag: str, by: str, be: str) -> None:
+    """Where the plan wants four eyes."""
+    if by == deployment.needs_another.get(tag):
+        raise CommandRefused(
+            f"{tag} must be {be} by somebody else: its plan asks for a second person",
+            saw=f"{by} released it",
+            do="ask another approver; `kanaria rollback` and `kanaria abort` need nobody else",
+        )
 
 
 def _drift(command: ReportDrift, release: Release, now_s: float, *, is_better: bool) -> tuple[e.Event, ...]:
@@ -205,6 +216,8 @@ def _start(
             saw=why,
             do=f"`kanaria why {command.tag}`; if you still want it: `kanaria retry {command.tag}`",
         )
+    if command.retry:
+        _refuse_the_same_person(deployment, command.tag, command.by, "tried again")
     return (
         e.ReleaseRequested(
             at_s=now_s,

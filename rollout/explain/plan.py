@@ -34,6 +34,8 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
         yield f"However far `{name}` goes, a person is asked and nothing is rolled back for it: {why}."
     if plan.require == "better":
         yield "It gets all the traffic only when labels prove that it is right more often than the version before."
+    if plan.second_person:
+        yield "To promote it without waiting, or to try it again, takes another person than the one who releases it."
     if plan.sticky:
         yield f"Requests with the same {plan.sticky} stay on one side." + _only_of_copies(plan)
 

@@ -165,6 +165,7 @@ class Deployment:
     quarantined: Mapping[str, str] = field(default_factory=dict)  # tag -> why it may not come back by itself
     tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (stable, canary) -> their newest release
     tries: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of the same, how many entered a step
+    needs_another: Mapping[str, str] = field(default_factory=dict)  # tag -> who released it, where that is not enough
     promoted: tuple[str, ...] = ()  # every version that ever took all traffic by a person's or the judge's word
 
     @property
@@ -326,7 +327,10 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
     if release.restore is None:
         tried[release.stable, release.canary] = release.number
     quarantined = {tag: why for tag, why in deployment.quarantined.items() if tag != event.tag}
-    return replace(deployment, release=release, quarantined=quarantined, tried=tried)
+    needs_another = {tag: by for tag, by in deployment.needs_another.items() if tag != event.tag}
+    if event.spec.second_person:
+        needs_another[event.tag] = event.by
+    return replace(deployment, release=release, quarantined=quarantined, tried=tried, needs_another=needs_another)
 
 
 def _left(

@@ -1,13 +1,12 @@
-"""The controller over HTTP: commands in, state out. Reading is open; commands need the token.
+"""The controller over HTTP: commands in, state out. Reading is open; commands need a token.
 
 It uses the loop's `submit` and its snapshot only; everything else comes from the ledger.
 """
 
-import hmac
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -36,6 +35,8 @@ from rollout.ledger.ledger import Ledger
 from rollout.sources.firing import Firing
 from rollout.sources.own_page import Finding, look
 from rollout.spec import RolloutSpec
+from rollout.ui.admission import Admission, RoleTooLow
+from rollout.ui.callers import Callers
 from rollout.ui.guarding import Guarding
 from rollout.ui.html import Link
 from rollout.ui.problems import problem
@@ -140,7 +141,7 @@ def make_app(
     metrics: ControllerMetrics,
     *,
     read_ledger: Callable[[], Ledger],
-    token: str,
+    callers: Callers,
     name: str,
     alerts: UntrustedAlerts | None = None,
     surroundings: Surroundings = Surroundings(),
@@ -151,11 +152,13 @@ def make_app(
         controller: its `run` must be running in another thread.
         metrics: what `/metrics` shows.
         read_ledger: opens the ledger for reading.
-        token: the bearer token that a command must carry.
+        callers: whose bearer tokens commands may carry.
         name: the deployment's name on the pages.
-        alerts: those that are acted on only where Prometheus confirms them; None: all come with the other token.
+        alerts: those that are acted on only where Prometheus confirms them; None: all come with the owner's token.
         surroundings: what the pages lead to, and by which names they are reached.
     """
+
+    admission = Admission(callers, alerts.token if alerts else None)
 
     def status() -> StatusView:
         snapshot = controller.snapshot
@@ -189,58 +192,64 @@ def make_app(
 
     async def post_stable(request: Request) -> Response:
         body = await _parse(request, _StableBody)
-        return await submit(request, c.SetStable(tag=body.tag, by=body.by), body)
+        return await submit(
+            request, c.SetStable(tag=body.tag, by=admission.person(request, body.by, "choose stable")), body
+        )
 
     async def post_release(request: Request) -> Response:
         body = await _parse(request, _ReleaseBody)
-        return await submit(request, c.StartRelease(tag=body.tag, spec=body.spec, by=body.by, retry=body.retry), body)
+        person = admission.person(request, body.by, "retry" if body.retry else "release")
+        return await submit(request, c.StartRelease(tag=body.tag, spec=body.spec, by=person, retry=body.retry), body)
 
     async def post_restore(request: Request) -> Response:
         body = await _parse(request, _RestoreBody)
-        command = c.Restore(tag=body.tag, by=body.by, reason=body.reason, quarantine=body.quarantine)
+        person = admission.person(request, body.by, "restore")
+        command = c.Restore(tag=body.tag, by=person, reason=body.reason, quarantine=body.quarantine)
         return await submit(request, command, body)
 
     async def post_command(request: Request) -> Response:
         body = await _parse(request, _ReasonBody)
         reason = {"reason": body.reason} if body.reason else {}
-        match request.path_params["command"]:
+        named = str(request.path_params["command"])
+        person = admission.person(request, body.by, named)
+        match named:
             case "pause":
-                return await submit(request, c.Pause(by=body.by, **reason), body)
+                return await submit(request, c.Pause(by=person, **reason), body)
             case "resume":
-                return await submit(request, c.Resume(by=body.by), body)
+                return await submit(request, c.Resume(by=person), body)
             case "promote":
-                return await submit(request, c.PromoteNow(by=body.by), body)
+                return await submit(request, c.PromoteNow(by=person), body)
             case "abort":
-                return await submit(request, c.Abort(by=body.by, **reason), body)
+                return await submit(request, c.Abort(by=person, **reason), body)
             case "rollback":
-                return await submit(request, c.RollbackNow(by=body.by, **reason), body)
+                return await submit(request, c.RollbackNow(by=person, **reason), body)
             case other:
                 return problem(404, "no such command", other)
 
     async def post_alerts(request: Request) -> Response:
         """Roll back for a firing alert that is labelled to do so; answer what was done for each."""
         body = await _parse(request, _AlertsBody)
-        untrusted = alerts if alerts is not None and _brings(request, alerts.token) else None
+        untrusted = alerts if alerts is not None and admission.is_alertmanager(request) else None
         return JSONResponse({"alerts": await run_sync(partial(_act_on_all, controller, body.alerts, untrusted))})
 
     site = Site(status, read_ledger, surroundings.links, AlertsNow(surroundings.firing))
-    guarded = partial(_guarded, (token,))
     return Starlette(
         routes=[
             *site.routes(),
             Route("/api/status", get_status),
-            Route("/api/stable", guarded(post_stable), methods=["POST"]),
-            Route("/api/releases", guarded(post_release), methods=["POST"]),
-            Route("/api/checks", guarded(partial(_post_check, controller)), methods=["POST"]),
-            Route("/api/restore", guarded(post_restore), methods=["POST"]),
-            Route("/api/commands/{command}", guarded(post_command), methods=["POST"]),
-            Route("/api/alerts", _guarded((token, *([alerts.token] if alerts else [])), post_alerts), methods=["POST"]),
+            Route("/api/stable", admission.for_people(post_stable), methods=["POST"]),
+            Route("/api/releases", admission.for_people(post_release), methods=["POST"]),
+            Route("/api/checks", admission.for_people(partial(_post_check, controller)), methods=["POST"]),
+            Route("/api/restore", admission.for_people(post_restore), methods=["POST"]),
+            Route("/api/commands/{command}", admission.for_people(post_command), methods=["POST"]),
+            Route("/api/alerts", admission.for_alerts(post_alerts), methods=["POST"]),
             Route(METRICS_PATH, get_metrics),
             Route(LIVE_PATH, get_live),
             Route(READY_PATH, get_ready),
         ],
         middleware=[Middleware(Guarding, names=surroundings.names)],
         exception_handlers={
+            RoleTooLow: _refused(403),
             CommandRefused: _refused(409),
             LedgerError: _refused(503),
             RolloutError: _refused(500),
@@ -351,22 +360,6 @@ def _patience_s(request: Request) -> float:
 
 async def _parse(request: Request, model: type[B]) -> B:
     return model.model_validate_json(await request.body() or b"{}")
-
-
-def _brings(request: Request, token: str) -> bool:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    return hmac.compare_digest(given.encode(), token.encode())
-
-
-def _guarded(
-    tokens: Sequence[str], endpoint: Callable[[Request], Awaitable[Response]]
-) -> Callable[[Request], Awaitable[Response]]:
-    async def check(request: Request) -> Response:
-        if not any(_brings(request, token) for token in tokens):
-            return problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
-        return await endpoint(request)
-
-    return check
 
 
 def _refused(status: int) -> Callable[[Request, Exception], Response]:

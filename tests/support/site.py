@@ -11,6 +11,7 @@ from kanaria.stack.ports import free_port
 from rollout.control.metrics import ControllerMetrics
 from rollout.ledger.ledger import Ledger
 from rollout.ui.api import Surroundings, make_app
+from rollout.ui.callers import Callers
 from tests.support.waiting import eventually
 from tests.support.world import World
 
@@ -30,7 +31,7 @@ def serving(
         controller,
         ControllerMetrics(),
         read_ledger=lambda: Ledger(world.path, read_only=True),
-        token=TOKEN,
+        callers=Callers(TOKEN),
         name="folder",
         surroundings=surroundings,
     )

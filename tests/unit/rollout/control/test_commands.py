@@ -1,5 +1,7 @@
 """Commands are checked against the present state; a refusal says what to do."""
 
+from dataclasses import replace
+
 import pytest
 
 from rollout.control import commands as c
@@ -120,3 +122,20 @@ def test_the_first_stable_is_set_once() -> None:
     assert accept(c.SetStable("m:v1", "ann"), at()) == ()
     with pytest.raises(CommandRefused, match="kanaria release m:v2"):
         accept(c.SetStable("m:v2", "ann"), at())
+
+
+def test_a_plan_may_ask_for_a_second_person() -> None:
+    """Whoever released may not promote or try again; to stop or go back needs nobody else."""
+    four_eyes = REQUESTED.model_copy(update={"spec": RolloutSpec(second_person=True)})
+    running, failed = at(four_eyes, STEPPED), at(four_eyes, STEPPED, ROLLED_BACK, ENDED)
+    again = c.StartRelease(tag="m:v2", spec=RolloutSpec(), by=four_eyes.by, retry=True)
+    other = e.ReleaseRequested(at_s=5, release=2, tag="m:v3", stable="m:v1", spec=RolloutSpec(), by="bob")
+    forgotten = at(four_eyes, STEPPED, ROLLED_BACK, ENDED, other, e.Ended(at_s=6, release=2, outcome="aborted"))
+    for command, state in ((c.PromoteNow(four_eyes.by), running), (again, failed), (again, forgotten)):
+        with pytest.raises(CommandRefused, match="by somebody else") as refused:
+            accept(command, state)
+        assert refused.value.saw == f"{four_eyes.by} released it"
+        assert accept(replace(command, by="another"), state)
+    for own in (c.RollbackNow(four_eyes.by), c.Abort(four_eyes.by), c.Pause(four_eyes.by)):
+        assert accept(own, running)
+    assert accept(c.PromoteNow(four_eyes.by), at(REQUESTED, STEPPED))

@@ -28,6 +28,7 @@ from rollout.signals.custom import CustomSignal
 from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
 from rollout.ui.api import UntrustedAlerts, make_app
+from rollout.ui.callers import Callers, NamedToken, Role, digest
 from rollout.ui.client import ControllerClient
 from tests.support.waiting import eventually
 from tests.support.world import Version, World
@@ -55,7 +56,14 @@ def firing() -> list[Firing]:
 
 
 @pytest.fixture
-def api(ledger: Path, world: World, firing: list[Firing]) -> Iterator[httpx.Client]:
+def people() -> list[NamedToken]:
+    """Who has a token; a test may change it."""
+    roles: tuple[tuple[str, Role], ...] = (("rita", "reader"), ("rob", "releaser"), ("ann", "approver"))
+    return [NamedToken(name=name, role=role, sha256=digest(f"token of {name}"), made_s=0.0) for name, role in roles]
+
+
+@pytest.fixture
+def api(ledger: Path, world: World, firing: list[Firing], people: list[NamedToken]) -> Iterator[httpx.Client]:
     """A controller whose loop runs in a thread, as in its own process, in a world without traffic."""
     path = ledger
     controller = world.unstarted_controller()
@@ -65,7 +73,7 @@ def api(ledger: Path, world: World, firing: list[Firing]) -> Iterator[httpx.Clie
         controller,
         ControllerMetrics(),
         read_ledger=lambda: Ledger(path, read_only=True),
-        token="secret",
+        callers=Callers("secret", lambda: people),
         name="test",
         alerts=UntrustedAlerts("of-alertmanager", lambda: firing),
     )
@@ -406,6 +414,41 @@ def test_nobody_acts_in_the_name_of_kanaria(api: httpx.Client, name: str) -> Non
     ):
         refused = api.post(path, json={**body, "by": name}, headers=TOKEN)
         assert (refused.status_code, "is what the ledger calls a part of Kanaria" in refused.text) == (422, True)
+
+
+def as_(name: str) -> dict[str, str]:
+    return {"authorization": f"Bearer token of {name}"}
+
+
+def test_a_token_tells_who_asks_and_how_much_he_may(api: httpx.Client, ledger: Path) -> None:
+    """A reader commands nothing, a releaser whatever makes traffic safer, an approver the rest; all by their names."""
+    start = {"tag": "m:v2", "spec": PLAN, "by": "somebody else"}
+    assert api.post("/api/releases", json=start, headers=as_("nobody")).status_code == 401
+    assert api.post("/api/releases", json=start, headers=as_("rita")).status_code == 403
+    assert api.post("/api/releases", json=start, headers=as_("rob")).status_code == 202
+    assert api.get("/api/status").json()["release"]["by"] == "rob"
+    refused = api.post("/api/commands/promote", json={}, headers=as_("rob"))
+    assert (refused.status_code, refused.json()["detail"]) == (403, "rob is a releaser")
+    eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "stepping")
+    assert api.post("/api/commands/promote", json={"by": "the boss"}, headers=as_("ann")).status_code == 202
+    eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "watching")
+    read = Ledger(ledger, read_only=True)
+    assert [event.by for event in read.events() if event.kind == "promoted"] == ["ann"]
+    read.close()
+    assert api.post("/api/commands/rollback", json={}, headers=as_("rita")).status_code == 403
+    assert api.post("/api/commands/rollback", json={}, headers=as_("rob")).status_code == 202
+    again = {"tag": "m:v2", "spec": PLAN, "retry": True}
+    assert api.post("/api/releases", json=again, headers=as_("rob")).status_code == 403
+    for name in ("rita", "rob", "ann"):
+        assert api.post("/api/stable", json={"tag": "m:v1"}, headers=as_(name)).status_code == 403
+        assert api.post("/api/alerts", json={"alerts": []}, headers=as_(name)).status_code == 401
+
+
+def test_a_token_that_is_withdrawn_ends_at_once(api: httpx.Client, people: list[NamedToken]) -> None:
+    """The controller is not restarted for it."""
+    assert api.post("/api/commands/pause", json={}, headers=as_("ann")).status_code == 409  # nothing runs
+    people.clear()
+    assert api.post("/api/commands/pause", json={}, headers=as_("ann")).status_code == 401
 
 
 def test_an_older_ledger_cannot_steer_a_terminal_either() -> None:

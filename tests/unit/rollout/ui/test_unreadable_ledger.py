@@ -13,6 +13,7 @@ from rollout.control.metrics import ControllerMetrics
 from rollout.ledger.ledger import Ledger
 from rollout.spec import RolloutSpec
 from rollout.ui.api import make_app
+from rollout.ui.callers import Callers
 from tests.support.unreadable_ledgers import OF_A_NEWER_VERSION, UNREADABLE, whole
 from tests.support.world import Version, World
 
@@ -29,7 +30,11 @@ def api(tmp_path: Path) -> Iterator[tuple[Starlette, Path]]:
     path = tmp_path / "ledger.db"
     whole(path)
     app = make_app(
-        controller, ControllerMetrics(), read_ledger=lambda: Ledger(path, read_only=True), token="secret", name="test"
+        controller,
+        ControllerMetrics(),
+        read_ledger=lambda: Ledger(path, read_only=True),
+        callers=Callers("secret"),
+        name="test",
     )
     yield app, path
     controller.close()

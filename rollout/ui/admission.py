@@ -1,0 +1,71 @@
+"""Whose commands the controller takes: what of a request says who sent it, and what is answered to all others."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rollout.errors import CommandRefused
+from rollout.ui.callers import Caller, Callers
+from rollout.ui.problems import problem
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class RoleTooLow(CommandRefused):
+    """Whoever asks may not."""
+
+
+class Admission:
+    """Lets callers in by their bearer token.
+
+    Args:
+        callers: people, and the owner.
+        alerts: the token of an Alertmanager, which may only post alerts; None: there is none.
+    """
+
+    def __init__(self, callers: Callers, alerts: str | None) -> None:
+        self._callers, self._alerts = callers, alerts
+
+    def for_people(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint, for everybody with a token but Alertmanager."""
+        return _guarded(lambda request: self._caller(request) is not None, endpoint)
+
+    def for_alerts(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint, for Alertmanager and the owner: alerts come from machines, which have no role."""
+        return _guarded(lambda request: self.is_alertmanager(request) or self._caller(request) == Caller(), endpoint)
+
+    def is_alertmanager(self, request: Request) -> bool:
+        """Whether a request brings Alertmanager's own token."""
+        return self._alerts is not None and hmac.compare_digest(_token(request).encode(), self._alerts.encode())
+
+    def person(self, request: Request, by: str, command: str) -> str:
+        """The name of whoever asks for a command: that of the token, or `by` where the owner asks.
+
+        Raises: RoleTooLow.
+        """
+        caller = self._caller(request)
+        if caller is None or not caller.may(command):
+            raise RoleTooLow(
+                f"your role is not enough to {command}",
+                saw=f"{caller.name} is a {caller.role}" if caller else "the token was withdrawn",
+                do="ask somebody with the role `approver`, or the owner of the state folder",
+            )
+        return caller.name or by
+
+    def _caller(self, request: Request) -> Caller | None:
+        return self._callers.of(_token(request))
+
+
+def _token(request: Request) -> str:
+    return request.headers.get("authorization", "").removeprefix("Bearer ")
+
+
+def _guarded(is_let_in: Callable[[Request], bool], endpoint: Endpoint) -> Endpoint:
+    async def check(request: Request) -> Response:
+        if not is_let_in(request):
+            return problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
+        return await endpoint(request)
+
+    return check

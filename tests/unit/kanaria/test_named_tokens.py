@@ -1,0 +1,76 @@
+"""Tokens with a name and a role: told once, kept as hashes, withdrawn by name."""
+
+import stat
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kanaria.cli import app
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.named_tokens import NamedTokens
+from rollout.ui.callers import Caller, Callers
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NamedTokens:
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
+    return NamedTokens(Settings().named_tokens)
+
+
+def typed(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["token", *words])
+    return done.exit_code, done.stdout.strip() or str(done.exception)
+
+
+def test_a_token_is_told_once_and_opens_until_it_is_withdrawn(tokens: NamedTokens, tmp_path: Path) -> None:
+    code, ann = typed("add", "ann", "--role", "approver")
+    _, rob = typed("add", "rob")
+    callers = Callers("the owner's", tokens.all)
+    assert code == 0
+    assert [callers.of(token) for token in (ann, rob, "", "the owner's")] == [
+        Caller("ann", "approver"),
+        Caller("rob", "releaser"),
+        None,
+        Caller(),
+    ]
+    kept = (tmp_path / "tokens.json").read_text()
+    assert not {ann, rob} & set(kept.split('"'))
+    assert stat.S_IMODE((tmp_path / "tokens.json").stat().st_mode) == 0o600
+    assert [line.partition(",")[0] for line in typed("list")[1].splitlines()] == ["ann: approver", "rob: releaser"]
+    assert typed("remove", "ann")[0] == 0
+    assert (callers.of(ann), callers.of(rob)) == (None, Caller("rob", "releaser"))
+
+
+@pytest.mark.parametrize("name", ["", "judge", "Controller", "two\nlines", " ann", "\x1b[2Jann", "x" * 101])
+def test_names_that_the_ledger_could_not_tell_apart_are_refused(tokens: NamedTokens, name: str) -> None:
+    with pytest.raises(SetupError, match="nobody can be called that"):
+        tokens.add(name, "approver")
+    assert tokens.all() == ()
+
+
+def test_two_people_of_one_name_and_a_name_without_a_token_are_refused(tokens: NamedTokens) -> None:
+    tokens.add("ann", "reader")
+    with pytest.raises(SetupError, match="ann has a token already"):
+        tokens.add("ann", "approver")
+    with pytest.raises(SetupError, match="bob has no token") as refused:
+        tokens.remove("bob")
+    assert refused.value.saw == "tokens: ann"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[", '{"ann": 1}', '[{"name": "ann", "role": "king", "sha256": "", "made_s": 0}]']
+)
+def test_a_damaged_file_lets_nobody_in(tokens: NamedTokens, tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokens.json").write_text(content)
+    with pytest.raises(SetupError, match="the tokens cannot be read"):
+        tokens.all()
+
+
+def test_a_persons_own_token_is_what_commands_bring(tokens: NamedTokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().known_token == ""
+    owners = Settings().token
+    assert Settings().known_token == owners
+    monkeypatch.setenv("KANARIA_MY_TOKEN", tokens.add("ann", "reader"))
+    assert Callers(owners, tokens.all).of(Settings().known_token) == Caller("ann", "reader")
