@@ -4,10 +4,10 @@ import secrets
 import socket
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -48,7 +48,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KANARIA_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(default=Path(".kanaria"), description="folder of all state")
-    host: str = Field(default="127.0.0.1", description="address that the gateway and the controller listen on")
+    host: str = Field(default="127.0.0.1", description="address that the gateway listens on")
+    controller_host: str = Field(
+        default="127.0.0.1",
+        description="address that the controller listens on; it shows everything to whoever reaches it",
+    )
     gateway_port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
     controller_port: int = Field(default=8090, ge=1, le=65535, description="port of the controller")
     metrics: Literal["auto", "scrape", "prometheus"] = Field(
@@ -147,9 +151,9 @@ class Settings(BaseSettings):
     )
     ledger_backups: int = Field(default=24, ge=1, description="how many copies of the ledger are kept")
 
-    @field_validator("host")
+    @field_validator("host", "controller_host")
     @classmethod
-    def _host_is_an_address(cls, host: str) -> str:
+    def _host_is_an_address(cls, host: str, info: ValidationInfo) -> str:
         """A name is looked up here, once, so that all parts mean the same address by it."""
         name = host.removeprefix("[").removesuffix("]")
         try:
@@ -157,7 +161,7 @@ class Settings(BaseSettings):
         except (OSError, UnicodeError) as error:
             raise SetupError(
                 "nothing can listen on that address",
-                saw=f"KANARIA_HOST={host}: {error}",
+                saw=f"KANARIA_{(info.field_name or '').upper()}={host}: {error}",
                 do="name an address of this machine, such as 127.0.0.1, ::1, or 0.0.0.0 for all of them",
             ) from error
         addresses = [str(address[0]) for *_, address in found]
@@ -214,7 +218,7 @@ class Settings(BaseSettings):
 
     def remember_where_it_listens(self) -> None:
         """Remember the ports for later commands in this state folder."""
-        ports = self.model_dump_json(include={"host", "gateway_port", "controller_port"})
+        ports = self.model_dump_json(include={"host", "gateway_port", "controller_host", "controller_port"})
         write_whole(self.root / _LISTENING_FILE, ports)
 
     def forget_where_it_listens(self) -> None:
@@ -291,14 +295,13 @@ class Settings(BaseSettings):
         return self.root / PUBLIC_KEY_FILE
 
     @property
-    def own_address(self) -> str:
-        """Where this machine reaches what listens on `host`, as in a URL."""
-        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - nothing listens here
-        return f"[{address}]" if ":" in address else address
+    def controller_address(self) -> str:
+        """Host and port at which this machine reaches the controller."""
+        return f"{_reached_at(self.controller_host)}:{self.controller_port}"
 
     @property
     def controller_url(self) -> str:
-        return f"http://{self.own_address}:{self.controller_port}"
+        return f"http://{self.controller_address}"
 
     @property
     def deployment(self) -> str:
@@ -317,7 +320,7 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.own_address}:{self.gateway_port}"
+        return f"http://{_reached_at(self.host)}:{self.gateway_port}"
 
     def secret(self, name: str) -> str:
         """The secret kept in file `name`, readable by this user only; made when there is none."""
@@ -374,11 +377,26 @@ class Settings(BaseSettings):
         return self.root / "tokens.json"
 
     @property
+    def secrets_left_out(self) -> dict[str, str]:
+        """The environment of a process that inherits this one's and has no business with its tokens."""
+        return {
+            f"KANARIA_{name.upper()}": ""
+            for name, field in type(self).model_fields.items()
+            if SecretStr in get_args(field.annotation)
+        }
+
+    @property
     def known_token(self) -> str:
         """What commands bring: a person's own token, or the owner's where there is one. What only reads makes none."""
         if self.my_token:
             return self.my_token.get_secret_value()
         return self.token if self.token_file.exists() else ""
+
+
+def _reached_at(host: str) -> str:
+    """Where this machine reaches what listens on `host`, as in a URL."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - nothing listens here
+    return f"[{address}]" if ":" in address else address
 
 
 def _is_origin(text: str) -> bool:

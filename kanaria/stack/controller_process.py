@@ -126,7 +126,9 @@ def main() -> None:
     )
     app.router.routes.extend(pages(settings.drift, links=partial(_links, settings)))
     server = uvicorn.Server(
-        uvicorn.Config(app, host=settings.host, port=settings.controller_port, log_level="warning", access_log=False)
+        uvicorn.Config(
+            app, host=settings.controller_host, port=settings.controller_port, log_level="warning", access_log=False
+        )
     )
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()

@@ -297,6 +297,7 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         environment.PREDICTION_LOG_MB: str(settings.prediction_log_mb),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",
+        **settings.secrets_left_out,
         **checking(settings, tag),
     }
 

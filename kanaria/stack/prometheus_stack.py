@@ -139,7 +139,7 @@ def write_targets(settings: Settings, *, gateway: str) -> None:
     settings.targets.mkdir(parents=True, exist_ok=True)
     settings.targets.chmod(0o755)  # a Prometheus in a container, which gets this folder, is another user
     settings.prometheus_address.unlink(missing_ok=True)  # of an earlier run
-    own = {"gateway": gateway, "controller": f"{settings.own_address}:{settings.controller_port}"}
+    own = {"gateway": gateway, "controller": settings.controller_address}
     for job in JOBS:
         listed = [Target(own[job])] if job in own else []
         write_whole(settings.targets / f"{job}.json", file_sd(listed), is_public=True)

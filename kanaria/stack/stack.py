@@ -198,12 +198,15 @@ class Stack:
 
     def _start_processes(self, tag: str, say: Callable[[str], None]) -> None:
         settings = self.settings
-        ports = {"gateway": settings.gateway_port, "controller": settings.controller_port}
+        listening = [
+            ("gateway", settings.host, settings.gateway_port),
+            ("controller", settings.controller_host, settings.controller_port),
+        ]
         if settings.prometheus_port is not None:
-            ports["prometheus"] = settings.prometheus_port
-        for name, port in ports.items():
-            if error := obstacle(settings.host, port):
-                raise _cannot_listen(name, settings.host, port, error)
+            listening.append(("prometheus", "127.0.0.1", settings.prometheus_port))
+        for name, host, port in listening:
+            if error := obstacle(host, port):
+                raise _cannot_listen(name, host, port, error)
         prometheus = PrometheusStack.find(settings)
         if settings.notify is not None:
             told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)

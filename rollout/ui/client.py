@@ -36,8 +36,8 @@ class ControllerClient:
     """Talks to one controller. Every method raises ControllerUnreachable when it does not answer."""
 
     def __init__(self, url: str, *, token: str, by: str) -> None:
-        self._url, self._by = url, by
-        self._http = loopback.client(url, headers={"authorization": f"Bearer {token}"}, timeout_s=_TIMEOUT_S)
+        self._url, self._token, self._by = url, token, by
+        self._http = loopback.client(url, timeout_s=_TIMEOUT_S)
 
     def set_stable(self, tag: str) -> None:
         """Let `tag` take all traffic. Raises CommandRefused."""
@@ -88,8 +88,8 @@ class ControllerClient:
         return str(error) or type(error).__name__
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
-        deadline = {DEADLINE_HEADER: f"{time.time() + _PATIENCE_S:.3f}"}
-        answer: dict[str, Any] = self._send("POST", path, {"by": self._by, **body}, deadline).json()
+        headers = {"authorization": f"Bearer {self._token}", DEADLINE_HEADER: f"{time.time() + _PATIENCE_S:.3f}"}
+        answer: dict[str, Any] = self._send("POST", path, {"by": self._by, **body}, headers).json()
         return answer
 
     def _send(

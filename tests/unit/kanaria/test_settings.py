@@ -1,11 +1,13 @@
 """Settings come from the environment, and from the stack that is up."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
+from kanaria.stack.fleet import server_environment
 
 
 @pytest.fixture
@@ -83,8 +85,26 @@ def test_reading_the_token_makes_none(home: Path) -> None:
 )
 def test_a_host_is_an_address_from_the_start(host: str, address: str, url: str, tmp_path: Path) -> None:
     """All parts mean the same one, and this machine reaches what listens on all of them."""
-    settings = Settings(home=tmp_path, host=host)
-    assert (settings.host, settings.controller_url) == (address, url)
+    settings = Settings(home=tmp_path, controller_host=host)
+    assert (settings.controller_host, settings.controller_url) == (address, url)
+    assert Settings(home=tmp_path, host=host).gateway_url == url.replace("8090", "8080")
+
+
+def test_a_gateway_for_the_network_does_not_open_the_controller(tmp_path: Path) -> None:
+    """It shows everything to whoever reaches it, and takes commands."""
+    settings = Settings(home=tmp_path, host="0.0.0.0")  # noqa: S104 - nothing listens
+    assert (settings.host, settings.controller_host) == ("0.0.0.0", "127.0.0.1")  # noqa: S104 - likewise
+
+
+def test_no_version_inherits_the_tokens_of_whoever_started_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model's code reads its environment."""
+    for name in ("KANARIA_MY_TOKEN", "KANARIA_GRAFANA_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    given = server_environment(Settings(home=tmp_path), "m:v1", records=tmp_path)
+    assert {**os.environ, **given}["KANARIA_MY_TOKEN"] == ""
+    assert "secret" not in {**os.environ, **given}.values()
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "1.2.3.4.5", "http://127.0.0.1", "a b", "x" * 300, "::1:::"])
@@ -93,6 +113,9 @@ def test_a_host_that_is_no_address_is_refused_where_it_is_read(host: str, tmp_pa
     with pytest.raises(SetupError) as refused:
         Settings(home=tmp_path, host=host)
     assert f"KANARIA_HOST={host}: " in refused.value.saw
+    with pytest.raises(SetupError) as refused:
+        Settings(home=tmp_path, controller_host=host)
+    assert f"KANARIA_CONTROLLER_HOST={host}: " in refused.value.saw
 
 
 @pytest.mark.parametrize(

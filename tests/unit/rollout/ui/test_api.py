@@ -416,6 +416,25 @@ def test_nobody_acts_in_the_name_of_kanaria(api: httpx.Client, name: str) -> Non
         assert (refused.status_code, "is what the ledger calls a part of Kanaria" in refused.text) == (422, True)
 
 
+def test_a_client_shows_its_token_with_commands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the controller is down, another user may listen on its port and answer whoever reads the status."""
+    seen: list[tuple[str, bool]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((request.method, "authorization" in request.headers))
+        return httpx.Response(503)
+
+    client = ControllerClient("http://127.0.0.1:1", token="secret", by="ann")
+    monkeypatch.setattr(
+        client, "_http", httpx.Client(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(answer))
+    )
+    assert not client.is_ready()
+    for ask in (client.status, lambda: client.command("pause")):
+        with pytest.raises(ControllerUnreachable):
+            ask()
+    assert seen == [("GET", False), ("GET", False), ("POST", True)]
+
+
 def as_(name: str) -> dict[str, str]:
     return {"authorization": f"Bearer token of {name}"}
 
