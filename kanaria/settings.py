@@ -287,6 +287,11 @@ class Settings(BaseSettings):
         return self.root / SAMPLES_FILE
 
     @property
+    def signed_models(self) -> Path:
+        """Tags of the models that were signed, or served with a signature."""
+        return self.root / "signed-models.json"
+
+    @property
     def own_private_key(self) -> Path:
         return self.root / PRIVATE_KEY_FILE
 

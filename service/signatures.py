@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+import yaml
+
 from contract.errors import KanariaError
 
 if TYPE_CHECKING:
     from model_signing import hashing
 
 SIGNATURE_FILE = "model.sig"
+_MANIFEST = "model.yaml"  # BentoML's, in the folder of every model of a store
 PUBLIC_KEY_VARIABLE = "KANARIA_PUBLIC_KEY"
 POLICY_VARIABLE = "KANARIA_SIGNATURES"
 
@@ -36,9 +39,9 @@ def sign(folder: Path, private_key: Path) -> None:
 
 
 def verify(folder: Path, public_key: Path) -> None:
-    """Check that `folder` holds exactly the files that the holder of the key signed, unchanged.
+    """Check that `folder` holds exactly the files that the holder of the key signed, unchanged, as the same model.
 
-    Raises: SignatureError naming the file that differs.
+    Raises: SignatureError naming the file that differs, or the model that it was signed as.
     """
     from model_signing import verifying  # noqa: PLC0415 - see above
 
@@ -64,6 +67,25 @@ def verify(folder: Path, public_key: Path) -> None:
             saw=f"{folder}" if differences else f"{folder}: {(str(error) or type(error).__name__).splitlines()[0]}",
             do="restore the model's files; if the change is intended, sign them again with the right key",
         ) from error
+    _refuse_another(folder)
+
+
+def _refuse_another(folder: Path) -> None:
+    """Compare the place of verified files in the store with the tag that BentoML wrote into one of them.
+
+    Else the signed files of one version could stand in for another's.
+    """
+    manifest = folder / _MANIFEST
+    if not manifest.exists():  # not in a store
+        return
+    written = yaml.safe_load(manifest.read_bytes())
+    signed_as, here = f"{written['name']}:{written['version']}", f"{folder.parent.name}:{folder.name}"
+    if signed_as != here:
+        raise SignatureError(
+            f"the files of {here} were signed as {signed_as}",
+            saw=str(manifest),
+            do="restore the model's own files: a signed version may not stand in for another",
+        )
 
 
 def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:

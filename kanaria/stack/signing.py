@@ -3,6 +3,8 @@
 The keys are in the state folder. What a signature is: service/signatures.py.
 """
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +58,7 @@ def sign_model(settings: Settings, tag: str, private_key: Path | None) -> Signed
         ) from error
     if public_key:
         verify(folder, public_key)  # a pair that does not fit should be found now, not by a server
+    _remember(settings, tag)
     files = sum(path.is_file() and path.name != SIGNATURE_FILE for path in folder.rglob("*"))
     return Signed(files, public_key)
 
@@ -64,9 +67,10 @@ def checking(settings: Settings, bento: str) -> dict[str, str]:
     """The environment that makes the server of a Bento check its model.
 
     The state folder's own key is meant for signed models: the first signature must not stop an unsigned
-    version that serves already. `KANARIA_SIGNATURES=required` closes that door.
+    version that serves already. `KANARIA_SIGNATURES=required` closes that door. A model that was signed once is checked
+    from then on: whoever can write the store cannot make it an unsigned one by deleting a file.
     """
-    return _checking(settings, is_signed=_is_signed(bento))
+    return _checking(settings, is_signed=_is_or_was_signed(settings, bento))
 
 
 def check_signature(settings: Settings, folder: Path) -> None:
@@ -85,11 +89,39 @@ def _checking(settings: Settings, *, is_signed: bool) -> dict[str, str]:
     return {POLICY_VARIABLE: settings.signatures} | ({PUBLIC_KEY_VARIABLE: str(key.absolute())} if key else {})
 
 
-def _is_signed(bento: str) -> bool:
+def _is_or_was_signed(settings: Settings, bento: str) -> bool:
+    """Whether a Bento's model has a signature, or had one when it was signed or served here."""
     try:
-        return (model_folder(model_of(bento)) / SIGNATURE_FILE).exists()
+        model = model_of(bento)
+        is_signed = (model_folder(model) / SIGNATURE_FILE).exists()
     except SetupError:
         return False  # its server will report what is missing
+    if is_signed:
+        _remember(settings, model)
+    return is_signed or model in _remembered(settings)
+
+
+def _remember(settings: Settings, model: str) -> None:
+    known = _remembered(settings)
+    if model in known:
+        return
+    with suppress(OSError):  # on a full disk the next start of the version remembers it
+        private_files.close_folder(settings.root)
+        write_whole(settings.signed_models, json.dumps(sorted({*known, model}), indent=1), mode=0o600)
+
+
+def _remembered(settings: Settings) -> frozenset[str]:
+    """Tags of models. A file that cannot be read is an error: nothing is taken for unsigned on a guess."""
+    try:
+        return frozenset(map(str, json.loads(settings.signed_models.read_bytes())))
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, ValueError, TypeError) as error:
+        raise SetupError(
+            "which models were signed cannot be read",
+            saw=f"{settings.signed_models}: {error}",
+            do="restore that file from a copy of the state folder, or remove it and sign the models again",
+        ) from error
 
 
 def _own_keys(settings: Settings) -> tuple[Path, Path]:

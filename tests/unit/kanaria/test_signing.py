@@ -1,5 +1,6 @@
 """Signing on one machine: whose keys, and which servers check."""
 
+import shutil
 import stat
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack.signing import checking, sign_model
-from service.signatures import SIGNATURE_FILE, verify
+from service.signatures import SIGNATURE_FILE, SignatureError, verify, verify_as_set
 from tests.support.keys import key_pair
 
 pytestmark = pytest.mark.needs("serve")  # signing imports its library when it signs
@@ -89,13 +90,34 @@ def test_signed_versions_are_checked_with_the_key_that_signed_them(state: Settin
 
 def test_the_first_signature_does_not_stop_an_unsigned_version(state: Settings, store: Path) -> None:
     """The state folder's key is for those that it signed, unless signatures are required."""
+    shutil.copytree(store, store.with_name("2"))
+    (bento,) = store.parents[2].glob("bentos/b/1")
+    shutil.copytree(bento, bento.with_name("2"))
+    (bento.with_name("2") / "bento.yaml").write_text("services: [{name: predictor, models: [{tag: 'm:2'}]}]\n")
     sign_model(state, "m:1", None)
-    (store / SIGNATURE_FILE).unlink()
     required = state.model_copy(update={"signatures": "required"})
-    assert ("KANARIA_PUBLIC_KEY" in checking(state, "b:1"), "KANARIA_PUBLIC_KEY" in checking(required, "b:1")) == (
-        False,
-        True,
-    )
+    assert ["KANARIA_PUBLIC_KEY" in checking(each, "b:2") for each in (state, required)] == [False, True]
+
+
+def test_a_signature_that_is_deleted_makes_no_unsigned_model(state: Settings, store: Path, tmp_path: Path) -> None:
+    """Signed here, or served here with a signature of somebody else's: from then on it is checked."""
+    sign_model(state, "m:1", None)
+    elsewhere = Settings(home=tmp_path / "elsewhere", public_key=state.own_public_key)
+    assert checking(elsewhere, "b:1")
+    (store / SIGNATURE_FILE).unlink()
+    for settings in (state, elsewhere):
+        with pytest.raises(SignatureError, match="is not signed"):
+            verify_as_set(store, checking(settings, "b:1"))
+    sign_model(state, "m:1", None)
+    assert verify_as_set(store, checking(state, "b:1"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "7"])
+def test_what_is_known_of_signatures_is_never_guessed(state: Settings, content: str) -> None:
+    state.signed_models.parent.mkdir()
+    state.signed_models.write_text(content)
+    with pytest.raises(SetupError, match="which models were signed cannot be read"):
+        checking(state, "b:1")
 
 
 def test_a_key_that_is_set_is_for_every_version(state: Settings, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Signatures: a model as it was signed is loaded; anything else is refused, and the file is named."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def signed(tmp_path: Path, key: tuple[Path, Path]) -> Signed:
 def test_what_was_signed_is_accepted_wherever_it_lies(signed: Signed, tmp_path: Path) -> None:
     """The signature is about the files, not about their folder's name."""
     verify(signed.folder.rename(tmp_path / "moved"), signed.public_key)
+
+
+def test_the_signed_files_of_one_version_do_not_stand_in_for_another(tmp_path: Path, key: tuple[Path, Path]) -> None:
+    """A bad version, signed when it was new, in the folder of the one that is trusted."""
+    folders = [tmp_path / "digits" / version for version in ("v2", "v3")]
+    for folder in folders:
+        write_model(folder)
+        (folder / "model.yaml").write_text(f"name: digits\nversion: {folder.name}\n")
+        sign(folder, key[0])
+        verify(folder, key[1])
+    shutil.rmtree(folders[0])
+    folders[1].rename(folders[0])
+    with pytest.raises(SignatureError, match="the files of digits:v2 were signed as digits:v3"):
+        verify(folders[0], key[1])
 
 
 def test_one_flipped_bit_anywhere_is_refused_by_the_name_of_its_file(
