@@ -112,4 +112,4 @@ def test_a_version_with_more_columns_is_promoted_before_its_callers_know_them(
     assert answers == named == [answers[0]] * 2
     back = kanaria("preflight", "passengers:v2")
     said = " ".join((back.stdout + back.stderr).split())
-    assert (back.returncode, "other features: without `siblings`, `parents`; 5 columns" in said) == (1, True), said
+    assert (back.returncode, "Other features: without `siblings`, `parents`; 5 columns" in said) == (1, True), said
