@@ -11,7 +11,7 @@ from kanaria.stack.ports import free_port
 from rollout.control.metrics import ControllerMetrics
 from rollout.ledger.ledger import Ledger
 from rollout.ui.api import Surroundings, make_app
-from rollout.ui.callers import Callers
+from rollout.ui.callers import Callers, NamedToken
 from tests.support.waiting import eventually
 from tests.support.world import World
 
@@ -23,6 +23,7 @@ def serving(
     world: World,
     *,
     surroundings: Surroundings = Surroundings(),  # noqa: B008 - immutable
+    named: tuple[NamedToken, ...] = (),
     more: tuple[Route, ...] = (),
 ) -> Iterator[str]:
     """The address of the pages, from a controller of their own. The world stands still; commands are carried out."""
@@ -31,7 +32,7 @@ def serving(
         controller,
         ControllerMetrics(),
         read_ledger=lambda: Ledger(world.path, read_only=True),
-        callers=Callers(TOKEN),
+        callers=Callers(TOKEN, lambda: named),
         name="folder",
         surroundings=surroundings,
     )

@@ -67,13 +67,15 @@ async function send() {
     return;
   }
   const problem = await answer.json().catch(() => ({}));
-  if (answer.status === 401) {
+  if (answer.status === 401 || answer.status === 403) { // another token may be enough
     sessionStorage.removeItem(TOKEN);
     part("who").hidden = false;
-    form.elements.token.required = true;
-    form.elements.token.value = "";
-    fail("This is not the token of the controller.");
-    form.elements.token.focus();
+    fields.token.required = true;
+    fields.token.value = "";
+    fields.token.focus();
+  }
+  if (answer.status === 401) {
+    fail("This is not a token of the controller.");
     return;
   }
   fail([problem.title ?? `The controller answered ${answer.status}`, problem.detail, problem.do].filter(Boolean).join(". "));
