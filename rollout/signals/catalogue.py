@@ -21,6 +21,7 @@ from rollout.signals.counting import (
     EachValue,
     KeyedOutcomes,
     Outcomes,
+    OutcomesByKey,
     Side,
     Steps,
 )
@@ -31,6 +32,7 @@ from rollout.signals.options import (
     LATENCY_BOUNDS_MS,
     LATENCY_STEPS_MS,
     STEPS_PER_TENFOLD,
+    ByRoute,
     Classes,
     Disagreement,
     Errors,
@@ -49,7 +51,7 @@ WATCHED_ERRORS = "watched_errors"
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
 
 _PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
-_VERMILION, _ORANGE, _BROWN = "#d55e00", "#e69f00", "#8c510a"
+_VERMILION, _ORANGE, _BROWN, _TEAL = "#d55e00", "#e69f00", "#8c510a", "#0a7f8f"
 
 # The client's mistake by the version's word: all 4xx but those about who asks (401, 403) and when (408, 429). Without
 # lookahead, which Prometheus does not have.
@@ -238,6 +240,25 @@ BUILT_IN = Catalogue(
                 bad=0.2,
                 runbook="KanariaRejectsMore",
             ),
+        ),
+        Signal(
+            name="route",
+            words=SignalWords(
+                "bad answers of {key}",
+                "requests",
+                "failed or were rejected at `{key}`",
+                family_title="bad answers by route",
+                family_event="failed or were rejected",
+            ),
+            advice="Send requests to `{key}` and compare its answers with {stable}'s; its log has those that failed "
+            "(`x-request-id`).",
+            colour=_TEAL,
+            counter=OutcomesByKey(Side.GATEWAY, GATEWAY_REQUESTS, "route", "code", bad=f"5..|{_REFUSED}"),
+            judged=SignalRule(kernel="exact", weight=0.1),
+            options=ByRoute,
+            has_keys=True,
+            is_of_callers=True,
+            picture=ReportPicture("by key", "Bad answers by route", "Share of each route's requests that were bad."),
         ),
         Signal(
             name=AFFECTED_USERS,  # replaces the errors where callers are sticky

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from contract.answer_types import class_name
 from rollout.judge.types import BothNumbers, Pair, Window
 from rollout.signals.catalogue import catalogue
-from rollout.signals.counting import SQUARES, SUM, Steps
+from rollout.signals.counting import SQUARES, SUM, OutcomesByKey, Steps
 from rollout.signals.custom import PREFIX, Mean, OwnCounter
 
 _NOTHING = Pair(0, 0)
@@ -130,8 +130,8 @@ def windows(
 
     A series that `previous` lacks counts from 0, and so does one whose total fell: its process was restarted. One that
     was restarted and passed its old total between two readings looks like smaller growth; events may then be missed,
-    but none is ever invented. Of the user's own counters nothing is known before they are asked for, and one that falls
-    may not be a counter at all: there counting begins with `current`.
+    but none is ever invented. Of routes, and of the user's own counters, nothing is known before they are seen; a
+    counter of the user's that falls may be none at all. There counting begins with `current`.
 
     Args:
         previous: everything known before, from `merge`.
@@ -185,8 +185,9 @@ def _growth(previous: Reading, current: Reading) -> Iterator[tuple[SeriesKey, Pa
     rows = {_family(key): pair.total for key, pair in previous.counters.items() if _is_partition(key)}
     for key, now in current.counters.items():
         is_own = key[2].startswith(PREFIX)
-        unseen = now if is_own else Pair(0, rows.get(_family(key), 0))
-        before = previous.counters.get(key, unseen)
+        before = previous.counters.get(key)
+        if before is None:
+            before = now if is_own or _appears_late(key) else Pair(0, rows.get(_family(key), 0))
         if now.total < before.total:
             before = now if is_own else _NOTHING
         total = now.total - before.total
@@ -213,6 +214,12 @@ def _is_partition(key: SeriesKey) -> bool:
     """Whether it counts one of several classes, where every event has exactly one."""
     row = catalogue().of(key[2])
     return row is not None and row.is_partition
+
+
+def _appears_late(key: SeriesKey) -> bool:
+    """Whether it is one of those that begin with their first event, or that an earlier controller did not count."""
+    row = catalogue().of(key[2])
+    return row is not None and isinstance(row.counter, OutcomesByKey)
 
 
 def _family(key: SeriesKey) -> SeriesKey:

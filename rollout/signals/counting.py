@@ -69,6 +69,30 @@ class KeyedOutcomes:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomesByKey:
+    """Events by outcome under each value of another label, such as a route. A key appears with its first event."""
+
+    side: Side
+    series: str
+    key_label: str
+    outcome_label: str
+    bad: str  # a regular expression that the outcome's whole value matches
+
+    @property
+    def label(self) -> str:
+        """Both labels, as `Table.label` writes several."""
+        return f"{self.key_label},{self.outcome_label}"
+
+    def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
+        found: dict[str, Pair] = {}
+        for value, count in counts.items():
+            key, _, outcome = value.rpartition(",")  # a route may hold a comma
+            bad = count if re.fullmatch(self.bad, outcome) else 0
+            found[key] = found.get(key, Pair(0, 0)) + Pair(bad, count)
+        yield from found.items()
+
+
+@dataclass(frozen=True, slots=True)
 class EachValue:
     """Events by a value, such as the predicted class. Each value is a signal; every event has exactly one."""
 
@@ -146,4 +170,4 @@ class Steps:
         return Numbers(total.total // len(self.bounds), float(total.bad), float(squares.bad))
 
 
-Counter = Outcomes | KeyedOutcomes | EachValue | Buckets | Steps
+Counter = Outcomes | KeyedOutcomes | OutcomesByKey | EachValue | Buckets | Steps

@@ -78,6 +78,10 @@ class Rejected(Tolerant):
     """Answers with a 4xx status that say that the request is wrong: not 401, 403, 408 and 429."""
 
 
+class ByRoute(Tolerant):
+    """Answers of each route that are errors or rejections."""
+
+
 class Latency(Tolerant):
     """Answers slower than each bound."""
 

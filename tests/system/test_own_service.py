@@ -115,7 +115,11 @@ def test_a_version_that_breaks_one_rare_route_is_rolled_back(kanaria: Kanaria) -
     with clients(kanaria):
         done = release(kanaria, "summary:rare", guards={"error_ratio": "90%"})
     assert done.returncode == 1, done.stdout + done.stderr
-    assert kanaria.status()["release"]["outcome"] == "rolled_back"
+    ended = kanaria.status()["release"]
+    assert ended["outcome"] == "rolled_back"
+    by_route = {each["name"]: each["canary"] for each in ended["signals"] if each["name"].startswith("route:")}
+    assert by_route["route:/rare"][0] > 0
+    assert by_route["route:/summarize"][0] == 0
 
 
 def test_a_version_that_rejects_a_tenth_of_the_inputs_is_rolled_back_in_the_shadow(kanaria: Kanaria) -> None:

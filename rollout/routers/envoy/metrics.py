@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
 
+from contract.http import PREDICT_PATH
 from rollout.routers.envoy import admin
 from rollout.routers.envoy.resources import SHADOW
 from rollout.routers.envoy.routes import STREAMED
@@ -56,6 +57,9 @@ _SERIES = {
 }
 
 
+_BY_ROUTE = _Read("code", GATEWAY_REQUESTS, "route,code")
+
+
 class EnvoyMetrics:
     """The GatewayMetrics of Envoy.
 
@@ -85,7 +89,11 @@ class EnvoyMetrics:
                 continue
             if mirrored is not None and sample.labels.get("kind") == STREAMED:
                 continue  # of these requests there are no copies to compare with
-            add(counts[self.address + event.place, event.version, read], event.value, sample.value)
+            instance = self.address + event.place
+            add(counts[instance, event.version, read], event.value, sample.value)
+            route = sample.labels.get("route")
+            if sample.name == REQUESTS and route and route != PREDICT_PATH:  # the contract has no other
+                add(counts[instance, event.version, _BY_ROUTE], f"{route},{event.value}", sample.value)
         for (instance, version, read), table in counts.items():
             if read is _SERIES[SHADOW_CLASSES] and (instance, version, _SERIES[SHADOW_REQUESTS]) in counts:
                 continue  # the same requests

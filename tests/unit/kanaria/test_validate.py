@@ -68,8 +68,8 @@ def test_a_plan_is_said_in_words(tmp_path: Path) -> None:
         "A version is judged for at least 4 min before it is promoted, and for longer where the evidence takes longer;",
         "when a step lacks it after 10 min, the release is given up.",
         "It is then watched for 60 min, in which the version before gets no requests but is kept ready.",
-        "Judged: errors, rejected, latency, wrong_label, paired_label; class, low_confidence, disagreement, about",
-        "which a person is asked; typical_latency, which is only said.",
+        "Judged: errors, rejected, route, latency, wrong_label, paired_label; class, low_confidence, disagreement,",
+        "about which a person is asked; typical_latency, which is only said.",
     ):
         assert sentence in output, sentence
     assert code == 0

@@ -114,7 +114,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         (
             "signals: {latencies: {}}",
             "signals.latencies",
-            "errors, rejected, latency, typical_latency, class, low_confidence, wrong_label",
+            "errors, rejected, route, latency, typical_latency, class, low_confidence, wrong_label",
         ),
         ("signals: {latencies: {}}", "signals.latencies", "did you mean `latency`?"),
         ("signals: {'latency:25': {}}", "signals.latency:25", "write `latency`"),
@@ -122,7 +122,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: {disagreement: 5%}", "signals.disagreement", "write keys such as `{at_most: 10%}`"),
         ("signals: [errors]", "signals", "write keys such as `{latency: {tolerance: 1.5}}`"),
         ("signals: 5", "signals", "or delete the line"),
-        ("signals: {7: {}}", "signals.7", "the keys of `signals` are: errors, rejected, latency"),
+        ("signals: {7: {}}", "signals.7", "the keys of `signals` are: errors, rejected, route, latency"),
         ("signals: {class: {}, predictions: null}", "signals.predictions", "what `class` was called before"),
         ("signals: {labels: {}, wrong_label: {}}", "signals.labels", "keep one of the two"),
         ("signals: {predictions: off}", "signals.predictions", "or `null` to leave the signal out"),

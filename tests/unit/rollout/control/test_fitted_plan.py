@@ -93,4 +93,10 @@ def test_a_release_follows_and_keeps_the_fitted_plan(tmp_path: Path) -> None:
     ledger.close()
     assert release.state.outcome == "promoted"
     assert release.not_judged is not None
-    assert release.spec.signals.selection().keys.keys() == {"errors", "rejected", "latency", "typical_latency"}
+    assert release.spec.signals.selection().keys.keys() == {
+        "errors",
+        "rejected",
+        "route",
+        "latency",
+        "typical_latency",
+    }

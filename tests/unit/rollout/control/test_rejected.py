@@ -44,6 +44,43 @@ def released(path: Path, plan: dict[str, object], *, stable: float, canary: floa
     return newest(path)
 
 
+class WithARareRoute(World):
+    """One request in two hundred is of a route that v2 has forgotten; a hundredth of all others fail on both."""
+
+    def _serve(self, tag: str, requests: int) -> None:
+        rare = int(self.rng.binomial(requests, 0.005))
+        failed = rare if tag == "m:v2" else int(self.rng.binomial(rare, 0.01))
+        for route, bad, total in (
+            ("/rare", failed, rare),
+            ("/usual", int(self.rng.binomial(requests - rare, 0.01)), requests - rare),
+        ):
+            self._count(tag, "errors", bad, total)
+            self._count(tag, f"route:{route}", bad, total)
+        self._count(tag, "latency:100", 0, requests)
+
+
+@pytest.mark.parametrize("is_by_route", [True, False])
+def test_one_rare_route_that_is_broken_is_found_by_route(tmp_path: Path, is_by_route: bool) -> None:
+    """In all requests together its errors are half as many again as stable's, and nothing proves that too many."""
+    path = tmp_path / "ledger.db"
+    world = WithARareRoute(path, versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN)})
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    world.live(controller, 60)
+    plan = {**LIVE, "soak": 60, "risk_budget": "3%", "signals": {} if is_by_route else {"route": None}}
+    controller.execute(c.StartRelease("m:v2", RolloutSpec.model_validate(plan), "ann"))
+    world.live_until_ended(controller)
+    controller.close()
+    release = newest(path)
+    assert outcome(release) == (("rolled_back", "route:/rare") if is_by_route else ("promoted", None))
+    if is_by_route:
+        explained = why(release)
+        assert " failed or were rejected at `/rare`" in explained.verdict
+        advised = next(topic.lines for topic in explained.topics if topic.title == "What to do")
+        assert any("Send requests to `/rare`" in line for line in advised)
+        assert "Bad answers by route" in render_report([release], title="m")
+
+
 def outcome(release: Timeline) -> tuple[str | None, str | None]:
     return release.state.outcome, release.state.outcome_signal
 

@@ -1,5 +1,7 @@
 """Which version each of Envoy's counts is evidence about."""
 
+from itertools import pairwise
+
 import pytest
 
 from rollout.judge import Pair
@@ -45,6 +47,44 @@ def test_a_request_is_evidence_once_about_the_version_that_was_chosen(
 ) -> None:
     """What another version answered for it is its failure, whatever the user got."""
     assert errors(sample) == (stable, canary)
+
+
+def test_routes_are_told_apart_by_the_version_that_was_chosen() -> None:
+    """Failed and rejected requests of each; the contract has one route only, which is not counted once more."""
+
+    def of_route(route: str, version: str, routed: str, code: str, *, attempts: str = "1", events: int = 10) -> Sample:
+        labels = {"version": version, "routed": routed, "attempts": attempts, "code": code, "route": route}
+        return Sample(REQUESTS, labels, events)
+
+    samples = [
+        of_route("/a,b/{id:path}", NEW, NEW, "200"),
+        of_route("/a,b/{id:path}", NEW, NEW, "422"),
+        of_route("/a,b/{id:path}", NEW, NEW, "401"),
+        of_route("/a,b/{id:path}", OLD, NEW, "200", attempts="2"),
+        of_route("/rare", OLD, OLD, "200", events=1),
+        of_route("/predict", OLD, OLD, "500"),
+    ]
+    found = counters(EnvoyMetrics("gateway:1").tables(samples))
+    by_route = {(version, signal): pair for (_, version, signal), pair in found.items() if signal.startswith("route")}
+    assert by_route == {(NEW, "route:/a,b/{id:path}"): Pair(20, 40), (OLD, "route:/rare"): Pair(0, 1)}
+
+
+def test_what_a_route_counted_before_it_was_looked_at_is_no_evidence() -> None:
+    """A controller of an earlier version did not count by route: all that the gateway counted would look new."""
+    labels = {"version": NEW, "routed": NEW, "attempts": "1", "code": "500", "route": "/rare"}
+    readings = [
+        Reading(10.0, {}),
+        *(
+            Reading(at_s, counters(EnvoyMetrics("gateway:1").tables([Sample(REQUESTS, labels, events)])))
+            for at_s, events in ((20.0, 1000), (30.0, 1007))
+        ),
+    ]
+    first, second = (
+        [window for window in windows(before, now, stable=OLD, canary=NEW) if window.signal == "route:/rare"]
+        for before, now in pairwise(readings)
+    )
+    assert first == []
+    assert [window.canary for window in second] == [Pair(7, 7)]
 
 
 def test_how_long_a_fallback_took_is_about_neither() -> None:

@@ -161,7 +161,7 @@ def test_only_the_built_in_signals_are_there_by_default() -> None:
     with pytest.raises(SpecError) as refused:
         parse_spec("signals: {truncated_in_this_test: {}}")
     assert refused.value.saw == f"`signals.{TRUNCATED.name}` does not exist"
-    assert refused.value.do.startswith("the keys of `signals` are: errors, rejected, latency, typical_latency")
+    assert refused.value.do.startswith("the keys of `signals` are: errors, rejected, route, latency, typical_latency")
     assert TRUNCATED.name not in refused.value.do
 
 
