@@ -100,6 +100,21 @@ MODEL_INFO = Metric(
     ("version", "model", "engine"),
 )
 
+# Of the observer, which compares the answers of versions that count nothing themselves. It counts DISAGREEMENT, too.
+OBSERVER_REPEATS = Metric(
+    "kanaria_observer_repeats_total",
+    "Requests that stable was asked twice, by whether its answers were the same",
+    ("version", "outcome"),
+)
+COMPARED, SKIPPED, UNPAIRED, AMBIGUOUS, CUT = OBSERVED = ("compared", "skipped", "unpaired", "ambiguous", "cut")
+OBSERVER_ANSWERS = Metric(
+    "kanaria_observer_answers_total",
+    "Answers that the observer was shown: `compared` with stable's, `skipped` because there are more than it takes, "
+    "`unpaired` because another answer or room was lacking, `ambiguous` by a request id that came twice, or `cut`",
+    ("outcome",),
+)
+OBSERVER_WAITING = Metric("kanaria_observer_waiting_bytes", "Answers that wait for the one they are compared with")
+
 # Of the controller.
 LAST_BEAT = Metric("kanaria_controller_last_beat_timestamp_seconds", "Last beat of the control loop")
 FAILED_BEATS = Metric("kanaria_controller_failed_beats_total", "Beats of the control loop that failed")

@@ -123,7 +123,7 @@ def _of_own_service(tag: str, service: Service, plan: RolloutSpec) -> Iterator[s
     yield f"{tag} is a service of its own; it can be released as it is"
     paths = [route.path + (" (streamed)" if route.is_streamed else "") for route in service.routes]
     yield f"  routes: {', '.join(paths) or 'its manifest names none; every path is passed'}"
-    spec, left_out = fitted(plan, tag, service, service)
+    spec, left_out = fitted(plan, tag, service, service, is_observed=True)
     yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"
     yield from (f"  {part}" for part in left_out.split("; ") if part)
 

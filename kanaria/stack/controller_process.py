@@ -28,6 +28,7 @@ from kanaria.stack.fleet import LocalFleet, server_environment
 from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.lock_guard import LockGuard
 from kanaria.stack.named_tokens import NamedTokens
+from kanaria.stack.observer_program import OBSERVER_OPTION
 from kanaria.stack.pages import DRIFT_TITLES, RUNBOOKS, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.stack import GATEWAY, OPEN_ADMIN, gateway_settings
@@ -48,6 +49,7 @@ from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.router import EnvoyRouter
 from rollout.sources.failover import FailoverSource
 from rollout.sources.firing import FiringAlerts
+from rollout.sources.observer import ObserverPage
 from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
@@ -72,8 +74,10 @@ def main() -> None:
     metrics_of_gateway.add_argument("--gateway-stats", type=int, help="port of the gateway's metrics")
     metrics_of_gateway.add_argument(OPEN_ADMIN, type=int, help="port of the admin of a gateway of Kanaria 0.1")
     parser.add_argument("--prometheus", type=int, help="port of Prometheus; without it the built-in scraper reads")
+    parser.add_argument(OBSERVER_OPTION, type=int, help="port of the observer's counts; without it there is none")
     arguments = parser.parse_args()
     log_as_json()
+    observer = f"127.0.0.1:{arguments.observer}" if arguments.observer else None
     settings = Settings()
     lock = WriterLock(settings.ledger, who="the controller")
     lock.wait(on_held=lambda held: log.warning("waits_for_lock", why=held.what, saw=held.saw))
@@ -82,6 +86,7 @@ def main() -> None:
     gateway = replace(
         gateway_settings(settings, arguments.gateway_stats or arguments.envoy_admin),
         has_open_admin=arguments.envoy_admin is not None,
+        has_observer=observer is not None,
     )
     fleet = _fleet(settings, metrics)
     supervisor = Supervisor(settings.root, settings.logs)
@@ -91,12 +96,13 @@ def main() -> None:
         open_ledger=lambda: open_ledger(settings.ledger),
         reserve_bytes=RESERVE_BYTES,
         router=EnvoyRouter(gateway),
-        source=_source(EnvoyMetrics.of(gateway), arguments.prometheus, settings.scrape_interval_s),
+        source=_source(EnvoyMetrics.of(gateway), observer, arguments.prometheus, settings.scrape_interval_s),
         failures=GatewayFailures(gateway.failures_path, key=settings.user_key),
         fleet=fleet,
         preflight=LocalPreflight(fleet.process_of),
         metrics=metrics,
         gateway=watch,
+        observer=ObserverPage(observer) if observer else None,
     )
     metrics.registry.register(
         DriftCollector(
@@ -220,12 +226,15 @@ def _notifier(settings: Settings, metrics: ControllerMetrics) -> "Notifier | Non
     return notifier
 
 
-def _source(gateway: EnvoyMetrics, prometheus: int | None, scrape_interval_s: float) -> MetricSource:
+def _source(
+    gateway: EnvoyMetrics, observer: str | None, prometheus: int | None, scrape_interval_s: float
+) -> MetricSource:
+    direct = ScrapeSource(gateway, observer=observer)
     if prometheus is None:
-        return ScrapeSource(gateway)
+        return direct
     max_age_s = max(10.0, 3 * scrape_interval_s)  # one late scrape is no reason to stop judging
-    store = PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, max_age_s=max_age_s)
-    return FailoverSource(store, ScrapeSource(gateway), silent_s=3 * scrape_interval_s)
+    store = PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, observer=observer, max_age_s=max_age_s)
+    return FailoverSource(store, direct, silent_s=3 * scrape_interval_s)
 
 
 def _people(settings: Settings) -> tuple[NamedToken, ...]:

@@ -130,16 +130,19 @@ class PrometheusStack:
         return Program("alertmanager", command)
 
 
-def write_targets(settings: Settings, *, gateway: str) -> None:
+def write_targets(settings: Settings, *, gateway: str, observer: str | None) -> None:
     """Write what a Prometheus has to scrape: the stack's own, or another such as that of compose.yaml.
 
     Args:
         gateway: `host:port` of the gateway's metrics.
+        observer: that of the observer's; None: there is none.
     """
     settings.targets.mkdir(parents=True, exist_ok=True)
     settings.targets.chmod(0o755)  # a Prometheus in a container, which gets this folder, is another user
     settings.prometheus_address.unlink(missing_ok=True)  # of an earlier run
     own = {"gateway": gateway, "controller": settings.controller_address}
+    if observer is not None:
+        own["observer"] = observer
     for job in JOBS:
         listed = [Target(own[job])] if job in own else []
         write_whole(settings.targets / f"{job}.json", file_sd(listed), is_public=True)

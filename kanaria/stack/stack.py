@@ -18,6 +18,7 @@ from kanaria.stack.bentos import bento_tags, process_name, service_of, tag_of
 from kanaria.stack.fleet import last_words
 from kanaria.stack.installation import given_environment
 from kanaria.stack.locks import locked
+from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
 from kanaria.stack.prometheus_stack import PrometheusStack, write_targets
 from kanaria.stack.python import own_module
@@ -222,8 +223,12 @@ class Stack:
         settings.remember_where_it_listens()
         self.supervisor.start()
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST))
-        write_targets(settings, gateway=gateway.stats_address)
         arguments = ["--gateway-stats", str(gateway.stats_port)]
+        observer = None if service_of(tag).keeps_contract else ObserverProgram.beside(gateway)
+        if observer is not None:
+            self.supervisor.add(observer.program())
+            arguments += observer.controller_arguments()
+        write_targets(settings, gateway=gateway.stats_address, observer=observer.address if observer else None)
         if prometheus is not None:
             for program in prometheus.programs():
                 self.supervisor.add(program)

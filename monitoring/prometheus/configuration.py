@@ -13,7 +13,7 @@ from monitoring.prometheus.user import USER
 
 RULES = tuple(Path(__file__).parents[1] / "rules" / name for name in ("alerts.yaml", "slo.yaml"))
 JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
-    {"gateway": "/stats/prometheus", "controller": METRICS_PATH, "service": METRICS_PATH}
+    {"gateway": "/stats/prometheus", "controller": METRICS_PATH, "service": METRICS_PATH, "observer": METRICS_PATH}
 )
 _RETENTION = "32d"  # how long samples are kept: longer than the period of an objective
 # Keeps the lines about versions, of some 1,500 on Envoy's page. It matches Envoy's own names, not Prometheus's.

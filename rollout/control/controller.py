@@ -18,7 +18,7 @@ from rollout.control.calibration import Calibration
 from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
 from rollout.control.commands import Command, ReportDrift, Restore, StartRelease, accept
-from rollout.control.decide import Action, Facts, Hold, decide
+from rollout.control.decide import Action, Facts, Hold, Rollback, decide
 from rollout.control.fitted_plan import asking, fitted
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
@@ -48,7 +48,7 @@ from rollout.routers.router import FailureLog, GatewayHealth, GatewayState, Obse
 from rollout.signals.catalogue import AFFECTED_USERS
 from rollout.signals.counters import Reading
 from rollout.signals.sticky_users import Progress
-from rollout.sources.source import MetricSource
+from rollout.sources.source import MetricSource, Observer
 from rollout.spec import RolloutSpec
 
 log = structlog.get_logger()
@@ -68,6 +68,7 @@ class Controller:
         metrics: ControllerMetrics,
         preflight: Preflight | None = None,
         gateway: GatewayState | None = None,
+        observer: Observer | None = None,
         clock: Clock = system_clock,
         reserve_bytes: int = 0,
     ) -> None:
@@ -76,12 +77,14 @@ class Controller:
             open_ledger: opens it for writing.
             preflight: None: no preflight is wanted.
             gateway: the data plane as its clients see it; None: nobody asks.
+            observer: compares the answers of versions that do not; None: nothing does.
             reserve_bytes: room on the ledger's disk that is taken beforehand.
         """
         self._open_ledger, self._reserve_bytes = open_ledger, reserve_bytes
         self._fleet, self._metrics, self._clock = fleet, metrics, clock
         self._world = Reconciler(router, fleet, clock)
         self._failures, self._preflight, self._gateway = failures, preflight, gateway
+        self._observer = observer
         self._run = ReleaseRun(failures, preflight, requested_s=clock().steady_s)
         self._wall_clock = WallClock()
         self._queue = CommandQueue()
@@ -364,7 +367,7 @@ class Controller:
         if trouble and not self._source_trouble:
             self._note("store_unreachable", trouble)
         elif self._source_trouble and not trouble:
-            self._note("store_back", "the metric store gives the counters again")
+            self._note("store_back", "all counters are read as usual again")
         self._source_trouble = trouble
 
     def _judged(
@@ -425,6 +428,7 @@ class Controller:
         elif canary.preparing:
             self._run.is_preparing(now.steady_s)
         action = decide(release, self._facts(release, now.steady_s, is_fresh=is_fresh), self._run.judgement)
+        self._note_differences(release, action)
         decision = record.decision(
             release,
             action,
@@ -451,6 +455,16 @@ class Controller:
             self._carry_out(release, action)
         else:
             self._keep(*self._run.asking.news(release, action, self._clock()))
+
+    def _note_differences(self, release: Release, action: Action) -> None:
+        """Note in which fields answers differ, once a person is asked about a canary in the shadow or it leaves it."""
+        is_over, is_asked = isinstance(action, Rollback), isinstance(action, Hold) and action.needs_person
+        if self._observer is None or not release.mirror or not (is_over or (is_asked and not self._run.differences)):
+            return
+        found = self._observer.differences(stable=release.stable, canary=release.canary)
+        if found and found != self._run.differences:
+            self._run.differences = found
+            self._note(e.ANSWERS_DIFFER, found)
 
     def _record(self, release: Release, tick: Tick | None, action: Action, decision: tuple[e.Event, ...]) -> bool:
         """Write a tick and the decision that rests on it. Returns whether the decision may be carried out."""
@@ -576,7 +590,7 @@ class Controller:
             newest = self._deployment.release
             spec, left_out = fitted((newest.spec if newest else RolloutSpec()).without_steps(), command.tag, *services)
             return replace(command, spec=spec), left_out
-        spec, left_out = fitted(command.spec, command.tag, *services)
+        spec, left_out = fitted(command.spec, command.tag, *services, is_observed=self._observer is not None)
         now_s = self._clock().steady_s
         spec, asks = asking(spec, lambda counted: self._calibration.known_s(counted, now_s))
         return replace(command, spec=spec), "; ".join(filter(None, (left_out, asks)))

@@ -17,8 +17,13 @@ from rollout.spec import SHADOW, RolloutSpec
 NOT_COUNTED = "not_counted"  # the topic under which a release notes what was left out
 
 
-def fitted(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> tuple[RolloutSpec, str]:
+def fitted(
+    spec: RolloutSpec, tag: str, canary: Service, stable: Service, *, is_observed: bool = False
+) -> tuple[RolloutSpec, str]:
     """The plan for a release of `tag`, and what it leaves out, in words; empty: nothing.
+
+    Args:
+        is_observed: an observer compares the answers of versions that do not count them themselves.
 
     Raises: CommandRefused where the plan insists on what cannot be counted.
     """
@@ -26,7 +31,9 @@ def fitted(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> tup
         return spec, ""
     said = []
     by_version = [row for row in catalogue().in_plans.values() if row.counter and row.counter.side is Side.SERVICE]
-    left_out = [row for row in by_version if spec.signals.root.get(row.name) is not None]
+    has_copies = canary.answers_whole and stable.answers_whole
+    missing = [row for row in by_version if not (row.is_observed and is_observed and has_copies)]
+    left_out = [row for row in missing if spec.signals.root.get(row.name) is not None]
     labels = spec.signals.get(WrongLabel)
     if labels and labels.required:
         raise CommandRefused(
@@ -44,7 +51,7 @@ def fitted(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> tup
         spec = spec.model_copy(update={"signals": spec.signals.without(*(row.name for row in left_out))})
         titles = ", ".join(row.words.family_title or row.words.title for row in left_out)
         said.append(f"not judged, because only versions that keep the model contract count them: {titles}")
-    if spec.steps != "auto" and spec.steps[0] == SHADOW and not (canary.answers_whole and stable.answers_whole):
+    if spec.steps != "auto" and spec.steps[0] == SHADOW and not has_copies:
         spec = spec.model_copy(update={"steps": spec.steps[1:]})
         said.append("there is no shadow step: only requests whose answers come as a whole are copied")
     return spec, "; ".join(said)

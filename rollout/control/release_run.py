@@ -31,6 +31,7 @@ class ReleaseRun:
         self.recent = RecentErrors()
         self.asking = Asking()
         self.is_blind = False  # the metric source does not answer; this is noted in the ledger
+        self.differences = ""  # between the answers of both versions, as they were noted in the ledger last
         self.was_loading = False  # a version that has traffic, at some time since the last reading
         self.loaded_since_s = -math.inf  # when such a version was last seen loading
         self.requested_s = requested_s

@@ -168,6 +168,11 @@ class Timeline:
         return next((note.text for note in self.notes if note.topic == "not_counted"), None)
 
     @property
+    def differences(self) -> str | None:
+        """In which fields the canary's answers differ from stable's, in words; None: it is not known."""
+        return next((note.text for note in reversed(self.notes) if note.topic == e.ANSWERS_DIFFER), None)
+
+    @property
     def watch_interrupted(self) -> str | None:
         """That the watch ended before its time, in words; None where it did not."""
         return next((note.text for note in self.notes if note.topic == e.WATCH_INTERRUPTED), None)

@@ -16,6 +16,7 @@ from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, number_wor
 from rollout.judge.types import NumberRule
 from rollout.judge.words import better as proven_better
 from rollout.judge.words import share_of, tally
+from rollout.ledger import events
 from rollout.ledger.events import Restore
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.ledger.state import Phase
@@ -176,6 +177,8 @@ def _evidence(release: Timeline) -> Iterator[str]:
     evidence = release.deciding
     if better := _better(release):
         yield f"{_sentence(better)}."
+    if release.differences:
+        yield f"{_sentence(one_line(release.differences))}."
     if release.failed_signal:
         yield from _against(release.failed_signal, release)
         return
@@ -401,6 +404,8 @@ def _notes(release: Timeline) -> Iterator[str]:
             case "source_back" if away_s is not None:
                 times = f"{clock(away_s)} to {clock(note.at_s)} UTC ({span(round(note.at_s - away_s))})"
                 yield f"No metrics from {times}: the weight was held, and nothing was decided."
+            case events.ANSWERS_DIFFER:
+                pass  # said with the evidence
             case "not_counted":
                 yield f"{_sentence(one_line(note.text))}."
             case _:

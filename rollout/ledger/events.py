@@ -24,6 +24,7 @@ from rollout.spec import RolloutSpec
 
 OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift"})  # who acts without being asked: no caller
 WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
+ANSWERS_DIFFER = "answers_differ"  # another: in which fields a canary's answers differ from stable's
 
 Name = Annotated[str, AfterValidator(one_line)]
 Words = Annotated[str, AfterValidator(printable)]
@@ -224,7 +225,8 @@ class Noted(_Event):
 
     kind: Literal["noted"] = "noted"
     # `source_unreachable` and `source_back` (nothing is read), `store_unreachable` and `store_back` (counters are read
-    # directly), `clock_jumped`, `router_refused`, `fleet`, `controller_started`, `disk_full`, `watch_interrupted`.
+    # directly), `clock_jumped`, `router_refused`, `fleet`, `controller_started`, `disk_full`, `watch_interrupted`,
+    # `answers_differ`.
     topic: str
     text: Words
 

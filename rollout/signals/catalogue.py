@@ -100,6 +100,7 @@ class Signal:
     has_keys: bool = False  # its evidence carries them, as in `latency:100`
     is_expected: bool = False  # no step passes before the canary has counts of it
     is_of_copies: bool = False  # counted, and expected, while the canary gets copies of stable's requests
+    is_observed: bool = False  # of versions that do not count it themselves, the observer does
     is_optional: bool = True  # plans may leave it out
     is_of_callers: bool = False  # one caller can cause any number: where callers are sticky, only copies are judged
     advice_if_fewer: str = ""  # where the canary has fewer of them than stable
@@ -429,6 +430,7 @@ BUILT_IN = Catalogue(
             judged=SignalRule(kernel="bounded", weight=0.1, is_only_different=True, is_to_be_proven=True),
             options=Disagreement,
             is_of_copies=True,
+            is_observed=True,
             picture=ReportPicture("against its limit", "Answers unlike stable's"),
             graph=BoardGraph(
                 "Answers unlike stable's, in the shadow step",

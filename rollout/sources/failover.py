@@ -26,6 +26,9 @@ class Source(Protocol):
 
     has_read: bool  # a version may be left out of a reading, because it was in one before
 
+    @property
+    def trouble(self) -> str | None: ...
+
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
     ) -> Reading: ...
@@ -62,10 +65,12 @@ class FailoverSource:
 
     @property
     def trouble(self) -> str | None:
-        """Why counters are read directly, in words; None while the store gives them."""
+        """Why counters are read directly, in words; while the store gives them, what it lacks."""
         is_starting = not self._had_store and self._clock() - self._began_s < _STARTS_IN_S
-        if self._error is None or is_starting:
-            return None
+        if self._error is None:
+            return self._store.trouble
+        if is_starting:
+            return self._direct.trouble
         return f"{self._error.what}; the counters are read directly ({self._error.saw})"
 
     def read(

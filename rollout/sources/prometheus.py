@@ -18,7 +18,7 @@ from rollout.fleet import Backend
 from rollout.signals.catalogue import catalogue
 from rollout.signals.counters import Reading, Sample, counters, own_counters, own_series, version_tables
 from rollout.signals.custom import OwnCounter
-from rollout.sources.source import GatewayMetrics
+from rollout.sources.source import OBSERVER_AWAY, GatewayMetrics
 
 
 class PrometheusSource:
@@ -27,12 +27,22 @@ class PrometheusSource:
     Args:
         url: where Prometheus listens.
         gateway: what the data plane counts, and which target of Prometheus it is.
+        observer: the target that counts for versions that do not; None: there is none. Readings do without it.
         max_age_s: samples older than this are not used; three scrape intervals or more.
         timeout_s: longest wait for Prometheus, seconds.
     """
 
-    def __init__(self, url: str, gateway: GatewayMetrics, *, max_age_s: float = 10.0, timeout_s: float = 2.0) -> None:
-        self._gateway = gateway
+    def __init__(
+        self,
+        url: str,
+        gateway: GatewayMetrics,
+        *,
+        observer: str | None = None,
+        max_age_s: float = 10.0,
+        timeout_s: float = 2.0,
+    ) -> None:
+        self._gateway, self._observers = gateway, (observer,) if observer else ()
+        self.trouble: str | None = None
         self._max_age_s = max_age_s
         self._newest_s = 0.0  # time of the newest reading, Unix seconds
         self.has_read = False
@@ -44,7 +54,8 @@ class PrometheusSource:
         """See `MetricSource`. A version that Prometheus cannot scrape is left out, once it was in a reading."""
         wanted = {f"{backend.host}:{backend.port}": backend.tag for backend in backends}
         gateway = self._gateway.address
-        scraped_s, samples = self._latest((gateway, *wanted), _scraped_as(own))
+        scraped_s, samples = self._latest((gateway, *wanted, *self._observers), _scraped_as(own))
+        self.trouble = OBSERVER_AWAY if set(self._observers) - scraped_s.keys() else None
         missing = sorted({gateway, *wanted} - set(scraped_s))
         if missing and (gateway in missing or len(missing) == len(wanted) or not self.has_read):
             raise SourceUnreachable(
@@ -68,7 +79,7 @@ class PrometheusSource:
         tables = [*self._gateway.tables(samples[gateway], mirrored=mirrored)]
         tables += [
             table
-            for instance in wanted
+            for instance in (*wanted, *self._observers)
             if instance in scraped_s
             for table in version_tables(instance, samples[instance])
         ]
@@ -76,11 +87,6 @@ class PrometheusSource:
         for instance in wanted.keys() & scraped_s.keys():
             read |= own_counters(instance, wanted[instance], samples[instance], own)
         return Reading(at_s=at_s, counters=read)
-
-    @property
-    def trouble(self) -> str | None:
-        """See `MetricSource`. It either reads or raises."""
-        return None
 
     def close(self) -> None:
         """Close the connections."""

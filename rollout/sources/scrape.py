@@ -16,7 +16,9 @@ from rollout.signals.catalogue import catalogue
 from rollout.signals.counters import Reading, Sample, counters, own_counters, own_series, version_tables
 from rollout.signals.custom import OwnCounter
 from rollout.sources.page import parsed
-from rollout.sources.source import GatewayMetrics
+from rollout.sources.source import OBSERVER_AWAY, GatewayMetrics
+
+_OBSERVER_TIMEOUT_S = 0.5  # a reading waits for it, and can do without
 
 
 class ScrapeSource:
@@ -24,14 +26,17 @@ class ScrapeSource:
 
     Args:
         gateway: what the data plane counts, and where.
+        observer: `host:port` of what counts for versions that do not; None: nothing does. Readings do without it.
         timeout_s: longest wait for the next part of a page, seconds.
     """
 
-    def __init__(self, gateway: GatewayMetrics, *, timeout_s: float = 2.0) -> None:
-        self._gateway = gateway
+    def __init__(self, gateway: GatewayMetrics, *, observer: str | None = None, timeout_s: float = 2.0) -> None:
+        self._gateway, self._observer = gateway, observer
+        self.trouble: str | None = None
         self.has_read = False
         self._http = loopback.client(timeout_s=timeout_s)
         self._gateway_http = loopback.client(timeout_s=timeout_s, unix_socket=gateway.socket)
+        self._observer_http = loopback.client(timeout_s=min(timeout_s, _OBSERVER_TIMEOUT_S))
 
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
@@ -40,13 +45,18 @@ class ScrapeSource:
         gateway = self._gateway.address
         urls = {gateway: httpx.URL(self._gateway.url)}
         urls |= {f"{backend.host}:{backend.port}": httpx.URL(f"{backend.url}{METRICS_PATH}") for backend in backends}
+        clients = dict.fromkeys(urls, self._http) | {gateway: self._gateway_http}
+        if self._observer is not None:
+            urls[self._observer] = httpx.URL(f"http://{self._observer}{METRICS_PATH}")
+            clients[self._observer] = self._observer_http
         at_s = time.time()
         with ThreadPoolExecutor(max_workers=len(urls)) as pool:
-            clients = (self._gateway_http if instance == gateway else self._http for instance in urls)
             read = partial(self._page, own=own_series(own))
-            pages = dict(zip(urls, pool.map(read, urls.values(), clients), strict=True))
+            pages = dict(zip(urls, pool.map(read, urls.values(), clients.values()), strict=True))
         samples = {instance: page for instance, page in pages.items() if isinstance(page, list)}
         missing = {instance: page for instance, page in pages.items() if not isinstance(page, list)}
+        is_away = self._observer is not None and missing.pop(self._observer, None) is not None
+        self.trouble = OBSERVER_AWAY if is_away else None
         if gateway in missing:
             raise SourceUnreachable(
                 "the gateway gives no metrics",
@@ -69,15 +79,11 @@ class ScrapeSource:
             found |= own_counters(instance, backend.tag, samples.get(instance, ()), own)
         return Reading(at_s=at_s, counters=found)
 
-    @property
-    def trouble(self) -> str | None:
-        """See `MetricSource`. It either reads or raises."""
-        return None
-
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
         self._gateway_http.close()
+        self._observer_http.close()
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,8 @@ from rollout.fleet import Backend
 from rollout.signals.counters import Reading, Sample, Table
 from rollout.signals.custom import OwnCounter
 
+OBSERVER_AWAY = "the observer gives no counts: answers are not compared"  # a source's trouble
+
 
 class MetricSource(Protocol):
     """Where raw counters come from. Never rates, never averages."""
@@ -28,6 +30,13 @@ class MetricSource(Protocol):
 
         Raises: SourceUnreachable when no trustworthy reading can be had.
         """
+
+
+class Observer(Protocol):
+    """Compares the answers of versions that do not count them themselves."""
+
+    def differences(self, *, stable: str, canary: str) -> str:
+        """In which fields the canary's answers differ from stable's, in words; empty: in none, or it is not known."""
 
 
 class GatewayMetrics(Protocol):

@@ -116,7 +116,7 @@ def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) ->
     """Monitoring and judging do not import each other, so nothing else keeps the two filters the same."""
     config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path)))
     filters = {job["job_name"]: job.get("params") for job in config["scrape_configs"]}
-    assert filters == {"gateway": {"filter": [PAGE_FILTER]}, "controller": None, "service": None}
+    assert filters == {"gateway": {"filter": [PAGE_FILTER]}, "controller": None, "service": None, "observer": None}
 
 
 def test_amtool_accepts_the_configuration(tmp_path: Path, require_program: Find) -> None:

@@ -137,6 +137,7 @@ class Stack:
     gateway: Gateway
     stable: Version
     canary: Version
+    observer: Version  # counts for versions that do not
 
     @property
     def backends(self) -> tuple[Backend, ...]:
@@ -145,8 +146,8 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def ports() -> list[int]:
-    """The ports of gateway, stable and canary; the same in all tests, so that Prometheus finds them only once."""
-    return [free_port() for _ in range(3)]
+    """The ports of gateway, stable, canary and observer; the same in all tests: Prometheus finds them only once."""
+    return [free_port() for _ in range(4)]
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +156,8 @@ def prometheus(
 ) -> Iterator[str]:
     """The address of a Prometheus that scrapes those ports."""
     folder = tmp_path_factory.mktemp("prometheus")
-    gateway, *versions = (Target(f"127.0.0.1:{port}") for port in ports)
-    for job, targets in zip(JOBS, ([gateway], [], versions), strict=True):
+    gateway, *versions, observer = (Target(f"127.0.0.1:{port}") for port in ports)
+    for job, targets in zip(JOBS, ([gateway], [], versions, [observer]), strict=True):
         (folder / f"{job}.json").write_text(file_sd(targets))
     config = folder / "prometheus.yml"
     config.write_text(prometheus_config(PrometheusSettings(targets_dir=folder, scrape_interval_s=SCRAPE_INTERVAL_S)))
@@ -169,8 +170,8 @@ def prometheus(
 
 @pytest.fixture
 def stack(ports: list[int]) -> Iterator[Stack]:
-    stack = Stack(Gateway(ports[0]), Version(ports[1]), Version(ports[2]))
-    processes = (stack.gateway, stack.stable, stack.canary)
+    stack = Stack(Gateway(ports[0]), *(Version(port) for port in ports[1:]))
+    processes = (stack.gateway, stack.stable, stack.canary, stack.observer)
     for process in processes:
         process.start()
     yield stack
@@ -184,16 +185,20 @@ AnySource = ScrapeSource | PrometheusSource | FailoverSource
 @pytest.fixture(params=["scrape", "prometheus", "failover", "failover without its store"])
 def new_source(request: pytest.FixtureRequest, stack: Stack) -> Callable[[], AnySource]:
     """A function that makes a source which has read nothing yet."""
-    gateway = EnvoyMetrics(stack.gateway.address)
+    gateway, observer = EnvoyMetrics(stack.gateway.address), stack.observer.address
     if request.param == "scrape":
-        return lambda: ScrapeSource(gateway)
+        return lambda: ScrapeSource(gateway, observer=observer)
     if request.param == "failover without its store":
         nobody = f"http://127.0.0.1:{free_port()}"
-        return lambda: FailoverSource(PrometheusSource(nobody, gateway), ScrapeSource(gateway))
+        return lambda: FailoverSource(
+            PrometheusSource(nobody, gateway, observer=observer), ScrapeSource(gateway, observer=observer)
+        )
     url = request.getfixturevalue("prometheus")
     if request.param == "failover":
-        return lambda: FailoverSource(PrometheusSource(url, gateway, max_age_s=5), ScrapeSource(gateway))
-    return lambda: PrometheusSource(url, gateway, max_age_s=5)
+        return lambda: FailoverSource(
+            PrometheusSource(url, gateway, observer=observer, max_age_s=5), ScrapeSource(gateway, observer=observer)
+        )
+    return lambda: PrometheusSource(url, gateway, observer=observer, max_age_s=5)
 
 
 @pytest.fixture
@@ -329,6 +334,31 @@ def test_a_mirrored_version_is_judged_by_copied_requests(source: MetricSource, s
         lambda: source.read(stack.backends, mirrored=CANARY),
         lambda reading: events(None, reading, is_mirrored=True) == expected,
     )
+
+
+def test_what_the_observer_counts_is_read_and_nothing_waits_for_it(source: MetricSource, stack: Stack) -> None:
+    """It counts for versions that do not; while it is away the rest is read, and that it is away is said."""
+    away = "the observer gives no counts: answers are not compared"
+    stack.observer.compare(CANARY, "different")
+    stack.gateway.copy(CANARY)
+    counted = (stack.observer.address, CANARY, "disagreement")
+    read_until(lambda: source.read(stack.backends), lambda reading: reading.counters.get(counted) == Pair(1, 1))
+    assert source.trouble is None or away not in source.trouble
+    stack.observer.stop()
+    reading = read_until(lambda: source.read(stack.backends), lambda reading: counted not in reading.counters)
+    assert (stack.gateway.address, CANARY, "errors") not in reading.counters  # nobody's request
+    assert source.trouble == away
+    mirrored = source.read(stack.backends, mirrored=CANARY)
+    assert mirrored.counters[stack.gateway.address + "/shadow", CANARY, "errors"] == Pair(0, 1)
+
+
+def test_a_source_without_an_observer_at_its_first_reading_reads(
+    new_source: Callable[[], AnySource], stack: Stack
+) -> None:
+    stack.observer.stop()
+    stack.gateway.answer(STABLE)
+    with new_source() as source:
+        read_until(lambda: source.read(stack.backends), lambda reading: bool(reading.counters))
 
 
 def test_reading_again_without_new_events_gives_no_window(source: MetricSource, stack: Stack) -> None:

@@ -26,6 +26,7 @@ from rollout.signals.counters import Reading, SeriesKey
 from rollout.signals.custom import OwnCounter
 from rollout.signals.options import LATENCY_BOUNDS_MS
 from rollout.signals.sticky_users import UserFailure
+from rollout.sources.source import Observer
 from tests.support.memory_router import MemoryRouter
 
 
@@ -100,6 +101,7 @@ class World:
     is_source_up: bool = True
     is_compared: bool = True  # whether answers to copied requests are compared with stable's
     preflight: Preflight | None = None
+    observer: Observer | None = None
     failures: Failures = field(default_factory=Failures)
     reserve_bytes: int = 0  # room on the ledger's disk that the controller takes beforehand
     hanging: list[Hanging] = field(default_factory=list)
@@ -257,6 +259,7 @@ class World:
             fleet=self,
             metrics=ControllerMetrics(),
             preflight=self.preflight,
+            observer=self.observer,
             clock=lambda: Instant(self.now_s, self.steady_s),
             reserve_bytes=self.reserve_bytes,
         )

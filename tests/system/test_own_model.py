@@ -96,6 +96,6 @@ def test_drifting_traffic_is_named_by_its_column(kanaria: Kanaria, bentos: Bento
 
 def test_nothing_outside_its_folder_names_it() -> None:
     """The contract is all that the rest knows."""
-    folders = ("kanaria", "contract", "service", "rollout", "monitoring", "loadtest")
+    folders = ("kanaria", "contract", "service", "observer", "rollout", "monitoring", "loadtest")
     sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert [path.name for path in sources if "diabetes" in path.read_text().lower()] == []

@@ -16,8 +16,10 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from contract.loopback import answers
 from kanaria.settings import Settings
 from kanaria.stack.bentos import service_of
+from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port
 from kanaria.stack.version_process import server_command
 from rollout.errors import RouterRefused
@@ -226,6 +228,35 @@ def test_a_stream_is_not_held_back(gateway: Gateway, stable: Running) -> None:
         assert next(parts) == "first "
         assert gateway.client.post("/app/open").text == "opened"
         assert "".join(parts) == "last"
+
+
+def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_answers(
+    settings: GatewaySettings, stable: Running, canary: Running
+) -> None:
+    """It sees the answers of those requests that the canary gets a copy of; bodies of 50 MB and sockets flow on."""
+    observer = ObserverProgram.beside(replace(settings, has_observer=True))
+    with Gateway(observer.gateway) as gateway, subprocess.Popen(observer.program().command) as process:
+        gateway.client.timeout = httpx.Timeout(30.0)
+        gateway.router.apply(Split(stable.version, canary.version, mirror=True))
+        eventually(lambda: answers(f"http://{observer.address}/metrics", timeout_s=1))
+
+        def compared() -> int:
+            gateway.client.post("/summarize", json={"text": "a long text"}).raise_for_status()
+            page = httpx.get(f"http://{observer.address}/metrics").text
+            found = re.search(r'kanaria_observer_answers_total{outcome="compared"} (\d+)', page)
+            return int(found[1]) if found else 0
+
+        eventually(compared)  # the gateway has found it
+        with gateway.client.stream("GET", "/app/until-opened") as answer:
+            parts = answer.iter_text()
+            assert next(parts) == "first "
+            assert gateway.client.post("/app/open").text == "opened"
+            assert "".join(parts) == "last"
+        with WebSocket(settings.port, "/app/echo") as echo:
+            assert [echo.ask(str(number)) for number in range(50)] == [f"echo {number}" for number in range(50)]
+        large = b"x" * (50 * MEGABYTE)
+        assert gateway.client.post("/size", files={"file": ("a.bin", large)}).json() == len(large)
+        process.kill()
 
 
 def test_a_stream_that_breaks_off_is_an_error_of_its_version(

@@ -14,6 +14,7 @@ EXTRAS = {
     "contract": (),
     "rollout": (),
     "service": ("serve",),
+    "observer": ("serve",),
     "loadtest": ("loadtest",),
     "monitoring": ("monitoring",),
     "kanaria": ("all",),

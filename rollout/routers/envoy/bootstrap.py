@@ -14,9 +14,9 @@ from contract.files import write_whole
 from contract.http import API_KEY_HEADER, PROBLEM_JSON
 from contract.prediction_log import OWN_REQUESTS
 from rollout.routers.envoy import admin, launch
+from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.files import write_resources
 from rollout.routers.envoy.metrics import FAILED, STATS_PATH
-from rollout.routers.envoy.resources import TYPE, Resource
 from rollout.routers.envoy.routes import (
     API_KEY_FILTER,
     BODY_FILTER,
@@ -104,7 +104,9 @@ def envoy_command(settings: GatewaySettings) -> list[str]:
         "--log-level",
         "warning",
         "--component-log-level",
-        "misc:error",  # it warns eight times per start that the API key filter may still change
+        # One warns eight times per start that the API key filter may still change, the other at every request while
+        # the observer is away.
+        "misc:error,ext_proc:error",
     ]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rollout import room
 
 if TYPE_CHECKING:
-    from rollout.routers.envoy.resources import Resource
+    from rollout.routers.envoy.api import Resource
 
 
 def write_resources(path: Path, resources: "Sequence[Resource]") -> str:

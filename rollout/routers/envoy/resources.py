@@ -1,27 +1,24 @@
-"""The clusters of a traffic split: dictionaries out. `routes` has the routes to them. Three kinds of cluster:
+"""The clusters of a traffic split: dictionaries out. `routes` has the routes to them. Four kinds of cluster:
 
 * a *version*, named by its tag: its backends with their health checks and circuit breaker;
 * a *choice*, named `digits:v2>digits:v1`: the version that the split chose, then the one that answers
   when it does not. Its metadata keeps the chosen tag, so that the metrics can tell
   "chosen and answered" from "fell back";
 * a *shadow*, named `shadow/digits:v2`: the same backends again, for mirrored requests only, so that
-  its statistics count only these.
-
-Every resource is a JSON object of the Envoy v3 API (https://www.envoyproxy.io/docs/envoy/v1.40.0/api-v3/api).
+  its statistics count only these;
+* a *repeat*, named `repeat/digits:v1`: stable's backends for requests that it is asked twice, see `observation`.
 """
 
 import ipaddress
-from typing import Any
 from urllib.parse import quote
 
+from contract import observation as told
 from contract.http import READY_PATH
 from rollout.fleet import Backend, Version
+from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, observer_cluster, shown
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
-
-TYPE = "type.googleapis.com/envoy."
-
-Resource = dict[str, Any]  # one message of the Envoy API, as JSON
 
 # Neither ">" nor "/" can be in a Bento tag.
 FALLBACK = ">"
@@ -37,12 +34,25 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
         clusters.append(_choice_cluster(split.canary, split.stable, settings))
         if split.mirror:
             clusters.append(_version_cluster(split.canary, SHADOW + split.canary.tag, settings))
-    return {cluster["name"]: cluster for cluster in clusters}
+    named = {cluster["name"]: cluster for cluster in clusters}
+    return named | _observed(split, named, settings) if is_observed(split, settings) else named
 
 
 def clusters_of(tag: str) -> tuple[str, ...]:
     """Names of the clusters that send requests to `tag` itself."""
-    return tag, SHADOW + tag
+    return tag, SHADOW + tag, REPEAT + tag
+
+
+def _observed(split: Split, clusters: dict[str, Resource], settings: GatewaySettings) -> dict[str, Resource]:
+    """The clusters whose answers the observer is shown, and its own."""
+    stable, copies = split.stable.tag, SHADOW + split.canary.tag if split.canary else ""
+    repeat = _version_cluster(split.stable, REPEAT + stable, settings)
+    return {
+        OBSERVER: observer_cluster(settings),
+        stable: shown(clusters[stable], told.STABLE, split),
+        REPEAT + stable: shown(repeat, told.REPEAT, split),
+        copies: shown(clusters[copies], told.COPY, split),
+    }
 
 
 def fallback_of_stable(split: Split) -> Version | None:

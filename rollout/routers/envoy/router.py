@@ -15,8 +15,9 @@ import httpx
 from contract import loopback
 from rollout.errors import RouterRefused
 from rollout.routers.envoy import admin
+from rollout.routers.envoy.api import Resource
 from rollout.routers.envoy.files import are_usable, read_resources, saved_resources, write_resources
-from rollout.routers.envoy.resources import Resource, clusters_for, clusters_of
+from rollout.routers.envoy.resources import clusters_for, clusters_of
 from rollout.routers.envoy.routes import ROUTE_CONFIG, clusters_used, routes_for, split_of
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split

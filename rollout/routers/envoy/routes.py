@@ -23,7 +23,9 @@ from contract.http import (
 )
 from contract.prediction_log import OWN_REQUESTS
 from rollout.fleet import Route
-from rollout.routers.envoy.resources import FALLBACK, SHADOW, TYPE, Resource, choice_name, fallback_of_stable
+from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, mirror_policy
+from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
 
@@ -105,7 +107,8 @@ def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -
     return {
         name: cluster
         for name, cluster in clusters.items()
-        if tags.issuperset(name.removeprefix(SHADOW).split(FALLBACK))
+        if tags.issuperset(name.removeprefix(SHADOW).removeprefix(REPEAT).split(FALLBACK))
+        or (name == OBSERVER and split.mirror)
     }
 
 
@@ -178,9 +181,12 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
     measured = _BODY_LIMIT | {"buffer": {"max_request_bytes": settings.max_upload_bytes}}
     limit_s = _limit_s(split)
     # Where an answer may be a stream, its end has no limit: `per_try_idle_timeout` limits the wait for each part.
-    action = _shared(split, is_copied=not route.is_streamed) | {"timeout": f"{0 if route.is_streamed else limit_s:g}s"}
+    action = _shared(split, settings, is_copied=not route.is_streamed)
+    action["timeout"] = f"{0 if route.is_streamed else limit_s:g}s"
     action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
     of_route = _counted(route)
+    if not route.is_streamed:
+        of_route["name"] = route.path  # tells the observer that there is a copy, and of which route's answers
     if route.is_streamed:
         upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
         yield {
@@ -248,10 +254,10 @@ def _predict(split: Split | None, settings: GatewaySettings) -> Resource:
     if split is None:
         return {"direct_response": {"status": 503}}
     timeout = {"timeout": f"{settings.request_timeout_s}s"}
-    return {"route": timeout | _predict_retries(split, settings) | _shared(split, is_copied=True)}
+    return {"route": timeout | _predict_retries(split, settings) | _shared(split, settings, is_copied=True)}
 
 
-def _shared(split: Split, *, is_copied: bool) -> Resource:
+def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool) -> Resource:
     """The part of an action that gives each version its share."""
     to_canary = round(_HUNDREDTHS * split.canary_percent)
     stable = choice_name(split.stable, fallback_of_stable(split))
@@ -264,6 +270,8 @@ def _shared(split: Split, *, is_copied: bool) -> Resource:
         weighted.append({"name": choice_name(split.canary, split.stable), "weight": to_canary})
         if split.mirror and is_copied:
             action["request_mirror_policies"] = [{"cluster": SHADOW + split.canary.tag}]
+            if is_observed(split, settings):
+                action["request_mirror_policies"].append(mirror_policy(split))
     if split.sticky is not None:
         clusters["use_hash_policy"] = True
         action["hash_policy"] = [{"header": {"header_name": split.sticky}}]

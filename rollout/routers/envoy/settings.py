@@ -35,6 +35,7 @@ class GatewaySettings:
         120.0  # of a client connection; longer than that of usual load balancers, or both close at once
     )
     worker_threads: int = 1
+    has_observer: bool = False  # a process beside the gateway compares answers
     has_open_admin: bool = False  # an earlier version started it: its admin has no socket and listens on `stats_port`
 
     @property
@@ -53,6 +54,11 @@ class GatewaySettings:
     def admin_socket(self) -> Path:
         """Where the admin listens, as the operating system takes it."""
         return self.admin_folder.resolve() / "socket"
+
+    @property
+    def observer_socket(self) -> Path:
+        """Where the observer listens."""
+        return self.admin_folder.resolve() / "observer"
 
     @property
     def bootstrap_path(self) -> Path:

@@ -11,7 +11,7 @@ from contract.terminal import Terminal, print_error, say
 from tests.support.paths import ROOT
 
 TRAPS = ["a:b:c", ":heart:", "m[b]:v1", "m:[red]v1"]
-PRODUCT = ("contract", "service", "rollout", "monitoring", "loadtest", "kanaria", "benchmarks", "examples")
+PRODUCT = ("contract", "service", "observer", "rollout", "monitoring", "loadtest", "kanaria", "benchmarks", "examples")
 
 
 @pytest.mark.parametrize("tag", TRAPS)

@@ -194,7 +194,17 @@ def test_a_misspelt_setting_is_named(tmp_path: Path) -> None:
 
 def test_every_variable_that_the_code_names_is_known() -> None:
     """Otherwise a command would call it unknown and something else would read it."""
-    folders = ("contract", "kanaria", "loadtest", "monitoring", "rollout", "service", "benchmarks", "examples")
+    folders = (
+        "contract",
+        "kanaria",
+        "loadtest",
+        "monitoring",
+        "observer",
+        "rollout",
+        "service",
+        "benchmarks",
+        "examples",
+    )
     sources = [path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py")]
     named = {name for text in sources for name in re.findall(r"KANARIA_[A-Z]+(?:_[A-Z]+)*(?![A-Z_{])", text)}
     assert named - known() == set()

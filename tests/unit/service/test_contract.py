@@ -49,7 +49,7 @@ def test_a_users_model_and_training_need_one_import() -> None:
     """The examples import nothing of Kanaria but `service.contract`."""
     folder = Path(__file__).parents[3] / "examples"
     sources = "\n".join(path.read_text() for path in folder.rglob("*.py"))
-    ours = r"^(?:from|import) ((?:contract|service|kanaria|rollout|monitoring|loadtest)\b\S*)"
+    ours = r"^(?:from|import) ((?:contract|service|observer|kanaria|rollout|monitoring|loadtest)\b\S*)"
     assert set(re.findall(ours, sources, flags=re.MULTILINE)) == {"service.contract"}
 
 

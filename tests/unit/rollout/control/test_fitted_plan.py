@@ -33,6 +33,17 @@ def test_no_step_waits_for_what_no_version_counts(canary: Service, stable: Servi
     assert "predicted classes, low confidence, wrong by label, wrong where only one is right, unlike stable" in left_out
 
 
+def test_what_an_observer_compares_is_judged() -> None:
+    """Where there is one, and something to copy; the shadow step waits for it."""
+    plan, left_out = fitted(RolloutSpec(), "m:v2", OWN, OWN, is_observed=True)
+    assert plan.expected(in_shadow=True) == ("errors", "latency", "disagreement")
+    assert "predicted classes, low confidence, wrong by label, wrong where only one is right" in left_out
+    assert "unlike stable" not in left_out
+    plan, left_out = fitted(RolloutSpec(), "m:v2", STREAMS, STREAMS, is_observed=True)
+    assert plan.expected(in_shadow=True) == ("errors", "latency")
+    assert "unlike stable" in left_out
+
+
 @pytest.mark.parametrize("service", [STREAMS, NO_ROUTES])
 def test_where_nothing_can_be_copied_there_is_no_shadow(service: Service) -> None:
     plan, left_out = fitted(RolloutSpec(), "m:v2", service, OWN)

@@ -18,6 +18,7 @@ class Source:
     def __init__(self, at_s: float) -> None:
         self.at_s: float | None = at_s  # None: it gives none
         self.has_read = False
+        self.trouble: str | None = None
         self.asked = 0
         self.may_answer = threading.Event()
         self.may_answer.set()

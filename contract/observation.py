@@ -1,0 +1,30 @@
+"""How the gateway shows the observer the answers of versions, and what the observer knows of their differences.
+
+The gateway opens a gRPC stream for each answer, with these keys in its metadata.
+"""
+
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from contract.records import Record
+
+ROLE = "x-kanaria-role"
+STABLE, REPEAT, COPY = "stable", "repeat", "copy"  # a user's answer; stable's to the request once more; the canary's
+
+COMPARED = "x-kanaria-compared"  # the tags of stable and canary, with a space between them
+
+DIFFERENCES_PATH = "/differences"  # asked with `stable` and `canary`
+
+
+class FieldDifference(Record):
+    """One field of a route's answers in which a canary differs from stable."""
+
+    route: str
+    field: str
+    different: int = Field(ge=0)  # answers
+    compared: int = Field(ge=0)  # of so many
+    own: Annotated[float, Field(ge=0, le=1)]  # share of requests in which stable differs from itself there
+
+
+FieldDifferences = TypeAdapter(tuple[FieldDifference, ...])

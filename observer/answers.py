@@ -1,0 +1,99 @@
+"""One answer of a version, kept while it waits for the one that it is compared with."""
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+LARGEST_BYTES = 5 * 1024 * 1024  # of a body that is kept; larger ones are compared by their hash
+
+_WHOLE = ("", "identity")
+_DEFLATED = ("gzip", "x-gzip", "deflate")
+_ANY_HEADER = zlib.MAX_WBITS | 32  # of zlib: gzip's header or its own
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """A body of which only the hash is compared."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a version answered."""
+
+    status: int
+    media_type: str
+    encoding: str
+    body: bytes | None  # None: it was too large to be kept
+    digest: bytes  # of a body that was not kept
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return len(self.body or b"")
+
+    def content(self) -> Any:
+        """The body as JSON says it; Opaque where it is no JSON, or too large."""
+        if self.body is None:
+            return Opaque(self.digest)
+        body = self.body
+        if self.encoding in _DEFLATED:
+            try:
+                unpacking = zlib.decompressobj(_ANY_HEADER)
+                body = unpacking.decompress(body, LARGEST_BYTES)
+            except zlib.error:
+                return _hashed(body)
+            if unpacking.unconsumed_tail:
+                return _hashed(self.body)
+        elif self.encoding not in _WHOLE:
+            return _hashed(body)
+        if "json" not in self.media_type:
+            return _hashed(body)
+        try:
+            return orjson.loads(body)
+        except ValueError:
+            return _lenient(body)
+
+
+class Reader:
+    """Takes in an answer part by part, and never holds more than `LARGEST_BYTES` of it."""
+
+    def __init__(self, status: int, media_type: str, encoding: str) -> None:
+        self._status, self._media_type, self._encoding = status, media_type.lower(), encoding.lower()
+        self._parts: list[bytes] | None = []
+        self._size = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._parts is not None:
+            self._parts.append(part)
+            if self._size <= LARGEST_BYTES:
+                return
+            parts, self._parts = self._parts, None
+            for kept in parts:
+                self._hash.update(kept)
+        else:
+            self._hash.update(part)
+
+    def answer(self) -> Answer:
+        """The answer, now that it is complete."""
+        body = None if self._parts is None else b"".join(self._parts)
+        return Answer(self._status, self._media_type, self._encoding, body, self._hash.digest())
+
+
+def _lenient(body: bytes) -> Any:
+    """JSON as Python writes it, with NaN; Opaque where it is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return _hashed(body)
+
+
+def _hashed(body: bytes) -> Opaque:
+    return Opaque(hashlib.sha256(body).digest())

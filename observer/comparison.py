@@ -1,0 +1,98 @@
+"""In which fields two answers to one request differ, with no knowledge of what they mean.
+
+A field is named by its path, `scores[].label`: all items of a list are one field. Compared are
+
+* the class of the status, and of answers that are no success nothing else;
+* of JSON objects which keys they have, then each key that both have;
+* texts and whole numbers exactly; numbers with a fraction within a tolerance;
+* lists item by item, long lists of numbers as vectors: by their direction and length;
+* everything that is no JSON by its hash.
+"""
+
+import math
+from collections.abc import Iterator
+from operator import mul
+from typing import Any
+
+from observer.answers import Answer, Opaque
+
+STATUS, BODY = "(status)", "(body)"
+KEYS = "(keys)"  # which keys an object has
+
+TOLERANCE = 0.05  # numbers with a fraction are the same this far apart, relative to the larger one
+SMALL = 1.0  # ... or in absolute numbers where neither is larger than this: shares and probabilities
+VECTOR = 8  # as many numbers are a vector
+SAME_DIRECTION = 0.999  # cosine of the angle between two vectors that are the same
+_MANY_KEYS = 64  # an object with more is taken as a list: its keys are data
+_DEEPEST = 40
+_LONGEST_PATH = 200  # letters
+
+
+def differences(one: Answer, other: Answer) -> frozenset[str]:
+    """The fields in which two answers differ; none: they are the same."""
+    if one.status // 100 != other.status // 100:
+        return frozenset((STATUS,))
+    if one.status // 100 != 2:
+        return frozenset()
+    if one.body is not None and one.body == other.body and one.encoding == other.encoding:
+        return frozenset()
+    content, its_content = one.content(), other.content()
+    try:
+        return frozenset(_differing(content, its_content, "", 0))
+    except OverflowError:  # whole numbers beyond any float
+        return frozenset(() if content == its_content else (BODY,))
+
+
+def _differing(one: Any, other: Any, path: str, depth: int) -> Iterator[str]:
+    field = path[:_LONGEST_PATH] or BODY
+    if depth > _DEEPEST:
+        if one != other:
+            yield field
+    elif isinstance(one, dict) and isinstance(other, dict):
+        if one.keys() != other.keys():
+            yield f"{path}.{KEYS}"[:_LONGEST_PATH] if path else KEYS
+        is_data = max(len(one), len(other)) > _MANY_KEYS
+        for key in one.keys() & other.keys():
+            below = "*" if is_data else key
+            yield from _differing(one[key], other[key], f"{path}.{below}" if path else below, depth + 1)
+    elif isinstance(one, list) and isinstance(other, list):
+        if len(one) != len(other):
+            yield f"{path}[]"[:_LONGEST_PATH]
+        elif _is_vector(one) and _is_vector(other):
+            if not _are_same_vectors(one, other):
+                yield f"{path}[]"[:_LONGEST_PATH]
+        else:
+            for each, its_other in zip(one, other, strict=True):
+                yield from _differing(each, its_other, f"{path}[]", depth + 1)
+    elif not _are_same(one, other):
+        yield field
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    if isinstance(one, Opaque) or isinstance(other, Opaque) or isinstance(one, bool) or isinstance(other, bool):
+        return type(one) is type(other) and bool(one == other)
+    are_numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    if are_numbers and (isinstance(one, float) or isinstance(other, float)):
+        return _are_near(float(one), float(other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _are_near(one: float, other: float) -> bool:
+    if not (math.isfinite(one) and math.isfinite(other)):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    largest = max(abs(one), abs(other))
+    return abs(one - other) <= TOLERANCE * (max(SMALL, largest))
+
+
+def _is_vector(items: list[Any]) -> bool:
+    if len(items) < VECTOR:
+        return False
+    return all(type(item) in (int, float) for item in items) and any(type(item) is float for item in items)
+
+
+def _are_same_vectors(one: list[float], other: list[float]) -> bool:
+    own, its, both = (float(sum(map(mul, a, b))) for a, b in ((one, one), (other, other), (one, other)))
+    if not (own and its and all(map(math.isfinite, (own, its, both)))):  # nothing but zeros, NaN, too large
+        return all(map(_are_near, map(float, one), map(float, other)))
+    length, its_length = math.sqrt(own), math.sqrt(its)
+    return both >= SAME_DIRECTION * length * its_length and _are_near(length, its_length)

@@ -1,0 +1,83 @@
+"""What was found about each pair of versions: the counts for the metric source, and the fields that differ."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+from contract import metrics as m
+from contract.observation import REPEAT, FieldDifference
+from contract.plain_text import one_line
+from observer.calibrated import RouteComparison
+from observer.comparison import differences
+from observer.pairing import Met, Versions
+
+_MOST_VERSIONS = 8  # pairs of them
+_MOST_ROUTES = 100  # the gateway counts 51; those of a version before may have others
+_OTHER = "other"
+_NAMED_AFTER = 3  # answers that differ in a field: a key that came once may be somebody's name
+_MOST_NAMED = 5
+_LONGEST_NAME = 80
+
+
+class Findings:
+    """Counters and differences since this process was started."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._disagreement = self._counter(m.DISAGREEMENT)
+        self._repeats = self._counter(m.OBSERVER_REPEATS)
+        self._answers = self._counter(m.OBSERVER_ANSWERS)
+        self.waiting_bytes = Gauge(m.OBSERVER_WAITING.name, m.OBSERVER_WAITING.meaning, registry=self.registry)
+        for outcome in m.OBSERVED:
+            self._answers.labels(outcome=outcome)
+        self._routes: OrderedDict[Versions, dict[str, RouteComparison]] = OrderedDict()
+
+    def seen(self, outcome: str, count: int = 1) -> None:
+        """Count answers by what became of them: one of `metrics.OBSERVED`."""
+        self._answers.labels(outcome=outcome).inc(count)
+
+    def met(self, versions: Versions, met: Met) -> None:
+        """Compare two answers to one request."""
+        fields = differences(met.stable, met.other)
+        route = self._route(versions, met.route)
+        if met.role == REPEAT:
+            self._repeats.labels(version=versions.stable, outcome=m.DIFFERENT if fields else m.SAME).inc()
+            outcomes = list(route.repeated(fields))
+        else:
+            outcomes = list(route.copied(fields))
+        self.seen(m.COMPARED)
+        for outcome in (m.SAME, m.DIFFERENT):
+            count = outcomes.count(outcome == m.DIFFERENT)
+            self._disagreement.labels(version=versions.canary, outcome=outcome).inc(count)
+
+    def differing(self, versions: Versions) -> tuple[FieldDifference, ...]:
+        """The fields in which the canary differs most, beyond what stable differs from itself."""
+        found = sorted(self._differing(versions), key=lambda each: -each.different)
+        return tuple(found[:_MOST_NAMED])
+
+    def page(self) -> bytes:
+        """The text that a metric source reads."""
+        return generate_latest(self.registry)
+
+    def _differing(self, versions: Versions) -> Iterator[FieldDifference]:
+        for path, route in self._routes.get(versions, {}).items():
+            for field, seen in route.differing():
+                if seen >= _NAMED_AFTER:
+                    name = one_line(field)[:_LONGEST_NAME]
+                    yield FieldDifference(
+                        route=path, field=name, different=seen, compared=route.copies, own=route.own_share(field)
+                    )
+
+    def _route(self, versions: Versions, path: str) -> RouteComparison:
+        if versions not in self._routes:
+            self._routes[versions] = {}
+            while len(self._routes) > _MOST_VERSIONS:
+                self._routes.popitem(last=False)
+        routes = self._routes[versions]
+        if path not in routes and len(routes) >= _MOST_ROUTES:
+            path = _OTHER
+        return routes.setdefault(path, RouteComparison())
+
+    def _counter(self, metric: m.Metric) -> Counter:
+        return Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)

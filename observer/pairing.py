@@ -1,0 +1,142 @@
+"""Brings the answers to one request together: stable's, the canary's to its copy, and stable's to another copy.
+
+What waits is bounded in bytes, number and time; what has to go is counted, never waited for.
+"""
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from contract.observation import STABLE
+from observer.answers import Answer
+
+MOST_BYTES = 64 * 1024 * 1024  # of answers that wait
+MOST_REQUESTS = 20_000
+LONGEST_WAIT_S = 90.0
+MOST_PER_S = 300.0  # users' requests of which all answers are looked at; of more, a share
+
+_OVERHEAD = 500  # bytes of an answer besides its body
+
+
+class Versions(NamedTuple):
+    """What is compared."""
+
+    stable: str
+    canary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """Two answers to one request."""
+
+    route: str
+    role: str  # of the second: REPEAT or COPY
+    stable: Answer
+    other: Answer
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """The answers to one request so far."""
+
+    since_s: float
+    route: str = ""
+    answers: dict[str, Answer] = field(default_factory=dict)  # by role
+    met: set[str] = field(default_factory=set)  # roles that were compared
+    is_ambiguous: bool = False
+
+
+class Pairs:
+    """The requests whose answers are not all there.
+
+    Args:
+        lost: called with the number of copies that were never compared, because stable's answer or room was lacking.
+        ambiguous: called for an answer to a request whose id another one had within `LONGEST_WAIT_S`, so that nobody
+            knows which answers belong together.
+    """
+
+    def __init__(
+        self, *, lost: Callable[[int], None] = lambda _: None, ambiguous: Callable[[], None] = lambda: None
+    ) -> None:
+        self._lost, self._ambiguous = lost, ambiguous
+        self._waiting: OrderedDict[tuple[Versions, str], _Waiting] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(
+        self, versions: Versions, request: str, role: str, answer: Answer, *, now_s: float, route: str = ""
+    ) -> Iterator[Met]:
+        """Take in an answer; gives each pair that it completes.
+
+        Args:
+            route: known of stable's answer only.
+        """
+        self.expire(now_s)
+        key = (versions, request)
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = _Waiting(now_s)
+        if waiting.is_ambiguous or role in waiting.answers or role in waiting.met:
+            # Its id stays useless for as long as it comes: an answer of another request may still be on its way.
+            self._empty(waiting)
+            waiting.is_ambiguous, waiting.since_s = True, now_s
+            self._waiting.move_to_end(key)
+            self._ambiguous()
+            return
+        waiting.answers[role] = answer
+        self.bytes += answer.size + _OVERHEAD
+        waiting.route = route or waiting.route
+        stable = waiting.answers.get(STABLE)
+        if stable is not None:
+            for other in [other for other in waiting.answers if other != STABLE]:
+                yield Met(waiting.route, other, stable, self._taken(waiting, other))
+        while self._waiting and (self.bytes > MOST_BYTES or len(self._waiting) > MOST_REQUESTS):
+            self._drop(next(iter(self._waiting)))
+
+    def expire(self, now_s: float) -> None:
+        """Forget what has waited for too long."""
+        while self._waiting:
+            key, oldest = next(iter(self._waiting.items()))
+            if now_s - oldest.since_s <= LONGEST_WAIT_S:
+                return
+            self._drop(key)
+
+    def _taken(self, waiting: _Waiting, role: str) -> Answer:
+        answer = waiting.answers.pop(role)
+        waiting.met.add(role)
+        self.bytes -= answer.size + _OVERHEAD
+        return answer
+
+    def _drop(self, key: tuple[Versions, str]) -> None:
+        waiting = self._waiting.pop(key)
+        self._empty(waiting)
+        if not (waiting.met or waiting.is_ambiguous):
+            self._lost(1)
+
+    def _empty(self, waiting: _Waiting) -> None:
+        self.bytes -= sum(answer.size + _OVERHEAD for answer in waiting.answers.values())
+        waiting.answers.clear()
+
+
+class Sampler:
+    """Chooses requests by their id, so that all answers to one are looked at or none is.
+
+    Of more than `MOST_PER_S` users' requests a second it takes a share, which follows the traffic.
+    """
+
+    def __init__(self) -> None:
+        self.share = 1.0
+        self._since_s, self._seen = 0.0, 0
+
+    def takes(self, request: str, role: str, *, now_s: float) -> bool:
+        """Whether the answers to a request are looked at."""
+        self._seen += role == STABLE
+        passed_s = now_s - self._since_s
+        if passed_s >= 1:
+            self.share = min(1.0, MOST_PER_S * passed_s / self._seen) if self._seen else 1.0
+            self._since_s, self._seen = now_s, 0
+        return zlib.crc32(request.encode()) < self.share * 2**32

@@ -1,0 +1,64 @@
+"""The observer's process: the stream of answers on a Unix socket, its counts on a port of this machine."""
+
+import argparse
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from contract.http import METRICS_PATH
+from contract.log_lines import log_as_json
+from contract.observation import DIFFERENCES_PATH, FieldDifferences
+from observer.findings import Findings
+from observer.pairing import Versions
+from observer.server import Observer, make_server
+
+_END_S = 0.5  # of streams that are open
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Compare the answers of two versions. `kanaria up` does this.")
+    parser.add_argument("--socket", type=Path, required=True, help="where the gateway shows answers")
+    parser.add_argument("--port", type=int, required=True, help="of what was counted, on 127.0.0.1")
+    arguments = parser.parse_args()
+    log_as_json()
+    with suppress(FileNotFoundError):
+        arguments.socket.unlink()  # of an observer that was killed
+    asyncio.run(_run(arguments.socket, arguments.port))
+
+
+async def _run(socket: Path, port: int) -> None:
+    findings = Findings()
+    server = make_server(Observer(findings), f"unix:{socket}")
+    pages = uvicorn.Server(
+        uvicorn.Config(pages_of(findings), host="127.0.0.1", port=port, log_level="warning", access_log=False)
+    )
+    await server.start()
+    try:
+        await pages.serve()
+    finally:
+        await server.stop(_END_S)
+
+
+def pages_of(findings: Findings) -> Starlette:
+    """What others read: the counts, and the fields in which two versions differ."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(findings.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def differences(request: Request) -> Response:
+        asked = request.query_params
+        found = findings.differing(Versions(asked.get("stable", ""), asked.get("canary", "")))
+        return Response(FieldDifferences.dump_json(found), media_type="application/json")
+
+    return Starlette(routes=[Route(METRICS_PATH, metrics), Route(DIFFERENCES_PATH, differences)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Takes the streams in which the gateway shows answers. Bodies are compared and forgotten; none is written anywhere."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from contract import metrics as m
+from contract.observation import COMPARED, COPY, REPEAT, ROLE, STABLE
+from observer.answers import Reader
+from observer.findings import Findings
+from observer.messages import (
+    ATTRIBUTES,
+    HEALTH_METHOD,
+    HEALTH_SERVICE,
+    METHOD,
+    REQUEST_ID,
+    ROUTE_NAME,
+    SERVICE,
+    SERVING,
+    ProcessingRequest,
+)
+from observer.pairing import Pairs, Sampler, Versions
+
+_MOST_STREAMS = 1024
+_LARGEST_MESSAGE = 32 * 1024 * 1024  # one part of a body; the gateway sends them as they come
+
+
+class Observer:
+    """Pairs the answers that it is shown."""
+
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._sampler = Sampler()
+        self._pairs = Pairs(
+            lost=lambda count: findings.seen(m.UNPAIRED, count), ambiguous=lambda: findings.seen(m.AMBIGUOUS)
+        )
+        findings.waiting_bytes.set_function(lambda: self._pairs.bytes)
+
+    async def observe(self, messages: AsyncIterator[Any], metadata: dict[str, str]) -> None:
+        """Read one answer, as far as it is needed."""
+        role = metadata.get(ROLE)
+        stable, _, canary = metadata.get(COMPARED, "").partition(" ")
+        if role not in (STABLE, REPEAT, COPY) or not canary:
+            return
+        reader, request, route = None, "", ""
+        async for message in messages:
+            if reader is None:
+                request, route = _of_request(message)
+                if not request or (role == STABLE and not route):
+                    return  # of such a request there is no copy
+                if not self._sampler.takes(request, role, now_s=time.monotonic()):
+                    self._findings.seen(m.SKIPPED)
+                    return
+                headers = {header.key: header.raw_value for header in message.response_headers.headers.headers}
+                status = headers.get(":status", b"")
+                if not status.isdigit():
+                    return
+                texts = (headers.get(name, b"").decode("latin-1") for name in ("content-type", "content-encoding"))
+                reader = Reader(int(status), *texts)
+                is_over = message.response_headers.end_of_stream
+            else:
+                reader.add(message.response_body.body)
+                is_over = message.response_body.end_of_stream
+            if is_over:
+                versions, now_s = Versions(stable, canary), time.monotonic()
+                answer = reader.answer()
+                for met in self._pairs.add(versions, request, role, answer, now_s=now_s, route=route):
+                    self._findings.met(versions, met)
+                return
+        self._findings.seen(m.CUT)
+
+
+def make_server(observer: Observer, address: str) -> grpc.aio.Server:
+    """The gRPC server at `address`, not started yet."""
+
+    async def process(messages: AsyncIterator[Any], context: Any) -> None:
+        metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        await observer.observe(messages, metadata)
+
+    async def check(_request: bytes, _context: Any) -> bytes:
+        return SERVING
+
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", _LARGEST_MESSAGE)], maximum_concurrent_rpcs=_MOST_STREAMS
+    )
+    handlers = {
+        SERVICE: {
+            METHOD: grpc.stream_stream_rpc_method_handler(process, request_deserializer=ProcessingRequest.FromString)
+        },
+        HEALTH_SERVICE: {HEALTH_METHOD: grpc.unary_unary_rpc_method_handler(check)},
+    }
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(service, methods) for service, methods in handlers.items()]
+    )
+    server.add_insecure_port(address)
+    return server
+
+
+def _of_request(message: Any) -> tuple[str, str]:
+    """The request's id and the route that it took; the route is empty for a copy, and for what is not copied."""
+    attributes = message.attributes.get(ATTRIBUTES, {})
+    request, route = (str(attributes[name]) if name in attributes else "" for name in (REQUEST_ID, ROUTE_NAME))
+    return request, route

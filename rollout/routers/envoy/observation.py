@@ -1,0 +1,119 @@
+"""What the gateway shows the observer: both versions' answers to the requests that the canary gets a copy of.
+
+A share of the requests is copied to stable as well, so that the observer knows how much stable differs from itself.
+The filter that shows answers is told not to wait, and to go on without an observer. One that hangs is found by health
+checks and pings; until then at most `_BUFFER_BYTES` of each connection wait for it.
+"""
+
+from contract.observation import COMPARED, ROLE
+from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import Split
+
+OBSERVER = "observer"  # the cluster
+REPEAT = "repeat/"  # before a tag: the cluster of stable for requests that it is asked twice
+REPEATED_PERCENT = 20
+
+_MOST_STREAMS = 256  # answers that are on their way to the observer; of more it sees none
+_CONNECTIONS = 4
+_BUFFER_BYTES = 8 * 1024 * 1024
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def is_observed(split: Split, settings: GatewaySettings) -> bool:
+    """Whether answers are compared by the observer: versions of the contract do that themselves."""
+    return settings.has_observer and split.mirror and not split.keeps_contract
+
+
+def shown(cluster: Resource, role: str, split: Split) -> Resource:
+    """The same cluster, with its answers shown to the observer."""
+    options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
+    filters = {"http_filters": [_filter(role, split), _CODEC]}
+    return cluster | {"typed_extension_protocol_options": {_HTTP_OPTIONS: options | filters}}
+
+
+def mirror_policy(split: Split) -> Resource:
+    """Copies a share of the requests to stable."""
+    share = {"default_value": {"numerator": REPEATED_PERCENT}}
+    return {"cluster": REPEAT + split.stable.tag, "runtime_fraction": share}
+
+
+def observer_cluster(settings: GatewaySettings) -> Resource:
+    """Where the observer listens. Many answers for a slow one wait nowhere: they are not shown."""
+    address = {"pipe": {"path": str(settings.observer_socket)}}
+    http2 = {"connection_keepalive": {"interval": "1s", "timeout": "1s"}}
+    return {
+        "@type": TYPE + "config.cluster.v3.Cluster",
+        "name": OBSERVER,
+        "connect_timeout": "1s",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": OBSERVER,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": _CONNECTIONS,
+                    "max_pending_requests": _MOST_STREAMS,
+                    "max_requests": _MOST_STREAMS,
+                }
+            ]
+        },
+        "health_checks": [
+            {
+                "timeout": "0.5s",
+                "interval": "0.5s",
+                "no_traffic_interval": "0.5s",
+                "unhealthy_threshold": 1,
+                "healthy_threshold": 1,
+                "grpc_health_check": {},
+            }
+        ],
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {
+                "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": http2},
+            }
+        },
+    }
+
+
+def _filter(role: str, split: Split) -> Resource:
+    canary = split.canary.tag if split.canary else ""
+    told = {ROLE: role, COMPARED: f"{split.stable.tag} {canary}"}
+    return {
+        "name": OBSERVER,
+        "typed_config": {
+            "@type": TYPE + "extensions.filters.http.ext_proc.v3.ExternalProcessor",
+            "grpc_service": {
+                "envoy_grpc": {"cluster_name": OBSERVER},
+                "initial_metadata": [{"key": key, "value": value} for key, value in told.items()],
+            },
+            "observability_mode": True,
+            "failure_mode_allow": True,
+            "deferred_close_timeout": "1s",
+            "processing_mode": {
+                "request_header_mode": "SKIP",
+                "request_body_mode": "NONE",
+                "request_trailer_mode": "SKIP",
+                "response_header_mode": "SEND",
+                "response_body_mode": "STREAMED",
+                "response_trailer_mode": "SKIP",
+            },
+            "response_attributes": ["request.id", "xds.route_name"],
+            "forward_rules": {
+                "allowed_headers": {
+                    "patterns": [{"exact": name} for name in (":status", "content-type", "content-encoding")]
+                }
+            },
+        },
+    }
+
+
+_CODEC: Resource = {
+    "name": "envoy.filters.http.upstream_codec",
+    "typed_config": {"@type": TYPE + "extensions.filters.http.upstream_codec.v3.UpstreamCodec"},
+}

@@ -1,0 +1,173 @@
+"""Answers of services that know nothing of Kanaria are compared in the shadow, by an observer beside real Envoy."""
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from filelock import FileLock
+
+from tests.support.own_service import build
+from tests.support.stack import Kanaria
+
+# Says what a text is about; no two of its answers are the same, and one in four orders its tags in another way.
+LABELS = """
+import hashlib
+import random
+import time
+import uuid
+
+import bentoml
+
+BEHAVES = "well"
+
+
+@bentoml.service(name="summary")
+class Summary:
+    @bentoml.api
+    def label(self, text: str) -> dict:
+        began_s = time.perf_counter()
+        number = hashlib.blake2b(text.encode()).digest()
+        label = "spam" if number[0] % 2 else "ham"
+        if BEHAVES == "wrong for a tenth" and number[1] < 26:
+            label = "eggs"
+        if BEHAVES == "wrong for most" and number[1] < 200:
+            label = "eggs"
+        tags = ["short", "new"]
+        if random.random() < 0.25:
+            tags.reverse()
+        return {
+            "id": str(uuid.uuid4()),
+            "label": label,
+            "score": number[2] / 256,
+            "tags": tags,
+            "took_ms": 1000 * (time.perf_counter() - began_s),
+        }
+
+    @bentoml.api
+    def repeat(self, text: str, times: int) -> str:
+        return text * times
+"""
+VERSIONS = {"l1": "well", "l2": "well", "l3": "wrong for a tenth", "l4": "wrong for most"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shared = tmp_path_factory.getbasetemp().parent
+    store = shared / "labels"
+    with FileLock(shared / "labels.lock"):
+        built = {folder.name for folder in (store / "bentos" / "summary").glob("*")}
+        for version in VERSIONS.keys() - built:
+            build(shared / "labels-folder", store, version, behaves=VERSIONS[version], service=LABELS)
+    return store
+
+
+@pytest.fixture
+def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    require_program("envoy")
+    made = Kanaria.at(tmp_path, home, KANARIA_METRICS="scrape")
+    yield made
+    made("down")
+
+
+@contextmanager
+def clients(kanaria: Kanaria, *, large: int = 0, at_once: int = 4) -> Iterator[Counter[int]]:
+    """Users with a text of their own each time; one request in ten has an answer of `large` bytes. Counts statuses."""
+    seen: Counter[int] = Counter()
+    stop = threading.Event()
+
+    def ask(name: int) -> None:
+        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
+            number = 0
+            while not stop.wait(0.02):
+                number += 1
+                if large and number % 10 == 0:
+                    answer = client.post("/repeat", json={"text": "x", "times": large})
+                else:
+                    answer = client.post("/label", json={"text": f"{name} {number}"})
+                seen[answer.status_code] += 1
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in range(at_once)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def plan(kanaria: Kanaria, **keys: object) -> str:
+    signals = {"latency": {"slower_than_ms": [1000], "tolerance": 3}}
+    return kanaria.plan(signals=signals, **({"steps": ["shadow", 50, 100]} | keys))
+
+
+def test_a_version_that_answers_the_same_is_promoted_although_no_two_answers_are_equal(kanaria: Kanaria) -> None:
+    """Stable differs from itself in `id`, `tags` and `took_ms`, too."""
+    kanaria.ok("up", "summary:l1")
+    with clients(kanaria) as seen:
+        done = kanaria("release", "summary:l2", "--spec", plan(kanaria), "--wait")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert seen.keys() == {200}
+    said = why(kanaria)
+    assert "answers to copied requests differ from summary:l1's, 10 % are allowed" in said
+    assert "Not judged" in said
+    assert "unlike stable" not in said
+
+
+def why(kanaria: Kanaria) -> str:
+    return " ".join(kanaria.ok("why").split())  # lines are as wide as the terminal
+
+
+def test_a_version_that_is_wrong_for_a_tenth_stays_in_the_shadow(kanaria: Kanaria) -> None:
+    """It never answers 5xx; that it differs is neither within what the plan allows nor proof, so a person decides."""
+    kanaria.ok("up", "summary:l1")
+    with clients(kanaria) as seen:
+        kanaria.ok("release", "summary:l3", "--spec", plan(kanaria, step_deadline="15s"))
+        asked = ("no proof of safety", "the plan leaves this to a person")
+        kanaria.until(lambda status: any(words in status["last_action"] for words in asked), limit_s=90)
+        assert "Its answers differ from summary:l1's in `label` of /label (" in why(kanaria)
+    assert seen.keys() == {200}
+    status = kanaria.status()
+    assert (status["release"]["outcome"], status["canary"]["is_mirrored"]) == (None, True)
+
+
+def test_a_version_that_is_wrong_for_most_is_rolled_back_in_the_shadow(kanaria: Kanaria) -> None:
+    """More than half of its answers have another label: a gross difference asks nobody."""
+    kanaria.ok("up", "summary:l1")
+    with clients(kanaria) as seen:
+        done = kanaria("release", "summary:l4", "--spec", plan(kanaria), "--wait")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert seen.keys() == {200}
+    said = why(kanaria)
+    assert "was rolled back in the shadow step" in said
+    assert "Its answers differ from summary:l1's in `label` of /label (" in said
+    assert "no user's request reached it" in said
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_observer_that_ends_or_hangs_costs_no_client_a_request(kanaria: Kanaria, fault: signal.Signals) -> None:
+    """Under load with large answers, in the shadow step; errors and latency are judged on, and the release goes on."""
+    kanaria.ok("up", "summary:l1")
+    with clients(kanaria, large=300_000) as seen:
+        kanaria.ok("release", "summary:l2", "--spec", plan(kanaria, steps=["shadow", 100], step_deadline="100s"))
+        kanaria.until(lambda status: (status["canary"] or {}).get("is_mirrored"))
+        pid = kanaria.pid("observer")
+        os.kill(pid, fault)
+        try:
+            before = seen.total()
+            time.sleep(5.0)
+            assert seen.total() - before > 100
+        finally:
+            if fault is signal.SIGSTOP:
+                os.kill(pid, signal.SIGCONT)
+        status = kanaria.until(lambda status: status["release"]["outcome"] is not None, limit_s=120)
+    assert status["release"]["outcome"] == "promoted"
+    assert seen.keys() == {200}

@@ -1,0 +1,130 @@
+"""Two answers are compared with no knowledge of what they mean."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from observer.answers import LARGEST_BYTES, Answer, Reader
+from observer.comparison import differences
+
+
+def answer(content: Any, *, status: int = 200, media_type: str = "application/json", encoding: str = "") -> Answer:
+    """An answer with this content: bytes as they are, anything else as JSON."""
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    reader = Reader(status, media_type, encoding)
+    for at in range(0, len(body), 1_000_000):
+        reader.add(body[at : at + 1_000_000])
+    return reader.answer()
+
+
+def differing(one: Any, other: Any) -> set[str]:
+    return set(differences(answer(one), answer(other)))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "fields"),
+    [
+        ({"label": "a"}, {"label": "a"}, set()),
+        ({"label": "a"}, {"label": "b"}, {"label"}),
+        ({"a": {"b": [{"c": 1}, {"c": 2}]}}, {"a": {"b": [{"c": 1}, {"c": 3}]}}, {"a.b[].c"}),
+        ({"a": 1}, {"a": 1, "b": 2}, {"(keys)"}),
+        ({"a": {"x": 1}}, {"a": {}}, {"a.(keys)"}),
+        ({"a": [1, 2]}, {"a": [1]}, {"a[]"}),
+        ({"a": 1}, {"a": "1"}, {"a"}),
+        ({"a": 1}, {"a": True}, {"a"}),
+        ({"a": None}, {"a": 0}, {"a"}),
+        ({"a": 12}, {"a": 13}, {"a"}),  # whole numbers are counts and ids
+        ({"a": 12}, {"a": 12.0}, set()),
+        ({"a": 1000.0}, {"a": 1040.0}, set()),
+        ({"a": 1000.0}, {"a": 1060.0}, {"a"}),
+        ({"a": 0.97}, {"a": 0.93}, set()),
+        ({"a": 0.97}, {"a": 0.90}, {"a"}),
+        ("spam", "ham", {"(body)"}),
+        ([0.9, 0.1], [0.1, 0.9], {"[]"}),
+    ],
+)
+def test_fields_in_which_two_answers_differ(one: Any, other: Any, fields: set[str]) -> None:
+    assert differing(one, other) == fields
+
+
+def test_long_lists_of_numbers_are_vectors() -> None:
+    """What counts is their direction and their length, not each number."""
+    vector = [0.001 * number for number in range(100)]
+    nudged = [number + (0.002 if index == 3 else 0.0) for index, number in enumerate(vector)]
+    assert differing({"v": vector}, {"v": nudged}) == set()
+    assert differing({"v": vector}, {"v": vector[::-1]}) == {"v[]"}
+    assert differing({"v": vector}, {"v": [2 * number for number in vector]}) == {"v[]"}
+    assert differing({"v": vector}, {"v": [0.0] * 100}) == {"v[]"}
+
+
+def test_whole_numbers_are_no_vector() -> None:
+    """Tokens of a text: another one is another text."""
+    assert differing({"t": [1000] * 20}, {"t": [1000] * 19 + [1001]}) == {"t[]"}
+
+
+def test_numbers_that_are_none_are_compared() -> None:
+    """Python writes NaN into JSON, which allows none."""
+    assert differing({"a": float("nan")}, {"a": float("nan")}) == set()
+    assert differing({"a": float("nan")}, {"a": 0.5}) == {"a"}
+    vector = [float("nan"), *[0.5] * 20]
+    assert differing({"v": vector}, {"v": vector}) == set()
+    assert differing({"v": vector}, {"v": [0.5] * 21}) == {"v[]"}
+    assert differing({"v": [1e300] * 20}, {"v": [1e300] * 19 + [-1e300]}) == {"v[]"}
+
+
+def test_numbers_beyond_any_float_are_compared() -> None:
+    assert differing({"a": 10**400}, {"a": 0.5}) == {"(body)"}
+    assert differing({"v": [10**400, 0.5] * 8}, {"v": [10**400, 0.5] * 8, "b": 1}) == {"(body)"}
+
+
+def test_many_keys_are_one_field() -> None:
+    """An object with a key for each word is data: its keys are neither kept nor named."""
+    one = {f"word-{number}": 1 for number in range(100)}
+    assert differing({"words": one}, {"words": one | {"word-7": 2}}) == {"words.*"}
+
+
+def test_deep_answers_are_compared() -> None:
+    one: Any = 1
+    other: Any = 2
+    for _ in range(200):
+        one, other = [one], [other]
+    assert len(differing(one, other)) == 1
+
+
+def test_of_statuses_only_their_class_is_compared() -> None:
+    ok, refused = answer({"id": 1}), answer({"id": 2}, status=400)
+    assert differences(ok, refused) == {"(status)"}
+    assert differences(refused, answer({"id": 3}, status=422)) == set()
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "text/plain", "", "application/json"])
+def test_what_is_no_json_is_compared_whole(media_type: str) -> None:
+    one, other = (answer(body, media_type=media_type) for body in (b"\x89PNG 1", b"\x89PNG 2"))
+    assert differences(one, one) == set()
+    assert differences(one, other) == {"(body)"}
+
+
+def test_packed_answers_are_unpacked() -> None:
+    """The same content is packed differently at another time, or not at all."""
+    content = json.dumps({"a": 1}).encode()
+    packed = (answer(gzip.compress(content, mtime=time), encoding="gzip") for time in (1, 2))
+    one, other = packed
+    assert one.body != other.body
+    assert differences(one, other) == differences(one, answer(content)) == set()
+    assert differences(one, answer(b"no gzip", encoding="gzip")) == {"(body)"}
+
+
+def test_a_small_answer_that_unpacks_to_a_huge_one_is_not_unpacked() -> None:
+    bomb = gzip.compress(b" " * (4 * LARGEST_BYTES), mtime=1)
+    one, other = answer(bomb, encoding="gzip"), answer(bomb[:-1] + b"x", encoding="gzip")
+    assert differences(one, other) == {"(body)"}
+
+
+def test_large_answers_are_compared_and_not_kept() -> None:
+    large = b"x" * (LARGEST_BYTES + 1)
+    one, same, other = answer(large), answer(large), answer(large[:-1] + b"y")
+    assert (one.body, one.size) == (None, 0)
+    assert differences(one, same) == set()
+    assert differences(one, other) == {"(body)"}

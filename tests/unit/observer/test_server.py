@@ -1,0 +1,124 @@
+"""The observer over a real socket, shown answers as Envoy shows them; and its pages."""
+
+import asyncio
+import json
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract.observation import COMPARED, COPY, DIFFERENCES_PATH, REPEAT, ROLE, STABLE, FieldDifferences
+from observer.findings import Findings
+from observer.messages import ATTRIBUTES, HEALTH_METHOD, HEALTH_SERVICE, METHOD, SERVICE, SERVING, ProcessingRequest
+from observer.process import pages_of
+from observer.server import Observer, make_server
+
+PRIVATE = "4711-0815"
+
+
+def shown(request: str, content: Any, *, route: str = "", status: int = 200, is_whole: bool = True) -> list[bytes]:
+    """The messages of one answer, in two parts."""
+    head = ProcessingRequest()
+    for key, value in ((":status", str(status)), ("content-type", "application/json")):
+        head.response_headers.headers.headers.add(key=key, raw_value=value.encode())
+    head.attributes[ATTRIBUTES].update({"request.id": request, "xds.route_name": route})
+    body = json.dumps(content).encode()
+    parts = [ProcessingRequest(), ProcessingRequest(), ProcessingRequest()]
+    parts[0].response_body.body, parts[1].response_body.body = body[:5], body[5:]
+    parts[2].response_body.end_of_stream = True
+    return [message.SerializeToString() for message in (head, *parts[: 3 if is_whole else 1])]
+
+
+async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes], *, versions: str = "m:v1 m:v2") -> None:
+    call = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=((ROLE, role), (COMPARED, versions)))
+    with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has seen enough
+        for message in messages:
+            await call.write(message)
+        await call.done_writing()
+        async for _ in call:
+            raise AssertionError("it only listens")
+
+
+async def told(tmp_path: Path, answers: list[tuple[str, list[bytes]]]) -> Findings:
+    """What an observer found that was shown these answers, one after the other."""
+    findings = Findings()
+    address = f"unix:{tmp_path / 'socket'}"
+    server = make_server(Observer(findings), address)
+    await server.start()
+    async with grpc.aio.insecure_channel(address) as channel:
+        assert await channel.unary_unary(f"/{HEALTH_SERVICE}/{HEALTH_METHOD}")(b"") == SERVING
+        for role, messages in answers:
+            await show(channel, role, messages)
+    await server.stop(0)
+    return findings
+
+
+async def read(findings: Findings, path: str, **asked: str) -> str:
+    """A page of the observer's."""
+    transport = httpx.ASGITransport(pages_of(findings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://observer") as client:
+        return (await client.get(path, params=asked)).raise_for_status().text
+
+
+def counts(findings: Findings, name: str) -> dict[str, int]:
+    """The samples of a metric by outcome."""
+    families = text_string_to_metric_families(findings.page().decode())
+    samples = (sample for family in families for sample in family.samples if sample.name == name)
+    return {sample.labels["outcome"]: int(sample.value) for sample in samples if sample.value}
+
+
+def hundred(answer: Any) -> list[tuple[str, list[bytes]]]:
+    """Answers to a hundred requests, each with an id of its own; stable is asked twice each time."""
+    found = []
+    for number in range(100):
+        found += [
+            (STABLE, shown(str(number), {"label": "a", "id": f"{PRIVATE}-{number}"}, route="/label")),
+            (COPY, shown(str(number), answer(number))),
+            (REPEAT, shown(str(number), {"label": "a", "id": f"{PRIVATE}-again-{number}"})),
+        ]
+    return found
+
+
+def test_a_canary_that_is_wrong_for_a_quarter_is_counted_and_its_field_named(tmp_path: Path) -> None:
+    wrong = hundred(lambda number: {"label": "b" if number % 4 == 0 else "a", "id": f"{PRIVATE}-other-{number}"})
+    findings = asyncio.run(told(tmp_path, wrong))
+    assert counts(findings, "kanaria_disagreement_total") == {"different": 25, "same": 75}
+    assert counts(findings, "kanaria_observer_repeats_total") == {"different": 100}
+    assert counts(findings, "kanaria_observer_answers_total") == {"compared": 200}
+    page = asyncio.run(read(findings, DIFFERENCES_PATH, stable="m:v1", canary="m:v2"))
+    assert asyncio.run(read(findings, DIFFERENCES_PATH, stable="m:v1", canary="m:v3")) == "[]"
+    assert PRIVATE not in page + asyncio.run(read(findings, "/metrics"))
+    (found,) = FieldDifferences.validate_json(page)
+    assert (found.route, found.field, found.different, found.compared) == ("/label", "label", 25, 100)
+
+
+def test_a_canary_that_answers_the_same_does_not_differ(tmp_path: Path) -> None:
+    same = hundred(lambda number: {"label": "a", "id": f"{PRIVATE}-other-{number}"})
+    assert counts(asyncio.run(told(tmp_path, same)), "kanaria_disagreement_total") == {"same": 100}
+
+
+def test_nothing_of_an_answer_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither of one that it understands nor of one that it does not."""
+    caplog.set_level(logging.DEBUG)
+    odd = [(STABLE, shown("a", [[PRIVATE]] * 3, route="/label")), (COPY, shown("a", {PRIVATE: float("nan")}))]
+    asyncio.run(told(tmp_path, hundred(lambda _: {PRIVATE: 1}) + odd))
+    assert PRIVATE not in caplog.text + "".join(capfd.readouterr())
+
+
+def test_answers_that_break_off_or_have_no_copy_are_not_compared(tmp_path: Path) -> None:
+    answers = [
+        (STABLE, shown("a", {}, route="/label", is_whole=False)),
+        (STABLE, shown("b", {}, route="")),  # a stream's
+        (COPY, shown("a", {})),
+        ("nobody", shown("a", {})),
+    ]
+    findings = asyncio.run(told(tmp_path, answers))
+    assert counts(findings, "kanaria_observer_answers_total") == {"cut": 1}
+    assert counts(findings, "kanaria_disagreement_total") == {}

@@ -1,0 +1,74 @@
+"""Which answers the gateway shows the observer, and when."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rollout.fleet import CONTRACT, Backend, Route, Service, Version
+from rollout.routers.envoy.files import are_usable
+from rollout.routers.envoy.observation import OBSERVER
+from rollout.routers.envoy.resources import clusters_for
+from rollout.routers.envoy.routes import clusters_used, routes_for, split_of
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import Split
+
+SETTINGS = GatewaySettings(Path("gateway"), has_observer=True)
+OWN = Service((Route("/summarize"), Route("/words", is_streamed=True)), 60)
+SHADOW = Split(
+    Version((Backend("m:v1", "127.0.0.1", 1),), OWN), Version((Backend("m:v2", "127.0.0.1", 2),), OWN), mirror=True
+)
+SHOWN = {"m:v1": "stable", "repeat/m:v1": "repeat", "shadow/m:v2": "copy"}
+
+
+def roles(split: Split, settings: GatewaySettings) -> dict[str, str]:
+    """By cluster, as what the observer is told its answers are."""
+    found = {}
+    for name, cluster in clusters_for(split, settings).items():
+        for options in cluster.get("typed_extension_protocol_options", {}).values():
+            for each in options.get("http_filters", ())[:1]:
+                told = each["typed_config"]["grpc_service"]["initial_metadata"]
+                found[name] = {pair["key"]: pair["value"] for pair in told}["x-kanaria-role"]
+    return found
+
+
+def test_in_the_shadow_both_versions_answers_are_shown() -> None:
+    assert roles(SHADOW, SETTINGS) == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("split", "settings"),
+    [
+        (replace(SHADOW, mirror=False, canary_percent=5), SETTINGS),
+        (SHADOW, replace(SETTINGS, has_observer=False)),
+        (Split(*(replace(version, service=CONTRACT) for version in SHADOW.versions), mirror=True), SETTINGS),
+    ],
+)
+def test_nothing_is_shown_without_copies_or_an_observer_or_where_versions_count_themselves(
+    split: Split, settings: GatewaySettings
+) -> None:
+    assert roles(split, settings) == {}
+    assert OBSERVER not in clusters_for(split, settings)
+    assert "repeat/" not in str(routes_for(split, settings))
+
+
+def test_a_share_of_what_the_canary_gets_is_asked_of_stable_twice() -> None:
+    (host,) = routes_for(SHADOW, SETTINGS)["virtual_hosts"]
+    copied = [route for route in host["routes"] if "request_mirror_policies" in route.get("route", {})]
+    assert {route["name"] for route in copied} == {"/summarize"}
+    for route in copied:
+        canary, stable = route["route"]["request_mirror_policies"]
+        assert canary == {"cluster": "shadow/m:v2"}
+        assert stable == {"cluster": "repeat/m:v1", "runtime_fraction": {"default_value": {"numerator": 20}}}
+
+
+def test_a_split_that_is_observed_is_read_back_and_its_clusters_are_kept() -> None:
+    """Requests that were routed a moment ago need them after the next change; the change after that drops them."""
+    clusters, routes = clusters_for(SHADOW, SETTINGS), routes_for(SHADOW, SETTINGS)
+    assert are_usable([routes], clusters)
+    seen = split_of(routes)
+    assert seen is not None
+    assert (seen.stable, seen.canary, seen.mirror) == ("m:v1", "m:v2", True)
+    assert clusters_used(routes, clusters) == clusters
+    step = replace(SHADOW, mirror=False, canary_percent=5)
+    assert OBSERVER not in clusters_used(routes_for(step, SETTINGS), clusters)
