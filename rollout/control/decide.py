@@ -160,6 +160,8 @@ def _unsafe(release: Release, facts: Facts, judgement: Judgement | None) -> Acti
         if may_wait and release.failed_s < release.spec.step_deadline:
             return Hold(f"{judgement.reason}; in the shadow it waits for labels, which may prove it better")
         return Rollback(judgement.failed_signal or "evidence", judgement.reason)
+    if guarded and guard.is_shared(release, facts.recent_stable):
+        return Hold(_BOTH_FAIL, needs_person=True)
     if guarded or judgement is None:
         return Rollback("guard", guard.reason(release, facts.recent_canary))
     return _left_to_person(release, facts, judgement)
@@ -314,7 +316,7 @@ def _in_watch(release: Release, facts: Facts, judgement: Judgement | None) -> Ac
 def _harm_in_watch(release: Release, facts: Facts, judgement: Judgement | None) -> Rollback | None:
     if down := _down(release, facts):
         return Rollback("canary_down", down)
-    both_fail = guard.is_stable_bad(release, facts.recent_stable)  # not known, so no, where it was left no traffic
+    both_fail = guard.is_shared(release, facts.recent_stable)  # not known, so no, where it was left no traffic
     if guard.is_over(release, facts.recent_canary, facts.recent_stable) and not both_fail:
         return Rollback("guard", f"after promotion {guard.reason(release, facts.recent_canary)}")
     if judgement is not None and judgement.verdict is Verdict.FAIL and judgement.on_fail == "rollback":

@@ -10,6 +10,7 @@ from rollout.judge import OwnNoise, Pair, Window
 from rollout.judge.limits import chance_of_as_many
 from rollout.ledger.state import Release
 
+_SHARED = 0.5  # of the limit
 WINDOW_S = 30.0  # the guard's window: it counts the errors of the last so many seconds
 
 
@@ -76,6 +77,14 @@ def part_of_reading(release: Release) -> float:
 def is_stable_bad(release: Release, stable: Pair) -> bool:
     """Whether stable is over the limit as well. This needs no proof: a freeze harms less than a false rollback."""
     return stable.bad > 0 and stable.bad >= release.spec.guards.error_ratio * stable.total
+
+
+def is_shared(release: Release, stable: Pair) -> bool:
+    """Whether stable fails at least half as much as the limit allows: then what is over it may have hit both alike.
+
+    A burst that lifts both versions over the limit shows in one of them by chance before it shows in the other.
+    """
+    return stable.bad > 0 and stable.bad >= _SHARED * release.spec.guards.error_ratio * stable.total
 
 
 def reason(release: Release, canary: Pair) -> str:

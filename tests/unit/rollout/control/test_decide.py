@@ -209,6 +209,23 @@ def test_the_absolute_guard_needs_no_comparison() -> None:
     assert action.signal == "guard"
 
 
+@pytest.mark.parametrize(
+    ("stable", "kind"),
+    [
+        (Pair(49, 500), Rollback),
+        (Pair(50, 500), Hold),
+        (Pair(95, 500), Hold),
+        (Pair(100, 500), Hold),
+        (Pair(0, 0), Rollback),
+    ],
+)
+def test_a_burst_that_hits_both_versions_trips_no_guard(stable: Pair, kind: type[Action]) -> None:
+    """One of the two is over the limit first, by chance: the other is not well then."""
+    for seen in (release(), release(Phase.WATCHING)):
+        action = decide(seen, facts(recent_canary=Pair(160, 500), recent_stable=stable), judgement(Verdict.PASS))
+        assert isinstance(action, kind), action
+
+
 @pytest.mark.parametrize("recent", [Pair(4, 4), Pair(10, 30), Pair(30, 100), Pair(230, 1000)])
 def test_the_guard_is_not_tripped_by_what_chance_can_do(recent: Pair) -> None:
     """A canary just at the guard's 20 % shows as much at one of the hundreds of readings of a release."""
