@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kanaria.lazy import load
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tag
+from kanaria.stack.versions import Versions
 from rollout.ledger.events import OWN_NAMES
 from rollout.ui.cli import Access
 
@@ -22,7 +22,7 @@ def access() -> Access:
         ledger=settings.ledger,
         reports=settings.reports,
         ledger_copies=settings.ledger_backups,
-        full_tag=bento_tag,
+        full_tag=Versions(settings.versions).full_tag,
     )
 
 

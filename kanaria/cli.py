@@ -63,7 +63,7 @@ class Commands(LazyGroup):
         ),
         "preflight": Source(
             "kanaria.commands.preflight:preflight",
-            "Try a Bento out on the side, as a release does before any traffic.",
+            "Try a version out on the side, as a release does before any traffic.",
             needs=("serve",),
         ),
         "validate": Source(

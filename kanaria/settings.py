@@ -91,6 +91,9 @@ class Settings(BaseSettings):
         description="which Python runs a version: `shared` is Kanaria's own, `venv` an environment with the packages "
         "that its Bento asks for, `auto` the first where it has them all, else the second",
     )
+    versions: Path | None = Field(
+        default=None, description="YAML file with versions that are no Bentos; not set: there are none"
+    )
     rules: Path | None = Field(
         default=None, description="folder of the rule files that Prometheus reads; not set: the project's"
     )
@@ -217,9 +220,10 @@ class Settings(BaseSettings):
             ) from error
 
     def remember_where_it_listens(self) -> None:
-        """Remember the ports for later commands in this state folder."""
-        ports = self.model_dump_json(include={"host", "gateway_port", "controller_host", "controller_port"})
-        write_whole(self.root / _LISTENING_FILE, ports)
+        """Remember the ports, and the list of versions, for later commands in this state folder."""
+        known = self.model_copy(update={"versions": self.versions and self.versions.absolute()})
+        include = {"host", "gateway_port", "controller_host", "controller_port", "versions"}
+        write_whole(self.root / _LISTENING_FILE, known.model_dump_json(include=include, exclude_none=True))
 
     def forget_where_it_listens(self) -> None:
         """The next `up` takes the ports of its environment, or the defaults."""

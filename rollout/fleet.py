@@ -4,20 +4,25 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from contract.http import ANSWER_TIMEOUT_S, PREDICT_PATH
+from contract.http import ANSWER_TIMEOUT_S, PREDICT_PATH, READY_PATH
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
     """Where one process of a version listens."""
 
-    tag: str  # Bento tag, `name:version`; the key of every metric
+    tag: str  # `name:version`, of a Bento or listed; the key of every metric
     host: str
     port: int
+    has_metrics: bool = True  # whether it has a page with counters
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://{self.address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,22 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Readiness:
+    """How a process says that it can serve."""
+
+    path: str = READY_PATH
+    below: int = 300  # an answer with a status below this says so
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """What callers may ask of a version."""
 
     routes: tuple[Route, ...]
     timeout_s: float  # until an answer begins
     keeps_contract: bool = False  # the model contract: predictions that may be computed twice, and labels
+    readiness: Readiness = Readiness()
+    idle_s: float = 4.0  # a connection unused for so long is closed; its server must wait longer, as uvicorn's 5 s
 
     @property
     def answers_whole(self) -> tuple[Route, ...]:

@@ -1,4 +1,4 @@
-"""`kanaria preflight`: try a Bento out on the side, as a release does before any traffic."""
+"""`kanaria preflight`: try a version out on the side, as a release does before any traffic."""
 
 import json
 from dataclasses import asdict
@@ -9,10 +9,11 @@ import typer
 
 from contract.terminal import say
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tag, model_of, service_of
+from kanaria.stack.bentos import model_of
 from kanaria.stack.environments import InstallError
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.temporary_server import DidNotStart, temporary_server
+from kanaria.stack.versions import Versions
 from rollout.explain.why import preflight_lines
 from rollout.ledger.findings import PreflightResult
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, Json, explained
@@ -20,21 +21,22 @@ from rollout.ui.cli.reading import stable_version
 
 
 def preflight(
-    tag: Annotated[str, typer.Argument(help="Bento to try out, `name:version`.")],
+    tag: Annotated[str, typer.Argument(help="Version to try out, `name:version`.")],
     against: Annotated[
-        str | None, typer.Option(help="Bento whose callers it must not break. Default: stable, where there is one.")
+        str | None, typer.Option(help="Version whose callers it must not break. Default: stable, where there is one.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Try a Bento out on the side, as a release does before any traffic."""
+    """Try a version out on the side, as a release does before any traffic."""
     with explained():
         settings = Settings()
-        tag = bento_tag(tag)
-        stable = bento_tag(against) if against else stable_version(settings.ledger)
+        versions = Versions(settings.versions)
+        tag = versions.full_tag(tag)
+        stable = versions.full_tag(against) if against else stable_version(settings.ledger)
         for named in filter(None, (tag, stable)):
-            if service_of(named).keeps_contract:
+            if versions.service(named).keeps_contract:
                 model_of(named)  # a tag that is not there is bad input, not a version that fails
-        result = _preflight(settings, tag, stable)
+        result = _preflight(settings, versions, tag, stable)
         if as_json:
             typer.echo(json.dumps({"tag": tag, "stable": stable, **asdict(result)}, indent=2))
         else:
@@ -44,10 +46,10 @@ def preflight(
         raise typer.Exit(EXIT_FAIL if result.differences else EXIT_DONE)
 
 
-def _preflight(settings: Settings, tag: str, stable: str | None) -> PreflightResult:
+def _preflight(settings: Settings, versions: Versions, tag: str, stable: str | None) -> PreflightResult:
     try:
         with temporary_server(settings, tag, say=partial(say, err=True)) as server:
-            found = LocalPreflight({tag: server.pid}.get).check(server.backend, stable)
+            found = LocalPreflight({tag: server.pid}.get, versions.service).check(server.backend, stable)
     except (DidNotStart, InstallError) as error:
         return PreflightResult(differences=(f"{error.what}: {error.saw}",))
     return found

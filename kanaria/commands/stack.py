@@ -9,13 +9,12 @@ from contract.http import API_KEY_HEADER, PREDICT_PATH
 from contract.terminal import say
 from kanaria.access import person
 from kanaria.settings import API_KEY_FILE, Settings
-from kanaria.stack.bentos import bento_tag
 from kanaria.stack.stack import Stack
 from rollout.ui.cli import explained
 
 
 def up(
-    tag: Annotated[str | None, typer.Argument(help="First stable Bento, `name:version`; not needed later.")] = None,
+    tag: Annotated[str | None, typer.Argument(help="First stable version, `name:version`; not needed later.")] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until SIGTERM or Ctrl-C, then stop the stack.")
     ] = False,
@@ -49,7 +48,7 @@ def upgrade() -> None:
 
 
 def _start(stack: Stack, tag: str | None) -> None:
-    stack.up(bento_tag(tag) if tag else None, say=say)
+    stack.up(stack.versions.full_tag(tag) if tag else None, say=say)
     settings = stack.settings
     typer.echo(
         f"gateway:    {settings.gateway_url}{PREDICT_PATH}"

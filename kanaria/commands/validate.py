@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -17,19 +18,19 @@ from kanaria.extras import require
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.bentos import (
-    bento_tag,
     bento_tags,
     implementation_of,
     model_folder,
     model_of,
     model_tag,
     model_tags,
-    service_of,
 )
 from kanaria.stack.implementations import implementation_here
+from kanaria.stack.listed import Listed
+from kanaria.stack.versions import Versions
 from rollout.control.fitted_plan import fitted
 from rollout.explain.plan import plan_in_words
-from rollout.fleet import Service
+from rollout.fleet import Readiness, Service
 from rollout.spec import RolloutSpec
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
 from rollout.ui.cli.conventions import access_of
@@ -81,7 +82,8 @@ def validate(
 ) -> None:
     """Check a plan, or whether a model keeps its contract, without doing anything."""
     with explained():
-        target = _named(target)
+        versions = Versions(Settings().versions)
+        target = _named(target, versions)
         if not _is_model(target):
             plan = _checked_plan(Path(target))
             typer.echo(f"{target} is valid. By this plan:")
@@ -91,8 +93,10 @@ def validate(
                 told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
                 typer.echo(f"Decisions are told to {', '.join(address.name for address in told)}.")
             raise typer.Exit(EXIT_DONE if _is_countable(plan, context) else EXIT_BAD_INPUT)
-        if target in bento_tags() and not (service := service_of(target)).keeps_contract:
-            for line in _of_own_service(target, service, read_spec(None)):
+        listed = versions.listed(target)
+        versions.require_startable(target)
+        if (listed or target in bento_tags()) and not (service := versions.service(target)).keeps_contract:
+            for line in _of_own_service(target, service, read_spec(None), listed):
                 say(line)
             return
         require("kanaria validate MODEL", "serve")  # its code runs where a server would run it
@@ -118,14 +122,22 @@ def _is_countable(plan: RolloutSpec, context: typer.Context) -> bool:
     return not plan.signals.own or look_at_stable(plan, access_of(context).client)
 
 
-def _of_own_service(tag: str, service: Service, plan: RolloutSpec) -> Iterator[str]:
+def _of_own_service(tag: str, service: Service, plan: RolloutSpec, listed: Listed | None) -> Iterator[str]:
     """What a release of a service without the model contract can show. Raises CommandRefused for a plan that waits."""
     yield f"{tag} is a service of its own; it can be released as it is"
     paths = [route.path + (" (streamed)" if route.is_streamed else "") for route in service.routes]
-    yield f"  routes: {', '.join(paths) or 'its manifest names none; every path is passed'}"
+    source = "entry" if listed else "manifest"
+    yield f"  routes: {', '.join(paths) or f'its {source} names none; every path is passed'}"
+    if listed is not None:
+        yield f"  ready:  {_readiness(service.readiness)}"
     spec, left_out = fitted(plan, tag, service, service, is_observed=True)
     yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"
     yield from (f"  {part}" for part in left_out.split("; ") if part)
+
+
+def _readiness(readiness: Readiness) -> str:
+    sign = "any answer below 500" if readiness.below > HTTPStatus.BAD_REQUEST else "success"
+    return f"{sign} at {readiness.path}"
 
 
 def _checked_plan(path: Path) -> RolloutSpec:
@@ -142,9 +154,9 @@ def _checked_plan(path: Path) -> RolloutSpec:
     return plan
 
 
-def _named(target: str) -> str:
-    """`target` with its version, where it is the name of a Bento or of a model."""
-    for full_tag in () if Path(target).exists() else (bento_tag, model_tag):
+def _named(target: str, versions: Versions) -> str:
+    """`target` with its version, where it is the name of a version or of a model."""
+    for full_tag in () if Path(target).exists() else (versions.full_tag, model_tag):
         with suppress(SetupError):
             return full_tag(target)
     return target

@@ -21,6 +21,7 @@ from contract.files import write_whole
 from contract.log_lines import log_as_json
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
+from kanaria.stack.any_fleet import AnyFleet
 from kanaria.stack.backup_schedule import BackupSchedule
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.drift_schedule import DriftSchedule
@@ -31,9 +32,11 @@ from kanaria.stack.named_tokens import NamedTokens
 from kanaria.stack.observer_program import OBSERVER_OPTION
 from kanaria.stack.pages import DRIFT_TITLES, RUNBOOKS, pages
 from kanaria.stack.preflight import LocalPreflight
+from kanaria.stack.remote_fleet import RemoteFleet
 from kanaria.stack.stack import GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
+from kanaria.stack.versions import Versions
 from monitoring.drift.metrics import DriftCollector
 from monitoring.drift.result import KINDS, Kind
 from monitoring.prometheus.configuration import Target, file_sd
@@ -99,7 +102,7 @@ def main() -> None:
         source=_source(EnvoyMetrics.of(gateway), observer, arguments.prometheus, settings.scrape_interval_s),
         failures=GatewayFailures(gateway.failures_path, key=settings.user_key),
         fleet=fleet,
-        preflight=LocalPreflight(fleet.process_of),
+        preflight=LocalPreflight(fleet.process_of, fleet.service),
         metrics=metrics,
         gateway=watch,
         observer=ObserverPage(observer) if observer else None,
@@ -270,26 +273,30 @@ def _names(settings: Settings) -> frozenset[str]:
     return frozenset(filter(None, (given, socket.gethostname(), "host.docker.internal")))
 
 
-def _fleet(settings: Settings, metrics: ControllerMetrics) -> LocalFleet:
-    targets = settings.targets / "service.json"
+def _fleet(settings: Settings, metrics: ControllerMetrics) -> AnyFleet:
+    targets, versions = settings.targets / "service.json", Versions(settings.versions)
 
-    def tell_prometheus(backends: tuple[Backend, ...]) -> None:
-        addresses = (Target(f"{backend.host}:{backend.port}") for backend in backends)
+    def tell_prometheus(_: tuple[Backend, ...]) -> None:
+        backends = (*local.backends(), *remote.backends())
+        addresses = (Target(backend.address) for backend in backends if backend.has_metrics)
         write_whole(targets, file_sd(addresses), is_public=True)
 
     def environment(tag: str) -> Mapping[str, str]:
         given = server_environment(settings, tag, records=settings.root)
         return given | {name: os.environ[name] for name in ("BENTOML_HOME",) if name in os.environ}
 
-    return LocalFleet(
+    local = LocalFleet(
         Supervisor(settings.root, settings.logs),
         settings.root / "versions",
         command=partial(server_command, settings),
         environment=environment,
         on_change=tell_prometheus,
         on_refusal=metrics.signature_refused.inc,
+        versions=versions,
         replicas=settings.replicas,
     )
+    remote = RemoteFleet(settings.root / "versions" / "remote", versions, on_change=tell_prometheus)
+    return AnyFleet(local, remote, versions)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Versions as local processes: each Bento served by BentoML on free ports, kept by the keeper.
+"""Versions as local processes: Bentos served by BentoML, commands of others, on free ports, kept by the keeper.
 
 A version is one process or several, each with its own port, its own record and its own workers.
 
@@ -21,15 +21,17 @@ from contract import environment
 from contract.files import write_whole
 from contract.plain_text import printable
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tags, comparison_schema_of, make_own_home, process_name, service_of, tag_of
+from kanaria.stack.bentos import comparison_schema_of, make_own_home, process_name, service_of, tag_of
+from kanaria.stack.listed import Listed
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
-from kanaria.stack.processes import Identity
+from kanaria.stack.processes import KEPT_PORT, Identity
 from kanaria.stack.signing import checking
 from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
 from kanaria.stack.version_process import MODULE, PORT_OPTION
+from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
-from rollout.fleet import Backend, Health, Service, VersionStatus
+from rollout.fleet import Backend, Health, Readiness, Service, VersionStatus
 from service.signatures import SignatureError
 
 _FRESH_S = 0.4  # the controller asks several times in one beat
@@ -48,6 +50,8 @@ class _Record(BaseModel):
     tag: str
     port: int
     comparison_schema: str | None = None
+    service: Service | None = None  # of a version that is no Bento: as it was listed when it was started
+    has_metrics: bool = True
     was_ready: tuple[int, float] | None = None  # pid and start of the process that was ready once
     restarts: int = 0  # workers that ended by themselves since it was started
 
@@ -64,31 +68,38 @@ class LocalFleet:
         environment: Callable[[str], Mapping[str, str]],
         on_change: Callable[[tuple[Backend, ...]], None],
         on_refusal: Callable[[], None],
+        versions: Versions | None = None,
         replicas: int = 1,
     ) -> None:
         """Args:
         folder: keeps the port and the comparison schema of each running process, so that a new controller finds them.
-        command: the server's command line for a tag and a port.
-        environment: what the server of a tag needs besides this process's environment.
+        command: the server's command line for a Bento and a port.
+        environment: what the server of a Bento needs besides this process's environment.
         on_change: called with all running versions when one comes or goes.
         on_refusal: called once for a version that does not start for its signature.
+        versions: what can be started; None: the Bentos of the store.
         replicas: how many processes a version gets when it is started.
         """
         self._supervisor, self._folder = supervisor, folder
         self._command, self._environment = command, environment
         self._on_change, self._on_refusal = on_change, on_refusal
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._replicas = replicas
+        self._versions, self._replicas = versions or Versions(None), replicas
         self._probes, self._workers = Probes(), Workers()
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._refused: set[str] = set()
         self._services: dict[str, Service] = {}  # a Bento never changes
 
     def known_tags(self) -> tuple[str, ...]:
-        return bento_tags()
+        return self._versions.tags()
 
     def service(self, tag: str) -> Service:
         if tag not in self._services:
+            records = (self._record(name) for name in self._names(tag))
+            if (started := next((record.service for record in records if record and record.service), None)) is not None:
+                return started
+            if (listed := self._versions.listed(tag)) is not None:
+                return listed.service
             self._services[tag] = service_of(tag)
         return self._services[tag]
 
@@ -96,25 +107,30 @@ class LocalFleet:
         begun = [self._start(tag, process_name(tag, number)) for number in range(1, self._replicas + 1)]
         if any(begun):
             self._seen.pop(tag, None)
-            self._on_change(self._backends())
+            self._on_change(self.backends())
 
     def _start(self, tag: str, name: str) -> bool:
         """Start one process of a version; False where there is nothing to do."""
         info, record = self._supervisor.info(name), self._record(name)
         if info is not None and (info.is_stopping or (record and self._supervisor.program(name))):
             return False
+        listed = self._versions.listed(tag)
         if record is None or info is None:
-            record = _recovered(tag, info) or self._new_record(tag)
+            record = self._new_record(tag, listed, info)
             self._write(name, record)
             self._refused.discard(tag)  # another attempt
+        self._supervisor.add(program_of(listed, name, record.port) if listed else self._bento(name, record))
+        return True
+
+    def _bento(self, name: str, record: _Record) -> Program:
+        """The process of a Bento."""
         comparison = record.comparison_schema
-        variables = {**self._environment(tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
-        if not self.service(tag).keeps_contract:  # with the contract a service sees to that itself
+        variables = {**self._environment(record.tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
+        if not self.service(record.tag).keeps_contract:  # with the contract a service sees to that itself
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
-        self._supervisor.add(Program(name, self._command(tag, record.port), variables))
-        return True
+        return Program(name, self._command(record.tag, record.port), variables)
 
     def status(self, tag: str) -> VersionStatus:
         at_s, status = self._seen.get(tag, (0.0, None))
@@ -126,7 +142,7 @@ class LocalFleet:
     def stop(self, tag: str) -> None:
         ended = [self._stop(name) for name in self._names(tag)]
         if any(ended):
-            self._on_change(self._backends())
+            self._on_change(self.backends())
         self._seen.pop(tag, None)
 
     def _stop(self, name: str) -> bool:
@@ -141,7 +157,7 @@ class LocalFleet:
             (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(self._home(name), ignore_errors=True)  # it removes links, and nothing behind them
         if record is not None:
-            self._probes.forget(_backend(record).url)
+            self._probes.forget(_backend(record))
         return True
 
     def running(self) -> tuple[str, ...]:
@@ -169,12 +185,15 @@ class LocalFleet:
         if not info.is_stopping:  # its workers are asked to end, too
             record = self._with_restarts(name, record, info.pid)
         was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
-        if self._probes.is_ready(_backend(record).url, info.pid):
+        readiness = record.service.readiness if record.service else Readiness()
+        trouble = self._probes.trouble(_backend(record), readiness, info.pid)
+        if not trouble:
             if not was_ready:
                 self._remember_ready(name, record, info.pid)
             return VersionStatus(Health.READY, backends, info.has_crashed, restarts=record.restarts)
         health = Health.UNREADY if was_ready else Health.STARTING
-        detail = self._last_words(tag, info.log)
+        words = self._last_words(tag, info.log)
+        detail = "; ".join(filter(None, (trouble, words))) if record.service else words
         preparing = last_line(info.log) if health is Health.STARTING and _is_preparing(info.pid) else ""
         return VersionStatus(health, backends, info.has_crashed, detail, record.restarts, preparing)
 
@@ -206,12 +225,18 @@ class LocalFleet:
         stored = {path.stem for path in self._folder.glob("[!.]*.json")} | set(self._supervisor.names())
         return tuple(sorted(wanted | {name for name in stored if tag_of(name) == tag}))
 
-    def _backends(self) -> tuple[Backend, ...]:
+    def backends(self) -> tuple[Backend, ...]:
+        """All processes that run."""
         return tuple(map(_backend, self._records()))
 
-    def _new_record(self, tag: str) -> _Record:
+    def _new_record(self, tag: str, listed: Listed | None, info: ProcessInfo | None) -> _Record:
+        """What is to be kept of a process; `info` of one that runs without a record."""
+        known = _recovered(tag, info)
+        if listed is not None:
+            port = known.port if known else free_port()
+            return _Record(tag=tag, port=port, service=listed.service, has_metrics=listed.metrics)
         first = next((record.comparison_schema for record in self._records()), None)
-        return _Record(tag=tag, port=free_port(), comparison_schema=first or comparison_schema_of(tag))
+        return known or _Record(tag=tag, port=free_port(), comparison_schema=first or comparison_schema_of(tag))
 
     def _records(self) -> list[_Record]:
         names = (path.stem for path in sorted(self._folder.glob("[!.]*.json")))
@@ -268,7 +293,7 @@ def _is_preparing(pid: int) -> bool:
 
 
 def _backend(record: _Record) -> Backend:
-    return Backend(record.tag, "127.0.0.1", record.port)
+    return Backend(record.tag, "127.0.0.1", record.port, record.has_metrics)
 
 
 def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
@@ -278,10 +303,15 @@ def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
     try:
         process = psutil.Process(info.pid)
         words, variables = process.cmdline(), process.environ()
-        port = int(words[words.index(PORT_OPTION) + 1])
+        port = int(variables.get(KEPT_PORT) or words[words.index(PORT_OPTION) + 1])
     except (psutil.Error, OSError, ValueError, IndexError):
         return None
     return _Record(tag=tag, port=port, comparison_schema=variables.get(environment.COMPARISON_SCHEMA))
+
+
+def program_of(listed: Listed, name: str, port: int) -> Program:
+    """The process of a version that is no Bento, listening on `port`."""
+    return Program(name, listed.words(port), {**listed.variables(port), KEPT_PORT: str(port)}, str(listed.folder))
 
 
 def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:

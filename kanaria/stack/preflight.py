@@ -16,9 +16,10 @@ from contract import loopback
 from contract.http import PREDICT_PATH, REQUEST_ID_HEADER
 from contract.prediction_log import OWN_REQUESTS
 from kanaria.errors import SetupError
-from kanaria.stack.bentos import model_folder, model_of, schemas_of, service_of
+from kanaria.stack.bentos import model_folder, model_of
 from kanaria.stack.compatibility import GoldenRequest, Interface, differences, of_routes, remarks
-from rollout.fleet import Backend
+from kanaria.stack.versions import Versions
+from rollout.fleet import Backend, Service
 from rollout.ledger.findings import PreflightResult
 
 TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU sums in another order
@@ -45,16 +46,17 @@ class Replay:
 class LocalPreflight:
     """The `Preflight` of one machine."""
 
-    def __init__(self, process_of: Callable[[str], int | None]) -> None:
+    def __init__(self, process_of: Callable[[str], int | None], service_of: Callable[[str], Service]) -> None:
         """Args:
         process_of: the main process of a version that runs here; None when it does not.
+        service_of: what callers may ask of a version.
         """
-        self._process_of = process_of
+        self._process_of, self._service_of = process_of, service_of
 
     def check(self, canary: Backend, stable: str | None) -> PreflightResult:
         """See `Preflight`; without `stable` there is nothing to be compatible with."""
         try:
-            services = [service_of(tag) for tag in (canary.tag, stable) if tag]
+            services = [self._service_of(tag) for tag in (canary.tag, stable) if tag]
             if not all(service.keeps_contract for service in services):
                 return self._of_services(canary.tag, stable)
             own = Interface.read(model_folder(model_of(canary.tag)))
@@ -75,9 +77,12 @@ class LocalPreflight:
 
     def _of_services(self, canary: str, stable: str | None) -> PreflightResult:
         """Compare what two services say of themselves: they bring no golden requests."""
+        own, known = Versions.schemas(canary), Versions.schemas(stable) if stable else {}
+        unlike = [tag for tag, schemas in ((canary, own), (stable, known)) if schemas is None]
+        unknown = [f"what both accept and answer could not be compared: {tag} has no manifest" for tag in unlike[:1]]
         return PreflightResult(
-            differences=of_routes(schemas_of(canary), schemas_of(stable)) if stable else (),
-            remarks=("it brings no golden requests, so its answers are first seen under traffic",),
+            differences=of_routes(own, known) if own is not None and known is not None else (),
+            remarks=(*unknown, "it brings no golden requests, so its answers are first seen under traffic"),
             memory_mb=self._memory_mb(canary),
             stable_memory_mb=self._memory_mb(stable) if stable else None,
         )

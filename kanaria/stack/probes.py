@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import httpx
 
 from contract import loopback
-from contract.http import READY_PATH
+from rollout.fleet import Backend, Readiness
 
 _TIMEOUT_S = 1.0
 _FRESH_S = 0.4  # the controller asks several times in one beat
 _AT_ONCE = 32
+_SMALL = 65536  # bytes of an answer
 
 
 @dataclass(slots=True)
@@ -20,39 +21,50 @@ class _Probe:
 
     pid: int  # of the server
     began_s: float
-    running: Future[bool]
-    is_ready: bool = False  # by the last answer, or because none came in time
+    running: Future[str]
+    trouble: str = "no answer yet"  # by the last answer; empty: it is ready
 
 
 class Probes:
-    """Whether servers answer their readiness probe, by their URL."""
+    """What keeps servers from being ready, by their answers to their readiness probe."""
 
     def __init__(self) -> None:
         self._http = loopback.client(timeout_s=_TIMEOUT_S)
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="probe")
         self._newest: dict[str, _Probe] = {}
 
-    def is_ready(self, url: str, pid: int) -> bool:
-        """The last result of the process `pid`, at most 1.4 s old. Waits only where there is none yet, at most 1 s."""
+    def trouble(self, backend: Backend, readiness: Readiness, pid: int) -> str:
+        """Why the process `pid` is not ready, by an answer at most 1.4 s old; empty: it is.
+
+        Waits only where there is no answer yet, at most 1 s. The pid of a process of others is 0.
+        """
+        url = backend.url
         probe = self._newest.get(url)
         if probe is None or probe.pid != pid:
-            probe = self._newest[url] = self._begin(url, pid)
-            wait([probe.running])
+            probe = self._newest[url] = _Probe(pid, time.monotonic(), self._ask(backend, readiness))
+            wait([probe.running], _TIMEOUT_S)  # to look up a name may take longer
         if probe.running.done():
-            probe.is_ready = probe.running.result()
+            probe.trouble = probe.running.result()
             if time.monotonic() - probe.began_s > _FRESH_S:
-                self._newest[url] = self._begin(url, pid, probe.is_ready)
-        return probe.is_ready
+                self._newest[url] = _Probe(pid, time.monotonic(), self._ask(backend, readiness), probe.trouble)
+        return probe.trouble
 
-    def forget(self, url: str) -> None:
+    def forget(self, backend: Backend) -> None:
         """Another server may listen there later."""
-        self._newest.pop(url, None)
+        self._newest.pop(backend.url, None)
 
-    def _begin(self, url: str, pid: int, is_ready: bool = False) -> _Probe:
-        return _Probe(pid, time.monotonic(), self._pool.submit(self._ask, url), is_ready)
+    def _ask(self, backend: Backend, readiness: Readiness) -> Future[str]:
+        return self._pool.submit(unready, self._http, backend, readiness)
 
-    def _ask(self, url: str) -> bool:
-        try:
-            return self._http.get(f"{url}{READY_PATH}").is_success
-        except httpx.HTTPError:
-            return False
+
+def unready(client: loopback.Client, backend: Backend, readiness: Readiness) -> str:
+    """Why a server is not ready, by its answer now; empty: it is."""
+    url = f"{backend.url}{readiness.path}"
+    try:
+        with client.stream("GET", url) as answer:  # what is at that path may have no end
+            status = answer.status_code
+            if answer.headers.get("content-length", "").isdecimal() and int(answer.headers["content-length"]) < _SMALL:
+                answer.read()  # keeps the connection
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"{url} gives no answer: {str(error) or type(error).__name__}"
+    return "" if httpx.codes.OK <= status < readiness.below else f"{url} answers {status}"

@@ -14,6 +14,7 @@ import psutil
 # Marks in the environment of everything that a stack starts. Their children inherit them.
 KEPT_IN = "KANARIA_KEPT_IN"  # the state folder, absolute and without links
 KEPT_AS = "KANARIA_KEPT_AS"  # the program's name
+KEPT_PORT = "KANARIA_KEPT_PORT"  # where a version that is no Bento listens
 
 _SAME_START_S = 0.05  # a start time is kept to the hundredth of a second
 _POLL_S = 0.1

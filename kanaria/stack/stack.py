@@ -14,17 +14,19 @@ from kanaria.errors import SetupError, StackError
 from kanaria.lazy import load
 from kanaria.private_files import close_folder
 from kanaria.settings import Settings
-from kanaria.stack.bentos import bento_tags, process_name, service_of, tag_of
+from kanaria.stack.bentos import process_name, tag_of
 from kanaria.stack.fleet import last_words
 from kanaria.stack.installation import given_environment
 from kanaria.stack.locks import locked
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
+from kanaria.stack.probes import unready
 from kanaria.stack.prometheus_stack import PrometheusStack, write_targets
 from kanaria.stack.python import own_module
 from kanaria.stack.release_end import end_release
 from kanaria.stack.supervision import Program, Supervisor
 from kanaria.stack.version_process import prepare
+from kanaria.stack.versions import Versions
 from rollout.errors import ControllerUnreachable, RolloutError
 from rollout.fleet import Health
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
@@ -44,6 +46,7 @@ _SHOWN_ROUTES = 8
 _SLOWEST_UPLOAD = 1024 * 1024  # bytes a second: a large body that comes more slowly is given up
 _OTHER_COMMAND_S = 90.0  # longest wait for another command here
 _STAY_BEAT_S = 1.0
+_PROBE_TIMEOUT_S = 2.0
 
 
 class Stack:
@@ -51,6 +54,7 @@ class Stack:
 
     def __init__(self, settings: Settings, *, by: str) -> None:
         self.settings, self._by = settings, by
+        self.versions = Versions(settings.versions)
         self.supervisor = Supervisor(settings.root, settings.logs)
         self.client = ControllerClient(settings.controller_url, token=settings.token, by=by)
 
@@ -68,7 +72,7 @@ class Stack:
             stable = self.stable()
             self._check_version(tag, stable)
             if not self.supervisor.alive():
-                prepare(self.settings, stable or tag or "", say=say)
+                self._prepare(stable or tag or "", say)
             self._start(stable or tag or "", say)
         self._wait("the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         stable = self.stable()
@@ -156,25 +160,30 @@ class Stack:
                 saw="no stable version in the ledger",
                 do="name the first one: `kanaria up TAG`",
             )
-        known = bento_tags()
         for wanted in dict.fromkeys(filter(None, (stable, tag))):
-            if wanted not in known:
-                raise SetupError(
-                    f"there is no Bento {wanted}",
-                    saw=f"Bentos here: {', '.join(known) or 'none'}",
-                    do="build it (`bentoml build --version ...`) or correct the tag",
-                )
+            self.versions.require(wanted)
 
-    @staticmethod
-    def _say_what_is_passed(tag: str, say: Callable[[str], None]) -> None:
-        service = service_of(tag)
+    def _prepare(self, tag: str, say: Callable[[str], None]) -> None:
+        """See to what the first version needs, where a person sees it. Raises SetupError, StackError."""
+        self.versions.require_startable(tag)
+        listed = self.versions.listed(tag)
+        if listed is None:
+            prepare(self.settings, tag, say=say)
+        elif listed.url is not None:
+            with loopback.client(timeout_s=_PROBE_TIMEOUT_S) as client:
+                if trouble := unready(client, listed.backend(tag), listed.service.readiness):
+                    say(f"{tag} is not ready, and others keep it running: {trouble}")
+
+    def _say_what_is_passed(self, tag: str, say: Callable[[str], None]) -> None:
+        service = self.versions.service(tag)
         if service.keeps_contract:
             return
         paths = [route.path for route in service.routes]
         shown = ", ".join(paths[:_SHOWN_ROUTES]) + (
             f" and {more} more" if (more := len(paths) - _SHOWN_ROUTES) > 0 else ""
         )
-        named = f"its manifest names {shown}" if paths else "its manifest names none, so all are counted together"
+        source = "entry" if self.versions.listed(tag) else "manifest"
+        named = f"its {source} names {shown}" if paths else f"its {source} names none, so all are counted together"
         say(f"the gateway passes every path of {tag} but /metrics; {named}")
 
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
@@ -213,7 +222,7 @@ class Stack:
             told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
             say(f"decisions are told to {', '.join(address.name for address in told)}")
         gateway = gateway_settings(settings, free_port())
-        if not service_of(tag).keeps_contract:
+        if not self.versions.service(tag).keeps_contract:
             slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD
             gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
         for left_over in (gateway.clusters_path, gateway.routes_path):
@@ -224,7 +233,7 @@ class Stack:
         self.supervisor.start()
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST))
         arguments = ["--gateway-stats", str(gateway.stats_port)]
-        observer = None if service_of(tag).keeps_contract else ObserverProgram.beside(gateway)
+        observer = None if self.versions.service(tag).keeps_contract else ObserverProgram.beside(gateway)
         if observer is not None:
             self.supervisor.add(observer.program())
             arguments += observer.controller_arguments()

@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract import loopback
-from contract.http import READY_PATH
 from kanaria.errors import StackError
 from kanaria.settings import Settings
-from kanaria.stack.fleet import TASK_RESULTS, last_words, server_environment
+from kanaria.stack.fleet import TASK_RESULTS, last_words, program_of, server_environment
+from kanaria.stack.listed import Listed
 from kanaria.stack.ports import free_port
+from kanaria.stack.probes import unready
+from kanaria.stack.supervision import Program
 from kanaria.stack.version_process import prepare, server_command
-from rollout.fleet import Backend
+from kanaria.stack.versions import Versions
+from rollout.fleet import Backend, Readiness
 
 _START_WITHIN_S = 120.0
+_REMOTE_WITHIN_S = 5.0  # others say that it runs
 _STOP_WITHIN_S = 30.0
 
 
@@ -32,46 +36,81 @@ class TemporaryServer:
     """A version that is ready."""
 
     backend: Backend
-    pid: int
+    pid: int | None  # None: others keep it running
     took_s: float  # from start to ready
 
 
 @contextmanager
 def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]) -> Iterator[TemporaryServer]:
-    """Serve `tag` until the block ends. Raises DidNotStart, InstallError."""
-    prepare(settings, tag, say=say)
-    backend = Backend(tag, "127.0.0.1", free_port())
+    """Serve `tag` until the block ends. Raises DidNotStart, InstallError, SetupError."""
+    listed, port = Versions(settings.versions).listed(tag), free_port()
+    if listed is None:
+        prepare(settings, tag, say=say)
+    started_s = time.monotonic()
+    backend = listed.backend(tag, port) if listed else Backend(tag, "127.0.0.1", port)
+    readiness = listed.service.readiness if listed else Readiness()
+    if listed is not None and listed.url is not None:
+        _wait_for_others(backend, readiness)
+        yield TemporaryServer(backend, None, time.monotonic() - started_s)
+        return
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name:
         log = Path(name, "server.log")
-        started_s = time.monotonic()
-        with log.open("wb") as output:
-            own = {**server_environment(settings, tag, records=Path(name)), TASK_RESULTS: str(Path(name, "tasks.db"))}
-            process = subprocess.Popen(
-                server_command(settings, tag, backend.port),
-                env={**os.environ, **own},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its workers end with it, and Ctrl-C reaches only us
-            )
+        program = program_of(listed, tag, port) if listed else _bento(settings, tag, port, Path(name))
+        process = _begin(program, log)
         try:
-            _wait_until_ready(process, backend, log, started_s)
+            _wait_until_ready(process, backend, readiness, log, _alone(tag, listed))
             yield TemporaryServer(backend, process.pid, time.monotonic() - started_s)
         finally:
             _stop(process)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], backend: Backend, log: Path, started_s: float) -> None:
-    while not loopback.answers(f"{backend.url}{READY_PATH}", timeout_s=1.0):
-        waited_s = time.monotonic() - started_s
-        if process.poll() is None and waited_s < _START_WITHIN_S:
+def _bento(settings: Settings, tag: str, port: int, records: Path) -> Program:
+    own = {**server_environment(settings, tag, records=records), TASK_RESULTS: str(records / "tasks.db")}
+    return Program(tag, server_command(settings, tag, port), own)
+
+
+def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:
+    try:
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                program.command,
+                cwd=program.folder,
+                env={**os.environ, **program.environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # its workers end with it, and Ctrl-C reaches only us
+            )
+    except OSError as error:
+        raise DidNotStart(f"{program.name} did not start", saw=str(error), do="correct its command") from error
+
+
+def _alone(tag: str, listed: Listed | None) -> str:
+    return f"start it alone ({'as its entry says' if listed else f'`bentoml serve {tag}`'}) and read what it says"
+
+
+def _wait_for_others(backend: Backend, readiness: Readiness) -> None:
+    deadline_s = time.monotonic() + _REMOTE_WITHIN_S
+    with loopback.client(timeout_s=1.0) as client:
+        while trouble := unready(client, backend, readiness):
+            if time.monotonic() > deadline_s:
+                raise DidNotStart(f"{backend.tag} is not ready", saw=trouble, do="see to it that it runs there")
             time.sleep(0.1)
-            continue
-        what = f"was not ready after {waited_s:.0f} s" if process.poll() is None else "did not start"
-        raise DidNotStart(
-            f"{backend.tag} {what}",
-            saw=last_words(log) or f"exit code {process.returncode}, no word from it",
-            do=f"start it alone (`bentoml serve {backend.tag}`) and read what it says",
-        )
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], backend: Backend, readiness: Readiness, log: Path, do: str
+) -> None:
+    started_s = time.monotonic()
+    with loopback.client(timeout_s=1.0, keeps_connections=False) as client:
+        while trouble := unready(client, backend, readiness):
+            waited_s = time.monotonic() - started_s
+            if process.poll() is None and waited_s < _START_WITHIN_S:
+                time.sleep(0.1)
+                continue
+            is_silent = process.poll() is None
+            what = f"was not ready after {waited_s:.0f} s" if is_silent else "did not start"
+            last = trouble if is_silent else f"exit code {process.returncode}, no word from it"
+            raise DidNotStart(f"{backend.tag} {what}", saw=last_words(log) or last, do=do)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

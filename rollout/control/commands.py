@@ -326,9 +326,9 @@ def _not_counted(text: str, number: int, now_s: float) -> tuple[e.Event, ...]:
 def _require_known(tag: str, known_tags: Collection[str]) -> None:
     if tag not in known_tags:
         raise CommandRefused(
-            f"there is no Bento {tag}{nearest(tag, known_tags)}",
-            saw=f"Bentos here: {', '.join(sorted(known_tags)) or 'none'}",
-            do="build it (`bentoml build --version ...`) or correct the tag",
+            f"there is no version {tag}{nearest(tag, known_tags)}",
+            saw=f"versions here: {', '.join(sorted(known_tags)) or 'none'}",
+            do="build it (`bentoml build --version ...`), list it in the file KANARIA_VERSIONS, or correct the tag",
         )
 
 

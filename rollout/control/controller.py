@@ -556,12 +556,14 @@ class Controller:
         One that only makes traffic safer is carried out even while the ledger cannot be written.
         """
         left_out = ""
+        # No other command may fail because a list of versions cannot be read: one that rolls back least of all.
+        needs_tags = isinstance(command, commands.SetStable | StartRelease | Restore)
         if isinstance(command, StartRelease | Restore):
             command, left_out = self._fitted(command)
         events = accept(
             command,
             self._deployment,
-            known_tags=self._fleet.known_tags(),
+            known_tags=self._fleet.known_tags() if needs_tags else (),
             next_number=self._next_number,
             now_s=self._clock().wall_s,
             earlier=self._earlier_try(command) if isinstance(command, StartRelease) else None,

@@ -52,7 +52,7 @@ class PrometheusSource:
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
     ) -> Reading:
         """See `MetricSource`. A version that Prometheus cannot scrape is left out, once it was in a reading."""
-        wanted = {f"{backend.host}:{backend.port}": backend.tag for backend in backends}
+        wanted = {backend.address: backend.tag for backend in backends if backend.has_metrics}
         gateway = self._gateway.address
         scraped_s, samples = self._latest((gateway, *wanted, *self._observers), _scraped_as(own))
         self.trouble = OBSERVER_AWAY if set(self._observers) - scraped_s.keys() else None

@@ -44,7 +44,10 @@ class ScrapeSource:
         """See `MetricSource`. A version that does not answer is left out of the reading, once it was in one."""
         gateway = self._gateway.address
         urls = {gateway: httpx.URL(self._gateway.url)}
-        urls |= {f"{backend.host}:{backend.port}": httpx.URL(f"{backend.url}{METRICS_PATH}") for backend in backends}
+        of_versions = {
+            backend.address: httpx.URL(f"{backend.url}{METRICS_PATH}") for backend in backends if backend.has_metrics
+        }
+        urls |= of_versions
         clients = dict.fromkeys(urls, self._http) | {gateway: self._gateway_http}
         if self._observer is not None:
             urls[self._observer] = httpx.URL(f"http://{self._observer}{METRICS_PATH}")
@@ -64,7 +67,7 @@ class ScrapeSource:
                 do="see whether the gateway runs: `kanaria status`",
             )
         # A version's counts before its first reading are not new events, so the first reading must have all versions.
-        if missing and (len(missing) == len(backends) or not self.has_read):
+        if missing and (len(missing) == len(of_versions) or not self.has_read):
             raise SourceUnreachable(
                 "a version gives no metrics",
                 saw="; ".join(f"{error!r} from {urls[instance]}" for instance, error in missing.items()),
@@ -75,7 +78,7 @@ class ScrapeSource:
         tables += [table for instance, page in samples.items() for table in version_tables(instance, page)]
         found = counters(tables)
         for backend in backends:
-            instance = f"{backend.host}:{backend.port}"
+            instance = backend.address
             found |= own_counters(instance, backend.tag, samples.get(instance, ()), own)
         return Reading(at_s=at_s, counters=found)
 

@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from contract.complaints import advice
+from contract.errors import KanariaError
 from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, READY_PATH
 from rollout.control import commands as c
 from rollout.control.alerts import SIGNAL, Alert, objection
@@ -253,6 +254,7 @@ def make_app(
             CommandRefused: _refused(409),
             LedgerError: _refused(503),
             RolloutError: _refused(500),
+            KanariaError: _refused(409),  # of whoever runs the versions
             ValidationError: _invalid,
             KeyError: lambda _request, error: problem(404, "there is no such release", str(error)),
             TimeoutError: lambda _request, error: problem(
@@ -364,7 +366,7 @@ async def _parse(request: Request, model: type[B]) -> B:
 
 def _refused(status: int) -> Callable[[Request, Exception], Response]:
     def answer(_: Request, error: Exception) -> Response:
-        if not isinstance(error, RolloutError):
+        if not isinstance(error, KanariaError):
             raise error
         return problem(status, error.what, error.saw, do=error.do)
 

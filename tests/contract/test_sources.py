@@ -292,6 +292,18 @@ def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, sta
     read_until(lambda: source.read(stack.backends), lambda reading: events(None, reading) == expected)
 
 
+def test_versions_without_a_page_of_metrics_hinder_no_reading(source: MetricSource, stack: Stack) -> None:
+    """What the gateway counts of them is all that there is; nothing listens where one would be looked for."""
+    backends = tuple(Backend(tag, "127.0.0.1", free_port(), has_metrics=False) for tag in (STABLE, CANARY))
+    stack.gateway.answer(CANARY, 503)
+    stack.gateway.answer(STABLE)
+
+    def is_right(reading: Reading) -> bool:
+        return events(None, reading).get("errors") == (Pair(0, 1), Pair(1, 1))
+
+    read_until(lambda: source.read(backends), is_right)
+
+
 def test_labels_are_read_by_the_age_of_their_answers(source: MetricSource, stack: Stack) -> None:
     """Of three labels in time one says wrong and one right at ten minutes, the third waits; a fourth came too late."""
     for outcome in ("came", "came", "came", "wrong", "correct", "late"):

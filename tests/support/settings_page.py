@@ -13,9 +13,9 @@ _HEAD = """\
 # Settings
 
 Every setting of the local stack is an environment variable. One that cannot be used ends the command with exit code 2
-and says what to correct; one that does not exist is named on standard error. `kanaria up` remembers host and ports in
-the state folder until `kanaria down`, so that later commands find the stack. The variables of a container are in
-[containers](container.md), those of a load test in [load tests](load-tests.md).
+and says what to correct; one that does not exist is named on standard error. `kanaria up` remembers host, ports
+and the list of versions in the state folder until `kanaria down`, so that later commands find them. The variables of a
+container are in [containers](container.md), those of a load test in [load tests](load-tests.md).
 
 <!-- Made from kanaria/settings.py by `python -m tests.support.settings_page`; a test fails while it differs. -->
 

@@ -1,5 +1,6 @@
 """Versions as local processes under a real keeper; what serves is a small server instead of BentoML."""
 
+import json
 import os
 import signal
 import sys
@@ -15,7 +16,8 @@ from contract import environment
 from kanaria.stack.bentos import process_name
 from kanaria.stack.fleet import LocalFleet, of_processes
 from kanaria.stack.processes import start_of
-from rollout.fleet import Backend, Health, VersionStatus
+from kanaria.stack.versions import Versions
+from rollout.fleet import Backend, Health, Route, VersionStatus
 from tests.support.processes import Kept, until
 
 TAG, NAME = "m:v1", "m@v1"
@@ -56,7 +58,7 @@ class World:
         self.ready.touch()
         self.fleet = self.new_controller()
 
-    def new_controller(self, *, replicas: int = 1) -> LocalFleet:
+    def new_controller(self, *, replicas: int = 1, versions: Versions | None = None) -> LocalFleet:
         """The fleet as a controller that was started again has it."""
         self.fleet = LocalFleet(
             self.kept.supervisor,
@@ -65,6 +67,7 @@ class World:
             environment=lambda tag: {environment.VERSION: tag},
             on_change=self.changes.append,
             on_refusal=lambda: None,
+            versions=versions,
             replicas=replicas,
         )
         return self.fleet
@@ -208,6 +211,31 @@ def test_a_leftover_folder_of_records_is_made_where_it_is_gone(world: World) -> 
     folder.rmdir()
     world.fleet.start(TAG)
     assert world.is_(Health.READY)
+
+
+def test_a_version_that_is_no_bento_is_found_where_its_record_is_gone(folder: Kept, tmp_path: Path) -> None:
+    """Its command need not say the port in any way that we know; a mark in its environment does."""
+    folder.supervisor.start()
+    made = World(folder)
+    command = [sys.executable, "-c", SERVER, str(made.ready), "-p", "{port}"]
+    file = tmp_path / "versions.yaml"
+    file.write_text(json.dumps({TAG: {"command": command, "ready": "/healthy", "routes": ["/predict"]}}))
+    versions = Versions(file)
+    try:
+        fleet = made.new_controller(versions=versions)
+        fleet.start(TAG)
+        assert made.is_(Health.READY)
+        before = fleet.status(TAG).backends, made.pid()
+        next((folder.home / "versions").glob("*.json")).unlink()
+        fleet = made.new_controller(versions=versions)
+        fleet.start(TAG)
+        assert made.is_(Health.READY)
+        assert (fleet.status(TAG).backends, made.pid()) == before
+        assert fleet.service(TAG).routes == (Route("/predict"),)
+    finally:
+        folder.clear()
+        for path in (folder.home / "versions").iterdir():
+            path.unlink()
 
 
 def test_a_version_that_hangs_keeps_nobody_waiting(world: World) -> None:

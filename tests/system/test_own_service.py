@@ -1,7 +1,6 @@
 """A BentoML service that knows nothing of Kanaria is released with the same care: under real clients, on real Envoy."""
 
 import subprocess
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import httpx
 import pytest
 from filelock import FileLock
 
+from tests.support.clients import in_threads
 from tests.support.own_service import WITH_TASK, build
 from tests.support.stack import Kanaria
 
@@ -36,29 +36,6 @@ def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -
     made = Kanaria.at(tmp_path, home, KANARIA_METRICS="scrape")
     yield made
     made("down")
-
-
-@contextmanager
-def in_threads(kanaria: Kanaria, work: Callable[[httpx.Client, str], None], *, at_once: int = 4) -> Iterator[None]:
-    """Several clients who do `work` again and again, each time with another text."""
-    stop = threading.Event()
-
-    def one(name: int) -> None:
-        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
-            number = 0
-            while not stop.wait(0.02):
-                number += 1
-                work(client, f"{name} {number}")
-
-    threads = [threading.Thread(target=one, args=(name,)) for name in range(at_once)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 @contextmanager

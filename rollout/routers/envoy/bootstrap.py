@@ -21,6 +21,7 @@ from rollout.routers.envoy.routes import (
     API_KEY_FILTER,
     BODY_FILTER,
     CORS_FILTER,
+    READY_FILTER,
     ROUTE_CONFIG,
     STREAMED,
     USER_FILTER,
@@ -265,6 +266,8 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
     )
     # Acts only where the route says that callers are sticky.
     filters.append(_extension(USER_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
+    # Acts only where the route asks whether the gateway can serve.
+    filters.append(_extension(READY_FILTER, "extensions.filters.http.custom_response.v3.CustomResponse"))
     filters.append(_ROUTER)
     return filters
 

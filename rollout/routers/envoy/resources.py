@@ -13,7 +13,6 @@ import ipaddress
 from urllib.parse import quote
 
 from contract import observation as told
-from contract.http import READY_PATH
 from rollout.fleet import Backend, Version
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, observer_cluster, shown
@@ -70,6 +69,7 @@ def choice_name(chosen: Version, fallback: Version | None) -> str:
 
 
 def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> Resource:
+    readiness = version.service.readiness
     return _named(name, version.tag, settings) | {
         "type": "STATIC" if all(_is_ip(backend.host) for backend in version.backends) else "STRICT_DNS",
         "lb_policy": "ROUND_ROBIN",  # LEAST_REQUEST prefers a dead process, which has none
@@ -86,15 +86,18 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
                 "no_traffic_interval": "1s",
                 "unhealthy_threshold": 3,  # one slow answer of a busy machine does not make a version unhealthy
                 "healthy_threshold": 1,
-                "http_health_check": {"path": READY_PATH},
+                "http_health_check": {
+                    "path": readiness.path,
+                    "expected_statuses": [{"start": 200, "end": readiness.below}],
+                },
             }
         ],
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http_protocol_options": {}},
-                # Shorter than uvicorn's 5 s, or a request could use a connection that the backend is just closing.
-                "common_http_protocol_options": {"idle_timeout": "4s"},
+                # Or a request could use a connection that the backend is just closing.
+                "common_http_protocol_options": {"idle_timeout": f"{version.service.idle_s:g}s"},
             }
         },
     }

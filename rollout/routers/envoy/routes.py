@@ -33,6 +33,7 @@ ROUTE_CONFIG = "kanaria"
 API_KEY_FILTER = "api_key"
 CORS_FILTER = "cors"
 BODY_FILTER = "body_limit"
+READY_FILTER = "ready"
 USER_FILTER = "user"
 USER_METADATA = "kanaria.user"  # where the access log finds who a sticky request came from
 
@@ -46,10 +47,34 @@ _LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's o
 _OPEN_TO_ALL = {API_KEY_FILTER: {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}}
 _BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
 _OF_OUR_OWN = {"name": REQUEST_ID_HEADER, "string_match": {"prefix": OWN_REQUESTS}}
+_OK: Resource = {"@type": TYPE + "extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy"}
+_OK |= {"status_code": 200, "body": {"inline_string": "ok\n"}}
 _ALIVE = {
     "match": {"path": LIVE_PATH},
     "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
     "typed_per_filter_config": _OPEN_TO_ALL,
+}
+
+
+def _is_ok(answer_class: str) -> Resource:
+    """Answers of this class, such as `4xx`, become 200."""
+    status = {
+        "name": "status",
+        "typed_config": {"@type": TYPE + "type.matcher.v3.HttpResponseStatusCodeClassMatchInput"},
+    }
+    return {
+        "predicate": {"single_predicate": {"input": status, "value_match": {"exact": answer_class}}},
+        "on_match": {"action": {"name": "ok", "typed_config": _OK}},
+    }
+
+
+# A process that is asked is one that Envoy's health check found ready: how it answers to a path that it may not even
+# have says nothing more.
+_ANSWERS_AT_ALL = {
+    READY_FILTER: {
+        "@type": TYPE + "extensions.filters.http.custom_response.v3.CustomResponse",
+        "custom_response_matcher": {"matcher_list": {"matchers": [_is_ok("3xx"), _is_ok("4xx")]}},
+    }
 }
 
 
@@ -133,8 +158,9 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
     """Everything that the versions' services answer, on whichever of them the split chooses."""
     yield _ALIVE
     for probe in (READY_PATH, HEALTH_PATH):
-        to_ready = {"cluster": choice_name(split.stable, fallback_of_stable(split)), "prefix_rewrite": READY_PATH}
-        yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": _OPEN_TO_ALL}
+        ready_path = split.stable.service.readiness.path
+        to_ready = {"cluster": choice_name(split.stable, fallback_of_stable(split)), "prefix_rewrite": ready_path}
+        yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": _OPEN_TO_ALL | _ANSWERS_AT_ALL}
     yield {"match": {"path_separated_prefix": METRICS_PATH}, "direct_response": {"status": 404}}
     too_large = {"name": "content-length", "range_match": {"start": settings.max_upload_bytes + 1, "end": 2**63 - 1}}
     yield {

@@ -13,6 +13,7 @@ import pytest
 from contract.answer_types import Labels
 from contract.model_files import GOLDEN_FILE, Feature, Schema
 from contract.records import write_lines
+from kanaria.stack.bentos import service_of
 from kanaria.stack.compatibility import GoldenRequest
 from kanaria.stack.ports import free_port
 from kanaria.stack.preflight import SHOWN_DIFFERENCES, LocalPreflight, memory_mb, replay
@@ -110,7 +111,7 @@ def test_a_broken_model_folder_is_a_difference(tmp_path_factory: pytest.TempPath
     """A release is told why, and rolls back."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("empty")))
-        result = LocalPreflight({}.get).check(Backend(TAG, "127.0.0.1", free_port()), "m:1")
+        result = LocalPreflight({}.get, service_of).check(Backend(TAG, "127.0.0.1", free_port()), "m:1")
     assert "there is no Bento m:2" in result.differences[0]
 
 
@@ -128,6 +129,6 @@ def test_a_long_list_of_differences_is_cut_and_counted(
     (bento / "bento.yaml").write_text("args: {implementation: 'a:B'}\nservices: [{models: [{tag: 'm:2'}]}]")
     with pytest.MonkeyPatch.context() as patch, answering(with_row(label="c")) as canary:
         patch.setenv("BENTOML_HOME", str(home))
-        result = LocalPreflight({TAG: os.getpid()}.get).check(canary, None)
+        result = LocalPreflight({TAG: os.getpid()}.get, service_of).check(canary, None)
     assert (len(result.differences), result.differences[-1]) == (SHOWN_DIFFERENCES + 1, "and 7 more like these")
     assert (result.golden_requests, (result.memory_mb or 0) > 10, (result.p50_ms or 0) > 0) == (10, True, True)

@@ -317,9 +317,9 @@ def test_where_nothing_was_promoted_before_no_way_back_is_named(controller: Cont
     [
         ("m:v3", "m:v3 was never promoted here"),
         ("m:v2", "m:v2 is stable already"),
-        ("m:v22", "there is no Bento m:v22; did you mean `m:v2`?"),
-        ("other:v1", "there is no Bento other:v1"),
-        ("", "there is no Bento "),
+        ("m:v22", "there is no version m:v22; did you mean `m:v2`?"),
+        ("other:v1", "there is no version other:v1"),
+        ("", "there is no version "),
     ],
 )
 def test_what_cannot_be_restored_is_refused(world: World, later: Controller, tag: str, what: str) -> None:

@@ -188,7 +188,7 @@ def test_a_release_is_accepted_and_shown(api: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("path", "body", "status", "words"),
     [
-        ("/api/releases", {"tag": "m:v9", "spec": PLAN}, 409, "there is no Bento m:v9"),
+        ("/api/releases", {"tag": "m:v9", "spec": PLAN}, 409, "there is no version m:v9"),
         ("/api/releases", {"tag": "no colon", "spec": PLAN}, 422, "tag"),
         ("/api/releases", {"tag": "m:v2", "spec": {"steps": [5]}}, 422, "exactly 100"),
         ("/api/releases", {"tag": "m:v2", "spec": PLAN, "stepz": 1}, 422, "stepz"),

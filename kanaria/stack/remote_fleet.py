@@ -1,0 +1,103 @@
+"""Versions that others keep running: a URL each. Start and stop are nothing but taking note; health is the probe's."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contract.files import write_whole
+from kanaria.errors import SetupError
+from kanaria.stack.bentos import process_name
+from kanaria.stack.probes import Probes
+from kanaria.stack.versions import Versions
+from rollout.fleet import Backend, Health, Service, VersionStatus
+
+
+class _Record(BaseModel):
+    """A version that is in use, as it was listed when it was started."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    backend: Backend
+    service: Service
+    was_ready: bool = False
+
+
+class RemoteFleet:
+    """The `Fleet` of versions at a URL.
+
+    Args:
+        folder: keeps a record of each that is in use, so that a new controller finds them.
+        versions: what they are looked up in.
+        on_change: called with all that are in use when one comes or goes.
+    """
+
+    def __init__(self, folder: Path, versions: Versions, *, on_change: Callable[[tuple[Backend, ...]], None]) -> None:
+        self._folder, self._versions, self._on_change = folder, versions, on_change
+        self._probes = Probes()
+
+    def known_tags(self) -> tuple[str, ...]:
+        return self._versions.tags()
+
+    def has(self, tag: str) -> bool:
+        """Whether it is in use."""
+        return self._path(tag).exists()
+
+    def service(self, tag: str) -> Service:
+        record = self._record(tag)
+        return record.service if record else self._versions.service(tag)
+
+    def start(self, tag: str) -> None:
+        if self.has(tag):
+            return
+        listed = self._versions.listed(tag)
+        if listed is None:
+            raise SetupError(f"there is no URL of {tag}", saw="it is not listed", do="list it in KANARIA_VERSIONS")
+        self._write(_Record(backend=listed.backend(tag), service=listed.service))
+        self._on_change(self.backends())
+
+    def status(self, tag: str) -> VersionStatus:
+        record = self._record(tag)
+        if record is None:
+            return VersionStatus(Health.ABSENT)
+        trouble = self._probes.trouble(record.backend, record.service.readiness, 0)
+        if not trouble and not record.was_ready:
+            with suppress(OSError):  # a full disk: the next look tries again
+                self._write(record.model_copy(update={"was_ready": True}))
+        health = Health.UNREADY if record.was_ready else Health.STARTING
+        return VersionStatus(health if trouble else Health.READY, (record.backend,), detail=trouble)
+
+    def stop(self, tag: str) -> None:
+        record = self._record(tag)
+        if not self.has(tag):
+            return
+        self._path(tag).unlink(missing_ok=True)
+        if record is not None:
+            self._probes.forget(record.backend)
+        self._on_change(self.backends())
+
+    def running(self) -> tuple[str, ...]:
+        return tuple(sorted(backend.tag for backend in self.backends()))
+
+    def backends(self) -> tuple[Backend, ...]:
+        """Where those that are in use listen."""
+        return tuple(record.backend for path in sorted(self._folder.glob("[!.]*.json")) if (record := _read(path)))
+
+    def _record(self, tag: str) -> _Record | None:
+        return _read(self._path(tag))
+
+    def _write(self, record: _Record) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_whole(self._path(record.backend.tag), record.model_dump_json())
+
+    def _path(self, tag: str) -> Path:
+        return self._folder / f"{process_name(tag)}.json"
+
+
+def _read(path: Path) -> _Record | None:
+    """None when there is nothing that can be read."""
+    try:
+        return _Record.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

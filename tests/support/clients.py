@@ -1,0 +1,38 @@
+"""Clients of any service behind the gateway: plain HTTP, in threads."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from tests.support.stack import Kanaria
+
+
+def is_over(status: dict[str, Any]) -> bool:
+    """Whether no release runs, as `status --json` says it: the next one may begin."""
+    return status["release"] is None or status["release"]["phase"] == "ended"
+
+
+@contextmanager
+def in_threads(kanaria: Kanaria, work: Callable[[httpx.Client, str], None], *, at_once: int = 4) -> Iterator[None]:
+    """Several clients who do `work` again and again, each time with another text."""
+    stop = threading.Event()
+
+    def one(name: int) -> None:
+        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
+            number = 0
+            while not stop.wait(0.02):
+                number += 1
+                work(client, f"{name} {number}")
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in range(at_once)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

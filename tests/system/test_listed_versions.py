@@ -1,0 +1,235 @@
+"""Versions that are no Bentos are released with the same care: a Flask service, kept by Kanaria or by others."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from kanaria.stack.ports import free_port
+from tests.support.clients import in_threads, is_over
+from tests.support.stack import Kanaria
+from tests.support.waiting import eventually
+
+# A service as the chapter on deployment begins with it. It has no page at `/`, none with metrics, and none of ours.
+APP = """
+import hashlib
+import os
+
+from flask import Flask, Response, request
+
+app = Flask("prices")
+
+@app.post("/predict")
+def predict():
+    text = request.get_json()["text"]
+    is_one_in_ten = hashlib.blake2b(text.encode()).digest()[0] < 26
+    if os.environ.get("BEHAVES") == "fails a tenth" and is_one_in_ten:
+        raise RuntimeError("not thought of")
+    return {"price": len(text)}
+
+@app.get("/words")
+def words():
+    return Response((f"{word} " for word in ("one", "two")), mimetype="text/plain")
+"""
+FLASK = [sys.executable, "-m", "flask", "--app", "app", "run", "--host", "{host}", "--port", "{port}"]
+
+
+def listed(folder: Path, **more: dict[str, Any]) -> Path:
+    """The file with the versions; JSON is YAML."""
+    entry = {"command": FLASK, "routes": ["/predict"], "streams": ["/words"]}
+    versions = {
+        "flask:v1": entry,
+        "flask:v2": entry | {"environment": {"BEHAVES": "well"}},
+        "flask:failing": entry | {"environment": {"BEHAVES": "fails a tenth"}},
+        "flask:missing": {"command": "no-such-program --port {port}"},
+        "flask:ends": {"command": [sys.executable, "-c", "raise SystemExit('the model is not here: {port}')"]},
+        "flask:deaf": {"command": [*FLASK, "--no-reload"], "ready": "/healthy"},
+        "flask:nowhere": {"url": f"http://127.0.0.1:{free_port()}"},
+    }
+    path = folder / "versions.yaml"
+    path.write_text(json.dumps(versions | {f"flask:{version}": given for version, given in more.items()}))
+    return path
+
+
+@contextmanager
+def kept_by_others(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """The service on a port of its own, started by nobody of ours."""
+    port = free_port()
+    command = [word.format(host="127.0.0.1", port=port) for word in FLASK]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(url).status_code == 404
+        except httpx.TransportError:
+            return False
+
+    try:
+        eventually(answers, within_s=30)
+        yield url, psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("hers")
+    (made / "app.py").write_text(APP)
+    return made
+
+
+@pytest.fixture(scope="module")
+def kanaria(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kanaria]:
+    """A stack whose first version is the Flask service."""
+    state = tmp_path_factory.mktemp("state")
+    made = Kanaria.at(state, state / "bentoml", KANARIA_VERSIONS=str(listed(folder)))
+    up = made.ok("up", "flask:v1")
+    assert "the gateway passes every path of flask:v1 but /metrics; its entry names /predict, /words" in up
+    yield made
+    made("down")
+
+
+@contextmanager
+def clients(kanaria: Kanaria) -> Iterator[Counter[int]]:
+    """Users of both routes. Yields how often each status was answered."""
+    seen: Counter[int] = Counter()
+
+    def ask(client: httpx.Client, words: str) -> None:
+        is_stream = words.endswith("5")
+        answer = client.get("/words") if is_stream else client.post("/predict", json={"text": words})
+        seen[answer.status_code] += 1
+
+    with in_threads(kanaria, ask):
+        yield seen
+
+
+def release(kanaria: Kanaria, tag: str, **keys: object) -> subprocess.CompletedProcess[str]:
+    plan = kanaria.plan(signals={"latency": {"slower_than_ms": [1000], "tolerance": 3}}, **keys)
+    done = kanaria("release", tag, "--spec", plan, "--wait")
+    kanaria.until(is_over)  # a watch ends only under traffic
+    return done
+
+
+def why(kanaria: Kanaria) -> str:
+    return " ".join(kanaria.ok("why").split())  # lines are as wide as the terminal
+
+
+def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
+    """Through the shadow, with its metrics in no Prometheus; no client sees a failure, and the gateway is ready."""
+    with clients(kanaria) as seen:
+        done = release(kanaria, "flask:v2", steps=["shadow", 20, 50, 100])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert seen.keys() == {200}
+    assert "What both accept and answer could not be compared: flask:v2 has no manifest" in why(kanaria)
+    assert kanaria.status()["stable"]["tag"] == "flask:v2"
+    with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}) as client:
+        answer = client.post("/predict", json={"text": "four"})
+        assert (answer.json(), answer.headers["x-kanaria-version"]) == ({"price": 4}, "flask:v2")
+        answers = {path: client.get(path).status_code for path in ("/", "/readyz", "/healthz", "/metrics")}
+    assert answers == {"/": 404, "/readyz": 200, "/healthz": 200, "/metrics": 404}
+
+
+def test_a_version_that_fails_a_tenth_is_rolled_back(kanaria: Kanaria) -> None:
+    """In the shadow, so that no client gets one of its answers."""
+    with clients(kanaria) as seen:
+        done = release(kanaria, "flask:failing", steps=["shadow", 20, 50, 100])
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert kanaria.status()["release"]["outcome"] == "rolled_back"
+    assert seen.keys() == {200}
+
+
+def test_a_version_at_a_url_is_promoted_and_nobody_ends_it(kanaria: Kanaria, folder: Path) -> None:
+    """It is released, given back the traffic, and left running. When it dies, it is said where it was asked."""
+    before = kanaria.status()["stable"]["tag"]
+    with kept_by_others(folder) as (url, process):
+        listed(folder, others={"url": url})
+        with clients(kanaria) as seen:
+            done = release(kanaria, "flask:others")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert kanaria.status()["stable"]["tag"] == "flask:others"
+            kanaria.ok("restore", before)
+            kanaria.until(lambda status: status["stable"]["tag"] == before and is_over(status))
+        assert seen.keys() == {200}
+        assert process.is_running()
+        kanaria.ok("preflight", "flask:others")
+    failed = kanaria("preflight", "flask:others")
+    assert failed.returncode == 1
+    assert "gives no answer" in failed.stdout
+    listed(folder)
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("missing", "No such file or directory"),
+        ("ends", "the model is not here"),
+        ("deaf", "/healthy answers 404"),
+        ("nowhere", "gives no answer"),
+    ],
+)
+def test_a_version_that_cannot_serve_ends_its_release_in_the_startup(
+    version: str, words: str, kanaria: Kanaria
+) -> None:
+    """With its last words: of a command that is not there or ends, of a probe that is never answered as wanted."""
+    done = release(kanaria, f"flask:{version}", startup_deadline="6s")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert words in why(kanaria)
+    assert kanaria.status()["release"]["outcome"] == "rolled_back"
+
+
+def test_a_port_that_is_taken_is_said(kanaria: Kanaria, folder: Path) -> None:
+    """Here the service insists on a port of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        command = [*FLASK[:-1], str(other.getsockname()[1])]
+        listed(folder, insists={"command": command, "environment": {"PORT": "{port}"}})
+        done = release(kanaria, "flask:insists", startup_deadline="20s")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "in use by another program" in why(kanaria)
+
+
+def test_what_runs_needs_the_file_no_more(kanaria: Kanaria, folder: Path) -> None:
+    """It is changed and removed while a release runs, and the controller is killed: both versions stay as they are."""
+    stable = kanaria.status()["stable"]["tag"]
+    canary = "flask:v1" if stable != "flask:v1" else "flask:v2"
+    path = listed(folder)
+    try:
+        with clients(kanaria) as seen:
+            kanaria.ok("release", canary, "--spec", kanaria.plan(steps=[50, 100], soak="120s", step_deadline="10m"))
+            kanaria.until(lambda status: status["canary"] and status["canary"]["weight_percent"] == 50)
+            path.write_text(path.read_text().replace("flask", "other"))
+            kanaria.kill("controller")
+            kanaria.until(lambda status: status["stable"] and status["stable"]["health"] == "ready")
+            path.unlink()
+            kanaria.kill("controller")
+            kanaria.until(lambda status: status["stable"] and status["stable"]["health"] == "ready")
+            refused = kanaria("release", "flask:v3")
+            assert refused.returncode == 2
+            assert "KANARIA_VERSIONS" in refused.stderr
+            kanaria.ok("rollback")
+            kanaria.until(lambda status: status["release"]["outcome"] == "rolled_back")
+        assert seen.keys() == {200}
+    finally:
+        listed(folder)
+
+
+def test_commands_know_the_list_without_being_told(kanaria: Kanaria) -> None:
+    """`up` has remembered where it is; `validate` says what a release would judge."""
+    del kanaria.environment["KANARIA_VERSIONS"]
+    checked = kanaria.ok("validate", "flask:v1")
+    assert "routes: /predict, /words (streamed)" in checked
+    assert "ready:  any answer below 500 at /" in checked
+    near = kanaria("release", "flask:v11")
+    assert (near.returncode, "did you mean `flask:v1`?" in near.stderr) == (2, True)
+    broken = kanaria("validate", "flask:missing")
+    assert (broken.returncode, "there is no program no-such-program" in broken.stderr) == (2, True)

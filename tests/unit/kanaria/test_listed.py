@@ -1,0 +1,183 @@
+"""The file that lists versions which are no Bentos: what it may say, and every way in which it can be wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from kanaria.errors import SetupError
+from kanaria.stack.listed import Listed, read_listed
+from kanaria.stack.versions import Versions
+from rollout.fleet import Backend, Readiness, Route
+
+TAG = "flask:v1"
+GOOD = "flask:v1: {command: 'serve --port {port}'}"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "versions.yaml"
+    path.write_text(text)
+    return path
+
+
+def listed(folder: Path, text: str, tag: str = TAG) -> Listed:
+    return read_listed(written(folder, text))[tag]
+
+
+def test_a_command_is_filled_in_and_started_in_the_folder_of_the_file(tmp_path: Path) -> None:
+    """As a text, split as a shell would do it, or as a list; other braces are its own."""
+    text = """
+    flask:v1:
+      command: >-
+        serve --bind {host}:{port} --with '{"a": 1}'
+      environment: {PORT: "{port}"}
+    """
+    found = listed(tmp_path, text)
+    assert found.words(5005) == ["serve", "--bind", "127.0.0.1:5005", "--with", '{"a": 1}']
+    assert (found.variables(5005), found.folder) == ({"PORT": "5005"}, tmp_path)
+    other = listed(tmp_path, "flask:v1: {command: [serve, a b, '{port}'], folder: models}")
+    assert (other.words(5005), other.folder) == (["serve", "a b", "5005"], tmp_path / "models")
+
+
+def test_without_more_any_answer_says_that_it_is_ready_and_everything_is_passed(tmp_path: Path) -> None:
+    """An application need not have a page at `/`."""
+    service = listed(tmp_path, GOOD).service
+    assert (service.routes, service.timeout_s, service.keeps_contract) == ((), 60.0, False)
+    assert service.readiness == Readiness("/", below=500)
+    assert not listed(tmp_path, GOOD).backend(TAG, 5005).has_metrics
+
+
+def test_what_it_says_of_itself_is_used(tmp_path: Path) -> None:
+    """A path of its own must answer with success: the Open Inference Protocol says no with 400."""
+    text = """
+    flask:v1:
+      url: http://model.internal:8000
+      ready: /v2/health/ready
+      timeout: 5m
+      routes: [/predict, "/users/{id}"]
+      streams: [/words]
+      metrics: true
+    """
+    found = listed(tmp_path, text)
+    assert found.service.readiness == Readiness("/v2/health/ready", below=300)
+    assert found.service.timeout_s == 300
+    assert found.service.routes == (Route("/predict"), Route("/users/{id}"), Route("/words", is_streamed=True))
+    assert found.backend(TAG) == Backend(TAG, "model.internal", 8000, has_metrics=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "backend", "address"),
+    [
+        ("http://10.0.0.5", Backend(TAG, "10.0.0.5", 80, has_metrics=False), "10.0.0.5:80"),
+        ("http://10.0.0.5:8000/", Backend(TAG, "10.0.0.5", 8000, has_metrics=False), "10.0.0.5:8000"),
+        ("http://[::1]:8000", Backend(TAG, "::1", 8000, has_metrics=False), "[::1]:8000"),
+    ],
+)
+def test_a_url_is_a_host_and_a_port(url: str, backend: Backend, address: str, tmp_path: Path) -> None:
+    """The port of HTTP where it names none."""
+    found = listed(tmp_path, f"flask:v1: {{url: '{url}'}}").backend(TAG)
+    assert (found, found.address, found.url) == (backend, address, f"http://{address}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("flask:v1: {comand: 'serve {port}'}", "`comand` is no key here; did you mean `command`?"),
+        ("flask:v1: {command: serve --port 80}", "write {port} in `command` or `environment`"),
+        ("flask:v1: {command: 'serve {port}', url: 'http://a:1'}", "write either `command`"),
+        ("flask:v1: {}", "write either `command`"),
+        ("flask:v1:", "write keys with values"),
+        ("flask:v1: {command: []}", "write at least 1 of them"),
+        ("flask:v1: {command: 'serve \"{port}'}", "it cannot be split into words"),
+        ("flask:v1: {command: [serve, 8, '{port}']}", "in quotes where it looks like a number"),
+        ("flask:v1: {command: 'serve {port}', environment: {A: 1}}", "in quotes where it looks like a number"),
+        ("flask:v1: {url: 'https://a:1'}", "put a proxy that speaks TLS between them"),
+        ("flask:v1: {url: 'http://a:1/predict'}", "write scheme, host and port alone"),
+        ("flask:v1: {url: 'http://a:1?b=c'}", "write scheme, host and port alone"),
+        ("flask:v1: {url: 'http://ann:secret@a:1'}", "write an address such as"),
+        ("flask:v1: {url: 'http://a:99999'}", "write an address such as"),
+        ("flask:v1: {url: 'a:1'}", "write an address such as"),
+        ("flask:v1: {url: 'http://a:1', folder: models}", "`folder` is for a command"),
+        ("flask:v1: {command: 'serve {port}', ready: health}", "write a path that begins with /"),
+        ("flask:v1: {command: 'serve {port}', timeout: 60 minutes}", "write a duration such as"),
+        ("flask:v1: {command: 'serve {port}', routes: [/a, /b], streams: [/a]}", "/a is listed twice"),
+        ("flask:v1: {command: 'serve {port}', routes: [/metrics]}", "/metrics is not passed by the gateway"),
+        ("flask:v1: {command: 'serve {port}', routes: ['/a b']}", "write a path that begins with /"),
+        ("flask: {command: 'serve {port}'}", "'flask' is no tag"),
+        ("Flask:v1: {command: 'serve {port}'}", "'Flask:v1' is no tag"),
+        ("../flask:v1: {command: 'serve {port}'}", "is no tag"),
+        ("5: {command: 'serve {port}'}", "'5' is no tag"),
+        ("- flask:v1", "no keys with values"),
+        (f"{GOOD}\n{GOOD}", "line 2: `flask:v1` stands there twice"),
+        ("a:b: &a {url: 'http://a:1'}\nc:d: *a", "aliases (`*name`) are not read"),
+        ("[" * 10_000, "nested too deeply"),
+        ("flask:v1: [", "line 1"),
+        ("flask:v1: 2001-99-99", "month must be in 1..12"),
+        ("? [1]\n: 2", "unhashable key"),
+        ("#" * 2**21, "more than 1 MiB"),
+        ("\x00", "not allowed"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, words: str, tmp_path: Path) -> None:
+    """With the place, and what to write instead."""
+    with pytest.raises(SetupError) as found:
+        read_listed(written(tmp_path, text))
+    assert words in found.value.saw
+    assert "KANARIA_VERSIONS" in found.value.what
+
+
+def test_a_file_that_is_not_there_is_said() -> None:
+    """Its setting names it."""
+    with pytest.raises(SetupError, match="No such file"):
+        read_listed(Path("/nowhere/versions.yaml"))
+
+
+def test_a_program_or_a_folder_that_is_not_there_is_known_beforehand(tmp_path: Path) -> None:
+    """Relative ones are looked for in the entry's folder."""
+    (tmp_path / "serve").touch(mode=0o755)
+    assert listed(tmp_path, "flask:v1: {command: './serve {port}'}").obstacle is None
+    assert listed(tmp_path, "flask:v1: {command: 'sh {port}'}").obstacle is None
+    assert listed(tmp_path, "flask:v1: {url: 'http://a:1'}").obstacle is None
+    missing = listed(tmp_path, "flask:v1: {command: './gone {port}'}")
+    assert missing.obstacle == "there is no program ./gone"
+    elsewhere = listed(tmp_path, "flask:v1: {command: 'sh {port}', folder: gone}")
+    assert elsewhere.obstacle == f"there is no folder {tmp_path / 'gone'}"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with the Bento m:v1, and the one of a service that is listed, too."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    bento = tmp_path / "bentos/m/v1/bento.yaml"
+    bento.parent.mkdir(parents=True)
+    bento.write_text("schema: {routes: [{route: /summarize}]}")
+    return tmp_path
+
+
+def test_versions_of_both_kinds_are_known_together(store: Path) -> None:
+    """`name` and `name:latest` mean the last of the list, or the newest Bento."""
+    file = written(store, f"{GOOD}\nflask:v2: {{url: 'http://a:1'}}")
+    versions = Versions(file)
+    assert versions.tags() == ("flask:v1", "flask:v2", "m:v1")
+    given = ("flask", "Flask:latest", "flask:v1", "m", "m:v1")
+    assert [versions.full_tag(tag) for tag in given] == ["flask:v2", "flask:v2", "flask:v1", "m:v1", "m:v1"]
+    assert (versions.schemas("flask:v1"), versions.schemas("m:v1")) == (None, {"/summarize": {"route": "/summarize"}})
+    assert versions.service("m:v1").routes == (Route("/summarize"),)
+    with pytest.raises(SetupError, match=r"no version flask:v3; did you mean `flask:v[12]`\?"):
+        versions.full_tag("flask:v3")
+
+
+def test_one_tag_is_one_version(store: Path) -> None:
+    """Nobody could tell which one was released. Of two kinds of one name, the newest is not known."""
+    with pytest.raises(SetupError, match="m:v1 is the tag of two versions"):
+        Versions(written(store, "m:v1: {url: 'http://a:1'}")).tags()
+    with pytest.raises(SetupError, match="write the whole tag"):
+        Versions(written(store, "m:v2: {url: 'http://a:1'}")).full_tag("m")
+
+
+def test_a_file_of_that_name_where_nothing_was_set_disturbs_nothing(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is somebody's own."""
+    written(store, "not: ours")
+    monkeypatch.chdir(store)
+    assert Versions(None).tags() == ("m:v1",)

@@ -1,0 +1,160 @@
+"""Versions that others keep running: what is known of them comes from their probe and a note in the state folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from kanaria.errors import SetupError
+from kanaria.stack.any_fleet import AnyFleet
+from kanaria.stack.fleet import LocalFleet
+from kanaria.stack.ports import free_port
+from kanaria.stack.remote_fleet import RemoteFleet
+from kanaria.stack.supervision import Supervisor
+from kanaria.stack.versions import Versions
+from rollout.fleet import Backend, Health, Route
+from tests.support.waiting import eventually
+
+TAG = "chat:v1"
+
+
+@contextmanager
+def serving(port: int) -> Iterator[dict[str, int]]:
+    """A server of others; the status of its probe can be set."""
+    status = {"/health": 200}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status.get(self.path, 404))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield status
+        server.shutdown()
+        thread.join()
+
+
+class World:
+    """A list of versions, and the controllers that come and go."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.file, self.changes = folder / "versions.yaml", list[tuple[Backend, ...]]()
+        self._fleets: list[RemoteFleet] = []
+        self.write(f"chat:v1: {{url: 'http://127.0.0.1:{self.port}', ready: /health, routes: [/chat]}}")
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+
+    def controller(self) -> RemoteFleet:
+        """The fleet as a controller that was just started has it."""
+        self._fleets.append(RemoteFleet(self.folder / "remote", Versions(self.file), on_change=self.changes.append))
+        return self._fleets[-1]
+
+    def close(self) -> None:
+        """Close the connections of the fleets: else whichever test runs when they are collected is blamed."""
+        for fleet in self._fleets:
+            fleet._probes._pool.shutdown()
+            fleet._probes._http.close()
+
+    def all_fleets(self) -> AnyFleet:
+        supervisor = Supervisor(self.folder, self.folder / "logs")
+        versions = Versions(self.file)
+        local = LocalFleet(
+            supervisor,
+            self.folder / "versions",
+            command=lambda _, port: ["serve", str(port)],
+            environment=lambda _: {},
+            on_change=self.changes.append,
+            on_refusal=lambda: None,
+            versions=versions,
+        )
+        return AnyFleet(local, self.controller(), versions)
+
+    @property
+    def backend(self) -> Backend:
+        return Backend(TAG, "127.0.0.1", self.port, has_metrics=False)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    made = World(tmp_path)
+    yield made
+    made.close()
+
+
+def test_its_health_is_that_of_its_probe(world: World) -> None:
+    """It starts until it was ready once, for a new controller, too; then it is unready when it does not answer."""
+    fleet = world.controller()
+    assert fleet.status(TAG).health is Health.ABSENT
+    fleet.start(TAG)
+    fleet.start(TAG)
+    assert (fleet.running(), world.changes) == ((TAG,), [(world.backend,)])
+    seen = fleet.status(TAG)
+    assert (seen.health, seen.backends, seen.has_crashed) == (Health.STARTING, (world.backend,), False)
+    assert f"http://127.0.0.1:{world.port}/health gives no answer" in seen.detail
+    with serving(world.port) as status:
+        eventually(lambda: fleet.status(TAG).health is Health.READY)
+        status["/health"] = 503
+        eventually(lambda: fleet.status(TAG).health is Health.UNREADY)
+        assert fleet.status(TAG).detail.endswith("/health answers 503")
+    later = world.controller()
+    eventually(lambda: later.status(TAG).health is Health.UNREADY)
+
+
+def test_what_is_in_use_needs_the_list_no_more(world: World) -> None:
+    """It may be changed or gone: a new controller finds what was started, and stops it."""
+    world.controller().start(TAG)
+    world.write("chat:v1: {url: 'http://127.0.0.1:1'}")
+    assert world.controller().status(TAG).backends == (world.backend,)
+    world.file.unlink()
+    fleet = world.controller()
+    fleet.start(TAG)
+    assert (fleet.status(TAG).backends, fleet.service(TAG).routes) == ((world.backend,), (Route("/chat"),))
+    fleet.stop(TAG)
+    fleet.stop(TAG)
+    assert (fleet.status(TAG).health, fleet.running(), world.changes[1:]) == (Health.ABSENT, (), [()])
+
+
+def test_a_name_that_cannot_be_looked_up_is_said(world: World) -> None:
+    """Nobody waits for it for long."""
+    world.write("chat:v1: {url: 'http://no-such-host.invalid:8000'}")
+    fleet = world.controller()
+    fleet.start(TAG)
+    eventually(lambda: "http://no-such-host.invalid:8000/ gives no answer" in fleet.status(TAG).detail, within_s=30)
+
+
+def test_each_version_is_asked_of_the_fleet_of_its_kind(world: World) -> None:
+    """A process is kept here, a URL is not; one that is in use keeps its kind when the list changes."""
+    world.write(f"chat:v1: {{url: 'http://127.0.0.1:{world.port}'}}\nchat:v2: {{command: 'serve {{port}}'}}")
+    fleet = world.all_fleets()
+    assert fleet.known_tags() == ("chat:v1", "chat:v2")
+    for tag in fleet.known_tags():
+        fleet.start(tag)
+    assert fleet.running() == ("chat:v1", "chat:v2")
+    names = Supervisor(world.folder, world.folder / "logs").names
+    assert names() == ("chat@v2",)
+    world.write(f"chat:v2: {{url: 'http://127.0.0.1:{world.port}'}}\nchat:v1: {{command: 'serve {{port}}'}}")
+    later = world.all_fleets()
+    for tag in later.known_tags():
+        later.start(tag)
+    assert (later.running(), names()) == (("chat:v1", "chat:v2"), ("chat@v2",))
+    later.stop("chat:v2")
+    assert names() == ()
+
+
+def test_a_tag_that_is_not_there_is_said(world: World) -> None:
+    """By whichever fleet it is asked of."""
+    with pytest.raises(SetupError, match="no version chat:v9"):
+        Versions(world.file).require("chat:v9")
+    with pytest.raises(SetupError, match=r"no URL of chat:v9"):
+        world.controller().start("chat:v9")
