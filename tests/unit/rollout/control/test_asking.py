@@ -1,5 +1,6 @@
 """When a person is asked: once for one reason, in the ledger, and over when the reason is gone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from rollout.control import commands as c
 from rollout.control.asking import CALM_S, NEEDED_S, Asking
 from rollout.control.clock import Instant
 from rollout.control.decide import Action, Hold, Rollback
+from rollout.explain.asked import by_itself
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Deployment, Release, apply
@@ -17,6 +19,7 @@ from rollout.spec import RolloutSpec
 from tests.support.releases import LIVE, NO_SEVENS, DigitsWorld, digits_world
 
 LEFT = Hold("worse; the plan leaves this to a person", needs_person=True, left_s=300.0)
+NO_PROOF = Hold("no proof of safety in 300 s", needs_person=True)
 FINE = Hold("passed; the step soaks 5 s more")
 
 
@@ -47,6 +50,10 @@ class Asked:
         """Let a person be needed for so long that one is asked."""
         assert self.hears(LEFT, at_s) == []
         assert self.hears(LEFT, at_s + NEEDED_S) == ["person_asked"]
+
+    def pause(self) -> None:
+        paused = e.Paused(at_s=9, release=1, reason="lunch", by="ann")
+        self._deployment = apply(self._deployment, paused)
 
     def restart(self) -> None:
         self._asking = Asking()
@@ -85,6 +92,39 @@ def test_a_reason_that_comes_and_goes_is_one_reason() -> None:
     assert asked.release.asked is None
     assert asked.hears(FINE, 500) == []
     asked.ask(501)
+
+
+@pytest.mark.parametrize(("first", "then", "after_s"), [(NO_PROOF, LEFT, NEEDED_S), (LEFT, NO_PROOF, CALM_S)])
+def test_another_end_is_asked_about_again(first: Hold, then: Hold, after_s: float) -> None:
+    """A person who was told that nothing happens by itself hears of the rollback that now comes, and the reverse."""
+    asked = Asked()
+    assert asked.hears(first, 0) == []
+    assert asked.hears(first, NEEDED_S) == ["person_asked"]
+    assert asked.hears(then, 10) == []
+    assert asked.hears(then, 10 + after_s - 1) == []
+    assert asked.hears(then, 10 + after_s) == ["person_asked"]
+    assert asked.release.asked is not None
+    assert (asked.release.asked.reason, asked.release.asked.left_s) == (then.reason, then.left_s)
+    assert ("it is rolled back in" in by_itself(asked.release)) is (then is LEFT)
+    assert asked.hears(then, 500) == []
+
+
+def test_reasons_that_take_turns_call_a_person_about_the_rollback_once() -> None:
+    """What comes and goes faster than a person answers is one reason, and the nearer end counts."""
+    asked = Asked()
+    assert [asked.hears(LEFT if at_s // 10 % 2 else NO_PROOF, at_s) for at_s in range(200)].count(["person_asked"]) == 2
+    assert asked.release.asked is not None
+    assert asked.release.asked.left_s is not None
+
+
+def test_a_pause_asks_nobody_again() -> None:
+    """It stops the time, and whoever paused knows."""
+    asked = Asked()
+    asked.ask(0)
+    asked.pause()
+    for at_s in (10, 10 + CALM_S, 500):
+        assert asked.hears(replace(LEFT, left_s=None), at_s) == []
+    assert by_itself(asked.release).startswith("It stays as it is")
 
 
 @pytest.mark.parametrize(
