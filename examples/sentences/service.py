@@ -1,0 +1,42 @@
+"""Turns sentences into vectors: the pieces of a sentence, hashed into a fixed number of places."""
+
+import asyncio
+import zlib
+
+import bentoml
+import numpy as np
+from pydantic import BaseModel
+
+PLACES = 64
+
+
+class Arguments(BaseModel):
+    """Given to `bentoml build --arg`."""
+
+    letters: int = 0  # in a row that are one piece; 0: whole words are, so that `cat` and `cats` have nothing in common
+    thinks_s: float = 0.0  # as a model does that is too large for its machine
+
+
+ARGUMENTS = bentoml.use_arguments(Arguments)
+
+
+@bentoml.service(name="sentences")
+class Sentences:
+    @bentoml.api
+    async def encode(self, sentences: list[str]) -> np.ndarray:
+        await asyncio.sleep(ARGUMENTS.thinks_s)
+        return np.stack([vector(sentence) for sentence in sentences])
+
+
+def vector(sentence: str) -> np.ndarray:
+    """A vector of length 1; of length 0 where there is nothing in the sentence."""
+    counts = np.zeros(PLACES)
+    for piece in pieces(sentence.lower()):
+        counts[zlib.crc32(piece.encode()) % PLACES] += 1
+    return counts / max(float(np.linalg.norm(counts)), 1e-9)
+
+
+def pieces(sentence: str) -> list[str]:
+    if ARGUMENTS.letters == 0:
+        return sentence.split()
+    return [sentence[at : at + ARGUMENTS.letters] for at in range(len(sentence) - ARGUMENTS.letters + 1)]
