@@ -2,6 +2,7 @@
 
 const REFRESH_MS = 2000, PATIENCE_MS = 30000;
 const TOKEN = "kanaria-token", NAME = "kanaria-name"; // kept for this tab, and gone with it
+const NOT_A_TOKEN = "This is not a token of the controller.";
 const dialog = document.getElementById("command");
 const form = dialog.querySelector("form");
 const part = (name) => dialog.querySelector(`[data-part="${name}"]`);
@@ -42,40 +43,48 @@ function fail(text) {
   part("error").hidden = !text;
 }
 
+function askForAnother() {
+  const field = form.elements.token;
+  sessionStorage.removeItem(TOKEN);
+  part("who").hidden = false;
+  field.required = true;
+  field.value = "";
+  field.focus();
+}
+
 async function send() {
-  const fields = form.elements;
-  if (!part("who").hidden) {
-    sessionStorage.setItem(TOKEN, fields.token.value.trim());
-    sessionStorage.setItem(NAME, fields.by.value.trim());
+  const fields = form.elements, isAsked = !part("who").hidden;
+  const token = isAsked ? fields.token.value.trim() : sessionStorage.getItem(TOKEN);
+  const by = isAsked ? fields.by.value.trim() : sessionStorage.getItem(NAME);
+  const headers = new Headers({ "content-type": "application/json" });
+  try {
+    headers.set("authorization", `Bearer ${token}`);
+  } catch { // a character that no header can hold
+    askForAnother();
+    fail(NOT_A_TOKEN);
+    return;
   }
-  const body = { by: sessionStorage.getItem(NAME) || "page", release: Number(chosen.release), phase: chosen.phase };
+  const body = { by: by || "page", release: Number(chosen.release), phase: chosen.phase };
   if (fields.reason.value.trim() && !part("reason").hidden) body.reason = fields.reason.value.trim();
   if (chosen.name === "restore") Object.assign(body, { tag: chosen.tag, quarantine: fields.quarantine.checked });
   const path = chosen.name === "restore" ? "/api/restore" : `/api/commands/${chosen.name}`;
   const answer = await fetch(path, {
     method: "POST",
-    headers: {
-      "content-type": "application/json",
-      authorization: `Bearer ${sessionStorage.getItem(TOKEN)}`,
-    },
+    headers,
     body: JSON.stringify(body),
     signal: AbortSignal.timeout(PATIENCE_MS),
   });
   if (answer.ok) {
+    sessionStorage.setItem(TOKEN, token);
+    sessionStorage.setItem(NAME, by ?? "");
     dialog.close();
     await refresh();
     return;
   }
   const problem = await answer.json().catch(() => ({}));
-  if (answer.status === 401 || answer.status === 403) { // another token may be enough
-    sessionStorage.removeItem(TOKEN);
-    part("who").hidden = false;
-    fields.token.required = true;
-    fields.token.value = "";
-    fields.token.focus();
-  }
+  if (answer.status === 401 || answer.status === 403) askForAnother(); // it may be enough
   if (answer.status === 401) {
-    fail("This is not a token of the controller.");
+    fail(NOT_A_TOKEN);
     return;
   }
   fail([problem.title ?? `The controller answered ${answer.status}`, problem.detail, problem.do].filter(Boolean).join(". "));
