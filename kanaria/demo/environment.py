@@ -31,6 +31,7 @@ from rollout.spec import RolloutSpec
 from rollout.ui import terminal
 from rollout.ui.cli.plan import DEFAULT_SPEC, read_spec
 from rollout.ui.cli.reading import find_release
+from rollout.ui.status import decision_view
 
 _MARK = "made-by-demo"  # lists what was in the folder before the first demo, which every demo leaves alone
 _BENTOFILE = Path("bentofile.yaml")
@@ -159,7 +160,7 @@ class DemoEnvironment:
             while True:
                 release = find_release(self.settings.ledger, str(number))
                 for decision in release.decisions[shown:]:
-                    self.console.print(terminal.decision(decision))
+                    self.console.print(terminal.decision(decision_view(decision)))
                 shown = len(release.decisions)
                 if release.ended_s is not None:
                     return release

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollout.explain.format import clock, date, one_line, slowness
-from rollout.explain.timeline import Decision, Timeline
+from rollout.explain.timeline import Timeline
 from rollout.explain.why import one_sentence
 from rollout.explain.why import why as explain
 from rollout.fleet import Health
@@ -26,7 +26,6 @@ from rollout.ui.status import (
     SignalView,
     StatusView,
     VersionView,
-    decision_view,
     strongest,
 )
 
@@ -56,7 +55,7 @@ def status(view: StatusView) -> RenderableType:
     if view.clients:
         parts += ["", _clients(view.clients)]
     if view.release:
-        parts += ["", *(_decision(decision) for decision in view.release.decisions)]
+        parts += ["", *map(decision, view.release.decisions)]
     return Group(*parts)
 
 
@@ -88,11 +87,6 @@ def history(releases: Sequence[Timeline]) -> RenderableType:
         )
         parts += [line, Padding(Text(one_sentence(release)), (0, 0, 0, 5))]
     return _narrow(Group(*parts))
-
-
-def decision(made: Decision) -> RenderableType:
-    """One line for one decision of a release."""
-    return _decision(decision_view(made))
 
 
 def _versions(view: StatusView) -> Table:
@@ -209,7 +203,8 @@ def _clients(clients: ClientsView) -> Text:
     return Text.assemble(lead, failed, slowness(clients.slow))
 
 
-def _decision(made: DecisionView) -> RenderableType:
+def decision(made: DecisionView) -> RenderableType:
+    """One line for one decision of a release."""
     row = Table.grid(padding=(0, 2))
     row.add_column(style="dim", no_wrap=True)
     row.add_column()

@@ -12,11 +12,10 @@ from contract.terminal import Terminal
 from rollout.errors import ControllerUnreachable
 from rollout.ledger.state import Phase
 from rollout.ui import terminal
-from rollout.ui.cli.conventions import EXIT_DONE, EXIT_FAIL, Access, Json, access_of, explained
+from rollout.ui.cli.conventions import EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Access, Json, access_of, explained
 from rollout.ui.cli.plan import SpecOption, look_at_stable, read_spec, warn
-from rollout.ui.cli.reading import find_release
 from rollout.ui.client import ControllerClient
-from rollout.ui.status import StatusView
+from rollout.ui.status import DecisionView, StatusView
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0  # a controller that was killed is back long before that
@@ -102,7 +101,7 @@ def restore(
             f"release {number}: {tag} takes all traffic as soon as it is ready; `kanaria status --watch` shows it"
         )
         if wait:
-            over = _wait(client, access, number)
+            over = _wait(client, number)
             raise typer.Exit(EXIT_DONE if _is_restored(over, tag) else EXIT_FAIL)
 
 
@@ -152,13 +151,16 @@ def _start(access: Access, tag: str, spec: Path | None, *, wait: bool, retry: bo
     number = client.release(tag, plan, retry=retry)
     console.print(f"release {number}: {tag} is on trial; `kanaria status --watch` shows it, `kanaria why` explains it")
     if wait:
-        over = _wait(client, access, number).release
+        over = _wait(client, number).release
         raise typer.Exit(EXIT_DONE if over and over.outcome == "promoted" else EXIT_FAIL)
 
 
-def _wait(client: ControllerClient, access: Access, number: int) -> StatusView:
-    """Follow a release to its end, also across a restart of the controller."""
-    shown = 0
+def _wait(client: ControllerClient, number: int) -> StatusView:
+    """Follow a release to its end, also across a restart of the controller, and from where its ledger is not.
+
+    Raises: typer.Exit when another release began before the end of this one was seen.
+    """
+    shown: set[DecisionView] = set()
     last_answer_s = time.monotonic()
     while True:
         try:
@@ -169,12 +171,19 @@ def _wait(client: ControllerClient, access: Access, number: int) -> StatusView:
                 raise
             time.sleep(_POLL_S)
             continue
-        release = find_release(access.ledger, str(number))
-        for decision in release.decisions[shown:]:
-            console.print(terminal.decision(decision))
-        shown = len(release.decisions)
-        if status.release and status.release.number == number and status.release.outcome:
-            return status
+        release = status.release
+        if release and release.number > number:
+            console.print(
+                f"release {release.number} began meanwhile; `kanaria history` shows how release {number} ended"
+            )
+            raise typer.Exit(EXIT_UNDECIDED)
+        if release and release.number == number:
+            for decision in release.decisions:
+                if decision not in shown:
+                    console.print(terminal.decision(decision))
+                shown.add(decision)
+            if release.outcome:
+                return status
         time.sleep(_POLL_S)
 
 

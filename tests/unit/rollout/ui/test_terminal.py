@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rollout.control import commands as c
 from rollout.explain.timeline import Decision
 from rollout.ui import terminal
-from rollout.ui.status import StatusView, build_status
+from rollout.ui.status import StatusView, build_status, decision_view
 from tests.support.releases import NO_SEVENS, UNPROVEN, UNPROVEN_S, digits_world, finished, newest
 
 
@@ -92,4 +92,4 @@ def test_history_has_every_release_with_its_sentence(tmp_path: Path) -> None:
 def test_a_reason_with_brackets_is_shown_as_written() -> None:
     """Log lines are not markup."""
     made = Decision(at_s=0.0, action="aborted", title="aborted", reason="[bold]no[/bold] [Errno 2]", by="bob")
-    assert "[bold]no[/bold] [Errno 2]" in shown(terminal.decision(made))
+    assert "[bold]no[/bold] [Errno 2]" in shown(terminal.decision(decision_view(made)))
