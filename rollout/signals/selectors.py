@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import re2
 
 Compared = Literal["=", "!=", "=~", "!~"]
 
@@ -22,7 +24,7 @@ class Matcher:
 
     def takes(self, labels: Mapping[str, str]) -> bool:
         given = labels.get(self.label, "")
-        is_equal = re.fullmatch(self.value, given) is not None if "~" in self.compared else given == self.value
+        is_equal = _expression(self.value).fullmatch(given) is not None if "~" in self.compared else given == self.value
         return is_equal is (self.compared in ("=", "=~"))
 
 
@@ -54,11 +56,24 @@ def selector(text: str) -> Selector:
     return Selector(name, tuple(matchers))
 
 
+@lru_cache(maxsize=256)
+def _expression(text: str) -> Any:
+    """As Prometheus matches: in a time in proportion to the text, because a plan may come from anybody."""
+    options = re2.Options()
+    options.log_errors = False  # they are raised
+    return re2.compile(text, options)
+
+
+def _why(error: re2.error) -> str:
+    said = error.args[0]
+    return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+
+
 def _matcher(label: str, compared: str, quoted: str) -> Matcher:
     value = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], quoted)
     if "~" in compared:
         try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"`{value}` is no regular expression: {error}") from error
+            _expression(value)
+        except re2.error as error:
+            raise ValueError(f"`{value}` is no regular expression (RE2, as in Prometheus): {_why(error)}") from error
     return Matcher(label, next(each for each in get_args(Compared) if each == compared), value)

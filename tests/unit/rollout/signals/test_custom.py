@@ -61,6 +61,7 @@ def test_a_plan_keeps_them_through_json() -> None:
         ("{r: {bad: 'x{', of: y}}", "`signals.custom.r.bad` is `x{`", "labels in braces"),
         ("{r: {bad: 'x{a=b}', of: y}}", "`signals.custom.r.bad`", "not `a=b`"),
         ("{r: {bad: 'x{a=~\"(\"}', of: y}}", "`signals.custom.r.bad`", "no regular expression"),
+        ("{r: {bad: 'x{a=~\"(?=b)\"}', of: y}}", "`signals.custom.r.bad`", "invalid perl operator"),
         ("{r: {histogram: x}}", "`histogram` has no bound", "`above: 0.5`"),
         ("{r: {histogram: x, above: 1, below: 2}}", "`histogram` has `above`, `below`", "write one of"),
         ("{r: {histogram: x, above: 500ms}}", "`500ms`", "without a unit"),
@@ -104,6 +105,7 @@ def test_what_a_sticky_caller_can_cause_needs_a_shadow_step() -> None:
         ('x_total{a="1", b!="2"}', {"a": "1"}, True),
         ('x_total{a!="1"}', {"a": "1"}, False),
         ('x_total{a=~"1|2"}', {"a": "12"}, False),
+        (f'x_total{{a=~"{".*" * 30}X"}}', {"a": "digits:20261129abcd"}, False),  # hours with backtracking
         ('x_total{a!~"1.*"}', {"a": "12"}, False),
         ('x_total{a=""}', {}, True),
         (r'x_total{a="say \"}\" and \\"}', {"a": r'say "}" and ' + "\\"}, True),
