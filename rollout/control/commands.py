@@ -134,6 +134,7 @@ def accept(
             return (e.Resumed(at_s=now_s, release=release.number, by=by),)
         case PromoteNow(by=by):
             if release.phase is Phase.WATCHING:
+                _refuse_the_same_person(deployment, release.canary, by, "taken out of the watch")
                 return (e.Ended(at_s=now_s, release=release.number, outcome="promoted"),)
             _require(release, release.phase is Phase.STEPPING, "be promoted")
             _refuse_the_same_person(deployment, release.canary, by, "promoted")
@@ -152,7 +153,7 @@ def accept(
 
 def _refuse_the_same_person(deployment: Deployment, tag: str, by: str, be: str) -> None:
     """Where the plan wants four eyes."""
-    if by == deployment.needs_another.get(tag):
+    if by.casefold() in deployment.needs_another.get(tag, ()):
         raise CommandRefused(
             f"{tag} must be {be} by somebody else: its plan asks for a second person",
             saw=f"{by} released it",

@@ -165,7 +165,7 @@ class Deployment:
     quarantined: Mapping[str, str] = field(default_factory=dict)  # tag -> why it may not come back by itself
     tried: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (stable, canary) -> their newest release
     tries: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of the same, how many entered a step
-    needs_another: Mapping[str, str] = field(default_factory=dict)  # tag -> who released it, where that is not enough
+    needs_another: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tag -> who released it: not enough
     promoted: tuple[str, ...] = ()  # every version that ever took all traffic by a person's or the judge's word
 
     @property
@@ -272,7 +272,11 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
         case e.Resumed():
             return replace(deployment, release=replace(release, is_paused=False, asked=None, **_begun(event.at_s)))
         case e.Ended():
-            return replace(deployment, release=replace(release, phase=Phase.ENDED, phase_since_s=event.at_s))
+            needs_another = dict(deployment.needs_another)
+            if event.outcome == "promoted":
+                needs_another.pop(release.canary, None)
+            ended = replace(release, phase=Phase.ENDED, phase_since_s=event.at_s)
+            return replace(deployment, release=ended, needs_another=needs_another)
 
 
 def fold(events: Iterable[e.Event], start: Deployment | None = None) -> Deployment:
@@ -327,9 +331,9 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
     if release.restore is None:
         tried[release.stable, release.canary] = release.number
     quarantined = {tag: why for tag, why in deployment.quarantined.items() if tag != event.tag}
-    needs_another = {tag: by for tag, by in deployment.needs_another.items() if tag != event.tag}
-    if event.spec.second_person:
-        needs_another[event.tag] = event.by
+    needs_another = dict(deployment.needs_another)
+    if event.spec.second_person or event.tag in needs_another:  # a later plan without it does not lift it
+        needs_another[event.tag] = needs_another.get(event.tag, frozenset()) | {event.by.casefold()}
     return replace(deployment, release=release, quarantined=quarantined, tried=tried, needs_another=needs_another)
 
 

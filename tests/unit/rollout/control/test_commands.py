@@ -125,17 +125,32 @@ def test_the_first_stable_is_set_once() -> None:
 
 
 def test_a_plan_may_ask_for_a_second_person() -> None:
-    """Whoever released may not promote or try again; to stop or go back needs nobody else."""
+    """Whoever released may not promote, end the watch or try again; to stop or go back needs nobody else."""
     four_eyes = REQUESTED.model_copy(update={"spec": RolloutSpec(second_person=True)})
-    running, failed = at(four_eyes, STEPPED), at(four_eyes, STEPPED, ROLLED_BACK, ENDED)
-    again = c.StartRelease(tag="m:v2", spec=RolloutSpec(), by=four_eyes.by, retry=True)
     other = e.ReleaseRequested(at_s=5, release=2, tag="m:v3", stable="m:v1", spec=RolloutSpec(), by="bob")
-    forgotten = at(four_eyes, STEPPED, ROLLED_BACK, ENDED, other, e.Ended(at_s=6, release=2, outcome="aborted"))
-    for command, state in ((c.PromoteNow(four_eyes.by), running), (again, failed), (again, forgotten)):
+    aborted = (four_eyes, e.Aborted(at_s=3, release=1, reason="no", by="ann"), ENDED)
+    again = c.StartRelease(tag="m:v2", spec=RolloutSpec(), by="ann", retry=True)
+    for command, state in (
+        (c.PromoteNow("ann"), at(four_eyes, STEPPED)),
+        (c.PromoteNow("ANN"), at(four_eyes, STEPPED)),
+        (c.PromoteNow("ann"), at(four_eyes, STEPPED, PROMOTED)),
+        (again, at(four_eyes, STEPPED, ROLLED_BACK, ENDED)),
+        (again, at(four_eyes, STEPPED, ROLLED_BACK, ENDED, other, e.Ended(at_s=6, release=2, outcome="aborted"))),
+        # A plan that no longer asks for it, from the same person or after somebody else's retry.
+        (c.PromoteNow("ann"), at(*aborted, REQUESTED, STEPPED)),
+        (c.PromoteNow("bob"), at(*aborted, REQUESTED.model_copy(update={"by": "bob"}), STEPPED)),
+    ):
         with pytest.raises(CommandRefused, match="by somebody else") as refused:
             accept(command, state)
-        assert refused.value.saw == f"{four_eyes.by} released it"
-        assert accept(replace(command, by="another"), state)
-    for own in (c.RollbackNow(four_eyes.by), c.Abort(four_eyes.by), c.Pause(four_eyes.by)):
-        assert accept(own, running)
-    assert accept(c.PromoteNow(four_eyes.by), at(REQUESTED, STEPPED))
+        assert refused.value.saw == f"{command.by} released it"
+        assert accept(replace(command, by="carl"), state)
+    for own in (c.RollbackNow("ann"), c.Abort("ann"), c.Pause("ann")):
+        assert accept(own, at(four_eyes, STEPPED))
+    assert accept(c.PromoteNow("ann"), at(REQUESTED, STEPPED))
+
+
+def test_a_version_that_was_promoted_needs_nobody_else_any_more() -> None:
+    """What two people agreed on is done."""
+    four_eyes = REQUESTED.model_copy(update={"spec": RolloutSpec(second_person=True)})
+    promoted = at(four_eyes, STEPPED, PROMOTED, e.Ended(at_s=4, release=1, outcome="promoted"))
+    assert promoted.needs_another == {}
