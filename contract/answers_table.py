@@ -9,7 +9,8 @@ CREATE TABLE IF NOT EXISTS answers (
     version TEXT NOT NULL,     -- mirrored requests are answered by two versions under one request id
     answered_at_s REAL NOT NULL,
     labels TEXT NOT NULL,      -- JSON array, one per row
-    body_crc INTEGER,          -- keyed checksum of the request's body
+    body_crc INTEGER,          -- checksum of the request's body
+    is_keyed INTEGER,          -- 1: of the version's own key; NULL: plain, by a Bento with an older copy of this file
     truth TEXT,                -- JSON array; NULL until feedback arrives
     counted INTEGER NOT NULL DEFAULT 0,
     aging INTEGER,             -- the next age at which the label counts, as an index; NULL: none

@@ -6,6 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+# The variable of whoever types a command: no process of the stack acts in his name.
+PERSONAL_TOKEN = "KANARIA_MY_TOKEN"  # noqa: S105 - a name, not a secret
+
 
 def only_for_the_owner() -> None:
     """From now on, what this process and those that it starts write is readable by this user alone."""

@@ -4,7 +4,7 @@ import secrets
 import socket
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
@@ -384,15 +384,6 @@ class Settings(BaseSettings):
     def named_tokens(self) -> Path:
         """The tokens of people, as hashes."""
         return self.root / "tokens.json"
-
-    @property
-    def secrets_left_out(self) -> dict[str, str]:
-        """The environment of a process that inherits this one's and has no business with its tokens."""
-        return {
-            f"KANARIA_{name.upper()}": ""
-            for name, field in type(self).model_fields.items()
-            if SecretStr in get_args(field.annotation)
-        }
 
     @property
     def known_token(self) -> str:

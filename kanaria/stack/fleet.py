@@ -22,6 +22,7 @@ from contract.files import write_whole
 from contract.plain_text import printable
 from kanaria.settings import Settings
 from kanaria.stack.bentos import comparison_schema_of, make_own_home, process_name, service_of, tag_of
+from kanaria.stack.installation import secret_names
 from kanaria.stack.listed import Listed
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
@@ -327,7 +328,7 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         environment.PREDICTION_LOG_MB: str(settings.prediction_log_mb),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",
-        **settings.secrets_left_out,
+        **dict.fromkeys(secret_names(), ""),  # inherited from whoever started the stack
         **checking(settings, tag),
     }
 

@@ -6,6 +6,7 @@ from typing import get_args
 
 from pydantic import SecretStr
 
+from kanaria.private_files import PERSONAL_TOKEN
 from kanaria.settings import Settings
 
 _PREFIXES = ("KANARIA_", "BENTOML_")
@@ -17,7 +18,7 @@ def given_environment(settings: Settings) -> dict[str, str]:
     given = {
         name: value
         for name, value in os.environ.items()
-        if name.startswith(_PREFIXES) and not name.startswith(_KEPT) and value
+        if name.startswith(_PREFIXES) and not name.startswith(_KEPT) and name != PERSONAL_TOKEN and value
     }
     paths = {name: str(Path(given[name]).absolute()) for name in _path_settings() & given.keys()}
     return {**given, **paths, "KANARIA_HOME": str(settings.root)}

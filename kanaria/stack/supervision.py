@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.files import write_whole
 from kanaria.errors import StackError
+from kanaria.private_files import PERSONAL_TOKEN
 from kanaria.stack import locks
 from kanaria.stack.processes import Identity, belongings, end, marked, marks
 from kanaria.stack.python import own_module
@@ -174,7 +175,8 @@ class Supervisor:
         if self.is_running:
             return
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        base = os.environ if environment is None else environment
+        given = os.environ if environment is None else environment
+        base = {name: value for name, value in given.items() if name != PERSONAL_TOKEN}
         command = own_module("kanaria.stack.keeper", str(self._home), str(self._logs))
         try:
             done = subprocess.run(

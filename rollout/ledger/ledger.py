@@ -20,7 +20,7 @@ from rollout.judge import Pair
 from rollout.ledger import places
 from rollout.ledger.chain import START, Head
 from rollout.ledger.events import Ended, Event, Ticked
-from rollout.ledger.migrations import MIGRATIONS, NUMBER, read_event
+from rollout.ledger.migrations import CHAINED, MIGRATIONS, NUMBER, read_event
 from rollout.signals.counters import Reading
 from rollout.signals.sticky_users import Progress
 
@@ -228,7 +228,7 @@ class Ledger:
             for row in self._rows("SELECT * FROM events WHERE seq <= ? ORDER BY seq", (_NO_END if to is None else to,)):
                 known = (row["at_s"], row["release"], row["kind"], row["data"], row.get("schema", 0))
                 head, stored = head.then(known, row.get("packed")), row.get("chain")
-                is_chained |= stored is not None  # versions before the chain wrote none
+                is_chained |= stored is not None or row.get("schema", 0) >= CHAINED  # older versions wrote none
                 if head.events != row["seq"] or (is_chained and stored != head.hash):
                     raise LedgerDamaged(
                         "the ledger was changed",

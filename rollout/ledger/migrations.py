@@ -81,6 +81,7 @@ MIGRATIONS = (
     ),
 )
 NUMBER = len(MIGRATIONS)  # of what this version writes
+CHAINED = 6  # from this number on each event has a hash
 
 
 def read_event(data: str, number: int) -> Event:

@@ -52,13 +52,15 @@ OVERTAKING_S = 2.5 * WRITE_EVERY_S
 # another version's answer is one about this answer, too, unless it has another number of rows: callers may give one id
 # to several requests.
 INSERT = """
-INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, truth)
+INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, is_keyed, truth)
 SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
+    value ->> 'is_keyed',
     (SELECT truth FROM answers WHERE request_id = value ->> 'request_id' AND
         CASE WHEN json_valid(truth) THEN json_array_length(truth) END = json_array_length(value, '$.labels'))
 FROM json_each(:answers) WHERE true -- without it, SQLite would read ON as part of a join
 ON CONFLICT (request_id, version) DO UPDATE
-SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc
+SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc,
+    is_keyed = excluded.is_keyed
 WHERE truth IS NULL AND excluded.answered_at_s >= answered_at_s -- what a dead process left may come late
 """
 
@@ -269,8 +271,11 @@ class AnswerLog(BackgroundWriter):
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
             connection.executescript(ANSWERS_SCHEMA)
-            with suppress(sqlite3.OperationalError):  # the table may come from a Bento with an older copy of this file
-                connection.execute("ALTER TABLE answers ADD COLUMN body_crc INTEGER")
+            for column in ("body_crc", "is_keyed"):
+                with suppress(
+                    sqlite3.OperationalError
+                ):  # the table may come from a Bento with an older copy of this file
+                    connection.execute(f"ALTER TABLE answers ADD COLUMN {column} INTEGER")
             label_counts.begin(connection)
             comparison.begin(connection, self._version)
             paired_labels.begin(connection)

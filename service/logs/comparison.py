@@ -26,12 +26,14 @@ CREATE TABLE IF NOT EXISTS compared (
 BEGIN = "INSERT OR IGNORE INTO compared VALUES (?, (SELECT coalesce(max(id), 0) FROM answers))"
 SPAN = "SELECT up_to, (SELECT coalesce(max(id), 0) FROM answers) FROM compared WHERE version = ?"
 # A request id that is used again replaces an answer and adds no row, so for each request id a pair of versions is
-# compared once. The bodies must be the same, because a caller may give one id to several requests.
+# compared once. The bodies must be the same, because a caller may give one id to several requests; checksums of two
+# kinds cannot tell.
 PAIRS = """
 SELECT new.labels, known.labels
 FROM answers AS new JOIN answers AS known
     ON known.request_id = new.request_id AND known.version <> new.version AND known.id < new.id
-WHERE new.id > :after AND :version IN (new.version, known.version) AND new.body_crc = known.body_crc
+WHERE new.id > :after AND :version IN (new.version, known.version)
+    AND (new.body_crc = known.body_crc OR new.is_keyed IS NOT known.is_keyed)
 """
 ADVANCE = "UPDATE compared SET up_to = :newest WHERE version = :version"
 

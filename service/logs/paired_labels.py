@@ -22,12 +22,13 @@ CREATE TABLE IF NOT EXISTS paired_labels (
     worse INTEGER NOT NULL     -- the same of requests that the other version alone was right about
 ) WITHOUT ROWID
 """
-# The bodies must be the same, because a caller may give one id to several requests.
+# The bodies must be the same, because a caller may give one id to several requests; checksums of two kinds cannot tell.
 PAIRS = """
 SELECT mine.version, mine.labels, other.version, other.labels, mine.truth
 FROM json_each(:rows) AS row JOIN answers AS mine ON mine.id = row.value JOIN answers AS other
     ON other.request_id = mine.request_id AND other.version <> mine.version
-WHERE other.counted = 1 AND other.truth = mine.truth AND other.body_crc = mine.body_crc
+WHERE other.counted = 1 AND other.truth = mine.truth
+    AND (other.body_crc = mine.body_crc OR other.is_keyed IS NOT mine.is_keyed)
 """
 ADD = """
 INSERT INTO paired_labels VALUES (?, ?, ?)

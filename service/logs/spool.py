@@ -35,12 +35,20 @@ class Answer(BaseModel):
     at_s: float  # Unix seconds
     labels: tuple[Label, ...]  # one per row
     body_crc: int = Field(ge=0, lt=2**32)  # of the request's body
+    is_keyed: int | None = None  # 1: keyed; None: an older Bento's
 
 
 def line_of(request_id: str, version: str, at_s: float, labels: Sequence[Label], body_crc: int) -> bytes:
     """An `Answer` as JSON, behind a line end: the one before it may have been cut off."""
     return b"\n" + orjson.dumps(
-        {"request_id": request_id, "version": version, "at_s": at_s, "labels": labels, "body_crc": body_crc}
+        {
+            "request_id": request_id,
+            "version": version,
+            "at_s": at_s,
+            "labels": labels,
+            "body_crc": body_crc,
+            "is_keyed": 1,
+        }
     )
 
 

@@ -134,6 +134,18 @@ def test_a_request_cannot_be_found_by_trying_its_values(tmp_path: Path) -> None:
     assert (found == own, found in (*others, zlib.crc32(BODY))) == (True, False)
 
 
+def test_a_version_with_plain_checksums_is_compared_as_before(tmp_path: Path) -> None:
+    """A Bento brings its own copy of this code: in the first release after an upgrade stable's has no key."""
+    tally = Tally()
+    with open_log(tmp_path, "m:2", tally, key=b"secret") as canary:
+        with open_log(tmp_path, "m:1", Tally()) as stable:
+            stable.record("r", ["a"], body=BODY)
+        with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database, database:
+            database.execute("UPDATE answers SET body_crc = ?, is_keyed = NULL", (zlib.crc32(BODY),))
+        canary.record("r", ["b"], body=BODY)
+    assert compared(tally) == (0, 1)
+
+
 def test_versions_with_another_key_are_not_compared(tmp_path: Path) -> None:
     """They may have had the same request or not: nobody can say."""
     tallies = Tally(), Tally()
@@ -409,8 +421,8 @@ def test_a_bounded_number_of_answers_is_compared_at_a_time(tmp_path: Path, monke
 def test_a_file_made_by_an_older_bento_is_taken_over(tmp_path: Path) -> None:
     """Each Bento carries its own copy of the code, and all share one file: an older Bento's answers stay."""
     lines = ANSWERS_SCHEMA.splitlines()
-    older = "\n".join(line for line in lines if not line.strip().startswith(("body_crc ", "aging ")))
-    assert len(older.splitlines()) == len(lines) - 2
+    older = "\n".join(line for line in lines if not line.strip().startswith(("body_crc ", "is_keyed ", "aging ")))
+    assert len(older.splitlines()) == len(lines) - 3
     insert = "INSERT INTO answers (request_id, version, answered_at_s, labels) VALUES ('r', 'm:1', ?, '[\"a\"]')"
     with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
         database.executescript(older)
