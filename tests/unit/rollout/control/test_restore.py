@@ -125,7 +125,7 @@ def test_who_restored_what_and_why_is_told(world: World, later: Controller) -> N
     assert told.decisions[0].title == "restore of m:v1 in place of m:v2"
     sentence = one_sentence(told)
     assert "m:v1 was restored by bob in place of m:v2, 2.5 s after the command: labels are wrong" in sentence
-    assert "users' requests, none of which failed" in words(told)
+    assert "No user's request reached it before it had all traffic." in words(told)
     assert "`kanaria restore m:v2`" in words(told)
 
 
