@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rollout.errors import CommandRefused
-from rollout.ui.callers import Caller, Callers
+from rollout.ui.callers import Caller, Callers, roles_for
 from rollout.ui.problems import problem
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -30,32 +30,38 @@ class Admission:
 
     def for_people(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint, for everybody with a token but Alertmanager."""
-        return _guarded(lambda request: self._caller(request) is not None, endpoint)
+
+        def keep(request: Request) -> bool:
+            request.state.caller = self._callers.of(_token(request))
+            return request.state.caller is not None
+
+        return _guarded(keep, endpoint)
 
     def for_alerts(self, endpoint: Endpoint) -> Endpoint:
         """The endpoint, for Alertmanager and the owner: alerts come from machines, which have no role."""
-        return _guarded(lambda request: self.is_alertmanager(request) or self._caller(request) == Caller(), endpoint)
+        return _guarded(
+            lambda request: self.is_alertmanager(request) or self._callers.of(_token(request)) == Caller(), endpoint
+        )
 
     def is_alertmanager(self, request: Request) -> bool:
         """Whether a request brings Alertmanager's own token."""
         return self._alerts is not None and hmac.compare_digest(_token(request).encode(), self._alerts.encode())
 
-    def person(self, request: Request, by: str, command: str) -> str:
+    @staticmethod
+    def person(request: Request, by: str, command: str) -> str:
         """The name of whoever asks for a command: that of the token, or `by` where the owner asks.
 
-        Raises: RoleTooLow.
+        The request is one to an endpoint for people. Raises: RoleTooLow.
         """
-        caller = self._caller(request)
-        if caller is None or not caller.may(command):
+        caller: Caller = request.state.caller
+        if not caller.may(command):
+            enough = " or ".join(f"`{role}`" for role in roles_for(command))
             raise RoleTooLow(
-                f"your role is not enough to {command}",
-                saw=f"{caller.name} is a {caller.role}" if caller else "the token was withdrawn",
-                do="ask somebody with the role `approver`, or the owner of the state folder",
+                f"your role is not enough for `{command}`",
+                saw=f"{caller.name} has the role `{caller.role}`",
+                do=f"ask {f'somebody with the role {enough}, or ' if enough else ''}the owner of the state folder",
             )
         return caller.name or by
-
-    def _caller(self, request: Request) -> Caller | None:
-        return self._callers.of(_token(request))
 
 
 def _token(request: Request) -> str:

@@ -6,7 +6,7 @@ It uses the loop's `submit` and its snapshot only; everything else comes from th
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -49,6 +49,14 @@ log = structlog.get_logger()
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
 _STALE_AFTER_S = 30.0  # a loop without a beat for this long is not ready
 _PATIENCE_S = 30.0  # longest wait for the loop to take a command, whatever its sender says
+# By the names in their paths, from who asks and, where one is given, the reason.
+_COMMANDS: Mapping[str, Callable[[str, dict[str, str]], c.Command]] = {
+    "pause": lambda by, reason: c.Pause(by=by, **reason),
+    "resume": lambda by, _: c.Resume(by=by),
+    "promote": lambda by, _: c.PromoteNow(by=by),
+    "abort": lambda by, reason: c.Abort(by=by, **reason),
+    "rollback": lambda by, reason: c.RollbackNow(by=by, **reason),
+}
 B = TypeVar("B", bound=BaseModel)
 
 
@@ -193,9 +201,7 @@ def make_app(
 
     async def post_stable(request: Request) -> Response:
         body = await _parse(request, _StableBody)
-        return await submit(
-            request, c.SetStable(tag=body.tag, by=admission.person(request, body.by, "choose stable")), body
-        )
+        return await submit(request, c.SetStable(tag=body.tag, by=admission.person(request, body.by, "stable")), body)
 
     async def post_release(request: Request) -> Response:
         body = await _parse(request, _ReleaseBody)
@@ -209,23 +215,12 @@ def make_app(
         return await submit(request, command, body)
 
     async def post_command(request: Request) -> Response:
-        body = await _parse(request, _ReasonBody)
-        reason = {"reason": body.reason} if body.reason else {}
         named = str(request.path_params["command"])
+        if named not in _COMMANDS:
+            return problem(404, "no such command", named)
+        body = await _parse(request, _ReasonBody)
         person = admission.person(request, body.by, named)
-        match named:
-            case "pause":
-                return await submit(request, c.Pause(by=person, **reason), body)
-            case "resume":
-                return await submit(request, c.Resume(by=person), body)
-            case "promote":
-                return await submit(request, c.PromoteNow(by=person), body)
-            case "abort":
-                return await submit(request, c.Abort(by=person, **reason), body)
-            case "rollback":
-                return await submit(request, c.RollbackNow(by=person, **reason), body)
-            case other:
-                return problem(404, "no such command", other)
+        return await submit(request, _COMMANDS[named](person, {"reason": body.reason} if body.reason else {}), body)
 
     async def post_alerts(request: Request) -> Response:
         """Roll back for a firing alert that is labelled to do so; answer what was done for each."""

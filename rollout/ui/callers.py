@@ -11,9 +11,14 @@ from pydantic import BaseModel, ConfigDict
 Role = Literal["reader", "releaser", "approver"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-# What each role may do, by the names of the commands; the owner may do everything.
+# What each role may do, by the names of the commands; the owner may do everything, and alone `stable`.
 _RELEASER = frozenset({"release", "pause", "resume", "abort", "rollback", "restore"})
 _ALLOWED = {"reader": frozenset[str](), "releaser": _RELEASER, "approver": _RELEASER | {"retry", "promote"}}
+
+
+def roles_for(command: str) -> tuple[Role, ...]:
+    """Those that are enough for a command; none where the owner alone may."""
+    return tuple(role for role in ROLES if command in _ALLOWED[role])
 
 
 class NamedToken(BaseModel):

@@ -185,7 +185,7 @@ def test_a_role_that_is_too_low_can_be_changed_for_another(page: Page, tmp_path:
         dialog.get_by_label("Your name").fill("somebody else")
         dialog.get_by_label("Token").fill("of-bob")
         dialog.get_by_role("button", name="Abort").click()
-        expect(dialog).to_contain_text("your role is not enough to abort. bob is a reader")
+        expect(dialog).to_contain_text("your role is not enough for `abort`. bob has the role `reader`")
         dialog.get_by_label("Token").fill("of-ann")
         dialog.get_by_role("button", name="Abort").click()
         expect(page.locator(".story")).to_contain_text("aborted by ann")

@@ -1,5 +1,6 @@
 """The controller over HTTP: reading is open, commands need the token, and every refusal gives its reason."""
 
+import asyncio
 import sqlite3
 import threading
 import time
@@ -15,6 +16,10 @@ import uvicorn
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client import Counter as Asked
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from structlog.testing import capture_logs
 
 from contract.http import DEADLINE_HEADER
@@ -27,6 +32,7 @@ from rollout.ledger.ledger import Ledger
 from rollout.signals.custom import CustomSignal
 from rollout.sources.firing import Firing
 from rollout.spec import RolloutSpec
+from rollout.ui.admission import Admission
 from rollout.ui.api import UntrustedAlerts, make_app
 from rollout.ui.callers import Callers, NamedToken, Role, digest
 from rollout.ui.client import ControllerClient
@@ -447,7 +453,7 @@ def test_a_token_tells_who_asks_and_how_much_he_may(api: httpx.Client, ledger: P
     assert api.post("/api/releases", json=start, headers=as_("rob")).status_code == 202
     assert api.get("/api/status").json()["release"]["by"] == "rob"
     refused = api.post("/api/commands/promote", json={}, headers=as_("rob"))
-    assert (refused.status_code, refused.json()["detail"]) == (403, "rob is a releaser")
+    assert (refused.status_code, refused.json()["detail"]) == (403, "rob has the role `releaser`")
     eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "stepping")
     assert api.post("/api/commands/promote", json={"by": "the boss"}, headers=as_("ann")).status_code == 202
     eventually(lambda: api.get("/api/status").json()["release"]["phase"] == "watching")
@@ -461,6 +467,42 @@ def test_a_token_tells_who_asks_and_how_much_he_may(api: httpx.Client, ledger: P
     for name in ("rita", "rob", "ann"):
         assert api.post("/api/stable", json={"tag": "m:v1"}, headers=as_(name)).status_code == 403
         assert api.post("/api/alerts", json={"alerts": []}, headers=as_(name)).status_code == 401
+
+
+def test_a_refusal_names_the_roles_that_may(api: httpx.Client) -> None:
+    """Nobody is sent to somebody who is refused, too; a command that does not exist is that for everybody."""
+    for name, path, whom in (
+        ("rita", "/api/commands/pause", "somebody with the role `releaser` or `approver`, or the owner"),
+        ("rob", "/api/commands/promote", "somebody with the role `approver`, or the owner"),
+        ("ann", "/api/stable", "the owner"),
+    ):
+        refused = api.post(path, json={"tag": "m:v1"} if path == "/api/stable" else {}, headers=as_(name))
+        command = path.rpartition("/")[2]
+        assert refused.json()["title"] == f"your role is not enough for `{command}`"
+        assert refused.json()["do"] == f"ask {whom} of the state folder"
+    unknown = [api.post("/api/commands/dance", json={}, headers=headers) for headers in (TOKEN, as_("rita"))]
+    assert [answer.status_code for answer in unknown] == [404, 404]
+
+
+def test_the_tokens_are_read_once_for_a_command(people: list[NamedToken]) -> None:
+    """What let a caller in also says what he may."""
+    reads = []
+
+    def named() -> list[NamedToken]:
+        reads.append("read")
+        return people
+
+    admission = Admission(Callers("secret", named), None)
+
+    async def who(request: Request) -> Response:
+        return PlainTextResponse(admission.person(request, "somebody", "pause"))
+
+    async def asked() -> str:
+        app = Starlette(routes=[Route("/", admission.for_people(who), methods=["POST"])])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            return (await client.post("/", headers=as_("rob"))).text
+
+    assert (asyncio.run(asked()), reads) == ("rob", ["read"])
 
 
 def test_a_token_that_is_withdrawn_ends_at_once(api: httpx.Client, people: list[NamedToken]) -> None:
