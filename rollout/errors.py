@@ -27,6 +27,13 @@ class LedgerError(RolloutError):
     """The ledger could not be read or written."""
 
 
+class NoSuchRelease(RolloutError):
+    """The ledger has no release of that number."""
+
+    def __init__(self, number: str) -> None:
+        super().__init__("there is no such release", saw=number, do="see `kanaria history`")
+
+
 class NoLedger(LedgerError):
     """There is no ledger yet."""
 

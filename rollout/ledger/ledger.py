@@ -15,7 +15,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from contract.files import write_whole
-from rollout.errors import LedgerDamaged, LedgerError, LedgerGone, LedgerNewer, LedgerTaken, NoLedger, NotALedger
+from rollout.errors import (
+    LedgerDamaged,
+    LedgerError,
+    LedgerGone,
+    LedgerNewer,
+    LedgerTaken,
+    NoLedger,
+    NoSuchRelease,
+    NotALedger,
+)
 from rollout.judge import Pair
 from rollout.ledger import places
 from rollout.ledger.chain import START, Head
@@ -178,7 +187,7 @@ class Ledger:
         return event if isinstance(event, Ticked) else None
 
     def of_release(self, number: int) -> tuple[Event, ...]:
-        """The events of one release, oldest first. Raises KeyError when there is no such release, LedgerError."""
+        """The events of one release, oldest first. Raises NoSuchRelease, LedgerError."""
         events = tuple(self.events(release=number))
         if events and events[0].kind != "release_requested":
             raise self._damaged(f"{self.path}: release {number} begins with `{events[0].kind}`")
@@ -188,7 +197,7 @@ class Ledger:
             found = self._db.execute("SELECT seq, kind FROM events WHERE +release = ?", (number,)).fetchone()
         if found:
             raise self._damaged(f"{self.path}: event {found[0]} (`{found[1]}`) is not in the index")
-        raise KeyError(number)
+        raise NoSuchRelease(str(number))
 
     def cursor(self) -> Reading | None:
         """How far the counters were read when the controller last wrote; None before the first time."""

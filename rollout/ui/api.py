@@ -29,7 +29,7 @@ from rollout.control.alerts import SIGNAL, Alert, objection
 from rollout.control.controller import Controller
 from rollout.control.metrics import ControllerMetrics
 from rollout.control.snapshot import Snapshot
-from rollout.errors import CommandRefused, LedgerError, RolloutError, SourceUnreachable
+from rollout.errors import CommandRefused, LedgerError, NoSuchRelease, RolloutError, SourceUnreachable
 from rollout.explain.timeline import Timeline, timeline
 from rollout.ledger.events import OWN_NAMES, Name
 from rollout.ledger.ledger import Ledger
@@ -251,7 +251,7 @@ def make_app(
             RolloutError: _refused(500),
             KanariaError: _refused(409),  # of whoever runs the versions
             ValidationError: _invalid,
-            KeyError: lambda _request, error: problem(404, "there is no such release", str(error)),
+            NoSuchRelease: _refused(404),
             TimeoutError: lambda _request, error: problem(
                 503,
                 "the control loop did not answer in time",

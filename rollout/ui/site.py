@@ -1,5 +1,6 @@
 """The pages for people: status, history and reports, with the files that they need, all from the controller alone."""
 
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from rollout.errors import SourceUnreachable
+from rollout.errors import NoSuchRelease, SourceUnreachable
 from rollout.explain.timeline import timeline
 from rollout.ledger.ledger import Ledger
 from rollout.sources.firing import Firing
@@ -27,6 +28,7 @@ log = structlog.get_logger()
 
 _FILES = {"style.css": "text/css", "page.js": "text/javascript"}
 _ASKED_AGAIN_S = 5.0  # which alerts fire
+_NUMBER = re.compile(r"[0-9]{1,18}")  # of a release; SQLite has no larger ones
 # A report is one file with its own scripts: each has the number of this answer, so that no text in it can be one.
 _REPORT = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
@@ -69,11 +71,11 @@ class Site:
     alerts: Callable[[], Sequence[Firing]]
 
     def routes(self) -> list[Route]:
-        """Raises, when they are asked: LedgerError; KeyError for a release that is not there."""
+        """Raises, when they are asked: LedgerError, NoSuchRelease."""
         return [
             Route("/", self._answer(self._status)),
             Route("/releases", self._answer(self._history)),
-            Route("/releases/{number:int}", self._report),
+            Route("/releases/{number}", self._report),
             Route("/static/{name}", _file),
         ]
 
@@ -96,8 +98,10 @@ class Site:
         return page.render(name=self.status().name, releases=releases, links=self.links())
 
     async def _report(self, request: Request) -> Response:
-        nonce = secrets.token_urlsafe(16)
-        page = await run_sync(partial(self._rendered, request.path_params["number"], nonce))
+        number, nonce = str(request.path_params["number"]), secrets.token_urlsafe(16)
+        if not _NUMBER.fullmatch(number):
+            raise NoSuchRelease(number[:40])
+        page = await run_sync(partial(self._rendered, int(number), nonce))
         return HTMLResponse(page, headers={"content-security-policy": _REPORT.format(nonce=nonce)})
 
     def _rendered(self, number: int, nonce: str) -> str:

@@ -12,6 +12,7 @@ from rollout.control.commands import SetStable, StartRelease
 from rollout.control.metrics import ControllerMetrics
 from rollout.ledger.ledger import Ledger
 from rollout.spec import RolloutSpec
+from rollout.ui import site
 from rollout.ui.api import make_app
 from rollout.ui.callers import Callers
 from tests.support.unreadable_ledgers import OF_A_NEWER_VERSION, UNREADABLE, whole
@@ -61,3 +62,16 @@ def test_a_report_of_a_ledger_that_cannot_be_read_is_a_problem(api: tuple[Starle
             assert problem["do"]
         if page == "/releases/5" and how in OF_A_NEWER_VERSION:
             assert "newer version" in answer.json()["title"]
+
+
+def test_a_fault_in_a_report_is_not_told_as_a_missing_release(
+    api: tuple[Starlette, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A KeyError of our own is a fault of the server."""
+    app, _ = api
+
+    def fail(*_: object, **__: object) -> str:
+        raise KeyError("trace")
+
+    monkeypatch.setattr(site, "render_report", fail)
+    assert asyncio.run(get(app, "/releases/1")).status_code == 500
