@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.versions import Versions
-from rollout.ledger.events import OWN_NAMES
+from rollout.ledger.events import is_own_name
 from rollout.ui.cli import Access
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def person() -> str:
         name = getpass.getuser()
     except (KeyError, OSError):  # KeyError up to Python 3.12
         return f"user {os.getuid()}"
-    return f"user {name}" if name.casefold() in OWN_NAMES else name
+    return f"user {name}" if is_own_name(name) else name
 
 
 def _client(settings: Settings) -> "ControllerClient":

@@ -12,7 +12,7 @@ from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from kanaria.private_files import close_folder
 from kanaria.stack.locks import locked
-from rollout.ledger.events import OWN_NAMES
+from rollout.ledger.events import OWN_NAMES, is_own_name
 from rollout.ui.callers import NamedToken, Role, digest
 
 _TOKENS = TypeAdapter(tuple[NamedToken, ...])
@@ -41,7 +41,7 @@ class NamedTokens:
 
     def add(self, name: str, role: Role) -> str:
         """Make a token, which is told this once. Raises SetupError, OSError."""
-        if not 0 < len(name) <= _LONGEST_NAME or name != one_line(name).strip() or name.casefold() in OWN_NAMES:
+        if not 0 < len(name) <= _LONGEST_NAME or name != one_line(name).strip() or is_own_name(name):
             raise SetupError(
                 "nobody can be called that",
                 saw=repr(name),

@@ -16,7 +16,7 @@ from pydantic import (
     field_validator,
 )
 
-from contract.plain_text import one_line, printable
+from contract.plain_text import one_line, printable, visible
 from rollout.judge import Judgement, OwnNoise, Pair, Window
 from rollout.judge.types import BothNumbers
 from rollout.ledger.findings import DriftReport, PreflightResult
@@ -25,6 +25,12 @@ from rollout.spec import RolloutSpec
 OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift"})  # who acts without being asked: no caller
 WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
 ANSWERS_DIFFER = "answers_differ"  # another: in which fields a canary's answers differ from stable's
+
+
+def is_own_name(name: str) -> bool:
+    """Whether a reader takes `name` for a part of Kanaria."""
+    return visible(name).strip().casefold() in OWN_NAMES
+
 
 Name = Annotated[str, AfterValidator(one_line)]
 Words = Annotated[str, AfterValidator(printable)]

@@ -31,7 +31,7 @@ from rollout.control.metrics import ControllerMetrics
 from rollout.control.snapshot import Snapshot
 from rollout.errors import CommandRefused, LedgerError, NoSuchRelease, RolloutError, SourceUnreachable
 from rollout.explain.timeline import Timeline, timeline
-from rollout.ledger.events import OWN_NAMES, Name
+from rollout.ledger.events import Name, is_own_name
 from rollout.ledger.ledger import Ledger
 from rollout.sources.firing import Firing
 from rollout.sources.own_page import Finding, look
@@ -69,7 +69,7 @@ class UntrustedAlerts:
 
 
 def _not_our_own(name: str) -> str:
-    if name.strip().casefold() in OWN_NAMES:
+    if is_own_name(name):
         raise ValueError(f"`{name}` is what the ledger calls a part of Kanaria; name who asks")
     return name
 

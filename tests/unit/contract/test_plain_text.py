@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.plain_text import one_line, printable
+from contract.plain_text import one_line, printable, visible
 
 STEERING = {
     "\x1b[2Jmallory": "[2Jmallory",
@@ -32,3 +32,9 @@ def test_all_that_people_write_stays(text: str) -> None:
 def test_a_name_is_one_line() -> None:
     """It cannot look like a line of ours."""
     assert one_line("eve\n • The evidence\r\n\x1b[1A") == "eve • The evidence [1A"
+
+
+@pytest.mark.parametrize("text", ["ju\u200bdge", "\u2060judge\ufeff", "ju\u00addge", "judge"])
+def test_a_name_is_compared_as_it_is_seen(text: str) -> None:
+    """Spaces of no width, joiners and soft hyphens hide in it."""
+    assert visible(text) == "judge"

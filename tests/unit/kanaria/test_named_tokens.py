@@ -43,7 +43,9 @@ def test_a_token_is_told_once_and_opens_until_it_is_withdrawn(tokens: NamedToken
     assert (callers.of(ann), callers.of(rob)) == (None, Caller("rob", "releaser"))
 
 
-@pytest.mark.parametrize("name", ["", "judge", "Controller", "two\nlines", " ann", "\x1b[2Jann", "x" * 101])
+@pytest.mark.parametrize(
+    "name", ["", "judge", "Controller", "ju\u200bdge", "two\nlines", " ann", "\x1b[2Jann", "x" * 101]
+)
 def test_names_that_the_ledger_could_not_tell_apart_are_refused(tokens: NamedTokens, name: str) -> None:
     with pytest.raises(SetupError, match="nobody can be called that"):
         tokens.add(name, "approver")

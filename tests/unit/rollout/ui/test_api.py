@@ -418,7 +418,7 @@ def test_nothing_that_steers_a_terminal_gets_into_the_ledger(api: httpx.Client, 
     assert not {"\x1b", "\x9b", "\u202e"} & set("".join(texts))
 
 
-@pytest.mark.parametrize("name", ["judge", " Controller", "alert\x1bmanager", "DRIFT"])
+@pytest.mark.parametrize("name", ["judge", " Controller", "alert\x1bmanager", "DRIFT", "ju\u200bdge", "\ufeff drift"])
 def test_nobody_acts_in_the_name_of_kanaria(api: httpx.Client, name: str) -> None:
     """Else the ledger would say that the judge promoted what a person did."""
     for path, body in (
