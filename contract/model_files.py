@@ -27,6 +27,8 @@ Logged = Literal["plain", "hashed", "never"]  # in the prediction log; a private
 
 Value = float | str | None  # what a request says for one feature; None: it is missing
 
+MISSING = "(missing)"  # what a missing value is called where all values are texts
+
 _SHOWN = 5  # categories in one sentence
 
 
@@ -59,6 +61,8 @@ class Feature(Record):
             raise ValueError(f"feature {self.name!r}: minimum {self.minimum} is above maximum {self.maximum}")
         if twice := sorted({name for name in self.categories if self.categories.count(name) > 1}):
             raise ValueError(f"feature {self.name!r} has a category twice: {', '.join(twice)}")
+        if self.may_be_missing and MISSING in self.categories:
+            raise ValueError(f"feature {self.name!r}: no category may be called {MISSING!r}, as a missing value is")
         if self.categories and (self.minimum, self.maximum) != (0, len(self.categories) - 1):
             raise ValueError(f"feature {self.name!r} has categories; leave `minimum` and `maximum` out")
         return self
@@ -115,6 +119,15 @@ class Schema(Record):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two features have the same name: {', '.join(twice)}")
         return features
+
+    @field_validator("defaults", mode="before")
+    @classmethod
+    def _no_default_is_a_bool(cls, given: Any) -> Any:
+        """Neither is a value of a request, and it would become 0 or 1 here."""
+        for name, value in given.items() if isinstance(given, dict) else ():
+            if isinstance(value, bool):
+                raise ValueError(f"defaults: {name}: expected a number, a text or null, saw {value!r}")
+        return given
 
     @model_validator(mode="after")
     def _defaults_are_values(self) -> Self:
@@ -178,7 +191,7 @@ class Schema(Record):
 class Golden(Record):
     """A request and the answers that every correct build of this model gives to it."""
 
-    features: tuple[tuple[Value, ...], ...]  # rows, as in the body of a request
+    features: tuple[tuple[Value, ...], ...] = Field(min_length=1)  # rows, as in the body of a request
     predictions: tuple[Prediction, ...]  # one per row
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from contract.model_files import Value
+from contract.model_files import MISSING, Value
 from contract.prediction_log import BEFORE_TIME, COLUMNS_FILE, OWN_REQUESTS, SEGMENTS, Columns, began_s
 from monitoring.drift.column import Column, Values
 from monitoring.drift.errors import NoLog
@@ -24,7 +24,6 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _SEED = 0
 _LINES_AT_ONCE = 64  # a line may hold a thousand rows
 _TIME_BYTES = 40  # a line begins with its time
-MISSING = "(missing)"  # in a column of words
 TAKEN = ("label", "confidence", "error", "rest")  # names of other columns; a feature of that name is `feature.NAME`
 
 

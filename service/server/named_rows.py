@@ -7,10 +7,13 @@ from http import HTTPStatus
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic_core import from_json
 
 from contract.complaints import nearest
 from contract.model_files import Schema
 from service.server.problems import Problem, pointer_to
+
+_INSTEAD = "write null for a missing value"
 
 
 class NamedRows:
@@ -27,6 +30,7 @@ class NamedRows:
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError:
+            _refuse_what_is_no_number(body)
             return None
         if not isinstance(document, dict) or "rows" not in document:
             return None
@@ -58,6 +62,26 @@ class NamedRows:
             detail = f"row {number}: `{name}` is missing; expected {self._columns[name][1].expected}"
             raise _refused(("rows", number), detail)
         return found
+
+
+def _refuse_what_is_no_number(body: bytes) -> None:
+    """Refuse named rows with NaN, which pandas writes for a missing value, or a number that no float can hold.
+
+    Raises: Problem. Any other body is left to others.
+    """
+    try:
+        document = from_json(body)
+    except ValueError:
+        return
+    if not isinstance(document, dict) or "rows" not in document:
+        return
+    rows = document["rows"] if isinstance(document["rows"], list) else []
+    cells = ((n, name, value) for n, row in enumerate(rows) if isinstance(row, dict) for name, value in row.items())
+    for number, name, value in cells:
+        if isinstance(value, float) and not math.isfinite(value):
+            what = f"row {number}, {reprlib.repr(name)[1:-1]}: expected a finite number, saw {value}"
+            raise _refused(("rows", number, name), f"{what}; {_INSTEAD}")
+    raise _refused(("rows",), f"rows: expected finite numbers; {_INSTEAD}")
 
 
 def _refused(place: tuple[int | str, ...], detail: str) -> Problem:

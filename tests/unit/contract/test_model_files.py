@@ -88,6 +88,10 @@ def test_a_refused_row_names_the_feature() -> None:
         ({"minimum": 0}, "needs `minimum` and `maximum`"),
         ({"categories": ["a", "b", "a"]}, "'x' has a category twice: a"),
         ({"categories": ["a", "b"], "maximum": 9}, "'x' has categories; leave `minimum` and `maximum` out"),
+        (
+            {"categories": ["(missing)", "b"], "may_be_missing": True},
+            r"'x': no category may be called '\(missing\)', as a missing value is",
+        ),
     ],
 )
 def test_a_feature_that_contradicts_itself_is_refused(given: dict[str, object], words: str) -> None:
@@ -98,12 +102,16 @@ def test_a_feature_that_contradicts_itself_is_refused(given: dict[str, object], 
 
 @pytest.mark.parametrize(
     ("defaults", "words"),
-    [({"height": 1}, "there is no feature 'height'"), ({"sex": None}, "defaults: sex: expected one of .*, saw None")],
+    [
+        ({"age": True}, "defaults: age: expected a number, a text or null, saw True"),
+        ({"height": 1}, "there is no feature 'height'"),
+        ({"sex": None}, "defaults: sex: expected one of .*, saw None"),
+    ],
 )
 def test_a_default_is_a_value_of_a_feature(defaults: dict[str, Value], words: str) -> None:
     """Else the first request that lacks it would fail."""
     with pytest.raises(ValidationError, match=words):
-        Schema(features=(SEX,), answer=Labels(labels=("no",)), defaults=defaults)
+        Schema(features=(SEX, SCHEMA.features[0]), answer=Labels(labels=("no",)), defaults=defaults)
 
 
 def test_only_the_last_columns_of_a_list_may_be_left_out() -> None:

@@ -273,6 +273,28 @@ def test_a_refused_value_is_named_with_what_is_accepted(body: object, detail: st
     assert pointer in (None, problem.pointer)
 
 
+@pytest.mark.parametrize(
+    ("body", "words", "pointer"),
+    [
+        (
+            b'{"rows": [{"age": 1}, {"age": NaN, "colour": "red"}]}',
+            "row 1, age: expected a finite number, saw nan",
+            "#/rows/1/age",
+        ),
+        (b'{"rows": [{"age": 1e400}]}', "row 0, age: expected a finite number, saw inf", "#/rows/0/age"),
+        (b'{"rows": [{"age": [-Infinity]}]}', "rows: expected finite numbers", "#/rows"),
+        (b'{"rows": NaN}', "rows: expected finite numbers", "#/rows"),
+    ],
+)
+def test_what_pandas_writes_for_a_missing_value_is_answered_with_what_to_write(
+    body: bytes, words: str, pointer: str
+) -> None:
+    """Python's own JSON has NaN, which others do not read."""
+    problem = refused(body, MIXED_PARSER)
+    assert (problem.status, problem.pointer) == (HTTPStatus.UNPROCESSABLE_ENTITY, pointer)
+    assert problem.detail == f"{words}; write null for a missing value"
+
+
 WIDER = Schema(
     features=(*SCHEMA.features, Feature(name="rooms", minimum=0, maximum=99), Feature(name="port", categories=("C",))),
     answer=SCHEMA.answer,

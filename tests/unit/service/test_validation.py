@@ -69,6 +69,10 @@ def test_a_model_that_keeps_the_contract_has_no_fault(trained: Path) -> None:
         (lambda folder: (folder / "schema.json").unlink(), "schema.json is missing | golden.jsonl, reference.jsonl"),
         (lambda folder: (folder / "golden.jsonl").unlink(), "let training call save_model(folder, model"),
         (lambda folder: (folder / "samples.jsonl").write_text(""), "samples.jsonl is empty"),
+        (
+            lambda folder: (folder / "golden.jsonl").write_text('{"features":[],"predictions":[]}\n'),
+            "golden.jsonl line 1 is not a Golden | `features`",
+        ),
         (edit("schema.json", '"age"', '"sex"'), "two features have the same name: sex"),
         (edit("schema.json", '"number"', '"vector"'), "schema.json is not a schema"),
         (edit("golden.jsonl", '"label"', '"value"'), "golden.jsonl line 1 is not a Golden | `predictions.0.label`"),
