@@ -7,6 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from contract.plain_text import one_line
+
 _LONGEST = 60  # letters of a value that are shown
 
 # `{...}` is filled in from the complaint.
@@ -72,6 +74,13 @@ def complaints(error: ValidationError, model: type[BaseModel], *, whole: str) ->
         whole: what the value as a whole is called.
     """
     return list(dict.fromkeys(_clause(details, model, whole) for details in error.errors(include_url=False)))
+
+
+def first_complaint(error: ValidationError, *, whole: str) -> str:
+    """The first complaint as one clause, without what stands there, which may be a secret."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = f"`{'.'.join(map(str, first['loc']))}`" if first["loc"] else whole
+    return one_line(f"{place}: {advice(first)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -187,14 +187,16 @@ DRIFT_LABELLED_ROWS = Metric(
 DRIFT_LAST_RUN = Metric(
     "kanaria_drift_last_run_timestamp_seconds", "When the newest report was made; 0: never", ("kind", "version")
 )
-DELIVERED, FAILED, DROPPED = "delivered", "failed", "dropped"
+DELIVERED, WITHOUT_TEXT, FAILED, DROPPED = "delivered", "without_text", "failed", "dropped"
 NOTIFICATIONS = Metric(
     "kanaria_notifications_total",
-    "Messages to people about decisions: delivered, tries that failed, and those given up because too many waited",
+    "Messages to people about decisions: delivered, delivered as a title because the text could not be written, tries "
+    "that failed, and those given up because too many waited",
     ("outcome",),
 )
 NOTIFICATION_OVERDUE = Metric(
-    "kanaria_notification_overdue_seconds", "How long the oldest message to people waits to be delivered; 0: none waits"
+    "kanaria_notification_overdue_seconds",
+    "How long the oldest message to people waits to be delivered, or nothing could be read; 0: neither",
 )
 DRIFT_CRASHES = Metric("kanaria_drift_report_crashes_total", "Scheduled reports that crashed or were killed", ("kind",))
 DRIFT_SCORE = Metric(

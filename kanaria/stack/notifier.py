@@ -13,15 +13,18 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Any, Protocol
 
 import structlog
+from pydantic import Field, TypeAdapter, ValidationError
 
 from contract import metrics as m
+from contract.complaints import first_complaint
 from contract.files import write_whole
 from kanaria.stack.notify_addresses import Address, NotDelivered
 from rollout.errors import LedgerError
-from rollout.explain.notices import TOLD, Notice, notice
+from rollout.explain.notices import Notice, NoticeKind, kind_of, notice
+from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 
 log = structlog.get_logger()
@@ -35,8 +38,10 @@ MOST_WAITING = 100  # messages for one address; of more, the oldest are dropped
 class Mark:
     """An event that an address was told of."""
 
-    number: int = 0
-    at_s: float = 0.0  # its time: with a copy of the ledger in its place, the number may be another event's
+    number: Annotated[int, Field(ge=0, lt=2**62)] = 0
+    at_s: Annotated[float, Field(allow_inf_nan=False)] = (
+        0.0  # its time: with a copy of the ledger in its place, the number may be another event's
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,13 @@ class _Told:
 
     mark: Mark
     release: int
+    event: str  # `person_asked`
+    kind: NoticeKind
+
+
+_KEPT = TypeAdapter(dict[str, Any])
+_MARK = TypeAdapter(Mark)
+_FROM_NOW_ON = "its addresses are told of what happens from now on"
 
 
 class Counters(Protocol):
@@ -69,9 +81,9 @@ class News:
             at_mark = next((Mark(number, event.at_s) for number, event in ledger.numbered(since=mark.number)), Mark())
             since, since_s = (mark.number + 1, -inf) if mark in (at_mark, Mark()) else (1, mark.at_s)
             return [
-                _Told(Mark(number, event.at_s), event.release)
+                _Told(Mark(number, event.at_s), event.release, event.kind, kind)
                 for number, event in ledger.numbered(since=since, without_ticks=True)
-                if isinstance(event, TOLD) and event.release is not None and event.at_s > since_s
+                if event.release is not None and event.at_s > since_s and (kind := _kind(ledger, event, event.release))
             ]
 
     def notice(self, told: _Told) -> Notice:
@@ -79,6 +91,15 @@ class News:
         with closing(Ledger(self._path, read_only=True)) as ledger:
             own = ledger.numbered(release=told.release)
             return notice([event for number, event in own if number <= told.mark.number])
+
+
+def _kind(ledger: Ledger, event: e.Event, release: int) -> NoticeKind | None:
+    if kind_of(event, None) != "promoted":
+        return kind_of(event, None)
+    try:
+        return kind_of(event, next(ledger.events(release=release)))
+    except LedgerError:  # the request of this one release cannot be read
+        return "promoted"
 
 
 @dataclass(slots=True)
@@ -121,12 +142,15 @@ class Notifier(threading.Thread):
         self._every_s, self._first_wait_s = every_s, first_wait_s
         self._queues: list[_Queue] | None = None  # None: the ledger could not be read yet
         self._marks: dict[str, Mark] = {}  # by address, what it was told last
+        self._fails_since_s: float | None = None  # since when every look has failed, on the steady clock
         self._stopped = threading.Event()
 
     @property
     def overdue_s(self) -> float:
-        """For how long some address has been owed a message, as far as this process knows, seconds."""
+        """For how long some address has been owed a message, or nobody knows whether one is, seconds."""
         waits_since_s = [queue.waits_since_s for queue in self._queues or () if queue.waiting]
+        if self._fails_since_s is not None:
+            waits_since_s.append(self._fails_since_s)
         return time.monotonic() - min(waits_since_s) if waits_since_s else 0.0
 
     def run(self) -> None:
@@ -147,20 +171,44 @@ class Notifier(threading.Thread):
         self._stopped.set()
 
     def look(self) -> None:
-        """Read what is new, and try to deliver what waits. Raises LedgerError, OSError."""
+        """Read what is new, and try to deliver what waits. What fails at one address keeps no other from its messages.
+
+        Raises LedgerError, OSError.
+        """
+        try:
+            self._look()
+        except Exception:
+            self._fails_since_s = self._fails_since_s or time.monotonic()
+            raise
+        self._fails_since_s = None
+
+    def _look(self) -> None:
         end = self._news.end()
         if self._queues is None:
             self._queues = self._begun(end)
-        for queue in self._queues:
+        errors = [error for queue in self._queues if (error := self._serve(queue, end))]
+        if errors:
+            raise errors[0]
+
+    def _serve(self, queue: _Queue, end: Mark) -> Exception | None:
+        """Do what there is to do for one address, and return what went wrong."""
+        try:
             if queue.read_to != end:
-                news = self._news.after(queue.read_to)
-                if news and not queue.waiting:
-                    queue.waits_since_s = time.monotonic()
-                queue.waiting += news
-                queue.read_to = end
-                self._drop_the_oldest(queue)
+                self._read(queue, end)
             while queue.waiting and queue.next_try_s <= time.monotonic() and not self._stopped.is_set():
                 self._deliver(queue)
+        except Exception as error:  # noqa: BLE001 - the next address has its turn first
+            return error
+        return None
+
+    def _read(self, queue: _Queue, end: Mark) -> None:
+        """Put what is new into the queue, of the kinds that its address wants."""
+        news = [told for told in self._news.after(queue.read_to) if told.kind in queue.address.kinds]
+        if news and not queue.waiting:
+            queue.waits_since_s = time.monotonic()
+        queue.waiting += news
+        queue.read_to = end
+        self._drop_the_oldest(queue)
 
     def _begun(self, end: Mark) -> list[_Queue]:
         """An address that is told for the first time hears of what happens from now on."""
@@ -181,22 +229,33 @@ class Notifier(threading.Thread):
     def _deliver(self, queue: _Queue) -> None:
         """Try to deliver the oldest message."""
         told, address = queue.waiting[0], queue.address
-        message = self._news.notice(told)
-        if message.kind in address.kinds:
-            entry = f"entry {told.mark.number} of the ledger"
-            links = f"{self._page}/releases/{told.release} · {self._page}/ · {entry}"
-            try:
-                address.send(f"{self._name}: {message.title}", (*message.lines, links))
-            except NotDelivered as error:
-                self._failed(queue, str(error))
-                return
-            self._counters.notified(m.DELIVERED)
-            if queue.failures:
-                log.info("notified_again", address=address.name)
+        entry = f"entry {told.mark.number} of the ledger"
+        links = f"{self._page}/releases/{told.release} · {self._page}/ · {entry}"
+        outcome, message = self._written(told, is_first_try=not queue.failures)
+        try:
+            address.send(f"{self._name}: {message.title}", (*message.lines, links))
+        except NotDelivered as error:
+            self._failed(queue, str(error))
+            return
+        self._counters.notified(outcome)
+        if queue.failures:
+            log.info("notified_again", address=address.name)
         queue.failures, queue.waits_since_s = 0, time.monotonic()
         queue.waiting.popleft()
         self._marks[address.key] = told.mark
         self._keep_marks()
+
+    def _written(self, told: _Told, *, is_first_try: bool) -> tuple[str, Notice]:
+        """The message about one event; its title alone where the text cannot be written. And how to count it."""
+        try:
+            return m.DELIVERED, self._news.notice(told)
+        except Exception as error:
+            if is_first_try:
+                log.exception(
+                    "notification_without_text", release=told.release, entry=told.mark.number, error=str(error)
+                )
+            title = f"release {told.release}: {told.event.replace('_', ' ')} (entry {told.mark.number} of the ledger)"
+            return m.WITHOUT_TEXT, Notice(told.kind, title, ("Its text could not be written.",))
 
     def _failed(self, queue: _Queue, saw: str) -> None:
         self._counters.notified(m.FAILED)
@@ -212,8 +271,20 @@ class Notifier(threading.Thread):
 
 
 def _read_marks(path: Path) -> dict[str, Mark]:
-    """How far each address was told; nothing where that is not known."""
+    """How far each address was told, as far as that can be read. It is logged where it cannot."""
     try:
-        return {key: Mark(**mark) for key, mark in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        kept = _KEPT.validate_json(path.read_bytes())
+    except FileNotFoundError:
         return {}
+    except (OSError, ValidationError) as error:
+        why = first_complaint(error, whole="the file") if isinstance(error, ValidationError) else str(error)
+        log.warning("marks_unreadable", file=str(path), saw=why, effect=_FROM_NOW_ON)
+        return {}
+    marks = {}
+    for key, mark in kept.items():
+        try:
+            marks[key] = _MARK.validate_python(mark)
+        except ValidationError as error:
+            why = first_complaint(error, whole="its mark")
+            log.warning("marks_unreadable", file=str(path), key=key, saw=why, effect=_FROM_NOW_ON)
+    return marks

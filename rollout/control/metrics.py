@@ -55,7 +55,7 @@ class ControllerMetrics:
             self._state.labels(state=phase.value).set(0)
         for kind in ("data", "release"):
             self._drift_crashes.labels(kind=kind)
-        for result in (m.DELIVERED, m.FAILED, m.DROPPED):
+        for result in (m.DELIVERED, m.WITHOUT_TEXT, m.FAILED, m.DROPPED):
             self._notifications.labels(outcome=result)
 
     def _counter(self, metric: m.Metric) -> Counter:

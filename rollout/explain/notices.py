@@ -8,7 +8,7 @@ from rollout.explain.advice import advice
 from rollout.explain.asked import by_itself
 from rollout.explain.choices import choices
 from rollout.explain.format import one_line
-from rollout.explain.timeline import Timeline, ended_as, timeline
+from rollout.explain.timeline import Timeline, timeline
 from rollout.explain.why import one_sentence
 from rollout.format import span
 from rollout.ledger import events as e
@@ -16,7 +16,14 @@ from rollout.ledger.state import Phase, fold
 
 NoticeKind = Literal["waiting", "rolled_back", "promoted", "restored", "paused", "aborted"]
 KINDS: tuple[NoticeKind, ...] = get_args(NoticeKind)
-TOLD = (e.PersonAsked, e.PersonNotNeeded, e.Promoted, e.RolledBack, e.Aborted, e.Paused)  # what a message is about
+_KIND: dict[str, NoticeKind] = {  # what a message is about; of a restored version, `promoted` is `restored`
+    "person_asked": "waiting",
+    "person_not_needed": "waiting",
+    "promoted": "promoted",
+    "rolled_back": "rolled_back",
+    "aborted": "aborted",
+    "paused": "paused",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +35,37 @@ class Notice:
     lines: tuple[str, ...]  # the reason first, in one sentence
 
 
+def kind_of(event: e.Event, request: e.Event | None) -> NoticeKind | None:
+    """The kind of the message about `event`; None: nobody is told of it.
+
+    Args:
+        request: with which its release began, as far as that is known.
+    """
+    kind = _KIND.get(event.kind)
+    is_restored = isinstance(request, e.ReleaseRequested) and request.restore is not None
+    return "restored" if kind == "promoted" and is_restored else kind
+
+
 def notice(events: Sequence[e.Event]) -> Notice:
     """The message about the last of `events`, which are those of one release up to then.
 
     Raises: ValueError for an event that nobody is told of.
     """
-    release, last = timeline(events), events[-1]
+    last = events[-1]
+    if (kind := kind_of(last, events[0])) is None:
+        raise ValueError(f"nobody is told of `{last.kind}`")
+    release = timeline(events)
     about = f"release {release.number} ({release.canary})"
     match last:
         case e.PersonAsked(reason=reason):
-            return Notice("waiting", f"{about} waits for a person", (_sentence(reason), *_to_do(release, events)))
+            return Notice(kind, f"{about} waits for a person", (_sentence(reason), *_to_do(release, events)))
         case e.PersonNotNeeded():
-            return Notice("waiting", f"{about} no longer waits for a person", (one_sentence(release),))
+            return Notice(kind, f"{about} no longer waits for a person", (one_sentence(release),))
         case e.Paused(by=by, reason=reason):
-            return Notice("paused", f"{about} is paused", (_sentence(f"by {by}: {reason}"), *_to_do(release, events)))
-        case e.Promoted() | e.RolledBack() | e.Aborted():
-            kind = next(kind for kind in KINDS if kind == ended_as(release.state))
+            return Notice(kind, f"{about} is paused", (_sentence(f"by {by}: {reason}"), *_to_do(release, events)))
+        case _:
             title = f"{about} was {kind.replace('_', ' ')}"
             return Notice(kind, title, (one_sentence(release), *_watch(release), *advice(release)))
-        case _:
-            raise ValueError(f"nobody is told of `{last.kind}`")
 
 
 def _to_do(release: Timeline, events: Sequence[e.Event]) -> Iterator[str]:

@@ -1,9 +1,11 @@
 """Who is told of decisions, and that no release waits for it. The receivers are real servers on this machine."""
 
 import re
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from kanaria.stack.notify_addresses import NotDelivered, read_addresses
 from kanaria.stack.ports import free_port
 from rollout.control import commands as c
 from rollout.control.controller import Controller
+from rollout.errors import LedgerError
 from rollout.signals.options import Classes
 from rollout.signals.plan import Signals
 from tests.support.receivers import Webhook, mailbox, webhook
@@ -55,19 +58,20 @@ def addresses_file(folder: Path, *lines: str, mode: int = 0o600) -> Path:
 class Told:
     """A notifier of one state folder, and what it counts."""
 
-    def __init__(self, folder: Path, *lines: str) -> None:
+    def __init__(self, folder: Path, *lines: str, marks: Path | None = None, looks: bool = True) -> None:
         self.counted = Counted()
         self.notifier = Notifier(
             read_addresses(addresses_file(folder, *lines)),
             folder / "ledger.db",
-            told=folder / "notified.json",
+            told=marks or folder / "notified.json",
             name="digits",
             page="https://kanaria.example.com",
             counters=self.counted,
             every_s=0.02,
             first_wait_s=0.01,
         )
-        self.notifier.look()  # from here on
+        if looks:
+            self.notifier.look()  # from here on
 
     def look(self) -> None:
         self.notifier.look()
@@ -207,6 +211,93 @@ def test_an_address_that_takes_nothing_delays_no_other_and_is_told_later(tmp_pat
     assert told.counted[m.FAILED] >= 3
 
 
+def test_a_message_that_cannot_be_written_keeps_no_other_address_waiting(tmp_path: Path, hook: Webhook) -> None:
+    """Its title is sent, with the number of the entry, and all that comes later."""
+    world, controller = released(tmp_path)
+    with webhook() as second:
+        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+        world.live(controller, 5)
+        told = Told(tmp_path, hook.url, second.url)
+        controller.execute(c.Abort("ann", "enough"))
+        world.live_until_ended(controller)
+        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+        world.live(controller, 5)
+        controller.execute(c.Abort("ann", "enough"))
+        controller.close()
+        with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as ledger:
+            ledger.execute("DROP TRIGGER events_are_never_changed")
+            ledger.execute("UPDATE events SET data = '{}' WHERE kind = 'release_requested' AND release = 1")
+            ((entry,),) = ledger.execute("SELECT seq FROM events WHERE kind = 'aborted' AND release = 1")
+        with capture_logs() as logs:
+            told.look()
+        for titles in (hook.titles, second.titles):
+            assert titles == [
+                f"digits: release 1: aborted (entry {entry} of the ledger)",
+                "digits: release 2 (digits:v2) was aborted",
+            ]
+    assert told.counted == {m.WITHOUT_TEXT: 2, m.DELIVERED: 2}
+    assert {line["event"] for line in logs} == {"notification_without_text"}
+
+
+def test_what_fails_at_one_address_reaches_the_others(tmp_path: Path, hook: Webhook) -> None:
+    """The folder of the marks is gone: everybody is told, and that something is wrong is known."""
+    world, controller = released(tmp_path)
+    with webhook() as second:
+        (tmp_path / "marks").mkdir()
+        told = Told(tmp_path, hook.url, second.url, marks=tmp_path / "marks" / "notified.json")
+        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+        world.live(controller, 5)
+        controller.execute(c.Abort("ann", "enough"))
+        controller.close()
+        (tmp_path / "marks" / "notified.json").unlink()
+        (tmp_path / "marks").rmdir()
+        with pytest.raises(OSError, match="notified"):
+            told.look()
+        assert hook.titles == second.titles == ["digits: release 1 (digits:v2) was aborted"]
+    assert told.notifier.overdue_s > 0
+    (tmp_path / "marks").mkdir()
+    told.look()
+    assert told.notifier.overdue_s == 0
+
+
+def test_one_that_can_read_nothing_is_overdue(tmp_path: Path, hook: Webhook) -> None:
+    """From the first look on: nobody knows whether somebody is owed a message."""
+    told = Told(tmp_path, hook.url, looks=False)
+    (tmp_path / "ledger.db").write_text("no ledger")
+    assert told.notifier.overdue_s == 0
+    with pytest.raises(LedgerError):
+        told.look()
+    first = told.notifier.overdue_s
+    with pytest.raises(LedgerError):
+        told.look()
+    assert 0 < first < told.notifier.overdue_s
+    (tmp_path / "ledger.db").unlink()
+    _, controller = released(tmp_path)
+    controller.close()
+    told.look()
+    assert told.notifier.overdue_s == 0
+
+
+def test_messages_that_nobody_wants_push_out_none(
+    tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an address that is told of some kinds only, the others count nothing."""
+    monkeypatch.setattr(module, "MOST_WAITING", 1)
+    world, controller = released(tmp_path)
+    told = Told(tmp_path, f"aborted = {hook.url}")
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("ann", "enough"))
+    world.live_until_ended(controller)
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Pause("ann", "lunch"))
+    controller.close()
+    told.look()
+    assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
+    assert told.counted == {m.DELIVERED: 1}
+
+
 def test_the_oldest_messages_are_dropped_and_counted(
     tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +329,36 @@ def test_what_a_copy_of_the_ledger_brings_back_is_told_by_its_time(tmp_path: Pat
     controller.execute(c.Abort("ann", "enough"))
     controller.close()
     again.look()
+    assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
+
+
+@pytest.mark.parametrize(
+    ("marks", "says"),
+    [
+        ('{"KEY": {"number": "x", "at_s": "y"}}', "`number`: write a whole number"),
+        ('{"KEY": {"number": 100000000000000000000, "at_s": 1}}', "`number`: "),
+        ('{"KEY": {"number": 1, "at_s": NaN}}', "`at_s`: write a finite number"),
+        ('{"KEY": 7}', "its mark: "),
+        ("[]", "the file: "),
+        ("no JSON", "it is not JSON"),
+        (b"\xff\xfe", "it is not JSON"),
+    ],
+)
+def test_damaged_marks_silence_nobody(tmp_path: Path, hook: Webhook, marks: str | bytes, says: str) -> None:
+    """It is logged, and the address is told of what happens from then on. The marks of others are kept."""
+    world, controller = released(tmp_path)
+    address = read_addresses(addresses_file(tmp_path, hook.url))[0]
+    raw = marks.replace("KEY", address.key).encode() if isinstance(marks, str) else marks
+    (tmp_path / "notified.json").write_bytes(raw)
+    with capture_logs() as logs:
+        told = Told(tmp_path, hook.url)
+    (line,) = logs
+    assert (line["event"], says in line["saw"]) == ("marks_unreadable", True), line
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.execute(c.Abort("ann", "enough"))
+    controller.close()
+    told.look()
     assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
 
 
