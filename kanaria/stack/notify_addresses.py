@@ -23,7 +23,7 @@ from rollout.explain.notices import KINDS
 
 # `waiting, rolled_back = slack://...`: only messages of these kinds.
 _LINE = re.compile(r"(?:(?P<kinds>[^=:/]+)=)?\s*(?P<url>(?P<service>[^:/=\s]+)://\S+)")
-_SECRET_FROM = 4  # shorter parts of an address may be part of any word
+_HIDDEN_IN_WORDS = 4  # letters; a shorter part of an address may be part of any word, and is hidden as a whole one
 
 
 class NotDelivered(Exception):
@@ -75,15 +75,17 @@ class Address:
     def _without_secrets(self, text: str) -> str:
         parts = {part for raw in re.split(r"[/?&=:@,]+", self.url) for part in (raw, unquote(raw))}
         for part in sorted(parts, key=len, reverse=True):
-            if len(part) >= _SECRET_FROM and part != self.service:
-                text = text.replace(part, "***")
+            if not part or part == self.service:
+                continue
+            pattern = re.escape(part)
+            text = re.sub(pattern if len(part) >= _HIDDEN_IN_WORDS else rf"(?<!\w){pattern}(?!\w)", "***", text)
         return one_line(text)
 
 
 def read_addresses(path: Path) -> tuple[Address, ...]:
     """The addresses of the file `path`. Raises SetupError."""
     try:
-        text, rights = path.read_text(), path.stat().st_mode
+        text, rights = path.read_text(encoding="utf-8-sig"), path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
             "nobody can be told of decisions",
@@ -123,8 +125,9 @@ def _address(path: Path, number: int, line: str) -> Address:
         )
     kinds = frozenset(kind.strip() for kind in (parts["kinds"] or ",".join(KINDS)).split(","))
     if unknown := sorted(kinds.difference(KINDS)):
-        hint = nearest(unknown[0], KINDS)
-        raise _wrong(path, number, f"there are no messages `{unknown[0]}`{hint}", f"name some of {', '.join(KINDS)}")
+        typed = [f"there are no messages `{kind}`{near}" for kind in unknown if (near := nearest(kind, KINDS))]
+        saw = typed[0] if typed else "there are no such messages"  # what is unlike any kind may be a secret
+        raise _wrong(path, number, saw, f"name some of {', '.join(KINDS)}")
     service, url = parts["service"].lower(), parts["url"]
     plugin = Apprise.instantiate(url)
     if not isinstance(plugin, NotifyBase):
@@ -141,7 +144,8 @@ def _what_is_wrong(service: str) -> tuple[str, str]:
         return f"`{service}://` names no service", f"for a webhook that takes JSON write `{own}://` instead"
     if service not in known:
         near = nearest(service, known.schemas())  # type: ignore[no-untyped-call]
-        return f"there is no service `{service}`{near}", "take one of Apprise's services"
+        saw = f"there is no service `{service}`{near}" if near else "there is no such service"
+        return saw, "take one of Apprise's services"
     return (
         f"the service `{service}` needs more, or something else, than this address says",
         "see https://github.com/caronc/apprise/wiki for its form; blanks and other signs are written as %20",

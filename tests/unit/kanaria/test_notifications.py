@@ -398,6 +398,9 @@ def test_a_mail_is_delivered(tmp_path: Path) -> None:
         ("s3cr3t", "it is no address"),
         ("wating=json://h/s3cr3t", "no messages `wating`; did you mean `waiting`"),
         ("json://h/s3cr3t\njson://h/s3cr3t", "the address of line 1 again"),
+        ("s3cr3t=json://h", "there are no such messages"),
+        ("s3cr3t, wating=json://h", "no messages `wating`; did you mean `waiting`"),
+        ("s3cr3t://h", "there is no such service"),
         ("# nobody", "has no address"),
     ],
 )
@@ -407,6 +410,27 @@ def test_a_wrong_address_is_named_by_its_line_and_not_shown(tmp_path: Path, line
         read_addresses(addresses_file(tmp_path, line))
     assert says in str(error.value)
     assert "s3cr3t" not in str(error.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_an_address(tmp_path: Path) -> None:
+    """As Notepad writes it."""
+    path = addresses_file(tmp_path)
+    path.write_text("json://h/x\n", encoding="utf-8-sig")
+    assert [address.name for address in read_addresses(path)] == ["line 1 (json)"]
+
+
+def test_no_part_of_an_address_is_told_however_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it stands by itself: inside of another word it tells nothing."""
+    (address,) = read_addresses(addresses_file(tmp_path, "json://bo:pw@127.0.0.1/k9"))
+    reason = "refused for bo with pw: bo:pw@127.0.0.1/k9, about nobody's pwd"
+
+    def fails(**_: object) -> bool:
+        raise RuntimeError(reason)
+
+    monkeypatch.setattr(address.plugin, "notify", fails)
+    with pytest.raises(NotDelivered) as error:
+        address.send("digits: test", ("text",))
+    assert str(error.value) == "RuntimeError: refused for *** with ***: ***:***@***/***, about nobody's pwd"
 
 
 def test_addresses_that_others_can_read_are_refused(tmp_path: Path) -> None:
