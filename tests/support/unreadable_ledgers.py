@@ -116,10 +116,15 @@ def _execute(path: Path, sql: str, *values: object) -> None:
 
 
 def _insert(path: Path, schema: int, data: object, kind: str, as_what: str = "?") -> None:
+    """Append an event as a version with this schema number does; what is no text has no hash."""
+    with closing(Ledger(path, read_only=True)) as ledger:
+        head = ledger.head()
+    chain = head.then((1.0, 5, kind, data, schema), None).hash if isinstance(data, str) else None
     _execute(
         path,
-        f"INSERT INTO events (at_s, release, kind, data, schema) VALUES (1.0, 5, ?, {as_what}, ?)",  # noqa: S608 - ours
+        f"INSERT INTO events (at_s, release, kind, data, schema, chain) VALUES (1.0, 5, ?, {as_what}, ?, ?)",  # noqa: S608 - ours
         kind,
         data,
         schema,
+        chain,
     )
