@@ -28,7 +28,7 @@ from kanaria.stack.drift_schedule import DriftSchedule
 from kanaria.stack.fleet import LocalFleet, server_environment
 from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.lock_guard import LockGuard
-from kanaria.stack.named_tokens import NamedTokens
+from kanaria.stack.named_tokens import NamedTokens, People
 from kanaria.stack.observer_program import OBSERVER_OPTION
 from kanaria.stack.pages import DRIFT_TITLES, RUNBOOKS, pages
 from kanaria.stack.preflight import LocalPreflight
@@ -57,7 +57,7 @@ from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
 from rollout.ui.api import Surroundings, UntrustedAlerts, make_app
-from rollout.ui.callers import Callers, NamedToken
+from rollout.ui.callers import Callers
 from rollout.ui.html import Link
 from rollout.ui.web import RUNBOOKS as RUNBOOKS_URL
 
@@ -124,13 +124,13 @@ def main() -> None:
         controller,
         metrics,
         read_ledger=lambda: Ledger(settings.ledger, read_only=True),
-        callers=Callers(settings.token, partial(_people, settings)),
+        callers=Callers(settings.token, People(NamedTokens(settings.named_tokens))),
         name=settings.deployment,
         alerts=alerts,
         surroundings=Surroundings(
             links=partial(_links, settings),
             firing=alerts.firing if alerts else tuple,
-            names=_names(settings),
+            names=own_names(settings),
         ),
     )
     app.router.routes.extend(pages(settings.drift, links=partial(_links, settings)))
@@ -240,15 +240,6 @@ def _source(
     return FailoverSource(store, direct, silent_s=3 * scrape_interval_s)
 
 
-def _people(settings: Settings) -> tuple[NamedToken, ...]:
-    """Who has a token. Where that cannot be read, nobody but the owner is let in."""
-    try:
-        return NamedTokens(settings.named_tokens).all()
-    except SetupError as error:
-        structlog.get_logger().error("tokens_unreadable", reason=f"{error.what}: {error.saw}", do=error.do)
-        return ()
-
-
 def _untrusted_alerts(settings: Settings, prometheus: int | None) -> UntrustedAlerts | None:
     """Those of the stack's own Alertmanager, where there is one."""
     if prometheus is None:
@@ -267,10 +258,13 @@ def _links(settings: Settings) -> Iterator[Link]:
         yield Link("Grafana", str(settings.grafana_url))
 
 
-def _names(settings: Settings) -> frozenset[str]:
-    """The hosts by which people and Prometheus reach this machine, besides its addresses."""
+def own_names(settings: Settings) -> frozenset[str]:
+    """The hosts by which people and Prometheus reach this machine, besides its addresses.
+
+    `host.docker.internal` is none: outside of containers, whoever answers for names in the network says where it leads.
+    """
     given = settings.page_url.host if settings.page_url else None
-    return frozenset(filter(None, (given, socket.gethostname(), "host.docker.internal")))
+    return frozenset(filter(None, (given, socket.gethostname())))
 
 
 def _fleet(settings: Settings, metrics: ControllerMetrics) -> AnyFleet:

@@ -4,12 +4,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
 from kanaria.cli import app
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from kanaria.stack.named_tokens import NamedTokens
+from kanaria.stack.named_tokens import NamedTokens, People
 from rollout.ui.callers import Caller, Callers
 
 
@@ -44,7 +45,7 @@ def test_a_token_is_told_once_and_opens_until_it_is_withdrawn(tokens: NamedToken
 
 
 @pytest.mark.parametrize(
-    "name", ["", "judge", "Controller", "ju\u200bdge", "two\nlines", " ann", "\x1b[2Jann", "x" * 101]
+    "name", ["", "judge", "Controller", "ju\u200bdge", "two\nlines", " ann", "-x", "\x1b[2Jann", "x" * 101]
 )
 def test_names_that_the_ledger_could_not_tell_apart_are_refused(tokens: NamedTokens, name: str) -> None:
     with pytest.raises(SetupError, match="nobody can be called that"):
@@ -56,6 +57,8 @@ def test_two_people_of_one_name_and_a_name_without_a_token_are_refused(tokens: N
     tokens.add("ann", "reader")
     with pytest.raises(SetupError, match="ann has a token already"):
         tokens.add("ann", "approver")
+    with pytest.raises(SetupError, match="ann has a token already"):
+        tokens.add("Ann", "approver")
     with pytest.raises(SetupError, match="bob has no token") as refused:
         tokens.remove("bob")
     assert refused.value.saw == "tokens: ann"
@@ -66,8 +69,20 @@ def test_two_people_of_one_name_and_a_name_without_a_token_are_refused(tokens: N
 )
 def test_a_damaged_file_lets_nobody_in(tokens: NamedTokens, tmp_path: Path, content: str) -> None:
     (tmp_path / "tokens.json").write_text(content)
-    with pytest.raises(SetupError, match="the tokens cannot be read"):
+    with pytest.raises(SetupError, match="the tokens cannot be read") as refused:
         tokens.all()
+    assert "pydantic" not in str(refused.value)
+    assert "\n" not in refused.value.saw
+
+
+def test_a_damaged_file_is_logged_once(tokens: NamedTokens, tmp_path: Path) -> None:
+    """Not for each request; and again after it could be read in between, or where it is damaged otherwise."""
+    people = People(tokens)
+    with capture_logs() as logs:
+        for content in ("[", "[", '{"ann": 1}', "[]", "[", "["):
+            (tmp_path / "tokens.json").write_text(content)
+            assert people() == ()
+    assert [line["event"] for line in logs] == ["tokens_unreadable"] * 3
 
 
 def test_a_persons_own_token_is_what_commands_bring(tokens: NamedTokens, monkeypatch: pytest.MonkeyPatch) -> None:
