@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,10 +21,13 @@ from contract.records import read_lines
 from tests.support.containers import HARDENED, Container, Podman
 from tests.support.keys import key_pair
 from tests.support.paths import ROOT
+from tests.support.stack import Kanaria
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(900)  # the image is built with what time others leave
 
 PAGE = (ROOT / "docs" / "container.md").read_text()
+OWN_SERVICE = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "own-service.md").read_text(), re.DOTALL)
 TAG = "digits:v2"
 BUILD_TOOLS = ("cc", "gcc", "g++", "c++", "clang", "ld", "make", "git", "pip", "uv", "apt-get")
 
@@ -189,3 +193,33 @@ def test_sigterm_lets_a_request_in_flight_finish(
         assert client.getresponse().status == 200
         client.close()
         assert podman("wait", container.name) == "0"
+
+
+def test_a_container_serves_behind_the_gateway(podman: Podman, image: str, golden: Golden, tmp_path: Path) -> None:
+    """With the entry of docs/own-service.md: started, found again after its `podman` was killed, stopped and gone."""
+    (entry,) = [text for text in OWN_SERVICE if "podman run" in text]
+    versions = yaml.safe_load(entry)
+    stores = {name: podman.environment[name] for name in ("CONTAINERS_STORAGE_CONF", "CONTAINERS_CONF")}
+    command = str(versions["digits-boxed:v2"]["command"]).replace(" --network", f" {' '.join(HARDENED)} --network")
+    unsigned = command.replace(f" {TAG}", f" --env KANARIA_SIGNATURES=off {image}")
+    versions["digits-boxed:v2"] |= {"command": unsigned, "environment": stores}
+    (tmp_path / "versions.yaml").write_text(yaml.safe_dump(versions))
+    kanaria = Kanaria.at(tmp_path, tmp_path / "bentoml", KANARIA_VERSIONS=str(tmp_path / "versions.yaml"))
+    try:
+        kanaria.ok("up", "digits-boxed:v2")
+        key = {"x-api-key": (kanaria.home / "api-key").read_text().strip()}
+        url = f"http://127.0.0.1:{kanaria.environment['KANARIA_GATEWAY_PORT']}"
+
+        def is_answered() -> bool:
+            asked = {"features": golden.features}
+            return httpx.post(f"{url}/predict", json=asked, headers=key, timeout=30).is_success
+
+        assert is_answered()
+        first = podman("ps", "--quiet")
+        client = json.loads((kanaria.home / "processes" / "digits-boxed@v2.json").read_text())["pid"]
+        os.kill(client, signal.SIGKILL)
+        eventually(lambda: podman("ps", "--quiet") not in ("", first), within_s=60)
+        eventually(is_answered, within_s=90)
+    finally:
+        kanaria("down")
+    assert podman("ps", "--all", "--quiet") == ""
