@@ -278,6 +278,7 @@ def _refuse_another(seen: _Body, snapshot: Snapshot) -> None:
 async def _post_check(controller: Controller, request: Request) -> Response:
     """Look whether a plan's own signals can be counted."""
     body = await _parse(request, _CheckBody)
+    Admission.person(request, "", "release")
     stable, found = await run_sync(partial(_looked, controller.snapshot, body.spec))
     return JSONResponse({"stable": stable, "findings": [asdict(finding) for finding in found]})
 

@@ -473,6 +473,8 @@ def test_a_token_tells_who_asks_and_how_much_he_may(api: httpx.Client, ledger: P
     assert api.post("/api/commands/rollback", json={}, headers=as_("rob")).status_code == 202
     again = {"tag": "m:v2", "spec": PLAN, "retry": True}
     assert api.post("/api/releases", json=again, headers=as_("rob")).status_code == 403
+    checks = [api.post("/api/checks", json={"spec": PLAN}, headers=as_(name)).status_code for name in ("rita", "rob")]
+    assert checks == [403, 200]
     for name in ("rita", "rob", "ann"):
         assert api.post("/api/stable", json={"tag": "m:v1"}, headers=as_(name)).status_code == 403
         assert api.post("/api/alerts", json={"alerts": []}, headers=as_(name)).status_code == 401
