@@ -205,6 +205,10 @@ def test_a_container_serves_behind_the_gateway(podman: Podman, image: str, golde
     versions["digits-boxed:v2"] |= {"command": unsigned, "environment": stores}
     (tmp_path / "versions.yaml").write_text(yaml.safe_dump(versions))
     kanaria = Kanaria.at(tmp_path, tmp_path / "bentoml", KANARIA_VERSIONS=str(tmp_path / "versions.yaml"))
+
+    def containers() -> str:
+        return podman("ps", "--all", "--quiet", "--filter", "name=^digits-")
+
     try:
         kanaria.ok("up", "digits-boxed:v2")
         key = {"x-api-key": (kanaria.home / "api-key").read_text().strip()}
@@ -215,11 +219,11 @@ def test_a_container_serves_behind_the_gateway(podman: Podman, image: str, golde
             return httpx.post(f"{url}/predict", json=asked, headers=key, timeout=30).is_success
 
         assert is_answered()
-        first = podman("ps", "--quiet")
+        first = containers()
         client = json.loads((kanaria.home / "processes" / "digits-boxed@v2.json").read_text())["pid"]
         os.kill(client, signal.SIGKILL)
-        eventually(lambda: podman("ps", "--quiet") not in ("", first), within_s=60)
+        eventually(lambda: containers() not in ("", first), within_s=60)
         eventually(is_answered, within_s=90)
     finally:
         kanaria("down")
-    assert podman("ps", "--all", "--quiet") == ""
+    assert containers() == ""
