@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contract import environment
 from contract.files import write_whole
 from contract.plain_text import printable
+from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack.bentos import comparison_schema_of, make_own_home, process_name, service_of, tag_of
 from kanaria.stack.installation import secret_names
@@ -127,11 +128,17 @@ class LocalFleet:
         """The process of a Bento."""
         comparison = record.comparison_schema
         variables = {**self._environment(record.tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
-        if not self.service(record.tag).keeps_contract:  # with the contract a service sees to that itself
+        if not self._keeps_contract(record.tag):  # with the contract a service sees to that itself
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
         return Program(name, self._command(record.tag, record.port), variables)
+
+    def _keeps_contract(self, tag: str) -> bool:
+        try:
+            return self.service(tag).keeps_contract
+        except SetupError:  # its server will say what is wrong with the Bento
+            return True
 
     def status(self, tag: str) -> VersionStatus:
         at_s, status = self._seen.get(tag, (0.0, None))
