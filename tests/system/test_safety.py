@@ -1,6 +1,7 @@
 """Models that were tampered with, or that unfold code when they are read, never answer a request."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -108,7 +109,7 @@ def test_a_version_that_would_break_callers_is_refused_before_any_traffic(stack:
     assert row["signal"] == "preflight"
     for output in (tried.stdout, row["reason"], " ".join(stack.ok("why").split())):
         assert "t most 10 rows in a request, stable takes 1024" in output
-        assert "golden request 0: row 0: `confidence` is 0.9" in " ".join(output.split()).lower()
+        assert re.search(r"golden request \d+: row 0: `confidence` is 0", " ".join(output.split()).lower())
 
 
 def test_a_version_that_keeps_its_word_passes_with_its_speed_and_size(stack: Kanaria) -> None:

@@ -25,6 +25,7 @@ def typed(*words: str) -> tuple[int, str]:
     return done.exit_code, done.stdout.strip() or str(done.exception)
 
 
+@pytest.mark.needs("serve")  # the commands
 def test_a_token_is_told_once_and_opens_until_it_is_withdrawn(tokens: NamedTokens, tmp_path: Path) -> None:
     code, ann = typed("add", "ann", "--role", "approver")
     _, rob = typed("add", "rob")
