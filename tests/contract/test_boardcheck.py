@@ -15,6 +15,7 @@ from monitoring.grafana.dashboards.needs import Needs
 from monitoring.grafana.dashboards.panels import graph
 from monitoring.grafana.dashboards.style import GOOD, About, Query
 from monitoring.prometheus.api import PrometheusApi, Span
+from tests.support.children import started
 
 END_S = 1_700_000_000.0  # time of the last sample; the real time does not matter
 SPAN = Span(END_S - 300, END_S)
@@ -46,7 +47,7 @@ def prometheus(
         "--storage.tsdb.retention.time=100y",
         f"--web.listen-address={address}",
     ]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, cwd=folder, stdout=log, stderr=log) as process:
+    with (folder / "log").open("w") as log, started(command, cwd=folder, stdout=log, stderr=log):
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -57,7 +58,6 @@ def prometheus(
                 time.sleep(0.05)
         with PrometheusApi(f"http://{address}") as api:
             yield api
-        process.terminate()
 
 
 def found(prometheus: PrometheusApi, expr: str, needs: Needs = Needs.TRAFFIC) -> Finding:

@@ -15,6 +15,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from kanaria.stack.ports import free_port
+from tests.support.children import children_with
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
@@ -36,8 +37,7 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer requests."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "worker" in " ".join(child.cmdline())]
+        return children_with("worker", of=self.process.pid)
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values."""

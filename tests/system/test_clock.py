@@ -11,6 +11,7 @@ import pytest
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from tests.support.absence import leave_out
+from tests.support.children import started
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
@@ -39,7 +40,7 @@ def test_a_bad_canary_leaves_although_the_clock_was_set(tmp_path: Path, library:
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-m", "tests.support.faked_clock", str(tmp_path / "ledger.db"), str(begun), str(go)]
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         eventually(begun.exists, within_s=60)
         clock.write_text(by)
         go.touch()

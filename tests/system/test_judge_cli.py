@@ -15,6 +15,7 @@ from rollout.judge import JudgeConfig, Pair, Window, own_noise
 from rollout.judge.jsonl import judgement_object
 from rollout.judge.judge import Judge
 from rollout.signals.catalogue import catalogue
+from tests.support.children import started
 from tests.support.paths import ROOT
 
 
@@ -89,7 +90,7 @@ def test_a_malformed_line_is_named(line: str, words: str) -> None:
 def test_it_judges_a_stream_as_it_comes() -> None:
     """With --trace each window is answered before the next one is sent."""
     command = [sys.executable, "-m", "kanaria", "judge", "-", "--trace"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with started(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(window(5.0, 0))

@@ -22,6 +22,7 @@ from loadtest.errors import GeneratorError
 from loadtest.process import RunningLoad, run, start
 from loadtest.results import ExitCode, Live, Summary
 from loadtest.scenario import Scenario, Task
+from tests.support.children import children_with, started
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
@@ -226,7 +227,7 @@ def test_a_generator_that_dies_is_an_error_with_the_end_of_its_log(
 ) -> None:
     """No summary is never a summary of zeros."""
     with start(scenario(for_s=300), host=target.url, samples=samples, out_dir=tmp_path) as load:
-        (generator,) = (child for child in psutil.Process().children() if "locust" in child.cmdline())
+        (generator,) = children_with("locust")
         generator.kill()
         with pytest.raises(GeneratorError, match="left no summary"):
             load.stop()
@@ -251,7 +252,7 @@ def test_sigterm_to_the_command_stops_the_traffic_and_writes_the_summary(
     plan, out = tmp_path / "plan.json", tmp_path / "out"
     plan.write_text(scenario(for_s=300).model_dump_json(), "utf-8")
     command = [sys.executable, "-m", "kanaria", "loadtest", str(plan), "--host", target.url]
-    with subprocess.Popen([*command, "--samples", str(samples), "--out", str(out)], cwd=ROOT) as process:
+    with started([*command, "--samples", str(samples), "--out", str(out)], cwd=ROOT) as process:
         eventually(lambda: sum(target.seen().values()) > 0, within_s=30)
         generators = psutil.Process(process.pid).children(recursive=True)
         process.terminate()

@@ -28,6 +28,7 @@ from rollout.judge import Pair
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 from tests.support import own_service
+from tests.support.children import started
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 from tests.support.own_service import build
 from tests.support.web_socket import WebSocket
@@ -235,7 +236,7 @@ def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_an
 ) -> None:
     """It sees the answers of those requests that the canary gets a copy of; bodies of 50 MB and sockets flow on."""
     observer = ObserverProgram.beside(replace(settings, has_observer=True))
-    with Gateway(observer.gateway) as gateway, subprocess.Popen(observer.program().command) as process:
+    with Gateway(observer.gateway) as gateway, started(observer.program().command):
         gateway.client.timeout = httpx.Timeout(30.0)
         gateway.router.apply(Split(stable.version, canary.version, mirror=True))
         eventually(lambda: answers(f"http://{observer.address}/metrics", timeout_s=1))
@@ -256,7 +257,6 @@ def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_an
             assert [echo.ask(str(number)) for number in range(50)] == [f"echo {number}" for number in range(50)]
         large = b"x" * (50 * MEGABYTE)
         assert gateway.client.post("/size", files={"file": ("a.bin", large)}).json() == len(large)
-        process.kill()
 
 
 def test_a_stream_that_breaks_off_is_an_error_of_its_version(

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from kanaria.settings import Settings
@@ -15,6 +14,7 @@ from monitoring.drift.result import DriftResult, State
 from rollout.control.commands import Command
 from rollout.ledger.state import Phase, Release
 from rollout.spec import RolloutSpec
+from tests.support.children import children_with
 from tests.support.processes import until
 
 RELEASE = Release(
@@ -64,7 +64,7 @@ def running(schedule: DriftSchedule) -> Iterator[None]:
 
 def is_reporting() -> bool:
     """Whether a report on the release is being made."""
-    return any("--release" in child.cmdline() for child in psutil.Process().children(recursive=True))
+    return bool(children_with("--release"))
 
 
 def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) -> None:

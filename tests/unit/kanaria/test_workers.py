@@ -13,6 +13,7 @@ import pytest
 from kanaria.settings import Settings
 from kanaria.stack import workers
 from kanaria.stack.workers import Workers, workers_for
+from tests.support.children import children_with
 from tests.support.processes import until
 
 # A server with two children like BentoML's workers and one other. It replaces none and waits for none.
@@ -38,10 +39,8 @@ def server() -> Iterator[int]:
 
 def child(server: int, word: str) -> int:
     """A living child with this word in its command line."""
-    for found in psutil.Process(server).children():
-        if found.status() != psutil.STATUS_ZOMBIE and word in found.cmdline():
-            return found.pid
-    raise LookupError(word)
+    (found,) = children_with(word, of=server)
+    return found.pid
 
 
 def test_a_worker_that_ends_is_counted_once(server: int) -> None:

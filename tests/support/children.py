@@ -1,0 +1,28 @@
+"""Processes that a test starts, and those that they start."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psutil
+
+
+@contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """A process that ends with the block: `Popen` alone waits for it, for ever when an assertion fails."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def children_with(word: str, *, of: int | None = None) -> list[psutil.Process]:
+    """The living descendants of a process, by default this one, that have `word` in a word of their command line."""
+    found = []
+    for child in psutil.Process(of).children(recursive=True):
+        with suppress(psutil.Error):  # it ended meanwhile
+            if any(word in said for said in child.cmdline()):
+                found.append(child)
+    return found
