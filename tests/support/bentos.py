@@ -37,7 +37,7 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer requests."""
-        return children_with("worker", of=self.process.pid)
+        return children_with("_bentoml_impl.worker.service", of=self.process.pid)
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values."""

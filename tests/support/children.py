@@ -19,10 +19,10 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 
 
 def children_with(word: str, *, of: int | None = None) -> list[psutil.Process]:
-    """The living descendants of a process, by default this one, that have `word` in a word of their command line."""
+    """The living descendants of a process, by default this one, that have `word` in their command line."""
     found = []
     for child in psutil.Process(of).children(recursive=True):
         with suppress(psutil.Error):  # it ended meanwhile
-            if any(word in said for said in child.cmdline()):
+            if word in child.cmdline():
                 found.append(child)
     return found

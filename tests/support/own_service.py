@@ -34,6 +34,7 @@ async def hello(request):
 async def until_opened(request):
     """Says something, and the rest only when somebody has asked for it."""
     async def parts():
+        gate().clear()  # another request may have opened it
         yield "first "
         await gate().wait()
         yield "last"

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from rollout.ledger.places import companions
 from rollout.routers.envoy import admin
 from rollout.routers.envoy.settings import GatewaySettings
 from tests.support.processes import Kept, until
@@ -162,8 +163,10 @@ def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path)
     assert (row["outcome"], row["reason"]) == ("aborted", "the stack was taken down")
 
     nasty.ok("up")
-    (nasty.home / "damaged").write_bytes(b"damaged" * 1000)
-    (nasty.home / "damaged").replace(nasty.home / "ledger.db")  # written in place, the journal could still mend it
+    ledger = nasty.home / "ledger.db"
+    for file in (*companions(ledger), ledger):  # its log could still mend it
+        file.unlink()
+    ledger.write_bytes(b"damaged" * 1000)
     done = nasty("down")
     assert (done.returncode, "everything is stopped" in done.stderr) == (3, True), done.stderr
     assert Kept(nasty.home).everything() == []

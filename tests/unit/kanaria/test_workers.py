@@ -39,8 +39,7 @@ def server() -> Iterator[int]:
 
 def child(server: int, word: str) -> int:
     """A living child with this word in its command line."""
-    (found,) = children_with(word, of=server)
-    return found.pid
+    return children_with(word, of=server)[0].pid
 
 
 def test_a_worker_that_ends_is_counted_once(server: int) -> None:
