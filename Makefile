@@ -18,9 +18,9 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# Without those that start the whole stack, a container or a browser.
+# Without those that start the whole stack, a container or a browser, or compute for many seconds.
 test-fast: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/unit tests/contract
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not exhaustive" tests/unit tests/contract
 
 check: setup
 	@$(BIN)/ruff format --check .

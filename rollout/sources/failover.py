@@ -117,8 +117,9 @@ class FailoverSource:
             return None
         if reading is None:
             return None
-        # After direct readings the store first gives what it scraped before them: counters would seem to fall.
-        if self._error and reading.at_s <= self._newest_s:
+        # After direct readings the store first gives what it scraped before them. That is nothing new to anybody, and
+        # its next scrape will be: asked for one newer than a direct reading of the last beat, it might never come back.
+        if self._error and reading.at_s <= self._newest_s - self._silent_s:
             return None
         self._error, self._had_store = None, True
         return reading

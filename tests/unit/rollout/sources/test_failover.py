@@ -72,16 +72,32 @@ def test_a_store_that_gives_no_reading_is_replaced_at_once(rig: Rig) -> None:
     assert (rig.at_s(), rig.source.trouble) == (201.0, None)
 
 
-def test_a_scrape_from_before_the_last_direct_reading_is_not_used(rig: Rig) -> None:
-    """Counters would seem to fall, as if every process had been restarted."""
+def test_a_store_that_lags_far_behind_the_direct_readings_is_not_used(rig: Rig) -> None:
+    """Nothing new would be known until it has caught up."""
     rig.at_s()
     rig.store.at_s = None
     rig.at_s()
-    rig.store.at_s = 199.0
+    rig.store.at_s = 197.0
     for _ in range(4):
         rig.steady_s += 10.0
         assert rig.at_s() == 200.0
         rig.until_probed()
+
+
+def test_a_store_whose_scrapes_are_always_older_than_a_beat_comes_back(rig: Rig) -> None:
+    """Each beat reads directly before it: once nothing could ever be newer than that."""
+    rig.at_s()
+    rig.store.at_s = None
+    rig.at_s()
+    seen = []
+    for beat in range(20):
+        rig.steady_s, rig.direct.at_s, rig.store.at_s = 10.0 + beat, 200.0 + beat, 200.0 + beat - 1.7
+        seen.append(rig.at_s())
+        rig.until_probed()
+    assert rig.source.trouble is None
+    assert seen[-5:] == pytest.approx([200.0 + beat - 1.7 for beat in range(15, 20)])
+    newer = [at_s for number, at_s in enumerate(seen) if at_s > max(seen[:number], default=0.0)]
+    assert len(newer) >= 16
 
 
 def test_a_store_that_scrapes_no_more_is_replaced_before_its_samples_are_too_old(rig: Rig) -> None:
