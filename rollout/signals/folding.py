@@ -1,0 +1,366 @@
+"""From raw samples of many pods to windows of new events.
+
+Counters are differenced series by series, never `rate()`: each event is in one window, that of the sample which showed
+it first. The same samples give the same windows, whether they are folded at once or in parts.
+"""
+
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.errors import RolloutError
+from rollout.judge.types import Pair, Window
+from rollout.signals.profile import COPIED_BY, Names, Profile, SeriesOf
+
+Floats = NDArray[np.float64]
+Side = Literal["stable", "canary"]
+SIDES: tuple[Side, Side] = ("stable", "canary")
+
+STALE_INTERVALS = 3  # scrapes that a pod may miss before its newest sample is stale
+_NAME = "__name__"
+_GAPS = 20  # between samples, which tell the scrape interval
+_FEWEST_GAPS = 2
+
+
+class CountedTwice(RolloutError):
+    """The same pod's counters came from two scrapers: each event would count twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawSeries:
+    """One series and its samples in a span of time."""
+
+    labels: Mapping[str, str]
+    times: Floats  # Unix seconds, rising; shape (samples,)
+    values: Floats  # of a counter; same shape
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """What a series adds to."""
+
+    side: Side
+    signal: str
+    key: str  # of the signal
+    part: str  # `of`, `bad`, or a bound of a histogram
+
+
+@dataclass(slots=True)
+class _Known:
+    """The last sample of a series, and what it adds to."""
+
+    process: tuple[str, ...]
+    slots: tuple[_Slot, ...]
+    time_s: float = -math.inf
+    value: float = 0.0
+
+
+@dataclass(slots=True)
+class _Process:
+    """What counts: a pod."""
+
+    first_s: float
+    is_new: bool  # its first sample counts from 0
+    resets: list[float] = field(default_factory=list)  # times of the first samples after each restart
+
+
+def scrape_interval(every: Sequence[RawSeries], process: Sequence[str]) -> float | None:
+    """How often pods are scraped, to half a second: the median of the first gaps. None: too few samples to tell."""
+    firsts: dict[tuple[str, ...], Floats] = {}
+    for series in every:
+        known = firsts.get(_process_of(series.labels, process))
+        if known is None or len(series.times) > len(known):
+            firsts[_process_of(series.labels, process)] = series.times
+    gaps = sorted(
+        (float(end), float(gap))
+        for times in firsts.values()
+        for end, gap in zip(times[1 : _GAPS + 1], np.diff(times[: _GAPS + 1]), strict=False)
+    )[:_GAPS]
+    if len(gaps) < _FEWEST_GAPS:
+        return None
+    return max(0.5, round(2 * float(np.median([gap for _, gap in gaps]))) / 2)
+
+
+class Fold:
+    """The counters of one release: samples in, windows out, oldest first.
+
+    Args:
+        profile: what is read.
+        counters: the signals that are counted, see `Profile.counters`.
+        names: which release it is.
+        origin_s: a border between two windows, Unix seconds.
+        window_s: length of a window, seconds.
+        interval_s: between two scrapes, seconds.
+        from_s: from when samples are read, Unix seconds.
+    """
+
+    def __init__(
+        self,
+        profile: Profile,
+        counters: Sequence[SeriesOf],
+        names: Names,
+        *,
+        origin_s: float,
+        window_s: float,
+        interval_s: float,
+        from_s: float,
+    ) -> None:
+        self._profile, self._names = profile, names
+        self._counters: defaultdict[str, list[SeriesOf]] = defaultdict(list)
+        for counter in counters:
+            for name in dict.fromkeys(counter.names):
+                self._counters[name].append(counter)
+        self._side_labels = {
+            "stable": profile.labels(names, names.stable),
+            "canary": profile.labels(names, names.canary),
+        }
+        self._origin_s, self.window_s, self.interval_s, self._from_s = origin_s, window_s, interval_s, from_s
+        self._by_signal = {counter.signal: counter for counter in counters}
+        self._known: dict[frozenset[tuple[str, str]], _Known] = {}
+        self._processes: dict[tuple[str, ...], _Process] = {}
+        self._copies: dict[frozenset[tuple[str, str]], frozenset[tuple[str, str]]] = {}
+        self._since: dict[_Slot, float] = {}  # when each was first counted
+        self._fed_s = -math.inf
+        self.newest_s: dict[Side, float] = {}  # time of the newest sample of each side
+        self.cursor_s = self.border_before(from_s)  # all up to here is folded
+
+    def border_before(self, at_s: float) -> float:
+        """The last border between two windows that is not after `at_s`."""
+        return self._origin_s + self.window_s * math.floor((at_s - self._origin_s) / self.window_s)
+
+    def extend(self, every: Iterable[RawSeries], until_s: float) -> list[Window]:
+        """The windows between the cursor and the last border before `until_s`.
+
+        Args:
+            every: all samples after the cursor and up to `until_s`; others are not looked at, nor are those after that
+                border but for how new they are.
+
+        Raises: CountedTwice.
+        """
+        end_s = self.border_before(until_s)
+        by_process: defaultdict[tuple[str, ...], list[tuple[_Known, RawSeries]]] = defaultdict(list)
+        for series in every:
+            known = self._known_of(series.labels)
+            if known is None or not len(series.times):
+                continue
+            side = known.slots[0].side
+            self.newest_s[side] = max(self.newest_s.get(side, -math.inf), float(series.times[-1]))
+            taken = (series.times > max(self.cursor_s, known.time_s)) & (series.times <= end_s)
+            if taken.any() and np.isfinite(series.values[taken]).all():
+                cut = RawSeries(series.labels, series.times[taken], series.values[taken])
+                by_process[known.process].append((known, cut))
+        windows = round((end_s - self.cursor_s) / self.window_s)
+        if windows <= 0:
+            return []
+        table: dict[_Slot, Floats] = {}
+        self._meet(by_process)
+        for process, group in by_process.items():
+            self._count(self._processes[process], group, windows, table)
+        begin_s, self.cursor_s = self.cursor_s, end_s
+        return list(self._windows(table, begin_s, windows))
+
+    def _known_of(self, labels: Mapping[str, str]) -> _Known | None:
+        """What is known of a series; None where it counts for nothing."""
+        identity = frozenset(labels.items())
+        known = self._known.get(identity)
+        if known is None:
+            self._refuse_copies(labels, identity)
+            slots = tuple(self._slots(labels))
+            known = self._known[identity] = _Known(_process_of(labels, self._profile.process), slots)
+            first_s = math.inf
+            for slot in slots:
+                self._since.setdefault(slot, first_s)
+        return known if known.slots else None
+
+    def _refuse_copies(self, labels: Mapping[str, str], identity: frozenset[tuple[str, str]]) -> None:
+        bare = frozenset((label, value) for label, value in identity if label not in COPIED_BY)
+        other = self._copies.setdefault(bare, identity)
+        if other == identity:
+            return
+        differ = sorted({label for label, _ in identity ^ other})
+        seen = ", ".join(
+            f"{label}={' and '.join(sorted({dict(each).get(label, '(none)') for each in (other, identity)}))}"
+            for label in differ
+        )
+        pod = "/".join(_process_of(labels, self._profile.process))
+        raise CountedTwice(
+            "each event is counted twice: two scrapers have the same pod",
+            saw=f"{labels.get(_NAME, '')} of {pod} with {seen}",
+            do="read through a query layer that deduplicates replicas (Thanos, Mimir), or from one Prometheus; let one "
+            "job scrape the pods",
+        )
+
+    def _slots(self, labels: Mapping[str, str]) -> Iterator[_Slot]:
+        sides = [side for side, wanted in self._side_labels.items() if wanted.items() <= labels.items()]
+        if len(sides) != 1:
+            return
+        side: Side = "canary" if sides[0] == "canary" else "stable"
+        for counter in self._counters.get(labels.get(_NAME, ""), ()):
+            key = labels.get(counter.each, "") if counter.each else ""
+            if counter.each and not key:
+                continue
+            takes = counter.of.name == labels[_NAME] and counter.of.takes(labels)
+            if counter.is_histogram:
+                if takes and _bound(labels) is not None:
+                    yield _Slot(side, counter.signal, "", labels["le"])
+                continue
+            if takes:
+                yield _Slot(side, counter.signal, key, "of")
+            if counter.bad and counter.bad.name == labels[_NAME] and counter.bad.takes(labels):
+                yield _Slot(side, counter.signal, key, "bad")
+
+    def _meet(self, by_process: Mapping[tuple[str, ...], Sequence[tuple[_Known, RawSeries]]]) -> None:
+        """Remember new pods. One that appears while others are scraped has begun to count from 0."""
+        patience_s = STALE_INTERVALS * self.interval_s
+        times = np.unique(
+            np.concatenate([cut.times for group in by_process.values() for _, cut in group] or [np.zeros(0)])
+        )
+        feed = np.concatenate([[self._fed_s], times])
+        for process, group in by_process.items():
+            if process in self._processes:
+                continue
+            first_s = min(float(cut.times[0]) for _, cut in group)
+            before_s = float(feed[np.searchsorted(feed, first_s) - 1]) if feed[0] < first_s else -math.inf
+            is_new = first_s > self._from_s + patience_s and first_s - before_s <= patience_s
+            self._processes[process] = _Process(first_s, is_new)
+        if len(times):
+            self._fed_s = float(times[-1])
+
+    def _count(
+        self,
+        process: _Process,
+        group: Sequence[tuple[_Known, RawSeries]],
+        windows: int,
+        table: dict[_Slot, Floats],
+    ) -> None:
+        """Add the new events of one pod."""
+        pairs = []
+        for known, cut in group:
+            has_last = known.time_s > -math.inf
+            starts = np.concatenate([[known.time_s], cut.times[:-1]])
+            before = np.concatenate([[known.value if has_last else 0.0], cut.values[:-1]])
+            pairs.append((starts, before))
+        self._find_restarts(process, group, pairs)
+        resets = np.array(process.resets)
+        for (known, cut), (starts, before) in zip(group, pairs, strict=True):
+            growth = cut.values - before
+            is_reset = growth < 0
+            if len(resets):
+                is_reset |= np.searchsorted(resets, cut.times, "right") > np.searchsorted(resets, starts, "right")
+            growth = np.where(is_reset, cut.values, growth)
+            if known.time_s == -math.inf and not process.is_new and cut.times[0] <= process.first_s:
+                growth[0] = 0.0  # what it counted before it was first read
+            known.time_s, known.value = float(cut.times[-1]), float(cut.values[-1])
+            # A sample on a border closes the window that ends there.
+            places = np.ceil((cut.times - self.cursor_s) / self.window_s).astype(np.int64) - 1
+            events = np.bincount(np.clip(places, 0, windows - 1), growth, windows).astype(np.float64)
+            for slot in known.slots:
+                self._since[slot] = min(self._since[slot], float(cut.times[0]))
+                table[slot] = table[slot] + events if slot in table else events
+
+    @staticmethod
+    def _find_restarts(
+        process: _Process, group: Sequence[tuple[_Known, RawSeries]], pairs: Sequence[tuple[Floats, Floats]]
+    ) -> None:
+        """A pod was restarted where its counters fell, taken together: one series that fell is a fault of its own."""
+        ends = np.concatenate([cut.times for _, cut in group])
+        changes = np.concatenate(
+            [
+                np.where(starts > -np.inf, cut.values - before, 0.0)
+                for (_, cut), (starts, before) in zip(group, pairs, strict=True)
+            ]
+        )
+        times, places = np.unique(ends, return_inverse=True)
+        for time_s in times[np.bincount(places, weights=changes, minlength=len(times)) < 0]:
+            insort(process.resets, float(time_s))
+
+    def _windows(self, table: Mapping[_Slot, Floats], begin_s: float, windows: int) -> Iterator[Window]:
+        nothing = np.zeros(windows)
+        ends = begin_s + self.window_s * np.arange(1, windows + 1)
+        columns: dict[str, tuple[float, tuple[NDArray[np.int64], ...]]] = {}
+        for signal, counter in self._by_signal.items():
+            slots = {slot for slot in self._since if slot.signal == signal and self._since[slot] < math.inf}
+            columns |= self._columns(counter, slots, table, nothing)
+        order = sorted(columns)
+        rows = {name: [column.tolist() for column in columns[name][1]] for name in order}
+        for place in range(windows):
+            end_s = float(ends[place])
+            for name in order:
+                since_s = columns[name][0]
+                stable_bad, stable_total, canary_bad, canary_total = rows[name]
+                if since_s <= end_s and (stable_total[place] or canary_total[place]):
+                    yield Window(
+                        end_s,
+                        self.window_s,
+                        name,
+                        Pair(stable_bad[place], stable_total[place]),
+                        Pair(canary_bad[place], canary_total[place]),
+                    )
+
+    def _columns(
+        self, counter: SeriesOf, slots: set[_Slot], table: Mapping[_Slot, Floats], nothing: Floats
+    ) -> dict[str, tuple[float, tuple[NDArray[np.int64], ...]]]:
+        """By signal with its key: since when it is known, and bad and all events of stable and of the canary."""
+        if counter.is_histogram:
+            return self._of_histogram(counter, slots, table, nothing)
+        found = {}
+        for key in {slot.key for slot in slots}:
+            since_s = min(self._since[slot] for slot in slots if slot.key == key)
+            columns: list[NDArray[np.int64]] = []
+            for side in SIDES:
+                of_key = table.get(_Slot(side, counter.signal, key, "of"), nothing)
+                if counter.bad is None:  # every event has one key: all of them are the total
+                    every = sum((table.get(slot, nothing) for slot in slots if slot.side == side), nothing)
+                    columns += _pair(of_key, every)
+                    continue
+                part = table.get(_Slot(side, counter.signal, key, "bad"), nothing)
+                columns += _pair(of_key - part if counter.is_good else part, of_key)
+            found[f"{counter.signal}:{key}" if key else counter.signal] = (since_s, tuple(columns))
+        return found
+
+    def _of_histogram(
+        self, counter: SeriesOf, slots: set[_Slot], table: Mapping[_Slot, Floats], nothing: Floats
+    ) -> dict[str, tuple[float, tuple[NDArray[np.int64], ...]]]:
+        found = {}
+        bounds = {side: {float(slot.part): slot for slot in slots if slot.side == side} for side in SIDES}
+        present = [side for side in SIDES if math.inf in bounds[side]]
+        common = set.intersection(*(set(bounds[side]) for side in present)) if present else set()
+        for bound in common - {math.inf}:
+            if counter.bound is not None and bound != counter.bound:
+                continue
+            columns: list[NDArray[np.int64]] = []
+            since_s = min(self._since[bounds[side][bound]] for side in present)
+            for side in SIDES:
+                if side not in present:
+                    columns += _pair(nothing, nothing)
+                    continue
+                every = table.get(bounds[side][math.inf], nothing)
+                within = table.get(bounds[side][bound], nothing)
+                columns += _pair(every - within if counter.is_bad_above else within, every)
+            key = f"{round(bound * counter.per_bound, 6):g}"
+            name = counter.signal if counter.bound is not None else f"{counter.signal}:{key}"
+            found[name] = (since_s, tuple(columns))
+        return found
+
+
+def _pair(bad: Floats, total: Floats) -> list[NDArray[np.int64]]:
+    """Whole events; where bad ones were read ahead of all, no more of them than there are."""
+    every = np.maximum(np.rint(total), 0).astype(np.int64)
+    return [np.clip(np.rint(bad).astype(np.int64), 0, every), every]
+
+
+def _process_of(labels: Mapping[str, str], process: Sequence[str]) -> tuple[str, ...]:
+    return tuple(labels.get(label, "") for label in process)
+
+
+def _bound(labels: Mapping[str, str]) -> float | None:
+    try:
+        return float(labels["le"])
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,132 @@
+"""Raw samples from Prometheus's HTTP API, or from whatever speaks it: never a `rate()`, which counts events repeatedly.
+
+A range of raw samples is the answer to an instant query of `series[range]`.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+import numpy as np
+from pydantic_core import from_json
+
+from contract import loopback
+from rollout.errors import SourceUnreachable
+from rollout.signals.folding import RawSeries
+from rollout.signals.profile import Names, Profile, SeriesOf
+
+_STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which series are read."""
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[str, tuple[str, ...]], ...]  # each with the values that it may have
+
+    @classmethod
+    def of(cls, profile: Profile, counters: Sequence[SeriesOf], names: Names, *versions: str) -> Self:
+        """The series of these versions of a release."""
+        values: dict[str, dict[str, None]] = {}
+        for version in versions:
+            for label, value in profile.labels(names, version).items():
+                values.setdefault(label, {})[value] = None
+        series = tuple(dict.fromkeys(name for counter in counters for name in counter.names))
+        return cls(series, tuple((label, tuple(given)) for label, given in values.items()))
+
+    def __str__(self) -> str:
+        """The selector in PromQL."""
+        among = [f'{label}="{values[0]}"' if len(values) == 1 else _any(label, values) for label, values in self.labels]
+        if len(self.names) == 1:
+            return f"{self.names[0]}{{{','.join(among)}}}"
+        return f"{{{','.join([_any('__name__', self.names), *among])}}}"
+
+
+class RawSamples:
+    """The Prometheus at `url`.
+
+    Args:
+        timeout_s: longest wait for it, seconds.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+        self._http = loopback.client(url, timeout_s=timeout_s)
+
+    def now_s(self) -> float:
+        """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
+        return float(self._ask("/api/v1/query", query="time()")["result"][0])
+
+    def began_s(self, wanted: Wanted, *, until_s: float, longest_s: float) -> float | None:
+        """Since when these series are there without a break, Unix seconds, up to a minute too early.
+
+        Args:
+            longest_s: how far to look back, seconds.
+
+        Returns: None where they are not there at `until_s`; a pod's series go on for five minutes after its end.
+        """
+        end_s = math.floor(until_s)
+        asked: dict[str, str] = {
+            "query": f"count({wanted})",
+            "start": f"{end_s - longest_s:.0f}",
+            "end": f"{end_s}",
+            "step": f"{max(_STEP_S, math.ceil(longest_s / 10_000))}",
+        }
+        found = self._ask("/api/v1/query_range", **asked)["result"]
+        if not found:
+            return None
+        step_s = int(asked["step"])
+        times = [float(time_s) for time_s, _ in found[0]["values"]]
+        if times[-1] < end_s - step_s:
+            return None
+        began_s = times[-1]
+        for time_s in reversed(times):
+            if began_s - time_s > 1.5 * step_s:
+                break
+            began_s = time_s
+        return began_s - step_s
+
+    def between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
+        """All samples from `begin_s` to `end_s`, Unix seconds."""
+        span_ms = max(1, math.ceil(1000 * (end_s - begin_s)))
+        answer = self._ask("/api/v1/query", query=f"{wanted}[{span_ms}ms]", time=f"{end_s:.3f}")
+        return [_series(found["metric"], found["values"]) for found in answer["result"] if "values" in found]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _ask(self, path: str, **asked: str) -> dict[str, Any]:
+        try:
+            response = self._http.post(path, data=asked)
+            answer = from_json(response.content)
+            data = answer.get("data")
+            faults = [answer.get("error"), *answer.get("warnings", ())]
+        except (httpx.HTTPError, ValueError, AttributeError) as error:
+            raise SourceUnreachable(
+                "Prometheus gives no answer",
+                saw=f"{error!r:.200} from {self._http.base_url}",
+                do="see whether it runs, and whether --prometheus names it",
+            ) from error
+        # A warning means that the answer may lack something, as when a store behind Thanos is away.
+        if answer.get("status") != "success" or any(faults) or not isinstance(data, dict):
+            raise SourceUnreachable(
+                "Prometheus did not answer in full",
+                saw=f"HTTP {response.status_code}: {'; '.join(str(fault) for fault in faults if fault)}",
+                do=f"see its log; the query was {asked['query']}",
+            )
+        return data
+
+
+def _series(labels: Mapping[str, str], samples: Sequence[Sequence[Any]]) -> RawSeries:
+    times = np.fromiter((sample[0] for sample in samples), dtype=np.float64, count=len(samples))
+    values = np.fromiter((float(sample[1]) for sample in samples), dtype=np.float64, count=len(samples))
+    return RawSeries(labels, times, values)
+
+
+def _any(label: str, values: Sequence[str]) -> str:
+    """A matcher in backticks, where nothing is escaped; no name that may be asked for holds one."""
+    return f"{label}=~`{'|'.join(map(re.escape, values))}`"

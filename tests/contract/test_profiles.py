@@ -1,0 +1,169 @@
+"""Every metric profile against a real Prometheus: what is counted is what happened, whatever the pods do."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rollout.judge.types import Pair, Window
+from rollout.signals.folding import CountedTwice, Fold, RawSeries, scrape_interval
+from rollout.signals.profile import Names, Profile, parse_profile, profile_data
+from rollout.sources.profiles import built_in, profiles
+from rollout.sources.raw_samples import RawSamples, Wanted
+from tests.support.generated_series import SHAPES, Pod, openmetrics, prometheus_with
+from tests.support.paths import ROOT
+
+BEGIN_S = 1_700_000_000.0
+END_S = BEGIN_S + 600
+NAMES = Names("shop", "digits", "canary-7f", "stable-6c")
+OWN = """
+extends: bentoml
+versions: {app: '{version}'}
+"""
+INTERVAL_S = 5.0
+
+
+def pods(profile: Profile) -> list[Pod]:
+    """Pods of both versions that stay, come, go, restart and are renamed by a new ReplicaSet."""
+    made = 0
+
+    def pod(version: str, begin: float, end: float, **more: object) -> Pod:
+        nonlocal made
+        made += 1
+        labels = dict.fromkeys(profile.process, f"pod-{profile.name}-{made}")
+        versions = {label: text.format(version=version) for label, text in profile.versions.items()}
+        return Pod({**labels, **versions}, BEGIN_S + begin, BEGIN_S + end, **more)  # type: ignore[arg-type]
+
+    return [
+        pod(NAMES.stable, 0, 600, before=100_000),  # there long before
+        pod(NAMES.stable, 2, 302, before=5_000),  # goes: its ReplicaSet is replaced by one more pod
+        pod(NAMES.stable, 303, 600),
+        pod(NAMES.canary, 61, 600, error_ratio=0.1, restarts=(BEGIN_S + 400,)),
+        pod(NAMES.canary, 200, 350, error_ratio=0.1),  # the autoscaler adds it, and takes it away
+        pod("other-9d", 0, 600, error_ratio=0.5),  # of neither version
+    ]
+
+
+def happened(profile: Profile) -> dict[str, int]:
+    """How many requests the pods of each version have counted since they were first read, by version."""
+    counted = {NAMES.stable: 0, NAMES.canary: 0}
+    for pod in pods(profile):
+        version = next(value for label, value in pod.labels.items() if label in profile.versions)
+        scrapes = np.arange(pod.begin_s, pod.end_s + 0.1, INTERVAL_S)
+        read = int((scrapes > BEGIN_S).sum())
+        was_there = pod.begin_s <= BEGIN_S + 15  # what it counted until it was first read is not new
+        if version in counted:
+            counted[version] += (read - was_there) * pod.per_scrape
+    return counted
+
+
+def every_profile() -> dict[str, Profile]:
+    own = {"own": parse_profile(OWN, name="own", known={"bentoml": _raw("bentoml")})}
+    return built_in() | own
+
+
+def _raw(name: str) -> Mapping[str, object]:
+    return profile_data((ROOT / "rollout/sources/profiles" / f"{name}.yaml").read_text(), name=name)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[RawSamples]:
+    """A Prometheus with ten minutes of the pods of every profile, and some that were scraped twice."""
+    lines = []
+    for name, profile in every_profile().items():
+        lines += openmetrics(SHAPES.get(name, SHAPES["bentoml"]), pods(profile))
+    for replica in ("a", "b"):
+        labels = {"pod": "p", "rollouts_pod_template_hash": "twice", "prometheus_replica": replica}
+        lines += openmetrics(SHAPES["bentoml"], [Pod(labels, BEGIN_S, BEGIN_S + 60)])
+    slow = {"pod": "s", "rollouts_pod_template_hash": "slow"}
+    lines += openmetrics(SHAPES["bentoml"], [Pod(slow, BEGIN_S, END_S)], interval_s=60.0)
+    programs = {"prometheus": require_program("prometheus"), "promtool": require_program("promtool")}
+    with prometheus_with(tmp_path_factory.mktemp("prometheus"), lines, **programs) as url:
+        source = RawSamples(url)
+        yield source
+        source.close()
+
+
+def fold_of(profile: Profile, names: Names = NAMES, *, window_s: float = 15.0) -> Fold:
+    return Fold(
+        profile,
+        profile.counters({}),
+        names,
+        origin_s=BEGIN_S,
+        window_s=window_s,
+        interval_s=INTERVAL_S,
+        from_s=BEGIN_S,
+    )
+
+
+def read(samples: RawSamples, profile: Profile, begin_s: float, end_s: float, names: Names = NAMES) -> list[RawSeries]:
+    wanted = Wanted.of(profile, profile.counters({}), names, names.stable, names.canary)
+    return samples.between(wanted, begin_s, end_s)
+
+
+def summed(windows: list[Window], signal: str, side: str) -> Pair:
+    return sum((getattr(window, side) for window in windows if window.signal == signal), Pair(0, 0))
+
+
+@pytest.mark.parametrize("name", every_profile())
+def test_a_profile_counts_what_happened(samples: RawSamples, name: str) -> None:
+    """Pods come, go, restart and are renamed: every request of the two versions counts once, and no other."""
+    profile = every_profile()[name]
+    windows = fold_of(profile).extend(read(samples, profile, BEGIN_S, END_S), END_S)
+    expected = happened(profile)
+    for signal in ("errors", "latency:100"):
+        assert summed(windows, signal, "stable").total == expected[NAMES.stable]
+        assert summed(windows, signal, "canary").total == expected[NAMES.canary]
+    errors = summed(windows, "errors", "canary")
+    assert 0.08 < errors.bad / errors.total < 0.12
+    assert summed(windows, "errors", "stable").bad == 0
+    assert {window.window_s for window in windows} == {15.0}
+
+
+@pytest.mark.parametrize("name", every_profile())
+def test_samples_fold_alike_at_once_and_in_parts(samples: RawSamples, name: str) -> None:
+    """A judge that was restarted reads everything again, and has the same windows as one that never was."""
+    profile = every_profile()[name]
+    at_once = fold_of(profile).extend(read(samples, profile, BEGIN_S, END_S), END_S)
+    fold, in_parts = fold_of(profile), []
+    for until_s in (BEGIN_S + 40, BEGIN_S + 63, BEGIN_S + 250, BEGIN_S + 402, END_S):
+        in_parts += fold.extend(read(samples, profile, fold.cursor_s, until_s), until_s)
+    assert in_parts == at_once
+
+
+def test_the_scrape_interval_is_found(samples: RawSamples) -> None:
+    """From the samples, whatever a configuration says."""
+    profile = built_in()["bentoml"]
+    slow = Names("shop", "digits", "slow", "none")
+    assert scrape_interval(read(samples, profile, BEGIN_S, END_S), profile.process) == 5.0
+    assert scrape_interval(read(samples, profile, BEGIN_S, END_S, slow), profile.process) == 60.0
+    assert scrape_interval([], profile.process) is None
+
+
+def test_two_replicas_that_count_the_same_pods_are_refused(samples: RawSamples) -> None:
+    """Every event would count twice, and the promised share of false alarms would not hold."""
+    profile = built_in()["bentoml"]
+    names = Names("shop", "digits", "twice", "stable-6c")
+    with pytest.raises(CountedTwice, match="two scrapers have the same pod") as refused:
+        fold_of(profile, names).extend(read(samples, profile, BEGIN_S, END_S, names), END_S)
+    assert "prometheus_replica=a and b" in refused.value.saw
+
+
+def test_since_when_a_version_is_there_is_found(samples: RawSamples) -> None:
+    """To the minute, and never too late."""
+    profile = built_in()["bentoml"]
+    requests = Wanted.of(profile, profile.counters({})[:1], NAMES, NAMES.canary)
+    began_s = samples.began_s(requests, until_s=END_S, longest_s=86_400)
+    assert began_s is not None
+    assert BEGIN_S <= began_s <= BEGIN_S + 61
+    unknown = Wanted.of(profile, profile.counters({})[:1], NAMES, "unknown")
+    assert samples.began_s(unknown, until_s=END_S, longest_s=86_400) is None
+
+
+def test_a_profile_of_the_users_own_is_a_file(tmp_path: Path) -> None:
+    """Only what differs is written."""
+    (tmp_path / "mesh.yaml").write_text(OWN)
+    known = profiles(tmp_path)
+    assert known["mesh"].versions == {"app": "{version}"}
+    assert known["mesh"].signals == known["bentoml"].signals

@@ -1,0 +1,60 @@
+"""Metric profiles: what is wrong with one is said, with what to write instead."""
+
+import pytest
+
+from rollout.errors import SpecError
+from rollout.signals.custom import CustomSignal
+from rollout.signals.profile import Names, impossible, parse_profile
+
+GOOD = """
+versions: {app: '{version}'}
+where: {namespace: '{namespace}'}
+signals:
+  errors: {of: requests_total, bad: 'requests_total{code=~"5.."}'}
+"""
+NAMES = Names("shop", "digits", "b", "a")
+
+
+def test_a_profile_says_which_labels_a_version_has() -> None:
+    """The names of the release are filled in."""
+    profile = parse_profile(GOOD, name="mine")
+    assert profile.labels(NAMES, "b") == {"app": "b", "namespace": "shop"}
+    assert profile.process == ("pod",)
+
+
+@pytest.mark.parametrize(
+    ("text", "saw", "do"),
+    [
+        ("[]", "`[]`", "copy one of the built-in profiles"),
+        ("versions: {app: '{version}'\n", "expected", "correct it there"),
+        ("name: x\n" + GOOD, "`x`", "leave it out: the file names it"),
+        ("extends: nobody", "`nobody`", "extend one of: known"),
+        (GOOD.replace("'{version}'", "canary"), "no label in `versions` holds", "tell the versions apart"),
+        (GOOD.replace("{namespace}", "{cluster}"), "{cluster}", "`{cluster}` is not known"),
+        (GOOD.replace("{namespace}", "{version}"), "`where` holds", "move that label to `versions`"),
+        (GOOD.replace("app:", "a-b:"), "a-b", "no name of a label"),
+        (GOOD.replace("errors:", "latency:"), "no `errors`", "every verdict rests on them"),
+        (GOOD + "  speed: {of: a_total, bad: b_total}\n", "`signals.speed` cannot", "a profile can give: errors"),
+        (GOOD + "  latency: {histogram: duration}\n", "`signals.latency` has `histogram`", "unit: s"),
+        (GOOD + "  latency: {histogram: duration, unit: us}\n", "us", "write `s` or `ms`"),
+        (GOOD.replace('{code=~"5.."}', '{code=~"5("}'), "5(", "no regular expression"),
+        (GOOD.replace("bad:", "worse:"), "`signals.errors.worse` does not exist", "the keys of `signals.errors`"),
+        (GOOD.replace("where:", "process: []\nwhere:"), "process", "at least 1"),
+        (GOOD.replace("where:", "wehre:"), "`wehre` does not exist", "where"),
+    ],
+)
+def test_a_mistake_in_a_profile_is_named(text: str, saw: str, do: str) -> None:
+    """What was seen, and what to write."""
+    with pytest.raises(SpecError) as refused:
+        parse_profile(text, name="mine", known={"known": {}})
+    assert "mine" in refused.value.what
+    assert saw in refused.value.saw
+    assert do in refused.value.do
+
+
+def test_what_a_plan_names_and_a_profile_lacks_is_found() -> None:
+    """Only what stands in the plan: defaults that a profile lacks are left out."""
+    profile = parse_profile(GOOD, name="mine")
+    mean = CustomSignal(histogram="cost", between=(0, 10), worse="higher")
+    named = {"predictions": {}, "latency": None, "errors": {}, "wrong_label": {"after": "1m"}}
+    assert sorted(impossible(profile, named, {"custom.cost": mean})) == ["custom.cost", "predictions", "wrong_label"]
