@@ -34,6 +34,7 @@ SHADOW: Literal["shadow"] = "shadow"
 Step = Literal["shadow"] | int | float  # a weight in percent, of at most two decimals
 
 _AUTO_STEPS = 8
+_PLACE = r"/\S*( \S+)?"  # what callers may lose: a route, and a field of it
 _FEWEST_WINDOWS = 3  # no canary fails on fewer, see `JudgeConfig.window_cap`
 
 
@@ -78,6 +79,7 @@ class RolloutSpec(_Part):
     on_drift: Literal["report", "rollback"] = "report"
     require: Literal["safe", "better"] = "safe"
     second_person: bool = False
+    may_break: tuple[str, ...] = ()  # routes, or a route and a field, that callers of stable may lose
     signals: Signals = Field(default_factory=Signals)
     guards: Guards = Guards()
 
@@ -114,6 +116,14 @@ class RolloutSpec(_Part):
         if match is None:
             raise ValueError("write `none` or `header:x-user-id`")
         return match[1].lower()
+
+    @field_validator("may_break", mode="before")
+    @classmethod
+    def _places(cls, places: Any) -> Any:
+        is_list = isinstance(places, list | tuple)
+        if not is_list or not all(isinstance(place, str) and re.fullmatch(_PLACE, place) for place in places):
+            raise ValueError("write a list of routes, or of a route and a field: [/detect, /detect confidence]")
+        return places
 
     @model_validator(mode="after")
     def _times_fit(self) -> "RolloutSpec":

@@ -15,6 +15,7 @@ from rollout.fleet import CONTRACT, Route, Service
 
 _MANIFEST = "bento.yaml"
 _MODEL_MANIFEST = "model.yaml"
+MOUNTED = "mounted"  # said of a path that belongs to an application in the service: nothing more is known of it
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
 _COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
@@ -96,9 +97,13 @@ def service_of(bento: str) -> Service:
 
 
 def schemas_of(bento: str) -> dict[str, dict[str, Any]]:
-    """The JSON schemas of a Bento's routes, `input` and `output`, by their path. Raises SetupError."""
-    routes = (_manifest(bento).get("schema") or {}).get("routes") or ()
-    return {str(route.get("route")): route for route in routes if isinstance(route, dict)}
+    """What a Bento says of its routes, by their path: the JSON schemas `input` and `output`, or that it is `mounted`.
+
+    Raises SetupError.
+    """
+    schema = _manifest(bento).get("schema") or {}
+    own = {str(route.get("route")): route for route in schema.get("routes") or () if isinstance(route, dict)}
+    return own | {path: {MOUNTED: True} for path in _mounted(schema)}
 
 
 def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:
@@ -111,8 +116,12 @@ def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:
             own.append(Route(f"{path}/submit"))
             # Questions about a task that one version has: they are never copied, because the other knows nothing of it.
             own.append(Route(f"{path}/{{action}}", is_streamed=True))
-    mounted = [path for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
-    return (*own, *(Route(str(path), is_streamed=True) for path in mounted))
+    return (*own, *(Route(path, is_streamed=True) for path in _mounted(schema)))
+
+
+def _mounted(schema: dict[str, Any]) -> list[str]:
+    """The paths of the applications in a service, where they name any."""
+    return [str(path) for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
 
 
 def _timeout_s(manifest: dict[str, Any]) -> float:

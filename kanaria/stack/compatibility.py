@@ -4,10 +4,9 @@ Reads the files of both models, never a model's code.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
@@ -86,28 +85,6 @@ def remarks(canary: Interface, stable: Interface) -> tuple[str, ...]:
         *((f"new fields in each answer: {', '.join(fields)}",) if fields else ()),
         *(("other bins or tolerance; both versions are counted by stable's",) if is_counted_otherwise else ()),
     )
-
-
-def of_routes(canary: Mapping[str, dict[str, Any]], stable: Mapping[str, dict[str, Any]]) -> tuple[str, ...]:
-    """The same for two services, by the JSON schemas of their routes."""
-    return tuple(
-        difference for route, known in stable.items() for difference in _of_route(route, canary.get(route), known)
-    )
-
-
-def _of_route(route: str, own: dict[str, Any] | None, known: dict[str, Any]) -> Iterator[str]:
-    if own is None:
-        yield f"it has no route {route}"
-        return
-    for name in sorted(set(_listed(own, "input", "required")) - set(_listed(known, "input", "required"))):
-        yield f"{route} requires `{name}`, which callers of stable need not send"
-    for name in _listed(known, "output", "properties"):
-        if name not in _listed(own, "output", "properties"):
-            yield f"its answers at {route} lack `{name}`"
-
-
-def _listed(schema: dict[str, Any], side: str, key: str) -> list[str]:
-    return list((schema.get(side) or {}).get(key) or ())
 
 
 def _refused_input(canary: Schema, stable: Schema) -> Iterator[str]:

@@ -17,15 +17,19 @@ from contract.http import PREDICT_PATH, REQUEST_ID_HEADER
 from contract.prediction_log import OWN_REQUESTS
 from kanaria.errors import SetupError
 from kanaria.stack.bentos import model_folder, model_of
-from kanaria.stack.compatibility import GoldenRequest, Interface, differences, of_routes, remarks
+from kanaria.stack.compatibility import GoldenRequest, Interface, differences, remarks
+from kanaria.stack.manifests import losses
 from kanaria.stack.versions import Versions
+from rollout.control.preflight import Loss
 from rollout.fleet import Backend, Service
 from rollout.ledger.findings import PreflightResult
+from rollout.spec import RolloutSpec
 
 TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU sums in another order
 SHOWN_DIFFERENCES = 3  # of the golden requests; the rest is counted
 _TIMEOUT_S = 10.0
 _MEGABYTE = 1e6
+_DEFAULTS = RolloutSpec()
 
 
 class _Answer(BaseModel):
@@ -53,12 +57,19 @@ class LocalPreflight:
         """
         self._process_of, self._service_of = process_of, service_of
 
-    def check(self, canary: Backend, stable: str | None) -> PreflightResult:
+    def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:
+        """See `Preflight`; the files of models of the contract are compared by `check`."""
+        if all(self._service_of(tag).keeps_contract for tag in (canary, stable)):
+            return ()
+        own, known = Versions.schemas(canary), Versions.schemas(stable)
+        return () if own is None or known is None else losses(own, known)
+
+    def check(self, canary: Backend, stable: str | None, plan: RolloutSpec = _DEFAULTS) -> PreflightResult:
         """See `Preflight`; without `stable` there is nothing to be compatible with."""
         try:
             services = [self._service_of(tag) for tag in (canary.tag, stable) if tag]
             if not all(service.keeps_contract for service in services):
-                return self._of_services(canary.tag, stable)
+                return self._of_services(canary.tag, stable, plan)
             own = Interface.read(model_folder(model_of(canary.tag)))
             known = Interface.read(model_folder(model_of(stable))) if stable else own
         except SetupError as error:
@@ -75,13 +86,13 @@ class LocalPreflight:
             stable_memory_mb=self._memory_mb(stable) if stable else None,
         )
 
-    def _of_services(self, canary: str, stable: str | None) -> PreflightResult:
+    def _of_services(self, canary: str, stable: str | None, plan: RolloutSpec) -> PreflightResult:
         """Compare what two services say of themselves: they bring no golden requests."""
-        own, known = Versions.schemas(canary), Versions.schemas(stable) if stable else {}
-        unlike = [tag for tag, schemas in ((canary, own), (stable, known)) if schemas is None]
+        unlike = [tag for tag in (canary, stable) if tag and stable and Versions.schemas(tag) is None]
         unknown = [f"what both accept and answer could not be compared: {tag} has no manifest" for tag in unlike[:1]]
+        found = self.losses(canary, stable) if stable else ()
         return PreflightResult(
-            differences=of_routes(own, known) if own is not None and known is not None else (),
+            differences=tuple(loss.says for loss in found if not loss.is_allowed(plan.may_break)),
             remarks=(*unknown, "it brings no golden requests, so its answers are first seen under traffic"),
             memory_mb=self._memory_mb(canary),
             stable_memory_mb=self._memory_mb(stable) if stable else None,

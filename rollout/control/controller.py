@@ -33,7 +33,7 @@ from rollout.control.snapshot import Snapshot
 from rollout.control.timing import BEAT_S, IDLE_BEAT_S, UNJUDGED_WINDOWS, next_reading_s
 from rollout.control.trouble import Trouble
 from rollout.control.writer import Writer
-from rollout.errors import LedgerError, LedgerTaken, RouterRefused, SourceUnreachable
+from rollout.errors import CommandRefused, LedgerError, LedgerTaken, RouterRefused, SourceUnreachable
 from rollout.fleet import Fleet, Health
 from rollout.format import span
 from rollout.judge import Window
@@ -52,6 +52,8 @@ from rollout.sources.source import MetricSource, Observer
 from rollout.spec import RolloutSpec
 
 log = structlog.get_logger()
+
+_SHOWN_LOSSES = 5
 
 
 class Controller:
@@ -570,6 +572,8 @@ class Controller:
             left_out=left_out,
             is_better=self._run.judge is not None and self._run.judge.is_better,
         )
+        if isinstance(command, StartRelease):
+            self._refuse_losses(command)
         if events:
             (self._keep if commands.are_safe(events) else self._write)(*events)
             if not isinstance(command, ReportDrift):  # a drift report leaves the judge's evidence as it is
@@ -596,6 +600,23 @@ class Controller:
         now_s = self._clock().steady_s
         spec, asks = asking(spec, lambda counted: self._calibration.known_s(counted, now_s))
         return replace(command, spec=spec), "; ".join(filter(None, (left_out, asks)))
+
+    def _refuse_losses(self, command: StartRelease) -> None:
+        """Refuse a version that lacks what callers of stable use, unless its plan allows it. Raises CommandRefused."""
+        stable = self._deployment.stable
+        if self._preflight is None or stable is None:
+            return
+        found = self._preflight.losses(command.tag, stable)
+        lost = [loss for loss in found if not loss.is_allowed(command.spec.may_break)]
+        if lost:
+            shown = [loss.says for loss in lost[:_SHOWN_LOSSES]]
+            more = [f"and {len(lost) - len(shown)} more like these"] if len(lost) > len(shown) else []
+            raise CommandRefused(
+                f"{command.tag} would break requests of {stable}'s callers",
+                saw="; ".join(shown + more),
+                do=f"build it with what is missing; or allow it in the plan: `may_break: "
+                f"[{', '.join(dict.fromkeys(loss.place for loss in lost))}]`",
+            )
 
     def _earlier_try(self, command: StartRelease) -> e.EarlierTry | None:
         """What a release must know of the one before of the same two versions. Raises LedgerError."""

@@ -1,7 +1,9 @@
 """Tests a canary before its first request, beside the control loop. What is tested is up to the `Preflight`."""
 
 import threading
+from collections.abc import Iterable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -9,14 +11,33 @@ import structlog
 from rollout.fleet import Backend, Health, VersionStatus
 from rollout.ledger.findings import PreflightResult
 from rollout.ledger.state import Phase, Release
+from rollout.spec import RolloutSpec
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that callers of stable rely on and that the canary lacks."""
+
+    place: str  # as `may_break` of a plan names it: a route, or a route and a field of it
+    says: str
+
+    def is_allowed(self, may_break: Iterable[str]) -> bool:
+        """Whether a plan accepts it, by its own place or by its whole route."""
+        return not {self.place, self.place.partition(" ")[0]}.isdisjoint(may_break)
 
 
 class Preflight(Protocol):
     """Tests a canary with requests of its own."""
 
-    def check(self, canary: Backend, stable: str) -> PreflightResult:
+    def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:
+        """What callers of `stable` would miss in `canary`, as far as it is known of two versions that do not run.
+
+        Raises KanariaError where what is known of a version cannot be read.
+        """
+
+    def check(self, canary: Backend, stable: str, plan: RolloutSpec) -> PreflightResult:
         """Compare the answers of `canary` with the expected ones, and the requests it accepts with those of `stable`.
 
         The canary is ready. This may take seconds. Whatever goes wrong on the way is a difference, not an error.
@@ -43,15 +64,15 @@ class PreflightRun:
         """Begin once the canary is ready. Returns the result; None until it is over."""
         if self._result is None and canary.health is Health.READY and canary.backends:
             self._result = Future()
-            arguments = (self._result, canary.backends[0], release.stable)
+            arguments = (self._result, canary.backends[0], release)
             threading.Thread(target=self._work, args=arguments, name="preflight", daemon=True).start()
         return self._result.result() if self._result and self._result.done() else None
 
-    def _work(self, result: Future[PreflightResult], canary: Backend, stable: str) -> None:
+    def _work(self, result: Future[PreflightResult], canary: Backend, release: Release) -> None:
         if self._preflight is None:
             return
         try:
-            found = self._preflight.check(canary, stable)
+            found = self._preflight.check(canary, release.stable, release.spec)
         except Exception as error:
             # A canary that cannot be tested is not known to be good.
             log.exception("preflight_failed", canary=canary.tag)

@@ -36,8 +36,15 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
         yield "It gets all the traffic only when labels prove that it is right more often than the version before."
     if plan.second_person:
         yield "To promote it without waiting, or to try it again, takes another person than the one who releases it."
+    if plan.may_break:
+        yield f"Callers of the version before may lose {', '.join(map(_lost, plan.may_break))}."
     if plan.sticky:
         yield f"Requests with the same {plan.sticky} stay on one side." + _only_of_copies(plan)
+
+
+def _lost(place: str) -> str:
+    route, _, field = place.partition(" ")
+    return f"`{field}` of {route}" if field else route
 
 
 def _only_of_copies(plan: RolloutSpec) -> str:

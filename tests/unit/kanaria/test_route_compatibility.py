@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kanaria.stack.compatibility import of_routes
+from kanaria.stack.manifests import losses
 
 
 def _texts(names: tuple[str, ...]) -> dict[str, Any]:
@@ -16,6 +16,10 @@ def route(*required: str, answer: tuple[str, ...] = ()) -> dict[str, Any]:
         "input": {"properties": _texts(required), "required": list(required)},
         "output": {"type": "object", "properties": _texts(answer)},
     }
+
+
+def says(canary: dict[str, Any], stable: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(loss.says for loss in losses(canary, stable))
 
 
 @pytest.mark.parametrize(
@@ -34,10 +38,61 @@ def route(*required: str, answer: tuple[str, ...] = ()) -> dict[str, Any]:
     ],
 )
 def test_what_callers_would_miss(canary: dict[str, Any], found: tuple[str, ...]) -> None:
-    assert of_routes(canary, {"/a": route("text", answer=("label",))}) == found
+    assert says(canary, {"/a": route("text", answer=("label",))}) == found
 
 
 def test_an_answer_that_was_never_described_may_be_anything() -> None:
-    assert of_routes({"/a": route("text")}, {"/a": {"route": "/a", "input": {}, "output": {"type": "object"}}}) == (
+    assert says({"/a": route("text")}, {"/a": {"route": "/a", "input": {}, "output": {"type": "object"}}}) == (
         "/a requires `text`, which callers of stable need not send",
     )
+
+
+def test_fields_inside_of_fields_are_compared() -> None:
+    """By what the schema defines elsewhere, also where it contains itself."""
+    tree = {"type": "object", "properties": {"label": {"type": "string"}, "below": {"$ref": "#/$defs/Tree"}}}
+    stable = {"$ref": "#/$defs/Tree", "$defs": {"Tree": tree}}
+    bare = {"type": "object", "properties": {"below": {"$ref": "#/$defs/Tree"}}}
+    canary = {"type": "object", "properties": tree["properties"], "$defs": {"Tree": bare}}
+    found = losses({"/a": {"output": canary}}, {"/a": {"output": stable}})
+    assert (found[0].place, found[0].says) == ("/a below.label", "its answers at /a lack `below.label`")
+    assert losses({"/a": {"output": stable}}, {"/a": {"output": stable}}) == ()
+
+
+def test_items_of_lists_are_compared() -> None:
+    """Of answers and of inputs."""
+
+    def of(side: str, *required: str, **types: str) -> dict[str, Any]:
+        item = {"properties": {name: {"type": type_} for name, type_ in types.items()}, "required": list(required)}
+        return {"/a": {side: {"properties": {"rows": {"type": "array", "items": item}}}}}
+
+    assert says(of("output", label="integer"), of("output", label="string", score="number")) == (
+        "`rows[].label` of its answers at /a is a number, with stable text",
+        "its answers at /a lack `rows[].score`",
+    )
+    assert says(of("output", score="number"), of("output", score="integer")) == ()
+    (loss,) = losses(of("input", "text", "lang", text="string", lang="string"), of("input", "text", text="string"))
+    assert loss.place == "/a rows[].lang"
+    assert says(of("input", text="string"), of("input", "text", text="string")) == ()
+
+
+def test_a_route_that_streams_now_and_a_mounted_path_that_is_gone_are_losses() -> None:
+    """Of a mounted application nothing else is known."""
+    streamed = {"/a": {"output": {"type": "string", "is_stream": True}}}
+    assert says(streamed, {"/a": {"output": {"type": "string"}}}) == ("/a answers in parts, with stable as a whole",)
+    assert says({}, {"/app/x": {"mounted": True}}) == ("it has no route /app/x",)
+    assert says({"/app/x": {"mounted": True}}, {"/app/x": {"mounted": True}}) == ()
+
+
+@pytest.mark.parametrize("broken", ["text", [1], {"properties": 3, "items": [], "required": {}}, {"$ref": "#/gone"}])
+def test_a_schema_that_is_none_says_nothing(broken: Any) -> None:
+    """A manifest that cannot be read in parts ends no command."""
+    assert losses({"/a": {"input": broken, "output": broken}}, {"/a": {"input": broken, "output": broken}}) == ()
+
+
+@pytest.mark.parametrize(
+    ("may_break", "is_allowed"),
+    [(["/a label"], True), (["/a"], True), (["/a score"], False), (["/b"], False), ([], False)],
+)
+def test_a_plan_allows_a_loss_by_its_place_or_its_route(may_break: list[str], is_allowed: bool) -> None:
+    (loss,) = losses({"/a": route("text")}, {"/a": route("text", answer=("label",))})
+    assert loss.is_allowed(may_break) is is_allowed

@@ -10,6 +10,9 @@ import pytest
 
 from rollout.control import commands as c
 from rollout.control.controller import Controller
+from rollout.control.preflight import Loss
+from rollout.errors import CommandRefused
+from rollout.explain.plan import plan_in_words
 from rollout.explain.timeline import timeline
 from rollout.explain.why import why
 from rollout.fleet import Backend
@@ -33,8 +36,12 @@ class Trial:
     )
     may_end: threading.Event = field(default_factory=threading.Event)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    lost: tuple[Loss, ...] = ()
 
-    def check(self, canary: Backend, stable: str) -> PreflightResult:
+    def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
+        return self.lost
+
+    def check(self, canary: Backend, stable: str, plan: RolloutSpec) -> PreflightResult:  # noqa: ARG002 - Protocol
         self.asked.append((canary.tag, stable))
         assert self.may_end.wait(WITHIN_S)
         if isinstance(self.outcome, Exception):
@@ -148,3 +155,20 @@ def test_a_restarted_controller_does_not_repeat_the_preflight(
     finally:
         again.close()
     assert (len(trial.asked), len(preflights(world))) == (1, 1)
+
+
+def test_a_version_that_lacks_what_callers_use_is_refused_at_once(
+    world: World, controller: Controller, trial: Trial
+) -> None:
+    """Nothing is started and nothing goes into quarantine; the plan may allow it by name."""
+    trial.lost = (Loss("/rare", "it has no route /rare"), Loss("/a label", "its answers at /a lack `label`"))
+    with pytest.raises(CommandRefused) as refused:
+        controller.execute(c.StartRelease("m:v2", PATIENT.model_copy(update={"may_break": ("/a",)}), "ann"))
+    assert refused.value.saw == "it has no route /rare"
+    assert "`may_break: [/rare]`" in refused.value.do
+    assert (controller.snapshot.deployment.release, controller.snapshot.deployment.quarantined) == (None, {})
+    allowing = PATIENT.model_copy(update={"may_break": ("/rare", "/a label")})
+    controller.execute(c.StartRelease("m:v2", allowing, "ann"))
+    live_until(world, controller, lambda: is_over(controller))
+    assert "m:v2 was promoted" in story(world)
+    assert "Callers of the version before may lose /rare, `label` of /a." in plan_in_words(allowing)

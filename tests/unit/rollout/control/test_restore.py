@@ -7,6 +7,7 @@ import pytest
 from rollout.control import commands as c
 from rollout.control.alerts import Alert, objection
 from rollout.control.controller import Controller
+from rollout.control.preflight import Loss
 from rollout.errors import CommandRefused, LedgerError
 from rollout.explain.timeline import Timeline, timeline
 from rollout.explain.why import one_sentence, why
@@ -264,7 +265,10 @@ def test_one_that_fails_its_preflight_gets_no_request(world: World, later: Contr
     """Its files were changed since it was promoted."""
 
     class Fails:
-        def check(self, canary: Backend, stable: str) -> PreflightResult:  # noqa: ARG002 - Protocol
+        def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
+            return ()
+
+        def check(self, canary: Backend, stable: str, plan: RolloutSpec) -> PreflightResult:  # noqa: ARG002 - Protocol
             return PreflightResult(("golden request 3: `label` is '8', expected '3'",), golden_requests=20)
 
     world.preflight = Fails()

@@ -1,0 +1,130 @@
+"""What callers of one service would miss in another, by the JSON schemas of their manifests alone.
+
+A manifest names an answer's fields only where the service does: of a method that returns `dict` nothing is known.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kanaria.stack.bentos import MOUNTED
+from rollout.control.preflight import Loss
+
+_DEEPEST = 20  # a schema may contain itself
+_NAMES = {
+    "string": "text", "number": "a number", "integer": "a number", "boolean": "true or false", "array": "a list",
+    "object": "an object", "null": "nothing",
+}  # fmt: skip
+
+
+def losses(canary: Mapping[str, dict[str, Any]], stable: Mapping[str, dict[str, Any]]) -> tuple[Loss, ...]:
+    """What would break for callers of `stable`, by route in the order of its manifest.
+
+    Args:
+        canary, stable: of each route what the manifest says: `input` and `output`, or that it is `mounted`.
+    """
+    return tuple(loss for route, known in stable.items() for loss in _of_route(route, canary.get(route), known))
+
+
+def _of_route(route: str, own: dict[str, Any] | None, known: dict[str, Any]) -> Iterator[Loss]:
+    if own is None:
+        yield Loss(route, f"it has no route {route}")
+        return
+    if MOUNTED in (own.keys() | known.keys()):
+        return
+    for name in sorted(_required(_Part.of(own, "input"), _Part.of(known, "input"))):
+        yield Loss(f"{route} {name}", f"{route} requires `{name}`, which callers of stable need not send")
+    answer, known_answer = _Part.of(own, "output"), _Part.of(known, "output")
+    if answer.is_streamed != known_answer.is_streamed:
+        ways = ("as a whole", "in parts")
+        yield Loss(route, f"{route} answers {ways[answer.is_streamed]}, with stable {ways[known_answer.is_streamed]}")
+        return
+    yield from _answers(route, answer, known_answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A JSON schema inside another, which has the definitions."""
+
+    root: dict[str, Any]
+    schema: dict[str, Any]
+    path: str = ""
+    depth: int = 0
+
+    @classmethod
+    def of(cls, route: dict[str, Any], side: str) -> "_Part":
+        root = route.get(side)
+        root = root if isinstance(root, dict) else {}
+        return cls(root, root).resolved()
+
+    @property
+    def is_streamed(self) -> bool:
+        return bool(self.schema.get("is_stream"))
+
+    @property
+    def type(self) -> str:
+        """Its JSON type; empty where it may be several, or anything."""
+        found = self.schema.get("type")
+        return found if isinstance(found, str) and found in _NAMES else ""
+
+    @property
+    def required(self) -> frozenset[str]:
+        found = self.schema.get("required")
+        return frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+
+    def properties(self) -> "dict[str, _Part]":
+        """The fields of an object by their names."""
+        found = self.schema.get("properties")
+        named = found.items() if isinstance(found, dict) and self.depth < _DEEPEST else ()
+        return {
+            str(name): self._below(schema, f"{self.path}.{name}" if self.path else str(name)) for name, schema in named
+        }
+
+    def items(self) -> "_Part | None":
+        """The items of a list, where all have one schema."""
+        found = self.schema.get("items")
+        return self._below(found, f"{self.path}[]") if isinstance(found, dict) and self.depth < _DEEPEST else None
+
+    def _below(self, schema: Any, path: str) -> "_Part":
+        return _Part(self.root, schema if isinstance(schema, dict) else {}, path, self.depth + 1).resolved()
+
+    def resolved(self) -> "_Part":
+        """Where it only names a definition of its root: that definition. What leads nowhere may be anything."""
+        schema = self.schema
+        for _ in range(_DEEPEST):
+            if "$ref" not in schema:
+                return _Part(self.root, schema, self.path, self.depth)
+            found: Any = self.root
+            for name in str(schema["$ref"]).removeprefix("#/").split("/"):
+                found = found.get(name) if isinstance(found, dict) else None
+            schema = found if isinstance(found, dict) else {}
+        return _Part(self.root, {}, self.path, self.depth)
+
+
+def _required(own: _Part, known: _Part) -> Iterator[str]:
+    """Paths of inputs that only `own` requires, in what callers of `known` may send."""
+    fields, known_fields = own.properties(), known.properties()
+    for name in own.required - known.required:
+        yield fields[name].path if name in fields else (f"{own.path}.{name}" if own.path else name)
+    for name in fields.keys() & known_fields.keys():
+        yield from _required(fields[name], known_fields[name])
+    items, known_items = own.items(), known.items()
+    if items and known_items:
+        yield from _required(items, known_items)
+
+
+def _answers(route: str, own: _Part, known: _Part) -> Iterator[Loss]:
+    """What `known` says of its answers and `own` does not, or says otherwise."""
+    if own.type and known.type and _NAMES[own.type] != _NAMES[known.type]:
+        name, place = (f"`{own.path}`", f"{route} {own.path}") if own.path else ("the whole", route)
+        yield Loss(place, f"{name} of its answers at {route} is {_NAMES[own.type]}, with stable {_NAMES[known.type]}")
+        return
+    fields = own.properties()
+    for name, field in known.properties().items():
+        if name in fields:
+            yield from _answers(route, fields[name], field)
+        else:
+            yield Loss(f"{route} {field.path}", f"its answers at {route} lack `{field.path}`")
+    items, known_items = own.items(), known.items()
+    if items and known_items:
+        yield from _answers(route, items, known_items)
