@@ -1,6 +1,6 @@
 """How the gateway shows the observer the answers of versions, and what the observer knows of their differences.
 
-The gateway opens a gRPC stream for each answer, with these keys in its metadata.
+The gateway opens a gRPC stream for each answer, with some of these keys in its metadata.
 """
 
 from typing import Annotated
@@ -11,6 +11,8 @@ from contract.records import Record
 
 ROLE = "x-kanaria-role"
 STABLE, REPEAT, COPY = "stable", "repeat", "copy"  # a user's answer; stable's to the request once more; the canary's
+
+READ = "x-kanaria-read"  # the tag of the version whose answer is counted by what it says; without it, it is not
 
 COMPARED = "x-kanaria-compared"  # the tags of stable and canary, with a space between them
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from operator import mul
 from typing import Any
 
+from contract.expressions import FieldPath, without
 from observer.answers import Answer, Opaque
 
 STATUS, BODY = "(status)", "(body)"
@@ -28,15 +29,15 @@ _DEEPEST = 40
 _LONGEST_PATH = 200  # letters
 
 
-def differences(one: Answer, other: Answer) -> frozenset[str]:
-    """The fields in which two answers differ; none: they are the same."""
+def differences(one: Answer, other: Answer, *, ignored: tuple[FieldPath, ...] = ()) -> frozenset[str]:
+    """The fields in which two answers differ, but for those that are ignored; none: they are the same."""
     if one.status // 100 != other.status // 100:
         return frozenset((STATUS,))
     if one.status // 100 != 2:
         return frozenset()
     if one.body is not None and one.body == other.body and one.encoding == other.encoding:
         return frozenset()
-    content, its_content = one.content(), other.content()
+    content, its_content = (without(each.content(), ignored) for each in (one, other))
     try:
         return frozenset(_differing(content, its_content, "", 0))
     except OverflowError:  # whole numbers beyond any float

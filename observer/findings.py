@@ -7,10 +7,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from contract import metrics as m
 from contract.observation import REPEAT, FieldDifference
+from contract.own_answers import OwnAnswers
 from contract.plain_text import one_line
+from observer.answers import Answer
 from observer.calibrated import RouteComparison
 from observer.comparison import differences
 from observer.pairing import Met, Versions
+from observer.predictions import Predictions
+from observer.reading import Readers
 
 _MOST_VERSIONS = 8  # pairs of them
 _MOST_ROUTES = 100  # the gateway counts 51; those of a version before may have others
@@ -31,7 +35,9 @@ class Findings:
         self.waiting_bytes = Gauge(m.OBSERVER_WAITING.name, m.OBSERVER_WAITING.meaning, registry=self.registry)
         for outcome in m.OBSERVED:
             self._answers.labels(outcome=outcome)
+        self._predictions = Predictions(self.registry)
         self._routes: OrderedDict[Versions, dict[str, RouteComparison]] = OrderedDict()
+        self._readers = Readers(OwnAnswers())
 
     def seen(self, outcome: str, count: int = 1) -> None:
         """Count answers by what became of them: one of `metrics.OBSERVED`."""
@@ -39,17 +45,29 @@ class Findings:
 
     def met(self, versions: Versions, met: Met) -> None:
         """Compare two answers to one request."""
-        fields = differences(met.stable, met.other)
+        reader = self._readers.of(met.route)
+        fields = differences(met.stable, met.other, ignored=reader.ignored if reader else ())
         route = self._route(versions, met.route)
         if met.role == REPEAT:
             self._repeats.labels(version=versions.stable, outcome=m.DIFFERENT if fields else m.SAME).inc()
             outcomes = list(route.repeated(fields))
         else:
             outcomes = list(route.copied(fields))
+            self.answered(versions.canary, met.route, met.other)
         self.seen(m.COMPARED)
         for outcome in (m.SAME, m.DIFFERENT):
             count = outcomes.count(outcome == m.DIFFERENT)
             self._disagreement.labels(version=versions.canary, outcome=outcome).inc(count)
+
+    def expect(self, answers: OwnAnswers) -> None:
+        """Read answers by these expressions from now on."""
+        self._readers = Readers(answers)
+
+    def answered(self, version: str, route: str, answer: Answer) -> None:
+        """Count what an answer of `version` says."""
+        reader = self._readers.of(route)
+        if reader is not None and (said := reader.said(answer)) is not None:
+            self._predictions.count(version, route, said, names_route=self._readers.are_several)
 
     def differing(self, versions: Versions) -> tuple[FieldDifference, ...]:
         """The fields in which the canary differs most, beyond what stable differs from itself."""

@@ -15,6 +15,7 @@ SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse with its status `SER
 
 ATTRIBUTES = "envoy.filters.http.ext_proc"  # under this key a message has the attributes that were asked for
 REQUEST_ID, ROUTE_NAME = "request.id", "xds.route_name"
+HOST = "xds.upstream_host_metadata"  # of the process that answered, as text
 
 _PACKAGE = "observer"
 _STRUCT = ".google.protobuf.Struct"

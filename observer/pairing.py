@@ -132,9 +132,9 @@ class Sampler:
         self.share = 1.0
         self._since_s, self._seen = 0.0, 0
 
-    def takes(self, request: str, role: str, *, now_s: float) -> bool:
-        """Whether the answers to a request are looked at."""
-        self._seen += role == STABLE
+    def takes(self, request: str, *, is_users: bool, now_s: float) -> bool:
+        """Whether the answers to a request are looked at; `is_users`: this one is a user's, and no copy's."""
+        self._seen += is_users
         passed_s = now_s - self._since_s
         if passed_s >= 1:
             self.share = min(1.0, MOST_PER_S * passed_s / self._seen) if self._seen else 1.0

@@ -8,13 +8,14 @@ import grpc
 import grpc.aio
 
 from contract import metrics as m
-from contract.observation import COMPARED, COPY, REPEAT, ROLE, STABLE
+from contract.observation import COMPARED, COPY, READ, REPEAT, ROLE, STABLE
 from observer.answers import Reader
 from observer.findings import Findings
 from observer.messages import (
     ATTRIBUTES,
     HEALTH_METHOD,
     HEALTH_SERVICE,
+    HOST,
     METHOD,
     REQUEST_ID,
     ROUTE_NAME,
@@ -41,17 +42,19 @@ class Observer:
 
     async def observe(self, messages: AsyncIterator[Any], metadata: dict[str, str]) -> None:
         """Read one answer, as far as it is needed."""
-        role = metadata.get(ROLE)
+        role, version = metadata.get(ROLE, ""), metadata.get(READ, "")
         stable, _, canary = metadata.get(COMPARED, "").partition(" ")
-        if role not in (STABLE, REPEAT, COPY) or not canary:
+        is_compared = role in (STABLE, REPEAT, COPY) and bool(canary)
+        if not (is_compared or version):
             return
+        is_users = role not in (REPEAT, COPY)
         reader, request, route = None, "", ""
         async for message in messages:
             if reader is None:
-                request, route = _of_request(message)
-                if not request or (role == STABLE and not route):
-                    return  # of such a request there is no copy
-                if not self._sampler.takes(request, role, now_s=time.monotonic()):
+                request, route, host = _of_request(message)
+                if not request or (is_users and not route):
+                    return  # of such a request there is no copy, and its answer may be a stream
+                if not self._sampler.takes(request, is_users=is_users, now_s=time.monotonic()):
                     self._findings.seen(m.SKIPPED)
                     return
                 headers = {header.key: header.raw_value for header in message.response_headers.headers.headers}
@@ -65,10 +68,13 @@ class Observer:
                 reader.add(message.response_body.body)
                 is_over = message.response_body.end_of_stream
             if is_over:
-                versions, now_s = Versions(stable, canary), time.monotonic()
                 answer = reader.answer()
-                for met in self._pairs.add(versions, request, role, answer, now_s=now_s, route=route):
-                    self._findings.met(versions, met)
+                if version and (not host or f'"{version}"' in host):  # else another version answered for it
+                    self._findings.answered(version, route, answer)
+                if is_compared:
+                    versions, now_s = Versions(stable, canary), time.monotonic()
+                    for met in self._pairs.add(versions, request, role, answer, now_s=now_s, route=route):
+                        self._findings.met(versions, met)
                 return
         self._findings.seen(m.CUT)
 
@@ -99,8 +105,13 @@ def make_server(observer: Observer, address: str) -> grpc.aio.Server:
     return server
 
 
-def _of_request(message: Any) -> tuple[str, str]:
-    """The request's id and the route that it took; the route is empty for a copy, and for what is not copied."""
+def _of_request(message: Any) -> tuple[str, str, str]:
+    """The request's id, the route that it took, and what Envoy knows of the process that answered.
+
+    The route is empty for a copy, and for what is not copied.
+    """
     attributes = message.attributes.get(ATTRIBUTES, {})
-    request, route = (str(attributes[name]) if name in attributes else "" for name in (REQUEST_ID, ROUTE_NAME))
-    return request, route
+    request, route, host = (
+        str(attributes[name]) if name in attributes else "" for name in (REQUEST_ID, ROUTE_NAME, HOST)
+    )
+    return request, route, host

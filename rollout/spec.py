@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from contract.http import ANSWER_TIMEOUT_S
+from contract.own_answers import NO_ANSWERS, OwnAnswers, RouteAnswers
 from rollout.errors import SpecError
 from rollout.format import span
 from rollout.judge import JudgeConfig, SignalRule, SignalWords
@@ -81,6 +82,7 @@ class RolloutSpec(_Part):
     second_person: bool = False
     may_break: tuple[str, ...] = ()  # routes, or a route and a field, that callers of stable may lose
     signals: Signals = Field(default_factory=Signals)
+    answers: OwnAnswers = NO_ANSWERS
     guards: Guards = Guards()
 
     @field_validator("steps", mode="before")
@@ -282,19 +284,25 @@ def parse_spec(text: str, *, name: str = "rollout.yaml") -> RolloutSpec:
         return RolloutSpec.model_validate(data or {}, context=WRITTEN_BY_A_PERSON)
     except ValidationError as error:
         signals = (data or {}).get("signals")
-        found = mistakes(error, _sections(signals), former_places(signals))
+        found = mistakes(error, _sections(signals, (data or {}).get("answers")), former_places(signals))
         do = [each.do if len(found) == 1 or not each.place else f"`{each.place}`: {each.do}" for each in found]
         raise SpecError(
             f"{name} is not a valid plan", saw="; ".join(each.saw for each in found), do="; ".join(do)
         ) from error
 
 
-def _sections(signals: Any) -> dict[Place, Section]:
-    """The parts of a plan that have keys; `signals` are those of the plan."""
+def _sections(signals: Any, answers: Any) -> dict[Place, Section]:
+    """The parts of a plan that have keys; `signals` and `answers` are those of the plan."""
     whole = Section(tuple(RolloutSpec.model_fields), "steps: auto", "or nothing")
     guards = Section(tuple(Guards.model_fields), "{error_ratio: 20%}", "or delete the line")
     budget = Section(tuple(RiskBudget.model_fields), "{share: 0.5%, requests: 500}", "or a share alone")
-    return {(): whole, ("guards",): guards, ("risk_budget",): budget, **sections(signals)}
+    of_answers = Section((), "{/detect: {label: label}}", "or delete the line")
+    of_route = Section(tuple(RouteAnswers.model_fields), "{label: label, confidence: confidence}", "or delete the line")
+    routes: dict[Place, Section] = {
+        ("answers", str(route)): of_route for route in (answers if isinstance(answers, dict) else ())
+    }
+    fixed: dict[Place, Section] = {(): whole, ("guards",): guards, ("risk_budget",): budget, ("answers",): of_answers}
+    return {**fixed, **routes, **sections(signals)}
 
 
 def _as_written(steps: tuple[Step, ...] | str) -> Any:

@@ -33,6 +33,7 @@ from rollout.explain.plan import plan_in_words
 from rollout.fleet import Readiness, Service
 from rollout.spec import RolloutSpec
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
+from rollout.ui.cli.answers import is_read
 from rollout.ui.cli.conventions import access_of
 from rollout.ui.cli.plan import DEFAULT_SPEC, look_at_stable, read_spec, warn
 
@@ -79,6 +80,12 @@ def validate(
             help="Class that loads a model, `package.module:Class`. Default: as in bentofile.yaml, or the Bento."
         ),
     ] = None,
+    answer: Annotated[
+        Path | None, typer.Option(help="An answer of the service (JSON): says what the plan's `answers` reads from it.")
+    ] = None,
+    route: Annotated[
+        str | None, typer.Option(help="The route of that answer. Default: the only one in `answers`.")
+    ] = None,
 ) -> None:
     """Check a plan, or whether a model keeps its contract, without doing anything."""
     with explained():
@@ -92,6 +99,8 @@ def validate(
             if addresses := Settings().notify:
                 told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
                 typer.echo(f"Decisions are told to {', '.join(address.name for address in told)}.")
+            if answer is not None and not is_read(plan, answer, route):
+                raise typer.Exit(EXIT_BAD_INPUT)
             raise typer.Exit(EXIT_DONE if _is_countable(plan, context) else EXIT_BAD_INPUT)
         listed = versions.listed(target)
         versions.require_startable(target)

@@ -31,7 +31,8 @@ class ObserverProgram:
     def program(self) -> Program:
         """The process."""
         socket = str(self.gateway.observer_socket)
-        command = own_module("observer.process", "--socket", socket, "--port", str(self.port))
+        answers = str(self.gateway.answers_path.absolute())
+        command = own_module("observer.process", "--socket", socket, "--port", str(self.port), "--answers", answers)
         return Program(OBSERVER, command, stop_wait_s=5.0)
 
     def controller_arguments(self) -> Iterator[str]:

@@ -225,7 +225,7 @@ class Stack:
         if not self.versions.service(tag).keeps_contract:
             slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD
             gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
-        for left_over in (gateway.clusters_path, gateway.routes_path):
+        for left_over in (gateway.clusters_path, gateway.routes_path, gateway.answers_path):
             left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
         write_bootstrap(gateway)

@@ -5,6 +5,8 @@ The model contract says what a version counts of its answers. Of a service of it
 
 from collections.abc import Callable
 
+from contract.complaints import nearest
+from contract.own_answers import NO_ANSWERS
 from rollout.errors import CommandRefused
 from rollout.fleet import Service
 from rollout.format import span
@@ -13,6 +15,8 @@ from rollout.signals.counting import Side
 from rollout.signals.options import WrongLabel
 from rollout.signals.plan import Signals
 from rollout.spec import SHADOW, RolloutSpec
+
+_NOT_READ = "`answers` is not used: versions that keep the model contract count what they answer themselves"
 
 NOT_COUNTED = "not_counted"  # the topic under which a release notes what was left out
 
@@ -28,11 +32,15 @@ def fitted(
     Raises: CommandRefused where the plan insists on what cannot be counted.
     """
     if canary.keeps_contract and stable.keeps_contract:
-        return spec, ""
+        return (spec.model_copy(update={"answers": NO_ANSWERS}), _NOT_READ) if spec.answers else (spec, "")
     said = []
+    is_read = is_observed and not (canary.keeps_contract or stable.keeps_contract)
     by_version = [row for row in catalogue().in_plans.values() if row.counter and row.counter.side is Side.SERVICE]
     has_copies = canary.answers_whole and stable.answers_whole
-    missing = [row for row in by_version if not (row.is_observed and is_observed and has_copies)]
+    read = _parts_read(spec, tag, canary, stable) if is_read else frozenset()
+    missing = [
+        row for row in by_version if not (row.is_observed and is_observed and has_copies) and not row.read_from & read
+    ]
     left_out = [row for row in missing if spec.signals.root.get(row.name) is not None]
     labels = spec.signals.get(WrongLabel)
     if labels and labels.required:
@@ -50,11 +58,27 @@ def fitted(
     if left_out:
         spec = spec.model_copy(update={"signals": spec.signals.without(*(row.name for row in left_out))})
         titles = ", ".join(row.words.family_title or row.words.title for row in left_out)
-        said.append(f"not judged, because only versions that keep the model contract count them: {titles}")
+        can = " or an `answers` section" if is_read else ""
+        said.append(f"not judged, because only versions that keep the model contract{can} count them: {titles}")
     if spec.steps != "auto" and spec.steps[0] == SHADOW and not has_copies:
         spec = spec.model_copy(update={"steps": spec.steps[1:]})
         said.append("there is no shadow step: only requests whose answers come as a whole are copied")
     return spec, "; ".join(said)
+
+
+def _parts_read(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> frozenset[str]:
+    """The parts of answers that are counted of both versions. Raises CommandRefused for a route that neither has."""
+    of_canary, of_stable = ({route.path for route in service.answers_whole} for service in (canary, stable))
+    for path in spec.answers.root:
+        known = of_canary | of_stable
+        if path not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise CommandRefused(
+                f"the plan says how to read the answers of {path}, which is no route of {tag} or stable",
+                saw=f"`answers.{path}`; routes whose answers come as a whole: {listed}{nearest(path, known)}",
+                do="name one of these routes, or delete the section",
+            )
+    return spec.answers.counted(of_canary & of_stable)
 
 
 def asking(spec: RolloutSpec, known_s: Callable[[str], float]) -> tuple[RolloutSpec, str]:

@@ -58,6 +58,7 @@ class Reconciler:
             mirror=wish.mirror,
             sticky=wish.sticky,
             fallback=fallback,
+            answers=wish.answers,
         )
         is_in_force = self.observed == want and self._router.observed() == want
         if is_in_force and split == self._applied:

@@ -30,6 +30,12 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
     asked = f"; {', '.join(doubtful)}, about which a person is asked" if doubtful else ""
     only_said = f"; {', '.join(said)}, which is only said" if said else ""
     yield f"Judged: {', '.join(decisive)}{asked}{only_said}."
+    for route, answers in plan.answers.root.items():
+        counted = ", ".join(f"{part} `{text}`" for part, text in answers.counted.items())
+        ignored = (
+            f"; left out of comparisons: {', '.join(f'`{text}`' for text in answers.ignore)}" if answers.ignore else ""
+        )
+        yield f"Read from answers of {route}: {counted or 'nothing'}{ignored}."
     for name, why in plan.signals.idle_gross().items():
         yield f"However far `{name}` goes, a person is asked and nothing is rolled back for it: {why}."
     if plan.require == "better":

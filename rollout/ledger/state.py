@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, Verdict, Window
 from rollout.ledger import events as e
 from rollout.spec import RolloutSpec
@@ -190,10 +191,17 @@ class Desired:
     mirror: bool = False
     sticky: str | None = None
     fallback: str | None = None  # answers what stable cannot
+    answers: OwnAnswers = NO_ANSWERS  # what is counted of users' answers, by the newest plan
 
 
 def desired(deployment: Deployment) -> Desired:
     """The state of the outside world that `deployment` asks for."""
+    newest = deployment.release
+    return replace(_desired(deployment), answers=newest.spec.answers if newest else NO_ANSWERS)
+
+
+def _desired(deployment: Deployment) -> Desired:
+    """The same, but for the answers, which are counted between releases too."""
     if deployment.stable is None:
         return Desired(running=(), stable=None)
     release = deployment.active

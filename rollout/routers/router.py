@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.fleet import Version
 from rollout.signals.sticky_users import UserFailure
 
@@ -19,6 +20,7 @@ class Split:
     mirror: bool = False  # send the canary a copy of every request and throw its answers away
     sticky: str | None = None  # header whose value keeps a caller on one side; None: random per request
     fallback: Version | None = None  # answers what stable cannot, where there is no canary; it gets nothing else
+    answers: OwnAnswers = NO_ANSWERS  # what an observer counts of them, where versions do not count themselves
 
     @property
     def versions(self) -> tuple[Version, ...]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal
 
 from contract import metrics as m
+from contract.own_answers import CONFIDENCE, LABEL, NUMBER
 from rollout.judge.types import NumberRule, SignalRule, SignalWords
 from rollout.signals.counting import (
     GATEWAY_DURATION_MS,
@@ -49,6 +50,8 @@ from rollout.signals.options import (
 AFFECTED_USERS = "affected_users"
 WATCHED_ERRORS = "watched_errors"
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
+
+_WHAT_IT_SAYS = frozenset((LABEL, NUMBER))
 
 _PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
 _VERMILION, _ORANGE, _BROWN, _TEAL = "#d55e00", "#e69f00", "#8c510a", "#0a7f8f"
@@ -101,6 +104,7 @@ class Signal:
     is_expected: bool = False  # no step passes before the canary has counts of it
     is_of_copies: bool = False  # counted, and expected, while the canary gets copies of stable's requests
     is_observed: bool = False  # of versions that do not count it themselves, the observer does
+    read_from: frozenset[str] = frozenset()  # ... where the plan says how to read one of these parts of an answer
     is_optional: bool = True  # plans may leave it out
     is_of_callers: bool = False  # one caller can cause any number: where callers are sticky, only copies are judged
     advice_if_fewer: str = ""  # where the canary has fewer of them than stable
@@ -346,6 +350,7 @@ BUILT_IN = Catalogue(
             counter=EachValue(Side.SERVICE, m.PREDICTIONS.name, "label"),
             judged=SignalRule(kernel="exact", weight=0.15, two_sided=True, is_only_different=True),
             options=Classes,
+            read_from=_WHAT_IT_SAYS,
             former_name="predictions",
             has_keys=True,
             is_expected=True,
@@ -370,6 +375,7 @@ BUILT_IN = Catalogue(
             counter=Buckets(Side.SERVICE, m.CONFIDENCE.name, CONFIDENCE_BOUNDS, bad="within"),
             judged=SignalRule(kernel="exact", weight=0.1, is_only_different=True),
             options=LowConfidence,
+            read_from=frozenset((CONFIDENCE,)),
             graph=BoardGraph(
                 "Confidence under 0.5",
                 "Share of answers. A canary that is unsure where stable is not has learned something different.",

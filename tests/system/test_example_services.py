@@ -3,7 +3,6 @@
 import io
 import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +15,10 @@ from filelock import FileLock
 from PIL import Image
 
 from tests.support.clients import in_threads, is_over
-from tests.support.paths import ROOT
+from tests.support.example_services import EXAMPLES, PROGRAMS, TEXTS, build
 from tests.support.stack import Kanaria
 
-EXAMPLES = ROOT / "examples"
-PROGRAMS = Path(sys.executable).parent
 SLOW = "took longer than 500 ms"
-TEXTS = ("the train is late today", "der zug ist heute spät", "le train est en retard", "el tren llega tarde hoy")
 
 
 def ask_for_a_language(client: httpx.Client, number: int) -> httpx.Response:
@@ -84,17 +80,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for version, arguments in (("v1", ()), ("v2", example.better), ("v3", example.wrong)):
                 build(home, example.name, version, arguments)
     return home
-
-
-def build(home: Path, name: str, version: str, arguments: tuple[str, ...]) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(
-        [PROGRAMS / "bentoml", "build", "--version", version, *(f"--arg={each}" for each in arguments)],
-        cwd=EXAMPLES / name,
-        env={**environment, "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"},
-        capture_output=True,
-        check=True,
-    )
 
 
 @contextmanager

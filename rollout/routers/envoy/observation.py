@@ -1,11 +1,14 @@
-"""What the gateway shows the observer: both versions' answers to the requests that the canary gets a copy of.
+"""What the gateway shows the observer: both versions' answers to the requests that the canary gets a copy of, and all
+answers to users where the plan says how to read them.
 
 A share of the requests is copied to stable as well, so that the observer knows how much stable differs from itself.
 The filter that shows answers is told not to wait, and to go on without an observer. One that hangs is found by health
 checks and pings; until then at most `_BUFFER_BYTES` of each connection wait for it.
 """
 
-from contract.observation import COMPARED, ROLE
+from collections.abc import Mapping
+
+from contract.observation import COMPARED, READ, ROLE
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
@@ -25,11 +28,31 @@ def is_observed(split: Split, settings: GatewaySettings) -> bool:
     return settings.has_observer and split.mirror and not split.keeps_contract
 
 
-def shown(cluster: Resource, role: str, split: Split) -> Resource:
-    """The same cluster, with its answers shown to the observer."""
-    options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
-    filters = {"http_filters": [_filter(role, split), _CODEC]}
+def is_read(split: Split, settings: GatewaySettings) -> bool:
+    """Whether the observer counts what users' answers say."""
+    return settings.has_observer and bool(split.answers) and not split.keeps_contract
+
+
+def shown(cluster: Resource, told: Mapping[str, str]) -> Resource:
+    """The same cluster, with its answers shown to the observer, which is told this about them."""
+    options = cluster.get("typed_extension_protocol_options", {_HTTP_OPTIONS: _PLAIN_HTTP})[_HTTP_OPTIONS]
+    filters = {"http_filters": [_filter(told), _CODEC]}
     return cluster | {"typed_extension_protocol_options": {_HTTP_OPTIONS: options | filters}}
+
+
+def is_shown(cluster: Resource) -> bool:
+    """Whether the answers of a cluster are shown to the observer."""
+    return any("http_filters" in options for options in cluster.get("typed_extension_protocol_options", {}).values())
+
+
+def compared(role: str, split: Split) -> dict[str, str]:
+    """What the observer is told about answers that are compared."""
+    return {ROLE: role, COMPARED: f"{split.stable.tag} {split.canary.tag if split.canary else ''}"}
+
+
+def read(tag: str) -> dict[str, str]:
+    """What the observer is told about answers of `tag` that it counts."""
+    return {READ: tag}
 
 
 def mirror_policy(split: Split) -> Resource:
@@ -81,9 +104,7 @@ def observer_cluster(settings: GatewaySettings) -> Resource:
     }
 
 
-def _filter(role: str, split: Split) -> Resource:
-    canary = split.canary.tag if split.canary else ""
-    told = {ROLE: role, COMPARED: f"{split.stable.tag} {canary}"}
+def _filter(told: Mapping[str, str]) -> Resource:
     return {
         "name": OBSERVER,
         "typed_config": {
@@ -103,7 +124,7 @@ def _filter(role: str, split: Split) -> Resource:
                 "response_body_mode": "STREAMED",
                 "response_trailer_mode": "SKIP",
             },
-            "response_attributes": ["request.id", "xds.route_name"],
+            "response_attributes": ["request.id", "xds.route_name", "xds.upstream_host_metadata"],
             "forward_rules": {
                 "allowed_headers": {
                     "patterns": [{"exact": name} for name in (":status", "content-type", "content-encoding")]
@@ -113,6 +134,10 @@ def _filter(role: str, split: Split) -> Resource:
     }
 
 
+_PLAIN_HTTP: Resource = {
+    "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+    "explicit_http_config": {"http_protocol_options": {}},
+}
 _CODEC: Resource = {
     "name": "envoy.filters.http.upstream_codec",
     "typed_config": {"@type": TYPE + "extensions.filters.http.upstream_codec.v3.UpstreamCodec"},

@@ -12,10 +12,19 @@
 import ipaddress
 from urllib.parse import quote
 
-from contract import observation as told
+from contract import observation
 from rollout.fleet import Backend, Version
 from rollout.routers.envoy.api import TYPE, Resource
-from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, observer_cluster, shown
+from rollout.routers.envoy.observation import (
+    OBSERVER,
+    REPEAT,
+    compared,
+    is_observed,
+    is_read,
+    observer_cluster,
+    read,
+    shown,
+)
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 
@@ -34,7 +43,12 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
         if split.mirror:
             clusters.append(_version_cluster(split.canary, SHADOW + split.canary.tag, settings))
     named = {cluster["name"]: cluster for cluster in clusters}
-    return named | _observed(split, named, settings) if is_observed(split, settings) else named
+    if told := _told(split, settings):
+        if is_observed(split, settings):
+            named[REPEAT + split.stable.tag] = _version_cluster(split.stable, REPEAT + split.stable.tag, settings)
+        named |= {name: shown(named[name], each) for name, each in told.items() if name in named}
+        named[OBSERVER] = observer_cluster(settings)
+    return named
 
 
 def clusters_of(tag: str) -> tuple[str, ...]:
@@ -42,16 +56,24 @@ def clusters_of(tag: str) -> tuple[str, ...]:
     return tag, SHADOW + tag, REPEAT + tag
 
 
-def _observed(split: Split, clusters: dict[str, Resource], settings: GatewaySettings) -> dict[str, Resource]:
-    """The clusters whose answers the observer is shown, and its own."""
-    stable, copies = split.stable.tag, SHADOW + split.canary.tag if split.canary else ""
-    repeat = _version_cluster(split.stable, REPEAT + stable, settings)
-    return {
-        OBSERVER: observer_cluster(settings),
-        stable: shown(clusters[stable], told.STABLE, split),
-        REPEAT + stable: shown(repeat, told.REPEAT, split),
-        copies: shown(clusters[copies], told.COPY, split),
-    }
+def _told(split: Split, settings: GatewaySettings) -> dict[str, dict[str, str]]:
+    """The clusters whose answers the observer is shown, and what it is told about them.
+
+    Where a request goes to a choice, the filter of the choice counts, and not that of its member.
+    """
+    told: dict[str, dict[str, str]] = {}
+    stable, canary = split.stable, split.canary
+    if is_observed(split, settings) and canary is not None:
+        told[stable.tag] = compared(observation.STABLE, split)
+        told[REPEAT + stable.tag] = compared(observation.REPEAT, split)
+        told[SHADOW + canary.tag] = compared(observation.COPY, split)
+    if is_read(split, settings):
+        users = {choice_name(stable, fallback_of_stable(split)): stable.tag}
+        if canary is not None:
+            users[choice_name(canary, stable)] = canary.tag
+        for name, tag in users.items():
+            told[name] = told.get(name, {}) | read(tag)
+    return told
 
 
 def fallback_of_stable(split: Split) -> Version | None:

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 
 from contract import loopback
+from contract.files import write_whole
+from contract.own_answers import OwnAnswers
 from rollout.errors import RouterRefused
 from rollout.routers.envoy import admin
 from rollout.routers.envoy.api import Resource
@@ -72,6 +74,8 @@ class EnvoyRouter:
                 saw="no answer of its admin",
                 do="start the gateway and apply the split again",
             )
+        if self._settings.has_observer:
+            _tell_observer(self._settings.answers_path, split.answers)
         for path, resources in files.items():
             self._install(path, resources, rejections=_rejections(stats))
 
@@ -183,6 +187,20 @@ def _write(path: Path, resources: list[Resource]) -> None:
     except OSError as error:
         raise RouterRefused(
             "the split cannot be written; the previous one stays in force",
+            saw=str(error),
+            do=f"make room on the disk of {path.parent}, or correct its permissions",
+        ) from error
+
+
+def _tell_observer(path: Path, answers: OwnAnswers) -> None:
+    """Say what to count of answers, before they are shown."""
+    content = answers.model_dump_json(exclude_defaults=True)
+    try:
+        if not path.exists() or path.read_text() != content:
+            write_whole(path, content, mode=0o600)
+    except OSError as error:
+        raise RouterRefused(
+            "what is counted of answers cannot be written; the previous split stays in force",
             saw=str(error),
             do=f"make room on the disk of {path.parent}, or correct its permissions",
         ) from error

@@ -24,7 +24,7 @@ from contract.http import (
 from contract.prediction_log import OWN_REQUESTS
 from rollout.fleet import Route
 from rollout.routers.envoy.api import TYPE, Resource
-from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, mirror_policy
+from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, is_shown, mirror_policy
 from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
@@ -129,12 +129,14 @@ def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -
     if split is None:
         return {}
     tags = {split.stable, split.canary, split.fallback}
-    return {
+    used = {
         name: cluster
         for name, cluster in clusters.items()
         if tags.issuperset(name.removeprefix(SHADOW).removeprefix(REPEAT).split(FALLBACK))
-        or (name == OBSERVER and split.mirror)
     }
+    has_readers = any(is_shown(each) for name, each in used.items() if not name.startswith((SHADOW, REPEAT)))
+    is_needed = OBSERVER in clusters and (split.mirror or has_readers)
+    return used | ({OBSERVER: clusters[OBSERVER]} if is_needed else {})
 
 
 def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resource]:

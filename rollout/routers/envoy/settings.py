@@ -61,6 +61,11 @@ class GatewaySettings:
         return self.admin_folder.resolve() / "observer"
 
     @property
+    def answers_path(self) -> Path:
+        """The file that says what the observer counts of answers."""
+        return self.directory / "answers.json"
+
+    @property
     def bootstrap_path(self) -> Path:
         return self.directory / "bootstrap.json"
 

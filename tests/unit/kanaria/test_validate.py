@@ -156,3 +156,64 @@ def test_a_name_that_nothing_has_is_told_how_to_name_a_model(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     code, output = validate("digit")
     assert (code != 0, "models here: digits:v1" in output, "NAME:VERSION" in output) == (True, True, True)
+
+
+PLAN = "answers: {/detect: {label: result.label, confidence: result.p, ignore: [took_ms]}}"
+
+
+def read(tmp_path: Path, answer: str, *arguments: str, plan: str = PLAN) -> tuple[int, str]:
+    """What `validate` says of a plan and an answer."""
+    (tmp_path / "plan.yaml").write_text(plan)
+    (tmp_path / "answer.json").write_text(answer)
+    return validate(str(tmp_path / "plan.yaml"), "--answer", str(tmp_path / "answer.json"), *arguments)
+
+
+def test_a_plan_is_tried_on_a_real_answer(tmp_path: Path) -> None:
+    code, output = read(tmp_path, '{"result": {"label": "spam", "p": 0.9}, "took_ms": 3}')
+    assert code == 0, output
+    assert "Read from answers of /detect: label `result.label`, confidence `result.p`; left out" in output
+    assert 'label: `result.label` gives "spam" confidence: `result.p` gives 0.9' in output
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ('{"out": {"label": "spam", "p": 0.9}}', "label: `result.label` matches nothing; did you mean `out.label`?"),
+        ('{"result": {"label": ["spam"], "p": 0.9}}', 'label: `result.label` gives ["spam"], which is no label'),
+        ('{"result": {"label": "a", "p": 90}}', "confidence: `result.p` gives 90, which is no confidence"),
+        ('{"result": {"label": "a", "p": NaN}}', "confidence: `result.p` gives NaN, which is no confidence"),
+        ('{"result": {"label": "a", "p": 1}}', "ignore: `took_ms` is no field of this answer"),
+        ("<html>", "is no answer that can be read"),
+    ],
+)
+def test_what_an_expression_does_not_find_is_named(tmp_path: Path, answer: str, says: str) -> None:
+    code, output = read(tmp_path, answer)
+    assert says in output
+    assert code == (0 if "took_ms" in says else 2)
+
+
+def test_an_answer_needs_a_route_of_the_plan(tmp_path: Path) -> None:
+    assert "did you mean `/detect`?" in read(tmp_path, "{}", "--route", "/detct")[1]
+    assert "`answers` has no route" in read(tmp_path, "{}", plan="alpha: 1%")[1]
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ("answers: {/a: {lable: x}}", "did you mean `label`?"),
+        ("answers: {/a: {label: $.x}}", "did you mean `x`?"),
+        ("answers: {/a: {label: x, number: y}}", "keep one of the two"),
+        ("answers: {a: {label: x}}", "name a route by its path"),
+        ("answers: {/a: label}", "write keys such as"),
+        ("answers: label", "write keys such as"),
+        ("answers: {/a: {label: 3}}", "write a text"),
+        ("answers: {/a: {ignore: ['x[0]']}}", "write the path of a field"),
+        ("answers: {/a: {label: 'lenght(x)'}}", "did you mean `length`?"),
+    ],
+)
+def test_a_wrong_expression_is_named_with_its_place(tmp_path: Path, plan: str, says: str) -> None:
+    (tmp_path / "plan.yaml").write_text(plan)
+    code, output = validate(str(tmp_path / "plan.yaml"))
+    assert code == 2
+    assert "answers" in output
+    assert says in output

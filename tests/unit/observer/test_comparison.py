@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from contract.expressions import field_path
 from observer.answers import LARGEST_BYTES, Answer, Reader
 from observer.comparison import differences
 
@@ -128,3 +129,14 @@ def test_large_answers_are_compared_and_not_kept() -> None:
     assert (one.body, one.size) == (None, 0)
     assert differences(one, same) == set()
     assert differences(one, other) == {"(body)"}
+
+
+def test_ignored_fields_are_no_difference() -> None:
+    """Also where only one of the two has them."""
+    ignored = tuple(map(field_path, ("took_ms", "items[].id")))
+    one, other = (
+        {"took_ms": 1, "items": [{"id": 1, "x": 2}], "label": "a"},
+        {"items": [{"id": 2, "x": 2}], "label": "b"},
+    )
+    assert differences(answer(one), answer(other), ignored=ignored) == {"label"}
+    assert differences(answer(b"\x00"), answer(b"\x01"), ignored=ignored) == {"(body)"}

@@ -89,7 +89,7 @@ def test_all_answers_to_a_request_are_taken_or_none() -> None:
         for number in range(3000):
             request = f"{second}-{number}"
             now_s = second + number / 3001
-            taken[request] = {sampler.takes(request, role, now_s=now_s) for role in (STABLE, COPY, REPEAT)}
+            taken[request] = {sampler.takes(request, is_users=is_users, now_s=now_s) for is_users in (True, False)}
     late = [answers for request, answers in taken.items() if int(request.split("-")[0]) > 2]
     assert sampler.share == pytest.approx(0.1, rel=0.1)
     assert sum(answers == {True} for answers in late) / len(late) == pytest.approx(0.1, rel=0.2)
@@ -98,4 +98,4 @@ def test_all_answers_to_a_request_are_taken_or_none() -> None:
 
 def test_few_requests_are_all_taken() -> None:
     sampler = Sampler()
-    assert all(sampler.takes(str(number), STABLE, now_s=number / 10) for number in range(1000))
+    assert all(sampler.takes(str(number), is_users=True, now_s=number / 10) for number in range(1000))

@@ -12,7 +12,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from contract.observation import COMPARED, COPY, DIFFERENCES_PATH, REPEAT, ROLE, STABLE, FieldDifferences
+from contract.observation import COMPARED, COPY, DIFFERENCES_PATH, READ, REPEAT, ROLE, STABLE, FieldDifferences
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from observer.findings import Findings
 from observer.messages import ATTRIBUTES, HEALTH_METHOD, HEALTH_SERVICE, METHOD, SERVICE, SERVING, ProcessingRequest
 from observer.process import pages_of
@@ -21,12 +22,16 @@ from observer.server import Observer, make_server
 PRIVATE = "4711-0815"
 
 
-def shown(request: str, content: Any, *, route: str = "", status: int = 200, is_whole: bool = True) -> list[bytes]:
+def shown(
+    request: str, content: Any, *, route: str = "", status: int = 200, is_whole: bool = True, by: str = ""
+) -> list[bytes]:
     """The messages of one answer, in two parts."""
     head = ProcessingRequest()
     for key, value in ((":status", str(status)), ("content-type", "application/json")):
         head.response_headers.headers.headers.add(key=key, raw_value=value.encode())
     head.attributes[ATTRIBUTES].update({"request.id": request, "xds.route_name": route})
+    if by:
+        head.attributes[ATTRIBUTES].update({"xds.upstream_host_metadata": f'fields {{ string_value: "{by}" }}'})
     body = json.dumps(content).encode()
     parts = [ProcessingRequest(), ProcessingRequest(), ProcessingRequest()]
     parts[0].response_body.body, parts[1].response_body.body = body[:5], body[5:]
@@ -34,8 +39,10 @@ def shown(request: str, content: Any, *, route: str = "", status: int = 200, is_
     return [message.SerializeToString() for message in (head, *parts[: 3 if is_whole else 1])]
 
 
-async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes], *, versions: str = "m:v1 m:v2") -> None:
-    call = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=((ROLE, role), (COMPARED, versions)))
+async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes]) -> None:
+    """Show an answer that is compared; or, for a role that is a version's tag, one that is read."""
+    told = ((READ, role),) if ":" in role else ((ROLE, role), (COMPARED, "m:v1 m:v2"))
+    call = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=told)
     with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has seen enough
         for message in messages:
             await call.write(message)
@@ -44,9 +51,10 @@ async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes], *, v
             raise AssertionError("it only listens")
 
 
-async def told(tmp_path: Path, answers: list[tuple[str, list[bytes]]]) -> Findings:
+async def told(tmp_path: Path, answers: list[tuple[str, list[bytes]]], *, read: OwnAnswers = NO_ANSWERS) -> Findings:
     """What an observer found that was shown these answers, one after the other."""
     findings = Findings()
+    findings.expect(read)
     address = f"unix:{tmp_path / 'socket'}"
     server = make_server(Observer(findings), address)
     await server.start()
@@ -65,11 +73,15 @@ async def read(findings: Findings, path: str, **asked: str) -> str:
         return (await client.get(path, params=asked)).raise_for_status().text
 
 
-def counts(findings: Findings, name: str) -> dict[str, int]:
-    """The samples of a metric by outcome."""
+def counts(findings: Findings, name: str, *labels: str) -> dict[str, int]:
+    """The samples of a metric by outcome, or by other labels."""
     families = text_string_to_metric_families(findings.page().decode())
     samples = (sample for family in families for sample in family.samples if sample.name == name)
-    return {sample.labels["outcome"]: int(sample.value) for sample in samples if sample.value}
+    return {
+        " ".join(sample.labels[label] for label in labels or ("outcome",)): int(sample.value)
+        for sample in samples
+        if sample.value
+    }
 
 
 def hundred(answer: Any) -> list[tuple[str, list[bytes]]]:
@@ -122,3 +134,36 @@ def test_answers_that_break_off_or_have_no_copy_are_not_compared(tmp_path: Path)
     findings = asyncio.run(told(tmp_path, answers))
     assert counts(findings, "kanaria_observer_answers_total") == {"cut": 1}
     assert counts(findings, "kanaria_disagreement_total") == {}
+
+
+LABELS = OwnAnswers.model_validate({"/label": {"label": "label", "ignore": ["id"]}})
+
+
+def predicted(findings: Findings) -> dict[str, int]:
+    return counts(findings, "kanaria_predictions_total", "version", "label")
+
+
+def test_what_users_answers_say_is_counted_by_the_version_that_gave_them(tmp_path: Path) -> None:
+    """Not of one that answered in place of another; nor of streams, nor of routes that the plan does not name."""
+    answers = [
+        ("m:v1", shown("a", {"label": "a"}, route="/label", by="m:v1")),
+        ("m:v2", shown("b", {"label": "b"}, route="/label", by="m:v2")),
+        ("m:v2", shown("c", {"label": "b"}, route="/label", by="m:v1")),
+        ("m:v2", shown("d", {"label": "b"}, route="", by="m:v2")),
+        ("m:v2", shown("e", {"label": "b"}, route="/other", by="m:v2")),
+        ("m:v2", shown("f", {"label": "b"}, route="/label", by="m:v2", is_whole=False)),
+        ("m:v2", shown("g", {"label": "b"}, route="/label", by="m:v2", status=500)),
+    ]
+    assert predicted(asyncio.run(told(tmp_path, answers, read=LABELS))) == {"m:v1 a": 1, "m:v2 b": 1}
+
+
+def test_copies_are_counted_once_they_meet_stables_answer(tmp_path: Path) -> None:
+    """A repeat is no answer that anybody asked for. What the plan ignores is no difference."""
+    answers = hundred(lambda number: {"label": "b", "id": number})
+    findings = asyncio.run(told(tmp_path, answers, read=LABELS))
+    assert predicted(findings) == {"m:v2 b": 100}
+    assert counts(findings, "kanaria_observer_repeats_total") == {"same": 100}
+
+
+def test_without_expressions_nothing_is_counted(tmp_path: Path) -> None:
+    assert predicted(asyncio.run(told(tmp_path, [("m:v1", shown("a", {"label": "a"}, route="/label"))]))) == {}

@@ -111,3 +111,38 @@ def test_a_release_follows_and_keeps_the_fitted_plan(tmp_path: Path) -> None:
         "latency",
         "typical_latency",
     }
+
+
+READ = RolloutSpec.model_validate({"answers": {"/summarize": {"label": "label", "confidence": "score"}}})
+
+
+def test_what_the_plan_reads_from_answers_is_judged() -> None:
+    """No step passes before the canary has counts of it."""
+    plan, left_out = fitted(READ, "m:v2", OWN, OWN, is_observed=True)
+    assert plan.expected() == ("errors", "latency", "class")
+    assert plan.signals.root["low_confidence"] is not None
+    assert "predicted classes" not in left_out
+    numbers = RolloutSpec.model_validate({"answers": {"/summarize": {"number": "price"}}})
+    plan, left_out = fitted(numbers, "m:v2", OWN, OWN, is_observed=True)
+    assert plan.expected() == ("errors", "latency", "class")
+    assert "low confidence" in left_out
+
+
+def test_what_only_one_version_answers_is_waited_for_by_no_step() -> None:
+    """Nor is anything read where nothing observes, or where one version counts itself."""
+    other = Service((Route("/new"),), 60)
+    assert "class" not in fitted(READ, "m:v2", OWN, other, is_observed=True)[0].expected()
+    assert "class" not in fitted(READ, "m:v2", OWN, OWN)[0].expected()
+    assert "class" not in fitted(READ, "m:v2", OWN, CONTRACT, is_observed=True)[0].expected()
+    plan, left_out = fitted(READ, "m:v2", CONTRACT, CONTRACT)
+    assert not plan.answers
+    assert "`answers` is not used" in left_out
+
+
+@pytest.mark.parametrize("path", ["/sumarize", "/words"])
+def test_answers_of_a_route_that_is_not_there_or_streams_are_refused(path: str) -> None:
+    plan = RolloutSpec.model_validate({"answers": {path: {"label": "label"}}})
+    with pytest.raises(CommandRefused, match=f"answers of {path}") as refused:
+        fitted(plan, "m:v2", OWN, OWN, is_observed=True)
+    assert "/summarize" in str(refused.value)
+    assert ("did you mean" in str(refused.value)) == (path == "/sumarize")

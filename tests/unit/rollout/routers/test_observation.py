@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.own_answers import OwnAnswers
 from rollout.fleet import CONTRACT, Backend, Route, Service, Version
 from rollout.routers.envoy.files import are_usable
 from rollout.routers.envoy.observation import OBSERVER
@@ -21,14 +22,15 @@ SHADOW = Split(
 SHOWN = {"m:v1": "stable", "repeat/m:v1": "repeat", "shadow/m:v2": "copy"}
 
 
-def roles(split: Split, settings: GatewaySettings) -> dict[str, str]:
-    """By cluster, as what the observer is told its answers are."""
+def roles(split: Split, settings: GatewaySettings, key: str = "x-kanaria-role") -> dict[str, str]:
+    """By cluster, what the observer is told under `key` about its answers."""
     found = {}
     for name, cluster in clusters_for(split, settings).items():
         for options in cluster.get("typed_extension_protocol_options", {}).values():
             for each in options.get("http_filters", ())[:1]:
                 told = each["typed_config"]["grpc_service"]["initial_metadata"]
-                found[name] = {pair["key"]: pair["value"] for pair in told}["x-kanaria-role"]
+                if values := [pair["value"] for pair in told if pair["key"] == key]:
+                    (found[name],) = values
     return found
 
 
@@ -71,4 +73,31 @@ def test_a_split_that_is_observed_is_read_back_and_its_clusters_are_kept() -> No
     assert (seen.stable, seen.canary, seen.mirror) == ("m:v1", "m:v2", True)
     assert clusters_used(routes, clusters) == clusters
     step = replace(SHADOW, mirror=False, canary_percent=5)
-    assert OBSERVER not in clusters_used(routes_for(step, SETTINGS), clusters)
+    assert OBSERVER not in clusters_used(routes_for(step, SETTINGS), clusters | clusters_for(step, SETTINGS))
+
+
+READ = replace(SHADOW, answers=OwnAnswers.model_validate({"/summarize": {"label": "label"}}))
+
+
+def test_where_the_plan_reads_answers_those_to_users_are_shown_as_well() -> None:
+    """Copies are read when they meet stable's answer. In the steps requests go to a choice, whose filter counts."""
+    assert roles(READ, SETTINGS) == SHOWN
+    assert roles(READ, SETTINGS, "x-kanaria-read")["m:v1"] == "m:v1"
+    assert "shadow/m:v2" not in roles(READ, SETTINGS, "x-kanaria-read")
+    step = replace(READ, mirror=False, canary_percent=5)
+    assert roles(step, SETTINGS) == {}
+    assert roles(step, SETTINGS, "x-kanaria-read") == {"m:v1>m:v2": "m:v1", "m:v2>m:v1": "m:v2"}
+    assert roles(Split(READ.stable, answers=READ.answers), SETTINGS, "x-kanaria-read") == {"m:v1": "m:v1"}
+
+
+def test_answers_are_not_read_without_an_observer_or_where_versions_count_themselves() -> None:
+    contract = (replace(version, service=CONTRACT) for version in SHADOW.versions)
+    assert roles(READ, replace(SETTINGS, has_observer=False), "x-kanaria-read") == {}
+    assert roles(Split(*contract, canary_percent=5, answers=READ.answers), SETTINGS, "x-kanaria-read") == {}
+
+
+def test_a_split_whose_answers_are_read_keeps_the_observer() -> None:
+    step = replace(READ, mirror=False, canary_percent=5)
+    clusters, routes = clusters_for(step, SETTINGS), routes_for(step, SETTINGS)
+    assert are_usable([routes], clusters)
+    assert clusters_used(routes, clusters) == clusters

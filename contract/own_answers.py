@@ -1,0 +1,106 @@
+"""What the answers of a service without the model contract mean: the section `answers` of a plan.
+
+Source of every field's meaning: docs/own-service.md.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, StrictStr, model_validator
+
+from contract.expressions import Expression, field_path
+
+LABEL, NUMBER, CONFIDENCE = "label", "number", "confidence"  # parts of answers that are counted
+OTHER, NOTHING = "(other)", "(none)"  # classes: of further labels, and of answers that give no label
+MOST_CLASSES = 50  # that are counted one by one, of all versions and routes
+LONGEST_LABEL = 200  # letters; a longer text is no label
+MOST_ROUTES = 20
+_MOST_IGNORED = 50
+
+
+def _expression(text: str) -> str:
+    Expression(text)
+    return text
+
+
+def _field(text: str) -> str:
+    field_path(text)
+    return text
+
+
+def _path(route: str) -> str:
+    if not route.startswith("/"):
+        raise ValueError("name a route by its path, such as `/detect`")
+    return route
+
+
+_Expression = Annotated[StrictStr, AfterValidator(_expression)]
+_Field = Annotated[StrictStr, AfterValidator(_field)]
+_Route = Annotated[StrictStr, AfterValidator(_path)]
+
+
+class RouteAnswers(BaseModel):
+    """What the JSON answers of one route say, as JMESPath expressions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: _Expression | None = None
+    number: _Expression | None = None
+    confidence: _Expression | None = None  # 0 to 1
+    ignore: Annotated[tuple[_Field, ...], Field(max_length=_MOST_IGNORED)] = ()  # left out where answers are compared
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Self:
+        if self.label is not None and self.number is not None:
+            raise ValueError("an answer is a `label` or a `number`; keep one of the two")
+        return self
+
+    @property
+    def counted(self) -> Mapping[str, str]:
+        """The expressions whose values are counted, by part."""
+        found = {LABEL: self.label, NUMBER: self.number, CONFIDENCE: self.confidence}
+        return {part: text for part, text in found.items() if text is not None}
+
+
+class OwnAnswers(RootModel[dict[_Route, RouteAnswers]]):
+    """The same of all routes that are named, by path."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: dict[_Route, RouteAnswers] = Field(default_factory=dict, max_length=MOST_ROUTES)
+
+    def __bool__(self) -> bool:
+        return bool(self.root)
+
+    def counted(self, routes: Iterable[str]) -> frozenset[str]:
+        """The parts that are counted of answers of `routes`."""
+        wanted = set(routes)
+        return frozenset(part for route, said in self.root.items() if route in wanted for part in said.counted)
+
+    def of(self, route: str) -> RouteAnswers | None:
+        """What is known of a route; None: nothing."""
+        return self.root.get(route)
+
+
+NO_ANSWERS = OwnAnswers()
+
+
+def label_of(value: object) -> str | None:
+    """A label as text: a text that is not too long, a whole number, true or false; None: it is none of these."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        value = str(value) if abs(value) < 10**LONGEST_LABEL else ""
+    return value if isinstance(value, str) and 0 < len(value) <= LONGEST_LABEL else None
+
+
+def number_of(value: object) -> float | None:
+    """A finite number; None: it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
