@@ -89,6 +89,10 @@ class Model(ABC):
 def _predictions(answer: AnswerKind, outputs: torch.Tensor) -> list[Prediction]:
     if isinstance(answer, Number):
         return [Prediction(number) for number in outputs[:, 0].tolist()]
+    if len(outputs) == 1:  # most requests have one row, which calls of torch would cost more than looking at it
+        row = outputs[0].tolist()
+        confidence = max(row)
+        return [Prediction(answer.labels[row.index(confidence)], confidence)]
     confidences, columns = outputs.max(dim=1)
     return [
         Prediction(answer.labels[column], confidence)

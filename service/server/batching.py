@@ -6,6 +6,7 @@ loop. Larger batches and slow models go to a thread, so that health checks answe
 """
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -26,9 +27,11 @@ from contract.answer_types import Prediction
 from service.contract import Model
 
 LOOP_S = 0.002  # longest that one batch may hold the event loop
-# A busy machine makes a batch late now and then; a model that has become slow makes many in a row late.
+# A busy machine makes a batch late now and then; a model that has become slow makes many in a row late. A machine that
+# was very busy for a moment does so too: the model then comes back to the event loop.
 LATE_S = 10 * LOOP_S
 MOST_LATE_IN_A_ROW = 5
+BACK_AFTER = 100  # batches in a row on the thread that were not late
 DEFAULT_DEADLINE_S = 9.0  # a gateway that waits 10 s still gets the reason
 STUCK_DEADLINES = 3  # a model that finished nothing for this many deadlines is not ready
 
@@ -94,7 +97,9 @@ class Batcher:
         self._deadline_s = deadline_s
         self._max_waiting_rows = max_waiting_rows
         self._loop_rows = loop_rows
-        self._late_in_a_row = 0
+        self._late_in_a_row = 0  # batches on the event loop
+        self._quick_in_a_row = 0  # batches on the thread, of a size for the event loop
+        self._is_slow = False  # everything goes to the thread
         self._waiting_rows = 0  # changed on the event loop only
         self._arrived: deque[_Job] = deque()  # changed on the event loop only
         self._handed_over = 0  # jobs given to the thread; changed on the event loop only
@@ -136,7 +141,7 @@ class Batcher:
         job = _Job(rows, loop.create_future(), loop, gone)
         self._waiting_rows += len(rows)
         try:
-            if len(rows) > self._loop_rows or self._thread_is_busy:
+            if len(rows) > self._loop_rows or self._is_slow or self._thread_is_busy:
                 self._hand_over(job)
             else:
                 self._arrived.append(job)
@@ -165,7 +170,7 @@ class Batcher:
 
     def _answer_arrived(self) -> None:
         """Answer as many of the arrived jobs as fit into one short call, on the event loop."""
-        if self._thread_is_busy or not self._loop_rows:  # a large job came in the same turn: one call at a time
+        if self._thread_is_busy or self._is_slow:  # a large job came in the same turn: one call at a time
             while self._arrived:
                 self._hand_over(self._arrived.popleft())
             return
@@ -179,19 +184,27 @@ class Batcher:
         started_s = time.perf_counter()
         with torch.inference_mode():
             _settle(self._outcomes(batch))
-        self._watch(time.perf_counter() - started_s)
-
-    def _watch(self, took_s: float) -> None:
+        took_s = time.perf_counter() - started_s
         self._late_in_a_row = self._late_in_a_row + 1 if took_s > LATE_S else 0
         if self._late_in_a_row == MOST_LATE_IN_A_ROW:
-            self._loop_rows = 0
+            self._late_in_a_row = self._quick_in_a_row = 0
+            self._is_slow = True
             log.warning("model_moved_to_thread", took_s=took_s, limit_s=LATE_S)
+
+    def _watch_thread(self, batch: list[_Job], took_s: float) -> None:
+        if self._is_slow and sum(len(job.rows) for job in batch) <= self._loop_rows:
+            self._quick_in_a_row = self._quick_in_a_row + 1 if took_s <= LATE_S else 0
+            if self._quick_in_a_row == BACK_AFTER:
+                self._is_slow = False
+                log.info("model_moved_to_event_loop", took_s=took_s, limit_s=LATE_S)
 
     def _run(self) -> None:
         with torch.inference_mode():
             while (job := self._jobs.get()) is not None:
                 batch, is_last = self._with_waiting(job)
+                started_s = time.perf_counter()
                 if outcomes := self._outcomes(batch):
+                    self._watch_thread(batch, time.perf_counter() - started_s)
                     with suppress(RuntimeError):  # the loop was closed meanwhile: no client is left
                         outcomes[0][0].loop.call_soon_threadsafe(_settle, outcomes)
                 self._finished += len(batch)
@@ -254,7 +267,8 @@ def predict_rows(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
     expected = (len(rows), model.schema.answer.columns)
     if tuple(outputs.shape) != expected:
         raise BrokenModel(f"predict returned shape {tuple(outputs.shape)}, expected {expected}")
-    if not torch.isfinite(outputs).all():
+    # The sum costs a fifth of looking at each; that of finite numbers can be infinite, that of others is never finite.
+    if not math.isfinite(outputs.sum().item()) and not torch.isfinite(outputs).all():
         raise BrokenModel("predict returned a value that is not finite")
     predictions = model.postprocess(outputs)
     if len(predictions) != len(rows):

@@ -175,11 +175,8 @@ async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> 
     if scope["method"] != "POST":
         detail = f"{scope['method']} is not answered here; use POST"
         raise Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, headers={"allow": "POST"})
-    too_large = Problem(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {MAX_BODY_BYTES:,} bytes; send fewer rows"
-    )
     if int(headers.get(b"content-length", b"0")) > MAX_BODY_BYTES:
-        raise too_large
+        raise _too_large()
     body = bytearray()
     while True:
         message = await receive()
@@ -187,6 +184,11 @@ async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> 
             raise ClientGone
         body += message.get("body", b"")
         if len(body) > MAX_BODY_BYTES:
-            raise too_large
+            raise _too_large()
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def _too_large() -> Problem:
+    detail = f"the body is larger than {MAX_BODY_BYTES:,} bytes; send fewer rows"
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)

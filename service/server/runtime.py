@@ -1,6 +1,7 @@
 """Everything that one worker needs to answer requests: it loads a model from its folder and makes the routes."""
 
 import gc
+import logging
 import os
 import pkgutil
 import signal
@@ -53,6 +54,7 @@ class Runtime:
         self, implementation: str, folder: Path, *, model: str, version: str, engine: str = Engine.EAGER
     ) -> None:
         log_as_json()
+        _leave_out_access_log()
         threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
         is_verified = verify_as_set(folder, os.environ)  # again: the files may have changed since the server started
         torch.set_num_threads(1)  # one model thread per worker; more would fight the other workers for cores
@@ -132,6 +134,13 @@ def _stop_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_EVERY_S)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _leave_out_access_log() -> None:
+    """uvicorn puts a line together for each answer where any logger would get it, also one that takes no such line."""
+    logger = logging.getLogger("uvicorn.access")
+    if not logger.isEnabledFor(logging.INFO):
+        logger.propagate = False
 
 
 def _golden_rows(folder: Path, schema: Schema) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from contract.answer_types import Labels, Prediction
 from contract.model_files import Feature, Schema
 from service.contract import Model
 from service.server.batching import (
+    BACK_AFTER,
+    LATE_S,
+    MOST_LATE_IN_A_ROW,
     STUCK_DEADLINES,
     Abandoned,
     Batcher,
@@ -279,3 +283,35 @@ def test_an_answer_that_breaks_the_contract_is_an_error(
     monkeypatch.setattr(echo, "predict", lambda _batch: output)
     with pytest.raises(BrokenModel, match=reason):
         predict_rows(echo, rows(1, 2))
+
+
+def test_a_model_that_was_slow_for_a_moment_is_called_on_the_event_loop_again(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A very busy machine makes batches late in a row; a model that stays slow stays on the thread."""
+    callers: list[str] = []
+    took_s = 2 * LATE_S
+
+    def predict(batch: torch.Tensor) -> torch.Tensor:
+        callers.append(threading.current_thread().name)
+        time.sleep(took_s)
+        return Echo.predict(echo, batch)
+
+    monkeypatch.setattr(echo, "predict", predict)
+
+    async def ask(times: int) -> list[str]:
+        callers.clear()
+        for _ in range(times):
+            await batcher.predict(rows(1))
+        return callers[:]
+
+    with Batcher(echo, max_waiting_rows=100, loop_rows=8) as batcher:
+        assert set(asyncio.run(ask(MOST_LATE_IN_A_ROW))) == {"MainThread"}
+        assert set(asyncio.run(ask(3))) == {"model"}
+        took_s = 0.0
+        assert set(asyncio.run(ask(BACK_AFTER - 1))) == {"model"}
+        took_s = 2 * LATE_S
+        assert set(asyncio.run(ask(2))) == {"model"}
+        took_s = 0.0
+        assert set(asyncio.run(ask(BACK_AFTER))) == {"model"}
+        assert set(asyncio.run(ask(3))) == {"MainThread"}
