@@ -120,6 +120,11 @@ class Commands(LazyGroup):
             "Tokens with a name and a role, for people who command the controller.",
             needs=("serve",),
         ),
+        "key": Source(
+            "kanaria.commands.key:app",
+            "Keys with a name and scopes, for callers of the gateway.",
+            needs=("serve",),
+        ),
         "notify": Source("kanaria.commands.notify:app", "Try out who is told of decisions.", needs=("serve",)),
         "dashboards": Source(
             "kanaria.commands.dashboards:app", "Grafana's boards as code: generate, push, check.", needs=("monitoring",)

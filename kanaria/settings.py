@@ -28,6 +28,7 @@ Runtime = Literal["auto", "shared", "venv"]
 
 TOKEN_FILE, ALERTS_TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE = "token", "alerts-token", "api-key", "user-key"
 ANSWERS_KEY_FILE = "answers-key"
+CALLER_KEYS_FILE = "api-keys.json"
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "signing-key.pem", "signing-key.pub"
 ALERTMANAGER_KEY_FILE = "alertmanager-password"
 KEY_FILES = (
@@ -35,6 +36,7 @@ KEY_FILES = (
     ALERTS_TOKEN_FILE,
     ALERTMANAGER_KEY_FILE,
     API_KEY_FILE,
+    CALLER_KEYS_FILE,
     USER_KEY_FILE,
     ANSWERS_KEY_FILE,
     PRIVATE_KEY_FILE,
@@ -379,6 +381,11 @@ class Settings(BaseSettings):
     @property
     def alertmanager_password_file(self) -> Path:
         return self.root / ALERTMANAGER_KEY_FILE
+
+    @property
+    def caller_keys(self) -> Path:
+        """Keys of the gateway that have a name."""
+        return self.root / CALLER_KEYS_FILE
 
     @property
     def named_tokens(self) -> Path:

@@ -31,7 +31,7 @@ from loadtest.paths import make_out_dir, new_out_dir
 from rollout.fleet import Backend, Version
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
 from rollout.routers.envoy.router import EnvoyRouter
-from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL
 
@@ -114,7 +114,7 @@ def _subject(tag: str) -> Subject:
 def _gateway(tag: str, port: int, folder: Path) -> Iterator[Gateway]:
     """The gateway as `kanaria up` runs it, in front of one server."""
     settings = GatewaySettings(
-        directory=folder / "gateway", port=free_port(), stats_port=free_port(), api_keys=(_API_KEY,)
+        directory=folder / "gateway", port=free_port(), stats_port=free_port(), api_keys=(ApiKey(_API_KEY),)
     )
     write_bootstrap(settings)
     with (folder / "gateway.log").open("wb") as log:

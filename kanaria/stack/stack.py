@@ -15,6 +15,7 @@ from kanaria.lazy import load
 from kanaria.private_files import close_folder
 from kanaria.settings import Settings
 from kanaria.stack.bentos import process_name, tag_of
+from kanaria.stack.caller_keys import accepted
 from kanaria.stack.fleet import last_words
 from kanaria.stack.installation import given_environment
 from kanaria.stack.locks import locked
@@ -329,7 +330,7 @@ def gateway_settings(settings: Settings, stats_port: int) -> GatewaySettings:
         host=settings.host,
         port=settings.gateway_port,
         stats_port=stats_port,
-        api_keys=(settings.api_key,) if settings.needs_api_key else (),
+        api_keys=accepted(settings) if settings.needs_api_key else (),
         cors_origins=settings.cors_origins,
         underscore_headers=settings.underscore_headers,
         try_timeout_s=settings.try_timeout_s,

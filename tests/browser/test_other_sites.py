@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from kanaria.stack.ports import free_port
-from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
 from tests.support.browser import ARGUMENTS
 from tests.support.gateway_rig import Gateway, StandIn
@@ -61,7 +61,7 @@ def test_pages_of_named_sites_may_call_and_others_may_not(
         chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
         for name, (origins, key) in tries.items():
             settings = GatewaySettings(
-                tmp_path / name, free_port(), free_port(), api_keys=(KEY,), cors_origins=tuple(origins)
+                tmp_path / name, free_port(), free_port(), api_keys=(ApiKey(KEY),), cors_origins=tuple(origins)
             )
             with Gateway(settings) as gateway:
                 gateway.router.apply(Split(stable.version))

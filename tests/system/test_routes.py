@@ -25,7 +25,7 @@ from kanaria.stack.version_process import server_command
 from rollout.errors import RouterRefused
 from rollout.fleet import Backend, Route, Service, Version
 from rollout.judge import Pair
-from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
 from tests.support import own_service
 from tests.support.children import started
@@ -190,7 +190,7 @@ def test_a_versions_metrics_are_not_for_clients(gateway: Gateway, stable: Runnin
 
 
 def test_probes_need_no_key_and_everything_else_does(settings: GatewaySettings, stable: Running) -> None:
-    with Gateway(replace(settings, api_keys=("k",))) as gateway:
+    with Gateway(replace(settings, api_keys=(ApiKey("k"),))) as gateway:
         gateway.router.apply(only(stable))
         for path in ("/livez", "/readyz", "/healthz"):
             assert gateway.client.get(path).status_code == 200

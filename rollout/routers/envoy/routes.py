@@ -24,13 +24,13 @@ from contract.http import (
 from contract.prediction_log import OWN_REQUESTS
 from rollout.fleet import Route
 from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.keys import FOR_FEEDBACK, OPEN_TO_ALL
 from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, is_shown, mirror_policy
 from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
 
 ROUTE_CONFIG = "kanaria"
-API_KEY_FILTER = "api_key"
 CORS_FILTER = "cors"
 BODY_FILTER = "body_limit"
 READY_FILTER = "ready"
@@ -44,7 +44,6 @@ OTHER = Route("other", is_streamed=True)  # all the rest: pages of BentoML, appl
 _HUNDREDTHS = 100  # Envoy's weights are integers relative to their sum: hundredths of a percent here
 _LATER_S = 5.0  # a service that says itself that it is too late is heard
 _LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's own limit is longer
-_OPEN_TO_ALL = {API_KEY_FILTER: {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}}
 _BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
 _OF_OUR_OWN = {"name": REQUEST_ID_HEADER, "string_match": {"prefix": OWN_REQUESTS}}
 _OK: Resource = {"@type": TYPE + "extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy"}
@@ -52,7 +51,7 @@ _OK |= {"status_code": 200, "body": {"inline_string": "ok\n"}}
 _ALIVE = {
     "match": {"path": LIVE_PATH},
     "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
-    "typed_per_filter_config": _OPEN_TO_ALL,
+    "typed_per_filter_config": OPEN_TO_ALL,
 }
 
 
@@ -149,9 +148,9 @@ def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resourc
         {"match": {"prefix": "/", "headers": [_OF_OUR_OWN]}, "direct_response": {"status": 422}},
         predict | {"match": predict["match"] | only_post, **_counted(Route(PREDICT_PATH))},
         predict,
-        {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings)},
+        {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings), "typed_per_filter_config": FOR_FEEDBACK},
         {"match": {"path": "/docs.json"}, **_to_stable(split, settings)},
-        {"match": {"path": READY_PATH}, **_to_stable(split, settings), "typed_per_filter_config": _OPEN_TO_ALL},
+        {"match": {"path": READY_PATH}, **_to_stable(split, settings), "typed_per_filter_config": OPEN_TO_ALL},
         {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
     ]
 
@@ -162,7 +161,7 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
     for probe in (READY_PATH, HEALTH_PATH):
         ready_path = split.stable.service.readiness.path
         to_ready = {"cluster": choice_name(split.stable, fallback_of_stable(split)), "prefix_rewrite": ready_path}
-        yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": _OPEN_TO_ALL | _ANSWERS_AT_ALL}
+        yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": OPEN_TO_ALL | _ANSWERS_AT_ALL}
     yield {"match": {"path_separated_prefix": METRICS_PATH}, "direct_response": {"status": 404}}
     too_large = {"name": "content-length", "range_match": {"start": settings.max_upload_bytes + 1, "end": 2**63 - 1}}
     yield {
@@ -170,7 +169,10 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
         "direct_response": {"status": 413},
         "typed_per_filter_config": {BODY_FILTER: _BODY_LIMIT | {"disabled": True}},  # or it would be read first
     }
-    for route in _declared(split):
+    declared = _declared(split)
+    if FEEDBACK_PATH not in [route.path for route in declared]:  # or a path with a placeholder might take it
+        yield from _passed({"path": FEEDBACK_PATH}, OTHER, split, settings)
+    for route in declared:
         yield from _passed(_match(route), route, split, settings)
     yield from _passed({"prefix": "/"}, OTHER, split, settings)
 
@@ -212,6 +214,7 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
     action = _shared(split, settings, is_copied=not route.is_streamed)
     action["timeout"] = f"{0 if route.is_streamed else limit_s:g}s"
     action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
+    of_keys = FOR_FEEDBACK if match == {"path": FEEDBACK_PATH} else {}
     of_route = _counted(route)
     if not route.is_streamed:
         of_route["name"] = route.path  # tells the observer that there is a copy, and of which route's answers
@@ -220,7 +223,7 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
         yield {
             "match": match | {"headers": [upgrade]},
             "route": action | {"upgrade_configs": [{"upgrade_type": "websocket"}]},
-            "typed_per_filter_config": {BODY_FILTER: unmeasured, **_user_of(split)},
+            "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_user_of(split)},
             **of_route,
         }
     has_unknown_length = [
@@ -230,13 +233,13 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
     yield {
         "match": match | {"headers": has_unknown_length},
         "route": action,
-        "typed_per_filter_config": {BODY_FILTER: measured, **_user_of(split)},
+        "typed_per_filter_config": {BODY_FILTER: measured, **of_keys, **_user_of(split)},
         **of_route,
     }
     yield {
         "match": match,
         "route": action,
-        "typed_per_filter_config": {BODY_FILTER: unmeasured, **_user_of(split)},
+        "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_user_of(split)},
         **of_route,
     }
 

@@ -6,9 +6,21 @@ cannot disagree about a port or a folder. Retries are the same for every gateway
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from contract.http import ANSWER_TIMEOUT_S
+
+Scope = Literal["predictions", "feedback"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that opens the gateway."""
+
+    secret: str
+    name: str = "default"  # of its holder, fit for a header
+    scopes: tuple[Scope, ...] = SCOPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +31,7 @@ class GatewaySettings:
     port: int = 8080
     stats_port: int = 8081  # of the page with its metrics
     host: str = "127.0.0.1"  # address that clients connect to
-    api_keys: tuple[str, ...] = ()  # accepted in the header x-api-key; none: the gateway is open
+    api_keys: tuple[ApiKey, ...] = ()  # accepted in the header x-api-key; none: the gateway is open
     max_requests_per_s: int | None = None  # of all clients together; None: no limit
     max_body_bytes: int = 8 * 1024 * 1024  # of a request under the model contract
     max_upload_bytes: int = 100 * 1024 * 1024  # of a request to any other service
@@ -81,6 +93,10 @@ class GatewaySettings:
     def without_version_path(self) -> Path:
         """The routes of a gateway without a version: what it starts with when the others are damaged."""
         return self.directory / "without-version.json"
+
+    def filter_path(self, name: str) -> Path:
+        """The settings of one filter that may change while the gateway runs."""
+        return self.directory / f"filter-{name}.json"
 
     @property
     def failures_path(self) -> Path:

@@ -19,6 +19,7 @@ KEYS = (
     "alerts-token",
     "alertmanager-password",
     "api-key",
+    "api-keys.json",
     "user-key",
     "answers-key",
     "signing-key.pem",

@@ -1,0 +1,55 @@
+"""`kanaria key`: keys with a name and scopes, for callers of the gateway."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from contract.http import API_KEY_HEADER
+from contract.terminal import Terminal
+from kanaria.settings import API_KEY_FILE, Settings
+from kanaria.stack.caller_keys import OWN, CallerKeys, put_in_force
+from kanaria.stack.stack import gateway_settings
+from rollout.explain.format import date
+from rollout.routers.envoy.settings import SCOPES
+
+app = typer.Typer(no_args_is_help=True, help="Keys with a name and scopes, for callers of the gateway.")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Whose it is. Versions are told this name, in x-kanaria-caller.")],
+    scope: Annotated[
+        Literal["predictions", "feedback", "both"],
+        typer.Option(help="What it opens. feedback: /feedback alone. predictions: all other paths."),
+    ] = "predictions",
+) -> None:
+    """Make a key, put it in force and print it."""
+    settings = Settings()
+    key = CallerKeys(settings.caller_keys).add(name, SCOPES if scope == "both" else (scope,))
+    typer.echo(key)
+    _apply(settings)
+    typer.secho(f"{name} sends it as {API_KEY_HEADER}; `kanaria key remove {name}` withdraws it", err=True)
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Show whose keys the gateway accepts, and what they open."""
+    settings = Settings()
+    if not settings.needs_api_key:
+        typer.secho("the gateway asks for no key (KANARIA_NEEDS_API_KEY)", err=True)
+    Terminal().print(f"{OWN}: {', '.join(SCOPES)}, the owner's, in the file {API_KEY_FILE}")
+    for key in CallerKeys(settings.caller_keys).all():
+        Terminal().print(f"{key.name}: {', '.join(key.scopes)}, since {date(key.made_s)}")
+
+
+@app.command()
+def remove(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> None:
+    """Withdraw a key: requests with it are refused from now on."""
+    settings = Settings()
+    CallerKeys(settings.caller_keys).remove(name)
+    _apply(settings)
+    typer.echo(f"the key of {name} is withdrawn")
+
+
+def _apply(settings: Settings) -> None:
+    put_in_force(settings, gateway_settings(settings, stats_port=0), say=lambda text: typer.secho(text, err=True))

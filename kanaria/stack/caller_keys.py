@@ -1,0 +1,98 @@
+"""The keys with which callers come to the gateway: the owner's own, and those that have a name and scopes."""
+
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kanaria.errors import SetupError
+from kanaria.settings import API_KEY_FILE, Settings
+from kanaria.stack.named_file import NamedFile
+from rollout.routers.envoy import keys
+from rollout.routers.envoy.settings import ApiKey, GatewaySettings, Scope
+
+OWN = "default"  # the name of the owner's key
+MOST_KEYS = 200  # what is counted by key must stay bounded
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")  # fit for headers and for names of metrics
+_WAIT_S = 5.0
+
+
+class CallerKey(BaseModel):
+    """A key as it is kept: in words, because the gateway compares keys as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str = Field(pattern=rf"^{_NAME.pattern}$")
+    scopes: tuple[Scope, ...] = Field(min_length=1)
+    key: str = Field(min_length=1)
+    made_s: float  # Unix seconds
+
+
+class CallerKeys:
+    """Those of one state folder, but for the owner's."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = NamedFile(path, CallerKey, word="key")
+
+    def all(self) -> tuple[CallerKey, ...]:
+        """Every key, oldest first. Raises SetupError for a file that cannot be read."""
+        return self._file.all()
+
+    def add(self, name: str, scopes: tuple[Scope, ...]) -> str:
+        """Make a key. Raises SetupError, OSError."""
+        if not _NAME.fullmatch(name) or name == OWN:
+            raise SetupError(
+                "no key can be called that",
+                saw=repr(name),
+                do=f"give a name of at most 40 of `a-z 0-9 _ -` that begins with a letter or digit and is not `{OWN}`, "
+                f"the name of the key in {API_KEY_FILE}",
+            )
+        if len(self.all()) >= MOST_KEYS:
+            raise SetupError(
+                "there are too many keys", saw=f"{MOST_KEYS} in {self._path}", do="`kanaria key remove` some first"
+            )
+        key = secrets.token_urlsafe(32)
+        self._file.add(CallerKey(name=name, scopes=scopes, key=key, made_s=time.time()))
+        return key
+
+    def remove(self, name: str) -> None:
+        """Forget a key. Raises SetupError, OSError."""
+        if name == OWN:
+            raise SetupError(
+                "the owner's key cannot be withdrawn while the stack runs",
+                saw=f"`{OWN}` is the key in {API_KEY_FILE}",
+                do=f"`kanaria down`, remove the file {API_KEY_FILE} of the state folder, `kanaria up`",
+            )
+        self._file.remove(name)
+
+
+def accepted(settings: Settings) -> tuple[ApiKey, ...]:
+    """All keys that a gateway accepts that asks for one. Raises SetupError."""
+    named = CallerKeys(settings.caller_keys).all()
+    return ApiKey(settings.api_key, OWN), *(ApiKey(one.key, one.name, tuple(one.scopes)) for one in named)
+
+
+def put_in_force(settings: Settings, gateway: GatewaySettings, *, say: Callable[[str], None]) -> None:
+    """Give the keys to the gateway, where one is set up. Raises SetupError, OSError."""
+    if not settings.is_up:
+        say("no stack runs here; `kanaria up` starts with it")
+        return
+    if not keys.takes_keys(gateway):
+        why = "an earlier version started it" if settings.needs_api_key else "KANARIA_NEEDS_API_KEY is false"
+        raise SetupError(
+            "it is kept, but the running gateway does not know it",
+            saw=f"a gateway that takes no new keys: {why}",
+            do="`kanaria down` and `kanaria up`",
+        )
+    written = keys.write_keys(replace(gateway, api_keys=accepted(settings)))
+    if not keys.are_in_force(gateway, written, wait_s=_WAIT_S):
+        raise SetupError(
+            "it is kept, but the gateway did not say that it is in force",
+            saw=f"no such answer within {_WAIT_S:g} s",
+            do="look with `kanaria status` whether the gateway runs: it starts with it",
+        )

@@ -1,0 +1,87 @@
+"""A file of the state folder in which each entry has a name of its own, for this user alone."""
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from contract.complaints import first_complaint
+from contract.files import write_whole
+from kanaria.errors import SetupError
+from kanaria.private_files import close_folder
+from kanaria.stack.locks import locked
+
+_WAIT_S = 10.0
+
+
+class Named(Protocol):
+    """What has a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+Entry = TypeVar("Entry", bound=Named)
+
+
+class NamedFile(Generic[Entry]):
+    """The entries of one file.
+
+    Args:
+        path: of the file; a lock lies beside it while it is changed.
+        kind: what an entry is, for pydantic.
+        word: what an entry is to people; `kanaria WORD add` makes one.
+    """
+
+    def __init__(self, path: Path, kind: type[Entry], *, word: str) -> None:
+        self._path, self._word = path, word
+        self._entries: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[kind, ...])  # type: ignore[valid-type]
+
+    def all(self) -> tuple[Entry, ...]:
+        """Every entry, oldest first. Raises SetupError for a file that cannot be read: nothing is guessed."""
+        try:
+            return self._entries.validate_json(self._path.read_bytes())
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValidationError) as error:
+            why = first_complaint(error, whole="the file") if isinstance(error, ValidationError) else error
+            raise SetupError(
+                f"the {self._word}s cannot be read",
+                saw=f"{self._path}: {why}",
+                do=f"remove that file, and make the {self._word}s again with `kanaria {self._word} add`",
+            ) from error
+
+    def add(self, entry: Entry) -> None:
+        """Keep one more. Names that differ in capitals alone are the same. Raises SetupError, OSError."""
+        with self._locked():
+            known = self.all()
+            if same := next((one.name for one in known if one.name.casefold() == entry.name.casefold()), None):
+                raise SetupError(
+                    f"{same} has a {self._word} already",
+                    saw=str(self._path),
+                    do=f"`kanaria {self._word} remove {same}` first",
+                )
+            self._write((*known, entry))
+
+    def remove(self, name: str) -> None:
+        """Forget one. Raises SetupError, OSError."""
+        with self._locked():
+            known = self.all()
+            names = [one.name for one in known]
+            if name not in names:
+                raise SetupError(
+                    f"{name} has no {self._word}",
+                    saw=f"{self._word}s: {', '.join(names) or 'none'}",
+                    do="correct it",
+                )
+            self._write(tuple(one for one in known if one.name != name))
+
+    def _locked(self) -> AbstractContextManager[None]:
+        return locked(self._path.with_suffix(".lock"), doing=f"the {self._word}s", wait_s=_WAIT_S)
+
+    def _write(self, entries: tuple[Entry, ...]) -> None:
+        close_folder(self._path.parent)
+        content = json.dumps(self._entries.dump_python(entries, mode="json"), indent=1)
+        write_whole(self._path, content, mode=0o600)

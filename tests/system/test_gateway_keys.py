@@ -1,0 +1,154 @@
+"""Whose keys open the gateway and what each opens, on a real Envoy."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from contract.http import CALLER_HEADER
+from kanaria.cli import app
+from kanaria.settings import Settings
+from kanaria.stack.ports import free_port
+from kanaria.stack.stack import gateway_settings
+from rollout.fleet import Route, Service
+from rollout.routers.envoy.api import TYPE
+from rollout.routers.envoy.bootstrap import envoy_command
+from rollout.routers.router import Split
+from tests.support.gateway_rig import Gateway, StandIn, eventually
+
+
+@pytest.fixture(scope="module")
+def stable() -> Iterator[StandIn]:
+    with StandIn("digits:v1") as stable:
+        yield stable
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KANARIA_GATEWAY_PORT", str(free_port()))
+    return Settings()
+
+
+@pytest.fixture
+def gateway(settings: Settings, stable: StandIn) -> Iterator[Gateway]:
+    """The gateway of the state folder, as `kanaria up` sets it up."""
+    settings.root.mkdir(parents=True)
+    settings.remember_where_it_listens()
+    with Gateway(gateway_settings(settings, free_port())) as running:
+        running.router.apply(Split(stable.version))
+        yield running
+
+
+def typed(*words: str) -> str:
+    done = CliRunner().invoke(app, ["key", *words], catch_exceptions=False)
+    return done.stdout.strip()
+
+
+def asked(gateway: Gateway, path: str, key: str, **headers: str) -> int:
+    return gateway.client.post(path, json={}, headers={"x-api-key": key, **headers}).status_code
+
+
+def test_a_key_opens_what_it_was_made_for_until_it_is_withdrawn(gateway: Gateway, settings: Settings) -> None:
+    """Whoever may only ask cannot label; both take effect in a gateway that runs."""
+    shop = typed("add", "shop")
+    clinic = typed("add", "clinic", "--scope", "feedback")
+    both = typed("add", "both", "--scope", "both")
+    opened = {
+        key: (asked(gateway, "/predict", key), asked(gateway, "/feedback", key), asked(gateway, "/%66eedback", key))
+        for key in (shop, clinic, both, settings.api_key)
+    }
+    assert opened == {
+        shop: (200, 401, 401),
+        clinic: (401, 200, 200),
+        both: (200, 200, 200),
+        settings.api_key: (200, 200, 200),
+    }
+    refused = gateway.client.post("/feedback", json={}, headers={"x-api-key": shop})
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert "made for this path" in refused.json()["detail"]
+    typed("remove", "shop")
+    assert [asked(gateway, "/predict", key) for key in (shop, both)] == [401, 200]
+    assert [line.partition(",")[0] for line in typed("list").splitlines()] == [
+        "default: predictions",
+        "clinic: feedback",
+        "both: predictions",
+    ]
+
+
+def test_a_version_is_told_the_name_of_the_key_and_never_the_key(
+    gateway: Gateway, stable: StandIn, settings: Settings
+) -> None:
+    """A caller cannot say that he is another."""
+    shop = typed("add", "shop")
+    told = []
+    for key in (shop, settings.api_key):
+        assert asked(gateway, "/predict", key, **{CALLER_HEADER: "clinic"}) == 200
+        told.append(stable.last_headers())
+    assert [headers[CALLER_HEADER] for headers in told] == ["shop", "default"]
+    assert not {shop, settings.api_key} & {value for headers in told for value in headers.values()}
+
+
+def test_a_gateway_without_keys_tells_no_name(
+    settings: Settings, stable: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is anybody there."""
+    monkeypatch.setenv("KANARIA_NEEDS_API_KEY", "false")
+    with Gateway(gateway_settings(Settings(), free_port())) as gateway:
+        gateway.router.apply(Split(stable.version))
+        assert asked(gateway, "/predict", "", **{CALLER_HEADER: "clinic"}) == 200
+        assert CALLER_HEADER not in stable.last_headers()
+
+
+def test_keys_are_readable_by_their_owner_only(gateway: Gateway, settings: Settings) -> None:
+    """Wherever they are, and nowhere else."""
+    shop = typed("add", "shop")
+    holding = {path for path in settings.root.rglob("*") if path.is_file() and shop in path.read_text(errors="replace")}
+    assert {path.name for path in holding} == {"api-keys.json", "filter-predictions_key.json"}
+    assert {path.stat().st_mode & 0o777 for path in holding} == {0o600}
+
+
+def test_keys_outlive_a_gateway_that_is_killed(gateway: Gateway, settings: Settings) -> None:
+    """A withdrawn one stays withdrawn."""
+    shop, clinic = typed("add", "shop"), typed("add", "clinic")
+    typed("remove", "shop")
+    gateway.kill()
+    gateway.settings = gateway_settings(settings, gateway.settings.stats_port)
+    gateway.start()
+    assert [asked(gateway, "/predict", key) for key in (shop, clinic)] == [401, 200]
+
+
+def test_a_gateway_that_an_earlier_version_started_still_asks_for_its_key(
+    settings: Settings, gateway: Gateway, stable: StandIn
+) -> None:
+    """A controller that was upgraded gives it routes that name filters which it does not have."""
+    gateway.kill()
+    bootstrap = json.loads(gateway.settings.bootstrap_path.read_text())
+    (manager,) = bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    filters = manager["typed_config"]["http_filters"]
+    found = {"@type": TYPE + "extensions.filters.http.api_key_auth.v3.ApiKeyAuth"}
+    found |= {"credentials": [{"key": "old", "client": "key-1"}], "key_sources": [{"header": "x-api-key"}]}
+    filters[:2] = [{"name": "api_key", "typed_config": found}]
+    gateway.settings.bootstrap_path.write_text(json.dumps(bootstrap))
+    with subprocess.Popen(envoy_command(gateway.settings), stderr=subprocess.DEVNULL) as envoy:
+        eventually(lambda: gateway.router.observed() is not None)
+        gateway.router.apply(Split(stable.version))
+        answers = {path: [asked(gateway, path, key) for key in ("", "old")] for path in ("/predict", "/feedback")}
+        assert answers == {"/predict": [401, 200], "/feedback": [401, 200]}
+        assert {gateway.client.get(path).status_code for path in ("/livez", "/readyz")} == {200}
+        envoy.terminate()
+
+
+def test_a_path_of_feedback_wants_its_key_for_any_service(gateway: Gateway, settings: Settings) -> None:
+    """Also where the service names no such path, or one with a placeholder that takes it."""
+    shop, clinic = typed("add", "shop"), typed("add", "clinic", "--scope", "feedback")
+    with StandIn("prices:v1") as prices:
+        for paths in ((), ("/{page}",), ("/feedback", "/{page}")):
+            service = Service(tuple(Route(path) for path in paths), timeout_s=10)
+            gateway.router.apply(Split(replace(prices.version, service=service)))
+            answers = {path: [asked(gateway, path, key) for key in (shop, clinic)] for path in ("/ask", "/feedback")}
+            assert answers == {"/ask": [200, 401], "/feedback": [401, 200]}

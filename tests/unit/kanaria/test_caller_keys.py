@@ -1,0 +1,64 @@
+"""Keys of callers with a name and scopes: wrong names, damaged files, gateways that do not take them."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kanaria.cli import app
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.caller_keys import CallerKeys, accepted
+
+pytestmark = pytest.mark.needs("serve")  # the commands
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
+    return Settings()
+
+
+@pytest.mark.parametrize("name", ["", "default", "Shop", "two words", "-x", "a.b", "x" * 41, "a\n", "käse", "x:y"])
+def test_names_that_fit_no_header_or_metric_are_refused(settings: Settings, name: str) -> None:
+    with pytest.raises(SetupError, match="no key can be called that"):
+        CallerKeys(settings.caller_keys).add(name, ("predictions",))
+    assert [key.name for key in accepted(settings)] == ["default"]
+
+
+def test_a_second_key_of_one_name_and_one_that_was_never_made_are_refused(settings: Settings) -> None:
+    keys = CallerKeys(settings.caller_keys)
+    keys.add("shop", ("predictions",))
+    with pytest.raises(SetupError, match="shop has a key already"):
+        keys.add("shop", ("feedback",))
+    with pytest.raises(SetupError, match="clinic has no key"):
+        keys.remove("clinic")
+    with pytest.raises(SetupError, match="the owner's key"):
+        keys.remove("default")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[", '[{"name": "shop", "scopes": [], "key": "k", "made_s": 0}]', '[{"name": "A b", "scopes": ["feedback"]}]'],
+)
+def test_a_damaged_file_is_said_and_opens_nothing(settings: Settings, content: str) -> None:
+    settings.caller_keys.write_text(content)
+    with pytest.raises(SetupError, match="the keys cannot be read"):
+        accepted(settings)
+
+
+def test_without_a_stack_a_key_is_kept_for_the_next(settings: Settings) -> None:
+    done = CliRunner().invoke(app, ["key", "add", "shop"])
+    assert done.exit_code == 0
+    assert "kanaria up" in done.stderr
+    assert [(key.secret, key.name, key.scopes) for key in accepted(settings)][1:] == [
+        (done.stdout.strip(), "shop", ("predictions",))
+    ]
+
+
+def test_a_gateway_that_takes_no_new_keys_is_said(settings: Settings) -> None:
+    """One that an earlier version started, or that asks for none."""
+    settings.remember_where_it_listens()
+    done = CliRunner().invoke(app, ["key", "add", "shop"])
+    assert isinstance(done.exception, SetupError)
+    assert "the running gateway does not know it" in done.exception.what
