@@ -215,3 +215,15 @@ DRIFT_DRIFTED = Metric(
     "1 when the score reaches its threshold and chance does not explain it",
     ("kind", "version", "column"),
 )
+
+# Of the judge server.
+JUDGE_ANSWERS = Metric("kanaria_judge_answers_total", "Questions answered, by verdict", ("verdict",))
+JUDGE_REFUSED = Metric(
+    "kanaria_judge_refused_total", "Questions refused, by HTTP status; Argo Rollouts waits silently then", ("status",)
+)
+JUDGE_ASKED = Metric("kanaria_judge_last_asked_timestamp_seconds", "When the judge was asked last; 0: never")
+JUDGE_SECONDS = Histogram(
+    "kanaria_judge_answer_seconds",
+    "Time that an answer took",
+    bounds=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
+)

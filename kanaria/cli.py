@@ -108,7 +108,7 @@ class Commands(LazyGroup):
         "ledger": Source(
             "rollout.ui.cli.ledger:app", "Copies of the ledger: make one, check one, put one in its place."
         ),
-        "judge": Source("rollout.ui.cli.judging:judge", "Judge counts from anywhere: prints the verdict as JSON."),
+        "judge": Source("kanaria.commands.judge:app", "Judge counts from anywhere: prints the verdict as JSON."),
         "simulate": Source(
             "rollout.simulate.cli:simulate",
             "Simulate releases by this plan with your traffic: how often a harmless canary is rolled back, how soon "

@@ -18,12 +18,14 @@ more slowly is left to the guard and to the alerts on the objectives.
 import math
 from collections import deque
 from collections.abc import Iterable
+from typing import Self
 
 from rollout.judge import JudgeConfig, Judgement, Pair, SignalJudgement, SignalRule, Verdict, Window, words
 from rollout.judge.fail import Stream
 from rollout.judge.limits import lower_limit, upper_limit_at_any_time
 from rollout.ledger.state import Release
 from rollout.signals.catalogue import WATCHED_ERRORS, WATCHED_TOLERANCE, catalogue
+from rollout.spec import RolloutSpec
 
 _LAG_S = 120.0  # younger failures may be harm that is about to be found
 _SPAN_S = 300.0
@@ -61,18 +63,28 @@ class RecentFailures:
 
 
 class Watch:
-    """Evidence that the canary of `release` fails more often since it has all the traffic."""
+    """Evidence that a canary fails more often since it has all the traffic."""
 
-    def __init__(self, release: Release) -> None:
-        spec = release.spec
+    def __init__(self, spec: RolloutSpec, *, phi: float, known: Pair) -> None:
+        """
+        Args:
+            spec: the release's plan.
+            phi: dispersion of the errors, at least 1.
+            known: failed and all requests of stable.
+        """
         self._budget = spec.risk_budget.share
-        self._phi = release.phi.get("errors", 1.0)
-        self._known = upper_limit_at_any_time(release.stable_errors, spec.alpha, phi=self._phi)
+        self._phi = phi
+        self._known = upper_limit_at_any_time(known, spec.alpha, phi=phi)
         self._config = JudgeConfig(alpha=spec.alpha)
         self._stream = Stream(_RULE, self._config, phi=self._phi)
         self._seen = _NOTHING
         self._suspect, self._allowed = _NOTHING, 0.0  # counts since more requests fail than is harmless
         self._signal: SignalJudgement | None = None
+
+    @classmethod
+    def of(cls, release: Release) -> Self:
+        """The watch of a release that was calibrated."""
+        return cls(release.spec, phi=release.phi.get("errors", 1.0), known=release.stable_errors)
 
     def harmless_ratio(self, recent: Pair) -> float:
         """Share of failed requests, 0 to 1, up to which the canary counts as harmless.

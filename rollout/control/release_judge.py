@@ -61,7 +61,7 @@ class ReleaseJudge:
             self._promoted.observe(self._of_judge(release, windows))
         is_alone = release.live_percent == 100
         if is_alone:
-            self._watch = self._watch or Watch(release)
+            self._watch = self._watch or Watch.of(release)
             self._watch.observe(windows, self._recent)
         self._recent.add(windows, is_alone=is_alone)
 

@@ -23,6 +23,7 @@ EXTRAS = {
     "tests": ("all", "dev"),
 }
 ELSEWHERE = {
+    "rollout/server/cli.py": ("judge",),  # the server of that command alone
     "rollout/routers/envoy/bootstrap.py": ("serve",),  # it names the proxy's program, which is 100 MB
     "benchmarks/proofs/continuous.py": ("bench", "dev"),  # its data are those of the examples
 }

@@ -31,7 +31,7 @@ def release(known: Pair, *, phi: float = 1.0) -> Release:
 
 
 def watch_of(known: Pair, *, phi: float = 1.0) -> Watch:
-    return Watch(release(known, phi=phi))
+    return Watch.of(release(known, phi=phi))
 
 
 def windows(error_ratio: float | np.ndarray, seed: int, *, cluster: int = 1) -> Iterator[Window]:

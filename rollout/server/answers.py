@@ -1,0 +1,74 @@
+"""An answer as the JSON object that engines keep, in less than 4 kB."""
+
+import json
+import math
+from typing import Any
+
+from rollout.explain.format import date
+from rollout.judge import Judgement, SignalJudgement, Verdict
+from rollout.server.evidence import Answer
+
+MOST_BYTES = 4000  # Argo Rollouts keeps the last ten answers in a resource of the cluster
+_LONGEST_REASON = 1200
+
+
+def answer_object(answer: Answer, report: str) -> dict[str, Any]:
+    """The object: signals that say most come first, and those without room are only counted.
+
+    Args:
+        report: URL of the page with all of it.
+    """
+    judgement = answer.judgement
+    signals = _signals(judgement) if judgement else {}
+    found: dict[str, Any] = {
+        "verdict": answer.verdict.value,
+        "reason": _cut(answer.reason),
+        "since": None if answer.since_s is None else date(answer.since_s),
+        "signals": signals,
+        "next": _next(judgement) if judgement and answer.verdict is Verdict.INCONCLUSIVE else None,
+        "report": report,
+        "notes": [_cut(note) for note in answer.notes],
+    }
+    left_out = 0
+    while len(json.dumps(found)) > MOST_BYTES and signals:
+        signals.popitem()
+        left_out += 1
+        found["signals_left_out"] = left_out
+    return found
+
+
+def signal_rows(judgement: Judgement) -> list[tuple[str, SignalJudgement]]:
+    """The signals, those with the strongest evidence of harm first."""
+    return sorted(
+        judgement.signals.items(), key=lambda item: (item[1].log_e - item[1].threshold, item[0]), reverse=True
+    )
+
+
+def _signals(judgement: Judgement) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "verdict": signal.verdict.value,
+            "canary": list(signal.canary),
+            "stable": list(signal.stable),
+            "log_e": round(signal.log_e, 2),
+            "threshold": round(signal.threshold, 2) if math.isfinite(signal.threshold) else None,
+        }
+        for name, signal in signal_rows(judgement)
+    }
+
+
+def _next(judgement: Judgement) -> dict[str, Any] | None:
+    """About how many more requests of the canary are needed, and how long they take; None: it is not known."""
+    waiting = [signal for signal in judgement.signals.values() if signal.more_requests_needed]
+    if not waiting:
+        return None
+    last = max(waiting, key=lambda signal: signal.more_requests_needed or 0.0)
+    more = last.more_requests_needed or 0.0
+    if math.isinf(more):
+        return {"requests": "never", "seconds": None}
+    seconds = round(more / last.canary_per_s) if last.canary_per_s else None
+    return {"requests": math.ceil(more), "seconds": seconds}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 3]}..."

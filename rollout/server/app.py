@@ -1,0 +1,333 @@
+"""The judge over HTTP, for engines that move traffic themselves: Argo Rollouts, Flagger, a CI job.
+
+A verdict is always a 200 with a JSON object, all else is a problem: Argo Rollouts takes any other 200 for a success.
+"""
+
+import hmac
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import structlog
+from anyio.to_thread import run_sync
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from contract import metrics as m
+from contract.complaints import advice
+from contract.http import LIVE_PATH, METRICS_PATH, READY_PATH
+from rollout.errors import LedgerError, NoSuchRelease, RolloutError, SourceUnreachable, SpecError
+from rollout.judge import JudgeConfig, Verdict
+from rollout.judge.jsonl import LineError, judgement_object, parse_windows
+from rollout.judge.judge import Judge
+from rollout.server.answers import signal_rows
+from rollout.server.kept import Attempt
+from rollout.server.questions import FlaggerBody, JudgeBody, Name, Percent
+from rollout.server.releases import Releases
+from rollout.signals.catalogue import catalogue
+from rollout.ui.guarding import Guarding
+from rollout.ui.html import templates
+from rollout.ui.problems import problem
+
+log = structlog.get_logger()
+
+_LONGEST_QUESTION, _LONGEST_WINDOWS = 100_000, 16_000_000  # bytes
+_TOKEN = "token"  # noqa: S105 - the name of a parameter
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class _TooLong(Exception):
+    """A body that is longer than anything that could be meant."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"more than {most:,} bytes")
+
+
+class _LiftBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    namespace: Name
+    rollout: Name
+    canary: Name
+
+
+class _WindowsQuery(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    weight: Percent = 100.0
+
+
+class JudgeMetrics:
+    """What `/metrics` shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.answers = _made(Counter, m.JUDGE_ANSWERS, self.registry)
+        self.refused = _made(Counter, m.JUDGE_REFUSED, self.registry)
+        self.asked = _made(Gauge, m.JUDGE_ASKED, self.registry)
+        self.took = Histogram(
+            m.JUDGE_SECONDS.name, m.JUDGE_SECONDS.meaning, buckets=m.JUDGE_SECONDS.bounds, registry=self.registry
+        )
+        for verdict in Verdict:
+            self.answers.labels(verdict.value)
+        for status in (401, 404, 413, 422, 503):
+            self.refused.labels(str(status))
+
+
+class _Hooks:
+    """Flagger's webhooks. 200 lets it go on, 409 holds it, and a rollback is a 200 as well."""
+
+    def __init__(self, releases: Releases) -> None:
+        self._releases = releases
+
+    def start(self, asked: FlaggerBody) -> Response:
+        """confirm-rollout: may this canary begin?"""
+        failure = self._releases.start(_attempt(asked))
+        if failure:
+            return PlainTextResponse(f"in quarantine: {failure.answer['reason']}", status_code=409)
+        return PlainTextResponse("it may begin")
+
+    def step(self, asked: FlaggerBody) -> Response:
+        """confirm-traffic-increase: is the next weight safe?"""
+        if "to_percent" not in asked.metadata:
+            return problem(
+                422,
+                "the hook does not say up to which weight it asks",
+                "metadata has no `to_percent`",
+                do='write `metadata: {to_percent: "50"}` with the largest weight of the analysis, maxWeight',
+            )
+        return self._passed(asked, self._question(asked))
+
+    def promote(self, asked: FlaggerBody) -> Response:
+        """confirm-promotion: is all the traffic safe?"""
+        return self._passed(asked, self._question(asked).model_copy(update={"to_percent": 100.0}))
+
+    def failed(self, asked: FlaggerBody) -> Response:
+        """rollback: 200 only where the canary is proven to do harm."""
+        question = self._question(asked)
+        if not self._releases.is_known(question, attempt_of=asked.checksum):
+            raise NoSuchRelease(f"{asked.namespace}/{asked.name}: Prometheus has no requests of this canary")
+        said = self._releases.judge(question.model_copy(update={"to_percent": None}), attempt_of=asked.checksum)
+        status = 200 if said["verdict"] == Verdict.FAIL.value else 409
+        return PlainTextResponse(said["reason"], status_code=status)
+
+    def event(self, asked: FlaggerBody) -> Response:
+        """event and post-rollout: noted in the log."""
+        log.info("flagger", namespace=asked.namespace, canary=asked.name, phase=asked.phase, told=asked.metadata)
+        return PlainTextResponse("noted")
+
+    def _question(self, asked: FlaggerBody) -> JudgeBody:
+        """The question of a hook. A build of which this replica has heard nothing yet begins now."""
+        question = asked.question()
+        if asked.checksum:
+            self._releases.start(_attempt(asked))
+        return question
+
+    def _passed(self, asked: FlaggerBody, question: JudgeBody) -> Response:
+        said = self._releases.judge(question, attempt_of=asked.checksum)
+        status = 200 if said["verdict"] == Verdict.PASS.value else 409
+        return PlainTextResponse(said["reason"], status_code=status)
+
+
+def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[str] = frozenset()) -> Starlette:
+    """The ASGI application.
+
+    Args:
+        releases: what answers.
+        token: reads the token that questions carry; it may change at any time.
+        names: hosts by which people reach the pages, besides addresses.
+    """
+    metrics, hooks = JudgeMetrics(), _Hooks(releases)
+    steps: Mapping[str, Callable[[FlaggerBody], Response]] = {
+        "start": hooks.start,
+        "step": hooks.step,
+        "promote": hooks.promote,
+        "failed": hooks.failed,
+        "event": hooks.event,
+    }
+
+    async def post_judge(request: Request) -> Response:
+        asked = JudgeBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
+        metrics.asked.set_to_current_time()
+        began_s = time.perf_counter()
+        said = await run_sync(partial(releases.judge, asked))
+        metrics.took.observe(time.perf_counter() - began_s)
+        metrics.answers.labels(said["verdict"]).inc()
+        return JSONResponse(said)
+
+    async def post_flagger(request: Request) -> Response:
+        hook = steps.get(request.path_params["hook"])
+        if hook is None:
+            return problem(404, "there is no such hook", str(request.path_params["hook"]), do=f"use {', '.join(steps)}")
+        asked = FlaggerBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
+        metrics.asked.set_to_current_time()
+        return await run_sync(partial(hook, asked))
+
+    async def post_windows(request: Request) -> Response:
+        query = _WindowsQuery.model_validate(
+            {key: value for key, value in request.query_params.items() if key != _TOKEN}
+        )
+        body = await _body(request, _LONGEST_WINDOWS)
+        return JSONResponse(await run_sync(partial(_judged, body, query.weight)))
+
+    async def post_lift(request: Request) -> Response:
+        asked = _LiftBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
+        attempt = Attempt(asked.namespace, asked.rollout, asked.canary)
+        return JSONResponse({"lifted": await run_sync(partial(releases.lift, attempt))})
+
+    async def get_ready(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def get_metrics(_: Request) -> Response:
+        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+
+    async def get_releases(_: Request) -> Response:
+        return HTMLResponse(await run_sync(partial(_overview, releases)))
+
+    async def get_release(request: Request) -> Response:
+        parts = request.path_params
+        return HTMLResponse(
+            await run_sync(partial(_page, releases, parts["namespace"], parts["rollout"], parts["canary"]))
+        )
+
+    def guarded(endpoint: Endpoint) -> Endpoint:
+        return partial(_counted, partial(_for_callers, endpoint, token), metrics)
+
+    return Starlette(
+        routes=[
+            Route("/v1/judge", guarded(post_judge), methods=["POST"]),
+            Route("/v1/windows", guarded(post_windows), methods=["POST"]),
+            Route("/v1/lift", guarded(post_lift), methods=["POST"]),
+            Route("/v1/flagger/{hook}", guarded(post_flagger), methods=["POST"]),
+            Route("/", get_releases),
+            Route("/releases/{namespace}/{rollout}/{canary:path}", get_release),
+            Route("/static/style.css", _style),
+            Route(METRICS_PATH, get_metrics),
+            Route(LIVE_PATH, get_ready),
+            Route(READY_PATH, get_ready),
+        ],
+        middleware=[Middleware(Guarding, names=names)],
+        exception_handlers={NoSuchRelease: _no_page},
+    )
+
+
+async def _for_callers(endpoint: Endpoint, token: Callable[[], str], request: Request) -> Response:
+    """The endpoint, for whoever has the token: in the header, or in the query where there can be no header."""
+    given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.query_params.get(_TOKEN, "")
+    known = await run_sync(token)
+    if not known or not hmac.compare_digest(given.encode(), known.encode()):
+        return problem(401, "this needs the judge's token", "send `Authorization: Bearer TOKEN`, or `?token=TOKEN`")
+    return await endpoint(request)
+
+
+async def _counted(endpoint: Endpoint, metrics: JudgeMetrics, request: Request) -> Response:
+    """The endpoint's answer; errors on purpose become problems, and every refusal is counted."""
+    try:
+        answer = await endpoint(request)
+    except ValidationError as error:
+        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {advice(e)}" for e in error.errors())
+        answer = problem(422, "the question is not valid", places)
+    except _TooLong as error:
+        answer = problem(413, "the question is too long", str(error))
+    except NoSuchRelease as error:
+        answer = problem(404, "nothing is known of this canary", error.saw)
+    except (SpecError, LineError) as error:
+        answer = problem(422, error.what, error.saw, do=error.do)
+    except (SourceUnreachable, LedgerError) as error:
+        answer = problem(503, error.what, error.saw, do=error.do)
+    except RolloutError as error:
+        answer = problem(500, error.what, error.saw, do=error.do)
+    if answer.status_code >= 400 and answer.status_code != 409:
+        metrics.refused.labels(str(answer.status_code)).inc()
+        log.warning("refused", path=request.url.path, status=answer.status_code, answer=bytes(answer.body).decode())
+    return answer
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """Raises _TooLong before more than `most` bytes are kept."""
+    parts, length = [], 0
+    async for part in request.stream():
+        length += len(part)
+        if length > most:
+            raise _TooLong(most)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _judged(body: bytes, weight: float) -> dict[str, object]:
+    """What `kanaria judge` prints for these lines. Raises LineError."""
+    judge = Judge(JudgeConfig(rules=catalogue().rules))
+    judge.observe(parse_windows(body.split(b"\n"), tuple(catalogue().rules)))
+    return judgement_object(judge.judgement(next_weight=weight / 100))
+
+
+def _attempt(asked: FlaggerBody) -> Attempt:
+    return Attempt(asked.namespace, asked.name, asked.name, asked.checksum)
+
+
+def _overview(releases: Releases) -> str:
+    return templates().get_template("judged.html").render(known=releases.all(), failures=releases.failures())
+
+
+def _page(releases: Releases, namespace: str, rollout: str, canary: str) -> str:
+    """The evidence of one release. Raises NoSuchRelease."""
+    names = namespace, rollout, canary
+    found = [
+        known
+        for known in releases.all()
+        if (known.attempt.namespace, known.attempt.rollout, known.attempt.canary) == names
+    ]
+    failed = [
+        each
+        for each in releases.failures()
+        if (each.attempt.namespace, each.attempt.rollout, each.attempt.canary) == names
+    ]
+    if not found and not failed:
+        raise NoSuchRelease("/".join(names)[:300])
+    known = found[0] if found else None
+    judgement = known.answer.judgement if known and known.answer else None
+    return (
+        templates()
+        .get_template("judged_release.html")
+        .render(
+            title=f"{namespace}/{rollout}: {canary}",
+            known=known,
+            failure=failed[0] if failed else None,
+            signals=signal_rows(judgement) if judgement else [],
+        )
+    )
+
+
+def _no_page(_: Request, error: Exception) -> Response:
+    saw = error.saw if isinstance(error, NoSuchRelease) else ""
+    return problem(404, "the judge was not asked about this release", saw)
+
+
+async def _style(_: Request) -> Response:
+    content = files("rollout.ui").joinpath("templates", "style.css").read_text()
+    return Response(content, media_type="text/css", headers={"cache-control": "no-cache"})
+
+
+def _made(kind: Any, metric: m.Metric, registry: CollectorRegistry) -> Any:
+    return kind(metric.name.removesuffix("_total"), metric.meaning, metric.labels, registry=registry)
+
+
+def token_in(path: Path) -> Callable[[], str]:
+    """Reads the token anew each time: a secret of the cluster is changed in place."""
+
+    def read() -> str:
+        try:
+            return path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            log.critical("token_not_read", file=str(path), error=str(error))
+            return ""
+
+    return read

@@ -1,0 +1,104 @@
+"""`kanaria judge serve` and `kanaria judge explain`: the judge for engines in a cluster."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from rollout.errors import SpecError
+from rollout.format import count, span
+from rollout.signals.folding import scrape_interval
+from rollout.signals.profile import Names
+from rollout.sources.profiles import profiles
+from rollout.sources.raw_samples import RawSamples, Wanted
+from rollout.ui.cli.conventions import EXIT_DONE, EXIT_UNDECIDED, explained
+
+Prometheus = Annotated[str, typer.Option(help="URL of Prometheus, or of what speaks its API (Thanos, Mimir).")]
+Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with metric profiles of your own.")]
+
+_SPAN_S = 300.0  # of samples that `explain` looks at
+_CLOCKS_APART_S = 30.0
+
+
+def serve(
+    *,
+    prometheus: Prometheus,
+    token_file: Annotated[
+        Path, typer.Option(help="File with the token that questions carry; it is read anew for each.")
+    ],
+    ledger: Annotated[Path, typer.Option(help="SQLite file that keeps failures; made when there is none.")] = Path(
+        "judge.db"
+    ),
+    profile_folder: Folder = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8091,
+    url: Annotated[
+        str | None, typer.Option(help="URL at which people reach the pages. Default: the address that it listens on.")
+    ] = None,
+) -> None:
+    """Judge releases that others carry out (Argo Rollouts, Flagger), from the samples in Prometheus."""
+    with explained():
+        known = profiles(profile_folder)
+        if not token_file.is_file():
+            raise SpecError(
+                "there is no token", saw=str(token_file), do="write a secret of 20 or more letters into that file"
+            )
+        import uvicorn  # noqa: PLC0415 - `explain` does without
+
+        from rollout.server.app import make_app, token_in  # noqa: PLC0415 - likewise
+        from rollout.server.kept import Kept  # noqa: PLC0415 - likewise
+        from rollout.server.releases import Releases  # noqa: PLC0415 - likewise
+
+        page_url = url or f"http://{host}:{port}"
+        releases = Releases(RawSamples(prometheus), known, Kept(ledger), url=page_url)
+        named = urlsplit(page_url).hostname
+        app = make_app(releases, token=token_in(token_file), names=frozenset({named} if named else ()))
+        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+
+
+def explain(
+    *,
+    prometheus: Prometheus,
+    canary: Annotated[str, typer.Option(help="Name of the canary, as the profile's labels have it.")],
+    stable: Annotated[str, typer.Option(help="Name of stable.")],
+    namespace: Annotated[str, typer.Option(help="Namespace of both.")] = "default",
+    rollout: Annotated[str, typer.Option(help="Name of the release, where the profile asks for it.")] = "",
+    profile: Annotated[str, typer.Option(help="Name of the metric profile.")] = "service",
+    profile_folder: Folder = None,
+) -> None:
+    """Say which query of a metric profile finds what in a Prometheus; exit code 3 where one of them finds nothing."""
+    with explained():
+        known = profiles(profile_folder)
+        if profile not in known:
+            raise SpecError("there is no such metric profile", saw=profile, do=f"use one of: {', '.join(known)}")
+        names = Names(namespace, rollout, canary, stable)
+        samples, chosen = RawSamples(prometheus), known[profile]
+        now_s = samples.now_s()
+        if abs(now_s - time.time()) > _CLOCKS_APART_S:
+            typer.echo(f"Prometheus's clock is {span(abs(now_s - time.time()))} from this one; its own counts")
+        is_whole = True
+        for counter in chosen.counters({}):
+            for version in (stable, canary):
+                wanted = Wanted.of(chosen, [counter], names, version)
+                found = samples.between(wanted, now_s - _SPAN_S, now_s)
+                taken = [series for series in found if counter.of.takes(series.labels)]
+                pods = {tuple(series.labels.get(label, "") for label in chosen.process) for series in taken}
+                interval_s = scrape_interval(taken, chosen.process)
+                seen = "nothing"
+                if taken:
+                    age_s = now_s - max(float(series.times[-1]) for series in taken)
+                    every = f", scraped every {span(interval_s)}" if interval_s else ""
+                    seen = f"{count(len(taken))} series of {count(len(pods))} pods, the newest sample {span(age_s)} old"
+                    seen += every
+                typer.echo(f"{counter.signal}, {version}: {seen}")
+                typer.echo(f"  {wanted}")
+                is_whole &= bool(taken)
+        if not is_whole:
+            typer.echo(
+                "where nothing is found: look whether the pods are scraped, and whether the profile's labels are those "
+                "of the series",
+                err=True,
+            )
+        raise typer.Exit(EXIT_DONE if is_whole else EXIT_UNDECIDED)

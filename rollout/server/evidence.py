@@ -1,0 +1,220 @@
+"""The judgement on one release, from the raw samples since it began.
+
+What is kept between two calls only saves work: a fresh object reads all samples again and gives the same judgement.
+"""
+
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from rollout.control.after_promotion import RecentFailures, Watch
+from rollout.control.calibration import HISTORY_S, Calibration
+from rollout.errors import RolloutError
+from rollout.format import span
+from rollout.judge import Judgement, Verdict, Window
+from rollout.judge.judge import Judge
+from rollout.server.questions import Plan
+from rollout.signals.folding import SIDES, STALE_INTERVALS, Fold, scrape_interval
+from rollout.signals.profile import Names, Profile
+from rollout.sources.raw_samples import RawSamples, Wanted
+
+MOST_S = 7 * 86400.0  # how far back the beginning of a release is looked for
+_READ_S = 3600.0  # samples of so much time are read at once, so that a long release needs no more memory
+_LOOK_S = 120.0  # of samples that tell the scrape interval
+_EARLY_S = 300.0  # how long the canary's first sample may be later than the look for it says
+_CLOCKS_APART_S = 30.0
+
+
+class NeverSeen(RolloutError):
+    """No sample of the canary was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the judge says now."""
+
+    verdict: Verdict
+    reason: str  # one sentence
+    since_s: float | None = None  # when the canary was first seen, Unix seconds
+    judgement: Judgement | None = None  # None: nothing could be judged
+    notes: tuple[str, ...] = ()  # what a person should know besides
+
+
+@dataclass(slots=True)
+class _Judging:
+    """A release that has begun."""
+
+    since_s: float
+    fold: Fold
+    calibration: Calibration = field(default_factory=Calibration)
+    judge: Judge | None = None
+    watch: Watch | None = None
+    recent: RecentFailures = field(default_factory=RecentFailures)
+
+
+class Evidence:
+    """All that was counted of one release, and what it proves. One thread at a time is let in."""
+
+    def __init__(self, samples: RawSamples, profile: Profile, names: Names, plan: Plan, *, not_before_s: float) -> None:
+        """
+        Args:
+            samples: where they are read.
+            profile: which series count.
+            names: which release it is.
+            plan: the plan's part that this profile can serve.
+            not_before_s: when the release began at the earliest, Unix seconds; -inf: not known.
+        """
+        self._samples, self._profile, self._names, self._plan = samples, profile, names, plan
+        self._not_before_s = not_before_s
+        self._counters = plan.counters(profile)
+        self._wanted = Wanted.of(profile, self._counters, names, names.stable, names.canary)
+        self._lock = threading.Lock()
+        self._judging: _Judging | None = None
+
+    @property
+    def queries(self) -> dict[str, str]:
+        """In PromQL, what is read of each side."""
+        versions = {"stable": self._names.stable, "canary": self._names.canary}
+        return {side: str(self._requests_of(version)) for side, version in versions.items()}
+
+    def answer(self, to_percent: float | None, *, own_clock_s: float) -> Answer:
+        """Read what is new, and judge.
+
+        Args:
+            to_percent: the weight that the canary shall get; None: only whether it does harm.
+            own_clock_s: Unix seconds by this machine's clock.
+
+        Raises: SourceUnreachable, CountedTwice.
+        """
+        with self._lock:
+            now_s = self._samples.now_s()
+            notes = [*self._clocks(now_s, own_clock_s), *self._plan.notes]
+            judging = self._judging or self._begun(now_s)
+            if isinstance(judging, str):
+                return Answer(Verdict.NO_DATA, judging, notes=tuple(notes))
+            self._judging = judging
+            self._read(judging, now_s)
+            return self._concluded(judging, to_percent, now_s, notes)
+
+    def _requests_of(self, version: str) -> Wanted:
+        errors = [counter for counter in self._counters if counter.signal == "errors"]
+        wanted = Wanted.of(self._profile, errors, self._names, version)
+        return Wanted(wanted.names[:1], wanted.labels)
+
+    def _begun(self, now_s: float) -> "_Judging | str":
+        """The release from its beginning, or why it has none yet."""
+        canary = self._requests_of(self._names.canary)
+        began_s = self._samples.began_s(canary, until_s=now_s, longest_s=MOST_S)
+        if began_s is None:
+            raise NeverSeen(
+                f"no data: Prometheus has no requests of the canary {self._names.canary}",
+                saw=f"nothing for `{canary}`",
+                do="see whether the pods are scraped, and whether the profile's labels are those of the series",
+            )
+        began_s = max(began_s, self._not_before_s)
+        first = self._samples.between(canary, began_s, min(now_s, began_s + _EARLY_S))
+        times = [float(time_s) for series in first for time_s in series.times if time_s >= began_s]
+        if not times:
+            return f"no data: no request of the canary {self._names.canary} was counted yet"
+        since_s = min(times)
+        look = self._samples.between(self._wanted, since_s - _LOOK_S, min(now_s, since_s + _LOOK_S))
+        interval_s = scrape_interval(look, self._profile.process)
+        if interval_s is None:
+            return "no data: three scrapes of one pod are needed to see how often pods are scraped"
+        window_s = max(self._plan.spec.window, STALE_INTERVALS * interval_s)
+        fold = Fold(
+            self._profile,
+            self._counters,
+            self._names,
+            origin_s=since_s,
+            window_s=window_s,
+            interval_s=interval_s,
+            from_s=since_s - HISTORY_S,
+        )
+        return _Judging(since_s, fold)
+
+    def _read(self, judging: _Judging, now_s: float) -> None:
+        """Fold and judge all samples that will not change any more: the newest scrape may still be on its way."""
+        fold = judging.fold
+        while True:
+            end_s = min(now_s, fold.cursor_s + _READ_S + fold.window_s)
+            every = self._samples.between(self._wanted, fold.cursor_s, end_s)
+            settled_s = end_s if end_s < now_s else now_s - fold.interval_s
+            self._judge(judging, fold.extend(every, settled_s))
+            if end_s >= now_s:
+                return
+
+    def _judge(self, judging: _Judging, windows: Sequence[Window]) -> None:
+        before = [window for window in windows if window.end_s <= judging.since_s]
+        after = self._plan.selection.of(windows[len(before) :])
+        for window in before:
+            judging.calibration.observe([window.of("stable")], window.end_s, release=None, stable="stable")
+        if judging.judge is None and judging.fold.cursor_s >= judging.since_s:
+            calibration = judging.calibration
+            noise = calibration.noise(self._plan.selection)
+            known = {"errors": calibration.errors}
+            judging.judge = Judge(self._plan.config, noise, known)
+            judging.watch = Watch(
+                self._plan.spec, phi=noise["errors"].blips if "errors" in noise else 1.0, known=known["errors"]
+            )
+        if judging.judge is None or judging.watch is None:
+            return
+        judging.judge.observe(after)
+        for window in after:
+            if window.signal == "errors":
+                # Without a request of stable there is nothing to compare with: the canary has all the traffic.
+                is_alone = not window.stable.total
+                if is_alone:
+                    judging.watch.observe([window], judging.recent)
+                judging.recent.add([window], is_alone=is_alone)
+
+    def _concluded(self, judging: _Judging, to_percent: float | None, now_s: float, notes: list[str]) -> Answer:
+        fold = judging.fold
+        if fold.window_s > self._plan.spec.window:
+            notes.append(
+                f"pods are scraped every {span(fold.interval_s)}, so windows are {span(fold.window_s)} long and not "
+                f"{span(self._plan.spec.window)}: each holds {STALE_INTERVALS} scrapes"
+            )
+        if judging.judge is None or judging.watch is None:
+            return Answer(
+                Verdict.NO_DATA, "no data: the first window has not ended yet", judging.since_s, None, tuple(notes)
+            )
+        asked = None if to_percent is None else to_percent / 100
+        judgement = judging.judge.judgement(next_weight=asked, expected=self._plan.expected if asked else ())
+        alone = judging.watch.judgement()
+        if alone and alone.verdict is Verdict.FAIL and judgement.verdict is not Verdict.FAIL:
+            judgement = alone
+        verdict, reason = self._weighed(judgement, asked)
+        if verdict is not Verdict.FAIL and (silent := self._silent(fold, now_s)):
+            verdict, reason = Verdict.NO_DATA, silent
+        return Answer(verdict, reason, judging.since_s, judgement, tuple(notes))
+
+    @staticmethod
+    def _weighed(judgement: Judgement, asked: float | None) -> tuple[Verdict, str]:
+        """The verdict for a machine: where the plan asks a person, it is no FAIL."""
+        if judgement.verdict is Verdict.FAIL and judgement.on_fail == "hold":
+            return Verdict.INCONCLUSIVE, f"a person decides, as the plan says: {judgement.reason}"
+        if judgement.verdict is Verdict.PASS and asked is None:
+            return Verdict.PASS, judgement.reason
+        return judgement.verdict, judgement.reason
+
+    def _silent(self, fold: Fold, now_s: float) -> str | None:
+        """Why the newest samples are too old to say anything, or None."""
+        for side in reversed(SIDES):
+            age_s = now_s - fold.newest_s.get(side, -math.inf)
+            if age_s > STALE_INTERVALS * fold.interval_s:
+                query = self.queries[side]
+                if math.isinf(age_s):
+                    return f"no data: Prometheus has no series of {side}: nothing for `{query}`"
+                return (
+                    f"no data: the newest sample of {side} is {span(age_s)} old, and pods are scraped every "
+                    f"{span(fold.interval_s)}: `{query}`"
+                )
+        return None
+
+    @staticmethod
+    def _clocks(now_s: float, own_s: float) -> Iterable[str]:
+        if abs(now_s - own_s) > _CLOCKS_APART_S:
+            side = "behind" if now_s < own_s else "ahead of"
+            yield f"Prometheus's clock is {span(abs(now_s - own_s))} {side} the judge's; Prometheus's counts"

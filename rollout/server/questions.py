@@ -1,0 +1,110 @@
+"""What the judge is asked, checked: bodies of requests, and the part of a plan that a profile can serve."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from rollout.errors import SpecError
+from rollout.judge import JudgeConfig
+from rollout.signals.plan import SignalSelection
+from rollout.signals.profile import Names, Profile, SeriesOf, impossible
+from rollout.spec import RolloutSpec, parse_spec
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
+
+Name = Annotated[str, StringConstraints(pattern=_NAME, max_length=253)]
+
+
+def _percent(given: Any) -> Any:
+    """A weight as Argo Rollouts hands it over: a text."""
+    if isinstance(given, bool) or given == "":
+        raise ValueError("write the next weight in percent, such as 25; to ask only about harm leave `to_percent` out")
+    if isinstance(given, str):
+        try:
+            return float(given.removesuffix("%"))
+        except ValueError:
+            raise ValueError("write the next weight in percent, such as 25") from None
+    return given
+
+
+Percent = Annotated[float, BeforeValidator(_percent), Field(gt=0, le=100, allow_inf_nan=False)]
+
+
+class JudgeBody(BaseModel):
+    """The body of `POST /v1/judge`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: Name
+    rollout: Name
+    canary: Name
+    stable: Name
+    to_percent: Percent | None = None
+    profile: str = "service"
+    plan: dict[str, Any] | str | None = None
+
+    @property
+    def names(self) -> Names:
+        return Names(self.namespace, self.rollout, self.canary, self.stable)
+
+
+class FlaggerBody(BaseModel):
+    """The body of Flagger's webhooks; what a later version adds is not looked at."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: Name
+    namespace: Name
+    phase: str = ""
+    checksum: str = Field(default="", max_length=200)
+    metadata: dict[str, str] = {}
+
+    def question(self) -> JudgeBody:
+        """The same question as Argo Rollouts asks. Raises ValidationError."""
+        asked = {key: self.metadata[key] for key in ("to_percent", "profile", "plan") if key in self.metadata}
+        names = {"canary": self.name, "stable": f"{self.name}-primary", "rollout": self.name}
+        return JudgeBody.model_validate({"namespace": self.namespace, **names, **asked})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The part of a plan that a profile can serve."""
+
+    spec: RolloutSpec
+    config: JudgeConfig
+    selection: SignalSelection
+    expected: tuple[str, ...]  # that must be counted before a step passes
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | str | None, profile: Profile) -> "Plan":
+        """The plan as it stands in a request. Raises SpecError, also for signals that the profile cannot give."""
+        text = given if isinstance(given, str) else json.dumps(given or {})
+        spec = parse_spec(text, name="plan")
+        named = _signals(text)
+        if missing := sorted(impossible(profile, named, spec.signals.own)):
+            raise SpecError(
+                f"the profile {profile.name} cannot give signals that the plan names",
+                saw=", ".join(f"`{name}`" for name in missing),
+                do=f"leave them out of the plan: this profile gives {', '.join(profile.signals)}",
+            )
+        kept = spec.signals.only(*profile.signals, *spec.signals.own)
+        spec = spec.model_copy(update={"signals": kept})
+        return cls(spec, spec.judge_config(), kept.selection(), kept.expected())
+
+    def counters(self, profile: Profile) -> tuple[SeriesOf, ...]:
+        """What is counted. A signal that the plan leaves out is not."""
+        judged = {row for row, options in self.spec.signals.root.items() if options is not None}
+        own = {f"{options.counter.name}": options for options in self.spec.signals.own.values()}
+        return tuple(each for each in profile.counters(own) if each.signal in judged or each.signal in own)
+
+
+def _signals(text: str) -> Mapping[str, Any]:
+    """The signals as they stand in a plan that was parsed."""
+    data = yaml.safe_load(text)
+    signals = data.get("signals") if isinstance(data, dict) else None
+    return {name: options for name, options in signals.items() if name != "custom"} if isinstance(signals, dict) else {}

@@ -1,0 +1,165 @@
+"""All releases that the judge is asked about. Folded windows are kept for those that are asked about often."""
+
+import json
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from rollout.errors import LedgerError, SpecError
+from rollout.judge import Verdict
+from rollout.server.answers import answer_object
+from rollout.server.evidence import Answer, Evidence, NeverSeen
+from rollout.server.kept import Attempt, Failure, Kept
+from rollout.server.questions import JudgeBody, Plan
+from rollout.signals.folding import CountedTwice
+from rollout.signals.profile import Profile
+from rollout.sources.raw_samples import RawSamples
+
+log = structlog.get_logger()
+
+_MOST_KNOWN = 500  # releases whose windows are kept
+_FORGOTTEN_AFTER_S = 3600.0
+
+
+@dataclass(slots=True)
+class Known:
+    """A release that was asked about."""
+
+    attempt: Attempt
+    stable: str
+    evidence: Evidence
+    asked_s: float = 0.0  # on a steady clock
+    answered_s: float = 0.0  # Unix seconds
+    answer: Answer | None = None
+    said: dict[str, Any] = field(default_factory=dict)
+
+
+class Releases:
+    """Answers questions about any number of releases.
+
+    Args:
+        samples: the metric store.
+        profiles: by name.
+        kept: what outlives the samples.
+        url: under which people reach the pages.
+    """
+
+    def __init__(self, samples: RawSamples, profiles: Mapping[str, Profile], kept: Kept, *, url: str) -> None:
+        self._samples, self._profiles, self._kept, self._url = samples, profiles, kept, url.rstrip("/")
+        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def judge(self, asked: JudgeBody, *, attempt_of: str = "") -> dict[str, Any]:
+        """The answer to a question, as an object. What was never seen is NO_DATA.
+
+        Args:
+            attempt_of: what tells this try of the canary from others of the same name.
+
+        Raises: SpecError for a plan or profile that cannot be used; SourceUnreachable.
+        """
+        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)
+        profile = self._profile(asked.profile)
+        plan = Plan.of(asked.plan, profile)
+        if failure := self._kept.failure(attempt):
+            return failure.answer
+        report = self.report_url(attempt)
+        if asked.canary == asked.stable:
+            same = Answer(Verdict.NO_DATA, f"no data: canary and stable are the same version, {asked.canary}")
+            return answer_object(same, report)
+        known = self._of(asked, attempt, profile, plan)
+        try:
+            answer = known.evidence.answer(asked.to_percent, own_clock_s=time.time())
+        except (NeverSeen, CountedTwice) as error:
+            answer = Answer(Verdict.NO_DATA, f"{error.what} ({error.saw}): {error.do}")
+        known.answer, known.answered_s = answer, time.time()
+        known.said = answer_object(answer, report)
+        if answer.verdict is Verdict.FAIL:
+            self._keep(Failure(attempt, known.answered_s, known.said))
+        return known.said
+
+    def is_known(self, asked: JudgeBody, *, attempt_of: str = "") -> bool:
+        """Whether anything is known of a canary: samples, or that it failed. Raises as `judge` does."""
+        if self._kept.failure(Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)):
+            return True
+        profile = self._profile(asked.profile)
+        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)
+        evidence = self._of(asked, attempt, profile, Plan.of(asked.plan, profile)).evidence
+        try:
+            evidence.answer(None, own_clock_s=time.time())
+        except NeverSeen:
+            return False
+        except CountedTwice:
+            return True
+        return True
+
+    def start(self, attempt: Attempt) -> Failure | None:
+        """A try of a canary wants to begin; gives the failure that forbids it. Raises SourceUnreachable."""
+        failure = self._kept.failure(attempt)
+        if failure is None and self._kept.started_s(attempt) is None:
+            self._kept.start(attempt, self._samples.now_s())
+        return failure
+
+    def lift(self, attempt: Attempt) -> int:
+        """Let a version be tried again; see `Kept`. Raises SourceUnreachable."""
+        lifted = self._kept.lift(attempt, self._samples.now_s())
+        with self._lock:
+            names = attempt.namespace, attempt.rollout, attempt.canary
+            for key, known in list(self._known.items()):
+                if (known.attempt.namespace, known.attempt.rollout, known.attempt.canary) == names:
+                    del self._known[key]
+        return lifted
+
+    def all(self) -> list[Known]:
+        """Those that were asked about lately, the newest first."""
+        with self._lock:
+            return [known for known in reversed(self._known.values()) if known.answer]
+
+    def failures(self) -> list[Failure]:
+        """Those in quarantine, the newest first."""
+        return self._kept.failures()
+
+    def report_url(self, attempt: Attempt) -> str:
+        """The page about a release."""
+        return f"{self._url}/releases/{attempt.namespace}/{attempt.rollout}/{attempt.canary}"
+
+    def _profile(self, name: str) -> Profile:
+        if name not in self._profiles:
+            raise SpecError(
+                "there is no such metric profile",
+                saw=name[:100],
+                do=f"ask with one of: {', '.join(self._profiles)}; `--profiles` names a folder with your own",
+            )
+        return self._profiles[name]
+
+    def _of(self, asked: JudgeBody, attempt: Attempt, profile: Profile, plan: Plan) -> Known:
+        """What is known of this release under this plan, or nothing yet."""
+        started_s = self._kept.started_s(attempt)
+        key = json.dumps([*attempt.key, started_s, asked.stable, asked.profile, asked.plan], sort_keys=True)
+        now_s = time.monotonic()
+        with self._lock:
+            known = self._known.pop(key, None)
+            if known is None:
+                begins_s = -math.inf if started_s is None else started_s
+                evidence = Evidence(self._samples, profile, asked.names, plan, not_before_s=begins_s)
+                known = Known(attempt, asked.stable, evidence)
+            known.asked_s = now_s
+            self._known[key] = known
+            while len(self._known) > _MOST_KNOWN or self._oldest().asked_s < now_s - _FORGOTTEN_AFTER_S:
+                self._known.popitem(last=False)
+        return known
+
+    def _oldest(self) -> Known:
+        return next(iter(self._known.values()))
+
+    def _keep(self, failure: Failure) -> None:
+        """A FAIL is answered even where it cannot be kept: then it rests on the samples alone."""
+        try:
+            self._kept.keep(failure)
+        except LedgerError as error:
+            log.critical("failure_not_kept", error=error.what, saw=error.saw, do=error.do)

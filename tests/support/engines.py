@@ -1,0 +1,213 @@
+"""Stand-ins for the loops of Argo Rollouts 1.9 and Flagger 1.44, as far as they ask a judge. They wait for nothing.
+
+What each does with an answer was measured on the engines' own code; the manifests are the project's own.
+"""
+
+import atexit
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import httpx
+
+_HTTP = httpx.Client(trust_env=False)  # one for all: each makes a TLS context of its own, which takes long
+atexit.register(_HTTP.close)
+
+Phase = Literal["Running", "Successful", "Failed", "Error", "Inconclusive"]
+
+
+@dataclass
+class AnalysisRun:
+    """One run of a metric with the `web` provider."""
+
+    metric: Mapping[str, Any]
+    args: Mapping[str, str]
+    base_url: str  # in the place of the one in the manifest
+    phase: Phase = "Running"
+    errors_in_a_row: int = 0
+    inconclusive: int = 0
+    successes_in_a_row: int = 0
+    measurements: list[Any] = field(default_factory=list)
+
+    def measure(self) -> Phase:
+        """Ask once, and take the answer as Argo Rollouts does."""
+        answer = self._ask()
+        if answer is None:
+            self.errors_in_a_row += 1
+            if self.errors_in_a_row > self.metric.get("consecutiveErrorLimit", 4):
+                self.phase = "Error"  # which aborts the rollout
+            return self.phase
+        self.errors_in_a_row = 0
+        self.measurements = [*self.measurements[-9:], answer]
+        outcome = self._outcome(answer)
+        self.successes_in_a_row = self.successes_in_a_row + 1 if outcome == "Successful" else 0
+        if outcome == "Failed" and self.metric.get("failureLimit", 0) == 0:
+            self.phase = "Failed"
+        elif outcome == "Inconclusive":
+            self.inconclusive += 1
+            if self.inconclusive > self.metric.get("inconclusiveLimit", 0):
+                self.phase = "Inconclusive"  # which pauses the rollout
+        elif self.successes_in_a_row >= self.metric.get("consecutiveSuccessLimit", self._count):
+            self.phase = "Successful"
+        return self.phase
+
+    @property
+    def _count(self) -> float:
+        return float(self._filled(str(self.metric.get("count", "inf"))))
+
+    def _ask(self) -> Any:
+        """The decoded answer; None for an error. What is no JSON counts as success, and `null` ends the controller."""
+        web = self.metric["provider"]["web"]
+        url = re.sub(r"^http://[^/]+", self.base_url, self._filled(web["url"]))
+        headers = {header["key"]: self._filled(header["value"]) for header in web["headers"]}
+        body = {key: self._filled(value) for key, value in web["jsonBody"].items()}
+        try:
+            answer = httpx.request(
+                web["method"], url, json=body, headers=headers, timeout=web["timeoutSeconds"], trust_env=False
+            )
+        except httpx.HTTPError:
+            return None
+        if not answer.is_success:
+            return None
+        assert answer.headers["content-type"].startswith("application/json"), "Argo would take it for a success"
+        decoded = answer.json()
+        assert isinstance(decoded, dict), "Argo's provider would crash"
+        assert len(answer.content) < 4096
+        return decoded
+
+    def _outcome(self, answer: Mapping[str, Any]) -> Phase:
+        if _holds(self.metric["failureCondition"], answer):
+            return "Failed"
+        return "Successful" if _holds(self.metric["successCondition"], answer) else "Inconclusive"
+
+    def _filled(self, text: str) -> str:
+        return re.sub(r"\{\{args\.(\w+)\}\}", lambda found: self.args[found[1]], text)
+
+
+@dataclass
+class ArgoRollout:
+    """The steps of a Rollout with the templates that it names."""
+
+    rollout: Mapping[str, Any]
+    templates: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, str]  # canary and stable hash, name, namespace, token
+    base_url: str
+    weight: int = 0
+    state: Literal["progressing", "promoted", "aborted", "paused"] = "progressing"
+    run: AnalysisRun | None = None
+
+    def __post_init__(self) -> None:
+        canary = self.rollout["spec"]["strategy"]["canary"]
+        self.background = self._run_of(canary["analysis"])
+        self._steps: Iterator[Mapping[str, Any]] = iter(canary["steps"])
+
+    def reconcile(self) -> None:
+        """One round: the background analysis, and the step that is on."""
+        if self.state != "progressing":
+            return
+        if self.background.measure() in ("Failed", "Error"):
+            self._abort()
+            return
+        if self.run is None:
+            step = next(self._steps, None)
+            if step is None:
+                self.state = "promoted"
+            elif "setWeight" in step:
+                self.weight = step["setWeight"]
+            else:
+                self.run = self._run_of(step["analysis"])
+            return
+        match self.run.measure():
+            case "Successful":
+                self.run = None
+            case "Failed" | "Error":
+                self._abort()
+            case "Inconclusive":
+                self.state = "paused"
+
+    def _abort(self) -> None:
+        self.state, self.weight = "aborted", 0
+
+    def _run_of(self, analysis: Mapping[str, Any]) -> AnalysisRun:
+        template = self.templates[analysis["templates"][0]["templateName"]]
+        args = {arg["name"]: str(arg["value"]) for arg in template["spec"]["args"] if "value" in arg}
+        args |= {arg["name"]: self._value(arg) for arg in analysis["args"]} | {"token": self.facts["token"]}
+        return AnalysisRun(template["spec"]["metrics"][0], args, self.base_url)
+
+    def _value(self, arg: Mapping[str, Any]) -> str:
+        if "value" in arg:
+            return str(arg["value"])
+        source = arg["valueFrom"]
+        if "podTemplateHashValue" in source:
+            return self.facts[source["podTemplateHashValue"]]
+        return self.facts[source["fieldRef"]["fieldPath"]]
+
+
+def _holds(condition: str, answer: Mapping[str, Any]) -> bool:
+    found = re.fullmatch(r'result\.(\w+) (==|!=) "(\w+)"', condition)
+    assert found, condition
+    return (answer[found[1]] == found[3]) is (found[2] == "==")
+
+
+@dataclass
+class FlaggerCanary:
+    """The tick of a Canary with webhooks."""
+
+    canary: Mapping[str, Any]
+    base_url: str
+    checksum: str
+    token: str
+    name: str
+    weight: int = 0
+    failed_checks: int = 0
+    phase: str = "Waiting"
+    said: list[str] = field(default_factory=list)
+
+    def tick(self) -> None:
+        """One interval."""
+        analysis = self.canary["spec"]["analysis"]
+        if self.phase == "Waiting":  # before the canary has pods
+            if self._asked("confirm-rollout"):
+                self.phase = "Progressing"
+        elif self.phase == "Progressing" and self._asked("rollback", default=False):
+            self.phase, self.weight = "Failed", 0
+        elif self.phase == "Progressing":
+            if self.weight >= analysis["maxWeight"]:
+                if self._asked("confirm-promotion"):
+                    self.phase, self.weight = "Succeeded", 100
+            elif self._asked("confirm-traffic-increase"):
+                self.weight += analysis["stepWeight"]
+
+    def _asked(self, kind: str, *, default: bool = True) -> bool:
+        """Whether all hooks of a kind answer 200 or 202. 204 is no; 429 and 5xx are, too, and lose their body."""
+        hooks: Sequence[Mapping[str, Any]] = [
+            h for h in self.canary["spec"]["analysis"]["webhooks"] if h["type"] == kind
+        ]
+        payload = {"name": self.name, "namespace": "shop", "phase": self.phase, "checksum": self.checksum}
+        answers = []
+        for hook in hooks:
+            url = re.sub(r"^http://[^/]+", self.base_url, hook["url"]).partition("?")[0]
+            try:
+                answer = _HTTP.post(
+                    url,
+                    params={"token": self.token},
+                    json={**payload, "metadata": hook.get("metadata", {})},
+                    timeout=30,
+                )
+            except httpx.HTTPError:
+                answers.append(False)
+                continue
+            self.said.append(f"{kind} {answer.status_code} {answer.text}")
+            answers.append(answer.status_code in (200, 202))
+        return all(answers) if answers else default
+
+
+def rounds(engine: Any, until: Callable[[], bool], *, most: int = 40) -> None:
+    """Let an engine go on until something holds."""
+    go_on = engine.reconcile if isinstance(engine, ArgoRollout) else engine.tick
+    for _ in range(most):
+        if until():
+            return
+        go_on()
+    raise AssertionError(f"still not after {most} rounds: {engine}")

@@ -1,0 +1,353 @@
+"""`kanaria judge serve`, asked over HTTP by stand-ins for Argo Rollouts and Flagger, with a real Prometheus."""
+
+import atexit
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from kanaria.stack.ports import free_port
+from rollout.server.kept import Attempt, Kept
+from tests.support.children import started
+from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
+from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
+from tests.support.paths import ROOT
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.needs("judge", "serve")
+
+_HTTP = httpx.Client(trust_env=False)
+atexit.register(_HTTP.close)
+EXAMPLES = ROOT / "examples/kubernetes"
+TOKEN = "twenty-letters-or-more"  # noqa: S105 - of a test
+STABLE = "stable-6c"
+SHAPE = replace(SHAPES["bentoml"], bounds=("0.025", "0.05", "0.25", "0.5", "1.0"))  # slow requests are in none of these
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Prometheus that has the samples of a cluster, up to some minutes from now."""
+
+    folder: Path
+    prometheus: str  # the program
+    url: str
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+
+def pods_of_the_cluster(now_s: float) -> list[str]:
+    """Half an hour of canaries beside nine pods of stable, so far and for ten more minutes."""
+    begin_s, end_s, canary_s = now_s - 3600, now_s + 600, now_s - 1500
+    hash_of = "rollouts_pod_template_hash"
+    pods = [
+        Pod({"pod": f"s{n}", hash_of: STABLE}, begin_s + n / 10, end_s, before=9_000, per_scrape=20) for n in range(9)
+    ]
+    # The good one's pod was restarted in the middle, and the autoscaler has added another.
+    pods.append(Pod({"pod": "g1", hash_of: "good"}, canary_s, end_s, per_scrape=20, restarts=(now_s - 700,)))
+    pods.append(Pod({"pod": "g2", hash_of: "good"}, now_s - 900, end_s, per_scrape=20))
+    pods.append(Pod({"pod": "b1", hash_of: "bad"}, canary_s, end_s, per_scrape=20, error_ratio=0.15))
+    pods.append(Pod({"pod": "y1", hash_of: "young"}, now_s - 100, end_s, per_scrape=1))
+    pods.append(Pod({"pod": "d1", hash_of: "gone"}, canary_s, now_s - 60, per_scrape=20))
+    pods += [
+        Pod({"pod": "t1", hash_of: "twice", "prometheus_replica": replica}, canary_s, end_s) for replica in ("a", "b")
+    ]
+    for name, ratio in (("works", 0.0), ("breaks", 0.15)):
+        pods += [
+            Pod({"pod": f"{name}-p{n}", "app": f"{name}-primary"}, begin_s + n, end_s, per_scrape=20) for n in range(3)
+        ]
+        pods.append(Pod({"pod": f"{name}-c", "app": name}, canary_s, end_s, per_scrape=20, error_ratio=ratio))
+    lines = openmetrics(SHAPE, pods)
+    slow = [Pod({"pod": f"w{n}", hash_of: f"slow-{n}"}, begin_s, end_s, per_scrape=200) for n in range(2)]
+    return lines + openmetrics(SHAPE, slow, interval_s=60.0)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Cluster]:
+    folder, port = tmp_path_factory.mktemp("cluster"), free_port()
+    program = require_program("prometheus")
+    fill(folder, pods_of_the_cluster(time.time()), require_program("promtool"))
+    with ExitStack() as stack:
+
+        def start() -> None:
+            stack.enter_context(running(folder, program, port=port))
+
+        start()
+        yield Cluster(folder, program, f"http://127.0.0.1:{port}", stack.close, start)
+
+
+@contextmanager
+def judging(folder: Path, prometheus: str, *, port: int | None = None) -> Iterator[str]:
+    """A judge with its own ledger, by its URL."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "token").write_text(f"{TOKEN}\n")
+    profiles = folder / "profiles"
+    profiles.mkdir(exist_ok=True)
+    (profiles / "bentoml-app.yaml").write_text("extends: bentoml\nversions: {app: '{version}'}\n")
+    port = port or free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "kanaria", "judge", "serve", f"--prometheus={prometheus}", f"--port={port}"]
+    command += [f"--token-file={folder / 'token'}", f"--ledger={folder / 'judge.db'}", f"--profiles={profiles}"]
+    with (folder / "log").open("a") as log, started(command, stdout=log, stderr=log, env=os.environ.copy()):
+        eventually(lambda: _is_ready(url) or (folder / "log").read_text().count("Error") > 3, within_s=30)
+        yield url
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return _HTTP.get(f"{url}/readyz").is_success
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the judge that most tests share; Flagger's builds began a while ago."""
+    folder = tmp_path_factory.mktemp("judge")
+    for name, checksum in (("works", "1"), ("breaks", "1"), ("breaks", "7")):
+        Kept(folder / "judge.db").start(Attempt("shop", name, name, checksum), time.time() - 1500)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(cluster: Cluster, state: Path) -> Iterator[str]:
+    with judging(state, cluster.url) as url:
+        yield url
+
+
+def question(canary: str, **more: Any) -> dict[str, Any]:
+    asked = {"namespace": "shop", "rollout": "digits", "canary": canary, "stable": STABLE, "profile": "bentoml"}
+    return asked | more
+
+
+def ask(url: str, asked: Any, *, path: str = "/v1/judge", token: str = TOKEN) -> httpx.Response:
+    headers = {"authorization": f"Bearer {token}"}
+    return _HTTP.post(f"{url}{path}", json=asked, headers=headers, timeout=60)
+
+
+def manifests(name: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((EXAMPLES / name).read_text()))
+
+
+def argo(url: str, canary: str) -> ArgoRollout:
+    templates = {template["metadata"]["name"]: template for template in manifests("argo/analysis.yaml")}
+    facts = {
+        "Latest": canary,
+        "Stable": STABLE,
+        "metadata.name": "digits",
+        "metadata.namespace": "shop",
+        "token": TOKEN,
+    }
+    return ArgoRollout(manifests("argo/rollout.yaml")[0], templates, facts, url)
+
+
+def flagger(url: str, name: str, checksum: str = "1") -> FlaggerCanary:
+    return FlaggerCanary(manifests("flagger/canary.yaml")[0], url, checksum, TOKEN, name)
+
+
+def test_argo_promotes_a_good_version(judge: str) -> None:
+    """Its pod was restarted in the middle and a second one came: 5, 25, 100 percent, and the watch."""
+    rollout = argo(judge, "good")
+    rounds(rollout, lambda: rollout.state != "progressing", most=80)
+    assert (rollout.state, rollout.weight) == ("promoted", 100)
+
+
+def test_argo_rolls_a_bad_version_back(judge: str) -> None:
+    """The background analysis ends it, and the sentence is in the measurement."""
+    rollout = argo(judge, "bad")
+    rounds(rollout, lambda: rollout.state != "progressing")
+    assert (rollout.state, rollout.weight) == ("aborted", 0)
+    (last,) = rollout.background.measurements[-1:]
+    assert "canary requests failed" in last["reason"]
+    page = _HTTP.get(last["report"])
+    assert page.status_code == 200
+    assert "In quarantine since" in page.text
+    assert "bad" in _HTTP.get(judge).text
+
+
+def test_flagger_promotes_one_and_rolls_the_other_back(judge: str) -> None:
+    """By the webhooks of the example: start, step, promote, failed."""
+    works = flagger(judge, "works")
+    rounds(works, lambda: works.phase in ("Succeeded", "Failed"))
+    assert (works.phase, works.weight) == ("Succeeded", 100), works.said
+    breaks = flagger(judge, "breaks")
+    rounds(breaks, lambda: breaks.phase in ("Succeeded", "Failed"))
+    assert (breaks.phase, breaks.weight) == ("Failed", 0), breaks.said
+    again = flagger(judge, "breaks")
+    again.tick()
+    assert again.phase == "Waiting"
+    fresh = flagger(judge, "breaks", checksum="2")  # a new build of the same workload: its evidence begins now
+    fresh.tick()
+    fresh.tick()
+    assert (fresh.phase, fresh.weight) == ("Progressing", 0), fresh.said
+
+
+def test_flagger_holds_what_is_in_quarantine_and_tries_a_new_build(judge: str) -> None:
+    """The checksum tells a new build of the same workload; a rollback is never answered for what nobody knows."""
+    body = {"name": "breaks", "namespace": "shop", "phase": "Waiting", "checksum": "7", "metadata": {}}
+    failed = {**body, "metadata": {"profile": "bentoml-app"}}
+    assert ask(judge, failed, path="/v1/flagger/failed").status_code == 200
+    held = ask(judge, body, path="/v1/flagger/start")
+    assert (held.status_code, held.text.startswith("in quarantine:")) == (409, True)
+    assert ask(judge, {**body, "checksum": "8"}, path="/v1/flagger/start").status_code == 200
+    unknown = ask(judge, {**failed, "name": "nobody"}, path="/v1/flagger/failed")
+    assert unknown.status_code == 404
+    step = ask(judge, failed | {"name": "works"}, path="/v1/flagger/step")
+    assert step.status_code == 422
+    assert "to_percent" in step.text
+    assert ask(judge, body, path="/v1/flagger/event").status_code == 200
+    assert ask(judge, body, path="/v1/flagger/stop").status_code == 404
+
+
+def test_two_replicas_and_one_that_was_killed_say_the_same(judge: str, cluster: Cluster, tmp_path: Path) -> None:
+    """None of them needs anything but the samples; a failure is kept until somebody lifts it."""
+    good, bad = question("good", to_percent="25"), question("bad")
+    with judging(tmp_path, cluster.url) as url:
+        before, failed = ask(url, good).json(), ask(url, bad).json()
+    with judging(tmp_path, cluster.url) as url:
+        for _ in range(20):
+            one, other, again = (ask(each, good).json() for each in (judge, url, judge))
+            if one == again:  # no window has ended in between
+                break
+        assert {**other, "report": ""} == {**one, "report": ""}
+        assert (before["verdict"], before["since"]) == (one["verdict"], one["since"])
+        assert ask(url, question("bad", stable="another")).json() == failed
+        lifted = {"namespace": "shop", "rollout": "digits", "canary": "bad"}
+        assert ask(url, lifted, path="/v1/lift").json() == {"lifted": 1}
+        assert ask(url, bad).json()["verdict"] != "fail"  # its evidence begins anew
+
+
+def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluster) -> None:
+    """Nothing is aborted, what is known to be bad stays bad, and afterwards it goes on."""
+    assert ask(judge, question("bad")).json()["verdict"] == "fail"
+    template = manifests("argo/analysis.yaml")[0]["spec"]["metrics"][0]
+    args = {"namespace": "shop", "rollout": "digits", "canary": "good", "stable": STABLE, "to": "25", "token": TOKEN}
+    run = AnalysisRun(template, args, judge)
+    cluster.stop()
+    for _ in range(10):
+        assert run.measure() == "Running"
+    away = ask(judge, question("good"))
+    assert (away.status_code, away.headers["content-type"]) == (503, "application/problem+json")
+    assert ask(judge, question("bad")).json()["verdict"] == "fail"
+    hook = {"name": "works", "namespace": "shop", "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
+    assert ask(judge, hook, path="/v1/flagger/failed").status_code == 503  # which is no rollback
+    cluster.start()
+    assert run.measure() == "Successful"
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdict", "words"),
+    [
+        (question("unknown"), "no_data", ["no requests of the canary unknown", 'hash="unknown"']),
+        (question(STABLE), "no_data", ["the same version"]),
+        (
+            question("good", stable="unknown"),
+            "no_data",
+            ["no series of stable", 'hash="unknown"'],
+        ),
+        (question("gone"), "no_data", ["the newest sample of canary is", "scraped every 5 s"]),
+        (question("twice"), "no_data", ["each event is counted twice", "prometheus_replica=a and b"]),
+        (question("young", to_percent=25), "inconclusive", ["more canary requests"]),
+    ],
+    ids=["unknown", "same", "no stable", "gone", "two replicas", "young"],
+)
+def test_what_cannot_be_judged_is_said(judge: str, asked: dict[str, Any], verdict: str, words: list[str]) -> None:
+    """Always a 200 with an object, and a sentence that names what to look at."""
+    answer = ask(judge, asked)
+    said = answer.json()
+    assert (answer.status_code, said["verdict"]) == (200, verdict), said
+    for each in words:
+        assert each in said["reason"]
+
+
+def test_an_answer_says_what_is_missing(judge: str) -> None:
+    """About how many more requests, and how long."""
+    said = ask(judge, question("young", to_percent=25)).json()
+    assert said["next"]["requests"] > 0
+    assert said["next"]["seconds"] > 0
+    assert {"errors", "latency:100"} <= said["signals"].keys()
+
+
+def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
+    """Where pods are scraped once a minute, windows of five seconds would be empty; it is said."""
+    said = ask(judge, question("slow-1", stable="slow-0", to_percent=25)).json()
+    assert said["verdict"] in ("pass", "inconclusive"), said
+    assert any(("scraped every 60 s" in note and "3 min" in note) or "180 s" in note for note in said["notes"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (question("good", to_percent=""), "leave `to_percent` out"),
+        (question("good", to_percent="all"), "write the next weight in percent"),
+        (question("good", to_percent=0), "to_percent"),
+        (question("good", to_percent=True), "to_percent"),
+        (question("good", profile="nothing"), "ask with one of: bentoml"),
+        (question("go`od"), "canary"),
+        (question(""), "canary"),
+        (question("good", weight=3), "weight"),
+        (question("good", plan={"signals": {"predictions": {}, "wrong_label": {}}}), "`predictions`, `wrong_label`"),
+        (question("good", plan={"alpha": 3}), "alpha"),
+        (question("good", plan="steps: ["), "plan is not YAML"),
+        ([], "body"),
+        (None, "body"),
+    ],
+)
+def test_a_wrong_question_is_refused_with_its_reason(judge: str, asked: Any, words: str) -> None:
+    """422, and never a verdict."""
+    answer = ask(judge, asked)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert words in answer.text
+
+
+def test_a_long_question_is_refused(judge: str) -> None:
+    """Before all of it is kept."""
+    assert ask(judge, question("good", plan="#" * 200_000)).status_code == 413
+
+
+def test_the_token_is_needed_and_may_change(judge: str, state: Path) -> None:
+    """A secret of the cluster is changed in place; a file that is gone lets nobody in."""
+    token = state / "token"
+    assert ask(judge, question("good"), token="wrong").status_code == 401
+    token.write_text("another-one")
+    assert ask(judge, question("good")).status_code == 401
+    assert ask(judge, question("good"), token="another-one").status_code == 200
+    token.unlink()
+    assert ask(judge, question("good"), token="another-one").status_code == 401
+    token.write_text(TOKEN)
+    metrics = _HTTP.get(f"{judge}/metrics").text
+    assert 'kanaria_judge_refused_total{status="401"} 3.0' in metrics
+
+
+def test_windows_of_a_ci_job_are_judged(judge: str) -> None:
+    """The lines of `kanaria judge`."""
+    counts = {"stable": {"bad": 3, "total": 812}, "canary": {"bad": 30, "total": 90}}
+    ends_s = [1_700_000_000 + 5 * number for number in range(5)]
+    each = [{"end_s": end_s, "window_s": 5, "signal": "errors", **counts} for end_s in ends_s]
+    lines = "".join(f"{json.dumps(line)}\n" for line in each)
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    answer = _HTTP.post(f"{judge}/v1/windows?weight=5", content=lines, headers=headers)
+    assert answer.json()["verdict"] == "fail"
+    wrong = _HTTP.post(f"{judge}/v1/windows", content=lines + "{}", headers=headers)
+    assert (wrong.status_code, "line 6" in wrong.text) == (422, True)
+
+
+def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
+    """The most common fault is a label that the series do not have."""
+    command = [sys.executable, "-m", "kanaria", "judge", "explain", f"--prometheus={cluster.url}", "--namespace=shop"]
+    command += ["--profile=bentoml", f"--stable={STABLE}"]
+    found = subprocess.run([*command, "--canary=good"], capture_output=True, text=True, check=False)
+    assert "2 pods" in found.stdout, found
+    assert "scraped every 5 s" in found.stdout
+    missing = subprocess.run([*command, "--canary=god"], capture_output=True, text=True, check=False)
+    assert missing.returncode == 3
+    assert "errors, god: nothing" in missing.stdout

@@ -1,0 +1,113 @@
+"""From raw samples to windows of events: what is counted where Prometheus itself is at fault."""
+
+import numpy as np
+import pytest
+
+from rollout.judge.types import Pair, Window
+from rollout.signals.folding import Fold, RawSeries, scrape_interval
+from rollout.signals.profile import Names, parse_profile
+
+PROFILE = parse_profile(
+    """
+versions: {version: '{version}'}
+signals:
+  errors: {of: 'requests_total', bad: 'requests_total{code="500"}'}
+  class: {of: predictions_total, each: label}
+  latency: {histogram: seconds, unit: s}
+""",
+    name="test",
+)
+NAMES = Names("shop", "digits", "b", "a")
+
+
+def fold(from_s: float = 0.0) -> Fold:
+    return Fold(PROFILE, PROFILE.counters({}), NAMES, origin_s=100.0, window_s=15.0, interval_s=5.0, from_s=from_s)
+
+
+def series(name: str, version: str, pod: str, samples: dict[float, float], **labels: str) -> RawSeries:
+    times, values = np.array(list(samples), dtype=float), np.array(list(samples.values()), dtype=float)
+    return RawSeries({"__name__": name, "version": version, "pod": pod, **labels}, times, values)
+
+
+def requests(version: str, pod: str, samples: dict[float, float], code: str = "200") -> RawSeries:
+    return series("requests_total", version, pod, samples, code=code)
+
+
+def total(windows: list[Window], signal: str, side: str = "stable") -> Pair:
+    return sum((getattr(window, side) for window in windows if window.signal == signal), Pair(0, 0))
+
+
+def steady(begin_s: int, end_s: int) -> dict[float, float]:
+    return {float(at_s): 10.0 * at_s for at_s in range(begin_s, end_s + 1, 5)}
+
+
+def test_an_event_is_in_the_window_of_the_sample_that_showed_it() -> None:
+    """Windows lie on a grid, and no event is in two."""
+    windows = fold().extend([requests("a", "p", steady(100, 145))], 145.0)
+    assert [(window.end_s, window.stable) for window in windows] == [
+        (115.0, Pair(0, 150)),
+        (130.0, Pair(0, 150)),
+        (145.0, Pair(0, 150)),
+    ]
+
+
+def test_a_pod_that_appears_while_others_are_scraped_counts_from_0() -> None:
+    """It has just begun."""
+    new = requests("b", "q", {130.0: 7.0, 135.0: 9.0})
+    windows = fold().extend([requests("a", "p", steady(100, 145)), new], 145.0)
+    assert total(windows, "errors", "canary") == Pair(0, 9)
+
+
+def test_a_pod_that_appears_after_a_gap_of_prometheus_only_begins_to_count() -> None:
+    """It may have been there all along: no event is invented."""
+    known = requests("a", "p", steady(100, 105) | steady(160, 175))
+    windows = fold().extend([known, requests("b", "q", {160.0: 7_000.0, 165.0: 7_002.0})], 175.0)
+    assert total(windows, "errors", "canary") == Pair(0, 2)
+    assert total(windows, "errors", "stable") == Pair(0, 10 * 75)
+
+
+def test_a_restart_is_seen_in_all_counters_of_a_pod() -> None:
+    """Also in one that has passed its old value between two scrapes."""
+    answered = requests("a", "p", {100.0: 900.0, 105.0: 1000.0, 110.0: 60.0})
+    failed = requests("a", "p", {100.0: 2.0, 105.0: 2.0, 110.0: 5.0}, code="500")
+    windows = fold().extend([answered, failed, requests("a", "r", steady(100, 115))], 115.0)
+    assert total(windows, "errors") == Pair(5, 165 + 150)
+
+
+def test_one_counter_that_falls_alone_is_no_restart() -> None:
+    """The others go on where they were."""
+    answered = requests("a", "p", {100.0: 900.0, 105.0: 1000.0, 110.0: 1100.0})
+    failed = requests("a", "p", {100.0: 9.0, 105.0: 9.0, 110.0: 3.0}, code="500")
+    windows = fold().extend([answered, failed], 115.0)
+    assert total(windows, "errors") == Pair(3, 203)
+
+
+def test_a_class_that_is_predicted_for_the_first_time_counts_from_then_on() -> None:
+    """Every prediction has one class: all of them are the total of each."""
+    cats = series("predictions_total", "a", "p", steady(100, 130), label="cat")
+    dogs = series("predictions_total", "a", "p", {120.0: 5.0, 130.0: 5.0}, label="dog")
+    windows = fold().extend([cats, dogs], 130.0)
+    assert total(windows, "class:dog") == Pair(5, 155)
+    assert total(windows, "class:cat") == Pair(300, 305)
+
+
+def test_only_bounds_that_both_versions_have_are_compared() -> None:
+    """In milliseconds, whatever the histogram's unit."""
+    both = []
+    for version, bounds in (("a", ("0.1", "0.25", "+Inf")), ("b", ("0.1", "+Inf"))):
+        both += [series("seconds_bucket", version, version, steady(100, 115), le=bound) for bound in bounds]
+    windows = fold().extend(both, 115.0)
+    assert {window.signal for window in windows} == {"latency:100"}
+
+
+def test_a_value_that_is_no_number_counts_for_nothing() -> None:
+    """A gauge that somebody took for a counter."""
+    assert fold().extend([requests("a", "p", {100.0: 1.0, 105.0: float("nan")})], 115.0) == []
+
+
+@pytest.mark.parametrize(("gaps", "interval_s"), [((5.0, 5.01, 4.98), 5.0), ((30.0, 29.9), 30.0), ((5.0,), None)])
+def test_the_scrape_interval_is_the_median_gap(gaps: tuple[float, ...], interval_s: float | None) -> None:
+    """To half a second; one gap is not enough to tell."""
+    times = 100.0 + np.cumsum([0.0, *gaps])
+    samples = {float(at_s): float(number) for number, at_s in enumerate(times)}
+    assert scrape_interval([requests("a", "p", samples)], ("pod",)) == interval_s
