@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from filelock import FileLock
 
 SERVICE = '''
 import asyncio
@@ -182,3 +185,17 @@ def build(folder: Path, home: Path, version: str, *, behaves: str = "well", serv
         check=True,
     )
     return f"summary:{version}"
+
+
+def store_with(shared: Path, name: str, versions: Mapping[str, Mapping[str, str]]) -> Path:
+    """A Bento store in `shared`, made once for all of pytest's workers.
+
+    Args:
+        versions: version -> what `build` is told of it.
+    """
+    store = shared / name
+    with FileLock(shared / f"{name}.lock"):
+        built = {folder.name for folder in (store / "bentos" / "summary").glob("*")}
+        for version in versions.keys() - built:
+            build(shared / f"{name}-folder", store, version, **versions[version])
+    return store

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,9 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from filelock import FileLock
 
-from tests.support.own_service import build
+from tests.support.clients import in_threads
+from tests.support.own_service import store_with
 from tests.support.stack import Kanaria
 
 # Says what a text is about; no two of its answers are the same, and one in four orders its tags in another way.
@@ -59,13 +58,8 @@ VERSIONS = {"l1": "well", "l2": "well", "l3": "wrong for a tenth", "l4": "wrong 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shared = tmp_path_factory.getbasetemp().parent
-    store = shared / "labels"
-    with FileLock(shared / "labels.lock"):
-        built = {folder.name for folder in (store / "bentos" / "summary").glob("*")}
-        for version in VERSIONS.keys() - built:
-            build(shared / "labels-folder", store, version, behaves=VERSIONS[version], service=LABELS)
-    return store
+    versions = {version: {"behaves": behaves, "service": LABELS} for version, behaves in VERSIONS.items()}
+    return store_with(tmp_path_factory.getbasetemp().parent, "labels", versions)
 
 
 @pytest.fixture
@@ -80,28 +74,16 @@ def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -
 def clients(kanaria: Kanaria, *, large: int = 0, at_once: int = 4) -> Iterator[Counter[int]]:
     """Users with a text of their own each time; one request in ten has an answer of `large` bytes. Counts statuses."""
     seen: Counter[int] = Counter()
-    stop = threading.Event()
 
-    def ask(name: int) -> None:
-        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
-            number = 0
-            while not stop.wait(0.02):
-                number += 1
-                if large and number % 10 == 0:
-                    answer = client.post("/repeat", json={"text": "x", "times": large})
-                else:
-                    answer = client.post("/label", json={"text": f"{name} {number}"})
-                seen[answer.status_code] += 1
+    def ask(client: httpx.Client, words: str) -> None:
+        if large and words.endswith("0"):
+            answer = client.post("/repeat", json={"text": "x", "times": large})
+        else:
+            answer = client.post("/label", json={"text": words})
+        seen[answer.status_code] += 1
 
-    threads = [threading.Thread(target=ask, args=(name,)) for name in range(at_once)]
-    for thread in threads:
-        thread.start()
-    try:
+    with in_threads(kanaria, ask, at_once=at_once):
         yield seen
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
 
 
 def plan(kanaria: Kanaria, **keys: object) -> str:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from filelock import FileLock
 
 from tests.support.clients import in_threads
-from tests.support.own_service import WITH_TASK, build
+from tests.support.own_service import WITH_TASK, store_with
 from tests.support.stack import Kanaria
 
 VERSIONS = {"v1": "well", "v2": "well", "rare": "breaks a rare route", "refusing": "refuses a tenth"}
@@ -19,15 +18,9 @@ VERSIONS = {"v1": "well", "v2": "well", "rare": "breaks a rare route", "refusing
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shared = tmp_path_factory.getbasetemp().parent
-    store = shared / "own-services"
-    with FileLock(shared / "own-services.lock"):
-        built = {folder.name for folder in (store / "bentos" / "summary").glob("*")}
-        for version in VERSIONS.keys() - built:
-            build(shared / "her-folder", store, version, behaves=VERSIONS[version])
-        for version in {"task-1", "task-2"} - built:
-            build(shared / "her-folder", store, version, service=WITH_TASK)
-    return store
+    versions = {version: {"behaves": behaves} for version, behaves in VERSIONS.items()}
+    tasks = {version: {"service": WITH_TASK} for version in ("task-1", "task-2")}
+    return store_with(tmp_path_factory.getbasetemp().parent, "own-services", versions | tasks)
 
 
 @pytest.fixture

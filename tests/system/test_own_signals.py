@@ -1,16 +1,14 @@
 """Signals of the user's own: counters that a BentoML service shows, and that no line of Kanaria's knows of."""
 
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import httpx
 import pytest
-from filelock import FileLock
 
-from tests.support.own_service import WITH_METRICS, build
+from tests.support.clients import in_threads
+from tests.support.own_service import WITH_METRICS, store_with
 from tests.support.processes import until
 from tests.support.stack import Kanaria
 
@@ -30,13 +28,8 @@ WORDS = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    shared = tmp_path_factory.getbasetemp().parent
-    store = shared / "own-signals"
-    with FileLock(shared / "own-signals.lock"):
-        built = {folder.name for folder in (store / "bentos" / "summary").glob("*")}
-        for version in BEHAVES.keys() - built:
-            build(shared / "her-chat", store, version, behaves=BEHAVES[version], service=WITH_METRICS)
-    return store
+    versions = {version: {"behaves": behaves, "service": WITH_METRICS} for version, behaves in BEHAVES.items()}
+    return store_with(tmp_path_factory.getbasetemp().parent, "own-signals", versions)
 
 
 @pytest.fixture
@@ -52,25 +45,9 @@ def kanaria(
     made("down")
 
 
-@contextmanager
-def chatting(kanaria: Kanaria) -> Iterator[None]:
+def chatting(kanaria: Kanaria) -> AbstractContextManager[None]:
     """Four users who ask again and again."""
-    stop = threading.Event()
-
-    def one(name: int) -> None:
-        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
-            while not stop.wait(0.02):
-                client.post("/summarize", json={"text": f"question {name}"})
-
-    threads = [threading.Thread(target=one, args=(name,)) for name in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
+    return in_threads(kanaria, lambda client, words: client.post("/summarize", json={"text": f"question {words}"}))
 
 
 def plan(kanaria: Kanaria, **custom: object) -> str:

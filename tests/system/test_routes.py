@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from filelock import FileLock
 
 from contract.loopback import answers
 from kanaria.settings import Settings
@@ -27,10 +26,9 @@ from rollout.fleet import Backend, Route, Service, Version
 from rollout.judge import Pair
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
-from tests.support import own_service
 from tests.support.children import started
 from tests.support.gateway_rig import Gateway, StandIn, eventually
-from tests.support.own_service import build
+from tests.support.own_service import WITHOUT_ROUTES, store_with
 from tests.support.web_socket import WebSocket
 
 STABLE, CANARY = "summary:v1", "summary:v2"
@@ -60,13 +58,8 @@ class Running:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A store with two versions of one service, and one without routes."""
-    shared = tmp_path_factory.getbasetemp().parent
-    store = shared / "summaries"
-    with FileLock(shared / "summaries.lock"):
-        if not store.exists():
-            for version in ("v1", "v2"):
-                build(shared / "hers", store, version)
-            build(shared / "hers", store, "empty", service=own_service.WITHOUT_ROUTES)
+    versions = {"v1": {}, "v2": {}, "empty": {"service": WITHOUT_ROUTES}}
+    store = store_with(tmp_path_factory.getbasetemp().parent, "summaries", versions)
     before = os.environ.get("BENTOML_HOME")
     os.environ["BENTOML_HOME"] = str(store)
     yield store

@@ -82,6 +82,24 @@ def released(folder: Path, **canary: object) -> tuple[DigitsWorld, Controller]:
     return digits_world(folder / "ledger.db", **canary)
 
 
+def begin(world: DigitsWorld, controller: Controller) -> None:
+    """Let a release of v2 take traffic."""
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+
+
+def pause(world: DigitsWorld, controller: Controller) -> None:
+    """Let one begin, and ann pause it."""
+    begin(world, controller)
+    controller.execute(c.Pause("ann", "lunch"))
+
+
+def abort(world: DigitsWorld, controller: Controller, reason: str = "enough") -> None:
+    """Let one begin, and ann abort it."""
+    begin(world, controller)
+    controller.execute(c.Abort("ann", reason))
+
+
 def asked_of(world: DigitsWorld, controller: Controller) -> str:
     """Live until a person is asked, and return why."""
     for _ in range(600):
@@ -119,16 +137,12 @@ def test_every_outcome_is_told(tmp_path: Path, hook: Webhook) -> None:
     """Paused, promoted, aborted and restored, each with its own sentence."""
     world, controller = released(tmp_path)
     told = Told(tmp_path, hook.url)
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Pause("ann", "lunch"))
+    pause(world, controller)
     controller.execute(c.Resume("ann"))
     world.live_until_ended(controller)
     controller.execute(c.Restore("digits:v1", "bob", "wrong labels"))
     world.live_until_ended(controller)
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Abort("ann", "<b>enough</b>"))
+    abort(world, controller, "<b>enough</b>")
     controller.close()
     told.look()
     assert [title.removeprefix("digits: ") for title in hook.titles] == [
@@ -168,14 +182,10 @@ def test_a_frozen_release_is_told_and_how_it_went_on(tmp_path: Path, hook: Webho
 def test_a_killed_notifier_repeats_nothing_and_misses_nothing(tmp_path: Path, hook: Webhook) -> None:
     """Nor does one that is switched on tell of what is over."""
     world, controller = released(tmp_path)
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Abort("ann", "before"))
+    abort(world, controller, "before")
     world.live_until_ended(controller)
     Told(tmp_path, hook.url).look()
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Abort("ann", "while nobody looked"))
+    abort(world, controller, "while nobody looked")
     controller.close()
     for _ in range(3):
         Told(tmp_path, hook.url).look()
@@ -188,9 +198,7 @@ def test_an_address_that_takes_nothing_delays_no_other_and_is_told_later(tmp_pat
     with webhook() as broken:
         broken.status = 500
         told = Told(tmp_path, broken.url, hook.url)
-        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-        world.live(controller, 5)
-        controller.execute(c.Abort("ann", "enough"))
+        abort(world, controller)
         controller.close()
         with capture_logs() as logs:
             told.notifier.start()
@@ -215,14 +223,11 @@ def test_a_message_that_cannot_be_written_keeps_no_other_address_waiting(tmp_pat
     """Its title is sent, with the number of the entry, and all that comes later."""
     world, controller = released(tmp_path)
     with webhook() as second:
-        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-        world.live(controller, 5)
+        begin(world, controller)
         told = Told(tmp_path, hook.url, second.url)
         controller.execute(c.Abort("ann", "enough"))
         world.live_until_ended(controller)
-        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-        world.live(controller, 5)
-        controller.execute(c.Abort("ann", "enough"))
+        abort(world, controller)
         controller.close()
         with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as ledger:
             ledger.execute("DROP TRIGGER events_are_never_changed")
@@ -245,9 +250,7 @@ def test_what_fails_at_one_address_reaches_the_others(tmp_path: Path, hook: Webh
     with webhook() as second:
         (tmp_path / "marks").mkdir()
         told = Told(tmp_path, hook.url, second.url, marks=tmp_path / "marks" / "notified.json")
-        controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-        world.live(controller, 5)
-        controller.execute(c.Abort("ann", "enough"))
+        abort(world, controller)
         controller.close()
         (tmp_path / "marks" / "notified.json").unlink()
         (tmp_path / "marks").rmdir()
@@ -285,13 +288,9 @@ def test_messages_that_nobody_wants_push_out_none(
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     world, controller = released(tmp_path)
     told = Told(tmp_path, f"aborted = {hook.url}")
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Abort("ann", "enough"))
+    abort(world, controller)
     world.live_until_ended(controller)
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Pause("ann", "lunch"))
+    pause(world, controller)
     controller.close()
     told.look()
     assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
@@ -305,9 +304,7 @@ def test_the_oldest_messages_are_dropped_and_counted(
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     world, controller = released(tmp_path)
     told = Told(tmp_path, hook.url)
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Pause("ann", "lunch"))
+    pause(world, controller)
     controller.execute(c.Abort("ann", "enough"))
     controller.close()
     told.look()
@@ -324,9 +321,7 @@ def test_what_a_copy_of_the_ledger_brings_back_is_told_by_its_time(tmp_path: Pat
     late = f'{{"{key}": {{"number": 5000, "at_s": {world.now_s}}}}}'
     (tmp_path / "notified.json").write_text(late)
     again = Told(tmp_path, hook.url)
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Abort("ann", "enough"))
+    abort(world, controller)
     controller.close()
     again.look()
     assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
@@ -354,9 +349,7 @@ def test_damaged_marks_silence_nobody(tmp_path: Path, hook: Webhook, marks: str 
         told = Told(tmp_path, hook.url)
     (line,) = logs
     assert (line["event"], says in line["saw"]) == ("marks_unreadable", True), line
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Abort("ann", "enough"))
+    abort(world, controller)
     controller.close()
     told.look()
     assert hook.titles == ["digits: release 1 (digits:v2) was aborted"]
@@ -366,9 +359,7 @@ def test_an_address_gets_the_messages_that_it_wants(tmp_path: Path, hook: Webhoo
     """The pager need not hear of promotions."""
     world, controller = released(tmp_path)
     told = Told(tmp_path, f"waiting, aborted = {hook.url}")
-    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
-    world.live(controller, 5)
-    controller.execute(c.Pause("ann", "lunch"))
+    pause(world, controller)
     controller.execute(c.Abort("ann", "enough"))
     controller.close()
     told.look()
