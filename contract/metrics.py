@@ -114,6 +114,21 @@ OBSERVER_ANSWERS = Metric(
     ("outcome",),
 )
 OBSERVER_WAITING = Metric("kanaria_observer_waiting_bytes", "Answers that wait for the one they are compared with")
+KEPT, KNOWN, TOO_LARGE, UNSUCCESSFUL, PRIVATE, UNWRITTEN_REQUEST, CUT_REQUEST = RECORDED = (
+    "kept",
+    "known",
+    "too_large",
+    "unsuccessful",
+    "private",
+    "unwritten",
+    "cut",
+)
+OBSERVER_RECORDED = Metric(
+    "kanaria_observer_recorded_total",
+    "Requests that `kanaria record` was shown: `kept`, `known` already, `too_large`, `unsuccessful` because stable did "
+    "not answer with success, `private` because the query has a key, `unwritten` because the disk refused, or `cut`",
+    ("outcome",),
+)
 
 # Of the controller.
 LAST_BEAT = Metric("kanaria_controller_last_beat_timestamp_seconds", "Last beat of the control loop")

@@ -13,6 +13,8 @@ ROLE = "x-kanaria-role"
 STABLE, REPEAT, COPY = "stable", "repeat", "copy"  # a user's answer; stable's to the request once more; the canary's
 
 READ = "x-kanaria-read"  # the tag of the version whose answer is counted by what it says; without it, it is not
+RECORD = "record"  # another role: a user's request and stable's answer, while requests are recorded
+ANSWERED_BY = "x-kanaria-answered-by"  # with that role: the tag of stable
 
 COMPARED = "x-kanaria-compared"  # the tags of stable and canary, with a space between them
 

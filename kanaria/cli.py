@@ -66,6 +66,11 @@ class Commands(LazyGroup):
             "Try a version out on the side, as a release does before any traffic.",
             needs=("serve",),
         ),
+        "record": Source(
+            "kanaria.commands.record:record_requests",
+            "Keep some of users' requests with stable's answers, for the preflight of the next version.",
+            needs=("serve",),
+        ),
         "validate": Source(
             "kanaria.commands.validate:validate",
             "Check a plan, or whether a model keeps its contract, without doing anything.",

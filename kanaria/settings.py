@@ -285,6 +285,11 @@ class Settings(BaseSettings):
         return self.root / "answers"
 
     @property
+    def recorded(self) -> Path:
+        """Requests that `kanaria record` kept."""
+        return self.root / "recorded"
+
+    @property
     def drift(self) -> Path:
         return self.root / "drift"
 

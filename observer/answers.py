@@ -33,6 +33,11 @@ class Answer:
     digest: bytes  # of a body that was not kept
 
     @property
+    def sha256(self) -> bytes:
+        """Hash of the body as it came."""
+        return self.digest if self.body is None else hashlib.sha256(self.body).digest()
+
+    @property
     def size(self) -> int:
         """Bytes that it takes."""
         return len(self.body or b"")

@@ -24,9 +24,9 @@ TOLERANCE = 0.05  # numbers with a fraction are the same this far apart, relativ
 SMALL = 1.0  # ... or in absolute numbers where neither is larger than this: shares and probabilities
 VECTOR = 8  # as many numbers are a vector
 SAME_DIRECTION = 0.999  # cosine of the angle between two vectors that are the same
-_MANY_KEYS = 64  # an object with more is taken as a list: its keys are data
-_DEEPEST = 40
-_LONGEST_PATH = 200  # letters
+MANY_KEYS = 64  # an object with more is taken as a list: its keys are data
+DEEPEST = 40
+LONGEST_PATH = 200  # letters
 
 
 def differences(one: Answer, other: Answer, *, ignored: tuple[FieldPath, ...] = ()) -> frozenset[str]:
@@ -45,23 +45,23 @@ def differences(one: Answer, other: Answer, *, ignored: tuple[FieldPath, ...] = 
 
 
 def _differing(one: Any, other: Any, path: str, depth: int) -> Iterator[str]:
-    field = path[:_LONGEST_PATH] or BODY
-    if depth > _DEEPEST:
+    field = path[:LONGEST_PATH] or BODY
+    if depth > DEEPEST:
         if one != other:
             yield field
     elif isinstance(one, dict) and isinstance(other, dict):
         if one.keys() != other.keys():
-            yield f"{path}.{KEYS}"[:_LONGEST_PATH] if path else KEYS
-        is_data = max(len(one), len(other)) > _MANY_KEYS
+            yield f"{path}.{KEYS}"[:LONGEST_PATH] if path else KEYS
+        is_data = max(len(one), len(other)) > MANY_KEYS
         for key in one.keys() & other.keys():
             below = "*" if is_data else key
             yield from _differing(one[key], other[key], f"{path}.{below}" if path else below, depth + 1)
     elif isinstance(one, list) and isinstance(other, list):
         if len(one) != len(other):
-            yield f"{path}[]"[:_LONGEST_PATH]
+            yield f"{path}[]"[:LONGEST_PATH]
         elif _is_vector(one) and _is_vector(other):
             if not _are_same_vectors(one, other):
-                yield f"{path}[]"[:_LONGEST_PATH]
+                yield f"{path}[]"[:LONGEST_PATH]
         else:
             for each, its_other in zip(one, other, strict=True):
                 yield from _differing(each, its_other, f"{path}[]", depth + 1)

@@ -36,12 +36,19 @@ class Findings:
         for outcome in m.OBSERVED:
             self._answers.labels(outcome=outcome)
         self._predictions = Predictions(self.registry)
+        self._recorded = self._counter(m.OBSERVER_RECORDED)
+        for outcome in m.RECORDED:
+            self._recorded.labels(outcome=outcome)
         self._routes: OrderedDict[Versions, dict[str, RouteComparison]] = OrderedDict()
         self._readers = Readers(OwnAnswers())
 
     def seen(self, outcome: str, count: int = 1) -> None:
         """Count answers by what became of them: one of `metrics.OBSERVED`."""
         self._answers.labels(outcome=outcome).inc(count)
+
+    def recorded(self, outcome: str) -> None:
+        """Count a request that may be recorded by what became of it: one of `metrics.RECORDED`."""
+        self._recorded.labels(outcome=outcome).inc()
 
     def met(self, versions: Versions, met: Met) -> None:
         """Compare two answers to one request."""

@@ -33,7 +33,9 @@ def _message_class() -> Any:
     request = _add(
         file,
         "ProcessingRequest",
+        ("request_headers", 2, "HttpHeaders"),
         ("response_headers", 3, "HttpHeaders"),
+        ("request_body", 4, "HttpBody"),
         ("response_body", 5, "HttpBody"),
         ("attributes", 9, "ProcessingRequest.AttributesEntry", "repeated"),
     )

@@ -17,8 +17,10 @@ from contract.http import METRICS_PATH
 from contract.log_lines import log_as_json
 from contract.observation import DIFFERENCES_PATH, FieldDifferences
 from contract.own_answers import OwnAnswers
+from contract.recorded import RecordedFolder
 from observer.findings import Findings
 from observer.pairing import Versions
+from observer.recording import Recorder
 from observer.server import Observer, make_server
 
 _END_S = 0.5  # of streams that are open
@@ -33,16 +35,18 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True, help="where the gateway shows answers")
     parser.add_argument("--port", type=int, required=True, help="of what was counted, on 127.0.0.1")
     parser.add_argument("--answers", type=Path, help="what their parts mean; the file may come and change at any time")
+    parser.add_argument("--recorded", type=Path, help="folder of recorded requests; without it none are recorded")
     arguments = parser.parse_args()
     log_as_json()
     with suppress(FileNotFoundError):
         arguments.socket.unlink()  # of an observer that was killed
-    asyncio.run(_run(arguments.socket, arguments.port, arguments.answers))
+    asyncio.run(_run(arguments.socket, arguments.port, arguments.answers, arguments.recorded))
 
 
-async def _run(socket: Path, port: int, answers: Path | None) -> None:
+async def _run(socket: Path, port: int, answers: Path | None, recorded: Path | None) -> None:
     findings = Findings()
-    server = make_server(Observer(findings), f"unix:{socket}")
+    recorder = Recorder(RecordedFolder(recorded), findings.recorded) if recorded else None
+    server = make_server(Observer(findings, recorder), f"unix:{socket}")
     pages = uvicorn.Server(
         uvicorn.Config(pages_of(findings), host="127.0.0.1", port=port, log_level="warning", access_log=False)
     )

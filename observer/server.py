@@ -1,4 +1,4 @@
-"""Takes the streams in which the gateway shows answers. Bodies are compared and forgotten; none is written anywhere."""
+"""Takes the streams in which the gateway shows answers. Bodies are compared and forgotten, unless one is recorded."""
 
 import time
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from contract import metrics as m
-from contract.observation import COMPARED, COPY, READ, REPEAT, ROLE, STABLE
+from contract.observation import ANSWERED_BY, COMPARED, COPY, READ, RECORD, REPEAT, ROLE, STABLE
 from observer.answers import Reader
 from observer.findings import Findings
 from observer.messages import (
@@ -24,6 +24,7 @@ from observer.messages import (
     ProcessingRequest,
 )
 from observer.pairing import Pairs, Sampler, Versions
+from observer.recording import Recorder
 
 _MOST_STREAMS = 1024
 _LARGEST_MESSAGE = 32 * 1024 * 1024  # one part of a body; the gateway sends them as they come
@@ -32,8 +33,12 @@ _LARGEST_MESSAGE = 32 * 1024 * 1024  # one part of a body; the gateway sends the
 class Observer:
     """Pairs the answers that it is shown."""
 
-    def __init__(self, findings: Findings) -> None:
-        self._findings = findings
+    def __init__(self, findings: Findings, recorder: Recorder | None = None) -> None:
+        """
+        Args:
+            recorder: None: no requests are ever recorded.
+        """
+        self._findings, self._recorder = findings, recorder
         self._sampler = Sampler()
         self._pairs = Pairs(
             lost=lambda count: findings.seen(m.UNPAIRED, count), ambiguous=lambda: findings.seen(m.AMBIGUOUS)
@@ -43,6 +48,10 @@ class Observer:
     async def observe(self, messages: AsyncIterator[Any], metadata: dict[str, str]) -> None:
         """Read one answer, as far as it is needed."""
         role, version = metadata.get(ROLE, ""), metadata.get(READ, "")
+        if role == RECORD:
+            if self._recorder is not None:
+                await self._recorder.observe(messages, metadata.get(ANSWERED_BY, ""))
+            return
         stable, _, canary = metadata.get(COMPARED, "").partition(" ")
         is_compared = role in (STABLE, REPEAT, COPY) and bool(canary)
         if not (is_compared or version):

@@ -49,6 +49,25 @@ class Guards(_Part):
     error_ratio: Ratio = 0.2
 
 
+class Golden(_Part):
+    """Which requests a canary is asked before its first one from a user."""
+
+    requests: Literal["own", "recorded"] = "own"  # those of its model, or also those that `kanaria record` kept
+    leave_out: tuple[str, ...] = ()  # routes whose recorded requests are not asked again
+
+    @field_validator("leave_out", mode="before")
+    @classmethod
+    def _routes(cls, routes: Any) -> Any:
+        is_list = isinstance(routes, list | tuple)
+        if not is_list or not all(isinstance(route, str) and re.fullmatch(r"/\S*", route) for route in routes):
+            raise ValueError("write a list of routes such as [/orders, /users/{id}]")
+        return routes
+
+
+def _golden(value: Any) -> Any:
+    return value if isinstance(value, dict | Golden) else {"requests": value}
+
+
 class RiskBudget(_Part):
     """How much harm a canary may do before it is promoted."""
 
@@ -80,6 +99,7 @@ class RolloutSpec(_Part):
     on_drift: Literal["report", "rollback"] = "report"
     require: Literal["safe", "better"] = "safe"
     second_person: bool = False
+    golden: Annotated[Golden, BeforeValidator(_golden)] = Golden()
     may_break: tuple[str, ...] = ()  # routes, or a route and a field, that callers of stable may lose
     signals: Signals = Field(default_factory=Signals)
     answers: OwnAnswers = NO_ANSWERS
@@ -183,6 +203,11 @@ class RolloutSpec(_Part):
     def has_shadow(self) -> bool:
         """Whether the first step gives the canary copies of requests."""
         return self.steps != "auto" and self.steps[0] == SHADOW
+
+    @property
+    def preflight_deadline_s(self) -> float:
+        """Longest time from the canary's start to the end of its preflight, seconds."""
+        return (2 if self.golden.requests == "recorded" else 1) * self.startup_deadline
 
     @property
     def warmup_s(self) -> float:
@@ -298,11 +323,12 @@ def _sections(signals: Any, answers: Any) -> dict[Place, Section]:
     budget = Section(tuple(RiskBudget.model_fields), "{share: 0.5%, requests: 500}", "or a share alone")
     of_answers = Section((), "{/detect: {label: label}}", "or delete the line")
     of_route = Section(tuple(RouteAnswers.model_fields), "{label: label, confidence: confidence}", "or delete the line")
+    golden = Section(tuple(Golden.model_fields), "{requests: recorded, leave_out: [/orders]}", "or `own` alone")
     routes: dict[Place, Section] = {
         ("answers", str(route)): of_route for route in (answers if isinstance(answers, dict) else ())
     }
     fixed: dict[Place, Section] = {(): whole, ("guards",): guards, ("risk_budget",): budget, ("answers",): of_answers}
-    return {**fixed, **routes, **sections(signals)}
+    return {**fixed, ("golden",): golden, **routes, **sections(signals)}
 
 
 def _as_written(steps: tuple[Step, ...] | str) -> Any:

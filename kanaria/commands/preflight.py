@@ -1,6 +1,7 @@
 """`kanaria preflight`: try a version out on the side, as a release does before any traffic."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated
@@ -16,6 +17,7 @@ from kanaria.stack.temporary_server import DidNotStart, temporary_server
 from kanaria.stack.versions import Versions
 from rollout.explain.why import preflight_lines
 from rollout.ledger.findings import PreflightResult
+from rollout.spec import Golden, RolloutSpec
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, Json, explained
 from rollout.ui.cli.reading import stable_version
 
@@ -24,6 +26,13 @@ def preflight(
     tag: Annotated[str, typer.Argument(help="Version to try out, `name:version`.")],
     against: Annotated[
         str | None, typer.Option(help="Version whose callers it must not break. Default: stable, where there is one.")
+    ] = None,
+    recorded: Annotated[
+        bool,
+        typer.Option("--recorded", help="Ask it and stable, started on the side too, the recorded requests again."),
+    ] = False,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="With --recorded: a route whose requests are not asked again.")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -36,7 +45,8 @@ def preflight(
         for named in filter(None, (tag, stable)):
             if versions.service(named).keeps_contract:
                 model_of(named)  # a tag that is not there is bad input, not a version that fails
-        result = _preflight(settings, versions, tag, stable)
+        golden = Golden(requests="recorded" if recorded else "own", leave_out=tuple(leave_out or ()))
+        result = _preflight(settings, versions, tag, stable, RolloutSpec(golden=golden))
         if as_json:
             typer.echo(json.dumps({"tag": tag, "stable": stable, **asdict(result)}, indent=2))
         else:
@@ -46,10 +56,17 @@ def preflight(
         raise typer.Exit(EXIT_FAIL if result.differences else EXIT_DONE)
 
 
-def _preflight(settings: Settings, versions: Versions, tag: str, stable: str | None) -> PreflightResult:
+def _preflight(
+    settings: Settings, versions: Versions, tag: str, stable: str | None, plan: RolloutSpec
+) -> PreflightResult:
+    preflight_say = partial(say, err=True)
     try:
-        with temporary_server(settings, tag, say=partial(say, err=True)) as server:
-            found = LocalPreflight({tag: server.pid}.get, versions.service).check(server.backend, stable)
+        with ExitStack() as servers:
+            server = servers.enter_context(temporary_server(settings, tag, say=preflight_say))
+            beside = None
+            if stable and plan.golden.requests == "recorded":
+                beside = servers.enter_context(temporary_server(settings, stable, say=preflight_say)).backend
+            checker = LocalPreflight({tag: server.pid}.get, versions.service, settings)
+            return checker.check(server.backend, stable, plan, beside=beside)
     except (DidNotStart, InstallError) as error:
         return PreflightResult(differences=(f"{error.what}: {error.saw}",))
-    return found

@@ -102,7 +102,7 @@ def main() -> None:
         source=_source(EnvoyMetrics.of(gateway), observer, arguments.prometheus, settings.scrape_interval_s),
         failures=GatewayFailures(gateway.failures_path, key=settings.user_key),
         fleet=fleet,
-        preflight=LocalPreflight(fleet.process_of, fleet.service),
+        preflight=LocalPreflight(fleet.process_of, fleet.service, settings),
         metrics=metrics,
         gateway=watch,
         observer=ObserverPage(observer) if observer else None,

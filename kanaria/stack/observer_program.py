@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from kanaria.stack.ports import free_port
 from kanaria.stack.python import own_module
@@ -9,6 +10,7 @@ from kanaria.stack.supervision import Program
 from rollout.routers.envoy.settings import GatewaySettings
 
 OBSERVER = "observer"  # the name of its program
+_PORT = "--port"
 OBSERVER_OPTION = "--observer"  # an argument of a controller that has one
 
 
@@ -18,11 +20,12 @@ class ObserverProgram:
 
     gateway: GatewaySettings
     port: int
+    recorded: Path  # folder of recorded requests
 
     @classmethod
-    def beside(cls, gateway: GatewaySettings) -> "ObserverProgram":
+    def beside(cls, gateway: GatewaySettings, recorded: Path) -> "ObserverProgram":
         """One at a free port."""
-        return cls(gateway, free_port())
+        return cls(gateway, free_port(), recorded)
 
     @property
     def address(self) -> str:
@@ -32,8 +35,14 @@ class ObserverProgram:
         """The process."""
         socket = str(self.gateway.observer_socket)
         answers = str(self.gateway.answers_path.absolute())
-        command = own_module("observer.process", "--socket", socket, "--port", str(self.port), "--answers", answers)
+        where = ("--socket", socket, _PORT, str(self.port), "--answers", answers, "--recorded", str(self.recorded))
+        command = own_module("observer.process", *where)
         return Program(OBSERVER, command, stop_wait_s=5.0)
+
+    @staticmethod
+    def address_of(program: Program) -> str:
+        """Where one that runs says what it counted."""
+        return f"127.0.0.1:{program.command[program.command.index(_PORT) + 1]}"
 
     def controller_arguments(self) -> Iterator[str]:
         yield from (OBSERVER_OPTION, str(self.port))

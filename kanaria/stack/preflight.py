@@ -5,7 +5,7 @@ import statistics
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import httpx
@@ -16,9 +16,12 @@ from contract import loopback
 from contract.http import PREDICT_PATH, REQUEST_ID_HEADER
 from contract.prediction_log import OWN_REQUESTS
 from kanaria.errors import SetupError
+from kanaria.settings import Settings
 from kanaria.stack.bentos import model_folder, model_of
 from kanaria.stack.compatibility import GoldenRequest, Interface, differences, remarks
 from kanaria.stack.manifests import losses
+from kanaria.stack.recording import to_replay
+from kanaria.stack.replay import Replayed, Replayer
 from kanaria.stack.versions import Versions
 from rollout.control.preflight import Loss
 from rollout.fleet import Backend, Service
@@ -50,12 +53,18 @@ class Replay:
 class LocalPreflight:
     """The `Preflight` of one machine."""
 
-    def __init__(self, process_of: Callable[[str], int | None], service_of: Callable[[str], Service]) -> None:
+    def __init__(
+        self,
+        process_of: Callable[[str], int | None],
+        service_of: Callable[[str], Service],
+        settings: Settings | None = None,
+    ) -> None:
         """Args:
         process_of: the main process of a version that runs here; None when it does not.
         service_of: what callers may ask of a version.
+        settings: of the stack whose recorded requests are asked again; None: none are.
         """
-        self._process_of, self._service_of = process_of, service_of
+        self._process_of, self._service_of, self._settings = process_of, service_of, settings
 
     def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:
         """See `Preflight`; the files of models of the contract are compared by `check`."""
@@ -64,12 +73,19 @@ class LocalPreflight:
         own, known = Versions.schemas(canary), Versions.schemas(stable)
         return () if own is None or known is None else losses(own, known)
 
-    def check(self, canary: Backend, stable: str | None, plan: RolloutSpec = _DEFAULTS) -> PreflightResult:
+    def check(
+        self,
+        canary: Backend,
+        stable: str | None,
+        plan: RolloutSpec = _DEFAULTS,
+        *,
+        beside: Backend | None = None,
+    ) -> PreflightResult:
         """See `Preflight`; without `stable` there is nothing to be compatible with."""
         try:
             services = [self._service_of(tag) for tag in (canary.tag, stable) if tag]
             if not all(service.keeps_contract for service in services):
-                return self._of_services(canary.tag, stable, plan)
+                return self._of_services(canary, stable, plan, beside)
             own = Interface.read(model_folder(model_of(canary.tag)))
             known = Interface.read(model_folder(model_of(stable))) if stable else own
         except SetupError as error:
@@ -86,17 +102,40 @@ class LocalPreflight:
             stable_memory_mb=self._memory_mb(stable) if stable else None,
         )
 
-    def _of_services(self, canary: str, stable: str | None, plan: RolloutSpec) -> PreflightResult:
-        """Compare what two services say of themselves: they bring no golden requests."""
-        unlike = [tag for tag in (canary, stable) if tag and stable and Versions.schemas(tag) is None]
+    def _of_services(
+        self, canary: Backend, stable: str | None, plan: RolloutSpec, beside: Backend | None
+    ) -> PreflightResult:
+        """Compare what two services say of themselves, and what they answer to recorded requests."""
+        unlike = [tag for tag in (canary.tag, stable) if tag and stable and Versions.schemas(tag) is None]
         unknown = [f"what both accept and answer could not be compared: {tag} has no manifest" for tag in unlike[:1]]
-        found = self.losses(canary, stable) if stable else ()
+        by_manifest = self.losses(canary.tag, stable) if stable else ()
+        replayed = self._replayed(canary, plan, beside)
+        found = [loss.says for loss in (*by_manifest, *replayed.losses) if not loss.is_allowed(plan.may_break)]
         return PreflightResult(
-            differences=tuple(loss.says for loss in found if not loss.is_allowed(plan.may_break)),
-            remarks=(*unknown, "it brings no golden requests, so its answers are first seen under traffic"),
-            memory_mb=self._memory_mb(canary),
+            differences=_first(found),
+            remarks=(*unknown, *replayed.remarks),
+            recorded_requests=replayed.count,
+            p50_ms=statistics.median(replayed.took_ms) if replayed.took_ms else None,
+            slowest_ms=max(replayed.took_ms, default=None),
+            memory_mb=self._memory_mb(canary.tag),
             stable_memory_mb=self._memory_mb(stable) if stable else None,
         )
+
+    def _replayed(self, canary: Backend, plan: RolloutSpec, beside: Backend | None) -> Replayed:
+        """What both answer to the recorded requests, where the plan asks for that."""
+        later = "so its answers are first seen under traffic"
+        if plan.golden.requests != "recorded" or self._settings is None:
+            return Replayed(remarks=(f"it brings no golden requests, and its plan has no `golden: recorded`, {later}",))
+        if beside is None:
+            return Replayed(remarks=(f"stable does not answer now, so no recorded request was asked again, {later}",))
+        service, ends_s = self._service_of(beside.tag), time.monotonic() + plan.startup_deadline / 2
+        requests, said = to_replay(self._settings, service, leave_out=plan.golden.leave_out)
+        if not requests:
+            return Replayed(remarks=(*said, f"nothing is recorded, {later}"))
+        left_s = ends_s - time.monotonic()
+        replayer = Replayer(canary, beside, limit_s=service.timeout_s, budget_s=left_s, answers=plan.answers)
+        replayed = replayer.run(requests)
+        return replace(replayed, remarks=(*said, *replayed.remarks))
 
     def _memory_mb(self, tag: str) -> float | None:
         pid = self._process_of(tag)

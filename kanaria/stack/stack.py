@@ -234,7 +234,9 @@ class Stack:
         self.supervisor.start()
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST))
         arguments = ["--gateway-stats", str(gateway.stats_port)]
-        observer = None if self.versions.service(tag).keeps_contract else ObserverProgram.beside(gateway)
+        observer = (
+            None if self.versions.service(tag).keeps_contract else ObserverProgram.beside(gateway, settings.recorded)
+        )
         if observer is not None:
             self.supervisor.add(observer.program())
             arguments += observer.controller_arguments()

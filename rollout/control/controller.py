@@ -390,7 +390,8 @@ class Controller:
         """Start the canary's preflight where one is due, and write down its result."""
         release = self._deployment.active
         if release and self._run.preflight.is_due(release):
-            result = self._run.preflight.result(release, self._fleet.status(release.canary))
+            statuses = (self._fleet.status(tag) for tag in (release.canary, release.stable))
+            result = self._run.preflight.result(release, *statuses)
             if result:
                 self._keep(e.Preflighted(at_s=self._clock().wall_s, release=release.number, result=result))
 

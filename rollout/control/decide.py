@@ -121,7 +121,7 @@ def _starting(release: Release, facts: Facts) -> Action:
         return Rollback(
             "preflight", f"{release.canary} failed its preflight: {'; '.join(release.preflight_differences)}"
         )
-    if facts.awaits_preflight and waited_s >= release.spec.startup_deadline:
+    if facts.awaits_preflight and waited_s >= release.spec.preflight_deadline_s:
         return Rollback("preflight", f"the preflight of {release.canary} was not over after {waited_s:.0f} s")
     if release.is_paused:
         return Hold("paused by a person")

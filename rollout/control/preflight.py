@@ -37,10 +37,15 @@ class Preflight(Protocol):
         Raises KanariaError where what is known of a version cannot be read.
         """
 
-    def check(self, canary: Backend, stable: str, plan: RolloutSpec) -> PreflightResult:
+    def check(
+        self, canary: Backend, stable: str, plan: RolloutSpec, *, beside: Backend | None = None
+    ) -> PreflightResult:
         """Compare the answers of `canary` with the expected ones, and the requests it accepts with those of `stable`.
 
         The canary is ready. This may take seconds. Whatever goes wrong on the way is a difference, not an error.
+
+        Args:
+            beside: where stable answers; None: it does not.
         """
 
 
@@ -60,19 +65,20 @@ class PreflightRun:
         is_untested = release.phase is Phase.STARTING and release.preflight_differences is None
         return is_untested and self._preflight is not None
 
-    def result(self, release: Release, canary: VersionStatus) -> PreflightResult | None:
+    def result(self, release: Release, canary: VersionStatus, stable: VersionStatus) -> PreflightResult | None:
         """Begin once the canary is ready. Returns the result; None until it is over."""
         if self._result is None and canary.health is Health.READY and canary.backends:
             self._result = Future()
-            arguments = (self._result, canary.backends[0], release)
+            beside = stable.backends[0] if stable.health is Health.READY and stable.backends else None
+            arguments = (self._result, canary.backends[0], release, beside)
             threading.Thread(target=self._work, args=arguments, name="preflight", daemon=True).start()
         return self._result.result() if self._result and self._result.done() else None
 
-    def _work(self, result: Future[PreflightResult], canary: Backend, release: Release) -> None:
+    def _work(self, result: Future[PreflightResult], canary: Backend, release: Release, beside: Backend | None) -> None:
         if self._preflight is None:
             return
         try:
-            found = self._preflight.check(canary, release.stable, release.spec)
+            found = self._preflight.check(canary, release.stable, release.spec, beside=beside)
         except Exception as error:
             # A canary that cannot be tested is not known to be good.
             log.exception("preflight_failed", canary=canary.tag)

@@ -42,6 +42,12 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
         yield "It gets all the traffic only when labels prove that it is right more often than the version before."
     if plan.second_person:
         yield "To promote it without waiting, or to try it again, takes another person than the one who releases it."
+    if plan.golden.requests == "recorded":
+        but = f", but for those to {', '.join(plan.golden.leave_out)}" if plan.golden.leave_out else ""
+        yield (
+            "Before the canary gets any request of a user, both versions are asked the recorded requests again, also "
+            f"those that change something{but}: what breaks callers ends the release."
+        )
     if plan.may_break:
         yield f"Callers of the version before may lose {', '.join(map(_lost, plan.may_break))}."
     if plan.sticky:

@@ -372,7 +372,10 @@ def _decision(event: e.Event, request: e.ReleaseRequested) -> Decision | None:
             return Decision(event.at_s, "ready", f"canary ready after {took_s:.0f} s", "", "controller")
         case e.Preflighted(result=result):
             outcome = "failed" if result.differences else "passed"
-            replayed = f"{result.golden_requests} golden requests" if result.golden_requests else "routes compared"
+            kinds = ((result.golden_requests, "golden"), (result.recorded_requests, "recorded"))
+            replayed = (
+                " and ".join(f"{number} {kind} requests" for number, kind in kinds if number) or "routes compared"
+            )
             title = f"preflight {outcome}: {replayed}"
             return Decision(event.at_s, "preflighted", title, "; ".join(result.differences), "controller")
         case e.StepEntered(step=step, weight_percent=percent, mirror=mirror, reason=reason, by=by, evidence=evidence):

@@ -362,6 +362,9 @@ def preflight_lines(result: PreflightResult, stable: str | None) -> Iterator[str
     else:
         if result.golden_requests:
             yield f"It gave the expected answer to {count(result.golden_requests)} golden requests."
+        if result.recorded_requests:
+            of = f"{count(result.recorded_requests)} recorded requests"
+            yield f"It answers {of} with the status and the fields of {stable}'s answers."
         if stable:
             yield f"It accepts every request that {stable} accepts, and its answers have every field of {stable}'s."
     if result.p50_ms is not None and result.slowest_ms is not None:

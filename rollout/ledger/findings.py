@@ -11,6 +11,7 @@ class PreflightResult:
     differences: tuple[str, ...]  # why it must not get traffic; empty: it passed
     remarks: tuple[str, ...] = ()  # worth knowing, no reason to refuse
     golden_requests: int = 0  # how many were replayed
+    recorded_requests: int = 0  # of users, that were asked again of it and of stable
     p50_ms: float | None = None  # of their answers; None: there was no answer
     slowest_ms: float | None = None
     memory_mb: float | None = None  # of all its processes; None: it cannot be read

@@ -23,9 +23,10 @@ class ObserverPage:
             found = FieldDifferences.validate_json(answer.content)
         except (httpx.HTTPError, ValidationError):
             return ""
-        return f"its answers differ from {stable}'s in {', '.join(map(_said, found[:_SAID]))}" if found else ""
+        return f"its answers differ from {stable}'s in {', '.join(map(said, found[:_SAID]))}" if found else ""
 
 
-def _said(found: FieldDifference) -> str:
+def said(found: FieldDifference) -> str:
+    """A field that differs, in words."""
     own = f"; stable's own differ in {share(found.own)}" if found.own else ""
     return f"`{found.field}` of {found.route} ({count(found.different)} of {count(found.compared)}{own})"

@@ -118,6 +118,7 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
     return {
         "node": {"id": "kanaria", "cluster": "kanaria"},
         "admin": {"address": _pipe(settings), "ignore_global_conn_limit": True},
+        "layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]},  # `kanaria record` sets a share there
         "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
         "stats_config": {
             "histogram_bucket_settings": [  # the first that matches

@@ -8,7 +8,8 @@ checks and pings; until then at most `_BUFFER_BYTES` of each connection wait for
 
 from collections.abc import Mapping
 
-from contract.observation import COMPARED, READ, ROLE
+from contract.observation import ANSWERED_BY, COMPARED, READ, RECORD, ROLE
+from contract.recorded import KEPT_HEADERS
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
@@ -17,6 +18,9 @@ OBSERVER = "observer"  # the cluster
 REPEAT = "repeat/"  # before a tag: the cluster of stable for requests that it is asked twice
 REPEATED_PERCENT = 20
 
+NOT_RECORDED_PERCENT = "kanaria.not_recorded_percent"  # a runtime value: the share of requests that is not recorded
+
+_OF_ANSWERS = (":status", "content-type", "content-encoding")  # headers that are shown
 _MOST_STREAMS = 256  # answers that are on their way to the observer; of more it sees none
 _CONNECTIONS = 4
 _BUFFER_BYTES = 8 * 1024 * 1024
@@ -53,6 +57,17 @@ def compared(role: str, split: Split) -> dict[str, str]:
 def read(tag: str) -> dict[str, str]:
     """What the observer is told about answers of `tag` that it counts."""
     return {READ: tag}
+
+
+def recordable(cluster: Resource, tag: str) -> Resource:
+    """The same cluster, whose requests and answers the observer is shown while `NOT_RECORDED_PERCENT` is below 100.
+
+    The share is a runtime value of Envoy's: recording begins and ends without another configuration, and a gateway
+    that was restarted records nothing.
+    """
+    options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
+    filters = [_unless_skipped(_recorder(tag)), *options.get("http_filters", (_CODEC,))]
+    return cluster | {"typed_extension_protocol_options": {_HTTP_OPTIONS: options | {"http_filters": filters}}}
 
 
 def mirror_policy(split: Split) -> Resource:
@@ -105,6 +120,50 @@ def observer_cluster(settings: GatewaySettings) -> Resource:
 
 
 def _filter(told: Mapping[str, str]) -> Resource:
+    asks = {"response_attributes": ["request.id", "xds.route_name", "xds.upstream_host_metadata"]}
+    return _shows(told, _OF_ANSWERS, asks=asks, requests=False)
+
+
+def _recorder(tag: str) -> Resource:
+    """Shows requests with their answers; of their headers those that may be kept, so no key or cookie leaves Envoy."""
+    headers = (":method", ":path", *KEPT_HEADERS, *_OF_ANSWERS)
+    told = {ROLE: RECORD, ANSWERED_BY: tag}
+    return _shows(told, tuple(dict.fromkeys(headers)), asks={"request_attributes": ["xds.route_name"]}, requests=True)
+
+
+def _unless_skipped(shown_to: Resource) -> Resource:
+    """The filter, for the share of requests that is not skipped: all are, unless the runtime value says otherwise."""
+    skipped = {"default_value": {"numerator": 100}, "runtime_key": NOT_RECORDED_PERCENT}
+    request_id = {
+        "name": "request_id",
+        "typed_config": {"@type": TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": "x-request-id"},
+    }
+    of_share = {
+        "name": "share",
+        "typed_config": {
+            "@type": TYPE + "extensions.matching.input_matchers.runtime_fraction.v3.RuntimeFraction",
+            "runtime_fraction": skipped,
+        },
+    }
+    skip = {
+        "name": "skip",
+        "typed_config": {"@type": TYPE + "extensions.filters.common.matcher.action.v3.SkipFilter"},
+    }
+    matcher = {
+        "predicate": {"single_predicate": {"input": request_id, "custom_match": of_share}},
+        "on_match": {"action": skip},
+    }
+    return {
+        "name": "recorder",
+        "typed_config": {
+            "@type": TYPE + "extensions.common.matching.v3.ExtensionWithMatcher",
+            "extension_config": shown_to,
+            "xds_matcher": {"matcher_list": {"matchers": [matcher]}},
+        },
+    }
+
+
+def _shows(told: Mapping[str, str], headers: tuple[str, ...], *, asks: Resource, requests: bool) -> Resource:
     return {
         "name": OBSERVER,
         "typed_config": {
@@ -117,19 +176,15 @@ def _filter(told: Mapping[str, str]) -> Resource:
             "failure_mode_allow": True,
             "deferred_close_timeout": "1s",
             "processing_mode": {
-                "request_header_mode": "SKIP",
-                "request_body_mode": "NONE",
+                "request_header_mode": "SEND" if requests else "SKIP",
+                "request_body_mode": "STREAMED" if requests else "NONE",
                 "request_trailer_mode": "SKIP",
                 "response_header_mode": "SEND",
                 "response_body_mode": "STREAMED",
                 "response_trailer_mode": "SKIP",
             },
-            "response_attributes": ["request.id", "xds.route_name", "xds.upstream_host_metadata"],
-            "forward_rules": {
-                "allowed_headers": {
-                    "patterns": [{"exact": name} for name in (":status", "content-type", "content-encoding")]
-                }
-            },
+            **asks,
+            "forward_rules": {"allowed_headers": {"patterns": [{"exact": name} for name in headers]}},
         },
     }
 

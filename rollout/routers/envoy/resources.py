@@ -23,6 +23,7 @@ from rollout.routers.envoy.observation import (
     is_read,
     observer_cluster,
     read,
+    recordable,
     shown,
 )
 from rollout.routers.envoy.settings import GatewaySettings
@@ -47,7 +48,9 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
         if is_observed(split, settings):
             named[REPEAT + split.stable.tag] = _version_cluster(split.stable, REPEAT + split.stable.tag, settings)
         named |= {name: shown(named[name], each) for name, each in told.items() if name in named}
+    if settings.has_observer and not split.keeps_contract:
         named[OBSERVER] = observer_cluster(settings)
+        named[split.stable.tag] = recordable(named[split.stable.tag], split.stable.tag)
     return named
 
 

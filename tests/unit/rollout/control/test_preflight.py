@@ -19,7 +19,7 @@ from rollout.fleet import Backend
 from rollout.ledger import events as e
 from rollout.ledger.findings import PreflightResult
 from rollout.ledger.ledger import Ledger
-from rollout.spec import RolloutSpec
+from rollout.spec import RolloutSpec, parse_spec
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, holdback=0, watch=20, risk_budget=0.02)
@@ -41,7 +41,7 @@ class Trial:
     def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
         return self.lost
 
-    def check(self, canary: Backend, stable: str, plan: RolloutSpec) -> PreflightResult:  # noqa: ARG002 - Protocol
+    def check(self, canary: Backend, stable: str, *_: object, **__: object) -> PreflightResult:
         self.asked.append((canary.tag, stable))
         assert self.may_end.wait(WITHIN_S)
         if isinstance(self.outcome, Exception):
@@ -128,6 +128,27 @@ def test_a_preflight_that_hangs_is_ended_by_the_startup_deadline(
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     assert world.live_until_ended(controller) == "rolled_back"
     assert "was not over after 120 s" in story(world)
+
+
+def test_one_that_asks_recorded_requests_again_has_as_long_once_more(
+    world: World, controller: Controller, trial: Trial
+) -> None:
+    """Loading took its share of the deadline, and how long the requests take is up to stable."""
+    trial.may_end.clear()
+    controller.execute(c.StartRelease("m:v2", parse_spec("golden: recorded"), "ann"))
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert "was not over after 240 s" in story(world)
+
+
+def test_why_says_how_many_recorded_requests_were_asked_again(
+    world: World, controller: Controller, trial: Trial
+) -> None:
+    """And what differed without being a reason to refuse."""
+    trial.outcome = PreflightResult((), remarks=("it differs in `label` of /a (1 of 8)",), recorded_requests=8)
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    live_until(world, controller, lambda: is_over(controller))
+    assert "It answers 8 recorded requests with the status and the fields of m:v1's answers." in story(world)
+    assert "It differs in `label` of /a (1 of 8)." in story(world)
 
 
 def test_people_can_abort_while_it_runs(world: World, controller: Controller, trial: Trial) -> None:

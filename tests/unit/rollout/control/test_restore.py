@@ -268,7 +268,7 @@ def test_one_that_fails_its_preflight_gets_no_request(world: World, later: Contr
         def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
             return ()
 
-        def check(self, canary: Backend, stable: str, plan: RolloutSpec) -> PreflightResult:  # noqa: ARG002 - Protocol
+        def check(self, canary: Backend, stable: str, *_: object, **__: object) -> PreflightResult:  # noqa: ARG002 - Protocol
             return PreflightResult(("golden request 3: `label` is '8', expected '3'",), golden_requests=20)
 
     world.preflight = Fails()

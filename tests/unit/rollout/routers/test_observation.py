@@ -1,5 +1,6 @@
 """Which answers the gateway shows the observer, and when."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +28,8 @@ def roles(split: Split, settings: GatewaySettings, key: str = "x-kanaria-role") 
     found = {}
     for name, cluster in clusters_for(split, settings).items():
         for options in cluster.get("typed_extension_protocol_options", {}).values():
-            for each in options.get("http_filters", ())[:1]:
-                told = each["typed_config"]["grpc_service"]["initial_metadata"]
+            for each in options.get("http_filters", ())[:-1]:
+                told = each["typed_config"].get("grpc_service", {}).get("initial_metadata", ())
                 if values := [pair["value"] for pair in told if pair["key"] == key]:
                     (found[name],) = values
     return found
@@ -50,7 +51,6 @@ def test_nothing_is_shown_without_copies_or_an_observer_or_where_versions_count_
     split: Split, settings: GatewaySettings
 ) -> None:
     assert roles(split, settings) == {}
-    assert OBSERVER not in clusters_for(split, settings)
     assert "repeat/" not in str(routes_for(split, settings))
 
 
@@ -65,15 +65,13 @@ def test_a_share_of_what_the_canary_gets_is_asked_of_stable_twice() -> None:
 
 
 def test_a_split_that_is_observed_is_read_back_and_its_clusters_are_kept() -> None:
-    """Requests that were routed a moment ago need them after the next change; the change after that drops them."""
+    """Requests that were routed a moment ago need them after the next change."""
     clusters, routes = clusters_for(SHADOW, SETTINGS), routes_for(SHADOW, SETTINGS)
     assert are_usable([routes], clusters)
     seen = split_of(routes)
     assert seen is not None
     assert (seen.stable, seen.canary, seen.mirror) == ("m:v1", "m:v2", True)
     assert clusters_used(routes, clusters) == clusters
-    step = replace(SHADOW, mirror=False, canary_percent=5)
-    assert OBSERVER not in clusters_used(routes_for(step, SETTINGS), clusters | clusters_for(step, SETTINGS))
 
 
 READ = replace(SHADOW, answers=OwnAnswers.model_validate({"/summarize": {"label": "label"}}))
@@ -101,3 +99,27 @@ def test_a_split_whose_answers_are_read_keeps_the_observer() -> None:
     clusters, routes = clusters_for(step, SETTINGS), routes_for(step, SETTINGS)
     assert are_usable([routes], clusters)
     assert clusters_used(routes, clusters) == clusters
+
+
+@pytest.mark.parametrize(
+    ("split", "settings", "of"),
+    [
+        (SHADOW, SETTINGS, ["m:v1"]),
+        (replace(SHADOW, mirror=False, canary_percent=5), SETTINGS, ["m:v1"]),
+        (Split(SHADOW.stable), SETTINGS, ["m:v1"]),
+        (Split(SHADOW.stable), replace(SETTINGS, has_observer=False), []),
+        (Split(replace(SHADOW.stable, service=CONTRACT)), SETTINGS, []),
+    ],
+)
+def test_requests_to_stable_can_be_recorded_where_there_is_an_observer(
+    split: Split, settings: GatewaySettings, of: list[str]
+) -> None:
+    """Of the headers none is shown that may have a key in it, and nothing is shown until it is asked for."""
+    clusters = clusters_for(split, settings)
+    found = {name: str(cluster) for name, cluster in clusters.items() if "ExtensionWithMatcher" in str(cluster)}
+    assert list(found) == of
+    assert (OBSERVER in clusters) is bool(of)
+    for text in found.values():
+        assert "'value': 'record'" in text
+        assert "'numerator': 100}, 'runtime_key': 'kanaria.not_recorded_percent'" in text
+        assert not {"cookie", "authorization", "x-api-key"} & set(re.findall(r"[\w-]+", text))

@@ -1,0 +1,195 @@
+"""Real requests with stable's answers, kept to be asked again: one file each, in a folder for the owner alone.
+
+A file has the SHA-256 of its second line in its first, so that one that was damaged or edited is not taken for a
+request. Of each route the newest requests are kept; the folder is bounded in files and bytes.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, Field, ValidationError
+
+from contract.files import write_whole
+from contract.records import Record
+
+MOST_PER_ROUTE = 8
+MOST_REQUESTS = 400
+MOST_BYTES = 64 * 1024 * 1024  # of all files
+LARGEST_REQUEST = 2 * 1024 * 1024  # body that is kept
+LARGEST_ANSWER = 256 * 1024  # of larger ones only the hash is kept
+
+KEPT_HEADERS = ("content-type", "accept")  # of requests; no others leave the gateway
+
+_SECRET = re.compile(r"[?&][^=&]*(key|token|secret|passw|auth|sig|credential|session)[^=&]*=", re.IGNORECASE)
+_FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")
+_RECORDING = "recording"  # the file that says for how long requests are kept
+
+
+class RecordedRequest(Record):
+    """A request of a user, and what stable answered."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    at_s: float  # Unix seconds
+    version: str  # the stable that answered
+    route: str  # as its manifest names it
+    method: str
+    path: str = Field(pattern="^/")  # with its query
+    headers: dict[str, str]  # of `KEPT_HEADERS` alone
+    body: bytes
+    status: int
+    media_type: str
+    encoding: str
+    answer: bytes | None  # None: it was too large to be kept
+    answer_digest: str  # SHA-256 of the answer, hexadecimal
+
+    @property
+    def same(self) -> bytes:
+        """Equal for equal requests, whatever was answered."""
+        parts = (self.method.encode(), self.path.encode(), self.body)
+        return hashlib.sha256(b"\0".join(parts)).digest()
+
+
+class Recording(Record):
+    """That requests are being kept, as a command asked for."""
+
+    until_s: float  # Unix seconds: whoever forgets to end it, or is killed, has not asked for ever
+    leave_out: tuple[str, ...] = ()  # routes
+
+
+class Damaged(Exception):
+    """A file that is not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFile:
+    """What the name of a file says."""
+
+    path: Path
+    number: int
+    route_key: str
+
+
+def route_key(route: str) -> str:
+    """What stands for a route in the names of files."""
+    return hashlib.sha256(route.encode()).hexdigest()[:8]
+
+
+def has_secret(path: str) -> bool:
+    """Whether a query seems to have a key in it: such a request is not kept."""
+    return _SECRET.search(path) is not None
+
+
+class RecordedFolder:
+    """The folder `path`, which need not exist."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def files(self) -> tuple[RecordedFile, ...]:
+        """All of them, oldest first."""
+        try:
+            names = [(entry, _FILE.fullmatch(entry.name)) for entry in self.path.iterdir()]
+        except FileNotFoundError:
+            return ()
+        found = [RecordedFile(entry, int(match[1]), match[2]) for entry, match in names if match]
+        return tuple(sorted(found, key=lambda file: file.number))
+
+    def requests(self) -> Iterator[tuple[int, RecordedRequest | None]]:
+        """Each with its number, oldest first; None for a file that is damaged."""
+        for file in self.files():
+            try:
+                yield file.number, _read(file.path)
+            except Damaged:
+                yield file.number, None
+            except FileNotFoundError:  # replaced meanwhile
+                continue
+
+    def read(self, number: int) -> RecordedRequest | None:
+        """The request `number`; None: there is none. Raises Damaged."""
+        file = next((file for file in self.files() if file.number == number), None)
+        return None if file is None else _read(file.path)
+
+    def keep(self, request: RecordedRequest) -> None:
+        """Write a request, and remove what there is too much of. One writer at a time. Raises OSError."""
+        self._close()
+        files = self.files()
+        number = files[-1].number + 1 if files else 1
+        line = request.model_dump_json().encode()
+        digest = hashlib.sha256(line).hexdigest().encode()
+        name = f"{number:06}-{route_key(request.route)}.json"
+        write_whole(self.path / name, digest + b"\n" + line + b"\n", mode=0o600)
+        for file in _too_many(self.files()):
+            file.path.unlink(missing_ok=True)
+
+    def clear(self) -> int:
+        """Remove all requests; returns how many there were. Raises OSError."""
+        files = self.files()
+        for file in files:
+            file.path.unlink(missing_ok=True)
+        return len(files)
+
+    def begin(self, recording: Recording) -> None:
+        """Let requests be kept. Raises OSError."""
+        self._close()
+        write_whole(self.path / _RECORDING, recording.model_dump_json(), mode=0o600)
+
+    def end(self) -> None:
+        """Let no more be kept. Raises OSError."""
+        (self.path / _RECORDING).unlink(missing_ok=True)
+
+    def recording(self, now_s: float) -> Recording | None:
+        """What is being kept now, Unix seconds; None: nothing."""
+        with suppress(OSError, ValidationError):
+            found = Recording.model_validate_json((self.path / _RECORDING).read_bytes())
+            return found if now_s < found.until_s else None
+        return None
+
+    def _close(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path.chmod(0o700)
+
+
+def _read(path: Path) -> RecordedRequest:
+    try:
+        digest, _, line = path.read_bytes().strip().partition(b"\n")
+        if hashlib.sha256(line).hexdigest().encode() != digest:
+            raise Damaged(path.name)
+        return RecordedRequest.model_validate_json(line)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValidationError) as error:
+        raise Damaged(path.name) from error
+
+
+def _too_many(files: tuple[RecordedFile, ...]) -> Iterator[RecordedFile]:
+    """What has to go: the oldest of a route beyond its number, then the oldest of the routes that have most."""
+    of_route = Counter(file.route_key for file in files)
+    sizes = {file: _size(file.path) for file in files}
+    left = list(files)
+    while left:
+        victim = _first_of(left, {key: count for key, count in of_route.items() if count > MOST_PER_ROUTE})
+        if victim is None and (len(left) > MOST_REQUESTS or sum(sizes[file] for file in left) > MOST_BYTES):
+            most = max(of_route.values())
+            victim = _first_of(left, {key: count for key, count in of_route.items() if count == most})
+        if victim is None:
+            return
+        left.remove(victim)
+        of_route[victim.route_key] -= 1
+        yield victim
+
+
+def _first_of(files: list[RecordedFile], routes: Mapping[str, int]) -> RecordedFile | None:
+    return next((file for file in files if file.route_key in routes), None)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,185 @@
+"""Lets the gateway show the observer users' requests for a while, so that it keeps some of them."""
+
+import time
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract import loopback
+from contract import metrics as m
+from contract.http import METRICS_PATH
+from contract.recorded import MOST_PER_ROUTE, RecordedFolder, RecordedRequest, Recording, route_key
+from kanaria.errors import SetupError, StackError
+from kanaria.settings import Settings
+from kanaria.stack.observer_program import OBSERVER, ObserverProgram
+from kanaria.stack.supervision import Supervisor
+from rollout.fleet import Service
+from rollout.routers.envoy import admin
+from rollout.routers.envoy.observation import NOT_RECORDED_PERCENT
+from rollout.routers.envoy.settings import GatewaySettings
+
+_POLL_S = 0.25
+_TIMEOUT_S = 2.0
+_BEFORE_A_RELEASE_S = 10.0
+_ENDS_S = 1.0  # requests that are on their way to the observer
+_WHY = {
+    m.UNWRITTEN_REQUEST: "could not be written: see logs/observer.log in the state folder",
+    m.TOO_LARGE: "had a larger body than is kept",
+    m.PRIVATE: "have a key or a token in their query",
+    m.UNSUCCESSFUL: "were not answered with success",
+    m.CUT_REQUEST: "were not shown to the end",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What came of it."""
+
+    by_route: dict[str, int]  # requests that were kept, of each route that can be recorded
+    outcomes: dict[str, int]  # of all requests that were looked at, by `metrics.RECORDED`
+
+    @property
+    def count(self) -> int:
+        return sum(self.by_route.values())
+
+    def left_out(self) -> tuple[str, ...]:
+        """Why requests were not kept, in words."""
+        return tuple(
+            f"{self.outcomes[outcome]} requests {why}" for outcome, why in _WHY.items() if self.outcomes[outcome]
+        )
+
+
+def recordable_routes(service: Service, leave_out: Collection[str] = ()) -> tuple[str, ...]:
+    """The routes whose requests can be kept: those whose answers come as a whole."""
+    return tuple(route.path for route in service.answers_whole if route.path not in leave_out)
+
+
+def record(
+    settings: Settings,
+    service: Service,
+    *,
+    for_s: float,
+    share_percent: int = 100,
+    leave_out: tuple[str, ...] = (),
+    enough: int = MOST_PER_ROUTE,
+) -> Recorded:
+    """Keep requests for `for_s` seconds, or until there are `enough` new ones of each route.
+
+    Args:
+        share_percent: of the requests, 1 to 100, that are looked at.
+
+    Raises: StackError where nothing can be recorded.
+    """
+    routes, folder = recordable_routes(service, leave_out), RecordedFolder(settings.recorded)
+    observer = _observer(settings)
+    before, outcomes = {file.number for file in folder.files()}, _outcomes(observer)
+    deadline_s = time.monotonic() + for_s
+    try:
+        folder.begin(Recording(until_s=time.time() + for_s + _ENDS_S, leave_out=leave_out))
+    except OSError as error:
+        raise StackError(
+            "nothing can be recorded", saw=f"{error.filename}: {error.strerror}", do="make room on that disk"
+        ) from error
+    try:
+        _set_share(settings, share_percent)
+        while time.monotonic() < deadline_s:
+            new = _new(folder, before)
+            if all(new[route_key(route)] >= enough for route in routes):
+                break
+            time.sleep(min(_POLL_S, max(0.0, deadline_s - time.monotonic())))
+        _set_share(settings, 0)
+        time.sleep(_ENDS_S if not _new(folder, before) else _POLL_S)
+    except BaseException:
+        with suppress(OSError):
+            folder.end()
+        with suppress(StackError):  # what went wrong before is what to say
+            _set_share(settings, 0)
+        raise
+    folder.end()
+    new, now = _new(folder, before), _outcomes(observer)
+    return Recorded(
+        {route: new[route_key(route)] for route in routes}, {each: now[each] - outcomes[each] for each in now}
+    )
+
+
+def to_replay(
+    settings: Settings, stable: Service, *, leave_out: Collection[str]
+) -> tuple[list[tuple[int, RecordedRequest]], list[str]]:
+    """The recorded requests by number, but for some routes, and what a person should know of them.
+
+    Where a route of stable's has none and the stack runs, some are recorded first, for at most `_BEFORE_A_RELEASE_S`.
+    """
+    folder, said = RecordedFolder(settings.recorded), []
+    known = {file.route_key for file in folder.files()}
+    routes = recordable_routes(stable, leave_out)
+    if settings.is_up and not all(route_key(route) in known for route in routes):
+        try:
+            record(settings, stable, for_s=_BEFORE_A_RELEASE_S, leave_out=tuple(leave_out), enough=1)
+        except StackError as error:
+            said.append(f"no requests could be recorded: {error.what} ({error.saw})")
+    found = list(folder.requests())
+    if damaged := [str(number) for number, request in found if request is None]:
+        said.append(f"recorded requests {', '.join(damaged)} are not used: their files were damaged or changed")
+    wanted = [(number, request) for number, request in found if request and request.route not in leave_out]
+    missing = sorted(set(routes) - {request.route for _, request in wanted})
+    if missing:
+        said.append(
+            f"no request to {', '.join(missing)} is recorded: `kanaria record` keeps some while users send them"
+        )
+    return wanted, said
+
+
+def _new(folder: RecordedFolder, before: Collection[int]) -> Counter[str]:
+    return Counter(file.route_key for file in folder.files() if file.number not in before)
+
+
+def _observer(settings: Settings) -> str:
+    program = Supervisor(settings.root, settings.logs).program(OBSERVER) if settings.is_up else None
+    if program is None:
+        up = (
+            "this stack has no observer: its versions keep the model contract"
+            if settings.is_up
+            else "no stack runs here"
+        )
+        raise SetupError(
+            "there is nothing to record from",
+            saw=up,
+            do="a model of the contract brings golden requests of its own"
+            if settings.is_up
+            else "start it: `kanaria up TAG`",
+        )
+    return ObserverProgram.address_of(program)
+
+
+def _outcomes(observer: str) -> Counter[str]:
+    """How often each thing became of a request since the observer began."""
+    with loopback.client(f"http://{observer}", timeout_s=_TIMEOUT_S, keeps_connections=False) as client:
+        try:
+            page = client.get(METRICS_PATH).raise_for_status().text
+        except httpx.HTTPError as error:
+            raise StackError(
+                "the observer does not answer", saw=str(error), do="`kanaria processes restart observer`"
+            ) from error
+    samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
+    named = [sample for sample in samples if sample.name == m.OBSERVER_RECORDED.name]
+    return Counter({sample.labels["outcome"]: int(sample.value) for sample in named})
+
+
+def _set_share(settings: Settings, percent: int) -> None:
+    """Let the gateway show that share of the requests. Raises StackError."""
+    gateway = GatewaySettings(directory=settings.root / "gateway")
+    value = str(100 - percent) if percent else ""  # an empty one is removed
+    with admin.client(gateway, timeout_s=_TIMEOUT_S) as client:
+        try:
+            client.post("/runtime_modify", params={NOT_RECORDED_PERCENT: value}).raise_for_status()
+        except httpx.HTTPError as error:
+            is_refused = isinstance(error, httpx.HTTPStatusError)
+            raise StackError(
+                "the gateway cannot be told to show requests",
+                saw="it was started by an earlier version" if is_refused else str(error) or type(error).__name__,
+                do="see `kanaria status`; after an upgrade, `kanaria down` and `kanaria up`",
+            ) from error

@@ -1,0 +1,179 @@
+"""Keeps some of users' requests with stable's answers, spread over routes, while a command asks for it.
+
+Nothing waits for it: the gateway shows it requests and goes on. What it looks at is bounded in number a second, and a
+route that has enough gets another request only now and then.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from contract import metrics as m
+from contract.recorded import (
+    KEPT_HEADERS,
+    LARGEST_ANSWER,
+    LARGEST_REQUEST,
+    MOST_PER_ROUTE,
+    RecordedFolder,
+    RecordedRequest,
+    Recording,
+    has_secret,
+)
+from observer.answers import Reader
+from observer.messages import ATTRIBUTES, ROUTE_NAME
+
+log = structlog.get_logger()
+
+_MOST_PER_S = 20  # requests that are looked at as a whole
+_ANOTHER_AFTER_S = 5.0  # of a route that has enough
+_LOOKS_EVERY_S = 0.5  # whether requests are wanted
+_SUCCESS = 2  # the class of a status
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request on its way."""
+
+    route: str
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytearray = field(default_factory=bytearray)
+    is_whole: bool = False
+    reader: Reader | None = None
+    status: int = 0
+    media_type: str = ""
+    encoding: str = ""
+
+
+class Recorder:
+    """Writes into `folder`; `seen` is told what became of each request, one of `metrics.RECORDED`."""
+
+    def __init__(self, folder: RecordedFolder, seen: Callable[[str], None]) -> None:
+        self._folder, self._seen = folder, seen
+        self._writing = asyncio.Lock()
+        self._wanted: Recording | None = None
+        self._looked_s = self._second_s = 0.0
+        self._in_second = 0
+        self._kept: Counter[str] = Counter()  # by route, in this recording
+        self._kept_s: dict[str, float] = {}
+        self._known: set[bytes] = set()
+
+    async def observe(self, messages: AsyncIterator[Any], version: str) -> None:
+        """Read one request and its answer, as far as they are needed."""
+        asked: _Asked | None = None
+        async for message in messages:
+            if asked is None:
+                asked = self._begun(message)
+                if asked is None:
+                    return
+                continue
+            outcome = _read_on(asked, message)
+            if outcome == m.KEPT:
+                await self._keep(asked, version)
+                return
+            if outcome:
+                self._seen(outcome)
+                return
+        if asked is not None:
+            self._seen(m.CUT_REQUEST)
+
+    def _begun(self, message: Any) -> _Asked | None:
+        """The request that begins; None where it is not looked at."""
+        wanted, now_s = self._recording(), time.monotonic()
+        attributes = message.attributes.get(ATTRIBUTES, {})
+        route = str(attributes[ROUTE_NAME]) if ROUTE_NAME in attributes else ""
+        if wanted is None or not route or route in wanted.leave_out:
+            return None  # a route without a name is one whose answers may come in parts
+        if self._kept[route] >= MOST_PER_ROUTE and now_s - self._kept_s[route] < _ANOTHER_AFTER_S:
+            return None
+        if now_s - self._second_s >= 1:
+            self._second_s, self._in_second = now_s, 0
+        self._in_second += 1
+        if self._in_second > _MOST_PER_S:
+            return None
+        headers = {header.key: header.raw_value.decode("latin-1") for header in message.request_headers.headers.headers}
+        path = headers.get(":path", "")
+        if has_secret(path):
+            self._seen(m.PRIVATE)
+            return None
+        if not path.startswith("/"):
+            return None
+        kept = {name: headers[name] for name in KEPT_HEADERS if name in headers}
+        is_whole = bool(message.request_headers.end_of_stream)
+        return _Asked(route, headers.get(":method", ""), path, kept, is_whole=is_whole)
+
+    def _recording(self) -> Recording | None:
+        now_s = time.monotonic()
+        if now_s - self._looked_s >= _LOOKS_EVERY_S:
+            found = self._folder.recording(time.time())
+            if found != self._wanted:
+                self._kept.clear()
+                self._known.clear()
+            self._wanted, self._looked_s = found, now_s
+        return self._wanted
+
+    async def _keep(self, asked: _Asked, version: str) -> None:
+        if asked.reader is None:
+            return
+        answer = asked.reader.answer()
+        is_small = answer.body is not None and len(answer.body) <= LARGEST_ANSWER
+        request = RecordedRequest(
+            at_s=time.time(),
+            version=version,
+            route=asked.route,
+            method=asked.method,
+            path=asked.path,
+            headers=asked.headers,
+            body=bytes(asked.body),
+            status=asked.status,
+            media_type=asked.media_type,
+            encoding=asked.encoding,
+            answer=answer.body if is_small else None,
+            answer_digest=answer.sha256.hex(),
+        )
+        if request.same in self._known:
+            self._seen(m.KNOWN)
+            return
+        try:
+            async with self._writing:
+                await asyncio.to_thread(self._folder.keep, request)
+        except OSError as error:
+            self._seen(m.UNWRITTEN_REQUEST)
+            log.warning("request_not_recorded", error=error.strerror)  # its path is nobody's business
+            return
+        self._known.add(request.same)
+        self._kept[asked.route] += 1
+        self._kept_s[asked.route] = time.monotonic()
+        self._seen(m.KEPT)
+
+
+def _read_on(asked: _Asked, message: Any) -> str | None:
+    """Take in the next part. Returns what became of the request, once that is known; `kept`: all of it is there."""
+    is_over = False
+    if message.HasField("request_body"):
+        asked.body += message.request_body.body
+        asked.is_whole = asked.is_whole or bool(message.request_body.end_of_stream)
+        return m.TOO_LARGE if len(asked.body) > LARGEST_REQUEST else None
+    if message.HasField("response_headers"):
+        headers = {
+            header.key: header.raw_value.decode("latin-1") for header in message.response_headers.headers.headers
+        }
+        status = headers.get(":status", "")
+        asked.status = int(status) if status.isdigit() else 0
+        if asked.status // 100 != _SUCCESS:
+            return m.UNSUCCESSFUL
+        asked.media_type, asked.encoding = (headers.get(name, "") for name in ("content-type", "content-encoding"))
+        asked.reader = Reader(asked.status, asked.media_type, asked.encoding)
+        is_over = bool(message.response_headers.end_of_stream)
+    elif message.HasField("response_body") and asked.reader is not None:
+        asked.reader.add(message.response_body.body)
+        is_over = bool(message.response_body.end_of_stream)
+    if not is_over:
+        return None
+    return m.KEPT if asked.is_whole else m.CUT_REQUEST

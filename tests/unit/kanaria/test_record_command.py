@@ -1,0 +1,95 @@
+"""`kanaria record` without a stack: what it refuses, and what it shows of what is kept."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from contract.recorded import RecordedFolder, RecordedRequest
+from kanaria.cli import app
+from kanaria.errors import StackError
+from kanaria.settings import Settings
+from kanaria.stack.recording import to_replay
+from rollout.fleet import Route, Service
+
+pytestmark = pytest.mark.needs("serve")
+REQUEST = RecordedRequest(
+    at_s=0.0,
+    version="m:v1",
+    route="/detect",
+    method="POST",
+    path="/detect",
+    headers={"content-type": "application/json"},
+    body=b'{"text": "\x1b[31mhello"}',
+    status=200,
+    media_type="application/json",
+    encoding="",
+    answer=b'{"label": "en"}',
+    answer_digest="ab",
+)
+PICTURE = REQUEST.model_copy(update={"body": b"\x89PNG\xff", "answer": None})
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = RecordedFolder(tmp_path / "recorded")
+    folder.keep(REQUEST)
+    folder.keep(PICTURE)
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["record", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--for", "soon"], "write 30s, 10m or 1h"),
+        (["--for", "0s"], "more than 0, and at most 1d"),
+        (["--for", "9d"], "more than 0, and at most 1d"),
+        (["--share", "0.5"], "from 1% to 100%"),
+        (["--share", "0%"], "from 1% to 100%"),
+        (["--share", "0.5%"], "from 1% to 100%"),
+        (["--list", "--clear"], "give one of them"),
+        (["--show", "7"], "recorded: 1, 2"),
+        ([], "kanaria up TAG"),
+    ],
+)
+def test_what_cannot_be_done_is_said(home: Path, arguments: list[str], words: str) -> None:
+    """With what to write instead."""
+    done = run(*arguments)
+    assert isinstance(done.exception, StackError)
+    assert words in str(done.exception)
+
+
+def test_what_is_kept_is_listed_shown_and_removed(home: Path) -> None:
+    """Text of users steers no terminal."""
+    assert "   1  1970-01-01 00:00:00  POST /detect  22 bytes, answered 200 by m:v1" in run("--list").output
+    shown = run("--show", "1").output
+    assert '{"text": "[31mhello"}' in shown
+    assert '{"label": "en"}' in shown
+    picture = run("--show", "2").output
+    assert "(5 bytes that are no text)" in picture
+    assert "only its hash was kept" in picture
+    assert "removed 2 recorded requests" in run("--clear").output
+    assert "nothing is recorded; `kanaria record` keeps some" in run("--list").output
+
+
+def test_a_file_that_was_edited_is_named_and_never_replayed(home: Path) -> None:
+    file = RecordedFolder(home / "recorded").files()[0].path
+    file.write_text(file.read_text().replace("/detect", "/delete"))
+    assert "   1  its file was damaged or changed, so it is not used" in run("--list").output
+    assert str(file) in str(run("--show", "1").exception)
+    requests, said = to_replay(Settings(), Service((Route("/detect"), Route("/rare")), 60), leave_out=())
+    assert [number for number, _ in requests] == [2]
+    assert said == [
+        "recorded requests 1 are not used: their files were damaged or changed",
+        "no request to /rare is recorded: `kanaria record` keeps some while users send them",
+    ]
+
+
+def test_routes_that_a_plan_leaves_out_are_not_replayed(home: Path) -> None:
+    assert to_replay(Settings(), Service((Route("/detect"),), 60), leave_out=("/detect",)) == ([], [])

@@ -1,0 +1,157 @@
+"""The observer keeps what it is shown of requests, as Envoy shows it, and nothing that is not wanted."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contract.recorded import (
+    LARGEST_ANSWER,
+    LARGEST_REQUEST,
+    MOST_PER_ROUTE,
+    RecordedFolder,
+    RecordedRequest,
+    Recording,
+)
+from observer import recording
+from observer.answers import LARGEST_BYTES
+from observer.messages import ATTRIBUTES, ProcessingRequest
+from observer.recording import Recorder
+from tests.support.small_disk import mounted
+
+pytestmark = pytest.mark.needs("serve")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RecordedFolder:
+    made = RecordedFolder(tmp_path / "recorded")
+    made.begin(Recording(until_s=time.time() + 600, leave_out=("/pay",)))
+    return made
+
+
+def headers(part: Any, **given: str) -> None:
+    for key, value in given.items():
+        part.headers.headers.add(key=key.replace("_", "-").replace("--", ":"), raw_value=value.encode())
+
+
+def shown(
+    *,
+    route: str = "/detect",
+    path: str = "/detect",
+    body: bytes = b"{}",
+    status: int = 200,
+    answer: bytes = b'{"label": "en"}',
+    is_cut: bool = False,
+) -> list[Any]:
+    """The messages about one request and its answer; `route` is empty where the gateway gives it no name."""
+    begin, asked, head, parts, end = (ProcessingRequest() for _ in range(5))
+    headers(begin.request_headers, __method="POST", __path=path, content_type="application/json")
+    begin.attributes[ATTRIBUTES].update({"xds.route_name": route} if route else {"other": "x"})
+    asked.request_body.body, asked.request_body.end_of_stream = body, True
+    headers(head.response_headers, __status=str(status), content_type="application/json")
+    parts.response_body.body = answer
+    end.response_body.end_of_stream = True
+    return [begin, asked, head, parts] if is_cut else [begin, asked, head, parts, end]
+
+
+async def _each(messages: Iterable[Any]) -> AsyncIterator[Any]:
+    for message in messages:
+        yield ProcessingRequest.FromString(message.SerializeToString())
+
+
+def record(folder: RecordedFolder, *requests: list[Any]) -> list[str]:
+    """What became of each request that was looked at."""
+    seen: list[str] = []
+
+    async def show() -> None:
+        recorder = Recorder(folder, seen.append)
+        for messages in requests:
+            await recorder.observe(_each(messages), "m:v1")
+
+    asyncio.run(show())
+    return seen
+
+
+def kept(folder: RecordedFolder) -> list[RecordedRequest]:
+    return [request for _, request in folder.requests() if request]
+
+
+def test_a_request_is_kept_with_its_answer(folder: RecordedFolder) -> None:
+    assert record(folder, shown(body=b'{"text": "hello"}')) == ["kept"]
+    (request,) = kept(folder)
+    assert (request.version, request.route, request.method, request.path) == ("m:v1", "/detect", "POST", "/detect")
+    assert (request.headers, request.body) == ({"content-type": "application/json"}, b'{"text": "hello"}')
+    assert (request.status, request.answer) == (200, b'{"label": "en"}')
+
+
+@pytest.mark.parametrize(
+    ("messages", "outcomes"),
+    [
+        (shown(route=""), []),  # a stream, a WebSocket, a mounted application
+        (shown(route="/pay", path="/pay"), []),
+        (shown(path="/detect?token=x"), ["private"]),
+        (shown(status=422), ["unsuccessful"]),
+        (shown(status=503), ["unsuccessful"]),
+        (shown(body=bytes(LARGEST_REQUEST + 1)), ["too_large"]),
+        (shown(is_cut=True), ["cut"]),
+        (shown()[:1], ["cut"]),
+        ([ProcessingRequest()], []),
+        ([], []),
+    ],
+)
+def test_what_is_not_kept_is_counted(folder: RecordedFolder, messages: list[Any], outcomes: list[str]) -> None:
+    assert (record(folder, messages), kept(folder)) == (outcomes, [])
+
+
+def test_nothing_is_kept_without_a_command_or_after_it(folder: RecordedFolder) -> None:
+    """Also where the gateway still shows requests, because a command was killed."""
+    folder.begin(Recording(until_s=time.time() - 1))
+    assert record(folder, shown()) == []
+    folder.end()
+    assert (record(folder, shown()), kept(folder)) == ([], [])
+
+
+@pytest.mark.parametrize("size", [LARGEST_ANSWER + 1, LARGEST_BYTES + 1])
+def test_of_a_large_answer_only_the_hash_is_kept(folder: RecordedFolder, size: int) -> None:
+    """And of one of 5 MB the observer itself holds no more."""
+    assert record(folder, shown(answer=bytes(size))) == ["kept"]
+    (request,) = kept(folder)
+    assert (request.answer, len(request.answer_digest)) == (None, 64)
+    assert folder.files()[0].path.stat().st_size < 2000
+
+
+def test_the_same_request_is_kept_once(folder: RecordedFolder) -> None:
+    assert record(folder, shown(), shown(), shown(body=b"[]")) == ["kept", "known", "kept"]
+
+
+def test_a_busy_route_has_enough_at_some_time_and_a_rare_one_is_still_kept(
+    folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_MOST_PER_S", 1000)
+    busy = [shown(body=str(n).encode()) for n in range(40)]
+    assert record(folder, *busy, shown(route="/rare", path="/rare")) == ["kept"] * (MOST_PER_ROUTE + 1)
+    assert [request.route for request in kept(folder)].count("/rare") == 1
+
+
+def test_no_more_are_looked_at_in_a_second_than_it_takes(
+    folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a flood costs little."""
+    monkeypatch.setattr(recording, "_MOST_PER_S", 3)
+    assert len(record(folder, *(shown(route=f"/{n}") for n in range(20)))) <= 6  # where a second passes meanwhile
+
+
+def test_a_full_disk_costs_the_request_and_nothing_else(tmp_path: Path) -> None:
+    """What was recorded before stays, and later there is room again."""
+    with mounted(tmp_path / "disk", mib=1) as disk:
+        folder = RecordedFolder(disk.folder / "recorded")
+        folder.begin(Recording(until_s=time.time() + 600))
+        assert record(folder, shown(body=b"1")) == ["kept"]
+        disk.fill()
+        assert record(folder, shown(body=b"2")) == ["unwritten"]
+        disk.free()
+        assert record(folder, shown(body=b"3")) == ["kept"]
+        assert [request.body for request in kept(folder)] == [b"1", b"3"]
