@@ -20,20 +20,22 @@ from pydantic import (
     model_validator,
 )
 
-from contract.http import ANSWER_TIMEOUT_S
+from contract.http import ANSWER_TIMEOUT_S, API_KEY_HEADER
 from contract.own_answers import NO_ANSWERS, OwnAnswers, RouteAnswers
 from rollout.errors import SpecError
 from rollout.format import span
 from rollout.judge import JudgeConfig, SignalRule, SignalWords
 from rollout.mistakes import Place, Section, contradiction, mistakes, shown
-from rollout.signals.catalogue import AFFECTED_USERS, catalogue
+from rollout.signals.catalogue import AFFECTED_USERS, SEGMENT, catalogue
 from rollout.signals.options import OnFail, WrongLabel
 from rollout.signals.plan import Signals, former_places, sections
+from rollout.signals.segments import ABSENT, LONGEST_SEGMENT, MOST_SEGMENTS, OTHER, is_name
 from rollout.units import WRITTEN_BY_A_PERSON, MinorityOrNone, Ratio, RequestsOrNone, Seconds, SecondsOrNone, ratio_in
 
 SHADOW: Literal["shadow"] = "shadow"
 Step = Literal["shadow"] | int | float  # a weight in percent, of at most two decimals
 
+_SECRETS = ("authorization", "proxy-authorization", "cookie", API_KEY_HEADER)
 _AUTO_STEPS = 8
 _PLACE = r"/\S*( \S+)?"  # what callers may lose: a route, and a field of it
 _FEWEST_WINDOWS = 3  # no canary fails on fewer, see `JudgeConfig.window_cap`
@@ -79,6 +81,48 @@ def _risk_budget(value: Any, info: ValidationInfo) -> Any:
     return value if isinstance(value, dict | RiskBudget) else RiskBudget(share=ratio_in(value, info))
 
 
+def _header(written: Any) -> str | None:
+    """The name of a header as `header:x-user-id` writes it, in small letters; None where it is none."""
+    match = re.fullmatch(r"(?:header:)?([A-Za-z0-9-]+)", written) if isinstance(written, str) else None
+    return match[1].lower() if match else None
+
+
+class SegmentsBy(_Part):
+    """The header by which requests are told apart, and its values where the plan lists them."""
+
+    header: str
+    values: tuple[str, ...] = ()  # none: those that stable's requests show first
+
+    @field_validator("header", mode="before")
+    @classmethod
+    def _no_secret(cls, header: Any) -> Any:
+        name = _header(header)
+        if name is None:
+            raise ValueError("write `none` or `header:x-tenant`")
+        if name in _SECRETS:
+            raise ValueError("its values are secrets, and segments stand in reports; name another header")
+        return name
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _are_names(cls, values: Any) -> Any:
+        is_list = isinstance(values, list | tuple) and all(isinstance(each, str) for each in values)
+        if not is_list or len(values) > MOST_SEGMENTS or len({*values}) < len(values):
+            raise ValueError(f"list at most {MOST_SEGMENTS} different values as text, such as [acme, '42']")
+        if odd := [value for value in values if not is_name(value)]:
+            raise ValueError(
+                f"{shown(odd[0])} cannot be a segment: it has 1 to {LONGEST_SEGMENT} letters, digits and `.-_@:/+`, "
+                f"begins with one of the former, and is neither `{OTHER}` nor `{ABSENT}`"
+            )
+        return values
+
+
+def _segments(written: Any) -> Any:
+    if written is None or written == "none":
+        return None
+    return {"header": written} if isinstance(written, str) else written
+
+
 class RolloutSpec(_Part):
     """One release's plan. Source of every field's meaning: docs/rollout-yaml.md."""
 
@@ -96,6 +140,7 @@ class RolloutSpec(_Part):
     down_after: Seconds = 10.0
     evidence_deadline: Seconds = 120.0
     sticky: str | None = None
+    segments: Annotated[SegmentsBy | None, BeforeValidator(_segments)] = None
     on_drift: Literal["report", "rollback"] = "report"
     require: Literal["safe", "better"] = "safe"
     second_person: bool = False
@@ -134,10 +179,28 @@ class RolloutSpec(_Part):
     def _sticky(cls, sticky: Any) -> Any:
         if sticky in (None, "none"):
             return None
-        match = re.fullmatch(r"(?:header:)?([A-Za-z0-9-]+)", sticky) if isinstance(sticky, str) else None
-        if match is None:
+        header = _header(sticky)
+        if header is None:
             raise ValueError("write `none` or `header:x-user-id`")
-        return match[1].lower()
+        return header
+
+    @model_validator(mode="before")
+    @classmethod
+    def _segments_are_judged_where_asked(cls, given: Any, info: ValidationInfo) -> Any:
+        """Without segments there is no signal of theirs."""
+        if not isinstance(given, dict) or given.get("segments") not in (None, "none"):
+            return given
+        signals = given.get("signals", {})
+        if isinstance(signals, Signals):
+            return given | {"signals": signals.without(SEGMENT)}
+        if not isinstance(signals, dict):
+            return given
+        if signals.get(SEGMENT) is not None and info.context == WRITTEN_BY_A_PERSON:
+            raise contradiction(
+                f"`signals.{SEGMENT}` is there, and `segments` is none",
+                "write `segments: header:x-tenant`, with the header that tells them apart",
+            )
+        return given | {"signals": {**signals, SEGMENT: None}}
 
     @field_validator("may_break", mode="before")
     @classmethod
@@ -169,6 +232,11 @@ class RolloutSpec(_Part):
                 f"`signals.wrong_label` is required `after: {span(labels.after)}`, `step_deadline` is "
                 f"{span(self.step_deadline)}",
                 "`after` must be shorter than `step_deadline`, or no label could count in the first step",
+            )
+        if self.segments and self.sticky:
+            raise contradiction(
+                f"`segments` is header:{self.segments.header}, `sticky` is header:{self.sticky}",
+                "leave one of the two out: where callers stay on one side, their segments cannot be compared",
             )
         required = next((name for name, options in self.signals.own.items() if options.required), None)
         if required and self.sticky and not self.has_shadow:
@@ -321,6 +389,9 @@ def _sections(signals: Any, answers: Any) -> dict[Place, Section]:
     whole = Section(tuple(RolloutSpec.model_fields), "steps: auto", "or nothing")
     guards = Section(tuple(Guards.model_fields), "{error_ratio: 20%}", "or delete the line")
     budget = Section(tuple(RiskBudget.model_fields), "{share: 0.5%, requests: 500}", "or a share alone")
+    segments = Section(
+        tuple(SegmentsBy.model_fields), "{header: x-tenant, values: [acme, beta]}", "or `header:x-tenant`"
+    )
     of_answers = Section((), "{/detect: {label: label}}", "or delete the line")
     of_route = Section(tuple(RouteAnswers.model_fields), "{label: label, confidence: confidence}", "or delete the line")
     golden = Section(tuple(Golden.model_fields), "{requests: recorded, leave_out: [/orders]}", "or `own` alone")
@@ -328,7 +399,7 @@ def _sections(signals: Any, answers: Any) -> dict[Place, Section]:
         ("answers", str(route)): of_route for route in (answers if isinstance(answers, dict) else ())
     }
     fixed: dict[Place, Section] = {(): whole, ("guards",): guards, ("risk_budget",): budget, ("answers",): of_answers}
-    return {**fixed, ("golden",): golden, **routes, **sections(signals)}
+    return {**fixed, ("segments",): segments, ("golden",): golden, **routes, **sections(signals)}
 
 
 def _as_written(steps: tuple[Step, ...] | str) -> Any:

@@ -50,6 +50,7 @@ from rollout.ledger.state import Deployment
 from rollout.routers.envoy.failure_log import GatewayFailures
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.router import EnvoyRouter
+from rollout.routers.envoy.segment_log import GatewaySegments
 from rollout.sources.failover import FailoverSource
 from rollout.sources.firing import FiringAlerts
 from rollout.sources.observer import ObserverPage
@@ -105,6 +106,7 @@ def main() -> None:
         preflight=LocalPreflight(fleet.process_of, fleet.service, settings),
         metrics=metrics,
         gateway=watch,
+        segments=GatewaySegments(gateway.segments_path),
         observer=ObserverPage(observer) if observer else None,
     )
     metrics.registry.register(

@@ -44,8 +44,8 @@ from rollout.ledger.ledger import Ledger
 from rollout.ledger.reserve import reserve_of
 from rollout.ledger.state import Deployment, Desired, Phase, Release, desired, fold
 from rollout.room import LOW_BYTES, free_bytes
-from rollout.routers.router import FailureLog, GatewayHealth, GatewayState, ObservedSplit, TrafficRouter
-from rollout.signals.catalogue import AFFECTED_USERS
+from rollout.routers.router import FailureLog, GatewayHealth, GatewayState, ObservedSplit, SegmentLog, TrafficRouter
+from rollout.signals.catalogue import AFFECTED_USERS, SEGMENT
 from rollout.signals.counters import Reading
 from rollout.signals.sticky_users import Progress
 from rollout.sources.source import MetricSource, Observer
@@ -70,6 +70,7 @@ class Controller:
         metrics: ControllerMetrics,
         preflight: Preflight | None = None,
         gateway: GatewayState | None = None,
+        segments: SegmentLog | None = None,
         observer: Observer | None = None,
         clock: Clock = system_clock,
         reserve_bytes: int = 0,
@@ -79,6 +80,7 @@ class Controller:
             open_ledger: opens it for writing.
             preflight: None: no preflight is wanted.
             gateway: the data plane as its clients see it; None: nobody asks.
+            segments: values that may become segments; None: only those that a plan lists do.
             observer: compares the answers of versions that do not; None: nothing does.
             reserve_bytes: room on the ledger's disk that is taken beforehand.
         """
@@ -86,7 +88,7 @@ class Controller:
         self._fleet, self._metrics, self._clock = fleet, metrics, clock
         self._world = Reconciler(router, fleet, clock)
         self._failures, self._preflight, self._gateway = failures, preflight, gateway
-        self._observer = observer
+        self._observer, self._segments = observer, segments
         self._run = ReleaseRun(failures, preflight, requested_s=clock().steady_s)
         self._wall_clock = WallClock()
         self._queue = CommandQueue()
@@ -309,6 +311,7 @@ class Controller:
         measured = self._measured(release, stable, now)
         if measured is None or measured.windows is None:
             return False, None
+        self._find_segments(release)
         is_warming_up = release is not None and release.is_warming_up
         run.recent.add(measured.windows, now.steady_s, is_warming_up=is_warming_up)
         self._calibration.observe(measured.windows, now.steady_s, release=release, stable=stable)
@@ -363,6 +366,24 @@ class Controller:
         if measured and measured.windows is None:
             run.users.skip(measured.at_s)
         return measured
+
+    def _find_segments(self, release: Release | None) -> None:
+        """Write down the values that become segments; with the next beat the gateway tells them apart."""
+        if self._segments is None:
+            return
+        segments = release.segments if release else None
+        try:
+            if release is None or segments is None or not segments.is_open:
+                self._segments.clear()
+                return
+            values = self._segments.read(release.stable)
+        except SourceUnreachable as error:
+            if not self._run.lacks_segments:
+                self._note("segments_unread", f"{error.what}: {error.saw}")
+            self._run.lacks_segments = True
+            return
+        if names := self._run.segments.found(values, known=segments.names):
+            self._keep(e.SegmentsFound(at_s=self._clock().wall_s, release=release.number, names=names))
 
     def _note_trouble(self, trouble: str | None) -> None:
         """Note what the source has to work around, once when it begins and once when it is over."""
@@ -489,6 +510,9 @@ class Controller:
         noise = self._calibration.noise(release.spec.signals.selection())
         if release.spec.sticky and "errors" in noise:
             noise[AFFECTED_USERS] = noise["errors"]  # the same bursts make both noisy
+        like_all = [noise[name] for name in ("errors", "rejected") if name in noise]
+        if release.spec.segments and like_all:  # they have no history of their own
+            noise[SEGMENT] = max(like_all, key=lambda one: one.of_comparison(0.5))
         return e.Calibrated(
             at_s=self._clock().wall_s,
             release=release.number,

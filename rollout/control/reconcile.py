@@ -57,6 +57,7 @@ class Reconciler:
             canary_percent=wish.weight_percent,
             mirror=wish.mirror,
             sticky=wish.sticky,
+            segments=wish.segments,
             fallback=fallback,
             answers=wish.answers,
         )

@@ -12,6 +12,7 @@ from rollout.fleet import Health
 from rollout.judge import Judgement, Window
 from rollout.ledger.state import Release
 from rollout.routers.router import FailureLog
+from rollout.signals.segments import SegmentSearch
 
 _FORGOTTEN_AFTER = 10  # a canary that is away for a tenth of the time is not healthy
 
@@ -27,6 +28,8 @@ class ReleaseRun:
         self.judge: ReleaseJudge | None = None  # None: the canary was not ready yet
         self.judgement: Judgement | None = None  # the newest that no decision has used up
         self.users = UserEvidence(failures)
+        self.lacks_segments = False  # they cannot be read; this is noted in the ledger
+        self.segments = SegmentSearch()
         self.preflight = PreflightRun(preflight)
         self.recent = RecentErrors()
         self.asking = Asking()

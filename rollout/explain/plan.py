@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from rollout.format import certainty, count, share, span, weight
-from rollout.spec import SHADOW, RolloutSpec
+from rollout.signals.segments import ABSENT, MOST_SEGMENTS, OTHER
+from rollout.spec import SHADOW, RolloutSpec, SegmentsBy
 
 
 def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
@@ -50,6 +51,8 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
         )
     if plan.may_break:
         yield f"Callers of the version before may lose {', '.join(map(_lost, plan.may_break))}."
+    if plan.segments:
+        yield _segments(plan.segments)
     if plan.sticky:
         yield f"Requests with the same {plan.sticky} stay on one side." + _only_of_copies(plan)
 
@@ -57,6 +60,15 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
 def _lost(place: str) -> str:
     route, _, field = place.partition(" ")
     return f"`{field}` of {route}" if field else route
+
+
+def _segments(by: SegmentsBy) -> str:
+    found = f"the first {MOST_SEGMENTS} values that stable answers well several times"
+    told_apart = ", ".join(by.values) if by.values else found
+    return (
+        f"Errors and rejections are also judged by the header {by.header}: {told_apart}; all other values together as "
+        f"{OTHER}, requests without it as {ABSENT}."
+    )
 
 
 def _only_of_copies(plan: RolloutSpec) -> str:

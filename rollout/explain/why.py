@@ -15,7 +15,7 @@ from rollout.format import certainty, count, odds, share, share_up, span, weight
 from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, number_words
 from rollout.judge.types import NumberRule
 from rollout.judge.words import better as proven_better
-from rollout.judge.words import share_of, tally
+from rollout.judge.words import concentrated, share_of, tally
 from rollout.ledger import events
 from rollout.ledger.events import Restore
 from rollout.ledger.findings import DriftReport, PreflightResult
@@ -122,11 +122,19 @@ def _for_what(release: Timeline) -> str:
     """Why the canary had to leave, and how sure that is."""
     end, failed_signal = release.end, release.failed_signal
     if failed_signal:
-        return f": {_contrast(failed_signal, release)}; {odds(failed_signal.evidence.decisive_log_e)}"
+        place = _place_of(failed_signal, release)
+        return f": {_contrast(failed_signal, release)}{place}; {odds(failed_signal.evidence.decisive_log_e)}"
     if end is None:
         return ""
     by = f" by {end.by}" if end.by != "judge" else ""
     return f"{by}: {one_line(end.reason)}"
+
+
+def _place_of(failed_signal: FailedSignal, release: Timeline) -> str:
+    """Where nearly all of its bad answers were; empty where they were everywhere."""
+    canary = {name: judged.canary for name, judged in failed_signal.evidence.signals.items()}
+    place = concentrated(failed_signal.signal, canary, release.spec.judge_config().rules)
+    return f"; {place}" if place else ""
 
 
 def _contrast(failed_signal: FailedSignal, release: Timeline) -> str:
@@ -457,6 +465,12 @@ def _noise(release: Timeline) -> Iterator[str]:
         yield (
             f"{release.stable}'s own counts vary more than independent requests do: {', '.join(noisy)}. "
             "Where canary is compared with stable, evidence counts less by what may be noise of one version alone."
+        )
+    if segments := release.state.segments:
+        named = f" {', '.join(segments.names)}," if segments.names else ""
+        yield (
+            f"Errors and rejections are compared by segment as well, the header `{segments.header}`:{named} "
+            "`other` for all other values, `absent` for requests without it."
         )
     if release.spec.sticky:
         yield (

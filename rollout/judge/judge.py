@@ -73,7 +73,7 @@ class Judge:
         """
         Args:
             config: settings; every family that will be observed needs its rule.
-            noise: of each signal, see `own_noise`; those not named have none.
+            noise: of each signal, see `own_noise`, or of a family for those of it that are not named; others have none.
             known: by signal, stable's counts before the release: PASS comes sooner where the release has similar ones.
             carried: by signal, log of the evidence that an earlier release of the same versions won, see `carried`.
             steps: that are likely to be asked about; where they are known, PASS comes sooner.
@@ -228,7 +228,8 @@ class Judge:
                 self._signals[name].temper_pass(self._pass_phi.get(name, 1.0))
 
     def _new(self, name: str, rule: SignalRule) -> SignalEvidence:
-        noise, is_continued = self._noise.get(name, INDEPENDENT), name in self._carried
+        noise = self._noise.get(name, self._noise.get(_family(name), INDEPENDENT))
+        is_continued = name in self._carried
         if rule.numbers:
             return NumberEvidence(name, rule, rule.numbers, self._config, noise=noise, is_continued=is_continued)
         known = self._known.get(name, Pair(0, 0))
@@ -278,8 +279,12 @@ class Judge:
         leading.decide(end_s)
         log_e = log_sum(evidence.values())
         seen = words.seen(leading.name, self._rule(leading.name), self._signal_judgement(leading, None))
-        reason = words.failed(seen, log_e)
+        place = words.concentrated(leading.name, self._canary(), self._config.rules)
+        reason = words.failed("; ".join(filter(None, (seen, place))), log_e)
         return _Failure(leading.name, reason, log_e, on_fail)
+
+    def _canary(self) -> dict[str, Pair]:
+        return {name: signal.canary for name, signal in self._signals.items()}
 
     def _log_e(self) -> float:
         parts = [self._log_part(signal) for name, signal in self._signals.items() if not self._is_excused(name)]

@@ -88,14 +88,15 @@ class SignalWords:
     event: str
     family_title: str = ""  # where no key is known
     family_event: str = ""
+    place: str = ""  # which part of all bad answers these are, as in "were `place`"; empty: none
 
     def of(self, key: str = "", *, stable: str = "stable") -> "SignalWords":
         """The words of one signal of the family; `stable` is the name of the version compared with."""
         title, event = self.title, self.event
         if not key:
             title, event = self.family_title or title, self.family_event or event
-        filled = (text.format(key=key, stable=stable) for text in (title, self.unit, event))
-        return SignalWords(*filled)
+        title, unit, event = (text.format(key=key, stable=stable) for text in (title, self.unit, event))
+        return SignalWords(title, unit, event, place=self.place.format(key=key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class SignalRule:
     on_fail: Literal["rollback", "hold"] = "rollback"
     gross_tolerance: float | None = None  # harm proven beyond this multiple is rolled back even where on_fail is "hold"
     gross_margin: float | None = None  # the same for a share (bounded)
+    is_bad_answer: bool = False  # its events are errors or rejections, which others count by route or segment
     is_only_different: bool = False  # its events say that the versions differ, not which of them is right
     is_to_be_proven: bool = False  # PASS needs proof that the share is within the limit (bounded)
     is_of_labels: bool = False  # its events are answers whose truth came

@@ -15,6 +15,9 @@ from rollout.judge.types import (
     SignalWords,
 )
 
+_NEARLY_ALL = 0.9
+_FEWEST_IN_PLACE = 3  # fewer may be there by chance
+
 
 def words_of(signal: str, rule: SignalRule | None) -> SignalWords:
     """The words for `signal`, a name such as `errors`, `latency:100` or `class:7`."""
@@ -47,6 +50,26 @@ def seen(signal: str, rule: SignalRule | None, judged: SignalJudgement) -> str:
 def failed(seen: str, log_e: float) -> str:
     """FAIL: what was `seen`, and how rarely a harmless canary shows it in a whole release."""
     return f"{seen}; {odds(log_e)}"
+
+
+def concentrated(signal: str, canary: Mapping[str, Pair], rules: Mapping[str, SignalRule]) -> str:
+    """In which route or segment nearly all the bad answers were that `signal` counts; empty: in none, or not known.
+
+    Args:
+        canary: its counts, by signal.
+    """
+    judged = rules.get(signal.partition(":")[0])
+    if judged is None or not judged.is_bad_answer:
+        return ""
+    for family, rule in rules.items():
+        parts = {name: pair for name, pair in canary.items() if name.partition(":")[0] == family}
+        if not rule.words or not rule.words.place or not parts:
+            continue
+        every, worst = sum(parts.values(), Pair(0, 0)), max(parts, key=lambda name: parts[name].bad)
+        bad, total = parts[worst].bad, parts[worst].total
+        if bad >= _FEWEST_IN_PLACE and bad >= _NEARLY_ALL * every.bad and 2 * total <= every.total:
+            return f"{count(bad)} of its {count(every.bad)} bad answers were {words_of(worst, rule).place}"
+    return ""
 
 
 def no_data(missing: Mapping[str, SignalJudgement | None]) -> str:

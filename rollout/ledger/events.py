@@ -109,6 +109,13 @@ class Preflighted(_Event):
     result: PreflightResult
 
 
+class SegmentsFound(_Event):
+    """Values of the header by which the plan tells segments apart; from now on each is a segment of its own."""
+
+    kind: Literal["segments_found"] = "segments_found"
+    names: tuple[Name, ...]
+
+
 class DriftMeasured(_Event):
     """The canary's rows were compared with stable's over the same minutes."""
 
@@ -232,7 +239,7 @@ class Noted(_Event):
     kind: Literal["noted"] = "noted"
     # `source_unreachable` and `source_back` (nothing is read), `store_unreachable` and `store_back` (counters are read
     # directly), `clock_jumped`, `router_refused`, `fleet`, `controller_started`, `disk_full`, `watch_interrupted`,
-    # `answers_differ`.
+    # `answers_differ`, `segments_unread`.
     topic: str
     text: Words
 
@@ -250,6 +257,7 @@ Event = Annotated[
     | Calibrated
     | CanaryReady
     | Preflighted
+    | SegmentsFound
     | DriftMeasured
     | Ticked
     | StepEntered

@@ -11,6 +11,7 @@ from typing import Any
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, Verdict, Window
 from rollout.ledger import events as e
+from rollout.signals.segments import MOST_SEGMENTS, Segments
 from rollout.spec import RolloutSpec
 
 NO_EVENTS = Pair(0, 0)
@@ -67,6 +68,7 @@ class Release:
     preflight_differences: tuple[str, ...] | None = None  # None: there was no preflight yet
     earlier: e.EarlierTry | None = None
     restore: e.Restore | None = None  # None: it is a trial
+    found_segments: tuple[str, ...] = ()  # where the plan lists none
     is_paused: bool = False
     asked: e.PersonAsked | None = None  # that a person is needed; None: nobody is
     outcome: e.Outcome | None = None
@@ -86,6 +88,15 @@ class Release:
     def carried(self) -> Mapping[str, float]:
         """By signal, the evidence that an earlier release of these versions won."""
         return self.earlier.carried if self.earlier else {}
+
+    @property
+    def segments(self) -> Segments | None:
+        """How requests are told apart; None: they are not. New ones are looked for until the canary is promoted."""
+        by = self.spec.segments
+        if by is None:
+            return None
+        is_open = not by.values and self.phase is not Phase.WATCHING and len(self.found_segments) < MOST_SEGMENTS
+        return Segments(by.header, by.values or self.found_segments, is_open)
 
     def weight_at(self, step: int) -> float:
         """Weight of a fixed step, percent; 0 for shadow."""
@@ -192,6 +203,7 @@ class Desired:
     sticky: str | None = None
     fallback: str | None = None  # answers what stable cannot
     answers: OwnAnswers = NO_ANSWERS  # what is counted of users' answers, by the newest plan
+    segments: Segments | None = None
 
 
 def desired(deployment: Deployment) -> Desired:
@@ -216,6 +228,7 @@ def _desired(deployment: Deployment) -> Desired:
         weight_percent=release.live_percent,
         mirror=release.mirror,
         sticky=release.spec.sticky,
+        segments=release.segments,
     )
 
 
@@ -234,6 +247,9 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
     match event:
         case e.Preflighted():
             return replace(deployment, release=replace(release, preflight_differences=event.result.differences))
+        case e.SegmentsFound():
+            found = (*release.found_segments, *event.names)
+            return replace(deployment, release=replace(release, found_segments=found))
         case e.Ticked():
             return replace(deployment, release=release.measured(event.window_s, event.windows, event.evidence))
         case e.Calibrated():

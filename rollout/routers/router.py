@@ -7,6 +7,7 @@ from typing import Protocol
 
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.fleet import Version
+from rollout.signals.segments import Segments
 from rollout.signals.sticky_users import UserFailure
 
 
@@ -21,6 +22,7 @@ class Split:
     sticky: str | None = None  # header whose value keeps a caller on one side; None: random per request
     fallback: Version | None = None  # answers what stable cannot, where there is no canary; it gets nothing else
     answers: OwnAnswers = NO_ANSWERS  # what an observer counts of them, where versions do not count themselves
+    segments: Segments | None = None  # requests are counted by the value of a header as well
 
     @property
     def versions(self) -> tuple[Version, ...]:
@@ -79,6 +81,16 @@ class GatewayState(Protocol):
     @property
     def trouble(self) -> str | None:
         """What is wrong with it, in words; None: nothing."""
+
+
+class SegmentLog(Protocol):
+    """The log in which a data plane writes values that are no segments yet, while a split looks for them."""
+
+    def read(self, version: str) -> Sequence[str]:
+        """The values of requests that `version` answered well, since the last call. Raises SourceUnreachable."""
+
+    def clear(self) -> None:
+        """Drop everything. Raises SourceUnreachable."""
 
 
 class FailureLog(Protocol):

@@ -34,6 +34,7 @@ from rollout.signals.options import (
     LATENCY_STEPS_MS,
     STEPS_PER_TENFOLD,
     ByRoute,
+    BySegment,
     Classes,
     Disagreement,
     Errors,
@@ -47,6 +48,7 @@ from rollout.signals.options import (
     WrongLabel,
 )
 
+SEGMENT = "segment"
 AFFECTED_USERS = "affected_users"
 WATCHED_ERRORS = "watched_errors"
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
@@ -54,7 +56,7 @@ WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; wi
 _WHAT_IT_SAYS = frozenset((LABEL, NUMBER))
 
 _PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
-_VERMILION, _ORANGE, _BROWN, _TEAL = "#d55e00", "#e69f00", "#8c510a", "#0a7f8f"
+_VERMILION, _ORANGE, _BROWN, _TEAL, _SKY = "#d55e00", "#e69f00", "#8c510a", "#0a7f8f", "#4a6fa5"
 
 # The client's mistake by the version's word: all 4xx but those about who asks (401, 403) and when (408, 429). Without
 # lookahead, which Prometheus does not have.
@@ -213,7 +215,7 @@ BUILT_IN = Catalogue(
             advice="Find the failed requests in the canary's log (`x-request-id`), fix the cause, build a new version.",
             colour=_PINK,
             counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad="5.."),
-            judged=SignalRule(kernel="rare", weight=0.4, budgeted=True),
+            judged=SignalRule(kernel="rare", weight=0.4, budgeted=True, is_bad_answer=True),
             options=Errors,
             is_expected=True,
             is_optional=False,  # the guard and every step's proof rest on them
@@ -233,7 +235,7 @@ BUILT_IN = Catalogue(
             "it is right to refuse them, leave the signal out: `signals.rejected: null`.",
             colour=_ORANGE,
             counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad=_REFUSED, untold="[1-4]xx"),
-            judged=SignalRule(kernel="exact", weight=0.1),
+            judged=SignalRule(kernel="exact", weight=0.1, is_bad_answer=True),
             options=Rejected,
             is_of_callers=True,
             picture=ReportPicture("over time", "Rejected requests", "Share of requests that were rejected, over time."),
@@ -254,6 +256,7 @@ BUILT_IN = Catalogue(
                 "failed or were rejected at `{key}`",
                 family_title="bad answers by route",
                 family_event="failed or were rejected",
+                place="at `{key}`",
             ),
             advice="Send requests to `{key}` and compare its answers with {stable}'s; its log has those that failed "
             "(`x-request-id`).",
@@ -264,6 +267,28 @@ BUILT_IN = Catalogue(
             has_keys=True,
             is_of_callers=True,
             picture=ReportPicture("by key", "Bad answers by route", "Share of each route's requests that were bad."),
+        ),
+        Signal(
+            name=SEGMENT,  # where a plan tells segments apart
+            words=SignalWords(
+                "bad answers in segment {key}",
+                "requests",
+                "failed or were rejected in segment `{key}`",
+                family_title="bad answers by segment",
+                family_event="failed or were rejected",
+                place="in segment `{key}`",
+            ),
+            advice="Send requests of segment `{key}` and compare its answers with {stable}'s; its log has those that "
+            "failed (`x-request-id`).",
+            colour=_SKY,
+            counter=OutcomesByKey(Side.GATEWAY, GATEWAY_REQUESTS, "segment", "code", bad=f"5..|{_REFUSED}"),
+            judged=SignalRule(kernel="exact", weight=0.1),
+            options=BySegment,
+            has_keys=True,
+            is_of_callers=True,
+            picture=ReportPicture(
+                "by key", "Bad answers by segment", "Share of each segment's requests that were bad."
+            ),
         ),
         Signal(
             name=AFFECTED_USERS,  # replaces the errors where callers are sticky

@@ -82,6 +82,10 @@ class ByRoute(Tolerant):
     """Answers of each route that are errors or rejections."""
 
 
+class BySegment(Tolerant):
+    """Answers in each segment that are errors or rejections."""
+
+
 class Latency(Tolerant):
     """Answers slower than each bound."""
 

@@ -164,6 +164,11 @@ def assumptions(findings: Findings) -> tuple[str, ...]:
     lines.append(
         "every request comes from another user, whatever `sticky` says, and no answers are compared in the shadow"
     )
+    if findings.spec.segments:
+        lines.append(
+            f"requests are not told apart by {findings.spec.segments.header}: harm to one segment is found sooner than "
+            "this says, harm that hits all about as soon"
+        )
     lines.append(
         "versions stay up, and a person who is asked does not answer: a release that waits for proof past a deadline "
         "waits at most as long again"

@@ -58,7 +58,7 @@ class StandInModel:
                 self.behaviour |= json.loads(body)
                 return 200, self.behaviour
         self.seen[scope["path"]] += 1
-        self.last_headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+        self.last_headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
         await asyncio.sleep(self.behaviour["delay_s"])
         user = self.last_headers.get("x-user-id")
         status = 500 if user is not None and user == self.behaviour["fails_user"] else int(self.behaviour["status"])

@@ -22,6 +22,7 @@ from rollout.errors import RouterRefused, SourceUnreachable
 from rollout.fleet import CONTRACT, Backend, Health, Service, VersionStatus
 from rollout.judge import Pair
 from rollout.ledger.ledger import Ledger
+from rollout.routers.router import SegmentLog
 from rollout.signals.counters import Reading, SeriesKey
 from rollout.signals.custom import OwnCounter
 from rollout.signals.options import LATENCY_BOUNDS_MS
@@ -103,6 +104,7 @@ class World:
     preflight: Preflight | None = None
     observer: Observer | None = None
     failures: Failures = field(default_factory=Failures)
+    segments: SegmentLog | None = None
     reserve_bytes: int = 0  # room on the ledger's disk that the controller takes beforehand
     hanging: list[Hanging] = field(default_factory=list)
     hung: int = 0  # users' requests that were never answered
@@ -256,6 +258,7 @@ class World:
             router=self.router,
             source=self,
             failures=self.failures,
+            segments=self.segments,
             fleet=self,
             metrics=ControllerMetrics(),
             preflight=self.preflight,

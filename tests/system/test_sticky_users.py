@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,15 @@ import pytest
 
 from kanaria.stack.ports import free_port
 from rollout.control import commands as c
-from rollout.control.controller import Controller
-from rollout.control.metrics import ControllerMetrics
-from rollout.fleet import Health, Service, VersionStatus
 from rollout.judge import Pair
 from rollout.ledger import events as e
-from rollout.ledger.ledger import Ledger
-from rollout.routers.envoy.failure_log import GatewayFailures
-from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 from rollout.signals.catalogue import AFFECTED_USERS
 from rollout.signals.plan import Signals
-from rollout.sources.scrape import ScrapeSource
 from rollout.spec import Guards, RolloutSpec
 from tests.support.gateway_rig import Gateway, StandIn, eventually
+from tests.support.release_rig import ReleaseRig
 
 STABLE, CANARY = "digits:v1", "digits:v2.0-rc_1"
 SPEC = RolloutSpec(
@@ -38,79 +31,8 @@ SPEC = RolloutSpec(
 STICKY = SPEC.model_copy(update={"sticky": "x-user-id"})
 
 
-@dataclass
-class Versions:
-    """A Fleet of model servers that are always up."""
-
-    models: dict[str, StandIn]
-    started: set[str] = field(default_factory=set)
-
-    def known_tags(self) -> tuple[str, ...]:
-        return tuple(self.models)
-
-    def service(self, tag: str) -> Service:
-        return self.models[tag].version.service
-
-    def start(self, tag: str) -> None:
-        self.started.add(tag)
-
-    def status(self, tag: str) -> VersionStatus:
-        return VersionStatus(Health.READY, (self.models[tag].backend,))
-
-    def stop(self, tag: str) -> None:
-        self.started.discard(tag)
-
-    def running(self) -> tuple[str, ...]:
-        return tuple(self.started)
-
-
-class Rig:
-    """A gateway, two versions, and a controller that may be killed."""
-
-    def __init__(self, gateway: Gateway, ledger: Path, models: tuple[StandIn, StandIn]) -> None:
-        self.gateway, self.models = gateway, models
-        self._ledger = ledger
-        self._fleet = Versions({model.tag: model for model in models})
-        self._source = ScrapeSource(EnvoyMetrics.of(gateway.settings))
-        self.restart()
-
-    def restart(self) -> None:
-        """A new controller, which knows only what is on disk."""
-        if hasattr(self, "controller"):
-            self.controller.close()
-        self.controller = Controller(
-            open_ledger=lambda: Ledger(self._ledger),
-            router=self.gateway.router,
-            source=self._source,
-            failures=GatewayFailures(self.gateway.settings.failures_path, key=b"secret"),
-            fleet=self._fleet,
-            metrics=ControllerMetrics(),
-        )
-        self.controller.recover()
-
-    def close(self) -> None:
-        self.controller.close()
-        self._source.close()
-
-    def until(self, claim: Callable[[], object]) -> None:
-        """Beat until `claim()` is true, while others go on sending requests that succeed."""
-
-        def beat() -> object:
-            self.gateway.predict()
-            self.controller.beat()
-            return claim()
-
-        eventually(beat)
-
-    def release(self, spec: RolloutSpec) -> None:
-        """Start a release and return when half of the users reach the canary and are counted."""
-        self.controller.execute(c.SetStable(STABLE, "ann"))
-        self.until(self.gateway.router.observed)
-        self.controller.execute(c.StartRelease(CANARY, spec, "ann"))
-        self.until(lambda: any(isinstance(event, e.Ticked) for event in self.events()))
-
-    def events(self) -> list[e.Event]:
-        return list(self.controller._ledger.events())
+class Rig(ReleaseRig):
+    """With users, some of whom fail."""
 
     def counted(self, signal: str) -> tuple[int, int, int]:
         """Bad events on stable and on canary, and all requests."""

@@ -5,6 +5,7 @@ The versions are not part of it: clusters and routes come from two files that En
 
 import json
 import sys
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
@@ -20,16 +21,18 @@ from rollout.routers.envoy.metrics import FAILED, STATS_PATH
 from rollout.routers.envoy.routes import (
     BODY_FILTER,
     CORS_FILTER,
+    HEADERS_FILTER,
     READY_FILTER,
     ROUTE_CONFIG,
+    SEGMENT_METADATA,
     STREAMED,
-    USER_FILTER,
     USER_METADATA,
     WHOLE,
     routes_for,
 )
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.signals.options import LATENCY_BOUNDS_MS, LATENCY_STEPS_MS
+from rollout.signals.segments import LONGEST_SEGMENT
 
 # The gateway's own answers, with an explanation for the client. Any other refusal of its own has `OTHER_PROBLEM`.
 OTHER_PROBLEM = "The gateway cannot take this request."
@@ -62,6 +65,12 @@ _FINER_BOUNDS_MS = sorted({*LATENCY_STEPS_MS, *LATENCY_BOUNDS_MS})
 _UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
 ADMIN_CLUSTER = "admin"
 _MOST_READERS = 32  # of the page with the metrics, at one time
+_VERSIONS: tuple[Resource, ...] = (
+    {"name": "version", "value_format": "%UPSTREAM_METADATA(kanaria:version)%"},
+    {"name": "routed", "value_format": "%CLUSTER_METADATA(kanaria:version)%"},
+)
+_ATTEMPTS: Resource = {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}
+_WENT_WRONG: Resource = {"response_flag_filter": {}}  # asked first: it costs less than CEL
 LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -84,7 +93,8 @@ def write_bootstrap(settings: GatewaySettings) -> Path:
     else:
         keys.forget_keys(settings)
     path = settings.bootstrap_path
-    settings.failures_path.touch(mode=0o600)  # and this one callers' names; Envoy would make it readable by all
+    for callers in (settings.failures_path, settings.segments_path):
+        callers.touch(mode=0o600)  # they name callers; Envoy would make them readable by all
     write_whole(path, json.dumps(_bootstrap(settings), indent=1), mode=0o600)
     return path
 
@@ -208,7 +218,7 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
         stat_prefix="gateway",
         rds={"route_config_name": ROUTE_CONFIG, "config_source": _watched(settings.routes_path)},
         http_filters=_http_filters(settings),
-        access_log=[*_evidence(), _failures(settings)],
+        access_log=[*_evidence(), *_by_segment(), _failures(settings), _new_segments(settings)],
         local_reply_config={"mappers": [_problem(status, PROBLEMS.get(status, OTHER_PROBLEM)) for status in REFUSALS]},
         server_name="kanaria",  # instead of the application server's name and version
         use_remote_address=True,  # the client is who connects, not who a header says
@@ -260,8 +270,8 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
     filters.append(
         _extension(BODY_FILTER, "extensions.filters.http.buffer.v3.Buffer", max_request_bytes=settings.max_body_bytes)
     )
-    # Acts only where the route says that callers are sticky.
-    filters.append(_extension(USER_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
+    # Acts only where the route says that callers are told apart.
+    filters.append(_extension(HEADERS_FILTER, "extensions.filters.http.header_to_metadata.v3.Config"))
     # Acts only where the route asks whether the gateway can serve.
     filters.append(_extension(READY_FILTER, "extensions.filters.http.custom_response.v3.CustomResponse"))
     filters.append(_ROUTER)
@@ -279,32 +289,43 @@ def _evidence() -> list[Resource]:
     evidence.
     """
     tags = [
-        {"name": "version", "value_format": "%UPSTREAM_METADATA(kanaria:version)%"},
-        {"name": "routed", "value_format": "%CLUSTER_METADATA(kanaria:version)%"},
+        *_VERSIONS,
         {"name": "route", "value_format": "%METADATA(ROUTE:kanaria:route)%"},
         {"name": "kind", "value_format": "%METADATA(ROUTE:kanaria:kind)%"},
     ]
-    attempts = {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}
 
     def counted(code: str) -> Resource:
-        stat = {"name": "predict_total", "tags": [*tags, attempts, {"name": "code", "value_format": code}]}
-        return {"counters": [{"stat": stat, "value_fixed": 1}]}
+        return _counter("predict_total", *tags, _ATTEMPTS, {"name": "code", "value_format": code})
 
     def timed(duration: str) -> Resource:
         stat = {"name": "predict_duration_ms", "tags": tags}
         return {"histograms": [{"stat": stat, "unit": "Milliseconds", "value_format": duration}]}
 
     not_begun = {"status_code_filter": {"comparison": {"value": {"default_value": 0, "runtime_key": "unused"}}}}
-    went_wrong: Resource = {"response_flag_filter": {}}  # asked first: it costs less than CEL
     found = [_statistics(timed("%DURATION%"), _all_of(not_begun, _where(_IS_STREAMED)))]
     for is_kind, duration in (
         (_IS_WHOLE, "%DURATION%"),
         (_IS_STREAMED, "%COMMON_DURATION(DS_RX_BEG:DS_TX_BEG:ms)%"),
     ):
         found.append(_statistics(counted("%RESPONSE_CODE%") | timed(duration), _where(f"{is_kind} && !{_IS_CUT}")))
-        broken = _all_of(went_wrong, _where(f"{is_kind} && {_IS_CUT}"))
+        broken = _all_of(_WENT_WRONG, _where(f"{is_kind} && {_IS_CUT}"))
         found.append(_statistics(counted(FAILED) | timed(duration), broken))
     return found
+
+
+def _by_segment() -> Iterator[Resource]:
+    """Counters of the same requests by segment and version, where a plan tells segments apart."""
+    segment = {"name": "segment", "value_format": f"%DYNAMIC_METADATA({SEGMENT_METADATA}:name)%"}
+    for code, of in (
+        ("%RESPONSE_CODE%", _where(f"{_IS_COUNTED} && !{_IS_CUT}")),
+        (FAILED, _all_of(_WENT_WRONG, _where(f"{_IS_COUNTED} && {_IS_CUT}"))),
+    ):
+        stat = _counter("segment_total", *_VERSIONS, segment, _ATTEMPTS, {"name": "code", "value_format": code})
+        yield _statistics(stat, _all_of(_has(SEGMENT_METADATA, "is_counted"), of))
+
+
+def _counter(name: str, *tags: Resource) -> Resource:
+    return {"counters": [{"stat": {"name": name, "tags": list(tags)}, "value_fixed": 1}]}
 
 
 def _statistics(what: Resource, of: Resource) -> Resource:
@@ -338,12 +359,6 @@ def _failures(settings: GatewaySettings) -> Resource:
     It says when, whose, and by which version. Users are read from here for both versions. The header is read as the
     client sent it; JSON escapes it, so a client can add neither a line to the file nor a field to a line.
     """
-    is_sticky = {
-        "metadata_filter": {
-            "matcher": {"filter": USER_METADATA, "path": [{"key": "is_sticky"}], "value": {"present_match": True}},
-            "match_if_key_not_found": False,
-        }
-    }
     version_of = "xds.{}_metadata.filter_metadata['kanaria']['version']"
     by_another = f"{version_of.format('upstream_host')} != {version_of.format('cluster')}"
     # An error on one side of `||` gives way to true on the other.
@@ -356,13 +371,41 @@ def _failures(settings: GatewaySettings) -> Resource:
         "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "user": f"%DYNAMIC_METADATA({USER_METADATA}:id):{LONGEST_USER}%",
     }
-    logger = _extension(
-        "failures",
+    is_sticky = _has(USER_METADATA, "is_sticky")
+    return _lines(settings.failures_path, line) | {
+        "filter": _all_of(is_sticky, _where(f"{_IS_COUNTED} && ({has_failed})"))
+    }
+
+
+def _new_segments(settings: GatewaySettings) -> Resource:
+    """One line of JSON for each request that was answered well and whose header has a value that is no segment yet.
+
+    What is cut off here is too long for a segment.
+    """
+    line = {
+        "version": "%UPSTREAM_METADATA(kanaria:version)%",
+        "value": f"%DYNAMIC_METADATA({SEGMENT_METADATA}:new):{LONGEST_SEGMENT + 1}%",
+    }
+    is_new = _has(SEGMENT_METADATA, "new")
+    return _lines(settings.segments_path, line) | {
+        "filter": _all_of(is_new, _where(f"{_IS_COUNTED} && response.code < 400"))
+    }
+
+
+def _lines(path: Path, line: Resource) -> Resource:
+    """Writes to a file of JSON lines."""
+    return _extension(
+        path.stem,
         "extensions.access_loggers.file.v3.FileAccessLog",
-        path=str(settings.failures_path.absolute()),
+        path=str(path.absolute()),
         log_format={"json_format": line},
     )
-    return logger | {"filter": _all_of(is_sticky, _where(f"{_IS_COUNTED} && ({has_failed})"))}
+
+
+def _has(namespace: str, key: str) -> Resource:
+    """Whether a filter left this for the access log."""
+    matcher = {"filter": namespace, "path": [{"key": key}], "value": {"present_match": True}}
+    return {"metadata_filter": {"matcher": matcher, "match_if_key_not_found": False}}
 
 
 def _problem(status: HTTPStatus, detail: str) -> Resource:

@@ -23,8 +23,10 @@ from rollout.routers.envoy.routes import STREAMED
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.signals.counters import Sample, Table, add
 from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS
+from rollout.signals.segments import OTHER
 
 REQUESTS = "envoy_kanaria_predict_total"
+SEGMENT_REQUESTS = "envoy_kanaria_segment_total"  # the same by segment, where a plan tells segments apart
 DURATION = "envoy_kanaria_predict_duration_ms"
 SHADOW_REQUESTS = "envoy_cluster_upstream_rq"
 SHADOW_CLASSES = "envoy_cluster_upstream_rq_xx"  # the same by class: all that a Prometheus set up earlier keeps
@@ -50,6 +52,7 @@ class _Read:
 
 _SERIES = {
     REQUESTS: _Read("code", GATEWAY_REQUESTS, "code"),
+    SEGMENT_REQUESTS: _Read("code", GATEWAY_REQUESTS, "segment,code"),
     f"{DURATION}_bucket": _Read("le", f"{GATEWAY_DURATION_MS}_bucket", "le"),
     SHADOW_REQUESTS: _Read("envoy_response_code", GATEWAY_REQUESTS, "code", is_of_copies=True),
     SHADOW_CLASSES: _Read("envoy_response_code_class", GATEWAY_REQUESTS, "code", is_of_copies=True),
@@ -90,7 +93,10 @@ class EnvoyMetrics:
             if mirrored is not None and sample.labels.get("kind") == STREAMED:
                 continue  # of these requests there are no copies to compare with
             instance = self.address + event.place
-            add(counts[instance, event.version, read], event.value, sample.value)
+            value = event.value
+            if sample.name == SEGMENT_REQUESTS:  # Prometheus has no label without a value
+                value = f"{sample.labels.get('segment') or OTHER},{value}"
+            add(counts[instance, event.version, read], value, sample.value)
             route = sample.labels.get("route")
             if sample.name == REQUESTS and route and route != PREDICT_PATH:  # the contract has no other
                 add(counts[instance, event.version, _BY_ROUTE], f"{route},{event.value}", sample.value)
@@ -123,7 +129,7 @@ def _event(sample: Sample, read: _Read) -> _Event | None:
     place = "/streams" if sample.labels.get("kind") == STREAMED else ""
     if answered and answered == chosen:
         return _Event(answered, value, place)
-    if sample.name != REQUESTS or not chosen:
+    if sample.name not in (REQUESTS, SEGMENT_REQUESTS) or not chosen:
         return None  # how long a fallback took says nothing about the version that it stood in for
     if not answered:
         return _Event(chosen, value, place) if value.startswith("5") else None  # over its limit, or nobody is up

@@ -29,13 +29,15 @@ from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, is_
 from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
+from rollout.signals.segments import ABSENT, Segments
 
 ROUTE_CONFIG = "kanaria"
 CORS_FILTER = "cors"
 BODY_FILTER = "body_limit"
 READY_FILTER = "ready"
-USER_FILTER = "user"
+HEADERS_FILTER = "headers"
 USER_METADATA = "kanaria.user"  # where the access log finds who a sticky request came from
+SEGMENT_METADATA = "kanaria.segment"  # and of which segment it is
 
 WHOLE, STREAMED = "whole", "streamed"  # kinds of answers
 MOST_ROUTES = 50  # that are counted one by one: what is counted must stay bounded
@@ -141,7 +143,7 @@ def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -
 def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resource]:
     predict = {"match": {"path": PREDICT_PATH}, **_predict(split, settings)}
     if split is not None:
-        predict["typed_per_filter_config"] = _user_of(split)
+        predict["typed_per_filter_config"] = _told_apart(split)
     only_post = {"headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
     return [
         _ALIVE,
@@ -223,7 +225,7 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
         yield {
             "match": match | {"headers": [upgrade]},
             "route": action | {"upgrade_configs": [{"upgrade_type": "websocket"}]},
-            "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_user_of(split)},
+            "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_told_apart(split)},
             **of_route,
         }
     has_unknown_length = [
@@ -233,13 +235,13 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
     yield {
         "match": match | {"headers": has_unknown_length},
         "route": action,
-        "typed_per_filter_config": {BODY_FILTER: measured, **of_keys, **_user_of(split)},
+        "typed_per_filter_config": {BODY_FILTER: measured, **of_keys, **_told_apart(split)},
         **of_route,
     }
     yield {
         "match": match,
         "route": action,
-        "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_user_of(split)},
+        "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_told_apart(split)},
         **of_route,
     }
 
@@ -309,18 +311,47 @@ def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool) -> Reso
     return action
 
 
-def _user_of(split: Split) -> Resource:
-    """Records for the access log who sends a request, while callers are sticky."""
-    if split.sticky is None:
-        return {}
-    rules = [
+def _told_apart(split: Split) -> Resource:
+    """Records for the access log who sends a request, while callers are sticky, and of which segment it is."""
+    rules = []
+    if split.sticky is not None:
+        of_user = {"metadata_namespace": USER_METADATA}
         # Every request has a method: this key says that callers are sticky, also where the caller has no name.
-        {"header": ":method", "on_header_present": {"metadata_namespace": USER_METADATA, "key": "is_sticky"}},
-        {"header": split.sticky, "on_header_present": {"metadata_namespace": USER_METADATA, "key": "id"}},
-    ]
-    return {
-        USER_FILTER: {"@type": TYPE + "extensions.filters.http.header_to_metadata.v3.Config", "request_rules": rules}
+        rules.append({"header": ":method", "on_header_present": of_user | {"key": "is_sticky"}})
+        rules.append({"header": split.sticky, "on_header_present": of_user | {"key": "id"}})
+    if split.segments is not None:
+        rules += _segment_rules(split.segments)
+    if not rules:
+        return {}
+    kind = TYPE + "extensions.filters.http.header_to_metadata.v3.Config"
+    return {HEADERS_FILTER: {"@type": kind, "request_rules": rules}}
+
+
+def _segment_rules(segments: Segments) -> Iterator[Resource]:
+    """`name` is the segment, but for the one of all other values: it has none. `new` is a value that is none yet.
+
+    A header that comes several times has all its values, joined by commas: that is no segment's name.
+    """
+    of_segment = {"metadata_namespace": SEGMENT_METADATA}
+    yield {"header": ":method", "on_header_present": of_segment | {"key": "is_counted"}}
+    names = "|".join(map(re.escape, segments.names))
+    present = of_segment | {"key": "name"}
+    # What a pattern does not match passes as it is, so this one matches everything: any bytes, also no valid UTF-8.
+    yield {
+        "header": segments.header,
+        "on_header_present": present | _rewritten(f"^(?:({names})|\\C*)$" if names else r"^()\C*$", r"\1"),
+        "on_header_missing": present | {"value": ABSENT},
     }
+    if segments.is_open:
+        new = of_segment | {"key": "new"}
+        yield {
+            "header": segments.header,
+            "on_header_present": new | (_rewritten(f"^(?:{names})$", "") if names else {}),
+        }
+
+
+def _rewritten(pattern: str, substitution: str) -> Resource:
+    return {"regex_value_rewrite": {"pattern": {"regex": pattern}, "substitution": substitution}}
 
 
 def _predict_retries(split: Split, settings: GatewaySettings) -> Resource:

@@ -102,3 +102,8 @@ class GatewaySettings:
     def failures_path(self) -> Path:
         """The file in which Envoy writes whose requests failed while callers are sticky."""
         return self.directory / "failures.jsonl"
+
+    @property
+    def segments_path(self) -> Path:
+        """The file in which Envoy writes values of the header by which a plan tells segments apart."""
+        return self.directory / "segments.jsonl"

@@ -114,6 +114,22 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("may_break: [5]", "may_break", "write a list of routes"),
         ("may_break: yes", "may_break", "write a list of routes"),
         ("require: best", "require", "write `safe` or `better`"),
+        ("segments: x tenant", "segments.header", "write `none` or `header:x-tenant`"),
+        ("segments: 'header:'", "segments.header", "write `none` or `header:x-tenant`"),
+        ("segments: [x-tenant]", "segments", "or `header:x-tenant`"),
+        ("segments: {header: x-tenant, value: [a]}", "segments.value", "did you mean `values`?"),
+        ("segments: {values: [a]}", "segments.header", "header"),
+        ("segments: header:Authorization", "segments.header", "its values are secrets"),
+        ("segments: header:x-api-key", "segments.header", "its values are secrets"),
+        ("segments: {header: x-tenant, values: acme}", "segments.values", "list at most 20 different values"),
+        ("segments: {header: x-tenant, values: [1, 2]}", "segments.values", "as text, such as [acme, '42']"),
+        ("segments: {header: x-tenant, values: [a, a]}", "segments.values", "different values"),
+        (f"segments: {{header: x-tenant, values: {[str(n) for n in range(21)]}}}", "segments.values", "at most 20"),
+        ("segments: {header: x-tenant, values: [other]}", "segments.values", "neither `other` nor `absent`"),
+        ("segments: {header: x-tenant, values: ['a b']}", "segments.values", "cannot be a segment"),
+        ("segments: {header: x-tenant, values: ['']}", "segments.values", "cannot be a segment"),
+        ("segments: header:x-tenant\nsticky: header:x-user-id", "segments", "leave one of the two out"),
+        ("signals: {segment: {tolerance: 2}}", "segments", "write `segments: header:x-tenant`"),
         ("signals: {errors: {tolerance: 0.5}}", "signals.errors.tolerance", "write a number of at least 1"),
         ("signals: {errors: {tolerance: yes}}", "signals.errors.tolerance", "a number such as 1.25"),
         ("signals: {errors: {tolerance: high}}", "signals.errors.tolerance", "a number such as 1.25"),
@@ -124,7 +140,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         (
             "signals: {latencies: {}}",
             "signals.latencies",
-            "errors, rejected, route, latency, typical_latency, class, low_confidence, wrong_label",
+            "errors, rejected, route, segment, latency, typical_latency, class, low_confidence",
         ),
         ("signals: {latencies: {}}", "signals.latencies", "did you mean `latency`?"),
         ("signals: {'latency:25': {}}", "signals.latency:25", "write `latency`"),
@@ -132,7 +148,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: {disagreement: 5%}", "signals.disagreement", "write keys such as `{at_most: 10%}`"),
         ("signals: [errors]", "signals", "write keys such as `{latency: {tolerance: 1.5}}`"),
         ("signals: 5", "signals", "or delete the line"),
-        ("signals: {7: {}}", "signals.7", "the keys of `signals` are: errors, rejected, route, latency"),
+        ("signals: {7: {}}", "signals.7", "the keys of `signals` are: errors, rejected, route, segment, latency"),
         ("signals: {class: {}, predictions: null}", "signals.predictions", "what `class` was called before"),
         ("signals: {labels: {}, wrong_label: {}}", "signals.labels", "keep one of the two"),
         ("signals: {predictions: off}", "signals.predictions", "or `null` to leave the signal out"),
@@ -238,7 +254,7 @@ def test_the_former_names_of_two_signals_mean_the_same(now: str, before: str) ->
     """Old plans and ledgers have `predictions` and `labels`; new ones have the names of the evidence."""
     spec = parse_spec(f"signals: {now}")
     assert parse_spec(f"signals: {before}") == spec != parse_spec("")
-    assert set(spec.model_dump()["signals"]) == set(RolloutSpec().judge_config().rules)
+    assert set(spec.model_dump()["signals"]) == {*RolloutSpec().judge_config().rules, "segment"}
 
 
 def test_a_signal_that_is_not_named_keeps_its_defaults() -> None:

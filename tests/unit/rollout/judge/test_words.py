@@ -47,6 +47,31 @@ def test_fail_tells_what_was_seen(signal: str, counts: Counts, sentence: str) ->
     assert reason(signal, counts, windows=3, next_weight=0.5).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"segment:acme": (28, 30), "segment:other": (2, 270)}, "28 of its 30 bad answers were in segment `acme`"),
+        ({"route:/rare": (30, 30), "route:/usual": (0, 270)}, "30 of its 30 bad answers were at `/rare`"),
+        ({"segment:acme": (20, 30), "segment:other": (10, 270)}, ""),  # elsewhere, too
+        ({"segment:other": (28, 270), "segment:acme": (2, 30)}, ""),  # nearly all requests are there
+        ({}, ""),
+    ],
+)
+def test_fail_tells_where_nearly_all_bad_answers_were(parts: dict[str, tuple[int, int]], said: str) -> None:
+    """In which route or segment, unless most requests are of that one; other events than bad answers are nowhere."""
+    for signal in ("errors", "rejected", "latency:100"):
+        judge = Judge(JudgeConfig(rules=catalogue().rules))
+        seen = [Window(5.0, 5.0, signal, Pair(3, 900), Pair(30, 300))]
+        seen += [Window(5.0, 5.0, name, Pair(0, 900), Pair(*counts)) for name, counts in parts.items()]
+        judge.observe(seen)
+        for end_s in (10.0, 15.0, 20.0):
+            judge.observe([Window(end_s, 5.0, signal, Pair(3, 900), Pair(60, 300))])
+        found = judge.judgement(next_weight=0.5)
+        assert found.failed_signal == signal
+        assert (" bad answers were " in found.reason) is bool(said and signal != "latency:100")
+        assert said in found.reason or signal == "latency:100"
+
+
 def test_fail_tells_how_rare_it_is() -> None:
     """By Ville's inequality an e-value of 31,400 happens in one of as many releases; rounded down to stay true."""
     seen = comparison("errors", catalogue().words("errors"), Pair(3, 4560), Pair(12, 240))

@@ -5,7 +5,14 @@ from itertools import pairwise
 import pytest
 
 from rollout.judge import Pair
-from rollout.routers.envoy.metrics import DURATION, REQUESTS, SHADOW_CLASSES, SHADOW_REQUESTS, EnvoyMetrics
+from rollout.routers.envoy.metrics import (
+    DURATION,
+    REQUESTS,
+    SEGMENT_REQUESTS,
+    SHADOW_CLASSES,
+    SHADOW_REQUESTS,
+    EnvoyMetrics,
+)
 from rollout.signals.counters import Reading, Sample, counters, windows
 
 OLD, NEW = "m:v1", "m:v2"
@@ -85,6 +92,29 @@ def test_what_a_route_counted_before_it_was_looked_at_is_no_evidence() -> None:
     )
     assert first == []
     assert [window.canary for window in second] == [Pair(7, 7)]
+
+
+def test_segments_are_told_apart_by_the_version_that_was_chosen() -> None:
+    """All values that are no segments have none, which Prometheus leaves out; copies are in no segment."""
+
+    def of_segment(version: str, routed: str, code: str, *, attempts: str = "1", **segment: str) -> Sample:
+        labels = {"version": version, "routed": routed, "attempts": attempts, "code": code, **segment}
+        return Sample(SEGMENT_REQUESTS, labels, 10)
+
+    samples = [
+        of_segment(NEW, NEW, "200", segment="acme"),
+        of_segment(NEW, NEW, "422", segment="acme"),
+        of_segment(OLD, NEW, "200", segment="acme", attempts="2"),
+        of_segment(OLD, NEW, "200", segment="acme"),
+        of_segment(OLD, OLD, "0", segment="acme"),
+        of_segment(OLD, OLD, "503", segment=""),
+        of_segment(OLD, OLD, "200"),
+    ]
+    found = counters(EnvoyMetrics("gateway:1").tables(samples))
+    assert {(version, signal): pair for (_, version, signal), pair in found.items()} == {
+        (NEW, "segment:acme"): Pair(20, 30),
+        (OLD, "segment:other"): Pair(10, 20),
+    }
 
 
 def test_how_long_a_fallback_took_is_about_neither() -> None:

@@ -161,7 +161,7 @@ def test_only_the_built_in_signals_are_there_by_default() -> None:
     with pytest.raises(SpecError) as refused:
         parse_spec("signals: {truncated_in_this_test: {}}")
     assert refused.value.saw == f"`signals.{TRUNCATED.name}` does not exist"
-    assert refused.value.do.startswith("the keys of `signals` are: errors, rejected, route, latency, typical_latency")
+    assert refused.value.do.startswith("the keys of `signals` are: errors, rejected, route, segment, latency")
     assert TRUNCATED.name not in refused.value.do
 
 
@@ -189,8 +189,8 @@ def test_every_signal_has_words(row: Signal) -> None:
 
 
 def test_counts_without_a_plan_are_judged_by_the_default_plan() -> None:
-    """The exception is what needs a person: without a release nobody can be asked."""
-    planned = RolloutSpec().judge_config().rules
+    """And by segment, for which a plan names a header. The exception is what needs a person: nobody can be asked."""
+    planned = RolloutSpec.model_validate({"segments": "header:x-tenant"}).judge_config().rules
     for_a_person = {
         "class": replace(BUILT_IN.rules["class"], on_fail="hold", gross_tolerance=4.0),
         "low_confidence": replace(BUILT_IN.rules["low_confidence"], on_fail="hold", gross_tolerance=4.0),

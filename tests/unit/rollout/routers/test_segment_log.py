@@ -1,0 +1,48 @@
+"""The gateway's log of values that are no segments yet."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.errors import SourceUnreachable
+from rollout.routers.envoy.segment_log import GatewaySegments
+
+NEW = b'{"version":"m:v1","value":"acme"}\n'
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "segments.jsonl"
+
+
+def test_a_gateway_of_an_earlier_version_writes_none(path: Path) -> None:
+    """That is no trouble."""
+    log = GatewaySegments(path)
+    assert log.read("m:v1") == []
+    log.clear()
+
+
+def test_lines_that_cannot_be_read_are_left_out(path: Path) -> None:
+    """Half of one, one without a version, one of another version; what was read is gone."""
+    path.write_bytes(
+        NEW + b'{"version":null,"value":"b"}\n{"version":"m:v2","value":"c"}\n{"vers\n\xff\n' + NEW + b'{"v'
+    )
+    log = GatewaySegments(path)
+    assert log.read("m:v1") == ["acme", "acme"]
+    assert path.read_bytes() == b""
+
+
+def test_of_a_long_file_a_part_is_read_and_all_is_dropped(path: Path) -> None:
+    """A gateway whose controller was away for a day."""
+    path.write_bytes(100_000 * NEW)
+    found = GatewaySegments(path).read("m:v1")
+    assert 1000 < len(found) < 100_000
+    assert path.read_bytes() == b""
+
+
+def test_a_file_that_cannot_be_read_is_named(path: Path) -> None:
+    """For a person to see to."""
+    path.mkdir()
+    with pytest.raises(SourceUnreachable) as refused:
+        GatewaySegments(path).read("m:v1")
+    assert str(path) in refused.value.saw
