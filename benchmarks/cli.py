@@ -60,6 +60,12 @@ class Benchmarks(LazyGroup):
             "Time a drift report on a log of many rows; exit code 1 when it takes over 30 s or 1.5 GB.",
             needs=("monitoring", "charts"),
         ),
+        "kubernetes": Source(
+            "benchmarks.kubernetes.cli:kubernetes",
+            "Time the answers of `kanaria judge serve` and weigh it with many releases; exit code 1 where a goal is "
+            "missed.",
+            needs=("serve", "charts"),
+        ),
         "optimise": Source(
             "benchmarks.optimise.cli:optimise",
             "Measure models on every engine, one after the other; nothing is saved.",

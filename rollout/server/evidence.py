@@ -15,13 +15,13 @@ from rollout.format import span
 from rollout.judge import Judgement, Verdict, Window
 from rollout.judge.judge import Judge
 from rollout.server.questions import Plan
-from rollout.signals.folding import SIDES, STALE_INTERVALS, Fold, scrape_interval
-from rollout.signals.profile import Names, Profile
+from rollout.signals.folding import SIDES, STALE_INTERVALS, Fold, RawSeries, Side, bound_of, scrape_interval
+from rollout.signals.profile import Names, Profile, SeriesOf
 from rollout.sources.raw_samples import RawSamples, Wanted
 
 MOST_S = 7 * 86400.0  # how far back the beginning of a release is looked for
 _READ_S = 3600.0  # samples of so much time are read at once, so that a long release needs no more memory
-_LOOK_S = 120.0  # of samples that tell the scrape interval
+_LOOKS_S = (120.0, 1200.0)  # of samples that tell the scrape interval; the second where pods are scraped rarely
 _EARLY_S = 300.0  # how long the canary's first sample may be later than the look for it says
 _CLOCKS_APART_S = 30.0
 
@@ -89,7 +89,7 @@ class Evidence:
         """
         with self._lock:
             now_s = self._samples.now_s()
-            notes = [*self._clocks(now_s, own_clock_s), *self._plan.notes]
+            notes = list(self._clocks(now_s, own_clock_s))
             judging = self._judging or self._begun(now_s)
             if isinstance(judging, str):
                 return Answer(Verdict.NO_DATA, judging, notes=tuple(notes))
@@ -118,10 +118,10 @@ class Evidence:
         if not times:
             return f"no data: no request of the canary {self._names.canary} was counted yet"
         since_s = min(times)
-        look = self._samples.between(self._wanted, since_s - _LOOK_S, min(now_s, since_s + _LOOK_S))
-        interval_s = scrape_interval(look, self._profile.process)
+        look, interval_s = self._look(since_s, now_s)
         if interval_s is None:
             return "no data: three scrapes of one pod are needed to see how often pods are scraped"
+        self._wanted = self._wanted.only_bounds(self._bounds(look))
         window_s = max(self._plan.spec.window, STALE_INTERVALS * interval_s)
         fold = Fold(
             self._profile,
@@ -133,6 +133,29 @@ class Evidence:
             from_s=since_s - HISTORY_S,
         )
         return _Judging(since_s, fold)
+
+    def _look(self, since_s: float, now_s: float) -> tuple[list[RawSeries], float | None]:
+        """Samples around the beginning, and the scrape interval that they show; None: they are too few."""
+        for look_s in _LOOKS_S:
+            look = self._samples.between(self._wanted, since_s - look_s, min(now_s, since_s + look_s))
+            interval_s = scrape_interval(look, self._profile.process)
+            if interval_s is not None:
+                break
+        return look, interval_s
+
+    def _bounds(self, look: Iterable[RawSeries]) -> set[str]:
+        """The values of `le` that are needed of what was seen: data planes have many more bounds than are judged."""
+        return {
+            series.labels["le"]
+            for series in look
+            for counter in self._counters
+            if counter.of.name == series.labels["__name__"] and self._is_judged(counter, bound_of(series.labels))
+        }
+
+    def _is_judged(self, counter: SeriesOf, bound: float | None) -> bool:
+        if bound is None:
+            return False
+        return math.isinf(bound) or self._plan.selection.name(counter.named(bound)) is not None
 
     def _read(self, judging: _Judging, now_s: float) -> None:
         """Fold and judge all samples that will not change any more: the newest scrape may still be on its way."""
@@ -146,15 +169,18 @@ class Evidence:
                 return
 
     def _judge(self, judging: _Judging, windows: Sequence[Window]) -> None:
-        before = [window for window in windows if window.end_s <= judging.since_s]
-        after = self._plan.selection.of(windows[len(before) :])
+        selection = self._plan.selection
+        border = next((place for place, one in enumerate(windows) if one.end_s > judging.since_s), len(windows))
+        before = [window for window in windows[:border] if selection.name(window.signal) is not None]
+        after = selection.of(windows[border:])
         for window in before:
             judging.calibration.observe([window.of("stable")], window.end_s, release=None, stable="stable")
         if judging.judge is None and judging.fold.cursor_s >= judging.since_s:
             calibration = judging.calibration
-            noise = calibration.noise(self._plan.selection)
+            noise = calibration.noise(selection)
             known = {"errors": calibration.errors}
             judging.judge = Judge(self._plan.config, noise, known)
+            judging.calibration = Calibration()  # its windows are of no more use
             judging.watch = Watch(
                 self._plan.spec, phi=noise["errors"].blips if "errors" in noise else 1.0, known=known["errors"]
             )
@@ -186,7 +212,10 @@ class Evidence:
         if alone and alone.verdict is Verdict.FAIL and judgement.verdict is not Verdict.FAIL:
             judgement = alone
         verdict, reason = self._weighed(judgement, asked)
-        if verdict is not Verdict.FAIL and (silent := self._silent(fold, now_s)):
+        # After promotion stable's pods are gone, and whether there is harm is still a question.
+        is_promoted = asked is None and alone is not None and "stable" in fold.newest_s
+        sides = SIDES[1:] if is_promoted else SIDES
+        if verdict is not Verdict.FAIL and (silent := self._silent(fold, now_s, sides)):
             verdict, reason = Verdict.NO_DATA, silent
         return Answer(verdict, reason, judging.since_s, judgement, tuple(notes))
 
@@ -199,9 +228,9 @@ class Evidence:
             return Verdict.PASS, judgement.reason
         return judgement.verdict, judgement.reason
 
-    def _silent(self, fold: Fold, now_s: float) -> str | None:
+    def _silent(self, fold: Fold, now_s: float, sides: Sequence[Side]) -> str | None:
         """Why the newest samples are too old to say anything, or None."""
-        for side in reversed(SIDES):
+        for side in reversed(sides):
             age_s = now_s - fold.newest_s.get(side, -math.inf)
             if age_s > STALE_INTERVALS * fold.interval_s:
                 query = self.queries[side]

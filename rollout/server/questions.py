@@ -78,7 +78,6 @@ class Plan:
     config: JudgeConfig
     selection: SignalSelection
     expected: tuple[str, ...]  # that must be counted before a step passes
-    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, given: Mapping[str, Any] | str | None, profile: Profile) -> "Plan":
@@ -92,6 +91,7 @@ class Plan:
                 saw=", ".join(f"`{name}`" for name in missing),
                 do=f"leave them out of the plan: this profile gives {', '.join(profile.signals)}",
             )
+        _refuse_what_needs_a_controller(spec)
         kept = spec.signals.only(*profile.signals, *spec.signals.own)
         spec = spec.model_copy(update={"signals": kept})
         return cls(spec, spec.judge_config(), kept.selection(), kept.expected())
@@ -101,6 +101,21 @@ class Plan:
         judged = {row for row, options in self.spec.signals.root.items() if options is not None}
         own = {f"{options.counter.name}": options for options in self.spec.signals.own.values()}
         return tuple(each for each in profile.counters(own) if each.signal in judged or each.signal in own)
+
+
+def _refuse_what_needs_a_controller(spec: RolloutSpec) -> None:
+    """Raises SpecError for limits that this judge could not keep: it sees no users, and no number of their requests."""
+    impossible_keys = {
+        "sticky": spec.sticky is not None,
+        "risk_budget.requests": spec.risk_budget.requests is not None,
+        "require: better": spec.require == "better",
+    }
+    if found := [key for key, is_given in impossible_keys.items() if is_given]:
+        raise SpecError(
+            "the plan has limits that only Kanaria's own controller can keep",
+            saw=", ".join(f"`{key}`" for key in found),
+            do="leave them out of the plan that you send to the judge",
+        )
 
 
 def _signals(text: str) -> Mapping[str, Any]:

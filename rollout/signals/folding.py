@@ -124,7 +124,7 @@ class Fold:
         self._by_signal = {counter.signal: counter for counter in counters}
         self._known: dict[frozenset[tuple[str, str]], _Known] = {}
         self._processes: dict[tuple[str, ...], _Process] = {}
-        self._copies: dict[frozenset[tuple[str, str]], frozenset[tuple[str, str]]] = {}
+        self._copies: dict[int, frozenset[tuple[str, str]]] = {}  # by the hash of the labels without `COPIED_BY`
         self._since: dict[_Slot, float] = {}  # when each was first counted
         self._fed_s = -math.inf
         self.newest_s: dict[Side, float] = {}  # time of the newest sample of each side
@@ -180,7 +180,7 @@ class Fold:
 
     def _refuse_copies(self, labels: Mapping[str, str], identity: frozenset[tuple[str, str]]) -> None:
         bare = frozenset((label, value) for label, value in identity if label not in COPIED_BY)
-        other = self._copies.setdefault(bare, identity)
+        other = self._copies.setdefault(hash(bare), identity)
         if other == identity:
             return
         differ = sorted({label for label, _ in identity ^ other})
@@ -207,7 +207,7 @@ class Fold:
                 continue
             takes = counter.of.name == labels[_NAME] and counter.of.takes(labels)
             if counter.is_histogram:
-                if takes and _bound(labels) is not None:
+                if takes and bound_of(labels) is not None:
                     yield _Slot(side, counter.signal, "", labels["le"])
                 continue
             if takes:
@@ -343,9 +343,7 @@ class Fold:
                 every = table.get(bounds[side][math.inf], nothing)
                 within = table.get(bounds[side][bound], nothing)
                 columns += _pair(every - within if counter.is_bad_above else within, every)
-            key = f"{round(bound * counter.per_bound, 6):g}"
-            name = counter.signal if counter.bound is not None else f"{counter.signal}:{key}"
-            found[name] = (since_s, tuple(columns))
+            found[counter.named(bound)] = (since_s, tuple(columns))
         return found
 
 
@@ -359,7 +357,8 @@ def _process_of(labels: Mapping[str, str], process: Sequence[str]) -> tuple[str,
     return tuple(labels.get(label, "") for label in process)
 
 
-def _bound(labels: Mapping[str, str]) -> float | None:
+def bound_of(labels: Mapping[str, str]) -> float | None:
+    """The bound of a series of a histogram's buckets; None: it is of none."""
     try:
         return float(labels["le"])
     except (KeyError, ValueError):

@@ -62,8 +62,13 @@ class SignalSelection:
 
     def of(self, every: Iterable[Window]) -> list[Window]:
         """The windows that the release wants, under its names for them."""
-        named = ((self.name(window.signal), window) for window in every)
-        return [replace(window, signal=signal) for signal, window in named if signal is not None]
+        windows = list(every)
+        names = {counted: self.name(counted) for counted in {window.signal for window in windows}}
+        return [
+            window if signal == window.signal else replace(window, signal=signal)
+            for window in windows
+            if (signal := names[window.signal]) is not None
+        ]
 
 
 class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):

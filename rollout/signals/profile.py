@@ -180,6 +180,12 @@ class SeriesOf:
     per_bound: float = 1.0  # what a bound is multiplied with to be the key
     bound: float | None = None  # the only one that counts, and not a key
 
+    def named(self, bound: float) -> str:
+        """The signal of one bound of a histogram, with its key."""
+        if self.bound is not None:
+            return self.signal if bound == self.bound else ""
+        return f"{self.signal}:{round(bound * self.per_bound, 6):g}"
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the series that are read."""

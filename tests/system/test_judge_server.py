@@ -61,6 +61,10 @@ def pods_of_the_cluster(now_s: float) -> list[str]:
     pods += [
         Pod({"pod": "t1", hash_of: "twice", "prometheus_replica": replica}, canary_s, end_s) for replica in ("a", "b")
     ]
+    for name, ratio in (("calm", 0.0), ("late", 0.3)):  # promoted: ten minutes ago the last pod of stable went
+        pods.append(Pod({"pod": f"{name}-s", hash_of: f"{name}-before"}, begin_s, now_s - 600, per_scrape=20))
+        pods.append(Pod({"pod": f"{name}-c", hash_of: name}, canary_s, now_s - 580, per_scrape=20))
+        pods.append(Pod({"pod": f"{name}-d", hash_of: name}, now_s - 590, end_s, per_scrape=20, error_ratio=ratio))
     for name, ratio in (("works", 0.0), ("breaks", 0.15)):
         pods += [
             Pod({"pod": f"{name}-p{n}", "app": f"{name}-primary"}, begin_s + n, end_s, per_scrape=20) for n in range(3)
@@ -269,6 +273,14 @@ def test_what_cannot_be_judged_is_said(judge: str, asked: dict[str, Any], verdic
         assert each in said["reason"]
 
 
+def test_the_watch_goes_on_when_stable_is_gone(judge: str) -> None:
+    """With all the traffic a version is compared with the failures before; for a step there is nothing to compare."""
+    said = ask(judge, question("calm", stable="calm-before")).json()
+    assert said["verdict"] == "pass", said
+    assert ask(judge, question("calm", stable="calm-before", to_percent=100)).json()["verdict"] == "no_data"
+    assert ask(judge, question("late", stable="late-before")).json()["verdict"] == "fail"
+
+
 def test_an_answer_says_what_is_missing(judge: str) -> None:
     """About how many more requests, and how long."""
     said = ask(judge, question("young", to_percent=25)).json()
@@ -297,6 +309,7 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (question("good", weight=3), "weight"),
         (question("good", plan={"signals": {"predictions": {}, "wrong_label": {}}}), "`predictions`, `wrong_label`"),
         (question("good", plan={"alpha": 3}), "alpha"),
+        (question("good", plan={"sticky": "header:x-user", "require": "better"}), "`sticky`, `require: better`"),
         (question("good", plan="steps: ["), "plan is not YAML"),
         ([], "body"),
         (None, "body"),

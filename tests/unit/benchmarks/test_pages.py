@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from benchmarks.cli import app
 from benchmarks.drift import cli as drift
 from benchmarks.judge import aa_test
+from benchmarks.kubernetes import cli as kubernetes
 from benchmarks.markdown import table
 from benchmarks.optimise import page as optimise
 from benchmarks.output import command_line
@@ -23,7 +24,19 @@ from tests.support.releases import finished
 
 FOLDER = ROOT / "docs/benchmarks"
 PAGES = sorted(FOLDER.glob("*.md"))
-COMMANDS = ("judge", "promises", "noise", "starts", "labels", "aa-test", "continuous", "service", "drift", "optimise")
+COMMANDS = (
+    "judge",
+    "promises",
+    "noise",
+    "starts",
+    "labels",
+    "aa-test",
+    "continuous",
+    "service",
+    "drift",
+    "optimise",
+    "kubernetes",
+)
 
 
 def prose(text: str) -> list[str]:
@@ -84,6 +97,16 @@ def test_the_page_about_drift_is_what_the_command_writes() -> None:
     text = drift.page([], drift.COLUMNS, command_line("drift"))
     lines = prose(text)
     assert prose(committed(drift.PAGE))[: len(lines)] == lines
+
+
+def test_the_page_about_kubernetes_is_what_the_command_writes() -> None:
+    """All but the measured rows, and the machine."""
+    written = re.search(r"Written by `(python -m benchmarks .+)`, on (.+)\.\n", committed(kubernetes.PAGE))
+    assert written is not None
+    text = kubernetes.page(
+        [], written[1], written[2], pods=kubernetes.PODS, hours=kubernetes.HOURS, classes=kubernetes.CLASSES
+    )
+    assert prose(committed(kubernetes.PAGE)) == prose(text)
 
 
 def test_the_page_about_engines_is_what_the_command_writes() -> None:
