@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 FAULT ?=
+SERVICE ?=
 TAG ?= digits:latest
 BACKEND ?= docker
 export VENV
@@ -13,7 +14,7 @@ setup:
 	@sh ./setup.sh
 
 demo: setup
-	@$(BIN)/kanaria demo $(if $(FAULT),--fault $(FAULT))
+	@$(BIN)/kanaria demo $(if $(SERVICE),--service $(SERVICE)) $(if $(FAULT),--fault $(FAULT))
 
 test: setup
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -11,8 +11,7 @@ import typer
 from benchmarks.markdown import table
 from benchmarks.output import FOLDER, Out, Write, command_line, show_table, write_files
 from contract.terminal import Terminal
-from kanaria.demo.environment import DemoEnvironment
-from loadtest.scenario import load_scenario
+from kanaria.demo.digits import DigitsDemo
 from rollout.explain.timeline import Timeline
 from rollout.judge import Pair
 from rollout.signals.catalogue import WATCHED_ERRORS
@@ -62,10 +61,10 @@ def _run(console: Terminal, windows: int, baseline_s: float) -> Timeline:
         risk_budget=RiskBudget(share=0.02),
         signals=Signals({"latency": Latency(slower_than_ms=(10, 25, 50, 100, 250), tolerance=1.5)}),
     )
-    environment = DemoEnvironment.here(console)
+    environment = DigitsDemo.here(console)
     environment.clear()
     environment.build({"v1": "v1", "v1-again": "v1"})
-    with environment.up("v1"), environment.users(load_scenario("demo")) as load:
+    with environment.up("v1"), environment.users() as load:
         environment.wait(baseline_s, "traffic to v1 alone, from which phi is taken")
         return environment.release("v1-again", plan, load, limit_s=windows * _WINDOW_S * 2 + _STARTUP_S)
 

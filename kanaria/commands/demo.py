@@ -5,14 +5,19 @@ from typing import Annotated
 import typer
 
 from contract.terminal import Terminal
-from kanaria.demo.story import Fault, run_demo
+from kanaria.demo.environment import Fault
+from kanaria.demo.story import ServiceName, run_demo
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL, explained
 
 
 def demo(
+    service: Annotated[
+        ServiceName,
+        typer.Option(help="What is released: a model, or a service that knows nothing of Kanaria."),
+    ] = "digits",
     fault: Annotated[Fault, typer.Option(help="How the bad version fails.")] = "wrong",
 ) -> None:
     """Tell the whole story on this machine: a better version is promoted, a bad one is rolled back."""
     with explained():
-        result = run_demo(fault, Terminal())
+        result = run_demo(service, fault, Terminal())
     raise typer.Exit(EXIT_DONE if result.is_as_promised else EXIT_FAIL)

@@ -9,12 +9,12 @@ import time
 from dataclasses import dataclass
 
 from contract import loopback
+from kanaria.demo.digits import DigitsDemo
 from kanaria.demo.environment import DemoEnvironment
 from kanaria.errors import StackError
 from kanaria.settings import Settings
 from kanaria.stack.python import own_module
 from loadtest.results import Summary
-from loadtest.scenario import load_scenario
 from monitoring.drift.result import DriftResult, State
 from rollout.explain.timeline import Timeline
 from rollout.spec import RolloutSpec
@@ -69,19 +69,19 @@ class DriftStory:
     users: tuple[Summary, Summary]  # before and after
 
 
-def run(environment: DemoEnvironment, plan: RolloutSpec, *, limit_s: float) -> DriftStory:
+def run(environment: DigitsDemo, plan: RolloutSpec, *, limit_s: float) -> DriftStory:
     """Run the demo. Raises StackError, LoadTestError, RolloutError."""
     os.environ |= _SCHEDULE  # for the controller that the stack starts
     environment.build({"v1": "v1", "v2": "v2"})
-    retaken, scenario = environment.retaken_samples(), load_scenario("demo")
+    retaken = environment.retaken_samples()
     with environment.up("v1"):
-        with environment.users(scenario) as load:
+        with environment.users() as load:
             environment.wait(LOOK_BACK_S, "traffic to v1 alone")
             before = _report(environment, "--quick")
             first = load.stop()
         environment.say(f"before: {before.sentence}")
         began_s = time.monotonic()
-        with environment.users(scenario, samples=retaken) as load:
+        with environment.users(samples=retaken) as load:
             environment.say("the users have another camera: digits come brighter and blurred")
             environment.wait(LOOK_BACK_S, "digits of the other camera")
             found = _report(environment)

@@ -1,6 +1,6 @@
-"""Where a demo runs for real on this machine: Bentos, the stack, users and releases, all in one state folder.
+"""Where a demo runs for real on this machine: the stack, users and releases, all in one state folder.
 
-It empties only state folders that it made itself.
+It empties only state folders that it made itself. Which service is shown, each kind of demo says.
 """
 
 import os
@@ -8,44 +8,58 @@ import shutil
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Literal, Protocol, Self
 
-import yaml
 from rich.text import Text
 
-from contract.model_files import SAMPLES_FILE
 from contract.terminal import Terminal
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import KEY_FILES, Settings
-from kanaria.stack.bentos import model_folder
 from kanaria.stack.ports import free_port, is_free
 from kanaria.stack.stack import Stack
-from loadtest.process import RunningLoad, start
-from loadtest.scenario import Scenario
+from loadtest.results import Live, Summary
 from rollout.explain.timeline import Timeline
 from rollout.format import weight
 from rollout.spec import RolloutSpec
 from rollout.ui import terminal
-from rollout.ui.cli.plan import DEFAULT_SPEC, read_spec
 from rollout.ui.cli.reading import find_release
 from rollout.ui.status import decision_view
 
 _MARK = "made-by-demo"  # lists what was in the folder before the first demo, which every demo leaves alone
-_BENTOFILE = Path("bentofile.yaml")
+
+Fault = Literal["wrong", "errors", "latency", "crash", "drift"]
 
 
-class DemoEnvironment:
-    """Everything that a demo needs, with its progress on the terminal."""
+class Load(Protocol):
+    """The requests that users send."""
 
-    def __init__(self, settings: Settings, console: Terminal) -> None:
-        self.settings, self.console = settings, console
+    def live(self) -> Live:
+        """The counters, at most about a second old."""
+
+    def stop(self) -> Summary:
+        """Send nothing new, let requests in flight finish, and return the summary. Raises LoadTestError."""
+
+
+class DemoEnvironment(ABC):
+    """Everything that the demo of one service needs, with its progress on the terminal."""
+
+    service: ClassVar[str]  # its name for people
+    baseline_s: ClassVar[float]  # seconds of traffic to stable alone, to measure how noisy this machine is
+    variant_of_v3: ClassVar[Mapping[Fault, str]]  # that shows each fault that a version can have
+
+    def __init__(self, settings: Settings, console: Terminal, *, model: str) -> None:
+        """
+        Args:
+            model: the Bento's name.
+        """
+        self.settings, self.console, self.model = settings, console, model
         self.root = settings.root
         self.stack = Stack(settings, by="demo")
         self._began_s = time.monotonic()
-        self._package, self.model = _example()
 
     @classmethod
     def here(cls, console: Terminal) -> Self:
@@ -54,15 +68,32 @@ class DemoEnvironment:
         os.environ |= {"BENTOML_HOME": str(settings.root / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
         for name, port in (("GATEWAY", settings.gateway_port), ("CONTROLLER", settings.controller_port)):
             os.environ[f"KANARIA_{name}_PORT"] = str(port if is_free(settings.host, port) else free_port())
-        return cls(Settings(), console)
+        return cls.of(Settings(), console)
+
+    @classmethod
+    @abstractmethod
+    def of(cls, settings: Settings, console: Terminal) -> Self:
+        """An environment with these settings. Raises SetupError where there is no such service to show."""
 
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
 
+    @abstractmethod
     def plan(self) -> RolloutSpec:
-        """The plan beside the example model. Raises SpecError."""
-        return read_spec(Path(*self._package.split("."), DEFAULT_SPEC))
+        """The plan beside the service. Raises SpecError."""
+
+    @abstractmethod
+    def build(self, versions: Mapping[str, str]) -> None:
+        """Build a Bento of each version. Raises StackError.
+
+        Args:
+            versions: version -> variant of the service that it is built from.
+        """
+
+    @abstractmethod
+    def users(self) -> AbstractContextManager[Load]:
+        """Start simulated users at the gateway; at the end of the block they stop. Raises LoadTestError."""
 
     def clear(self) -> None:
         """Delete what an earlier demo left in the state folder, but no keys and no other files. Raises SetupError."""
@@ -87,24 +118,6 @@ class DemoEnvironment:
             if entry.name not in kept:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
-    def build(self, versions: Mapping[str, str]) -> None:
-        """Train the variants and build a Bento of each version. Raises StackError.
-
-        Args:
-            versions: version -> variant of the example model that it is built from.
-        """
-        with self.working("training"):
-            output = self._python("-m", f"{self._package}.train", *dict.fromkeys(versions.values()))
-        for line in output.splitlines():
-            self.say(line)
-        for version, variant in versions.items():
-            tag = f"{self.model}:{version}"
-            with self.working(f"bentoml build of {tag}"):
-                self._python("-m", "bentoml", "build", "--version", version, "--arg", f"model={self.model}:{variant}")
-            self.say(f"built {tag}")
-        first = next(iter(versions.values()))
-        shutil.copy(model_folder(f"{self.model}:{first}") / SAMPLES_FILE, self.settings.samples)
-
     @contextmanager
     def up(self, version: str) -> Iterator[None]:
         """Run the stack with `version` as stable; stop it at the end, whatever happens. Raises StackError."""
@@ -116,26 +129,10 @@ class DemoEnvironment:
             with self.working("stopping the stack"):
                 self.stack.down(say=lambda _: None)
 
-    def retaken_samples(self) -> Path:
-        """The samples as another camera would send them. Raises StackError."""
-        path = self.root / "samples-retaken.jsonl"
-        self._python("-m", f"{self._package}.camera", str(self.settings.samples), str(path))
-        return path
-
-    def users(self, scenario: Scenario, *, samples: Path | None = None) -> RunningLoad:
-        """Start simulated users at the gateway. They send the example's own samples unless others are given."""
-        with self.working("starting the users"):
-            load = start(
-                scenario,
-                host=self.settings.gateway_url,
-                samples=samples or self.settings.samples,
-                out_dir=self.root / "loadtest",
-                api_key=self.settings.api_key if self.settings.needs_api_key else None,
-            )
-        rate = scenario.shape[0].rate
+    def say_rate(self, rate: float) -> None:
+        """Say how many requests a second come, and why not more."""
         self.say(f"users: {rate:.0f} requests per second through {self.settings.gateway_url}, kept low on purpose:")
         self.say("everything shares this machine, and a saturated one would judge itself")
-        return load
 
     def wait(self, seconds: float, why: str) -> None:
         """Let time pass."""
@@ -146,7 +143,7 @@ class DemoEnvironment:
         self,
         version: str,
         plan: RolloutSpec,
-        load: RunningLoad,
+        load: Load,
         *,
         limit_s: float,
         on_update: Callable[[Timeline], None] = lambda _: None,
@@ -182,24 +179,13 @@ class DemoEnvironment:
         with self.console.status(f"{what} ..."):
             yield
 
-    def _python(self, *arguments: str) -> str:
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    def run_python(self, *arguments: str, folder: Path | None = None) -> str:
+        """The output of a Python program, run in `folder`. Raises StackError."""
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             log = self.root / "failed-command.log"
             log.write_text(done.stdout + done.stderr)
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise StackError(f"`python {' '.join(arguments)}` failed", saw=" ".join(last), do=f"read {log}")
         return done.stdout
-
-
-def _example() -> tuple[str, str]:
-    """The example model's package and the Bento's name, as bentofile.yaml has them. Raises SetupError."""
-    if not _BENTOFILE.exists():
-        raise SetupError(
-            "there is no model to build here",
-            saw=f"no {_BENTOFILE} in {Path.cwd()}",
-            do="run this in the project's folder",
-        )
-    bentofile = yaml.safe_load(_BENTOFILE.read_text())
-    package, _, _ = bentofile["args"]["implementation"].rpartition(".")
-    return package, bentofile["name"]

@@ -4,32 +4,34 @@ Everything in it is the real thing (training, Bentos, Envoy, traffic, judge); on
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import psutil
 
 from contract.terminal import Terminal
+from kanaria.demo.digits import DigitsDemo
 from kanaria.demo.drift_story import DriftSummary, in_words, section
 from kanaria.demo.drift_story import run as run_drift_story
-from kanaria.demo.environment import DemoEnvironment
+from kanaria.demo.environment import DemoEnvironment, Fault
+from kanaria.demo.text import TextDemo
+from kanaria.errors import SetupError
 from kanaria.stack.bentos import process_name
 from loadtest.results import Summary
-from loadtest.scenario import load_scenario
 from rollout.explain.timeline import Timeline
 from rollout.explain.why import one_sentence
 from rollout.spec import SHADOW, RolloutSpec
 from rollout.ui.report import Section, render_report
 
-Fault = Literal["wrong", "errors", "latency", "crash", "drift"]
+ServiceName = Literal["digits", "text"]
 
-BASELINE_S = 45.0  # seconds of traffic to stable alone, to measure how noisy this machine is
+_SERVICES: Mapping[ServiceName, type[DemoEnvironment]] = MappingProxyType({"digits": DigitsDemo, "text": TextDemo})
 RELEASE_LIMIT_S = 150.0
 CRASH_PERCENT = 25
 RESULT = "demo.json"
-_VARIANT_OF_V3 = {"wrong": "v3", "errors": "v3-errors", "latency": "v3-latency", "crash": "v2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class DemoResult:
     requests_per_second: float  # offered; kept low enough that two cores are not saturated
     client_p50_ms: float
     client_p99_ms: float
+    service: str
     fault: str
     report: str
     drift: DriftSummary | None = None  # only in the demo of drift
@@ -62,16 +65,24 @@ class DemoResult:
         return self.promoted is not None and self.rolled_back is not None and is_clean
 
 
-def run_demo(fault: Fault, console: Terminal) -> DemoResult:
+def run_demo(service: ServiceName, fault: Fault, console: Terminal) -> DemoResult:
     """Run the demo in the current state folder and print where its report is.
 
-    Raises: StackError, LoadTestError, RolloutError; whatever was started is stopped in every case.
+    Raises: SetupError, StackError, LoadTestError, RolloutError; whatever was started is stopped in every case.
     """
-    environment = DemoEnvironment.here(console)
+    kind = _SERVICES[service]
+    shows = (*kind.variant_of_v3, *(["drift"] if kind is DigitsDemo else []))
+    if fault not in shows:
+        raise SetupError(
+            f"the demo of the service `{service}` does not show this fault",
+            saw=f"--fault {fault}",
+            do=f"choose one of {', '.join(shows)}, or `--service digits`",
+        )
+    environment = kind.here(console)
     console.print(f"Kanaria demo in {environment.root}", soft_wrap=True)
     plan = environment.plan()
     environment.clear()
-    if fault == "drift":
+    if fault == "drift" and isinstance(environment, DigitsDemo):
         story = run_drift_story(environment, plan, limit_s=RELEASE_LIMIT_S)
         result = _report(environment, fault, story.release, None, story.users, drift=story.summary)
     else:
@@ -82,9 +93,9 @@ def run_demo(fault: Fault, console: Terminal) -> DemoResult:
 
 def _good_and_bad(environment: DemoEnvironment, fault: Fault, plan: RolloutSpec) -> DemoResult:
     """A better version, then one with a fault."""
-    environment.build({"v1": "v1", "v2": "v2", "v3": _VARIANT_OF_V3[fault]})
-    with environment.up("v1"), environment.users(load_scenario("demo")) as load:
-        environment.wait(BASELINE_S, "traffic to v1 alone, to learn how noisy this machine is")
+    environment.build({"v1": "v1", "v2": "v2", "v3": environment.variant_of_v3[fault]})
+    with environment.up("v1"), environment.users() as load:
+        environment.wait(environment.baseline_s, "traffic to v1 alone, to learn how noisy this machine is")
         good = environment.release("v2", plan, load, limit_s=RELEASE_LIMIT_S)
         crash = _Crash(environment) if fault == "crash" else None
         bad = environment.release(
@@ -152,6 +163,7 @@ def _report(
         requests_per_second=users[-1].scenario.shape[0].rate,
         client_p50_ms=users[-1].scheduled.p50_ms,
         client_p99_ms=users[-1].scheduled.p99_ms,
+        service=environment.service,
         fault=fault,
         report=str(path),
         drift=drift,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.terminal import Terminal
+from kanaria.demo.digits import DigitsDemo
 from kanaria.demo.environment import DemoEnvironment
 from kanaria.demo.story import without_shadow
 from kanaria.errors import SetupError
@@ -30,7 +31,7 @@ KEYS = (
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DemoEnvironment:
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "state"))
-    return DemoEnvironment(Settings(), Terminal(stderr=True))
+    return DigitsDemo.of(Settings(), Terminal(stderr=True))
 
 
 def fill(environment: DemoEnvironment, *names: str) -> None:
@@ -85,6 +86,6 @@ def test_the_demo_follows_the_plan_beside_the_example(tmp_path: Path, monkeypatc
     text = (ROOT / "examples/digits/rollout.yaml").read_text()
     (example / "rollout.yaml").write_text(text.replace("soak: 5s", "soak: 7s"))
     monkeypatch.chdir(tmp_path)
-    plan = DemoEnvironment(Settings(home=tmp_path / "state"), Terminal(stderr=True)).plan()
+    plan = DigitsDemo.of(Settings(home=tmp_path / "state"), Terminal(stderr=True)).plan()
     assert plan == parse_spec(text).model_copy(update={"soak": 7.0})
     assert (plan.steps[0], without_shadow(plan)) == ("shadow", plan.model_copy(update={"steps": plan.steps[1:]}))
