@@ -322,6 +322,7 @@ class RolloutSpec(_Part):
         )
         budget = RiskBudget(share=self.risk_budget.share)
         at_once = {"steps": (100,), "holdback": 0.0, "risk_budget": budget, "require": "safe", "signals": signals}
+        at_once |= {"golden": Golden()}  # who brings a version back is in a hurry
         return self.model_copy(update=at_once)
 
     def judge_config(self, *, tries: int = 1) -> JudgeConfig:

@@ -1,5 +1,6 @@
 """`kanaria record`: keep some of users' requests, to ask them again of the next version before any traffic."""
 
+import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -74,6 +75,7 @@ def _record(settings: Settings, for_s: float, percent: int, leave_out: tuple[str
         )
     if not service.keeps_contract:
         say(f"records requests to {', '.join(routes)} for at most {span(for_s)}; Ctrl-C ends it", err=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the gateway is told before this ends
     began_s = time.monotonic()
     found = record(settings, service, for_s=for_s, share_percent=percent, leave_out=leave_out)
     for line in _summary(found, service, time.monotonic() - began_s, settings):

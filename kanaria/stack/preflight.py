@@ -110,10 +110,14 @@ class LocalPreflight:
         unknown = [f"what both accept and answer could not be compared: {tag} has no manifest" for tag in unlike[:1]]
         by_manifest = self.losses(canary.tag, stable) if stable else ()
         replayed = self._replayed(canary, plan, beside)
-        found = [loss.says for loss in (*by_manifest, *replayed.losses) if not loss.is_allowed(plan.may_break)]
+        found = (*by_manifest, *replayed.losses)
+        refused = [loss.says for loss in found if not loss.is_allowed(plan.may_break)]
+        allowed = [loss.says for loss in found if loss.is_allowed(plan.may_break)]
         return PreflightResult(
-            differences=_first(found),
+            differences=_first(refused),
             remarks=(*unknown, *replayed.remarks),
+            allowed=_first(allowed),
+            is_comparable=not unknown,
             recorded_requests=replayed.count,
             p50_ms=statistics.median(replayed.took_ms) if replayed.took_ms else None,
             slowest_ms=max(replayed.took_ms, default=None),

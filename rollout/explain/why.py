@@ -370,10 +370,12 @@ def preflight_lines(result: PreflightResult, stable: str | None) -> Iterator[str
     else:
         if result.golden_requests:
             yield f"It gave the expected answer to {count(result.golden_requests)} golden requests."
-        if result.recorded_requests:
+        if result.allowed:
+            yield from (f"{_sentence(loss)}, which its plan allows." for loss in result.allowed)
+        elif result.recorded_requests:
             of = f"{count(result.recorded_requests)} recorded requests"
             yield f"It answers {of} with the status and the fields of {stable}'s answers."
-        if stable:
+        if stable and result.is_comparable and not result.allowed:
             yield f"It accepts every request that {stable} accepts, and its answers have every field of {stable}'s."
     if result.p50_ms is not None and result.slowest_ms is not None:
         yield f"Half of its answers took at most {result.p50_ms:.1f} ms, the slowest {result.slowest_ms:.1f} ms."

@@ -10,6 +10,8 @@ class PreflightResult:
 
     differences: tuple[str, ...]  # why it must not get traffic; empty: it passed
     remarks: tuple[str, ...] = ()  # worth knowing, no reason to refuse
+    allowed: tuple[str, ...] = ()  # what callers of stable lose, and the plan accepts
+    is_comparable: bool = True  # whether it is known what both versions accept and answer
     golden_requests: int = 0  # how many were replayed
     recorded_requests: int = 0  # of users, that were asked again of it and of stable
     p50_ms: float | None = None  # of their answers; None: there was no answer

@@ -6,18 +6,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contract.answer_types import Labels
 from contract.model_files import GOLDEN_FILE, Feature, Schema
+from contract.recorded import RecordedFolder, RecordedRequest
 from contract.records import write_lines
+from kanaria.settings import Settings
 from kanaria.stack.bentos import service_of
 from kanaria.stack.compatibility import GoldenRequest
 from kanaria.stack.ports import free_port
 from kanaria.stack.preflight import SHOWN_DIFFERENCES, LocalPreflight, memory_mb, replay
+from rollout.explain.why import preflight_lines
 from rollout.fleet import Backend
+from rollout.ledger.findings import PreflightResult
+from rollout.spec import parse_spec
 
 TAG = "m:2"
 GOLDEN = GoldenRequest(
@@ -38,6 +44,7 @@ def answering(answer: dict[str, Any] | bytes, status: int = 200) -> Iterator[Bac
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["content-length"]))
             self.send_response(status)
+            self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -113,6 +120,84 @@ def test_a_broken_model_folder_is_a_difference(tmp_path_factory: pytest.TempPath
         patch.setenv("BENTOML_HOME", str(tmp_path_factory.mktemp("empty")))
         result = LocalPreflight({}.get, service_of).check(Backend(TAG, "127.0.0.1", free_port()), "m:1")
     assert "there is no Bento m:2" in result.differences[0]
+
+
+MANIFEST = """
+schema:
+  routes:
+  - {route: /detect, output: {properties: {label: {type: string}}}}
+  - {route: /rare, output: {type: object}}
+services: []
+"""
+WITHOUT_RARE = MANIFEST.replace("  - {route: /rare, output: {type: object}}\n", "")
+ANSWERED = {"label": "en", "confidence": 0.9}
+
+
+def of_service(
+    folder: Path, plan: str, *, canary: dict[str, Any], manifest: str = MANIFEST, record: bool = True
+) -> PreflightResult:
+    """The preflight of `m:2` against `m:1`, neither of which keeps the contract; requests to both routes are kept."""
+    for version, text in (("1", MANIFEST), ("2", manifest)):
+        bento = folder / "bentos" / "m" / version
+        bento.mkdir(parents=True)
+        (bento / "bento.yaml").write_text(text)
+    for route in ("/detect", "/rare") if record else ():
+        RecordedFolder(folder / "recorded").keep(
+            RecordedRequest(
+                at_s=0.0, version="m:1", route=route, method="POST", path=route, headers={}, body=b"{}", status=200,
+                media_type="application/json", encoding="", answer=json.dumps(ANSWERED).encode(), answer_digest="00",
+            )
+        )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, answering(ANSWERED) as stable, answering(canary) as own:
+        patch.setenv("BENTOML_HOME", str(folder))
+        preflight = LocalPreflight({}.get, service_of, Settings(home=folder))
+        beside = Backend("m:1", stable.host, stable.port)
+        return preflight.check(own, "m:1", parse_spec(plan), beside=beside)
+
+
+def test_recorded_requests_are_asked_again_only_where_the_plan_says_so(tmp_path: Path) -> None:
+    """They may change something."""
+    result = of_service(tmp_path, "", canary={})
+    assert (result.differences, result.recorded_requests) == ((), 0)
+    assert "its plan has no `golden: recorded`, so its answers are first seen under traffic" in result.remarks[-1]
+
+
+def test_a_field_that_recorded_requests_miss_refuses_a_version(tmp_path: Path) -> None:
+    """On each route; `why` says it like a failed golden request."""
+    result = of_service(tmp_path, "golden: recorded", canary={"label": "en"})
+    assert [difference.partition(",")[0] for difference in result.differences] == [
+        "its answers at /detect lack `confidence`",
+        "its answers at /rare lack `confidence`",
+    ]
+    assert result.recorded_requests == 2
+
+
+def test_routes_are_left_out_and_losses_allowed_by_name(tmp_path: Path) -> None:
+    """What is allowed is said."""
+    plan = "golden: {requests: recorded, leave_out: [/rare]}\nmay_break: [/detect confidence]"
+    result = of_service(tmp_path, plan, canary={"label": "en"})
+    assert (result.differences, result.recorded_requests, len(result.allowed)) == ((), 1, 1)
+    said = list(preflight_lines(result, "m:1"))
+    assert said[0].startswith("Its answers at /detect lack `confidence`, with stable a number")
+    assert said[0].endswith("which its plan allows.")
+    assert not any("accepts every request" in line for line in said)
+
+
+def test_versions_with_different_routes_are_compared_where_both_have_them(tmp_path: Path) -> None:
+    """A route may go where the plan says so, and so may the requests to it."""
+    gone = of_service(tmp_path / "a", "golden: recorded", canary=ANSWERED, manifest=WITHOUT_RARE)
+    assert gone.differences == ("it has no route /rare",)
+    plan = "golden: recorded\nmay_break: [/rare]"
+    allowed = of_service(tmp_path / "b", plan, canary=ANSWERED, manifest=WITHOUT_RARE)
+    assert (allowed.differences, allowed.allowed) == ((), ("it has no route /rare",))
+
+
+def test_a_plan_that_asks_for_recorded_requests_and_has_none_says_so(tmp_path: Path) -> None:
+    """A lack of traffic is no fault of the version."""
+    result = of_service(tmp_path, "golden: recorded", canary=ANSWERED, record=False)
+    assert (result.differences, result.recorded_requests) == ((), 0)
+    assert "no request to /detect, /rare is recorded: `kanaria record` keeps some" in result.remarks[0]
+    assert "nothing is recorded, so its answers are first seen under traffic" in result.remarks[1]
 
 
 def test_a_long_list_of_differences_is_cut_and_counted(

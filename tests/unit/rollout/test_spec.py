@@ -336,3 +336,10 @@ def test_a_plan_without_steps_waits_for_nothing() -> None:
     plan = parse_spec("require: better\nsignals: {wrong_label: {required: true, after: 1m}}").without_steps()
     assert (plan.steps, plan.require, plan.expected()) == ((100,), "safe", RolloutSpec().expected())
     assert RolloutSpec.model_validate(plan.model_dump()) == plan
+
+
+def test_who_brings_a_version_back_waits_for_no_recorded_requests() -> None:
+    """The plan of the newest release is also that of a restore, without what takes time."""
+    plan = parse_spec("golden: {requests: recorded, leave_out: [/pay]}")
+    assert (plan.golden.requests, plan.golden.leave_out) == ("recorded", ("/pay",))
+    assert plan.without_steps().golden == RolloutSpec().golden
