@@ -16,7 +16,8 @@ OTHER, NOTHING = "(other)", "(none)"  # classes: of further labels, and of answe
 MOST_CLASSES = 50  # that are counted one by one, of all versions and routes
 LONGEST_LABEL = 200  # letters; a longer text is no label
 MOST_ROUTES = 20
-_MOST_IGNORED = 50
+LONGEST_WORD = 100  # letters of a text of a request that is kept; a longer one is kept as missing
+_MOST_IGNORED = _MOST_COLUMNS = 50
 
 
 def _expression(text: str) -> str:
@@ -37,6 +38,7 @@ def _path(route: str) -> str:
 
 _Expression = Annotated[StrictStr, AfterValidator(_expression)]
 _Field = Annotated[StrictStr, AfterValidator(_field)]
+_Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,49}$")]
 _Route = Annotated[StrictStr, AfterValidator(_path)]
 
 
@@ -49,11 +51,15 @@ class RouteAnswers(BaseModel):
     number: _Expression | None = None
     confidence: _Expression | None = None  # 0 to 1
     ignore: Annotated[tuple[_Field, ...], Field(max_length=_MOST_IGNORED)] = ()  # left out where answers are compared
+    features: Annotated[dict[_Name, _Expression], Field(max_length=_MOST_COLUMNS)] = Field(default_factory=dict)
+    words: Annotated[dict[_Name, _Expression], Field(max_length=_MOST_COLUMNS)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         if self.label is not None and self.number is not None:
             raise ValueError("an answer is a `label` or a `number`; keep one of the two")
+        if both := sorted(self.features.keys() & self.words.keys()):
+            raise ValueError(f"`{both[0]}` is a number in `features` and a text in `words`; keep one of the two")
         return self
 
     @property
@@ -77,6 +83,26 @@ class OwnAnswers(RootModel[dict[_Route, RouteAnswers]]):
         """The parts that are counted of answers of `routes`."""
         wanted = set(routes)
         return frozenset(part for route, said in self.root.items() if route in wanted for part in said.counted)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The numbers of requests that are kept, of all routes."""
+        return tuple(sorted({name for said in self.root.values() for name in said.features}))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The texts of requests that are kept, of all routes."""
+        return tuple(sorted({name for said in self.root.values() for name in said.words} - set(self.features)))
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether an answer of some route is a label or a number."""
+        return bool(self.counted(self.root) & {LABEL, NUMBER})
+
+    @property
+    def reads_requests(self) -> bool:
+        """Whether anything of requests is kept."""
+        return bool(self.features or self.words)
 
     def of(self, route: str) -> RouteAnswers | None:
         """What is known of a route; None: nothing."""

@@ -66,9 +66,10 @@ class Answer:
 
 
 class Reader:
-    """Takes in an answer part by part, and never holds more than `LARGEST_BYTES` of it."""
+    """Takes in a body part by part, and never holds more than `most` bytes of it."""
 
-    def __init__(self, status: int, media_type: str, encoding: str) -> None:
+    def __init__(self, status: int, media_type: str, encoding: str, *, most: int = LARGEST_BYTES) -> None:
+        self._most = most
         self._status, self._media_type, self._encoding = status, media_type.lower(), encoding.lower()
         self._parts: list[bytes] | None = []
         self._size = 0
@@ -78,7 +79,7 @@ class Reader:
         self._size += len(part)
         if self._parts is not None:
             self._parts.append(part)
-            if self._size <= LARGEST_BYTES:
+            if self._size <= self._most:
                 return
             parts, self._parts = self._parts, None
             for kept in parts:

@@ -74,11 +74,12 @@ def _are_same(one: Any, other: Any) -> bool:
         return type(one) is type(other) and bool(one == other)
     are_numbers = isinstance(one, int | float) and isinstance(other, int | float)
     if are_numbers and (isinstance(one, float) or isinstance(other, float)):
-        return _are_near(float(one), float(other))
+        return are_near(float(one), float(other))
     return type(one) is type(other) and bool(one == other)
 
 
-def _are_near(one: float, other: float) -> bool:
+def are_near(one: float, other: float) -> bool:
+    """Whether two numbers with a fraction are the same, within `TOLERANCE`."""
     if not (math.isfinite(one) and math.isfinite(other)):
         return one == other or (math.isnan(one) and math.isnan(other))
     largest = max(abs(one), abs(other))
@@ -94,6 +95,6 @@ def _is_vector(items: list[Any]) -> bool:
 def _are_same_vectors(one: list[float], other: list[float]) -> bool:
     own, its, both = (float(sum(map(mul, a, b))) for a, b in ((one, one), (other, other), (one, other)))
     if not (own and its and all(map(math.isfinite, (own, its, both)))):  # nothing but zeros, NaN, too large
-        return all(map(_are_near, map(float, one), map(float, other)))
+        return all(map(are_near, map(float, one), map(float, other)))
     length, its_length = math.sqrt(own), math.sqrt(its)
-    return both >= SAME_DIRECTION * length * its_length and _are_near(length, its_length)
+    return both >= SAME_DIRECTION * length * its_length and are_near(length, its_length)

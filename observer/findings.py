@@ -7,14 +7,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from contract import metrics as m
 from contract.observation import REPEAT, FieldDifference
-from contract.own_answers import OwnAnswers
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from contract.plain_text import one_line
 from observer.answers import Answer
 from observer.calibrated import RouteComparison
 from observer.comparison import differences
-from observer.pairing import Met, Versions
+from observer.pairing import MOST_REQUESTS, Met, Versions
 from observer.predictions import Predictions
-from observer.reading import Readers
+from observer.reading import Readers, Row
+from observer.records import Records
 
 _MOST_VERSIONS = 8  # pairs of them
 _MOST_ROUTES = 100  # the gateway counts 51; those of a version before may have others
@@ -27,8 +28,12 @@ _LONGEST_NAME = 80
 class Findings:
     """Counters and differences since this process was started."""
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
+    def __init__(self, registry: CollectorRegistry | None = None, records: Records | None = None) -> None:
+        """Args:
+        registry: where its counters are; None: one of its own.
+        records: keeps answers; None: nothing is kept.
+        """
+        self.registry = registry or CollectorRegistry(auto_describe=False)
         self._disagreement = self._counter(m.DISAGREEMENT)
         self._repeats = self._counter(m.OBSERVER_REPEATS)
         self._answers = self._counter(m.OBSERVER_ANSWERS)
@@ -40,7 +45,9 @@ class Findings:
         for outcome in m.RECORDED:
             self._recorded.labels(outcome=outcome)
         self._routes: OrderedDict[Versions, dict[str, RouteComparison]] = OrderedDict()
-        self._readers = Readers(OwnAnswers())
+        self._readers = Readers(NO_ANSWERS)
+        self._records = records
+        self._rows: OrderedDict[str, Row] = OrderedDict()  # by request, for the answer to its copy
 
     def seen(self, outcome: str, count: int = 1) -> None:
         """Count answers by what became of them: one of `metrics.OBSERVED`."""
@@ -60,7 +67,7 @@ class Findings:
             outcomes = list(route.repeated(fields))
         else:
             outcomes = list(route.copied(fields))
-            self.answered(versions.canary, met.route, met.other)
+            self.answered(versions.canary, met.route, met.other, request=met.request)
         self.seen(m.COMPARED)
         for outcome in (m.SAME, m.DIFFERENT):
             count = outcomes.count(outcome == m.DIFFERENT)
@@ -69,12 +76,30 @@ class Findings:
     def expect(self, answers: OwnAnswers) -> None:
         """Read answers by these expressions from now on."""
         self._readers = Readers(answers)
+        self._rows.clear()
+        if self._records:
+            self._records.expect(answers)
 
-    def answered(self, version: str, route: str, answer: Answer) -> None:
-        """Count what an answer of `version` says."""
+    def reads(self, route: str) -> bool:
+        """Whether anything is known of the answers of a route."""
+        return self._readers.of(route) is not None
+
+    def answered(
+        self, version: str, route: str, answer: Answer, *, request: str, question: Answer | None = None
+    ) -> None:
+        """Count and keep what an answer of `version` says.
+
+        Args:
+            request: its id.
+            question: the body of the request; None: it was shown with the answer that this one is compared with.
+        """
         reader = self._readers.of(route)
-        if reader is not None and (said := reader.said(answer)) is not None:
-            self._predictions.count(version, route, said, names_route=self._readers.are_several)
+        if reader is None or (said := reader.said(answer)) is None:
+            return
+        self._predictions.count(version, route, said, names_route=self._readers.are_several)
+        if self._records and said.has_class:
+            row = self._remembered(request, reader.row(question)) if question else self._rows.get(request)
+            self._records.record(version, request, said, row if row is not None else reader.row(None))
 
     def differing(self, versions: Versions) -> tuple[FieldDifference, ...]:
         """The fields in which the canary differs most, beyond what stable differs from itself."""
@@ -93,6 +118,15 @@ class Findings:
                     yield FieldDifference(
                         route=path, field=name, different=seen, compared=route.copies, own=route.own_share(field)
                     )
+
+    def _remembered(self, request: str, row: Row) -> Row:
+        """Keep the row of a request for the answer to its copy."""
+        if self._readers.reads_requests:
+            self._rows[request] = row
+            self._rows.move_to_end(request)
+            while len(self._rows) > MOST_REQUESTS:
+                self._rows.popitem(last=False)
+        return row
 
     def _route(self, versions: Versions, path: str) -> RouteComparison:
         if versions not in self._routes:

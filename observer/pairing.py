@@ -35,6 +35,7 @@ class Met:
     role: str  # of the second: REPEAT or COPY
     stable: Answer
     other: Answer
+    request: str = ""  # its id
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ class Pairs:
         stable = waiting.answers.get(STABLE)
         if stable is not None:
             for other in [other for other in waiting.answers if other != STABLE]:
-                yield Met(waiting.route, other, stable, self._taken(waiting, other))
+                yield Met(waiting.route, other, stable, self._taken(waiting, other), request=request)
         while self._waiting and (self.bytes > MOST_BYTES or len(self._waiting) > MOST_REQUESTS):
             self._drop(next(iter(self._waiting)))
 

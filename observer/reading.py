@@ -1,13 +1,14 @@
 """What an answer says, by the expressions of a plan. Whatever it holds, reading neither fails nor takes long."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from contract.answer_types import Label
 from contract.expressions import Expression, FieldPath, field_path
-from contract.own_answers import CONFIDENCE, LABEL, NUMBER, OwnAnswers, RouteAnswers, label_of, number_of
+from contract.own_answers import CONFIDENCE, LABEL, LONGEST_WORD, NUMBER, OwnAnswers, RouteAnswers, label_of, number_of
 from observer.answers import Answer, Opaque
+from observer.comparison import are_near
 
 LARGEST_READ = 256 * 1024  # bytes; of a larger answer nothing is read
 
@@ -21,18 +22,28 @@ class Said:
     has_class: bool = True  # whether the plan says what its label or number is
 
 
+Row = tuple[float | str | None, ...]  # what is kept of a request: numbers, then texts; None: it is missing
+NO_ROW: Row = ()
+
+
 @dataclass(frozen=True, slots=True)
 class RouteReader:
     """Reads the answers of one route."""
 
     expressions: Mapping[str, Expression]  # of what is counted, by part
     ignored: tuple[FieldPath, ...] = ()
+    numbers: tuple[Expression | None, ...] = ()  # of a request, by column; None: this route lacks it
+    words: tuple[Expression | None, ...] = ()  # likewise
 
     @classmethod
-    def of(cls, answers: RouteAnswers) -> Self:
-        """For what a plan says about the route."""
+    def of(cls, answers: RouteAnswers, *, features: Sequence[str], words: Sequence[str]) -> Self:
+        """For what a plan says about the route; `features` and `words` are the columns of all routes."""
         expressions = {part: Expression(text) for part, text in answers.counted.items()}
-        return cls(expressions, tuple(map(field_path, answers.ignore)))
+        numbers, texts = (
+            tuple(Expression(of[name]) if name in of else None for name in columns)
+            for columns, of in ((features, answers.features), (words, answers.words))
+        )
+        return cls(expressions, tuple(map(field_path, answers.ignore)), numbers, texts)
 
     @property
     def has_class(self) -> bool:
@@ -52,12 +63,26 @@ class RouteReader:
         is_one = confidence is not None and 0 <= confidence <= 1
         return Said(label, confidence if is_one else None, self.has_class)
 
+    def row(self, request: Answer | None) -> Row:
+        """What is kept of a request, of which only the body counts; missing is what is not there, or another type."""
+        if not (self.numbers or self.words):
+            return NO_ROW
+        content = request.content() if request is not None and request.size <= LARGEST_READ else Opaque(b"")
+        found = None if isinstance(content, Opaque) else content
+        values = (None if each is None else each.of(found) for each in self.numbers)
+        texts = (None if each is None else each.of(found) for each in self.words)
+        return (*map(_as_number, values), *map(_as_word, texts))
+
 
 class Readers:
     """Those of all routes that a plan names, compiled once."""
 
     def __init__(self, answers: OwnAnswers) -> None:
-        self._of = {route: RouteReader.of(said) for route, said in answers.root.items()}
+        self.reads_requests = answers.reads_requests
+        self._of = {
+            route: RouteReader.of(said, features=answers.features, words=answers.words)
+            for route, said in answers.root.items()
+        }
 
     def of(self, route: str) -> RouteReader | None:
         """The reader of a route; None where nothing is known of its answers."""
@@ -67,3 +92,20 @@ class Readers:
     def are_several(self) -> bool:
         """Whether several routes have classes."""
         return sum(reader.has_class for reader in self._of.values()) > 1
+
+
+def is_right(answer: object, truth: object) -> bool:
+    """Whether an answer is what turned out to be true: the same label as text, or a number that is near."""
+    if isinstance(answer, str):
+        return label_of(truth) == answer
+    one, other = number_of(answer), number_of(truth)
+    return one is not None and other is not None and are_near(one, other)
+
+
+def _as_number(value: object) -> float | None:
+    return float(value) if isinstance(value, bool) else number_of(value)
+
+
+def _as_word(value: object) -> str | None:
+    word = label_of(value)
+    return word if word is not None and len(word) <= LONGEST_WORD else None

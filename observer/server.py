@@ -9,7 +9,7 @@ import grpc.aio
 
 from contract import metrics as m
 from contract.observation import ANSWERED_BY, COMPARED, COPY, READ, RECORD, REPEAT, ROLE, STABLE
-from observer.answers import Reader
+from observer.answers import Answer, Reader
 from observer.findings import Findings
 from observer.messages import (
     ATTRIBUTES,
@@ -24,6 +24,7 @@ from observer.messages import (
     ProcessingRequest,
 )
 from observer.pairing import Pairs, Sampler, Versions
+from observer.reading import LARGEST_READ
 from observer.recording import Recorder
 
 _MOST_STREAMS = 1024
@@ -57,32 +58,30 @@ class Observer:
         if not (is_compared or version):
             return
         is_users = role not in (REPEAT, COPY)
-        reader, request, route = None, "", ""
+        shown = _Shown()
         async for message in messages:
-            if reader is None:
-                request, route, host = _of_request(message)
-                if not request or (is_users and not route):
+            is_first = not shown.request
+            shown.add(message)
+            if is_first:
+                if not shown.request or (is_users and not shown.route):
                     return  # of such a request there is no copy, and its answer may be a stream
-                if not self._sampler.takes(request, is_users=is_users, now_s=time.monotonic()):
+                if not (is_compared or self._findings.reads(shown.route)):
+                    return
+                if not self._sampler.takes(shown.request, is_users=is_users, now_s=time.monotonic()):
                     self._findings.seen(m.SKIPPED)
                     return
-                headers = {header.key: header.raw_value for header in message.response_headers.headers.headers}
-                status = headers.get(":status", b"")
-                if not status.isdigit():
+            if shown.is_over:
+                answer = shown.answer()
+                if answer is None:
                     return
-                texts = (headers.get(name, b"").decode("latin-1") for name in ("content-type", "content-encoding"))
-                reader = Reader(int(status), *texts)
-                is_over = message.response_headers.end_of_stream
-            else:
-                reader.add(message.response_body.body)
-                is_over = message.response_body.end_of_stream
-            if is_over:
-                answer = reader.answer()
-                if version and (not host or f'"{version}"' in host):  # else another version answered for it
-                    self._findings.answered(version, route, answer)
+                if version and shown.is_by(version):
+                    self._findings.answered(
+                        version, shown.route, answer, request=shown.request, question=shown.question()
+                    )
                 if is_compared:
                     versions, now_s = Versions(stable, canary), time.monotonic()
-                    for met in self._pairs.add(versions, request, role, answer, now_s=now_s, route=route):
+                    pairs = self._pairs.add(versions, shown.request, role, answer, now_s=now_s, route=shown.route)
+                    for met in pairs:
                         self._findings.met(versions, met)
                 return
         self._findings.seen(m.CUT)
@@ -114,13 +113,59 @@ def make_server(observer: Observer, address: str) -> grpc.aio.Server:
     return server
 
 
-def _of_request(message: Any) -> tuple[str, str, str]:
-    """The request's id, the route that it took, and what Envoy knows of the process that answered.
+class _Shown:
+    """A request and its answer, as far as they were shown."""
 
-    The route is empty for a copy, and for what is not copied.
-    """
-    attributes = message.attributes.get(ATTRIBUTES, {})
-    request, route, host = (
-        str(attributes[name]) if name in attributes else "" for name in (REQUEST_ID, ROUTE_NAME, HOST)
-    )
-    return request, route, host
+    def __init__(self) -> None:
+        self.request = ""  # its id
+        self.route = ""  # that it took; empty for a copy, and for what is not copied
+        self._host = ""  # what Envoy knows of the process that answered
+        self._question: Reader | None = None
+        self._answer: Reader | None = None
+        self.is_over = False
+
+    def add(self, message: Any) -> None:
+        """Take in the next message."""
+        attributes = message.attributes.get(ATTRIBUTES, {})
+        if not self.request:
+            self.request, self.route = (
+                str(attributes[name]) if name in attributes else "" for name in (REQUEST_ID, ROUTE_NAME)
+            )
+        if HOST in attributes:
+            self._host = str(attributes[HOST])
+        if message.HasField("request_headers"):
+            self._question = Reader(0, *_of_body(message.request_headers), most=LARGEST_READ)
+        elif message.HasField("request_body"):
+            if self._question:
+                self._question.add(message.request_body.body)
+        elif message.HasField("response_headers"):
+            status = _headers(message.response_headers).get(":status", b"")
+            if status.isdigit():
+                self._answer = Reader(int(status), *_of_body(message.response_headers))
+            self.is_over = message.response_headers.end_of_stream
+        else:
+            if self._answer:
+                self._answer.add(message.response_body.body)
+            self.is_over = message.response_body.end_of_stream
+
+    def is_by(self, version: str) -> bool:
+        """Whether `version` answered, and not another one in its place."""
+        return not self._host or f'"{version}"' in self._host
+
+    def question(self) -> Answer:
+        """The body of the request; empty where it was not shown."""
+        return (self._question or Reader(0, "", "")).answer()
+
+    def answer(self) -> Answer | None:
+        """The answer; None where it has no status."""
+        return self._answer.answer() if self._answer else None
+
+
+def _of_body(shown: Any) -> tuple[str, str]:
+    """The media type and the encoding of a body, by its headers."""
+    found = _headers(shown)
+    return found.get("content-type", b"").decode("latin-1"), found.get("content-encoding", b"").decode("latin-1")
+
+
+def _headers(shown: Any) -> dict[str, bytes]:
+    return {header.key: header.raw_value for header in shown.headers.headers}

@@ -322,17 +322,24 @@ def program_of(listed: Listed, name: str, port: int) -> Program:
     return Program(name, listed.words(port), {**listed.variables(port), KEPT_PORT: str(port)}, str(listed.folder))
 
 
+def record_environment(settings: Settings, records: Path) -> dict[str, str]:
+    """Where a process keeps what was answered, under `records`."""
+    return {
+        environment.ANSWERS_DIR: str(records / "answers"),
+        environment.ANSWERS_KEY: settings.answers_key,
+        environment.PREDICTIONS_DIR: str(records / "predictions"),
+        environment.PREDICTION_LOG_MB: str(settings.prediction_log_mb),
+    }
+
+
 def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:
     """What the server of a tag needs besides this process's environment; it keeps its records under `records`."""
     # `bentoml serve --api-workers` does not reach a service class; its configuration does.
     workers = {"services": {"predictor": {"workers": workers_for(settings, tag)}}}
     return {
         environment.VERSION: tag,
-        environment.ANSWERS_DIR: str(records / "answers"),
-        environment.ANSWERS_KEY: settings.answers_key,
-        environment.PREDICTIONS_DIR: str(records / "predictions"),
+        **record_environment(settings, records),
         environment.DEADLINE_S: str(settings.deadline_s),
-        environment.PREDICTION_LOG_MB: str(settings.prediction_log_mb),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",
         **dict.fromkeys(secret_names(), ""),  # inherited from whoever started the stack

@@ -1,7 +1,7 @@
 """The observer of this stack: it runs beside the gateway where a version does not count its answers itself."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kanaria.stack.ports import free_port
@@ -21,11 +21,12 @@ class ObserverProgram:
     gateway: GatewaySettings
     port: int
     recorded: Path  # folder of recorded requests
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # where it keeps answers, and its key
 
     @classmethod
-    def beside(cls, gateway: GatewaySettings, recorded: Path) -> "ObserverProgram":
+    def beside(cls, gateway: GatewaySettings, recorded: Path, environment: Mapping[str, str]) -> "ObserverProgram":
         """One at a free port."""
-        return cls(gateway, free_port(), recorded)
+        return cls(gateway, free_port(), recorded, environment)
 
     @property
     def address(self) -> str:
@@ -33,11 +34,16 @@ class ObserverProgram:
 
     def program(self) -> Program:
         """The process."""
-        socket = str(self.gateway.observer_socket)
-        answers = str(self.gateway.answers_path.absolute())
-        where = ("--socket", socket, _PORT, str(self.port), "--answers", answers, "--recorded", str(self.recorded))
-        command = own_module("observer.process", *where)
-        return Program(OBSERVER, command, stop_wait_s=5.0)
+        told = {
+            "--socket": str(self.gateway.observer_socket),
+            "--feedback": str(self.gateway.feedback_socket),
+            _PORT: str(self.port),
+            "--answers": str(self.gateway.answers_path.absolute()),
+            "--recorded": str(self.recorded),
+        }
+        arguments = [word for pair in told.items() for word in pair]
+        command = own_module("kanaria.stack.observer_process", *arguments)
+        return Program(OBSERVER, command, self.environment, stop_wait_s=5.0)
 
     @staticmethod
     def address_of(program: Program) -> str:

@@ -16,8 +16,8 @@ from kanaria.private_files import close_folder
 from kanaria.settings import Settings
 from kanaria.stack.bentos import process_name, tag_of
 from kanaria.stack.caller_keys import accepted
-from kanaria.stack.fleet import last_words
-from kanaria.stack.installation import given_environment
+from kanaria.stack.fleet import last_words, record_environment
+from kanaria.stack.installation import given_environment, secret_names
 from kanaria.stack.locks import locked
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
@@ -234,9 +234,7 @@ class Stack:
         self.supervisor.start()
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST))
         arguments = ["--gateway-stats", str(gateway.stats_port)]
-        observer = (
-            None if self.versions.service(tag).keeps_contract else ObserverProgram.beside(gateway, settings.recorded)
-        )
+        observer = None if self.versions.service(tag).keeps_contract else self._observer_beside(gateway)
         if observer is not None:
             self.supervisor.add(observer.program())
             arguments += observer.controller_arguments()
@@ -254,6 +252,10 @@ class Stack:
                 stop_order=_FIRST,  # before the versions: it would take their end for a crash
             )
         )
+
+    def _observer_beside(self, gateway: GatewaySettings) -> ObserverProgram:
+        records = record_environment(self.settings, self.settings.root.absolute())
+        return ObserverProgram.beside(gateway, self.settings.recorded, records | dict.fromkeys(secret_names(), ""))
 
     def _in_trouble(self) -> str | None:
         """The first of the stack's own processes that ended by itself and is not back: others may be waiting for it."""

@@ -6,17 +6,20 @@ The model contract says what a version counts of its answers. Of a service of it
 from collections.abc import Callable
 
 from contract.complaints import nearest
+from contract.http import FEEDBACK_PATH
 from contract.own_answers import NO_ANSWERS
 from rollout.errors import CommandRefused
 from rollout.fleet import Service
 from rollout.format import span
-from rollout.signals.catalogue import catalogue
+from rollout.signals.catalogue import Signal, catalogue
 from rollout.signals.counting import Side
 from rollout.signals.options import WrongLabel
 from rollout.signals.plan import Signals
 from rollout.spec import SHADOW, RolloutSpec
 
 _NOT_READ = "`answers` is not used: versions that keep the model contract count what they answer themselves"
+
+_COUNTS_LABELS = "say in `answers` what a label is, of services that have no route /feedback of their own"
 
 NOT_COUNTED = "not_counted"  # the topic under which a release notes what was left out
 
@@ -38,22 +41,27 @@ def fitted(
     by_version = [row for row in catalogue().in_plans.values() if row.counter and row.counter.side is Side.SERVICE]
     has_copies = canary.answers_whole and stable.answers_whole
     read = _parts_read(spec, tag, canary, stable) if is_read else frozenset()
+    takes_labels = not any(route.path == FEEDBACK_PATH for service in (canary, stable) for route in service.routes)
     missing = [
-        row for row in by_version if not (row.is_observed and is_observed and has_copies) and not row.read_from & read
+        row
+        for row in by_version
+        if not (row.is_observed and is_observed and has_copies)
+        and not (row.read_from & read and (takes_labels or not _is_of_labels(row)))
     ]
+    are_labels_counted = not any(map(_is_of_labels, missing))
     left_out = [row for row in missing if spec.signals.root.get(row.name) is not None]
     labels = spec.signals.get(WrongLabel)
-    if labels and labels.required:
+    if labels and labels.required and not are_labels_counted:
         raise CommandRefused(
-            "the plan waits for labels, which only a service that keeps the model contract counts",
+            "the plan waits for labels, and nobody counts them",
             saw=f"`signals.wrong_label` is required, and {tag} or stable is a service of its own",
-            do="take `required` out of the plan",
+            do=_COUNTS_LABELS + ", or take `required` out of the plan",
         )
-    if spec.require == "better":
+    if spec.require == "better" and not are_labels_counted:
         raise CommandRefused(
-            "the plan promotes only what labels prove better, and only services with the model contract count labels",
+            "the plan promotes only what labels prove better, and nobody counts them",
             saw=f"`require` is better, and {tag} or stable is a service of its own",
-            do="write `require: safe`",
+            do=_COUNTS_LABELS + ", or write `require: safe`",
         )
     if left_out:
         spec = spec.model_copy(update={"signals": spec.signals.without(*(row.name for row in left_out))})
@@ -64,6 +72,10 @@ def fitted(
         spec = spec.model_copy(update={"steps": spec.steps[1:]})
         said.append("there is no shadow step: only requests whose answers come as a whole are copied")
     return spec, "; ".join(said)
+
+
+def _is_of_labels(row: Signal) -> bool:
+    return row.judged is not None and row.judged.is_of_labels
 
 
 def _parts_read(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> frozenset[str]:

@@ -426,6 +426,7 @@ BUILT_IN = Catalogue(
             },
             judged=SignalRule(kernel="exact", weight=0.1, is_of_labels=True),
             options=WrongLabel,
+            read_from=_WHAT_IT_SAYS,
             former_name="labels",
             picture=ReportPicture(
                 "the good ones", "Right answers", "Where the truth came back: share of the predictions that were right."
@@ -449,6 +450,7 @@ BUILT_IN = Catalogue(
             counter=Outcomes(Side.SERVICE, m.PAIRED_LABELS.name, "outcome", bad=m.WORSE),
             judged=SignalRule(kernel="bounded", weight=0.1, is_of_labels=True, tells_better=True),
             options=PairedLabel,
+            read_from=_WHAT_IT_SAYS,
             picture=ReportPicture("against its limit", "Wrong where only one of the two was right"),
         ),
         Signal(

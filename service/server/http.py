@@ -2,7 +2,6 @@
 
 import random
 import re
-import reprlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -13,15 +12,15 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from contract.http import PROBLEM_JSON, REQUEST_ID_HEADER, VERSION_HEADER
-from service.logs.answers import AnswerLog, AnswersUnavailable, Feedback
+from service.logs.answers import AnswerLog
 from service.logs.predictions import PredictionLog
 from service.server.batching import Abandoned, Batcher, Overdue, Overloaded
+from service.server.feedback import joined
 from service.server.metrics import Endpoint, Metrics
 from service.server.parsing import REQUEST_ID_PATTERN, BodyParser
-from service.server.problems import Problem
+from service.server.problems import RETRY_LATER, Problem
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-RETRY_LATER = {"retry-after": "1"}  # seconds
 _REQUEST_ID, _VERSION = REQUEST_ID_HEADER.encode(), VERSION_HEADER.encode()
 _SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 
@@ -113,37 +112,7 @@ class Handlers:
 
     async def feedback(self, body: bytes, _request_id: str, _gone: Gone) -> bytes:
         """Join the truth to an earlier answer; repeated feedback counts once."""
-        feedback = self._parser.feedback(body)
-        try:
-            outcome = await self._answers.learn(feedback.request_id, feedback.labels)
-        except AnswersUnavailable:
-            raise Problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "answers cannot be read now; try again later",
-                headers=RETRY_LATER,
-            ) from None
-        match outcome:
-            case Feedback.UNKNOWN:
-                raise Problem(
-                    HTTPStatus.NOT_FOUND,
-                    f"there is no answer to request {feedback.request_id}; send the `request_id` of an answer",
-                    pointer="#/request_id",
-                )
-            case Feedback.WRONG_LENGTH:
-                raise Problem(
-                    HTTPStatus.UNPROCESSABLE_ENTITY,
-                    f"labels: expected one per row of that request, saw {len(feedback.labels)}",
-                    pointer="#/labels",
-                )
-            case Feedback.UNKNOWN_LABEL:
-                raise Problem(
-                    HTTPStatus.UNPROCESSABLE_ENTITY,
-                    "labels: expected labels that a version here can answer with, saw "
-                    f"{reprlib.repr(self._parser.first_unknown(feedback.labels))}",
-                    pointer="#/labels",
-                )
-            case Feedback.ACCEPTED | Feedback.DUPLICATE:
-                return orjson.dumps({"request_id": feedback.request_id, "counted": outcome is Feedback.ACCEPTED})
+        return await joined(self._answers, self._parser.feedback(body), first_unknown=self._parser.first_unknown)
 
 
 def request_id_of(given: bytes | None) -> str:

@@ -5,6 +5,8 @@ from http import HTTPStatus
 
 import orjson
 
+RETRY_LATER = {"retry-after": "1"}  # seconds
+
 
 class Problem(Exception):
     """The reason why a request is refused.

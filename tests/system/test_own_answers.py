@@ -1,5 +1,6 @@
 """A plan says how to read the answers of a service that knows nothing of Kanaria; real BentoML, Envoy and observer."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,16 +10,16 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from tests.support.clients import in_threads
+from tests.support.clients import in_threads, is_over
 from tests.support.example_services import TEXTS, build
 from tests.support.stack import Kanaria
 
-READ = {"/detect": {"label": "label", "confidence": "confidence"}}
-VERSIONS = {
-    "v1": (),
-    "v2": ("letters=3",),
-    "forgetful": ("letters=12",),
-}  # twelve letters in a row are never seen twice
+LANGUAGES = dict(zip(TEXTS, ("english", "german", "french", "spanish"), strict=True))
+READ = {
+    "/detect": {"label": "label", "confidence": "confidence", "features": {"letters": "length(text)"}},
+}
+# No thirty letters in a row are like any that were learned.
+VERSIONS = {"v2": ("letters=3",), "forgetful": ("letters=30",), "worse": ("letters=31",)}
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +41,49 @@ def kanaria(tmp_path: Path, store: Path, require_program: Callable[[str], str]) 
 
 @contextmanager
 def users(kanaria: Kanaria) -> Iterator[Counter[int]]:
-    """Callers with texts in four languages. Counts statuses."""
+    """Callers with texts in four languages, who say afterwards which one it was. Counts statuses."""
     seen: Counter[int] = Counter()
 
     def ask(client: httpx.Client, words: str) -> None:
-        text = f"{TEXTS[int(words.split()[1]) % 4]} {words}"
-        seen[client.post("/detect", json={"text": text}).status_code] += 1
+        text = TEXTS[int(words.split()[1]) % 4]
+        answer = client.post("/detect", json={"text": f"{text} {words}"})
+        seen[answer.status_code] += 1
+        if answer.is_success:
+            truth = {"request_id": answer.headers["x-request-id"], "labels": [LANGUAGES[text]]}
+            seen[client.post("/feedback", json=truth).status_code] += 1
 
     with in_threads(kanaria, ask):
         yield seen
 
 
-def test_a_version_that_forgot_its_classes_is_rolled_back_at_a_step(kanaria: Kanaria) -> None:
-    """It answers 200, fast, and always with the same language. No copy of a request goes to it: users' answers tell."""
-    kanaria.ok("up", "languages:v1")
-    signals = {"latency": {"slower_than_ms": [1000], "tolerance": 3}}
-    plan = kanaria.plan(steps=[50, 100], answers=READ, signals=signals)
+def test_the_plan_reads_the_answers_of_a_service_that_knows_nothing_of_kanaria(kanaria: Kanaria) -> None:
+    """A version answers 200, fast, and always with one language; no request is copied to it, users' answers tell.
+
+    First its classes give it away. The next one is judged by labels alone, sent to /feedback, which the service does
+    not have; then the drift report compares what was kept of both.
+    """
+    kanaria.ok("up", "languages:v2")
+    by_class = kanaria.plan(steps=[50, 100], answers=READ, signals={"latency": None})
+    by_label = kanaria.plan(
+        steps=[50, 100],
+        soak="5s",
+        answers=READ,
+        signals={"latency": None, "class": None, "low_confidence": None},
+    )
     with users(kanaria) as seen:
-        done = kanaria("release", "languages:forgetful", "--spec", plan, "--wait")
+        done = kanaria("release", "languages:forgetful", "--spec", by_class, "--wait")
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert 'were "' in why(kanaria)
+        kanaria.until(is_over)
+        done = kanaria("release", "languages:worse", "--spec", by_label, "--wait")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert seen.keys() == {200}
-    said = " ".join(kanaria.ok("why").split())
-    assert 'were "' in said, said
+    assert "were wrong" in why(kanaria)
+    assert seen.keys() <= {200, 404, 503}  # before the first release nobody takes labels
+    found = json.loads(kanaria("drift", "report", "--release", "2", "--quick", "--json").stdout)
+    assert {column["column"] for column in found["columns"]} == {"letters", "label", "confidence", "error"}
+    kept = (kanaria.home / "predictions").glob("languages@*/*.jsonl")
+    assert not any("train" in path.read_text() for path in kept)
+
+
+def why(kanaria: Kanaria) -> str:
+    return " ".join(kanaria.ok("why").split())  # lines are as wide as the terminal

@@ -8,6 +8,7 @@ checks and pings; until then at most `_BUFFER_BYTES` of each connection wait for
 
 from collections.abc import Mapping
 
+from contract.http import FEEDBACK_PATH
 from contract.observation import ANSWERED_BY, COMPARED, READ, RECORD, ROLE
 from contract.recorded import KEPT_HEADERS
 from rollout.routers.envoy.api import TYPE, Resource
@@ -15,6 +16,7 @@ from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 
 OBSERVER = "observer"  # the cluster
+FEEDBACK = "observer-feedback"  # the cluster of its other socket
 REPEAT = "repeat/"  # before a tag: the cluster of stable for requests that it is asked twice
 REPEATED_PERCENT = 20
 
@@ -37,10 +39,20 @@ def is_read(split: Split, settings: GatewaySettings) -> bool:
     return settings.has_observer and bool(split.answers) and not split.keeps_contract
 
 
-def shown(cluster: Resource, told: Mapping[str, str]) -> Resource:
-    """The same cluster, with its answers shown to the observer, which is told this about them."""
+def takes_feedback(split: Split, settings: GatewaySettings) -> bool:
+    """Whether labels are for the observer: the plan says what an answer is, and no version takes them itself."""
+    declared = {route.path for version in split.versions for route in version.service.routes}
+    return is_read(split, settings) and split.answers.has_classes and FEEDBACK_PATH not in declared
+
+
+def shown(cluster: Resource, told: Mapping[str, str], *, shows_requests: bool = False) -> Resource:
+    """The same cluster, with its answers shown to the observer, which is told this about them.
+
+    Args:
+        shows_requests: their bodies are shown as well.
+    """
     options = cluster.get("typed_extension_protocol_options", {_HTTP_OPTIONS: _PLAIN_HTTP})[_HTTP_OPTIONS]
-    filters = {"http_filters": [_filter(told), _CODEC]}
+    filters = {"http_filters": [_filter(told, shows_requests=shows_requests), _CODEC]}
     return cluster | {"typed_extension_protocol_options": {_HTTP_OPTIONS: options | filters}}
 
 
@@ -119,9 +131,27 @@ def observer_cluster(settings: GatewaySettings) -> Resource:
     }
 
 
-def _filter(told: Mapping[str, str]) -> Resource:
-    asks = {"response_attributes": ["request.id", "xds.route_name", "xds.upstream_host_metadata"]}
-    return _shows(told, _OF_ANSWERS, asks=asks, requests=False)
+def feedback_cluster(settings: GatewaySettings) -> Resource:
+    """Where the observer takes labels."""
+    address = {"pipe": {"path": str(settings.feedback_socket)}}
+    return {
+        "@type": TYPE + "config.cluster.v3.Cluster",
+        "name": FEEDBACK,
+        "connect_timeout": "1s",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": FEEDBACK,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+
+
+def _filter(told: Mapping[str, str], *, shows_requests: bool) -> Resource:
+    of_request = ["request.id", "xds.route_name"]
+    asks: Resource = {"response_attributes": [*of_request, "xds.upstream_host_metadata"]}
+    if shows_requests:
+        asks["request_attributes"] = of_request
+    return _shows(told, _OF_ANSWERS, asks=asks, requests=shows_requests)
 
 
 def _recorder(tag: str) -> Resource:

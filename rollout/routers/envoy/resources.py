@@ -16,15 +16,18 @@ from contract import observation
 from rollout.fleet import Backend, Version
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.observation import (
+    FEEDBACK,
     OBSERVER,
     REPEAT,
     compared,
+    feedback_cluster,
     is_observed,
     is_read,
     observer_cluster,
     read,
     recordable,
     shown,
+    takes_feedback,
 )
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
@@ -47,7 +50,12 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
     if told := _told(split, settings):
         if is_observed(split, settings):
             named[REPEAT + split.stable.tag] = _version_cluster(split.stable, REPEAT + split.stable.tag, settings)
-        named |= {name: shown(named[name], each) for name, each in told.items() if name in named}
+        for name, each in told.items():
+            if name in named:
+                shows_requests = split.answers.reads_requests and observation.READ in each
+                named[name] = shown(named[name], each, shows_requests=shows_requests)
+    if takes_feedback(split, settings):
+        named[FEEDBACK] = feedback_cluster(settings)
     if settings.has_observer and not split.keeps_contract:
         named[OBSERVER] = observer_cluster(settings)
         named[split.stable.tag] = recordable(named[split.stable.tag], split.stable.tag)

@@ -25,7 +25,15 @@ from contract.prediction_log import OWN_REQUESTS
 from rollout.fleet import Route
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.keys import FOR_FEEDBACK, OPEN_TO_ALL
-from rollout.routers.envoy.observation import OBSERVER, REPEAT, is_observed, is_shown, mirror_policy
+from rollout.routers.envoy.observation import (
+    FEEDBACK,
+    OBSERVER,
+    REPEAT,
+    is_observed,
+    is_shown,
+    mirror_policy,
+    takes_feedback,
+)
 from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
@@ -137,7 +145,8 @@ def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -
     }
     has_readers = any(is_shown(each) for name, each in used.items() if not name.startswith((SHADOW, REPEAT)))
     is_needed = OBSERVER in clusters and (split.mirror or has_readers)
-    return used | ({OBSERVER: clusters[OBSERVER]} if is_needed else {})
+    own = {name: clusters[name] for name in (OBSERVER, FEEDBACK) if name in clusters}
+    return used | (own if is_needed else {})
 
 
 def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resource]:
@@ -172,7 +181,11 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
         "typed_per_filter_config": {BODY_FILTER: _BODY_LIMIT | {"disabled": True}},  # or it would be read first
     }
     declared = _declared(split)
-    if FEEDBACK_PATH not in [route.path for route in declared]:  # or a path with a placeholder might take it
+    if takes_feedback(split, settings):
+        timeout = f"{settings.request_timeout_s}s"
+        to_observer = {"cluster": FEEDBACK, "timeout": timeout}
+        yield {"match": {"path": FEEDBACK_PATH}, "route": to_observer, "typed_per_filter_config": FOR_FEEDBACK}
+    elif FEEDBACK_PATH not in [route.path for route in declared]:  # or a path with a placeholder might take it
         yield from _passed({"path": FEEDBACK_PATH}, OTHER, split, settings)
     for route in declared:
         yield from _passed(_match(route), route, split, settings)

@@ -73,6 +73,11 @@ class GatewaySettings:
         return self.admin_folder.resolve() / "observer"
 
     @property
+    def feedback_socket(self) -> Path:
+        """Where the observer takes labels."""
+        return self.admin_folder.resolve() / "feedback"
+
+    @property
     def answers_path(self) -> Path:
         """The file that says what the observer counts of answers."""
         return self.directory / "answers.json"

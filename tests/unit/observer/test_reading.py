@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from contract.own_answers import LONGEST_LABEL, MOST_CLASSES, NOTHING, OTHER, OwnAnswers
 from observer.answers import Answer, Reader
 from observer.predictions import NUMBERS_FOR_BINS, Predictions
-from observer.reading import LARGEST_READ, Readers, Said
+from observer.reading import LARGEST_READ, Readers, Said, is_right
 
 ROUTES = {
     "/label": {"label": "out.label", "confidence": "out.p"},
@@ -175,3 +175,39 @@ def test_numbers_count_in_bins_that_are_the_same_for_both_versions() -> None:
 def test_versions_of_long_ago_are_forgotten() -> None:
     found = counted(count(*((f"m:v{number}", Said("a", 0.5)) for number in range(100))))
     assert len(found) == 8
+
+
+def row(body: bytes, **columns: dict[str, str]) -> tuple[Any, ...]:
+    reader = Readers(OwnAnswers.model_validate({"/a": {"label": "x", **columns}, "/b": {"features": {"z": "z"}}})).of(
+        "/a"
+    )
+    assert reader is not None
+    return reader.row(answer(body))
+
+
+def test_a_row_has_the_columns_of_all_routes() -> None:
+    """Numbers, then texts; what is missing, of another type or too long is None. None of it fails."""
+    features, words = {"age": "person.age", "is_new": "new"}, {"country": "country"}
+    body = {"person": {"age": 41}, "new": True, "country": "jp", "z": 3, "name": "private"}
+    assert row(json.dumps(body).encode(), features=features, words=words) == (41.0, 1.0, None, "jp")
+    odd: dict[str, Any] = {"person": [], "new": "yes", "country": "x" * 500}
+    assert row(json.dumps(odd).encode(), features=features, words=words) == (None,) * 4
+    for body_ in (b"", b"no json", b"[" * 5000, b'{"new": NaN}'):
+        assert row(body_, features=features, words=words) == (None,) * 4
+    assert row(json.dumps(body).encode()) == (None,)
+
+
+@pytest.mark.parametrize(
+    ("said_", "true", "right"),
+    [
+        ("a", "a", True),
+        ("a", "b", False),
+        ("3", 3, True),
+        ("", "", False),
+        (100.0, 104, True),
+        (100.0, 106, False),
+        (1.0, "1", False),
+    ],
+)
+def test_an_answer_is_right_where_it_is_what_is_true(said_: object, true: object, right: bool) -> None:
+    assert is_right(said_, true) is right

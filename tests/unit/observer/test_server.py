@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,31 @@ from contract.observation import COMPARED, COPY, DIFFERENCES_PATH, READ, REPEAT,
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from observer.findings import Findings
 from observer.messages import ATTRIBUTES, HEALTH_METHOD, HEALTH_SERVICE, METHOD, SERVICE, SERVING, ProcessingRequest
-from observer.process import pages_of
+from observer.pages import pages_of
+from observer.reading import Row, Said
+from observer.records import Records
 from observer.server import Observer, make_server
 
 PRIVATE = "4711-0815"
 
 
 def shown(
-    request: str, content: Any, *, route: str = "", status: int = 200, is_whole: bool = True, by: str = ""
+    request: str,
+    content: Any,
+    *,
+    route: str = "",
+    status: int = 200,
+    is_whole: bool = True,
+    by: str = "",
+    asked: Any = None,
 ) -> list[bytes]:
-    """The messages of one answer, in two parts."""
+    """The messages of one answer, in two parts; before them those of its request, where it is shown."""
     head = ProcessingRequest()
+    before = [ProcessingRequest(), ProcessingRequest()] if asked is not None else []
+    if before:
+        before[0].request_headers.headers.headers.add(key="content-type", raw_value=b"application/json")
+        before[0].attributes[ATTRIBUTES].update({"request.id": request, "xds.route_name": route})
+        before[1].request_body.body = json.dumps(asked).encode()
     for key, value in ((":status", str(status)), ("content-type", "application/json")):
         head.response_headers.headers.headers.add(key=key, raw_value=value.encode())
     head.attributes[ATTRIBUTES].update({"request.id": request, "xds.route_name": route})
@@ -36,7 +51,7 @@ def shown(
     parts = [ProcessingRequest(), ProcessingRequest(), ProcessingRequest()]
     parts[0].response_body.body, parts[1].response_body.body = body[:5], body[5:]
     parts[2].response_body.end_of_stream = True
-    return [message.SerializeToString() for message in (head, *parts[: 3 if is_whole else 1])]
+    return [message.SerializeToString() for message in (*before, head, *parts[: 3 if is_whole else 1])]
 
 
 async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes]) -> None:
@@ -51,9 +66,15 @@ async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes]) -> N
             raise AssertionError("it only listens")
 
 
-async def told(tmp_path: Path, answers: list[tuple[str, list[bytes]]], *, read: OwnAnswers = NO_ANSWERS) -> Findings:
+async def told(
+    tmp_path: Path,
+    answers: list[tuple[str, list[bytes]]],
+    *,
+    read: OwnAnswers = NO_ANSWERS,
+    records: Records | None = None,
+) -> Findings:
     """What an observer found that was shown these answers, one after the other."""
-    findings = Findings()
+    findings = Findings(records=records)
     findings.expect(read)
     address = f"unix:{tmp_path / 'socket'}"
     server = make_server(Observer(findings), address)
@@ -167,3 +188,56 @@ def test_copies_are_counted_once_they_meet_stables_answer(tmp_path: Path) -> Non
 
 def test_without_expressions_nothing_is_counted(tmp_path: Path) -> None:
     assert predicted(asyncio.run(told(tmp_path, [("m:v1", shown("a", {"label": "a"}, route="/label"))]))) == {}
+
+
+class Kept:
+    """Records in memory."""
+
+    def __init__(self) -> None:
+        self.expected, self.rows = NO_ANSWERS, list[tuple[str, str, Said, Row]]()
+
+    def expect(self, answers: OwnAnswers) -> None:
+        self.expected = answers
+
+    def record(self, version: str, request: str, said: Said, row: Row) -> None:
+        self.rows.append((version, request, said, row))
+
+
+def test_answers_are_kept_with_what_is_declared_of_their_requests(tmp_path: Path) -> None:
+    """That of a copy is the user's, whose request alone is shown. An error is no answer."""
+    columns = {"features": {"age": "age"}, "words": {"country": "country"}}
+    read, kept = OwnAnswers.model_validate({"/label": {"label": "label", **columns}}), Kept()
+    asked = {"age": 41, "country": "jp", "name": PRIVATE}
+    answers = [
+        ("m:v1", shown("a", {"label": "x"}, route="/label", asked=asked)),
+        ("m:v2", shown("b", {"label": "y"}, route="/label", asked={"age": "old"})),
+        ("m:v2", shown("c", {"label": "y"}, route="/label", asked=asked, status=500)),
+    ]
+    asyncio.run(told(tmp_path, answers, read=read, records=kept))
+    assert kept.expected == read
+    assert kept.rows == [("m:v1", "a", Said("x"), (41.0, "jp")), ("m:v2", "b", Said("y"), (None, None))]
+
+
+def test_the_answer_to_a_copy_is_kept_with_the_users_request(tmp_path: Path) -> None:
+    read, kept = OwnAnswers.model_validate({"/label": {"label": "label", "features": {"age": "age"}}}), Kept()
+    findings = Findings(records=kept)
+    findings.expect(read)
+    observer = Observer(findings)
+
+    async def show_both() -> None:
+        for metadata, messages in (
+            ({ROLE: COPY, COMPARED: "m:v1 m:v2"}, shown("a", {"label": "y"})),
+            (
+                {ROLE: STABLE, COMPARED: "m:v1 m:v2", READ: "m:v1"},
+                shown("a", {"label": "x"}, route="/label", asked={"age": 41}),
+            ),
+        ):
+            await observer.observe(_each(messages), metadata)
+
+    asyncio.run(show_both())
+    assert kept.rows == [("m:v1", "a", Said("x"), (41.0,)), ("m:v2", "a", Said("y"), (41.0,))]
+
+
+async def _each(messages: list[bytes]) -> AsyncIterator[Any]:
+    for message in messages:
+        yield ProcessingRequest.FromString(message)

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-import service.logs.predictions as module
+import service.logs.segments as module
 from contract.answer_types import Labels, Prediction
 from contract.model_files import Feature, Schema
 from service.logs.predictions import PredictionLog

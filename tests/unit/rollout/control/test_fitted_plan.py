@@ -146,3 +146,16 @@ def test_answers_of_a_route_that_is_not_there_or_streams_are_refused(path: str) 
         fitted(plan, "m:v2", OWN, OWN, is_observed=True)
     assert "/summarize" in str(refused.value)
     assert ("did you mean" in str(refused.value)) == (path == "/sumarize")
+
+
+def test_labels_of_what_the_plan_reads_are_judged_and_may_be_required() -> None:
+    """Unless the service takes them itself: then nobody here knows of them."""
+    required = {"answers": {"/summarize": {"label": "label"}}, "signals": {"wrong_label": {"required": True}}}
+    plan = RolloutSpec.model_validate(required)
+    assert "wrong_label" in fitted(plan, "m:v2", OWN, OWN, is_observed=True)[0].expected()
+    better = RolloutSpec.model_validate({"answers": {"/summarize": {"label": "label"}}, "require": "better"})
+    assert fitted(better, "m:v2", OWN, OWN, is_observed=True)[0].require == "better"
+    takes = Service((*OWN.routes, Route("/feedback")), 60)
+    with pytest.raises(CommandRefused, match="nobody counts them"):
+        fitted(plan, "m:v2", takes, OWN, is_observed=True)
+    assert "wrong by label" in fitted(READ, "m:v2", OWN, takes, is_observed=True)[1]

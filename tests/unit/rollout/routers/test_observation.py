@@ -123,3 +123,42 @@ def test_requests_to_stable_can_be_recorded_where_there_is_an_observer(
         assert "'value': 'record'" in text
         assert "'numerator': 100}, 'runtime_key': 'kanaria.not_recorded_percent'" in text
         assert not {"cookie", "authorization", "x-api-key"} & set(re.findall(r"[\w-]+", text))
+
+
+def modes(split: Split) -> dict[str, str]:
+    """By cluster, whether the bodies of requests are shown with answers."""
+    found = {}
+    for name, cluster in clusters_for(split, SETTINGS).items():
+        for options in cluster.get("typed_extension_protocol_options", {}).values():
+            for each in options.get("http_filters", ())[:-1]:
+                if "processing_mode" in each["typed_config"]:  # else it shows what is recorded
+                    found[name] = each["typed_config"]["processing_mode"]["request_body_mode"]
+    return found
+
+
+def test_requests_are_shown_only_where_something_of_them_is_kept() -> None:
+    assert set(modes(READ).values()) == {"NONE"}
+    kept = OwnAnswers.model_validate({"/summarize": {"label": "label", "features": {"letters": "length(text)"}}})
+    assert modes(replace(READ, answers=kept)) == {
+        "m:v1": "STREAMED",
+        "m:v2>m:v1": "STREAMED",
+        "repeat/m:v1": "NONE",
+        "shadow/m:v2": "NONE",
+    }
+
+
+def to_feedback(split: Split) -> list[str]:
+    """Where POST /feedback may go."""
+    (host,) = routes_for(split, SETTINGS)["virtual_hosts"]
+    found = (each for each in host["routes"] if each["match"].get("path") == "/feedback")
+    return ["observer" if each["route"].get("cluster") == "observer-feedback" else "version" for each in found]
+
+
+def test_labels_go_to_the_observer_unless_a_version_takes_them() -> None:
+    assert to_feedback(READ) == ["observer"]
+    assert are_usable([routes_for(READ, SETTINGS)], clusters_for(READ, SETTINGS))
+    assert "observer" not in to_feedback(SHADOW)
+    confidence = OwnAnswers.model_validate({"/summarize": {"confidence": "score"}})
+    assert "observer" not in to_feedback(replace(READ, answers=confidence))
+    own = replace(OWN, routes=(*OWN.routes, Route("/feedback")))
+    assert "observer" not in to_feedback(replace(READ, canary=replace(READ.stable, service=own)))

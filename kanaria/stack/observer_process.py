@@ -1,0 +1,107 @@
+"""The observer's process: answers come on a Unix socket, labels on another, and its counts are on a port."""
+
+import argparse
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import structlog
+import uvicorn
+from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
+
+from contract import environment
+from contract.log_lines import log_as_json
+from contract.own_answers import OwnAnswers
+from contract.recorded import RecordedFolder
+from kanaria.stack.observer_feedback import feedback_app
+from kanaria.stack.observer_records import KeptRecords, RecordSettings
+from observer.findings import Findings
+from observer.pages import pages_of
+from observer.recording import Recorder
+from observer.server import Observer, make_server
+
+_END_S = 0.5  # of streams that are open
+_LOOK_EVERY_S = 0.2
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Look at what versions answer. `kanaria up` does this.")
+    parser.add_argument("--socket", type=Path, required=True, help="where the gateway shows answers")
+    parser.add_argument("--feedback", type=Path, required=True, help="the socket where it passes labels on")
+    parser.add_argument("--port", type=int, required=True, help="of what was counted, on 127.0.0.1")
+    parser.add_argument("--answers", type=Path, required=True, help="says what answers mean; it may change at any time")
+    parser.add_argument("--recorded", type=Path, required=True, help="folder of recorded requests")
+    arguments = parser.parse_args()
+    log_as_json()
+    for socket in (arguments.socket, arguments.feedback):
+        with suppress(FileNotFoundError):
+            socket.unlink()  # of an observer that was killed
+    asyncio.run(_run(arguments.socket, arguments.feedback, arguments.port, arguments.answers, arguments.recorded))
+
+
+async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded: Path) -> None:
+    registry = CollectorRegistry(auto_describe=False)
+    records = KeptRecords(_record_settings(), registry)
+    findings = Findings(registry, records)
+    recorder = Recorder(RecordedFolder(recorded), findings.recorded)
+    server = make_server(Observer(findings, recorder), f"unix:{socket}")
+    quiet = partial(uvicorn.Config, log_level="warning", access_log=False)
+    pages = uvicorn.Server(quiet(pages_of(findings), host="127.0.0.1", port=port))
+    labels = _Second(quiet(feedback_app(records), uds=str(feedback)))
+    await server.start()
+    others = [asyncio.create_task(_keep_told(answers, findings)), asyncio.create_task(labels.serve())]
+    try:
+        await pages.serve()
+    finally:
+        others[0].cancel()
+        labels.should_exit = True
+        await others[1]
+        await server.stop(_END_S)
+        records.close()
+
+
+class _Second(uvicorn.Server):
+    """A server beside the one that listens to signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _record_settings() -> RecordSettings:
+    return RecordSettings(
+        answers=Path(os.environ[environment.ANSWERS_DIR]),
+        predictions=Path(os.environ[environment.PREDICTIONS_DIR]),
+        predictions_bytes=int(os.environ[environment.PREDICTION_LOG_MB]) * 1_000_000,
+        key=os.environ[environment.ANSWERS_KEY].encode(),
+    )
+
+
+async def _keep_told(path: Path, findings: Findings) -> None:
+    """Read `path` again whenever it is another one. What cannot be read changes nothing."""
+    seen: bytes | None = None
+    while True:
+        with suppress(OSError):
+            content = path.read_bytes()  # noqa: ASYNC240 - a few hundred bytes that the kernel has in memory
+            if content != seen:
+                seen = content
+                _tell(content, findings)
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _tell(content: bytes, findings: Findings) -> None:
+    try:
+        findings.expect(OwnAnswers.model_validate_json(content))
+    except ValidationError as error:
+        log.warning("answers_not_understood", errors=error.error_count())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""What is kept of answers, so that labels and drift reports can be about them. Where it is kept is not known here."""
+
+from typing import Protocol
+
+from contract.own_answers import OwnAnswers
+from observer.reading import Row, Said
+
+
+class Records(Protocol):
+    """Keeps answers and what is declared of their requests. It never waits, and a failure costs records only."""
+
+    def expect(self, answers: OwnAnswers) -> None:
+        """Say what answers are from now on, and what rows are made of: its `features`, then its `words`."""
+
+    def record(self, version: str, request: str, said: Said, row: Row) -> None:
+        """Keep what an answer of `version` says, and the row of its request."""
