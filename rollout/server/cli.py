@@ -40,11 +40,9 @@ def serve(
 ) -> None:
     """Judge releases that others carry out (Argo Rollouts, Flagger), from the samples in Prometheus."""
     with explained():
+        _check_url(prometheus)
         known = profiles(profile_folder)
-        if not token_file.is_file():
-            raise SpecError(
-                "there is no token", saw=str(token_file), do="write a secret of 20 or more letters into that file"
-            )
+        _check_token(token_file)
         import uvicorn  # noqa: PLC0415 - `explain` does without
 
         from rollout.server.app import make_app, token_in  # noqa: PLC0415 - likewise
@@ -70,6 +68,7 @@ def explain(
 ) -> None:
     """Say which query of a metric profile finds what in a Prometheus; exit code 3 where one of them finds nothing."""
     with explained():
+        _check_url(prometheus)
         known = profiles(profile_folder)
         if profile not in known:
             raise SpecError("there is no such metric profile", saw=profile, do=f"use one of: {', '.join(known)}")
@@ -102,3 +101,19 @@ def explain(
                 err=True,
             )
         raise typer.Exit(EXIT_DONE if is_whole else EXIT_UNDECIDED)
+
+
+def _check_url(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        do = f"write the scheme, too: --prometheus http://{url}"
+        raise SpecError("that is no URL of a Prometheus", saw=url, do=do)
+
+
+def _check_token(path: Path) -> None:
+    try:
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        do = "write a secret of 20 or more letters into that file"
+        raise SpecError("the token cannot be read", saw=str(error), do=do) from error
+    if not token:
+        raise SpecError("the token is empty", saw=str(path), do="write a secret of 20 or more letters into that file")

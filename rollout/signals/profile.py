@@ -211,6 +211,12 @@ def parse_profile(text: str, *, name: str, known: Mapping[str, Mapping[str, Any]
                 do=f"extend one of: {', '.join(known or {})}",
             )
         data = {**(known or {})[base], **data}
+    if missing := [key for key in ("versions", "signals") if key not in data]:
+        raise SpecError(
+            f"profile {name} is not whole",
+            saw=f"no {' and no '.join(f'`{key}`' for key in missing)}",
+            do="add it, or write `extends: bentoml` to take it from another profile",
+        )
     try:
         return Profile.model_validate({**data, "name": name})
     except ValidationError as error:

@@ -19,6 +19,7 @@ from rollout.signals.folding import Floats, RawSeries
 from rollout.signals.profile import Names, Profile, SeriesOf
 
 _VALUES = re.compile(rb'"values"\s*:\s*\[(?=\s*\[)')
+_END = re.compile(rb"\]\s*\]")
 _STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
 
 
@@ -147,16 +148,16 @@ def _without_samples(content: bytes, samples: list[Floats]) -> bytes:
     """
     parts, at = [], 0
     for found in _VALUES.finditer(content):
-        end = content.find(b"]]", found.end())
-        if end < 0:
+        end = _END.search(content, found.end())
+        if end is None:
             break
-        text = content[found.end() : end].translate(None, b'[]"')
+        text = content[found.end() : end.start()].translate(None, b'[]"')
         read = np.fromstring(text, dtype=np.float64, sep=",")
         if len(read) != text.count(b",") + 1 or len(read) % 2:
             raise ValueError(f"these are no samples: {text[:100]!r}")
         parts += [content[at : found.start()], b'"values":%d' % len(samples)]
         samples.append(read)
-        at = end + 2
+        at = end.end()
     return b"".join([*parts, content[at:]])
 
 

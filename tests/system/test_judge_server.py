@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,9 +16,17 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from kanaria.cli import app
 from kanaria.stack.ports import free_port
+from rollout.judge import Verdict
+from rollout.server.evidence import Evidence
 from rollout.server.kept import Attempt, Kept
+from rollout.server.questions import Plan
+from rollout.signals.profile import Names
+from rollout.sources.profiles import built_in
+from rollout.sources.raw_samples import RawSamples
 from tests.support.children import started
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
 from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
@@ -364,3 +373,33 @@ def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
     missing = subprocess.run([*command, "--canary=god"], capture_output=True, text=True, check=False)
     assert missing.returncode == 3
     assert "errors, god: nothing" in missing.stdout
+
+
+@pytest.mark.parametrize(
+    ("prometheus", "token", "words"),
+    [
+        ("localhost:9090", "secret", "--prometheus http://localhost:9090"),
+        ("http://localhost:9090", "", "the token is empty"),
+        ("http://localhost:9090", None, "the token cannot be read"),
+    ],
+)
+def test_what_it_cannot_start_with_is_named(tmp_path: Path, prometheus: str, token: str | None, words: str) -> None:
+    """Exit code 2, before it listens."""
+    if token is not None:
+        (tmp_path / "token").write_text(token)
+    options = ["--prometheus", prometheus, "--token-file", str(tmp_path / "token")]
+    done = CliRunner().invoke(app, ["judge", "serve", *options])
+    assert (done.exit_code, words in done.output) == (2, True), done.output
+
+
+def test_clocks_that_differ_are_said_and_change_nothing(cluster: Cluster) -> None:
+    """Prometheus's own clock counts."""
+    samples, profile = RawSamples(cluster.url), built_in()["bentoml"]
+    names = Names("shop", "digits", "good", STABLE)
+    evidence = Evidence(samples, profile, names, Plan.of(None, profile), not_before_s=-math.inf)
+    together = evidence.answer(25.0, own_clock_s=time.time())
+    apart = evidence.answer(25.0, own_clock_s=time.time() + 120)
+    samples.close()
+    assert together.verdict is apart.verdict is Verdict.PASS
+    assert not any("clock" in note for note in together.notes)
+    assert any("Prometheus's clock is" in note and "behind the judge's" in note for note in apart.notes)

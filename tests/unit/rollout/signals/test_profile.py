@@ -28,6 +28,8 @@ def test_a_profile_says_which_labels_a_version_has() -> None:
         ("[]", "`[]`", "copy one of the built-in profiles"),
         ("versions: {app: '{version}'\n", "expected", "correct it there"),
         ("name: x\n" + GOOD, "`x`", "leave it out: the file names it"),
+        ("versions: {app: '{version}'}", "no `signals`", "extends: bentoml"),
+        ("about: nothing", "no `versions` and no `signals`", "extends: bentoml"),
         ("extends: nobody", "`nobody`", "extend one of: known"),
         (GOOD.replace("'{version}'", "canary"), "no label in `versions` holds", "tell the versions apart"),
         (GOOD.replace("{namespace}", "{cluster}"), "{cluster}", "`{cluster}` is not known"),
