@@ -16,7 +16,7 @@ from rollout.judge import Pair
 from rollout.ledger import events as e
 from rollout.routers.envoy.metrics import SEGMENT_REQUESTS, EnvoyMetrics
 from rollout.routers.envoy.segment_log import GatewaySegments
-from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
 from rollout.signals.plan import Signals
 from rollout.signals.segments import MOST_SEGMENTS, Segments
@@ -158,6 +158,18 @@ def test_nothing_is_told_apart_or_written_where_no_plan_asks(gateway: Gateway, m
         eventually(lambda: totals(gateway) - before or segments is None)  # noqa: B023 - called at once
     assert gateway.settings.segments_path.read_bytes() == b""
     assert gateway.settings.segments_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_name_of_a_callers_key_may_be_a_segment(models: tuple[StandIn, StandIn], tmp_path: Path) -> None:
+    """It is told apart by what the gateway says of the key, and by nothing that the caller says."""
+    keys = (ApiKey("one", "shop"), ApiKey("two", "school"))
+    settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port(), api_keys=keys)
+    with Gateway(settings) as gateway:
+        segments = Segments("x-kanaria-caller", ("shop",))
+        gateway.router.apply(Split(models[0].version, models[1].version, 50, segments=segments))
+        for key in ("one", "two", "wrong"):
+            gateway.predict(headers={"x-api-key": key, "x-kanaria-caller": "shop"})
+        eventually(lambda: totals(gateway) == {"shop": 1, "": 1})
 
 
 def test_values_are_read_of_requests_that_stable_answered_well(

@@ -43,7 +43,7 @@ ROUTE_CONFIG = "kanaria"
 CORS_FILTER = "cors"
 BODY_FILTER = "body_limit"
 READY_FILTER = "ready"
-HEADERS_FILTER = "headers"
+HEADERS_FILTER = "user"  # as gateways of earlier versions call it, which go on running after an upgrade
 USER_METADATA = "kanaria.user"  # where the access log finds who a sticky request came from
 SEGMENT_METADATA = "kanaria.segment"  # and of which segment it is
 

@@ -13,7 +13,7 @@ from rollout.simulate.question import better_of, parse_question, scenario_of
 from rollout.simulate.release import Run
 from rollout.simulate.study import Findings, study
 from rollout.simulate.summary import Proportion, quantile
-from rollout.simulate.words import as_object, stories
+from rollout.simulate.words import as_object, assumptions, stories
 from rollout.spec import RolloutSpec
 
 SPEC = RolloutSpec(steps=(5, 50, 100), soak=10)
@@ -115,6 +115,14 @@ def test_a_better_canary_has_a_story_of_its_own() -> None:
 def test_no_better_canary_is_told_of_where_none_was_asked_for(findings: Findings) -> None:
     """Two kinds, as ever."""
     assert (len(stories(findings)), as_object(findings)["better"]) == (2, None)
+
+
+def test_segments_are_said_to_be_left_out() -> None:
+    """Requests of the simulation have no headers."""
+    spec = RolloutSpec.model_validate({"segments": "header:x-tenant"})
+    told, untold = ("\n".join(assumptions(Findings(each, SCENARIO, (), ()))) for each in (spec, SPEC))
+    assert "requests are not told apart by x-tenant" in told
+    assert "told apart" not in untold
 
 
 def test_the_page_stands_alone(findings: Findings) -> None:
