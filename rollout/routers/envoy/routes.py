@@ -48,11 +48,14 @@ USER_METADATA = "kanaria.user"  # where the access log finds who a sticky reques
 SEGMENT_METADATA = "kanaria.segment"  # and of which segment it is
 
 WHOLE, STREAMED = "whole", "streamed"  # kinds of answers
+ALONE = "alone"  # for how long one process alone has a request that was read first; not of requests that flow through
 MOST_ROUTES = 50  # that are counted one by one: what is counted must stay bounded
 OTHER = Route("other", is_streamed=True)  # all the rest: pages of BentoML, applications that declare no paths
 
 _HUNDREDTHS = 100  # Envoy's weights are integers relative to their sum: hundredths of a percent here
+_READ_FIRST_BYTES = 64 * 1024  # larger bodies of known length flow through
 _LATER_S = 5.0  # a service that says itself that it is too late is heard
+_LONGEST_WAIT_S = 24 * 3600.0  # nobody waits longer for one answer
 _LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's own limit is longer
 _BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
 _OF_OUR_OWN = {"name": REQUEST_ID_HEADER, "string_match": {"prefix": OWN_REQUESTS}}
@@ -153,11 +156,14 @@ def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resourc
     predict = {"match": {"path": PREDICT_PATH}, **_predict(split, settings)}
     if split is not None:
         predict["typed_per_filter_config"] = _told_apart(split)
+    alone_s = settings.request_timeout_s
+    if split is not None and _has_another(split):
+        alone_s = _try_timeout_s(split, settings)
     only_post = {"headers": [{"name": ":method", "string_match": {"exact": "POST"}}]}
     return [
         _ALIVE,
         {"match": {"prefix": "/", "headers": [_OF_OUR_OWN]}, "direct_response": {"status": 422}},
-        predict | {"match": predict["match"] | only_post, **_counted(Route(PREDICT_PATH))},
+        predict | {"match": predict["match"] | only_post, **_counted(Route(PREDICT_PATH), alone_s=alone_s)},
         predict,
         {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings), "typed_per_filter_config": FOR_FEEDBACK},
         {"match": {"path": "/docs.json"}, **_to_stable(split, settings)},
@@ -220,7 +226,8 @@ def _any(placeholder: str) -> str:
 def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettings) -> Iterator[Resource]:
     """The routes of Envoy's for one route of the services.
 
-    A body of known length was compared with the limit before and flows through; another is read first, to measure it.
+    A large body of known length was compared with the limit before and flows through. Others are read first: to measure
+    them, or because it costs nothing and tells a slow client from a slow version.
     """
     unmeasured = _BODY_LIMIT | {"disabled": True}
     measured = _BODY_LIMIT | {"buffer": {"max_request_bytes": settings.max_upload_bytes}}
@@ -230,32 +237,30 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
     action["timeout"] = f"{0 if route.is_streamed else limit_s:g}s"
     action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
     of_keys = FOR_FEEDBACK if match == {"path": FEEDBACK_PATH} else {}
-    of_route = _counted(route)
-    if not route.is_streamed:
-        of_route["name"] = route.path  # tells the observer that there is a copy, and of which route's answers
+    named = {} if route.is_streamed else {"name": route.path}  # the observer's: it says that there is a copy
+    flows, is_read = _counted(route) | named, _counted(route, alone_s=_LONGEST_WAIT_S) | named
     if route.is_streamed:
         upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
         yield {
             "match": match | {"headers": [upgrade]},
             "route": action | {"upgrade_configs": [{"upgrade_type": "websocket"}]},
             "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_told_apart(split)},
-            **of_route,
+            **flows,
         }
-    has_unknown_length = [
-        {"name": ":method", "string_match": {"safe_regex": {"regex": "POST|PUT|PATCH"}}},
-        {"name": "content-length", "present_match": True, "invert_match": True},
-    ]
-    yield {
-        "match": match | {"headers": has_unknown_length},
-        "route": action,
-        "typed_per_filter_config": {BODY_FILTER: measured, **of_keys, **_told_apart(split)},
-        **of_route,
-    }
+    length = {"name": "content-length"}
+    is_small = length | {"range_match": {"start": 0, "end": _READ_FIRST_BYTES + 1}}
+    for is_read_first in (length | {"present_match": True, "invert_match": True}, is_small):
+        yield {
+            "match": match | {"headers": [is_read_first]},
+            "route": action,
+            "typed_per_filter_config": {BODY_FILTER: measured, **of_keys, **_told_apart(split)},
+            **is_read,
+        }
     yield {
         "match": match,
         "route": action,
         "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_told_apart(split)},
-        **of_route,
+        **flows,
     }
 
 
@@ -263,10 +268,16 @@ def _limit_s(split: Split) -> float:
     return max(version.service.timeout_s for version in split.versions) + _LATER_S
 
 
-def _counted(route: Route) -> Resource:
-    """Makes the requests of a route evidence."""
-    kind = STREAMED if route.is_streamed else WHOLE
-    return {"metadata": {"filter_metadata": {"kanaria": {"route": route.path, "kind": kind}}}}
+def _counted(route: Route, *, alone_s: float | None = None) -> Resource:
+    """Makes the requests of a route evidence.
+
+    Args:
+        alone_s: see `ALONE`, seconds; None: they flow through.
+    """
+    facts = {"route": route.path, "kind": STREAMED if route.is_streamed else WHOLE}
+    if alone_s is not None:
+        facts[ALONE] = f"{alone_s:g}s"
+    return {"metadata": {"filter_metadata": {"kanaria": facts}}}
 
 
 def _cross_origin(settings: GatewaySettings, methods: str) -> Resource:
@@ -375,15 +386,22 @@ def _predict_retries(split: Split, settings: GatewaySettings) -> Resource:
     retries = _retries(split)
     if not _has_another(split):
         return {"retry_policy": retries}
-    # Each try leaves the others as much time as it had itself.
-    try_timeout_s = min(settings.try_timeout_s, settings.request_timeout_s / (1 + retries["num_retries"]))
-    retries["per_try_timeout"] = f"{try_timeout_s:g}s"
+    retries["per_try_timeout"] = f"{_try_timeout_s(split, settings):g}s"
     return {"retry_policy": retries, "hedge_policy": {"hedge_on_per_try_timeout": True}}
+
+
+def _try_timeout_s(split: Split, settings: GatewaySettings) -> float:
+    """Each try leaves the others as much time as it had itself."""
+    return min(settings.try_timeout_s, settings.request_timeout_s / (1 + _most_retries(split)))
 
 
 def _has_another(split: Split) -> bool:
     """Whether a process that is not the one tried first may answer."""
     return fallback_of_stable(split) is not None or _is_replicated(split)
+
+
+def _most_retries(split: Split) -> int:
+    return 2 if _is_replicated(split) else 1
 
 
 def _is_replicated(split: Split) -> bool:
@@ -397,7 +415,7 @@ def _retries(split: Split) -> Resource:
     label that comes twice counts once; of other services nothing is known, so only what no process got is sent again.
     An answer of the application is never retried, whatever its status.
     """
-    retries = 2 if _is_replicated(split) else 1
+    retries = _most_retries(split)
     lost = "reset" if split.keeps_contract else "reset-before-request"
     return {
         "retry_on": f"connect-failure,refused-stream,{lost}",
