@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ValidationError
 
+from contract.recorded import RecordedFolder
 from contract.terminal import say
 from kanaria.errors import SetupError
 from kanaria.extras import require
@@ -33,7 +34,7 @@ from rollout.explain.plan import plan_in_words
 from rollout.fleet import Readiness, Service
 from rollout.spec import RolloutSpec
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
-from rollout.ui.cli.answers import is_read
+from rollout.ui.cli.answers import are_recorded_read, is_read
 from rollout.ui.cli.conventions import access_of
 from rollout.ui.cli.plan import DEFAULT_SPEC, look_at_stable, read_spec, warn
 
@@ -81,7 +82,10 @@ def validate(
         ),
     ] = None,
     answer: Annotated[
-        Path | None, typer.Option(help="An answer of the service (JSON): says what the plan's `answers` reads from it.")
+        Path | None,
+        typer.Option(
+            help="A JSON answer of the service, to try the plan's `answers` on. Default: what `kanaria record` kept."
+        ),
     ] = None,
     route: Annotated[
         str | None, typer.Option(help="The route of that answer. Default: the only one in `answers`.")
@@ -99,7 +103,7 @@ def validate(
             if addresses := Settings().notify:
                 told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
                 typer.echo(f"Decisions are told to {', '.join(address.name for address in told)}.")
-            if answer is not None and not is_read(plan, answer, route):
+            if not _is_readable(plan, answer, route):
                 raise typer.Exit(EXIT_BAD_INPUT)
             raise typer.Exit(EXIT_DONE if _is_countable(plan, context) else EXIT_BAD_INPUT)
         listed = versions.listed(target)
@@ -124,6 +128,16 @@ def validate(
             f"{found.right} of {found.samples} samples right"
         )
     raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
+
+
+def _is_readable(plan: RolloutSpec, answer: Path | None, route: str | None) -> bool:
+    """Whether the plan's `answers` finds what it names in a real answer; also where there is none."""
+    if answer is not None:
+        return is_read(plan, answer, route)
+    if not plan.answers:
+        return True
+    recorded = RecordedFolder(Settings().recorded).requests()
+    return are_recorded_read(plan, (request for _, request in recorded if request))
 
 
 def _is_countable(plan: RolloutSpec, context: typer.Context) -> bool:

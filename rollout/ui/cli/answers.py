@@ -1,14 +1,20 @@
-"""What a plan's `answers` reads from one answer, for people."""
+"""What a plan's `answers` reads from real answers, for people."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from contract.complaints import nearest
 from contract.expressions import Expression, field_path, has_field, near, shortened
 from contract.own_answers import CONFIDENCE, LABEL, RouteAnswers, label_of, number_of
+from contract.recorded import RecordedRequest
 from contract.terminal import say
 from rollout.errors import SpecError
 from rollout.spec import RolloutSpec
+
+_NOTHING: Any = object()
+_SUCCESS = 2  # the class of a status
 
 
 def is_read(plan: RolloutSpec, path: Path, route: str | None) -> bool:
@@ -22,10 +28,45 @@ def is_read(plan: RolloutSpec, path: Path, route: str | None) -> bool:
     expected = _expected_answers(plan, route)
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(
             f"{path} is no answer that can be read", saw=str(error), do="give a file with the JSON of one answer"
         ) from error
+    return _says(expected, content)
+
+
+def are_recorded_read(plan: RolloutSpec, recorded: Iterable[RecordedRequest]) -> bool:
+    """Say what the plan's `answers` reads from the newest recorded answer of each route.
+
+    Args:
+        recorded: oldest first.
+
+    Returns: whether each expression gives something that can be counted, where there is an answer.
+    """
+    newest = {request.route: request for request in recorded if _is_readable(request)}
+    results = []
+    for route, expected in plan.answers.root.items():
+        if (found := newest.get(route)) is None:
+            say(f"  {route}: no answer was recorded; `kanaria record` or --answer FILE tries the expressions")
+            continue
+        say(f"  {route}: of the answer that was recorded last")
+        results.append(_says(expected, _content(found.answer)))
+        _say_columns(expected, _content(found.body))
+    return all(results)
+
+
+def _is_readable(request: RecordedRequest) -> bool:
+    return request.status // 100 == _SUCCESS and _content(request.answer) is not _NOTHING
+
+
+def _content(body: bytes | None) -> Any:
+    try:
+        return _NOTHING if body is None else json.loads(body)
+    except (ValueError, RecursionError):  # no JSON, or packed
+        return _NOTHING
+
+
+def _says(expected: RouteAnswers, content: Any) -> bool:
     complete = True
     for part, text in expected.counted.items():
         usable = (label_of if part == LABEL else number_of)(found := Expression(text).of(content))
@@ -39,6 +80,15 @@ def is_read(plan: RolloutSpec, path: Path, route: str | None) -> bool:
         if not has_field(content, field_path(text)):
             say(f"  ignore: `{text}` is no field of this answer{near(text, content)}", colour="yellow", err=True)
     return complete
+
+
+def _say_columns(expected: RouteAnswers, request: Any) -> None:
+    """Say which columns a request lacks. It may: a missing value is kept as such."""
+    for part, columns in (("features", expected.features), ("words", expected.words)):
+        for name, text in columns.items():
+            if Expression(text).of(None if request is _NOTHING else request) is None:
+                hint = "" if request is _NOTHING else near(text, request)
+                say(f"  {part}: `{name}: {text}` matches nothing in its request{hint}", colour="yellow", err=True)
 
 
 def _expected_answers(plan: RolloutSpec, route: str | None) -> RouteAnswers:

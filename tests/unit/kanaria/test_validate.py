@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from contract.recorded import RecordedFolder, RecordedRequest
 from examples.diabetes.train import RECIPES, train_into
 from kanaria.cli import app
 from tests.support.paths import ROOT
@@ -217,3 +218,41 @@ def test_a_wrong_expression_is_named_with_its_place(tmp_path: Path, plan: str, s
     assert code == 2
     assert "answers" in output
     assert says in output
+
+
+def test_expressions_are_tried_on_what_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the newest answer of each route that is JSON and no error."""
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "home"))
+    plan = "answers: {/detect: {label: lable, features: {letters: length(txt)}}, /other: {label: x}}"
+    (tmp_path / "plan.yaml").write_text(plan)
+    assert "/detect: no answer was recorded; `kanaria record` or" in validate(str(tmp_path / "plan.yaml"))[1]
+    for status, answer in ((200, b'{"label": "german"}'), (500, b'{"error": 1}'), (200, b"<html>")):
+        keep(tmp_path / "home" / "recorded", status, answer)
+    code, output = validate(str(tmp_path / "plan.yaml"))
+    assert code == 2
+    assert "label: `lable` matches nothing; did you mean `label`?" in output
+    assert "features: `letters: length(txt)` matches nothing in its request" in output
+    assert "/other: no answer was recorded" in output
+    (tmp_path / "plan.yaml").write_text("answers: {/detect: {label: label}}")
+    code, output = validate(str(tmp_path / "plan.yaml"))
+    assert (code, 'label: `label` gives "german"' in output) == (0, True)
+
+
+def keep(folder: Path, status: int, answer: bytes) -> None:
+    """Record a request to /detect."""
+    RecordedFolder(folder).keep(
+        RecordedRequest(
+            at_s=1.0,
+            version="languages:v1",
+            route="/detect",
+            method="POST",
+            path="/detect",
+            headers={},
+            body=b'{"text": "hallo"}',
+            status=status,
+            media_type="application/json",
+            encoding="",
+            answer=answer,
+            answer_digest="",
+        )
+    )
