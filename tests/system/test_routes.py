@@ -18,6 +18,7 @@ import pytest
 from contract.loopback import answers
 from kanaria.settings import Settings
 from kanaria.stack.bentos import service_of
+from kanaria.stack.fleet import record_environment
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port
 from kanaria.stack.version_process import server_command
@@ -225,11 +226,12 @@ def test_a_stream_is_not_held_back(gateway: Gateway, stable: Running) -> None:
 
 
 def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_answers(
-    settings: GatewaySettings, stable: Running, canary: Running
+    settings: GatewaySettings, stable: Running, canary: Running, tmp_path: Path
 ) -> None:
     """It sees the answers of those requests that the canary gets a copy of; bodies of 50 MB and sockets flow on."""
-    observer = ObserverProgram.beside(replace(settings, has_observer=True))
-    with Gateway(observer.gateway) as gateway, started(observer.program().command):
+    records = record_environment(Settings(home=tmp_path), tmp_path)
+    observer = ObserverProgram.beside(replace(settings, has_observer=True), tmp_path / "recorded", records)
+    with Gateway(observer.gateway) as gateway, started(observer.program().command, env=os.environ | records):
         gateway.client.timeout = httpx.Timeout(30.0)
         gateway.router.apply(Split(stable.version, canary.version, mirror=True))
         eventually(lambda: answers(f"http://{observer.address}/metrics", timeout_s=1))
