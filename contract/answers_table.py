@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS answers (
     is_keyed INTEGER,          -- 1: of the version's own key; NULL: plain, by a Bento with an older copy of this file
     truth TEXT,                -- JSON array; NULL until feedback arrives
     counted INTEGER NOT NULL DEFAULT 0,
+    is_copy INTEGER,           -- 1: no user got it; the answer to a copy, which is only compared
     aging INTEGER,             -- the next age at which the label counts, as an index; NULL: none
     UNIQUE (request_id, version)
 );

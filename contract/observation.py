@@ -11,7 +11,10 @@ from contract.records import Record
 
 ROLE = "x-kanaria-role"
 STABLE, REPEAT, COPY = "stable", "repeat", "copy"  # a user's answer; stable's to the request once more; the canary's
+CANARY, STABLE_COPY = "canary", "stable_copy"  # a user's answer in the steps; stable's to a copy of that request
+USERS_REQUEST = {REPEAT: STABLE, COPY: STABLE, STABLE_COPY: CANARY}  # by the role of an answer to a copy, the original
 
+SAMPLED = "x-kanaria-sampled"  # only a share of the requests has copies
 READ = "x-kanaria-read"  # the tag of the version whose answer is counted by what it says; without it, it is not
 RECORD = "record"  # another role: a user's request and stable's answer, while requests are recorded
 ANSWERED_BY = "x-kanaria-answered-by"  # with that role: the tag of stable

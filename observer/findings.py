@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from contract import metrics as m
-from contract.observation import REPEAT, FieldDifference
+from contract.observation import REPEAT, STABLE_COPY, FieldDifference
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from contract.plain_text import one_line
 from observer.answers import Answer
@@ -67,7 +67,8 @@ class Findings:
             outcomes = list(route.repeated(fields))
         else:
             outcomes = list(route.copied(fields))
-            self.answered(versions.canary, met.route, met.other, request=met.request)
+            by, answer = (versions.stable, met.stable) if met.role == STABLE_COPY else (versions.canary, met.other)
+            self.answered(by, met.route, answer, request=met.request, is_copy=met.is_sampled)
         self.seen(m.COMPARED)
         for outcome in (m.SAME, m.DIFFERENT):
             count = outcomes.count(outcome == m.DIFFERENT)
@@ -85,21 +86,32 @@ class Findings:
         return self._readers.of(route) is not None
 
     def answered(
-        self, version: str, route: str, answer: Answer, *, request: str, question: Answer | None = None
+        self,
+        version: str,
+        route: str,
+        answer: Answer,
+        *,
+        request: str,
+        question: Answer | None = None,
+        is_copy: bool = False,
     ) -> None:
         """Count and keep what an answer of `version` says.
 
         Args:
             request: its id.
             question: the body of the request; None: it was shown with the answer that this one is compared with.
+            is_copy: it is the answer to a copy in a step: its label tells which version was right, and nothing else
+                is counted.
         """
         reader = self._readers.of(route)
         if reader is None or (said := reader.said(answer)) is None:
             return
-        self._predictions.count(version, route, said, names_route=self._readers.are_several)
+        if not is_copy:
+            self._predictions.count(version, route, said, names_route=self._readers.are_several)
         if self._records and said.has_class:
             row = self._remembered(request, reader.row(question)) if question else self._rows.get(request)
-            self._records.record(version, request, said, row if row is not None else reader.row(None))
+            row = row if row is not None else reader.row(None)
+            self._records.record(version, request, said, row, is_copy=is_copy)
 
     def differing(self, versions: Versions) -> tuple[FieldDifference, ...]:
         """The fields in which the canary differs most, beyond what stable differs from itself."""

@@ -1,4 +1,4 @@
-"""Brings the answers to one request together: stable's, the canary's to its copy, and stable's to another copy.
+"""Brings the answers to one request together: a user's, and those to its copies by stable and by the canary.
 
 What waits is bounded in bytes, number and time; what has to go is counted, never waited for.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from contract.observation import STABLE
+from contract.observation import STABLE_COPY, USERS_REQUEST
 from observer.answers import Answer
 
 MOST_BYTES = 64 * 1024 * 1024  # of answers that wait
@@ -32,10 +32,11 @@ class Met:
     """Two answers to one request."""
 
     route: str
-    role: str  # of the second: REPEAT or COPY
+    role: str  # of the answer to the copy: one of those in USERS_REQUEST
     stable: Answer
     other: Answer
     request: str = ""  # its id
+    is_sampled: bool = False  # of a request in the steps, of which not all are copied
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class _Waiting:
     route: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)  # by role
     met: set[str] = field(default_factory=set)  # roles that were compared
+    has_copy: bool = False  # for certain
     is_ambiguous: bool = False
 
 
@@ -53,7 +55,8 @@ class Pairs:
     """The requests whose answers are not all there.
 
     Args:
-        lost: called with the number of copies that were never compared, because stable's answer or room was lacking.
+        lost: called with the number of requests that were copied and never compared, because an answer or room was
+            lacking.
         ambiguous: called for an answer to a request whose id another one had within `LONGEST_WAIT_S`, so that nobody
             knows which answers belong together.
     """
@@ -69,12 +72,21 @@ class Pairs:
         return len(self._waiting)
 
     def add(
-        self, versions: Versions, request: str, role: str, answer: Answer, *, now_s: float, route: str = ""
+        self,
+        versions: Versions,
+        request: str,
+        role: str,
+        answer: Answer,
+        *,
+        now_s: float,
+        route: str = "",
+        is_sampled: bool = False,
     ) -> Iterator[Met]:
         """Take in an answer; gives each pair that it completes.
 
         Args:
-            route: known of stable's answer only.
+            route: known of users' answers only.
+            is_sampled: not every request has copies.
         """
         self.expire(now_s)
         key = (versions, request)
@@ -91,10 +103,11 @@ class Pairs:
         waiting.answers[role] = answer
         self.bytes += answer.size + _OVERHEAD
         waiting.route = route or waiting.route
-        stable = waiting.answers.get(STABLE)
-        if stable is not None:
-            for other in [other for other in waiting.answers if other != STABLE]:
-                yield Met(waiting.route, other, stable, self._taken(waiting, other), request=request)
+        waiting.has_copy = waiting.has_copy or role in USERS_REQUEST or not is_sampled
+        for copy in [copy for copy in waiting.answers if USERS_REQUEST.get(copy) in waiting.answers]:
+            original, answered = waiting.answers[USERS_REQUEST[copy]], self._taken(waiting, copy)
+            stable, other = (answered, original) if copy == STABLE_COPY else (original, answered)
+            yield Met(waiting.route, copy, stable, other, request=request, is_sampled=is_sampled)
         while self._waiting and (self.bytes > MOST_BYTES or len(self._waiting) > MOST_REQUESTS):
             self._drop(next(iter(self._waiting)))
 
@@ -115,7 +128,7 @@ class Pairs:
     def _drop(self, key: tuple[Versions, str]) -> None:
         waiting = self._waiting.pop(key)
         self._empty(waiting)
-        if not (waiting.met or waiting.is_ambiguous):
+        if waiting.has_copy and not (waiting.met or waiting.is_ambiguous):
             self._lost(1)
 
     def _empty(self, waiting: _Waiting) -> None:

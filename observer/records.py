@@ -12,5 +12,9 @@ class Records(Protocol):
     def expect(self, answers: OwnAnswers) -> None:
         """Say what answers are from now on, and what rows are made of: its `features`, then its `words`."""
 
-    def record(self, version: str, request: str, said: Said, row: Row) -> None:
-        """Keep what an answer of `version` says, and the row of its request."""
+    def record(self, version: str, request: str, said: Said, row: Row, *, is_copy: bool = False) -> None:
+        """Keep what an answer of `version` says, and the row of its request.
+
+        Args:
+            is_copy: no user got it. It is compared by its label with the answer that the user got, and is no row.
+        """

@@ -8,7 +8,17 @@ import grpc
 import grpc.aio
 
 from contract import metrics as m
-from contract.observation import ANSWERED_BY, COMPARED, COPY, READ, RECORD, REPEAT, ROLE, STABLE
+from contract.observation import (
+    ANSWERED_BY,
+    CANARY,
+    COMPARED,
+    READ,
+    RECORD,
+    ROLE,
+    SAMPLED,
+    STABLE,
+    USERS_REQUEST,
+)
 from observer.answers import Answer, Reader
 from observer.findings import Findings
 from observer.messages import (
@@ -54,10 +64,11 @@ class Observer:
                 await self._recorder.observe(messages, metadata.get(ANSWERED_BY, ""))
             return
         stable, _, canary = metadata.get(COMPARED, "").partition(" ")
-        is_compared = role in (STABLE, REPEAT, COPY) and bool(canary)
+        by = {STABLE: stable, CANARY: canary}.get(role)  # None: a copy, which no other version answers
+        is_compared = bool(canary) and (by is not None or role in USERS_REQUEST)
         if not (is_compared or version):
             return
-        is_users = role not in (REPEAT, COPY)
+        is_users = role not in USERS_REQUEST
         shown = _Shown()
         async for message in messages:
             is_first = not shown.request
@@ -78,10 +89,17 @@ class Observer:
                     self._findings.answered(
                         version, shown.route, answer, request=shown.request, question=shown.question()
                     )
-                if is_compared:
+                if is_compared and (by is None or shown.is_by(by)):
                     versions, now_s = Versions(stable, canary), time.monotonic()
-                    pairs = self._pairs.add(versions, shown.request, role, answer, now_s=now_s, route=shown.route)
-                    for met in pairs:
+                    for met in self._pairs.add(
+                        versions,
+                        shown.request,
+                        role,
+                        answer,
+                        now_s=now_s,
+                        route=shown.route,
+                        is_sampled=SAMPLED in metadata,
+                    ):
                         self._findings.met(versions, met)
                 return
         self._findings.seen(m.CUT)

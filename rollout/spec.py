@@ -26,11 +26,20 @@ from rollout.errors import SpecError
 from rollout.format import span
 from rollout.judge import JudgeConfig, SignalRule, SignalWords
 from rollout.mistakes import Place, Section, contradiction, mistakes, shown
-from rollout.signals.catalogue import AFFECTED_USERS, SEGMENT, catalogue
-from rollout.signals.options import OnFail, WrongLabel
+from rollout.signals.catalogue import AFFECTED_USERS, PAIRED, SEGMENT, catalogue
+from rollout.signals.options import OnFail, PairedLabel, WrongLabel
 from rollout.signals.plan import Signals, former_places, sections
 from rollout.signals.segments import ABSENT, LONGEST_SEGMENT, MOST_SEGMENTS, OTHER, is_name
-from rollout.units import WRITTEN_BY_A_PERSON, MinorityOrNone, Ratio, RequestsOrNone, Seconds, SecondsOrNone, ratio_in
+from rollout.units import (
+    WRITTEN_BY_A_PERSON,
+    ComparedOrNone,
+    MinorityOrNone,
+    Ratio,
+    RequestsOrNone,
+    Seconds,
+    SecondsOrNone,
+    ratio_in,
+)
 
 SHADOW: Literal["shadow"] = "shadow"
 Step = Literal["shadow"] | int | float  # a weight in percent, of at most two decimals
@@ -136,6 +145,7 @@ class RolloutSpec(_Part):
     warmup: SecondsOrNone = 60.0
     watch: Seconds = 900.0
     holdback: MinorityOrNone = 0.05
+    compare: ComparedOrNone = 0.0
     startup_deadline: Seconds = 120.0
     down_after: Seconds = 10.0
     evidence_deadline: Seconds = 120.0
@@ -250,12 +260,38 @@ class RolloutSpec(_Part):
                 "`require` is better, and no signal can prove that",
                 "judge `paired_label`, or `wrong_label` with `after`: they are about labels",
             )
-        if self.require == "better" and not self.has_shadow and not (labels and labels.after):
+        has_pairs = self.has_shadow or (self.compare and self.signals.get(PairedLabel))
+        if self.require == "better" and not has_pairs and not (labels and labels.after):
             raise contradiction(
                 f"`require` is better, `steps` is {shown(_as_written(self.steps))}",
-                "begin `steps` with `shadow`, where labels tell the two apart, or give `wrong_label` an `after`",
+                "begin `steps` with `shadow`, where labels tell the two apart, `compare` a share of the requests, or "
+                "give `wrong_label` an `after`",
             )
         return self
+
+    @model_validator(mode="after")
+    def _compares_something(self) -> "RolloutSpec":
+        if not self.compare:
+            return self
+        if self.steps != "auto" and not self.compared_weights:
+            raise contradiction(
+                f"`compare` is {self.compare:.0%}, `steps` is {shown(_as_written(self.steps))}, `holdback` is none",
+                "add a step below 100, or let the version before keep a share with `holdback`: requests are compared "
+                "while both versions answer some",
+            )
+        if not any(self.signals.root.get(name) for name in PAIRED):
+            raise contradiction(
+                f"`compare` is {self.compare:.0%}, and no signal judges what two versions answer to one request",
+                f"judge {' or '.join(f'`{name}`' for name in PAIRED)}, or delete `compare`",
+            )
+        return self
+
+    @property
+    def compared_weights(self) -> tuple[float, ...]:
+        """The canary's shares, percent, of the fixed steps and of the watch while both versions answer users."""
+        steps = () if self.steps == "auto" else tuple(step for step in self.steps if not isinstance(step, str))
+        live = [float(step) for step in steps if step < 100]
+        return (*live, round(100 - 100 * self.holdback, 2)) if self.holdback else tuple(live)
 
     @property
     def _steps_at_most(self) -> int:
@@ -321,8 +357,15 @@ class RolloutSpec(_Part):
             }
         )
         budget = RiskBudget(share=self.risk_budget.share)
-        at_once = {"steps": (100,), "holdback": 0.0, "risk_budget": budget, "require": "safe", "signals": signals}
-        at_once |= {"golden": Golden()}  # who brings a version back is in a hurry
+        at_once = {
+            "steps": (100,),
+            "holdback": 0.0,
+            "compare": 0.0,
+            "risk_budget": budget,
+            "require": "safe",
+            "signals": signals,
+            "golden": Golden(),  # who brings a version back is in a hurry
+        }
         return self.model_copy(update=at_once)
 
     def judge_config(self, *, tries: int = 1) -> JudgeConfig:

@@ -10,6 +10,7 @@ WRITTEN_BY_A_PERSON = "written by a person"  # as the context of a validation: a
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 7 * 86400
 _MOST_REQUESTS = 10**12
+_LEAST_COMPARED = 0.01  # of fewer requests, pairs come too rarely to tell anything in a release
 _DURATION = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)"
 
 
@@ -55,6 +56,16 @@ def _minority_or_none(value: Any, info: ValidationInfo) -> int | float:
     return ratio
 
 
+def _compared_or_none(value: Any, info: ValidationInfo) -> int | float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if info.context == WRITTEN_BY_A_PERSON and is_number and 0 < value <= 1:
+        raise ValueError(f"write a share from {_LEAST_COMPARED:.0%} to 100% with its sign, such as 10%")
+    ratio = 0 if value in (None, "none") else _number(value, r"(\d+(?:\.\d+)?)\s*(%)")
+    if ratio is None or not (ratio == 0 or _LEAST_COMPARED <= ratio <= 1):
+        raise ValueError(f"write a share from {_LEAST_COMPARED:.0%} to 100%, such as 10%, or `none`")
+    return ratio
+
+
 def _need_percent(value: Any, info: ValidationInfo) -> None:
     """In a plan as a person writes it, 0.5 may mean 50 % or 0.5 %."""
     if info.context == WRITTEN_BY_A_PERSON and isinstance(value, int | float) and 0 < value < 1:
@@ -92,6 +103,9 @@ SecondsOrNone = Annotated[  # 0: none
 Ratio = Annotated[float, BeforeValidator(ratio_in), Field(gt=0, lt=1, allow_inf_nan=False)]
 MinorityOrNone = Annotated[  # 0: none
     float, BeforeValidator(_minority_or_none), Field(ge=0, lt=0.5, allow_inf_nan=False)
+]
+ComparedOrNone = Annotated[  # 0: none
+    float, BeforeValidator(_compared_or_none), Field(ge=0, le=1, allow_inf_nan=False)
 ]
 RequestsOrNone = Annotated[int | None, BeforeValidator(_requests_or_none)]
 Multiple = Annotated[float, BeforeValidator(_multiple), Field(ge=1, allow_inf_nan=False)]

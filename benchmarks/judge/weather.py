@@ -64,7 +64,14 @@ class WeatherTraffic(Traffic):
         self._spans: list[_Span] = []
         self._expect(self._weather.canary)
 
-    def window(self, weight: float, *, mirror: bool = False, seconds: float | None = None) -> tuple[Window, ...]:
+    def window(
+        self,
+        weight: float,
+        *,
+        mirror: bool = False,
+        seconds: float | None = None,
+        compare: float = 0.0,  # noqa: ARG002 - no answers are simulated, so there is nothing to compare
+    ) -> tuple[Window, ...]:
         self._note_full(weight)
         start_s, window_s = self.elapsed_s, self.scenario.window_s if seconds is None else seconds
         self._note_span(1.0 if mirror else weight, start_s + window_s, mirror=mirror)

@@ -97,12 +97,12 @@ class KeptRecords:
     def _has_numbers(self) -> bool:
         return any(said.number is not None for said in self._expected.root.values())
 
-    def record(self, version: str, request: str, said: Said, row: Row) -> None:
+    def record(self, version: str, request: str, said: Said, row: Row, *, is_copy: bool = False) -> None:
         """See `Records`."""
         found = self._of(version)
         label = "" if said.label is None else said.label
-        found.answers.record(request, [label], body=b"")
-        if found.log:
+        found.answers.record(request, [label], body=b"", is_copy=is_copy)
+        if found.log and not is_copy:
             prediction = {"label": label, "confidence": said.confidence}
             answer = {"request_id": request, "version": version, "predictions": [prediction]}
             found.log.record(row, orjson.dumps(answer))

@@ -23,7 +23,7 @@ _SHOWN = 100  # characters of a truth
 # A label that does not fit its answer is not counted as one by the service either.
 _QUERY = """
 SELECT answered_at_s, labels, truth FROM answers
-WHERE version = ? AND truth IS NOT NULL AND answered_at_s >= ? AND answered_at_s < ?
+WHERE version = ? AND truth IS NOT NULL AND answered_at_s >= ? AND answered_at_s < ? {of_users}
     AND CASE WHEN json_valid(labels) AND json_valid(truth) THEN json_array_length(labels) = json_array_length(truth) END
 ORDER BY random() LIMIT ?
 """
@@ -96,7 +96,10 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
     if path.exists():
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                rows = connection.execute(_QUERY, (version, since_s, until_s, requests)).fetchall()
+                columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(answers)")}
+                # The table may come from a Bento with an older copy of it, which knows no copies.
+                query = _QUERY.format(of_users="AND is_copy IS NOT 1" if "is_copy" in columns else "")
+                rows = connection.execute(query, (version, since_s, until_s, requests)).fetchall()
         except sqlite3.Error as error:
             raise AnswersUnreadable(
                 "the answers with feedback cannot be read",

@@ -249,7 +249,9 @@ class Controller:
             if isinstance(event, e.Applied):
                 # An event does not say who the fallback was; it is only asked for together with a split of its own.
                 fallback = wish.fallback if (event.stable, event.canary) == (wish.stable, None) else None
-                split = ObservedSplit(event.stable, event.canary, event.weight_percent, event.mirror, fallback)
+                split = ObservedSplit(
+                    event.stable, event.canary, event.weight_percent, event.mirror, fallback, event.compare_percent
+                )
                 self._world.adopt(split, event.at_s)
         now = self._clock()
         self._run.requested_s = now.steady_s - max(0.0, now.wall_s - release.requested_s)
@@ -481,9 +483,9 @@ class Controller:
             self._keep(*self._run.asking.news(release, action, self._clock()))
 
     def _note_differences(self, release: Release, action: Action) -> None:
-        """Note in which fields answers differ, once a person is asked about a canary in the shadow or it leaves it."""
+        """Note in which fields answers differ, once a person is asked or the canary is rolled back."""
         is_over, is_asked = isinstance(action, Rollback), isinstance(action, Hold) and action.needs_person
-        if self._observer is None or not release.mirror or not (is_over or (is_asked and not self._run.differences)):
+        if self._observer is None or not release.has_pairs or not (is_over or (is_asked and not self._run.differences)):
             return
         found = self._observer.differences(stable=release.stable, canary=release.canary)
         if found and found != self._run.differences:
@@ -572,6 +574,7 @@ class Controller:
                 canary=split.canary,
                 weight_percent=split.canary_percent,
                 mirror=split.mirror,
+                compare_percent=split.compare_percent,
             )
         )
 

@@ -11,7 +11,7 @@ from contract.own_answers import NO_ANSWERS
 from rollout.errors import CommandRefused
 from rollout.fleet import Service
 from rollout.format import span
-from rollout.signals.catalogue import Signal, catalogue
+from rollout.signals.catalogue import PAIRED, Signal, catalogue
 from rollout.signals.counting import Side
 from rollout.signals.options import WrongLabel
 from rollout.signals.plan import Signals
@@ -71,6 +71,16 @@ def fitted(
     if spec.steps != "auto" and spec.steps[0] == SHADOW and not has_copies:
         spec = spec.model_copy(update={"steps": spec.steps[1:]})
         said.append("there is no shadow step: only requests whose answers come as a whole are copied")
+    if spec.compare and not (is_observed and has_copies and any(spec.signals.root.get(name) for name in PAIRED)):
+        why = (
+            "their answers do not come as a whole"
+            if not has_copies
+            else f"neither {' nor '.join(PAIRED)} is judged"
+            if is_observed
+            else "no observer compares their answers"
+        )
+        spec = spec.model_copy(update={"compare": 0.0})
+        said.append(f"no request of the steps is asked of both versions: {why}")
     return spec, "; ".join(said)
 
 

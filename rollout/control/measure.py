@@ -83,7 +83,7 @@ class Measure:
             current,
             stable=release.stable if release else stable,
             canary=release.canary if release else "",
-            is_mirrored=release is not None and release.mirror,
+            has_pairs=release is not None and release.has_pairs,
             own=self._own,
         )
         return Measurement(current.at_s, window_s, new)

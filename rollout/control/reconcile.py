@@ -49,7 +49,12 @@ class Reconciler:
         if stable is None or (wish.canary and canary is None):
             return None  # still being started; the present split stays
         want = ObservedSplit(
-            stable.tag, wish.canary, wish.weight_percent, wish.mirror, fallback=fallback.tag if fallback else None
+            stable.tag,
+            wish.canary,
+            wish.weight_percent,
+            wish.mirror,
+            fallback=fallback.tag if fallback else None,
+            compare_percent=wish.compare_percent,
         )
         split = Split(
             stable=stable,
@@ -60,6 +65,7 @@ class Reconciler:
             segments=wish.segments,
             fallback=fallback,
             answers=wish.answers,
+            compare_percent=wish.compare_percent,
         )
         is_in_force = self.observed == want and self._router.observed() == want
         if is_in_force and split == self._applied:
@@ -102,11 +108,9 @@ class Reconciler:
     def is_in_force(self, wish: Desired) -> bool:
         """Whether the gateway has the split that `wish` asks for: only then requests count for its weight."""
         seen = self.observed
-        return seen is not None and (seen.stable, seen.canary, seen.canary_percent, seen.mirror) == (
-            wish.stable,
-            wish.canary,
-            wish.weight_percent,
-            wish.mirror,
+        return seen is not None and (
+            (seen.stable, seen.canary, seen.canary_percent, seen.mirror, seen.compare_percent)
+            == (wish.stable, wish.canary, wish.weight_percent, wish.mirror, wish.compare_percent)
         )
 
     def stop(self, wish: Desired) -> bool:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from rollout.compare import canary_load
+from rollout.control.next_weight import AUTO_START_PERCENT
 from rollout.format import certainty, count, share, span, weight
 from rollout.signals.segments import ABSENT, MOST_SEGMENTS, OTHER
 from rollout.spec import SHADOW, RolloutSpec, SegmentsBy
@@ -39,6 +41,8 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
         yield f"Read from answers of {route}: {counted or 'nothing'}{ignored}."
     for name, why in plan.signals.idle_gross().items():
         yield f"However far `{name}` goes, a person is asked and nothing is rolled back for it: {why}."
+    if plan.compare:
+        yield _compared(plan)
     if plan.require == "better":
         yield "It gets all the traffic only when labels prove that it is right more often than the version before."
     if plan.second_person:
@@ -77,6 +81,17 @@ def _only_of_copies(plan: RolloutSpec) -> str:
     if not names:
         return ""
     return f" So {names} is judged in the shadow step" + (" only." if plan.has_shadow else ", and this plan has none.")
+
+
+def _compared(plan: RolloutSpec) -> str:
+    """Which requests are asked of both versions, and what the canary has to do for that at the smallest step."""
+    least = AUTO_START_PERCENT if plan.steps == "auto" else min(plan.compared_weights)
+    return (
+        f"While both versions answer users, {share(plan.compare)} of the requests to each are also asked of the other, "
+        "and no user sees the second answer. Neither gets more copies than requests of its own: at "
+        f"{weight(least)} the canary answers up to {share(canary_load(plan.compare, least / 100))} of all requests. "
+        "What such a request changes is changed by both versions."
+    )
 
 
 def _steps(plan: RolloutSpec) -> str:

@@ -231,6 +231,7 @@ class Applied(_Event):
     canary: str | None
     weight_percent: float
     mirror: bool
+    compare_percent: float = 0.0  # of each version's requests, which the other is asked as well
 
 
 class Noted(_Event):

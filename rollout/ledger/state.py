@@ -159,6 +159,17 @@ class Release:
         return self.weight_percent - self.held_back_percent
 
     @property
+    def compare_percent(self) -> float:
+        """Share of each version's requests that the other is asked as well, percent; 0 where one has all traffic."""
+        is_live = self.phase in (Phase.STEPPING, Phase.WATCHING)
+        return round(100 * self.spec.compare, 2) if is_live and 0 < self.live_percent < 100 else 0.0
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether both versions answer some requests."""
+        return self.mirror or self.compare_percent > 0
+
+    @property
     def is_last_step(self) -> bool:
         return self.weight_percent == 100
 
@@ -204,6 +215,7 @@ class Desired:
     fallback: str | None = None  # answers what stable cannot
     answers: OwnAnswers = NO_ANSWERS  # what is counted of users' answers, by the newest plan
     segments: Segments | None = None
+    compare_percent: float = 0
 
 
 def desired(deployment: Deployment) -> Desired:
@@ -229,6 +241,7 @@ def _desired(deployment: Deployment) -> Desired:
         mirror=release.mirror,
         sticky=release.spec.sticky,
         segments=release.segments,
+        compare_percent=release.compare_percent,
     )
 
 

@@ -19,6 +19,7 @@ class Split:
     canary: Version | None = None
     canary_percent: float = 0  # weight, 0-100, of at most two decimals
     mirror: bool = False  # send the canary a copy of every request and throw its answers away
+    compare_percent: float = 0  # of each version's requests, sent to the other one as well; see `rollout.compare`
     sticky: str | None = None  # header whose value keeps a caller on one side; None: random per request
     fallback: Version | None = None  # answers what stable cannot, where there is no canary; it gets nothing else
     answers: OwnAnswers = NO_ANSWERS  # what an observer counts of them, where versions do not count themselves
@@ -43,6 +44,7 @@ class ObservedSplit:
     canary_percent: float
     mirror: bool
     fallback: str | None = None
+    compare_percent: float = 0
 
     @property
     def stable_percent(self) -> float:

@@ -31,6 +31,18 @@ def check_split(split: Split) -> None:
         )
     if split.canary is None and (split.canary_percent or split.mirror):
         raise RouterRefused("a split sends traffic to a canary that it does not name", saw=saw, do="name the canary")
+    if split.compare_percent and (split.canary is None or split.mirror or not 0 < split.canary_percent < 100):
+        raise RouterRefused(
+            "requests are compared only while both versions answer some",
+            saw=f"{saw}, {split.compare_percent:g} % compared",
+            do="compare nothing in the shadow step, where everything is copied, nor with one version alone",
+        )
+    if not 0 <= split.compare_percent <= 100:
+        raise RouterRefused(
+            "the share of requests to compare is not a percentage",
+            saw=f"{split.compare_percent:g} %",
+            do="ask for 0 to 100",
+        )
     if split.mirror and not split.stable.service.answers_whole:
         raise RouterRefused(
             "there is nothing to copy to a canary in the shadow",

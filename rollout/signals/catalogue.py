@@ -50,6 +50,7 @@ from rollout.signals.options import (
 
 SEGMENT = "segment"
 AFFECTED_USERS = "affected_users"
+PAIRED = ("paired_label", "disagreement")  # of requests that both versions answered
 WATCHED_ERRORS = "watched_errors"
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
 

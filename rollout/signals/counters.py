@@ -123,7 +123,7 @@ def windows(
     *,
     stable: str,
     canary: str,
-    is_mirrored: bool = False,
+    has_pairs: bool = False,
     own: Sequence[OwnCounter] = (),
 ) -> list[Window]:
     """New events since `previous`: one window for each counter that grew. A release picks with `SignalSelection.of`.
@@ -138,7 +138,7 @@ def windows(
         current: a new reading, merged or not.
         stable: tag of one side.
         canary: tag of the other.
-        is_mirrored: the canary answers a copy of every request, so that its answers can be compared with stable's.
+        has_pairs: both versions answer some requests, all or a share of them, so that their answers can be compared.
         own: counters of the user's own among them.
     """
     new = {key: events for key, _, events in _growth(previous, current)}
@@ -148,7 +148,7 @@ def windows(
     for row in catalogue().in_plans.values():
         if row.is_of_copies:
             # Stable counts the same pairs of answers. The canary is compared with it, and stable agrees with itself.
-            compared = totals[canary, row.name] if is_mirrored else _NOTHING
+            compared = totals[canary, row.name] if has_pairs else _NOTHING
             totals[stable, row.name], totals[canary, row.name] = Pair(0, compared.total), compared
     end_s, window_s = current.at_s, max(0.0, current.at_s - previous.at_s)
     of_numbers = []

@@ -202,7 +202,9 @@ class _Simulation:
         release = self._release
         seconds = round(next_reading_s(release, self._traffic.now_s) - self._traffic.now_s, 6)
         self._count_harm(seconds)
-        drawn = self._traffic.window(release.live_percent / 100, mirror=release.mirror, seconds=seconds)
+        drawn = self._traffic.window(
+            release.live_percent / 100, mirror=release.mirror, seconds=seconds, compare=release.compare_percent / 100
+        )
         windows = self._labels.grown(drawn)
         self._recent.add(windows, self._traffic.now_s, is_warming_up=release.is_warming_up)
         self._judge.observe(release, windows)

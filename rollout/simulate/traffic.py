@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from rollout.compare import copied
 from rollout.judge import Pair, Window
 from rollout.simulate.noise import Noise, NoiseFactors, Ratios
 
@@ -80,7 +81,7 @@ class Traffic:
         self._errors = self._factors(np.random.default_rng(errors), scenario.stable.error_ratio, drifts=True)
         self._slowness = self._factors(np.random.default_rng(slowness), _slow_ratio(scenario.stable), drifts=False)
         self._drawn: Iterator[tuple[Window, ...]] = iter(())
-        self._drawn_for: tuple[float, bool] | None = None
+        self._drawn_for: tuple[float, bool, float] | None = None
 
     @property
     def now_s(self) -> float:
@@ -101,21 +102,25 @@ class Traffic:
         harmful_s = self.elapsed_s + seconds - max(self.elapsed_s, self.scenario.harm_after_s)
         return self.scenario.rps * weight * self.scenario.harm * max(0.0, harmful_s)
 
-    def window(self, weight: float, *, mirror: bool = False, seconds: float | None = None) -> tuple[Window, ...]:
+    def window(
+        self, weight: float, *, mirror: bool = False, seconds: float | None = None, compare: float = 0.0
+    ) -> tuple[Window, ...]:
         """The next window: its new events, one `Window` for each signal that has any.
 
         Args:
             weight: canary share of the requests, 0 to 1.
             mirror: stable answers every request, and the canary gets a copy of each.
             seconds: its length, where it is not that of the scenario.
+            compare: share of each version's requests that the other one is asked as well, see `rollout.compare`.
         """
         if seconds is not None and seconds != self.scenario.window_s:
-            (alone,) = self._draw(weight, mirror=mirror, seconds=seconds)
+            (alone,) = self._draw(weight, mirror=mirror, seconds=seconds, compare=compare)
             self.skip(seconds)
             return alone
-        drawn = next(self._drawn, None) if self._drawn_for == (weight, mirror) else None
+        drawn_for = weight, mirror, compare
+        drawn = next(self._drawn, None) if self._drawn_for == drawn_for else None
         if drawn is None:
-            self._drawn, self._drawn_for = self._draw(weight, mirror=mirror), (weight, mirror)
+            self._drawn, self._drawn_for = self._draw(weight, mirror=mirror, compare=compare), drawn_for
             drawn = next(self._drawn)
         self.elapsed_s += self.scenario.window_s
         return drawn
@@ -142,7 +147,9 @@ class Traffic:
     def _factors(self, rng: np.random.Generator, ratio: float, *, drifts: bool) -> NoiseFactors:
         return NoiseFactors(self.scenario.noise, ratio=ratio, drifts=drifts, window_s=self.scenario.window_s, rng=rng)
 
-    def _draw(self, weight: float, *, mirror: bool, seconds: float | None = None) -> Iterator[tuple[Window, ...]]:
+    def _draw(
+        self, weight: float, *, mirror: bool, seconds: float | None = None, compare: float = 0.0
+    ) -> Iterator[tuple[Window, ...]]:
         """The next windows, up to where the canary's behaviour changes; or one window of `seconds`."""
         scenario = self.scenario
         window_s = scenario.window_s if seconds is None else seconds
@@ -159,8 +166,9 @@ class Traffic:
         behaviour = scenario.canary if self.is_harmful else scenario.stable
         stable = self._answers(self._rng, scenario.stable, to_stable * window_s, errors.stable, slowness.stable)
         canary = self._answers(self._rng, behaviour, to_canary * window_s, errors.canary, slowness.canary)
-        if mirror and scenario.are_labels_paired:
-            stable["paired_label"], canary["paired_label"] = self._pairs(behaviour, stable["wrong_label"][1])
+        if scenario.are_labels_paired and (mirror or compare):
+            labelled = stable["wrong_label"][1] if mirror else self._labelled_copies(weight, compare, window_s, windows)
+            stable["paired_label"], canary["paired_label"] = self._pairs(behaviour, labelled)
         if not scenario.is_canary_counted:
             canary = {signal: (0 * bad, 0 * total) for signal, (bad, total) in canary.items()}
         return self._ticks(stable, canary, self.elapsed_s, window_s)
@@ -201,6 +209,12 @@ class Traffic:
             clusters = rng.binomial(answered, np.minimum(1.0, ratio * errors / retries))
             counts[signal] = (np.minimum(answered, clusters + _repetitions(rng, clusters, retries)), answered)
         return counts
+
+    def _labelled_copies(self, weight: float, compare: float, window_s: float, windows: int) -> Counts:
+        """Requests of a step that both versions answered and whose label comes; shape (windows,)."""
+        shares = copied(compare, weight)
+        copies = (1 - weight) * shares.of_stable + weight * shares.of_canary
+        return self._rng.poisson(self.scenario.rps * window_s * copies * self.scenario.label_share, windows)
 
     def _pairs(self, canary: Behaviour, labelled: Counts) -> tuple[tuple[Counts, Counts], tuple[Counts, Counts]]:
         """The labelled copies about which only one version was right: those that the canary got wrong, and all.

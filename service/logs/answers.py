@@ -52,15 +52,15 @@ OVERTAKING_S = 2.5 * WRITE_EVERY_S
 # another version's answer is one about this answer, too, unless it has another number of rows: callers may give one id
 # to several requests.
 INSERT = """
-INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, is_keyed, truth)
+INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, is_keyed, is_copy, truth)
 SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
-    value ->> 'is_keyed',
+    value ->> 'is_keyed', value ->> 'is_copy',
     (SELECT truth FROM answers WHERE request_id = value ->> 'request_id' AND
         CASE WHEN json_valid(truth) THEN json_array_length(truth) END = json_array_length(value, '$.labels'))
 FROM json_each(:answers) WHERE true -- without it, SQLite would read ON as part of a join
 ON CONFLICT (request_id, version) DO UPDATE
 SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc,
-    is_keyed = excluded.is_keyed
+    is_keyed = excluded.is_keyed, is_copy = coalesce(is_copy, 0) AND coalesce(excluded.is_copy, 0)
 WHERE truth IS NULL AND excluded.answered_at_s >= answered_at_s -- what a dead process left may come late
 """
 
@@ -178,9 +178,14 @@ class AnswerLog(BackgroundWriter):
         self._open_spool()
         return super().__enter__()
 
-    def record(self, request_id: str, labels: Sequence[Label], *, body: bytes) -> None:
-        """Remember the answer to one request and a checksum of its `body`, also if this process is killed then."""
-        line = spool.line_of(request_id, self._version, time.time(), labels, self._checksum(body))
+    def record(self, request_id: str, labels: Sequence[Label], *, body: bytes, is_copy: bool = False) -> None:
+        """Remember the answer to one request and a checksum of its `body`, also if this process is killed then.
+
+        Args:
+            is_copy: no user gets this answer. It is compared with the one that the user got, and its label counts
+                where only one of the two is right, but not as a label of this version.
+        """
+        line = spool.line_of(request_id, self._version, time.time(), labels, self._checksum(body), is_copy=is_copy)
         with self._handing_over:
             is_kept = len(self._answers) < MAX_WAITING
             if is_kept:
@@ -271,7 +276,7 @@ class AnswerLog(BackgroundWriter):
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
             connection.executescript(ANSWERS_SCHEMA)
-            for column in ("body_crc", "is_keyed"):
+            for column in ("body_crc", "is_keyed", "is_copy"):
                 with suppress(
                     sqlite3.OperationalError
                 ):  # the table may come from a Bento with an older copy of this file

@@ -25,9 +25,9 @@ INDEX = "CREATE INDEX IF NOT EXISTS to_age ON answers (version, aging, answered_
 # Claiming and reading are one statement, so that no two workers count the same label.
 CLAIM = """
 UPDATE answers SET counted = 1,
-    aging = (SELECT min(key) FROM json_each(:ages) WHERE value >= :now_s - answered_at_s)
+    aging = (SELECT min(key) FROM json_each(:ages) WHERE value >= :now_s - answered_at_s AND answers.is_copy IS NOT 1)
 WHERE version = :version AND truth IS NOT NULL AND counted = 0
-RETURNING id, labels, truth, aging
+RETURNING id, labels, truth, aging, is_copy
 """
 # A cross join, because SQLite does not know that there are few ages.
 OF_AGE = """
@@ -75,7 +75,9 @@ def take(
     with writing(connection):
         claimed = connection.execute(CLAIM, asked).fetchall()
         paired_labels.find(connection, [row for row, *_ in claimed], is_same)
-    for row, labels, truth, aging in claimed:
+    for row, labels, truth, aging, is_copy in claimed:
+        if is_copy:
+            continue  # it counts in pairs only
         outcome = _outcome(labels, truth, is_same)
         if outcome is None:
             counted.set_aside += 1

@@ -36,9 +36,12 @@ class Answer(BaseModel):
     labels: tuple[Label, ...]  # one per row
     body_crc: int = Field(ge=0, lt=2**32)  # of the request's body
     is_keyed: int | None = None  # 1: keyed; None: an older Bento's
+    is_copy: int | None = None  # 1: no user got it
 
 
-def line_of(request_id: str, version: str, at_s: float, labels: Sequence[Label], body_crc: int) -> bytes:
+def line_of(
+    request_id: str, version: str, at_s: float, labels: Sequence[Label], body_crc: int, *, is_copy: bool = False
+) -> bytes:
     """An `Answer` as JSON, behind a line end: the one before it may have been cut off."""
     return b"\n" + orjson.dumps(
         {
@@ -48,6 +51,7 @@ def line_of(request_id: str, version: str, at_s: float, labels: Sequence[Label],
             "labels": labels,
             "body_crc": body_crc,
             "is_keyed": 1,
+            "is_copy": int(is_copy),
         }
     )
 

@@ -66,6 +66,7 @@ class _Job:
     answer: asyncio.Future[list[Prediction]]
     loop: asyncio.AbstractEventLoop
     gone: Callable[[], Coroutine[None, None, None]] | None
+    is_counted: bool
 
 
 _Outcome = tuple[_Job, list[Prediction] | Exception]
@@ -125,20 +126,25 @@ class Batcher:
         return self._thread.is_alive() and not is_stuck
 
     async def predict(
-        self, rows: NDArray[np.float32], *, gone: Callable[[], Coroutine[None, None, None]] | None = None
+        self,
+        rows: NDArray[np.float32],
+        *,
+        gone: Callable[[], Coroutine[None, None, None]] | None = None,
+        is_counted: bool = True,
     ) -> list[Prediction]:
         """Return one answer per row.
 
         Args:
             rows: checked rows, shape (rows, features).
             gone: returns when the client no longer waits for the answer.
+            is_counted: whether `count` hears of the answer.
 
         Raises: Overloaded, Overdue, Abandoned, BrokenModel, or what the model raised.
         """
         if self._waiting_rows + len(rows) > self._max_waiting_rows:
             raise Overloaded
         loop = asyncio.get_running_loop()
-        job = _Job(rows, loop.create_future(), loop, gone)
+        job = _Job(rows, loop.create_future(), loop, gone, is_counted)
         self._waiting_rows += len(rows)
         try:
             if len(rows) > self._loop_rows or self._is_slow or self._thread_is_busy:
@@ -246,17 +252,18 @@ class Batcher:
 
 
 def _one_of_each(jobs: Sequence[_Job], predictions: list[Prediction]) -> list[Prediction]:
-    """The answer to one row of each job, drawn at random.
+    """The answer to one row of each job that counts, drawn at random.
 
     Args:
         predictions: of the rows of all jobs, in their order.
     """
-    if len(jobs) == len(predictions):
+    if len(jobs) == len(predictions) and all(job.is_counted for job in jobs):
         return predictions
     drawn: list[Prediction] = []
     start = 0
     for job in jobs:
-        drawn.append(predictions[start + random.randrange(len(job.rows))])  # noqa: S311 - no secret
+        if job.is_counted:
+            drawn.append(predictions[start + random.randrange(len(job.rows))])  # noqa: S311 - no secret
         start += len(job.rows)
     return drawn
 

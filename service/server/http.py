@@ -4,6 +4,7 @@ import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 
@@ -11,7 +12,7 @@ import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from contract.http import PROBLEM_JSON, REQUEST_ID_HEADER, VERSION_HEADER
+from contract.http import COPY_HEADER, PROBLEM_JSON, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs.answers import AnswerLog
 from service.logs.predictions import PredictionLog
 from service.server.batching import Abandoned, Batcher, Overdue, Overloaded
@@ -21,11 +22,23 @@ from service.server.parsing import REQUEST_ID_PATTERN, BodyParser
 from service.server.problems import RETRY_LATER, Problem
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-_REQUEST_ID, _VERSION = REQUEST_ID_HEADER.encode(), VERSION_HEADER.encode()
+_REQUEST_ID, _VERSION, _COPY = REQUEST_ID_HEADER.encode(), VERSION_HEADER.encode(), COPY_HEADER.encode()
 _SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 
 Gone = Callable[[], Coroutine[None, None, None]]  # returns when the client has closed the connection
-Handler = Callable[[bytes, str, Gone], Awaitable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request whose body was read."""
+
+    body: bytes
+    request_id: str
+    gone: Gone
+    is_copy: bool  # of a request that another version answers: no user waits for it, and it counts as none of theirs
+
+
+Handler = Callable[[Asked], Awaitable[bytes]]
 
 log = structlog.get_logger()
 
@@ -40,7 +53,7 @@ class Route:
     Args:
         endpoint: its name in the metrics.
         version: the Bento tag, sent with every answer.
-        handler: takes the body, the request id and a `Gone`; returns the JSON answer, or raises Problem.
+        handler: returns the JSON answer, or raises Problem.
         metrics: where the request is counted.
     """
 
@@ -54,10 +67,11 @@ class Route:
         started_s = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = request_id_of(headers.get(_REQUEST_ID))
+        is_copy = _COPY in headers
         status, content_type, problem = HTTPStatus.OK, "application/json", None
         try:
             body = await _read(scope, headers, receive)
-            payload = await self._handler(body, request_id, partial(_gone, receive))
+            payload = await self._handler(Asked(body, request_id, partial(_gone, receive), is_copy))
         except (ClientGone, Abandoned):
             return
         except Problem as known:
@@ -67,7 +81,8 @@ class Route:
             problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this request; it has been logged")
         if problem is not None:
             status, content_type, payload = problem.status, PROBLEM_JSON, problem.body(request_id)
-        self._metrics.count_request(self._endpoint, status, time.perf_counter() - started_s)
+        if not is_copy:
+            self._metrics.count_request(self._endpoint, status, time.perf_counter() - started_s)
         answer_headers = [
             (b"content-type", content_type.encode()),
             (b"content-length", str(len(payload)).encode()),
@@ -97,22 +112,24 @@ class Handlers:
         self._answers = answers
         self._prediction_log = prediction_log
 
-    async def predict(self, body: bytes, request_id: str, gone: Gone) -> bytes:
-        """Answer each row of `body`, in order."""
+    async def predict(self, asked: Asked) -> bytes:
+        """Answer each row of the body, in order."""
+        body, request_id = asked.body, asked.request_id
         rows, is_listed = self._parser.rows(body)
         try:
-            predictions = await self._batcher.predict(rows, gone=gone)
+            predictions = await self._batcher.predict(rows, gone=asked.gone, is_counted=not asked.is_copy)
         except (Overloaded, Overdue) as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again later", headers=RETRY_LATER) from None
-        self._answers.record(request_id, [prediction.label for prediction in predictions], body=body)
+        labels = [prediction.label for prediction in predictions]
+        self._answers.record(request_id, labels, body=body, is_copy=asked.is_copy)
         answer = orjson.dumps({"request_id": request_id, "version": self._version, "predictions": predictions})
-        if self._prediction_log:
+        if self._prediction_log and not asked.is_copy:
             self._prediction_log.record(body, rows, answer, is_listed=is_listed)
         return answer
 
-    async def feedback(self, body: bytes, _request_id: str, _gone: Gone) -> bytes:
+    async def feedback(self, asked: Asked) -> bytes:
         """Join the truth to an earlier answer; repeated feedback counts once."""
-        return await joined(self._answers, self._parser.feedback(body), first_unknown=self._parser.first_unknown)
+        return await joined(self._answers, self._parser.feedback(asked.body), first_unknown=self._parser.first_unknown)
 
 
 def request_id_of(given: bytes | None) -> str:

@@ -238,6 +238,8 @@ async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:
         for number, (label, truth) in enumerate(truths):
             log.record(str(number), [label], body=b"")
             assert await log.learn(str(number), [truth]) is Feedback.ACCEPTED
+            log.record(f"copy of {number}", [label], body=b"", is_copy=True)  # no user got it
+            assert await log.learn(f"copy of {number}", [truth]) is Feedback.ACCEPTED
         log.record("unlabelled", ["yes"], body=b"")
 
 
@@ -248,6 +250,16 @@ def test_mistakes_are_known_for_rows_with_feedback(tmp_path: Path) -> None:
     assert sorted(known.mistakes.values.tolist()) == [0.0, 0.0, 1.0]
     assert len(answered(tmp_path, "people:2", 0.0, 1e12, requests=100)) == 0
     assert len(answered(tmp_path / "none", "people:1", 0.0, 1e12, requests=100)) == 0
+
+
+def test_answers_are_read_from_a_table_that_knows_no_copies(tmp_path: Path) -> None:
+    """A Bento that was built before has made it."""
+    asyncio.run(_learn(tmp_path, [("yes", "yes")]))
+    with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
+        database.execute("DELETE FROM answers WHERE is_copy = 1")
+        database.execute("ALTER TABLE answers DROP COLUMN is_copy")
+        database.commit()
+    assert len(answered(tmp_path, "people:1", 0.0, 1e12, requests=100)) == 1
 
 
 @pytest.mark.parametrize(("labels", "truth"), [('["no", "no"]', '["yes"]'), ("torn", '["yes"]'), ('["no"]', "{")])

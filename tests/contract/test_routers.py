@@ -60,6 +60,18 @@ def test_nothing_is_observed_before_the_first_split(plane: DataPlane) -> None:
         (Split(V1, V2, 12.34), ObservedSplit("digits:v1", "digits:v2", 12.34, mirror=False)),
         (Split(V1, V2, 50, sticky="x-user-id"), ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)),
         (Split(V1, V2, 100), ObservedSplit("digits:v1", "digits:v2", 100, mirror=False)),
+        *(
+            (
+                Split(V1, V2, percent, compare_percent=compared, sticky=sticky),
+                ObservedSplit("digits:v1", "digits:v2", percent, mirror=False, compare_percent=compared),
+            )
+            for percent, compared, sticky in (
+                (1, 10, None),
+                (12.34, 12.34, "x-user-id"),
+                (50, 100, None),
+                (95, 1, None),
+            )
+        ),
         (Split(V2, fallback=V1), ObservedSplit("digits:v2", None, 0, mirror=False, fallback="digits:v1")),
         (Split(TWINS, V2, 50), ObservedSplit("digits:v1", "digits:v2", 50, mirror=False)),
     ],
@@ -110,6 +122,10 @@ def test_a_valid_split_is_applied_after_a_refused_one(plane: DataPlane) -> None:
         Split(V1, V2, -1),
         Split(V1, fallback=V1),
         Split(V1, V2, 5, fallback=V3),
+        Split(V1, V2, mirror=True, compare_percent=10),
+        Split(V1, V2, 100, compare_percent=10),
+        Split(V1, compare_percent=10),
+        Split(V1, V2, 5, compare_percent=101),
         Split(Version((*V1.backends, *V2.backends))),
     ],
     ids=[
@@ -120,6 +136,10 @@ def test_a_valid_split_is_applied_after_a_refused_one(plane: DataPlane) -> None:
         "under 0 %",
         "fallback is stable",
         "canary and fallback",
+        "compared in the shadow",
+        "compared at 100 %",
+        "compared with nothing",
+        "more than all compared",
         "backends of two versions",
     ],
 )

@@ -234,10 +234,10 @@ def refused(read: Callable[[], Reading]) -> SourceUnreachable:
     raise AssertionError(f"still read after {DEADLINE_S:g} s")
 
 
-def events(previous: Reading | None, current: Reading, *, is_mirrored: bool = False) -> dict[str, tuple[Pair, Pair]]:
+def events(previous: Reading | None, current: Reading, *, has_pairs: bool = False) -> dict[str, tuple[Pair, Pair]]:
     """New events of stable and of the canary by signal; without `previous`, all events."""
     since = previous or Reading(at_s=0.0, counters={})
-    found = SELECTION.of(windows(since, current, stable=STABLE, canary=CANARY, is_mirrored=is_mirrored))
+    found = SELECTION.of(windows(since, current, stable=STABLE, canary=CANARY, has_pairs=has_pairs))
     return {window.signal: (window.stable, window.canary) for window in found}
 
 
@@ -344,7 +344,7 @@ def test_a_mirrored_version_is_judged_by_copied_requests(source: MetricSource, s
     }
     read_until(
         lambda: source.read(stack.backends, mirrored=CANARY),
-        lambda reading: events(None, reading, is_mirrored=True) == expected,
+        lambda reading: events(None, reading, has_pairs=True) == expected,
     )
 
 

@@ -45,6 +45,7 @@ class MemoryRouter:
             canary_percent=split.canary_percent,
             mirror=split.mirror,
             fallback=split.fallback.tag if split.fallback else None,
+            compare_percent=split.compare_percent,
         )
 
     def requests_in_flight(self, tag: str) -> int | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from contract.http import ANSWER_TIMEOUT_S
+from rollout.compare import copied
 from rollout.control.clock import Instant
 from rollout.control.controller import Controller
 from rollout.control.metrics import ControllerMetrics
@@ -188,6 +189,11 @@ class World:
         self._serve(split.stable, requests - to_canary)
         if split.canary:
             self._serve(split.canary, requests if split.mirror else to_canary)
+            if split.compare_percent:
+                shares = copied(split.compare_percent / 100, split.canary_percent / 100)
+                pairs = self.rng.binomial(requests - to_canary, shares.of_stable)
+                pairs += self.rng.binomial(to_canary, shares.of_canary)
+                self._pair(split.stable, split.canary, int(pairs))
 
     def _serve(self, tag: str, requests: int) -> None:
         version = self.versions[tag]
@@ -211,14 +217,21 @@ class World:
             self._count(tag, f"class:{label}", int(rows), answered)
         self._count(tag, "low_confidence:0.5", int(self.rng.binomial(answered, 0.02)), answered)
         split = self.router.observed()
-        if split and split.mirror and split.canary == tag and self.is_compared:
-            differ = int(self.rng.binomial(answered, version.differs_ratio))
-            for compared in (tag, split.stable):  # both versions count each pair of answers
-                self._count(compared, "disagreement", differ, answered)
-            if version.lost_ratio is not None:
-                lost = int(self.rng.binomial(differ, version.lost_ratio))
-                self._count(tag, "paired_label", lost, differ)
-                self._count(split.stable, "paired_label", differ - lost, differ)
+        if split and split.mirror and split.canary == tag:
+            self._pair(split.stable, tag, answered)
+
+    def _pair(self, stable: str, canary: str, requests: int) -> None:
+        """Both versions answered these requests."""
+        version = self.versions[canary]
+        if not self.is_compared or version.health is not Health.READY:
+            return
+        differ = int(self.rng.binomial(requests, version.differs_ratio))
+        for compared in (stable, canary):  # both versions count each pair of answers
+            self._count(compared, "disagreement", differ, requests)
+        if version.lost_ratio is not None:
+            lost = int(self.rng.binomial(differ, version.lost_ratio))
+            self._count(canary, "paired_label", lost, differ)
+            self._count(stable, "paired_label", differ - lost, differ)
 
     def _hang(self, tag: str, requests: int) -> int:
         """Let that many requests wait."""

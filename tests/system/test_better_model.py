@@ -65,6 +65,28 @@ def test_a_model_that_labels_prove_worse_is_rolled_back_in_the_shadow(kanaria: K
     assert set(summary.versions) == {"tumours:v2"}
 
 
+STEPS_ALONE = {"steps": [25, 50, 100], "compare": "50%", "step_deadline": "100s"}
+PAIRS_ALONE = {
+    "signals": {
+        "wrong_label": None,
+        "class": None,
+        "disagreement": None,
+        "latency": {"slower_than_ms": [250], "tolerance": 2},
+    }
+}
+
+
+def test_requests_that_both_versions_answer_in_the_steps_prove_a_model_better(kanaria: Kanaria, samples: Path) -> None:
+    """Without a shadow step: the plan waits for that proof, and nothing else tells of labels."""
+    kanaria.ok("up", "tumours:v1")
+    with kanaria.users(samples, labelled_ratio=0.5) as users:
+        plan = kanaria.plan(**STEPS_ALONE, **PAIRS_ALONE, require="better")
+        done = kanaria("release", "tumours:v2", "--spec", plan, "--wait")
+        summary = users.stop()
+    assert (done.returncode, summary.failures) == (0, 0), done.stdout + done.stderr
+    assert "proven better by labels: where labels tell the two apart it is" in " ".join(kanaria.ok("why").split())
+
+
 def test_without_labels_a_person_decides_about_a_model_that_differs(kanaria: Kanaria, samples: Path) -> None:
     """Nobody knows which of the two is right, and it is held in the shadow: a person can promote it."""
     kanaria.ok("up", "tumours:v1")

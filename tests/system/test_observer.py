@@ -134,6 +134,16 @@ def test_a_version_that_is_wrong_for_most_is_rolled_back_in_the_shadow(kanaria: 
     assert "no user's request reached it" in said
 
 
+def test_a_version_that_is_wrong_for_most_is_found_by_requests_that_both_answer_in_the_steps(kanaria: Kanaria) -> None:
+    """Without a shadow step, with fewer than one in two requests compared; it costs no client a request."""
+    kanaria.ok("up", "summary:l1")
+    with clients(kanaria) as seen:
+        done = kanaria("release", "summary:l4", "--spec", plan(kanaria, steps=[50, 100], compare="40%"), "--wait")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert seen.keys() == {200}
+    assert "Its answers differ from summary:l1's in `label` of /label (" in why(kanaria)
+
+
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_observer_that_ends_or_hangs_costs_no_client_a_request(kanaria: Kanaria, fault: signal.Signals) -> None:
     """Under load with large answers, in the shadow step; errors and latency are judged on, and the release goes on."""

@@ -16,6 +16,7 @@ from contract.http import API_KEY_HEADER, CALLER_HEADER, PROBLEM_JSON
 from contract.prediction_log import OWN_REQUESTS
 from rollout.routers.envoy import admin, keys, launch
 from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.compared import OWN_HEADERS
 from rollout.routers.envoy.files import write_resources
 from rollout.routers.envoy.metrics import FAILED, STATS_PATH
 from rollout.routers.envoy.routes import (
@@ -470,11 +471,14 @@ def _extension(name: str, type_name: str, **config: object) -> Resource:
     return {"name": name, "typed_config": {"@type": TYPE + type_name, **config}}
 
 
-# Envoy takes timeouts and retries from the first; a client must set none of them.
+# Envoy takes timeouts and retries from the first, and from the second where copies go; a client must set none of them.
 _NO_ORDERS = _extension(
     "envoy.http.early_header_mutation.header_mutation",
     "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-    mutations=[{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}, {"remove": CALLER_HEADER}],
+    mutations=[
+        *({"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in ("x-envoy-", OWN_HEADERS)),
+        {"remove": CALLER_HEADER},
+    ],
 )
 
 

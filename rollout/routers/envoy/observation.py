@@ -1,5 +1,7 @@
-"""What the gateway shows the observer: both versions' answers to the requests that the canary gets a copy of, and all
-answers to users where the plan says how to read them.
+"""What the gateway shows the observer.
+
+Shown are both versions' answers to the requests that the other one gets a copy of, and all answers to users where the
+plan says how to read them. In the steps nobody knows which requests have a copy, so all answers are shown.
 
 A share of the requests is copied to stable as well, so that the observer knows how much stable differs from itself.
 The filter that shows answers is told not to wait, and to go on without an observer. One that hangs is found by health
@@ -9,7 +11,7 @@ checks and pings; until then at most `_BUFFER_BYTES` of each connection wait for
 from collections.abc import Mapping
 
 from contract.http import FEEDBACK_PATH
-from contract.observation import ANSWERED_BY, COMPARED, READ, RECORD, ROLE
+from contract.observation import ANSWERED_BY, COMPARED, READ, RECORD, ROLE, SAMPLED
 from contract.recorded import KEPT_HEADERS
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
@@ -26,12 +28,17 @@ _OF_ANSWERS = (":status", "content-type", "content-encoding")  # headers that ar
 _MOST_STREAMS = 256  # answers that are on their way to the observer; of more it sees none
 _CONNECTIONS = 4
 _BUFFER_BYTES = 8 * 1024 * 1024
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+HTTP_1: Resource = {
+    "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
+    "explicit_http_config": {"http_protocol_options": {}},
+}
 
 
 def is_observed(split: Split, settings: GatewaySettings) -> bool:
     """Whether answers are compared by the observer: versions of the contract do that themselves."""
-    return settings.has_observer and split.mirror and not split.keeps_contract
+    has_pairs = split.mirror or split.compare_percent > 0
+    return settings.has_observer and has_pairs and not split.keeps_contract
 
 
 def is_read(split: Split, settings: GatewaySettings) -> bool:
@@ -51,9 +58,9 @@ def shown(cluster: Resource, told: Mapping[str, str], *, shows_requests: bool = 
     Args:
         shows_requests: their bodies are shown as well.
     """
-    options = cluster.get("typed_extension_protocol_options", {_HTTP_OPTIONS: _PLAIN_HTTP})[_HTTP_OPTIONS]
+    options = cluster.get("typed_extension_protocol_options", {HTTP_OPTIONS: HTTP_1})[HTTP_OPTIONS]
     filters = {"http_filters": [_filter(told, shows_requests=shows_requests), _CODEC]}
-    return cluster | {"typed_extension_protocol_options": {_HTTP_OPTIONS: options | filters}}
+    return cluster | {"typed_extension_protocol_options": {HTTP_OPTIONS: options | filters}}
 
 
 def is_shown(cluster: Resource) -> bool:
@@ -63,7 +70,8 @@ def is_shown(cluster: Resource) -> bool:
 
 def compared(role: str, split: Split) -> dict[str, str]:
     """What the observer is told about answers that are compared."""
-    return {ROLE: role, COMPARED: f"{split.stable.tag} {split.canary.tag if split.canary else ''}"}
+    told = {ROLE: role, COMPARED: f"{split.stable.tag} {split.canary.tag if split.canary else ''}"}
+    return told | ({SAMPLED: "yes"} if split.compare_percent else {})
 
 
 def read(tag: str) -> dict[str, str]:
@@ -77,9 +85,9 @@ def recordable(cluster: Resource, tag: str) -> Resource:
     The share is a runtime value of Envoy's: recording begins and ends without another configuration, and a gateway
     that was restarted records nothing.
     """
-    options = cluster["typed_extension_protocol_options"][_HTTP_OPTIONS]
+    options = cluster["typed_extension_protocol_options"][HTTP_OPTIONS]
     filters = [_unless_skipped(_recorder(tag)), *options.get("http_filters", (_CODEC,))]
-    return cluster | {"typed_extension_protocol_options": {_HTTP_OPTIONS: options | {"http_filters": filters}}}
+    return cluster | {"typed_extension_protocol_options": {HTTP_OPTIONS: options | {"http_filters": filters}}}
 
 
 def mirror_policy(split: Split) -> Resource:
@@ -123,7 +131,7 @@ def observer_cluster(settings: GatewaySettings) -> Resource:
             }
         ],
         "typed_extension_protocol_options": {
-            _HTTP_OPTIONS: {
+            HTTP_OPTIONS: {
                 "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http2_protocol_options": http2},
             }
@@ -219,10 +227,6 @@ def _shows(told: Mapping[str, str], headers: tuple[str, ...], *, asks: Resource,
     }
 
 
-_PLAIN_HTTP: Resource = {
-    "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
-    "explicit_http_config": {"http_protocol_options": {}},
-}
 _CODEC: Resource = {
     "name": "envoy.filters.http.upstream_codec",
     "typed_config": {"@type": TYPE + "extensions.filters.http.upstream_codec.v3.UpstreamCodec"},

@@ -4,8 +4,8 @@
 * a *choice*, named `digits:v2>digits:v1`: the version that the split chose, then the one that answers
   when it does not. Its metadata keeps the chosen tag, so that the metrics can tell
   "chosen and answered" from "fell back";
-* a *shadow*, named `shadow/digits:v2`: the same backends again, for mirrored requests only, so that
-  its statistics count only these;
+* a *shadow*, named `shadow/digits:v2`: the same backends again, for copies of requests only, so that
+  its statistics count only these; where the steps compare requests, stable has one as well;
 * a *repeat*, named `repeat/digits:v1`: stable's backends for requests that it is asked twice, see `observation`.
 """
 
@@ -17,6 +17,8 @@ from rollout.fleet import Backend, Version
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.observation import (
     FEEDBACK,
+    HTTP_1,
+    HTTP_OPTIONS,
     OBSERVER,
     REPEAT,
     compared,
@@ -44,8 +46,8 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
         clusters.append(_choice_cluster(split.stable, fallback, settings))
     if split.canary is not None:
         clusters.append(_choice_cluster(split.canary, split.stable, settings))
-        if split.mirror:
-            clusters.append(_version_cluster(split.canary, SHADOW + split.canary.tag, settings))
+        copied_to = (split.canary, split.stable) if split.compare_percent else (split.canary,) if split.mirror else ()
+        clusters += [_version_cluster(version, SHADOW + version.tag, settings) for version in copied_to]
     named = {cluster["name"]: cluster for cluster in clusters}
     if told := _told(split, settings):
         if is_observed(split, settings):
@@ -74,15 +76,19 @@ def _told(split: Split, settings: GatewaySettings) -> dict[str, dict[str, str]]:
     """
     told: dict[str, dict[str, str]] = {}
     stable, canary = split.stable, split.canary
+    to_stable = choice_name(stable, fallback_of_stable(split))
+    chosen = {to_stable: stable.tag}
+    if canary is not None:
+        chosen[choice_name(canary, stable)] = canary.tag
     if is_observed(split, settings) and canary is not None:
-        told[stable.tag] = compared(observation.STABLE, split)
+        told[to_stable] = compared(observation.STABLE, split)
         told[REPEAT + stable.tag] = compared(observation.REPEAT, split)
         told[SHADOW + canary.tag] = compared(observation.COPY, split)
+        if split.compare_percent:
+            told[choice_name(canary, stable)] = compared(observation.CANARY, split)
+            told[SHADOW + stable.tag] = compared(observation.STABLE_COPY, split)
     if is_read(split, settings):
-        users = {choice_name(stable, fallback_of_stable(split)): stable.tag}
-        if canary is not None:
-            users[choice_name(canary, stable)] = canary.tag
-        for name, tag in users.items():
+        for name, tag in chosen.items():
             told[name] = told.get(name, {}) | read(tag)
     return told
 
@@ -126,9 +132,8 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
             }
         ],
         "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": TYPE + "extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {}},
+            HTTP_OPTIONS: {
+                **HTTP_1,
                 # Or a request could use a connection that the backend is just closing.
                 "common_http_protocol_options": {"idle_timeout": f"{version.service.idle_s:g}s"},
             }

@@ -24,6 +24,7 @@ from contract.http import (
 from contract.prediction_log import OWN_REQUESTS
 from rollout.fleet import Route
 from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.compared import compare_percent_of, copy_policies, marked, weights
 from rollout.routers.envoy.keys import FOR_FEEDBACK, OPEN_TO_ALL
 from rollout.routers.envoy.observation import (
     FEEDBACK,
@@ -52,7 +53,6 @@ ALONE = "alone"  # for how long one process alone has a request that was read fi
 MOST_ROUTES = 50  # that are counted one by one: what is counted must stay bounded
 OTHER = Route("other", is_streamed=True)  # all the rest: pages of BentoML, applications that declare no paths
 
-_HUNDREDTHS = 100  # Envoy's weights are integers relative to their sum: hundredths of a percent here
 _READ_FIRST_BYTES = 64 * 1024  # larger bodies of known length flow through
 _LATER_S = 5.0  # a service that says itself that it is too late is heard
 _LONGEST_WAIT_S = 24 * 3600.0  # nobody waits longer for one answer
@@ -125,13 +125,16 @@ def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:
     if not shared:
         return None
     stable, *canary = shared[0]["weighted_clusters"]["clusters"]
+    total = stable.get("weight", 0) + sum(one.get("weight", 0) for one in canary)
+    policies = [policy for action in shared for policy in action.get("request_mirror_policies", ())]
     stable_tag, _, fallback = stable["name"].partition(FALLBACK)
     return ObservedSplit(
         stable=stable_tag,
         canary=canary[0]["name"].partition(FALLBACK)[0] if canary else None,
-        canary_percent=canary[0].get("weight", 0) / _HUNDREDTHS if canary else 0,
-        mirror=any("request_mirror_policies" in action for action in shared),
+        canary_percent=round(100 * canary[0].get("weight", 0) / total, 2) if canary else 0,
+        mirror=any("cluster" in policy for policy in policies),
         fallback=fallback if fallback and not canary else None,
+        compare_percent=compare_percent_of(policies),
     )
 
 
@@ -316,9 +319,9 @@ def _predict(split: Split | None, settings: GatewaySettings) -> Resource:
 
 def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool) -> Resource:
     """The part of an action that gives each version its share."""
-    to_canary = round(_HUNDREDTHS * split.canary_percent)
+    to_stable, to_canary = weights(split)
     stable = choice_name(split.stable, fallback_of_stable(split))
-    weighted = [{"name": stable, "weight": 100 * _HUNDREDTHS - to_canary}]
+    weighted: list[Resource] = [{"name": stable, "weight": to_stable}]
     clusters: Resource = {"clusters": weighted}
     action: Resource = {"weighted_clusters": clusters}
     if split.canary is not None:
@@ -329,6 +332,9 @@ def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool) -> Reso
             action["request_mirror_policies"] = [{"cluster": SHADOW + split.canary.tag}]
             if is_observed(split, settings):
                 action["request_mirror_policies"].append(mirror_policy(split))
+        if split.compare_percent and is_copied:
+            clusters["clusters"] = marked(weighted, split, is_observed=is_observed(split, settings))
+            action["request_mirror_policies"] = copy_policies(split, is_observed=is_observed(split, settings))
     if split.sticky is not None:
         clusters["use_hash_policy"] = True
         action["hash_policy"] = [{"header": {"header_name": split.sticky}}]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.observation import COPY, REPEAT, STABLE
+from contract.observation import CANARY, COPY, REPEAT, STABLE, STABLE_COPY
 from observer import pairing
 from observer.answers import Answer
 from observer.pairing import Met, Pairs, Sampler, Versions
@@ -21,9 +21,11 @@ class Lost:
         self.unpaired = self.ambiguous = 0
         self.pairs = Pairs(lost=self._lost, ambiguous=self._ambiguous)
 
-    def add(self, request: str, role: str, *, at_s: float = 0.0, body: bytes = b"{}") -> list[Met]:
-        route = "/label" if role == STABLE else ""
-        return list(self.pairs.add(OF, request, role, answer(body), now_s=at_s, route=route))
+    def add(
+        self, request: str, role: str, *, at_s: float = 0.0, body: bytes = b"{}", is_sampled: bool = False
+    ) -> list[Met]:
+        route = "/label" if role in (STABLE, CANARY) else ""
+        return list(self.pairs.add(OF, request, role, answer(body), now_s=at_s, route=route, is_sampled=is_sampled))
 
     def _lost(self, count: int) -> None:
         self.unpaired += count
@@ -39,6 +41,25 @@ def test_answers_meet_in_any_order(order: tuple[str, ...]) -> None:
     assert {(each.role, each.route) for each in met} == {(COPY, "/label"), (REPEAT, "/label")}
     assert all((each.stable.body, each.other.body) == (STABLE.encode(), each.role.encode()) for each in met)
     assert (lost.unpaired, lost.ambiguous) == (0, 0)
+
+
+@pytest.mark.parametrize("order", [(CANARY, STABLE_COPY), (STABLE_COPY, CANARY)])
+def test_a_users_answer_of_the_canary_meets_stables_to_the_copy(order: tuple[str, ...]) -> None:
+    """Whoever answered the user: a pair says what stable's answer is."""
+    lost = Lost()
+    (met,) = (each for role in order for each in lost.add("a", role, body=role.encode(), is_sampled=True))
+    assert (met.role, met.route, met.is_sampled) == (STABLE_COPY, "/label", True)
+    assert (met.stable.body, met.other.body) == (STABLE_COPY.encode(), CANARY.encode())
+
+
+def test_where_only_a_share_is_copied_the_rest_is_not_lost() -> None:
+    """But a copy whose original was never shown is."""
+    lost = Lost()
+    lost.add("a", STABLE, is_sampled=True)
+    lost.add("b", CANARY, is_sampled=True)
+    lost.add("c", STABLE_COPY, is_sampled=True)
+    lost.pairs.expire(pairing.LONGEST_WAIT_S + 1)
+    assert (lost.unpaired, len(lost.pairs), lost.pairs.bytes) == (1, 0, 0)
 
 
 def test_answers_to_other_requests_do_not_meet() -> None:

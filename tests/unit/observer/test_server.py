@@ -13,7 +13,19 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from contract.observation import COMPARED, COPY, DIFFERENCES_PATH, READ, REPEAT, ROLE, STABLE, FieldDifferences
+from contract.observation import (
+    CANARY,
+    COMPARED,
+    COPY,
+    DIFFERENCES_PATH,
+    READ,
+    REPEAT,
+    ROLE,
+    SAMPLED,
+    STABLE,
+    STABLE_COPY,
+    FieldDifferences,
+)
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from observer.findings import Findings
 from observer.messages import ATTRIBUTES, HEALTH_METHOD, HEALTH_SERVICE, METHOD, SERVICE, SERVING, ProcessingRequest
@@ -23,6 +35,7 @@ from observer.records import Records
 from observer.server import Observer, make_server
 
 PRIVATE = "4711-0815"
+STEP = "step "  # before a role: the answer is of a step, where only a share of the requests has copies
 
 
 def shown(
@@ -55,8 +68,9 @@ def shown(
 
 
 async def show(channel: grpc.aio.Channel, role: str, messages: list[bytes]) -> None:
-    """Show an answer that is compared; or, for a role that is a version's tag, one that is read."""
-    told = ((READ, role),) if ":" in role else ((ROLE, role), (COMPARED, "m:v1 m:v2"))
+    """Show an answer that is compared, in a step if the role says so; or, for a version's tag, one that is read."""
+    told = ((READ, role),) if ":" in role else ((ROLE, role.removeprefix(STEP)), (COMPARED, "m:v1 m:v2"))
+    told += ((SAMPLED, "yes"),) if role.startswith(STEP) else ()
     call = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=told)
     with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has seen enough
         for message in messages:
@@ -195,12 +209,16 @@ class Kept:
 
     def __init__(self) -> None:
         self.expected, self.rows = NO_ANSWERS, list[tuple[str, str, Said, Row]]()
+        self.copies = list[tuple[str, str, Said]]()
 
     def expect(self, answers: OwnAnswers) -> None:
         self.expected = answers
 
-    def record(self, version: str, request: str, said: Said, row: Row) -> None:
-        self.rows.append((version, request, said, row))
+    def record(self, version: str, request: str, said: Said, row: Row, *, is_copy: bool = False) -> None:
+        if is_copy:
+            self.copies.append((version, request, said))
+        else:
+            self.rows.append((version, request, said, row))
 
 
 def test_answers_are_kept_with_what_is_declared_of_their_requests(tmp_path: Path) -> None:
@@ -241,3 +259,28 @@ def test_the_answer_to_a_copy_is_kept_with_the_users_request(tmp_path: Path) -> 
 async def _each(messages: list[bytes]) -> AsyncIterator[Any]:
     for message in messages:
         yield ProcessingRequest.FromString(message)
+
+
+def test_in_the_steps_both_directions_are_compared_and_copies_count_as_nothing_else(tmp_path: Path) -> None:
+    """An answer of the other version, which stood in for the chosen one, is not compared, nor are most requests."""
+    answers = []
+    for number in range(20):
+        of_stable, of_canary = f"s{number}", f"c{number}"
+        answers += [
+            (STEP + STABLE, shown(of_stable, {"label": "a"}, route="/label", by="m:v1")),
+            (STEP + COPY, shown(of_stable, {"label": "a" if number % 2 else "b"}, by="m:v2")),
+            (STEP + REPEAT, shown(of_stable, {"label": "a"}, by="m:v1")),
+            (STEP + CANARY, shown(of_canary, {"label": "b" if number % 4 else "a"}, route="/label", by="m:v2")),
+            (STEP + STABLE_COPY, shown(of_canary, {"label": "a"}, by="m:v1")),
+            (STEP + STABLE, shown(f"alone {number}", {"label": "a"}, route="/label", by="m:v1")),
+            (STEP + STABLE, shown(f"other {number}", {"label": "b"}, route="/label", by="m:v2")),
+            (STEP + COPY, shown(f"other {number}", {"label": "b"}, by="m:v2")),
+        ]
+    kept = Kept()
+    findings = asyncio.run(told(tmp_path, answers, read=LABELS, records=kept))
+    assert counts(findings, "kanaria_disagreement_total") == {"different": 25, "same": 15}
+    assert counts(findings, "kanaria_observer_repeats_total") == {"same": 20}
+    assert predicted(findings) == {}
+    assert kept.rows == []
+    assert {("m:v2", "s0", Said("b")), ("m:v1", "c1", Said("a"))} <= set(kept.copies)
+    assert len(kept.copies) == 40

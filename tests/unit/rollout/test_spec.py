@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.errors import SpecError
+from rollout.explain.plan import plan_in_words
 from rollout.judge import Pair, Window
 from rollout.judge.judge import Judge
 from rollout.signals.options import WrongLabel
@@ -158,6 +159,15 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: {class: {tolerence: 2}}", "signals.class.tolerence", "did you mean `tolerance`?"),
         ("signals: {disagreement: {at_most: 1}}", "signals.disagreement.at_most", "less than 100%"),
         ("signals: {disagreement: {at_most: few}}", "signals.disagreement.at_most", "such as 0.5%"),
+        ("compare: 150%", "compare", "from 1% to 100%"),
+        ("compare: -5%", "compare", "from 1% to 100%"),
+        ("compare: 0.5%", "compare", "from 1% to 100%"),
+        ("compare: 0.5", "compare", "with its sign, such as 10%"),
+        ("compare: 1", "compare", "with its sign, such as 10%"),
+        ("compare: 10", "compare", "such as 10%"),
+        ("compare: yes", "compare", "such as 10%"),
+        ("{compare: 10%, steps: [shadow, 100], holdback: none}", "compare", "add a step below 100"),
+        ("{compare: 10%, signals: {paired_label: null, disagreement: null}}", "compare", "judge `paired_label` or"),
         ("sticky: 'cookie monster'", "sticky", "header:x-user-id"),
         ("sticky: yes", "sticky", "header:x-user-id"),
     ],
@@ -215,6 +225,29 @@ def test_a_warm_up_may_be_left_out(text: str) -> None:
 def test_a_share_may_be_held_back_or_none(text: str, share: float) -> None:
     """Of the traffic, for the version before, until the watch ends."""
     assert parse_spec(f"holdback: {text}").holdback == share
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("0", 0), ("none", 0), ("null", 0), ("1%", 0.01), ("10 %", 0.1), ("100%", 1.0)]
+)
+def test_a_share_of_the_requests_in_the_steps_may_be_compared(text: str, share: float) -> None:
+    """None where the plan says nothing; a plan for a version that gets all traffic at once compares none."""
+    spec = parse_spec(f"compare: {text}")
+    assert (spec.compare, RolloutSpec().compare, spec.without_steps().compare) == (share, 0, 0)
+    assert RolloutSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("steps", "load"),
+    [("[shadow, 1, 50, 100]", "at 1 % the canary answers up to 2 %"), ("auto", "at 1 % the canary answers up to 2 %")],
+)
+def test_validate_says_what_comparing_costs(steps: str, load: str) -> None:
+    """Also that what a request changes is changed twice."""
+    words = " ".join(plan_in_words(parse_spec(f"{{steps: {steps}, compare: 10%}}")))
+    assert "10 % of the requests to each are also asked of the other" in words
+    assert load in words
+    assert "is changed by both versions" in words
+    assert "also asked" not in " ".join(plan_in_words(parse_spec("steps: auto")))
 
 
 @pytest.mark.parametrize("steps", ["[5, 100]", "auto"])

@@ -81,6 +81,37 @@ def test_workers_and_restarts_count_each_pair_once(tmp_path: Path, stable: Tally
     assert [pairs(stable), pairs(canary)] == [(10, 30), (30, 10)]
 
 
+@pytest.mark.parametrize("copied", [STABLE, CANARY])
+def test_the_label_of_a_copy_counts_in_its_pair_and_nowhere_else(
+    tmp_path: Path, stable: Tally, canary: Tally, copied: str
+) -> None:
+    """In the steps either version may have answered the user; the other one's answer is no labelled prediction."""
+    with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
+        for number, (label, others) in enumerate(("aa", "ba", "ab")):
+            one.record(f"r{number}", [label], body=BODY, is_copy=copied == STABLE)
+            other.record(f"r{number}", [others], body=BODY, is_copy=copied == CANARY)
+            assert learn(other, f"r{number}", "a") is Feedback.ACCEPTED
+    count_again(tmp_path, stable, canary)
+    assert [pairs(stable), pairs(canary)] == [(1, 1), (1, 1)]
+    tallies = {STABLE: stable, CANARY: canary}
+    labels = {version: tally.counts["correct"] + tally.counts["wrong"] for version, tally in tallies.items()}
+    assert labels == {STABLE: 3, CANARY: 3} | {copied: 0}
+    assert not tallies[copied].by_age
+    assert [tally.counts["same"] + tally.counts["different"] for tally in (stable, canary)] == [3, 3]
+
+
+@pytest.mark.parametrize("copy_first", [True, False])
+def test_a_request_id_that_comes_again_as_a_copy_stays_the_users(
+    tmp_path: Path, stable: Tally, copy_first: bool
+) -> None:
+    """A caller may send a request twice: this version answers one of them, and a copy of the other."""
+    with open_log(tmp_path, STABLE, stable) as log:
+        for is_copy in (copy_first, not copy_first):
+            log.record("r", ["a"], body=BODY, is_copy=is_copy)
+        learn(log, "r", "a")
+    assert (stable.counts["correct"], stable.counts["wrong"]) == (1, 0)
+
+
 def test_answers_to_different_bodies_are_no_pair(tmp_path: Path, stable: Tally, canary: Tally) -> None:
     """A caller that gives one id to several requests does not make one version look better."""
     with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:

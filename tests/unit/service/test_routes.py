@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from prometheus_client import REGISTRY
 
 from contract.answer_types import Labels
 from contract.model_files import Feature, Schema
@@ -45,7 +46,14 @@ class Served:
         Schema(features=(Feature(name="number", minimum=0, maximum=99),), answer=KIND).write(folder)
         self.model, self.metrics, self.opened, self.answers_folder = Parity(folder), metrics, opened, folder
 
-    def post(self, path: str, content: bytes | AsyncIterator[bytes], *, max_waiting_rows: int = 100) -> httpx.Response:
+    def post(
+        self,
+        path: str,
+        content: bytes | AsyncIterator[bytes],
+        *,
+        max_waiting_rows: int = 100,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
         answers = self.opened.enter_context(
             AnswerLog(
                 self.answers_folder,
@@ -59,7 +67,8 @@ class Served:
                 labels=KIND.labels,
             )
         )
-        batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows))
+        count = self.metrics.count_predictions
+        batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows, count=count))
         handlers = Handlers(VERSION, BodyParser(self.model.schema), batcher, answers)
         route = {
             "/predict": Route("predict", VERSION, handlers.predict, self.metrics),
@@ -69,7 +78,7 @@ class Served:
         async def ask() -> httpx.Response:
             transport = httpx.ASGITransport(route, raise_app_exceptions=True)
             async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
-                return await client.post(path, content=content)
+                return await client.post(path, content=content, headers=headers)
 
         return asyncio.run(ask())
 
@@ -90,6 +99,29 @@ def test_a_model_that_raises_is_a_500_without_its_secrets(served: Served, capsys
         True,
         True,
     )
+
+
+def test_a_copy_of_a_step_is_answered_and_counts_as_no_request(served: Served) -> None:
+    """Neither as a request, nor by its time, class or confidence; it may fail as well."""
+    before = counted()
+    for body in (b'{"features": [[2]]}', b'{"features": [[3], [4]]}', b"{}", b'{"features": [[13]]}'):
+        served.post("/predict", body, headers={"x-kanaria-copy": "compare"})
+    assert counted() == before
+    answer = served.post("/predict", b'{"features": [[2]]}', headers={"x-kanaria-copy": "compare"})
+    assert answer.json()["predictions"][0]["label"] == "even"
+    served.post("/predict", b'{"features": [[2]]}')
+    assert sum(counted().values()) > sum(before.values())
+
+
+def counted() -> dict[tuple[str, ...], float]:
+    """What was counted of requests and predictions, by series and labels."""
+    counts = ("kanaria_request", "kanaria_prediction", "kanaria_confidence")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name.startswith(counts) and not sample.name.endswith("_created")
+    }
 
 
 def test_more_rows_than_may_wait_are_a_503_that_says_when_to_come_back(served: Served) -> None:

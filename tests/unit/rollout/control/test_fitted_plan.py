@@ -44,6 +44,26 @@ def test_what_an_observer_compares_is_judged() -> None:
     assert "unlike stable" in left_out
 
 
+@pytest.mark.parametrize(
+    ("service", "is_observed", "judged", "why"),
+    [
+        (OWN, True, ("errors", "disagreement"), None),
+        (OWN, True, ("errors", "paired_label"), "neither paired_label nor disagreement is judged"),
+        (OWN, False, ("errors", "disagreement"), "no observer compares their answers"),
+        (STREAMS, True, ("errors", "disagreement"), "their answers do not come as a whole"),
+    ],
+)
+def test_requests_of_the_steps_are_compared_where_somebody_compares_the_answers(
+    service: Service, is_observed: bool, judged: tuple[str, ...], why: str | None
+) -> None:
+    asked = RolloutSpec(compare=0.1, signals=Signals().only(*judged))
+    assert fitted(asked, "m:v2", CONTRACT, CONTRACT) == (asked, "")
+    plan, left_out = fitted(asked, "m:v2", service, service, is_observed=is_observed)
+    assert (plan.compare == 0.1) is (why is None)
+    assert (why or "") in left_out
+    assert ("asked of both versions" in left_out) is (why is not None)
+
+
 @pytest.mark.parametrize("service", [STREAMS, NO_ROUTES])
 def test_where_nothing_can_be_copied_there_is_no_shadow(service: Service) -> None:
     plan, left_out = fitted(RolloutSpec(), "m:v2", service, OWN)

@@ -249,9 +249,11 @@ class _Changing(Traffic):
         factor = self._factors_at[self.elapsed_s >= self._changes_s]
         self.scenario = replace(self._whole, rps=factor * self._whole.rps)
 
-    def window(self, weight: float, *, mirror: bool = False, seconds: float | None = None) -> tuple[Window, ...]:
+    def window(
+        self, weight: float, *, mirror: bool = False, seconds: float | None = None, compare: float = 0.0
+    ) -> tuple[Window, ...]:
         self.skip(0.0)
-        return super().window(weight, mirror=mirror, seconds=seconds)
+        return super().window(weight, mirror=mirror, seconds=seconds, compare=compare)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ OWN = Service((Route("/summarize"), Route("/words", is_streamed=True)), 60)
 SHADOW = Split(
     Version((Backend("m:v1", "127.0.0.1", 1),), OWN), Version((Backend("m:v2", "127.0.0.1", 2),), OWN), mirror=True
 )
+V2_OF_CONTRACT = Version((Backend("m:v2", "127.0.0.1", 2),), CONTRACT)
 SHOWN = {"m:v1": "stable", "repeat/m:v1": "repeat", "shadow/m:v2": "copy"}
 
 
@@ -52,6 +53,29 @@ def test_nothing_is_shown_without_copies_or_an_observer_or_where_versions_count_
 ) -> None:
     assert roles(split, settings) == {}
     assert "repeat/" not in str(routes_for(split, settings))
+
+
+def test_in_the_steps_answers_of_both_are_shown_where_requests_are_compared() -> None:
+    """Those of the choices, which say who answered, and those of the copies; not every request has one."""
+    step = replace(SHADOW, mirror=False, canary_percent=5, compare_percent=10)
+    shown = {
+        "m:v1>m:v2": "stable",
+        "m:v2>m:v1": "canary",
+        "repeat/m:v1": "repeat",
+        "shadow/m:v1": "stable_copy",
+        "shadow/m:v2": "copy",
+    }
+    assert roles(step, SETTINGS) == shown
+    assert roles(step, SETTINGS, "x-kanaria-sampled") == dict.fromkeys(shown, "yes")
+    clusters, routes = clusters_for(step, SETTINGS), routes_for(step, SETTINGS)
+    assert are_usable([routes], clusters)
+    assert clusters_used(routes, clusters) == clusters
+    seen = split_of(routes)
+    assert seen is not None
+    assert (seen.canary_percent, seen.compare_percent, seen.mirror) == (5, 10, False)
+    of_contract = replace(step, stable=replace(step.stable, service=CONTRACT), canary=V2_OF_CONTRACT)
+    assert roles(of_contract, SETTINGS) == {}
+    assert "repeat/" not in str(routes_for(of_contract, SETTINGS))
 
 
 def test_a_share_of_what_the_canary_gets_is_asked_of_stable_twice() -> None:

@@ -203,13 +203,13 @@ BEFORE_SHADOW = reading(0.0, {("a", STABLE, "disagreement"): (7, 90), ("b", CANA
 AFTER_SHADOW = reading(5.0, {("a", STABLE, "disagreement"): (15, 140), ("b", CANARY, "disagreement"): (11, 89)})
 
 
-def shadow_windows(*, is_mirrored: bool, is_wanted: bool = True) -> list[tuple[Pair, Pair]]:
+def shadow_windows(*, has_pairs: bool, is_wanted: bool = True) -> list[tuple[Pair, Pair]]:
     found = windows(
         BEFORE_SHADOW,
         AFTER_SHADOW,
         stable=STABLE,
         canary=CANARY,
-        is_mirrored=is_mirrored,
+        has_pairs=has_pairs,
     )
     plan = Signals() if is_wanted else Signals().without("disagreement")
     selected = plan.selection().of(found)
@@ -218,17 +218,17 @@ def shadow_windows(*, is_mirrored: bool, is_wanted: bool = True) -> list[tuple[P
 
 def test_the_shadow_is_compared_with_a_stable_that_agrees_with_itself() -> None:
     """8 of 49 new answers differ; stable counted the same pairs, but they are not its differences."""
-    assert shadow_windows(is_mirrored=True) == [(Pair(0, 49), Pair(8, 49))]
+    assert shadow_windows(has_pairs=True) == [(Pair(0, 49), Pair(8, 49))]
 
 
 def test_answers_are_compared_only_while_the_canary_gets_copies() -> None:
     """Later pairs come from requests that a client sent twice, which may be special."""
-    assert shadow_windows(is_mirrored=False) == []
+    assert shadow_windows(has_pairs=False) == []
 
 
 def test_a_release_may_leave_disagreement_out() -> None:
     """A version with labels of another kind would differ in every answer."""
-    assert shadow_windows(is_mirrored=True, is_wanted=False) == []
+    assert shadow_windows(has_pairs=True, is_wanted=False) == []
 
 
 def test_a_signal_without_new_events_has_no_window() -> None:

@@ -114,6 +114,9 @@ def test_labels_of_copies_tell_which_version_was_right() -> None:
     assert is_plausible(Pair(pairs.total, labels.total), 0.34)
     assert is_plausible(pairs, 7 / 34)
     assert "paired_label" not in {window.signal for window in traffic.window(0.25)}, "only copies are answered twice"
+    compared = [traffic.window(0.25, compare=0.1) for _ in range(len(ticks))]
+    _, of_copies = total(compared, "paired_label")
+    assert of_copies.total == pytest.approx(0.1 * pairs.total, rel=0.2)
 
 
 @pytest.mark.parametrize(
