@@ -131,7 +131,7 @@ def _for_what(release: Timeline) -> str:
 
 
 def _place_of(failed_signal: FailedSignal, release: Timeline) -> str:
-    """Where nearly all of its bad answers were; empty where they were everywhere."""
+    """Where most of its bad answers were; empty where they were everywhere."""
     canary = {name: judged.canary for name, judged in failed_signal.evidence.signals.items()}
     place = concentrated(failed_signal.signal, canary, release.spec.judge_config().rules)
     return f"; {place}" if place else ""

@@ -15,8 +15,8 @@ from rollout.judge.types import (
     SignalWords,
 )
 
-_NEARLY_ALL = 0.9
-_FEWEST_IN_PLACE = 3  # fewer may be there by chance
+_MOST = 0.75
+_FEWEST_IN_PLACE = 4  # fewer may be there by chance
 
 
 def words_of(signal: str, rule: SignalRule | None) -> SignalWords:
@@ -53,7 +53,9 @@ def failed(seen: str, log_e: float) -> str:
 
 
 def concentrated(signal: str, canary: Mapping[str, Pair], rules: Mapping[str, SignalRule]) -> str:
-    """In which route or segment nearly all the bad answers were that `signal` counts; empty: in none, or not known.
+    """In which route or segment most of the bad answers were that `signal` counts; empty: in none, or not known.
+
+    Most are three in four, where twice as many are there as its share of the requests explains.
 
     Args:
         canary: its counts, by signal.
@@ -67,7 +69,7 @@ def concentrated(signal: str, canary: Mapping[str, Pair], rules: Mapping[str, Si
             continue
         every, worst = sum(parts.values(), Pair(0, 0)), max(parts, key=lambda name: parts[name].bad)
         bad, total = parts[worst].bad, parts[worst].total
-        if bad >= _FEWEST_IN_PLACE and bad >= _NEARLY_ALL * every.bad and 2 * total <= every.total:
+        if bad >= max(_FEWEST_IN_PLACE, _MOST * every.bad) and bad * every.total >= 2 * total * every.bad:
             return f"{count(bad)} of its {count(every.bad)} bad answers were {words_of(worst, rule).place}"
     return ""
 

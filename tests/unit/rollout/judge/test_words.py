@@ -53,11 +53,14 @@ def test_fail_tells_what_was_seen(signal: str, counts: Counts, sentence: str) ->
         ({"segment:acme": (28, 30), "segment:other": (2, 270)}, "28 of its 30 bad answers were in segment `acme`"),
         ({"route:/rare": (30, 30), "route:/usual": (0, 270)}, "30 of its 30 bad answers were at `/rare`"),
         ({"segment:acme": (20, 30), "segment:other": (10, 270)}, ""),  # elsewhere, too
-        ({"segment:other": (28, 270), "segment:acme": (2, 30)}, ""),  # nearly all requests are there
+        ({"segment:acme": (23, 100), "segment:other": (7, 200)}, "23 of its 30 bad answers were in segment `acme`"),
+        ({"segment:acme": (23, 130), "segment:other": (7, 170)}, ""),  # less than twice its share of the requests
+        ({"segment:other": (28, 270), "segment:acme": (2, 30)}, ""),
+        ({"segment:acme": (3, 30), "segment:other": (0, 270)}, ""),  # few
         ({}, ""),
     ],
 )
-def test_fail_tells_where_nearly_all_bad_answers_were(parts: dict[str, tuple[int, int]], said: str) -> None:
+def test_fail_tells_where_most_bad_answers_were(parts: dict[str, tuple[int, int]], said: str) -> None:
     """In which route or segment, unless most requests are of that one; other events than bad answers are nowhere."""
     for signal in ("errors", "rejected", "latency:100"):
         judge = Judge(JudgeConfig(rules=catalogue().rules))
