@@ -1,6 +1,7 @@
 """Every manifest of examples/kubernetes is what the schema of its kind allows, down to the last field."""
 
 import os
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
@@ -11,6 +12,7 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from rollout.server.app import JudgeMetrics
 from rollout.server.questions import FlaggerBody, JudgeBody
 from rollout.sources.profiles import profiles
 from tests.support.paths import ROOT
@@ -72,7 +74,7 @@ def test_a_manifest_is_valid(path: Path) -> None:
     checked = 0
     for document in documents(path):
         schema = schema_of(document)
-        is_own = document["apiVersion"].split("/")[0] in ("v1", "apps", "policy")
+        is_own = document["apiVersion"].split("/")[0] in ("v1", "apps", "policy", "networking.k8s.io")
         assert schema is not None or is_own, f"no schema of {document['kind']}"
         if schema is not None:
             assert list(faults(document, schema)) == []
@@ -89,6 +91,19 @@ def test_a_misspelt_field_is_found() -> None:
     schema = schema_of(template)
     assert schema is not None
     assert any("sucessCondition" in fault for fault in faults(template, schema))
+
+
+def test_the_alerts_read_metrics_that_the_judge_exports() -> None:
+    """With the labels that they have; `rollout_info` is Argo Rollouts's own."""
+    exported = JudgeMetrics().registry
+    known = {sample.name: sample.labels for family in exported.collect() for sample in family.samples}
+    (rules,) = (each for each in documents(FOLDER / "judge/monitoring.yaml") if each["kind"] == "PrometheusRule")
+    for rule in (rule for group in rules["spec"]["groups"] for rule in group["rules"]):
+        read = re.findall(r"(kanaria_\w+)(?:\{(\w+)=)?", rule["expr"])
+        assert read
+        for name, label in read:
+            assert name in known
+            assert not label or label in known[name]
 
 
 def test_what_the_manifests_ask_is_what_the_judge_understands(tmp_path: Path) -> None:
