@@ -11,6 +11,7 @@ ANSWER_TIMEOUT_S = 10.0  # after it the gateway itself answers a request: 504
 
 REQUEST_ID_HEADER = "x-request-id"  # kept when the caller gives one, made when not; a mirrored copy has the same one
 CALLER_HEADER = "x-kanaria-caller"  # the name of the key that the caller brought; the gateway sets it, nobody else
+OWN_CALLER = "default"  # the name of the owner's key
 VERSION_HEADER = "x-kanaria-version"  # the tag that answered
 COPY_HEADER = "x-kanaria-copy"  # of a copy in a step: it is compared and counts as no request of a user
 API_KEY_HEADER = "x-api-key"  # required by the gateway

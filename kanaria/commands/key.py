@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from contract.http import API_KEY_HEADER
+from contract.http import API_KEY_HEADER, OWN_CALLER
 from contract.terminal import Terminal
 from kanaria.settings import API_KEY_FILE, Settings
-from kanaria.stack.caller_keys import OWN, CallerKeys, put_in_force
+from kanaria.stack.caller_keys import CallerKeys, put_in_force
 from kanaria.stack.stack import gateway_settings
 from rollout.explain.format import date
 from rollout.routers.envoy.settings import SCOPES
@@ -22,10 +22,18 @@ def add(
         Literal["predictions", "feedback", "both"],
         typer.Option(help="What it opens. feedback: /feedback alone. predictions: all other paths."),
     ] = "predictions",
+    of: Annotated[
+        str | None,
+        typer.Option(
+            help="The key whose answers it labels. Default: its own; with `--scope feedback` the owner's, `default`.",
+        ),
+    ] = None,
 ) -> None:
     """Make a key, put it in force and print it."""
     settings = Settings()
-    key = CallerKeys(settings.caller_keys).add(name, SCOPES if scope == "both" else (scope,))
+    scopes = SCOPES if scope == "both" else (scope,)
+    of = of or (OWN_CALLER if scope == "feedback" else None)
+    key = CallerKeys(settings.caller_keys).add(name, scopes, labels=of)
     typer.echo(key)
     _apply(settings)
     typer.secho(f"{name} sends it as {API_KEY_HEADER}; `kanaria key remove {name}` withdraws it", err=True)
@@ -37,9 +45,10 @@ def list_() -> None:
     settings = Settings()
     if not settings.needs_api_key:
         typer.secho("the gateway asks for no key (KANARIA_NEEDS_API_KEY)", err=True)
-    Terminal().print(f"{OWN}: {', '.join(SCOPES)}, the owner's, in the file {API_KEY_FILE}")
+    Terminal().print(f"{OWN_CALLER}: {', '.join(SCOPES)}, the owner's, in the file {API_KEY_FILE}")
     for key in CallerKeys(settings.caller_keys).all():
-        Terminal().print(f"{key.name}: {', '.join(key.scopes)}, since {date(key.made_s)}")
+        labelled = f" (answers of {key.labels})" if key.labels else ""
+        Terminal().print(f"{key.name}: {', '.join(key.scopes)}{labelled}, since {date(key.made_s)}")
 
 
 @app.command()

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from contract.http import OWN_CALLER
 from kanaria.errors import SetupError
 from kanaria.settings import API_KEY_FILE, Settings
 from kanaria.stack.named_file import NamedFile
 from rollout.routers.envoy import keys
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings, Scope
 
-OWN = "default"  # the name of the owner's key
 MOST_KEYS = 200  # what is counted by key must stay bounded
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")  # fit for headers and for names of metrics
 _WAIT_S = 5.0
@@ -28,6 +28,7 @@ class CallerKey(BaseModel):
 
     name: str = Field(pattern=rf"^{_NAME.pattern}$")
     scopes: tuple[Scope, ...] = Field(min_length=1)
+    labels: str | None = None  # whose answers it labels; None: its own
     key: str = Field(min_length=1)
     made_s: float  # Unix seconds
 
@@ -43,29 +44,42 @@ class CallerKeys:
         """Every key, oldest first. Raises SetupError for a file that cannot be read."""
         return self._file.all()
 
-    def add(self, name: str, scopes: tuple[Scope, ...]) -> str:
-        """Make a key. Raises SetupError, OSError."""
-        if not _NAME.fullmatch(name) or name == OWN:
+    def add(self, name: str, scopes: tuple[Scope, ...], *, labels: str | None = None) -> str:
+        """Make a key.
+
+        Args:
+            labels: the name of the key whose answers it labels; None: its own.
+
+        Raises: SetupError, OSError.
+        """
+        if not _NAME.fullmatch(name) or name == OWN_CALLER:
             raise SetupError(
                 "no key can be called that",
                 saw=repr(name),
-                do=f"give a name of at most 40 of `a-z 0-9 _ -` that begins with a letter or digit and is not `{OWN}`, "
-                f"the name of the key in {API_KEY_FILE}",
+                do="give a name of at most 40 of `a-z 0-9 _ -` that begins with a letter or digit and is not "
+                f"`{OWN_CALLER}`, the name of the key in {API_KEY_FILE}",
             )
         if len(self.all()) >= MOST_KEYS:
             raise SetupError(
                 "there are too many keys", saw=f"{MOST_KEYS} in {self._path}", do="`kanaria key remove` some first"
             )
+        names = [OWN_CALLER, name, *(one.name for one in self.all())]
+        if labels is not None and (labels not in names or "feedback" not in scopes):
+            raise SetupError(
+                "that key cannot label those answers",
+                saw=f"answers of {labels}, scope {', '.join(scopes)}",
+                do=f"give the scope feedback, and one of the keys {', '.join(names)}",
+            )
         key = secrets.token_urlsafe(32)
-        self._file.add(CallerKey(name=name, scopes=scopes, key=key, made_s=time.time()))
+        self._file.add(CallerKey(name=name, scopes=scopes, labels=labels, key=key, made_s=time.time()))
         return key
 
     def remove(self, name: str) -> None:
         """Forget a key. Raises SetupError, OSError."""
-        if name == OWN:
+        if name == OWN_CALLER:
             raise SetupError(
                 "the owner's key cannot be withdrawn while the stack runs",
-                saw=f"`{OWN}` is the key in {API_KEY_FILE}",
+                saw=f"`{OWN_CALLER}` is the key in {API_KEY_FILE}",
                 do=f"`kanaria down`, remove the file {API_KEY_FILE} of the state folder, `kanaria up`",
             )
         self._file.remove(name)
@@ -74,7 +88,7 @@ class CallerKeys:
 def accepted(settings: Settings) -> tuple[ApiKey, ...]:
     """All keys that a gateway accepts that asks for one. Raises SetupError."""
     named = CallerKeys(settings.caller_keys).all()
-    return ApiKey(settings.api_key, OWN), *(ApiKey(one.key, one.name, tuple(one.scopes)) for one in named)
+    return ApiKey(settings.api_key, OWN_CALLER), *(ApiKey(one.key, one.name, one.scopes, one.labels) for one in named)
 
 
 def put_in_force(settings: Settings, gateway: GatewaySettings, *, say: Callable[[str], None]) -> None:

@@ -25,6 +25,7 @@ import structlog
 
 from contract.answer_types import Label
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
+from contract.http import OWN_CALLER
 from contract.metrics import CORRECT, LABEL_AGES_S, WRONG
 from service.logs import comparison, known_labels, label_counts, paired_labels, spool
 from service.logs.background import BackgroundWriter
@@ -48,9 +49,8 @@ RETRY_S = 0.02  # while another process holds the whole file
 # or one that could not keep the answer anywhere but in its memory.
 OVERTAKING_S = 2.5 * WRITE_EVERY_S
 
-# When a request id is used again, the newer answer replaces the older one, unless its truth is known. The truth about
-# another version's answer is one about this answer, too, unless it has another number of rows: callers may give one id
-# to several requests.
+# When a request id is used again, the first answer stays. The truth about another version's answer is one about this
+# answer, too, unless it has another number of rows: callers may give one id to several requests.
 INSERT = """
 INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, is_keyed, is_copy, truth)
 SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
@@ -60,8 +60,9 @@ SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 
 FROM json_each(:answers) WHERE true -- without it, SQLite would read ON as part of a join
 ON CONFLICT (request_id, version) DO UPDATE
 SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc,
-    is_keyed = excluded.is_keyed, is_copy = coalesce(is_copy, 0) AND coalesce(excluded.is_copy, 0)
-WHERE truth IS NULL AND excluded.answered_at_s >= answered_at_s -- what a dead process left may come late
+    is_keyed = excluded.is_keyed, is_copy = excluded.is_copy
+WHERE truth IS NULL -- processes may write in another order; what a user got comes before a copy
+    AND (coalesce(excluded.is_copy, 0), excluded.answered_at_s) < (coalesce(answers.is_copy, 0), answers.answered_at_s)
 """
 
 ANSWERS_TO = "SELECT json_array_length(labels), truth, version FROM answers WHERE request_id = ? AND json_valid(labels)"
@@ -178,14 +179,24 @@ class AnswerLog(BackgroundWriter):
         self._open_spool()
         return super().__enter__()
 
-    def record(self, request_id: str, labels: Sequence[Label], *, body: bytes, is_copy: bool = False) -> None:
+    def record(
+        self,
+        request_id: str,
+        labels: Sequence[Label],
+        *,
+        body: bytes,
+        caller: str = OWN_CALLER,
+        is_copy: bool = False,
+    ) -> None:
         """Remember the answer to one request and a checksum of its `body`, also if this process is killed then.
 
         Args:
+            caller: the name of the key that the request brought; only feedback with the same name finds the answer.
             is_copy: no user gets this answer. It is compared with the one that the user got, and its label counts
                 where only one of the two is right, but not as a label of this version.
         """
-        line = spool.line_of(request_id, self._version, time.time(), labels, self._checksum(body), is_copy=is_copy)
+        owned = _owned(request_id, caller)
+        line = spool.line_of(owned, self._version, time.time(), labels, self._checksum(body), is_copy=is_copy)
         with self._handing_over:
             is_kept = len(self._answers) < MAX_WAITING
             if is_kept:
@@ -207,9 +218,11 @@ class AnswerLog(BackgroundWriter):
             except OSError as error:  # in memory it waits for its turn as well as on disk, while this process lives
                 self._not_spooled = error
 
-    async def learn(self, request_id: str, labels: Sequence[Label]) -> Feedback:
-        """Join the truth to the answer. Raises AnswersUnavailable."""
-        truth = _Truth(request_id, len(labels), orjson.dumps(labels).decode(), time.monotonic() + OVERTAKING_S)
+    async def learn(self, request_id: str, labels: Sequence[Label], *, caller: str = OWN_CALLER) -> Feedback:
+        """Join the truth to the answer that `caller` was given. Raises AnswersUnavailable."""
+        truth = _Truth(
+            _owned(request_id, caller), len(labels), orjson.dumps(labels).decode(), time.monotonic() + OVERTAKING_S
+        )
         with self._handing_over:
             if len(self._truths) >= MAX_WAITING:
                 raise AnswersUnavailable
@@ -391,6 +404,14 @@ class AnswerLog(BackgroundWriter):
             self._count_dropped(len(answers))
         for truth in truths:
             truth.settle(None)
+
+
+def _owned(request_id: str, caller: str) -> str:
+    """What the table calls a request. No request id has a `/`, so that of one caller is none of another's.
+
+    The owner's are as they always were: in tables of before keys had names, and for Bentos with an older copy of this.
+    """
+    return request_id if caller == OWN_CALLER else f"{caller}/{request_id}"
 
 
 def _bytes_in_use(connection: sqlite3.Connection) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 import orjson
 
 from contract.answer_types import Label
+from contract.http import OWN_CALLER
 from service.logs.answers import AnswerLog, AnswersUnavailable, Feedback
 from service.server.problems import RETRY_LATER, Problem
 
@@ -23,17 +24,22 @@ class Truth(Protocol):
 
 
 async def joined(
-    answers: AnswerLog, truth: Truth, *, first_unknown: Callable[[Sequence[Label]], Label | None] = lambda _: None
+    answers: AnswerLog,
+    truth: Truth,
+    *,
+    caller: str = OWN_CALLER,
+    first_unknown: Callable[[Sequence[Label]], Label | None] = lambda _: None,
 ) -> bytes:
     """Join the truth to the answer; repeated feedback counts once. Returns the JSON for the sender.
 
     Args:
+        caller: whose answers the sender may label, by the name of a key.
         first_unknown: gives the first label that no version can answer with.
 
     Raises: Problem.
     """
     try:
-        outcome = await answers.learn(truth.request_id, truth.labels)
+        outcome = await answers.learn(truth.request_id, truth.labels, caller=caller)
     except AnswersUnavailable:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "answers cannot be read now; try again later", headers=RETRY_LATER

@@ -12,7 +12,7 @@ import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from contract.http import COPY_HEADER, PROBLEM_JSON, REQUEST_ID_HEADER, VERSION_HEADER
+from contract.http import CALLER_HEADER, COPY_HEADER, OWN_CALLER, PROBLEM_JSON, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs.answers import AnswerLog
 from service.logs.predictions import PredictionLog
 from service.server.batching import Abandoned, Batcher, Overdue, Overloaded
@@ -23,6 +23,7 @@ from service.server.problems import RETRY_LATER, Problem
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _REQUEST_ID, _VERSION, _COPY = REQUEST_ID_HEADER.encode(), VERSION_HEADER.encode(), COPY_HEADER.encode()
+_CALLER, _OWN_CALLER = CALLER_HEADER.encode(), OWN_CALLER.encode()
 _SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 
 Gone = Callable[[], Coroutine[None, None, None]]  # returns when the client has closed the connection
@@ -34,6 +35,7 @@ class Asked:
 
     body: bytes
     request_id: str
+    caller: str  # the name of the key that it brought
     gone: Gone
     is_copy: bool  # of a request that another version answers: no user waits for it, and it counts as none of theirs
 
@@ -67,11 +69,11 @@ class Route:
         started_s = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = request_id_of(headers.get(_REQUEST_ID))
-        is_copy = _COPY in headers
+        caller, is_copy = headers.get(_CALLER, _OWN_CALLER).decode("latin-1"), _COPY in headers
         status, content_type, problem = HTTPStatus.OK, "application/json", None
         try:
             body = await _read(scope, headers, receive)
-            payload = await self._handler(Asked(body, request_id, partial(_gone, receive), is_copy))
+            payload = await self._handler(Asked(body, request_id, caller, partial(_gone, receive), is_copy))
         except (ClientGone, Abandoned):
             return
         except Problem as known:
@@ -121,7 +123,7 @@ class Handlers:
         except (Overloaded, Overdue) as error:
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}; try again later", headers=RETRY_LATER) from None
         labels = [prediction.label for prediction in predictions]
-        self._answers.record(request_id, labels, body=body, is_copy=asked.is_copy)
+        self._answers.record(request_id, labels, body=body, caller=asked.caller, is_copy=asked.is_copy)
         answer = orjson.dumps({"request_id": request_id, "version": self._version, "predictions": predictions})
         if self._prediction_log and not asked.is_copy:
             self._prediction_log.record(body, rows, answer, is_listed=is_listed)
@@ -129,7 +131,12 @@ class Handlers:
 
     async def feedback(self, asked: Asked) -> bytes:
         """Join the truth to an earlier answer; repeated feedback counts once."""
-        return await joined(self._answers, self._parser.feedback(asked.body), first_unknown=self._parser.first_unknown)
+        return await joined(
+            self._answers,
+            self._parser.feedback(asked.body),
+            caller=asked.caller,
+            first_unknown=self._parser.first_unknown,
+        )
 
 
 def request_id_of(given: bytes | None) -> str:

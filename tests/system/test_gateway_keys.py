@@ -75,7 +75,7 @@ def test_a_key_opens_what_it_was_made_for_until_it_is_withdrawn(gateway: Gateway
     assert [asked(gateway, "/predict", key) for key in (shop, both)] == [401, 200]
     assert [line.partition(",")[0] for line in typed("list").splitlines()] == [
         "default: predictions",
-        "clinic: feedback",
+        "clinic: feedback (answers of default)",
         "both: predictions",
     ]
 
@@ -91,6 +91,19 @@ def test_a_version_is_told_the_name_of_the_key_and_never_the_key(
         told.append(stable.last_headers())
     assert [headers[CALLER_HEADER] for headers in told] == ["shop", "default"]
     assert not {shop, settings.api_key} & {value for headers in told for value in headers.values()}
+
+
+def test_a_key_labels_the_answers_of_the_key_that_it_was_made_for(
+    gateway: Gateway, stable: StandIn, settings: Settings
+) -> None:
+    """A version is told whose answers these are; by default the holder's own."""
+    keys = [typed("add", "shop", "--scope", "both")]
+    keys += [typed("add", "clinic", "--scope", "feedback", "--of", "shop"), typed("add", "bank", "--scope", "feedback")]
+    told = []
+    for key in keys:
+        assert asked(gateway, "/feedback", key) == 200
+        told.append(stable.last_headers()[CALLER_HEADER])
+    assert told == ["shop", "shop", "default"]
 
 
 def test_a_gateway_without_keys_tells_no_name(

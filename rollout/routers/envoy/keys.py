@@ -31,7 +31,11 @@ def write_keys(settings: GatewaySettings) -> dict[str, str]:
     """
     written = {}
     for scope, name in _FILTERS.items():
-        credentials = [{"key": key.secret, "client": key.name} for key in settings.api_keys if scope in key.scopes]
+        credentials = [
+            {"key": key.secret, "client": (key.labels if scope == "feedback" else None) or key.name}
+            for key in settings.api_keys
+            if scope in key.scopes
+        ]
         known = {
             "@type": _KEY_AUTH,
             "credentials": credentials,

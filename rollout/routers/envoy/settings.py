@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from contract.http import ANSWER_TIMEOUT_S
+from contract.http import ANSWER_TIMEOUT_S, OWN_CALLER
 
 Scope = Literal["predictions", "feedback"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -19,8 +19,9 @@ class ApiKey:
     """A key that opens the gateway."""
 
     secret: str
-    name: str = "default"  # of its holder, fit for a header
+    name: str = OWN_CALLER  # of its holder, fit for a header
     scopes: tuple[Scope, ...] = SCOPES
+    labels: str | None = None  # the name of the key whose answers it labels; None: its own
 
 
 @dataclass(frozen=True, slots=True)

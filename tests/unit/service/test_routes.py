@@ -161,3 +161,47 @@ def test_a_body_of_unknown_length_is_cut_off_at_the_limit(served: Served) -> Non
             yield b" " * 65_536
 
     assert served.post("/predict", endless()).status_code == 413
+
+
+def asked(served: Served, by: str, *numbers: int) -> None:
+    """A request with the id that everybody uses here."""
+    headers = {"x-request-id": "order-1", "x-kanaria-caller": by}
+    body = json.dumps({"features": [[number] for number in numbers]}).encode()
+    assert served.post("/predict", body, headers=headers).status_code == 200
+
+
+def labelled(served: Served, by: str, *labels: str) -> tuple[int, bool | None]:
+    body = json.dumps({"request_id": "order-1", "labels": labels}).encode()
+    answer = served.post("/feedback", body, headers={"x-kanaria-caller": by})
+    return answer.status_code, answer.json().get("counted")
+
+
+def test_an_answer_belongs_to_the_key_that_it_was_given_to(served: Served) -> None:
+    """Another holder's feedback finds it no more than an unknown id, and takes nothing from its owner's."""
+    asked(served, "shop", 2)
+    assert [labelled(served, by, "odd") for by in ("mallory", "default")] == [(404, None), (404, None)]
+    assert labelled(served, "shop", "even") == (200, True)
+
+
+def test_another_key_cannot_make_a_label_fail_by_using_its_request_id(served: Served) -> None:
+    """Before or after: each has its own answer, with its own number of rows."""
+    asked(served, "mallory", 1, 2)
+    asked(served, "shop", 2)
+    asked(served, "mallory", 1, 2, 3)
+    assert labelled(served, "shop", "even") == (200, True)
+    assert labelled(served, "mallory", "odd", "even") == (200, True)
+
+
+@pytest.mark.parametrize("by", ["shop", "default"])
+def test_the_first_answer_to_a_request_id_stays(served: Served, by: str) -> None:
+    """Whoever uses the id again does not overwrite it."""
+    asked(served, by, 2)
+    asked(served, by, 1, 2)
+    assert labelled(served, by, "odd", "even") == (422, None)
+    assert labelled(served, by, "even") == (200, True)
+
+
+def test_a_version_that_is_asked_without_a_gateway_knows_the_owner_alone(served: Served) -> None:
+    """As all did before keys had names."""
+    served.post("/predict", b'{"features": [[2]]}', headers={"x-request-id": "order-1"})
+    assert labelled(served, "default", "even") == (200, True)

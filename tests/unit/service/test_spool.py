@@ -225,14 +225,14 @@ def test_a_survivor_that_dies_in_between_changes_nothing(tmp_path: Path) -> None
     assert (tally.counts, len(rows(tmp_path))) == ({"correct": 1, "wrong": 0}, 1)
 
 
-def test_a_late_answer_of_a_dead_process_replaces_no_newer_one(tmp_path: Path) -> None:
-    """The client asked again under the same id, and another worker of the version answered."""
+def test_a_late_answer_of_a_dead_process_is_the_first(tmp_path: Path) -> None:
+    """The client asked again under the same id, and another worker of the version answered and wrote sooner."""
     with open_log(tmp_path, "m:2", Tally()) as log:
         log.record("r", ["newer"], body=BODY)
         eventually(lambda: rows(tmp_path))
         path = left_by_a_dead_process(tmp_path, ("r", "m:2", "older"))
         eventually(lambda: not path.exists())
-    assert rows(tmp_path) == {("r", "m:2"): ["newer"]}
+    assert rows(tmp_path) == {("r", "m:2"): ["older"]}
 
 
 def test_files_begin_again_when_their_answers_are_in_the_table(tmp_path: Path) -> None:
