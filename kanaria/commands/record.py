@@ -44,7 +44,7 @@ def record_requests(
         if sum((list_, show is not None, clear)) > 1:
             raise SetupError("one thing at a time", saw="several of --list, --show, --clear", do="give one of them")
         if clear:
-            say(f"removed {count(folder.clear())} recorded requests")
+            say(f"recorded requests that were removed: {count(folder.clear())}")
         elif show is not None:
             _show(folder, show)
         elif list_:
@@ -90,8 +90,7 @@ def _summary(found: Recorded, service: Service, took_s: float, settings: Setting
             route = next(iter(found.by_route))
             yield f"  no request came; send some while this runs, for example: curl {_example(route, settings)}"
     else:
-        of = sum(1 for kept in found.by_route.values() if kept)
-        yield f"recorded {count(found.count)} requests of {count(of)} routes in {span(took_s)}; `kanaria record --list`"
+        yield f"{count(found.count)} requests recorded in {span(took_s)}; `kanaria record --list` shows them"
         for route, kept in found.by_route.items():
             yield f"  {route}: {count(kept)}" if kept else f"  {route}: none came"
     yield from (f"  {why}" for why in found.left_out())

@@ -27,11 +27,11 @@ _TIMEOUT_S = 2.0
 _BEFORE_A_RELEASE_S = 10.0
 _ENDS_S = 1.0  # requests that are on their way to the observer
 _WHY = {
-    m.UNWRITTEN_REQUEST: "could not be written: see logs/observer.log in the state folder",
-    m.TOO_LARGE: "had a larger body than is kept",
-    m.PRIVATE: "have a key or a token in their query",
-    m.UNSUCCESSFUL: "were not answered with success",
-    m.CUT_REQUEST: "were not shown to the end",
+    m.UNWRITTEN_REQUEST: "that could not be written (see logs/observer.log in the state folder)",
+    m.TOO_LARGE: "with a larger body than is kept",
+    m.PRIVATE: "with a key or a token in their query",
+    m.UNSUCCESSFUL: "that were not answered with success",
+    m.CUT_REQUEST: "that were not shown to the end",
 }
 
 
@@ -49,7 +49,7 @@ class Recorded:
     def left_out(self) -> tuple[str, ...]:
         """Why requests were not kept, in words."""
         return tuple(
-            f"{self.outcomes[outcome]} requests {why}" for outcome, why in _WHY.items() if self.outcomes[outcome]
+            f"requests {why}: {self.outcomes[outcome]}" for outcome, why in _WHY.items() if self.outcomes[outcome]
         )
 
 
@@ -123,7 +123,9 @@ def to_replay(
             said.append(f"no requests could be recorded: {error.what} ({error.saw})")
     found = list(folder.requests())
     if damaged := [str(number) for number, request in found if request is None]:
-        said.append(f"recorded requests {', '.join(damaged)} are not used: their files were damaged or changed")
+        said.append(
+            f"recorded requests that are not used, because their files were damaged or changed: {', '.join(damaged)}"
+        )
     wanted = [(number, request) for number, request in found if request and request.route not in leave_out]
     missing = sorted(set(routes) - {request.route for _, request in wanted})
     if missing:

@@ -107,7 +107,7 @@ class Replayer:
             asked,
             tuple(loss for route in found for loss in _losses(route)),
             (
-                *_remarks(found, self._canary.tag, self._stable.tag),
+                *_remarks(found, self._stable.tag),
                 *_left_out(len(recorded), asked, set_aside, is_late=self._left_s <= 0),
             ),
             tuple(self._took_ms),
@@ -269,11 +269,11 @@ def _losses(route: _Route) -> Iterator[Loss]:
             yield Loss(f"{route.path} {name}", f"its answers at {route.path} {lacks} ({example})")
 
 
-def _remarks(routes: Sequence[_Route], canary: str, stable: str) -> Iterator[str]:
+def _remarks(routes: Sequence[_Route], stable: str) -> Iterator[str]:
     if found := list(_differing(routes, [route.values for route in routes])):
-        yield f"{canary} answers recorded requests otherwise than {stable} in {', '.join(found)}"
+        yield f"its answers to recorded requests differ from {stable}'s in {', '.join(found)}"
     if found := list(_differing(routes, [route.since for route in routes])):
-        yield f"{stable} itself answers otherwise than when they were recorded in {', '.join(found)}"
+        yield f"since they were recorded, {stable}'s own answers have changed in {', '.join(found)}"
 
 
 def _differing(routes: Sequence[_Route], of: Sequence[RouteComparison]) -> Iterator[str]:
@@ -294,7 +294,8 @@ def _differing(routes: Sequence[_Route], of: Sequence[RouteComparison]) -> Itera
 
 def _left_out(recorded: int, asked: int, set_aside: int, *, is_late: bool) -> Iterator[str]:
     if set_aside:
-        yield f"stable itself gives no success now to {count(set_aside)} recorded requests, which say nothing therefore"
+        said_nothing = "recorded requests to which stable itself gives no success now, so that they say nothing"
+        yield f"{said_nothing}: {count(set_aside)}"
     if left := recorded - asked - set_aside:
         why = "the time for it was over" if is_late else "one before of the same route got no answer"
-        yield f"{count(left)} recorded requests were not asked again: {why}"
+        yield f"recorded requests that were not asked again, because {why}: {count(left)}"

@@ -9,7 +9,8 @@ _WITHOUT_A_SIGNAL = {  # by what rolled the canary back
     "startup": "Start it alone (`bentoml serve`) and read its output.",
     "drift": "Open its drift report (`kanaria drift report --release N`). A better model may differ too: if this one "
     "is better, set `on_drift: report`.",
-    "preflight": "Fix what differs from its golden requests or from stable, until `kanaria preflight` passes.",
+    "preflight": "Fix what differs from its golden requests or from stable, until `kanaria preflight` passes. What a "
+    "service of your own is meant to lose is allowed by `may_break` in the plan.",
     "guard": "Read the canary's log: so many failures are too many whatever stable does.",
     "deadline": "Proof needs requests: next time use more traffic, a longer `step_deadline` or a larger `risk_budget`.",
 }

@@ -100,9 +100,9 @@ def test_a_version_that_drops_a_field_is_refused_before_traffic_and_a_noisy_one_
     assert (nobody.returncode, "no request came; send some while this runs" in nobody.stdout) == (3, True)
     with users(kanaria):
         said = kanaria.ok("record", "--for", "30s", "--leave-out", "/pay")
-    assert "recorded 16 requests of 2 routes" in said
+    assert "16 requests recorded in" in said
     assert "left out, because their answers come in parts: /words" in said
-    assert "requests have a key or a token in their query" in said
+    assert "requests with a key or a token in their query: " in said
     files = list((kanaria.home / "recorded").glob("*.json"))
     assert len(files) == 16
     assert not any(PRIVATE in text or kanaria.api_key in text for text in map(Path.read_text, files))
@@ -119,4 +119,5 @@ def test_a_version_that_drops_a_field_is_refused_before_traffic_and_a_noisy_one_
     kanaria.until(lambda status: (status["release"] or {}).get("phase") not in ("starting", None))
     why = " ".join(kanaria.ok("why").split())
     assert "It answers 16 recorded requests with the status and the fields of summary:d1's answers." in why
-    assert "otherwise" not in why
+    assert "differ from" not in why
+    assert "have changed" not in why

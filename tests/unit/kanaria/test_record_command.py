@@ -74,7 +74,7 @@ def test_what_is_kept_is_listed_shown_and_removed(home: Path) -> None:
     picture = run("--show", "2").output
     assert "(5 bytes that are no text)" in picture
     assert "only its hash was kept" in picture
-    assert "removed 2 recorded requests" in run("--clear").output
+    assert "recorded requests that were removed: 2" in run("--clear").output
     assert "nothing is recorded; `kanaria record` keeps some" in run("--list").output
 
 
@@ -86,7 +86,7 @@ def test_a_file_that_was_edited_is_named_and_never_replayed(home: Path) -> None:
     requests, said = to_replay(Settings(), Service((Route("/detect"), Route("/rare")), 60), leave_out=())
     assert [number for number, _ in requests] == [2]
     assert said == [
-        "recorded requests 1 are not used: their files were damaged or changed",
+        "recorded requests that are not used, because their files were damaged or changed: 1",
         "no request to /rare is recorded: `kanaria record` keeps some while users send them",
     ]
 

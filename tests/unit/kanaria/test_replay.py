@@ -196,7 +196,7 @@ def test_other_values_are_said_and_break_nobody() -> None:
     """A better model answers otherwise; the shadow step judges how often."""
     found = replay(other_labels)
     assert found.losses == ()
-    assert found.remarks == ("m:v2 answers recorded requests otherwise than m:v1 in `label` of /detect (8 of 8)",)
+    assert found.remarks == ("its answers to recorded requests differ from m:v1's in `label` of /detect (8 of 8)",)
 
 
 def test_fields_that_the_plan_ignores_are_not_compared() -> None:
@@ -238,7 +238,10 @@ def test_a_request_without_an_answer_is_a_loss_and_its_route_is_left() -> None:
     found = replay(hanging, requests=requests, limit_s=1.0)
     assert [loss.place for loss in found.losses] == ["/detect"]
     assert "/detect gives no answer in 1 s, stable one after" in found.losses[0].says
-    assert "5 recorded requests were not asked again: one before of the same route got no answer" in found.remarks
+    assert (
+        "recorded requests that were not asked again, because one before of the same route got no answer: 5"
+        in found.remarks
+    )
     assert found.count == 5
     assert time.monotonic() - began_s < 30
 
@@ -258,7 +261,7 @@ def test_what_stable_itself_refuses_now_says_nothing() -> None:
 
     found = replay(refusing, forgetful, requests=recorded(well))
     assert (found.count, len(found.losses)) == (6, 1)
-    assert "stable itself gives no success now to 2 recorded requests, which say nothing therefore" in found.remarks
+    assert "recorded requests to which stable itself gives no success now, so that they say nothing: 2" in found.remarks
 
 
 def test_what_stable_answers_otherwise_than_when_it_was_recorded_is_said() -> None:
@@ -266,7 +269,7 @@ def test_what_stable_answers_otherwise_than_when_it_was_recorded_is_said() -> No
     found = replay(other_labels, other_labels, requests=recorded(well))
     assert found.losses == ()
     assert found.remarks == (
-        "m:v1 itself answers otherwise than when they were recorded in `label` of /detect (8 of 8)",
+        "since they were recorded, m:v1's own answers have changed in `label` of /detect (8 of 8)",
     )
 
 
@@ -287,7 +290,7 @@ def test_when_the_time_is_over_the_rest_is_counted() -> None:
     """No release waits for ever."""
     found = replay(well, budget_s=0.0)
     assert (found.count, found.losses) == (0, ())
-    assert found.remarks == ("8 recorded requests were not asked again: the time for it was over",)
+    assert found.remarks == ("recorded requests that were not asked again, because the time for it was over: 8",)
 
 
 def test_requests_bring_what_was_kept_and_an_id_of_kanarias_own() -> None:
