@@ -112,6 +112,12 @@ def _data(settings: Settings, last_s: float, version: str | None) -> "Comparison
 
     logs = sample.version_logs(settings.predictions)
     wanted = version or stable_version(settings.ledger) or next(iter(logs))
+    if wanted in logs and not logs[wanted].columns.model:
+        raise SetupError(
+            f"there is no reference for {wanted}: it is a service of its own",
+            saw="a prediction log without a model",
+            do="compare a canary with stable: `kanaria drift report --release N`",
+        )
     folder = model_folder(logs[wanted].columns.model) if wanted in logs else Path()
     now_s = time.time()
     return compare.data_drift(_logs(settings), wanted, folder, compare.Period(now_s - last_s, now_s), Rule())

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from contract import loopback
 from contract.http import READY_PATH
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from kanaria.errors import SetupError, StackError
 from kanaria.lazy import load
 from kanaria.private_files import close_folder
@@ -78,7 +79,7 @@ class Stack:
         self._wait("the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         stable = self.stable()
         if stable is None and tag is not None:
-            self.client.set_stable(tag)
+            self.client.set_stable(tag, answers=_answers_here())
         elif tag not in (None, stable):
             say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
         stable = stable or tag or ""
@@ -316,6 +317,14 @@ def _cannot_listen(name: str, host: str, port: int, error: OSError) -> SetupErro
         case _:
             do = "set KANARIA_HOST to an address of this machine, such as 127.0.0.1, or to 0.0.0.0 for all of them"
     return SetupError(what, saw=saw, do=do)
+
+
+def _answers_here() -> OwnAnswers:
+    """What ./rollout.yaml says that answers mean."""
+    try:
+        return read_spec(None).answers
+    except RolloutError:  # `kanaria release` says what is wrong
+        return NO_ANSWERS
 
 
 def startup_deadline_s(settings: Settings) -> float:

@@ -4,6 +4,7 @@ Line ends are counted in all segments of the period, so that every request has t
 lines that were drawn are parsed. A binary search finds the period's lines in a segment.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -215,9 +216,16 @@ def feature_columns(
 
 
 def answer_columns(answers: Sequence[Mapping[str, object]]) -> dict[str, Values]:
-    """The fields of some answers by name, without those that the model does not give: a number has no confidence."""
+    """The fields of some answers by name, without those that no answer has: a number has no confidence.
+
+    What some answers lack is missing there, as a feature may be.
+    """
     columns = {name: [answer[name] for answer in answers] for name in (answers[0] if answers else ())}
-    return {name: as_column(values) for name, values in columns.items() if None not in values}
+    return {
+        name: as_column([math.nan if value is None else value for value in values])
+        for name, values in columns.items()
+        if any(value is not None for value in values)
+    }
 
 
 def as_column(values: Sequence[object]) -> Values:

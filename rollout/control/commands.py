@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from contract.complaints import nearest
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.control.fitted_plan import NOT_COUNTED
 from rollout.errors import CommandRefused
 from rollout.ledger import events as e
@@ -19,6 +20,7 @@ class SetStable:
 
     tag: str
     by: str
+    answers: OwnAnswers = NO_ANSWERS  # what is counted of its answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,8 @@ def accept(
         is_better: labels have proven the running canary better.
     """
     match command:
-        case SetStable(tag=tag):
-            return _set_stable(tag, deployment, known_tags, now_s)
+        case SetStable():
+            return _set_stable(command, deployment, known_tags, now_s)
         case StartRelease():
             started = _start(command, deployment, known_tags, next_number, now_s, earlier=earlier)
             return (*started, *_not_counted(left_out, next_number, now_s))
@@ -175,7 +177,10 @@ def _drift(command: ReportDrift, release: Release, now_s: float, *, is_better: b
     return measured, e.RolledBack(at_s=now_s, release=release.number, signal="drift", reason=why, by=command.by)
 
 
-def _set_stable(tag: str, deployment: Deployment, known_tags: Collection[str], now_s: float) -> tuple[e.Event, ...]:
+def _set_stable(
+    command: SetStable, deployment: Deployment, known_tags: Collection[str], now_s: float
+) -> tuple[e.Event, ...]:
+    tag = command.tag
     _require_known(tag, known_tags)
     if deployment.stable == tag:
         return ()
@@ -183,7 +188,7 @@ def _set_stable(tag: str, deployment: Deployment, known_tags: Collection[str], n
         raise CommandRefused(
             f"{deployment.stable} is stable already", saw=f"asked for {tag}", do=f"release it: `kanaria release {tag}`"
         )
-    return (e.StableSet(at_s=now_s, tag=tag),)
+    return (e.StableSet(at_s=now_s, tag=tag, answers=command.answers),)
 
 
 def _start(

@@ -19,7 +19,7 @@ from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
 from rollout.control.commands import Command, ReportDrift, Restore, StartRelease, accept
 from rollout.control.decide import Action, Facts, Hold, Rollback, decide
-from rollout.control.fitted_plan import asking, fitted
+from rollout.control.fitted_plan import asking, fitted, readable
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
 from rollout.control.metrics import ControllerMetrics
@@ -590,6 +590,9 @@ class Controller:
         needs_tags = isinstance(command, commands.SetStable | StartRelease | Restore)
         if isinstance(command, StartRelease | Restore):
             command, left_out = self._fitted(command)
+        elif isinstance(command, commands.SetStable) and command.answers and command.tag in self._fleet.known_tags():
+            answers = readable(command.answers, command.tag, self._fleet.service(command.tag))
+            command = replace(command, answers=answers)
         events = accept(
             command,
             self._deployment,

@@ -3,11 +3,11 @@
 The model contract says what a version counts of its answers. Of a service of its own only the gateway counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from contract.complaints import nearest
 from contract.http import FEEDBACK_PATH
-from contract.own_answers import NO_ANSWERS
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.errors import CommandRefused
 from rollout.fleet import Service
 from rollout.format import span
@@ -91,16 +91,27 @@ def _is_of_labels(row: Signal) -> bool:
 def _parts_read(spec: RolloutSpec, tag: str, canary: Service, stable: Service) -> frozenset[str]:
     """The parts of answers that are counted of both versions. Raises CommandRefused for a route that neither has."""
     of_canary, of_stable = ({route.path for route in service.answers_whole} for service in (canary, stable))
-    for path in spec.answers.root:
-        known = of_canary | of_stable
+    _check_routes(spec.answers, of_canary | of_stable, f"{tag} or stable")
+    return spec.answers.counted(of_canary & of_stable)
+
+
+def readable(answers: OwnAnswers, tag: str, service: Service) -> OwnAnswers:
+    """What is counted of `tag` alone. Raises CommandRefused for a route that it lacks."""
+    if service.keeps_contract:
+        return NO_ANSWERS
+    _check_routes(answers, {route.path for route in service.answers_whole}, tag)
+    return answers
+
+
+def _check_routes(answers: OwnAnswers, known: Collection[str], whose: str) -> None:
+    for path in answers.root:
         if path not in known:
             listed = ", ".join(sorted(known)) or "none"
             raise CommandRefused(
-                f"the plan says how to read the answers of {path}, which is no route of {tag} or stable",
+                f"the plan says how to read the answers of {path}, which is no route of {whose}",
                 saw=f"`answers.{path}`; routes whose answers come as a whole: {listed}{nearest(path, known)}",
                 do="name one of these routes, or delete the section",
             )
-    return spec.answers.counted(of_canary & of_stable)
 
 
 def asking(spec: RolloutSpec, known_s: Callable[[str], float]) -> tuple[RolloutSpec, str]:

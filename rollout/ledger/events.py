@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from contract.plain_text import one_line, printable, visible
 from rollout.judge import Judgement, OwnNoise, Pair, Window
 from rollout.judge.types import BothNumbers
@@ -64,6 +65,7 @@ class StableSet(_Event):
 
     kind: Literal["stable_set"] = "stable_set"
     tag: str
+    answers: OwnAnswers = NO_ANSWERS  # what is counted of its answers until a release says so
 
 
 class Restore(BaseModel):

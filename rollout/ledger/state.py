@@ -190,6 +190,7 @@ class Deployment:
     tries: Mapping[tuple[str, str], int] = field(default_factory=dict)  # of the same, how many entered a step
     needs_another: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tag -> who released it: not enough
     promoted: tuple[str, ...] = ()  # every version that ever took all traffic by a person's or the judge's word
+    answers: OwnAnswers = NO_ANSWERS  # what is counted of answers, by the newest plan
 
     @property
     def active(self) -> Release | None:
@@ -220,8 +221,7 @@ class Desired:
 
 def desired(deployment: Deployment) -> Desired:
     """The state of the outside world that `deployment` asks for."""
-    newest = deployment.release
-    return replace(_desired(deployment), answers=newest.spec.answers if newest else NO_ANSWERS)
+    return replace(_desired(deployment), answers=deployment.answers)
 
 
 def _desired(deployment: Deployment) -> Desired:
@@ -249,7 +249,8 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
     """The deployment after `event`."""
     match event:
         case e.StableSet():
-            return replace(deployment, stable=event.tag, promoted=_promoted(deployment, event.tag))
+            promoted = _promoted(deployment, event.tag)
+            return replace(deployment, stable=event.tag, promoted=promoted, answers=event.answers)
         case e.ReleaseRequested():
             return _requested(deployment, event)
         case e.Applied() | e.Noted() | e.CanaryReady() | e.DriftMeasured():
@@ -371,7 +372,14 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
     needs_another = dict(deployment.needs_another)
     if event.spec.second_person or event.tag in needs_another:  # a later plan without it does not lift it
         needs_another[event.tag] = needs_another.get(event.tag, frozenset()) | {event.by.casefold()}
-    return replace(deployment, release=release, quarantined=quarantined, tried=tried, needs_another=needs_another)
+    return replace(
+        deployment,
+        release=release,
+        quarantined=quarantined,
+        tried=tried,
+        needs_another=needs_another,
+        answers=event.spec.answers,
+    )
 
 
 def _left(

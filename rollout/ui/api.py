@@ -24,6 +24,7 @@ from starlette.routing import Route
 from contract.complaints import advice
 from contract.errors import KanariaError
 from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, READY_PATH
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.control import commands as c
 from rollout.control.alerts import SIGNAL, Alert, objection
 from rollout.control.controller import Controller
@@ -93,6 +94,7 @@ class _Body(BaseModel):
 
 class _StableBody(_Body):
     tag: Tag
+    answers: OwnAnswers = NO_ANSWERS
 
 
 class _ReleaseBody(_Body):
@@ -201,7 +203,8 @@ def make_app(
 
     async def post_stable(request: Request) -> Response:
         body = await _parse(request, _StableBody)
-        return await submit(request, c.SetStable(tag=body.tag, by=admission.person(request, body.by, "stable")), body)
+        by = admission.person(request, body.by, "stable")
+        return await submit(request, c.SetStable(tag=body.tag, by=by, answers=body.answers), body)
 
     async def post_release(request: Request) -> Response:
         body = await _parse(request, _ReleaseBody)

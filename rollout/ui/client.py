@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from contract import loopback
 from contract.http import DEADLINE_HEADER, READY_PATH
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.errors import CommandRefused, ControllerUnreachable
 from rollout.spec import RolloutSpec
 from rollout.ui.status import StatusView
@@ -39,9 +40,9 @@ class ControllerClient:
         self._url, self._token, self._by = url, token, by
         self._http = loopback.client(url, timeout_s=_TIMEOUT_S)
 
-    def set_stable(self, tag: str) -> None:
-        """Let `tag` take all traffic. Raises CommandRefused."""
-        self._post("/api/stable", tag=tag)
+    def set_stable(self, tag: str, *, answers: OwnAnswers = NO_ANSWERS) -> None:
+        """Let `tag` take all traffic; `answers` says what is counted of its answers. Raises CommandRefused."""
+        self._post("/api/stable", tag=tag, **({"answers": answers.model_dump(mode="json")} if answers else {}))
 
     def release(self, tag: str, spec: RolloutSpec, *, retry: bool = False) -> int:
         """Start a release and return its number. Raises CommandRefused."""

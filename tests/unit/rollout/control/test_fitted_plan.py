@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from contract.own_answers import OwnAnswers
 from rollout.control import commands as c
-from rollout.control.fitted_plan import asking, fitted
+from rollout.control.fitted_plan import asking, fitted, readable
 from rollout.errors import CommandRefused
 from rollout.explain.timeline import timeline
 from rollout.fleet import CONTRACT, Route, Service
 from rollout.ledger.ledger import Ledger
+from rollout.ledger.state import desired
 from rollout.signals.plan import Signals
 from rollout.spec import RolloutSpec
 from tests.support.world import Version, World
@@ -179,3 +181,20 @@ def test_labels_of_what_the_plan_reads_are_judged_and_may_be_required() -> None:
     with pytest.raises(CommandRefused, match="nobody counts them"):
         fitted(plan, "m:v2", takes, OWN, is_observed=True)
     assert "wrong by label" in fitted(READ, "m:v2", OWN, takes, is_observed=True)[1]
+
+
+def test_answers_are_counted_from_the_first_version_on_and_by_the_newest_plan(tmp_path: Path) -> None:
+    """Whoever brings the stack up may have a plan; a release without `answers` ends it."""
+    world = World(tmp_path / "ledger.db", versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN)})
+    controller = world.controller()
+    with pytest.raises(CommandRefused, match="no route of m:v1"):
+        controller.execute(c.SetStable("m:v1", "ann", OwnAnswers.model_validate({"/other": {"label": "label"}})))
+    controller.execute(c.SetStable("m:v1", "ann", READ.answers))
+    assert desired(controller.snapshot.deployment).answers == READ.answers
+    controller.execute(c.StartRelease("m:v2", RolloutSpec(steps=(5, 100)), "ann"))
+    assert not desired(controller.snapshot.deployment).answers
+    controller.close()
+
+
+def test_a_model_of_the_contract_counts_its_answers_itself() -> None:
+    assert not readable(READ.answers, "m:v1", CONTRACT)
