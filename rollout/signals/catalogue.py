@@ -467,8 +467,9 @@ BUILT_IN = Catalogue(
             is_observed=True,
             picture=ReportPicture("against its limit", "Answers unlike stable's"),
             graph=BoardGraph(
-                "Answers unlike stable's, in the shadow step",
-                "Share of copied requests that both versions answered differently. A better model differs too; "
+                "Answers unlike stable's",
+                "Share of the requests asked of both versions that they answered differently: in the shadow step, and "
+                "in the steps where the plan has `compare`. A better model differs too; "
                 "`signals.disagreement.at_most` in the plan sets the limit.",
                 bad=0.2,
             ),

@@ -13,6 +13,7 @@ from rollout.control.snapshot import Snapshot
 from rollout.explain.asked import by_itself, time_left_s
 from rollout.explain.budget import budget_sentence
 from rollout.explain.choices import Choice, choices
+from rollout.explain.compared import compared_sentence
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.timeline import Decision, SignalTick, Timeline, ended_as
 from rollout.explain.waiting import Wait, waiting
@@ -141,6 +142,7 @@ class ReleaseStatus(_Part):
     deadline_s: float | None
     labels: str | None = None  # how many labels count, and how many wait; None: each counts as it comes
     budget: str | None = None  # how many of users' requests may have been harmed; None: their number does not matter
+    compared: str | None = None  # what is asked of both versions in a step; None: nothing
     verdict: Verdict | None
     log_e: float | None
     threshold: float | None
@@ -255,6 +257,7 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         deadline_s=wait.deadline_s if wait else None,
         labels=release.labels.sentence if release.labels and release.steps else None,
         budget=budget_sentence(release),
+        compared=compared_sentence(release.state),
         verdict=evidence.verdict if evidence else None,
         log_e=evidence.log_e if evidence else None,
         threshold=evidence.threshold if evidence else None,

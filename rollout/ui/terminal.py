@@ -135,7 +135,9 @@ def _release(release: ReleaseStatus) -> list[RenderableType]:
         parts.append(Text(release.not_judged, style="dim"))
     if release.caution:
         parts.append(Text(release.caution, style="yellow"))
-    parts += [Text(line, style="dim") for line in (release.labels, release.budget) if line is not None]
+    parts += [
+        Text(line, style="dim") for line in (release.labels, release.budget, release.compared) if line is not None
+    ]
     if release.signals and release.log_e is not None and release.threshold is not None and release.verdict is not None:
         parts += ["", _signals(release.signals, release.verdict, release.log_e, release.threshold)]
     if watch := release.watch:

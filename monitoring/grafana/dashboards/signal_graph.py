@@ -34,7 +34,7 @@ class SignalGraph:
     label: str = ""
     outcomes: str = ""  # the bad ones, as a regular expression
     bound: str = ""
-    is_of_copies: bool = False  # counted in the shadow step only
+    is_of_copies: bool = False  # counted only of requests that both versions were asked
 
     def expr(self, matchers: str) -> str:
         """The share of bad events among those that match."""

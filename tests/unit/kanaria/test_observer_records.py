@@ -90,6 +90,18 @@ def test_labels_tell_two_versions_apart_that_answered_one_request(observed: Obse
     assert "kanaria_disagreement" not in generate_latest(observed.registry).decode()
 
 
+def test_the_answer_to_a_copy_of_a_step_is_only_compared(observed: Observed) -> None:
+    """It is no labelled prediction of its version, and no row of the prediction log."""
+    observed.records.record("m:v1", "a", Said("spam"), NO_ROW)
+    observed.records.record("m:v2", "a", Said("ham"), NO_ROW, is_copy=True)
+    observed.tell(truth("a", "spam"))
+    expected = {"m:v1 better": 1, "m:v2 worse": 1}
+    eventually(lambda: observed.counts("kanaria_paired_labels_total") == expected)
+    assert observed.counts("kanaria_feedback_total") == {"m:v1 correct": 1}
+    observed.records.close()
+    assert (len(observed.lines("m@v1")), len(observed.lines("m@v2"))) == (1, 0)
+
+
 def test_an_answer_without_a_label_is_wrong_whatever_is_true(observed: Observed) -> None:
     observed.records.record("m:v1", "a", Said(), NO_ROW)
     assert observed.tell(truth("a", "spam")).is_success

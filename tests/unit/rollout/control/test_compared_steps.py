@@ -8,6 +8,7 @@ import pytest
 from rollout.control import commands as c
 from rollout.control.controller import Controller
 from rollout.control.release_judge import replayed
+from rollout.explain.compared import compared_sentence
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Phase, Release, fold
@@ -73,6 +74,7 @@ def test_steps_and_watch_are_compared_and_nothing_after_them(begin: Begin) -> No
     lived(world, controller, until=Phase.ENDED)
     assert splits(world) == [(0, 0), (5, 10), (50, 10), (95, 10)]
     assert world.router.history[-1].compare_percent == 0
+    assert compared_sentence(release_of(controller)) is None
     assert all(compared(world).values())
 
 
@@ -153,6 +155,10 @@ def test_a_killed_controller_goes_on_with_the_same_evidence_and_split(begin: Beg
 def test_a_split_says_in_the_ledger_what_is_compared(begin: Begin) -> None:
     world, controller = begin()
     world.live(controller, 5)
+    assert compared_sentence(release_of(controller)) == (
+        "Up to 10 % of each version's requests are also asked of the other: copies included, m:v2 answers up to "
+        "10 % of all requests."
+    )
     applied = [event for event in events_of(world) if isinstance(event, e.Applied)]
     assert (applied[-1].weight_percent, applied[-1].compare_percent) == (5, 10)
     assert controller.snapshot.observed == ObservedSplit("m:v1", "m:v2", 5, mirror=False, compare_percent=10)
