@@ -128,6 +128,13 @@ class Settings(BaseSettings):
         description="largest body of a request that the gateway takes, MiB; not set: 8 for models of the contract, 100 "
         "for other services",
     )
+    max_requests_per_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="requests that the gateway takes in a second, of all callers together; more are answered 429; not "
+        "set: no limit",
+    )
     deadline_s: float = Field(default=9.0, gt=0, description="longest time that a request waits for the model, seconds")
     try_timeout_s: float = Field(
         default=5.0,

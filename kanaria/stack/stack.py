@@ -344,6 +344,7 @@ def gateway_settings(settings: Settings, stats_port: int) -> GatewaySettings:
         port=settings.gateway_port,
         stats_port=stats_port,
         api_keys=accepted(settings) if settings.needs_api_key else (),
+        max_requests_per_s=settings.max_requests_per_s,
         cors_origins=settings.cors_origins,
         underscore_headers=settings.underscore_headers,
         try_timeout_s=settings.try_timeout_s,

@@ -722,6 +722,9 @@ def test_more_requests_than_the_rate_limit_are_a_problem(settings: GatewaySettin
     with Gateway(replace(settings, max_requests_per_s=5)) as gateway:
         gateway.router.apply(Split(stable.version))
         answers = [gateway.predict() for _ in range(20)]
+        assert {gateway.client.get(path).status_code for path in ("/livez", "/readyz")} == {200}
+        counted = gateway.counted()
+    assert set(counted) <= {(STABLE, STABLE, "200"), ("", STABLE, "429")}
     refused = [answer for answer in answers if answer.status_code != 200]
     assert refused
     for answer in refused:

@@ -24,6 +24,7 @@ from rollout.routers.envoy.routes import (
     BODY_FILTER,
     CORS_FILTER,
     HEADERS_FILTER,
+    RATE_FILTER,
     READY_FILTER,
     ROUTE_CONFIG,
     SEGMENT_METADATA,
@@ -267,7 +268,7 @@ def _http_filters(settings: GatewaySettings) -> list[Resource]:
         always = {"default_value": {"numerator": 100}}
         filters.append(
             _extension(
-                "rate_limit",
+                RATE_FILTER,
                 "extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
                 stat_prefix="gateway",
                 token_bucket={

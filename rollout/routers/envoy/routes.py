@@ -43,6 +43,7 @@ from rollout.signals.segments import ABSENT, Segments
 ROUTE_CONFIG = "kanaria"
 CORS_FILTER = "cors"
 BODY_FILTER = "body_limit"
+RATE_FILTER = "rate_limit"
 READY_FILTER = "ready"
 HEADERS_FILTER = "user"  # as gateways of earlier versions call it, which go on running after an upgrade
 USER_METADATA = "kanaria.user"  # where the access log finds who a sticky request came from
@@ -57,6 +58,8 @@ _READ_FIRST_BYTES = 64 * 1024  # larger bodies of known length flow through
 _LATER_S = 5.0  # a service that says itself that it is too late is heard
 _LONGEST_WAIT_S = 24 * 3600.0  # nobody waits longer for one answer
 _LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's own limit is longer
+# They need no key, and are answered however many requests come: a gateway that is busy is not one that is gone.
+_FOR_PROBES = OPEN_TO_ALL | {RATE_FILTER: {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}}
 _BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
 _OF_OUR_OWN = {"name": REQUEST_ID_HEADER, "string_match": {"prefix": OWN_REQUESTS}}
 _OK: Resource = {"@type": TYPE + "extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy"}
@@ -64,7 +67,7 @@ _OK |= {"status_code": 200, "body": {"inline_string": "ok\n"}}
 _ALIVE = {
     "match": {"path": LIVE_PATH},
     "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
-    "typed_per_filter_config": OPEN_TO_ALL,
+    "typed_per_filter_config": _FOR_PROBES,
 }
 
 
@@ -170,7 +173,7 @@ def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resourc
         predict,
         {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings), "typed_per_filter_config": FOR_FEEDBACK},
         {"match": {"path": "/docs.json"}, **_to_stable(split, settings)},
-        {"match": {"path": READY_PATH}, **_to_stable(split, settings), "typed_per_filter_config": OPEN_TO_ALL},
+        {"match": {"path": READY_PATH}, **_to_stable(split, settings), "typed_per_filter_config": _FOR_PROBES},
         {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
     ]
 
@@ -181,7 +184,7 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
     for probe in (READY_PATH, HEALTH_PATH):
         ready_path = split.stable.service.readiness.path
         to_ready = {"cluster": choice_name(split.stable, fallback_of_stable(split)), "prefix_rewrite": ready_path}
-        yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": OPEN_TO_ALL | _ANSWERS_AT_ALL}
+        yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": _FOR_PROBES | _ANSWERS_AT_ALL}
     yield {"match": {"path_separated_prefix": METRICS_PATH}, "direct_response": {"status": 404}}
     too_large = {"name": "content-length", "range_match": {"start": settings.max_upload_bytes + 1, "end": 2**63 - 1}}
     yield {
