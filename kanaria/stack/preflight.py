@@ -133,6 +133,10 @@ class LocalPreflight:
         if beside is None:
             return Replayed(remarks=(f"stable does not answer now, so no recorded request was asked again, {later}",))
         service, ends_s = self._service_of(beside.tag), time.monotonic() + plan.startup_deadline / 2
+        known = {route.path for each in (service, self._service_of(canary.tag)) for route in each.routes}
+        if unknown := [route for route in plan.golden.leave_out if route not in known]:
+            typo = f"`leave_out` names {unknown[0]}, a route of neither version (theirs are {', '.join(sorted(known))})"
+            return Replayed(remarks=(f"no recorded request was asked again, because {typo}; {later}",))
         requests, said = to_replay(self._settings, service, leave_out=plan.golden.leave_out)
         if not requests:
             return Replayed(remarks=(*said, f"nothing is recorded, {later}"))

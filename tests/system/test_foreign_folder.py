@@ -74,7 +74,7 @@ def test_files_with_the_names_of_ours_disturb_nothing(folder: Path, hers: Kanari
     assert checked.returncode == 0, checked.stderr
     assert "summary:v1 is a service of its own; it can be released as it is" in checked.stdout
     assert "judged: errors, " in checked.stdout
-    assert "only versions that keep the model contract count them: predicted classes" in checked.stdout
+    assert "only versions that keep the model contract or an `answers` section count them" in checked.stdout
     hers.kill("controller")
     hers.until(lambda status: status["stable"]["health"] == "ready")
     down = in_folder(folder, hers, console, "down")

@@ -183,6 +183,14 @@ def test_routes_are_left_out_and_losses_allowed_by_name(tmp_path: Path) -> None:
     assert not any("accepts every request" in line for line in said)
 
 
+def test_a_route_to_leave_out_that_is_misspelt_replays_nothing(tmp_path: Path) -> None:
+    """The requests that were meant may be the ones that must not happen twice."""
+    result = of_service(tmp_path, "golden: {requests: recorded, leave_out: [/rares]}", canary={})
+    assert (result.differences, result.recorded_requests) == ((), 0)
+    why = "because `leave_out` names /rares, a route of neither version (theirs are /detect, /rare)"
+    assert why in result.remarks[-1]
+
+
 def test_versions_with_different_routes_are_compared_where_both_have_them(tmp_path: Path) -> None:
     """A route may go where the plan says so, and so may the requests to it."""
     gone = of_service(tmp_path / "a", "golden: recorded", canary=ANSWERED, manifest=WITHOUT_RARE)
