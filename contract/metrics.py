@@ -126,7 +126,7 @@ KEPT, KNOWN, TOO_LARGE, UNSUCCESSFUL, PRIVATE, UNWRITTEN_REQUEST, CUT_REQUEST = 
 OBSERVER_RECORDED = Metric(
     "kanaria_observer_recorded_total",
     "Requests that `kanaria record` was shown: `kept`, `known` already, `too_large`, `unsuccessful` because stable did "
-    "not answer with success, `private` because the query has a key, `unwritten` because the disk refused, or `cut`",
+    "not answer with success, `private` because the path has a key, `unwritten` because the disk refused, or `cut`",
     ("outcome",),
 )
 

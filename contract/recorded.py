@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -25,7 +26,15 @@ LARGEST_ANSWER = 256 * 1024  # of larger ones only the hash is kept
 
 KEPT_HEADERS = ("content-type", "accept")  # of requests; no others leave the gateway
 
-_SECRET = re.compile(r"[?&][^=&]*(key|token|secret|passw|auth|sig|credential|session)[^=&]*=", re.IGNORECASE)
+_LONGEST_PATH = 4096  # letters with the query: in a longer one no secrets are looked for, and it is not kept
+_SECRET_NAME = re.compile(r"access|code|pass|pin|ticket")  # only where that is all of a name: `zip_code` is none
+_SECRET_WORD = re.compile(
+    r"(api|app|access|account|auth|client|license|private|secret|subscription|user)?keys?"
+    r"|[xo]?auth[nz]?|authori[sz]ation|authentication|cookie|[cx]srf|hmac|otp|pwd|sid|sig"
+)
+_SECRET_STEM = re.compile(r"bearer|credential|jwt|passphrase|passw|secret|session|signature|token(?!s$|i[sz])")
+_WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # of `accessToken`
+_JWT = "eyJ"  # how the JSON `{"` begins in base64
 _FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")
 _RECORDING = "recording"  # the file that says for how long requests are kept
 
@@ -81,8 +90,26 @@ def route_key(route: str) -> str:
 
 
 def has_secret(path: str) -> bool:
-    """Whether a query seems to have a key in it: such a request is not kept."""
-    return _SECRET.search(path) is not None
+    """Whether a path or its query seems to have a key in it, percent-encoded or not: such a request is not kept.
+
+    It is told by names (`?token=1`, `;sid=1`, `/token/abc`), and by how a JSON Web Token begins. The time it takes
+    grows with the length of the path, and longer ones than `_LONGEST_PATH` are taken to have one.
+    """
+    if len(path) > _LONGEST_PATH:
+        return True
+    decoded = unquote_plus(unquote_plus(path))  # twice: an address in a value is encoded once more
+    place, *queries = re.split(r"[?&;#]", decoded)
+    segments = [segment for segment in place.split("/") if segment]
+    named = (*segments[:-1], *(part for part in segments[-1:] if "=" in part), *queries)  # `/token` alone is a route
+    if any(_is_secret(part.partition("=")[0]) for part in named):
+        return True
+    return any(value.startswith(_JWT) for value in (*segments, *(part.rpartition("=")[2] for part in queries)))
+
+
+def _is_secret(name: str) -> bool:
+    words = [word for word in re.split(r"[^a-z]+", _WORD_BEGINS.sub(" ", name).lower()) if word]
+    is_one = len(words) == 1 and _SECRET_NAME.fullmatch(words[0]) is not None
+    return is_one or any(_SECRET_WORD.fullmatch(word) or _SECRET_STEM.search(word) for word in words)
 
 
 class RecordedFolder:

@@ -102,7 +102,7 @@ def test_a_version_that_drops_a_field_is_refused_before_traffic_and_a_noisy_one_
         said = kanaria.ok("record", "--for", "30s", "--leave-out", "/pay")
     assert "16 requests recorded in" in said
     assert "left out, because their answers come in parts: /words" in said
-    assert "requests with a key or a token in their query: " in said
+    assert "requests with a key or a token in their path or query: " in said
     files = list((kanaria.home / "recorded").glob("*.json"))
     assert len(files) == 16
     assert not any(PRIVATE in text or kanaria.api_key in text for text in map(Path.read_text, files))

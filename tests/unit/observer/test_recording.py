@@ -93,6 +93,7 @@ def test_a_request_is_kept_with_its_answer(folder: RecordedFolder) -> None:
         (shown(route=""), []),  # a stream, a WebSocket, a mounted application
         (shown(route="/pay", path="/pay"), []),
         (shown(path="/detect?token=x"), ["private"]),
+        (shown(path="/detect?" + "?key" * 6000), ["private"]),
         (shown(status=422), ["unsuccessful"]),
         (shown(status=503), ["unsuccessful"]),
         (shown(body=bytes(LARGEST_REQUEST + 1)), ["too_large"]),
@@ -112,6 +113,13 @@ def test_nothing_is_kept_without_a_command_or_after_it(folder: RecordedFolder) -
     assert record(folder, shown()) == []
     folder.end()
     assert (record(folder, shown()), kept(folder)) == ([], [])
+
+
+def test_a_route_may_be_called_like_a_secret(folder: RecordedFolder) -> None:
+    """Unless a caller's words follow."""
+    named = shown(route="/token/decode", path="/token/decode")
+    given = shown(route="/token/{token}", path="/token/abc")
+    assert record(folder, named, given) == ["kept", "private"]
 
 
 @pytest.mark.parametrize("size", [LARGEST_ANSWER + 1, LARGEST_BYTES + 1])
