@@ -138,7 +138,10 @@ def test_a_path_without_a_key_is_kept(path: str) -> None:
         "/a?%2574oken=abc",
         "/a?user[token]=1",
         "/a?next=https%3A%2F%2Fb%2F%3Ftoken%3D1",
-        *(f"/a?{name}=1" for name in ("jwt", "pwd", "sid", "code", "access", "bearer", "sessionid", "authToken", "pass")),
+        *(
+            f"/a?{name}=1"
+            for name in ("jwt", "pwd", "sid", "code", "access", "bearer", "sessionid", "authToken", "pass")
+        ),
         "/a;token=1",
         "/a/token=1",
         "/a?x=1;token=5",
