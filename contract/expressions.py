@@ -1,7 +1,8 @@
 """JMESPath expressions that a plan may hold: which part of a service's JSON answer means what.
 
 Plans may come from others, and expressions run beside the gateway. So an expression is short, and has only parts whose
-work is at most in proportion to the answer: none that builds new lists or texts, which could double with each letter.
+work is at most in proportion to the answer: none that builds new lists or texts, which could double with each letter,
+and no list or object that the expression itself holds, which could stand in the place of each item of an answer.
 Source of the language: https://jmespath.org/specification.html
 """
 
@@ -131,6 +132,9 @@ def _check(part: Tree) -> None:
     kind = part["type"]
     if kind in _BUILDS:
         raise ValueError(f"`{_BUILDS[kind]}` builds something new; name one value of the answer")
+    if kind == "literal" and isinstance(part["value"], list | dict):
+        shown = shortened(part["value"])
+        raise ValueError(f"`{shown}` is a list or an object; compare with single values, such as `0.5` or 'spam'")
     if kind == "function_expression" and part["value"] not in FUNCTIONS:
         close = difflib.get_close_matches(part["value"], FUNCTIONS, n=1)
         meant = f"; did you mean `{close[0]}`?" if close else ""

@@ -53,6 +53,14 @@ def test_no_content_makes_an_expression_fail(text: str, content: Any) -> None:
         ("{a: @, b: @}", "builds something new"),
         ("to_string(to_string(@))", "no function `to_string`"),
         ("map(&[@,@], @)", "builds something new|no function"),
+        (
+            "length(@[*].not_null(`[0, 0]`)[].not_null(`[0, 0]`)[])",
+            "a list or an object",
+        ),  # ... twice as long with each
+        ("@[*].not_null(`{}`).*", "a list or an object"),
+        ("max_by(@, &not_null(`[1]`)[0])", "a list or an object"),
+        ("contains(`[[1]]`, label)", "a list or an object"),
+        ("[?a == `[]`]", "a list or an object"),
     ],
 )
 def test_what_is_no_expression_or_could_take_long_is_refused_in_words(text: str, says: str) -> None:
