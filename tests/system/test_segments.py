@@ -19,14 +19,15 @@ from rollout.routers.envoy.segment_log import GatewaySegments
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
 from rollout.signals.plan import Signals
-from rollout.signals.segments import MOST_SEGMENTS, Segments
+from rollout.signals.segments import LONGEST_SEGMENT, MOST_SEGMENTS, Segments
 from rollout.sources.scrape import ScrapeSource
 from rollout.spec import Guards, RolloutSpec, SegmentsBy
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 from tests.support.release_rig import ReleaseRig
 
 STABLE, CANARY = "digits:v1", "digits:v2"
-NAMES = ("acme", "b.c-d_e@f:g/h+1")  # every kind of character that a segment may have
+# Every kind of character that a segment may have, and as many and as long ones as there may be.
+NAMES = ("acme", "b.c-d_e@f:g/h+1", *(f"{n:x<{LONGEST_SEGMENT}}" for n in range(MOST_SEGMENTS - 2)))
 SPEC = RolloutSpec(
     steps=(50, 100),
     window=0.5,
@@ -90,7 +91,7 @@ def test_only_the_segments_that_there_are_become_series(gateway: Gateway, models
     before = totals(gateway)
     sent: dict[str, list[tuple[bytes, ...]]] = {
         "acme": [(b"x-tenant: acme",), (b"X-TENANT:   acme  ",)],
-        NAMES[1]: [(b"x-tenant: " + NAMES[1].encode(),)],
+        **{name: [(b"x-tenant: " + name.encode(),)] for name in NAMES[1:]},
         "absent": [(), (b"x_tenant: acme",), (b"x-tenants: acme",)],
         "": [
             (b"x-tenant:",),

@@ -86,6 +86,7 @@ _VERSIONS: tuple[Resource, ...] = (
 )
 _ATTEMPTS: Resource = {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}
 _WENT_WRONG: Resource = {"response_flag_filter": {}}  # asked first: it costs less than CEL
+_LONGEST_PATTERN = 5000  # instructions of RE2's; of the usual 100 not two segments would be told apart
 LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -143,7 +144,12 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
     return {
         "node": {"id": "kanaria", "cluster": "kanaria"},
         "admin": {"address": _pipe(settings), "ignore_global_conn_limit": True},
-        "layered_runtime": {"layers": [{"name": "admin", "admin_layer": {}}]},  # `kanaria record` sets a share there
+        "layered_runtime": {
+            "layers": [
+                {"name": "limits", "static_layer": {"re2.max_program_size.error_level": _LONGEST_PATTERN}},
+                {"name": "admin", "admin_layer": {}},  # `kanaria record` sets a share there
+            ]
+        },
         "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
         "stats_config": {
             "histogram_bucket_settings": [  # the first that matches
