@@ -86,7 +86,7 @@ _VERSIONS: tuple[Resource, ...] = (
 )
 _ATTEMPTS: Resource = {"name": "attempts", "value_format": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"}
 _WENT_WRONG: Resource = {"response_flag_filter": {}}  # asked first: it costs less than CEL
-_LONGEST_PATTERN = 5000  # instructions of RE2's; of the usual 100 not two segments would be told apart
+_LONGEST_PATTERN = 5000  # instructions of RE2's; the usual 100 are less than two of the longest segments take
 LONGEST_USER = 1024  # longer names of callers are cut off here, bytes
 RETRY_LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
