@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from contract.complaints import advice, nearest
+from rollout.errors import SpecError
 
 Place = tuple[str, ...]
 
@@ -37,6 +38,31 @@ class Mistake:
     do: str
 
 
+def read_yaml(text: str, *, name: str, do: str = "correct it there") -> Any:
+    """What a file holds, not checked. Raises SpecError where it is no YAML.
+
+    Args:
+        name: of the file, for the error.
+        do: what its author should do.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
+        raise SpecError(f"{name} is not YAML", saw=_place_in_yaml(error), do=do) from error
+    except RecursionError as error:
+        raise SpecError(
+            f"{name} is nested too deeply", saw="lists or sections within hundreds of others", do="take them apart"
+        ) from error
+
+
+def _place_in_yaml(error: Exception) -> str:
+    """Where the file stops being YAML, and why."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
+
+
 def contradiction(saw: str, do: str) -> PydanticCustomError:
     """An error for a validator to raise, where the value alone does not show what is wrong."""
     return PydanticCustomError("contradiction", "{do}", {"saw": saw, "do": do})
@@ -58,7 +84,10 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         others = "`on` and `yes`" if value else "`off` and `no`"
         return f"`{str(value).lower()}` (YAML reads {others} as that, too)"
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
+    try:
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
+    except RecursionError:
+        return "nested too deeply to be shown"
     text = text.removesuffix("\n").removesuffix("\n...")
     return f"`{text}`" if len(text) <= _LONGEST else f"`{text[:_LONGEST]}...`"
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -25,7 +24,7 @@ from contract.own_answers import NO_ANSWERS, OwnAnswers, RouteAnswers
 from rollout.errors import SpecError
 from rollout.format import span
 from rollout.judge import JudgeConfig, SignalRule, SignalWords
-from rollout.mistakes import Place, Section, contradiction, mistakes, shown
+from rollout.mistakes import Place, Section, contradiction, mistakes, read_yaml, shown
 from rollout.signals.catalogue import AFFECTED_USERS, PAIRED, SEGMENT, catalogue
 from rollout.signals.options import OnFail, PairedLabel, WrongLabel
 from rollout.signals.plan import Signals, former_places, sections
@@ -408,12 +407,7 @@ class RolloutSpec(_Part):
 
 def parse_spec(text: str, *, name: str = "rollout.yaml") -> RolloutSpec:
     """Parse and check a rollout.yaml. `name` is its name in errors. Raises SpecError."""
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
-        raise SpecError(
-            f"{name} is not YAML", saw=_place_in_yaml(error), do="correct it there or just before"
-        ) from error
+    data = read_yaml(text, name=name, do="correct it there or just before")
     if not isinstance(data, dict | None):
         saw = "a list" if isinstance(data, list) else f"only {shown(data)}"
         raise SpecError(f"{name} must hold `key: value` lines", saw=saw, do="start with `steps: auto`")
@@ -448,11 +442,3 @@ def _sections(signals: Any, answers: Any) -> dict[Place, Section]:
 
 def _as_written(steps: tuple[Step, ...] | str) -> Any:
     return steps if isinstance(steps, str) else list(steps)
-
-
-def _place_in_yaml(error: Exception) -> str:
-    """Where the file stops being YAML, and why."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return str(error).replace("\n", " ")

@@ -68,7 +68,7 @@ class Evidence:
         self._samples, self._profile, self._names, self._plan = samples, profile, names, plan
         self._not_before_s = not_before_s
         self._counters = plan.counters(profile)
-        self._wanted = Wanted.of(profile, self._counters, names, names.stable, names.canary)
+        self._wanted = Wanted.of(profile, self._counters, names, names.stable, names.canary).with_starts()
         self._lock = threading.Lock()
         self._judging: _Judging | None = None
 

@@ -97,15 +97,25 @@ class Kept:
             )
 
     def lift(self, attempt: Attempt, at_s: float) -> int:
-        """Let a version be tried again, whatever its tries are called; its evidence begins anew. Gives how many."""
+        """Let a version be tried again, whatever its tries are called. Gives how many had failed.
+
+        The evidence of all tries begins anew, also where none has failed: another replica has found a failure in the
+        same samples, and this one would find it next.
+        """
         names = attempt.namespace, attempt.rollout, attempt.canary
         with self._open() as db:
-            where = "namespace = ? AND rollout = ? AND canary = ? AND lifted_s IS NULL"
-            tries = [row[0] for row in db.execute(f"SELECT attempt FROM failures WHERE {where}", names)]  # noqa: S608 - our own words
-            db.execute(f"UPDATE failures SET lifted_s = ? WHERE {where}", (at_s, *names))  # noqa: S608 - our own words
-            for each in tries:
+            where = "namespace = ? AND rollout = ? AND canary = ?"
+            lifted = db.execute(
+                f"UPDATE failures SET lifted_s = ? WHERE {where} AND lifted_s IS NULL",  # noqa: S608 - our own words
+                (at_s, *names),
+            ).rowcount
+            known = f"SELECT attempt FROM {{}} WHERE {where}"  # noqa: S608 - our own words
+            tries = {
+                row[0] for table in ("failures", "starts") for row in db.execute(known.format(table), names).fetchall()
+            }
+            for each in {attempt.of, *tries}:
                 db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?, ?, ?, ?)", (*names, each, at_s))
-        return len(tries)
+        return lifted
 
     def start(self, attempt: Attempt, at_s: float) -> None:
         """Remember when an attempt began; the first time counts."""

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from rollout.errors import SpecError
 from rollout.judge import JudgeConfig
+from rollout.mistakes import read_yaml
 from rollout.signals.plan import SignalSelection
 from rollout.signals.profile import Names, Profile, SeriesOf, impossible
 from rollout.spec import RolloutSpec, parse_spec
@@ -120,6 +120,6 @@ def _refuse_what_needs_a_controller(spec: RolloutSpec) -> None:
 
 def _signals(text: str) -> Mapping[str, Any]:
     """The signals as they stand in a plan that was parsed."""
-    data = yaml.safe_load(text)
+    data = read_yaml(text, name="plan")
     signals = data.get("signals") if isinstance(data, dict) else None
     return {name: options for name, options in signals.items() if name != "custom"} if isinstance(signals, dict) else {}

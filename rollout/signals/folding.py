@@ -23,6 +23,7 @@ Side = Literal["stable", "canary"]
 SIDES: tuple[Side, Side] = ("stable", "canary")
 
 STALE_INTERVALS = 3  # scrapes that a pod may miss before its newest sample is stale
+START_TIME = "process_start_time_seconds"  # as Prometheus's client libraries name it
 _NAME = "__name__"
 _GAPS = 20  # between samples, which tell the scrape interval
 _FEWEST_GAPS = 2
@@ -120,13 +121,12 @@ class Fold:
             "stable": profile.labels(names, names.stable),
             "canary": profile.labels(names, names.canary),
         }
-        self._origin_s, self.window_s, self.interval_s, self._from_s = origin_s, window_s, interval_s, from_s
+        self._origin_s, self.window_s, self.interval_s = origin_s, window_s, interval_s
         self._by_signal = {counter.signal: counter for counter in counters}
         self._known: dict[frozenset[tuple[str, str]], _Known] = {}
         self._processes: dict[tuple[str, ...], _Process] = {}
         self._copies: dict[int, frozenset[tuple[str, str]]] = {}  # by the hash of the labels without `COPIED_BY`
         self._since: dict[_Slot, float] = {}  # when each was first counted
-        self._fed_s = -math.inf
         self.newest_s: dict[Side, float] = {}  # time of the newest sample of each side
         self.cursor_s = self.border_before(from_s)  # all up to here is folded
 
@@ -145,7 +145,10 @@ class Fold:
         """
         end_s = self.border_before(until_s)
         by_process: defaultdict[tuple[str, ...], list[tuple[_Known, RawSeries]]] = defaultdict(list)
+        starts: defaultdict[tuple[str, ...], list[RawSeries]] = defaultdict(list)
         for series in every:
+            if series.labels.get(_NAME) == START_TIME:
+                starts[_process_of(series.labels, self._profile.process)].append(series)
             known = self._known_of(series.labels)
             if known is None or not len(series.times):
                 continue
@@ -159,7 +162,7 @@ class Fold:
         if windows <= 0:
             return []
         table: dict[_Slot, Floats] = {}
-        self._meet(by_process)
+        self._meet(by_process, starts)
         for process, group in by_process.items():
             self._count(self._processes[process], group, windows, table)
         begin_s, self.cursor_s = self.cursor_s, end_s
@@ -215,22 +218,21 @@ class Fold:
             if counter.bad and counter.bad.name == labels[_NAME] and counter.bad.takes(labels):
                 yield _Slot(side, counter.signal, key, "bad")
 
-    def _meet(self, by_process: Mapping[tuple[str, ...], Sequence[tuple[_Known, RawSeries]]]) -> None:
-        """Remember new pods. One that appears while others are scraped has begun to count from 0."""
-        patience_s = STALE_INTERVALS * self.interval_s
-        times = np.unique(
-            np.concatenate([cut.times for group in by_process.values() for _, cut in group] or [np.zeros(0)])
-        )
-        feed = np.concatenate([[self._fed_s], times])
+    def _meet(
+        self,
+        by_process: Mapping[tuple[str, ...], Sequence[tuple[_Known, RawSeries]]],
+        starts: Mapping[tuple[str, ...], Sequence[RawSeries]],
+    ) -> None:
+        """Remember new pods. One that says in its first scrape that it has just started has counted from 0."""
         for process, group in by_process.items():
             if process in self._processes:
                 continue
             first_s = min(float(cut.times[0]) for _, cut in group)
-            before_s = float(feed[np.searchsorted(feed, first_s) - 1]) if feed[0] < first_s else -math.inf
-            is_new = first_s > self._from_s + patience_s and first_s - before_s <= patience_s
-            self._processes[process] = _Process(first_s, is_new)
-        if len(times):
-            self._fed_s = float(times[-1])
+            said = [
+                float(start_s) for each in starts.get(process, ()) for start_s in each.values[each.times == first_s]
+            ]
+            age_s = first_s - min(said, default=-math.inf)
+            self._processes[process] = _Process(first_s, is_new=0 <= age_s <= STALE_INTERVALS * self.interval_s)
 
     def _count(
         self,

@@ -2,13 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, model_validator
 from pydantic import field_validator as validator
 
 from rollout.errors import SpecError
 from rollout.judge.types import NumberRule, SignalRule, SignalWords
-from rollout.mistakes import Place, Section, contradiction, mistakes, shown
+from rollout.mistakes import Place, Section, contradiction, mistakes, read_yaml, shown
 
 _LARGEST = 1e100  # as the judge allows
 _WEIGHT = 0.15  # that of latency
@@ -65,10 +64,7 @@ def parse_numbers(text: str, *, name: str, taken: tuple[str, ...]) -> dict[str, 
 
     Raises: SpecError.
     """
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(f"{name} is not YAML", saw=" ".join(str(error).split()), do="correct it there") from error
+    data = read_yaml(text, name=name)
     example = "cost: {between: [0, 10], worse: higher, tolerance: 0.1}"
     if not isinstance(data, dict) or not data:
         raise SpecError(f"{name} must name signals", saw=shown(data), do=f"write for example `{example}`")

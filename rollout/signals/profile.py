@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from rollout.errors import SpecError
-from rollout.mistakes import Place, Section, contradiction, mistakes, shown
+from rollout.mistakes import Place, Section, contradiction, mistakes, read_yaml, shown
 from rollout.signals.catalogue import catalogue
 from rollout.signals.custom import CustomSignal
 from rollout.signals.selectors import Selector, selector
@@ -235,12 +234,7 @@ def parse_profile(text: str, *, name: str, known: Mapping[str, Mapping[str, Any]
 
 def profile_data(text: str, *, name: str) -> dict[str, Any]:
     """What a profile's file holds, not checked. Raises SpecError where it is no mapping."""
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise SpecError(
-            f"profile {name} is not YAML", saw=" ".join(str(error).split()), do="correct it there"
-        ) from error
+    data = read_yaml(text, name=f"profile {name}")
     if not isinstance(data, dict):
         raise SpecError(
             f"profile {name} must hold `key: value` lines",

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from contract import loopback
 from rollout.errors import SourceUnreachable
-from rollout.signals.folding import Floats, RawSeries
+from rollout.signals.folding import START_TIME, Floats, RawSeries
 from rollout.signals.profile import Names, Profile, SeriesOf
 
 _VALUES = re.compile(rb'"values"\s*:\s*\[(?=\s*\[)')
@@ -43,6 +43,10 @@ class Wanted:
     def only_bounds(self, bounds: Collection[str]) -> "Wanted":
         """The same, and of histograms only the buckets with these values of `le`."""
         return replace(self, labels=(*self.labels, ("le", ("", *sorted(bounds))))) if bounds else self
+
+    def with_starts(self) -> "Wanted":
+        """The same, and since when each process runs, where it says so."""
+        return replace(self, names=(*self.names, START_TIME))
 
     def __str__(self) -> str:
         """The selector in PromQL."""

@@ -1,6 +1,7 @@
 """Every metric profile against a real Prometheus: what is counted is what happened, whatever the pods do."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ extends: bentoml
 versions: {app: '{version}'}
 """
 INTERVAL_S = 5.0
+OWN_SHAPE = replace(SHAPES["bentoml"], says_start=True)
 
 
 def pods(profile: Profile) -> list[Pod]:
@@ -41,20 +43,22 @@ def pods(profile: Profile) -> list[Pod]:
         pod(NAMES.stable, 303, 600),
         pod(NAMES.canary, 61, 600, error_ratio=0.1, restarts=(BEGIN_S + 400,)),
         pod(NAMES.canary, 200, 350, error_ratio=0.1),  # the autoscaler adds it, and takes it away
+        pod(NAMES.canary, 302, 600, error_ratio=0.1, before=50_000),  # is first scraped long after its start
         pod("other-9d", 0, 600, error_ratio=0.5),  # of neither version
     ]
 
 
 def happened(profile: Profile) -> dict[str, int]:
-    """How many requests the pods of each version have counted since they were first read, by version."""
+    """How many requests are known to have happened, by version: what a pod counted before it was first read is not."""
+    says_start = SHAPES.get(profile.name, OWN_SHAPE).says_start
     counted = {NAMES.stable: 0, NAMES.canary: 0}
     for pod in pods(profile):
         version = next(value for label, value in pod.labels.items() if label in profile.versions)
         scrapes = np.arange(pod.begin_s, pod.end_s + 0.1, INTERVAL_S)
         read = int((scrapes > BEGIN_S).sum())
-        was_there = pod.begin_s <= BEGIN_S + 15  # what it counted until it was first read is not new
+        is_known_as_new = says_start and not pod.before
         if version in counted:
-            counted[version] += (read - was_there) * pod.per_scrape
+            counted[version] += (read - (not is_known_as_new)) * pod.per_scrape
     return counted
 
 
@@ -72,7 +76,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     """A Prometheus with ten minutes of the pods of every profile, and some that were scraped twice."""
     lines = []
     for name, profile in every_profile().items():
-        lines += openmetrics(SHAPES.get(name, SHAPES["bentoml"]), pods(profile))
+        lines += openmetrics(SHAPES.get(name, OWN_SHAPE), pods(profile))
     for replica in ("a", "b"):
         labels = {"pod": "p", "rollouts_pod_template_hash": "twice", "prometheus_replica": replica}
         lines += openmetrics(SHAPES["bentoml"], [Pod(labels, BEGIN_S, BEGIN_S + 60)])
@@ -98,7 +102,7 @@ def fold_of(profile: Profile, names: Names = NAMES, *, window_s: float = 15.0) -
 
 
 def read(samples: RawSamples, profile: Profile, begin_s: float, end_s: float, names: Names = NAMES) -> list[RawSeries]:
-    wanted = Wanted.of(profile, profile.counters({}), names, names.stable, names.canary)
+    wanted = Wanted.of(profile, profile.counters({}), names, names.stable, names.canary).with_starts()
     return samples.between(wanted, begin_s, end_s)
 
 

@@ -55,6 +55,7 @@ class Shape:
     bound: str  # of the bucket of 100 ms
     common: Mapping[str, str] = field(default_factory=dict)
     bounds: Sequence[str] = ()  # of further buckets
+    says_start: bool = False  # has `process_start_time_seconds`, with the labels of the versions
 
 
 SHAPES: Mapping[str, Shape] = {
@@ -109,7 +110,11 @@ def openmetrics(shape: Shape, pods: Sequence[Pod], *, interval_s: float = 5.0, s
     lines = []
     for pod in pods:
         shared = {**pod.labels, **shape.common}
+        started_s = pod.begin_s - (1e6 if pod.before else 1)
         for at_s, total, failed, slow in pod.counts(rng, interval_s):
+            if shape.says_start:
+                started_s = max([started_s, *(restart_s for restart_s in pod.restarts if restart_s <= at_s)])
+                lines.append(_line("process_start_time_seconds", shared, started_s, at_s))
             lines.append(_line(shape.requests, {**shared, **shape.good}, total - failed, at_s))
             if failed:
                 lines.append(_line(shape.requests, {**shared, **shape.bad}, failed, at_s))

@@ -239,6 +239,20 @@ def test_two_replicas_and_one_that_was_killed_say_the_same(judge: str, cluster: 
         assert ask(url, bad).json()["verdict"] != "fail"  # its evidence begins anew
 
 
+def test_a_version_is_lifted_at_a_replica_that_was_not_asked_about_it(cluster: Cluster, tmp_path: Path) -> None:
+    """It would find the failure of the lifted try in the samples from before; a build of Flagger's begins anew, too."""
+    asked = question("bad")
+    lifted = {key: asked[key] for key in ("namespace", "rollout", "canary")}
+    build = Attempt("shop", "digits", "bad", "7")
+    Kept(tmp_path / "judge.db").start(build, time.time() - 1500)
+    with judging(tmp_path, cluster.url) as url:
+        assert ask(url, lifted, path="/v1/lift").json() == {"lifted": 0}
+        assert ask(url, asked).json()["verdict"] != "fail"
+    began_s = Kept(tmp_path / "judge.db").started_s(build)
+    assert began_s is not None
+    assert began_s > time.time() - 60
+
+
 def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluster) -> None:
     """Nothing is aborted, what is known to be bad stays bad, and afterwards it goes on."""
     assert ask(judge, question("bad")).json()["verdict"] == "fail"
@@ -320,6 +334,7 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (question("good", plan={"alpha": 3}), "alpha"),
         (question("good", plan={"sticky": "header:x-user", "require": "better"}), "`sticky`, `require: better`"),
         (question("good", plan="steps: ["), "plan is not YAML"),
+        (question("good", plan="[" * 20_000), "plan is nested too deeply"),
         ([], "body"),
         (None, "body"),
     ],

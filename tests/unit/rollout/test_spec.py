@@ -376,3 +376,17 @@ def test_who_brings_a_version_back_waits_for_no_recorded_requests() -> None:
     plan = parse_spec("golden: {requests: recorded, leave_out: [/pay]}")
     assert (plan.golden.requests, plan.golden.leave_out) == ("recorded", ("/pay",))
     assert plan.without_steps().golden == RolloutSpec().golden
+
+
+@pytest.mark.parametrize("text", ["steps: " + "[" * 20_000, "[" * 20_000, "steps: " + "[" * 900 + "]" * 900])
+def test_a_plan_that_is_nested_without_end_is_refused(text: str) -> None:
+    """It was a crash, and a fault of the judge server."""
+    with pytest.raises(SpecError, match="nested too deeply"):
+        parse_spec(text)
+
+
+@pytest.mark.parametrize("depth", range(250, 500, 50))
+def test_a_plan_that_can_just_be_read_is_refused_with_its_mistake(depth: int) -> None:
+    """What is shown of it may be nested too deeply to be written."""
+    with pytest.raises(SpecError):
+        parse_spec("steps: " + "[" * depth + "]" * depth)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rollout.judge.types import Pair, Window
-from rollout.signals.folding import Fold, RawSeries, scrape_interval
+from rollout.signals.folding import START_TIME, Fold, RawSeries, scrape_interval
 from rollout.signals.profile import Names, parse_profile
 
 PROFILE = parse_profile(
@@ -51,19 +51,49 @@ def test_an_event_is_in_the_window_of_the_sample_that_showed_it() -> None:
     ]
 
 
-def test_a_pod_that_appears_while_others_are_scraped_counts_from_0() -> None:
-    """It has just begun."""
-    new = requests("b", "q", {130.0: 7.0, 135.0: 9.0})
-    windows = fold().extend([requests("a", "p", steady(100, 145)), new], 145.0)
-    assert total(windows, "errors", "canary") == Pair(0, 9)
+def started(version: str, pod: str, start_s: float, *times: float) -> RawSeries:
+    return series(START_TIME, version, pod, dict.fromkeys(times, start_s))
 
 
-def test_a_pod_that_appears_after_a_gap_of_prometheus_only_begins_to_count() -> None:
-    """It may have been there all along: no event is invented."""
+def test_a_pod_that_has_just_started_counts_from_0() -> None:
+    """Its first scrape says so, also after a gap of Prometheus."""
     known = requests("a", "p", steady(100, 105) | steady(160, 175))
-    windows = fold().extend([known, requests("b", "q", {160.0: 7_000.0, 165.0: 7_002.0})], 175.0)
+    new = [requests("b", "q", {160.0: 7.0, 165.0: 9.0}), started("b", "q", 158.0, 160.0, 165.0)]
+    assert total(fold().extend([known, *new], 175.0), "errors", "canary") == Pair(0, 9)
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [
+        [],
+        [started("b", "q", -470.0, 130.0, 135.0)],
+        [started("b", "q", 190.0, 130.0, 135.0)],
+        [started("b", "q", 129.0, 135.0)],
+        [started("b", "q", -470.0, 130.0), series(START_TIME, "b", "q", {130.0: 129.0}, container="proxy")],
+    ],
+    ids=["not said", "long ago", "a clock ahead", "said later", "another container"],
+)
+def test_a_pod_that_is_first_scraped_late_only_begins_to_count(starts: list[RawSeries]) -> None:
+    """What it counted before is no event of this window; 50,000 requests once were, of which none happened in it."""
+    late = requests("b", "q", {130.0: 50_000.0, 135.0: 50_002.0})
+    windows = fold().extend([requests("a", "p", steady(100, 145)), late, *starts], 145.0)
     assert total(windows, "errors", "canary") == Pair(0, 2)
-    assert total(windows, "errors", "stable") == Pair(0, 10 * 75)
+    assert total(windows, "errors", "stable") == Pair(0, 450)
+
+
+def test_a_pod_counts_alike_at_once_and_in_parts() -> None:
+    """Its container is restarted later, and then names another start."""
+    every = [
+        requests("a", "p", steady(100, 175)),
+        requests("b", "q", {130.0: 7.0, 135.0: 9.0, 160.0: 2.0, 165.0: 3.0}),
+        series(START_TIME, "b", "q", {130.0: 128.0, 135.0: 128.0, 160.0: 159.0, 165.0: 159.0}),
+    ]
+    at_once = fold().extend(every, 175.0)
+    in_parts, part_by_part = fold(), []
+    for until_s in (115.0, 130.0, 145.0, 160.0, 175.0):
+        part_by_part += in_parts.extend(every, until_s)
+    assert part_by_part == at_once
+    assert total(at_once, "errors", "canary") == Pair(0, 12)
 
 
 def test_a_restart_is_seen_in_all_counters_of_a_pod() -> None:
