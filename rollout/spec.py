@@ -347,8 +347,12 @@ class RolloutSpec(_Part):
         """After so long, requests that hung at the start of a step have failed and were judged."""
         return ANSWER_TIMEOUT_S + _FEWEST_WINDOWS * self.window
 
-    def without_steps(self) -> "RolloutSpec":
-        """The plan for a version that gets all traffic at once: it waits for nothing, the one before keeps nothing."""
+    def without_steps(self, *, may_break: tuple[str, ...] = ()) -> "RolloutSpec":
+        """The plan for a version that gets all traffic at once: it waits for nothing, the one before keeps nothing.
+
+        Args:
+            may_break: what callers of the one before are known to lose.
+        """
         signals = Signals(
             {
                 name: options.model_copy(update={"required": False}) if options and options.is_required else options
@@ -364,6 +368,7 @@ class RolloutSpec(_Part):
             "require": "safe",
             "signals": signals,
             "golden": Golden(),  # who brings a version back is in a hurry
+            "may_break": may_break,
         }
         return self.model_copy(update=at_once)
 

@@ -23,7 +23,7 @@ from rollout.control.fitted_plan import asking, fitted, readable
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
 from rollout.control.metrics import ControllerMetrics
-from rollout.control.preflight import Preflight
+from rollout.control.preflight import Loss, Preflight
 from rollout.control.reconcile import Reconciler
 from rollout.control.record import Tick
 from rollout.control.release_judge import ReleaseJudge, replayed
@@ -625,7 +625,9 @@ class Controller:
         services = self._fleet.service(command.tag), self._fleet.service(stable)
         if isinstance(command, Restore):
             newest = self._deployment.release
-            spec, left_out = fitted((newest.spec if newest else RolloutSpec()).without_steps(), command.tag, *services)
+            lost = tuple(dict.fromkeys(loss.place for loss in self._losses(command.tag)))
+            wanted = (newest.spec if newest else RolloutSpec()).without_steps(may_break=lost)
+            spec, left_out = fitted(wanted, command.tag, *services)
             return replace(command, spec=spec), left_out
         spec, left_out = fitted(command.spec, command.tag, *services, is_observed=self._observer is not None)
         now_s = self._clock().steady_s
@@ -634,20 +636,21 @@ class Controller:
 
     def _refuse_losses(self, command: StartRelease) -> None:
         """Refuse a version that lacks what callers of stable use, unless its plan allows it. Raises CommandRefused."""
-        stable = self._deployment.stable
-        if self._preflight is None or stable is None:
-            return
-        found = self._preflight.losses(command.tag, stable)
-        lost = [loss for loss in found if not loss.is_allowed(command.spec.may_break)]
+        lost = [loss for loss in self._losses(command.tag) if not loss.is_allowed(command.spec.may_break)]
         if lost:
             shown = [loss.says for loss in lost[:_SHOWN_LOSSES]]
             more = [f"and {len(lost) - len(shown)} more like these"] if len(lost) > len(shown) else []
             raise CommandRefused(
-                f"{command.tag} would break requests of {stable}'s callers",
+                f"{command.tag} would break requests of {self._deployment.stable}'s callers",
                 saw="; ".join(shown + more),
                 do=f"build it with what is missing; or allow it in the plan: `may_break: "
                 f"[{', '.join(dict.fromkeys(loss.place for loss in lost))}]`",
             )
+
+    def _losses(self, tag: str) -> tuple[Loss, ...]:
+        """What callers of stable would miss in a version, where that is looked at."""
+        stable = self._deployment.stable
+        return self._preflight.losses(tag, stable) if self._preflight and stable else ()
 
     def _earlier_try(self, command: StartRelease) -> e.EarlierTry | None:
         """What a release must know of the one before of the same two versions. Raises LedgerError."""

@@ -284,6 +284,26 @@ def test_one_that_fails_its_preflight_gets_no_request(world: World, later: Contr
         again.close()
 
 
+def test_what_an_older_service_lacks_refuses_no_restore(world: World, later: Controller) -> None:
+    """A newer version nearly always has a field more; a release of the older one would be refused for it."""
+
+    class Lacks:
+        def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
+            return (Loss("/detect confidence", "answers of /detect lack `confidence`"),)
+
+        def check(self, canary: Backend, stable: str, *_: object, **__: object) -> PreflightResult:  # noqa: ARG002 - Protocol
+            return PreflightResult(allowed=("answers of /detect lack `confidence`",))
+
+    world.preflight = Lacks()
+    later.close()
+    again = world.controller()
+    try:
+        again.execute(BACK)
+        assert release(again).spec.may_break == ("/detect confidence",)
+    finally:
+        again.close()
+
+
 def test_a_stable_version_that_is_dead_does_not_hold_it_up(world: World, later: Controller) -> None:
     """That is when it is needed most."""
     world.edit("m:v2", health=Health.DEAD, has_crashed=True)
