@@ -130,12 +130,15 @@ class RecordedFolder:
     def requests(self) -> Iterator[tuple[int, RecordedRequest | None]]:
         """Each with its number, oldest first; None for a file that is damaged."""
         for file in self.files():
-            try:
-                yield file.number, _read(file.path)
-            except Damaged:
-                yield file.number, None
-            except FileNotFoundError:  # replaced meanwhile
-                continue
+            with suppress(FileNotFoundError):  # replaced meanwhile
+                request = _whole(file.path)
+                yield file.number, request
+
+    def at(self, file: RecordedFile) -> RecordedRequest | None:
+        """The request of a file; None where that is damaged or was replaced."""
+        with suppress(FileNotFoundError):
+            return _whole(file.path)
+        return None
 
     def read(self, number: int) -> RecordedRequest | None:
         """The request `number`; None: there is none. Raises Damaged."""
@@ -180,6 +183,14 @@ class RecordedFolder:
     def _close(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path.chmod(0o700)
+
+
+def _whole(path: Path) -> RecordedRequest | None:
+    """The request of a file; None where that is damaged. Raises FileNotFoundError."""
+    try:
+        return _read(path)
+    except Damaged:
+        return None
 
 
 def _read(path: Path) -> RecordedRequest:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -62,7 +63,7 @@ class Recorder:
         self._in_second = 0
         self._kept: Counter[str] = Counter()  # by route, in this recording
         self._kept_s: dict[str, float] = {}
-        self._known: set[bytes] = set()
+        self._digests: dict[Path, bytes] = {}  # of the requests on disk, by file
 
     async def observe(self, messages: AsyncIterator[Any], version: str) -> None:
         """Read one request and its answer, as far as they are needed."""
@@ -114,7 +115,6 @@ class Recorder:
             found = self._folder.recording(time.time())
             if found != self._wanted:
                 self._kept.clear()
-                self._known.clear()
             self._wanted, self._looked_s = found, now_s
         return self._wanted
 
@@ -137,20 +137,34 @@ class Recorder:
             answer=answer.body if is_small else None,
             answer_digest=answer.sha256.hex(),
         )
-        if request.same in self._known:
-            self._seen(m.KNOWN)
-            return
         try:
             async with self._writing:
-                await asyncio.to_thread(self._folder.keep, request)
+                is_new = await asyncio.to_thread(self._write, request)
         except OSError as error:
             self._seen(m.UNWRITTEN_REQUEST)
             log.warning("request_not_recorded", error=error.strerror)  # its path is nobody's business
             return
-        self._known.add(request.same)
+        if not is_new:
+            self._seen(m.KNOWN)
+            return
         self._kept[asked.route] += 1
         self._kept_s[asked.route] = time.monotonic()
         self._seen(m.KEPT)
+
+    def _write(self, request: RecordedRequest) -> bool:
+        """Keep a request unless an equal one is on disk. Returns whether it was kept. Raises OSError."""
+        digests = {}
+        for file in self._folder.files():
+            known = self._digests.get(file.path)
+            if known is None and (found := self._folder.at(file)) is not None:
+                known = found.same
+            if known is not None:
+                digests[file.path] = known
+        self._digests = digests
+        if request.same in digests.values():
+            return False
+        self._folder.keep(request)
+        return True
 
 
 def _read_on(asked: _Asked, message: Any) -> str | None:

@@ -15,6 +15,7 @@ from kanaria.stack.environments import InstallError
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.temporary_server import DidNotStart, temporary_server
 from kanaria.stack.versions import Versions
+from rollout.control.fitted_plan import refuse_unknown_routes
 from rollout.explain.why import preflight_lines
 from rollout.ledger.findings import PreflightResult
 from rollout.spec import Golden, RolloutSpec
@@ -46,6 +47,7 @@ def preflight(
             if versions.service(named).keeps_contract:
                 model_of(named)  # a tag that is not there is bad input, not a version that fails
         golden = Golden(requests="recorded" if recorded else "own", leave_out=tuple(leave_out or ()))
+        refuse_unknown_routes(golden, *(versions.service(named) for named in (tag, stable) if named))
         result = _preflight(settings, versions, tag, stable, RolloutSpec(golden=golden))
         if as_json:
             typer.echo(json.dumps({"tag": tag, "stable": stable, **asdict(result)}, indent=2))

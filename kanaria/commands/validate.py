@@ -29,7 +29,8 @@ from kanaria.stack.bentos import (
 from kanaria.stack.implementations import implementation_here
 from kanaria.stack.listed import Listed
 from kanaria.stack.versions import Versions
-from rollout.control.fitted_plan import fitted
+from rollout.control.fitted_plan import fitted, refuse_unknown_routes
+from rollout.errors import CommandRefused
 from rollout.explain.plan import plan_in_words
 from rollout.fleet import Readiness, Service
 from rollout.spec import RolloutSpec
@@ -37,6 +38,7 @@ from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
 from rollout.ui.cli.answers import are_recorded_read, is_read
 from rollout.ui.cli.conventions import access_of
 from rollout.ui.cli.plan import DEFAULT_SPEC, look_at_stable, read_spec, warn
+from rollout.ui.cli.reading import stable_version
 
 _SHOWN_FAULTS = 5
 
@@ -100,6 +102,7 @@ def validate(
             typer.echo(f"{target} is valid. By this plan:")
             for sentence in plan_in_words(plan):
                 typer.echo(f" • {sentence}")
+            _warn_of_unknown_routes(plan, versions)
             if addresses := Settings().notify:
                 told = load("kanaria.stack.notify_addresses:read_addresses")(addresses)
                 typer.echo(f"Decisions are told to {', '.join(address.name for address in told)}.")
@@ -128,6 +131,16 @@ def validate(
             f"{found.right} of {found.samples} samples right"
         )
     raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
+
+
+def _warn_of_unknown_routes(plan: RolloutSpec, versions: Versions) -> None:
+    """Say on stderr which route to leave out stable has not: the next version may have it, or it is misspelt."""
+    stable = stable_version(Settings().ledger)
+    if stable in versions.tags():
+        try:
+            refuse_unknown_routes(plan.golden, versions.service(stable))
+        except CommandRefused as error:
+            say(f"note: {error.what}\n  saw: {stable}; {error.saw}\n  do:  {error.do}", colour="yellow", err=True)
 
 
 def _is_readable(plan: RolloutSpec, answer: Path | None, route: str | None) -> bool:

@@ -28,6 +28,7 @@ _BEFORE_A_RELEASE_S = 10.0
 _ENDS_S = 1.0  # requests that are on their way to the observer
 _WHY = {
     m.UNWRITTEN_REQUEST: "that could not be written (see logs/observer.log in the state folder)",
+    m.KNOWN: "that are recorded already",
     m.TOO_LARGE: "with a larger body than is kept",
     m.PRIVATE: "with a key or a token in their path or query",
     m.UNSUCCESSFUL: "that were not answered with success",

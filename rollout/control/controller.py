@@ -19,7 +19,7 @@ from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
 from rollout.control.commands import Command, ReportDrift, Restore, StartRelease, accept
 from rollout.control.decide import Action, Facts, Hold, Rollback, decide
-from rollout.control.fitted_plan import asking, fitted, readable
+from rollout.control.fitted_plan import asking, fitted, readable, refuse_unknown_routes
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
 from rollout.control.metrics import ControllerMetrics
@@ -629,6 +629,7 @@ class Controller:
             wanted = (newest.spec if newest else RolloutSpec()).without_steps(may_break=lost)
             spec, left_out = fitted(wanted, command.tag, *services)
             return replace(command, spec=spec), left_out
+        refuse_unknown_routes(command.spec.golden, *services)
         spec, left_out = fitted(command.spec, command.tag, *services, is_observed=self._observer is not None)
         now_s = self._clock().steady_s
         spec, asks = asking(spec, lambda counted: self._calibration.known_s(counted, now_s))

@@ -15,13 +15,28 @@ from rollout.signals.catalogue import PAIRED, Signal, catalogue
 from rollout.signals.counting import Side
 from rollout.signals.options import WrongLabel
 from rollout.signals.plan import Signals
-from rollout.spec import SHADOW, RolloutSpec
+from rollout.spec import SHADOW, Golden, RolloutSpec
 
 _NOT_READ = "`answers` is not used: versions that keep the model contract count what they answer themselves"
 
 _COUNTS_LABELS = "say in `answers` what a label is, of services that have no route /feedback of their own"
 
 NOT_COUNTED = "not_counted"  # the topic under which a release notes what was left out
+
+
+def refuse_unknown_routes(golden: Golden, *services: Service) -> None:
+    """Refuse a plan that replays requests but for a route that no version has: it is misspelt, and would be replayed.
+
+    Raises: CommandRefused.
+    """
+    known = dict.fromkeys(route.path for service in services for route in service.routes)
+    unknown = [route for route in golden.leave_out if route not in known]
+    if unknown and golden.requests == "recorded":
+        raise CommandRefused(
+            f"requests to {unknown[0]} are to be left out, and no version has that route{nearest(unknown[0], known)}",
+            saw=f"their routes: {', '.join(known) or 'none are named'}",
+            do="correct `leave_out`: requests to the route that was meant would be asked again",
+        )
 
 
 def fitted(

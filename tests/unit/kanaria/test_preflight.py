@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from contract.answer_types import Labels
 from contract.model_files import GOLDEN_FILE, Feature, Schema
 from contract.recorded import RecordedFolder, RecordedRequest
 from contract.records import write_lines
+from kanaria.cli import app
 from kanaria.settings import Settings
 from kanaria.stack.bentos import service_of
 from kanaria.stack.compatibility import GoldenRequest
@@ -22,7 +24,9 @@ from kanaria.stack.ports import free_port
 from kanaria.stack.preflight import SHOWN_DIFFERENCES, LocalPreflight, memory_mb, replay
 from rollout.explain.why import preflight_lines
 from rollout.fleet import Backend
+from rollout.ledger.events import StableSet
 from rollout.ledger.findings import PreflightResult
+from rollout.ledger.ledger import Ledger
 from rollout.spec import parse_spec
 
 TAG = "m:2"
@@ -189,6 +193,25 @@ def test_a_route_to_leave_out_that_is_misspelt_replays_nothing(tmp_path: Path) -
     assert (result.differences, result.recorded_requests) == ((), 0)
     why = "because `leave_out` names /rares, a route of neither version (theirs are /detect, /rare)"
     assert why in result.remarks[-1]
+
+
+def test_the_command_refuses_a_misspelt_route_to_leave_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is started; for a plan `kanaria validate` says it of stable."""
+    of_service(tmp_path, "", canary={})
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
+    given = ("preflight", "m:2", "--against", "m:1", "--recorded", "--leave-out")
+    done = CliRunner().invoke(app, [*given, "/rares"])
+    assert "no version has that route; did you mean `/rare`?" in str(done.exception)
+
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.append(StableSet(at_s=1, tag="m:1"))
+    ledger.close()
+    plan = tmp_path / "plan.yaml"
+    for route, is_told in (("/rares", True), ("/rare", False)):
+        plan.write_text(f"golden: {{requests: recorded, leave_out: [{route}]}}")
+        validated = CliRunner().invoke(app, ["validate", str(plan)])
+        assert (validated.exit_code, f"requests to {route} are to be left out" in validated.output) == (0, is_told)
 
 
 def test_versions_with_different_routes_are_compared_where_both_have_them(tmp_path: Path) -> None:

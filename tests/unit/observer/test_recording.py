@@ -135,6 +135,31 @@ def test_the_same_request_is_kept_once(folder: RecordedFolder) -> None:
     assert record(folder, shown(), shown(), shown(body=b"[]")) == ["kept", "known", "kept"]
 
 
+def test_the_same_request_is_kept_once_however_many_are_on_their_way(folder: RecordedFolder) -> None:
+    """Eight at the same time gave eight files."""
+    seen: list[str] = []
+
+    async def show() -> None:
+        recorder = Recorder(folder, seen.append)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(8):
+                tasks.create_task(recorder.observe(_each(shown()), "m:v1"))
+
+    asyncio.run(show())
+    assert (sorted(seen), len(kept(folder))) == (["kept", *["known"] * 7], 1)
+
+
+def test_what_an_earlier_recording_kept_is_not_kept_again_until_it_is_removed(folder: RecordedFolder) -> None:
+    """Also not by an observer that was started anew; a damaged file is no request."""
+    assert record(folder, shown()) == ["kept"]
+    folder.begin(Recording(until_s=time.time() + 300))
+    assert record(folder, shown()) == ["known"]
+    folder.files()[0].path.write_text("{")
+    assert record(folder, shown()) == ["kept"]
+    folder.clear()
+    assert record(folder, shown()) == ["kept"]
+
+
 def test_a_busy_route_has_enough_at_some_time_and_a_rare_one_is_still_kept(
     folder: RecordedFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

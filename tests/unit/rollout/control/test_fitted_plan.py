@@ -6,14 +6,14 @@ import pytest
 
 from contract.own_answers import OwnAnswers
 from rollout.control import commands as c
-from rollout.control.fitted_plan import asking, fitted, readable
+from rollout.control.fitted_plan import asking, fitted, readable, refuse_unknown_routes
 from rollout.errors import CommandRefused
 from rollout.explain.timeline import timeline
 from rollout.fleet import CONTRACT, Route, Service
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import desired
 from rollout.signals.plan import Signals
-from rollout.spec import RolloutSpec
+from rollout.spec import Golden, RolloutSpec
 from tests.support.world import Version, World
 
 OWN = Service((Route("/summarize"), Route("/words", is_streamed=True)), 60)
@@ -198,3 +198,27 @@ def test_answers_are_counted_from_the_first_version_on_and_by_the_newest_plan(tm
 
 def test_a_model_of_the_contract_counts_its_answers_itself() -> None:
     assert not readable(READ.answers, "m:v1", CONTRACT)
+
+
+def test_a_route_to_leave_out_that_no_version_has_is_refused(tmp_path: Path) -> None:
+    """The requests that were meant would happen again; nothing is started."""
+    golden = Golden(requests="recorded", leave_out=("/words", "/sumarize"))
+    world = World(tmp_path / "ledger.db", versions={"m:v1": Version(service=OWN), "m:v2": Version(service=OWN)})
+    controller = world.controller()
+    try:
+        controller.execute(c.SetStable("m:v1", "ann"))
+        with pytest.raises(CommandRefused) as refused:
+            controller.execute(c.StartRelease("m:v2", RolloutSpec(golden=golden), "ann"))
+    finally:
+        controller.close()
+    assert "/sumarize are to be left out, and no version has that route; did you mean `/summarize`?" in refused.value.what
+    assert refused.value.saw == "their routes: /summarize, /words"
+
+
+def test_a_route_to_leave_out_may_be_that_of_one_version() -> None:
+    """And without recorded requests there is nothing to leave out."""
+    new, old = Service((Route("/new"),), 60), Service((Route("/old"),), 60)
+    refuse_unknown_routes(Golden(requests="recorded", leave_out=("/new", "/old")), new, old)
+    refuse_unknown_routes(Golden(leave_out=("/nope",)), new, old)
+    with pytest.raises(CommandRefused, match="none are named"):
+        refuse_unknown_routes(Golden(requests="recorded", leave_out=("/nope",)), NO_ROUTES, NO_ROUTES)
