@@ -202,7 +202,7 @@ def test_the_command_refuses_a_misspelt_route_to_leave_out(tmp_path: Path, monke
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
     given = ("preflight", "m:2", "--against", "m:1", "--recorded", "--leave-out")
     done = CliRunner().invoke(app, [*given, "/rares"])
-    assert "no version has that route; did you mean `/rare`?" in str(done.exception)
+    assert (done.exit_code, "no version has that route; did you mean `/rare`?" in done.output) == (2, True)
 
     ledger = Ledger(tmp_path / "ledger.db")
     ledger.append(StableSet(at_s=1, tag="m:1"))

@@ -211,7 +211,9 @@ def test_a_route_to_leave_out_that_no_version_has_is_refused(tmp_path: Path) -> 
             controller.execute(c.StartRelease("m:v2", RolloutSpec(golden=golden), "ann"))
     finally:
         controller.close()
-    assert "/sumarize are to be left out, and no version has that route; did you mean `/summarize`?" in refused.value.what
+    assert (
+        "/sumarize are to be left out, and no version has that route; did you mean `/summarize`?" in refused.value.what
+    )
     assert refused.value.saw == "their routes: /summarize, /words"
 
 
