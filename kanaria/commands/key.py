@@ -7,10 +7,10 @@ import typer
 from contract.http import API_KEY_HEADER, OWN_CALLER
 from contract.terminal import Terminal
 from kanaria.settings import API_KEY_FILE, Settings
-from kanaria.stack.caller_keys import CallerKeys, put_in_force
+from kanaria.stack.caller_keys import CallerKeys, put_in_force, unlisted
 from kanaria.stack.stack import gateway_settings
 from rollout.explain.format import date
-from rollout.routers.envoy.settings import SCOPES
+from rollout.routers.envoy.settings import SCOPES, GatewaySettings
 
 app = typer.Typer(no_args_is_help=True, help="Keys with a name and scopes, for callers of the gateway.")
 
@@ -33,9 +33,10 @@ def add(
     settings = Settings()
     scopes = SCOPES if scope == "both" else (scope,)
     of = of or (OWN_CALLER if scope == "feedback" else None)
-    key = CallerKeys(settings.caller_keys).add(name, scopes, labels=of)
-    typer.echo(key)
-    _apply(settings)
+    keys = CallerKeys(settings.caller_keys)
+    with keys.changing():
+        typer.echo(keys.add(name, scopes, labels=of))
+        put_in_force(settings, _gateway(settings), change="kept", say=_say)
     typer.secho(f"{name} sends it as {API_KEY_HEADER}; `kanaria key remove {name}` withdraws it", err=True)
 
 
@@ -49,16 +50,27 @@ def list_() -> None:
     for key in CallerKeys(settings.caller_keys).all():
         labelled = f" (answers of {key.labels})" if key.labels else ""
         Terminal().print(f"{key.name}: {', '.join(key.scopes)}{labelled}, since {date(key.made_s)}")
+    if names := unlisted(settings, _gateway(settings)):
+        _say(
+            f"the running gateway also accepts keys that are not listed, under the name {', '.join(names)}; the next "
+            "`kanaria key add` or `kanaria up` withdraws them",
+        )
 
 
 @app.command()
 def remove(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> None:
     """Withdraw a key: requests with it are refused from now on."""
     settings = Settings()
-    CallerKeys(settings.caller_keys).remove(name)
-    _apply(settings)
+    keys = CallerKeys(settings.caller_keys)
+    with keys.changing():
+        keys.remove(name)
+        put_in_force(settings, _gateway(settings), change="removed", say=_say)
     typer.echo(f"the key of {name} is withdrawn")
 
 
-def _apply(settings: Settings) -> None:
-    put_in_force(settings, gateway_settings(settings, stats_port=0), say=lambda text: typer.secho(text, err=True))
+def _gateway(settings: Settings) -> GatewaySettings:
+    return gateway_settings(settings, stats_port=0, with_keys=False)
+
+
+def _say(text: str) -> None:
+    typer.secho(text, err=True)

@@ -4,12 +4,15 @@ import re
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.http import OWN_CALLER
+from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from kanaria.settings import API_KEY_FILE, Settings
 from kanaria.stack.named_file import NamedFile
@@ -38,11 +41,21 @@ class CallerKeys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = NamedFile(path, CallerKey, word="key")
+        lost = "; until the first of them a running gateway accepts the old ones"
+        self._file = NamedFile(path, CallerKey, word="key", lost=lost)
 
     def all(self) -> tuple[CallerKey, ...]:
         """Every key, oldest first. Raises SetupError for a file that cannot be read."""
         return self._file.all()
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Keep everybody else from changing the keys while the block runs.
+
+        Whoever gives the keys to the gateway reads and writes them in one such block: of two commands at once the one
+        that read first could write last, and a key that was withdrawn would open the gateway again.
+        Raises: StackError after a wait for another process.
+        """
+        return self._file.changing()
 
     def add(self, name: str, scopes: tuple[Scope, ...], *, labels: str | None = None) -> str:
         """Make a key.
@@ -50,7 +63,7 @@ class CallerKeys:
         Args:
             labels: the name of the key whose answers it labels; None: its own.
 
-        Raises: SetupError, OSError.
+        Raises: SetupError, StackError, OSError.
         """
         if not _NAME.fullmatch(name) or name == OWN_CALLER:
             raise SetupError(
@@ -59,23 +72,25 @@ class CallerKeys:
                 do="give a name of at most 40 of `a-z 0-9 _ -` that begins with a letter or digit and is not "
                 f"`{OWN_CALLER}`, the name of the key in {API_KEY_FILE}",
             )
-        if len(self.all()) >= MOST_KEYS:
-            raise SetupError(
-                "there are too many keys", saw=f"{MOST_KEYS} in {self._path}", do="`kanaria key remove` some first"
-            )
-        names = [OWN_CALLER, name, *(one.name for one in self.all())]
-        if labels is not None and (labels not in names or "feedback" not in scopes):
-            raise SetupError(
-                "that key cannot label those answers",
-                saw=f"answers of {labels}, scope {', '.join(scopes)}",
-                do=f"give the scope feedback, and one of the keys {', '.join(names)}",
-            )
-        key = secrets.token_urlsafe(32)
-        self._file.add(CallerKey(name=name, scopes=scopes, labels=labels, key=key, made_s=time.time()))
-        return key
+        with self.changing():
+            known = self.all()
+            if len(known) >= MOST_KEYS:
+                raise SetupError(
+                    "there are too many keys", saw=f"{MOST_KEYS} in {self._path}", do="`kanaria key remove` some first"
+                )
+            names = [OWN_CALLER, name, *(one.name for one in known)]
+            if labels is not None and (labels not in names or "feedback" not in scopes):
+                raise SetupError(
+                    "that key cannot label those answers",
+                    saw=f"answers of {labels}, scope {', '.join(scopes)}",
+                    do=f"give the scope feedback, and one of the keys {', '.join(names)}",
+                )
+            key = secrets.token_urlsafe(32)
+            self._file.add(CallerKey(name=name, scopes=scopes, labels=labels, key=key, made_s=time.time()))
+            return key
 
     def remove(self, name: str) -> None:
-        """Forget a key. Raises SetupError, OSError."""
+        """Forget a key. Raises SetupError, StackError, OSError."""
         if name == OWN_CALLER:
             raise SetupError(
                 "the owner's key cannot be withdrawn while the stack runs",
@@ -91,22 +106,50 @@ def accepted(settings: Settings) -> tuple[ApiKey, ...]:
     return ApiKey(settings.api_key, OWN_CALLER), *(ApiKey(one.key, one.name, one.scopes, one.labels) for one in named)
 
 
-def put_in_force(settings: Settings, gateway: GatewaySettings, *, say: Callable[[str], None]) -> None:
-    """Give the keys to the gateway, where one is set up. Raises SetupError, OSError."""
+def put_in_force(
+    settings: Settings, gateway: GatewaySettings, *, change: Literal["kept", "removed"], say: Callable[[str], None]
+) -> None:
+    """Give the keys to the gateway, where one is set up: in the block of `CallerKeys.changing` that changed one.
+
+    Args:
+        change: what was done with a key, for people.
+
+    Raises: SetupError, OSError.
+    """
+    starts = "starts with it" if change == "kept" else "starts without it"
     if not settings.is_up:
-        say("no stack runs here; `kanaria up` starts with it")
+        say(f"no stack runs here; `kanaria up` {starts}")
         return
     if not keys.takes_keys(gateway):
         why = "an earlier version started it" if settings.needs_api_key else "KANARIA_NEEDS_API_KEY is false"
         raise SetupError(
-            "it is kept, but the running gateway does not know it",
-            saw=f"a gateway that takes no new keys: {why}",
+            f"the key is {change}, but the running gateway does not know that",
+            saw=f"a gateway that takes no changes of keys: {why}",
             do="`kanaria down` and `kanaria up`",
         )
     written = keys.write_keys(replace(gateway, api_keys=accepted(settings)))
     if not keys.are_in_force(gateway, written, wait_s=_WAIT_S):
         raise SetupError(
-            "it is kept, but the gateway did not say that it is in force",
+            f"the key is {change}, but the gateway did not say that this is in force",
             saw=f"no such answer within {_WAIT_S:g} s",
-            do="look with `kanaria status` whether the gateway runs: it starts with it",
+            do=f"look with `kanaria status` whether the gateway runs: it {starts}",
         )
+
+
+def unlisted(settings: Settings, gateway: GatewaySettings) -> tuple[str, ...]:
+    """The names that go with the keys that the running gateway accepts and that are not among `accepted`.
+
+    Raises: SetupError, OSError.
+    """
+    if not settings.is_up or not keys.takes_keys(gateway):
+        return ()
+    listed = {key.secret for key in accepted(settings)}
+    try:
+        written = keys.written_keys(gateway)
+    except (ValueError, LookupError, TypeError) as error:
+        raise SetupError(
+            "the keys that the gateway was given cannot be read",
+            saw=f"a damaged file in {gateway.directory}: {one_line(str(error))}",
+            do="`kanaria down` and `kanaria up` write it anew",
+        ) from error
+    return tuple(sorted({name for key, name in written if key not in listed}))

@@ -88,7 +88,7 @@ def main() -> None:
     LockGuard(lock).start()
     metrics = ControllerMetrics()
     gateway = replace(
-        gateway_settings(settings, arguments.gateway_stats or arguments.envoy_admin),
+        gateway_settings(settings, arguments.gateway_stats or arguments.envoy_admin, with_keys=False),
         has_open_admin=arguments.envoy_admin is not None,
         has_observer=observer is not None,
     )

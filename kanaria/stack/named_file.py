@@ -1,7 +1,8 @@
 """A file of the state folder in which each entry has a name of its own, for this user alone."""
 
 import json
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -13,7 +14,7 @@ from kanaria.errors import SetupError
 from kanaria.private_files import close_folder
 from kanaria.stack.locks import locked
 
-_WAIT_S = 10.0
+_WAIT_S = 30.0  # a command has the lock until the change is in force
 
 
 class Named(Protocol):
@@ -33,10 +34,12 @@ class NamedFile(Generic[Entry]):
         path: of the file; a lock lies beside it while it is changed.
         kind: what an entry is, for pydantic.
         word: what an entry is to people; `kanaria WORD add` makes one.
+        lost: what holds, where the file cannot be read, until one is made again.
     """
 
-    def __init__(self, path: Path, kind: type[Entry], *, word: str) -> None:
-        self._path, self._word = path, word
+    def __init__(self, path: Path, kind: type[Entry], *, word: str, lost: str = "") -> None:
+        self._path, self._word, self._lost = path, word, lost
+        self._is_held = False
         self._entries: TypeAdapter[tuple[Entry, ...]] = TypeAdapter(tuple[kind, ...])  # type: ignore[valid-type]
 
     def all(self) -> tuple[Entry, ...]:
@@ -50,12 +53,28 @@ class NamedFile(Generic[Entry]):
             raise SetupError(
                 f"the {self._word}s cannot be read",
                 saw=f"{self._path}: {why}",
-                do=f"remove that file, and make the {self._word}s again with `kanaria {self._word} add`",
+                do=f"remove that file, and make the {self._word}s again with `kanaria {self._word} add`{self._lost}",
             ) from error
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep everybody else from changing the entries while the block runs. Such blocks may be nested.
+
+        Raises: StackError after a wait for another process.
+        """
+        if self._is_held:
+            yield
+            return
+        with locked(self._path.with_suffix(".lock"), doing=f"the {self._word}s", wait_s=_WAIT_S):
+            self._is_held = True
+            try:
+                yield
+            finally:
+                self._is_held = False
+
     def add(self, entry: Entry) -> None:
-        """Keep one more. Names that differ in capitals alone are the same. Raises SetupError, OSError."""
-        with self._locked():
+        """Keep one more. Names that differ in capitals alone are the same. Raises SetupError, StackError, OSError."""
+        with self.changing():
             known = self.all()
             if same := next((one.name for one in known if one.name.casefold() == entry.name.casefold()), None):
                 raise SetupError(
@@ -66,8 +85,8 @@ class NamedFile(Generic[Entry]):
             self._write((*known, entry))
 
     def remove(self, name: str) -> None:
-        """Forget one. Raises SetupError, OSError."""
-        with self._locked():
+        """Forget one. Raises SetupError, StackError, OSError."""
+        with self.changing():
             known = self.all()
             names = [one.name for one in known]
             if name not in names:
@@ -77,9 +96,6 @@ class NamedFile(Generic[Entry]):
                     do="correct it",
                 )
             self._write(tuple(one for one in known if one.name != name))
-
-    def _locked(self) -> AbstractContextManager[None]:
-        return locked(self._path.with_suffix(".lock"), doing=f"the {self._word}s", wait_s=_WAIT_S)
 
     def _write(self, entries: tuple[Entry, ...]) -> None:
         close_folder(self._path.parent)

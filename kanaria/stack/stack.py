@@ -16,7 +16,7 @@ from kanaria.lazy import load
 from kanaria.private_files import close_folder
 from kanaria.settings import Settings
 from kanaria.stack.bentos import process_name, tag_of
-from kanaria.stack.caller_keys import accepted
+from kanaria.stack.caller_keys import CallerKeys, accepted
 from kanaria.stack.fleet import last_words, record_environment
 from kanaria.stack.installation import given_environment, secret_names
 from kanaria.stack.locks import locked
@@ -223,15 +223,8 @@ class Stack:
         if settings.notify is not None:
             told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
             say(f"decisions are told to {', '.join(address.name for address in told)}")
-        gateway = gateway_settings(settings, free_port())
-        if not self.versions.service(tag).keeps_contract:
-            slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD
-            gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
-        for left_over in (gateway.clusters_path, gateway.routes_path, gateway.answers_path):
-            left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
-        write_bootstrap(gateway)
-        settings.remember_where_it_listens()
+        gateway = self._set_up_gateway(tag)
         self.supervisor.start()
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST))
         arguments = ["--gateway-stats", str(gateway.stats_port)]
@@ -253,6 +246,20 @@ class Stack:
                 stop_order=_FIRST,  # before the versions: it would take their end for a crash
             )
         )
+
+    def _set_up_gateway(self, tag: str) -> GatewaySettings:
+        """Write what the gateway starts with, while no command changes the keys: one withdrawn now stays withdrawn."""
+        settings, keeps_contract = self.settings, self.versions.service(tag).keeps_contract
+        with CallerKeys(settings.caller_keys).changing():
+            gateway = gateway_settings(settings, free_port())
+            if not keeps_contract:
+                slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD
+                gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
+            for left_over in (gateway.clusters_path, gateway.routes_path, gateway.answers_path):
+                left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
+            write_bootstrap(gateway)
+            settings.remember_where_it_listens()
+        return gateway
 
     def _observer_beside(self, gateway: GatewaySettings) -> ObserverProgram:
         records = record_environment(self.settings, self.settings.root.absolute())
@@ -336,14 +343,20 @@ def startup_deadline_s(settings: Settings) -> float:
         return RolloutSpec().startup_deadline
 
 
-def gateway_settings(settings: Settings, stats_port: int) -> GatewaySettings:
-    """The gateway of this state folder."""
+def gateway_settings(settings: Settings, stats_port: int, *, with_keys: bool = True) -> GatewaySettings:
+    """The gateway of this state folder.
+
+    Args:
+        with_keys: False: for one that is set up already, which then works with a damaged file of keys, too.
+
+    Raises: SetupError for such a file.
+    """
     found = GatewaySettings(
         directory=settings.root / "gateway",
         host=settings.host,
         port=settings.gateway_port,
         stats_port=stats_port,
-        api_keys=accepted(settings) if settings.needs_api_key else (),
+        api_keys=accepted(settings) if with_keys and settings.needs_api_key else (),
         max_requests_per_s=settings.max_requests_per_s,
         cors_origins=settings.cors_origins,
         underscore_headers=settings.underscore_headers,

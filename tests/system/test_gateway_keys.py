@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,30 @@ def test_a_gateway_without_keys_tells_no_name(
         gateway.router.apply(Split(stable.version))
         assert asked(gateway, "/predict", "", **{CALLER_HEADER: "clinic"}) == 200
         assert CALLER_HEADER not in stable.last_headers()
+
+
+def test_keys_that_are_changed_at_once_are_all_in_force(gateway: Gateway, settings: Settings) -> None:
+    """Each command wrote what it had read: some said that theirs was not in force, and a withdrawn key came back."""
+    withdrawn = [typed("add", name) for name in ("shop", "bank", "clinic")]
+    words = [("remove", "shop"), ("add", "a"), ("remove", "bank"), ("add", "b"), ("remove", "clinic"), ("add", "c")]
+    command = [sys.executable, "-m", "kanaria", "key"]
+    running = [subprocess.Popen([*command, *each], stdout=subprocess.PIPE, text=True) for each in words]
+    printed = [each.communicate()[0].strip() for each in running]
+    assert [each.returncode for each in running] == [0] * len(words)
+    assert {asked(gateway, "/predict", key) for key in withdrawn} == {401}
+    assert {asked(gateway, "/predict", key) for key in printed[1::2]} == {200}
+
+
+def test_keys_that_the_gateway_accepts_and_the_list_lacks_are_said(gateway: Gateway, settings: Settings) -> None:
+    """After the file of keys was lost: until the next key is made its keys stay good."""
+    lost = typed("add", "shop")
+    settings.caller_keys.unlink()
+    assert asked(gateway, "/predict", lost) == 200
+    said = CliRunner().invoke(app, ["key", "list"], catch_exceptions=False).stderr
+    assert "not listed, under the name shop" in said
+    typed("add", "bank")
+    assert asked(gateway, "/predict", lost) == 401
+    assert CliRunner().invoke(app, ["key", "list"], catch_exceptions=False).stderr == ""
 
 
 def test_keys_are_readable_by_their_owner_only(gateway: Gateway, settings: Settings) -> None:

@@ -49,6 +49,18 @@ def write_keys(settings: GatewaySettings) -> dict[str, str]:
     return written
 
 
+def written_keys(settings: GatewaySettings) -> tuple[tuple[str, str], ...]:
+    """What `write_keys` wrote last: each key, with the name that versions are told.
+
+    Raises: OSError; ValueError, LookupError or TypeError for a damaged file.
+    """
+    found = []
+    for name in _FILTERS.values():
+        for resource in json.loads(settings.filter_path(name).read_bytes())["resources"]:
+            found += [(one["key"], one["client"]) for one in resource["typed_config"]["credentials"]]
+    return tuple(found)
+
+
 def forget_keys(settings: GatewaySettings) -> None:
     """Remove what `write_keys` wrote, for a gateway that asks for no key. Raises OSError."""
     for name in _FILTERS.values():

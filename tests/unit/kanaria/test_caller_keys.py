@@ -1,5 +1,8 @@
 """Keys of callers with a name and scopes: wrong names, damaged files, gateways that do not take them."""
 
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,8 @@ from typer.testing import CliRunner
 from kanaria.cli import app
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from kanaria.stack.caller_keys import CallerKeys, accepted
+from kanaria.stack.caller_keys import MOST_KEYS, CallerKeys, accepted
+from kanaria.stack.stack import gateway_settings
 
 pytestmark = pytest.mark.needs("serve")  # the commands
 
@@ -43,8 +47,10 @@ def test_a_second_key_of_one_name_and_one_that_was_never_made_are_refused(settin
 )
 def test_a_damaged_file_is_said_and_opens_nothing(settings: Settings, content: str) -> None:
     settings.caller_keys.write_text(content)
-    with pytest.raises(SetupError, match="the keys cannot be read"):
+    with pytest.raises(SetupError, match="the keys cannot be read") as refused:
         accepted(settings)
+    assert "a running gateway accepts the old ones" in refused.value.do
+    assert gateway_settings(settings, 0, with_keys=False).directory.parent == settings.root  # as the controller needs
 
 
 def test_without_a_stack_a_key_is_kept_for_the_next(settings: Settings) -> None:
@@ -61,4 +67,32 @@ def test_a_gateway_that_takes_no_new_keys_is_said(settings: Settings) -> None:
     settings.remember_where_it_listens()
     done = CliRunner().invoke(app, ["key", "add", "shop"])
     assert isinstance(done.exception, SetupError)
-    assert "the running gateway does not know it" in done.exception.what
+    assert done.exception.what == "the key is kept, but the running gateway does not know that"
+    done = CliRunner().invoke(app, ["key", "remove", "shop"])
+    assert isinstance(done.exception, SetupError)
+    assert done.exception.what == "the key is removed, but the running gateway does not know that"
+    assert [key.name for key in accepted(settings)] == ["default"]
+
+
+def test_without_a_stack_a_withdrawn_key_is_not_said_to_be_kept(settings: Settings) -> None:
+    CallerKeys(settings.caller_keys).add("shop", ("predictions",))
+    assert "`kanaria up` starts without it" in CliRunner().invoke(app, ["key", "remove", "shop"]).stderr
+
+
+def test_the_last_free_place_is_given_once(settings: Settings) -> None:
+    """Keys were counted before the file was locked, so commands at once made more than the limit."""
+    key = {"scopes": ["predictions"], "key": "k", "made_s": 0}
+    settings.caller_keys.write_text(json.dumps([{"name": f"shop-{i}", **key} for i in range(MOST_KEYS - 1)]))
+    at_once = threading.Barrier(4)
+
+    def made(name: str) -> bool:
+        at_once.wait()
+        try:
+            CallerKeys(settings.caller_keys).add(name, ("predictions",))
+        except SetupError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(made, "abcd")) == [False, False, False, True]
+    assert len(CallerKeys(settings.caller_keys).all()) == MOST_KEYS
