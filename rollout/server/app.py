@@ -30,7 +30,7 @@ from rollout.judge.jsonl import LineError, judgement_object, parse_windows
 from rollout.judge.judge import Judge
 from rollout.server.answers import signal_rows
 from rollout.server.kept import Attempt
-from rollout.server.questions import FlaggerBody, JudgeBody, Name, Percent
+from rollout.server.questions import FlaggerBody, JudgeBody, Name, Namespace, Percent, Version
 from rollout.server.releases import Releases
 from rollout.signals.catalogue import catalogue
 from rollout.ui.guarding import Guarding
@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 _LONGEST_QUESTION, _LONGEST_WINDOWS = 100_000, 16_000_000  # bytes
 _TOKEN = "token"  # noqa: S105 - the name of a parameter
+_TOLD = ("eventType", "eventMessage", "timestamp")  # by Flagger; what else is in its metadata may be a secret
+_LONGEST_TOLD = 300  # letters
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -54,9 +56,9 @@ class _TooLong(Exception):
 class _LiftBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    namespace: Name
+    namespace: Namespace
     rollout: Name
-    canary: Name
+    canary: Version
 
 
 class _WindowsQuery(BaseModel):
@@ -85,8 +87,8 @@ class JudgeMetrics:
 class _Hooks:
     """Flagger's webhooks. 200 lets it go on, 409 holds it, and a rollback is a 200 as well."""
 
-    def __init__(self, releases: Releases) -> None:
-        self._releases = releases
+    def __init__(self, releases: Releases, metrics: JudgeMetrics) -> None:
+        self._releases, self._metrics = releases, metrics
 
     def start(self, asked: FlaggerBody) -> Response:
         """confirm-rollout: may this canary begin?"""
@@ -115,13 +117,16 @@ class _Hooks:
         question = self._question(asked)
         if not self._releases.is_known(question, attempt_of=asked.checksum):
             raise NoSuchRelease(f"{asked.namespace}/{asked.name}: Prometheus has no requests of this canary")
-        said = self._releases.judge(question.model_copy(update={"to_percent": None}), attempt_of=asked.checksum)
+        said = _answered(
+            self._releases, self._metrics, question.model_copy(update={"to_percent": None}), asked.checksum
+        )
         status = 200 if said["verdict"] == Verdict.FAIL.value else 409
         return PlainTextResponse(said["reason"], status_code=status)
 
     def event(self, asked: FlaggerBody) -> Response:
         """event and post-rollout: noted in the log."""
-        log.info("flagger", namespace=asked.namespace, canary=asked.name, phase=asked.phase, told=asked.metadata)
+        told = {key: asked.metadata[key][:_LONGEST_TOLD] for key in _TOLD if key in asked.metadata}
+        log.info("flagger", namespace=asked.namespace, canary=asked.name, phase=asked.phase[:_LONGEST_TOLD], told=told)
         return PlainTextResponse("noted")
 
     def _question(self, asked: FlaggerBody) -> JudgeBody:
@@ -132,7 +137,7 @@ class _Hooks:
         return question
 
     def _passed(self, asked: FlaggerBody, question: JudgeBody) -> Response:
-        said = self._releases.judge(question, attempt_of=asked.checksum)
+        said = _answered(self._releases, self._metrics, question, asked.checksum)
         status = 200 if said["verdict"] == Verdict.PASS.value else 409
         return PlainTextResponse(said["reason"], status_code=status)
 
@@ -145,7 +150,8 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         token: reads the token that questions carry; it may change at any time.
         names: hosts by which people reach the pages, besides addresses.
     """
-    metrics, hooks = JudgeMetrics(), _Hooks(releases)
+    metrics = JudgeMetrics()
+    hooks = _Hooks(releases, metrics)
     steps: Mapping[str, Callable[[FlaggerBody], Response]] = {
         "start": hooks.start,
         "step": hooks.step,
@@ -157,11 +163,7 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     async def post_judge(request: Request) -> Response:
         asked = JudgeBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
         metrics.asked.set_to_current_time()
-        began_s = time.perf_counter()
-        said = await run_sync(partial(releases.judge, asked))
-        metrics.took.observe(time.perf_counter() - began_s)
-        metrics.answers.labels(said["verdict"]).inc()
-        return JSONResponse(said)
+        return JSONResponse(await run_sync(partial(_answered, releases, metrics, asked)))
 
     async def post_flagger(request: Request) -> Response:
         hook = steps.get(request.path_params["hook"])
@@ -219,11 +221,20 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     )
 
 
+def _answered(releases: Releases, metrics: JudgeMetrics, asked: JudgeBody, attempt_of: str = "") -> dict[str, Any]:
+    """The answer to a question, counted. Raises as `Releases.judge` does."""
+    began_s = time.perf_counter()
+    said = releases.judge(asked, attempt_of=attempt_of)
+    metrics.took.observe(time.perf_counter() - began_s)
+    metrics.answers.labels(said["verdict"]).inc()
+    return said
+
+
 async def _for_callers(endpoint: Endpoint, token: Callable[[], str], request: Request) -> Response:
-    """The endpoint, for whoever has the token: in the header, or in the query where there can be no header."""
-    given = request.headers.get("authorization", "").removeprefix("Bearer ") or request.query_params.get(_TOKEN, "")
+    """The endpoint, for whoever has the token: in the header, or in the query where the header cannot be set."""
+    given = request.headers.get("authorization", "").removeprefix("Bearer "), request.query_params.get(_TOKEN, "")
     known = await run_sync(token)
-    if not known or not hmac.compare_digest(given.encode(), known.encode()):
+    if not known or not any(hmac.compare_digest(each.encode(), known.encode()) for each in given):
         return problem(401, "this needs the judge's token", "send `Authorization: Bearer TOKEN`, or `?token=TOKEN`")
     return await endpoint(request)
 

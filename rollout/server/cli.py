@@ -20,6 +20,7 @@ Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with met
 
 _SPAN_S = 300.0  # of samples that `explain` looks at
 _CLOCKS_APART_S = 30.0
+_SHORTEST_TOKEN = 20  # letters
 
 
 def serve(
@@ -107,13 +108,23 @@ def _check_url(url: str) -> None:
     if not url.startswith(("http://", "https://")):
         do = f"write the scheme, too: --prometheus http://{url}"
         raise SpecError("that is no URL of a Prometheus", saw=url, do=do)
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0  # which is read here, and may be no number
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        do = "write a host and, where it is not the usual one, a port: --prometheus http://localhost:9090"
+        raise SpecError("that is no URL of a Prometheus", saw=url, do=do)
 
 
 def _check_token(path: Path) -> None:
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        do = "write a secret of 20 or more letters into that file"
+        do = f"write a secret of {_SHORTEST_TOKEN} or more letters into that file"
         raise SpecError("the token cannot be read", saw=str(error), do=do) from error
-    if not token:
-        raise SpecError("the token is empty", saw=str(path), do="write a secret of 20 or more letters into that file")
+    if len(token) < _SHORTEST_TOKEN:
+        saw = f"{path} with {count(len(token))} letters" if token else f"{path}, which is empty"
+        do = f"write a secret of {_SHORTEST_TOKEN} or more letters into that file"
+        raise SpecError("the token is too short", saw=saw, do=do)

@@ -1,11 +1,12 @@
 """What the judge is asked, checked: bodies of requests, and the part of a plan that a profile can serve."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from rollout.errors import SpecError
 from rollout.judge import JudgeConfig
@@ -14,9 +15,27 @@ from rollout.signals.plan import SignalSelection
 from rollout.signals.profile import Names, Profile, SeriesOf, impossible
 from rollout.spec import RolloutSpec, parse_spec
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$"
+# RFC 1123, as Kubernetes has it. A data plane's name of a version may be a path, such as Envoy's `httproute/shop/web`.
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*([:/][A-Za-z0-9][A-Za-z0-9._-]*)*")
+_PERCENT = re.compile(r"[0-9]+(\.[0-9]+)?%?")
 
-Name = Annotated[str, StringConstraints(pattern=_NAME, max_length=253)]
+
+def _named(pattern: re.Pattern[str], longest: int, what: str) -> AfterValidator:
+    def checked(name: str) -> str:
+        if len(name) > longest or not pattern.fullmatch(name):
+            raise ValueError(f"write {what}, of at most {longest} letters")
+        return name
+
+    return AfterValidator(checked)
+
+
+Namespace = Annotated[str, _named(_LABEL, 63, "a namespace: lower-case letters, digits and `-`")]
+Name = Annotated[str, _named(_SUBDOMAIN, 253, "a name of Kubernetes: lower-case letters, digits, `-` and `.`")]
+Version = Annotated[
+    str, _named(_VERSION, 253, "a version's name: letters, digits, `-`, `_` and `.`, in parts between `/` or `:`")
+]
 
 
 def _percent(given: Any) -> Any:
@@ -24,10 +43,9 @@ def _percent(given: Any) -> Any:
     if isinstance(given, bool) or given == "":
         raise ValueError("write the next weight in percent, such as 25; to ask only about harm leave `to_percent` out")
     if isinstance(given, str):
-        try:
-            return float(given.removesuffix("%"))
-        except ValueError:
-            raise ValueError("write the next weight in percent, such as 25") from None
+        if not _PERCENT.fullmatch(given):
+            raise ValueError("write the next weight in percent, such as 25")
+        return float(given.removesuffix("%"))
     return given
 
 
@@ -39,10 +57,10 @@ class JudgeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    namespace: Name
+    namespace: Namespace
     rollout: Name
-    canary: Name
-    stable: Name
+    canary: Version
+    stable: Version
     to_percent: Percent | None = None
     profile: str = "service"
     plan: dict[str, Any] | str | None = None
@@ -58,7 +76,7 @@ class FlaggerBody(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     name: Name
-    namespace: Name
+    namespace: Namespace
     phase: str = ""
     checksum: str = Field(default="", max_length=200)
     metadata: dict[str, str] = {}

@@ -325,6 +325,14 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (question("good", to_percent=""), "leave `to_percent` out"),
         (question("good", to_percent="all"), "write the next weight in percent"),
         (question("good", to_percent=0), "to_percent"),
+        *(
+            (question("good", to_percent=text), "to_percent")
+            for text in ("1_0", "\uff11\uff10", "1e2", "1e-300", " 5", "5.%")
+        ),
+        (question("good", namespace="shop/.."), "namespace"),
+        (question("good", rollout="../digits"), "rollout"),
+        (question("good", rollout="Digits"), "lower-case letters"),
+        (question("a/../b"), "canary"),
         (question("good", to_percent=True), "to_percent"),
         (question("good", profile="nothing"), "ask with one of: bentoml"),
         (question("go`od"), "canary"),
@@ -365,6 +373,46 @@ def test_the_token_is_needed_and_may_change(judge: str, state: Path) -> None:
     assert 'kanaria_judge_refused_total{status="401"} 3.0' in metrics
 
 
+def test_the_token_in_the_query_counts_beside_the_header_of_a_mesh(judge: str) -> None:
+    """The header may be another's; a wrong token in the query does not take the right one out of the header."""
+    mesh = {"authorization": "Basic bWVzaDptZXNo"}
+    for query, headers, status in (
+        (TOKEN, mesh, 200),
+        ("wrong", mesh, 401),
+        ("wrong", {"authorization": f"Bearer {TOKEN}"}, 200),
+    ):
+        answer = _HTTP.post(f"{judge}/v1/judge?token={query}", json=question("good"), headers=headers, timeout=60)
+        assert answer.status_code == status
+
+
+def test_answers_to_flagger_are_counted(judge: str) -> None:
+    """By verdict and time, as those to Argo Rollouts."""
+
+    def counted() -> tuple[float, float]:
+        page = _HTTP.get(f"{judge}/metrics").text
+        values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+        answers = sum(float(value) for name, value in values.items() if name.startswith("kanaria_judge_answers_total"))
+        return answers, float(values["kanaria_judge_answer_seconds_count"])
+
+    before = counted()
+    body = {"name": "works", "namespace": "shop", "checksum": "1"}
+    asked = {**body, "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
+    for hook in ("step", "promote", "failed"):
+        ask(judge, asked, path=f"/v1/flagger/{hook}")
+    assert counted() == (before[0] + 3, before[1] + 3)
+
+
+def test_the_log_has_what_flagger_tells_and_no_secret(judge: str, state: Path) -> None:
+    """Webhooks carry whatever a Canary's metadata has."""
+    told = {"eventMessage": "Starting canary analysis " + "x" * 1000, "eventType": "Normal", "token": "S3CRET"}
+    body = {"name": "works", "namespace": "shop", "phase": "Progressing", "metadata": told}
+    assert ask(judge, body, path="/v1/flagger/event").status_code == 200
+    log = (state / "log").read_text()
+    assert "Starting canary analysis" in log
+    assert "S3CRET" not in log
+    assert "x" * 500 not in log
+
+
 def test_windows_of_a_ci_job_are_judged(judge: str) -> None:
     """The lines of `kanaria judge`."""
     counts = {"stable": {"bad": 3, "total": 812}, "canary": {"bad": 30, "total": 90}}
@@ -393,8 +441,11 @@ def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("prometheus", "token", "words"),
     [
-        ("localhost:9090", "secret", "--prometheus http://localhost:9090"),
-        ("http://localhost:9090", "", "the token is empty"),
+        ("localhost:9090", TOKEN, "--prometheus http://localhost:9090"),
+        ("http://", TOKEN, "no URL of a Prometheus"),
+        ("http://localhost:nine", TOKEN, "no URL of a Prometheus"),
+        ("http://localhost:9090", "\n", "the token is too short"),
+        ("http://localhost:9090", "secret", "with 6 letters"),
         ("http://localhost:9090", None, "the token cannot be read"),
     ],
 )

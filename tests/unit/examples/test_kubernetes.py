@@ -114,7 +114,9 @@ def test_what_the_manifests_ask_is_what_the_judge_understands(tmp_path: Path) ->
     known = profiles(tmp_path)
     for template in documents(FOLDER / "argo/analysis.yaml"):
         body = template["spec"]["metrics"][0]["provider"]["web"]["jsonBody"]
-        filled = {key: "25" if key == "to_percent" else text.strip("{}") for key, text in body.items()}
+        filled = {
+            key: "25" if key == "to_percent" else text.strip("{}").removeprefix("args.") for key, text in body.items()
+        }
         assert JudgeBody.model_validate(filled).profile in known
     (canary,) = documents(FOLDER / "flagger/canary.yaml")
     for hook in canary["spec"]["analysis"]["webhooks"]:
