@@ -16,6 +16,7 @@ from urllib.parse import unquote_plus
 from pydantic import ConfigDict, Field, ValidationError
 
 from contract.files import write_whole
+from contract.http import CALLER_HEADER
 from contract.records import Record
 
 MOST_PER_ROUTE = 8
@@ -24,7 +25,8 @@ MOST_BYTES = 64 * 1024 * 1024  # of all files
 LARGEST_REQUEST = 2 * 1024 * 1024  # body that is kept
 LARGEST_ANSWER = 256 * 1024  # of larger ones only the hash is kept
 
-KEPT_HEADERS = ("content-type", "accept")  # of requests; no others leave the gateway
+# Of requests; no others leave the gateway. The caller's is the name of a key, not the key.
+KEPT_HEADERS = ("content-type", "content-encoding", "accept", CALLER_HEADER)
 
 _LONGEST_PATH = 4096  # letters with the query: in a longer one no secrets are looked for, and it is not kept
 _SECRET_NAME = re.compile(r"access|code|pass|pin|ticket")  # only where that is all of a name: `zip_code` is none

@@ -6,6 +6,12 @@ _LEAST_BOUND = 1e-6  # "fewer than 0 %" is never true
 _LOG_MANY = math.log(1e9 + 1)  # "at most once in" more than a billion says no more than a billion
 
 
+def sentence(text: str) -> str:
+    """A text with a capital letter first, unless it begins with a tag: `toy:v1` and `Toy:v1` are two versions."""
+    first = text.partition(" ")[0]
+    return text if ":" in first.rstrip(":,;") else text[:1].upper() + text[1:]
+
+
 def count(number: float) -> str:
     """A whole number with thousands separators."""
     return f"{number:,.0f}"

@@ -21,6 +21,7 @@ from kanaria.settings import Settings
 from kanaria.stack.bentos import model_folder
 from kanaria.stack.drift_results import result_path
 from monitoring.drift.result import DriftResult, State, read_result, write_result
+from rollout.format import sentence
 from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAIL, EXIT_UNDECIDED, Json, explained
 from rollout.ui.cli.reading import find_release, stable_version
 from rollout.units import Seconds
@@ -166,7 +167,7 @@ def _pages(comparison: "Comparison", settings: Settings, path: Path) -> tuple[Pa
 def _show(result: DriftResult, written: tuple[Path, ...]) -> None:
     console = Terminal()
     colour = {State.NO_DRIFT: "green", State.DRIFT: "red", State.TOO_FEW_ROWS: "yellow"}[result.state]
-    console.print(f"{result.sentence[:1].upper()}{result.sentence[1:]}.", style=f"bold {colour}")
+    console.print(f"{sentence(result.sentence)}.", style=f"bold {colour}")
     console.print(result.size)
     if result.columns:
         table = Table("column", "", "changed", "score", "threshold", "p, corrected", "")

@@ -90,7 +90,8 @@ def _summary(found: Recorded, service: Service, took_s: float, settings: Setting
             route = next(iter(found.by_route))
             yield f"  no request came; send some while this runs, for example: curl {_example(route, settings)}"
     else:
-        yield f"{count(found.count)} requests recorded in {span(took_s)}; `kanaria record --list` shows them"
+        requests = "request" if found.count == 1 else "requests"
+        yield f"{count(found.count)} {requests} recorded in {span(took_s)}; `kanaria record --list` shows them"
         for route, kept in found.by_route.items():
             yield f"  {route}: {count(kept)}" if kept else f"  {route}: none came"
     yield from (f"  {why}" for why in found.left_out())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from contract.http import API_KEY_HEADER, PREDICT_PATH
+from contract.http import API_KEY_HEADER
 from contract.terminal import say
 from kanaria.access import person
 from kanaria.settings import API_KEY_FILE, Settings
@@ -50,10 +50,13 @@ def upgrade() -> None:
 def _start(stack: Stack, tag: str | None) -> None:
     stack.up(stack.versions.full_tag(tag) if tag else None, say=say)
     settings = stack.settings
+    routes = [route.path for route in stack.versions.service(stack.stable() or tag or "").routes]
     typer.echo(
-        f"gateway:    {settings.gateway_url}{PREDICT_PATH}"
+        f"gateway:    {settings.gateway_url}{routes[0] if len(routes) == 1 else ''}"
         + (f"  ({API_KEY_HEADER}: see {API_KEY_FILE} in the state folder)" if settings.needs_api_key else "")
     )
+    if len(routes) > 1:
+        typer.echo(f"routes:     {', '.join(routes)}")
     typer.echo(f"controller: {settings.controller_url}")
     typer.echo(f"state:      {settings.root}")
 

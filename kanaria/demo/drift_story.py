@@ -17,6 +17,7 @@ from kanaria.stack.python import own_module
 from loadtest.results import Summary
 from monitoring.drift.result import DriftResult, State
 from rollout.explain.timeline import Timeline
+from rollout.format import sentence
 from rollout.spec import RolloutSpec
 from rollout.ui.report import Section
 
@@ -103,7 +104,7 @@ def in_words(summary: DriftSummary) -> tuple[str, str]:
     if summary.alert_fired is not None:
         alert = f"fired {summary.seconds_to_alert:.0f} s after the change" if summary.alert_fired else "did not fire"
     return (
-        f"{summary.sentence[:1].upper()}{summary.sentence[1:]}.",
+        f"{sentence(summary.sentence)}.",
         f"The alert {summary.alert} {alert}. It rolls nothing back: data drift hits every version alike.",
     )
 

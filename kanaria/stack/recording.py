@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
@@ -15,6 +15,7 @@ from contract.http import METRICS_PATH
 from contract.recorded import MOST_PER_ROUTE, RecordedFolder, RecordedRequest, Recording, route_key
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
+from kanaria.stack.locks import locked
 from kanaria.stack.observer_program import OBSERVER, ObserverProgram
 from kanaria.stack.supervision import Supervisor
 from rollout.fleet import Service
@@ -67,44 +68,63 @@ def record(
     share_percent: int = 100,
     leave_out: tuple[str, ...] = (),
     enough: int = MOST_PER_ROUTE,
+    doing: str = "kanaria record",
 ) -> Recorded:
     """Keep requests for `for_s` seconds, or until there are `enough` new ones of each route.
 
     Args:
         share_percent: of the requests, 1 to 100, that are looked at.
+        doing: what this process does, for the messages of others.
 
-    Raises: StackError where nothing can be recorded.
+    Raises: StackError where nothing can be recorded, also while another process records: the first to end would end
+        the other's recording.
     """
-    routes, folder = recordable_routes(service, leave_out), RecordedFolder(settings.recorded)
-    observer = _observer(settings)
-    before, outcomes = {file.number for file in folder.files()}, _outcomes(observer)
-    deadline_s = time.monotonic() + for_s
-    try:
-        folder.begin(Recording(until_s=time.time() + for_s + _ENDS_S, leave_out=leave_out))
-    except OSError as error:
-        raise StackError(
-            "nothing can be recorded", saw=f"{error.filename}: {error.strerror}", do="make room on that disk"
-        ) from error
-    try:
-        _set_share(settings, share_percent)
-        while time.monotonic() < deadline_s:
-            new = _new(folder, before)
-            if all(new[route_key(route)] >= enough for route in routes):
-                break
-            time.sleep(min(_POLL_S, max(0.0, deadline_s - time.monotonic())))
-        _set_share(settings, 0)
-        time.sleep(_ENDS_S if not _new(folder, before) else _POLL_S)
-    except BaseException:
-        with suppress(OSError):
-            folder.end()
-        with suppress(StackError):  # what went wrong before is what to say
+    with _alone(settings, doing):
+        routes, folder = recordable_routes(service, leave_out), RecordedFolder(settings.recorded)
+        observer = _observer(settings)
+        before, outcomes = {file.number for file in folder.files()}, _outcomes(observer)
+        deadline_s = time.monotonic() + for_s
+        try:
+            folder.begin(Recording(until_s=time.time() + for_s + _ENDS_S, leave_out=leave_out))
+        except OSError as error:
+            raise StackError(
+                "nothing can be recorded", saw=f"{error.filename}: {error.strerror}", do="make room on that disk"
+            ) from error
+        try:
+            _set_share(settings, share_percent)
+            while time.monotonic() < deadline_s:
+                new = _new(folder, before)
+                if all(new[route_key(route)] >= enough for route in routes):
+                    break
+                time.sleep(min(_POLL_S, max(0.0, deadline_s - time.monotonic())))
             _set_share(settings, 0)
-        raise
-    folder.end()
-    new, now = _new(folder, before), _outcomes(observer)
-    return Recorded(
-        {route: new[route_key(route)] for route in routes}, {each: now[each] - outcomes[each] for each in now}
-    )
+            time.sleep(_ENDS_S if not _new(folder, before) else _POLL_S)
+        except BaseException:
+            with suppress(OSError):
+                folder.end()
+            with suppress(StackError):  # what went wrong before is what to say
+                _set_share(settings, 0)
+            raise
+        folder.end()
+        new, now = _new(folder, before), _outcomes(observer)
+        return Recorded(
+            {route: new[route_key(route)] for route in routes}, {each: now[each] - outcomes[each] for each in now}
+        )
+
+
+@contextmanager
+def _alone(settings: Settings, doing: str) -> Iterator[None]:
+    """Nobody else records meanwhile. Raises StackError where somebody does."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(settings.root / "recording.lock", doing=doing, wait_s=0))
+        except StackError as error:
+            raise StackError(
+                "requests are being recorded already",
+                saw=error.saw,
+                do="wait until that is over: what it keeps counts for everybody",
+            ) from error
+        yield
 
 
 def to_replay(
@@ -119,7 +139,9 @@ def to_replay(
     routes = recordable_routes(stable, leave_out)
     if settings.is_up and not all(route_key(route) in known for route in routes):
         try:
-            record(settings, stable, for_s=_BEFORE_A_RELEASE_S, leave_out=tuple(leave_out), enough=1)
+            record(
+                settings, stable, for_s=_BEFORE_A_RELEASE_S, leave_out=tuple(leave_out), enough=1, doing="a preflight"
+            )
         except StackError as error:
             said.append(f"no requests could be recorded: {error.what} ({error.saw})")
     found = list(folder.requests())

@@ -10,7 +10,7 @@ from rollout.explain.choices import choices
 from rollout.explain.format import one_line
 from rollout.explain.timeline import Timeline, timeline
 from rollout.explain.why import one_sentence
-from rollout.format import span
+from rollout.format import sentence, span
 from rollout.ledger import events as e
 from rollout.ledger.state import Phase, fold
 
@@ -80,5 +80,4 @@ def _watch(release: Timeline) -> Iterator[str]:
 
 
 def _sentence(text: str) -> str:
-    one = one_line(text)
-    return f"{one[:1].upper()}{one[1:]}".removesuffix(".") + "."
+    return sentence(one_line(text)).removesuffix(".") + "."

@@ -11,7 +11,7 @@ from rollout.explain.format import clock, one_line
 from rollout.explain.price import answered_requests, cost, price
 from rollout.explain.timeline import FailedSignal, StepSpan, Timeline
 from rollout.explain.waiting import waiting
-from rollout.format import certainty, count, odds, share, share_up, span, weight
+from rollout.format import certainty, count, odds, sentence, share, share_up, span, weight
 from rollout.judge import Judgement, OwnNoise, Pair, SignalJudgement, number_words
 from rollout.judge.types import NumberRule
 from rollout.judge.words import better as proven_better
@@ -174,7 +174,7 @@ def _place(release: Timeline) -> str:
 def _wait(release: Timeline, now_s: float | None) -> Iterator[str]:
     wait = waiting(release, release.seen_s if now_s is None else now_s)
     if wait:
-        yield f"{_sentence(wait.text)}."
+        yield f"{sentence(wait.text)}."
         if wait.deadline_s is not None:
             is_given_up = release.spec.on_deadline == "rollback"
             rule = "it is rolled back" if is_given_up else "a person is asked; it goes on when the proof comes"
@@ -184,18 +184,18 @@ def _wait(release: Timeline, now_s: float | None) -> Iterator[str]:
 def _evidence(release: Timeline) -> Iterator[str]:
     evidence = release.deciding
     if better := _better(release):
-        yield f"{_sentence(better)}."
+        yield f"{sentence(better)}."
     if release.differences:
-        yield f"{_sentence(one_line(release.differences))}."
+        yield f"{sentence(one_line(release.differences))}."
     if release.failed_signal:
         yield from _against(release.failed_signal, release)
         return
     if release.end and release.state.outcome != "promoted":
-        yield f"{_sentence(release.end.reason)}."
+        yield f"{sentence(release.end.reason)}."
     if evidence:
         bound = _excess_bound(evidence)
         if bound is not None:
-            yield f"{_sentence(_bounded(bound, release))}."
+            yield f"{sentence(_bounded(bound, release))}."
         yield (
             f"Evidence that it is worse, all signals together: log e {max(evidence.log_e, 0.0):.1f}; "
             f"at {evidence.threshold:.1f} it would fail."
@@ -239,7 +239,7 @@ def noticed(release: Timeline) -> Iterator[str]:
     for name, judged in evidence.signals.items() if evidence else ():
         rule = _number_rule(name, release)
         if rule and (says := number_words.said(judged, rule)):
-            yield f"{_sentence(release.spec.words(name).title)}: {says}: `signals.{name}` in the plan may let it."
+            yield f"{sentence(release.spec.words(name).title)}: {says}: `signals.{name}` in the plan may let it."
 
 
 def _harmless(signal: str, release: Timeline) -> str:
@@ -271,7 +271,7 @@ def _cost(release: Timeline) -> Iterator[str]:
         yield budget
     if first is None:
         return
-    yield f"{_sentence(cost(release))}."
+    yield f"{sentence(cost(release))}."
     if release.out_of_traffic_s is not None:
         yield f"From its first request to weight 0: {span(release.out_of_traffic_s - first)}."
     users = release.users(failed_signal.signal) if failed_signal else Pair(0, 0)
@@ -336,7 +336,7 @@ def _earned(release: Timeline) -> Iterator[str]:
     for step in release.steps:
         lasted = span((step.until_s or release.seen_s) - step.from_s)
         warm = f", of them {span(step.warmup_s)} to warm up, which were not judged" if step.warmup_s else ""
-        yield f"{_sentence(step.name)}: {lasted}{warm}{_answered(step)}; {_then(step)}."
+        yield f"{sentence(step.name)}: {lasted}{warm}{_answered(step)}; {_then(step)}."
 
 
 def _answered(step: StepSpan) -> str:
@@ -366,12 +366,12 @@ def _then(step: StepSpan) -> str:
 def preflight_lines(result: PreflightResult, stable: str | None) -> Iterator[str]:
     """The result of a preflight, for a person."""
     if result.differences:
-        yield from (f"{_sentence(difference)}." for difference in result.differences)
+        yield from (f"{sentence(difference)}." for difference in result.differences)
     else:
         if result.golden_requests:
             yield f"It gave the expected answer to {count(result.golden_requests)} golden requests."
         if result.allowed:
-            yield from (f"{_sentence(loss)}, which its plan allows." for loss in result.allowed)
+            yield from (f"{sentence(loss)}, which its plan allows." for loss in result.allowed)
         elif result.recorded_requests:
             of = f"{count(result.recorded_requests)} recorded requests"
             yield f"It answers {of} with the status and the fields of {stable}'s answers."
@@ -382,13 +382,13 @@ def preflight_lines(result: PreflightResult, stable: str | None) -> Iterator[str
     if result.memory_mb is not None:
         beside = f", {stable} {count(result.stable_memory_mb)} MB" if result.stable_memory_mb else ""
         yield f"It takes {count(result.memory_mb)} MB of memory{beside}."
-    yield from (f"{_sentence(remark)}." for remark in result.remarks)
+    yield from (f"{sentence(remark)}." for remark in result.remarks)
 
 
 def _drift(report: DriftReport, release: Timeline) -> Iterator[str]:
     """Whether its requests and answers look like stable's."""
     if report.state != "drift":
-        yield f"{_sentence(report.sentence)}."
+        yield f"{sentence(report.sentence)}."
     else:
         yield f"It differs in {count(len(report.drifted))} of {count(report.columns)} columns from {release.stable}."
         if report.is_only_different and release.last_evidence and release.last_evidence.is_better:
@@ -420,7 +420,7 @@ def _notes(release: Timeline) -> Iterator[str]:
             case events.ANSWERS_DIFFER:
                 pass  # said with the evidence
             case "not_counted":
-                yield f"{_sentence(one_line(note.text))}."
+                yield f"{sentence(one_line(note.text))}."
             case _:
                 yield f"{clock(note.at_s)} UTC: {one_line(note.text)}."
     if release.blind_since_s is not None:
@@ -454,7 +454,7 @@ def _short_history(release: Timeline) -> str | None:
         f"only {span(known_s)} of {release.stable}'s counts were" if known_s else f"no counts of {release.stable} were"
     )
     return (
-        f"{_sentence(known)} known before the canary's first request: bursts and retries that did not show in them "
+        f"{sentence(known)} known before the canary's first request: bursts and retries that did not show in them "
         f"count as harm. {span(_SHORT_HISTORY_S)} are enough."
     )
 
@@ -517,7 +517,3 @@ def _excess_bound(evidence: Judgement | None) -> float | None:
 def _bounded(bound: float, release: Timeline) -> str:
     sure = certainty(release.state.judge_config().alpha_pass)
     return f"with {sure} certainty fewer than {share_up(bound)} of its requests fail because of it"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from rollout.explain.format import clock, date, slowness
-from rollout.format import about, count, share, span, weight
+from rollout.format import about, count, sentence, share, span, weight
 
 _CODE = re.compile(r"`([^`]+)`")
 _QUANTITY = re.compile(r"(?<=\d) (?=(?:%|ms|s|min|h)\b|%)")
@@ -50,7 +50,7 @@ def templates() -> Environment:
         "clock": clock,
         "count": count,
         "date": date,
-        "sentence": lambda text: f"{text[:1].upper()}{text[1:]}.",
+        "sentence": lambda text: f"{sentence(text)}.",
         "share": share,
         "rate": lambda per_s: f"{about(per_s)}/s",
         "slowness": slowness,

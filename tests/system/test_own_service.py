@@ -69,6 +69,8 @@ def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
     """Through a shadow step, although there is nothing to compare the answers with, and no client sees a failure."""
     up = kanaria.ok("up", "summary:v1")
     assert "the gateway passes every path of summary:v1 but /metrics" in up
+    assert f"gateway:    {kanaria.gateway}  (" in up
+    assert "routes:     /" in up
     with clients(kanaria) as seen:
         done = release(kanaria, "summary:v2", steps=["shadow", 20, 50, 100])
         assert done.returncode == 0, done.stdout + done.stderr

@@ -107,6 +107,7 @@ def test_a_version_that_drops_a_field_is_refused_before_traffic_and_a_noisy_one_
     assert len(files) == 16
     assert not any(PRIVATE in text or kanaria.api_key in text for text in map(Path.read_text, files))
     assert "POST /detect" in kanaria.ok("record", "--list")
+    assert all('"x-kanaria-caller":' in text for text in map(Path.read_text, files))
 
     plan = kanaria.plan(steps=[100], golden={"requests": "recorded", "leave_out": ["/pay"]}, soak="1s", watch="1s")
     refused = kanaria("release", "summary:d3", "--spec", plan, "--wait")

@@ -9,7 +9,8 @@ from contract.recorded import RecordedFolder, RecordedRequest
 from kanaria.cli import app
 from kanaria.errors import StackError
 from kanaria.settings import Settings
-from kanaria.stack.recording import to_replay
+from kanaria.stack.locks import locked
+from kanaria.stack.recording import record, to_replay
 from rollout.fleet import Route, Service
 
 pytestmark = pytest.mark.needs("serve")
@@ -89,6 +90,15 @@ def test_a_file_that_was_edited_is_named_and_never_replayed(home: Path) -> None:
         "recorded requests that are not used, because their files were damaged or changed: 1",
         "no request to /rare is recorded: `kanaria record` keeps some while users send them",
     ]
+
+
+def test_one_process_records_at_a_time(home: Path) -> None:
+    """The first to end once ended the recording of the other, which then said that no request came."""
+    with locked(home / "recording.lock", doing="a preflight", wait_s=0), pytest.raises(StackError) as refused:
+        record(Settings(), Service((Route("/detect"),), 60), for_s=1.0)
+    assert refused.value.what == "requests are being recorded already"
+    assert "`a preflight`, process " in refused.value.saw
+    assert RecordedFolder(home / "recorded").recording(0.0) is None
 
 
 def test_routes_that_a_plan_leaves_out_are_not_replayed(home: Path) -> None:

@@ -87,6 +87,16 @@ def test_a_request_is_kept_with_its_answer(folder: RecordedFolder) -> None:
     assert (request.status, request.answer) == (200, b'{"label": "en"}')
 
 
+def test_what_a_body_is_and_whose_are_kept_and_no_other_header(folder: RecordedFolder) -> None:
+    """A compressed body was replayed as garbage, and a version that looks at its caller refused every replay."""
+    given = {"content_encoding": "gzip", "x_kanaria_caller": "clinic"}
+    messages = shown()
+    headers(messages[0].request_headers, **given, cookie="a=b", x_api_key="k")
+    assert record(folder, messages) == ["kept"]
+    named = {"content-type": "application/json", "content-encoding": "gzip", "x-kanaria-caller": "clinic"}
+    assert kept(folder)[0].headers == named
+
+
 @pytest.mark.parametrize(
     ("messages", "outcomes"),
     [

@@ -11,7 +11,7 @@ from rollout.control import commands as c
 from rollout.explain.timeline import Timeline
 from rollout.explain.why import Explanation, one_sentence, why
 from rollout.fleet import Health
-from rollout.format import odds, share, share_up, span, weight
+from rollout.format import odds, sentence, share, share_up, span, weight
 from rollout.judge.words import tally
 from rollout.signals.options import Classes
 from rollout.signals.plan import Signals
@@ -455,3 +455,17 @@ def test_a_release_that_must_be_better_waits_for_labels_that_prove_it(tmp_path: 
     release = finished(path, SPEC.model_copy(update={"require": "better", "on_deadline": "rollback"}))
     assert release.outcome == "rolled_back"
     assert "no labels prove it better, which the plan requires" in release.decisions[-2].reason
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("its answers lack `label`", "Its answers lack `label`"),
+        ("toy:v1 itself answers otherwise", "toy:v1 itself answers otherwise"),
+        ("note: it", "Note: it"),
+        ("", ""),
+    ],
+)
+def test_a_sentence_begins_with_a_capital_letter_unless_with_a_tag(text: str, says: str) -> None:
+    """`Toy:v1` is another version than `toy:v1`."""
+    assert sentence(text) == says
