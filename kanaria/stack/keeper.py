@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,12 @@ class Keeper:
                 self._keep(name) if name in wanted else self._stop(name)
             except OSError as error:  # a full disk, a full process table: the other programs are not left alone
                 log.warning("not_done", program=name, error=_words(error))
-        self._logs.rotate()
+        self._logs.rotate(lambda: self._droppable(wanted))
+
+    def _droppable(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            if program := self._files.program(name):
+                yield from program.droppable
 
     def _keep(self, name: str) -> None:
         care = self._cares.get(name)

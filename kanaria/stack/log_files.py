@@ -1,8 +1,9 @@
-"""The logs of the processes: one file each, which the process itself writes, and which does not grow for ever."""
+"""The logs of the processes: files that a process writes itself, and that do not grow for ever."""
 
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -27,10 +28,13 @@ class LogFiles:
         except OSError:
             return Path(os.devnull).open("ab")
 
-    def rotate(self) -> None:
+    def rotate(self, droppable: Callable[[], Iterable[str]] = tuple) -> None:
         """Copy each log that is too large, and begin it anew. Its process goes on writing to the same file.
 
         Lines that are written in between are lost. So is the log itself where there is no room for a copy.
+
+        Args:
+            droppable: gives the paths of files of which no copy is made; asked only when it is time to look.
         """
         if time.monotonic() < self._due_s:
             return
@@ -39,6 +43,10 @@ class LogFiles:
             with suppress(OSError):
                 if path.stat().st_size > LARGEST_BYTES:
                     _rotate(path)
+        for path in map(Path, droppable()):
+            with suppress(OSError):
+                if path.stat().st_size > LARGEST_BYTES:
+                    os.truncate(path, 0)
 
 
 def _rotate(path: Path) -> None:

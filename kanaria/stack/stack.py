@@ -226,7 +226,8 @@ class Stack:
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
         gateway = self._set_up_gateway(tag)
         self.supervisor.start()
-        self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST))
+        droppable = (str(gateway.segments_path),)  # the controller reads it, and may be away
+        self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST, droppable=droppable))
         arguments = ["--gateway-stats", str(gateway.stats_port)]
         observer = None if self.versions.service(tag).keeps_contract else self._observer_beside(gateway)
         if observer is not None:

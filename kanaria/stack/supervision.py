@@ -40,6 +40,7 @@ class Program:
     folder: str = field(default_factory=os.getcwd)  # where it runs
     stop_wait_s: float = 30.0  # time to finish its work after SIGTERM
     stop_order: int = 50  # when all are stopped: lower goes first, equal ones together
+    droppable: Sequence[str] = ()  # files that it appends to for another; emptied once they are as large as a log
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class _StoredProgram(BaseModel):
     folder: str
     stop_wait_s: float
     stop_order: int
+    droppable: tuple[str, ...] = ()
 
 
 class ProcessFiles:
@@ -115,6 +117,7 @@ class ProcessFiles:
             folder=program.folder,
             stop_wait_s=program.stop_wait_s,
             stop_order=program.stop_order,
+            droppable=tuple(program.droppable),
         )
         write_whole(self._program(program.name), stored.model_dump_json(indent=1), mode=0o600)
 

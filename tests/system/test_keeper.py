@@ -272,6 +272,20 @@ def test_a_log_that_grows_is_copied_and_begun_anew(tmp_path: Path, monkeypatch: 
     assert path.read_text() == "last"
 
 
+def test_a_file_that_nobody_reads_any_more_is_emptied(kept: Kept) -> None:
+    """One that a program appends to for a reader which is away; it grew until the disk was full."""
+    path = kept.home / "values.jsonl"
+    path.touch()
+    kept.run("one", droppable=(str(path),))
+    os.truncate(path, log_files.LARGEST_BYTES + 1)
+    until(lambda: path.stat().st_size == 0)
+    path.write_text("a few lines")
+    kept.kill_keeper()
+    kept.supervisor.start()
+    assert kept.pid("one")
+    assert path.read_text() == "a few lines"
+
+
 def test_a_full_disk_keeps_no_process_from_being_started_again(kept: Kept, small_disk: SmallDisk) -> None:
     """Neither state nor log can be written: it is started all the same, and found by its mark."""
     home = small_disk.folder / "state"

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from kanaria.stack.supervision import ProcessFiles
 from rollout.ledger.places import companions
 from rollout.routers.envoy import admin
 from rollout.routers.envoy.settings import GatewaySettings
@@ -51,6 +52,7 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
     """
     kept = Kept(nasty.home)
     nasty.ok("up", "digits:v1")
+    assert ProcessFiles(nasty.home).program("gateway").droppable == (str(nasty.home / "gateway" / "segments.jsonl"),)
     with nasty.users(samples) as users:
         nasty.ok("release", "digits:v2", "--spec", nasty.plan(soak="3s"))
         nasty.until(at_weight(10))
