@@ -63,7 +63,9 @@ def field_path(text: str) -> FieldPath:
 def without(content: Any, paths: tuple[FieldPath, ...]) -> Any:
     """`content` without the fields at `paths`; it is changed in place."""
     for path in paths:
-        _remove(content, path)
+        for holder in _holders(content, path):
+            for key in list(holder) if path[-1] == _EVERY else [path[-1]]:
+                holder.pop(key, None)
     return content
 
 
@@ -94,19 +96,15 @@ def fields(content: object, *, most: int = 200, deepest: int = 5) -> Iterator[st
 
 def has_field(content: object, path: FieldPath) -> bool:
     """Whether a JSON document has the field."""
-    if isinstance(content, list):
-        return any(has_field(item, path) for item in content)
-    if not path:
-        return True
-    if not isinstance(content, dict):
-        return False
-    below = content.values() if path[0] == _EVERY else [content[path[0]]] if path[0] in content else []
-    return any(has_field(each, path[1:]) for each in below)
+    return any(bool(holder) if path[-1] == _EVERY else path[-1] in holder for holder in _holders(content, path))
 
 
 def shortened(value: object) -> str:
     """A value as JSON, short enough for one line."""
-    text = one_line(json.dumps(value, ensure_ascii=False))
+    try:
+        text = one_line(json.dumps(value, ensure_ascii=False))
+    except RecursionError:
+        return "a value that is nested too deeply"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
@@ -182,17 +180,18 @@ def _keys(tree: Tree) -> Iterator[str]:
             raise KeyError(other)
 
 
-def _remove(content: Any, path: FieldPath) -> None:
-    if isinstance(content, list):
-        for item in content:
-            _remove(item, path)
-    elif isinstance(content, dict) and path:
-        first, rest = path[0], path[1:]
-        for key in list(content) if first == _EVERY else [first]:
-            if not rest:
-                content.pop(key, None)
-            elif key in content:
-                _remove(content[key], rest)
+def _holders(content: Any, path: FieldPath) -> Iterator[dict[str, Any]]:
+    """The objects in which the last key of `path` is looked for; in a loop, as answers may be nested deeply."""
+    waiting = [(content, path)]
+    while waiting:
+        value, rest = waiting.pop()
+        if isinstance(value, list):
+            waiting += [(item, rest) for item in value]
+        elif isinstance(value, dict) and len(rest) == 1:
+            yield value
+        elif isinstance(value, dict):
+            below = value.values() if rest[0] == _EVERY else [value[rest[0]]] if rest[0] in value else []
+            waiting += [(each, rest[1:]) for each in below]
 
 
 def _quoted(key: str) -> str:

@@ -42,6 +42,8 @@ def differences(one: Answer, other: Answer, *, ignored: tuple[FieldPath, ...] = 
         return frozenset(_differing(content, its_content, "", 0))
     except OverflowError:  # whole numbers beyond any float
         return frozenset(() if content == its_content else (BODY,))
+    except RecursionError:  # nested as deeply as Python reads it, and it cannot compare it then
+        return frozenset((BODY,))
 
 
 def _differing(one: Any, other: Any, path: str, depth: int) -> Iterator[str]:

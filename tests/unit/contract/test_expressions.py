@@ -95,6 +95,20 @@ def test_fields_are_left_out_wherever_they_are() -> None:
     assert without(content, paths) == {"a": [{"x": 2}, {}, 4], "m": {"p": {}, "q": 5}}
 
 
+@pytest.mark.parametrize("deep", ["[" * 900 + "]" * 900, '{"a":' * 900 + "1" + "}" * 900])
+def test_answers_as_deep_as_python_reads_them_end_no_command(deep: str) -> None:
+    """Looking for a field took more of Python's stack than reading the answer."""
+    content = json.loads(deep)
+    assert [has_field(content, path) for path in (("b",), ("a", "b"))] == [False, False]
+    assert without(content, (("b",),)) is content
+    assert len(shortened(content)) < 80
+
+
+def test_a_field_with_an_empty_list_is_there() -> None:
+    assert has_field({"ids": []}, ("ids",))
+    assert not has_field({"by_word": {}}, ("by_word", "*"))
+
+
 def test_a_field_that_is_near_is_named() -> None:
     assert near("label", ANSWER) == "; did you mean `result.label`?"
     assert near("result.lable", ANSWER) == "; did you mean `result.label`?"

@@ -185,6 +185,8 @@ def test_a_plan_is_tried_on_a_real_answer(tmp_path: Path) -> None:
         ('{"result": {"label": "a", "p": NaN}}', "confidence: `result.p` gives NaN, which is no confidence"),
         ('{"result": {"label": "a", "p": 1}}', "ignore: `took_ms` is no field of this answer"),
         ("<html>", "is no answer that can be read"),
+        ("[" * 900 + "]" * 900, "label: `result.label` matches nothing"),  # deeper than a walk by calls comes
+        ("[" * 100_000, "is no answer that can be read"),
     ],
 )
 def test_what_an_expression_does_not_find_is_named(tmp_path: Path, answer: str, says: str) -> None:

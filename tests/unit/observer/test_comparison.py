@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -92,6 +93,14 @@ def test_deep_answers_are_compared() -> None:
     for _ in range(200):
         one, other = [one], [other]
     assert len(differing(one, other)) == 1
+
+
+def test_answers_as_deep_as_python_reads_them_are_compared() -> None:
+    """At some depths it reads both and cannot compare them."""
+    limit = sys.getrecursionlimit()
+    for depth in range(limit - 150, limit):
+        one, other = (answer(b"[" * depth + text + b"]" * depth) for text in (b"1", b"2"))
+        assert len(differences(one, other, ignored=(field_path("a.b"),))) == 1
 
 
 def test_of_statuses_only_their_class_is_compared() -> None:
