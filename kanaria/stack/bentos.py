@@ -96,12 +96,15 @@ def service_of(bento: str) -> Service:
         ) from error
 
 
-def schemas_of(bento: str) -> dict[str, dict[str, Any]]:
+def schemas_of(bento: str) -> dict[str, dict[str, Any]] | None:
     """What a Bento says of its routes, by their path: the JSON schemas `input` and `output`, or that it is `mounted`.
 
-    Raises SetupError.
+    Returns: None where it says nothing of them, as Bentos of an older BentoML. Raises: SetupError.
     """
-    schema = _manifest(bento).get("schema") or {}
+    manifest = _manifest(bento)
+    if "schema" not in manifest:
+        return None
+    schema = manifest["schema"] or {}
     own = {str(route.get("route")): route for route in schema.get("routes") or () if isinstance(route, dict)}
     return own | {path: {MOUNTED: True} for path in _mounted(schema)}
 

@@ -107,7 +107,7 @@ class LocalPreflight:
     ) -> PreflightResult:
         """Compare what two services say of themselves, and what they answer to recorded requests."""
         unlike = [tag for tag in (canary.tag, stable) if tag and stable and Versions.schemas(tag) is None]
-        unknown = [f"what both accept and answer could not be compared: {tag} has no manifest" for tag in unlike[:1]]
+        unknown = [f"what both accept and answer could not be compared: {tag} has no schemas" for tag in unlike[:1]]
         by_manifest = self.losses(canary.tag, stable) if stable else ()
         replayed = self._replayed(canary, plan, beside)
         found = (*by_manifest, *replayed.losses)

@@ -15,6 +15,7 @@ from kanaria.stack.bentos import (
     make_own_home,
     model_of,
     model_tag,
+    schemas_of,
     service_of,
 )
 from kanaria.stack.implementations import implementation_for
@@ -153,3 +154,23 @@ def test_a_process_has_the_common_bentos_and_counters_of_its_own(
     assert {entry.name for entry in own.iterdir()} == {"bentos", "models"}
     (own / "bentos" / "summary" / "v2").mkdir()
     assert (home / "bentos" / "summary" / "v2").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        ("{apis: [{name: classify}]}", None),
+        ("{schema: {routes: []}}", {}),
+        ("{schema: null}", {}),
+        ("{schema: {routes: [{route: /a, input: {}}]}}", {"/a": {"route": "/a", "input": {}}}),
+    ],
+)
+def test_a_bento_that_says_nothing_of_its_routes_is_told_from_one_without_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manifest: str, expected: object
+) -> None:
+    """Of the former nothing is known; a release of the latter would leave stable's callers without an answer."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/m/v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(manifest)
+    assert schemas_of("m:v1") == expected
