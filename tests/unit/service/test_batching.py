@@ -314,4 +314,5 @@ def test_a_model_that_was_slow_for_a_moment_is_called_on_the_event_loop_again(
         assert set(asyncio.run(ask(2))) == {"model"}
         took_s = 0.0
         assert set(asyncio.run(ask(BACK_AFTER))) == {"model"}
+        eventually(lambda: not batcher._thread_is_busy)  # what comes before goes to the thread, too
         assert set(asyncio.run(ask(3))) == {"MainThread"}
