@@ -66,6 +66,11 @@ class Benchmarks(LazyGroup):
             "missed.",
             needs=("serve", "charts"),
         ),
+        "observer": Source(
+            "benchmarks.observer.cli:observer",
+            "Load the gateway in a step and in the shadow, with an observer and without, in turn, and compare.",
+            needs=("serve", "loadtest", "charts"),
+        ),
         "optimise": Source(
             "benchmarks.optimise.cli:optimise",
             "Measure models on every engine, one after the other; nothing is saved.",

@@ -36,6 +36,7 @@ COMMANDS = (
     "drift",
     "optimise",
     "kubernetes",
+    "observer",
 )
 
 
