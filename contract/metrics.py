@@ -35,12 +35,13 @@ class Histogram(Metric):
         return f"{self.name}_count"
 
 
-# Of a model's server, labelled by the Bento tag that it serves. They exist at 0 before the first request.
-REQUESTS = Metric("kanaria_requests_total", "Requests answered", ("version", "endpoint", "status_class"))
+# Of a model's server, labelled by the Bento tag that it serves. They exist at 0 before the first request. A route is a
+# path, as in the gateway's metrics; `endpoint` is a label that prometheus-operator gives to targets.
+REQUESTS = Metric("kanaria_requests_total", "Requests answered", ("version", "route", "status_class"))
 REQUEST_DURATION = Histogram(
     "kanaria_request_duration_seconds",
     "Time from a request's headers to its answer",
-    ("version", "endpoint"),
+    ("version", "route"),
     bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 PREDICTIONS = Metric(

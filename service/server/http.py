@@ -17,7 +17,7 @@ from service.logs.answers import AnswerLog
 from service.logs.predictions import PredictionLog
 from service.server.batching import Abandoned, Batcher, Overdue, Overloaded
 from service.server.feedback import joined
-from service.server.metrics import Endpoint, Metrics
+from service.server.metrics import Metrics
 from service.server.parsing import REQUEST_ID_PATTERN, BodyParser
 from service.server.problems import RETRY_LATER, Problem
 
@@ -50,17 +50,17 @@ class ClientGone(Exception):
 
 
 class Route:
-    """One POST endpoint.
+    """One POST route.
 
     Args:
-        endpoint: its name in the metrics.
+        path: by which it is asked, and counted.
         version: the Bento tag, sent with every answer.
         handler: returns the JSON answer, or raises Problem.
         metrics: where the request is counted.
     """
 
-    def __init__(self, endpoint: Endpoint, version: str, handler: Handler, metrics: Metrics) -> None:
-        self._endpoint = endpoint
+    def __init__(self, path: str, version: str, handler: Handler, metrics: Metrics) -> None:
+        self._path = path
         self._version = version.encode("latin-1")
         self._handler = handler
         self._metrics = metrics
@@ -79,12 +79,12 @@ class Route:
         except Problem as known:
             problem = _packed(headers) or known if known.status is HTTPStatus.BAD_REQUEST else known
         except Exception:
-            log.exception("request_failed", endpoint=self._endpoint, request_id=request_id)
+            log.exception("request_failed", route=self._path, request_id=request_id)
             problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this request; it has been logged")
         if problem is not None:
             status, content_type, payload = problem.status, PROBLEM_JSON, problem.body(request_id)
         if not is_copy:
-            self._metrics.count_request(self._endpoint, status, time.perf_counter() - started_s)
+            self._metrics.count_request(self._path, status, time.perf_counter() - started_s)
         answer_headers = [
             (b"content-type", content_type.encode()),
             (b"content-length", str(len(payload)).encode()),
@@ -97,7 +97,7 @@ class Route:
 
 
 class Handlers:
-    """What the two endpoints do."""
+    """What the two routes do."""
 
     def __init__(
         self,

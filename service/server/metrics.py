@@ -10,15 +10,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
 from contract import metrics as m
 from contract.answer_types import AnswerKind, Prediction
+from contract.http import FEEDBACK_PATH, PREDICT_PATH
 
-Endpoint = Literal["predict", "feedback"]
-ENDPOINTS: tuple[Endpoint, ...] = ("predict", "feedback")
+ROUTES = (PREDICT_PATH, FEEDBACK_PATH)
 STATUS_CLASSES = ("2xx", "4xx", "5xx")
 MetricT = TypeVar("MetricT")
 MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"
@@ -52,11 +52,11 @@ class Metrics:
         info.labels(version, model, engine).set(1)
         # Each series is made now, so that it exists at 0 and needs no lookup by labels later.
         self._requests = {
-            (endpoint, status_class): requests.labels(version, endpoint, status_class)
-            for endpoint in ENDPOINTS
+            (route, status_class): requests.labels(version, route, status_class)
+            for route in ROUTES
             for status_class in STATUS_CLASSES
         }
-        self._duration = {endpoint: duration.labels(version, endpoint) for endpoint in ENDPOINTS}
+        self._duration = {route: duration.labels(version, route) for route in ROUTES}
         self._class_of = answer.class_of
         self._predictions = {name: predictions.labels(version, name) for name in answer.classes}
         self._confidence = confidence.labels(version)
@@ -72,9 +72,10 @@ class Metrics:
         self._log_dropped = log_dropped.labels(version)
         self._log_failures = {thread: log_failures.labels(version, thread) for thread in m.LOG_THREADS}
 
-    def count_request(self, endpoint: Endpoint, status: int, duration_s: float) -> None:
-        self._requests[endpoint, f"{status // 100}xx"].inc()
-        self._duration[endpoint].observe(duration_s)
+    def count_request(self, route: str, status: int, duration_s: float) -> None:
+        """Count an answered request to one of ROUTES."""
+        self._requests[route, f"{status // 100}xx"].inc()
+        self._duration[route].observe(duration_s)
 
     def count_predictions(self, predictions: list[Prediction]) -> None:
         """Count answers, one of each request."""

@@ -110,8 +110,8 @@ class Runtime:
         )
         handlers = Handlers(version, BodyParser(loaded.schema), self._batcher, answers, prediction_log=prediction_log)
         self.routes: dict[str, ASGIApp] = {
-            PREDICT_PATH: Route("predict", version, handlers.predict, metrics),
-            FEEDBACK_PATH: Route("feedback", version, handlers.feedback, metrics),
+            PREDICT_PATH: Route(PREDICT_PATH, version, handlers.predict, metrics),
+            FEEDBACK_PATH: Route(FEEDBACK_PATH, version, handlers.feedback, metrics),
         }
         # torch leaves a big heap that never changes; each garbage collection of it would take tens of milliseconds.
         gc.collect()

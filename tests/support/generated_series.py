@@ -68,7 +68,7 @@ SHAPES: Mapping[str, Shape] = {
         {"status_class": "5xx"},
         "kanaria_request_duration_seconds",
         "0.1",
-        {"namespace": "shop"},
+        {"namespace": "shop", "route": "/predict"},
     ),
     "bentoml": Shape(
         "bentoml_service_request_total",

@@ -84,8 +84,8 @@ def test_every_series_exists_at_zero_before_the_first_request(server: Server) ->
     totals = {name: value for name, value in metrics.items() if name[0].endswith("_total")}
     expected = {
         *(
-            ("kanaria_requests_total", endpoint, status_class, V1)
-            for endpoint in ("predict", "feedback")
+            ("kanaria_requests_total", route, status_class, V1)
+            for route in ("/predict", "/feedback")
             for status_class in ("2xx", "4xx", "5xx")
         ),
         *(("kanaria_predictions_total", str(digit), V1) for digit in range(10)),
@@ -112,7 +112,7 @@ def test_histograms_and_the_model_are_there_too(server: Server) -> None:
     """The buckets that rules are written for exist, by version."""
     metrics = server.metrics()
     assert {
-        ("kanaria_request_duration_seconds_bucket", "predict", "0.1", V1),
+        ("kanaria_request_duration_seconds_bucket", "0.1", "/predict", V1),
         ("kanaria_confidence_bucket", "0.5", V1),
         ("kanaria_model_info", "eager", V1, V1),
     } <= metrics.keys()
@@ -201,9 +201,9 @@ def test_each_request_is_counted_however_many_rows_it_has(bentos: Bentos, server
     risen = {name: value - before[name] for name, value in server.metrics().items()}
     predictions = sum(rise for name, rise in risen.items() if name[0] == "kanaria_predictions_total")
     assert (
-        risen["kanaria_requests_total", "predict", "2xx", V1],
-        risen["kanaria_requests_total", "predict", "4xx", V1],
-        risen["kanaria_request_duration_seconds_count", "predict", V1],
+        risen["kanaria_requests_total", "/predict", "2xx", V1],
+        risen["kanaria_requests_total", "/predict", "4xx", V1],
+        risen["kanaria_request_duration_seconds_count", "/predict", V1],
         risen["kanaria_confidence_count", V1],
         predictions,
     ) == (2, 1, 3, 2, 2)
@@ -265,7 +265,7 @@ def test_feedback_heard_by_another_version_is_counted_by_the_one_that_answered(
         correct = ("kanaria_feedback_total", "correct", V1)
         eventually(lambda: server.metrics()[correct] == before[correct] + 1)
         assert {name[-1] for name in other.metrics()} == {SLOW}
-    assert server.metrics()["kanaria_requests_total", "predict", "2xx", V1] > 0
+    assert server.metrics()["kanaria_requests_total", "/predict", "2xx", V1] > 0
 
 
 def test_a_request_that_two_versions_answered_is_compared_by_both(bentos: Bentos, server: Server) -> None:
@@ -297,7 +297,7 @@ def test_two_workers_are_counted_as_one(bentos: Bentos, body: bytes) -> None:
     with bentos.serve(V1, workers=2) as server:
         for _ in range(40):  # a new connection each time, for either worker
             predict(server, body)
-        counted = {server.metrics()["kanaria_requests_total", "predict", "2xx", V1] for _ in range(6)}
+        counted = {server.metrics()["kanaria_requests_total", "/predict", "2xx", V1] for _ in range(6)}
     assert counted == {40.0}
 
 

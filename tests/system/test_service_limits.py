@@ -130,7 +130,7 @@ def test_memory_is_steady_over_100_000_requests(bentos: Bentos) -> None:
         before = worker.memory_info().rss
         pipelined(server, bentos.requests(V1, 1), REQUESTS - WARM_UP)
         grown_mb = (worker.memory_info().rss - before) / 1e6
-        series = ("kanaria_requests_total", "predict", "2xx", V1)
+        series = ("kanaria_requests_total", "/predict", "2xx", V1)
         eventually(lambda: server.metrics()[series] == REQUESTS)
     assert grown_mb < MAX_GROWTH_MB
 

@@ -71,8 +71,8 @@ class Served:
         batcher = self.opened.enter_context(Batcher(self.model, max_waiting_rows=max_waiting_rows, count=count))
         handlers = Handlers(VERSION, BodyParser(self.model.schema), batcher, answers)
         route = {
-            "/predict": Route("predict", VERSION, handlers.predict, self.metrics),
-            "/feedback": Route("feedback", VERSION, handlers.feedback, self.metrics),
+            "/predict": Route("/predict", VERSION, handlers.predict, self.metrics),
+            "/feedback": Route("/feedback", VERSION, handlers.feedback, self.metrics),
         }[path]
 
         async def ask() -> httpx.Response:
