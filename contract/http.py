@@ -13,6 +13,7 @@ REQUEST_ID_HEADER = "x-request-id"  # kept when the caller gives one, made when 
 CALLER_HEADER = "x-kanaria-caller"  # the name of the key that the caller brought; the gateway sets it, nobody else
 OWN_CALLER = "default"  # the name of the owner's key
 VERSION_HEADER = "x-kanaria-version"  # the tag that answered
+OWN_REQUEST_HEADER = "x-kanaria-request"  # the gateway's own id of a request whose answers an observer compares
 COPY_HEADER = "x-kanaria-copy"  # of a copy in a step: it is compared and counts as no request of a user
 API_KEY_HEADER = "x-api-key"  # required by the gateway
 DEADLINE_HEADER = "x-kanaria-deadline"  # until when the sender of a command waits, Unix seconds; late ones are refused

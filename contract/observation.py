@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
+from contract.http import CALLER_HEADER, OWN_REQUEST_HEADER
 from contract.records import Record
 
 ROLE = "x-kanaria-role"
@@ -18,6 +19,9 @@ SAMPLED = "x-kanaria-sampled"  # only a share of the requests has copies
 READ = "x-kanaria-read"  # the tag of the version whose answer is counted by what it says; without it, it is not
 RECORD = "record"  # another role: a user's request and stable's answer, while requests are recorded
 ANSWERED_BY = "x-kanaria-answered-by"  # with that role: the tag of stable
+
+# Attributes of Envoy's: headers that the gateway itself adds to requests.
+CALLER, OWN_REQUEST = (f"request.headers['{name}']" for name in (CALLER_HEADER, OWN_REQUEST_HEADER))
 
 COMPARED = "x-kanaria-compared"  # the tags of stable and canary, with a space between them
 

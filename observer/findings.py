@@ -15,7 +15,7 @@ from observer.comparison import differences
 from observer.pairing import MOST_REQUESTS, Met, Versions
 from observer.predictions import Predictions
 from observer.reading import Readers, Row
-from observer.records import Records
+from observer.records import Asked, Records
 
 _MOST_VERSIONS = 8  # pairs of them
 _MOST_ROUTES = 100  # the gateway counts 51; those of a version before may have others
@@ -47,7 +47,7 @@ class Findings:
         self._routes: OrderedDict[Versions, dict[str, RouteComparison]] = OrderedDict()
         self._readers = Readers(NO_ANSWERS)
         self._records = records
-        self._rows: OrderedDict[str, Row] = OrderedDict()  # by request, for the answer to its copy
+        self._rows: OrderedDict[Asked, Row] = OrderedDict()  # by request, for the answer to its copy
 
     def seen(self, outcome: str, count: int = 1) -> None:
         """Count answers by what became of them: one of `metrics.OBSERVED`."""
@@ -68,7 +68,7 @@ class Findings:
         else:
             outcomes = list(route.copied(fields))
             by, answer = (versions.stable, met.stable) if met.role == STABLE_COPY else (versions.canary, met.other)
-            self.answered(by, met.route, answer, request=met.request, is_copy=met.is_sampled)
+            self.answered(by, met.route, answer, asked=met.asked, is_copy=met.is_sampled)
         self.seen(m.COMPARED)
         for outcome in (m.SAME, m.DIFFERENT):
             count = outcomes.count(outcome == m.DIFFERENT)
@@ -91,14 +91,14 @@ class Findings:
         route: str,
         answer: Answer,
         *,
-        request: str,
+        asked: Asked | None,
         question: Answer | None = None,
         is_copy: bool = False,
     ) -> None:
         """Count and keep what an answer of `version` says.
 
         Args:
-            request: its id.
+            asked: the request; None: not known, and the answer is not kept.
             question: the body of the request; None: it was shown with the answer that this one is compared with.
             is_copy: it is the answer to a copy in a step: its label tells which version was right, and nothing else
                 is counted.
@@ -108,10 +108,10 @@ class Findings:
             return
         if not is_copy:
             self._predictions.count(version, route, said, names_route=self._readers.are_several)
-        if self._records and said.has_class:
-            row = self._remembered(request, reader.row(question)) if question else self._rows.get(request)
+        if self._records and said.has_class and asked:
+            row = self._remembered(asked, reader.row(question)) if question else self._rows.get(asked)
             row = row if row is not None else reader.row(None)
-            self._records.record(version, request, said, row, is_copy=is_copy)
+            self._records.record(version, asked, said, row, is_copy=is_copy)
 
     def differing(self, versions: Versions) -> tuple[FieldDifference, ...]:
         """The fields in which the canary differs most, beyond what stable differs from itself."""
@@ -131,11 +131,11 @@ class Findings:
                         route=path, field=name, different=seen, compared=route.copies, own=route.own_share(field)
                     )
 
-    def _remembered(self, request: str, row: Row) -> Row:
+    def _remembered(self, asked: Asked, row: Row) -> Row:
         """Keep the row of a request for the answer to its copy."""
         if self._readers.reads_requests:
-            self._rows[request] = row
-            self._rows.move_to_end(request)
+            self._rows[asked] = row
+            self._rows.move_to_end(asked)
             while len(self._rows) > MOST_REQUESTS:
                 self._rows.popitem(last=False)
         return row

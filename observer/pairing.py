@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from contract.observation import STABLE_COPY, USERS_REQUEST
 from observer.answers import Answer
+from observer.records import Asked
 
 MOST_BYTES = 64 * 1024 * 1024  # of answers that wait
 MOST_REQUESTS = 20_000
@@ -35,7 +36,7 @@ class Met:
     role: str  # of the answer to the copy: one of those in USERS_REQUEST
     stable: Answer
     other: Answer
-    request: str = ""  # its id
+    asked: Asked | None = None  # the request
     is_sampled: bool = False  # of a request in the steps, of which not all are copied
 
 
@@ -81,10 +82,12 @@ class Pairs:
         now_s: float,
         route: str = "",
         is_sampled: bool = False,
+        asked: Asked | None = None,
     ) -> Iterator[Met]:
         """Take in an answer; gives each pair that it completes.
 
         Args:
+            request: the id by which its answers are brought together.
             route: known of users' answers only.
             is_sampled: not every request has copies.
         """
@@ -107,7 +110,7 @@ class Pairs:
         for copy in [copy for copy in waiting.answers if USERS_REQUEST.get(copy) in waiting.answers]:
             original, answered = waiting.answers[USERS_REQUEST[copy]], self._taken(waiting, copy)
             stable, other = (answered, original) if copy == STABLE_COPY else (original, answered)
-            yield Met(waiting.route, copy, stable, other, request=request, is_sampled=is_sampled)
+            yield Met(waiting.route, copy, stable, other, asked=asked, is_sampled=is_sampled)
         while self._waiting and (self.bytes > MOST_BYTES or len(self._waiting) > MOST_REQUESTS):
             self._drop(next(iter(self._waiting)))
 

@@ -8,10 +8,13 @@ import grpc
 import grpc.aio
 
 from contract import metrics as m
+from contract.http import OWN_CALLER
 from contract.observation import (
     ANSWERED_BY,
+    CALLER,
     CANARY,
     COMPARED,
+    OWN_REQUEST,
     READ,
     RECORD,
     ROLE,
@@ -36,6 +39,7 @@ from observer.messages import (
 from observer.pairing import Pairs, Sampler, Versions
 from observer.reading import LARGEST_READ
 from observer.recording import Recorder
+from observer.records import Asked
 
 _MOST_STREAMS = 1024
 _LARGEST_MESSAGE = 32 * 1024 * 1024  # one part of a body; the gateway sends them as they come
@@ -86,9 +90,7 @@ class Observer:
                 if answer is None:
                     return
                 if version and shown.is_by(version):
-                    self._findings.answered(
-                        version, shown.route, answer, request=shown.request, question=shown.question()
-                    )
+                    self._findings.answered(version, shown.route, answer, asked=shown.asked, question=shown.question())
                 if is_compared and (by is None or shown.is_by(by)):
                     versions, now_s = Versions(stable, canary), time.monotonic()
                     for met in self._pairs.add(
@@ -99,6 +101,7 @@ class Observer:
                         now_s=now_s,
                         route=shown.route,
                         is_sampled=SAMPLED in metadata,
+                        asked=shown.asked,
                     ):
                         self._findings.met(versions, met)
                 return
@@ -135,7 +138,8 @@ class _Shown:
     """A request and its answer, as far as they were shown."""
 
     def __init__(self) -> None:
-        self.request = ""  # its id
+        self.request = ""  # the gateway's own id of it and of its copies
+        self.asked: Asked | None = None
         self.route = ""  # that it took; empty for a copy, and for what is not copied
         self._host = ""  # what Envoy knows of the process that answered
         self._question: Reader | None = None
@@ -146,9 +150,12 @@ class _Shown:
         """Take in the next message."""
         attributes = message.attributes.get(ATTRIBUTES, {})
         if not self.request:
-            self.request, self.route = (
-                str(attributes[name]) if name in attributes else "" for name in (REQUEST_ID, ROUTE_NAME)
+            asked, own, caller, self.route = (
+                str(attributes[name]) if name in attributes else ""
+                for name in (REQUEST_ID, OWN_REQUEST, CALLER, ROUTE_NAME)
             )
+            self.request = own or asked  # routes of an earlier version give no ids of their own
+            self.asked = Asked(asked, caller or OWN_CALLER) if asked else None
         if HOST in attributes:
             self._host = str(attributes[HOST])
         if message.HasField("request_headers"):

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from contract.answer_types import Label
 from contract.complaints import first_complaint
-from contract.http import FEEDBACK_PATH, PROBLEM_JSON, REQUEST_ID_HEADER
+from contract.http import CALLER_HEADER, FEEDBACK_PATH, OWN_CALLER, PROBLEM_JSON, REQUEST_ID_HEADER
 from kanaria.stack.observer_records import KeptRecords
 from service.server.feedback import joined
 from service.server.problems import RETRY_LATER, Problem
@@ -71,4 +71,5 @@ async def _joined(request: Request, records: KeptRecords) -> bytes:
     if label is None:
         detail = f"labels: expected {records.expected}, saw {reprlib.repr(given.labels[0])}"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, pointer="#/labels/0")
-    return await joined(table, _Truth(given.request_id, [label]))
+    caller = request.headers.get(CALLER_HEADER, OWN_CALLER)  # whose answers the sender may label
+    return await joined(table, _Truth(given.request_id, [label]), caller=caller)

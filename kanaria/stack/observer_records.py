@@ -15,6 +15,7 @@ from contract.own_answers import NO_ANSWERS, OwnAnswers, label_of, number_of
 from contract.prediction_log import LINE, Columns
 from observer.labels import RecordMetrics
 from observer.reading import Row, Said, is_right
+from observer.records import Asked
 from service.logs.answers import AnswerLog
 from service.logs.segments import SegmentLog
 
@@ -97,14 +98,14 @@ class KeptRecords:
     def _has_numbers(self) -> bool:
         return any(said.number is not None for said in self._expected.root.values())
 
-    def record(self, version: str, request: str, said: Said, row: Row, *, is_copy: bool = False) -> None:
+    def record(self, version: str, asked: Asked, said: Said, row: Row, *, is_copy: bool = False) -> None:
         """See `Records`."""
         found = self._of(version)
         label = "" if said.label is None else said.label
-        found.answers.record(request, [label], body=b"", is_copy=is_copy)
+        found.answers.record(asked.id, [label], body=b"", caller=asked.caller, is_copy=is_copy)
         if found.log and not is_copy:
             prediction = {"label": label, "confidence": said.confidence}
-            answer = {"request_id": request, "version": version, "predictions": [prediction]}
+            answer = {"request_id": asked.id, "version": version, "predictions": [prediction]}
             found.log.record(row, orjson.dumps(answer))
 
     @property

@@ -10,8 +10,8 @@ checks and pings; until then at most `_BUFFER_BYTES` of each connection wait for
 
 from collections.abc import Mapping
 
-from contract.http import FEEDBACK_PATH
-from contract.observation import ANSWERED_BY, COMPARED, READ, RECORD, ROLE, SAMPLED
+from contract.http import FEEDBACK_PATH, OWN_REQUEST_HEADER
+from contract.observation import ANSWERED_BY, CALLER, COMPARED, OWN_REQUEST, READ, RECORD, ROLE, SAMPLED
 from contract.recorded import KEPT_HEADERS
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
@@ -96,6 +96,12 @@ def mirror_policy(split: Split) -> Resource:
     return {"cluster": REPEAT + split.stable.tag, "runtime_fraction": share}
 
 
+def own_ids() -> list[Resource]:
+    """Gives each request and its copies an id of the gateway's own: callers may give many requests one of theirs."""
+    header = {"key": OWN_REQUEST_HEADER, "value": "%UNIQUE_ID%"}
+    return [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+
+
 def observer_cluster(settings: GatewaySettings) -> Resource:
     """Where the observer listens. Many answers for a slow one wait nowhere: they are not shown."""
     address = {"pipe": {"path": str(settings.observer_socket)}}
@@ -155,7 +161,7 @@ def feedback_cluster(settings: GatewaySettings) -> Resource:
 
 
 def _filter(told: Mapping[str, str], *, shows_requests: bool) -> Resource:
-    of_request = ["request.id", "xds.route_name"]
+    of_request = ["request.id", "xds.route_name", CALLER, OWN_REQUEST]
     asks: Resource = {"response_attributes": [*of_request, "xds.upstream_host_metadata"]}
     if shows_requests:
         asks["request_attributes"] = of_request

@@ -31,8 +31,10 @@ from rollout.routers.envoy.observation import (
     OBSERVER,
     REPEAT,
     is_observed,
+    is_read,
     is_shown,
     mirror_policy,
+    own_ids,
     takes_feedback,
 )
 from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable
@@ -107,6 +109,8 @@ def routes_for(split: Split | None, settings: GatewaySettings) -> Resource:
                 {"header": {"key": VERSION_HEADER, "value": '%UPSTREAM_METADATA(["kanaria", "version"])%'}}
             ],
         }
+        if is_observed(split, settings) or is_read(split, settings):
+            host["request_headers_to_add"] = own_ids()
     return {
         "@type": TYPE + "config.route.v3.RouteConfiguration",
         "name": ROUTE_CONFIG,

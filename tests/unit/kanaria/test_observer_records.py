@@ -13,10 +13,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from contract.http import CALLER_HEADER
 from contract.own_answers import OwnAnswers
 from kanaria.stack.observer_feedback import feedback_app
 from kanaria.stack.observer_records import KeptRecords, RecordSettings
 from observer.reading import NO_ROW, Said
+from observer.records import Asked
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("serve")
@@ -37,15 +39,17 @@ class Observed:
         self.records = KeptRecords(settings, self.registry)
         self.records.expect(LABELS)
 
-    def tell(self, body: Any, *, method: str = "POST") -> httpx.Response:
+    def tell(self, body: Any, *, method: str = "POST", caller: str | None = None) -> httpx.Response:
         """Send a label, as the gateway would."""
-        return asyncio.run(self._tell(body, method))
+        return asyncio.run(self._tell(body, method, {CALLER_HEADER: caller} if caller else {}))
 
-    async def _tell(self, body: Any, method: str) -> httpx.Response:
+    async def _tell(self, body: Any, method: str, headers: dict[str, str]) -> httpx.Response:
         transport = httpx.ASGITransport(feedback_app(self.records))
         async with httpx.AsyncClient(transport=transport, base_url="http://observer") as client:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            return await client.request(method, "/feedback", content=content, headers={"x-request-id": "asks"})
+            return await client.request(
+                method, "/feedback", content=content, headers={"x-request-id": "asks", **headers}
+            )
 
     def counts(self, metric: str) -> dict[str, int]:
         """By version and outcome, without zeros."""
@@ -71,8 +75,8 @@ def truth(request: str, *labels: object) -> dict[str, object]:
 
 
 def test_a_label_is_joined_to_the_answer_and_counted_once(observed: Observed) -> None:
-    observed.records.record("m:v1", "a", Said("spam", 0.9), NO_ROW)
-    observed.records.record("m:v2", "b", Said("spam"), NO_ROW)
+    observed.records.record("m:v1", Asked("a"), Said("spam", 0.9), NO_ROW)
+    observed.records.record("m:v2", Asked("b"), Said("spam"), NO_ROW)
     assert observed.tell(truth("a", "spam")).json() == {"request_id": "a", "counted": True}
     assert observed.tell(truth("b", "ham")).json()["counted"] is True
     assert observed.tell(truth("b", "spam")).json()["counted"] is False
@@ -80,10 +84,29 @@ def test_a_label_is_joined_to_the_answer_and_counted_once(observed: Observed) ->
     eventually(lambda: observed.counts("kanaria_feedback_total") == expected)
 
 
+def test_a_label_finds_only_answers_of_the_callers_own_key(observed: Observed) -> None:
+    """Whoever guessed another's id could label its answer first, or make its label fail."""
+    observed.records.record("m:v1", Asked("a", "shop"), Said("spam"), NO_ROW)
+    assert [observed.tell(truth("a", "ham"), caller=other).status_code for other in ("bank", "default", None)] == [
+        404
+    ] * 3
+    observed.records.record("m:v2", Asked("a", "bank"), Said("ham"), NO_ROW)  # the same id is another request there
+    observed.records.record("m:v1", Asked("a", "bank"), Said("eggs"), NO_ROW)
+    assert observed.tell(truth("a", "spam"), caller="shop").json()["counted"] is True
+    eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 correct": 1})
+
+
+def test_the_first_answer_to_an_id_stays(observed: Observed) -> None:
+    observed.records.record("m:v1", Asked("a", "shop"), Said("spam"), NO_ROW)
+    observed.records.record("m:v1", Asked("a", "shop"), Said("ham"), NO_ROW)
+    assert observed.tell(truth("a", "spam"), caller="shop").json()["counted"] is True
+    eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 correct": 1})
+
+
 def test_labels_tell_two_versions_apart_that_answered_one_request(observed: Observed) -> None:
     """As in the shadow. That their labels differ is not counted here: whole answers are compared."""
     for version, label in (("m:v1", "spam"), ("m:v2", "ham")):
-        observed.records.record(version, "a", Said(label), NO_ROW)
+        observed.records.record(version, Asked("a"), Said(label), NO_ROW)
     observed.tell(truth("a", "spam"))
     expected = {"m:v1 better": 1, "m:v2 worse": 1}
     eventually(lambda: observed.counts("kanaria_paired_labels_total") == expected)
@@ -92,8 +115,8 @@ def test_labels_tell_two_versions_apart_that_answered_one_request(observed: Obse
 
 def test_the_answer_to_a_copy_of_a_step_is_only_compared(observed: Observed) -> None:
     """It is no labelled prediction of its version, and no row of the prediction log."""
-    observed.records.record("m:v1", "a", Said("spam"), NO_ROW)
-    observed.records.record("m:v2", "a", Said("ham"), NO_ROW, is_copy=True)
+    observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
+    observed.records.record("m:v2", Asked("a"), Said("ham"), NO_ROW, is_copy=True)
     observed.tell(truth("a", "spam"))
     expected = {"m:v1 better": 1, "m:v2 worse": 1}
     eventually(lambda: observed.counts("kanaria_paired_labels_total") == expected)
@@ -103,7 +126,7 @@ def test_the_answer_to_a_copy_of_a_step_is_only_compared(observed: Observed) -> 
 
 
 def test_an_answer_without_a_label_is_wrong_whatever_is_true(observed: Observed) -> None:
-    observed.records.record("m:v1", "a", Said(), NO_ROW)
+    observed.records.record("m:v1", Asked("a"), Said(), NO_ROW)
     assert observed.tell(truth("a", "spam")).is_success
     eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 wrong": 1})
 
@@ -114,7 +137,7 @@ def test_an_answer_without_a_label_is_wrong_whatever_is_true(observed: Observed)
 def test_a_label_may_be_told_as_a_number_or_a_truth_value(
     observed: Observed, label: str, told: object, outcome: str
 ) -> None:
-    observed.records.record("m:v1", "a", Said(label), NO_ROW)
+    observed.records.record("m:v1", Asked("a"), Said(label), NO_ROW)
     assert observed.tell(truth("a", told)).is_success
     eventually(lambda: observed.counts("kanaria_feedback_total") == {f"m:v1 {outcome}": 1})
 
@@ -122,18 +145,18 @@ def test_a_label_may_be_told_as_a_number_or_a_truth_value(
 def test_a_number_is_right_where_it_is_near(observed: Observed) -> None:
     observed.records.expect(NUMBERS)
     for request, told in (("a", 101), ("b", 200.0)):
-        observed.records.record("m:v1", request, Said(100.0), NO_ROW)
+        observed.records.record("m:v1", Asked(request), Said(100.0), NO_ROW)
         assert observed.tell(truth(request, told)).is_success
     eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 correct": 1, "m:v1 wrong": 1})
     assert observed.tell(truth("a", "100")).status_code == 422
 
 
 def test_a_label_that_comes_before_its_answer_may_come_again(observed: Observed) -> None:
-    observed.records.record("m:v1", "other", Said("spam"), NO_ROW)
+    observed.records.record("m:v1", Asked("other"), Said("spam"), NO_ROW)
     refused = observed.tell(truth("a", "spam"))
     assert (refused.status_code, refused.headers["content-type"]) == (404, "application/problem+json")
     assert "no answer to request a" in refused.json()["detail"]
-    observed.records.record("m:v1", "a", Said("spam"), NO_ROW)
+    observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     assert observed.tell(truth("a", "spam")).json()["counted"] is True
 
 
@@ -154,7 +177,7 @@ def test_a_label_that_comes_before_its_answer_may_come_again(observed: Observed)
     ],
 )
 def test_what_is_no_label_is_refused_with_the_reason(observed: Observed, body: Any, status: int, says: str) -> None:
-    observed.records.record("m:v1", "a", Said("spam"), NO_ROW)
+    observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     answer = observed.tell(body)
     assert (answer.status_code, answer.json()["request_id"]) == (status, "asks")
     assert says in answer.json()["detail"]
@@ -169,8 +192,8 @@ def test_before_any_answer_is_kept_labels_wait(observed: Observed) -> None:
 def test_of_requests_only_the_declared_columns_are_kept(observed: Observed, tmp_path: Path) -> None:
     """In the format of a model's prediction log."""
     observed.records.expect(COLUMNS)
-    observed.records.record("m:v1", "a", Said("spam", 0.9), (41.0, "jp"))
-    observed.records.record("m:v1", "b", Said(), (None, None))
+    observed.records.record("m:v1", Asked("a"), Said("spam", 0.9), (41.0, "jp"))
+    observed.records.record("m:v1", Asked("b"), Said(), (None, None))
     observed.records.close()
     folder = tmp_path / "predictions" / "m@v1"
     columns = json.loads((folder / "columns.json").read_text())
@@ -194,16 +217,16 @@ def test_of_requests_only_the_declared_columns_are_kept(observed: Observed, tmp_
 
 def test_rows_of_other_columns_do_not_stay_beside_new_ones(observed: Observed) -> None:
     """Nobody could tell them apart."""
-    observed.records.record("m:v1", "a", Said("spam"), NO_ROW)
+    observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     observed.records.expect(COLUMNS)
-    observed.records.record("m:v1", "b", Said("spam"), (1.0, "jp"))
+    observed.records.record("m:v1", Asked("b"), Said("spam"), (1.0, "jp"))
     observed.records.close()
     assert [line["answer"]["request_id"] for line in observed.lines("m@v1")] == ["b"]
 
 
 def test_without_a_prediction_log_answers_are_kept_for_labels_alone(tmp_path: Path) -> None:
     observed = Observed(tmp_path, predictions_mb=0)
-    observed.records.record("m:v1", "a", Said("spam"), NO_ROW)
+    observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
     assert observed.tell(truth("a", "spam")).is_success
     observed.records.close()
     assert not (tmp_path / "predictions").exists()
@@ -211,7 +234,7 @@ def test_without_a_prediction_log_answers_are_kept_for_labels_alone(tmp_path: Pa
 
 def test_many_versions_keep_few_files_open(observed: Observed, tmp_path: Path) -> None:
     for number in range(10):
-        observed.records.record(f"m:v{number}", "a", Said("spam"), NO_ROW)
+        observed.records.record(f"m:v{number}", Asked("a"), Said("spam"), NO_ROW)
     assert len(list((tmp_path / "answers").glob("*.spool"))) <= 10
     observed.records.close()
     with closing(sqlite3.connect(tmp_path / "answers" / "answers.db")) as table:

@@ -13,11 +13,14 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from contract.http import OWN_CALLER
 from contract.observation import (
+    CALLER,
     CANARY,
     COMPARED,
     COPY,
     DIFFERENCES_PATH,
+    OWN_REQUEST,
     READ,
     REPEAT,
     ROLE,
@@ -31,7 +34,7 @@ from observer.findings import Findings
 from observer.messages import ATTRIBUTES, HEALTH_METHOD, HEALTH_SERVICE, METHOD, SERVICE, SERVING, ProcessingRequest
 from observer.pages import pages_of
 from observer.reading import Row, Said
-from observer.records import Records
+from observer.records import Asked, Records
 from observer.server import Observer, make_server
 
 PRIVATE = "4711-0815"
@@ -47,17 +50,21 @@ def shown(
     is_whole: bool = True,
     by: str = "",
     asked: Any = None,
+    own: str = "",
+    caller: str = "",
 ) -> list[bytes]:
     """The messages of one answer, in two parts; before them those of its request, where it is shown."""
     head = ProcessingRequest()
+    known = {"request.id": request, "xds.route_name": route, OWN_REQUEST: own, CALLER: caller}
+    known = {name: value for name, value in known.items() if value}
     before = [ProcessingRequest(), ProcessingRequest()] if asked is not None else []
     if before:
         before[0].request_headers.headers.headers.add(key="content-type", raw_value=b"application/json")
-        before[0].attributes[ATTRIBUTES].update({"request.id": request, "xds.route_name": route})
+        before[0].attributes[ATTRIBUTES].update(known)
         before[1].request_body.body = json.dumps(asked).encode()
     for key, value in ((":status", str(status)), ("content-type", "application/json")):
         head.response_headers.headers.headers.add(key=key, raw_value=value.encode())
-    head.attributes[ATTRIBUTES].update({"request.id": request, "xds.route_name": route})
+    head.attributes[ATTRIBUTES].update(known)
     if by:
         head.attributes[ATTRIBUTES].update({"xds.upstream_host_metadata": f'fields {{ string_value: "{by}" }}'})
     body = json.dumps(content).encode()
@@ -214,7 +221,8 @@ class Kept:
     def expect(self, answers: OwnAnswers) -> None:
         self.expected = answers
 
-    def record(self, version: str, request: str, said: Said, row: Row, *, is_copy: bool = False) -> None:
+    def record(self, version: str, asked: Asked, said: Said, row: Row, *, is_copy: bool = False) -> None:
+        request = asked.id if asked.caller == OWN_CALLER else f"{asked.caller}: {asked.id}"
         if is_copy:
             self.copies.append((version, request, said))
         else:
@@ -254,6 +262,32 @@ def test_the_answer_to_a_copy_is_kept_with_the_users_request(tmp_path: Path) -> 
 
     asyncio.run(show_both())
     assert kept.rows == [("m:v1", "a", Said("x"), (41.0,)), ("m:v2", "a", Said("y"), (41.0,))]
+
+
+def test_answers_meet_by_the_gateways_own_ids_where_a_caller_gives_all_requests_one(tmp_path: Path) -> None:
+    """Nothing was compared within 90 seconds, so that the release waited in the shadow for as long as he went on."""
+    answers = []
+    for number in range(50):
+        own = f"own {number}"
+        answers += [
+            (STABLE, shown("same", {"label": "a"}, route="/label", own=own)),
+            (COPY, shown("same", {"label": "a"}, own=own)),
+            (REPEAT, shown("same", {"label": "a"}, own=own)),
+        ]
+    findings = asyncio.run(told(tmp_path, answers))
+    assert counts(findings, "kanaria_disagreement_total") == {"same": 50}
+    assert counts(findings, "kanaria_observer_answers_total") == {"compared": 100}
+
+
+def test_answers_are_kept_with_the_name_of_the_key_that_asked(tmp_path: Path) -> None:
+    kept = Kept()
+    answers = [
+        ("m:v1", shown("a", {"label": "x"}, route="/label", caller="shop")),
+        (STABLE, shown("b", {"label": "x"}, route="/label", own="1", caller="bank")),
+        (COPY, shown("b", {"label": "y"}, own="1", caller="bank")),
+    ]
+    asyncio.run(told(tmp_path, answers, read=LABELS, records=kept))
+    assert kept.rows == [("m:v1", "shop: a", Said("x"), ()), ("m:v2", "bank: b", Said("y"), ())]
 
 
 async def _each(messages: list[bytes]) -> AsyncIterator[Any]:
