@@ -1,5 +1,6 @@
 """Settings of the local stack: `KANARIA_*` environment variables, and where everything lies."""
 
+import re
 import secrets
 import socket
 from functools import cached_property
@@ -92,6 +93,11 @@ class Settings(BaseSettings):
         default="auto",
         description="which Python runs a version: `shared` is Kanaria's own, `venv` an environment with the packages "
         "that its Bento asks for, `auto` the first where it has them all, else the second",
+    )
+    pass_env: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="variables of your environment that versions get besides those that programs run by, such as "
+        "`AWS_REGION,HF_*`; several with a comma between them; `*` stands for any letters",
     )
     versions: Path | None = Field(
         default=None, description="YAML file with versions that are no Bentos; not set: there are none"
@@ -195,6 +201,21 @@ class Settings(BaseSettings):
                 "http://localhost:3000; or `*` for every site",
             )
         return named
+
+    @field_validator("pass_env", mode="before")
+    @classmethod
+    def _names_can_be_variables(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        names = tuple(name.strip() for name in given.split(",") if name.strip())
+        wrong = [name for name in names if not re.fullmatch(r"[A-Za-z_*][A-Za-z0-9_*]*", name)]
+        if wrong or any(name.startswith("KANARIA_") for name in names):
+            raise SetupError(
+                "no variables have such names" if wrong else "variables of Kanaria's are not passed on",
+                saw=f"KANARIA_PASS_ENV={given}",
+                do="write names with a comma between them, such as AWS_REGION,HF_*",
+            )
+        return names
 
     @field_validator("home")
     @classmethod

@@ -1,5 +1,6 @@
 """`kanaria validate`: check a plan or a model without doing anything with it."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,9 @@ from kanaria.stack.bentos import (
     model_tags,
 )
 from kanaria.stack.implementations import implementation_here
+from kanaria.stack.inherited import as_reason, first_word, inherited, withheld
 from kanaria.stack.listed import Listed
+from kanaria.stack.version_process import asked_for_by
 from kanaria.stack.versions import Versions
 from rollout.control.fitted_plan import fitted, refuse_unknown_routes
 from rollout.errors import CommandRefused
@@ -169,6 +172,9 @@ def _of_own_service(tag: str, service: Service, plan: RolloutSpec, listed: Liste
     spec, left_out = fitted(plan, tag, service, service, is_observed=True)
     yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"
     yield from (f"  {part}" for part in left_out.split("; ") if part)
+    asked_for = () if listed else asked_for_by(tag)
+    if words := first_word(withheld(os.environ, (*Settings().pass_env, *asked_for))):
+        yield f"  {words}"
 
 
 def _readiness(readiness: Readiness) -> str:
@@ -214,9 +220,11 @@ def _model(target: str, implementation: str | None) -> _Model:
 
 def _found(model: _Model) -> _Found:
     """Check in a process of its own, where the model's code finds its package as a server would. Raises SetupError."""
+    listed = Settings().pass_env
     done = subprocess.run(
         [sys.executable, "-m", "service.validation", str(model.files), model.implementation],
         cwd=model.sources,
+        env=inherited(os.environ, listed),  # as a version has it
         capture_output=True,
         text=True,
         check=False,
@@ -225,8 +233,9 @@ def _found(model: _Model) -> _Found:
         return _Found.model_validate_json(done.stdout.strip().rpartition("\n")[2])  # its code may print, too
     except ValidationError as error:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+        lacks = as_reason(withheld(os.environ, listed), done.stderr)
         raise SetupError(
             f"the check of {model.files} did not end",
-            saw=f"exit code {done.returncode}; {' '.join(last) or 'no word'}",
+            saw="; ".join(filter(None, (f"exit code {done.returncode}", " ".join(last) or "no word", lacks))),
             do=f"run `python -m service.validation {model.files} {model.implementation}` in {model.sources}",
         ) from error

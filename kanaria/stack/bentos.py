@@ -156,6 +156,12 @@ def python_of(bento: str) -> str:
     return ".".join(str(found).strip().split(".")[:2])
 
 
+def variables_of(bento: str) -> tuple[str, ...]:
+    """The variables that a Bento asks for where it runs (`envs`). Raises SetupError."""
+    named = _manifest(bento).get("envs") or ()
+    return tuple(str(each["name"]) for each in named if each.get("name") and each.get("stage") != "build")
+
+
 def comparison_schema_of(bento: str) -> str | None:
     """How a Bento's numbers are counted and compared: `answer` of its model's schema, as JSON.
 

@@ -290,6 +290,7 @@ def _fleet(settings: Settings, metrics: ControllerMetrics) -> AnyFleet:
         on_refusal=metrics.signature_refused.inc,
         versions=versions,
         replicas=settings.replicas,
+        pass_env=settings.pass_env,
     )
     remote = RemoteFleet(settings.root / "versions" / "remote", versions, on_change=tell_prometheus)
     return AnyFleet(local, remote, versions)

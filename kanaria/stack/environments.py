@@ -27,6 +27,7 @@ from contract.files import write_whole
 from kanaria.errors import SetupError, StackError
 from kanaria.stack import locks
 from kanaria.stack.bentos import tag_of
+from kanaria.stack.inherited import INSTALLER, inherited
 from kanaria.stack.requirements import OWN_PYTHON, Wanted, wanted_by
 from kanaria.stack.supervision import ProcessFiles
 
@@ -69,9 +70,12 @@ class InstallError(StackError):
 class Environments:
     """The environments of one state folder."""
 
-    def __init__(self, folder: Path, *, kept: int = KEPT) -> None:
-        """`kept`: how many environments stay in which nothing runs."""
-        self._folder, self._kept = folder.resolve(), kept
+    def __init__(self, folder: Path, *, kept: int = KEPT, listed: Sequence[str] = ()) -> None:
+        """Args:
+        kept: how many environments stay in which nothing runs.
+        listed: which variables what is installed may see besides those of installers, see `inherited`.
+        """
+        self._folder, self._kept, self._listed = folder.resolve(), kept, (*INSTALLER, *listed)
 
     def find(self, wanted: Wanted) -> Path | None:
         """The whole environment with what is `wanted`; None when there is none."""
@@ -107,7 +111,7 @@ class Environments:
         key, began_s = _key(wanted), time.monotonic()
         folder = self._folder / f"{key}-{secrets.token_hex(4)}"
         try:
-            installer = _Installer(wanted, say)
+            installer = _Installer(wanted, say, self._listed)
             installer.make(folder)
             write_whole(self._note(key), json.dumps({"folder": folder.name, "tag": wanted.tag}))
         except BaseException:
@@ -170,9 +174,9 @@ def python_in(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
-def variables_in(environment: Path) -> dict[str, str]:
-    """This process's variables, as a program in `environment` should have them: nothing of ours is in its reach."""
-    own = {name: value for name, value in os.environ.items() if name not in _OUR_OWN}
+def variables_in(environment: Path, variables: Mapping[str, str]) -> dict[str, str]:
+    """`variables` as a program in `environment` should have them: nothing of ours is in its reach."""
+    own = {name: value for name, value in variables.items() if name not in _OUR_OWN}
     path = os.pathsep.join((str(environment / "bin"), own.get("PATH", os.defpath)))
     return own | {"VIRTUAL_ENV": str(environment), "PATH": path}
 
@@ -202,8 +206,8 @@ def _additions(wanted: Wanted) -> list[str]:
 class _Installer:
     """uv, or venv and pip where there is none."""
 
-    def __init__(self, wanted: Wanted, say: Callable[[str], None]) -> None:
-        self._wanted, self._say = wanted, say
+    def __init__(self, wanted: Wanted, say: Callable[[str], None], listed: Sequence[str]) -> None:
+        self._wanted, self._say, self._listed = wanted, say, listed
         self._uv = _uv()
         self._has_pip = _has_pip()
         if self._uv is None and not self._has_pip:
@@ -255,10 +259,11 @@ class _Installer:
 
     def _run(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         lines: list[str] = []
+        passed = inherited(variables, self._listed)  # to build a package is to run its code
         process = subprocess.Popen(
             command,
             cwd=self._wanted.folder if self._wanted.folder.is_dir() else None,
-            env={name: value for name, value in variables.items() if name not in _OUR_OWN},
+            env={name: value for name, value in passed.items() if name not in _OUR_OWN},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

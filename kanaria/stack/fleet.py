@@ -7,7 +7,7 @@ So a release reads stable's bins and tolerance in both versions, whatever the ca
 """
 
 import json
-import re
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,26 +19,24 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import environment
 from contract.files import write_whole
-from contract.plain_text import printable
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack.bentos import comparison_schema_of, make_own_home, process_name, service_of, tag_of
-from kanaria.stack.installation import secret_names
+from kanaria.stack.inherited import as_reason, withheld
 from kanaria.stack.listed import Listed
+from kanaria.stack.log_words import last_line, last_lines, last_words
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import KEPT_PORT, Identity
 from kanaria.stack.signing import checking
 from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
-from kanaria.stack.version_process import MODULE, PORT_OPTION
+from kanaria.stack.version_process import MODULE, PORT_OPTION, variables_for
 from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
 from rollout.fleet import Backend, Health, Readiness, Service, VersionStatus
 from service.signatures import SignatureError
 
 _FRESH_S = 0.4  # the controller asks several times in one beat
-_LOG_TAIL_BYTES = 4096
-_LONGEST_LINE = 300
 
 TASK_RESULTS = "BENTOML_RESULT_STORE"  # the file of a service's tasks, which its server deletes when it starts
 _TASK_FILES = (".tasks", ".tasks-wal", ".tasks-shm")  # one process's, as SQLite names them
@@ -72,21 +70,23 @@ class LocalFleet:
         on_refusal: Callable[[], None],
         versions: Versions | None = None,
         replicas: int = 1,
+        pass_env: Sequence[str] = (),
     ) -> None:
         """Args:
         folder: keeps the port and the comparison schema of each running process, so that a new controller finds them.
         command: the server's command line for a Bento and a port.
-        environment: what the server of a Bento needs besides this process's environment.
+        environment: what the server of a Bento needs besides what it inherits.
         on_change: called with all running versions when one comes or goes.
         on_refusal: called once for a version that does not start for its signature.
         versions: what can be started; None: the Bentos of the store.
         replicas: how many processes a version gets when it is started.
+        pass_env: which variables of the keeper's versions get besides the usual ones, see `inherited`.
         """
         self._supervisor, self._folder = supervisor, folder
         self._command, self._environment = command, environment
         self._on_change, self._on_refusal = on_change, on_refusal
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._versions, self._replicas = versions or Versions(None), replicas
+        self._versions, self._replicas, self._pass_env = versions or Versions(None), replicas, tuple(pass_env)
         self._probes, self._workers = Probes(), Workers()
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._refused: set[str] = set()
@@ -121,7 +121,8 @@ class LocalFleet:
             record = self._new_record(tag, listed, info)
             self._write(name, record)
             self._refused.discard(tag)  # another attempt
-        self._supervisor.add(program_of(listed, name, record.port) if listed else self._bento(name, record))
+        own = program_of(listed, name, record.port, self._pass_env) if listed else None
+        self._supervisor.add(own or self._bento(name, record))
         return True
 
     def _bento(self, name: str, record: _Record) -> Program:
@@ -132,7 +133,9 @@ class LocalFleet:
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
-        return Program(name, self._command(record.tag, record.port), variables)
+        command = self._command(record.tag, record.port)
+        passed = variables_for(record.tag, command, self._pass_env)
+        return Program(name, command, variables, listed=passed, is_confined=True)
 
     def _keeps_contract(self, tag: str) -> bool:
         try:
@@ -187,9 +190,10 @@ class LocalFleet:
             return VersionStatus(Health.ABSENT)
         backends = (_backend(record),)
         if not info.is_alive:
-            return VersionStatus(
-                Health.DEAD, backends, info.has_crashed, self._last_words(tag, info.log), record.restarts
-            )
+            words = self._last_words(tag, info.log)
+            if record.was_ready is None:
+                words = "; ".join(filter(None, (words, self._lacks(name, info.log))))
+            return VersionStatus(Health.DEAD, backends, info.has_crashed, words, record.restarts)
         if not info.is_stopping:  # its workers are asked to end, too
             record = self._with_restarts(name, record, info.pid)
         was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
@@ -226,6 +230,13 @@ class LocalFleet:
             self._refused.add(tag)  # its status is read on every beat until it is gone
             self._on_refusal()
         return words
+
+    def _lacks(self, name: str, log: Path) -> str:
+        """What it was not given of this environment, which is the keeper's too, in words."""
+        program = self._supervisor.program(name)
+        if program is None or program.listed is None:
+            return ""
+        return as_reason(withheld(os.environ, program.listed), "\n".join(last_lines(log)))
 
     def _names(self, tag: str) -> tuple[str, ...]:
         """The names of the processes that a version has, or is to have: more than now where fewer were wanted since."""
@@ -317,9 +328,10 @@ def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
     return _Record(tag=tag, port=port, comparison_schema=variables.get(environment.COMPARISON_SCHEMA))
 
 
-def program_of(listed: Listed, name: str, port: int) -> Program:
-    """The process of a version that is no Bento, listening on `port`."""
-    return Program(name, listed.words(port), {**listed.variables(port), KEPT_PORT: str(port)}, str(listed.folder))
+def program_of(listed: Listed, name: str, port: int, pass_env: Sequence[str]) -> Program:
+    """The process of a version that is no Bento, listening on `port`. It may gain rights: its command may be sudo."""
+    variables = {**listed.variables(port), KEPT_PORT: str(port)}
+    return Program(name, listed.words(port), variables, str(listed.folder), listed=tuple(pass_env))
 
 
 def record_environment(settings: Settings, records: Path) -> dict[str, str]:
@@ -333,7 +345,7 @@ def record_environment(settings: Settings, records: Path) -> dict[str, str]:
 
 
 def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:
-    """What the server of a tag needs besides this process's environment; it keeps its records under `records`."""
+    """What the server of a tag needs besides what it inherits; it keeps its records under `records`."""
     # `bentoml serve --api-workers` does not reach a service class; its configuration does.
     workers = {"services": {"predictor": {"workers": workers_for(settings, tag)}}}
     return {
@@ -342,28 +354,5 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         environment.DEADLINE_S: str(settings.deadline_s),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",
-        **dict.fromkeys(secret_names(), ""),  # inherited from whoever started the stack
         **checking(settings, tag),
     }
-
-
-def last_words(log: Path) -> str:
-    """The end of a log as one line, preferring the line that names an error."""
-    lines = _tail(log)
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
-    return (errors or lines or [""])[-1][:_LONGEST_LINE]
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log, whatever it says."""
-    return (_tail(log) or [""])[-1][:_LONGEST_LINE]
-
-
-def _tail(log: Path) -> list[str]:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _LOG_TAIL_BYTES))
-            lines = map(printable, file.read().decode(errors="replace").splitlines())
-            return [line.strip() for line in lines if line.strip()]
-    except OSError:
-        return []

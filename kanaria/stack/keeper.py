@@ -25,6 +25,7 @@ from contract.log_lines import log_as_json
 from kanaria.errors import StackError
 from kanaria.private_files import only_for_the_owner
 from kanaria.stack import locks
+from kanaria.stack.confinement import confine, leave_no_core_dumps, say_withheld, variables_of
 from kanaria.stack.log_files import LogFiles
 from kanaria.stack.processes import Identity, belongings, leader, marked, marks, send
 from kanaria.stack.supervision import KEEPER, ProcessFiles, ProcessState, Program
@@ -119,17 +120,19 @@ class Keeper:
 
     def _start(self, program: Program, care: _Care) -> None:
         care.started_s = time.monotonic()
-        environment = {**os.environ, **program.environment, **marks(self._home, program.name)}
+        given = variables_of(program, os.environ) | marks(self._home, program.name)
         try:
             with self._logs.open(program.name) as output:
+                say_withheld(program, os.environ, output.fileno())
                 care.child = subprocess.Popen(
                     program.command,
                     cwd=program.folder,
-                    env=environment,
+                    env=given,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
+                    preexec_fn=confine if program.is_confined else None,  # noqa: PLW1509 - the keeper has one thread
                 )
         except (OSError, ValueError) as error:  # ValueError: a null byte
             self._could_not_start(program.name, care, error)
@@ -247,6 +250,7 @@ def main() -> None:
     arguments = parser.parse_args()
     log_as_json()
     only_for_the_owner()
+    leave_no_core_dumps()
     failed, ready = os.pipe()
     if os.fork():  # the keeper is nobody's child, so nobody has to wait for it
         os.close(ready)

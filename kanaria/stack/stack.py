@@ -17,9 +17,10 @@ from kanaria.private_files import close_folder
 from kanaria.settings import Settings
 from kanaria.stack.bentos import process_name, tag_of
 from kanaria.stack.caller_keys import CallerKeys, accepted
-from kanaria.stack.fleet import last_words, record_environment
+from kanaria.stack.fleet import record_environment
 from kanaria.stack.installation import given_environment, secret_names
 from kanaria.stack.locks import locked
+from kanaria.stack.log_words import last_words
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
 from kanaria.stack.probes import unready

@@ -41,6 +41,8 @@ class Program:
     stop_wait_s: float = 30.0  # time to finish its work after SIGTERM
     stop_order: int = 50  # when all are stopped: lower goes first, equal ones together
     droppable: Sequence[str] = ()  # files that it appends to for another; emptied once they are as large as a log
+    listed: Sequence[str] | None = None  # which of the keeper's variables it gets, see `inherited`; None: all
+    is_confined: bool = False  # it and what it starts can gain no rights, as by sudo
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class _StoredProgram(BaseModel):
     stop_wait_s: float
     stop_order: int
     droppable: tuple[str, ...] = ()
+    listed: tuple[str, ...] | None = None
+    is_confined: bool = False
 
 
 class ProcessFiles:
@@ -118,6 +122,8 @@ class ProcessFiles:
             stop_wait_s=program.stop_wait_s,
             stop_order=program.stop_order,
             droppable=tuple(program.droppable),
+            listed=None if program.listed is None else tuple(program.listed),
+            is_confined=program.is_confined,
         )
         write_whole(self._program(program.name), stored.model_dump_json(indent=1), mode=0o600)
 

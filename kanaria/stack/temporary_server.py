@@ -13,12 +13,15 @@ from pathlib import Path
 from contract import loopback
 from kanaria.errors import StackError
 from kanaria.settings import Settings
-from kanaria.stack.fleet import TASK_RESULTS, last_words, program_of, server_environment
+from kanaria.stack.confinement import confine, variables_of
+from kanaria.stack.fleet import TASK_RESULTS, program_of, server_environment
+from kanaria.stack.inherited import as_reason, withheld
 from kanaria.stack.listed import Listed
+from kanaria.stack.log_words import last_lines, last_words
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import unready
 from kanaria.stack.supervision import Program
-from kanaria.stack.version_process import prepare, server_command
+from kanaria.stack.version_process import prepare, server_command, variables_for
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Readiness
 
@@ -55,10 +58,11 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         return
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name:
         log = Path(name, "server.log")
-        program = program_of(listed, tag, port) if listed else _bento(settings, tag, port, Path(name))
+        own = program_of(listed, tag, port, settings.pass_env) if listed else None
+        program = own or _bento(settings, tag, port, Path(name))
         process = _begin(program, log)
         try:
-            _wait_until_ready(process, backend, readiness, log, _alone(tag, listed))
+            _wait_until_ready(process, backend, readiness, log, do=_alone(tag, listed), program=program)
             yield TemporaryServer(backend, process.pid, time.monotonic() - started_s)
         finally:
             _stop(process)
@@ -66,7 +70,8 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
 
 def _bento(settings: Settings, tag: str, port: int, records: Path) -> Program:
     own = {**server_environment(settings, tag, records=records), TASK_RESULTS: str(records / "tasks.db")}
-    return Program(tag, server_command(settings, tag, port), own)
+    command = server_command(settings, tag, port)
+    return Program(tag, command, own, listed=variables_for(tag, command, settings.pass_env), is_confined=True)
 
 
 def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:
@@ -75,10 +80,11 @@ def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:
             return subprocess.Popen(
                 program.command,
                 cwd=program.folder,
-                env={**os.environ, **program.environment},
+                env=variables_of(program, os.environ),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its workers end with it, and Ctrl-C reaches only us
+                preexec_fn=confine if program.is_confined else None,  # noqa: PLW1509 - a command has one thread
             )
     except OSError as error:
         raise DidNotStart(f"{program.name} did not start", saw=str(error), do="correct its command") from error
@@ -98,7 +104,7 @@ def _wait_for_others(backend: Backend, readiness: Readiness) -> None:
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], backend: Backend, readiness: Readiness, log: Path, do: str
+    process: subprocess.Popen[bytes], backend: Backend, readiness: Readiness, log: Path, *, do: str, program: Program
 ) -> None:
     started_s = time.monotonic()
     with loopback.client(timeout_s=1.0, keeps_connections=False) as client:
@@ -110,7 +116,9 @@ def _wait_until_ready(
             is_silent = process.poll() is None
             what = f"was not ready after {waited_s:.0f} s" if is_silent else "did not start"
             last = trouble if is_silent else f"exit code {process.returncode}, no word from it"
-            raise DidNotStart(f"{backend.tag} {what}", saw=last_words(log) or last, do=do)
+            lacks = as_reason(withheld(os.environ, program.listed or ()), "\n".join(last_lines(log)))
+            saw = "; ".join(filter(None, (last_words(log) or last, lacks)))
+            raise DidNotStart(f"{backend.tag} {what}", saw=saw, do=do)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

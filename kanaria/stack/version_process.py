@@ -6,26 +6,45 @@ So the keeper, the log and the end of such a version are those of any other, and
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
 from kanaria.errors import StackError
 from kanaria.settings import Runtime, Settings
-from kanaria.stack.bentos import service_of
+from kanaria.stack.bentos import service_of, variables_of
 from kanaria.stack.environments import Environments, python_in, variables_in
+from kanaria.stack.inherited import INSTALLER, inherited
 from kanaria.stack.python import own_module
 from kanaria.stack.requirements import OWN_PYTHON, Wanted, missing, wanted_by
 
 MODULE = "kanaria.stack.version_process"
 PORT_OPTION = "--port"
+LISTED_OPTION = "--listed"
 
 
 def server_command(settings: Settings, tag: str, port: int) -> list[str]:
     """How a tag is served on a port: by BentoML in this Python, or by a process that first sees to another one."""
     if settings.runtime == "shared" or (settings.runtime == "auto" and _has_all(tag)):
         return own_module("bentoml", *_arguments(tag, port))
-    return own_module(MODULE, str(settings.environments), settings.runtime, tag, PORT_OPTION, str(port))
+    passed = (LISTED_OPTION, *settings.pass_env) if settings.pass_env else ()
+    return own_module(MODULE, str(settings.environments), settings.runtime, tag, PORT_OPTION, str(port), *passed)
+
+
+def variables_for(tag: str, command: Sequence[str], pass_env: Sequence[str]) -> tuple[str, ...]:
+    """Which variables of the environment the `command` that serves a Bento gets besides the usual ones.
+
+    Those of installers are there until its packages are: its server never has them.
+    """
+    return (*pass_env, *asked_for_by(tag), *(INSTALLER if MODULE in command else ()))
+
+
+def asked_for_by(tag: str) -> tuple[str, ...]:
+    """The variables that a Bento names itself; none where it cannot be read."""
+    try:
+        return variables_of(tag)
+    except (StackError, TypeError, AttributeError):  # its server will say what is wrong with the Bento
+        return ()
 
 
 def _has_all(tag: str) -> bool:
@@ -44,7 +63,7 @@ def _lack(wanted: Wanted) -> str | None:
 
 def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None:
     """Have the environment of `tag` made now, where it needs one of its own. Raises InstallError, StackError."""
-    _environment(settings.environments, settings.runtime, tag, say)
+    _environment(settings.environments, settings.runtime, tag, say, settings.pass_env)
 
 
 def main() -> None:
@@ -54,23 +73,39 @@ def main() -> None:
     parser.add_argument("runtime", choices=get_args(Runtime))
     parser.add_argument("tag")
     parser.add_argument(PORT_OPTION, type=int, required=True)
+    parser.add_argument(
+        LISTED_OPTION,
+        dest="listed",
+        nargs="*",
+        default=(),
+        help="variables that its server gets besides the usual ones",
+    )
     given = parser.parse_args()
+    own = {name: value for name, value in os.environ.items() if name.startswith("KANARIA_")}
+    passed = own | inherited(os.environ, (*given.listed, *asked_for_by(given.tag)))
     try:
-        environment = _environment(given.environments, given.runtime, given.tag, lambda text: print(text, flush=True))
+        environment = _environment(given.environments, given.runtime, given.tag, _print, given.listed)
     except StackError as error:
         print(f"{error}\n{type(error).__name__}: {error.what}: {error.saw}", flush=True)
         sys.exit(1)
     arguments = _arguments(given.tag, given.port)
     if environment is None:
-        command, variables = own_module("bentoml", *arguments), dict(os.environ)
+        command, variables = own_module("bentoml", *arguments), passed
     else:
         # Its script and not `-m`, which before Python 3.11 looks for modules in the folder where it is started.
         python = str(python_in(environment))
-        command, variables = [python, str(environment / "bin" / "bentoml"), *arguments], variables_in(environment)
+        command = [python, str(environment / "bin" / "bentoml"), *arguments]
+        variables = variables_in(environment, passed)
     os.execve(command[0], command, variables)  # noqa: S606 - our own words, and no shell wanted
 
 
-def _environment(folder: Path, runtime: Runtime, tag: str, say: Callable[[str], None]) -> Path | None:
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def _environment(
+    folder: Path, runtime: Runtime, tag: str, say: Callable[[str], None], listed: Sequence[str]
+) -> Path | None:
     """The environment that `tag` runs in; None: Kanaria's own Python."""
     if runtime == "shared":
         return None
@@ -83,7 +118,7 @@ def _environment(folder: Path, runtime: Runtime, tag: str, say: Callable[[str], 
                 "it needs; KANARIA_RUNTIME=venv gives it an environment of its own"
             )
         return None
-    environments = Environments(folder)
+    environments = Environments(folder, listed=listed)
     found = environments.find(wanted)
     if found is None:
         say(f"{tag} gets an environment of its own: {reason}")

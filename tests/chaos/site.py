@@ -64,7 +64,12 @@ class Site:
     ) -> None:
         self.folder, self._stopping, self._room_mb = folder, stopping, room_mb
         self.switches = folder / "switches"
-        fixed = {SWITCHES: str(self.switches), "KANARIA_DRIFT_EVERY_S": "0", "KANARIA_WORKERS": "2"}
+        fixed = {
+            SWITCHES: str(self.switches),
+            "KANARIA_PASS_ENV": f"{SWITCHES},CHAOS_CLOCK",
+            "KANARIA_DRIFT_EVERY_S": "0",
+            "KANARIA_WORKERS": "2",
+        }
         self.kanaria = Kanaria.at(folder, store, **fixed | dict(environment))
         self.home = self.kanaria.home
         self.commands: dict[str, int] = {}  # those that were run, with their exit codes

@@ -11,6 +11,7 @@ from pathlib import Path
 from socket import SHUT_RDWR, create_server, socket
 
 import httpx
+import psutil
 import pytest
 
 from kanaria.settings import Settings
@@ -100,7 +101,7 @@ def no_network(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
 def version_in(environment: Path) -> str:
     code = "import tiny; print(tiny.VERSION)"
     return subprocess.check_output(
-        [python_in(environment), "-c", code], env=variables_in(environment), text=True
+        [python_in(environment), "-c", code], env=variables_in(environment, os.environ), text=True
     ).strip()
 
 
@@ -123,9 +124,9 @@ def test_nothing_of_kanarias_is_in_its_reach(place: Place, monkeypatch: pytest.M
     code = (
         "import importlib.util as u; print([m for m in ('kanaria', 'contract', 'rollout', 'torch') if u.find_spec(m)])"
     )
-    seen = subprocess.check_output([python_in(made), "-P", "-c", code], env=variables_in(made), text=True)
+    seen = subprocess.check_output([python_in(made), "-P", "-c", code], env=variables_in(made, os.environ), text=True)
     assert seen.strip() == "[]"
-    assert Path(variables_in(made)["PATH"].split(os.pathsep)[0]) == made / "bin"
+    assert Path(variables_in(made, os.environ)["PATH"].split(os.pathsep)[0]) == made / "bin"
 
 
 def test_bentoml_is_added_where_a_bento_does_not_ask_for_it(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,12 +265,14 @@ def test_the_process_of_a_version_becomes_its_server(place: Place) -> None:
     found = Path(f"/proc/{version.pid}/cmdline")
     until(lambda: b"/bin/bentoml" in found.read_bytes())
     words = found.read_bytes().decode().split("\0")
+    variables = psutil.Process(version.pid).environ()
     version.kill()
     said, _ = version.communicate()
     assert words[1].startswith(str(place.folder))
     assert words[2:4] == ["serve", "m:v2"]
     assert "m:v2 gets an environment of its own: KANARIA_RUNTIME is `venv`" in said
     assert "the environment of m:v2 is ready" in said
+    assert not [name for name in variables if name.startswith(("PIP_", "UV_"))]  # an index's password may be in them
 
 
 def test_a_version_that_cannot_be_installed_ends_with_the_reason_as_its_last_word(place: Place) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kanaria.stack.fleet import last_line, last_words
+from kanaria.stack.log_words import last_line, last_words
 
 
 def test_a_log_cannot_steer_a_terminal(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""A version's code sees nothing of the operator's secrets and gains no rights, by whatever way it is started."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from kanaria.stack.supervision import Program
+from tests.support import own_service
+from tests.support.processes import Kept, until
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+SECRETS = {"AWS_SECRET_ACCESS_KEY": "s3cret", "KANARIA_GRAFANA_TOKEN": "t0ken", "PIP_INDEX_URL": "https://u:pw@index"}
+REPORT = """
+import json, os, resource, sys, time
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+cores = resource.getrlimit(resource.RLIMIT_CORE)
+print(json.dumps({"env": dict(os.environ), "confined": status["NoNewPrivs"].strip(), "cores": cores}), flush=True)
+time.sleep(600)
+"""
+# A service that cannot do without a variable of the operator's.
+NEEDY = """
+import os
+import bentoml
+
+@bentoml.service(name="summary", envs=[{"name": "ASKED_FOR"}])
+class Summary:
+    def __init__(self) -> None:
+        self.region = os.environ["AWS_REGION"]
+
+    @bentoml.api
+    def where(self) -> dict:
+        return {"region": self.region, "asked_for": os.environ["ASKED_FOR"]}
+"""
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    """A keeper that somebody started with secrets in the environment."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    made = Kept(tmp_path / "state")
+    made.supervisor.start()
+    yield made
+    made.supervisor.shutdown()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone says so in /proc")
+@pytest.mark.parametrize("is_confined", [True, False])
+def test_a_kept_version_has_no_secret_and_gains_no_rights(kept: Kept, is_confined: bool) -> None:
+    """Nor does it leave a core dump with what it knew. What is a command of the owner's may be sudo."""
+    words = (sys.executable, "-c", REPORT)
+    program = Program("m@v1", words, {"OWN": "given"}, listed=("LISTED_*",), is_confined=is_confined)
+    kept.supervisor.add(program)
+    log = kept.home / "logs" / "m@v1.log"
+    told = json.loads(
+        until(lambda: log.exists() and next((x for x in log.read_text().splitlines() if x[0] == "{"), ""))
+    )
+    assert not SECRETS.keys() & told["env"].keys()
+    assert (told["env"]["OWN"], told["env"]["PATH"]) == ("given", os.environ["PATH"])
+    assert (told["confined"], told["cores"]) == ("1" if is_confined else "0", [0, 0])
+    said = log.read_text().splitlines()[0]
+    assert "AWS_SECRET_ACCESS_KEY" in said
+    assert not any(value in log.read_text().splitlines()[0] for value in SECRETS.values())
+
+
+def variables_of_all(stack: Kanaria, name: str) -> list[dict[str, str]]:
+    """Of each process that a version has."""
+    main = json.loads((stack.home / "processes" / f"{name}.json").read_text())["pid"]
+    return [process.environ() for process in (psutil.Process(main), *psutil.Process(main).children(recursive=True))]
+
+
+def test_no_process_of_a_bento_has_the_operators_secrets(
+    tmp_path: Path, require_program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a worker. What its `envs` name and KANARIA_PASS_ENV lists is passed; what it lacked is named by itself."""
+    require_program("envoy")
+    monkeypatch.setenv("AWS_REGION", "eu-1")
+    monkeypatch.setenv("ASKED_FOR", "asked")
+    tag = own_service.build(tmp_path / "hers", tmp_path / "store", "v1", service=NEEDY)
+    stack = Kanaria.at(tmp_path, tmp_path / "store", KANARIA_METRICS="scrape", **SECRETS)
+    tried = stack("preflight", tag)
+    assert tried.returncode == 1
+    assert "AWS_REGION of the environment is not passed to it" in " ".join(tried.stdout.split())
+    assert "AWS_REGION" in stack.ok("validate", tag)
+    stack.environment |= {"KANARIA_PASS_ENV": "AWS_REGION"}
+    try:
+        stack.ok("up", tag)
+        answer = httpx.post(f"{stack.gateway}/where", headers={"x-api-key": stack.api_key}, trust_env=False)
+        assert answer.json() == {"region": "eu-1", "asked_for": "asked"}
+        found = variables_of_all(stack, "summary@v1")
+        assert len(found) > 1
+        assert [variables.keys() & SECRETS.keys() for variables in found] == [set()] * len(found)
+    finally:
+        stack("down")
