@@ -22,6 +22,7 @@ _LOG_FACTORIALS = np.array([math.lgamma(n + 1) for n in range(_SMALL)])
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 _WIDE = 10.0  # standard deviations, in events, from which sampling a sum is quicker than walking it
 _BATCH = 512  # sums
+_STRETCH = 24  # terms that are walked at a time: the same for all, so that no sum depends on what it is computed with
 _STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest, which is 8 standard deviations
 
 Numbers = NDArray[np.float64]
@@ -177,13 +178,11 @@ def _log_sums(parts: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:
     stride = np.floor(0.6 * spread)
     for at in _batches(np.flatnonzero(is_wide)):
         total[at], tail[at], error[at] = _sample(parts[:, at], log_odds[at], stride=stride[at])
-    narrow = np.flatnonzero(~is_wide)
-    for at in _batches(narrow[np.argsort(spread[narrow])]):
-        stretch = 4 + math.ceil(2.5 * spread[at[-1]])
+    for at in _batches(np.flatnonzero(~is_wide)):
         a, b, c, d = parts[:, at]
         odds = np.exp(log_odds[at])
         for falling, rising, step_odds in (((b, c), (a, d), odds), ((a, d), (b, c), 1 / odds)):
-            summed, left_out = _walk(falling, rising, step_odds, stretch=stretch)
+            summed, left_out = _walk(falling, rising, step_odds)
             total[at] += summed
             tail[at] += left_out
     return np.log(total) - np.log1p(error), np.log(total + tail) - np.log1p(-error)
@@ -222,19 +221,16 @@ def _crossing(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:
     return 2 * c / (b + np.sqrt(b * b - 4 * (odds - 1) * c))
 
 
-def _walk(
-    falling: tuple[Numbers, Numbers], rising: tuple[Numbers, Numbers], odds: Numbers, *, stretch: int
-) -> tuple[Numbers, Numbers]:
+def _walk(falling: tuple[Numbers, Numbers], rising: tuple[Numbers, Numbers], odds: Numbers) -> tuple[Numbers, Numbers]:
     """Sums of all terms on one side of the largest, relative to it; bounds on what was left out.
 
     Args:
         falling: the two parts of the largest term that fall by 1 with each step; shape (sums,).
         rising: the two that rise.
         odds: what each step multiplies by.
-        stretch: terms that are walked at a time.
     """
     total, tail, term = np.zeros_like(odds), np.zeros_like(odds), np.ones_like(odds)
-    going, steps = np.arange(len(odds)), np.arange(float(stretch))
+    going, steps = np.arange(len(odds)), np.arange(float(_STRETCH))
     while len(going):
         (a, b), (c, d) = ((part[going, np.newaxis] for part in two) for two in (falling, rising))
         ratios = odds[going, np.newaxis] * ((a - steps) * (b - steps)) / ((c + 1 + steps) * (d + 1 + steps))
@@ -244,7 +240,7 @@ def _walk(
         is_cut = (last > 0) & (last < _NEGLIGIBLE)
         tail[going[is_cut]] = (last * ratio)[is_cut] / (1 - ratio[is_cut])
         term[going] = last
-        going, steps = going[last >= _NEGLIGIBLE], steps + stretch
+        going, steps = going[last >= _NEGLIGIBLE], steps + _STRETCH
     return total, tail
 
 

@@ -5,7 +5,7 @@ The ledger stores windows and judgements as they are: a change of their fields t
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, NoReturn
 
 
@@ -30,6 +30,9 @@ class Pair(NamedTuple):
     def __add__(self, other: "Pair") -> "Pair":  # type: ignore[override] # counts add up; pairs are never joined
         # Not `Pair(...)`, which takes twice as long: a judge adds counts more often than it does anything else.
         return tuple.__new__(Pair, (self[0] + other[0], self[1] + other[1]))
+
+
+_NOTHING = Pair(0, 0)
 
 
 class Numbers(NamedTuple):
@@ -72,8 +75,10 @@ class Window:
 
     def of(self, side: Literal["stable", "canary"]) -> "Window":
         """The counts of one side, as if they were stable's and there were no canary."""
+        if side == "stable" and not self.canary.total:
+            return self
         numbers = BothNumbers(getattr(self.numbers, side), Numbers(0, 0.0, 0.0)) if self.numbers else None
-        return replace(self, stable=getattr(self, side), canary=Pair(0, 0), numbers=numbers)
+        return Window(self.end_s, self.window_s, self.signal, getattr(self, side), _NOTHING, numbers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ What is kept between two calls only saves work: a fresh object reads all samples
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from rollout.control.after_promotion import RecentFailures, Watch
 from rollout.control.calibration import HISTORY_S, Calibration
@@ -15,12 +17,13 @@ from rollout.format import span
 from rollout.judge import Judgement, Verdict, Window
 from rollout.judge.judge import Judge
 from rollout.server.questions import Plan
-from rollout.signals.folding import SIDES, STALE_INTERVALS, Fold, RawSeries, Side, bound_of, scrape_interval
+from rollout.signals.folding import SIDES, STALE_INTERVALS, Fold, RawSeries, bound_of, scrape_interval
+from rollout.signals.growth import Side
 from rollout.signals.profile import Names, Profile, SeriesOf
 from rollout.sources.raw_samples import RawSamples, Wanted
 
 MOST_S = 7 * 86400.0  # how far back the beginning of a release is looked for
-_READ_S = 3600.0  # samples of so much time are read at once, so that a long release needs no more memory
+_READ_S = 1800.0  # samples of so much time are read at once, so that a long release needs no more memory
 _LOOKS_S = (120.0, 1200.0)  # of samples that tell the scrape interval; the second where pods are scraped rarely
 _EARLY_S = 300.0  # how long the canary's first sample may be later than the look for it says
 _CLOCKS_APART_S = 30.0
@@ -160,21 +163,30 @@ class Evidence:
     def _read(self, judging: _Judging, now_s: float) -> None:
         """Fold and judge all samples that will not change any more: the newest scrape may still be on its way."""
         fold = judging.fold
+        with closing(self._samples.ahead(self._wanted, self._spans(fold, now_s))) as parts:
+            for end_s, every in parts:
+                settled_s = end_s if end_s < now_s else now_s - fold.interval_s
+                self._judge(judging, fold.extend(every, settled_s))
+
+    @staticmethod
+    def _spans(fold: Fold, now_s: float) -> Iterator[tuple[float, float]]:
+        """What is left to read, in parts that end on a border between two windows."""
+        begin_s = fold.cursor_s
         while True:
-            end_s = min(now_s, fold.cursor_s + _READ_S + fold.window_s)
-            every = self._samples.between(self._wanted, fold.cursor_s, end_s)
-            settled_s = end_s if end_s < now_s else now_s - fold.interval_s
-            self._judge(judging, fold.extend(every, settled_s))
+            end_s = fold.border_before(begin_s + _READ_S + fold.window_s)
             if end_s >= now_s:
+                yield begin_s, now_s
                 return
+            yield begin_s, end_s
+            begin_s = end_s
 
     def _judge(self, judging: _Judging, windows: Sequence[Window]) -> None:
         selection = self._plan.selection
         border = next((place for place, one in enumerate(windows) if one.end_s > judging.since_s), len(windows))
         before = [window for window in windows[:border] if selection.name(window.signal) is not None]
         after = selection.of(windows[border:])
-        for window in before:
-            judging.calibration.observe([window.of("stable")], window.end_s, release=None, stable="stable")
+        for end_s, tick in groupby(before, key=lambda window: window.end_s):
+            judging.calibration.observe(tick, end_s, release=None, stable="stable")
         if judging.judge is None and judging.fold.cursor_s >= judging.since_s:
             calibration = judging.calibration
             noise = calibration.noise(selection)

@@ -5,21 +5,18 @@ it first. The same samples give the same windows, whether they are folded at onc
 """
 
 import math
-from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollout.errors import RolloutError
 from rollout.judge.types import Pair, Window
+from rollout.signals.growth import Counter, Floats, Process, Scrapes, Side, Slot, together
 from rollout.signals.profile import COPIED_BY, Names, Profile, SeriesOf
 
-Floats = NDArray[np.float64]
-Side = Literal["stable", "canary"]
 SIDES: tuple[Side, Side] = ("stable", "canary")
 
 STALE_INTERVALS = 3  # scrapes that a pod may miss before its newest sample is stale
@@ -40,35 +37,6 @@ class RawSeries:
     labels: Mapping[str, str]
     times: Floats  # Unix seconds, rising; shape (samples,)
     values: Floats  # of a counter; same shape
-
-
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    """What a series adds to."""
-
-    side: Side
-    signal: str
-    key: str  # of the signal
-    part: str  # `of`, `bad`, or a bound of a histogram
-
-
-@dataclass(slots=True)
-class _Known:
-    """The last sample of a series, and what it adds to."""
-
-    process: tuple[str, ...]
-    slots: tuple[_Slot, ...]
-    time_s: float = -math.inf
-    value: float = 0.0
-
-
-@dataclass(slots=True)
-class _Process:
-    """What counts: a pod."""
-
-    first_s: float
-    is_new: bool  # its first sample counts from 0
-    resets: list[float] = field(default_factory=list)  # times of the first samples after each restart
 
 
 def scrape_interval(every: Sequence[RawSeries], process: Sequence[str]) -> float | None:
@@ -123,10 +91,10 @@ class Fold:
         }
         self._origin_s, self.window_s, self.interval_s = origin_s, window_s, interval_s
         self._by_signal = {counter.signal: counter for counter in counters}
-        self._known: dict[frozenset[tuple[str, str]], _Known] = {}
-        self._processes: dict[tuple[str, ...], _Process] = {}
+        self._known: dict[frozenset[tuple[str, str]], Counter] = {}
+        self._processes: dict[tuple[str, ...], Process] = {}
         self._copies: dict[int, frozenset[tuple[str, str]]] = {}  # by the hash of the labels without `COPIED_BY`
-        self._since: dict[_Slot, float] = {}  # when each was first counted
+        self._since: dict[Slot, float] = {}  # when each was first counted
         self.newest_s: dict[Side, float] = {}  # time of the newest sample of each side
         self.cursor_s = self.border_before(from_s)  # all up to here is folded
 
@@ -144,7 +112,7 @@ class Fold:
         Raises: CountedTwice.
         """
         end_s = self.border_before(until_s)
-        by_process: defaultdict[tuple[str, ...], list[tuple[_Known, RawSeries]]] = defaultdict(list)
+        by_process: defaultdict[tuple[str, ...], list[tuple[Counter, Floats, Floats]]] = defaultdict(list)
         starts: defaultdict[tuple[str, ...], list[RawSeries]] = defaultdict(list)
         for series in every:
             if series.labels.get(_NAME) == START_TIME:
@@ -154,28 +122,27 @@ class Fold:
                 continue
             side = known.slots[0].side
             self.newest_s[side] = max(self.newest_s.get(side, -math.inf), float(series.times[-1]))
-            taken = (series.times > max(self.cursor_s, known.time_s)) & (series.times <= end_s)
-            if taken.any() and np.isfinite(series.values[taken]).all():
-                cut = RawSeries(series.labels, series.times[taken], series.values[taken])
-                by_process[known.process].append((known, cut))
+            first, last = np.searchsorted(series.times, (max(self.cursor_s, known.time_s), end_s), "right")
+            if first < last:
+                by_process[known.process].append((known, series.times[first:last], series.values[first:last]))
         windows = round((end_s - self.cursor_s) / self.window_s)
         if windows <= 0:
             return []
-        table: dict[_Slot, Floats] = {}
-        self._meet(by_process, starts)
-        for process, group in by_process.items():
-            self._count(self._processes[process], group, windows, table)
+        table: dict[Slot, Floats] = {}
+        for process, cuts in by_process.items():
+            if every_scrape := together(cuts):
+                self._count(self._met(process, every_scrape, starts.get(process, ())), every_scrape, windows, table)
         begin_s, self.cursor_s = self.cursor_s, end_s
         return list(self._windows(table, begin_s, windows))
 
-    def _known_of(self, labels: Mapping[str, str]) -> _Known | None:
+    def _known_of(self, labels: Mapping[str, str]) -> Counter | None:
         """What is known of a series; None where it counts for nothing."""
         identity = frozenset(labels.items())
         known = self._known.get(identity)
         if known is None:
             self._refuse_copies(labels, identity)
             slots = tuple(self._slots(labels))
-            known = self._known[identity] = _Known(_process_of(labels, self._profile.process), slots)
+            known = self._known[identity] = Counter(_process_of(labels, self._profile.process), slots)
             first_s = math.inf
             for slot in slots:
                 self._since.setdefault(slot, first_s)
@@ -199,7 +166,7 @@ class Fold:
             "job scrape the pods",
         )
 
-    def _slots(self, labels: Mapping[str, str]) -> Iterator[_Slot]:
+    def _slots(self, labels: Mapping[str, str]) -> Iterator[Slot]:
         sides = [side for side, wanted in self._side_labels.items() if wanted.items() <= labels.items()]
         if len(sides) != 1:
             return
@@ -211,78 +178,39 @@ class Fold:
             takes = counter.of.name == labels[_NAME] and counter.of.takes(labels)
             if counter.is_histogram:
                 if takes and bound_of(labels) is not None:
-                    yield _Slot(side, counter.signal, "", labels["le"])
+                    yield Slot(side, counter.signal, "", labels["le"])
                 continue
             if takes:
-                yield _Slot(side, counter.signal, key, "of")
+                yield Slot(side, counter.signal, key, "of")
             if counter.bad and counter.bad.name == labels[_NAME] and counter.bad.takes(labels):
-                yield _Slot(side, counter.signal, key, "bad")
+                yield Slot(side, counter.signal, key, "bad")
 
-    def _meet(
-        self,
-        by_process: Mapping[tuple[str, ...], Sequence[tuple[_Known, RawSeries]]],
-        starts: Mapping[tuple[str, ...], Sequence[RawSeries]],
-    ) -> None:
-        """Remember new pods. One that says in its first scrape that it has just started has counted from 0."""
-        for process, group in by_process.items():
-            if process in self._processes:
-                continue
-            first_s = min(float(cut.times[0]) for _, cut in group)
-            said = [
-                float(start_s) for each in starts.get(process, ()) for start_s in each.values[each.times == first_s]
-            ]
+    def _met(self, process: tuple[str, ...], every: Sequence[Scrapes], starts: Sequence[RawSeries]) -> Process:
+        """What is known of a pod. One that says in its first scrape that it has just started has counted from 0."""
+        known = self._processes.get(process)
+        if known is None:
+            first_s = min(float(scrapes.times[0]) for scrapes in every)
+            said = [float(start_s) for each in starts for start_s in each.values[each.times == first_s]]
             age_s = first_s - min(said, default=-math.inf)
-            self._processes[process] = _Process(first_s, is_new=0 <= age_s <= STALE_INTERVALS * self.interval_s)
+            is_new = 0 <= age_s <= STALE_INTERVALS * self.interval_s
+            known = self._processes[process] = Process(first_s, is_new=is_new)
+        return known
 
-    def _count(
-        self,
-        process: _Process,
-        group: Sequence[tuple[_Known, RawSeries]],
-        windows: int,
-        table: dict[_Slot, Floats],
-    ) -> None:
+    def _count(self, process: Process, every: Sequence[Scrapes], windows: int, table: dict[Slot, Floats]) -> None:
         """Add the new events of one pod."""
-        pairs = []
-        for known, cut in group:
-            has_last = known.time_s > -math.inf
-            starts = np.concatenate([[known.time_s], cut.times[:-1]])
-            before = np.concatenate([[known.value if has_last else 0.0], cut.values[:-1]])
-            pairs.append((starts, before))
-        self._find_restarts(process, group, pairs)
-        resets = np.array(process.resets)
-        for (known, cut), (starts, before) in zip(group, pairs, strict=True):
-            growth = cut.values - before
-            is_reset = growth < 0
-            if len(resets):
-                is_reset |= np.searchsorted(resets, cut.times, "right") > np.searchsorted(resets, starts, "right")
-            growth = np.where(is_reset, cut.values, growth)
-            if known.time_s == -math.inf and not process.is_new and cut.times[0] <= process.first_s:
-                growth[0] = 0.0  # what it counted before it was first read
-            known.time_s, known.value = float(cut.times[-1]), float(cut.values[-1])
+        for scrapes, growth in zip(every, process.growth(every), strict=True):
             # A sample on a border closes the window that ends there.
-            places = np.ceil((cut.times - self.cursor_s) / self.window_s).astype(np.int64) - 1
-            events = np.bincount(np.clip(places, 0, windows - 1), growth, windows).astype(np.float64)
-            for slot in known.slots:
-                self._since[slot] = min(self._since[slot], float(cut.times[0]))
-                table[slot] = table[slot] + events if slot in table else events
+            places = np.ceil((scrapes.times - self.cursor_s) / self.window_s).astype(np.int64) - 1
+            used, firsts = np.unique(np.clip(places, 0, windows - 1), return_index=True)
+            events = np.zeros((len(growth), windows))
+            events[:, used] = np.add.reduceat(growth, firsts, axis=1)
+            first_s = float(scrapes.times[0])
+            for counter, of_counter in zip(scrapes.counters, events, strict=True):
+                for slot in counter.slots:
+                    self._since[slot] = min(self._since[slot], first_s)
+                    table[slot] = table[slot] + of_counter if slot in table else of_counter
 
-    @staticmethod
-    def _find_restarts(
-        process: _Process, group: Sequence[tuple[_Known, RawSeries]], pairs: Sequence[tuple[Floats, Floats]]
-    ) -> None:
-        """A pod was restarted where its counters fell, taken together: one series that fell is a fault of its own."""
-        ends = np.concatenate([cut.times for _, cut in group])
-        changes = np.concatenate(
-            [
-                np.where(starts > -np.inf, cut.values - before, 0.0)
-                for (_, cut), (starts, before) in zip(group, pairs, strict=True)
-            ]
-        )
-        times, places = np.unique(ends, return_inverse=True)
-        for time_s in times[np.bincount(places, weights=changes, minlength=len(times)) < 0]:
-            insort(process.resets, float(time_s))
-
-    def _windows(self, table: Mapping[_Slot, Floats], begin_s: float, windows: int) -> Iterator[Window]:
+    def _windows(self, table: Mapping[Slot, Floats], begin_s: float, windows: int) -> Iterator[Window]:
         nothing = np.zeros(windows)
         ends = begin_s + self.window_s * np.arange(1, windows + 1)
         columns: dict[str, tuple[float, tuple[NDArray[np.int64], ...]]] = {}
@@ -306,7 +234,7 @@ class Fold:
                     )
 
     def _columns(
-        self, counter: SeriesOf, slots: set[_Slot], table: Mapping[_Slot, Floats], nothing: Floats
+        self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], nothing: Floats
     ) -> dict[str, tuple[float, tuple[NDArray[np.int64], ...]]]:
         """By signal with its key: since when it is known, and bad and all events of stable and of the canary."""
         if counter.is_histogram:
@@ -316,18 +244,18 @@ class Fold:
             since_s = min(self._since[slot] for slot in slots if slot.key == key)
             columns: list[NDArray[np.int64]] = []
             for side in SIDES:
-                of_key = table.get(_Slot(side, counter.signal, key, "of"), nothing)
+                of_key = table.get(Slot(side, counter.signal, key, "of"), nothing)
                 if counter.bad is None:  # every event has one key: all of them are the total
                     every = sum((table.get(slot, nothing) for slot in slots if slot.side == side), nothing)
                     columns += _pair(of_key, every)
                     continue
-                part = table.get(_Slot(side, counter.signal, key, "bad"), nothing)
+                part = table.get(Slot(side, counter.signal, key, "bad"), nothing)
                 columns += _pair(of_key - part if counter.is_good else part, of_key)
             found[f"{counter.signal}:{key}" if key else counter.signal] = (since_s, tuple(columns))
         return found
 
     def _of_histogram(
-        self, counter: SeriesOf, slots: set[_Slot], table: Mapping[_Slot, Floats], nothing: Floats
+        self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], nothing: Floats
     ) -> dict[str, tuple[float, tuple[NDArray[np.int64], ...]]]:
         found = {}
         bounds = {side: {float(slot.part): slot for slot in slots if slot.side == side} for side in SIDES}

@@ -5,21 +5,20 @@ A range of raw samples is the answer to an instant query of `series[range]`.
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import httpx
-import numpy as np
 from pydantic_core import from_json
 
 from contract import loopback
 from rollout.errors import SourceUnreachable
-from rollout.signals.folding import START_TIME, Floats, RawSeries
+from rollout.signals.folding import START_TIME, RawSeries
 from rollout.signals.profile import Names, Profile, SeriesOf
+from rollout.sources.sample_text import Samples, without_samples
 
-_VALUES = re.compile(rb'"values"\s*:\s*\[(?=\s*\[)')
-_END = re.compile(rb"\]\s*\]")
 _STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
 
 
@@ -64,6 +63,7 @@ class RawSamples:
     """
 
     def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+        self.url = url
         # Compressed, a large answer takes both sides longer than the network within a cluster does.
         self._http = loopback.client(url, timeout_s=timeout_s, headers={"accept-encoding": "identity"})
 
@@ -80,16 +80,16 @@ class RawSamples:
         Returns: None where they are not there at `until_s`; a pod's series go on for five minutes after its end.
         """
         end_s = math.floor(until_s)
+        step_s = max(_STEP_S, math.ceil(longest_s / 10_000))
         asked: dict[str, str] = {
             "query": f"count({wanted})",
-            "start": f"{end_s - longest_s:.0f}",
+            "start": f"{end_s - step_s * math.floor(longest_s / step_s)}",  # so that the last step is at the end
             "end": f"{end_s}",
-            "step": f"{max(_STEP_S, math.ceil(longest_s / 10_000))}",
+            "step": f"{step_s}",
         }
         found = self._ask("/api/v1/query_range", **asked)["result"]
         if not found:
             return None
-        step_s = int(asked["step"])
         times = [float(time_s) for time_s, _ in found[0]["values"]]
         if times[-1] < end_s - step_s:
             return None
@@ -103,19 +103,31 @@ class RawSamples:
     def between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
         """All samples from `begin_s` to `end_s`, Unix seconds."""
         span_ms = max(1, math.ceil(1000 * (end_s - begin_s)))
-        samples: list[Floats] = []
+        samples: list[Samples] = []
         answer = self._ask("/api/v1/query", samples, query=f"{wanted}[{span_ms}ms]", time=f"{end_s:.3f}")
         return [
-            RawSeries(found["metric"], samples[found["values"]][::2], samples[found["values"]][1::2])
-            for found in answer["result"]
-            if "values" in found
+            RawSeries(found["metric"], *samples[found["values"]]) for found in answer["result"] if "values" in found
         ]
+
+    def ahead(
+        self, wanted: Wanted, spans: Iterable[tuple[float, float]]
+    ) -> Generator[tuple[float, list[RawSeries]], None, None]:
+        """The end of each span, and all samples in it. The next span is read while the one before is worked on."""
+        with ThreadPoolExecutor(1) as reader:
+            coming: tuple[float, Future[list[RawSeries]]] | None = None
+            for begin_s, end_s in spans:
+                following = end_s, reader.submit(self.between, wanted, begin_s, end_s)
+                if coming:
+                    yield coming[0], coming[1].result()
+                coming = following
+            if coming:
+                yield coming[0], coming[1].result()
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def _ask(self, path: str, samples: "list[Floats] | None" = None, /, **asked: str) -> dict[str, Any]:
+    def _ask(self, path: str, samples: list[Samples] | None = None, /, **asked: str) -> dict[str, Any]:
         """The data of an answer.
 
         Args:
@@ -123,7 +135,7 @@ class RawSamples:
         """
         try:
             response = self._http.post(path, data=asked)
-            answer = from_json(response.content if samples is None else _without_samples(response.content, samples))
+            answer = from_json(response.content if samples is None else without_samples(response.content, samples))
             data = answer.get("data")
             faults = [answer.get("error"), *answer.get("warnings", ())]
         except (httpx.HTTPError, ValueError, AttributeError) as error:
@@ -140,29 +152,6 @@ class RawSamples:
                 do=f"see its log; the query was {asked['query']}",
             )
         return data
-
-
-def _without_samples(content: bytes, samples: list[Floats]) -> bytes:
-    """An answer in which each series has the place of its samples in `samples`, which takes them up.
-
-    As Python objects half a million samples take seconds; as text that NumPy reads they take a tenth of one. What is
-    looked for cannot be part of a label: in a JSON text its quotes are escaped.
-
-    Raises: ValueError for what is no sample.
-    """
-    parts, at = [], 0
-    for found in _VALUES.finditer(content):
-        end = _END.search(content, found.end())
-        if end is None:
-            break
-        text = content[found.end() : end.start()].translate(None, b'[]"')
-        read = np.fromstring(text, dtype=np.float64, sep=",")
-        if len(read) != text.count(b",") + 1 or len(read) % 2:
-            raise ValueError(f"these are no samples: {text[:100]!r}")
-        parts += [content[at : found.start()], b'"values":%d' % len(samples)]
-        samples.append(read)
-        at = end.end()
-    return b"".join([*parts, content[at:]])
 
 
 def _any(label: str, values: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Every metric profile against a real Prometheus: what is counted is what happened, whatever the pods do."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rollout.judge import Verdict
 from rollout.judge.types import Pair, Window
+from rollout.server.evidence import Evidence
+from rollout.server.questions import Plan
 from rollout.signals.folding import CountedTwice, Fold, RawSeries, scrape_interval
 from rollout.signals.profile import Names, Profile, parse_profile, profile_data
 from rollout.sources.profiles import built_in, profiles
@@ -171,3 +175,35 @@ def test_a_profile_of_the_users_own_is_a_file(tmp_path: Path) -> None:
     known = profiles(tmp_path)
     assert known["mesh"].versions == {"app": "{version}"}
     assert known["mesh"].signals == known["bentoml"].signals
+
+
+@pytest.mark.parametrize(
+    ("names", "verdict"),
+    [(NAMES, Verdict.FAIL), (replace(NAMES, canary=NAMES.stable, stable=NAMES.canary), Verdict.PASS)],
+    ids=["harmful", "harmless"],
+)
+def test_a_fresh_judge_says_what_one_that_was_asked_all_the_time_says(
+    samples: RawSamples, names: Names, verdict: Verdict
+) -> None:
+    """To the last bit, through restarts and pods that come and go: same samples, same verdict."""
+    profile = built_in()["bentoml"]
+    plan = Plan.of(None, profile)
+    now = _At(samples.url)
+    asked_often = Evidence(now, profile, names, plan, not_before_s=-math.inf)
+    verdicts = []
+    for now.at_s in np.arange(BEGIN_S + 90, END_S, 41.0).tolist():
+        fresh = Evidence(now, profile, names, plan, not_before_s=-math.inf)
+        one, other = (each.answer(25.0, own_clock_s=now.at_s) for each in (asked_often, fresh))
+        assert one == other
+        verdicts.append(one.verdict)
+    now.close()
+    assert verdicts[-1] is verdict
+
+
+class _At(RawSamples):
+    """What was in Prometheus at a moment: as if that were now."""
+
+    at_s = 0.0
+
+    def now_s(self) -> float:
+        return self.at_s

@@ -217,6 +217,16 @@ def test_many_comparisons_together_have_the_evidence_of_each_alone() -> None:
     assert together[300:] == pytest.approx(together[:50], rel=1e-14, abs=1e-12)
 
 
+def test_no_evidence_depends_on_what_it_is_computed_with() -> None:
+    """To the last bit: a judge that was restarted computes the same windows in other company."""
+    comparisons = _many_comparisons(4)
+    together = exact_of_all(comparisons, odds_ratios=ODDS_RATIOS)
+    for size in (1, 7):
+        parts = [comparisons[at : at + size] for at in range(0, len(comparisons), size)]
+        apart = np.concatenate([exact_of_all(part, odds_ratios=ODDS_RATIOS) for part in parts])
+        np.testing.assert_array_equal(apart, together)
+
+
 def test_below_its_floor_an_e_value_is_a_lower_bound_and_above_it_is_exact() -> None:
     """Valid all the same: a smaller number has a smaller mean."""
     comparisons = _many_comparisons(2)

@@ -77,6 +77,44 @@ def test_samples_come_as_they_were_scraped(store: Store, samples: RawSamples) ->
     assert store.asked[0]["query"] == ['requests_total{app="a"}[10000ms]']
 
 
+@pytest.mark.parametrize(
+    "samples_of_series",
+    [
+        [[1_764_479_000.123, "3"], [1_764_479_005, "40"], [1_764_479_010.007, "41"]],
+        [[1_764_479_000.12, "3"], [1_764_479_005.1, "40"]],
+        [[1_764_479_000.123, "0.5"], [1_764_479_005, "1.25"]],
+        [[1_764_479_000.123, "9223372036854775807"], [1_764_479_005.123, "18446744073709551616"]],
+        [[1_764_479_000.123, "-3"], [1_764_479_005.123, "1e+06"]],
+        [[17_644_790.123, "3"], [17_644_795.123, "4"]],
+        [[10.5, "3"], [11.5, "4"], [12.5, "5"]],
+    ],
+    ids=["whole", "fewer decimals", "not whole", "large", "signs", "long ago", "very long ago"],
+)
+def test_each_number_is_the_one_that_is_written(
+    store: Store, samples: RawSamples, samples_of_series: list[list[Any]]
+) -> None:
+    """However a store writes it, and however fast it is read: in the compact form of Prometheus's, or with spaces."""
+    given = matrix(({"pod": "p"}, samples_of_series), ({"pod": "q"}, samples_of_series))
+    for text in (given, given.replace(b", ", b",").replace(b": ", b":")):
+        store.answer = text
+        for series in samples.between(WANTED, 10.0, 20.0):
+            assert series.times.tolist() == [float(time_s) for time_s, _ in samples_of_series]
+            assert series.values.tolist() == [float(value) for _, value in samples_of_series]
+
+
+def test_the_next_span_is_read_while_the_one_before_is_worked_on(store: Store, samples: RawSamples) -> None:
+    """Each once and in their order; a caller who stops early asks for no more than one in vain."""
+    store.answer = matrix(({"pod": "p"}, [[11, "3"]]))
+    spans = [(0.0, 10.0), (10.0, 20.0), (20.0, 30.0), (30.0, 40.0)]
+    assert [end_s for end_s, series in samples.ahead(WANTED, spans) if len(series) == 1] == [10.0, 20.0, 30.0, 40.0]
+    assert [asked["time"] for asked in store.asked] == [["10.000"], ["20.000"], ["30.000"], ["40.000"]]
+    store.asked.clear()
+    parts = samples.ahead(WANTED, spans)
+    assert next(parts)[0] == 10.0
+    parts.close()
+    assert len(store.asked) == 2
+
+
 def test_no_series_are_no_error(store: Store, samples: RawSamples) -> None:
     """A version that was never scraped."""
     store.answer = matrix()

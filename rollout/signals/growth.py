@@ -1,0 +1,120 @@
+"""How much the counters of one pod grew from scrape to scrape, also where it was restarted in between."""
+
+import math
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Side = Literal["stable", "canary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What a series adds to."""
+
+    side: Side
+    signal: str
+    key: str  # of the signal
+    part: str  # `of`, `bad`, or a bound of a histogram
+
+
+@dataclass(slots=True)
+class Counter:
+    """The last sample of a series, and what it adds to."""
+
+    process: tuple[str, ...]
+    slots: tuple[Slot, ...]
+    time_s: float = -math.inf
+    value: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scrapes:
+    """New samples of counters of one pod that were always scraped together."""
+
+    counters: tuple[Counter, ...]
+    times: Floats  # Unix seconds, rising; shape (scrapes,)
+    values: Floats  # shape (counters, scrapes)
+
+    @property
+    def last_s(self) -> float:
+        """Time of the last sample before these; -inf: there was none."""
+        return self.counters[0].time_s
+
+    def changes(self) -> Floats:
+        """By how much each differs from the one before; where there is none, its value."""
+        last = np.array([counter.value for counter in self.counters])
+        return np.diff(self.values, prepend=last[:, np.newaxis])
+
+
+@dataclass(slots=True)
+class Process:
+    """What counts: a pod."""
+
+    first_s: float
+    is_new: bool  # its first sample counts from 0
+    resets: list[float] = field(default_factory=list)  # times of the first samples after each restart
+
+    def growth(self, every: Sequence[Scrapes]) -> list[Floats]:
+        """New events at each sample. Afterwards the counters know these samples as their last."""
+        changes = [scrapes.changes() for scrapes in every]
+        self._find_restarts(every, changes)
+        return [self._growth(scrapes, change) for scrapes, change in zip(every, changes, strict=True)]
+
+    def _growth(self, scrapes: Scrapes, growth: Floats) -> Floats:
+        is_reset = growth < 0
+        if self.resets:
+            ends = np.searchsorted(self.resets, scrapes.times, "right")
+            begin = np.searchsorted(self.resets, scrapes.last_s, "right")
+            is_reset |= np.diff(ends, prepend=begin) > 0
+        growth = np.where(is_reset, scrapes.values, growth)
+        if scrapes.last_s == -math.inf and not self.is_new and scrapes.times[0] <= self.first_s:
+            growth[:, 0] = 0.0  # what it counted before it was first read
+        for counter, value in zip(scrapes.counters, scrapes.values[:, -1].tolist(), strict=True):
+            counter.time_s, counter.value = float(scrapes.times[-1]), value
+        return growth
+
+    def _find_restarts(self, every: Sequence[Scrapes], changes: Sequence[Floats]) -> None:
+        """A pod was restarted where its counters fell, taken together: one series that fell is a fault of its own."""
+        if not any((change < 0).any() for change in changes):
+            return
+        summed: defaultdict[float, float] = defaultdict(float)
+        for scrapes, change in zip(every, changes, strict=True):
+            together = change.sum(axis=0)
+            if scrapes.last_s == -math.inf:
+                together[0] = 0.0  # a series that begins
+            for time_s, fell in zip(scrapes.times.tolist(), together.tolist(), strict=True):
+                summed[time_s] += fell
+        for time_s, fell in sorted(summed.items()):
+            if fell < 0:
+                insort(self.resets, time_s)
+
+
+def together(cuts: Iterable[tuple[Counter, Floats, Floats]]) -> list[Scrapes]:
+    """The counters of one pod by the scrapes that they have in common.
+
+    Args:
+        cuts: each with the times and the values of its new samples; values that are no numbers count for nothing.
+    """
+    groups: dict[tuple[float, bytes], list[tuple[Counter, Floats, Floats]]] = {}
+    for counter, times, values in cuts:
+        groups.setdefault((counter.time_s, times.tobytes()), []).append((counter, times, values))
+    found: list[Scrapes] = []
+    for group in groups.values():
+        stacked = np.array([values for _, _, values in group])
+        if np.isfinite(stacked).all():
+            found.append(Scrapes(tuple(counter for counter, _, _ in group), group[0][1], stacked))
+        else:
+            found += (_numbers_of(*each) for each in group)
+    return [scrapes for scrapes in found if len(scrapes.times)]
+
+
+def _numbers_of(counter: Counter, times: Floats, values: Floats) -> Scrapes:
+    is_number = np.isfinite(values)
+    return Scrapes((counter,), times[is_number], values[np.newaxis, is_number])

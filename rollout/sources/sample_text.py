@@ -1,0 +1,80 @@
+"""The samples in an answer of Prometheus, read as text: as Python objects half a million of them take seconds."""
+
+import re
+
+import numpy as np
+
+from rollout.signals.growth import Floats
+
+Samples = tuple[Floats, Floats]  # times, Unix seconds, and values
+
+_VALUES = re.compile(rb'"values"\s*:\s*\[(?=\s*\[)')
+_END = re.compile(rb"\]\s*\]")
+_COMPACT = b'{"status":"success","data":{'  # how an answer begins where no spaces are written
+_FIRST_MS, _LAST_S = 10**12, 10**10 - 1  # a time in milliseconds has 13 digits from 2001 on, one in seconds 10
+_LARGEST = np.iinfo(np.int64).max  # any larger number is read as this
+
+
+def without_samples(content: bytes, samples: list[Samples]) -> bytes:
+    """An answer in which each series has the place of its samples in `samples`, which takes them up.
+
+    What is looked for cannot be part of a label: in a JSON text its quotes are escaped. Series that were scraped
+    together share one array of times.
+
+    Raises: ValueError for what is no sample.
+    """
+    parts, at = [], 0
+    shared: dict[tuple[int, bytes], Floats] = {}
+    is_compact = content.startswith(_COMPACT)
+    for found in _VALUES.finditer(content):
+        end = _end(content, found.end(), is_compact=is_compact)
+        if end is None:
+            break
+        text = content[found.end() : end[0]].translate(None, b'[]"')
+        parts += [content[at : found.start()], b'"values":%d' % len(samples)]
+        samples.append(_whole_numbers(text, shared) or _numbers(text))
+        at = end[1]
+    return b"".join([*parts, content[at:]])
+
+
+def _end(content: bytes, begin: int, *, is_compact: bool) -> tuple[int, int] | None:
+    """Where the samples that begin at a place end, and where the text goes on."""
+    if is_compact:
+        place = content.find(b"]]", begin)
+        return None if place < 0 else (place, place + 2)
+    found = _END.search(content, begin)
+    return found.span() if found else None
+
+
+def _numbers(text: bytes) -> Samples:
+    """Times and values in turn, with commas between them. Raises ValueError."""
+    read = np.fromstring(text, dtype=np.float64, sep=",")
+    if len(read) != text.count(b",") + 1 or len(read) % 2:
+        raise ValueError(f"these are no samples: {text[:100]!r}")
+    return np.ascontiguousarray(read[::2]), np.ascontiguousarray(read[1::2])
+
+
+def _whole_numbers(text: bytes, shared: dict[tuple[int, bytes], Floats]) -> Samples | None:
+    """The same numbers four times as fast, where every value is whole and every time has three decimals or none."""
+    if text.translate(None, b"0123456789.,"):
+        return None
+    read = np.fromstring(text.translate(None, b"."), dtype=np.int64, sep=",")
+    if len(read) != text.count(b",") + 1 or len(read) % 2 or read.max() == _LARGEST:
+        return None
+    dots = text.count(b".")
+    key = dots, read[::2].tobytes()
+    times = shared.get(key)
+    if times is None:
+        times = _times(read[::2], dots)
+        if times is None:
+            return None
+        shared[key] = times
+    return times, read[1::2].astype(np.float64)
+
+
+def _times(read: np.ndarray[tuple[int], np.dtype[np.int64]], dots: int) -> Floats | None:
+    """Times in seconds, of numbers that had so many dots before their last three digits."""
+    is_ms = read >= _FIRST_MS
+    if int(np.count_nonzero(is_ms)) != dots or (~is_ms & (read > _LAST_S)).any():
+        return None
+    return read / np.where(is_ms, 1000.0, 1.0)
