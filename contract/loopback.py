@@ -2,10 +2,12 @@
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
+
+from contract.login import Login
 
 Client = httpx.Client  # as `client` makes it
 
@@ -17,6 +19,7 @@ def client(
     headers: Mapping[str, str] | None = None,
     keeps_connections: bool = True,
     unix_socket: Path | None = None,
+    login: Login | None = None,
 ) -> Client:
     """A client that honours neither proxies nor other settings of the environment.
 
@@ -24,11 +27,18 @@ def client(
         timeout_s: longest wait for the next part of an answer, seconds.
         keeps_connections: whether a connection is used again, which a service that is restarted may have closed.
         unix_socket: the one at which every host is; None: each is where its URL says.
+        login: what every request brings; None: nothing.
     """
     limits = httpx.Limits() if keeps_connections else httpx.Limits(max_keepalive_connections=0)
     transport = None if unix_socket is None else _AtSocket(unix_socket, limits)
     return httpx.Client(
-        base_url=base_url, timeout=timeout_s, headers=headers, limits=limits, trust_env=False, transport=transport
+        base_url=base_url,
+        timeout=timeout_s,
+        headers=headers,
+        limits=limits,
+        trust_env=False,
+        transport=transport,
+        auth=None if login is None else _LoggedIn(login),
     )
 
 
@@ -48,6 +58,18 @@ class _AtSocket(httpx.HTTPTransport):
             except OSError as error:
                 raise httpx.ConnectError(f"{error} at {self._path}", request=request) from error
         return super().handle_request(request)
+
+
+class _LoggedIn(httpx.Auth):
+    def __init__(self, login: Login) -> None:
+        self._login = login
+
+    def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:  # type: ignore[override] # it sends nothing
+        try:
+            request.headers["authorization"] = self._login.header()
+        except (OSError, ValueError) as error:
+            raise httpx.RequestError(f"the login cannot be read: {error}", request=request) from error
+        yield request
 
 
 def answers(url: str, *, timeout_s: float) -> bool:

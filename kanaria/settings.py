@@ -18,9 +18,11 @@ from pydantic_settings import (
 )
 
 from contract.files import write_whole
+from contract.login import Login
 from contract.model_files import SAMPLES_FILE
 from kanaria import private_files
 from kanaria.errors import SetupError
+from monitoring.prometheus.user import USER
 from service.signatures import Policy
 
 _LISTENING_FILE = "listening.json"
@@ -32,10 +34,12 @@ ANSWERS_KEY_FILE = "answers-key"
 CALLER_KEYS_FILE = "api-keys.json"
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "signing-key.pem", "signing-key.pub"
 ALERTMANAGER_KEY_FILE = "alertmanager-password"
+PROMETHEUS_LOGIN_FILE = "prometheus-login"
 KEY_FILES = (
     TOKEN_FILE,
     ALERTS_TOKEN_FILE,
     ALERTMANAGER_KEY_FILE,
+    PROMETHEUS_LOGIN_FILE,
     API_KEY_FILE,
     CALLER_KEYS_FILE,
     USER_KEY_FILE,
@@ -366,11 +370,12 @@ class Settings(BaseSettings):
     def gateway_url(self) -> str:
         return f"http://{_reached_at(self.host)}:{self.gateway_port}"
 
-    def secret(self, name: str) -> str:
-        """The secret kept in file `name`, readable by this user only; made when there is none."""
+    def secret(self, name: str, *, user: str = "") -> str:
+        """The secret kept in file `name`, readable by this user only; made when there is none, for `user:` if given."""
         path = self.root / name
         if not path.exists():
-            private_files.keep(path, secrets.token_urlsafe(24).encode())
+            made = secrets.token_urlsafe(24)
+            private_files.keep(path, (f"{user}:{made}" if user else made).encode())
         return path.read_text().strip()
 
     @property
@@ -414,6 +419,12 @@ class Settings(BaseSettings):
     @property
     def alertmanager_password_file(self) -> Path:
         return self.root / ALERTMANAGER_KEY_FILE
+
+    @property
+    def prometheus_login(self) -> Login:
+        """What the stack's Prometheus asks for."""
+        self.secret(PROMETHEUS_LOGIN_FILE, user=USER)  # makes it
+        return Login(self.root / PROMETHEUS_LOGIN_FILE)
 
     @property
     def caller_keys(self) -> Path:

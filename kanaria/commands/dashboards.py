@@ -11,6 +11,7 @@ import promql_parser
 import typer
 from rich.table import Table
 
+from contract.login import Login
 from contract.terminal import Terminal
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
@@ -27,6 +28,13 @@ console = Terminal()
 
 PrometheusOption = Annotated[
     str | None, typer.Option("--prometheus", help="URL of Prometheus. Default: that of the running stack.")
+]
+LoginOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prometheus-login",
+        help="File with `user:password` or a bearer token for Prometheus. Default: that of the running stack's own.",
+    ),
 ]
 
 
@@ -46,6 +54,7 @@ def generate(
 @app.command()
 def push(
     prometheus: PrometheusOption = None,
+    login: LoginOption = None,
     controller: Annotated[
         str | None, typer.Option(help="URL of the controller, as Grafana and people's browsers reach it.")
     ] = None,
@@ -63,7 +72,8 @@ def push(
             do="set it to where you open Grafana, and KANARIA_GRAFANA_TOKEN to a service account's token",
         )
     at = (controller or settings.controller_url).rstrip("/")
-    source = DataSource(_prometheus(prometheus, settings), settings.scrape_interval_s)
+    url, known = _prometheus(prometheus, login, settings)
+    source = DataSource(url, settings.scrape_interval_s, _header(known) if known else None)
     with Grafana(str(settings.grafana_url), settings.grafana_secret) as grafana:
         webhook = Webhook(at, settings.token)
         for change in push_all(grafana, [board.at(at) for board in boards(signal_graphs())], source, webhook):
@@ -76,6 +86,7 @@ def push(
 @app.command("check")
 def check_(
     prometheus: PrometheusOption = None,
+    login: LoginOption = None,
     last: Annotated[str, typer.Option(help="How far back to look, as Prometheus writes durations.")] = "15m",
     as_json: Json = False,
 ) -> None:
@@ -85,7 +96,8 @@ def check_(
     except ValueError as error:
         raise typer.BadParameter(f"{last}: {error}; write for example 15m", param_hint="--last") from error
     now_s = time.time()
-    with PrometheusApi(_prometheus(prometheus, Settings())) as api:
+    url, known = _prometheus(prometheus, login, Settings())
+    with PrometheusApi(url, login=known) as api:
         findings = list(check(boards(signal_graphs()), api, Span(now_s - span_s, now_s)))
     if as_json:
         shown = [
@@ -110,13 +122,27 @@ def _show(findings: list[Finding]) -> None:
     console.print(", ".join(f"{counts[state]} {state.value}" for state in State if counts[state]))
 
 
-def _prometheus(given: str | None, settings: Settings) -> str:
-    if given is not None:
-        return given
-    if not settings.prometheus_address.exists():
+def _prometheus(given: str | None, login: Path | None, settings: Settings) -> tuple[str, Login | None]:
+    """Where it is, and what it asks for: the stack's own login is sent to no other address."""
+    address = settings.prometheus_address
+    own = address.read_text().strip() if address.exists() else None
+    if given is not None and (login is not None or given.rstrip("/") != own):
+        return given, Login(login) if login else None
+    if own is None:
         raise SetupError(
             "it is not known where Prometheus is",
-            saw=f"no {settings.prometheus_address}: no stack with Prometheus was started here",
+            saw=f"no {address}: no stack with Prometheus was started here",
             do="start it (`kanaria up`, with `prometheus` installed), or name one with --prometheus URL",
         )
-    return settings.prometheus_address.read_text().strip()
+    return own, Login(login) if login else settings.prometheus_login
+
+
+def _header(login: Login) -> str:
+    try:
+        return login.header()
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            "the login of Prometheus cannot be read",
+            saw=str(error),
+            do="write `user:password` or a bearer token into it: --prometheus-login FILE",
+        ) from error

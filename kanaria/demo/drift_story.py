@@ -137,7 +137,8 @@ def _alert_fires(environment: DemoEnvironment) -> bool | None:
     deadline = time.monotonic() + _ALERT_WITHIN_S
     with environment.working(f"waiting for {ALERT}"):
         while time.monotonic() < deadline:
-            with loopback.client(address.read_text().strip(), timeout_s=5.0) as prometheus:
+            login = environment.settings.prometheus_login
+            with loopback.client(address.read_text().strip(), timeout_s=5.0, login=login) as prometheus:
                 alerts = prometheus.get("/api/v1/alerts").json()
             if any(
                 alert["labels"]["alertname"] == ALERT and alert["state"] == "firing"

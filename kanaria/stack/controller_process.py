@@ -100,7 +100,7 @@ def main() -> None:
         open_ledger=lambda: open_ledger(settings.ledger),
         reserve_bytes=RESERVE_BYTES,
         router=EnvoyRouter(gateway),
-        source=_source(EnvoyMetrics.of(gateway), observer, arguments.prometheus, settings.scrape_interval_s),
+        source=_source(settings, EnvoyMetrics.of(gateway), observer, arguments.prometheus),
         failures=GatewayFailures(gateway.failures_path, key=settings.user_key),
         fleet=fleet,
         preflight=LocalPreflight(fleet.process_of, fleet.service, settings),
@@ -231,22 +231,27 @@ def _notifier(settings: Settings, metrics: ControllerMetrics) -> "Notifier | Non
     return notifier
 
 
-def _source(
-    gateway: EnvoyMetrics, observer: str | None, prometheus: int | None, scrape_interval_s: float
-) -> MetricSource:
+def _source(settings: Settings, gateway: EnvoyMetrics, observer: str | None, prometheus: int | None) -> MetricSource:
     direct = ScrapeSource(gateway, observer=observer)
     if prometheus is None:
         return direct
-    max_age_s = max(10.0, 3 * scrape_interval_s)  # one late scrape is no reason to stop judging
-    store = PrometheusSource(f"http://127.0.0.1:{prometheus}", gateway, observer=observer, max_age_s=max_age_s)
-    return FailoverSource(store, direct, silent_s=3 * scrape_interval_s)
+    silent_s = 3 * settings.scrape_interval_s
+    store = PrometheusSource(
+        f"http://127.0.0.1:{prometheus}",
+        gateway,
+        observer=observer,
+        max_age_s=max(10.0, silent_s),  # one late scrape is no reason to stop judging
+        login=settings.prometheus_login,
+    )
+    return FailoverSource(store, direct, silent_s=silent_s)
 
 
 def _untrusted_alerts(settings: Settings, prometheus: int | None) -> UntrustedAlerts | None:
     """Those of the stack's own Alertmanager, where there is one."""
     if prometheus is None:
         return None
-    return UntrustedAlerts(settings.alerts_token, FiringAlerts(f"http://127.0.0.1:{prometheus}").now)
+    firing = FiringAlerts(f"http://127.0.0.1:{prometheus}", login=settings.prometheus_login)
+    return UntrustedAlerts(settings.alerts_token, firing.now)
 
 
 def _links(settings: Settings) -> Iterator[Link]:

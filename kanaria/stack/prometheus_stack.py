@@ -24,6 +24,7 @@ from monitoring.prometheus.alertmanager import (
 from monitoring.prometheus.configuration import (
     JOBS,
     RULES,
+    WEB_CONFIG,
     PrometheusSettings,
     Target,
     file_sd,
@@ -31,6 +32,7 @@ from monitoring.prometheus.configuration import (
     prometheus_config,
 )
 
+PROMETHEUS = "prometheus"  # the name of its program
 _ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # the name on Debian, and elsewhere
 
 
@@ -90,14 +92,17 @@ class PrometheusStack:
             )
         )
         write_whole(folder / "prometheus.yml", configuration)
+        _, _, password = self.settings.prometheus_login.path.read_text().strip().partition(":")
+        write_whole(folder / "web.yml", web_config(password), mode=0o600)
         write_whole(self.settings.prometheus_address, f"http://127.0.0.1:{self.prometheus_port}\n")
         command = prometheus_command(
             self.prometheus,
             config=folder / "prometheus.yml",
             data_dir=folder / "data",
             listen=f"127.0.0.1:{self.prometheus_port}",
+            web_config=folder / "web.yml",
         )
-        return Program("prometheus", command)
+        return Program(PROMETHEUS, command)
 
     def _own_rules(self, folder: Path) -> tuple[Path, ...]:
         """The project's rules as promtool tested them, but with links to this controller's runbooks."""
@@ -128,6 +133,11 @@ class PrometheusStack:
             web_config=folder / "web.yml",
         )
         return Program("alertmanager", command)
+
+
+def has_password(command: Sequence[str]) -> bool:
+    """Whether a Prometheus that was started so asks for one; those of earlier versions do not."""
+    return any(argument.startswith(WEB_CONFIG) for argument in command)
 
 
 def write_targets(settings: Settings, *, gateway: str, observer: str | None) -> None:

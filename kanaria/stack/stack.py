@@ -24,7 +24,7 @@ from kanaria.stack.log_words import last_words
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
 from kanaria.stack.probes import unready
-from kanaria.stack.prometheus_stack import PrometheusStack, write_targets
+from kanaria.stack.prometheus_stack import PROMETHEUS, PrometheusStack, has_password, write_targets
 from kanaria.stack.python import own_module
 from kanaria.stack.release_end import end_release
 from kanaria.stack.supervision import Program, Supervisor
@@ -148,6 +148,8 @@ class Stack:
         say("restarted: the controller and the keeper")
         if OPEN_ADMIN in controller.command:
             say("any user of this machine can stop the gateway, which is of an earlier version, until it is restarted")
+        if (prometheus := self.supervisor.program(PROMETHEUS)) and not has_password(prometheus.command):
+            say("any user of this machine can read Prometheus, which is of an earlier version, until it is restarted")
         others = sorted(set(self.supervisor.alive()) - {_CONTROLLER})
         say(f"serve on with the code they were started with: {', '.join(tag_of(name) or name for name in others)}")
 

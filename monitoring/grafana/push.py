@@ -102,12 +102,12 @@ class Grafana:
         with self._explained("the data source"):
             known = self._found(lambda: self._api.datasource.get_datasource_by_uid(DATA_SOURCE_UID))
             if known is None:
-                self._api.datasource.create_datasource(wanted)
+                self._api.datasource.create_datasource(wanted | source.secrets)
                 return Change("data source", "created")
-            if _holds(known, wanted):
-                return Change("data source", "unchanged")
-            self._api.datasource.update_datasource_by_uid(DATA_SOURCE_UID, wanted)
-            return Change("data source", "updated")
+            is_same = _holds(known, wanted)
+            if not is_same or source.secrets:  # those cannot be read back, so they are written each time
+                self._api.datasource.update_datasource_by_uid(DATA_SOURCE_UID, wanted | source.secrets)
+            return Change("data source", "unchanged" if is_same else "updated")
 
     def push_folder(self) -> Change:
         """Create the folder of the boards. If there is one, its title is kept."""

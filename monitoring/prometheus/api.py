@@ -8,6 +8,7 @@ import httpx
 import yaml
 
 from contract import loopback
+from contract.login import Login
 from monitoring.errors import PrometheusUnreachable
 
 _TIMEOUT_S = 30.0
@@ -34,9 +35,9 @@ class Span:
 class PrometheusApi:
     """Prometheus's HTTP API at `url`. Every method raises PrometheusUnreachable when there is none."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, login: Login | None = None) -> None:
         self.url = url.rstrip("/")
-        self._http = loopback.client(f"{self.url}/api/v1", timeout_s=_TIMEOUT_S)
+        self._http = loopback.client(f"{self.url}/api/v1", timeout_s=_TIMEOUT_S, login=login)
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +72,12 @@ class PrometheusApi:
     def _ask(self, path: str, **parameters: Any) -> Any:
         try:
             answer = self._http.get(path, params=parameters)
+            if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                raise PrometheusUnreachable(
+                    "Prometheus asks for a login",
+                    saw=f"HTTP {answer.status_code} from {self.url}",
+                    do="give a file with `user:password` or a bearer token: --prometheus-login FILE",
+                )
             body = answer.json()
             if body["status"] == "success":
                 return body["data"]

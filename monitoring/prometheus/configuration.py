@@ -15,6 +15,10 @@ RULES = tuple(Path(__file__).parents[1] / "rules" / name for name in ("alerts.ya
 JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
     {"gateway": "/stats/prometheus", "controller": METRICS_PATH, "service": METRICS_PATH, "observer": METRICS_PATH}
 )
+# An expensive query neither takes the memory nor keeps the controller waiting for long, and connections that ask
+# nothing keep no place.
+_LIMITS = ("--query.timeout=30s", "--query.max-samples=20000000", "--query.max-concurrency=8", "--web.read-timeout=30s")
+WEB_CONFIG = "--web.config.file="
 _RETENTION = "32d"  # how long samples are kept: longer than the period of an objective
 # Keeps the lines about versions, of some 1,500 on Envoy's page. It matches Envoy's own names, not Prometheus's.
 GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
@@ -68,7 +72,9 @@ def file_sd(targets: Iterable[Target]) -> str:
     return json.dumps([{"targets": [target.address]} for target in targets], indent=2)
 
 
-def prometheus_command(program: str, *, config: Path, data_dir: Path, listen: str) -> list[str]:
+def prometheus_command(
+    program: str, *, config: Path, data_dir: Path, listen: str, web_config: Path | None = None
+) -> list[str]:
     """The command that runs Prometheus.
 
     Args:
@@ -76,12 +82,15 @@ def prometheus_command(program: str, *, config: Path, data_dir: Path, listen: st
         config: path of prometheus.yml.
         data_dir: where it keeps its samples.
         listen: `host:port` of its API and page.
+        web_config: the file that says who may use them, as `--web.config.file` takes it; None: everybody.
     """
     return [
         program,
         f"--config.file={config}",
+        *([f"{WEB_CONFIG}{web_config}"] if web_config else []),
         f"--storage.tsdb.path={data_dir}",
         f"--storage.tsdb.retention.time={_RETENTION}",
         f"--web.listen-address={listen}",
+        *_LIMITS,
         "--log.level=warn",
     ]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from contract.login import Login
 from rollout.errors import SpecError
 from rollout.format import count, span
 from rollout.signals.folding import scrape_interval
@@ -16,6 +17,10 @@ from rollout.sources.raw_samples import RawSamples, Wanted
 from rollout.ui.cli.conventions import EXIT_DONE, EXIT_UNDECIDED, explained
 
 Prometheus = Annotated[str, typer.Option(help="URL of Prometheus, or of what speaks its API (Thanos, Mimir).")]
+PrometheusLogin = Annotated[
+    Path | None,
+    typer.Option(help="File with `user:password` or a bearer token for Prometheus; it is read anew for each query."),
+]
 Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with metric profiles of your own.")]
 
 _SPAN_S = 300.0  # of samples that `explain` looks at
@@ -32,6 +37,7 @@ def serve(
     ledger: Annotated[Path, typer.Option(help="SQLite file that keeps failures; made when there is none.")] = Path(
         "judge.db"
     ),
+    prometheus_login: PrometheusLogin = None,
     profile_folder: Folder = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8091,
@@ -51,7 +57,7 @@ def serve(
         from rollout.server.releases import Releases  # noqa: PLC0415 - likewise
 
         page_url = url or f"http://{host}:{port}"
-        releases = Releases(RawSamples(prometheus), known, Kept(ledger), url=page_url)
+        releases = Releases(_samples(prometheus, prometheus_login), known, Kept(ledger), url=page_url)
         named = urlsplit(page_url).hostname
         app = make_app(releases, token=token_in(token_file), names=frozenset({named} if named else ()))
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
@@ -65,6 +71,7 @@ def explain(
     namespace: Annotated[str, typer.Option(help="Namespace of both.")] = "default",
     rollout: Annotated[str, typer.Option(help="Name of the release, where the profile asks for it.")] = "",
     profile: Annotated[str, typer.Option(help="Name of the metric profile.")] = "service",
+    prometheus_login: PrometheusLogin = None,
     profile_folder: Folder = None,
 ) -> None:
     """Say which query of a metric profile finds what in a Prometheus; exit code 3 where one of them finds nothing."""
@@ -74,7 +81,7 @@ def explain(
         if profile not in known:
             raise SpecError("there is no such metric profile", saw=profile, do=f"use one of: {', '.join(known)}")
         names = Names(namespace, rollout, canary, stable)
-        samples, chosen = RawSamples(prometheus), known[profile]
+        samples, chosen = _samples(prometheus, prometheus_login), known[profile]
         now_s = samples.now_s()
         if abs(now_s - time.time()) > _CLOCKS_APART_S:
             typer.echo(f"Prometheus's clock is {span(abs(now_s - time.time()))} from this one; its own counts")
@@ -102,6 +109,18 @@ def explain(
                 err=True,
             )
         raise typer.Exit(EXIT_DONE if is_whole else EXIT_UNDECIDED)
+
+
+def _samples(prometheus: str, login: Path | None) -> RawSamples:
+    if login is None:
+        return RawSamples(prometheus)
+    known = Login(login)
+    try:
+        known.header()
+    except (OSError, ValueError) as error:
+        do = "write `user:password` or a bearer token into that file"
+        raise SpecError("the login of Prometheus cannot be read", saw=str(error), do=do) from error
+    return RawSamples(prometheus, login=known)
 
 
 def _check_url(url: str) -> None:

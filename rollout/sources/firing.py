@@ -7,7 +7,9 @@ import httpx
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 
 from contract import loopback
+from contract.login import Login
 from rollout.errors import SourceUnreachable
+from rollout.sources.login import check_login
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +21,17 @@ class Firing:
 
 
 class FiringAlerts:
-    """The alerts of the Prometheus at `url`."""
+    """The alerts of the Prometheus at `url`; `login` is given where it asks for one."""
 
-    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
-        self._http = loopback.client(url, timeout_s=timeout_s, keeps_connections=False)
+    def __init__(self, url: str, *, timeout_s: float = 2.0, login: Login | None = None) -> None:
+        self._http = loopback.client(url, timeout_s=timeout_s, keeps_connections=False, login=login)
 
     def now(self) -> Sequence[Firing]:
         """Raises SourceUnreachable."""
         try:
-            answer = self._http.get("/api/v1/alerts").raise_for_status()
-            found = _Answer.model_validate_json(answer.content)
+            answer = self._http.get("/api/v1/alerts")
+            check_login(answer)
+            found = _Answer.model_validate_json(answer.raise_for_status().content)
         except (httpx.HTTPError, ValidationError) as error:
             raise SourceUnreachable(
                 "Prometheus does not say which alerts fire",

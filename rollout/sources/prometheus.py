@@ -13,11 +13,13 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from contract import loopback
+from contract.login import Login
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.catalogue import catalogue
 from rollout.signals.counters import Reading, Sample, counters, own_counters, own_series, version_tables
 from rollout.signals.custom import OwnCounter
+from rollout.sources.login import check_login
 from rollout.sources.source import OBSERVER_AWAY, GatewayMetrics
 
 
@@ -30,6 +32,7 @@ class PrometheusSource:
         observer: the target that counts for versions that do not; None: there is none. Readings do without it.
         max_age_s: samples older than this are not used; three scrape intervals or more.
         timeout_s: longest wait for Prometheus, seconds.
+        login: where it asks for one.
     """
 
     def __init__(
@@ -40,13 +43,14 @@ class PrometheusSource:
         observer: str | None = None,
         max_age_s: float = 10.0,
         timeout_s: float = 2.0,
+        login: Login | None = None,
     ) -> None:
         self._gateway, self._observers = gateway, (observer,) if observer else ()
         self.trouble: str | None = None
         self._max_age_s = max_age_s
         self._newest_s = 0.0  # time of the newest reading, Unix seconds
         self.has_read = False
-        self._http = loopback.client(url, timeout_s=timeout_s)
+        self._http = loopback.client(url, timeout_s=timeout_s, login=login)
 
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()
@@ -125,6 +129,7 @@ class PrometheusSource:
     def _ask(self, query: str) -> "_Answer":
         try:
             response = self._http.post("/api/v1/query", data={"query": query})
+            check_login(response)
             answer = _Answer.model_validate_json(response.content)
         except (httpx.HTTPError, ValidationError) as error:
             raise SourceUnreachable(

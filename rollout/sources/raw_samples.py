@@ -14,9 +14,11 @@ import httpx
 from pydantic_core import from_json
 
 from contract import loopback
+from contract.login import Login
 from rollout.errors import SourceUnreachable
 from rollout.signals.folding import START_TIME, RawSeries
 from rollout.signals.profile import Names, Profile, SeriesOf
+from rollout.sources.login import check_login
 from rollout.sources.sample_text import Samples, without_samples
 
 _STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
@@ -60,12 +62,13 @@ class RawSamples:
 
     Args:
         timeout_s: longest wait for it, seconds.
+        login: where it asks for one.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 30.0, login: Login | None = None) -> None:
         self.url = url
         # Compressed, a large answer takes both sides longer than the network within a cluster does.
-        self._http = loopback.client(url, timeout_s=timeout_s, headers={"accept-encoding": "identity"})
+        self._http = loopback.client(url, timeout_s=timeout_s, headers={"accept-encoding": "identity"}, login=login)
 
     def now_s(self) -> float:
         """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
@@ -135,6 +138,7 @@ class RawSamples:
         """
         try:
             response = self._http.post(path, data=asked)
+            check_login(response)
             answer = from_json(response.content if samples is None else without_samples(response.content, samples))
             data = answer.get("data")
             faults = [answer.get("error"), *answer.get("warnings", ())]

@@ -34,6 +34,27 @@ def test_push_says_what_changed_and_the_second_time_that_nothing_did(tmp_path: P
     assert '"https://canary.example"' in json.dumps(grafana.boards["kanaria-overview"])
 
 
+def test_the_stacks_login_goes_to_the_stacks_prometheus_alone(tmp_path: Path) -> None:
+    """Another URL gets what its own file says, or nothing."""
+    (tmp_path / "prometheus").mkdir()
+    (tmp_path / "prometheus" / "url").write_text(f"{PROMETHEUS}\n")
+    (tmp_path / "prometheus-login").write_text("kanaria:own")
+    (tmp_path / "theirs").write_text("a-token")
+    given = {
+        (): "Basic a2FuYXJpYTpvd24=",
+        ("--prometheus", f"{PROMETHEUS}/"): "Basic a2FuYXJpYTpvd24=",
+        ("--prometheus", "http://elsewhere:9090"): None,
+        ("--prometheus", "http://elsewhere:9090", "--prometheus-login", str(tmp_path / "theirs")): "Bearer a-token",
+    }
+    for options, header in given.items():
+        with running(FakeGrafana()) as grafana:
+            access = {"KANARIA_GRAFANA_URL": grafana.url, "KANARIA_GRAFANA_TOKEN": ADMIN}
+            done = dashboards(tmp_path, "push", *options, **access)
+            assert done.returncode == 0, done.stderr
+            secrets = grafana.data_sources["kanaria-prometheus"].get("secureJsonData", {})
+        assert secrets.get("httpHeaderValue1") == header, options
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "exit_code", "words"),
     [

@@ -54,6 +54,17 @@ def test_a_push_makes_everything(fake: FakeGrafana, grafana: Grafana) -> None:
     assert contact["settings"]["authorization_credentials"] == WEBHOOK.token
 
 
+def test_a_login_is_for_grafana_alone(fake: FakeGrafana, grafana: Grafana) -> None:
+    """It lies among what Grafana shows nobody, and is written each time, as it cannot be read back."""
+    for password in ("Basic old", "Basic new"):
+        source = DataSource(SOURCE.url, 5.0, password)
+        done = grafana.push_data_source(source).done
+        kept = fake.data_sources["kanaria-prometheus"]
+        assert kept["secureJsonData"] == {"httpHeaderValue1": password}
+        assert (kept["jsonData"]["httpHeaderName1"], "Basic" in str(kept["jsonData"])) == ("Authorization", False)
+    assert done == "unchanged"
+
+
 def test_a_second_push_writes_nothing(fake: FakeGrafana, grafana: Grafana) -> None:
     """Everything is unchanged, and Grafana got no write request."""
     pushed(grafana)

@@ -11,12 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
 from contract.answer_types import class_name
+from contract.login import Login
 from kanaria.stack.ports import free_port
+from kanaria.stack.web_config import web_config
+from monitoring.errors import PrometheusUnreachable
+from monitoring.prometheus.api import PrometheusApi, QueryRefused
 from monitoring.prometheus.configuration import (
     JOBS,
     PrometheusSettings,
@@ -25,6 +30,7 @@ from monitoring.prometheus.configuration import (
     prometheus_command,
     prometheus_config,
 )
+from monitoring.prometheus.user import USER
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.judge.types import Pair
@@ -34,7 +40,9 @@ from rollout.signals.custom import CustomSignal, OwnCounter
 from rollout.signals.options import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, Latency
 from rollout.signals.plan import Signals
 from rollout.sources.failover import FailoverSource
+from rollout.sources.firing import FiringAlerts
 from rollout.sources.prometheus import PrometheusSource
+from rollout.sources.raw_samples import RawSamples
 from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
 
@@ -151,18 +159,33 @@ def ports() -> list[int]:
 
 
 @pytest.fixture(scope="module")
+def login(tmp_path_factory: pytest.TempPathFactory) -> Login:
+    """What that Prometheus asks for."""
+    path = tmp_path_factory.mktemp("login") / "login"
+    path.write_text(f"{USER}:secret")
+    return Login(path)
+
+
+@pytest.fixture(scope="module")
 def prometheus(
-    ports: list[int], tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
+    ports: list[int], login: Login, tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
 ) -> Iterator[str]:
-    """The address of a Prometheus that scrapes those ports."""
+    """The address of a Prometheus that scrapes those ports, and asks for a login as the stack's does."""
     folder = tmp_path_factory.mktemp("prometheus")
+    (folder / "web.yml").write_text(web_config("secret"))
     gateway, *versions, observer = (Target(f"127.0.0.1:{port}") for port in ports)
     for job, targets in zip(JOBS, ([gateway], [], versions, [observer]), strict=True):
         (folder / f"{job}.json").write_text(file_sd(targets))
     config = folder / "prometheus.yml"
     config.write_text(prometheus_config(PrometheusSettings(targets_dir=folder, scrape_interval_s=SCRAPE_INTERVAL_S)))
     address = f"127.0.0.1:{free_port()}"
-    command = prometheus_command(require_program("prometheus"), config=config, data_dir=folder / "data", listen=address)
+    command = prometheus_command(
+        require_program("prometheus"),
+        config=config,
+        data_dir=folder / "data",
+        listen=address,
+        web_config=folder / "web.yml",
+    )
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         yield f"http://{address}"
         process.terminate()
@@ -183,7 +206,7 @@ AnySource = ScrapeSource | PrometheusSource | FailoverSource
 
 
 @pytest.fixture(params=["scrape", "prometheus", "failover", "failover without its store"])
-def new_source(request: pytest.FixtureRequest, stack: Stack) -> Callable[[], AnySource]:
+def new_source(request: pytest.FixtureRequest, stack: Stack, login: Login) -> Callable[[], AnySource]:
     """A function that makes a source which has read nothing yet."""
     gateway, observer = EnvoyMetrics(stack.gateway.address), stack.observer.address
     if request.param == "scrape":
@@ -196,9 +219,10 @@ def new_source(request: pytest.FixtureRequest, stack: Stack) -> Callable[[], Any
     url = request.getfixturevalue("prometheus")
     if request.param == "failover":
         return lambda: FailoverSource(
-            PrometheusSource(url, gateway, observer=observer, max_age_s=5), ScrapeSource(gateway, observer=observer)
+            PrometheusSource(url, gateway, observer=observer, max_age_s=5, login=login),
+            ScrapeSource(gateway, observer=observer),
         )
-    return lambda: PrometheusSource(url, gateway, observer=observer, max_age_s=5)
+    return lambda: PrometheusSource(url, gateway, observer=observer, max_age_s=5, login=login)
 
 
 @pytest.fixture
@@ -466,10 +490,10 @@ class Switched(PrometheusSource):
         return super().read(backends, mirrored=mirrored, own=own)
 
 
-def test_a_request_counts_once_whoever_is_read(prometheus: str, stack: Stack) -> None:
+def test_a_request_counts_once_whoever_is_read(prometheus: str, stack: Stack, login: Login) -> None:
     """Prometheus goes and comes back, often with samples older than the last direct reading."""
     gateway = EnvoyMetrics(stack.gateway.address)
-    store = Switched(prometheus, gateway, max_age_s=5)
+    store = Switched(prometheus, gateway, max_age_s=5, login=login)
     steady = itertools.count(step=10)  # so that the store is asked again at each reading
     seen, troubles, sent, switched = Pair(0, 0), [], 0, 0
     with FailoverSource(
@@ -501,10 +525,38 @@ def test_a_request_counts_once_whoever_is_read(prometheus: str, stack: Stack) ->
     assert {True, False} <= set(troubles)
 
 
-def test_samples_that_are_too_old_are_refused(prometheus: str, stack: Stack) -> None:
+def test_samples_that_are_too_old_are_refused(prometheus: str, stack: Stack, login: Login) -> None:
     """With a limit of 0 s every sample is too old."""
-    with PrometheusSource(prometheus, EnvoyMetrics(stack.gateway.address), max_age_s=0) as source:
+    with PrometheusSource(prometheus, EnvoyMetrics(stack.gateway.address), max_age_s=0, login=login) as source:
         assert "no successful scrape" in refused(lambda: source.read(stack.backends)).saw
+
+
+@pytest.mark.parametrize("given", [None, f"{USER}:wrong", "a-bearer-token"])
+def test_a_prometheus_lets_nobody_read_without_its_login(
+    prometheus: str, stack: Stack, tmp_path: Path, login: Login, given: str | None
+) -> None:
+    """Neither samples nor alerts; the error says where a login is given. With it, all clients are let in."""
+    other = None
+    if given is not None:
+        (tmp_path / "login").write_text(given)
+        other = Login(tmp_path / "login")
+    with PrometheusSource(prometheus, EnvoyMetrics(stack.gateway.address), login=other) as source:
+        error = refused(lambda: source.read(stack.backends))
+    assert ("401" in error.saw, "--prometheus-login" in error.do) == (True, True)
+    for ask in (FiringAlerts(prometheus, login=other).now, RawSamples(prometheus, login=other).now_s):
+        assert "401" in refused(ask).saw
+    FiringAlerts(prometheus, login=login).now()
+    assert abs(RawSamples(prometheus, login=login).now_s() - time.time()) < 3600
+    with PrometheusApi(prometheus, login=other) as api, pytest.raises(PrometheusUnreachable, match="401"):
+        api.scrape_interval()
+    with PrometheusApi(prometheus, login=login) as api:
+        assert api.scrape_interval() == "250ms"
+
+
+def test_a_query_that_would_take_the_machines_memory_is_refused(prometheus: str, login: Login) -> None:
+    """22 million samples at once: Prometheus's own limit is 50 million."""
+    with PrometheusApi(prometheus, login=login) as api, pytest.raises(QueryRefused, match="too many samples"):
+        api.query("sum_over_time(vector(1)[260d:1s])", time.time())
 
 
 def test_a_prometheus_that_is_not_there_gives_no_reading(stack: Stack) -> None:

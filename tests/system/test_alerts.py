@@ -32,7 +32,7 @@ LENIENT = {"signals": {"errors": {"on_fail": "hold"}}, "guards": {"error_ratio":
 def test_a_forged_alert_rolls_nothing_back(
     kanaria: Kanaria, samples: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Alertmanager asks for a password; and whoever has that still has to make Prometheus itself fire."""
+    """Alertmanager and Prometheus ask for a password; and whoever has that still has to make Prometheus itself fire."""
     for program in ("prometheus", "prometheus-alertmanager"):
         require_program(program)
     kanaria.environment |= {"KANARIA_METRICS": "prometheus"}
@@ -49,6 +49,9 @@ def test_a_forged_alert_rolls_nothing_back(
         url, silence = f"http://{address}/api/v2", {"matchers": [], "createdBy": "eve", "comment": ""}
         for path, body in (("alerts", [forged]), ("silences", silence)):
             assert httpx.post(f"{url}/{path}", json=body, trust_env=False).status_code == 401
+        prometheus = (kanaria.home / "prometheus" / "url").read_text().strip()
+        for path in ("", "graph", "metrics", "api/v1/query?query=up", "api/v1/alerts", "federate?match[]=up"):
+            assert httpx.get(f"{prometheus}/{path}", trust_env=False).status_code == 401, path
         owner = ("kanaria", (kanaria.home / "alertmanager-password").read_text())
         httpx.post(f"{url}/alerts", json=[forged], auth=owner, trust_env=False).raise_for_status()
         log = kanaria.home / "logs" / "controller.log"

@@ -133,7 +133,10 @@ def panels_when_drawn(kanaria: Kanaria) -> list[dict[str, Any]]:
 def runbook_links(kanaria: Kanaria) -> list[str]:
     """Those of every alert that Prometheus evaluates."""
     address = (kanaria.home / "prometheus" / "url").read_text().strip()
-    groups = httpx.get(f"{address}/api/v1/rules", params={"type": "alert"}, trust_env=False).json()["data"]["groups"]
+    user, _, password = (kanaria.home / "prometheus-login").read_text().partition(":")
+    rules, wanted = f"{address}/api/v1/rules", {"type": "alert"}
+    answer = httpx.get(rules, params=wanted, auth=(user, password), trust_env=False)
+    groups = answer.raise_for_status().json()["data"]["groups"]
     return [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
 
 

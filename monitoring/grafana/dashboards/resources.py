@@ -19,17 +19,26 @@ class DataSource:
 
     url: str
     scrape_interval_s: float
+    authorization: str | None = None  # what Grafana brings, as in the header of that name; None: nothing
 
     @property
     def document(self) -> Document:
+        settings = {"httpMethod": "POST", "timeInterval": f"{self.scrape_interval_s:g}s"}
+        if self.authorization is not None:
+            settings["httpHeaderName1"] = "Authorization"
         return {
             "uid": DATA_SOURCE_UID,
             "name": "Kanaria",
             "type": "prometheus",
             "access": "proxy",
             "url": self.url,
-            "jsonData": {"httpMethod": "POST", "timeInterval": f"{self.scrape_interval_s:g}s"},
+            "jsonData": settings,
         }
+
+    @property
+    def secrets(self) -> Document:
+        """What is written with it, and Grafana never shows."""
+        return {} if self.authorization is None else {"secureJsonData": {"httpHeaderValue1": self.authorization}}
 
 
 @dataclass(frozen=True, slots=True)
