@@ -49,6 +49,7 @@ from rollout.ledger.reserve import RESERVE_BYTES, open_ledger
 from rollout.ledger.state import Deployment
 from rollout.routers.envoy.failure_log import GatewayFailures
 from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.routers.envoy.pressure import Pressure
 from rollout.routers.envoy.router import EnvoyRouter
 from rollout.routers.envoy.segment_log import GatewaySegments
 from rollout.sources.failover import FailoverSource
@@ -94,7 +95,9 @@ def main() -> None:
     )
     fleet = _fleet(settings, metrics)
     supervisor = Supervisor(settings.root, settings.logs)
-    watch = GatewayWatch(settings.gateway_url, restart=partial(supervisor.restart, GATEWAY))
+    watch = GatewayWatch(
+        settings.gateway_url, restart=partial(supervisor.restart, GATEWAY), tell=Pressure(gateway).tell
+    )
     metrics.gateway_silent.set_function(lambda: watch.unanswered_s)
     controller = Controller(
         open_ledger=lambda: open_ledger(settings.ledger),

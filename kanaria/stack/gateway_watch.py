@@ -1,7 +1,8 @@
 """Asks the gateway in the background whether it takes new clients, and has one that is silent started again.
 
 Its process may live and answer nobody: it hangs, or its listeners were drained. One that turns clients away because it
-has as many as it takes is left alone: a restart would cost those that it serves.
+has as many as it takes is left alone: a restart would cost those that it serves. It is told how full it is, so that
+it closes the idle ones.
 """
 
 import threading
@@ -30,6 +31,7 @@ class GatewayWatch(threading.Thread):
     Args:
         url: of the gateway.
         restart: has the gateway's process ended and started again.
+        tell: has the gateway know how full it is, before each look.
         clock: seconds on a clock that is never set.
         restarted_after_s: for how long it must have been silent; after each restart that did not help twice as long.
     """
@@ -39,11 +41,12 @@ class GatewayWatch(threading.Thread):
         url: str,
         *,
         restart: Callable[[], None],
+        tell: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         restarted_after_s: float = 15.0,
     ) -> None:
         super().__init__(name="gateway-watch", daemon=True)
-        self._url, self._restart, self._clock = f"{url}{LIVE_PATH}", restart, clock
+        self._url, self._restart, self._tell, self._clock = f"{url}{LIVE_PATH}", restart, tell, clock
         self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False)  # it asks as a new client does
         self._stopped = threading.Event()
         self.health = GatewayHealth.UNKNOWN
@@ -70,10 +73,11 @@ class GatewayWatch(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(_EVERY_S):
-            try:
-                self.look()
-            except Exception:
-                log.exception("gateway_watch_failed")
+            for do in (self._tell, self.look):
+                try:
+                    do()
+                except Exception:
+                    log.exception("gateway_watch_failed")
 
     def stop(self) -> None:
         """Look no more."""

@@ -17,8 +17,10 @@ from contract.prediction_log import OWN_REQUESTS
 from rollout.routers.envoy import admin, keys, launch
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.compared import OWN_HEADERS
+from rollout.routers.envoy.connections import overload_manager
 from rollout.routers.envoy.files import write_resources
 from rollout.routers.envoy.metrics import FAILED, STATS_PATH
+from rollout.routers.envoy.pressure import write_pressure
 from rollout.routers.envoy.routes import (
     ALONE,
     BODY_FILTER,
@@ -111,6 +113,7 @@ def write_bootstrap(settings: GatewaySettings) -> Path:
     path = settings.bootstrap_path
     for callers in (settings.failures_path, settings.segments_path):
         callers.touch(mode=0o600)  # they name callers; Envoy would make them readable by all
+    write_pressure(settings, "0")
     write_whole(path, json.dumps(_bootstrap(settings), indent=1), mode=0o600)
     return path
 
@@ -157,18 +160,7 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
                 {"match": {"safe_regex": {"regex": ".*"}}, "buckets": list(LATENCY_BOUNDS_MS)},
             ],
         },
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": TYPE
-                        + "extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": settings.max_connections,
-                    },
-                }
-            ]
-        },
+        "overload_manager": overload_manager(settings),
         "dynamic_resources": {"cds_config": _watched(settings.clusters_path)},
         "static_resources": {
             "listeners": [

@@ -105,6 +105,11 @@ class GatewaySettings:
         return self.directory / f"filter-{name}.json"
 
     @property
+    def pressure_path(self) -> Path:
+        """Which share of its connections is taken."""
+        return self.directory / "pressure"
+
+    @property
     def failures_path(self) -> Path:
         """The file in which Envoy writes whose requests failed while callers are sticky."""
         return self.directory / "failures.jsonl"

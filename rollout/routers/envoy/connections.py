@@ -1,0 +1,56 @@
+"""How many connections of clients the gateway keeps, and how long an idle one may stay.
+
+An idle connection may stay for long while there is room, and for a second while there is none: whoever opens all that
+there are and asks nothing loses them. Envoy 1.40 has no limit per address, and on one machine all have the same.
+"""
+
+from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.settings import GatewaySettings
+
+_SHORTER_FROM, _SHORTEST_FROM = 0.5, 0.9  # shares of the connections that are taken
+_SHORTEST_IDLE = "1s"
+_LOOKED_AT = "0.25s"  # how often Envoy compares
+_MOST, _TAKEN = (
+    f"envoy.resource_monitors.{name}" for name in ("global_downstream_max_connections", "injected_resource")
+)
+
+
+def overload_manager(settings: GatewaySettings) -> Resource:
+    """That part of the bootstrap. `Pressure` keeps the file up to date that it reads."""
+    monitors = f"{TYPE}extensions.resource_monitors"
+    return {
+        "refresh_interval": _LOOKED_AT,
+        "resource_monitors": [
+            {
+                "name": _MOST,
+                "typed_config": {
+                    "@type": f"{monitors}.downstream_connections.v3.DownstreamConnectionsConfig",
+                    "max_active_downstream_connections": settings.max_connections,
+                },
+            },
+            {
+                "name": _TAKEN,
+                "typed_config": {
+                    "@type": f"{monitors}.injected_resource.v3.InjectedResourceConfig",
+                    "filename": str(settings.pressure_path.absolute()),
+                },
+            },
+        ],
+        "actions": [
+            {
+                "name": "envoy.overload_actions.reduce_timeouts",
+                "triggers": [
+                    {
+                        "name": _TAKEN,
+                        "scaled": {"scaling_threshold": _SHORTER_FROM, "saturation_threshold": _SHORTEST_FROM},
+                    }
+                ],
+                "typed_config": {
+                    "@type": f"{TYPE}config.overload.v3.ScaleTimersOverloadActionConfig",
+                    "timer_scale_factors": [
+                        {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": _SHORTEST_IDLE}
+                    ],
+                },
+            }
+        ],
+    }

@@ -1,0 +1,46 @@
+"""How full the gateway is. Envoy reads it from a file, and closes idle connections the sooner the fuller it is.
+
+Envoy's own monitor of connections turns new ones away, and triggers nothing.
+"""
+
+import re
+
+import httpx
+import structlog
+
+from contract.files import write_whole
+from rollout.routers.envoy import admin
+from rollout.routers.envoy.settings import GatewaySettings
+
+log = structlog.get_logger()
+
+_ACTIVE = "http.gateway.downstream_cx_active"
+_ASKED = {"filter": f"^{re.escape(_ACTIVE)}$", "type": "Gauges"}
+
+
+class Pressure:
+    """Keeps that file up to date for one gateway."""
+
+    def __init__(self, settings: GatewaySettings, *, timeout_s: float = 1.0) -> None:
+        self._settings, self._timeout_s = settings, timeout_s
+        self._told: str | None = None
+
+    def tell(self) -> None:
+        """Count the gateway's connections, and tell it. One that gives no answer goes on as before. Raises OSError."""
+        try:
+            with admin.client(self._settings, timeout_s=self._timeout_s) as asked:
+                answer = asked.get("/stats", params=_ASKED).raise_for_status()
+        except httpx.HTTPError:
+            return
+        name, _, active = answer.text.strip().partition(": ")
+        if name != _ACTIVE:  # of an earlier version
+            return
+        share = f"{min(1.0, int(active) / self._settings.max_connections):.2f}"
+        if share != self._told:
+            write_pressure(self._settings, share)
+            self._told = share
+
+
+def write_pressure(settings: GatewaySettings, share: str) -> None:
+    """Tell the gateway that this share of its connections is taken, between 0 and 1. Raises OSError."""
+    write_whole(settings.pressure_path, share)

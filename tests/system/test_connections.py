@@ -1,0 +1,92 @@
+"""Whoever holds all connections of the gateway and asks nothing keeps others out for seconds: on a real Envoy."""
+
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from contract.loopback import answers
+from kanaria.stack.gateway_watch import GatewayWatch
+from kanaria.stack.ports import free_port
+from rollout.routers.envoy.pressure import Pressure
+from rollout.routers.envoy.settings import GatewaySettings
+from tests.support.gateway_rig import Gateway
+from tests.support.waiting import eventually
+
+ATTACKER = "127.0.0.9"
+MORE_THAN_IT_TAKES = 4200
+BACK_WITHIN_S = 20.0  # with a margin for a busy machine; before, an idle connection was closed after 120 s
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with an empty SETTINGS
+HELD: dict[str, bytes] = {
+    "silent": b"",
+    "one letter": b"G",
+    "slow headers": b"GET /livez HTTP/1.1\r\nhost: gateway\r\nx-slow: ",
+    "answered once": b"GET /livez HTTP/1.1\r\nhost: gateway\r\n\r\n",
+    "refused once": b"POST /predict HTTP/1.1\r\nhost: gateway\r\ncontent-length: 0\r\n\r\n",
+    "HTTP/2": PREFACE,
+}
+
+
+@pytest.fixture(autouse=True)
+def many_files() -> Iterator[None]:
+    """As many as the sockets of both sides take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 10_000)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Gateway]:
+    """A gateway as `kanaria up` makes it, and the controller's watch beside it."""
+    require_program("envoy")
+    with Gateway(GatewaySettings(tmp_path, port=free_port(), stats_port=free_port())) as gateway:
+        watch = GatewayWatch(gateway.url, restart=lambda: None, tell=Pressure(gateway.settings).tell)
+        watch.start()
+        yield gateway
+        watch.stop()
+
+
+@contextmanager
+def held(gateway: Gateway, count: int, sent: bytes) -> Iterator[None]:
+    """Connections of one other user of this machine, each with the same beginning."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            one = socket.create_connection(("127.0.0.1", gateway.settings.port), source_address=(ATTACKER, 0))
+            stack.enter_context(one)
+            try:
+                one.sendall(sent)
+            except ConnectionError:  # turned away
+                continue
+        yield
+
+
+def serves(gateway: Gateway) -> bool:
+    """Whether a new client gets an answer."""
+    return answers(f"{gateway.url}/livez", timeout_s=3.0)
+
+
+def pressure_percent(gateway: Gateway) -> float:
+    """How far Envoy has shortened its timers."""
+    name = "envoy_overload_envoy_overload_actions_reduce_timeouts_scale_percent"
+    return next(value for found, _, value in gateway.samples() if found == name)
+
+
+@pytest.mark.parametrize("sent", HELD.values(), ids=HELD)
+def test_all_connections_in_one_hand_keep_others_out_for_seconds(gateway: Gateway, sent: bytes) -> None:
+    """Whatever they have sent; a new client gets its answer although nobody restarts the gateway."""
+    with held(gateway, MORE_THAN_IT_TAKES, sent):
+        eventually(lambda: serves(gateway), within_s=BACK_WITHIN_S)
+
+
+def test_idle_connections_keep_their_time_while_there_is_room(gateway: Gateway) -> None:
+    """No timer is shortened at three in ten; all are at ten in ten, and not any more when the attack is over."""
+    with held(gateway, 1200, HELD["answered once"]):
+        eventually(lambda: gateway.settings.pressure_path.read_text() == "0.29")
+        assert pressure_percent(gateway) == 0
+        with held(gateway, MORE_THAN_IT_TAKES - 1200, HELD["slow headers"]):
+            eventually(lambda: pressure_percent(gateway) == 100)
+    eventually(lambda: pressure_percent(gateway) == 0)
