@@ -4,11 +4,12 @@ import hmac
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from rollout.errors import CommandRefused
 from rollout.ui.callers import Caller, Callers, roles_for
 from rollout.ui.problems import problem
+from rollout.ui.proof import LONGEST_NONCE
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -42,6 +43,14 @@ class Admission:
         return _guarded(
             lambda request: self.is_alertmanager(request) or self._callers.of(_token(request)) == Caller(), endpoint
         )
+
+    async def get_proof(self, request: Request) -> Response:
+        """Show to the holder of a token that this is the controller that knows it."""
+        nonce = request.query_params.get("nonce", "")
+        proof = self._callers.proof(request.query_params.get("token", ""), nonce) if nonce else None
+        if proof is None or len(nonce) > LONGEST_NONCE:
+            return problem(404, "the controller knows no such token", "it was withdrawn, or never made here")
+        return PlainTextResponse(proof)
 
     def is_alertmanager(self, request: Request) -> bool:
         """Whether a request brings Alertmanager's own token."""

@@ -42,6 +42,7 @@ from rollout.ui.callers import Callers
 from rollout.ui.guarding import Guarding
 from rollout.ui.html import Link
 from rollout.ui.problems import problem
+from rollout.ui.proof import PROOF_PATH
 from rollout.ui.site import AlertsNow, Site
 from rollout.ui.status import StatusView, build_status
 
@@ -236,6 +237,7 @@ def make_app(
         routes=[
             *site.routes(),
             Route("/api/status", get_status),
+            Route(PROOF_PATH, admission.get_proof),
             Route("/api/stable", admission.for_people(post_stable), methods=["POST"]),
             Route("/api/releases", admission.for_people(post_release), methods=["POST"]),
             Route("/api/checks", admission.for_people(partial(_post_check, controller)), methods=["POST"]),

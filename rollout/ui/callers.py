@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from rollout.ui.proof import id_of, proof_of
+
 Role = Literal["reader", "releaser", "approver"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -62,6 +64,13 @@ class Callers:
         known = digest(token)
         found = [one for one in self._named() if hmac.compare_digest(one.sha256, known)]
         return Caller(found[0].name, found[0].role) if found else None
+
+    def proof(self, token_id: str, nonce: str) -> str | None:
+        """What shows that this token is known here; None: it is not. See `rollout.ui.proof`."""
+        for kept in (digest(self._owner), *(one.sha256 for one in self._named())):
+            if hmac.compare_digest(id_of(kept).encode(), token_id.encode()):
+                return proof_of(kept, nonce)
+        return None
 
 
 def digest(token: str) -> str:

@@ -1,6 +1,8 @@
 """A client of the controller's API."""
 
+import json
 import time
+from http.client import HTTPException
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ from contract.http import DEADLINE_HEADER, READY_PATH
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.errors import CommandRefused, ControllerUnreachable
 from rollout.spec import RolloutSpec
+from rollout.ui.channel import Answer, NotProved, command
 from rollout.ui.status import StatusView
 
 _PATIENCE_S = 30.0  # after that a command is not carried out any more
@@ -67,7 +70,13 @@ class ControllerClient:
 
     def status(self) -> StatusView:
         """The present status."""
-        return StatusView.model_validate_json(self._send("GET", "/api/status").content)
+        try:
+            response = self._http.get("/api/status")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return StatusView.model_validate_json(
+            _checked(Answer(response.status_code, response.headers.get("content-type", ""), response.content))
+        )
 
     def is_ready(self) -> bool:
         """Whether the control loop beats."""
@@ -79,35 +88,46 @@ class ControllerClient:
     def close(self) -> None:
         self._http.close()
 
-    def _seen(self, error: httpx.HTTPError) -> str:
-        """What a request met instead of an answer."""
-        match error:
-            case httpx.TimeoutException():
-                return f"no answer within {_TIMEOUT_S:.0f} s"
-            case httpx.ConnectError() if "refused" in str(error):
-                return f"nothing listens at {self._url}"
-        return str(error) or type(error).__name__
-
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
-        headers = {"authorization": f"Bearer {self._token}", DEADLINE_HEADER: f"{time.time() + _PATIENCE_S:.3f}"}
-        answer: dict[str, Any] = self._send("POST", path, {"by": self._by, **body}, headers).json()
-        return answer
-
-    def _send(
-        self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None
-    ) -> httpx.Response:
+        """Command what has proved to be the controller."""
+        headers = {DEADLINE_HEADER: f"{time.time() + _PATIENCE_S:.3f}"}
+        sent = {"by": self._by, **body}
         try:
-            response = self._http.request(method, path, json=body, headers=headers)
-        except httpx.HTTPError as error:
+            answer = command(self._url, path, token=self._token, body=sent, headers=headers, timeout_s=_TIMEOUT_S)
+        except NotProved as error:
             raise ControllerUnreachable(
-                f"the controller at {self._url} does not answer",
-                saw=self._seen(error),
-                do="start the stack with `kanaria up TAG`",
+                f"what listens at {self._url} is not the controller that knows your token, so it was not sent",
+                saw=str(error),
+                do="if the token was withdrawn: `kanaria token list`; if the controller is of an earlier version: "
+                "`kanaria upgrade`; else see who listens there: `kanaria processes show`",
             ) from error
-        if response.is_success:
-            return response
-        problem = response.json() if "json" in response.headers.get("content-type", "") else {}
-        what = problem.get("title", f"the controller answered {response.status_code}")
-        saw, do = problem.get("detail", response.text[:200]), problem.get("do", "see `kanaria status`")
-        kind = ControllerUnreachable if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR else CommandRefused
-        raise kind(what, saw=saw, do=do)
+        except (OSError, HTTPException) as error:
+            raise self._unreachable(error) from error
+        carried_out: dict[str, Any] = json.loads(_checked(answer))
+        return carried_out
+
+    def _unreachable(self, error: Exception) -> ControllerUnreachable:
+        match error:
+            case httpx.TimeoutException() | TimeoutError():
+                saw = f"no answer within {_TIMEOUT_S:.0f} s"
+            case httpx.ConnectError() | ConnectionRefusedError() if "refused" in str(error):
+                saw = f"nothing listens at {self._url}"
+            case _:
+                saw = str(error) or type(error).__name__
+        return ControllerUnreachable(
+            f"the controller at {self._url} does not answer", saw=saw, do="start the stack with `kanaria up TAG`"
+        )
+
+
+def _checked(answer: Answer) -> bytes:
+    """The body of an answer. Raises CommandRefused, ControllerUnreachable for one that is a refusal."""
+    if httpx.codes.is_success(answer.status):
+        return answer.body
+    problem = json.loads(answer.body) if "json" in answer.content_type else {}
+    what = problem.get("title", f"the controller answered {answer.status}")
+    saw, do = (
+        problem.get("detail", answer.body[:200].decode(errors="replace")),
+        problem.get("do", "see `kanaria status`"),
+    )
+    kind = ControllerUnreachable if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR else CommandRefused
+    raise kind(what, saw=saw, do=do)

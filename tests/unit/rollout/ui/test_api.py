@@ -264,17 +264,6 @@ def test_a_deadline_that_is_no_time_is_refused(api: httpx.Client, deadline: str)
     assert (answer.status_code, "Unix seconds" in answer.json()["title"]) == (409, True)
 
 
-def test_the_client_says_until_when_it_waits(api: httpx.Client) -> None:
-    """So that the controller can tell a late command from a timely one."""
-    sent: list[httpx.Request] = []
-    client = ControllerClient(str(api.base_url), token="secret", by="ann")
-    client._http.event_hooks["request"].append(sent.append)
-    before_s = time.time()
-    client.set_stable("m:v1")
-    client.close()
-    assert before_s < float(sent[0].headers[DEADLINE_HEADER]) < time.time() + client._http.timeout.read
-
-
 def test_an_alert_that_asks_for_it_rolls_the_release_back(api: httpx.Client) -> None:
     """The ledger says which alert it was; when it comes again, nothing more happens."""
     api.post("/api/releases", json={"tag": "m:v2", "spec": PLAN}, headers=TOKEN)
@@ -429,25 +418,6 @@ def test_nobody_acts_in_the_name_of_kanaria(api: httpx.Client, name: str) -> Non
     ):
         refused = api.post(path, json={**body, "by": name}, headers=TOKEN)
         assert (refused.status_code, "is what the ledger calls a part of Kanaria" in refused.text) == (422, True)
-
-
-def test_a_client_shows_its_token_with_commands_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the controller is down, another user may listen on its port and answer whoever reads the status."""
-    seen: list[tuple[str, bool]] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        seen.append((request.method, "authorization" in request.headers))
-        return httpx.Response(503)
-
-    client = ControllerClient("http://127.0.0.1:1", token="secret", by="ann")
-    monkeypatch.setattr(
-        client, "_http", httpx.Client(base_url="http://127.0.0.1:1", transport=httpx.MockTransport(answer))
-    )
-    assert not client.is_ready()
-    for ask in (client.status, lambda: client.command("pause")):
-        with pytest.raises(ControllerUnreachable):
-            ask()
-    assert seen == [("GET", False), ("GET", False), ("POST", True)]
 
 
 def as_(name: str) -> dict[str, str]:

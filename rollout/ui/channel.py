@@ -1,0 +1,60 @@
+"""Sends one command to a controller that has proved, on the same connection, that it knows the token."""
+
+import hmac
+import http.client
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from rollout.ui.callers import digest
+from rollout.ui.proof import PROOF_PATH, id_of, proof_of
+
+_LARGEST = 16 * 2**20  # of an answer, bytes
+
+
+class NotProved(Exception):
+    """What listens there is not a controller that knows the token; the message is what was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Of a controller."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+def command(url: str, path: str, *, token: str, body: Any, headers: Mapping[str, str], timeout_s: float) -> Answer:
+    """POST `body` as JSON. Without a token nothing is asked first: there is nothing to show.
+
+    Raises: NotProved, OSError, http.client.HTTPException.
+    """
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    try:
+        if token:
+            _prove(connection, token)
+            # A connection that was closed would be opened anew, to whoever listens there by then.
+            connection.auto_open = 0
+        sent = {"content-type": "application/json", "authorization": f"Bearer {token}", **headers}
+        connection.request("POST", path, json.dumps(body), sent)
+        return _answer(connection)
+    finally:
+        connection.close()
+
+
+def _prove(connection: http.client.HTTPConnection, token: str) -> None:
+    known, nonce = digest(token), secrets.token_urlsafe(24)
+    connection.request("GET", f"{PROOF_PATH}?{urlencode({'token': id_of(known), 'nonce': nonce})}")
+    answer = _answer(connection)
+    if not hmac.compare_digest(answer.body, proof_of(known, nonce).encode()):
+        raise NotProved(f"HTTP {answer.status} instead of a proof that it knows this token")
+
+
+def _answer(connection: http.client.HTTPConnection) -> Answer:
+    response = connection.getresponse()
+    return Answer(response.status, response.getheader("content-type", ""), response.read(_LARGEST))
