@@ -20,6 +20,7 @@ from kanaria.extras import require
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.bentos import (
+    asked_for_by,
     bento_tags,
     implementation_of,
     model_folder,
@@ -30,7 +31,6 @@ from kanaria.stack.bentos import (
 from kanaria.stack.implementations import implementation_here
 from kanaria.stack.inherited import as_reason, first_word, inherited, withheld
 from kanaria.stack.listed import Listed
-from kanaria.stack.version_process import asked_for_by
 from kanaria.stack.versions import Versions
 from rollout.control.fitted_plan import fitted, refuse_unknown_routes
 from rollout.errors import CommandRefused

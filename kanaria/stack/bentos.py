@@ -162,6 +162,14 @@ def variables_of(bento: str) -> tuple[str, ...]:
     return tuple(str(each["name"]) for each in named if each.get("name") and each.get("stage") != "build")
 
 
+def asked_for_by(bento: str) -> tuple[str, ...]:
+    """The same; none where it cannot be read."""
+    try:
+        return variables_of(bento)
+    except (SetupError, TypeError, AttributeError):  # its server will say what is wrong with the Bento
+        return ()
+
+
 def comparison_schema_of(bento: str) -> str | None:
     """How a Bento's numbers are counted and compared: `answer` of its model's schema, as JSON.
 

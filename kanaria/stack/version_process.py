@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
-from kanaria.errors import StackError
+from kanaria.errors import SetupError, StackError
 from kanaria.settings import Runtime, Settings
-from kanaria.stack.bentos import service_of, variables_of
+from kanaria.stack import model_server
+from kanaria.stack.bentos import asked_for_by, service_of
 from kanaria.stack.environments import Environments, python_in, variables_in
 from kanaria.stack.inherited import INSTALLER, inherited
 from kanaria.stack.python import own_module
@@ -24,9 +25,9 @@ LISTED_OPTION = "--listed"
 
 
 def server_command(settings: Settings, tag: str, port: int) -> list[str]:
-    """How a tag is served on a port: by BentoML in this Python, or by a process that first sees to another one."""
+    """How a tag is served on a port: in this Python, or by a process that first sees to another one."""
     if settings.runtime == "shared" or (settings.runtime == "auto" and _has_all(tag)):
-        return own_module("bentoml", *_arguments(tag, port))
+        return _in_own_python(tag, port)
     passed = (LISTED_OPTION, *settings.pass_env) if settings.pass_env else ()
     return own_module(MODULE, str(settings.environments), settings.runtime, tag, PORT_OPTION, str(port), *passed)
 
@@ -39,12 +40,17 @@ def variables_for(tag: str, command: Sequence[str], pass_env: Sequence[str]) -> 
     return (*pass_env, *asked_for_by(tag), *(INSTALLER if MODULE in command else ()))
 
 
-def asked_for_by(tag: str) -> tuple[str, ...]:
-    """The variables that a Bento names itself; none where it cannot be read."""
+def _in_own_python(tag: str, port: int) -> list[str]:
+    if sys.platform == "linux" and _keeps_contract(tag):  # elsewhere a process that has imported torch cannot fork
+        return own_module(model_server.MODULE, tag, *_address(port))
+    return own_module("bentoml", *_arguments(tag, port))
+
+
+def _keeps_contract(tag: str) -> bool:
     try:
-        return variables_of(tag)
-    except (StackError, TypeError, AttributeError):  # its server will say what is wrong with the Bento
-        return ()
+        return service_of(tag).keeps_contract
+    except SetupError:  # BentoML will say what is wrong with it
+        return False
 
 
 def _has_all(tag: str) -> bool:
@@ -88,13 +94,12 @@ def main() -> None:
     except StackError as error:
         print(f"{error}\n{type(error).__name__}: {error.what}: {error.saw}", flush=True)
         sys.exit(1)
-    arguments = _arguments(given.tag, given.port)
     if environment is None:
-        command, variables = own_module("bentoml", *arguments), passed
+        command, variables = _in_own_python(given.tag, given.port), passed
     else:
         # Its script and not `-m`, which before Python 3.11 looks for modules in the folder where it is started.
         python = str(python_in(environment))
-        command = [python, str(environment / "bin" / "bentoml"), *arguments]
+        command = [python, str(environment / "bin" / "bentoml"), *_arguments(given.tag, given.port)]
         variables = variables_in(environment, passed)
     os.execve(command[0], command, variables)  # noqa: S606 - our own words, and no shell wanted
 
@@ -134,7 +139,11 @@ def _why_its_own(wanted: Wanted, runtime: Runtime) -> str | None:
 
 
 def _arguments(tag: str, port: int) -> list[str]:
-    return ["serve", tag, "--host", "127.0.0.1", PORT_OPTION, str(port)]
+    return ["serve", tag, *_address(port)]
+
+
+def _address(port: int) -> list[str]:
+    return ["--host", "127.0.0.1", PORT_OPTION, str(port)]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The workers of BentoML servers: how many a version gets, and which of them ended by themselves."""
+"""The workers of a version: how many a version gets, and which of them ended by themselves."""
 
 from contextlib import suppress
 
@@ -6,11 +6,13 @@ import psutil
 
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
+from kanaria.stack import model_server
 from kanaria.stack.bentos import model_folder, model_of
 from kanaria.stack.processes import start_of
 
-_WORKER_BYTES = 400 * 2**20  # a torch service without a model takes about 310 MB
-_WORKER_MODULE = ".worker."  # in the command line of BentoML's workers, and of none of its other children
+_WORKER_BYTES = 400 * 2**20  # where nothing is shared, a torch service without a model takes about 310 MB
+# In the command line of BentoML's workers and of none of its other children; a fork has that of its server.
+_WORKER_WORDS = (".worker.", model_server.MODULE)
 
 
 def workers_for(settings: Settings, tag: str) -> int:
@@ -33,7 +35,7 @@ def _model_bytes(tag: str) -> int:
 
 
 class Workers:
-    """Sees workers of servers end by themselves. BentoML replaces one only after ten seconds and more."""
+    """Sees workers of servers end by themselves. BentoML replaces one only after ten seconds and more, ours at once."""
 
     def __init__(self) -> None:
         self._alive: dict[int, set[int]] = {}  # by the pid of their server
@@ -57,6 +59,6 @@ def _workers(server: int) -> set[int]:
     with suppress(psutil.Error):
         for child in psutil.Process(server).children():
             with suppress(psutil.Error):  # a zombie has no command line
-                if any(_WORKER_MODULE in word for word in child.cmdline()):
+                if any(mark in word for word in child.cmdline() for mark in _WORKER_WORDS):
                     found.add(child.pid)
     return found

@@ -14,17 +14,20 @@ import orjson
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from kanaria.stack import model_server
 from kanaria.stack.ports import free_port
 from tests.support.children import children_with
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
 START_WITHIN_S = 60.0
+OURS = ("-m", model_server.MODULE)  # how a stack serves it on Linux
+BENTOML = ("-m", "bentoml", "serve")  # how it is served elsewhere, and in a container
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running `bentoml serve`."""
+    """A running server of a Bento."""
 
     url: str
     process: subprocess.Popen[bytes]
@@ -37,7 +40,8 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that answer requests."""
-        return children_with("_bentoml_impl.worker.service", of=self.process.pid)
+        words = ("_bentoml_impl.worker.service", model_server.MODULE)
+        return [worker for word in words for worker in children_with(word, of=self.process.pid)]
 
     def metrics(self) -> dict[tuple[str, ...], float]:
         """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values."""
@@ -90,14 +94,17 @@ class Bentos:
         return orjson.dumps({"features": [orjson.loads(line)["features"] for line in lines]})
 
     @contextmanager
-    def serve(self, tag: str, *, workers: int = 1, **environment: str) -> Iterator[Server]:
-        """Serve until the block ends; the block may end the server itself."""
+    def serve(
+        self, tag: str, *, workers: int = 1, by: tuple[str, ...] | None = None, **environment: str
+    ) -> Iterator[Server]:
+        """Serve until the block ends; the block may end the server itself. `by`: the server; None: as a stack does."""
+        module = by or (OURS if sys.platform == "linux" else BENTOML)
         port = free_port()
         overrides = orjson.dumps({"services": {"predictor": {"workers": workers}}}).decode()
         log = self.home / f"serve-{port}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "bentoml", "serve", tag, "--host", "127.0.0.1", "--port", str(port)],
+                [sys.executable, *module, tag, "--host", "127.0.0.1", "--port", str(port)],
                 cwd=self.home,
                 env={**self._environment, "BENTOML_CONFIG_OVERRIDES": overrides, **environment},
                 stdout=output,

@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from contract.metrics import LABEL_AGES_S
 from contract.model_files import GOLDEN_FILE, Golden
 from contract.records import read_lines
-from tests.support.bentos import Bentos, Server
+from tests.support.bentos import BENTOML, Bentos, Server
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
@@ -337,11 +338,35 @@ def test_sigterm_lets_every_request_in_flight_finish(bentos: Bentos) -> None:
         assert server.process.wait(timeout=30) == 0
 
 
-def test_workers_end_with_a_supervisor_that_was_killed(bentos: Bentos) -> None:
-    """After kill -9 of `bentoml serve` its port is free for the next start."""
-    with bentos.serve(V1) as server:
+@pytest.mark.parametrize("by", [None, BENTOML], ids=["ours", "bentoml"])
+def test_workers_end_with_a_supervisor_that_was_killed(bentos: Bentos, by: tuple[str, ...] | None) -> None:
+    """After kill -9 of the server its port is free for the next start."""
+    with bentos.serve(V1, by=by) as server:
         server.process.kill()
         eventually(lambda: port_is_closed(server), within_s=20)
+
+
+def test_a_bento_answers_as_well_where_bentoml_serves_it(bentos: Bentos, body: bytes) -> None:
+    """As in its container."""
+    with bentos.serve(V1, by=BENTOML) as server:
+        assert predict(server, body).json()["predictions"]
+        assert server.metrics()["kanaria_requests_total", "predict", "2xx", V1] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_workers_share_what_they_import(bentos: Bentos, body: bytes) -> None:
+    """Of each at least half lies in memory once, also after it has answered; a killed one is replaced."""
+    with bentos.serve(V1, workers=2) as server:
+        for _ in range(20):
+            assert predict(server, body).status_code == 200
+        first, second = server.workers()
+        for worker in (first, second):
+            memory = worker.memory_full_info()
+            assert memory.uss < memory.rss / 2
+        first.kill()
+        eventually(lambda: len({*server.workers()} - {first}) == 2)
+        eventually(lambda: bentos._ready_workers(server) == 3, within_s=30)
+        assert predict(server, body).status_code == 200
 
 
 def test_a_bento_carries_the_service_the_contract_and_its_own_example(bentos: Bentos) -> None:

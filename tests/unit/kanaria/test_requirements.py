@@ -1,5 +1,6 @@
 """What a Bento asks for, and whether this Python has it."""
 
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from kanaria.settings import Settings
+from kanaria.stack import model_server
 from kanaria.stack.requirements import OWN_PYTHON, missing, wanted_by
 from kanaria.stack.version_process import MODULE, server_command
 from tests.support.paths import ROOT
@@ -153,4 +155,6 @@ def test_a_model_of_the_contract_runs_with_kanarias_packages(home: Path, runtime
     manifest = bento / "bento.yaml"
     manifest.write_text(f"{manifest.read_text()}args: {{implementation: 'own.model:Own'}}\n")
     settings = Settings.model_validate({"home": home / "state", "runtime": runtime})
-    assert (MODULE in server_command(settings, "m:v1", 3000)) is is_own
+    command = server_command(settings, "m:v1", 3000)
+    assert (MODULE in command) is is_own
+    assert (model_server.MODULE in command) is (not is_own and sys.platform == "linux")

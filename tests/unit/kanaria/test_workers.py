@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from kanaria.settings import Settings
-from kanaria.stack import workers
+from kanaria.stack import model_server, workers
 from kanaria.stack.workers import Workers, workers_for
-from tests.support.children import children_with
+from tests.support.children import children_with, started
 from tests.support.processes import until
 
 # A server with two children like BentoML's workers and one other. It replaces none and waits for none.
@@ -50,6 +50,21 @@ def test_a_worker_that_ends_is_counted_once(server: int) -> None:
     os.kill(child(server, "impl.worker.service"), signal.SIGKILL)
     assert until(lambda: seen.ended(server)) == 1
     assert seen.ended(server) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_forked_worker_that_is_replaced_at_once_is_counted() -> None:
+    """It has the command line of its server."""
+    code = "import time; from kanaria.stack.forks import Workers; Workers(lambda _: time.sleep(600), 2).run()"
+    with started([sys.executable, "-c", code, model_server.MODULE]) as process:
+        seen, server = Workers(), psutil.Process(process.pid)
+        until(lambda: seen.ended(server.pid) == 0 and len(seen._alive[server.pid]) == 2)
+        server.children()[0].kill()
+        assert until(lambda: seen.ended(server.pid)) == 1
+        until(lambda: len(server.children()) == 2)
+        assert seen.ended(server.pid) == 0
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 def test_a_server_that_ends_with_its_workers_is_not_counted_by_them(server: int) -> None:

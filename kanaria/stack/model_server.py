@@ -1,0 +1,110 @@
+"""The server of a model of the contract: imports everything once, then forks the workers, which share that memory.
+
+`bentoml serve` starts a Python for each worker, beside one of its own that only watches. What a worker does is the
+same here. Nothing of ours but forking is imported: a Bento brings its own `contract/` and `service/`. Linux only.
+"""
+
+import argparse
+import gc
+import importlib
+import json
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from kanaria.stack.forks import Workers
+
+MODULE = "kanaria.stack.model_server"
+_FOR_WORKERS = (
+    "_bentoml_impl.server.app",
+    "httptools",
+    "opentelemetry.instrumentation.asgi",
+    "torch",
+    "uvicorn",
+    "uvloop",
+    "service.server.runtime",  # the Bento's own
+)
+_BACKLOG = 2048
+
+
+def main() -> None:
+    """Serve a Bento until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Serve a model of the contract. The keeper does this.")
+    parser.add_argument("tag")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    given = parser.parse_args()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of numpy's would not be there in a fork
+    gc.disable()  # nothing that is imported is garbage, and to look for it takes a tenth of a second each time
+    service = _loaded(given.tag)
+    count = _prepared(service, f"http://{given.host}:{given.port}")
+    _import_what_workers_need()
+    if threads := len([*Path("/proc/self/task").iterdir()]) - 1:
+        print(f"{threads} threads were started by imports: the workers of {given.tag} share no memory", flush=True)
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "bentoml", "serve", *sys.argv[1:]])  # noqa: S606 - no shell
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((given.host, given.port))
+        listening.listen(_BACKLOG)
+        gc.freeze()  # else the first collection in a worker would write to, and so copy, all that it shares
+        print(f"{given.tag} listens on {given.host}:{given.port}, workers: {count}", flush=True)
+        Workers(lambda number: _serve(service, listening, number), count).run()
+
+
+def _loaded(tag: str) -> Any:
+    from _bentoml_impl.loader import load  # noqa: PLC0415 - takes half a second, and `MODULE` is asked for elsewhere
+    from bentoml._internal.log import configure_server_logging  # noqa: PLC0415 - as above
+
+    configure_server_logging()
+    return load(tag, standalone_load=True)
+
+
+def _prepared(service: Any, url: str) -> int:
+    """Do what `bentoml serve` does before it starts workers. Returns how many there are to be."""
+    from _bentoml_impl.server.allocator import ResourceAllocator  # noqa: PLC0415 - as above
+    from _bentoml_impl.server.serving import server_on_deployment  # noqa: PLC0415 - as above
+    from bentoml.serving import ensure_prometheus_dir  # noqa: PLC0415 - as above
+
+    count, variables = ResourceAllocator().get_worker_env(service)
+    server_on_deployment(service)
+    for wanted in service.envs:
+        if wanted.stage != "build" and wanted.value:
+            os.environ.setdefault(wanted.name, wanted.value)
+    os.environ.update(variables)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = ensure_prometheus_dir()
+    os.environ["BENTOML_RUNNER_MAP"] = json.dumps({service.name: url})
+    return int(count)
+
+
+def _import_what_workers_need() -> None:
+    for module in _FOR_WORKERS:
+        with suppress(Exception):  # a worker says what is wrong with a Bento's own modules
+            importlib.import_module(module)
+
+
+def _serve(service: Any, listening: socket.socket, number: int) -> None:
+    """Be a worker until SIGTERM."""
+    import uvicorn  # noqa: PLC0415 - as above
+    from bentoml._internal.context import server_context  # noqa: PLC0415 - as above
+
+    gc.enable()
+    server_context.worker_index = number
+    server_context.service_type = "entry_service"
+    server_context.service_name = service.name
+    server_context.service_routes = [api.route for api in service.apis.values()]
+    server_context.bento_name, server_context.bento_version = service.bento.tag.name, service.bento.tag.version
+    config = uvicorn.Config(
+        service.to_asgi(is_main=True),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # the gateway is the only client
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()
