@@ -237,7 +237,16 @@ JUDGE_ANSWERS = Metric("kanaria_judge_answers_total", "Questions answered, by ve
 JUDGE_REFUSED = Metric(
     "kanaria_judge_refused_total", "Questions refused, by HTTP status; Argo Rollouts waits silently then", ("status",)
 )
-JUDGE_ASKED = Metric("kanaria_judge_last_asked_timestamp_seconds", "When the judge was asked last; 0: never")
+JUDGE_ASKED = Metric(
+    "kanaria_judge_last_asked_timestamp_seconds", "When the judge was asked last; before the first question: its start"
+)
+JUDGE_RELEASES = Metric("kanaria_judge_releases", "Releases that were asked about lately, whose evidence is in memory")
+JUDGE_QUARANTINED = Metric("kanaria_judge_quarantined", "Versions that failed and are kept in quarantine")
+JUDGE_VERDICT = Metric(
+    "kanaria_judge_verdict",
+    "1 for the last verdict about a release, `namespace/name`, and its canary",
+    ("release", "canary", "verdict"),
+)
 JUDGE_SECONDS = Histogram(
     "kanaria_judge_answer_seconds",
     "Time that an answer took",

@@ -114,6 +114,7 @@ class Commands(LazyGroup):
             "rollout.ui.cli.ledger:app", "Copies of the ledger: make one, check one, put one in its place."
         ),
         "judge": Source("kanaria.commands.judge:app", "Judge counts from anywhere: prints the verdict as JSON."),
+        "kubernetes": Source("kanaria.commands.kubernetes:app", "Manifests for Argo Rollouts and Flagger."),
         "simulate": Source(
             "rollout.simulate.cli:simulate",
             "Simulate releases by this plan with your traffic: how often a harmless canary is rolled back, how soon "

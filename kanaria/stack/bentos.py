@@ -19,6 +19,7 @@ MOUNTED = "mounted"  # said of a path that belongs to an application in the serv
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
 _COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
+_USUAL_PORT = 3000  # BentoML's own
 _UNLIMITED_S = 3600.0  # where it sets that there is none
 
 
@@ -127,11 +128,22 @@ def _mounted(schema: dict[str, Any]) -> list[str]:
     return [str(path) for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
 
 
+def port_of(bento: str) -> int:
+    """The port that a Bento's server takes where nothing else is said. Raises SetupError."""
+    given = (_config(_manifest(bento)).get("http") or {}).get("port")
+    return given if isinstance(given, int) else _USUAL_PORT
+
+
 def _timeout_s(manifest: dict[str, Any]) -> float:
+    given = (_config(manifest).get("traffic") or {}).get("timeout", _USUAL_TIMEOUT_S)
+    return _UNLIMITED_S if given is None else float(given)
+
+
+def _config(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the service that answers callers."""
     entry = manifest.get("entry_service")
     configs = [each.get("config") or {} for each in manifest.get("services") or () if each.get("name") == entry]
-    given = (configs[0].get("traffic") or {}).get("timeout", _USUAL_TIMEOUT_S) if configs else _USUAL_TIMEOUT_S
-    return _UNLIMITED_S if given is None else float(given)
+    return configs[0] if configs else {}
 
 
 def implementation_of(bento: str) -> tuple[str, Path]:

@@ -30,7 +30,7 @@ from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.lock_guard import LockGuard
 from kanaria.stack.named_tokens import NamedTokens, People
 from kanaria.stack.observer_program import OBSERVER_OPTION
-from kanaria.stack.pages import DRIFT_TITLES, RUNBOOKS, pages
+from kanaria.stack.pages import DRIFT_TITLES, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.remote_fleet import RemoteFleet
 from kanaria.stack.stack import GATEWAY, OPEN_ADMIN, gateway_settings
@@ -61,6 +61,7 @@ from rollout.sources.source import MetricSource
 from rollout.ui.api import Surroundings, UntrustedAlerts, make_app
 from rollout.ui.callers import Callers
 from rollout.ui.html import Link
+from rollout.ui.runbooks import RUNBOOKS
 from rollout.ui.web import RUNBOOKS as RUNBOOKS_URL
 
 if TYPE_CHECKING:

@@ -1,21 +1,17 @@
 """Pages beside those of releases, which the boards link to: what to do about an alert, and the newest drift reports."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from monitoring.drift.result import KINDS, Kind, read_result
 from rollout.ui.html import Link, templates
+from rollout.ui.runbooks import NOT_HERE, runbooks
 
-RUNBOOKS = Path(__file__).parents[2] / "docs" / "runbooks" / "alerts.md"
 DRIFT_TITLES: Mapping[Kind, str] = MappingProxyType({"data": "Drift of the traffic", "release": "Drift of the canary"})
 # Evidently's page is one file with its own scripts. It runs as a page of nobody: it sees neither token nor status.
 _OF_EVIDENTLY = (
@@ -35,9 +31,9 @@ def pages(drift: Path, *, links: Callable[[], Iterable[Link]] = tuple) -> list[R
 
     def get_runbooks(_: Request) -> Response:
         try:
-            body = _runbooks()
-        except OSError:  # installed without its repository
-            return PlainTextResponse("The runbooks are docs/runbooks/alerts.md of Kanaria's repository.\n", 404)
+            body = runbooks()
+        except OSError:
+            return PlainTextResponse(NOT_HERE, 404)
         page = templates().get_template("runbooks.html")
         return HTMLResponse(page.render(body=body, links=list(links())))
 
@@ -69,17 +65,3 @@ def pages(drift: Path, *, links: Callable[[], Iterable[Link]] = tuple) -> list[R
 def _drawn(drift: Path, kind: Kind) -> list[Path]:
     """The pages of a report that are there."""
     return [path for stem in (kind, f"{kind}-quality") if (path := drift / f"{stem}.html").is_file()]
-
-
-@cache
-def _runbooks() -> Markup:
-    """The runbooks; each alert's anchor is its name in lower case, as in the rules."""
-    markdown = MarkdownIt()
-    tokens = markdown.parse(RUNBOOKS.read_text())
-    for opening, text in pairwise(tokens):
-        if opening.type == "heading_open":
-            opening.attrSet("id", text.content.lower())
-        for inline in text.children or ():
-            if inline.type == "link_open":
-                inline.attrs.pop("href")  # to a file of the repository, which is not served
-    return Markup(markdown.renderer.render(tokens, markdown.options, {}))  # noqa: S704 - our own file

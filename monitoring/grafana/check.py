@@ -51,13 +51,14 @@ def check(boards: Sequence[Board], prometheus: PrometheusApi, span: Span) -> Ite
     Raises: PrometheusUnreachable; NothingToCheck without traffic in `span`.
     """
     asked = _Asked(prometheus, span)
-    if not asked.has_happened(Needs.TRAFFIC):
+    drawn = [board for board in boards if asked.has_happened(board.about)]
+    if not drawn:
         raise NothingToCheck(
-            "nothing can be checked: the gateway saw no request",
+            "nothing can be checked: the gateway saw no request, and no judge was asked",
             saw=f"no traffic in the last {span.length_s:.0f} s, according to {prometheus.url}",
             do="send some (`kanaria loadtest`), or look further back with --last",
         )
-    for board in boards:
+    for board in drawn:
         yield from asked.of_board(board)
 
 

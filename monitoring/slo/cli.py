@@ -8,16 +8,17 @@ from typing import Annotated
 
 import typer
 
-from monitoring.addresses import RUNBOOKS
+from monitoring.addresses import JUDGE, RUNBOOKS, runbooks_at
 from monitoring.errors import RulesError
 from monitoring.prometheus import promtool
 from monitoring.prometheus.alertmanager import example_config
 from monitoring.prometheus.configuration import RULES
-from monitoring.slo.rules import alert_rules, slo_rules
+from monitoring.slo.rules import alert_rules, cluster_rules, slo_rules
 
 _HERE = Path(__file__).parents[1]
 _SLOS, _ALERTS = _HERE / "slo.yaml", _HERE / "alerts.yaml"
 _RULES = _HERE / "rules"
+_IN_A_CLUSTER = _HERE.parent / "deploy" / "kubernetes" / "base" / "rules.yaml"  # only a checkout has it
 _TESTS = sorted((_RULES / "tests").glob("*.yaml"))
 
 app = typer.Typer(no_args_is_help=True, help="Prometheus rules of the service level objectives and alerts.")
@@ -35,6 +36,13 @@ def generate(
         ),
     ] = _RULES,
     runbooks: Annotated[str, typer.Option(help="Address of the page of runbooks; alerts link to it.")] = RUNBOOKS,
+    kubernetes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write nothing but the judge's alerts, as a PrometheusRule for prometheus-operator, to this file.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Write the rule files that Prometheus reads, and a configuration of Alertmanager to start from."""
     if not runbooks.startswith(("http://", "https://")):
@@ -43,10 +51,17 @@ def generate(
             saw=f"--runbooks {runbooks or 'is empty'}",
             do="give an address that can be clicked, such as http://controller.example.com:8090/runbooks",
         )
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in _generated(slo, runbooks).items():
-        (out / name).write_text(text)
-        typer.echo(f"wrote {out / name}")
+    at_judge = runbooks_at(JUDGE) if runbooks == RUNBOOKS else runbooks
+    if kubernetes is not None:
+        made = {kubernetes: cluster_rules(_ALERTS.read_text(), runbooks=at_judge)}
+    else:
+        made = {out / name: text for name, text in _generated(slo, runbooks).items()}
+        if out == _RULES and _IN_A_CLUSTER.parent.is_dir():
+            made[_IN_A_CLUSTER] = cluster_rules(_ALERTS.read_text(), runbooks=at_judge)
+    for path, text in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        typer.echo(f"wrote {path}")
 
 
 @app.command()
@@ -61,10 +76,13 @@ def check(
     complaints = [promtool.check_rules(files or RULES)]
     if not files:
         generated = _generated(_SLOS, RUNBOOKS)
+        expected = {_RULES / name: text for name, text in generated.items()}
+        if _IN_A_CLUSTER.is_file():
+            expected[_IN_A_CLUSTER] = cluster_rules(_ALERTS.read_text(), runbooks=runbooks_at(JUDGE))
         complaints += [
             f"{path} does not match its source: run `kanaria rules generate`"
-            for path in (_RULES / name for name in generated)
-            if path.read_text() != generated[path.name]
+            for path, text in expected.items()
+            if path.read_text() != text
         ]
         complaints.append(promtool.test_rules(_TESTS))
     if found := [complaint for complaint in complaints if complaint]:

@@ -10,6 +10,8 @@ from monitoring.errors import RulesError
 from monitoring.slo.burn_rates import Alert, Group, Recording, slo_groups
 from monitoring.slo.objectives import Duration, parse_slos
 
+JUDGE = "kanaria-judge"  # the group of the judge server, and what it is called in a cluster
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,10 +61,25 @@ def slo_rules(slos: str, *, runbooks: str = RUNBOOKS) -> str:
     return _text_of(groups, "slo.yaml", runbooks)
 
 
+def cluster_rules(alerts: str, *, runbooks: str) -> str:
+    """The groups of alerts.yaml that hold in a cluster, as a PrometheusRule. See `slo_rules`."""
+    groups = [_group(group, runbooks) for group in _plain_groups(alerts) if group.name == JUDGE]
+    rule: dict[str, object] = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": JUDGE},
+        "spec": {"groups": groups},
+    }
+    return _written(rule, "monitoring/alerts.yaml")
+
+
 def _text_of(groups: list[Group], source: str, runbooks: str) -> str:
-    document = {"groups": [_group(group, runbooks) for group in groups]}
+    return _written({"groups": [_group(group, runbooks) for group in groups]}, f"../{source}")
+
+
+def _written(document: dict[str, object], source: str) -> str:
     text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
-    return f"# Written by `kanaria rules generate`. Change ../{source}, not this.\n{text}"
+    return f"# Written by `kanaria rules generate`. Change {source}, not this.\n{text}"
 
 
 def _plain_groups(text: str) -> list[Group]:

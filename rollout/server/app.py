@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 from anyio.to_thread import run_sync
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import generate_latest
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -21,7 +21,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from contract import metrics as m
 from contract.complaints import advice
 from contract.http import LIVE_PATH, METRICS_PATH, READY_PATH
 from rollout.errors import LedgerError, NoSuchRelease, RolloutError, SourceUnreachable, SpecError
@@ -30,12 +29,14 @@ from rollout.judge.jsonl import LineError, judgement_object, parse_windows
 from rollout.judge.judge import Judge
 from rollout.server.answers import signal_rows
 from rollout.server.kept import Attempt
+from rollout.server.metrics import JudgeMetrics
 from rollout.server.questions import FlaggerBody, JudgeBody, Name, Namespace, Percent, Version
 from rollout.server.releases import Releases
 from rollout.signals.catalogue import catalogue
 from rollout.ui.guarding import Guarding
 from rollout.ui.html import templates
 from rollout.ui.problems import problem
+from rollout.ui.runbooks import NOT_HERE, runbooks
 
 log = structlog.get_logger()
 
@@ -65,23 +66,6 @@ class _WindowsQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     weight: Percent = 100.0
-
-
-class JudgeMetrics:
-    """What `/metrics` shows."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.answers = _made(Counter, m.JUDGE_ANSWERS, self.registry)
-        self.refused = _made(Counter, m.JUDGE_REFUSED, self.registry)
-        self.asked = _made(Gauge, m.JUDGE_ASKED, self.registry)
-        self.took = Histogram(
-            m.JUDGE_SECONDS.name, m.JUDGE_SECONDS.meaning, buckets=m.JUDGE_SECONDS.bounds, registry=self.registry
-        )
-        for verdict in Verdict:
-            self.answers.labels(verdict.value)
-        for status in (401, 404, 413, 422, 503):
-            self.refused.labels(str(status))
 
 
 class _Hooks:
@@ -150,7 +134,7 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         token: reads the token that questions carry; it may change at any time.
         names: hosts by which people reach the pages, besides addresses.
     """
-    metrics = JudgeMetrics()
+    metrics = JudgeMetrics(releases)
     hooks = _Hooks(releases, metrics)
     steps: Mapping[str, Callable[[FlaggerBody], Response]] = {
         "start": hooks.start,
@@ -189,7 +173,8 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         return PlainTextResponse("ok")
 
     async def get_metrics(_: Request) -> Response:
-        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4")
+        page = await run_sync(generate_latest, metrics.registry)
+        return Response(page, media_type="text/plain; version=0.0.4")
 
     async def get_releases(_: Request) -> Response:
         return HTMLResponse(await run_sync(partial(_overview, releases)))
@@ -211,6 +196,7 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
             Route("/v1/flagger/{hook}", guarded(post_flagger), methods=["POST"]),
             Route("/", get_releases),
             Route("/releases/{namespace}/{rollout}/{canary:path}", get_release),
+            Route("/runbooks", _runbooks),
             Route("/static/style.css", _style),
             Route(METRICS_PATH, get_metrics),
             Route(LIVE_PATH, get_ready),
@@ -256,6 +242,9 @@ async def _counted(endpoint: Endpoint, metrics: JudgeMetrics, request: Request) 
         answer = problem(503, error.what, error.saw, do=error.do)
     except RolloutError as error:
         answer = problem(500, error.what, error.saw, do=error.do)
+    except Exception as error:  # counted as all others: an engine waits silently
+        log.exception("failed", path=request.url.path)
+        answer = problem(500, "the judge failed on this question", type(error).__name__, do="see its log")
     if answer.status_code >= 400 and answer.status_code != 409:
         metrics.refused.labels(str(answer.status_code)).inc()
         log.warning("refused", path=request.url.path, status=answer.status_code, answer=bytes(answer.body).decode())
@@ -322,13 +311,17 @@ def _no_page(_: Request, error: Exception) -> Response:
     return problem(404, "the judge was not asked about this release", saw)
 
 
+async def _runbooks(_: Request) -> Response:
+    try:
+        body = await run_sync(runbooks)
+    except OSError:
+        return PlainTextResponse(NOT_HERE, 404)
+    return HTMLResponse(templates().get_template("judged_runbooks.html").render(body=body))
+
+
 async def _style(_: Request) -> Response:
     content = files("rollout.ui").joinpath("templates", "style.css").read_text()
     return Response(content, media_type="text/css", headers={"cache-control": "no-cache"})
-
-
-def _made(kind: Any, metric: m.Metric, registry: CollectorRegistry) -> Any:
-    return kind(metric.name.removesuffix("_total"), metric.meaning, metric.labels, registry=registry)
 
 
 def token_in(path: Path) -> Callable[[], str]:

@@ -47,7 +47,7 @@ def test_a_push_makes_everything(fake: FakeGrafana, grafana: Grafana) -> None:
     assert set(pushed(grafana).values()) == {"created"}
     assert fake.data_sources["kanaria-prometheus"]["url"] == SOURCE.url
     assert {uid: kept["folderUid"] for uid, kept in fake.boards.items()} == dict.fromkeys(
-        ("kanaria-overview", "kanaria-release", "kanaria-model"), FOLDER_UID
+        ("kanaria-overview", "kanaria-release", "kanaria-model", "kanaria-judge"), FOLDER_UID
     )
     (contact,) = fake.contact_points.values()
     assert contact["settings"]["url"] == "http://127.0.0.1:8090/api/alerts"

@@ -173,11 +173,12 @@ class FlaggerCanary:
         elif self.phase == "Progressing" and self._asked("rollback", default=False):
             self.phase, self.weight = "Failed", 0
         elif self.phase == "Progressing":
-            if self.weight >= analysis["maxWeight"]:
+            above = [weight for weight in analysis["stepWeights"] if weight > self.weight]
+            if not above:
                 if self._asked("confirm-promotion"):
                     self.phase, self.weight = "Succeeded", 100
             elif self._asked("confirm-traffic-increase"):
-                self.weight += analysis["stepWeight"]
+                self.weight = above[0]
 
     def _asked(self, kind: str, *, default: bool = True) -> bool:
         """Whether all hooks of a kind answer 200 or 202. 204 is no; 429 and 5xx are, too, and lose their body."""

@@ -19,6 +19,8 @@ import yaml
 from typer.testing import CliRunner
 
 from kanaria.cli import app
+from kanaria.kubernetes import rendered
+from kanaria.kubernetes.wanted import Engine, Gateway, Wanted
 from kanaria.stack.ports import free_port
 from rollout.judge import Verdict
 from rollout.server.evidence import Evidence
@@ -30,14 +32,12 @@ from rollout.sources.raw_samples import RawSamples
 from tests.support.children import started
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
 from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
-from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("judge", "serve")
 
 _HTTP = httpx.Client(trust_env=False)
 atexit.register(_HTTP.close)
-EXAMPLES = ROOT / "examples/kubernetes"
 TOKEN = "twenty-letters-or-more"  # noqa: S105 - of a test
 STABLE = "stable-6c"
 SHAPE = replace(SHAPES["bentoml"], bounds=("0.025", "0.05", "0.25", "0.5", "1.0"))  # slow requests are in none of these
@@ -147,12 +147,26 @@ def ask(url: str, asked: Any, *, path: str = "/v1/judge", token: str = TOKEN) ->
     return _HTTP.post(f"{url}{path}", json=asked, headers=headers, timeout=60)
 
 
-def manifests(name: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((EXAMPLES / name).read_text()))
+def manifests(engine: Engine, profile: str, *steps: int) -> dict[str, dict[str, Any]]:
+    """What `kanaria kubernetes render` writes, by its names and kinds."""
+    wanted = Wanted(
+        tag="digits:v2",
+        name="digits",
+        namespace="shop",
+        image="digits:v2",
+        port=3000,
+        replicas=10,
+        profile=profile,
+        engine=engine,
+        steps=steps,
+        gateway=Gateway("shop", "shop"),
+    )
+    found = [each for each in yaml.safe_load_all(rendered.text(wanted)) if each]
+    return {each["kind"]: each for each in found} | {each["metadata"]["name"]: each for each in found[:2]}
 
 
 def argo(url: str, canary: str) -> ArgoRollout:
-    templates = {template["metadata"]["name"]: template for template in manifests("argo/analysis.yaml")}
+    templates = manifests(Engine.ARGO, "bentoml", 5, 25)
     facts = {
         "Latest": canary,
         "Stable": STABLE,
@@ -160,11 +174,12 @@ def argo(url: str, canary: str) -> ArgoRollout:
         "metadata.namespace": "shop",
         "token": TOKEN,
     }
-    return ArgoRollout(manifests("argo/rollout.yaml")[0], templates, facts, url)
+    return ArgoRollout(templates["Rollout"], templates, facts, url)
 
 
 def flagger(url: str, name: str, checksum: str = "1") -> FlaggerCanary:
-    return FlaggerCanary(manifests("flagger/canary.yaml")[0], url, checksum, TOKEN, name)
+    canary = manifests(Engine.FLAGGER, "bentoml-app", 10, 20, 30, 40, 50)["Canary"]
+    return FlaggerCanary(canary, url, checksum, TOKEN, name)
 
 
 def test_argo_promotes_a_good_version(judge: str) -> None:
@@ -256,7 +271,7 @@ def test_a_version_is_lifted_at_a_replica_that_was_not_asked_about_it(cluster: C
 def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluster) -> None:
     """Nothing is aborted, what is known to be bad stays bad, and afterwards it goes on."""
     assert ask(judge, question("bad")).json()["verdict"] == "fail"
-    template = manifests("argo/analysis.yaml")[0]["spec"]["metrics"][0]
+    template = manifests(Engine.ARGO, "bentoml", 5, 25)["kanaria-step"]["spec"]["metrics"][0]
     args = {"namespace": "shop", "rollout": "digits", "canary": "good", "stable": STABLE, "to": "25", "token": TOKEN}
     run = AnalysisRun(template, args, judge)
     cluster.stop()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from monitoring.grafana.dashboards.board import TAG, Board
+from monitoring.grafana.dashboards.judge import judge
 from monitoring.grafana.dashboards.model import model
 from monitoring.grafana.dashboards.needs import Needs
 from monitoring.grafana.dashboards.overview import overview
@@ -14,4 +15,4 @@ __all__ = ["TAG", "Board", "Needs", "SignalGraph", "boards"]
 
 def boards(signals: Sequence[SignalGraph]) -> tuple[Board, ...]:
     """Every board, for the default addresses; `signals` are those that the board of a release compares."""
-    return overview(), release(signals), model()
+    return overview(), release(signals), model(), judge()

@@ -15,6 +15,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as d
 
 from monitoring.addresses import CONTROLLER, runbooks_at
+from monitoring.grafana.dashboards.needs import Needs
 from monitoring.grafana.dashboards.style import BAD, DATA_SOURCE, GOOD, Panel, link
 
 TAG = "kanaria"  # of every board and of every annotation
@@ -52,6 +53,7 @@ class Board:
     variables: tuple[Variable, ...] = ()
     annotation_tags: tuple[str, ...] = ()  # more tags that the decisions shown must have; may contain variables
     controller: str = CONTROLLER
+    about: Needs = Needs.TRAFFIC  # where there is none in the time shown, the board has nothing to show
 
     @property
     def panels(self) -> Iterator[Panel]:

@@ -15,6 +15,8 @@ class Needs(Enum):
     SHADOW = f'sum(increase({m.DISAGREEMENT}{{version="$canary"}}[$__range])) > 0'
     LABELS = f"sum(increase({m.FEEDBACK}[$__range])) > 0"
     CANARY_LABELS = f'sum(increase({m.FEEDBACK}{{version="$canary"}}[$__range])) > 0'
+    JUDGE = f"{m.JUDGE_ASKED}"  # a judge server is scraped
+    JUDGED = f"sum(increase({m.JUDGE_ANSWERS}[$__range])) > 0"
     OBJECTIVES = "slo:objective:ratio offset 1m"  # their rules are evaluated each half minute
     DRIFT = f'max(max_over_time({m.DRIFT_STATE}{{kind="data",state!="not_run"}}[$__range])) > 0'
     DRIFT_SCORES = f'max(max_over_time({m.DRIFT_STATE}{{kind="data",state=~"(no_)?drift"}}[$__range])) > 0'

@@ -9,8 +9,9 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from kanaria.stack.pages import RUNBOOKS, pages
+from kanaria.stack.pages import pages
 from monitoring.drift.result import ColumnDrift, DriftResult, State, write_result
+from rollout.ui.runbooks import RUNBOOKS
 
 Get = Callable[[str], httpx.Response]
 

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from kanaria.stack.pages import RUNBOOKS as SERVED
 from monitoring.errors import RulesError
 from monitoring.prometheus.alertmanager import example_config
 from monitoring.slo.objectives import Slo, parse_slos, seconds
 from monitoring.slo.rules import alert_rules, slo_rules
+from rollout.ui.runbooks import RUNBOOKS as SERVED
 from tests.support.paths import ROOT
 
 MONITORING = ROOT / "monitoring"

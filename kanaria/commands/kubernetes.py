@@ -1,0 +1,125 @@
+"""`kanaria kubernetes`: manifests for a cluster whose releases the judge judges."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated
+
+import typer
+
+from contract.complaints import nearest
+from kanaria.errors import SetupError
+from kanaria.kubernetes import rendered
+from kanaria.kubernetes.flagger import PLACEHOLDER
+from kanaria.kubernetes.parts import HASH
+from kanaria.kubernetes.wanted import JUDGE_URL, STEPS, Engine, Gateway, Wanted, parse_steps
+from kanaria.stack.bentos import bento_tag, port_of, service_of
+from rollout.fleet import CONTRACT
+from rollout.sources.profiles import profiles as known_profiles
+
+app = typer.Typer(no_args_is_help=True, help="Manifests for Argo Rollouts and Flagger.")
+
+_BY_WORKLOAD = "-app"  # ends the names of the profiles of deploy/kubernetes that tell versions apart by the label `app`
+# Labels that are the same for both versions of an engine, or that it does not set.
+_USELESS: Mapping[Engine, frozenset[str]] = MappingProxyType(
+    {Engine.ARGO: frozenset({"app", "destination_workload"}), Engine.FLAGGER: frozenset({HASH.replace("-", "_")})}
+)
+
+
+@app.callback()
+def _root() -> None:
+    """Manifests for Argo Rollouts and Flagger."""
+
+
+@app.command()
+def render(
+    tag: Annotated[str, typer.Argument(help="Bento in the store.")],
+    *,
+    engine: Annotated[Engine, typer.Option(help="What moves the traffic.")],
+    namespace: Annotated[str, typer.Option(help="Namespace of the model.")] = "default",
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model. Default: the Bento's.", show_default=False)
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(help="Image of the Bento. Default: its tag, as containerized.", show_default=False)
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port that its server takes. Default: the Bento's.", show_default=False)
+    ] = None,
+    replicas: Annotated[int, typer.Option(help="Pods.")] = 4,
+    steps: Annotated[str, typer.Option(help="Weights in percent, before all the traffic.")] = ",".join(map(str, STEPS)),
+    gateway: Annotated[
+        str | None,
+        typer.Option(
+            help="NAMESPACE/NAME of a Gateway of the Gateway API. Without it the numbers of pods are the weights.",
+            show_default=False,
+        ),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="Metric profile. Default: what the Bento counts in its pods.", show_default=False),
+    ] = None,
+    profile_folder: Annotated[
+        Path | None, typer.Option("--profiles", help="Folder with metric profiles of your own.", show_default=False)
+    ] = None,
+    judge: Annotated[str, typer.Option(help="URL of the judge, as the engine reaches it.")] = JUDGE_URL,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the judge's token, which Flagger's hooks carry in their URLs.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Default: print.", file_okay=False, show_default=False)
+    ] = None,
+) -> None:
+    """Write the manifests with which Argo Rollouts or Flagger releases a Bento as far as the judge allows."""
+    full = bento_tag(tag)
+    wanted = Wanted(
+        tag=full,
+        name=full.partition(":")[0] if name is None else name,
+        namespace=namespace,
+        image=full if image is None else image,
+        port=port_of(full) if port is None else port,
+        replicas=replicas,
+        profile=_profile(full, engine, profile, profile_folder),
+        engine=engine,
+        steps=parse_steps(steps),
+        gateway=None if gateway is None else Gateway.parse(gateway),
+        judge_url=judge.rstrip("/"),
+        token=None if token_file is None else token_file.read_text().strip(),
+    )
+    if out is None:
+        typer.echo(rendered.text(wanted), nl=False)
+    else:
+        for path, is_changed in rendered.write(wanted, out).items():
+            typer.echo(f"{'written' if is_changed else 'unchanged':<10} {path}")
+    if engine is Engine.FLAGGER and wanted.token is None:
+        typer.secho(
+            f"note: the hooks carry {PLACEHOLDER}: put the judge's token in its place, or give it with --token-file",
+            fg="yellow",
+            err=True,
+        )
+
+
+def _profile(tag: str, engine: Engine, given: str | None, folder: Path | None) -> str:
+    """The profile to ask with. Raises SetupError for one that the judge of deploy/kubernetes does not know."""
+    usual = "service" if service_of(tag) is CONTRACT else "bentoml"
+    if given is None:
+        return usual + (_BY_WORKLOAD if engine is Engine.FLAGGER else "")
+    told_by = {f"{each}{_BY_WORKLOAD}": {"app"} for each in ("service", "bentoml")}
+    told_by |= {each: set(profile.versions) for each, profile in known_profiles(folder).items()}
+    if given not in told_by:
+        raise SetupError(
+            f"there is no metric profile {given}{nearest(given, sorted(told_by))}",
+            saw=f"profiles: {', '.join(sorted(told_by))}",
+            do="correct it, or name the folder that has it with --profiles",
+        )
+    if told_by[given] <= _USELESS[engine]:
+        fitting = (each for each, labels in sorted(told_by.items()) if not labels <= _USELESS[engine])
+        raise SetupError(
+            f"with {engine} the profile {given} cannot tell two versions apart",
+            saw=f"it looks at {', '.join(sorted(told_by[given]))}",
+            do=f"use one of: {', '.join(fitting)}",
+        )
+    return given

@@ -1,0 +1,139 @@
+"""A Rollout of Argo Rollouts whose weight rises as far as the judge allows, and the analyses that ask the judge."""
+
+from itertools import pairwise
+
+from kanaria.kubernetes.parts import (
+    Manifest,
+    disruption_budget,
+    labels,
+    named,
+    parent,
+    pod_monitor,
+    pods,
+    service,
+)
+from kanaria.kubernetes.wanted import SECRET, SECRET_KEY, Gateway, Wanted
+
+API = "argoproj.io/v1alpha1"
+METRIC = "kanaria"  # its name in every analysis: alerts look for it
+STEP, WATCH = "kanaria-step", "kanaria-watch"
+_INTERVAL = "15s"
+_WATCHED = "40"  # times: ten minutes with all the traffic, while stable's pods are still there
+_UNTIL_THE_END = "1000000"
+# An hour without enough requests pauses the rollout for a person. While Prometheus or the judge is away the weight is
+# held and nothing is aborted: Argo Rollouts counts every answer but 2xx as an error, and asks again.
+_MOST_INCONCLUSIVE, _MOST_ERRORS = 240, 100_000
+
+
+def manifests(wanted: Wanted) -> dict[str, list[Manifest]]:
+    """By the name of the file."""
+    ways = [service(wanted)] if wanted.gateway is None else _route(wanted, wanted.gateway)
+    return {
+        "analysis": [_step(wanted), _watch(wanted)],
+        "rollout": [_rollout(wanted), disruption_budget(wanted)],
+        "network": ways,
+        "monitoring": [pod_monitor(wanted)],
+    }
+
+
+def _rollout(wanted: Wanted) -> Manifest:
+    canary: Manifest = {}
+    if wanted.gateway is not None:
+        route = {"httpRoute": wanted.name, "namespace": wanted.namespace}
+        canary = {
+            "canaryService": f"{wanted.name}-canary",
+            "stableService": f"{wanted.name}-stable",
+            "trafficRouting": {"plugins": {"argoproj-labs/gatewayAPI": route}},
+        }
+    steps: list[Manifest] = []
+    for weight, above in pairwise(wanted.weights):
+        steps += [{"setWeight": weight}, {"analysis": _analysis(STEP, {"to": str(above)})}]
+    steps += [{"setWeight": 100}, {"analysis": _analysis(WATCH, {"count": _WATCHED})}]
+    return {
+        "apiVersion": API,
+        "kind": "Rollout",
+        "metadata": named(wanted),
+        "spec": {
+            "replicas": wanted.replicas,
+            "selector": {"matchLabels": {"app": wanted.name}},
+            "template": pods(wanted),
+            "strategy": {"canary": canary | {"analysis": _analysis(WATCH, {"count": _UNTIL_THE_END}), "steps": steps}},
+        },
+    }
+
+
+def _analysis(template: str, more: dict[str, str]) -> Manifest:
+    """How a Rollout runs an analysis; its arguments are frozen when it begins."""
+    return {
+        "templates": [{"templateName": template}],
+        "args": [
+            {"name": "namespace", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+            {"name": "rollout", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "canary", "valueFrom": {"podTemplateHashValue": "Latest"}},
+            {"name": "stable", "valueFrom": {"podTemplateHashValue": "Stable"}},
+            *({"name": name, "value": value} for name, value in more.items()),
+        ],
+    }
+
+
+def _step(wanted: Wanted) -> Manifest:
+    """May the weight rise? Passes as soon as the next weight is safe, fails on proven harm, and waits otherwise."""
+    metric = {
+        "successCondition": 'result.verdict == "pass"',
+        "failureCondition": 'result.verdict == "fail"',
+        "consecutiveSuccessLimit": 1,
+        "inconclusiveLimit": _MOST_INCONCLUSIVE,
+    }
+    return _template(wanted, STEP, [{"name": "to"}], metric, {"to_percent": "{{args.to}}"})
+
+
+def _watch(wanted: Wanted) -> Manifest:
+    """Does it do harm? In the background of all steps, and as a last step with all the traffic."""
+    metric = {
+        "count": "{{args.count}}",
+        "successCondition": 'result.verdict != "fail"',
+        "failureCondition": 'result.verdict == "fail"',
+    }
+    return _template(wanted, WATCH, [{"name": "count", "value": _WATCHED}], metric, {})
+
+
+def _template(wanted: Wanted, name: str, args: list[Manifest], metric: Manifest, asked: dict[str, str]) -> Manifest:
+    names = ("namespace", "rollout", "canary", "stable")
+    web = {
+        "method": "POST",
+        "url": f"{wanted.judge_url}/v1/judge",
+        "timeoutSeconds": 30,
+        "headers": [{"key": "Authorization", "value": "Bearer {{args.token}}"}],
+        "jsonBody": {each: f"{{{{args.{each}}}}}" for each in names} | asked | {"profile": wanted.profile},
+        "jsonPath": "{$}",
+    }
+    token = {"name": "token", "valueFrom": {"secretKeyRef": {"name": SECRET, "key": SECRET_KEY}}}
+    return {
+        "apiVersion": API,
+        "kind": "AnalysisTemplate",
+        "metadata": {"name": name, "namespace": wanted.namespace},
+        "spec": {
+            "args": [*({"name": each} for each in names), *args, token],
+            "metrics": [
+                {"name": METRIC, "interval": _INTERVAL}
+                | metric
+                | {"failureLimit": 0, "consecutiveErrorLimit": _MOST_ERRORS, "provider": {"web": web}}
+            ],
+        },
+    }
+
+
+def _route(wanted: Wanted, gateway: Gateway) -> list[Manifest]:
+    """A service for each version, and the route that shares the traffic; Argo Rollouts changes its weights."""
+    weights = ((f"{wanted.name}-stable", 100), (f"{wanted.name}-canary", 0))
+    backends = [{"name": name, "port": wanted.port, "weight": weight} for name, weight in weights]
+    return [
+        service(wanted, "-stable"),
+        service(wanted, "-canary"),
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": named(wanted) | {"labels": labels(wanted)},
+            "spec": {"parentRefs": [parent(gateway)], "rules": [{"backendRefs": backends}]},
+        },
+    ]

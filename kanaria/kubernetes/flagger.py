@@ -1,0 +1,65 @@
+"""A Canary of Flagger whose webhooks ask the judge, and the Deployment that it releases."""
+
+from urllib.parse import quote
+
+from kanaria.kubernetes.parts import Manifest, disruption_budget, named, parent, pod_monitor, pods
+from kanaria.kubernetes.wanted import Wanted
+
+PLACEHOLDER = "THE-TOKEN"  # shorter than any token of a judge
+_TIMEOUT = "30s"
+
+
+def manifests(wanted: Wanted) -> dict[str, list[Manifest]]:
+    """By the name of the file."""
+    return {
+        "canary": [_canary(wanted)],
+        "deployment": [_deployment(wanted), disruption_budget(wanted)],
+        "monitoring": [pod_monitor(wanted)],
+    }
+
+
+def _deployment(wanted: Wanted) -> Manifest:
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": named(wanted) | {"labels": {"app": wanted.name}},
+        "spec": {
+            "replicas": wanted.replicas,
+            "selector": {"matchLabels": {"app": wanted.name}},
+            "template": pods(wanted),
+        },
+    }
+
+
+def _canary(wanted: Wanted) -> Manifest:
+    profile = {"profile": wanted.profile}
+    highest = {"to_percent": str(wanted.steps[-1])}  # Flagger does not say which weight comes next
+    return {
+        "apiVersion": "flagger.app/v1beta1",
+        "kind": "Canary",
+        "metadata": named(wanted),
+        "spec": {
+            "provider": "gatewayapi:v1",
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": wanted.name},
+            "service": {"port": wanted.port, "gatewayRefs": [parent(each) for each in (wanted.gateway,) if each]},
+            "analysis": {
+                "interval": "15s",
+                "threshold": 10,  # failed checks; the judge answers none but through `rollback`
+                "stepWeights": list(wanted.steps),
+                "webhooks": [
+                    _hook(wanted, "quarantine", "confirm-rollout", "start"),
+                    _hook(wanted, "next-weight", "confirm-traffic-increase", "step", profile | highest),
+                    _hook(wanted, "promotion", "confirm-promotion", "promote", profile),
+                    _hook(wanted, "harm", "rollback", "failed", profile),
+                    _hook(wanted, "noted", "event", "event"),
+                ],
+            },
+        },
+    }
+
+
+def _hook(wanted: Wanted, name: str, kind: str, path: str, metadata: dict[str, str] | None = None) -> Manifest:
+    """A webhook. Flagger sends no headers, so the token is in the URL."""
+    token = quote(wanted.token or PLACEHOLDER, safe="")
+    hook: Manifest = {"name": name, "type": kind, "url": f"{wanted.judge_url}/v1/flagger/{path}?token={token}"}
+    return hook | {"timeout": _TIMEOUT} | ({"metadata": metadata} if metadata else {})

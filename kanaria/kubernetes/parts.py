@@ -1,0 +1,111 @@
+"""What Argo Rollouts and Flagger need alike: the pods of a model, its services, and how Prometheus reads it."""
+
+from typing import Any
+
+from contract.http import LIVE_PATH, READY_PATH
+from kanaria.kubernetes.wanted import Gateway, Wanted
+
+Manifest = dict[str, Any]
+
+HASH = "rollouts-pod-template-hash"  # the label by which Argo Rollouts tells versions apart
+PORT = "http"
+_SCRAPE = "5s"
+_USER = 1034  # of every image that `bentoml containerize` makes
+_DRAIN_S = 5  # until the data plane has heard that a pod goes
+
+
+def labels(wanted: Wanted) -> dict[str, str]:
+    """Of all pods. `app` is what Flagger changes for its primary; `model` stays."""
+    return {"app": wanted.name, "model": wanted.name}
+
+
+def named(wanted: Wanted, suffix: str = "") -> dict[str, str]:
+    """The metadata of an object."""
+    return {"name": f"{wanted.name}{suffix}", "namespace": wanted.namespace}
+
+
+def pods(wanted: Wanted) -> Manifest:
+    """The template of the pods: no rights, a root that cannot be written, and time to finish what they answer."""
+    return {
+        "metadata": {"labels": labels(wanted)},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": _USER,
+                "fsGroup": _USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_container(wanted)],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "data", "emptyDir": {}}],
+        },
+    }
+
+
+def _container(wanted: Wanted) -> Manifest:
+    return {
+        "name": "model",
+        "image": wanted.image,
+        "env": [
+            {"name": "BENTOML_PORT", "value": str(wanted.port)},
+            {"name": "BENTOML_HOME", "value": "/tmp/bentoml"},  # noqa: S108 - in the container; counters that end with it
+        ],
+        "ports": [{"name": PORT, "containerPort": wanted.port}],
+        "startupProbe": _probe(READY_PATH) | {"periodSeconds": 2, "failureThreshold": 90},
+        "readinessProbe": _probe(READY_PATH) | {"periodSeconds": 5},
+        "livenessProbe": _probe(LIVE_PATH) | {"periodSeconds": 10, "timeoutSeconds": 5},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(_DRAIN_S)]}}},
+        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "2Gi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "data", "mountPath": "/data"}],  # noqa: S108 - as above
+    }
+
+
+def _probe(path: str) -> Manifest:
+    return {"httpGet": {"path": path, "port": PORT}}
+
+
+def service(wanted: Wanted, suffix: str = "") -> Manifest:
+    """A Service in front of the model's pods; Argo Rollouts adds the hash of a version where it is told to."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": named(wanted, suffix),
+        "spec": {
+            "selector": {"app": wanted.name},
+            "ports": [{"name": PORT, "port": wanted.port, "targetPort": PORT}],
+        },
+    }
+
+
+def parent(gateway: Gateway) -> dict[str, str]:
+    """How a route names its gateway."""
+    return {"name": gateway.name, "namespace": gateway.namespace}
+
+
+def pod_monitor(wanted: Wanted) -> Manifest:
+    """How Prometheus reads the pods: often, with the labels that tell versions apart."""
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PodMonitor",
+        "metadata": named(wanted),
+        "spec": {
+            "selector": {"matchLabels": {"model": wanted.name}},
+            "podTargetLabels": [HASH, "app"],
+            "podMetricsEndpoints": [{"port": PORT, "interval": _SCRAPE, "honorLabels": True}],
+        },
+    }
+
+
+def disruption_budget(wanted: Wanted) -> Manifest:
+    """Of all pods of the model one may go at a time, such as when a node is emptied."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": named(wanted),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"model": wanted.name}}},
+    }
