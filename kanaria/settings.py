@@ -31,6 +31,7 @@ Runtime = Literal["auto", "shared", "venv"]
 
 TOKEN_FILE, ALERTS_TOKEN_FILE, API_KEY_FILE, USER_KEY_FILE = "token", "alerts-token", "api-key", "user-key"
 ANSWERS_KEY_FILE = "answers-key"
+VERSION_SECRET_FILE = "version-secret"  # noqa: S105 - its name
 CALLER_KEYS_FILE = "api-keys.json"
 PRIVATE_KEY_FILE, PUBLIC_KEY_FILE = "signing-key.pem", "signing-key.pub"
 ALERTMANAGER_KEY_FILE = "alertmanager-password"
@@ -44,6 +45,7 @@ KEY_FILES = (
     CALLER_KEYS_FILE,
     USER_KEY_FILE,
     ANSWERS_KEY_FILE,
+    VERSION_SECRET_FILE,
     PRIVATE_KEY_FILE,
     PUBLIC_KEY_FILE,
 )
@@ -382,6 +384,15 @@ class Settings(BaseSettings):
     def api_key(self) -> str:
         """What clients send to the gateway as x-api-key."""
         return self.secret(API_KEY_FILE)
+
+    @property
+    def version_secret(self) -> str:
+        """What versions ask for at their ports."""
+        return self.secret(VERSION_SECRET_FILE)
+
+    @property
+    def version_secret_file(self) -> Path:
+        return self.root / VERSION_SECRET_FILE
 
     @property
     def user_key(self) -> bytes:

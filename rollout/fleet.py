@@ -1,10 +1,10 @@
 """The versions that run, and the interface to whatever runs them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from contract.http import ANSWER_TIMEOUT_S, PREDICT_PATH, READY_PATH
+from contract.http import ANSWER_TIMEOUT_S, PREDICT_PATH, READY_PATH, SECRET_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Backend:
     host: str
     port: int
     has_metrics: bool = True  # whether it has a page with counters
+    secret: str = field(default="", repr=False)  # what it asks for at its port; empty: nothing
 
     @property
     def address(self) -> str:
@@ -23,6 +24,11 @@ class Backend:
     @property
     def url(self) -> str:
         return f"http://{self.address}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request to it has to bring."""
+        return {SECRET_HEADER: self.secret} if self.secret else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,11 @@ class Version:
     @property
     def tag(self) -> str:
         return self.backends[0].tag
+
+    @property
+    def secret(self) -> str:
+        """What its processes ask for: all that ask at all for the same."""
+        return next((backend.secret for backend in self.backends if backend.secret), "")
 
 
 class Health(Enum):

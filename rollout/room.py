@@ -33,7 +33,7 @@ def replace(path: Path, text: str) -> None:
     try:
         _overwrite(spare, content)
     except OSError:  # no spare could be made: this one is written like any other file
-        write_whole(path, content)
+        write_whole(path, content, mode=0o600)
         return
     _exchange(spare, path)
     with contextlib.suppress(OSError):
@@ -127,7 +127,7 @@ def _opened(path: Path) -> int:
     with contextlib.suppress(OSError):
         if path.stat().st_nlink > 1 or not os.access(path, os.R_OK | os.W_OK):
             path.unlink()
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _exchange(spare: Path, path: Path) -> None:

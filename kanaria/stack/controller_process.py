@@ -33,13 +33,13 @@ from kanaria.stack.observer_program import OBSERVER_OPTION
 from kanaria.stack.pages import DRIFT_TITLES, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.remote_fleet import RemoteFleet
-from kanaria.stack.stack import GATEWAY, OPEN_ADMIN, gateway_settings
+from kanaria.stack.stack import CLOSED_PORTS, GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
 from kanaria.stack.versions import Versions
 from monitoring.drift.metrics import DriftCollector
 from monitoring.drift.result import KINDS, Kind
-from monitoring.prometheus.configuration import Target, file_sd
+from monitoring.prometheus.configuration import OPEN_VERSIONS, VERSIONS, Target, file_sd
 from rollout.control.controller import Controller
 from rollout.control.metrics import ControllerMetrics
 from rollout.fleet import Backend
@@ -81,6 +81,9 @@ def main() -> None:
     metrics_of_gateway.add_argument(OPEN_ADMIN, type=int, help="port of the admin of a gateway of Kanaria 0.1")
     parser.add_argument("--prometheus", type=int, help="port of Prometheus; without it the built-in scraper reads")
     parser.add_argument(OBSERVER_OPTION, type=int, help="port of the observer's counts; without it there is none")
+    parser.add_argument(
+        CLOSED_PORTS, action="store_true", help="versions ask for a secret; gateway and Prometheus send it"
+    )
     arguments = parser.parse_args()
     log_as_json()
     observer = f"127.0.0.1:{arguments.observer}" if arguments.observer else None
@@ -94,7 +97,7 @@ def main() -> None:
         has_open_admin=arguments.envoy_admin is not None,
         has_observer=observer is not None,
     )
-    fleet = _fleet(settings, metrics)
+    fleet = _fleet(settings, metrics, settings.version_secret if arguments.closed_ports else "")
     supervisor = Supervisor(settings.root, settings.logs)
     watch = GatewayWatch(
         settings.gateway_url, restart=partial(supervisor.restart, GATEWAY), tell=Pressure(gateway).tell
@@ -278,13 +281,15 @@ def own_names(settings: Settings) -> frozenset[str]:
     return frozenset(filter(None, (given, socket.gethostname())))
 
 
-def _fleet(settings: Settings, metrics: ControllerMetrics) -> AnyFleet:
-    targets, versions = settings.targets / "service.json", Versions(settings.versions)
+def _fleet(settings: Settings, metrics: ControllerMetrics, secret: str) -> AnyFleet:
+    versions = Versions(settings.versions)
 
     def tell_prometheus(_: tuple[Backend, ...]) -> None:
-        backends = (*local.backends(), *remote.backends())
-        addresses = (Target(backend.address) for backend in backends if backend.has_metrics)
-        write_whole(targets, file_sd(addresses), is_public=True)
+        scraped = [backend for backend in (*local.backends(), *remote.backends()) if backend.has_metrics]
+        is_open = {backend: bool(secret) and not backend.secret for backend in scraped}
+        for job, wanted in ((VERSIONS, False), (OPEN_VERSIONS, True)):
+            targets = [Target(backend.address) for backend in scraped if is_open[backend] is wanted]
+            write_whole(settings.targets / f"{job}.json", file_sd(targets, job=VERSIONS), is_public=True)
 
     def environment(tag: str) -> Mapping[str, str]:
         given = server_environment(settings, tag, records=settings.root)
@@ -300,8 +305,10 @@ def _fleet(settings: Settings, metrics: ControllerMetrics) -> AnyFleet:
         versions=versions,
         replicas=settings.replicas,
         pass_env=settings.pass_env,
+        secret=secret,
     )
-    remote = RemoteFleet(settings.root / "versions" / "remote", versions, on_change=tell_prometheus)
+    folder = settings.root / "versions" / "remote"
+    remote = RemoteFleet(folder, versions, on_change=tell_prometheus, secret=secret)
     return AnyFleet(local, remote, versions)
 
 

@@ -25,7 +25,7 @@ import psutil
 
 from contract.files import write_whole
 from kanaria.errors import SetupError, StackError
-from kanaria.stack import locks
+from kanaria.stack import guarded_ports, locks
 from kanaria.stack.bentos import tag_of
 from kanaria.stack.inherited import INSTALLER, inherited
 from kanaria.stack.requirements import OWN_PYTHON, Wanted, wanted_by
@@ -178,7 +178,7 @@ def variables_in(environment: Path, variables: Mapping[str, str]) -> dict[str, s
     """`variables` as a program in `environment` should have them: nothing of ours is in its reach."""
     own = {name: value for name, value in variables.items() if name not in _OUR_OWN}
     path = os.pathsep.join((str(environment / "bin"), own.get("PATH", os.defpath)))
-    return own | {"VIRTUAL_ENV": str(environment), "PATH": path}
+    return own | {"VIRTUAL_ENV": str(environment), "PATH": path} | guarded_ports.carried(variables)
 
 
 def _key(wanted: Wanted) -> str:

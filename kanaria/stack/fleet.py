@@ -15,12 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import environment
 from contract.files import write_whole
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
+from kanaria.stack import guarded_ports
 from kanaria.stack.bentos import comparison_schema_of, make_own_home, process_name, service_of, tag_of
 from kanaria.stack.inherited import as_reason, withheld
 from kanaria.stack.listed import Listed
@@ -35,6 +37,8 @@ from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
 from rollout.fleet import Backend, Health, Readiness, Service, VersionStatus
 from service.signatures import SignatureError
+
+log = structlog.get_logger()
 
 _FRESH_S = 0.4  # the controller asks several times in one beat
 
@@ -52,6 +56,7 @@ class _Record(BaseModel):
     comparison_schema: str | None = None
     service: Service | None = None  # of a version that is no Bento: as it was listed when it was started
     has_metrics: bool = True
+    is_guarded: bool = False  # whether it asks for the secret of versions' ports; those of an earlier Kanaria do not
     was_ready: tuple[int, float] | None = None  # pid and start of the process that was ready once
     restarts: int = 0  # workers that ended by themselves since it was started
 
@@ -71,6 +76,7 @@ class LocalFleet:
         versions: Versions | None = None,
         replicas: int = 1,
         pass_env: Sequence[str] = (),
+        secret: str = "",
     ) -> None:
         """Args:
         folder: keeps the port and the comparison schema of each running process, so that a new controller finds them.
@@ -81,12 +87,14 @@ class LocalFleet:
         versions: what can be started; None: the Bentos of the store.
         replicas: how many processes a version gets when it is started.
         pass_env: which variables of the keeper's versions get besides the usual ones, see `inherited`.
+        secret: what versions are to ask for at their ports; empty: nothing.
         """
         self._supervisor, self._folder = supervisor, folder
         self._command, self._environment = command, environment
         self._on_change, self._on_refusal = on_change, on_refusal
         self._folder.mkdir(parents=True, exist_ok=True)
         self._versions, self._replicas, self._pass_env = versions or Versions(None), replicas, tuple(pass_env)
+        self._secret = secret
         self._probes, self._workers = Probes(), Workers()
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._refused: set[str] = set()
@@ -121,7 +129,8 @@ class LocalFleet:
             record = self._new_record(tag, listed, info)
             self._write(name, record)
             self._refused.discard(tag)  # another attempt
-        own = program_of(listed, name, record.port, self._pass_env) if listed else None
+        secret = self._secret if record.is_guarded else ""
+        own = program_of(listed, name, record.port, self._pass_env, secret=secret) if listed else None
         self._supervisor.add(own or self._bento(name, record))
         return True
 
@@ -133,6 +142,7 @@ class LocalFleet:
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
+        variables |= guarded_ports.guarding(record.port, self._secret) if record.is_guarded else {}
         command = self._command(record.tag, record.port)
         passed = variables_for(record.tag, command, self._pass_env)
         return Program(name, command, variables, listed=passed, is_confined=True)
@@ -168,7 +178,7 @@ class LocalFleet:
             (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
         shutil.rmtree(self._home(name), ignore_errors=True)  # it removes links, and nothing behind them
         if record is not None:
-            self._probes.forget(_backend(record))
+            self._probes.forget(self._backend(record))
         return True
 
     def running(self) -> tuple[str, ...]:
@@ -188,7 +198,7 @@ class LocalFleet:
         info, record = self._supervisor.info(name), self._record(name)
         if info is None or record is None:
             return VersionStatus(Health.ABSENT)
-        backends = (_backend(record),)
+        backends = (self._backend(record),)
         if not info.is_alive:
             words = self._last_words(tag, info.log)
             if record.was_ready is None:
@@ -198,10 +208,17 @@ class LocalFleet:
             record = self._with_restarts(name, record, info.pid)
         was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
         readiness = record.service.readiness if record.service else Readiness()
-        trouble = self._probes.trouble(_backend(record), readiness, info.pid)
+        trouble = self._probes.trouble(self._backend(record), readiness, info.pid)
         if not trouble:
             if not was_ready:
                 self._remember_ready(name, record, info.pid)
+                if record.is_guarded and self._probes.is_open(backends[0], readiness):
+                    log.warning(
+                        "port_is_open",
+                        tag=tag,
+                        port=record.port,
+                        why="it answers whoever lacks the secret of versions' ports",
+                    )
             return VersionStatus(Health.READY, backends, info.has_crashed, restarts=record.restarts)
         health = Health.UNREADY if was_ready else Health.STARTING
         words = self._last_words(tag, info.log)
@@ -246,16 +263,26 @@ class LocalFleet:
 
     def backends(self) -> tuple[Backend, ...]:
         """All processes that run."""
-        return tuple(map(_backend, self._records()))
+        return tuple(map(self._backend, self._records()))
+
+    def _backend(self, record: _Record) -> Backend:
+        secret = self._secret if record.is_guarded else ""
+        return Backend(record.tag, "127.0.0.1", record.port, record.has_metrics, secret)
 
     def _new_record(self, tag: str, listed: Listed | None, info: ProcessInfo | None) -> _Record:
         """What is to be kept of a process; `info` of one that runs without a record."""
         known = _recovered(tag, info)
         if listed is not None:
             port = known.port if known else free_port()
-            return _Record(tag=tag, port=port, service=listed.service, has_metrics=listed.metrics)
+            is_guarded = known.is_guarded if known else listed.secret and bool(self._secret)
+            return _Record(
+                tag=tag, port=port, service=listed.service, has_metrics=listed.metrics, is_guarded=is_guarded
+            )
+        if known:
+            return known
         first = next((record.comparison_schema for record in self._records()), None)
-        return known or _Record(tag=tag, port=free_port(), comparison_schema=first or comparison_schema_of(tag))
+        schema = first or comparison_schema_of(tag)
+        return _Record(tag=tag, port=free_port(), comparison_schema=schema, is_guarded=bool(self._secret))
 
     def _records(self) -> list[_Record]:
         names = (path.stem for path in sorted(self._folder.glob("[!.]*.json")))
@@ -311,10 +338,6 @@ def _is_preparing(pid: int) -> bool:
     return False
 
 
-def _backend(record: _Record) -> Backend:
-    return Backend(record.tag, "127.0.0.1", record.port, record.has_metrics)
-
-
 def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
     """The record of a process that runs without one, from the process itself; None when it does not say."""
     if info is None or not info.pid:
@@ -325,12 +348,17 @@ def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
         port = int(variables.get(KEPT_PORT) or words[words.index(PORT_OPTION) + 1])
     except (psutil.Error, OSError, ValueError, IndexError):
         return None
-    return _Record(tag=tag, port=port, comparison_schema=variables.get(environment.COMPARISON_SCHEMA))
+    is_guarded = guarded_ports.is_guarded(variables) or environment.PORT_SECRET in variables
+    schema = variables.get(environment.COMPARISON_SCHEMA)
+    return _Record(tag=tag, port=port, comparison_schema=schema, is_guarded=is_guarded)
 
 
-def program_of(listed: Listed, name: str, port: int, pass_env: Sequence[str]) -> Program:
-    """The process of a version that is no Bento, listening on `port`. It may gain rights: its command may be sudo."""
-    variables = {**listed.variables(port), KEPT_PORT: str(port)}
+def program_of(listed: Listed, name: str, port: int, pass_env: Sequence[str], *, secret: str = "") -> Program:
+    """The process of a version that is no Bento, listening on `port` and told what to ask for there.
+
+    It may gain rights: its command may be sudo.
+    """
+    variables = {**listed.variables(port), KEPT_PORT: str(port)} | ({environment.PORT_SECRET: secret} if secret else {})
     return Program(name, listed.words(port), variables, str(listed.folder), listed=tuple(pass_env))
 
 

@@ -72,6 +72,7 @@ class Listed(BaseModel):
     routes: tuple[PathText, ...] = ()  # whose answers come as a whole
     streams: tuple[PathText, ...] = ()  # whose answers may come in parts
     metrics: bool = False  # whether it has a page with counters for Prometheus
+    secret: bool = False  # whether it asks for the secret of versions' ports itself
 
     @field_validator("folder", mode="after")
     @classmethod
@@ -119,12 +120,13 @@ class Listed(BaseModel):
         readiness = Readiness(self.ready) if self.ready else _ANY_ANSWER
         return Service(routes, self.timeout, readiness=readiness, idle_s=_IDLE_S)
 
-    def backend(self, tag: str, port: int = 0) -> Backend:
-        """Where it listens; `port` is that of a command."""
+    def backend(self, tag: str, port: int = 0, *, secret: str = "") -> Backend:
+        """Where it listens; `port` is that of a command, `secret` what it is sent if it asks for one."""
+        secret = secret if self.secret else ""
         if self.url is None:
-            return Backend(tag, _HOST, port, self.metrics)
+            return Backend(tag, _HOST, port, self.metrics, secret)
         parts = urlsplit(self.url)
-        return Backend(tag, str(parts.hostname), parts.port or 80, self.metrics)
+        return Backend(tag, str(parts.hostname), parts.port or 80, self.metrics, secret)
 
     def words(self, port: int) -> list[str]:
         """Its command, for a server on `port`."""

@@ -1,7 +1,8 @@
 """The server of a model of the contract: imports everything once, then forks the workers, which share that memory.
 
 `bentoml serve` starts a Python for each worker, beside one of its own that only watches. What a worker does is the
-same here. Nothing of ours but forking is imported: a Bento brings its own `contract/` and `service/`. Linux only.
+same here. Nothing of ours is imported but forking and the guard of the port: a Bento brings its own `contract/` and
+`service/`. Linux only.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kanaria.stack.forks import Workers
+from kanaria.stack.port_guard.sitecustomize import guarded
 
 MODULE = "kanaria.stack.model_server"
 _FOR_WORKERS = (
@@ -97,7 +99,7 @@ def _serve(service: Any, listening: socket.socket, number: int) -> None:
     server_context.service_routes = [api.route for api in service.apis.values()]
     server_context.bento_name, server_context.bento_version = service.bento.tag.name, service.bento.tag.version
     config = uvicorn.Config(
-        service.to_asgi(is_main=True),
+        guarded(service.to_asgi(is_main=True)),
         log_config=None,
         access_log=False,
         proxy_headers=False,  # the gateway is the only client

@@ -157,7 +157,7 @@ def replay(canary: Backend, golden: Sequence[GoldenRequest]) -> Replay:
     found: list[str] = []
     took_ms: list[float] = []
     run = uuid.uuid4().hex  # two versions that answer one request id count as one mirrored request
-    with loopback.client(canary.url, timeout_s=_TIMEOUT_S) as client:
+    with loopback.client(canary.url, timeout_s=_TIMEOUT_S, headers=canary.headers) as client:
         for number, request in enumerate(golden):
             started_s = time.perf_counter()
             try:

@@ -2,7 +2,7 @@
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -49,6 +49,10 @@ class Probes:
                 self._newest[url] = _Probe(pid, time.monotonic(), self._ask(backend, readiness), probe.trouble)
         return probe.trouble
 
+    def is_open(self, backend: Backend, readiness: Readiness) -> bool:
+        """Whether a server that is ready says so to whoever lacks its secret. Waits for the answer, at most 1 s."""
+        return not unready(self._http, replace(backend, secret=""), readiness)
+
     def forget(self, backend: Backend) -> None:
         """Another server may listen there later."""
         self._newest.pop(backend.url, None)
@@ -61,7 +65,7 @@ def unready(client: loopback.Client, backend: Backend, readiness: Readiness) -> 
     """Why a server is not ready, by its answer now; empty: it is."""
     url = f"{backend.url}{readiness.path}"
     try:
-        with client.stream("GET", url) as answer:  # what is at that path may have no end
+        with client.stream("GET", url, headers=backend.headers) as answer:  # what is at that path may have no end
             status = answer.status_code
             if answer.headers.get("content-length", "").isdecimal() and int(answer.headers["content-length"]) < _SMALL:
                 answer.read()  # keeps the connection

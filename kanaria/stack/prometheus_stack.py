@@ -8,7 +8,7 @@ from typing import Self
 
 from contract.files import write_whole
 from kanaria.errors import SetupError
-from kanaria.settings import ALERTS_TOKEN_FILE, Settings
+from kanaria.settings import ALERTS_TOKEN_FILE, VERSION_SECRET_FILE, Settings
 from kanaria.stack.ports import free_port
 from kanaria.stack.supervision import Program
 from kanaria.stack.web_config import web_config
@@ -23,6 +23,7 @@ from monitoring.prometheus.alertmanager import (
 )
 from monitoring.prometheus.configuration import (
     JOBS,
+    OPEN_VERSIONS,
     RULES,
     WEB_CONFIG,
     PrometheusSettings,
@@ -82,6 +83,7 @@ class PrometheusStack:
 
     def _prometheus(self) -> Program:
         folder = self.settings.root / "prometheus"
+        self.settings.secret(VERSION_SECRET_FILE)  # makes it
         configuration = prometheus_config(
             PrometheusSettings(
                 targets_dir=self.settings.targets,
@@ -89,6 +91,7 @@ class PrometheusStack:
                 rule_files=self.rules or self._own_rules(folder / "rules"),
                 alertmanager=f"127.0.0.1:{self.alertmanager_port}" if self.alertmanager else None,
                 password_file=self.settings.alertmanager_password_file,
+                secret_file=self.settings.version_secret_file,
             )
         )
         write_whole(folder / "prometheus.yml", configuration)
@@ -153,7 +156,7 @@ def write_targets(settings: Settings, *, gateway: str, observer: str | None) -> 
     own = {"gateway": gateway, "controller": settings.controller_address}
     if observer is not None:
         own["observer"] = observer
-    for job in JOBS:
+    for job in (*JOBS, OPEN_VERSIONS):
         listed = [Target(own[job])] if job in own else []
         write_whole(settings.targets / f"{job}.json", file_sd(listed), is_public=True)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +23,7 @@ class _Record(BaseModel):
     backend: Backend
     service: Service
     was_ready: bool = False
+    is_guarded: bool = False  # whether it asks for the secret of versions' ports
 
 
 class RemoteFleet:
@@ -31,10 +33,18 @@ class RemoteFleet:
         folder: keeps a record of each that is in use, so that a new controller finds them.
         versions: what they are looked up in.
         on_change: called with all that are in use when one comes or goes.
+        secret: what those that ask for one are sent; empty: nothing.
     """
 
-    def __init__(self, folder: Path, versions: Versions, *, on_change: Callable[[tuple[Backend, ...]], None]) -> None:
-        self._folder, self._versions, self._on_change = folder, versions, on_change
+    def __init__(
+        self,
+        folder: Path,
+        versions: Versions,
+        *,
+        on_change: Callable[[tuple[Backend, ...]], None],
+        secret: str = "",
+    ) -> None:
+        self._folder, self._versions, self._on_change, self._secret = folder, versions, on_change, secret
         self._probes = Probes()
 
     def known_tags(self) -> tuple[str, ...]:
@@ -54,19 +64,20 @@ class RemoteFleet:
         listed = self._versions.listed(tag)
         if listed is None:
             raise SetupError(f"there is no URL of {tag}", saw="it is not listed", do="list it in KANARIA_VERSIONS")
-        self._write(_Record(backend=listed.backend(tag), service=listed.service))
+        self._write(_Record(backend=listed.backend(tag), service=listed.service, is_guarded=listed.secret))
         self._on_change(self.backends())
 
     def status(self, tag: str) -> VersionStatus:
         record = self._record(tag)
         if record is None:
             return VersionStatus(Health.ABSENT)
-        trouble = self._probes.trouble(record.backend, record.service.readiness, 0)
+        backend = self._backend(record)
+        trouble = self._probes.trouble(backend, record.service.readiness, 0)
         if not trouble and not record.was_ready:
             with suppress(OSError):  # a full disk: the next look tries again
                 self._write(record.model_copy(update={"was_ready": True}))
         health = Health.UNREADY if record.was_ready else Health.STARTING
-        return VersionStatus(health if trouble else Health.READY, (record.backend,), detail=trouble)
+        return VersionStatus(health if trouble else Health.READY, (backend,), detail=trouble)
 
     def stop(self, tag: str) -> None:
         record = self._record(tag)
@@ -82,7 +93,11 @@ class RemoteFleet:
 
     def backends(self) -> tuple[Backend, ...]:
         """Where those that are in use listen."""
-        return tuple(record.backend for path in sorted(self._folder.glob("[!.]*.json")) if (record := _read(path)))
+        records = map(_read, sorted(self._folder.glob("[!.]*.json")))
+        return tuple(self._backend(record) for record in records if record)
+
+    def _backend(self, record: _Record) -> Backend:
+        return replace(record.backend, secret=self._secret if record.is_guarded else "")
 
     def _record(self, tag: str) -> _Record | None:
         return _read(self._path(tag))

@@ -181,7 +181,7 @@ class Replayer:
                 request.method,
                 of.url + request.path,
                 content=request.body,
-                headers=request.headers | own,
+                headers=request.headers | own | of.headers,
                 timeout=limit_s,
             ) as answer:
                 head = answer.headers

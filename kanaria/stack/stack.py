@@ -41,6 +41,7 @@ from rollout.ui.client import ControllerClient
 
 GATEWAY, _CONTROLLER = "gateway", "controller"  # the names of their programs
 OPEN_ADMIN = "--envoy-admin"  # an argument of controllers whose gateway has a port for its admin
+CLOSED_PORTS = "--closed-ports"  # likewise, whose gateway and Prometheus send the secret of versions' ports
 _FIRST, _LAST = 0, 100  # in the order of stopping
 _CONTROLLER_READY_S = 60.0
 _SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again
@@ -150,6 +151,8 @@ class Stack:
             say("any user of this machine can stop the gateway, which is of an earlier version, until it is restarted")
         if (prometheus := self.supervisor.program(PROMETHEUS)) and not has_password(prometheus.command):
             say("any user of this machine can read Prometheus, which is of an earlier version, until it is restarted")
+        if CLOSED_PORTS not in controller.command:
+            say("any user of this machine can ask versions at their own ports until `kanaria down` and `kanaria up`")
         others = sorted(set(self.supervisor.alive()) - {_CONTROLLER})
         say(f"serve on with the code they were started with: {', '.join(tag_of(name) or name for name in others)}")
 
@@ -176,7 +179,8 @@ class Stack:
             prepare(self.settings, tag, say=say)
         elif listed.url is not None:
             with loopback.client(timeout_s=_PROBE_TIMEOUT_S) as client:
-                if trouble := unready(client, listed.backend(tag), listed.service.readiness):
+                backend = listed.backend(tag, secret=self.settings.version_secret)
+                if trouble := unready(client, backend, listed.service.readiness):
                     say(f"{tag} is not ready, and others keep it running: {trouble}")
 
     def _say_what_is_passed(self, tag: str, say: Callable[[str], None]) -> None:
@@ -231,7 +235,7 @@ class Stack:
         self.supervisor.start()
         droppable = (str(gateway.segments_path),)  # the controller reads it, and may be away
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST, droppable=droppable))
-        arguments = ["--gateway-stats", str(gateway.stats_port)]
+        arguments = [CLOSED_PORTS, "--gateway-stats", str(gateway.stats_port)]
         observer = None if self.versions.service(tag).keeps_contract else self._observer_beside(gateway)
         if observer is not None:
             self.supervisor.add(observer.program())

@@ -15,6 +15,7 @@ from kanaria.errors import StackError
 from kanaria.settings import Settings
 from kanaria.stack.confinement import confine, variables_of
 from kanaria.stack.fleet import TASK_RESULTS, program_of, server_environment
+from kanaria.stack.guarded_ports import guarding
 from kanaria.stack.inherited import as_reason, withheld
 from kanaria.stack.listed import Listed
 from kanaria.stack.log_words import last_lines, last_words
@@ -46,11 +47,11 @@ class TemporaryServer:
 @contextmanager
 def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]) -> Iterator[TemporaryServer]:
     """Serve `tag` until the block ends. Raises DidNotStart, InstallError, SetupError."""
-    listed, port = Versions(settings.versions).listed(tag), free_port()
+    listed, port, secret = Versions(settings.versions).listed(tag), free_port(), settings.version_secret
     if listed is None:
         prepare(settings, tag, say=say)
     started_s = time.monotonic()
-    backend = listed.backend(tag, port) if listed else Backend(tag, "127.0.0.1", port)
+    backend = listed.backend(tag, port, secret=secret) if listed else Backend(tag, "127.0.0.1", port, secret=secret)
     readiness = listed.service.readiness if listed else Readiness()
     if listed is not None and listed.url is not None:
         _wait_for_others(backend, readiness)
@@ -58,8 +59,8 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         return
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name:
         log = Path(name, "server.log")
-        own = program_of(listed, tag, port, settings.pass_env) if listed else None
-        program = own or _bento(settings, tag, port, Path(name))
+        own = program_of(listed, tag, port, settings.pass_env, secret=backend.secret) if listed else None
+        program = own or _bento(settings, backend, Path(name))
         process = _begin(program, log)
         try:
             _wait_until_ready(process, backend, readiness, log, do=_alone(tag, listed), program=program)
@@ -68,10 +69,12 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
             _stop(process)
 
 
-def _bento(settings: Settings, tag: str, port: int, records: Path) -> Program:
+def _bento(settings: Settings, backend: Backend, records: Path) -> Program:
+    tag, port = backend.tag, backend.port
     own = {**server_environment(settings, tag, records=records), TASK_RESULTS: str(records / "tasks.db")}
     command = server_command(settings, tag, port)
-    return Program(tag, command, own, listed=variables_for(tag, command, settings.pass_env), is_confined=True)
+    variables = own | guarding(port, backend.secret)
+    return Program(tag, command, variables, listed=variables_for(tag, command, settings.pass_env), is_confined=True)
 
 
 def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:

@@ -26,6 +26,7 @@ from monitoring.prometheus.configuration import RULES, PrometheusSettings, prome
 GENERATED = Path(__file__).parents[1] / "generated"
 BOARDS_IN_GRAFANA = "/var/lib/grafana/dashboards"
 TOKEN_IN_CONTAINERS = Path("/run/secrets/kanaria-token")
+_SECRET_IN_CONTAINERS = Path("/run/secrets/kanaria-version-secret")
 PROMETHEUS, ALERTMANAGER = "127.0.0.1:9090", "127.0.0.1:9093"
 _SCRAPE_INTERVAL_S = 5.0
 
@@ -43,6 +44,7 @@ def generated_files(signals: Sequence[SignalGraph]) -> dict[str, str]:
                 scrape_interval_s=_SCRAPE_INTERVAL_S,
                 rule_files=tuple(Path("/etc/prometheus/rules") / path.name for path in RULES),
                 alertmanager=ALERTMANAGER,
+                secret_file=_SECRET_IN_CONTAINERS,
             )
         ),
         "alertmanager.yml": alertmanager_config(

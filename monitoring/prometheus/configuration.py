@@ -15,6 +15,8 @@ RULES = tuple(Path(__file__).parents[1] / "rules" / name for name in ("alerts.ya
 JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
     {"gateway": "/stats/prometheus", "controller": METRICS_PATH, "service": METRICS_PATH, "observer": METRICS_PATH}
 )
+VERSIONS = "service"
+OPEN_VERSIONS = "service-open"  # the list of those that ask for no secret; their series have the job of all versions
 # An expensive query neither takes the memory nor keeps the controller waiting for long, and connections that ask
 # nothing keep no place.
 _LIMITS = ("--query.timeout=30s", "--query.max-samples=20000000", "--query.max-concurrency=8", "--web.read-timeout=30s")
@@ -41,6 +43,7 @@ class PrometheusSettings:
     rule_files: tuple[Path, ...] = RULES
     alertmanager: str | None = None  # host:port
     password_file: Path | None = None  # of the user that Alertmanager asks for; None: it asks for none
+    secret_file: Path | None = None  # what versions ask for at their ports; None: nothing
 
 
 def prometheus_config(settings: PrometheusSettings) -> str:
@@ -50,13 +53,8 @@ def prometheus_config(settings: PrometheusSettings) -> str:
         "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [str(path) for path in settings.rule_files],
         "scrape_configs": [
-            {
-                "job_name": job,
-                "metrics_path": path,
-                "file_sd_configs": [{"files": [str(settings.targets_dir / f"{job}.json")]}],
-            }
-            | ({"params": {"filter": [GATEWAY_FILTER]}} if job == "gateway" else {})
-            for job, path in JOBS.items()
+            *(_scraped(job, path, settings) for job, path in JOBS.items()),
+            _scraped(OPEN_VERSIONS, JOBS[VERSIONS], settings),
         ],
     }
     if settings.alertmanager is not None:
@@ -67,9 +65,24 @@ def prometheus_config(settings: PrometheusSettings) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def file_sd(targets: Iterable[Target]) -> str:
-    """The text of a targets file. Replace the file by a rename, because Prometheus would read a half-written one."""
-    return json.dumps([{"targets": [target.address]} for target in targets], indent=2)
+def _scraped(job: str, path: str, settings: PrometheusSettings) -> dict[str, object]:
+    targets = {"files": [str(settings.targets_dir / f"{job}.json")]}
+    scraped: dict[str, object] = {"job_name": job, "metrics_path": path, "file_sd_configs": [targets]}
+    if job == "gateway":
+        scraped["params"] = {"filter": [GATEWAY_FILTER]}
+    if job == VERSIONS and settings.secret_file is not None:
+        scraped["authorization"] = {"credentials_file": str(settings.secret_file)}
+    return scraped
+
+
+def file_sd(targets: Iterable[Target], *, job: str | None = None) -> str:
+    """The text of a targets file. Replace the file by a rename, because Prometheus would read a half-written one.
+
+    Args:
+        job: what their series have as `job`; None: the name of what scrapes them.
+    """
+    labels = {"labels": {"job": job}} if job else {}
+    return json.dumps([{"targets": [target.address], **labels} for target in targets], indent=2)
 
 
 def prometheus_command(

@@ -35,7 +35,7 @@ class Finding:
 
 def look(backend: Backend, own: Mapping[str, CustomSignal], *, timeout_s: float = 2.0) -> list[Finding]:
     """What stands in the way of these signals on the page of one process. Raises SourceUnreachable."""
-    http = loopback.client(timeout_s=timeout_s)
+    http = loopback.client(timeout_s=timeout_s, headers=backend.headers)
     try:
         text = http.get(f"{backend.url}{METRICS_PATH}").raise_for_status().text
         return list(findings(text, own))

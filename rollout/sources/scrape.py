@@ -1,7 +1,7 @@
 """Counters read directly from the gateway and from each version's process: the source where no Prometheus runs."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Self
@@ -44,9 +44,8 @@ class ScrapeSource:
         """See `MetricSource`. A version that does not answer is left out of the reading, once it was in one."""
         gateway = self._gateway.address
         urls = {gateway: httpx.URL(self._gateway.url)}
-        of_versions = {
-            backend.address: httpx.URL(f"{backend.url}{METRICS_PATH}") for backend in backends if backend.has_metrics
-        }
+        counting = {backend.address: backend for backend in backends if backend.has_metrics}
+        of_versions = {address: httpx.URL(f"{backend.url}{METRICS_PATH}") for address, backend in counting.items()}
         urls |= of_versions
         clients = dict.fromkeys(urls, self._http) | {gateway: self._gateway_http}
         if self._observer is not None:
@@ -55,7 +54,8 @@ class ScrapeSource:
         at_s = time.time()
         with ThreadPoolExecutor(max_workers=len(urls)) as pool:
             read = partial(self._page, own=own_series(own))
-            pages = dict(zip(urls, pool.map(read, urls.values(), clients.values()), strict=True))
+            headers = [counting[instance].headers if instance in counting else {} for instance in urls]
+            pages = dict(zip(urls, pool.map(read, urls.values(), clients.values(), headers), strict=True))
         samples = {instance: page for instance, page in pages.items() if isinstance(page, list)}
         missing = {instance: page for instance, page in pages.items() if not isinstance(page, list)}
         is_away = self._observer is not None and missing.pop(self._observer, None) is not None
@@ -94,11 +94,13 @@ class ScrapeSource:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _page(self, url: httpx.URL, http: loopback.Client, own: tuple[str, ...]) -> list[Sample] | Exception:
+    def _page(
+        self, url: httpx.URL, http: loopback.Client, headers: Mapping[str, str], own: tuple[str, ...]
+    ) -> list[Sample] | Exception:
         """The samples of one page that any signal needs, or why there are none."""
         series = (*self._gateway.series, *(name for name, _ in catalogue().of_versions))
         try:
-            page = http.get(url).raise_for_status()
+            page = http.get(url, headers=headers).raise_for_status()
             return parsed(page.text, series) + (parsed(page.text, own, is_foreign=True) if own else [])
         except (httpx.HTTPError, ValueError) as error:
             return error

@@ -51,10 +51,16 @@ def test_promtool_accepts_the_configuration_and_its_rules(tmp_path: Path, requir
     """With targets, rules and Alertmanager, as for a running stack."""
     for job in JOBS:
         (tmp_path / f"{job}.json").write_text(file_sd([Target("127.0.0.1:9000")]))
+    (tmp_path / "s").write_text("a secret")
     config = tmp_path / "prometheus.yml"
     config.write_text(
         prometheus_config(
-            PrometheusSettings(targets_dir=tmp_path, alertmanager="127.0.0.1:9093", password_file=tmp_path / "p")
+            PrometheusSettings(
+                targets_dir=tmp_path,
+                alertmanager="127.0.0.1:9093",
+                password_file=tmp_path / "p",
+                secret_file=tmp_path / "s",
+            )
         )
     )
     checked = run(require_program("promtool"), "check", "config", str(config))
@@ -116,7 +122,8 @@ def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) ->
     """Monitoring and judging do not import each other, so nothing else keeps the two filters the same."""
     config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path)))
     filters = {job["job_name"]: job.get("params") for job in config["scrape_configs"]}
-    assert filters == {"gateway": {"filter": [PAGE_FILTER]}, "controller": None, "service": None, "observer": None}
+    assert filters.pop("gateway") == {"filter": [PAGE_FILTER]}
+    assert set(filters.values()) == {None}
 
 
 def test_amtool_accepts_the_configuration(tmp_path: Path, require_program: Find) -> None:

@@ -1,5 +1,6 @@
 """Real processes for tests of the gateway: Envoy, model servers whose behaviour a test can set, clients."""
 
+import os
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any, Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from kanaria.stack.guarded_ports import guarding
 from rollout.fleet import Backend, Version
 from rollout.judge import Pair
 from rollout.routers.envoy import admin
@@ -30,13 +32,15 @@ STAND_IN = Path(__file__).with_name("stand_in_model.py")
 
 
 class StandIn:
-    """One version: a model server in its own process."""
+    """One version: a model server in its own process, which may ask for a secret."""
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, *, secret: str = "") -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:  # accepts before the process is up
-            self.backend = Backend(tag, "127.0.0.1", listener.getsockname()[1])
+            self.backend = Backend(tag, "127.0.0.1", listener.getsockname()[1], secret=secret)
             self._process = subprocess.Popen(
-                [sys.executable, str(STAND_IN), tag, str(listener.fileno())], pass_fds=[listener.fileno()]
+                [sys.executable, str(STAND_IN), tag, "--fd", str(listener.fileno())],  # as workers of BentoML have it
+                pass_fds=[listener.fileno()],
+                env={**os.environ, **(guarding(self.backend.port, secret) if secret else {})},
             )
 
     @property
@@ -52,7 +56,7 @@ class StandIn:
         self, *, status: int = 200, delay_s: float = 0.0, ready: bool = True, fails_user: str | None = None
     ) -> None:
         behaviour = {"status": status, "delay_s": delay_s, "ready": ready, "fails_user": fails_user}
-        httpx.put(f"{self.backend.url}/behaviour", json=behaviour).raise_for_status()
+        httpx.put(f"{self.backend.url}/behaviour", json=behaviour, headers=self.backend.headers).raise_for_status()
 
     def seen(self, path: str) -> int:
         """Requests to `path` so far."""
@@ -70,7 +74,7 @@ class StandIn:
         self._process.send_signal(signal.SIGSTOP)
 
     def _seen(self) -> Any:
-        return httpx.get(f"{self.backend.url}/seen").json()
+        return httpx.get(f"{self.backend.url}/seen", headers=self.backend.headers).json()
 
     def __enter__(self) -> Self:
         return self

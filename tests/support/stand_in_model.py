@@ -1,6 +1,6 @@
 """A model server of a few lines, run as its own process: it answers with its tag, and fails or is slow on request.
 
-Run as `python stand_in_model.py TAG FD`, where FD is a listening socket that it inherits.
+Run as `python stand_in_model.py TAG --fd FD`, where FD is a listening socket that it inherits.
 """
 
 import asyncio
@@ -66,6 +66,6 @@ class StandInModel:
 
 
 if __name__ == "__main__":
-    tag, listener = sys.argv[1], socket.socket(fileno=int(sys.argv[2]))
+    tag, listener = sys.argv[1], socket.socket(fileno=int(sys.argv[3]))
     config = uvicorn.Config(StandInModel(tag), lifespan="off", access_log=False, log_level="error", server_header=False)
     uvicorn.Server(config).run(sockets=[listener])

@@ -3,18 +3,23 @@
 import base64
 import os
 import socket
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Self
+
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class WebSocket:
     """One open connection."""
 
-    def __init__(self, port: int, path: str) -> None:
+    def __init__(self, port: int, path: str, headers: Mapping[str, str] = _NONE) -> None:
         self._connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         key = base64.b64encode(os.urandom(16)).decode()
         self._connection.sendall(
             f"GET {path} HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-            f"sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n".encode()
+            f"sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n{more}\r\n".encode()
         )
         self._file = self._connection.makefile("rb")
         self.status = int(self._file.readline().split()[1])

@@ -84,9 +84,12 @@ def hers(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kana
     made("down")
 
 
-def size(url: str) -> dict[str, str]:
+def size(url: str, headers: dict[str, str]) -> dict[str, str]:
+    """What a version answers to who has its secret, and to nobody else."""
+    asked = {"json": {"number": 12345}}
+    assert httpx.post(f"{url}/size", **asked, trust_env=False).status_code == 403
     answer: dict[str, str] = (
-        httpx.post(f"{url}/size", json={"number": 12345}, trust_env=False).raise_for_status().json()
+        httpx.post(f"{url}/size", **asked, headers=headers, trust_env=False).raise_for_status().json()
     )
     return answer
 
@@ -104,8 +107,9 @@ def test_two_versions_serve_with_two_versions_of_a_library(
     assert "the environment of sizes:v1 is ready" in up
     stable = json.loads((hers.home / "versions/sizes@v1.json").read_text())["port"]
     with temporary_server(hers.settings(monkeypatch), "sizes:v2", say=lambda _: None) as canary:
-        assert size(canary.backend.url) == {"text": "12.3 kB", "humanize": "4.12.0"}
-        assert size(f"http://127.0.0.1:{stable}") == {"text": "12.3 kB", "humanize": "4.9.0"}
+        headers = canary.backend.headers
+        assert size(canary.backend.url, headers) == {"text": "12.3 kB", "humanize": "4.12.0"}
+        assert size(f"http://127.0.0.1:{stable}", headers) == {"text": "12.3 kB", "humanize": "4.9.0"}
 
 
 def test_a_version_that_cannot_be_installed_ends_its_release_with_the_reason(hers: Kanaria, tmp_path: Path) -> None:

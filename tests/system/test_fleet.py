@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from contract import environment
 from kanaria.stack.bentos import process_name
@@ -58,7 +59,7 @@ class World:
         self.ready.touch()
         self.fleet = self.new_controller()
 
-    def new_controller(self, *, replicas: int = 1, versions: Versions | None = None) -> LocalFleet:
+    def new_controller(self, *, replicas: int = 1, versions: Versions | None = None, secret: str = "") -> LocalFleet:
         """The fleet as a controller that was started again has it."""
         self.fleet = LocalFleet(
             self.kept.supervisor,
@@ -69,6 +70,7 @@ class World:
             on_refusal=lambda: None,
             versions=versions,
             replicas=replicas,
+            secret=secret,
         )
         return self.fleet
 
@@ -236,6 +238,25 @@ def test_a_version_that_is_no_bento_is_found_where_its_record_is_gone(folder: Ke
         folder.clear()
         for path in (folder.home / "versions").iterdir():
             path.unlink()
+
+
+def test_what_an_earlier_kanaria_started_asks_for_nothing(world: World) -> None:
+    """It is asked without the secret, also by a new controller; what that starts asks for it."""
+    fleet = world.new_controller(secret="s")
+    assert world.is_(Health.READY)
+    assert [backend.secret for backend in fleet.backends()] == [""]
+    with capture_logs() as logs:
+        fleet.start("m:v2")
+        assert until(lambda: fleet.status("m:v2").health is Health.READY)
+    assert {backend.tag: backend.secret for backend in fleet.backends()} == {TAG: "", "m:v2": "s"}
+    (said,) = (each for each in logs if each["event"] == "port_is_open")  # what serves here is not BentoML
+    assert said["tag"] == "m:v2"
+    record = world.kept.home / "versions" / "m@v2.json"
+    record.unlink()
+    fleet = world.new_controller(secret="s")
+    fleet.start("m:v2")
+    assert {backend.tag: backend.secret for backend in fleet.backends()} == {TAG: "", "m:v2": "s"}
+    assert until(lambda: (fleet.stop("m:v2"), fleet.status("m:v2").health)[1] is Health.ABSENT)
 
 
 def test_a_version_that_hangs_keeps_nobody_waiting(world: World) -> None:

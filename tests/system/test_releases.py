@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from contract import loopback
-from contract.http import READY_PATH
+from contract.http import READY_PATH, SECRET_HEADER
 from kanaria.stack.supervision import Supervisor
 from loadtest.results import Summary
 from tests.support.grafana import ADMIN as GRAFANA_ADMIN
@@ -266,7 +267,15 @@ def test_a_version_of_two_processes_loses_one_without_a_failed_request(kanaria: 
         ready = f"http://127.0.0.1:{json.loads(record.read_text())['port']}{READY_PATH}"
         os.kill(before, signal.SIGKILL)
         kanaria.until(lambda status: status["stable"]["restarts"] == 1)
-        kanaria.until(lambda _: kanaria.pid("digits@v1#2") != before and loopback.answers(ready, timeout_s=1.0))
+        secret = {SECRET_HEADER: (kanaria.home / "version-secret").read_text()}
+        with loopback.client(timeout_s=1.0, headers=secret, keeps_connections=False) as client:
+
+            def is_back() -> bool:
+                with suppress(httpx.HTTPError):
+                    return kanaria.pid("digits@v1#2") != before and client.get(ready).is_success
+                return False
+
+            kanaria.until(lambda _: is_back())
         summary = users.stop()
     assert summary.requests > 20
     assert summary.failures == 0, summary.failure_list

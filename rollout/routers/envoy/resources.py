@@ -13,6 +13,7 @@ import ipaddress
 from urllib.parse import quote
 
 from contract import observation
+from contract.http import SECRET_HEADER
 from rollout.fleet import Backend, Version
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.observation import (
@@ -127,6 +128,7 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
                 "healthy_threshold": 1,
                 "http_health_check": {
                     "path": readiness.path,
+                    **headers_with(version.secret),
                     "expected_statuses": [{"start": 200, "end": readiness.below}],
                 },
             }
@@ -139,6 +141,13 @@ def _version_cluster(version: Version, name: str, settings: GatewaySettings) -> 
             }
         },
     }
+
+
+def headers_with(secret: str) -> Resource:
+    """Has requests bring a version's secret, whatever their sender had in that header; empty: there is none."""
+    header = {"key": SECRET_HEADER, "value": secret}
+    added = {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {"request_headers_to_add": [added]} if secret else {}
 
 
 def _choice_cluster(chosen: Version, fallback: Version, settings: GatewaySettings) -> Resource:

@@ -37,7 +37,7 @@ from rollout.routers.envoy.observation import (
     own_ids,
     takes_feedback,
 )
-from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable
+from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable, headers_with
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
 from rollout.signals.segments import ABSENT, Segments
@@ -115,7 +115,13 @@ def routes_for(split: Split | None, settings: GatewaySettings) -> Resource:
         "@type": TYPE + "config.route.v3.RouteConfiguration",
         "name": ROUTE_CONFIG,
         "virtual_hosts": [host | _cross_origin(settings, "GET, POST" if of_contract else "*")],
+        **headers_with(_secret_of(split)),
     }
+
+
+def _secret_of(split: Split | None) -> str:
+    """What the versions ask for at their ports. One may answer in another's place, so all are sent it."""
+    return next((version.secret for version in split.versions if version.secret), "") if split else ""
 
 
 def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:

@@ -23,6 +23,8 @@ KEYS = (
     "api-keys.json",
     "user-key",
     "answers-key",
+    "version-secret",
+    "prometheus-login",
     "signing-key.pem",
     "signing-key.pub",
 )

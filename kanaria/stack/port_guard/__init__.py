@@ -1,0 +1,1 @@
+"""What a version's server imports to guard its port: nothing else of ours, for a Bento brings its own `contract/`."""

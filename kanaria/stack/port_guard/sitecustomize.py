@@ -1,0 +1,117 @@
+"""Python imports this file first where its folder is on PYTHONPATH: it has a BentoML server's port ask for a secret.
+
+It runs in the Python of the version, which has nothing of Kanaria's and may be older: the standard library has to do.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import importlib.util
+import json
+import os
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+    from typing import Any
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+VARIABLE = "KANARIA_PORT_GUARD"  # which port, which header, which secret, as JSON
+_METRICS_PATH = "/metrics"
+_REFUSED = 403
+_POLICY_VIOLATION = 1008  # of WebSockets
+
+
+class Guard:
+    """An ASGI app before another: of what comes to one port it passes on what has the secret, and takes that away.
+
+    What comes another way, such as the Unix socket of a service that another one uses, is passed on as it is.
+    """
+
+    def __init__(self, app: App, *, port: int, header: str, secret: str) -> None:
+        self._app, self._port = app, port
+        self._header, self._secret = header.encode(), secret.encode()
+        self._bearer = b"Bearer " + self._secret
+        detail = (
+            f"this port answers Kanaria's gateway alone: ask the gateway; or send the header {header} with the content "
+            "of the file version-secret, which the owner of Kanaria's state folder can read"
+        )
+        problem = {"type": "about:blank", "title": "Forbidden", "status": _REFUSED, "detail": detail}
+        self._refusal = json.dumps(problem).encode()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        server = scope.get("server")  # none at start and end
+        if not server or server[1] != self._port or self._takes_secret(scope):
+            await self._app(scope, receive, send)
+        else:
+            await self._refuse(scope, send)
+
+    def _takes_secret(self, scope: Message) -> bool:
+        """Whether a request brings the secret, which it does not have any more then."""
+        headers = scope["headers"]
+        for position in range(len(headers) - 1, -1, -1):  # the gateway's own headers are the last
+            name, value = headers[position]
+            if name == self._header and hmac.compare_digest(value, self._secret):
+                del headers[position]
+                return True
+        # Prometheus sends no header of another name before its version 2.55.
+        return scope["path"] == _METRICS_PATH and any(
+            name == b"authorization" and hmac.compare_digest(value, self._bearer) for name, value in headers
+        )
+
+    async def _refuse(self, scope: Message, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})  # the server answers 403
+            return
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", str(len(self._refusal)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": _REFUSED, "headers": headers})
+        await send({"type": "http.response.body", "body": self._refusal})
+
+
+def guarded(app: App) -> App:
+    """The app behind the guard that this process was given, or as it is. The model need not know that guard."""
+    of_port = _of_port()
+    return Guard(app, **of_port) if of_port else app
+
+
+def _of_port() -> dict[str, Any]:
+    return json.loads(os.environ.pop(VARIABLE, "{}"))  # type: ignore[no-any-return] # as `guarding` writes it
+
+
+def _guard_uvicorn(of_port: dict[str, Any]) -> None:
+    """Whatever app this process gives to uvicorn, as BentoML's workers do, is guarded."""
+    import uvicorn  # noqa: PLC0415 - of the version's Python, and only its workers need it
+
+    config: Any = uvicorn.Config
+    plain = config.__init__
+
+    @functools.wraps(plain)
+    def with_guard(self: Any, app: App, *arguments: Any, **options: Any) -> None:
+        plain(self, Guard(app, **of_port), *arguments, **options)
+
+    config.__init__ = with_guard
+
+
+def _run_the_other() -> None:
+    """Python imports the first file of this name alone; there may be one without us, too."""
+    own = Path(__file__).parent.resolve()
+    found = PathFinder.find_spec("sitecustomize", [path for path in sys.path if Path(path).resolve() != own])
+    if found is not None and found.loader is not None:
+        found.loader.exec_module(importlib.util.module_from_spec(found))
+
+
+if __name__ == "sitecustomize":
+    if VARIABLE in os.environ and "--fd" in sys.argv:  # a worker, which gets its socket so
+        _guard_uvicorn(_of_port())
+    _run_the_other()

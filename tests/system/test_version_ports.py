@@ -1,0 +1,197 @@
+"""Versions answer at their own ports nobody but who has their secret: models of the contract and services of others."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract.http import CALLER_HEADER, SECRET_HEADER
+from tests.support.own_service import store_with
+from tests.support.processes import until
+from tests.support.stack import Kanaria
+from tests.support.web_socket import WebSocket
+
+OTHERS = [{}, {SECRET_HEADER: "guessed"}, {SECRET_HEADER: "", CALLER_HEADER: "shop"}, {"authorization": "Bearer x"}]
+
+# Says what it was sent, and asks another service of its Bento, which BentoML puts at a Unix socket.
+CURIOUS = """
+import os
+import bentoml
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+
+async def headers(request):
+    return JSONResponse({"headers": dict(request.headers), "variables": dict(os.environ)})
+
+async def talk(socket):
+    await socket.accept()
+    while True:
+        await socket.send_text(socket.headers.get(await socket.receive_text(), "none"))
+
+APP = Starlette(routes=[Route("/headers", headers), WebSocketRoute("/talk", talk)])
+
+@bentoml.service
+class Inner:
+    @bentoml.api
+    def turn(self, text: str) -> str:
+        return text[::-1]
+
+@bentoml.service(name="summary")
+@bentoml.asgi_app(APP, path="/app")
+class Summary:
+    inner = bentoml.depends(Inner)
+
+    @bentoml.api
+    def summarize(self, text: str) -> dict:
+        return {"summary": self.inner.turn(text=text)}
+"""
+
+
+def url_of(kanaria: Kanaria) -> str:
+    """The version's own port, which every user of the machine can find out."""
+    (record,) = (kanaria.home / "versions").glob("*.json")
+    return f"http://127.0.0.1:{json.loads(record.read_bytes())['port']}"
+
+
+def secret_of(kanaria: Kanaria) -> str:
+    return (kanaria.home / "version-secret").read_text().strip()
+
+
+def counts(kanaria: Kanaria) -> dict[tuple[str, ...], float]:
+    """What the version has counted."""
+    page = httpx.get(f"{url_of(kanaria)}/metrics", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status().text
+    return {
+        (sample.name, *map(str, sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+        if sample.name.startswith("kanaria_") and sample.name.endswith("_total")
+    }
+
+
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, bento_home: Path, require_program: Callable[[str], str]
+) -> Iterator[Kanaria]:
+    """A model of the contract, and Prometheus."""
+    require_program("envoy")
+    require_program("prometheus")
+    made = Kanaria.at(tmp_path_factory.mktemp("stack"), bento_home)
+    made.ok("up", "digits:v1")
+    yield made
+    made("down")
+
+
+@pytest.fixture(scope="module")
+def curious(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    """A service that knows nothing of Kanaria."""
+    require_program("envoy")
+    store = store_with(tmp_path_factory.getbasetemp().parent, "curious", {"curious": {"service": CURIOUS}})
+    made = Kanaria.at(tmp_path_factory.mktemp("curious-stack"), store, KANARIA_METRICS="scrape")
+    made.ok("up", "summary:curious")
+    yield made
+    made("down")
+
+
+def key_of(kanaria: Kanaria) -> dict[str, str]:
+    return {"x-api-key": (kanaria.home / "api-key").read_text().strip()}
+
+
+def test_a_model_answers_nobody_past_the_gateway_and_counts_nothing_of_it(stack: Kanaria, samples: Path) -> None:
+    """Neither predictions nor labels under another caller's name, nor its metrics, nor whether it lives."""
+    body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
+    answered = httpx.post(f"{stack.gateway}/predict", json=body, headers=key_of(stack)).raise_for_status().json()
+    before = counts(stack)
+    assert before
+    label = {"request_id": answered["request_id"], "labels": ["3"]}
+    with httpx.Client(base_url=url_of(stack)) as client:
+        for headers in OTHERS:
+            for answer in (
+                client.post("/predict", json=body, headers=headers),
+                client.post("/feedback", json=label, headers=headers),
+                *(client.get(path, headers=headers) for path in ("/metrics", "/livez", "/readyz", "/docs.json", "/")),
+            ):
+                assert answer.status_code == 403
+                assert "ask the gateway" in answer.json()["detail"]
+                assert secret_of(stack) not in answer.text
+    assert counts(stack) == before
+
+
+def test_its_owner_asks_it_directly(stack: Kanaria, samples: Path) -> None:
+    """To find a fault; as the page about the service says."""
+    body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
+    answer = httpx.post(f"{url_of(stack)}/predict", json=body, headers={SECRET_HEADER: secret_of(stack)})
+    assert answer.status_code == 200
+
+
+def test_no_client_of_the_gateway_can_set_or_see_the_secret(curious: Kanaria) -> None:
+    """What it sends in that header is replaced; the service is shown none, so that it can pass none on or back."""
+    with httpx.Client(base_url=curious.gateway, headers=key_of(curious)) as client:
+        for sent in ({}, {SECRET_HEADER: "of a client"}):
+            answer = client.get("/app/headers", headers=sent).raise_for_status()
+            assert SECRET_HEADER not in answer.json()["headers"]
+            assert secret_of(curious) not in answer.text + str(answer.headers)
+            assert "of a client" not in answer.text
+    port = httpx.URL(curious.gateway).port
+    with WebSocket(port, "/app/talk", key_of(curious) | {SECRET_HEADER: "of a client"}) as talk:
+        assert talk.ask("host") == "test"
+        assert talk.ask(SECRET_HEADER) == "none"
+
+
+def test_a_service_of_others_answers_nobody_past_the_gateway(curious: Kanaria) -> None:
+    """Applications and WebSockets of its own neither; the services of one Bento ask each other as before."""
+    url = url_of(curious)
+    for headers in OTHERS:
+        asked = [
+            httpx.post(f"{url}/summarize", json={"text": "abc"}, headers=headers),
+            *(httpx.get(url + path, headers=headers) for path in ("/app/headers", "/metrics", "/livez", "/")),
+        ]
+        assert {answer.status_code for answer in asked} == {403}
+        with WebSocket(httpx.URL(url).port, "/app/talk", headers) as talk:
+            assert talk.status == 403
+    answer = httpx.post(f"{curious.gateway}/summarize", json={"text": "abc"}, headers=key_of(curious))
+    assert answer.json() == {"summary": "cba"}
+
+
+def test_prometheus_reads_what_the_version_counts(stack: Kanaria) -> None:
+    """With the secret, from a file of the owner's."""
+    address = (stack.home / "prometheus" / "url").read_text().strip()
+    user, _, password = (stack.home / "prometheus-login").read_text().strip().partition(":")
+
+    def up() -> list[Any]:
+        asked = {"query": 'up{job="service"}'}
+        answer = httpx.get(f"{address}/api/v1/query", params=asked, auth=(user, password), trust_env=False)
+        return [found["value"][1] for found in answer.json()["data"]["result"]]
+
+    assert until(lambda: up() == ["1"])
+
+
+def test_the_secret_is_where_its_owner_alone_can_read_it(stack: Kanaria, curious: Kanaria) -> None:
+    """Not in command lines, which all users see, nor in logs, the ledger or Prometheus's data."""
+    allowed = {"version-secret", "programs", "gateway"}
+    for kanaria in (stack, curious):
+        secret = secret_of(kanaria).encode()
+        files = [path for path in kanaria.home.rglob("*") if path.is_file()]
+        holders = [path for path in files if secret in path.read_bytes()]
+        assert {path.relative_to(kanaria.home).parts[0] for path in holders} <= allowed
+        assert [path for path in holders if path.stat().st_mode & 0o077] == []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                assert secret.decode() not in " ".join(process.cmdline())
+        assert secret not in httpx.get(f"{kanaria.controller}/api/status", trust_env=False).content
+        assert secret not in httpx.get(f"{kanaria.controller}/metrics", trust_env=False).content
+
+
+def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samples: Path) -> None:
+    """The gateway, which was told nothing new, reaches it."""
+    body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
+    stack.ok("processes", "restart", "digits@v1")
+    asked = {"json": body, "headers": key_of(stack)}
+    assert until(lambda: httpx.post(f"{stack.gateway}/predict", **asked).status_code == 200, limit_s=60)
+    assert httpx.post(f"{url_of(stack)}/predict", json=body).status_code == 403

@@ -1,0 +1,46 @@
+"""The guard of a version's port as a Python of the version meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from kanaria.stack.guarded_ports import carried, guarding, is_guarded
+from kanaria.stack.port_guard.sitecustomize import VARIABLE
+
+
+def run(code: str, *words: str, **environment: str) -> str:
+    """What a Python prints that has these variables alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_another_file_of_the_same_name_is_run_too(tmp_path: Path) -> None:
+    """Of the user's own, or of a tracer: Python itself imports the first on the path alone."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.own = 'was run'\n")
+    guard = guarding(1, "a secret")
+    paths = f"{guard['PYTHONPATH']}:{tmp_path}"
+    assert run("import sys; print(sys.own)", PYTHONPATH=paths) == "was run"
+
+
+def test_a_worker_has_its_guard_before_anything_of_the_model_runs() -> None:
+    """And knows the secret no more; other programs of the version are left as they are."""
+    code = f"import os, uvicorn; print(uvicorn.Config(print).app, os.environ.get('{VARIABLE}'))"
+    guard = guarding(1, "a secret")
+    guarded, left = run(code, "--fd", "3", **guard).rsplit(" ", 1)
+    assert "Guard object" in guarded
+    assert left == "None"
+    assert run(code, **guard) == f"<built-in function print> {guard[VARIABLE]}"
+
+
+def test_an_environment_gets_the_guard_and_no_other_path_of_ours() -> None:
+    """A version with packages of its own must not find Kanaria's."""
+    guard = guarding(1, "a secret")
+    assert carried({}) == {}
+    assert not is_guarded({})
+    taken = carried({**guard, "PYTHONPATH": "ours"})["PYTHONPATH"]
+    assert [path.name for path in Path(taken).glob("*.py")] == ["__init__.py", "sitecustomize.py"]
+    assert json.loads(guard[VARIABLE]) == {"port": 1, "header": "x-kanaria-secret", "secret": "a secret"}
