@@ -90,11 +90,15 @@ class _Hooks:
                 "metadata has no `to_percent`",
                 do='write `metadata: {to_percent: "50"}` with the largest weight of the analysis, maxWeight',
             )
-        return self._passed(asked, self._question(asked))
+        said = _answered(self._releases, self._metrics, self._question(asked), asked.checksum)
+        if self._releases.may_have_first_weight(_attempt(asked), said):
+            return PlainTextResponse("it has had no requests yet, and may have its first weight")
+        return _passed(said)
 
     def promote(self, asked: FlaggerBody) -> Response:
         """confirm-promotion: is all the traffic safe?"""
-        return self._passed(asked, self._question(asked).model_copy(update={"to_percent": 100.0}))
+        question = self._question(asked).model_copy(update={"to_percent": 100.0})
+        return _passed(_answered(self._releases, self._metrics, question, asked.checksum))
 
     def failed(self, asked: FlaggerBody) -> Response:
         """rollback: 200 only where the canary is proven to do harm."""
@@ -120,10 +124,9 @@ class _Hooks:
             self._releases.start(_attempt(asked))
         return question
 
-    def _passed(self, asked: FlaggerBody, question: JudgeBody) -> Response:
-        said = _answered(self._releases, self._metrics, question, asked.checksum)
-        status = 200 if said["verdict"] == Verdict.PASS.value else 409
-        return PlainTextResponse(said["reason"], status_code=status)
+
+def _passed(said: Mapping[str, Any]) -> Response:
+    return PlainTextResponse(said["reason"], status_code=200 if said["verdict"] == Verdict.PASS.value else 409)
 
 
 def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[str] = frozenset()) -> Starlette:

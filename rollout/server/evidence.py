@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from rollout.control.after_promotion import RecentFailures, Watch
@@ -103,7 +103,7 @@ class Evidence:
     def _requests_of(self, version: str) -> Wanted:
         errors = [counter for counter in self._counters if counter.signal == "errors"]
         wanted = Wanted.of(self._profile, errors, self._names, version)
-        return Wanted(wanted.names[:1], wanted.labels)
+        return replace(wanted, names=wanted.names[:1])
 
     def _begun(self, now_s: float) -> "_Judging | str":
         """The release from its beginning, or why it has none yet."""

@@ -34,6 +34,14 @@ CREATE TABLE IF NOT EXISTS starts (
     at_s      REAL NOT NULL,
     PRIMARY KEY (namespace, rollout, canary, attempt)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS first_weights (
+    namespace TEXT NOT NULL,
+    rollout   TEXT NOT NULL,
+    canary    TEXT NOT NULL,
+    attempt   TEXT NOT NULL,
+    at_s      REAL NOT NULL,
+    PRIMARY KEY (namespace, rollout, canary, attempt)
+) STRICT;
 """
 _WAIT_S = 5.0  # for another thread or replica that writes
 
@@ -115,12 +123,19 @@ class Kept:
             }
             for each in {attempt.of, *tries}:
                 db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?, ?, ?, ?)", (*names, each, at_s))
+            db.execute(f"DELETE FROM first_weights WHERE {where}", names)  # noqa: S608 - our own words
         return lifted
 
     def start(self, attempt: Attempt, at_s: float) -> None:
         """Remember when an attempt began; the first time counts."""
         with self._open() as db:
             db.execute("INSERT OR IGNORE INTO starts VALUES (?, ?, ?, ?, ?)", (*attempt.key, at_s))
+
+    def give_first_weight(self, attempt: Attempt, at_s: float) -> bool:
+        """Remember that an attempt may have its first traffic; False: it was remembered before."""
+        with self._open() as db:
+            row = (*attempt.key, at_s)
+            return db.execute("INSERT OR IGNORE INTO first_weights VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
 
     def started_s(self, attempt: Attempt) -> float | None:
         """When an attempt began at the earliest, Unix seconds; None: nobody said so."""

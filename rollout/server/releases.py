@@ -105,6 +105,19 @@ class Releases:
             self._kept.start(attempt, self._samples.now_s())
         return failure
 
+    def may_have_first_weight(self, attempt: Attempt, said: Mapping[str, Any]) -> bool:
+        """Whether a canary has had no traffic yet, and may have some: once for each try, or it would never be judged.
+
+        Args:
+            said: the answer about it. One that is scraped by nobody has no requests at any weight.
+
+        Raises: SourceUnreachable.
+        """
+        requests = said["signals"].get("errors", {}).get("canary", (0, 0))[1]
+        if said["verdict"] != Verdict.NO_DATA.value or requests:
+            return False
+        return self._kept.give_first_weight(attempt, self._samples.now_s())
+
     def lift(self, attempt: Attempt) -> int:
         """Let a version be tried again; see `Kept`. Raises SourceUnreachable."""
         lifted = self._kept.lift(attempt, self._samples.now_s())

@@ -6,7 +6,7 @@ A profile names for each signal the series that count it, says which labels tell
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,7 +15,7 @@ from rollout.errors import SpecError
 from rollout.mistakes import Place, Section, contradiction, mistakes, read_yaml, shown
 from rollout.signals.catalogue import catalogue
 from rollout.signals.custom import CustomSignal
-from rollout.signals.selectors import Selector, selector
+from rollout.signals.selectors import Matcher, Selector, matcher, selector
 
 Kind = Literal["share", "share of each", "each", "durations", "bounds"]
 Unit = Literal["s", "ms"]
@@ -51,7 +51,9 @@ _FIELDS = ("namespace", "rollout", "version")
 # Labels in which two copies of one series differ where two Prometheus replicas, or two jobs, scrape the same pod.
 COPIED_BY = ("prometheus_replica", "replica", "__replica__", "prometheus", "job")
 _ROOT = Section(
-    ("about", "extends", "versions", "where", "process", "signals"), "versions: {pod_hash: '{version}'}", "or nothing"
+    ("about", "extends", "versions", "where", "leave_out", "process", "signals"),
+    "versions: {pod_hash: '{version}'}",
+    "or nothing",
 )
 
 
@@ -96,6 +98,7 @@ class Profile(_Part):
     about: str = ""
     versions: dict[str, str] = Field(min_length=1)
     where: dict[str, str] = {}
+    leave_out: dict[str, str] = {}
     process: tuple[str, ...] = Field(default=("pod",), min_length=1)
     signals: dict[str, Counted] = Field(min_length=1)
 
@@ -109,6 +112,16 @@ class Profile(_Part):
             if unknown:
                 fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
                 raise ValueError(f"`{{{unknown[0]}}}` is not known: {fields} are filled in")
+        return labels
+
+    @field_validator("leave_out")
+    @classmethod
+    def _are_expressions(cls, labels: dict[str, str]) -> dict[str, str]:
+        for label, expression in labels.items():
+            if not _LABEL.fullmatch(label):
+                raise ValueError(f"`{label}` is no name of a label: letters, digits and `_`")
+            if matcher(label, "!~", expression).takes({}) is False or "`" in expression:
+                raise ValueError(f"`{expression}` leaves out all series without `{label}`: write what its value is")
         return labels
 
     @field_validator("process")
@@ -146,7 +159,8 @@ class Profile(_Part):
 
     def counters(self, own: Mapping[str, CustomSignal]) -> "tuple[SeriesOf, ...]":
         """What is counted for each signal, those of a plan's own included. Means of numbers are not."""
-        built_in = (_series_of(name, counted) for name, counted in self.signals.items())
+        left_out = tuple(matcher(label, "!~", expression) for label, expression in self.leave_out.items())
+        built_in = (_series_of(name, counted).without(left_out) for name, counted in self.signals.items())
         return (*built_in, *(_series_of_own(name, options) for name, options in own.items() if not options.between))
 
     def labels(self, names: "Names", version: str) -> dict[str, str]:
@@ -184,6 +198,12 @@ class SeriesOf:
         if self.bound is not None:
             return self.signal if bound == self.bound else ""
         return f"{self.signal}:{round(bound * self.per_bound, 6):g}"
+
+    def without(self, left_out: tuple[Matcher, ...]) -> "SeriesOf":
+        """The same, and only the series that these take as well."""
+        of = Selector(self.of.name, (*self.of.matchers, *left_out))
+        bad = Selector(self.bad.name, (*self.bad.matchers, *left_out)) if self.bad else None
+        return replace(self, of=of, bad=bad)
 
     @property
     def names(self) -> tuple[str, ...]:

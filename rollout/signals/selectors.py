@@ -71,9 +71,14 @@ def _why(error: re2.error) -> str:
 
 def _matcher(label: str, compared: str, quoted: str) -> Matcher:
     value = re.sub(r"\\(.)", lambda escaped: "\n" if escaped[1] == "n" else escaped[1], quoted)
+    return matcher(label, next(each for each in get_args(Compared) if each == compared), value)
+
+
+def matcher(label: str, compared: Compared, value: str) -> Matcher:
+    """Raises ValueError where the value should be a regular expression and is none."""
     if "~" in compared:
         try:
             _expression(value)
         except re2.error as error:
             raise ValueError(f"`{value}` is no regular expression (RE2, as in Prometheus): {_why(error)}") from error
-    return Matcher(label, next(each for each in get_args(Compared) if each == compared), value)
+    return Matcher(label, compared, value)

@@ -30,6 +30,7 @@ class Wanted:
 
     names: tuple[str, ...]
     labels: tuple[tuple[str, tuple[str, ...]], ...]  # each with the values that it may have
+    left_out: tuple[tuple[str, str], ...] = ()  # labels with expressions of what their values are not
 
     @classmethod
     def of(cls, profile: Profile, counters: Sequence[SeriesOf], names: Names, *versions: str) -> Self:
@@ -39,7 +40,8 @@ class Wanted:
             for label, value in profile.labels(names, version).items():
                 values.setdefault(label, {})[value] = None
         series = tuple(dict.fromkeys(name for counter in counters for name in counter.names))
-        return cls(series, tuple((label, tuple(given)) for label, given in values.items()))
+        labels = tuple((label, tuple(given)) for label, given in values.items())
+        return cls(series, labels, tuple(profile.leave_out.items()))
 
     def only_bounds(self, bounds: Collection[str]) -> "Wanted":
         """The same, and of histograms only the buckets with these values of `le`."""
@@ -52,6 +54,7 @@ class Wanted:
     def __str__(self) -> str:
         """The selector in PromQL."""
         among = [f'{label}="{values[0]}"' if len(values) == 1 else _any(label, values) for label, values in self.labels]
+        among += [f"{label}!~`{expression}`" for label, expression in self.left_out]
         if len(self.names) == 1:
             return f"{self.names[0]}{{{','.join(among)}}}"
         return f"{{{','.join([_any('__name__', self.names), *among])}}}"

@@ -17,6 +17,10 @@ atexit.register(_HTTP.close)
 Phase = Literal["Running", "Successful", "Failed", "Error", "Inconclusive"]
 
 
+class ProviderCrashed(Exception):
+    """Argo's controller ends: its provider cannot read `null`."""
+
+
 @dataclass
 class AnalysisRun:
     """One run of a metric with the `web` provider."""
@@ -29,6 +33,7 @@ class AnalysisRun:
     inconclusive: int = 0
     successes_in_a_row: int = 0
     measurements: list[Any] = field(default_factory=list)
+    misread: list[str] = field(default_factory=list)  # answers of 200 that are no JSON, and count as successes
 
     def measure(self) -> Phase:
         """Ask once, and take the answer as Argo Rollouts does."""
@@ -57,11 +62,11 @@ class AnalysisRun:
         return float(self._filled(str(self.metric.get("count", "inf"))))
 
     def _ask(self) -> Any:
-        """The decoded answer; None for an error. What is no JSON counts as success, and `null` ends the controller."""
+        """The decoded answer, or text that is no JSON; None for an error. `null` ends the controller."""
         web = self.metric["provider"]["web"]
         url = re.sub(r"^http://[^/]+", self.base_url, self._filled(web["url"]))
         headers = {header["key"]: self._filled(header["value"]) for header in web["headers"]}
-        body = {key: self._filled(value) for key, value in web["jsonBody"].items()}
+        body = {key: self._filled(value) if isinstance(value, str) else value for key, value in web["jsonBody"].items()}
         try:
             answer = httpx.request(
                 web["method"], url, json=body, headers=headers, timeout=web["timeoutSeconds"], trust_env=False
@@ -70,13 +75,19 @@ class AnalysisRun:
             return None
         if not answer.is_success:
             return None
-        assert answer.headers["content-type"].startswith("application/json"), "Argo would take it for a success"
-        decoded = answer.json()
-        assert isinstance(decoded, dict), "Argo's provider would crash"
+        try:
+            decoded = answer.json()
+        except ValueError:
+            self.misread.append(answer.text)
+            return answer.text
+        if decoded is None:
+            raise ProviderCrashed
         assert len(answer.content) < 4096
         return decoded
 
-    def _outcome(self, answer: Mapping[str, Any]) -> Phase:
+    def _outcome(self, answer: Mapping[str, Any] | str) -> Phase:
+        if isinstance(answer, str):
+            return "Successful"
         if _holds(self.metric["failureCondition"], answer):
             return "Failed"
         return "Successful" if _holds(self.metric["successCondition"], answer) else "Inconclusive"
@@ -106,7 +117,11 @@ class ArgoRollout:
         """One round: the background analysis, and the step that is on."""
         if self.state != "progressing":
             return
-        if self.background.measure() in ("Failed", "Error"):
+        for run in filter(None, (self.background, self.run)):
+            run.base_url = self.base_url
+        found = self.background.measure()
+        assert not self.background.misread, "Argo takes it for a success"
+        if found in ("Failed", "Error"):
             self._abort()
             return
         if self.run is None:
@@ -199,7 +214,8 @@ class FlaggerCanary:
             except httpx.HTTPError:
                 answers.append(False)
                 continue
-            self.said.append(f"{kind} {answer.status_code} {answer.text}")
+            is_lost = answer.status_code == 429 or answer.status_code >= 500
+            self.said.append(f"{kind} {answer.status_code} {'' if is_lost else answer.text}")
             answers.append(answer.status_code in (200, 202))
         return all(answers) if answers else default
 

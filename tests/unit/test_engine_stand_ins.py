@@ -1,0 +1,134 @@
+"""The stand-ins for Argo Rollouts and Flagger take answers as the engines were measured to take them."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, ProviderCrashed
+
+PASS, FAIL, WAIT = ((200, json.dumps({"verdict": verdict})) for verdict in ("pass", "fail", "inconclusive"))
+AWAY, NO_JSON, NULL = (503, "{}"), (200, "<html>please log in</html>"), (200, "null")
+
+
+class Answers(ThreadingHTTPServer):
+    """Gives its answers one after the other, and the last one for ever."""
+
+    def __init__(self) -> None:
+        self.coming: list[tuple[int, str]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        answers = self.server
+        assert isinstance(answers, Answers)
+        self.rfile.read(int(self.headers["content-length"]))
+        status, text = answers.coming.pop(0) if len(answers.coming) > 1 else answers.coming[0]
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Answers]:
+    with Answers() as answers:
+        thread = threading.Thread(target=answers.serve_forever)
+        thread.start()
+        yield answers
+        answers.shutdown()
+        thread.join()
+
+
+def metric(**limits: Any) -> dict[str, Any]:
+    web = {"method": "POST", "url": "http://judge/v1/judge", "headers": [], "jsonBody": {}, "timeoutSeconds": 10}
+    conditions = {"successCondition": 'result.verdict == "pass"', "failureCondition": 'result.verdict == "fail"'}
+    return {**conditions, "provider": {"web": web}, **limits}
+
+
+@pytest.mark.parametrize(
+    ("limits", "answers", "phases"),
+    [
+        ({}, [AWAY], ["Running"] * 4 + ["Error"]),
+        ({}, [AWAY, AWAY, AWAY, AWAY, PASS, AWAY], ["Running"] * 9 + ["Error"]),
+        ({"consecutiveErrorLimit": 100}, [AWAY], ["Running"] * 20),
+        ({}, [WAIT], ["Inconclusive"]),
+        ({"inconclusiveLimit": 2}, [WAIT], ["Running", "Running", "Inconclusive"]),
+        ({"consecutiveSuccessLimit": 1}, [AWAY, PASS], ["Running", "Successful"]),
+        ({"consecutiveSuccessLimit": 1}, [NO_JSON], ["Successful"]),
+        ({"count": "2"}, [PASS], ["Running", "Successful"]),
+        ({}, [PASS, FAIL], ["Running", "Failed"]),
+    ],
+    ids=[
+        "five errors",
+        "five in a row",
+        "many allowed",
+        "pauses",
+        "waits first",
+        "one success",
+        "no JSON",
+        "count",
+        "fail",
+    ],
+)
+def test_an_analysis_run_takes_answers_as_argo_does(
+    server: Answers, limits: dict[str, Any], answers: list[tuple[int, str]], phases: list[str]
+) -> None:
+    """Errors abort only in a row, and what is no JSON is a success."""
+    server.coming = list(answers)
+    run = AnalysisRun(metric(**limits), {}, server.url)
+    assert [run.measure() for _ in phases] == phases
+
+
+def test_a_null_ends_the_controller(server: Answers) -> None:
+    """So no judge may ever answer it."""
+    server.coming = [NULL]
+    with pytest.raises(ProviderCrashed):
+        AnalysisRun(metric(), {}, server.url).measure()
+
+
+@pytest.mark.parametrize(
+    ("answers", "state"), [([AWAY], "aborted"), ([FAIL], "aborted"), ([PASS], "promoted")], ids=["away", "fail", "pass"]
+)
+def test_a_rollout_ends_as_its_analyses_do(server: Answers, answers: list[tuple[int, str]], state: str) -> None:
+    """An error of the background analysis aborts it like a failure: templates must allow many."""
+    server.coming = list(answers)
+    template = {"spec": {"args": [], "metrics": [metric(consecutiveSuccessLimit=1)]}}
+    steps = [{"setWeight": 50}, {"analysis": {"templates": [{"templateName": "step"}], "args": []}}]
+    background = {"templates": [{"templateName": "step"}], "args": []}
+    spec = {"spec": {"strategy": {"canary": {"analysis": background, "steps": steps}}}}
+    argo = ArgoRollout(spec, {"step": template}, {"token": ""}, server.url)
+    for _ in range(8):
+        argo.reconcile()
+    assert argo.state == state
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "is_told"),
+    [
+        (200, "Progressing", True),
+        (202, "Progressing", True),
+        (204, "Waiting", True),
+        (409, "Waiting", True),
+        (429, "Waiting", False),
+        (500, "Waiting", False),
+    ],
+)
+def test_a_hook_of_flagger_lets_go_on_by_200_and_202(server: Answers, status: int, phase: str, is_told: bool) -> None:
+    """204 is a refusal, and the words of 429 and 5xx are lost."""
+    server.coming = [(status, "" if status == 204 else "because")]
+    hooks = [{"type": "confirm-rollout", "url": "http://judge/v1/flagger/start"}]
+    canary = FlaggerCanary({"spec": {"analysis": {"webhooks": hooks}}}, server.url, "1", "token", "digits")
+    canary.tick()
+    assert canary.phase == phase
+    assert ("because" in canary.said[0]) is (is_told and status != 204)
