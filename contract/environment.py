@@ -1,6 +1,7 @@
 """The environment variables that configure a model's server."""
 
 VERSION = "KANARIA_VERSION"  # the tag that it serves
+SEALED = "KANARIA_SEALED"  # the folder of private copies that were verified before it was started
 ANSWERS_KEY = "KANARIA_ANSWERS_KEY"  # what the checksums in that table are keyed with
 ANSWERS_DIR = "KANARIA_ANSWERS_DIR"  # the folder of the answers table
 PREDICTIONS_DIR = "KANARIA_PREDICTIONS_DIR"  # the folder of the prediction log

@@ -58,7 +58,7 @@ class Commands(LazyGroup):
         ),
         "sign": Source(
             "kanaria.commands.sign:sign",
-            "Sign a model's files: a server that knows the public key refuses them once a byte has changed.",
+            "Sign the code of a Bento and its models, or a model: once a byte has changed, a server refuses them.",
             needs=("serve",),
         ),
         "preflight": Source(

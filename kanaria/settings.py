@@ -158,11 +158,12 @@ class Settings(BaseSettings):
     prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept, MB; 0: none")
     public_key: Path | None = Field(
         default=None,
-        description="public key of the signatures of all models; not set: the one that `kanaria sign` made",
+        description="public key of all signatures; not set: the one that `kanaria sign` made",
     )
     signatures: Policy = Field(
         default="auto",
-        description="which models are checked: `auto` those that are signed, or all where a key is set; `required` all",
+        description="what is verified before it runs: `auto` models and Bentos that are signed, and all models where a "
+        "key is set; `required` all of both",
     )
     drift_every_s: float = Field(
         default=900.0,
@@ -335,6 +336,11 @@ class Settings(BaseSettings):
     def signed_models(self) -> Path:
         """Tags of the models that were signed, or served with a signature."""
         return self.root / "signed-models.json"
+
+    @property
+    def signed_bentos(self) -> Path:
+        """The same of Bentos."""
+        return self.root / "signed-bentos.json"
 
     @property
     def own_private_key(self) -> Path:

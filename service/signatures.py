@@ -1,24 +1,29 @@
-"""Signatures of a model's files: the holder of the private key vouches for every byte of them.
+"""Signatures of the files of a model or a Bento: the holder of the private key vouches for every byte of them.
 
-OpenSSF model signing with an elliptic-curve key, so that signing and verifying need no network. A server
-verifies the files before it loads a model.
+OpenSSF model signing with an elliptic-curve key, so that signing and verifying need no network. What is verified is a
+private copy, and what is loaded is that copy: nobody changes a file between the two.
 """
 
 import base64
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, get_args
 
 import yaml
 
+from contract import environment as variables
 from contract.errors import KanariaError
 
 if TYPE_CHECKING:
     from model_signing import hashing
 
-SIGNATURE_FILE = "model.sig"
-_MANIFEST = "model.yaml"  # BentoML's, in the folder of every model of a store
+SIGNATURE_FILE, BENTO_SIGNATURE_FILE = "model.sig", "bento.sig"
+_MANIFESTS = {SIGNATURE_FILE: "model.yaml", BENTO_SIGNATURE_FILE: "bento.yaml"}  # BentoML's, in each folder of a store
+_COMPILED = "__pycache__"  # Python writes them beside the code of a Bento; they are neither signed nor copied
 PUBLIC_KEY_VARIABLE = "KANARIA_PUBLIC_KEY"
 POLICY_VARIABLE = "KANARIA_SIGNATURES"
 
@@ -26,31 +31,36 @@ Policy = Literal["auto", "required", "off"]
 
 
 class SignatureError(KanariaError):
-    """A model that must not be loaded: changed, signed with another key, or not signed."""
+    """A model or a Bento that must not be loaded: changed, signed with another key, or not signed."""
 
 
-def sign(folder: Path, private_key: Path) -> None:
+def sign(folder: Path, private_key: Path, *, signature: str = SIGNATURE_FILE) -> None:
     """Write a signature of every file in `folder` into it. Raises ValueError when the key cannot be used."""
     from model_signing import signing  # noqa: PLC0415 - half a second, paid only where signatures are used
 
     config = signing.Config()  # type: ignore[no-untyped-call] # as below
     config.use_elliptic_key_signer(private_key=private_key)
-    config.set_hashing_config(_every_file()).sign(folder, folder / SIGNATURE_FILE)
+    config.set_hashing_config(_every_file(folder, signature)).sign(folder, folder / signature)
 
 
-def verify(folder: Path, public_key: Path) -> None:
-    """Check that `folder` holds exactly the files that the holder of the key signed, unchanged, as the same model.
+def verify(folder: Path, public_key: Path, *, signature: str = SIGNATURE_FILE, place: Path | None = None) -> None:
+    """Check that `folder` holds exactly the files that the holder of the key signed, unchanged, as the same version.
 
-    Raises: SignatureError naming the file that differs, or the model that it was signed as.
+    Args:
+        folder: the files.
+        signature: the file among them with the signature.
+        place: where they were copied from; None: they lie in their place.
+
+    Raises: SignatureError naming the file that differs, or the version that it was signed as.
     """
     from model_signing import verifying  # noqa: PLC0415 - see above
 
-    signature = folder / SIGNATURE_FILE
-    if not signature.exists():
+    place = place or folder
+    if not (folder / signature).exists():
         raise SignatureError(
-            f"{folder} is not signed",
-            saw=f"no {SIGNATURE_FILE} in it",
-            do=f"sign the model (`kanaria sign`), or accept unsigned ones without {PUBLIC_KEY_VARIABLE}",
+            f"{place} is not signed",
+            saw=f"no {signature} in it",
+            do=f"sign it (`kanaria sign`), or accept unsigned ones without {PUBLIC_KEY_VARIABLE}",
         )
     if not public_key.exists():
         raise SignatureError(
@@ -59,33 +69,56 @@ def verify(folder: Path, public_key: Path) -> None:
     try:
         config = verifying.Config()  # type: ignore[no-untyped-call] # as below
         config.use_elliptic_key_verifier(public_key=public_key)
-        config.set_hashing_config(_every_file()).verify(folder, signature)
-    except Exception as error:  # whatever is wrong with a signature, the model is not loaded
-        differences = _differences(folder)
+        config.set_hashing_config(_every_file(folder, signature)).verify(folder, folder / signature)
+    except Exception as error:  # whatever is wrong with a signature, nothing is loaded
+        differences = _differences(folder, signature)
         raise SignatureError(
-            "; ".join(differences) or f"{SIGNATURE_FILE} is not a signature by the key {public_key}",
-            saw=f"{folder}" if differences else f"{folder}: {(str(error) or type(error).__name__).splitlines()[0]}",
-            do="restore the model's files; if the change is intended, sign them again with the right key",
+            "; ".join(differences) or f"{signature} is not a signature by the key {public_key}",
+            saw=f"{place}" if differences else f"{place}: {(str(error) or type(error).__name__).splitlines()[0]}",
+            do="restore the files; if the change is intended, sign them again with the right key",
         ) from error
-    _refuse_another(folder)
+    _refuse_another(folder / _MANIFESTS[signature], place)
 
 
-def _refuse_another(folder: Path) -> None:
+def _refuse_another(manifest: Path, place: Path) -> None:
     """Compare the place of verified files in the store with the tag that BentoML wrote into one of them.
 
     Else the signed files of one version could stand in for another's.
     """
-    manifest = folder / _MANIFEST
     if not manifest.exists():  # not in a store
         return
     written = yaml.safe_load(manifest.read_bytes())
-    signed_as, here = f"{written['name']}:{written['version']}", f"{folder.parent.name}:{folder.name}"
+    signed_as, here = f"{written.get('name')}:{written.get('version')}", f"{place.parent.name}:{place.name}"
     if signed_as != here:
         raise SignatureError(
             f"the files of {here} were signed as {signed_as}",
-            saw=str(manifest),
-            do="restore the model's own files: a signed version may not stand in for another",
+            saw=str(place / manifest.name),
+            do="restore the version's own files: a signed one may not stand in for another",
         )
+
+
+def copy_files(folder: Path, to: Path) -> Path:
+    """Copy all that a signature is about to `to`, where nobody else can write. Links stay links. Raises OSError."""
+    ignored = shutil.ignore_patterns(_COMPILED)
+    shutil.copytree(folder, to, symlinks=True, ignore=ignored, copy_function=shutil.copyfile)
+    return to
+
+
+@contextmanager
+def verified(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
+    """The folder to load a model from, as the variables in `environment` require, and whether it was verified.
+
+    Where it is to be verified that is a private copy, which is gone when the block ends; see `verify_as_set`.
+    """
+    if _is_sealed(folder, environment):
+        yield folder, True
+    elif (key := _key_as_set(folder, environment)) is None:
+        yield folder, False
+    else:
+        with TemporaryDirectory(prefix="kanaria-verified-") as private:
+            copied = copy_files(folder, Path(private, "model"))
+            verify(copied, key, place=folder)
+            yield copied, True
 
 
 def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:
@@ -96,40 +129,56 @@ def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:
 
     Returns: whether the files were verified. Raises: SignatureError.
     """
+    if _is_sealed(folder, environment):
+        return True
+    if (key := _key_as_set(folder, environment)) is None:
+        return False
+    verify(folder, key)
+    return True
+
+
+def _is_sealed(folder: Path, environment: Mapping[str, str]) -> bool:
+    """Whether it lies in a private copy that was verified before this process was started."""
+    sealed = environment.get(variables.SEALED)
+    return bool(sealed) and folder.resolve().is_relative_to(Path(str(sealed)).resolve())
+
+
+def _key_as_set(folder: Path, environment: Mapping[str, str]) -> Path | None:
+    """The key to verify `folder` with; None where it need not be verified. Raises SignatureError."""
     policy, key = environment.get(POLICY_VARIABLE) or "auto", environment.get(PUBLIC_KEY_VARIABLE)
     if policy not in get_args(Policy):
         words = ", ".join(get_args(Policy))
         raise SignatureError(f"{POLICY_VARIABLE} is not understood", saw=policy, do=f"set it to one of {words}")
     has_signature = (folder / SIGNATURE_FILE).exists()
     if policy == "off" or (policy == "auto" and not has_signature and not key):
-        return False
+        return None
     if not key:
         raise SignatureError(
             f"{folder} cannot be verified without a public key",
             saw=f"{'a signature' if has_signature else 'no signature'}, and {PUBLIC_KEY_VARIABLE} is not set",
             do=f"set {PUBLIC_KEY_VARIABLE} to the path of the public key, or {POLICY_VARIABLE}=off",
         )
-    verify(folder, Path(key))
-    return True
+    return Path(key)
 
 
-def _every_file() -> "hashing.Config":
+def _every_file(folder: Path, signature: str) -> "hashing.Config":
     """Hash every file in the folder, hidden ones too."""
     from model_signing import hashing  # noqa: PLC0415 - see above
 
+    compiled = [str(path.relative_to(folder)) for path in folder.rglob(_COMPILED)]
     config = hashing.Config()  # type: ignore[no-untyped-call] # the library has no annotations here
-    return config.set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
+    return config.set_ignored_paths(paths=[signature, *compiled], ignore_git_paths=False)
 
 
-def _differences(folder: Path) -> list[str]:
+def _differences(folder: Path, signature: str) -> list[str]:
     """How the files differ from those that the signature lists. Only for the error's text: the list is not verified."""
     try:
-        envelope = json.loads((folder / SIGNATURE_FILE).read_bytes())["dsseEnvelope"]
+        envelope = json.loads((folder / signature).read_bytes())["dsseEnvelope"]
         resources = json.loads(base64.b64decode(envelope["payload"]))["predicate"]["resources"]
         signed = {resource["name"]: resource["digest"] for resource in resources}
         found = {
             resource.identifier: resource.digest.digest_hex
-            for resource in _every_file().hash(folder).resource_descriptors()
+            for resource in _every_file(folder, signature).hash(folder).resource_descriptors()
         }
     except (ValueError, KeyError, TypeError):  # a signature that cannot be read lists nothing
         return []

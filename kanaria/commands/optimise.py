@@ -12,9 +12,9 @@ from rich.table import Table
 from contract.terminal import Terminal
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from kanaria.stack.bentos import model_folder, model_tag
+from kanaria.stack.bentos import model_tag
 from kanaria.stack.implementations import implementation_for
-from kanaria.stack.signing import check_signature
+from kanaria.stack.signing import verified_model
 from rollout.ui.cli import EXIT_DONE, EXIT_FAIL
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def optimise(
             typer.echo("nothing was saved")
             raise typer.Exit(EXIT_FAIL)
         optimiser.save(done, done.chosen, new)
-    typer.echo(f"saved {new}; next: `kanaria sign {new}`, `bentoml build --version {new.version} --arg model={new}`")
+    typer.echo(f"saved {new}; next: `bentoml build --version {new.version} --arg model={new}`, `kanaria sign {new}`")
     raise typer.Exit(EXIT_DONE)
 
 
@@ -71,11 +71,10 @@ def opened_optimiser(tag: str, implementation: str | None) -> Iterator["Optimise
     from service.optimise.errors import OptimiseError  # noqa: PLC0415 - imports torch
     from service.optimise.store import optimising  # noqa: PLC0415 - likewise
 
-    check_signature(Settings(), model_folder(tag))
     known, sources = (implementation, Path.cwd()) if implementation else implementation_for(tag)
     sys.path.insert(0, str(sources))  # the model's class is the user's own
     try:
-        with optimising(tag, known) as optimiser:
+        with verified_model(Settings(), tag) as files, optimising(tag, known, files) as optimiser:
             yield optimiser
     except OptimiseError as error:
         raise SetupError(error.what, saw=error.saw, do=error.do) from error

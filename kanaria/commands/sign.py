@@ -1,4 +1,4 @@
-"""`kanaria sign`: sign the files of a model."""
+"""`kanaria sign`: sign the files of a version."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,17 +6,16 @@ from typing import Annotated
 import typer
 
 from kanaria.settings import Settings
-from kanaria.stack.bentos import model_tag
-from kanaria.stack.signing import sign_model
+from kanaria.stack.signing import sign_version
 
 
 def sign(
-    tag: Annotated[str, typer.Argument(help="Model in the store, `name:version`.")],
+    tag: Annotated[str, typer.Argument(help="Bento or model in the store, `name:version`; both where both have it.")],
     key: Annotated[
         Path | None, typer.Option(help="Private key, PEM. Default: the state folder's own, made on first use.")
     ] = None,
 ) -> None:
-    """Sign a model's files: a server that knows the public key refuses them once a byte has changed."""
-    tag = model_tag(tag)
-    signed = sign_model(Settings(), tag, key)
-    typer.echo(f"signed {tag}: {signed.files} files; the public key is {signed.public_key or f'that of {key}'}")
+    """Sign the code of a Bento and its models, or a model: once a byte has changed, a server refuses them."""
+    signed = sign_version(Settings(), tag, key)
+    said = ", ".join(f"{item.name} ({item.files()} files)" for item in signed.items)
+    typer.echo(f"signed {said}; the public key is {signed.public_key or f'that of {key}'}")

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -27,6 +27,8 @@ from kanaria.stack.bentos import (
     model_of,
     model_tag,
     model_tags,
+    store,
+    variables_of,
 )
 from kanaria.stack.implementations import implementation_here
 from kanaria.stack.inherited import as_reason, first_word, inherited, withheld
@@ -115,11 +117,13 @@ def validate(
         listed = versions.listed(target)
         versions.require_startable(target)
         if (listed or target in bento_tags()) and not (service := versions.service(target)).keeps_contract:
-            for line in _of_own_service(target, service, read_spec(None), listed):
-                say(line)
+            with nullcontext() if listed else _verified(target):
+                for line in _of_own_service(target, service, read_spec(None), listed):
+                    say(line)
             return
         require("kanaria validate MODEL", "serve")  # its code runs where a server would run it
-        found = _found(_model(target, implementation))
+        with _model(target, implementation) as model:
+            found = _found(model)
         judged = read_spec(None).signals.selection().keys
     for remark in found.remarks:
         if remark.signal in judged:
@@ -172,7 +176,7 @@ def _of_own_service(tag: str, service: Service, plan: RolloutSpec, listed: Liste
     spec, left_out = fitted(plan, tag, service, service, is_observed=True)
     yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"
     yield from (f"  {part}" for part in left_out.split("; ") if part)
-    asked_for = () if listed else asked_for_by(tag)
+    asked_for = () if listed else variables_of(tag)
     if words := first_word(withheld(os.environ, (*Settings().pass_env, *asked_for))):
         yield f"  {words}"
 
@@ -208,14 +212,27 @@ def _is_model(target: str) -> bool:
     return Path(target).is_dir() or (":" in target and not Path(target).exists())
 
 
-def _model(target: str, implementation: str | None) -> _Model:
-    """Where to find all that `target` names. Raises SetupError."""
+def _verified(bento: str) -> AbstractContextManager[Path]:
+    """See `verified_store`; its library is of an extra."""
+    require("kanaria validate BENTO", "serve")
+    found: AbstractContextManager[Path] = load("kanaria.stack.sealing:verified_store")(Settings(), bento)
+    return found
+
+
+@contextmanager
+def _model(target: str, implementation: str | None) -> Iterator[_Model]:
+    """Where to find all that `target` names, verified where its server would verify it. Raises SetupError."""
     if target in bento_tags():
         own, sources = implementation_of(target)
-        return _Model(model_folder(model_of(target)), implementation or own, sources)
-    if Path(target).is_dir():
-        return _Model(Path(target).absolute(), implementation or implementation_here(None), Path.cwd())
-    return _Model(model_folder(target), implementation or implementation_here(target.partition(":")[0]), Path.cwd())
+        files = model_folder(model_of(target))
+        with _verified(target) as verified:
+            files, sources = (verified / path.relative_to(store()) for path in (files, sources))
+            yield _Model(files, implementation or own, sources)
+    elif Path(target).is_dir():
+        yield _Model(Path(target).absolute(), implementation or implementation_here(None), Path.cwd())
+    else:
+        with load("kanaria.stack.signing:verified_model")(Settings(), target) as files:
+            yield _Model(files, implementation or implementation_here(target.partition(":")[0]), Path.cwd())
 
 
 def _found(model: _Model) -> _Found:

@@ -17,7 +17,7 @@ _MANIFEST = "bento.yaml"
 _MODEL_MANIFEST = "model.yaml"
 MOUNTED = "mounted"  # said of a path that belongs to an application in the service: nothing more is known of it
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
-_COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
+COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
 _USUAL_PORT = 3000  # BentoML's own
 _UNLIMITED_S = 3600.0  # where it sets that there is none
@@ -49,7 +49,7 @@ def model_tag(tag: str) -> str:
 
 def model_folder(tag: str) -> Path:
     """The files of a model, by its own tag. Raises SetupError."""
-    folder = _home() / "models" / tag.replace(":", "/", 1)
+    folder = store() / "models" / tag.replace(":", "/", 1)
     if ":" not in tag or not (folder / _MODEL_MANIFEST).exists():
         known = ", ".join(model_tags()) or "none"
         raise SetupError(
@@ -66,22 +66,36 @@ def make_own_home(folder: Path) -> None:
     BentoML keeps the counters of all processes of one home together, so that each shows those of all, and throws them
     away when another begins. Raises SetupError.
     """
-    common = _home()
+    common = store()
     folder.mkdir(parents=True, exist_ok=True)
     for entry in common.iterdir():
-        if not entry.name.startswith(_COUNTERS):
+        if not entry.name.startswith(COUNTERS):
             with suppress(FileExistsError):
                 (folder / entry.name).symlink_to(entry.absolute())
 
 
+def models_of(bento: str, *, copy: Path | None = None) -> list[str]:
+    """The tags of all models that a Bento was built with. Raises SetupError.
+
+    `copy`: of the Bento's files, to be read in place of those in the store.
+    """
+    manifest = _manifest(bento, copy)
+    try:
+        of_services = [each for service in manifest.get("services") or () for each in service.get("models") or ()]
+        tags = [str(model["tag"]) for model in (*of_services, *(manifest.get("models") or ()))]
+    except (LookupError, AttributeError, TypeError) as error:
+        saw = f"{error!r} in its {_MANIFEST}"
+        raise SetupError(f"the models of {bento} cannot be read", saw=saw, do="build it again") from error
+    return list(dict.fromkeys(tags))
+
+
 def model_of(bento: str) -> str:
     """The tag of the model that a Bento was built with. Raises SetupError."""
-    services = _manifest(bento).get("services") or ()
-    tags = [model["tag"] for service in services for model in service.get("models") or ()]
+    tags = models_of(bento)
     if not tags:
         saw = f"none in {bento_folder(bento) / _MANIFEST}"
         raise SetupError(f"{bento} has no model", saw=saw, do="build it with `--arg model=TAG`")
-    return str(tags[0])
+    return tags[0]
 
 
 def service_of(bento: str) -> Service:
@@ -196,11 +210,11 @@ def comparison_schema_of(bento: str) -> str | None:
 
 def bento_folder(bento: str) -> Path:
     """Where a Bento's files lie, if it is there."""
-    return _home() / "bentos" / bento.replace(":", "/", 1)
+    return store() / "bentos" / bento.replace(":", "/", 1)
 
 
-def _manifest(bento: str) -> dict[str, Any]:
-    path = bento_folder(bento) / _MANIFEST
+def _manifest(bento: str, copy: Path | None = None) -> dict[str, Any]:
+    path = (copy or bento_folder(bento)) / _MANIFEST
     if ":" not in bento or not path.exists():
         raise SetupError(
             f"there is no Bento {bento}{nearest(bento, bento_tags())}",
@@ -216,7 +230,8 @@ def _manifest(bento: str) -> dict[str, Any]:
     return manifest
 
 
-def _home() -> Path:
+def store() -> Path:
+    """BentoML's home. Raises SetupError."""
     try:
         return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
     except RuntimeError as error:
@@ -228,13 +243,13 @@ def _home() -> Path:
 
 
 def _tags(kind: str, file: str) -> tuple[str, ...]:
-    return tuple(sorted(f"{path.parent.parent.name}:{path.parent.name}" for path in _home().glob(f"{kind}/*/*/{file}")))
+    return tuple(sorted(f"{path.parent.parent.name}:{path.parent.name}" for path in store().glob(f"{kind}/*/*/{file}")))
 
 
 def _full(kind: str, file: str, tag: str) -> str:
     """`tag` as BentoML writes it: in lower case, and with the version that `latest` stands for."""
     name, _, version = tag.lower().partition(":")
-    folder = _home() / kind / name
+    folder = store() / kind / name
     versions = sorted(folder.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime)
     if version not in ("", "latest") or not versions:
         return tag.lower()

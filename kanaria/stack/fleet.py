@@ -30,9 +30,9 @@ from kanaria.stack.log_words import last_line, last_lines, last_words
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import KEPT_PORT, Identity
-from kanaria.stack.signing import checking
+from kanaria.stack.signing import policy
 from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
-from kanaria.stack.version_process import MODULE, PORT_OPTION, variables_for
+from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, variables_for
 from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
 from rollout.fleet import Backend, Health, Readiness, Service, VersionStatus
@@ -138,12 +138,14 @@ class LocalFleet:
         """The process of a Bento."""
         comparison = record.comparison_schema
         variables = {**self._environment(record.tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
-        if not self._keeps_contract(record.tag):  # with the contract a service sees to that itself
+        command = self._command(record.tag, record.port)
+        if SEAL_OPTION in command:  # its process makes that home
+            variables |= {"BENTOML_HOME": str(self._home(name))}
+        elif not self._keeps_contract(record.tag):  # with the contract a service sees to that itself
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
         variables |= guarded_ports.guarding(record.port, self._secret) if record.is_guarded else {}
-        command = self._command(record.tag, record.port)
         passed = variables_for(record.tag, command, self._pass_env)
         return Program(name, command, variables, listed=passed, is_confined=True)
 
@@ -382,5 +384,5 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         environment.DEADLINE_S: str(settings.deadline_s),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",
-        **checking(settings, tag),
+        **policy(settings),
     }

@@ -1,10 +1,11 @@
-"""Who signs models on this machine, and how the servers here check them.
+"""Who signs models and Bentos on this machine, and which versions are verified before they run.
 
 The keys are in the state folder. What a signature is: service/signatures.py.
 """
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,107 +22,193 @@ from contract.files import write_whole
 from kanaria import private_files
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from kanaria.stack.bentos import model_folder, model_of
+from kanaria.stack.bentos import bento_folder, bento_tag, bento_tags, model_folder, model_tag, model_tags, models_of
 from service.signatures import (
+    BENTO_SIGNATURE_FILE,
     POLICY_VARIABLE,
     PUBLIC_KEY_VARIABLE,
     SIGNATURE_FILE,
     SignatureError,
     sign,
+    verified,
     verify,
-    verify_as_set,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
-    """What `sign_model` did."""
+class Item:
+    """A model or a Bento of the store."""
 
-    files: int
+    tag: str
+    is_bento: bool
+
+    @property
+    def folder(self) -> Path:
+        """Its files. Raises SetupError."""
+        return bento_folder(self.tag) if self.is_bento else model_folder(self.tag)
+
+    @property
+    def signature(self) -> str:
+        """The name of the file with its signature."""
+        return BENTO_SIGNATURE_FILE if self.is_bento else SIGNATURE_FILE
+
+    @property
+    def name(self) -> str:
+        return f"the {'Bento' if self.is_bento else 'model'} {self.tag}"
+
+    def files(self) -> int:
+        """How many files its signature is about."""
+        found = (path for path in self.folder.rglob("*") if "__pycache__" not in path.parts)
+        return sum(path.is_file() and path.name != self.signature for path in found)
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What `sign_version` did."""
+
+    items: tuple[Item, ...]
     public_key: Path | None  # None: the caller's own key was used
 
 
-def sign_model(settings: Settings, tag: str, private_key: Path | None) -> Signed:
-    """Sign the files of a model in the store, with the state folder's own key unless given one. Raises SetupError."""
-    folder = model_folder(tag)
+def sign_version(settings: Settings, tag: str, private_key: Path | None) -> Signed:
+    """Sign the model, and the Bento with its models, of this tag, with the state folder's own key unless given one.
+
+    Raises SetupError.
+    """
+    items = _named(tag)
     public_key = None
     if private_key is None:
         private_key, public_key = _own_keys(settings)
+    for item in items:
+        _sign(settings, item, private_key, public_key)
+    return Signed(items, public_key)
+
+
+def _named(tag: str) -> tuple[Item, ...]:
+    """What is to be signed. Raises SetupError."""
+    items: list[Item] = []
+    with suppress(SetupError):
+        bento = bento_tag(tag)
+        items = [Item(bento, is_bento=True), *(Item(model, is_bento=False) for model in models_here(bento))]
     try:
-        sign(folder, private_key)
+        model = Item(model_tag(tag), is_bento=False)
+    except SetupError as error:
+        if items:
+            return tuple(items)
+        raise SetupError(
+            error.what.replace("no model", "neither a model nor a Bento"),
+            saw=f"{error.saw}; Bentos here: {', '.join(bento_tags()) or 'none'}",
+            do=error.do,
+        ) from error
+    return tuple(items if model in items else [*items, model])
+
+
+def models_here(bento: str, *, copy: Path | None = None) -> list[str]:
+    """The models of a Bento that lie in the store; others are fetched by its code. `copy`: see `models_of`."""
+    known = model_tags()
+    return [model for model in models_of(bento, copy=copy) if model in known]
+
+
+def _sign(settings: Settings, item: Item, private_key: Path, public_key: Path | None) -> None:
+    try:
+        sign(item.folder, private_key, signature=item.signature)
     except (OSError, ValueError, TypeError) as error:
         raise SetupError(
-            f"{tag} cannot be signed",
+            f"{item.tag} cannot be signed",
             saw=f"{private_key}: {error}",
             do="give an unencrypted elliptic-curve key (P-256, P-384 or P-521) as PEM, "
             "for example from `openssl ecparam -name prime256v1 -genkey -noout`",
         ) from error
     if public_key:
-        verify(folder, public_key)  # a pair that does not fit should be found now, not by a server
-    _remember(settings, tag)
-    files = sum(path.is_file() and path.name != SIGNATURE_FILE for path in folder.rglob("*"))
-    return Signed(files, public_key)
+        verify(item.folder, public_key, signature=item.signature)  # a pair that does not fit should be found now
+    _remember(settings, item)
 
 
-def checking(settings: Settings, bento: str) -> dict[str, str]:
-    """The environment that makes the server of a Bento check its model.
-
-    The state folder's own key is meant for signed models: the first signature must not stop an unsigned
-    version that serves already. `KANARIA_SIGNATURES=required` closes that door. A model that was signed once is checked
-    from then on: whoever can write the store cannot make it an unsigned one by deleting a file.
-    """
-    return _checking(settings, is_signed=_is_or_was_signed(settings, bento))
+def policy(settings: Settings) -> dict[str, str]:
+    """The settings about signatures, as the process of a version reads them."""
+    key = {PUBLIC_KEY_VARIABLE: str(settings.public_key.absolute())} if settings.public_key else {}
+    return {POLICY_VARIABLE: settings.signatures} | key
 
 
-def check_signature(settings: Settings, folder: Path) -> None:
-    """Check the files of a model as its server would. Raises SetupError."""
-    is_signed = (folder / SIGNATURE_FILE).exists()
+def is_to_be_verified(settings: Settings, bento: str) -> bool:
+    """Whether anything that a Bento runs is to be verified before: its code, or a model."""
     try:
-        verify_as_set(folder, _checking(settings, is_signed=is_signed))
+        items = (Item(bento, is_bento=True), *(Item(model, is_bento=False) for model in models_here(bento)))
+    except SetupError:
+        return settings.signatures == "required"  # its process will say what is missing
+    found = [item for item in items if must_be_signed(settings, item)]  # all of them, because it remembers
+    return bool(found)
+
+
+def must_be_signed(settings: Settings, item: Item) -> bool:
+    """Whether `item` may only run with a good signature.
+
+    `auto` wants one of what has one, or had one when it was signed or served here: whoever can write the store cannot
+    make it an unsigned one by deleting a file. A key that is set is for all models; a Bento that nobody signed was
+    never refused for that.
+    """
+    if settings.signatures == "off":
+        return False
+    if (item.folder / item.signature).exists():
+        _remember(settings, item)
+        return True
+    is_for_all = settings.public_key is not None and not item.is_bento
+    return settings.signatures == "required" or is_for_all or item.tag in _remembered(settings, item)
+
+
+def key_for(settings: Settings, item: Item) -> Path:
+    """The key that verifies `item`. Raises SignatureError where there is none."""
+    if settings.public_key:
+        return settings.public_key.absolute()
+    if settings.own_public_key.exists():
+        return settings.own_public_key
+    raise SignatureError(
+        f"{item.name} cannot be verified without a public key",
+        saw=f"{PUBLIC_KEY_VARIABLE} is not set, and there is no {settings.own_public_key}",
+        do=f"set {PUBLIC_KEY_VARIABLE} to the path of the public key, or {POLICY_VARIABLE}=off",
+    )
+
+
+@contextmanager
+def verified_model(settings: Settings, tag: str) -> Iterator[Path]:
+    """The files of a model to load, verified as its server would. Raises SetupError."""
+    item = Item(tag, is_bento=False)
+    variables = {POLICY_VARIABLE: "off"}
+    try:
+        if must_be_signed(settings, item):
+            variables = {POLICY_VARIABLE: "required", PUBLIC_KEY_VARIABLE: str(key_for(settings, item))}
+        with verified(item.folder, variables) as (files, _):
+            yield files
     except SignatureError as error:
         raise SetupError(error.what, saw=error.saw, do=error.do) from error
 
 
-def _checking(settings: Settings, *, is_signed: bool) -> dict[str, str]:
-    key = settings.public_key
-    if key is None and settings.own_public_key.exists() and (settings.signatures == "required" or is_signed):
-        key = settings.own_public_key
-    return {POLICY_VARIABLE: settings.signatures} | ({PUBLIC_KEY_VARIABLE: str(key.absolute())} if key else {})
-
-
-def _is_or_was_signed(settings: Settings, bento: str) -> bool:
-    """Whether a Bento's model has a signature, or had one when it was signed or served here."""
-    try:
-        model = model_of(bento)
-        is_signed = (model_folder(model) / SIGNATURE_FILE).exists()
-    except SetupError:
-        return False  # its server will report what is missing
-    if is_signed:
-        _remember(settings, model)
-    return is_signed or model in _remembered(settings)
-
-
-def _remember(settings: Settings, model: str) -> None:
-    known = _remembered(settings)
-    if model in known:
+def _remember(settings: Settings, item: Item) -> None:
+    known = _remembered(settings, item)
+    if item.tag in known:
         return
     with suppress(OSError):  # on a full disk the next start of the version remembers it
         private_files.close_folder(settings.root)
-        write_whole(settings.signed_models, json.dumps(sorted({*known, model}), indent=1), mode=0o600)
+        write_whole(_memory(settings, item), json.dumps(sorted({*known, item.tag}), indent=1), mode=0o600)
 
 
-def _remembered(settings: Settings) -> frozenset[str]:
-    """Tags of models. A file that cannot be read is an error: nothing is taken for unsigned on a guess."""
+def _remembered(settings: Settings, item: Item) -> frozenset[str]:
+    """Tags of its kind. A file that cannot be read is an error: nothing is taken for unsigned on a guess."""
+    memory = _memory(settings, item)
     try:
-        return frozenset(map(str, json.loads(settings.signed_models.read_bytes())))
+        return frozenset(map(str, json.loads(memory.read_bytes())))
     except FileNotFoundError:
         return frozenset()
     except (OSError, ValueError, TypeError) as error:
         raise SetupError(
-            "which models were signed cannot be read",
-            saw=f"{settings.signed_models}: {error}",
-            do="restore that file from a copy of the state folder, or remove it and sign the models again",
+            f"which {'Bentos' if item.is_bento else 'models'} were signed cannot be read",
+            saw=f"{memory}: {error}",
+            do="restore that file from a copy of the state folder, or remove it and sign them again",
         ) from error
+
+
+def _memory(settings: Settings, item: Item) -> Path:
+    return settings.signed_bentos if item.is_bento else settings.signed_models
 
 
 def _own_keys(settings: Settings) -> tuple[Path, Path]:

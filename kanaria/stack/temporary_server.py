@@ -22,7 +22,7 @@ from kanaria.stack.log_words import last_lines, last_words
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import unready
 from kanaria.stack.supervision import Program
-from kanaria.stack.version_process import prepare, server_command, variables_for
+from kanaria.stack.version_process import SEAL_OPTION, prepare, server_command, variables_for
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Readiness
 
@@ -74,6 +74,8 @@ def _bento(settings: Settings, backend: Backend, records: Path) -> Program:
     own = {**server_environment(settings, tag, records=records), TASK_RESULTS: str(records / "tasks.db")}
     command = server_command(settings, tag, port)
     variables = own | guarding(port, backend.secret)
+    if SEAL_OPTION in command:
+        variables |= {"BENTOML_HOME": str(records / "sealed"), "KANARIA_HOME": str(settings.root)}
     return Program(tag, command, variables, listed=variables_for(tag, command, settings.pass_env), is_confined=True)
 
 

@@ -5,31 +5,43 @@ So the keeper, the log and the end of such a version are those of any other, and
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import get_args
 
+from contract.environment import SEALED
+from contract.errors import KanariaError
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Runtime, Settings
 from kanaria.stack import model_server
-from kanaria.stack.bentos import asked_for_by, service_of
+from kanaria.stack.bentos import asked_for_by, service_of, store
 from kanaria.stack.environments import Environments, python_in, variables_in
 from kanaria.stack.inherited import INSTALLER, inherited
 from kanaria.stack.python import own_module
 from kanaria.stack.requirements import OWN_PYTHON, Wanted, missing, wanted_by
+from kanaria.stack.sealing import seal
+from kanaria.stack.signing import is_to_be_verified, policy
 
 MODULE = "kanaria.stack.version_process"
 PORT_OPTION = "--port"
-LISTED_OPTION = "--listed"
+LISTED_OPTION, SEAL_OPTION, PREPARE_OPTION = "--listed", "--seal", "--prepare"
 
 
 def server_command(settings: Settings, tag: str, port: int) -> list[str]:
-    """How a tag is served on a port: in this Python, or by a process that first sees to another one."""
-    if settings.runtime == "shared" or (settings.runtime == "auto" and _has_all(tag)):
+    """How a tag is served on a port: in this Python, or by a process that first verifies it, or sees to another one."""
+    is_sealed = is_to_be_verified(settings, tag)
+    if not is_sealed and _is_for_own_python(settings, tag):
         return _in_own_python(tag, port)
-    passed = (LISTED_OPTION, *settings.pass_env) if settings.pass_env else ()
-    return own_module(MODULE, str(settings.environments), settings.runtime, tag, PORT_OPTION, str(port), *passed)
+    more = [*((SEAL_OPTION, str(store())) if is_sealed else ())]
+    more += (LISTED_OPTION, *settings.pass_env) if settings.pass_env else ()
+    return own_module(MODULE, str(settings.environments), settings.runtime, tag, PORT_OPTION, str(port), *more)
+
+
+def _is_for_own_python(settings: Settings, tag: str) -> bool:
+    return settings.runtime == "shared" or (settings.runtime == "auto" and _has_all(tag))
 
 
 def variables_for(tag: str, command: Sequence[str], pass_env: Sequence[str]) -> tuple[str, ...]:
@@ -69,7 +81,37 @@ def _lack(wanted: Wanted) -> str | None:
 
 def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None:
     """Have the environment of `tag` made now, where it needs one of its own. Raises InstallError, StackError."""
-    _environment(settings.environments, settings.runtime, tag, say, settings.pass_env)
+    if _is_for_own_python(settings, tag):
+        return
+    if is_to_be_verified(settings, tag):
+        _prepare_sealed(settings, tag, say)
+    else:
+        _environment(settings.environments, settings.runtime, tag, say, settings.pass_env)
+
+
+def _prepare_sealed(settings: Settings, tag: str, say: Callable[[str], None]) -> None:
+    """The same for a version that is verified: nothing is installed by a list of packages that somebody changed."""
+    with TemporaryDirectory(prefix="kanaria-sealed-") as private:
+        own = {**policy(settings), "KANARIA_HOME": str(settings.root), "BENTOML_HOME": str(Path(private, "home"))}
+        done = subprocess.Popen(
+            [*server_command(settings, tag, 0), PREPARE_OPTION],
+            env=inherited(os.environ, (*INSTALLER, *settings.pass_env)) | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        last = ""
+        with done:
+            for line in done.stdout or ():
+                last = line.strip() or last
+                say(line.rstrip())
+    if done.returncode:
+        raise StackError(
+            f"the environment of {tag} could not be made",
+            saw=last,
+            do="do what the words before this say, and try again",
+        )
 
 
 def main() -> None:
@@ -86,7 +128,11 @@ def main() -> None:
         default=(),
         help="variables that its server gets besides the usual ones",
     )
+    parser.add_argument(SEAL_OPTION, type=Path, metavar="STORE", help="verify what it runs in a copy, in BENTOML_HOME")
+    parser.add_argument(PREPARE_OPTION, action="store_true", help="only see to its environment")
     given = parser.parse_args()
+    if given.seal is not None:
+        _seal(given.tag, given.seal)
     own = {name: value for name, value in os.environ.items() if name.startswith("KANARIA_")}
     passed = own | inherited(os.environ, (*given.listed, *asked_for_by(given.tag)))
     try:
@@ -94,6 +140,8 @@ def main() -> None:
     except StackError as error:
         print(f"{error}\n{type(error).__name__}: {error.what}: {error.saw}", flush=True)
         sys.exit(1)
+    if given.prepare:
+        return
     if environment is None:
         command, variables = _in_own_python(given.tag, given.port), passed
     else:
@@ -102,6 +150,19 @@ def main() -> None:
         command = [python, str(environment / "bin" / "bentoml"), *_arguments(given.tag, given.port)]
         variables = variables_in(environment, passed)
     os.execve(command[0], command, variables)  # noqa: S606 - our own words, and no shell wanted
+
+
+def _seal(tag: str, store: Path) -> None:
+    """Let BENTOML_HOME be a verified copy of what `tag` runs, or end with the reason."""
+    home = Path(os.environ["BENTOML_HOME"])
+    os.environ["BENTOML_HOME"] = str(store)
+    try:
+        seal(Settings(), tag, store, home)
+    except (KanariaError, OSError) as error:
+        words = f"{error.what}: {error.saw}" if isinstance(error, KanariaError) else str(error)
+        print(f"{error}\n{type(error).__name__}: {words}", flush=True)
+        sys.exit(1)
+    os.environ |= {"BENTOML_HOME": str(home), SEALED: str(home)}
 
 
 def _print(text: str) -> None:

@@ -55,9 +55,9 @@ class Comparison:
 class Optimiser:
     """One model, and a folder with the files of its engines. Made by `optimising`."""
 
-    def __init__(self, tag: str, implementation: str, work: Path) -> None:
+    def __init__(self, tag: str, implementation: str, work: Path, files: Path | None) -> None:
         self._source = _stored(tag)
-        self._folder = Path(self._source.path)
+        self._folder = files or Path(self._source.path)
         self._load = partial(_implementation(implementation), self._folder)
         self._evidence = Evidence.read(self._folder)
         self._work = work
@@ -111,17 +111,18 @@ class Optimiser:
 
 
 @contextmanager
-def optimising(tag: str, implementation: str) -> Iterator[Optimiser]:
+def optimising(tag: str, implementation: str, files: Path | None = None) -> Iterator[Optimiser]:
     """Open a model of the store for optimising.
 
     Args:
         tag: the model, `name:version`.
         implementation: the class that loads it, as `package.module:Class`.
+        files: its files, verified; None: those in the store.
 
     Raises: OptimiseError.
     """
     with tempfile.TemporaryDirectory() as work:
-        yield Optimiser(tag, implementation, Path(work))
+        yield Optimiser(tag, implementation, Path(work), files)
 
 
 def _noted(trial: Trial) -> dict[str, Any]:

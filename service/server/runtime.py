@@ -32,7 +32,7 @@ from service.server.batching import DEFAULT_DEADLINE_S, LOOP_S, Batcher, predict
 from service.server.http import Handlers, Route
 from service.server.metrics import Metrics, use_own_multiprocess_dir
 from service.server.parsing import BodyParser
-from service.signatures import verify_as_set
+from service.signatures import verified
 
 MAX_WAITING_REQUESTS = 8  # of the largest size; more would wait longer than a client does
 PARENT_CHECK_EVERY_S = 1.0
@@ -56,11 +56,11 @@ class Runtime:
         log_as_json()
         _leave_out_access_log()
         threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
-        is_verified = verify_as_set(folder, os.environ)  # again: the files may have changed since the server started
         torch.set_num_threads(1)  # one model thread per worker; more would fight the other workers for cores
-        loaded: Model = pkgutil.resolve_name(implementation)(folder)
-        rows = _golden_rows(folder, loaded.schema)
-        used_engine = move_or_stay_eager(engine, loaded, folder, rows)
+        with verified(folder, os.environ) as (files, is_verified):  # again: they may have changed since the start
+            loaded: Model = pkgutil.resolve_name(implementation)(files)
+            rows = _golden_rows(files, loaded.schema)
+            used_engine = move_or_stay_eager(engine, loaded, files, rows)
         loop_rows = _warm_up(loaded, rows)
         use_own_multiprocess_dir()
         answer = counted_as(loaded.schema.answer, os.environ.get(environment.COMPARISON_SCHEMA))

@@ -9,9 +9,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from kanaria.stack.signing import checking, sign_model
-from service.signatures import SIGNATURE_FILE, SignatureError, verify, verify_as_set
+from kanaria.stack.sealing import seal
+from kanaria.stack.signing import is_to_be_verified, sign_version, verified_model
+from service.signatures import BENTO_SIGNATURE_FILE, SignatureError, verify
 from tests.support.keys import key_pair
+
+BENTO = "name: b\nversion: '1'\nservices: [{name: predictor, models: [{tag: 'm:1'}]}]\n"
 
 pytestmark = pytest.mark.needs("serve")  # signing imports its library when it signs
 
@@ -29,30 +32,33 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder.mkdir(parents=True)
     (model / "model.yaml").write_text("name: m\nversion: '1'\n")
     (model / "weights.safetensors").write_bytes(b"weights")
-    (bento / "bento.yaml").write_text("services: [{name: predictor, models: [{tag: 'm:1'}]}]\n")
+    (bento / "bento.yaml").write_text(BENTO)
+    (bento / "src" / "__pycache__").mkdir(parents=True)
+    (bento / "src" / "service.py").write_text("answer = 1\n")
+    (bento / "src" / "__pycache__" / "service.pyc").write_bytes(b"compiled")
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     return model
 
 
 def test_the_first_signature_makes_a_key_that_only_its_owner_can_read(state: Settings, store: Path) -> None:
     """The pair lies in the state folder and fits."""
-    signed = sign_model(state, "m:1", None)
-    assert (signed.files, stat.S_IMODE(state.own_private_key.stat().st_mode)) == (2, 0o600)
+    signed = sign_version(state, "m:1", None)
+    assert (signed.items[0].files(), stat.S_IMODE(state.own_private_key.stat().st_mode)) == (2, 0o600)
     verify(store, state.own_public_key)
 
 
 def test_the_key_is_made_once(state: Settings) -> None:
     """A second model is signed by the same."""
-    sign_model(state, "m:1", None)
+    sign_version(state, "m:1", None)
     key = state.own_private_key.read_bytes()
-    sign_model(state, "m:1", None)
+    sign_version(state, "m:1", None)
     assert state.own_private_key.read_bytes() == key
 
 
 def test_a_key_of_ones_own_is_used(state: Settings, store: Path, tmp_path: Path) -> None:
     """Nothing is made in the state folder then."""
     private, public = key_pair(tmp_path)
-    sign_model(state, "m:1", private)
+    sign_version(state, "m:1", private)
     verify(store, public)
     assert not state.own_private_key.exists()
 
@@ -63,29 +69,101 @@ def test_a_key_that_cannot_sign_says_how_to_get_one(state: Settings, tmp_path: P
     (tmp_path / "text").write_text("secret")
     for key in (strange, tmp_path / "text", tmp_path / "nowhere"):
         with pytest.raises(SetupError, match="openssl"):
-            sign_model(state, "m:1", key)
+            sign_version(state, "m:1", key)
 
 
-def test_a_bento_given_for_a_model_is_understood(state: Settings) -> None:
-    """Models are signed, not Bentos; the error names the model that the Bento has."""
-    with pytest.raises(SetupError, match="b:1 is a Bento, its model is m:1"):
-        sign_model(state, "b:1", None)
+def test_a_bento_is_signed_with_its_models(state: Settings, store: Path) -> None:
+    """What Python compiles beside its code is no part of it."""
+    signed = sign_version(state, "b:1", None)
+    assert [(item.name, item.files()) for item in signed.items] == [("the Bento b:1", 2), ("the model m:1", 2)]
+    (bento,) = store.parents[2].glob("bentos/b/1")
+    (bento / "src" / "__pycache__" / "another.pyc").write_bytes(b"compiled")
+    verify(bento, state.own_public_key, signature=BENTO_SIGNATURE_FILE)
 
 
-@pytest.mark.parametrize("tag", ["m", "m:2", "../m:1"])
+@pytest.mark.parametrize("tag", ["n", "m:2", "../m:1"])
 def test_an_unknown_model_is_refused_with_those_there_are(state: Settings, tag: str) -> None:
     """A slip of the pen."""
-    with pytest.raises(SetupError, match="models here: m:1"):
-        sign_model(state, tag, None)
+    with pytest.raises(SetupError, match="models here: m:1; Bentos here: b:1"):
+        sign_version(state, tag, None)
 
 
-def test_signed_versions_are_checked_with_the_key_that_signed_them(state: Settings) -> None:
-    """Without any setting."""
-    sign_model(state, "m:1", None)
-    assert checking(state, "b:1") == {
-        "KANARIA_SIGNATURES": "auto",
-        "KANARIA_PUBLIC_KEY": str(state.own_public_key),
-    }
+def seal_as_started(state: Settings, tmp_path: Path, tag: str = "b:1") -> Path:
+    """Seal as the process of a version does, and give the store that it would read."""
+    home = tmp_path / "sealed"
+    seal(state, tag, tmp_path, home)
+    return home
+
+
+def test_signed_versions_are_verified_without_any_setting(state: Settings, tmp_path: Path) -> None:
+    """And what runs is a copy that nobody else can write to."""
+    assert not is_to_be_verified(state, "b:1")
+    sign_version(state, "m:1", None)
+    assert is_to_be_verified(state, "b:1")
+    home = seal_as_started(state, tmp_path)
+    assert (home / "models/m/1/weights.safetensors").read_bytes() == b"weights"
+    assert [path for path in home.glob("*/*/1/**/*") if path.is_symlink() or path.name == "__pycache__"] == []
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+
+
+def test_what_changes_after_it_was_verified_is_not_what_runs(state: Settings, store: Path, tmp_path: Path) -> None:
+    """Files in the store that are swapped between the check and the load: the first read is the only one."""
+    sign_version(state, "b:1", None)
+    home = seal_as_started(state, tmp_path)
+    (store / "weights.safetensors").write_bytes(b"swapped")
+    (code,) = tmp_path.glob("bentos/b/1/src/service.py")
+    code.write_text("import os\n")
+    assert (home / "models/m/1/weights.safetensors").read_bytes() == b"weights"
+    assert (home / "bentos/b/1/src/service.py").read_text() == "answer = 1\n"
+
+
+def test_a_file_that_is_swapped_while_it_is_copied_is_refused(
+    state: Settings, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was copied is what is verified, not what lay there before."""
+    sign_version(state, "b:1", None)
+    weights = store / "weights.safetensors"
+    read = shutil.copyfile
+
+    def swapping(source: str, target: str, **options: object) -> str:
+        if Path(source) == weights:
+            weights.write_bytes(b"swapped")
+        return read(source, target, **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr("service.signatures.shutil.copyfile", swapping)
+    with pytest.raises(SignatureError, match=r"weights\.safetensors was changed"):
+        seal_as_started(state, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["src/service.py", "bento.yaml", "src/added.py"])
+def test_a_changed_code_file_is_refused_by_its_name(name: str, state: Settings, tmp_path: Path) -> None:
+    """The model is as it was signed."""
+    sign_version(state, "b:1", None)
+    (bento,) = tmp_path.glob("bentos/b/1")
+    with (bento / name).open("a") as file:
+        file.write("# more\n")
+    with pytest.raises(SignatureError, match=f"^{name} was (changed after it was|never) signed"):
+        seal_as_started(state, tmp_path)
+
+
+def test_the_signed_code_of_one_version_does_not_stand_in_for_another(state: Settings, tmp_path: Path) -> None:
+    (bento,) = tmp_path.glob("bentos/b/1")
+    shutil.copytree(bento, bento.with_name("2"))
+    (bento.with_name("2") / "bento.yaml").write_text(BENTO.replace("version: '1'", "version: '2'"))
+    for tag in ("b:1", "b:2"):
+        sign_version(state, tag, None)
+    shutil.rmtree(bento)
+    bento.with_name("2").rename(bento)
+    with pytest.raises(SignatureError, match="the files of b:1 were signed as b:2"):
+        seal_as_started(state, tmp_path)
+
+
+def test_a_manifest_that_is_swapped_names_no_other_model(state: Settings, store: Path, tmp_path: Path) -> None:
+    """An unsigned Bento's list of models is read from the copy that runs."""
+    sign_version(state, "m:1", None)
+    (store / "weights.safetensors").write_bytes(b"swapped")
+    with pytest.raises(SignatureError, match=r"weights\.safetensors was changed"):
+        seal_as_started(state, tmp_path)
 
 
 def test_the_first_signature_does_not_stop_an_unsigned_version(state: Settings, store: Path) -> None:
@@ -93,23 +171,54 @@ def test_the_first_signature_does_not_stop_an_unsigned_version(state: Settings, 
     shutil.copytree(store, store.with_name("2"))
     (bento,) = store.parents[2].glob("bentos/b/1")
     shutil.copytree(bento, bento.with_name("2"))
-    (bento.with_name("2") / "bento.yaml").write_text("services: [{name: predictor, models: [{tag: 'm:2'}]}]\n")
-    sign_model(state, "m:1", None)
+    (bento.with_name("2") / "bento.yaml").write_text(BENTO.replace("1", "2"))
+    sign_version(state, "b:1", None)
     required = state.model_copy(update={"signatures": "required"})
-    assert ["KANARIA_PUBLIC_KEY" in checking(each, "b:2") for each in (state, required)] == [False, True]
+    assert [is_to_be_verified(each, "b:2") for each in (state, required)] == [False, True]
 
 
-def test_a_signature_that_is_deleted_makes_no_unsigned_model(state: Settings, store: Path, tmp_path: Path) -> None:
-    """Signed here, or served here with a signature of somebody else's: from then on it is checked."""
-    sign_model(state, "m:1", None)
+def test_a_bento_that_nobody_signed_runs_with_its_signed_model(state: Settings, tmp_path: Path) -> None:
+    """As before Bentos were signed; where signatures are required, not."""
+    sign_version(state, "m:1", None)
+    assert seal_as_started(state, tmp_path).exists()
+    with pytest.raises(SignatureError, match="b/1 is not signed"):
+        seal_as_started(state.model_copy(update={"signatures": "required"}), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m:1", "b:1"])
+def test_a_signature_that_is_deleted_makes_nothing_unsigned(name: str, state: Settings, tmp_path: Path) -> None:
+    """Signed here, or served here with a signature of somebody else's: from then on it is verified."""
+    sign_version(state, name, None)
     elsewhere = Settings(home=tmp_path / "elsewhere", public_key=state.own_public_key)
-    assert checking(elsewhere, "b:1")
-    (store / SIGNATURE_FILE).unlink()
+    assert is_to_be_verified(elsewhere, "b:1")
+    (signature,) = tmp_path.glob(f"*/{name.replace(':', '/')}/*.sig")
+    signature.unlink()
     for settings in (state, elsewhere):
         with pytest.raises(SignatureError, match="is not signed"):
-            verify_as_set(store, checking(settings, "b:1"))
-    sign_model(state, "m:1", None)
-    assert verify_as_set(store, checking(state, "b:1"))
+            seal_as_started(settings, tmp_path)
+    sign_version(state, name, None)
+    assert seal_as_started(state, tmp_path)
+
+
+def test_a_signature_that_nobody_can_verify_is_refused(state: Settings, tmp_path: Path) -> None:
+    """It would mislead."""
+    private, _ = key_pair(tmp_path)
+    sign_version(state, "m:1", private)
+    with pytest.raises(SignatureError, match="the model m:1 cannot be verified without a public key"):
+        seal_as_started(state, tmp_path)
+    assert not is_to_be_verified(state.model_copy(update={"signatures": "off"}), "b:1")
+
+
+def test_a_model_is_read_from_the_copy_that_was_verified(state: Settings, store: Path) -> None:
+    """By `kanaria optimise` and `kanaria validate`; what is not signed from its place."""
+    with verified_model(state, "m:1") as files:
+        assert files == store
+    sign_version(state, "m:1", None)
+    with verified_model(state, "m:1") as files:
+        (store / "weights.safetensors").write_bytes(b"swapped")
+        assert (files / "weights.safetensors").read_bytes() == b"weights"
+    with pytest.raises(SetupError, match=r"weights\.safetensors was changed"), verified_model(state, "m:1"):
+        pass
 
 
 @pytest.mark.parametrize("content", ["", "{", "7"])
@@ -117,10 +226,11 @@ def test_what_is_known_of_signatures_is_never_guessed(state: Settings, content: 
     state.signed_models.parent.mkdir()
     state.signed_models.write_text(content)
     with pytest.raises(SetupError, match="which models were signed cannot be read"):
-        checking(state, "b:1")
+        is_to_be_verified(state, "b:1")
 
 
-def test_a_key_that_is_set_is_for_every_version(state: Settings, tmp_path: Path) -> None:
-    """Whoever names a key wants nothing unsigned."""
-    named = state.model_copy(update={"public_key": tmp_path / "team.pub"})
-    assert checking(named, "b:1")["KANARIA_PUBLIC_KEY"] == str(tmp_path / "team.pub")
+def test_a_key_that_is_set_is_for_every_model(state: Settings, tmp_path: Path) -> None:
+    """Whoever names a key wants no unsigned one."""
+    _, public = key_pair(tmp_path, "team")
+    with pytest.raises(SignatureError, match="m/1 is not signed"):
+        seal_as_started(state.model_copy(update={"public_key": public}), tmp_path)
