@@ -20,7 +20,6 @@ from kanaria.extras import require
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.bentos import (
-    asked_for_by,
     bento_tags,
     implementation_of,
     model_folder,

@@ -75,6 +75,7 @@ class Restore:
     by: str
     reason: str | None = None
     quarantine: bool = False  # what it replaces may not come back by itself
+    anyway: bool = False  # although its preflight finds that callers would lose something
     spec: RolloutSpec = field(default_factory=RolloutSpec)  # of which only the watch and the limits count
 
 
@@ -301,7 +302,7 @@ def _requested(command: Restore, stable: str, number: int, now_s: float) -> e.Re
         stable=stable,
         spec=command.spec,
         by=command.by,
-        restore=e.Restore(reason=command.reason, quarantine=command.quarantine),
+        restore=e.Restore(reason=command.reason, quarantine=command.quarantine, anyway=command.anyway),
     )
 
 

@@ -27,7 +27,11 @@ def advice(release: Timeline) -> tuple[str, ...]:
     match release.state.outcome:
         case "rolled_back" | "aborted" if restore and not release.state.is_quarantined:
             again = f"{canary} is not in quarantine. To try it again: `kanaria restore {canary}`."
-            return (*_about_the_signal(release), again)
+            anyway = (
+                f"If that is the lesser harm: `kanaria restore {canary} --anyway` gives it the traffic all the same."
+            )
+            is_refused = release.state.outcome_signal == "preflight"
+            return (*_about_the_signal(release), again, *((anyway,) if is_refused else ()))
         case "rolled_back" if not release.state.is_quarantined and release.state.outcome_signal == "person":
             return (f"{canary} is not in quarantine. To try it again: `kanaria release {canary}`.",)
         case "rolled_back" if not release.state.is_quarantined:

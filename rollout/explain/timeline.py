@@ -363,7 +363,8 @@ def _decision(event: e.Event, request: e.ReleaseRequested) -> Decision | None:
     match event:
         case e.ReleaseRequested(tag=tag, stable=stable, by=by, restore=restore) if restore:
             kept_out = ", which goes into quarantine" if restore.quarantine else ""
-            title = f"restore of {tag} in place of {stable}{kept_out}"
+            despite = ", whatever its preflight finds" if restore.anyway else ""
+            title = f"restore of {tag} in place of {stable}{kept_out}{despite}"
             return Decision(event.at_s, "requested", title, restore.reason or "", by)
         case e.ReleaseRequested(tag=tag, stable=stable, by=by, retry=retry, earlier=earlier):
             title = f"{'retry' if retry else 'release'} of {tag} against {stable}"

@@ -56,7 +56,7 @@ def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
         since: _families(release.since_promotion, release) if _is_promoted(release) else (),
         "How its traffic was earned": _earned(release),
         f"Drift against {release.stable}": _drift(release.drift, release) if release.drift else (),
-        "Before its first request": preflight_lines(release.preflight, release.stable) if release.preflight else (),
+        "Before its first request": _preflight(release),
         "Worth knowing": (*noticed(release), *_earlier(release), *_notes(release), *_noise(release), *_people(release)),
     }
     topics = (Topic(title, tuple(lines)) for title, lines in lines_by_title.items())
@@ -363,15 +363,23 @@ def _then(step: StepSpan) -> str:
     return f"{weight(percent)} next, on proof of fewer than {share_up(bound)} of its own requests, {of_all} of all"
 
 
-def preflight_lines(result: PreflightResult, stable: str | None) -> Iterator[str]:
-    """The result of a preflight, for a person."""
+def _preflight(release: Timeline) -> Iterator[str]:
+    if release.preflight is None:
+        return
+    restore = release.state.restore
+    accepted = f"{release.state.by} accepted" if restore and restore.anyway else "its plan allows"
+    yield from preflight_lines(release.preflight, release.stable, accepted=accepted)
+
+
+def preflight_lines(result: PreflightResult, stable: str | None, *, accepted: str = "its plan allows") -> Iterator[str]:
+    """The result of a preflight, for a person; `accepted`: who takes what callers lose for allowed."""
     if result.differences:
         yield from (f"{sentence(difference)}." for difference in result.differences)
     else:
         if result.golden_requests:
             yield f"It gave the expected answer to {count(result.golden_requests)} golden requests."
         if result.allowed:
-            yield from (f"{sentence(loss)}, which its plan allows." for loss in result.allowed)
+            yield from (f"{sentence(loss)}, which {accepted}." for loss in result.allowed)
         elif result.recorded_requests:
             of = f"{count(result.recorded_requests)} recorded requests"
             yield f"It answers {of} with the status and the fields of {stable}'s answers."

@@ -75,6 +75,7 @@ class Restore(BaseModel):
 
     reason: Words | None = None
     quarantine: bool = False  # the version that it replaces may not come back by itself
+    anyway: bool = False  # it gets the traffic whatever its preflight finds
 
 
 class ReleaseRequested(_Event):

@@ -115,6 +115,7 @@ class _ReasonBody(_Body):
 class _RestoreBody(_ReasonBody):
     tag: Tag
     quarantine: bool = False
+    anyway: bool = False
 
 
 class _Alert(BaseModel):
@@ -215,7 +216,7 @@ def make_app(
     async def post_restore(request: Request) -> Response:
         body = await _parse(request, _RestoreBody)
         person = admission.person(request, body.by, "restore")
-        command = c.Restore(tag=body.tag, by=person, reason=body.reason, quarantine=body.quarantine)
+        command = c.Restore(tag=body.tag, by=person, reason=body.reason, quarantine=body.quarantine, anyway=body.anyway)
         return await submit(request, command, body)
 
     async def post_command(request: Request) -> Response:

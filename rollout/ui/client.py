@@ -55,9 +55,10 @@ class ControllerClient:
         """Whether the plan's own signals can be counted on stable now. Raises CommandRefused."""
         return Check.model_validate(self._post("/api/checks", spec=spec.model_dump(mode="json")))
 
-    def restore(self, tag: str, *, reason: str | None = None, quarantine: bool = False) -> int:
+    def restore(self, tag: str, *, reason: str | None = None, quarantine: bool = False, anyway: bool = False) -> int:
         """Bring `tag` back, which was promoted before; returns the number of the release. Raises CommandRefused."""
         body = {"tag": tag, "quarantine": quarantine} | ({"reason": reason} if reason else {})
+        body |= {"anyway": True} if anyway else {}  # an older controller knows no such key
         return int(self._post("/api/restore", **body)["release"])
 
     def command(self, name: str, *, reason: str | None = None) -> tuple[str, ...]:

@@ -76,9 +76,17 @@ def rollback(context: typer.Context, reason: Reason = None) -> None:
 def restore(
     context: typer.Context,
     tag: Annotated[str, typer.Argument(help="A version that was promoted here before, `name:version`.")],
+    *,
     quarantine: Annotated[
         bool,
         typer.Option("--quarantine", help="Put what it replaces into quarantine: it does not come back by itself."),
+    ] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway",
+            help="Whatever its preflight finds, such as requests of today's callers that it refuses; in the ledger.",
+        ),
     ] = False,
     reason: Reason = None,
     wait: Annotated[
@@ -90,7 +98,7 @@ def restore(
         access = access_of(context)
         client, tag = access.client(), access.full_tag(tag)
         _wait_for_last_requests(client)
-        number = client.restore(tag, reason=reason, quarantine=quarantine)
+        number = client.restore(tag, reason=reason, quarantine=quarantine, anyway=anyway)
         seen = client.status()
         for trouble in seen.troubles:
             console.print(f"but {trouble}")

@@ -284,6 +284,33 @@ def test_one_that_fails_its_preflight_gets_no_request(world: World, later: Contr
         again.close()
 
 
+def test_a_person_may_restore_what_would_refuse_requests_of_todays_callers(world: World, later: Controller) -> None:
+    """At 3 a.m. the older version may be the lesser harm: it is on record who said so, and what callers lose."""
+
+    class Refuses:
+        def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:  # noqa: ARG002 - Protocol
+            return ()
+
+        def check(self, canary: Backend, stable: str, *_: object, **__: object) -> PreflightResult:  # noqa: ARG002 - Protocol
+            return PreflightResult(("feature `age` may not be missing, with stable it may",), golden_requests=20)
+
+    world.preflight = Refuses()
+    later.close()
+    again = world.controller()
+    try:
+        again.execute(BACK)
+        assert world.live_until_ended(again) == "rolled_back"
+        assert "`kanaria restore m:v1 --anyway`" in words(story(world, 2))
+        again.execute(c.Restore("m:v1", "bob", "requests fail", anyway=True))
+        world.live(again, 4)
+        assert all_traffic_on(world) == "m:v1"
+        told = story(world, 3)
+        assert told.decisions[0].title == "restore of m:v1 in place of m:v2, whatever its preflight finds"
+        assert "`age` may not be missing, with stable it may, which bob accepted." in words(told)
+    finally:
+        again.close()
+
+
 def test_what_an_older_service_lacks_refuses_no_restore(world: World, later: Controller) -> None:
     """A newer version nearly always has a field more; a release of the older one would be refused for it."""
 
