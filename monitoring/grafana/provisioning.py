@@ -27,6 +27,7 @@ GENERATED = Path(__file__).parents[1] / "generated"
 BOARDS_IN_GRAFANA = "/var/lib/grafana/dashboards"
 TOKEN_IN_CONTAINERS = Path("/run/secrets/kanaria-token")
 _SECRET_IN_CONTAINERS = Path("/run/secrets/kanaria-version-secret")
+ALERTS_TOKEN_IN_CONTAINERS = Path("/run/secrets/kanaria-alerts-token")
 PROMETHEUS, ALERTMANAGER = "127.0.0.1:9090", "127.0.0.1:9093"
 _SCRAPE_INTERVAL_S = 5.0
 
@@ -48,7 +49,7 @@ def generated_files(signals: Sequence[SignalGraph]) -> dict[str, str]:
             )
         ),
         "alertmanager.yml": alertmanager_config(
-            AlertmanagerSettings(webhook_url=f"{CONTROLLER}/api/alerts", token_file=TOKEN_IN_CONTAINERS)
+            AlertmanagerSettings(webhook_url=f"{CONTROLLER}/api/alerts", token_file=ALERTS_TOKEN_IN_CONTAINERS)
         ),
     }
 

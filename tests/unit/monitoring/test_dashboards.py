@@ -1,6 +1,7 @@
 """Grafana's boards as code: what every panel has, and that the committed files match the code."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from kanaria.stack.signal_graphs import signal_graphs
 from monitoring.grafana.check import metrics_of
 from monitoring.grafana.dashboards import Board, boards
 from monitoring.grafana.dashboards.style import DATA_SOURCE_UID
-from monitoring.grafana.provisioning import BOARDS_IN_GRAFANA, GENERATED, TOKEN_IN_CONTAINERS, generated_files
+from monitoring.grafana.provisioning import (
+    ALERTS_TOKEN_IN_CONTAINERS,
+    BOARDS_IN_GRAFANA,
+    GENERATED,
+    TOKEN_IN_CONTAINERS,
+    generated_files,
+)
 from monitoring.prometheus.configuration import RULES
 from tests.support.paths import ROOT
 
@@ -177,7 +184,19 @@ def test_the_files_of_compose_agree_on_addresses_and_uids() -> None:
         assert (ROOT / mounts("prometheus")[str(rules.parent)] / rules.name).exists()
     assert str(TOKEN_IN_CONTAINERS) == f"/run/secrets/{services['grafana']['secrets'][0]}"
     assert str(TOKEN_IN_CONTAINERS) in generated["provisioning/alerting/kanaria.yaml"]
-    assert str(TOKEN_IN_CONTAINERS) in generated["alertmanager.yml"]
+    assert str(ALERTS_TOKEN_IN_CONTAINERS) == f"/run/secrets/{services['alertmanager']['secrets'][0]}"
+    assert str(ALERTS_TOKEN_IN_CONTAINERS) in generated["alertmanager.yml"]
+
+
+def test_nothing_of_compose_has_a_default_password_or_more_rights_than_it_needs() -> None:
+    """Each secret must be given, and the token of its Alertmanager does nothing but pass on alerts."""
+    text, document = (ROOT / "compose.yaml").read_text(), compose()
+    secret = {name for name in re.findall(r"\$\{?(\w+)", text) if name.endswith(("TOKEN", "PASSWORD", "SECRET"))}
+    required = set(re.findall(r"\$\{(\w+):\?", " ".join(document["x-given"])))
+    assert secret == required == {"KANARIA_TOKEN", "KANARIA_ALERTS_TOKEN", "KANARIA_VERSION_SECRET", "GRAFANA_PASSWORD"}
+    assert not re.search(r"(TOKEN|PASSWORD|SECRET):?-", text)
+    assert document["services"]["alertmanager"]["secrets"] == ["kanaria-alerts-token"]
+    assert document["secrets"]["kanaria-alerts-token"] == {"environment": "KANARIA_ALERTS_TOKEN"}
 
 
 def test_no_generated_file_holds_the_token() -> None:
