@@ -8,7 +8,7 @@ TAG ?= digits:latest
 BACKEND ?= docker
 export VENV
 
-.PHONY: setup demo test test-fast check chaos bench image constraints clean
+.PHONY: setup demo test test-fast check chaos bench image constraints sbom audit clean
 
 setup:
 	@sh ./setup.sh
@@ -39,6 +39,14 @@ bench: setup
 # Whether every pin of constraints.txt has a wheel for every Python and machine that is promised.
 constraints: setup
 	@$(BIN)/python .ci/check_wheels.py
+
+# What this installation consists of, as CycloneDX; `kanaria sbom TAG` says it of a Bento.
+sbom: setup
+	@$(BIN)/kanaria sbom --output sbom.json
+
+# Whether a package of this installation has a known vulnerability. Asks osv.dev; ARGS="--osv-url URL" another service.
+audit: setup
+	@$(BIN)/python .ci/audit.py $(ARGS)
 
 # From /, because BentoML refuses a Dockerfile template in a folder without its temporary files; docs/container.md.
 image: setup

@@ -121,6 +121,11 @@ class Commands(LazyGroup):
             "a harmful one is stopped, what it harms, and how long a promotion takes.",
         ),
         "rules": Source("monitoring.slo.cli:app", "Prometheus rules of the service level objectives and alerts."),
+        "sbom": Source(
+            "kanaria.commands.sbom:sbom",
+            "Write a bill of materials (CycloneDX 1.6, JSON): packages, models, and the hash of every file.",
+            needs=("audit",),
+        ),
         "token": Source(
             "kanaria.commands.token:app",
             "Tokens with a name and a role, for people who command the controller.",

@@ -160,6 +160,13 @@ def _config(manifest: dict[str, Any]) -> dict[str, Any]:
     return configs[0] if configs else {}
 
 
+def base_image_of(bento: str) -> str:
+    """The image that a Bento's container is built on; empty where its manifest names none. Raises SetupError."""
+    manifest = _manifest(bento)
+    named = [manifest.get(section) for section in ("image", "docker")]  # as BentoML 1.4, and before
+    return next((str(each["base_image"]) for each in named if isinstance(each, dict) and each.get("base_image")), "")
+
+
 def implementation_of(bento: str) -> tuple[str, Path]:
     """The class that loads a Bento's model, `package.module:Class`, and the folder with that package.
 

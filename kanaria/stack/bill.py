@@ -1,0 +1,148 @@
+"""Bills of materials (CycloneDX): of which packages, models and files a Bento, or this installation, consists.
+
+Read from files and from the metadata of what is installed: nothing of a Bento is imported.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+
+from cyclonedx.model import HashAlgorithm, HashType, Property
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from kanaria.extras import PROJECT
+from kanaria.stack.bentos import base_image_of, bento_folder, model_folder, model_tags, models_of
+from kanaria.stack.requirements import Wanted, wanted_by
+
+_HASHES = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+_SKIPPED = "__pycache__"
+
+
+def of_installation() -> Bom:
+    """Kanaria with every package of its environment, and which needs which."""
+    found = {canonicalize_name(each.name): each for each in metadata.distributions()}
+    components = {name: _package(name, each.version) for name, each in sorted(found.items()) if name != PROJECT}
+    root = Component(type=ComponentType.APPLICATION, name=PROJECT, version=metadata.version(PROJECT), bom_ref=PROJECT)
+    bom = _bom(root, components.values())
+    for name, each in found.items():
+        needed = {canonicalize_name(need.name) for need in _needed(each)} & components.keys()
+        bom.register_dependency(root if name == PROJECT else components[name], [components[need] for need in needed])
+    return bom
+
+
+def of_bento(tag: str) -> Bom:
+    """A Bento: the packages that it asks for, its models, its files with their hashes, its image. Raises SetupError."""
+    name, _, version = tag.partition(":")
+    root = Component(type=ComponentType.APPLICATION, name=name, version=version, bom_ref=tag)
+    wanted = wanted_by(tag)
+    if wanted.python:
+        root.properties.add(Property(name="kanaria:python", value=wanted.python))
+    models = [_model(model) for model in models_of(tag)]
+    pins = dict(_pins(wanted))
+    packages = [_asked_for(line, pins) for line in _lines(wanted.file)]
+    return _bom(root, [*packages, *models, *_files(bento_folder(tag), tag), *_image(tag)])
+
+
+def as_json(bom: Bom) -> str:
+    """The bill as CycloneDX 1.6 has it."""
+    return JsonV1Dot6(bom).output_as_string(indent=2)
+
+
+def _bom(root: Component, components: Iterable[Component]) -> Bom:
+    bom = Bom(components=components)
+    bom.metadata.component = root
+    bom.register_dependency(root, bom.components)
+    return bom
+
+
+def _package(name: str, version: str | None, hashes: Iterable[str] = ()) -> Component:
+    url = PackageURL("pypi", name=name, version=version)
+    return Component(
+        type=ComponentType.LIBRARY,
+        name=name,
+        version=version,
+        purl=url,
+        bom_ref=str(url),
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest) for digest in hashes],
+    )
+
+
+def _needed(distribution: metadata.Distribution) -> Iterator[Requirement]:
+    """What a package needs here; its extras are not known to be wanted."""
+    for text in distribution.requires or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield requirement
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """Each requirement of a list or a lock, with its hashes."""
+    if file.exists():
+        for line in file.read_text().replace("\\\n", " ").splitlines():
+            if (text := line.partition(" #")[0].strip()) and not text.startswith(("#", "-")):
+                yield text
+
+
+def _pins(wanted: Wanted) -> Iterator[tuple[str, str]]:
+    """The exact versions in the files with constraints that the Bento's installer is given."""
+    for option, file in pairwise(wanted.options):
+        for line in _lines(wanted.folder / file) if option in ("-c", "--constraint") else ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate():
+                yield from ((canonicalize_name(requirement.name), each.version) for each in requirement.specifier)
+
+
+def _asked_for(line: str, pins: Mapping[str, str]) -> Component:
+    """A package as a Bento names it; a version only where it names exactly one."""
+    try:
+        requirement = Requirement(line.partition(" --")[0])
+    except InvalidRequirement:  # a path or an address
+        return Component(type=ComponentType.LIBRARY, name=line, bom_ref=line)
+    name = canonicalize_name(requirement.name)
+    exact = [each.version for each in requirement.specifier if each.operator in ("==", "===")]
+    hashes = _HASHES.findall(line)  # of all files of a release: which of several is installed is not known here
+    return _package(name, exact[0] if exact else pins.get(name), hashes if len(hashes) == 1 else ())
+
+
+def _model(tag: str) -> Component:
+    name, _, version = tag.partition(":")
+    return Component(
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        name=name,
+        version=version,
+        bom_ref=f"model/{tag}",
+        components=_files(model_folder(tag), f"model/{tag}") if tag in model_tags() else (),
+    )
+
+
+def _files(folder: Path, of: str) -> list[Component]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and _SKIPPED not in path.parts)
+    return [_file(path, str(path.relative_to(folder)), of) for path in paths]
+
+
+def _file(path: Path, name: str, of: str) -> Component:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Component(
+        type=ComponentType.FILE,
+        name=name,
+        bom_ref=f"{of}/{name}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
+    )
+
+
+def _image(tag: str) -> list[Component]:
+    """What its container is built on, where its manifest says so."""
+    image = base_image_of(tag)
+    if not image:
+        return []
+    name, _, version = image.partition(":")
+    return [Component(type=ComponentType.CONTAINER, name=name, version=version or None, bom_ref=f"image/{image}")]

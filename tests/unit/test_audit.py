@@ -1,0 +1,81 @@
+"""`make audit` says which package has a known vulnerability; a service that does not answer is no good news."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+
+import pytest
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.needs("audit")
+
+
+class Service:
+    """A vulnerability service that speaks OSV's API, and knows what it is told."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}  # package -> what is known
+        self.asked: dict[str, str] = {}  # package -> version
+
+    def answer(self, query: dict[str, object]) -> dict[str, object]:
+        package = query["package"]
+        assert isinstance(package, dict)
+        self.asked[package["name"]] = str(query["version"])
+        if package["name"] not in self.known:
+            return {}
+        return {"vulns": [{"id": self.known[package["name"]], "summary": "it is", "affected": [], "aliases": []}]}
+
+
+@pytest.fixture
+def service() -> Iterator[tuple[Service, str]]:
+    known = Service()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            query = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = json.dumps(known.answer(query)).encode()
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield known, f"http://127.0.0.1:{server.server_port}/v1/query"
+        server.shutdown()
+        thread.join()
+
+
+def audit(url: str) -> subprocess.CompletedProcess[str]:
+    """`make audit ARGS="--osv-url URL"`."""
+    command = [sys.executable, str(ROOT / ".ci" / "audit.py"), "--osv-url", url, "--timeout", "10"]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_package_with_a_known_vulnerability_is_named(service: tuple[Service, str]) -> None:
+    """Every package is asked about, in the version that is installed."""
+    known, url = service
+    clean = audit(url)
+    assert (clean.returncode, "No known vulnerabilities found" in clean.stdout) == (0, True), clean.stderr
+    assert known.asked["pydantic"] == version("pydantic")
+    known.known["pydantic"] = "GHSA-0000-0000-0000"
+    found = audit(url)
+    assert (found.returncode, "GHSA-0000-0000-0000" in found.stdout) == (1, True), found.stderr
+
+
+def test_a_service_that_does_not_answer_is_an_error_of_its_own() -> None:
+    """Neither "nothing is known" nor "something is": it says what to do, without a traceback."""
+    done = audit("http://127.0.0.1:9/v1/query")
+    assert done.returncode == 2
+    assert done.stderr.startswith("audit: the vulnerability service did not answer, so nothing is known\n  saw: ")
+    assert "make audit ARGS='--osv-url URL'" in done.stderr
+    assert "Traceback" not in done.stderr
