@@ -8,7 +8,16 @@ from kanaria.settings import Settings
 
 PREFIX = "KANARIA_"
 # Read by a load test, by a model's server, by the keeper's processes of themselves, and by the benchmarks.
-OTHERS = ("API_KEY", "SAMPLES", "KEPT_IN", "KEPT_AS", "KEPT_PORT", "BENCHMARK_MODEL", "BENCHMARK_IMPLEMENTATION")
+OTHERS = (
+    "PORT_GUARD",
+    "API_KEY",
+    "SAMPLES",
+    "KEPT_IN",
+    "KEPT_AS",
+    "KEPT_PORT",
+    "BENCHMARK_MODEL",
+    "BENCHMARK_IMPLEMENTATION",
+)
 
 
 def known() -> set[str]:
