@@ -29,7 +29,7 @@ ARGUMENTS = bentoml.use_arguments(Arguments)
 
 
 class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not follow BentoML's untyped parts
-    """Answers /predict and /feedback without BentoML's middleware, which costs more time than a small model does."""
+    """Answers its own routes without BentoML's middleware, which costs more time than a small model does."""
 
     _routes: dict[str, ASGIApp]
 

@@ -21,6 +21,9 @@ OPEN_VERSIONS = "service-open"  # the list of those that ask for no secret; thei
 # nothing keep no place.
 _LIMITS = ("--query.timeout=30s", "--query.max-samples=20000000", "--query.max-concurrency=8", "--web.read-timeout=30s")
 WEB_CONFIG = "--web.config.file="
+_EVALUATION_S = (
+    5.0  # between evaluations of rules: every second they take more than all scrapes, and no alert waits less
+)
 _RETENTION = "32d"  # how long samples are kept: longer than the period of an objective
 # Keeps the lines about versions, of some 1,500 on Envoy's page. It matches Envoy's own names, not Prometheus's.
 GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
@@ -48,9 +51,12 @@ class PrometheusSettings:
 
 def prometheus_config(settings: PrometheusSettings) -> str:
     """The text of prometheus.yml."""
-    interval = f"{round(settings.scrape_interval_s * 1000)}ms"
+    scrape_s = settings.scrape_interval_s
     config: dict[str, object] = {
-        "global": {"scrape_interval": interval, "evaluation_interval": interval},
+        "global": {
+            "scrape_interval": _duration(scrape_s),
+            "evaluation_interval": _duration(max(scrape_s, _EVALUATION_S)),
+        },
         "rule_files": [str(path) for path in settings.rule_files],
         "scrape_configs": [
             *(_scraped(job, path, settings) for job, path in JOBS.items()),
@@ -83,6 +89,10 @@ def file_sd(targets: Iterable[Target], *, job: str | None = None) -> str:
     """
     labels = {"labels": {"job": job}} if job else {}
     return json.dumps([{"targets": [target.address], **labels} for target in targets], indent=2)
+
+
+def _duration(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"
 
 
 def prometheus_command(

@@ -204,6 +204,7 @@ class AnswerLog(BackgroundWriter):
                 self._append_to_spool(line)
         if not is_kept:
             self._count_dropped(1)
+        self._given()
 
     def _checksum(self, body: bytes) -> int:
         """Keyed, or whoever reads the table could try which values of a column that is never kept fit the rest."""
@@ -232,6 +233,10 @@ class AnswerLog(BackgroundWriter):
             return await asyncio.wait_for(asyncio.wrap_future(truth.outcome), ANSWER_WITHIN_S)
         except TimeoutError:
             raise AnswersUnavailable from None
+
+    @property
+    def _has_waiting(self) -> bool:
+        return bool(self._answers or self._truths or self._overtaking)
 
     def _turn(self, is_last: bool) -> None:
         with self._handing_over:

@@ -11,6 +11,7 @@ from typing import Self
 
 import structlog
 
+IDLE_S = 1.0  # between turns while nothing waits to be written
 GATHER_S = 0.02  # a turn that was asked for waits this long, so that more entries share it
 NICENESS = 10  # 0 to 19; threads that answer requests get a core first
 STUCK_S = 60.0  # a thread that finished no turn for so long hangs; waiting for locks takes about half of it
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 
 class BackgroundWriter(ABC):
     """Takes a turn every `every_s` seconds, or soon after `_soon`, on its own thread while its `with` block runs.
+
+    While nothing waits to be written, a turn comes every second.
 
     Args:
         name: of the thread.
@@ -34,7 +37,7 @@ class BackgroundWriter(ABC):
         self._count_failure = count_failure
         self._log_at_s: dict[str, float] = {}  # by what failed
         self._wanted = threading.Event()
-        self._is_stopping = False
+        self._is_stopping = self._is_idle = False
         self._finished_s = time.monotonic()  # the last turn
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -60,6 +63,17 @@ class BackgroundWriter(ABC):
         """Take the next turn now rather than on time."""
         self._wanted.set()
 
+    def _given(self) -> None:
+        """Something waits now: an idle thread wakes up for it."""
+        if self._is_idle:
+            self._is_idle = False
+            self._wanted.set()
+
+    @property
+    @abstractmethod
+    def _has_waiting(self) -> bool:
+        """Whether there is something to write."""
+
     @abstractmethod
     def _turn(self, is_last: bool) -> None:
         """Write what is waiting. What it raises is logged and counted, and the next turn comes all the same."""
@@ -77,12 +91,16 @@ class BackgroundWriter(ABC):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         is_last = False
         while not is_last:
-            if self._wanted.wait(self._every_s) and not self._is_stopping:
+            wait_s = max(self._every_s, IDLE_S) if self._is_idle else self._every_s
+            if self._wanted.wait(wait_s) and not self._is_stopping:
                 time.sleep(GATHER_S)
             self._wanted.clear()
-            is_last = self._is_stopping
+            is_last, had_waiting = self._is_stopping, self._has_waiting
             try:
                 self._turn(is_last)
             except Exception as error:  # noqa: BLE001 - no data may end this thread
                 self._failed("turn", error)
             self._finished_s = time.monotonic()
+            self._is_idle = not had_waiting
+            if self._has_waiting:  # it came before the line above, and woke nobody
+                self._is_idle = False

@@ -84,6 +84,11 @@ class SegmentLog(BackgroundWriter, Generic[EntryT]):
         """Hand an entry to the thread. Never blocks."""
         self._given_rows += entry.rows
         self._waiting.put(entry)
+        self._given()
+
+    @property
+    def _has_waiting(self) -> bool:
+        return not self._waiting.empty()
 
     def _turn(self, is_last: bool) -> None:
         if entries := self._drain():

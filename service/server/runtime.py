@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from contract import environment
 from contract.answer_types import Labels, counted_as
-from contract.http import FEEDBACK_PATH, PREDICT_PATH
+from contract.http import FEEDBACK_PATH, LIVE_PATH, PREDICT_PATH, READY_PATH
 from contract.log_lines import log_as_json
 from contract.model_files import GOLDEN_FILE, Golden, Schema
 from contract.records import read_lines
@@ -32,6 +32,7 @@ from service.server.batching import DEFAULT_DEADLINE_S, LOOP_S, Batcher, predict
 from service.server.http import Handlers, Route
 from service.server.metrics import Metrics, use_own_multiprocess_dir
 from service.server.parsing import BodyParser
+from service.server.probes import probe
 from service.signatures import verified
 
 MAX_WAITING_REQUESTS = 8  # of the largest size; more would wait longer than a client does
@@ -112,6 +113,8 @@ class Runtime:
         self.routes: dict[str, ASGIApp] = {
             PREDICT_PATH: Route(PREDICT_PATH, version, handlers.predict, metrics),
             FEEDBACK_PATH: Route(FEEDBACK_PATH, version, handlers.feedback, metrics),
+            READY_PATH: probe(lambda: self.is_ready),
+            LIVE_PATH: probe(lambda: True),
         }
         # torch leaves a big heap that never changes; each garbage collection of it would take tens of milliseconds.
         gc.collect()

@@ -118,6 +118,13 @@ def test_what_cannot_be_used_is_named_with_exit_code_2(arguments: tuple[str, ...
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("scrape_s", "evaluate"), [(1.0, "5000ms"), (15.0, "15000ms")])
+def test_rules_are_evaluated_more_rarely_than_series_are_read(scrape_s: float, evaluate: str, tmp_path: Path) -> None:
+    """Every second they would take more of an idle machine than all scrapes; never without new samples."""
+    config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path, scrape_interval_s=scrape_s)))
+    assert config["global"]["evaluation_interval"] == evaluate
+
+
 def test_prometheus_keeps_every_gateway_metric_that_is_judged(tmp_path: Path) -> None:
     """Monitoring and judging do not import each other, so nothing else keeps the two filters the same."""
     config = yaml.safe_load(prometheus_config(PrometheusSettings(targets_dir=tmp_path)))

@@ -22,14 +22,14 @@ class Pressure:
     """Keeps that file up to date for one gateway."""
 
     def __init__(self, settings: GatewaySettings, *, timeout_s: float = 1.0) -> None:
-        self._settings, self._timeout_s = settings, timeout_s
+        self._settings = settings
+        self._http = admin.client(settings, timeout_s=timeout_s)
         self._told: str | None = None
 
     def tell(self) -> None:
         """Count the gateway's connections, and tell it. One that gives no answer goes on as before. Raises OSError."""
         try:
-            with admin.client(self._settings, timeout_s=self._timeout_s) as asked:
-                answer = asked.get("/stats", params=_ASKED).raise_for_status()
+            answer = self._http.get("/stats", params=_ASKED).raise_for_status()
         except httpx.HTTPError:
             return
         name, _, active = answer.text.strip().partition(": ")

@@ -20,6 +20,7 @@ class Notebook(BackgroundWriter):
         self.turns: list[bool] = []
         self.seen = threading.Semaphore(0)
         self.failures = 0
+        self.waiting: list[str] = []
         self.is_failing = False
         self.may_go_on = threading.Event()
         self.may_go_on.set()
@@ -30,18 +31,41 @@ class Notebook(BackgroundWriter):
     def ask_for_a_turn(self) -> None:
         self._soon()
 
+    def give(self, word: str) -> None:
+        self.waiting.append(word)
+        self._given()
+
+    @property
+    def _has_waiting(self) -> bool:
+        return bool(self.waiting)
+
     def _turn(self, is_last: bool) -> None:
         self.turns.append(is_last)
+        self.waiting.clear()
         self.seen.release()
         self.may_go_on.wait()
         if self.is_failing:
             raise RuntimeError("a turn that fails")
 
 
-def test_turns_come_by_themselves() -> None:
-    """At regular times, without being asked for."""
+def test_turns_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At regular times, without being asked for, also while there is nothing to do."""
+    monkeypatch.setattr(module, "IDLE_S", 0.02)
     with Notebook(every_s=0.01) as notebook:
         assert all(notebook.seen.acquire(timeout=5) for _ in range(3))
+
+
+def test_an_idle_thread_wakes_up_for_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing waits, turns are rare; what comes then waits no longer than it always did."""
+    monkeypatch.setattr(module, "IDLE_S", NEVER_S)
+    with Notebook(every_s=0.01) as notebook:
+        eventually(lambda: notebook._is_idle)
+        before = len(notebook.turns)
+        for word in ("one", "two"):
+            notebook.give(word)
+            eventually(lambda: not notebook.waiting)
+            eventually(lambda: notebook._is_idle)
+        assert len(notebook.turns) in {before + 2, before + 3, before + 4}  # each may be followed by an empty one
 
 
 def test_a_turn_that_is_asked_for_does_not_wait_for_its_time() -> None:
