@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import structlog
 import uvicorn
 
-from contract.files import write_whole
 from contract.log_lines import log_as_json
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
@@ -33,13 +32,13 @@ from kanaria.stack.observer_program import OBSERVER_OPTION
 from kanaria.stack.pages import DRIFT_TITLES, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.remote_fleet import RemoteFleet
+from kanaria.stack.scrape_targets import write_versions
 from kanaria.stack.stack import CLOSED_PORTS, GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
 from kanaria.stack.versions import Versions
 from monitoring.drift.metrics import DriftCollector
 from monitoring.drift.result import KINDS, Kind
-from monitoring.prometheus.configuration import OPEN_VERSIONS, VERSIONS, Target, file_sd
 from rollout.control.controller import Controller
 from rollout.control.metrics import ControllerMetrics
 from rollout.fleet import Backend
@@ -285,11 +284,7 @@ def _fleet(settings: Settings, metrics: ControllerMetrics, secret: str) -> AnyFl
     versions = Versions(settings.versions)
 
     def tell_prometheus(_: tuple[Backend, ...]) -> None:
-        scraped = [backend for backend in (*local.backends(), *remote.backends()) if backend.has_metrics]
-        is_open = {backend: bool(secret) and not backend.secret for backend in scraped}
-        for job, wanted in ((VERSIONS, False), (OPEN_VERSIONS, True)):
-            targets = [Target(backend.address) for backend in scraped if is_open[backend] is wanted]
-            write_whole(settings.targets / f"{job}.json", file_sd(targets, job=VERSIONS), is_public=True)
+        write_versions(settings, (*local.backends(), *remote.backends()), knows_secret=bool(secret))
 
     def environment(tag: str) -> Mapping[str, str]:
         given = server_environment(settings, tag, records=settings.root)

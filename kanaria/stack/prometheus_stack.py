@@ -22,13 +22,9 @@ from monitoring.prometheus.alertmanager import (
     parse_receivers,
 )
 from monitoring.prometheus.configuration import (
-    JOBS,
-    OPEN_VERSIONS,
     RULES,
     WEB_CONFIG,
     PrometheusSettings,
-    Target,
-    file_sd,
     prometheus_command,
     prometheus_config,
 )
@@ -141,24 +137,6 @@ class PrometheusStack:
 def has_password(command: Sequence[str]) -> bool:
     """Whether a Prometheus that was started so asks for one; those of earlier versions do not."""
     return any(argument.startswith(WEB_CONFIG) for argument in command)
-
-
-def write_targets(settings: Settings, *, gateway: str, observer: str | None) -> None:
-    """Write what a Prometheus has to scrape: the stack's own, or another such as that of compose.yaml.
-
-    Args:
-        gateway: `host:port` of the gateway's metrics.
-        observer: that of the observer's; None: there is none.
-    """
-    settings.targets.mkdir(parents=True, exist_ok=True)
-    settings.targets.chmod(0o755)  # a Prometheus in a container, which gets this folder, is another user
-    settings.prometheus_address.unlink(missing_ok=True)  # of an earlier run
-    own = {"gateway": gateway, "controller": settings.controller_address}
-    if observer is not None:
-        own["observer"] = observer
-    for job in (*JOBS, OPEN_VERSIONS):
-        listed = [Target(own[job])] if job in own else []
-        write_whole(settings.targets / f"{job}.json", file_sd(listed), is_public=True)
 
 
 def _rules(folder: Path | None) -> tuple[Path, ...] | None:

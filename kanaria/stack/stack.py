@@ -24,9 +24,10 @@ from kanaria.stack.log_words import last_words
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
 from kanaria.stack.probes import unready
-from kanaria.stack.prometheus_stack import PROMETHEUS, PrometheusStack, has_password, write_targets
+from kanaria.stack.prometheus_stack import PROMETHEUS, PrometheusStack, has_password
 from kanaria.stack.python import own_module
 from kanaria.stack.release_end import end_release
+from kanaria.stack.scrape_targets import write_targets
 from kanaria.stack.supervision import Program, Supervisor
 from kanaria.stack.version_process import prepare
 from kanaria.stack.versions import Versions

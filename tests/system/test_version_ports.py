@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract.http import CALLER_HEADER, SECRET_HEADER
+from kanaria.stack.stack import CLOSED_PORTS
+from kanaria.stack.supervision import Supervisor
 from tests.support.own_service import store_with
 from tests.support.processes import until
 from tests.support.stack import Kanaria
@@ -195,3 +198,36 @@ def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samp
     asked = {"json": body, "headers": key_of(stack)}
     assert until(lambda: httpx.post(f"{stack.gateway}/predict", **asked).status_code == 200, limit_s=60)
     assert httpx.post(f"{url_of(stack)}/predict", json=body).status_code == 403
+
+
+def test_a_stack_of_an_earlier_version_goes_on_with_open_ports(curious: Kanaria) -> None:
+    """Its gateway and its Prometheus send no secret. `kanaria upgrade` says so, and `down` and `up` close the ports."""
+    name, supervisor = "summary@curious", Supervisor(curious.home, curious.home / "logs")
+    environment = supervisor.environment()
+    with supervisor.taken_over(doing="a test"):
+        for each in ("controller", name):
+            supervisor.end(each)
+        controller = supervisor.program("controller")
+        assert controller is not None
+        supervisor.replace(replace(controller, command=[word for word in controller.command if word != CLOSED_PORTS]))
+        supervisor.stop(name)
+        (curious.home / "versions" / f"{name}.json").unlink()
+    supervisor.start(environment)
+
+    def asks() -> list[int]:
+        asked = {"json": {"text": "abc"}, "headers": key_of(curious)}
+        with suppress(httpx.TransportError, ValueError):
+            return [httpx.post(f"{url}/summarize", **asked).status_code for url in (curious.gateway, url_of(curious))]
+        return []
+
+    assert until(lambda: asks() == [200, 200], limit_s=90)
+    assert "can ask versions at their own ports until `kanaria down` and `kanaria up`" in curious.ok("upgrade")
+    assert until(lambda: asks() == [200, 200], limit_s=90)
+    targets = curious.home / "prometheus" / "targets"
+    assert json.loads((targets / "service-open.json").read_text()) == []
+    assert [each["targets"] for each in json.loads((targets / "service.json").read_text())] == [
+        [url_of(curious).removeprefix("http://")]
+    ]
+    curious.ok("down")
+    curious.ok("up", "summary:curious")
+    assert asks() == [200, 403]

@@ -1,0 +1,33 @@
+"""What a Prometheus is told to scrape."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kanaria.settings import Settings
+from kanaria.stack.scrape_targets import write_targets, write_versions
+from rollout.fleet import Backend
+
+ASKING = Backend("m:v2", "127.0.0.1", 2, secret="a secret")
+SILENT = Backend("m:v1", "127.0.0.1", 1)
+WITHOUT_COUNTS = Backend("chat:v1", "10.0.0.5", 8000, has_metrics=False)
+
+
+@pytest.mark.parametrize(
+    ("knows_secret", "closed", "open_"),
+    [(True, ["127.0.0.1:2"], ["127.0.0.1:1"]), (False, ["127.0.0.1:1", "127.0.0.1:2"], [])],
+    ids=["the secret goes to those that ask", "an earlier Prometheus reads one list"],
+)
+def test_each_version_is_in_the_list_that_prometheus_reads(
+    tmp_path: Path, *, knows_secret: bool, closed: list[str], open_: list[str]
+) -> None:
+    """All are of one job, by which rules and boards know them; the secret itself is in neither list."""
+    settings = Settings(home=tmp_path)
+    write_targets(settings, gateway="127.0.0.1:9", observer=None)
+    write_versions(settings, (SILENT, ASKING, WITHOUT_COUNTS), knows_secret=knows_secret)
+    texts = [(settings.targets / f"{name}.json").read_text() for name in ("service", "service-open")]
+    lists = [json.loads(text) for text in texts]
+    assert [[address for group in groups for address in group["targets"]] for groups in lists] == [closed, open_]
+    assert {group["labels"]["job"] for groups in lists for group in groups} == {"service"}
+    assert "a secret" not in "".join(texts)
