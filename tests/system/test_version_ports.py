@@ -1,6 +1,7 @@
 """Versions answer at their own ports nobody but who has their secret: models of the contract and services of others."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -54,6 +55,20 @@ class Summary:
     @bentoml.api
     def summarize(self, text: str) -> dict:
         return {"summary": self.inner.turn(text=text)}
+"""
+
+# No Bento. Checks the secret itself where its entry has it told one, and says which headers it was sent.
+LISTED = """
+import http.server, json, os, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        secret = os.environ.get("KANARIA_PORT_SECRET")
+        self.send_response(403 if secret and self.headers.get("x-kanaria-secret") != secret else 200)
+        self.end_headers()
+        self.wfile.write(json.dumps(list(self.headers)).encode())
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
@@ -198,6 +213,27 @@ def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samp
     asked = {"json": body, "headers": key_of(stack)}
     assert until(lambda: httpx.post(f"{stack.gateway}/predict", **asked).status_code == 200, limit_s=60)
     assert httpx.post(f"{url_of(stack)}/predict", json=body).status_code == 403
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["asks for the secret", "asks for none"])
+def test_a_version_that_is_no_bento_is_sent_the_secret_where_its_entry_says_so(
+    asks: bool, tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    """It may check it. One that does not might show it to callers, and is sent none."""
+    require_program("envoy")
+    entry = {"command": [sys.executable, "-c", LISTED, "{port}"], "ready": "/ready"} | (
+        {"secret": True} if asks else {}
+    )
+    (tmp_path / "versions.yaml").write_text(json.dumps({"listed:v1": entry}))
+    versions = str(tmp_path / "versions.yaml")
+    kanaria = Kanaria.at(tmp_path / "state", tmp_path / "bentoml", KANARIA_METRICS="scrape", KANARIA_VERSIONS=versions)
+    try:
+        kanaria.ok("up", "listed:v1")
+        answer = httpx.get(f"{kanaria.gateway}/any", headers=key_of(kanaria)).raise_for_status()
+        assert (SECRET_HEADER in answer.json()) is asks
+        assert httpx.get(f"{url_of(kanaria)}/any").status_code == (403 if asks else 200)
+    finally:
+        kanaria("down")
 
 
 def test_a_stack_of_an_earlier_version_goes_on_with_open_ports(curious: Kanaria) -> None:
