@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def client(
     keeps_connections: bool = True,
     unix_socket: Path | None = None,
     login: Login | None = None,
+    trust: ssl.SSLContext | None = None,
 ) -> Client:
     """A client that honours neither proxies nor other settings of the environment.
 
@@ -28,6 +30,7 @@ def client(
         keeps_connections: whether a connection is used again, which a service that is restarted may have closed.
         unix_socket: the one at which every host is; None: each is where its URL says.
         login: what every request brings; None: nothing.
+        trust: whose certificates count; None: those that httpx knows.
     """
     limits = httpx.Limits() if keeps_connections else httpx.Limits(max_keepalive_connections=0)
     transport = None if unix_socket is None else _AtSocket(unix_socket, limits)
@@ -39,6 +42,7 @@ def client(
         trust_env=False,
         transport=transport,
         auth=None if login is None else _LoggedIn(login),
+        verify=True if trust is None else trust,
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rollout.explain.format import date
@@ -29,11 +30,21 @@ def answer_object(answer: Answer, report: str) -> dict[str, Any]:
         "report": report,
         "notes": [_cut(note) for note in answer.notes],
     }
-    left_out = 0
-    while len(json.dumps(found)) > MOST_BYTES and signals:
-        signals.popitem()
-        left_out += 1
-        found["signals_left_out"] = left_out
+    return _fitting(found)
+
+
+def with_notes(said: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
+    """The same answer with more notes. What was said before stays as it is."""
+    if not notes:
+        return said
+    return _fitting({**said, "signals": dict(said["signals"]), "notes": [*said["notes"], *notes]})
+
+
+def _fitting(found: dict[str, Any]) -> dict[str, Any]:
+    """The same object without the signals for which there is no room."""
+    while len(json.dumps(found)) > MOST_BYTES and found["signals"]:
+        found["signals"].popitem()
+        found["signals_left_out"] = found.get("signals_left_out", 0) + 1
     return found
 
 

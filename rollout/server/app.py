@@ -170,7 +170,8 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     async def post_lift(request: Request) -> Response:
         asked = _LiftBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
         attempt = Attempt(asked.namespace, asked.rollout, asked.canary)
-        return JSONResponse({"lifted": await run_sync(partial(releases.lift, attempt))})
+        lifted, notes = await run_sync(partial(releases.lift, attempt))
+        return JSONResponse({"lifted": lifted} | ({"notes": notes} if notes else {}))
 
     async def get_ready(_: Request) -> Response:
         return PlainTextResponse("ok")

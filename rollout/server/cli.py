@@ -39,6 +39,13 @@ def serve(
     ),
     prometheus_login: PrometheusLogin = None,
     profile_folder: Folder = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a service account that may get and patch rollouts and canaries: with it replicas share "
+            "failures, in annotations."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8091,
     url: Annotated[
@@ -52,12 +59,15 @@ def serve(
         _check_token(token_file)
         import uvicorn  # noqa: PLC0415 - `explain` does without
 
+        from rollout.server.annotations import Annotations  # noqa: PLC0415 - likewise
         from rollout.server.app import make_app, token_in  # noqa: PLC0415 - likewise
         from rollout.server.kept import Kept  # noqa: PLC0415 - likewise
+        from rollout.server.quarantine import Quarantine  # noqa: PLC0415 - likewise
         from rollout.server.releases import Releases  # noqa: PLC0415 - likewise
 
+        kept = Quarantine(Kept(ledger), Annotations(annotate) if annotate else None)
         page_url = url or f"http://{host}:{port}"
-        releases = Releases(_samples(prometheus, prometheus_login), known, Kept(ledger), url=page_url)
+        releases = Releases(_samples(prometheus, prometheus_login), known, kept, url=page_url)
         named = urlsplit(page_url).hostname
         app = make_app(releases, token=token_in(token_file), names=frozenset({named} if named else ()))
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)

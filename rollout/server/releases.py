@@ -9,19 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import structlog
-
-from rollout.errors import LedgerError, SpecError
+from rollout.errors import SourceUnreachable, SpecError
 from rollout.judge import Verdict
-from rollout.server.answers import answer_object
+from rollout.server.answers import answer_object, with_notes
 from rollout.server.evidence import Answer, Evidence, NeverSeen
-from rollout.server.kept import Attempt, Failure, Kept
+from rollout.server.kept import Attempt, Failure
+from rollout.server.quarantine import Quarantine
 from rollout.server.questions import JudgeBody, Plan
 from rollout.signals.folding import CountedTwice
 from rollout.signals.profile import Profile
 from rollout.sources.raw_samples import RawSamples
-
-log = structlog.get_logger()
 
 _MOST_KNOWN = 500  # releases whose windows are kept
 _FORGOTTEN_AFTER_S = 3600.0
@@ -50,7 +47,7 @@ class Releases:
         url: under which people reach the pages.
     """
 
-    def __init__(self, samples: RawSamples, profiles: Mapping[str, Profile], kept: Kept, *, url: str) -> None:
+    def __init__(self, samples: RawSamples, profiles: Mapping[str, Profile], kept: Quarantine, *, url: str) -> None:
         self._samples, self._profiles, self._kept, self._url = samples, profiles, kept, url.rstrip("/")
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
@@ -66,12 +63,13 @@ class Releases:
         attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)
         profile = self._profile(asked.profile)
         plan = Plan.of(asked.plan, profile)
-        if failure := self._kept.failure(attempt):
-            return failure.answer
         report = self.report_url(attempt)
+        failure, notes = self._kept.failure(attempt, report)
+        if failure:
+            return with_notes(failure.answer, notes)
         if asked.canary == asked.stable:
             same = Answer(Verdict.NO_DATA, f"no data: canary and stable are the same version, {asked.canary}")
-            return answer_object(same, report)
+            return with_notes(answer_object(same, report), notes)
         known = self._of(asked, attempt, profile, plan)
         try:
             answer = known.evidence.answer(asked.to_percent, own_clock_s=time.time())
@@ -80,15 +78,15 @@ class Releases:
         known.answer, known.answered_s = answer, time.time()
         known.said = answer_object(answer, report)
         if answer.verdict is Verdict.FAIL:
-            self._keep(Failure(attempt, known.answered_s, known.said))
-        return known.said
+            notes = self._kept.keep(Failure(attempt, self._now_s(), known.said))
+        return with_notes(known.said, notes)
 
     def is_known(self, asked: JudgeBody, *, attempt_of: str = "") -> bool:
         """Whether anything is known of a canary: samples, or that it failed. Raises as `judge` does."""
-        if self._kept.failure(Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)):
+        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)
+        if self._kept.failure(attempt, self.report_url(attempt))[0]:
             return True
         profile = self._profile(asked.profile)
-        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)
         evidence = self._of(asked, attempt, profile, Plan.of(asked.plan, profile)).evidence
         try:
             evidence.answer(None, own_clock_s=time.time())
@@ -100,7 +98,7 @@ class Releases:
 
     def start(self, attempt: Attempt) -> Failure | None:
         """A try of a canary wants to begin; gives the failure that forbids it. Raises SourceUnreachable."""
-        failure = self._kept.failure(attempt)
+        failure, _ = self._kept.failure(attempt, self.report_url(attempt))
         if failure is None and self._kept.started_s(attempt) is None:
             self._kept.start(attempt, self._samples.now_s())
         return failure
@@ -118,8 +116,8 @@ class Releases:
             return False
         return self._kept.give_first_weight(attempt, self._samples.now_s())
 
-    def lift(self, attempt: Attempt) -> int:
-        """Let a version be tried again; see `Kept`. Raises SourceUnreachable."""
+    def lift(self, attempt: Attempt) -> tuple[int, list[str]]:
+        """Let a version be tried again; see `Quarantine`. Raises SourceUnreachable."""
         lifted = self._kept.lift(attempt, self._samples.now_s())
         with self._lock:
             names = attempt.namespace, attempt.rollout, attempt.canary
@@ -170,9 +168,9 @@ class Releases:
     def _oldest(self) -> Known:
         return next(iter(self._known.values()))
 
-    def _keep(self, failure: Failure) -> None:
-        """A FAIL is answered even where it cannot be kept: then it rests on the samples alone."""
+    def _now_s(self) -> float:
+        """By the clock of the metric store, as everything that is compared; by this machine's where that is away."""
         try:
-            self._kept.keep(failure)
-        except LedgerError as error:
-            log.critical("failure_not_kept", error=error.what, saw=error.saw, do=error.do)
+            return self._samples.now_s()
+        except SourceUnreachable:
+            return time.time()

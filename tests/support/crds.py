@@ -13,7 +13,13 @@ import yaml
 from tests.support.paths import ROOT
 
 SCHEMAS = Path(os.environ.get("KANARIA_TEST_CRDS", ROOT.parent / "shared/kubernetes/crds"))
-_OWN_GROUPS = ("", "apps", "policy", "networking.k8s.io")  # Kubernetes's own kinds are no custom resources
+_OWN_GROUPS = (
+    "",
+    "apps",
+    "policy",
+    "networking.k8s.io",
+    "rbac.authorization.k8s.io",
+)  # Kubernetes's own kinds are no custom resources
 
 
 class Loader(yaml.CSafeLoader):  # type: ignore[misc] # the stubs have it only where libyaml is known to be

@@ -188,3 +188,26 @@ def test_the_parts_agree_on_addresses_and_names() -> None:
     assert f"--token-file={mount['mountPath']}/{SECRET_KEY}" in container["args"]
     assert HASH.replace("-", "_") in profiles()["service"].versions
     assert len(PLACEHOLDER) < 20  # so that a judge refuses it
+
+
+def test_replicas_share_failures_where_an_overlay_says_so(
+    built: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Otherwise the judge has no account. With the component it may read and patch two kinds, and nothing else."""
+    alone = one("StatefulSet", documents(built("argo").stdout))["spec"]["template"]["spec"]
+    assert (alone["automountServiceAccountToken"], alone.get("serviceAccountName")) == (False, None)
+    overlay = tmp_path / "kubernetes/overlays/flagger/kustomization.yaml"
+    shutil.copytree(DEPLOY, tmp_path / "kubernetes", dirs_exist_ok=True)
+    changed = overlay.read_text() + "components: [../../components/annotations]\n"
+    overlay.write_text(changed)
+    (overlay.parent / "token").write_text(TOKEN)
+    command = [shutil.which("kubectl") or "kubectl", "kustomize", str(overlay.parent)]
+    found = documents(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    pod = one("StatefulSet", found)["spec"]["template"]["spec"]
+    account = one("ServiceAccount", found)["metadata"]
+    assert (pod["automountServiceAccountToken"], pod["serviceAccountName"]) == (True, account["name"])
+    assert pod["containers"][0]["args"][-1] == "--annotate=/var/run/secrets/kubernetes.io/serviceaccount"
+    assert one("ClusterRoleBinding", found)["subjects"][0]["namespace"] == account["namespace"]
+    rules = one("ClusterRole", found)["rules"]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "patch"}
+    assert {kind for rule in rules for kind in rule["resources"]} == {"rollouts", "canaries"}

@@ -1,0 +1,137 @@
+"""A stand-in for the API server, as far as annotations go: over TLS, with versions, conflicts and rights."""
+
+import datetime as dt
+import ipaddress
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+TOKEN = "token-of-the-account"  # noqa: S105 - of a test
+
+
+class KubernetesApi(ThreadingHTTPServer):
+    """Resources by their paths."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.resources: dict[str, dict[str, Any]] = {}
+        self.refuses: int | None = None  # with this status
+        self.conflicts = 0  # of writes to come
+        self.writes = 0
+        self.lock = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Handler)
+        _write_certificate(folder)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "ca.crt", folder / "key.pem")
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+        (folder / "token").write_text(TOKEN)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As every pod has it."""
+        return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.server_port)}
+
+    def add(self, path: str) -> None:
+        self.resources[path] = {"metadata": {"name": path.rpartition("/")[2], "resourceVersion": "1"}}
+
+    def annotation(self, path: str) -> Any:
+        return json.loads(self.resources[path]["metadata"].get("annotations", {}).get("kanaria/judge", "{}"))
+
+    def annotate(self, path: str, text: str) -> None:
+        """As a person does with kubectl."""
+        self.resources[path]["metadata"]["annotations"] = {"kanaria/judge": text}
+
+    def handle_error(self, *_: object) -> None:
+        """A client that is killed under way is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self._answer(self._refusal() or self._api.resources[self.path])
+
+    def do_PATCH(self) -> None:
+        patch = json.loads(self.rfile.read(int(self.headers["content-length"])))["metadata"]
+        assert self.headers["content-type"] == "application/merge-patch+json"
+        with self._api.lock:
+            if refusal := self._refusal():
+                self._answer(refusal)
+                return
+            metadata = self._api.resources[self.path]["metadata"]
+            if self._api.conflicts or patch["resourceVersion"] != metadata["resourceVersion"]:
+                self._api.conflicts = max(0, self._api.conflicts - 1)
+                self._answer(409)
+                return
+            self._api.writes += 1
+            metadata.setdefault("annotations", {}).update(patch["annotations"])
+            metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
+            self._answer(self._api.resources[self.path])
+
+    @property
+    def _api(self) -> KubernetesApi:
+        assert isinstance(self.server, KubernetesApi)
+        return self.server
+
+    def _refusal(self) -> int | None:
+        token = (self._api.folder / "token").read_text()
+        if self.headers["authorization"] != f"Bearer {token}":
+            return 401
+        return self._api.refuses or (None if self.path in self._api.resources else 404)
+
+    def _answer(self, given: int | dict[str, Any]) -> None:
+        status, body = (given, {"kind": "Status", "code": given}) if isinstance(given, int) else (200, given)
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@contextmanager
+def kubernetes_api(folder: Path) -> Iterator[KubernetesApi]:
+    """It runs until the block ends; `folder` becomes that of its service account."""
+    folder.mkdir()
+    with KubernetesApi(folder) as api:
+        thread = threading.Thread(target=api.serve_forever)
+        thread.start()
+        try:
+            yield api
+        finally:
+            api.shutdown()
+            thread.join()
+
+
+def _write_certificate(folder: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    now = dt.datetime.now(dt.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    written = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "key.pem").write_bytes(written)

@@ -1,0 +1,158 @@
+"""Failures that replicas share in an annotation, through an API server that refuses, conflicts and goes away."""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.errors import SpecError
+from rollout.server.annotations import Annotations
+from rollout.server.kept import Attempt, Failure, Kept
+from rollout.server.quarantine import Quarantine
+from tests.support.kubernetes_api import KubernetesApi, kubernetes_api
+
+pytestmark = pytest.mark.needs("serve")
+
+ROLLOUT = "/apis/argoproj.io/v1alpha1/namespaces/shop/rollouts/digits"
+CANARY = "/apis/flagger.app/v1beta1/namespaces/shop/canaries/digits"
+BAD = Attempt("shop", "digits", "7fd54")
+BUILD = Attempt("shop", "digits", "digits", "checksum-1")
+SAID: dict[str, Any] = {
+    "verdict": "fail",
+    "reason": "5 of 9 requests failed",
+    "since": "today",
+    "signals": {},
+    "next": None,
+    "report": "",
+    "notes": [],
+}
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[KubernetesApi]:
+    with kubernetes_api(tmp_path / "account") as server:
+        server.add(ROLLOUT)
+        server.add(CANARY)
+        yield server
+
+
+def replica(api: KubernetesApi, name: str) -> Quarantine:
+    """With a ledger of its own; the same name is the same replica after a restart."""
+    return Quarantine(Kept(api.folder.parent / name), Annotations(api.folder, api.environment))
+
+
+def failed(attempt: Attempt, at_s: float = 100.0) -> Failure:
+    return Failure(attempt, at_s, SAID)
+
+
+@pytest.mark.parametrize(("attempt", "path"), [(BAD, ROLLOUT), (BUILD, CANARY)], ids=["argo", "flagger"])
+def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attempt: Attempt, path: str) -> None:
+    """It is on the Rollout of Argo's, or the Canary of Flagger's; and another replica's lift holds for all."""
+    assert replica(api, "a").keep(failed(attempt)) == []
+    assert len(json.dumps(api.annotation(path))) < 300
+    found, notes = replica(api, "b").failure(attempt, "http://b/page")
+    assert found is not None
+    assert (found.answer["verdict"], found.answer["reason"], notes) == ("fail", SAID["reason"], [])
+    assert found.answer["report"] == "http://b/page"
+    assert replica(api, "c").lift(Attempt("shop", "digits", attempt.canary), 200.0) == (0, [])
+    for name in "abc":
+        assert replica(api, name).failure(attempt, "") == (None, [])
+        assert replica(api, name).started_s(attempt) == 200.0  # its evidence begins anew
+    replica(api, "b").keep(failed(attempt, 300.0))
+    assert replica(api, "a").failure(attempt, "")[0] is not None
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500])
+def test_a_verdict_does_not_wait_for_rights(api: KubernetesApi, status: int) -> None:
+    """It is kept by the replica, said in a note, and shared once the API server allows it."""
+    api.refuses = status
+    notes = replica(api, "a").keep(failed(BAD))
+    assert len(notes) == 1
+    assert f"HTTP {status}" in notes[0]
+    found, notes = replica(api, "a").failure(BAD, "")
+    assert found == failed(BAD)
+    assert "service account" in notes[0]
+    api.refuses = None
+    assert replica(api, "a").failure(BAD, "") == (failed(BAD), [])
+    assert replica(api, "b").failure(BAD, "")[0] is not None
+
+
+def test_an_api_server_that_is_away_is_said(api: KubernetesApi) -> None:
+    """Nothing is waited for long, and what was lifted meanwhile is lifted for all afterwards."""
+    away = Annotations(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
+    replica(api, "a").keep(failed(BAD))
+    alone = Quarantine(Kept(api.folder.parent / "a"), away)
+    assert "gives no answer" in alone.failure(BAD, "")[1][0]
+    lifted, notes = alone.lift(BAD, 150.0)
+    assert (lifted, len(notes)) == (1, 1)
+    assert replica(api, "a").failure(BAD, "") == (None, [])
+    assert replica(api, "b").failure(BAD, "") == (None, [])
+
+
+def test_others_may_change_the_resource_at_the_same_time(api: KubernetesApi) -> None:
+    """A conflict is tried again; where they do not end, that is said, and the next question shares it."""
+    api.conflicts = 2
+    assert replica(api, "a").keep(failed(BAD)) == []
+    replica(api, "a").lift(BAD, 150.0)
+    api.conflicts = 100
+    assert "5 times in a row" in replica(api, "a").keep(failed(BAD, 200.0))[0]
+    api.conflicts = 0
+    assert replica(api, "a").failure(BAD, "") == (failed(BAD, 200.0), [])
+    assert replica(api, "b").failure(BAD, "")[0] is not None
+
+
+def test_no_two_replicas_give_a_first_weight(api: KubernetesApi) -> None:
+    """Not even when they are asked together."""
+    replicas = [replica(api, name) for name in "abcd"]
+    given: list[bool] = []
+    ask = [
+        threading.Thread(target=lambda one=one: given.append(one.give_first_weight(BUILD, 100.0))) for one in replicas
+    ]
+    for thread in ask:
+        thread.start()
+    for thread in ask:
+        thread.join()
+    assert sorted(given) == [False, False, False, True]
+
+
+@pytest.mark.parametrize("text", ["[]", "nonsense", '{"7fd54": 3}', '{"7fd54": {"failed_s": "never"}}'])
+def test_what_somebody_wrote_there_is_left_and_said(api: KubernetesApi, text: str) -> None:
+    """An annotation that is not the judge's is a person's to delete."""
+    api.annotate(ROLLOUT, text)
+    assert "kubectl annotate" in replica(api, "a").keep(failed(BAD))[0]
+    assert api.resources[ROLLOUT]["metadata"]["annotations"]["kanaria/judge"] == text
+
+
+def test_a_known_failure_is_not_written_again(api: KubernetesApi) -> None:
+    """A Rollout that changes with every question would be reconciled for nothing."""
+    replica(api, "a").keep(failed(BAD))
+    for _ in range(5):
+        replica(api, "a").failure(BAD, "")
+        replica(api, "b").failure(BAD, "")
+    assert api.writes == 1
+
+
+def test_an_annotation_stays_small(api: KubernetesApi) -> None:
+    """The newest tries are kept."""
+    for number in range(30):
+        replica(api, "a").keep(failed(Attempt("shop", "digits", f"hash-{number}"), 100.0 + number))
+    assert list(api.annotation(ROLLOUT)) == [f"hash-{number}" for number in range(20, 30)]
+
+
+def test_a_token_that_is_rotated_is_read_anew(api: KubernetesApi) -> None:
+    """The kubelet does so every hour."""
+    one = replica(api, "a")
+    assert one.failure(BAD, "") == (None, [])
+    (api.folder / "token").write_text("another-token")
+    assert one.failure(BAD, "") == (None, [])
+
+
+def test_outside_a_cluster_it_does_not_start(api: KubernetesApi, tmp_path: Path) -> None:
+    """Rather than never share anything."""
+    with pytest.raises(SpecError, match="no Kubernetes API"):
+        Annotations(api.folder, {})
+    with pytest.raises(SpecError, match="service account"):
+        Annotations(tmp_path, api.environment)
