@@ -3,14 +3,17 @@
 A range of raw samples is the answer to an instant query of `series[range]`.
 """
 
+import json
 import math
 import re
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import httpx
+import numpy as np
 from pydantic_core import from_json
 
 from contract import loopback
@@ -21,6 +24,8 @@ from rollout.signals.profile import Names, Profile, SeriesOf
 from rollout.sources.login import check_login
 from rollout.sources.sample_text import Samples, without_samples
 
+_SHORTEST_S = 60.0  # span of samples that is not parted any more
+_TOO_MUCH = re.compile("too many samples|err-mimir-max|exceeded.*limit")
 _STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
 
 
@@ -53,7 +58,10 @@ class Wanted:
 
     def __str__(self) -> str:
         """The selector in PromQL."""
-        among = [f'{label}="{values[0]}"' if len(values) == 1 else _any(label, values) for label, values in self.labels]
+        among = [
+            f"{label}={json.dumps(values[0])}" if len(values) == 1 else _any(label, values)
+            for label, values in self.labels
+        ]
         among += [f"{label}!~`{expression}`" for label, expression in self.left_out]
         if len(self.names) == 1:
             return f"{self.names[0]}{{{','.join(among)}}}"
@@ -75,7 +83,9 @@ class RawSamples:
 
     def now_s(self) -> float:
         """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
-        return float(self._ask("/api/v1/query", query="time()")["result"][0])
+        answer = self._ask("/api/v1/query", query="time()")
+        with _as_prometheus(answer):
+            return float(answer["result"][0])
 
     def began_s(self, wanted: Wanted, *, until_s: float, longest_s: float) -> float | None:
         """Since when these series are there without a break, Unix seconds, up to a minute too early.
@@ -93,10 +103,11 @@ class RawSamples:
             "end": f"{end_s}",
             "step": f"{step_s}",
         }
-        found = self._ask("/api/v1/query_range", **asked)["result"]
-        if not found:
+        answer = self._ask("/api/v1/query_range", **asked)
+        with _as_prometheus(answer):
+            times = [float(time_s) for found in answer["result"][:1] for time_s, _ in found["values"]]
+        if not times:
             return None
-        times = [float(time_s) for time_s, _ in found[0]["values"]]
         if times[-1] < end_s - step_s:
             return None
         began_s = times[-1]
@@ -107,13 +118,23 @@ class RawSamples:
         return began_s - step_s
 
     def between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
-        """All samples from `begin_s` to `end_s`, Unix seconds."""
+        """All samples from `begin_s` to `end_s`, Unix seconds. What is too much for one answer is read in parts."""
+        try:
+            return self._between(wanted, begin_s, end_s)
+        except _TooMuch:
+            if end_s - begin_s < 2 * _SHORTEST_S:
+                raise
+            middle_s = (begin_s + end_s) / 2
+            return _joined(self.between(wanted, begin_s, middle_s), self.between(wanted, middle_s, end_s))
+
+    def _between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
         span_ms = max(1, math.ceil(1000 * (end_s - begin_s)))
         samples: list[Samples] = []
         answer = self._ask("/api/v1/query", samples, query=f"{wanted}[{span_ms}ms]", time=f"{end_s:.3f}")
-        return [
-            RawSeries(found["metric"], *samples[found["values"]]) for found in answer["result"] if "values" in found
-        ]
+        with _as_prometheus(answer):
+            return [
+                RawSeries(found["metric"], *samples[found["values"]]) for found in answer["result"] if "values" in found
+            ]
 
     def ahead(
         self, wanted: Wanted, spans: Iterable[tuple[float, float]]
@@ -139,26 +160,66 @@ class RawSamples:
         Args:
             samples: takes up the samples of all series, whose places the answer has; None: it has them itself.
         """
+        response = None
         try:
             response = self._http.post(path, data=asked)
             check_login(response)
             answer = from_json(response.content if samples is None else without_samples(response.content, samples))
             data = answer.get("data")
-            faults = [answer.get("error"), *answer.get("warnings", ())]
-        except (httpx.HTTPError, ValueError, AttributeError) as error:
+            faults = [fault for fault in (answer.get("error"), *(answer.get("warnings") or ())) if fault]
+        except (httpx.HTTPError, ValueError, AttributeError, TypeError) as error:
             raise SourceUnreachable(
                 "Prometheus gives no answer",
-                saw=f"{error!r:.200} from {self._http.base_url}",
+                saw=f"{repr(error) if response is None else _seen(response):.200} from {self._http.base_url}",
                 do="see whether it runs, and whether --prometheus names it",
             ) from error
         # A warning means that the answer may lack something, as when a store behind Thanos is away.
-        if answer.get("status") != "success" or any(faults) or not isinstance(data, dict):
-            raise SourceUnreachable(
+        if answer.get("status") != "success" or faults or not isinstance(data, dict):
+            said = "; ".join(map(str, faults))
+            raise (_TooMuch if _TOO_MUCH.search(said) else SourceUnreachable)(
                 "Prometheus did not answer in full",
-                saw=f"HTTP {response.status_code}: {'; '.join(str(fault) for fault in faults if fault)}",
+                saw=f"HTTP {response.status_code}: {said:.300}",
                 do=f"see its log; the query was {asked['query']}",
             )
         return data
+
+
+class _TooMuch(SourceUnreachable):
+    """The store's limit of samples in one query."""
+
+
+@contextmanager
+def _as_prometheus(answer: Mapping[str, Any]) -> Iterator[None]:
+    """Raises SourceUnreachable where an answer has another form than Prometheus's."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise SourceUnreachable(
+            "Prometheus answered in another form than its own",
+            saw=f"{answer!r:.200}",
+            do="see whether --prometheus names the root of Prometheus's HTTP API",
+        ) from error
+
+
+def _seen(response: httpx.Response) -> str:
+    """What came in the place of an answer, such as the page of a login."""
+    place = f" to {response.headers['location']}" if "location" in response.headers else ""
+    kind = response.headers.get("content-type", "")
+    return " ".join(filter(None, (f"HTTP {response.status_code}{place}", kind, f"{response.text[:80]!r}")))
+
+
+def _joined(first: Sequence[RawSeries], second: Sequence[RawSeries]) -> list[RawSeries]:
+    """The series of two spans that follow each other. A sample on the border may be in both."""
+    known = {frozenset(series.labels.items()): series for series in first}
+    for series in second:
+        key = frozenset(series.labels.items())
+        if before := known.get(key):
+            is_new = series.times > before.times[-1]
+            times = np.concatenate([before.times, series.times[is_new]])
+            known[key] = RawSeries(series.labels, times, np.concatenate([before.values, series.values[is_new]]))
+        else:
+            known[key] = series
+    return list(known.values())
 
 
 def _any(label: str, values: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from rollout.signals.folding import CountedTwice, Fold, RawSeries, scrape_interv
 from rollout.signals.profile import Names, Profile, parse_profile, profile_data
 from rollout.sources.profiles import built_in, profiles
 from rollout.sources.raw_samples import RawSamples, Wanted
-from tests.support.generated_series import SHAPES, Pod, openmetrics, prometheus_with
+from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, prometheus_with, running
 from tests.support.paths import ROOT
 
 BEGIN_S = 1_700_000_000.0
@@ -207,3 +207,17 @@ class _At(RawSamples):
 
     def now_s(self) -> float:
         return self.at_s
+
+
+def test_what_is_too_much_for_one_answer_is_read_in_parts(
+    tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    """A store has a limit of samples in a query: a release of many pods goes on to be judged, and counts the same."""
+    fill(tmp_path, openmetrics(SHAPES["bentoml"], pods(built_in()["bentoml"])), require_program("promtool"))
+    profile, found = built_in()["bentoml"], []
+    for most in (50_000_000, 1_000):
+        with running(tmp_path, require_program("prometheus"), most_samples=most) as url:
+            source = RawSamples(url)
+            found.append(fold_of(profile).extend(read(source, profile, BEGIN_S, END_S), END_S))
+            source.close()
+    assert found[0] == found[1] != []

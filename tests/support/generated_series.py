@@ -147,7 +147,7 @@ def prometheus_with(folder: Path, lines: Sequence[str], *, prometheus: str, prom
 
 
 @contextmanager
-def running(folder: Path, prometheus: str, *, port: int | None = None) -> Iterator[str]:
+def running(folder: Path, prometheus: str, *, port: int | None = None, most_samples: int = 50_000_000) -> Iterator[str]:
     """A Prometheus on the data of `folder`, by its URL."""
     (folder / "prometheus.yml").write_text("global: {scrape_interval: 5s}\n")
     shutil.rmtree(folder / "data" / "wal", ignore_errors=True)
@@ -161,6 +161,7 @@ def running(folder: Path, prometheus: str, *, port: int | None = None) -> Iterat
         "--storage.tsdb.path=data",
         "--storage.tsdb.retention.time=100y",
         f"--web.listen-address=127.0.0.1:{port}",
+        f"--query.max-samples={most_samples}",
     ]
     with (folder / "log").open("w") as log, started(command, cwd=folder, stdout=log, stderr=log):
         deadline = time.monotonic() + 20

@@ -190,7 +190,7 @@ def with_plan(template: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
-    """It cannot name pictures without colours. Both replicas find that by themselves, by hash and by workload."""
+    """It cannot name pictures without colours."""
     version_3 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours")
     cluster.route.set(0)
     cluster.serve("canary", version_3)
@@ -203,9 +203,6 @@ def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
     drive(flagger, cluster, lambda: flagger.phase in ("Succeeded", "Failed"))
     assert (flagger.phase, flagger.weight) == ("Failed", 0), flagger.said
     assert "canary requests failed" in flagger.said[-1]
-    for replica in (0, 1):
-        said = cluster.ask("v3", replica)
-        assert said["verdict"] == "fail", said
     hook = {"name": "colours", "namespace": "shop", "checksum": "build-3", "phase": "Waiting", "metadata": {}}
     again = [replica.ask(hook, path="/v1/flagger/start").status_code for replica in cluster.replicas]
     assert again == [409, 409]  # also of the replica that was not asked when it failed: it is on the Canary

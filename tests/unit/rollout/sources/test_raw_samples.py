@@ -1,8 +1,9 @@
 """Raw samples from what speaks Prometheus's API: what is read, and what is refused."""
 
+import gzip
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,6 +22,7 @@ class Store(ThreadingHTTPServer):
 
     answer = b""
     status = 200
+    encoding = ""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, list[str]]] = []
@@ -33,6 +35,10 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(store, Store)
         store.asked.append(parse_qs(self.rfile.read(int(self.headers["content-length"])).decode()))
         self.send_response(store.status)
+        if store.status == 302:
+            self.send_header("location", "https://login.example/")
+        if store.encoding:
+            self.send_header("content-encoding", store.encoding)
         self.end_headers()
         self.wfile.write(store.answer)
 
@@ -127,13 +133,31 @@ def test_no_series_are_no_error(store: Store, samples: RawSamples) -> None:
     [
         (200, matrix(warnings=["store 10.0.0.7 is unavailable"]), "store 10.0.0.7 is unavailable"),
         (422, b'{"status": "error", "error": "too many samples"}', "too many samples"),
-        (200, b"<html>please log in</html>", "expected"),
-        (200, b"[]", "AttributeError"),
+        (422, b'{"status": "error", "error": "' + 10_000 * b"x" + b'"}', "xxx"),
+        (200, b"<html>please log in</html>", "HTTP 200 '<html>please log in</html>'"),
+        (302, b"", "HTTP 302 to https://login.example/"),
+        (200, b"[]", "HTTP 200 '[]'"),
         (200, b'{"status": "success", "data": null}', "HTTP 200"),
-        (502, b"", "EOF"),
-        (200, matrix(({}, [[1, "many"], [2, "3"]])), "ValueError"),
+        (200, b'{"status": "success", "data": {}}', "{}"),
+        (200, b'{"status": "success", "data": {"result": [3]}}', "{'result': [3]}"),
+        (200, b'{"status": "success", "data": {"result": []}, "warnings": 5}', "HTTP 200"),
+        (502, b"", "HTTP 502"),
+        (200, matrix(({}, [[1, "many"], [2, "3"]])), "HTTP 200"),
     ],
-    ids=["a part is away", "refused", "a login page", "a list", "no data", "nothing", "no numbers"],
+    ids=[
+        "a part is away",
+        "refused",
+        "refused at length",
+        "a login page",
+        "a redirect",
+        "a list",
+        "no data",
+        "other data",
+        "other series",
+        "odd warnings",
+        "nothing",
+        "no numbers",
+    ],
 )
 def test_what_is_not_whole_is_refused(
     store: Store, samples: RawSamples, status: int, answer: bytes, words: str
@@ -143,3 +167,31 @@ def test_what_is_not_whole_is_refused(
     with pytest.raises(SourceUnreachable) as refused:
         samples.between(WANTED, 10.0, 20.0)
     assert words in refused.value.saw
+    assert len(refused.value.saw) < 400
+
+
+def test_null_warnings_and_compression_are_no_fault(store: Store, samples: RawSamples) -> None:
+    """Some stores write the first, and some proxies compress whatever they are asked."""
+    store.answer, store.encoding = gzip.compress(matrix(({"pod": "p"}, [[11, "3"]]), warnings=None)), "gzip"
+    (series,) = samples.between(WANTED, 10.0, 20.0)
+    assert series.values.tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [RawSamples.now_s, lambda samples: samples.began_s(WANTED, until_s=20.0, longest_s=600.0)],
+    ids=["now", "began"],
+)
+def test_an_answer_in_another_form_is_no_crash(
+    store: Store, samples: RawSamples, ask: Callable[[RawSamples], object]
+) -> None:
+    """An API gateway that answers for Prometheus."""
+    store.answer = b'{"status": "success", "data": {"result": "none"}}'
+    with pytest.raises(SourceUnreachable, match="another form"):
+        ask(samples)
+
+
+def test_a_value_of_a_label_is_quoted() -> None:
+    """A profile of the user's own may have any text in `where`; names in questions may not."""
+    wanted = Wanted(("requests_total",), (("app", ('a"} or up{x="',)), ("path", ("C:\\new",))))
+    assert str(wanted) == 'requests_total{app="a\\"} or up{x=\\"",path="C:\\\\new"}'
