@@ -1,6 +1,6 @@
 """Remove from a folder of installed packages what serving never reads, and compile what it does read.
 
-Dockerfile.j2 runs it when everything is installed: `python slim.py SITE_PACKAGES`.
+Dockerfile.j2 and deploy/Containerfile run it when everything is installed: `python slim.py SITE_PACKAGES`.
 """
 
 import compileall
@@ -17,6 +17,7 @@ UNREAD = (
     "torch/bin/[!t]*",
     "torch/bin/test_*",  # torch_shm_manager stays: PyTorch looks for it when it is imported
     "numpy/**/tests",
+    "scipy/**/tests",
     "sympy/**/tests",
     "onnxruntime/tools",
     "onnxruntime/transformers",

@@ -93,6 +93,23 @@ def test_own_objectives_become_rules_that_promtool_accepts(tmp_path: Path, requi
     assert (refused.returncode, "cannot be reached" in refused.stderr) == (2, True)
 
 
+def test_the_rules_of_a_cluster_are_written_alone(tmp_path: Path, require_program: Find) -> None:
+    """A PrometheusRule, whose groups promtool accepts and whose links lead to the judge, or where `--runbooks` says."""
+    file, groups = tmp_path / "kubernetes" / "rules.yaml", tmp_path / "groups.yaml"
+    for given, link in (
+        ((), "http://kanaria-judge.kanaria.svc:8091/runbooks#"),
+        (("--runbooks", "https://w/k"), "https://w/k#"),
+    ):
+        written = kanaria("generate", "--kubernetes", file, *given)
+        assert written.returncode == 0, written.stderr
+        rule = yaml.safe_load(file.read_text())
+        assert all(each["annotations"]["runbook_url"].startswith(link) for each in rule["spec"]["groups"][0]["rules"])
+    assert list(tmp_path.iterdir()) == [file.parent]
+    groups.write_text(yaml.safe_dump(rule["spec"]))
+    checked = run(require_program("promtool"), "check", "rules", str(groups))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path, require_program: Find) -> None:
     """The error is in promtool's words."""
     require_program("promtool")

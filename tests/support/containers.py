@@ -1,8 +1,10 @@
 """Podman with its own store: no image of this machine is replaced, and none is left behind."""
 
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,18 @@ from pathlib import Path
 import httpx
 
 from kanaria.stack.ports import free_port
+from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
 START_WITHIN_S = 60.0
+LAST = ("nice", "-n", "19")  # a build that takes minutes must not delay what other tests time
+# Of a build where no package index is reached: the options by their names.
+OFFLINE = (
+    ("network", "none"),
+    ("volume", "{wheels}:/wheels:ro"),
+    ("build-arg", "PIP_FIND_LINKS=/wheels"),
+    ("build-arg", "PIP_NO_INDEX=1"),
+)
 # Low enough for any host: podman's defaults are higher than a sandbox without CAP_SYS_RESOURCE may set.
 ULIMITS = '[containers]\ndefault_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]\n'
 
@@ -47,15 +58,45 @@ class Podman:
         self("volume", "prune", "--force")
 
     @contextmanager
-    def run(self, image: str, *options: str) -> Iterator["Container"]:
-        """Run a server with the options of docs/container.md until the block ends; it is ready when that begins."""
+    def run(self, image: str, *options: str, command: Sequence[str] = ()) -> Iterator["Container"]:
+        """Run a server with the options of docs/container.md until the block ends; it is ready when that begins.
+
+        Args:
+            command: what runs in place of the image's own; `{port}` is the port to listen on.
+        """
         port = free_port()
-        container = Container(self, self("run", "--detach", *HARDENED, *_listening_on(port), *options, image), port)
+        words = [word.replace("{port}", str(port)) for word in command]
+        name = self("run", "--detach", *HARDENED, *_listening_on(port), *options, image, *words)
+        container = Container(self, name, port)
         try:
             eventually(container.is_ready, within_s=START_WITHIN_S)
             yield container
         finally:
             self("rm", "--force", "--time", "0", container.name)
+
+    def import_base(self, archive: Path) -> None:
+        """Take the base image that `make_base` made, under the name that docs/container.md gives it."""
+        self("import", str(archive), _BASE)
+
+
+_BASE = "python:3.11-slim-bookworm"
+
+
+def make_base(archive: Path) -> None:
+    """Make an archive of the base image by the line of docs/container.md that does so where no registry is reached."""
+    page = (ROOT / "docs" / "container.md").read_text()
+    (line,) = re.findall(r"^mmdebstrap (?:.*\\\n)*.*", page, re.MULTILINE)
+    made, is_imported, name = line.rpartition(" - | podman import - ")
+    assert (bool(is_imported), name) == (True, _BASE)
+    subprocess.run([*LAST, "bash", "-c", f"{made} {archive}"], check=True)
+
+
+def download_wheels(folder: Path, *requirements: str, options: Iterable[str] = ()) -> None:
+    """The packages that an image installs, for its Python and from this machine's package index."""
+    pip = [*LAST, sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
+    pip += ["--find-links", str(folder), "--constraint", str(ROOT / "constraints.txt")]
+    pip += ["--only-binary", ":all:", "--python-version", "3.11"]
+    subprocess.run([*pip, *options, *requirements], check=True)
 
 
 HARDENED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")  # noqa: S108 - the container's own

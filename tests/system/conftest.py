@@ -7,6 +7,7 @@ import pytest
 from filelock import FileLock
 
 from tests.support.bentos import Bentos
+from tests.support.containers import make_base
 from tests.support.stack import Kanaria
 
 # version -> variant of the example model that it is built from
@@ -27,6 +28,21 @@ def bento_home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path
                 made.build(version, "--arg", f"model=digits:{variant}")
             is_made.touch()
     return made.home
+
+
+@pytest.fixture(scope="session")
+def base_image(tmp_path_factory: pytest.TempPathFactory, worker_id: str, require_program: Callable[[str], str]) -> Path:
+    """An archive of the image that all others are built on: it takes minutes, so it is made once for all workers."""
+    for program in ("podman", "mmdebstrap"):
+        require_program(program)
+    base = tmp_path_factory.getbasetemp()
+    archive = (base if worker_id == "master" else base.parent) / "base.tar"
+    with FileLock(archive.with_suffix(".lock")):
+        if not archive.exists():
+            unfinished = archive.with_name("unfinished.tar")
+            make_base(unfinished)
+            unfinished.rename(archive)
+    return archive
 
 
 @pytest.fixture(scope="session")

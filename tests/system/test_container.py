@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,7 @@ import yaml
 
 from contract.model_files import GOLDEN_FILE, Golden
 from contract.records import read_lines
-from tests.support.containers import HARDENED, Container, Podman
+from tests.support.containers import HARDENED, LAST, OFFLINE, Container, Podman, download_wheels
 from tests.support.keys import key_pair
 from tests.support.paths import ROOT
 from tests.support.stack import Kanaria
@@ -26,12 +25,9 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(900)  # the image is built with what time others leave
 
-PAGE = (ROOT / "docs" / "container.md").read_text()
 OWN_SERVICE = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "own-service.md").read_text(), re.DOTALL)
 TAG = "digits:v2"
 BUILD_TOOLS = ("cc", "gcc", "g++", "c++", "clang", "ld", "make", "git", "pip", "uv", "apt-get")
-
-LAST = ("nice", "-n", "19")  # a build that takes minutes must not delay what other tests time
 
 
 @pytest.fixture(scope="module")
@@ -61,21 +57,14 @@ def home(bento_home: Path, public_key: Path, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="module")
-def image(podman: Podman, home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(podman: Podman, base_image: Path, home: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What `bentoml containerize` makes where no registry is reached, and no package index from inside the build."""
     wheels = tmp_path_factory.mktemp("wheels")
-    with ThreadPoolExecutor() as pool:
-        for task in (pool.submit(make_base_image, podman), pool.submit(download_wheels, home, wheels)):
-            task.result()
-    options = (
-        "network=none",
-        f"volume={wheels}:/wheels:ro",
-        "build-arg=PIP_FIND_LINKS=/wheels",
-        "build-arg=PIP_NO_INDEX=1",
-    )
+    podman.import_base(base_image)
+    download_bento(home, wheels)
     subprocess.run(
         [*LAST, sys.executable, "-m", "bentoml", "containerize", TAG, "--backend", "podman"]
-        + [word for option in options for word in ("--opt", option)],
+        + [word for name, value in OFFLINE for word in ("--opt", f"{name}={value.format(wheels=wheels)}")],
         cwd="/",
         env=podman.environment | {"BENTOML_HOME": str(home)},
         check=True,
@@ -83,21 +72,12 @@ def image(podman: Podman, home: Path, tmp_path_factory: pytest.TempPathFactory) 
     return TAG
 
 
-def make_base_image(podman: Podman) -> None:
-    """Run the line of the page that says how."""
-    (line,) = re.findall(r"^mmdebstrap (?:.*\\\n)*.*", PAGE, re.MULTILINE)
-    subprocess.run([*LAST, "bash", "-o", "pipefail", "-c", line], env=podman.environment, check=True)
-
-
-def download_wheels(home: Path, folder: Path) -> None:
+def download_bento(home: Path, folder: Path) -> None:
     """Every package of the Bento, and PyTorch from its CPU index wherever that is reached."""
     python = home / "bentos" / "digits" / "v2"
     (cpu_index,) = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["extra_index_url"]
-    pip = [*LAST, sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
-    pip += ["--find-links", str(folder), "--constraint", str(ROOT / "constraints.txt")]
-    pip += ["--only-binary", ":all:", "--python-version", "3.11"]
-    subprocess.run([*pip, "--no-deps", "--retries", "0", "--extra-index-url", cpu_index, "torch"], check=True)
-    subprocess.run([*pip, "--requirement", str(python / "env" / "python" / "requirements.txt")], check=True)
+    download_wheels(folder, "torch", options=("--no-deps", "--retries", "0", "--extra-index-url", cpu_index))
+    download_wheels(folder, "--requirement", str(python / "env" / "python" / "requirements.txt"))
 
 
 @pytest.fixture(scope="module")
