@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kanaria.lazy import load
 from kanaria.settings import Settings
+from kanaria.stack.controller_trust import controller_trust
 from kanaria.stack.versions import Versions
 from rollout.ledger.events import is_own_name
 from rollout.ui.cli import Access
@@ -40,4 +41,5 @@ def person() -> str:
 
 def _client(settings: Settings) -> "ControllerClient":
     client: type[ControllerClient] = load("rollout.ui.client:ControllerClient")  # its HTTP library takes long to import
-    return client(settings.controller_url, token=settings.known_token, by=person())
+    tls = controller_trust(settings)
+    return client(settings.controller_url, token=settings.known_token, by=person(), tls=tls)

@@ -62,6 +62,16 @@ class Settings(BaseSettings):
         default="127.0.0.1",
         description="address that the controller listens on; it shows everything to whoever reaches it",
     )
+    tls_certificate: Path | None = Field(
+        default=None,
+        description="certificate of the gateway, PEM, followed by those of its authorities; not set: plain HTTP",
+    )
+    tls_key: Path | None = Field(default=None, description="private key of that certificate, PEM, without a password")
+    controller_tls_certificate: Path | None = Field(
+        default=None,
+        description="certificate of the controller; on another machine, from which you command: a copy of it",
+    )
+    controller_tls_key: Path | None = Field(default=None, description="private key of that certificate")
     gateway_port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
     controller_port: int = Field(default=8090, ge=1, le=65535, description="port of the controller")
     metrics: Literal["auto", "scrape", "prometheus"] = Field(
@@ -258,8 +268,11 @@ class Settings(BaseSettings):
 
     def remember_where_it_listens(self) -> None:
         """Remember the ports, and the list of versions, for later commands in this state folder."""
-        known = self.model_copy(update={"versions": self.versions and self.versions.absolute()})
-        include = {"host", "gateway_port", "controller_host", "controller_port", "versions"}
+        paths = ("versions", "tls_certificate", "tls_key", "controller_tls_certificate", "controller_tls_key")
+        known = self.model_copy(
+            update={name: path and path.absolute() for name in paths if (path := getattr(self, name))}
+        )
+        include = {"host", "gateway_port", "controller_host", "controller_port", *paths}
         write_whole(self.root / _LISTENING_FILE, known.model_dump_json(include=include, exclude_none=True))
 
     def forget_where_it_listens(self) -> None:
@@ -357,7 +370,16 @@ class Settings(BaseSettings):
 
     @property
     def controller_url(self) -> str:
-        return f"http://{self.controller_address}"
+        return f"{'https' if self.controller_tls_certificate else 'http'}://{self.controller_address}"
+
+    @property
+    def controller_certificate(self) -> Path:
+        """The certificate that the running controller has in force."""
+        return self.root / "tls" / "controller.pem"
+
+    @property
+    def controller_key(self) -> Path:
+        return self.root / "tls" / "controller.key"
 
     @property
     def deployment(self) -> str:
@@ -376,7 +398,7 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{_reached_at(self.host)}:{self.gateway_port}"
+        return f"{'https' if self.tls_certificate else 'http'}://{_reached_at(self.host)}:{self.gateway_port}"
 
     def secret(self, name: str, *, user: str = "") -> str:
         """The secret kept in file `name`, readable by this user only; made when there is none, for `user:` if given."""

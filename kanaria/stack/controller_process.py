@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 
 from contract.log_lines import log_as_json
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
 from kanaria.stack.any_fleet import AnyFleet
 from kanaria.stack.backup_schedule import BackupSchedule
+from kanaria.stack.certificate_watch import certificate_watch
+from kanaria.stack.certificates import names_in_force
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.drift_schedule import DriftSchedule
 from kanaria.stack.fleet import LocalFleet, server_environment
@@ -142,17 +145,15 @@ def main() -> None:
         ),
     )
     app.router.routes.extend(pages(settings.drift, links=partial(_links, settings)))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, host=settings.controller_host, port=settings.controller_port, log_level="warning", access_log=False
-        )
-    )
+    config = _served(app, settings)
+    server = uvicorn.Server(config)
+    certificates = certificate_watch(settings, gateway, config.ssl)
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()
     tellers = [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]
-    watch.start()
-    drift.start()
-    backups.start()
+    beside = (watch, certificates, drift, backups)
+    for thread in beside:
+        thread.start()
     is_over = threading.Event()
     keeper = threading.Thread(target=_keep_the_keeper, args=(supervisor, is_over))
     keeper.start()
@@ -161,13 +162,26 @@ def main() -> None:
     finally:
         controller.stop()  # first, because the others take a moment, and a stack that shuts down must start nothing
         is_over.set()
-        watch.stop()
-        drift.stop()
-        backups.stop()
-        for teller in tellers:
-            teller.stop()
+        for part in (*beside, *tellers):
+            part.stop()
         keeper.join()
         loop.join()
+
+
+def _served(app: Starlette, settings: Settings) -> uvicorn.Config:
+    """How the API is served; with TLS where `kanaria up` kept a certificate for it."""
+    has_tls = settings.controller_tls_certificate is not None
+    config = uvicorn.Config(
+        app,
+        host=settings.controller_host,
+        port=settings.controller_port,
+        log_level="warning",
+        access_log=False,
+        ssl_certfile=settings.controller_certificate if has_tls else None,
+        ssl_keyfile=settings.controller_key if has_tls else None,
+    )
+    config.load()
+    return config
 
 
 def _keep_the_keeper(supervisor: Supervisor, is_over: threading.Event) -> None:
@@ -277,7 +291,7 @@ def own_names(settings: Settings) -> frozenset[str]:
     `host.docker.internal` is none: outside of containers, whoever answers for names in the network says where it leads.
     """
     given = settings.page_url.host if settings.page_url else None
-    return frozenset(filter(None, (given, socket.gethostname())))
+    return frozenset(filter(None, (given, socket.gethostname(), *names_in_force(settings))))
 
 
 def _fleet(settings: Settings, metrics: ControllerMetrics, secret: str) -> AnyFleet:

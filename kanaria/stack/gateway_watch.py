@@ -5,6 +5,7 @@ has as many as it takes is left alone: a restart would cost those that it serves
 it closes the idle ones.
 """
 
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import structlog
 
 from contract import loopback
 from contract.http import LIVE_PATH
+from contract.tls import unchecked
 from rollout.format import span
 from rollout.routers.router import GatewayHealth
 
@@ -47,7 +49,7 @@ class GatewayWatch(threading.Thread):
     ) -> None:
         super().__init__(name="gateway-watch", daemon=True)
         self._url, self._restart, self._tell, self._clock = f"{url}{LIVE_PATH}", restart, tell, clock
-        self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False)  # it asks as a new client does
+        self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False, trust=unchecked())  # as a new one
         self._stopped = threading.Event()
         self.health = GatewayHealth.UNKNOWN
         self._since_s = clock()  # of the first look of those that found it the same way: taking clients, or not
@@ -107,8 +109,16 @@ class GatewayWatch(threading.Thread):
     def _asked(self) -> GatewayHealth:
         try:
             self._http.get(self._url)
-        except (httpx.ConnectError, httpx.TimeoutException):
+        except httpx.TimeoutException:
             return GatewayHealth.SILENT
+        except httpx.ConnectError as error:
+            return GatewayHealth.FULL if _was_hung_up_on(error) else GatewayHealth.SILENT
         except httpx.TransportError:  # it took the connection and closed it
             return GatewayHealth.FULL
         return GatewayHealth.READY
+
+
+def _was_hung_up_on(error: BaseException) -> bool:
+    """Whether the connection was taken, and closed in the handshake of TLS."""
+    cause = error.__cause__ or error.__context__
+    return isinstance(error, ssl.SSLError | ConnectionResetError) or (cause is not None and _was_hung_up_on(cause))

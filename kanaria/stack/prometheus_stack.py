@@ -28,6 +28,7 @@ from monitoring.prometheus.configuration import (
     prometheus_command,
     prometheus_config,
 )
+from monitoring.prometheus.trusted import Trusted
 
 PROMETHEUS = "prometheus"  # the name of its program
 _ALERTMANAGERS = ("prometheus-alertmanager", "alertmanager")  # the name on Debian, and elsewhere
@@ -44,10 +45,15 @@ class PrometheusStack:
     alertmanager: str | None
     alertmanager_port: int
     receivers: Sequence[Receiver]
+    controller: Trusted | None  # where it speaks TLS
 
     @classmethod
-    def find(cls, settings: Settings) -> Self | None:
-        """The programs on the PATH; None when the built-in scraper has to do. Raises SetupError, RulesError."""
+    def find(cls, settings: Settings, *, controller_host: str | None = None) -> Self | None:
+        """The programs on the PATH; None when the built-in scraper has to do. Raises SetupError, RulesError.
+
+        Args:
+            controller_host: for which the controller's certificate is; None: it has none.
+        """
         prometheus = None if settings.metrics == "scrape" else shutil.which("prometheus")
         if settings.metrics == "prometheus" and prometheus is None:
             raise SetupError(
@@ -65,6 +71,7 @@ class PrometheusStack:
             alertmanager=next((path for name in _ALERTMANAGERS if (path := shutil.which(name))), None),
             alertmanager_port=free_port(),
             receivers=_receivers(settings.receivers),
+            controller=Trusted(settings.controller_certificate, controller_host) if controller_host else None,
         )
 
     @property
@@ -88,6 +95,7 @@ class PrometheusStack:
                 alertmanager=f"127.0.0.1:{self.alertmanager_port}" if self.alertmanager else None,
                 password_file=self.settings.alertmanager_password_file,
                 secret_file=self.settings.version_secret_file,
+                controller=self.controller,
             )
         )
         write_whole(folder / "prometheus.yml", configuration)
@@ -120,6 +128,7 @@ class PrometheusStack:
                 webhook_url=f"{self.settings.controller_url}/api/alerts",
                 token_file=self.settings.alerts_token_file,
                 receivers=self.receivers,
+                controller=self.controller,
             )
         )
         write_whole(folder / "alertmanager.yml", configuration)

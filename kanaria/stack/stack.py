@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 
 from contract import loopback
 from contract.http import READY_PATH
@@ -17,6 +18,14 @@ from kanaria.private_files import close_folder
 from kanaria.settings import Settings
 from kanaria.stack.bentos import process_name, tag_of
 from kanaria.stack.caller_keys import CallerKeys, accepted
+from kanaria.stack.certificates import (
+    Certificate,
+    controller_certificate,
+    gateway_certificate,
+    keep,
+    open_without_tls,
+)
+from kanaria.stack.controller_trust import controller_trust
 from kanaria.stack.fleet import record_environment
 from kanaria.stack.installation import given_environment, secret_names
 from kanaria.stack.locks import locked
@@ -35,6 +44,7 @@ from rollout.errors import ControllerUnreachable, RolloutError
 from rollout.fleet import Health
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
 from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.envoy.tls import write_certificate
 from rollout.spec import RolloutSpec
 from rollout.ui.cli.plan import read_spec
 from rollout.ui.cli.reading import newest_plan, stable_version
@@ -61,7 +71,13 @@ class Stack:
         self.settings, self._by = settings, by
         self.versions = Versions(settings.versions)
         self.supervisor = Supervisor(settings.root, settings.logs)
-        self.client = ControllerClient(settings.controller_url, token=settings.token, by=by)
+        self._token = settings.token  # makes it
+
+    @cached_property
+    def client(self) -> ControllerClient:
+        """Of the controller, by the certificate that it has now."""
+        tls = controller_trust(self.settings)
+        return ControllerClient(self.settings.controller_url, token=self._token, by=self._by, tls=tls)
 
     @property
     def is_running(self) -> bool:
@@ -227,12 +243,17 @@ class Stack:
         for name, host, port in listening:
             if error := obstacle(host, port):
                 raise _cannot_listen(name, host, port, error)
-        prometheus = PrometheusStack.find(settings)
+        certificates = gateway_certificate(settings), controller_certificate(settings)
+        for sentence in open_without_tls(settings):
+            say(sentence)
+        prometheus = PrometheusStack.find(settings, controller_host=certificates[1].host if certificates[1] else None)
         if settings.notify is not None:
             told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
             say(f"decisions are told to {', '.join(address.name for address in told)}")
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
-        gateway = self._set_up_gateway(tag)
+        gateway = self._set_up_gateway(tag, certificates[0])
+        if certificates[1] is not None:
+            keep(settings, certificates[1])
         self.supervisor.start()
         droppable = (str(gateway.segments_path),)  # the controller reads it, and may be away
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST, droppable=droppable))
@@ -256,7 +277,7 @@ class Stack:
             )
         )
 
-    def _set_up_gateway(self, tag: str) -> GatewaySettings:
+    def _set_up_gateway(self, tag: str, certificate: Certificate | None) -> GatewaySettings:
         """Write what the gateway starts with, while no command changes the keys: one withdrawn now stays withdrawn."""
         settings, keeps_contract = self.settings, self.versions.service(tag).keeps_contract
         with CallerKeys(settings.caller_keys).changing():
@@ -266,6 +287,8 @@ class Stack:
                 gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
             for left_over in (gateway.clusters_path, gateway.routes_path, gateway.answers_path):
                 left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
+            if certificate is not None:
+                write_certificate(gateway, chain=certificate.chain, key=certificate.key)
             write_bootstrap(gateway)
             settings.remember_where_it_listens()
         return gateway
@@ -369,6 +392,7 @@ def gateway_settings(settings: Settings, stats_port: int, *, with_keys: bool = T
         max_requests_per_s=settings.max_requests_per_s,
         cors_origins=settings.cors_origins,
         underscore_headers=settings.underscore_headers,
+        has_tls=settings.tls_certificate is not None,
         try_timeout_s=settings.try_timeout_s,
     )
     limit = settings.max_body_bytes

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from monitoring.errors import RulesError
+from monitoring.prometheus.trusted import Trusted
 
 Receiver = Mapping[str, object]
 PEOPLE = ("page", "ticket")  # the receivers for people, named like the severities
@@ -32,13 +33,19 @@ class AlertmanagerSettings:
     webhook_url: str  # where the controller takes alerts
     token_file: Path | None = None  # holds the bearer token that the controller asks for
     receivers: Sequence[Receiver] = NOTIFY_NOBODY
+    controller: Trusted | None = None  # where it speaks TLS
 
 
 def alertmanager_config(settings: AlertmanagerSettings) -> str:
     """The text of alertmanager.yml."""
     webhook: dict[str, object] = {"url": settings.webhook_url, "send_resolved": True}
+    http: dict[str, object] = {}
     if settings.token_file is not None:
-        webhook["http_config"] = {"authorization": {"credentials_file": str(settings.token_file)}}
+        http["authorization"] = {"credentials_file": str(settings.token_file)}
+    if settings.controller is not None:
+        http["tls_config"] = settings.controller.tls_config
+    if http:
+        webhook["http_config"] = http
     config = {
         "route": {
             "receiver": "ticket",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import yaml
 
 from contract.http import METRICS_PATH
+from monitoring.prometheus.trusted import Trusted
 from monitoring.prometheus.user import USER
 
 RULES = tuple(Path(__file__).parents[1] / "rules" / name for name in ("alerts.yaml", "slo.yaml"))
@@ -45,6 +46,7 @@ class PrometheusSettings:
     scrape_interval_s: float = 5.0
     rule_files: tuple[Path, ...] = RULES
     alertmanager: str | None = None  # host:port
+    controller: Trusted | None = None  # where it speaks TLS
     password_file: Path | None = None  # of the user that Alertmanager asks for; None: it asks for none
     secret_file: Path | None = None  # what versions ask for at their ports; None: nothing
 
@@ -76,6 +78,8 @@ def _scraped(job: str, path: str, settings: PrometheusSettings) -> dict[str, obj
     scraped: dict[str, object] = {"job_name": job, "metrics_path": path, "file_sd_configs": [targets]}
     if job == "gateway":
         scraped["params"] = {"filter": [GATEWAY_FILTER]}
+    if job == "controller" and settings.controller is not None:
+        scraped |= {"scheme": "https", "tls_config": settings.controller.tls_config}
     if job == VERSIONS and settings.secret_file is not None:
         scraped["authorization"] = {"credentials_file": str(settings.secret_file)}
     return scraped

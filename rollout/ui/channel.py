@@ -4,6 +4,7 @@ import hmac
 import http.client
 import json
 import secrets
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,13 +29,27 @@ class Answer:
     body: bytes
 
 
-def command(url: str, path: str, *, token: str, body: Any, headers: Mapping[str, str], timeout_s: float) -> Answer:
+def command(
+    url: str,
+    path: str,
+    *,
+    token: str,
+    body: Any,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
     """POST `body` as JSON. Without a token nothing is asked first: there is nothing to show.
 
     Raises: NotProved, OSError, http.client.HTTPException.
     """
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
+    host, port = parts.hostname or "", parts.port
+    connection = (
+        http.client.HTTPSConnection(host, port, timeout=timeout_s, context=tls)
+        if parts.scheme == "https"
+        else http.client.HTTPConnection(host, port, timeout=timeout_s)
+    )
     try:
         if token:
             _prove(connection, token)

@@ -1,6 +1,7 @@
 """A client of the controller's API."""
 
 import json
+import ssl
 import time
 from http.client import HTTPException
 from typing import Any
@@ -39,9 +40,9 @@ class Check(BaseModel):
 class ControllerClient:
     """Talks to one controller. Every method raises ControllerUnreachable when it does not answer."""
 
-    def __init__(self, url: str, *, token: str, by: str) -> None:
-        self._url, self._token, self._by = url, token, by
-        self._http = loopback.client(url, timeout_s=_TIMEOUT_S)
+    def __init__(self, url: str, *, token: str, by: str, tls: ssl.SSLContext | None = None) -> None:
+        self._url, self._token, self._by, self._tls = url, token, by, tls
+        self._http = loopback.client(url, timeout_s=_TIMEOUT_S, trust=tls)
 
     def set_stable(self, tag: str, *, answers: OwnAnswers = NO_ANSWERS) -> None:
         """Let `tag` take all traffic; `answers` says what is counted of its answers. Raises CommandRefused."""
@@ -94,7 +95,9 @@ class ControllerClient:
         headers = {DEADLINE_HEADER: f"{time.time() + _PATIENCE_S:.3f}"}
         sent = {"by": self._by, **body}
         try:
-            answer = command(self._url, path, token=self._token, body=sent, headers=headers, timeout_s=_TIMEOUT_S)
+            answer = command(
+                self._url, path, token=self._token, body=sent, headers=headers, timeout_s=_TIMEOUT_S, tls=self._tls
+            )
         except NotProved as error:
             raise ControllerUnreachable(
                 f"what listens at {self._url} is not the controller that knows your token, so it was not sent",

@@ -36,6 +36,7 @@ from rollout.routers.envoy.routes import (
     routes_for,
 )
 from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.envoy.tls import transport_socket
 from rollout.signals.options import LATENCY_BOUNDS_MS, LATENCY_STEPS_MS
 from rollout.signals.segments import LONGEST_SEGMENT
 
@@ -167,7 +168,7 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
                 {
                     "name": "gateway",
                     "address": _address(settings.host, settings.port),
-                    "filter_chains": [{"filters": [_http_connection_manager(settings)]}],
+                    "filter_chains": [{"filters": [_http_connection_manager(settings)]} | transport_socket(settings)],
                 },
                 _stats_listener(settings),
             ],

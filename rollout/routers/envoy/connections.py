@@ -8,7 +8,7 @@ from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
 
 _SHORTER_FROM, _SHORTEST_FROM = 0.5, 0.9  # shares of the connections that are taken
-_SHORTEST_IDLE = "1s"
+_SHORTEST_IDLE, _SHORTEST_HANDSHAKE = "1s", "2s"
 _LOOKED_AT = "0.25s"  # how often Envoy compares
 _MOST, _TAKEN = (
     f"envoy.resource_monitors.{name}" for name in ("global_downstream_max_connections", "injected_resource")
@@ -48,7 +48,8 @@ def overload_manager(settings: GatewaySettings) -> Resource:
                 "typed_config": {
                     "@type": f"{TYPE}config.overload.v3.ScaleTimersOverloadActionConfig",
                     "timer_scale_factors": [
-                        {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": _SHORTEST_IDLE}
+                        {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": _SHORTEST_IDLE},
+                        {"timer": "TRANSPORT_SOCKET_CONNECT", "min_timeout": _SHORTEST_HANDSHAKE},
                     ],
                 },
             }

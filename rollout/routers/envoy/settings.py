@@ -48,6 +48,7 @@ class GatewaySettings:
         120.0  # of a client connection; longer than that of usual load balancers, or both close at once
     )
     worker_threads: int = 1
+    has_tls: bool = False  # with the certificate in `certificate_path`
     has_observer: bool = False  # a process beside the gateway compares answers
     has_open_admin: bool = False  # an earlier version started it: its admin has no socket and listens on `stats_port`
 
@@ -103,6 +104,11 @@ class GatewaySettings:
     def filter_path(self, name: str) -> Path:
         """The settings of one filter that may change while the gateway runs."""
         return self.directory / f"filter-{name}.json"
+
+    @property
+    def certificate_path(self) -> Path:
+        """The gateway's certificate and its key."""
+        return self.directory / "certificate.json"
 
     @property
     def pressure_path(self) -> Path:

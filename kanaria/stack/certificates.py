@@ -1,0 +1,135 @@
+"""The certificates of the gateway and of the controller: read from the files of the settings, and checked."""
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from contract.files import write_whole
+from contract.plain_text import one_line
+from kanaria.errors import SetupError
+from kanaria.private_files import close_folder
+from kanaria.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One that is valid now, with its key."""
+
+    chain: str  # PEM: its own certificate first, then those of its authorities
+    key: str  # PEM
+    names: tuple[str, ...]  # hosts and addresses that it is for
+    until: dt.datetime
+
+    @property
+    def host(self) -> str:
+        """One host that it is for."""
+        return self.names[0].replace("*", "kanaria", 1)
+
+
+def gateway_certificate(settings: Settings) -> Certificate | None:
+    """That of the gateway; None: it speaks plain HTTP. Raises SetupError."""
+    return _read("KANARIA_TLS", settings.tls_certificate, settings.tls_key)
+
+
+def controller_certificate(settings: Settings) -> Certificate | None:
+    """That of the controller; None: it speaks plain HTTP. Raises SetupError."""
+    return _read("KANARIA_CONTROLLER_TLS", settings.controller_tls_certificate, settings.controller_tls_key)
+
+
+def names_in_force(settings: Settings) -> tuple[str, ...]:
+    """Hosts for which the controller has a certificate in force."""
+    if settings.controller_tls_certificate is None or not settings.controller_certificate.exists():
+        return ()
+    return _names(x509.load_pem_x509_certificate(settings.controller_certificate.read_bytes()))
+
+
+def open_without_tls(settings: Settings) -> Iterator[str]:
+    """What to say of a service that others reach over a network, and that does not encrypt."""
+    listening = (
+        ("gateway", settings.host, settings.tls_certificate, "TLS", "keys, requests and answers"),
+        ("controller", settings.controller_host, settings.controller_tls_certificate, "CONTROLLER_TLS", "tokens"),
+    )
+    for name, host, certificate, setting, seen in listening:
+        if certificate is None and not ip_address(host).is_loopback:
+            yield (
+                f"the {name} listens on {host} without TLS: whoever is on the way can read {seen}. Set "
+                f"KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or put a proxy with TLS before it"
+            )
+
+
+def keep(settings: Settings, certificate: Certificate) -> None:
+    """Keep what the controller has in force, where it, its clients and Prometheus find it. Raises OSError."""
+    close_folder(settings.controller_certificate.parent)
+    write_whole(settings.controller_key, certificate.key, mode=0o600)
+    write_whole(settings.controller_certificate, certificate.chain, mode=0o600)
+
+
+def _read(setting: str, chain: Path | None, key: Path | None) -> Certificate | None:
+    if chain is None and key is None:
+        return None
+    if chain is None or key is None:
+        missing = f"{setting}_KEY" if key is None else f"{setting}_CERTIFICATE"
+        do = f"set both {setting}_CERTIFICATE and {setting}_KEY, or neither"
+        raise SetupError("a certificate needs its key, and a key its certificate", saw=f"no {missing}", do=do)
+    chain_text, key_text = _text(setting, chain), _text(setting, key)
+    try:
+        own = x509.load_pem_x509_certificates(chain_text.encode())[0]
+    except (ValueError, UnsupportedAlgorithm) as error:
+        do = f"give {setting}_CERTIFICATE a file that begins with the service's own certificate in PEM"
+        raise SetupError("the certificate cannot be used", saw=f"{chain}: {_words(error)}", do=do) from error
+    try:
+        private = load_pem_private_key(key_text.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
+        do = f"give {setting}_KEY a private key in PEM without a password, readable by you alone"
+        raise SetupError("the key of the certificate cannot be used", saw=f"{key}: {_words(error)}", do=do) from error
+    _check(setting, own, chain)
+    if _bytes(own) != _bytes(private):
+        do = f"give {setting}_KEY the key with which {setting}_CERTIFICATE was made"
+        raise SetupError("the certificate is of another key", saw=f"{chain} and {key}", do=do)
+    names = _names(own)
+    if not names:
+        do = f"give {setting}_CERTIFICATE one with subject alternative names: clients read no others"
+        raise SetupError("the certificate is for no host", saw=f"{chain} has no subject alternative name", do=do)
+    return Certificate(chain_text, key_text, names, own.not_valid_after_utc)
+
+
+def _bytes(of: x509.Certificate | PrivateKeyTypes) -> bytes:
+    """The public key."""
+    return of.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _text(setting: str, path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        do = f"correct {setting}_CERTIFICATE and {setting}_KEY, or let this user read the file"
+        raise SetupError("a file of the certificate cannot be read", saw=f"{path}: {_words(error)}", do=do) from error
+
+
+def _check(setting: str, own: x509.Certificate, path: Path) -> None:
+    now = dt.datetime.now(dt.UTC)
+    if not own.not_valid_before_utc <= now <= own.not_valid_after_utc:
+        saw = f"{path} is valid from {own.not_valid_before_utc:%Y-%m-%d} to {own.not_valid_after_utc:%Y-%m-%d}"
+        do = f"renew it, or unset {setting}_CERTIFICATE and {setting}_KEY"
+        raise SetupError("the certificate is not valid now", saw=saw, do=do)
+
+
+def _names(own: x509.Certificate) -> tuple[str, ...]:
+    try:
+        found = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return (*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress)))
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return one_line(str(error))[:200] or type(error).__name__

@@ -1,0 +1,43 @@
+"""The gateway's certificate. Envoy reads it from a file that it watches, so a renewed one needs no restart."""
+
+import json
+import secrets
+
+from contract.files import write_whole
+from rollout.routers.envoy.api import TYPE, Resource
+from rollout.routers.envoy.settings import GatewaySettings
+
+_NAME = "gateway"
+_TLS = TYPE + "extensions.transport_sockets.tls.v3."
+
+
+def write_certificate(settings: GatewaySettings, *, chain: str, key: str) -> None:
+    """Replace the certificate and its key, both PEM; a running gateway gives them to new clients. Raises OSError."""
+    own = {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}
+    secret = {"@type": f"{_TLS}Secret", "name": _NAME, "tls_certificate": own}
+    content = {"version_info": secrets.token_hex(8), "resources": [secret]}
+    write_whole(settings.certificate_path, json.dumps(content, indent=1), mode=0o600)
+
+
+def transport_socket(settings: GatewaySettings) -> Resource:
+    """What a filter chain has for TLS; nothing where the gateway speaks plain HTTP."""
+    if not settings.has_tls:
+        return {}
+    watched = {
+        "path_config_source": {"path": str(settings.certificate_path.absolute())},
+        "resource_api_version": "V3",
+    }
+    return {
+        "transport_socket_connect_timeout": "10s",
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{_TLS}DownstreamTlsContext",
+                "common_tls_context": {
+                    "alpn_protocols": ["h2", "http/1.1"],
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                    "tls_certificate_sds_secret_configs": [{"name": _NAME, "sds_config": watched}],
+                },
+            },
+        },
+    }

@@ -1,0 +1,142 @@
+"""The gateway with a certificate: real clients of a real Envoy."""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from kanaria.stack.gateway_watch import GatewayWatch
+from kanaria.stack.ports import free_port
+from rollout.routers.envoy.pressure import Pressure
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.envoy.tls import write_certificate
+from rollout.routers.router import GatewayHealth, Split
+from tests.support.certificates import Pair, pair
+from tests.support.gateway_rig import Gateway, StandIn
+from tests.support.waiting import eventually
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with an empty SETTINGS
+SETTINGS_FRAME = 4
+
+
+def give(settings: GatewaySettings, one: Pair) -> None:
+    write_certificate(settings, chain=one.certificate.read_text(), key=one.key.read_text())
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Pair:
+    return pair(tmp_path / "first")
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, certificate: Pair, require_program: Callable[[str], str]) -> Iterator[Gateway]:
+    require_program("envoy")
+    settings = GatewaySettings(tmp_path / "gateway", port=free_port(), stats_port=free_port(), has_tls=True)
+    settings.directory.mkdir()
+    give(settings, certificate)
+    with Gateway(settings) as gateway:
+        yield gateway
+
+
+def url(gateway: Gateway) -> str:
+    return f"https://127.0.0.1:{gateway.settings.port}"
+
+
+def shaken(gateway: Gateway, trust: ssl.SSLContext, *protocols: str, name: str = "127.0.0.1") -> ssl.SSLSocket:
+    """A connection after its handshake. Raises ssl.SSLError."""
+    trust.set_alpn_protocols(protocols)
+    plain = socket.create_connection(("127.0.0.1", gateway.settings.port), timeout=10)
+    return trust.wrap_socket(plain, server_hostname=name)
+
+
+def test_predictions_are_asked_over_tls_alone(gateway: Gateway, certificate: Pair) -> None:
+    """By a client that knows the authority; plain HTTP and another authority get nothing."""
+    with StandIn("m:v1") as model:
+        gateway.router.apply(Split(model.version))
+        with httpx.Client(base_url=url(gateway), verify=certificate.trust(), trust_env=False) as client:
+            eventually(lambda: client.post("/predict", json={"features": [[0.0]]}).is_success)
+            assert client.get("/livez").status_code == 200
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://127.0.0.1:{gateway.settings.port}/livez", trust_env=False)
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"{url(gateway)}/livez", trust_env=False)
+
+
+@pytest.mark.parametrize(("offered", "chosen"), [(("h2", "http/1.1"), "h2"), (("http/1.1",), "http/1.1")])
+def test_the_protocol_is_chosen_in_the_handshake(
+    gateway: Gateway, certificate: Pair, offered: tuple[str, ...], chosen: str
+) -> None:
+    """HTTP/2 where the client speaks it, and then it is spoken."""
+    with shaken(gateway, certificate.trust(), *offered, name="models.example") as connection:
+        assert connection.selected_alpn_protocol() == chosen
+        if chosen == "h2":
+            connection.sendall(PREFACE)
+            assert connection.recv(9)[3] == SETTINGS_FRAME
+
+
+def test_old_versions_of_tls_are_refused(gateway: Gateway) -> None:
+    """TLS 1.1 and before."""
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError):
+        shaken(gateway, old)
+
+
+def test_a_renewed_certificate_is_given_to_new_clients(gateway: Gateway, certificate: Pair, tmp_path: Path) -> None:
+    """Without a restart; a connection of before goes on. The key is for the owner alone."""
+    renewed = pair(tmp_path / "second")
+    with httpx.Client(base_url=url(gateway), verify=certificate.trust(), trust_env=False) as before:
+        assert before.get("/livez").status_code == 200
+        give(gateway.settings, renewed)
+
+        def is_given() -> bool:
+            try:
+                shaken(gateway, renewed.trust()).close()
+            except ssl.SSLError:
+                return False
+            return True
+
+        eventually(is_given)
+        assert before.get("/livez").status_code == 200
+        with pytest.raises(ssl.SSLError):
+            shaken(gateway, certificate.trust())
+    assert gateway.settings.certificate_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_watch_asks_over_tls_whatever_the_certificate(gateway: Gateway) -> None:
+    """One that has run out makes no gateway silent: a restart would not help."""
+    watch = GatewayWatch(url(gateway), restart=lambda: None)
+    watch.look()
+    assert watch.health is GatewayHealth.READY
+
+
+def test_connections_without_a_handshake_keep_nobody_out_for_long(gateway: Gateway, tmp_path: Path) -> None:
+    """Neither silent ones, nor those that are in the middle of theirs."""
+    gateway.stop()
+    gateway.settings = type(gateway.settings)(
+        gateway.settings.directory,
+        port=gateway.settings.port,
+        stats_port=gateway.settings.stats_port,
+        has_tls=True,
+        max_connections=200,
+    )
+    gateway.start()
+    watch = GatewayWatch(url(gateway), restart=lambda: None, tell=Pressure(gateway.settings).tell)
+    watch.start()
+    with ExitStack() as stack:
+        for number in range(220):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.settings.port)))
+            try:
+                one.sendall(b"\x16\x03\x01\x02\x00" if number % 2 else b"")
+            except ConnectionError:
+                continue
+        eventually(lambda: watch.health is GatewayHealth.FULL)
+        eventually(lambda: watch.health is GatewayHealth.READY, within_s=20)
+    watch.stop()

@@ -1,0 +1,87 @@
+"""A stack whose gateway and controller speak TLS: all of Kanaria's own goes on, and everybody else is encrypted."""
+
+import json
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contract.login import Login
+from monitoring.prometheus.api import PrometheusApi
+from tests.support.certificates import Pair, pair
+from tests.support.processes import until
+from tests.support.stack import Kanaria
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def with_tls(kanaria: Kanaria, made: Pair) -> None:
+    for service in ("", "CONTROLLER_"):
+        kanaria.environment |= {
+            f"KANARIA_{service}TLS_CERTIFICATE": str(made.certificate),
+            f"KANARIA_{service}TLS_KEY": str(made.key),
+        }
+
+
+def answers(url: str, trust: ssl.SSLContext) -> bool:
+    try:
+        return httpx.get(url, verify=trust, trust_env=False, timeout=10).is_success
+    except httpx.ConnectError:
+        return False
+
+
+def scraped(kanaria: Kanaria, job: str) -> bool:
+    url = (kanaria.home / "prometheus" / "url").read_text().strip()
+    with PrometheusApi(url, login=Login(kanaria.home / "prometheus-login")) as api:
+        now = max(value for values in api.query("time()", time.time()).values() for value in values)
+        return any(1.0 in values for values in api.query(f'up{{job="{job}"}}', now).values())
+
+
+def test_a_stack_with_certificates_is_used_over_tls_alone(
+    kanaria: Kanaria, tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    """Clients, commands, Prometheus; a renewed certificate is taken without a restart, and commands go on."""
+    for program in ("prometheus", "prometheus-alertmanager"):
+        require_program(program)
+    made = pair(tmp_path / "made")
+    with_tls(kanaria, made)
+    kanaria.environment |= {"KANARIA_METRICS": "prometheus"}
+    said = kanaria.ok("up", "digits:v1")
+    gateway, controller = (url.replace("http:", "https:") for url in (kanaria.gateway, kanaria.controller))
+    assert (gateway in said, controller in said) == (True, True)
+    assert answers(f"{gateway}/readyz", made.trust())
+    assert answers(f"{controller}/api/status", made.trust())
+    for url in (kanaria.gateway, kanaria.controller):
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{url}/livez", trust_env=False)
+    del kanaria.environment["KANARIA_CONTROLLER_TLS_CERTIFICATE"]  # the running stack knows
+    assert kanaria.status()["stable"]["tag"] == "digits:v1"
+    assert "no release" in kanaria("pause").stderr
+    until(lambda: scraped(kanaria, "controller"), limit_s=60)
+    pids = [kanaria.pid(name) for name in ("gateway", "controller")]
+    renewed = pair(tmp_path / "renewed")
+    made.replace_by(renewed)
+    for url in (f"{gateway}/readyz", f"{controller}/livez"):
+        until(lambda url=url: answers(url, renewed.trust()), limit_s=60)  # type: ignore[misc]
+        assert not answers(url, made.trust())
+    assert json.loads(kanaria.ok("status", "--json"))["gateway"] == "ready"
+    assert pids == [kanaria.pid(name) for name in ("gateway", "controller")]
+    until(lambda: scraped(kanaria, "controller"), limit_s=60)
+
+
+def test_a_stack_with_files_that_cannot_be_used_does_not_start(kanaria: Kanaria, tmp_path: Path) -> None:
+    """Before anything is started; the error names the file."""
+    made = pair(tmp_path / "made", days=(-30, -1))
+    with_tls(kanaria, made)
+    done = kanaria("up", "digits:v1")
+    assert (done.returncode, str(made.certificate) in done.stderr, "not valid now" in done.stderr) == (2, True, True)
+    assert "nothing is running" in kanaria("down").stdout
+
+
+def test_a_controller_that_others_reach_without_tls_is_said(kanaria: Kanaria) -> None:
+    """`kanaria up` goes on: a proxy may encrypt."""
+    kanaria.environment |= {"KANARIA_CONTROLLER_HOST": "0.0.0.0"}  # noqa: S104 - what is tested
+    assert "the controller listens on 0.0.0.0 without TLS" in kanaria.ok("up", "digits:v1")

@@ -1,0 +1,176 @@
+"""Which files of certificates `kanaria up` takes, what it says of others, and how a renewed one is taken."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.certificate_watch import certificate_watch
+from kanaria.stack.certificates import (
+    controller_certificate,
+    gateway_certificate,
+    keep,
+    names_in_force,
+    open_without_tls,
+)
+from kanaria.stack.controller_trust import controller_trust
+from rollout.routers.envoy.settings import GatewaySettings
+from tests.support.certificates import Pair, pair
+
+pytestmark = pytest.mark.needs("serve")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Pair:
+    return pair(tmp_path / "made")
+
+
+def settings(tmp_path: Path, certificate: Path | None, key: Path | None, **more: Any) -> Settings:
+    return Settings(
+        home=tmp_path / "home",
+        tls_certificate=certificate,
+        tls_key=key,
+        controller_tls_certificate=certificate,
+        controller_tls_key=key,
+        **more,
+    )
+
+
+def test_a_certificate_with_its_key_is_taken(tmp_path: Path, made: Pair) -> None:
+    """By either service; both are reached by https then."""
+    given = settings(tmp_path, made.certificate, made.key)
+    found = gateway_certificate(given)
+    assert found is not None
+    assert (found.names, found) == (("models.example", "127.0.0.1"), controller_certificate(given))
+    assert {given.gateway_url[:8], given.controller_url[:8]} == {"https://"}
+
+
+def test_without_files_both_speak_http(tmp_path: Path) -> None:
+    """Nothing is read, and nothing is trusted."""
+    given = settings(tmp_path, None, None)
+    assert (gateway_certificate(given), controller_certificate(given), controller_trust(given)) == (None, None, None)
+    assert given.gateway_url.startswith("http://")
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+SPOILT: dict[str, tuple[Callable[[Pair, Path], Pair], str]] = {
+    "no certificate": (lambda made, _: made.certificate.unlink() or made, "cannot be read"),  # type: ignore[func-returns-value]
+    "no key": (lambda made, _: made.key.unlink() or made, "cannot be read"),  # type: ignore[func-returns-value]
+    "a folder": (lambda made, _: _folder(made.key) or made, "cannot be read"),  # type: ignore[func-returns-value]
+    "bytes": (lambda made, _: made.certificate.write_bytes(b"\xff\xfe") and made, "cannot be read"),
+    "empty": (lambda made, _: made.certificate.write_text("") or made, "certificate cannot be used"),
+    "exchanged": (lambda made, _: Pair(made.key, made.certificate, made.authority), "certificate cannot be used"),
+    "a key that is none": (lambda made, _: made.key.write_text("key") and made, "key of the certificate"),
+    "a key with a password": (lambda _, tmp: pair(tmp / "other", password=b"secret"), "key of the certificate"),
+    "another key": (
+        lambda made, tmp: Pair(made.certificate, pair(tmp / "other").key, made.authority),
+        "of another key",
+    ),
+    "expired": (lambda _, tmp: pair(tmp / "other", days=(-30, -1)), "not valid now"),
+    "too early": (lambda _, tmp: pair(tmp / "other", days=(1, 30)), "not valid now"),
+    "for no host": (lambda _, tmp: pair(tmp / "other", names=()), "for no host"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), SPOILT.values(), ids=SPOILT)
+def test_other_files_are_explained(tmp_path: Path, made: Pair, spoil: Callable[[Pair, Path], Pair], words: str) -> None:
+    """With the file and the setting; nothing of a key is shown."""
+    found = spoil(made, tmp_path)
+    with pytest.raises(SetupError, match=words) as raised:
+        gateway_certificate(settings(tmp_path, found.certificate, found.key))
+    assert (str(tmp_path) in raised.value.saw, "KANARIA_TLS_" in raised.value.do) == (True, True)
+    assert "PRIVATE" not in str(raised.value)
+
+
+@pytest.mark.parametrize("lacks", ["certificate", "key"])
+def test_one_file_without_the_other_is_refused(tmp_path: Path, made: Pair, lacks: str) -> None:
+    """It would be plain HTTP for whoever meant TLS."""
+    files = (None, made.key) if lacks == "certificate" else (made.certificate, None)
+    with pytest.raises(SetupError) as raised:
+        controller_certificate(settings(tmp_path, *files))
+    assert raised.value.saw == f"no KANARIA_CONTROLLER_TLS_{lacks.upper()}"
+
+
+def test_a_service_that_is_open_without_tls_is_said(tmp_path: Path, made: Pair) -> None:
+    """Each by itself; not on loopback."""
+    own = settings(tmp_path, None, None)
+    assert list(open_without_tls(own)) == []
+    sentences = list(open_without_tls(own.model_copy(update={"host": "0.0.0.0", "controller_host": "::"})))  # noqa: S104
+    assert ["gateway" in sentences[0], "controller" in sentences[1], len(sentences)] == [True, True, 2]
+    assert list(open_without_tls(settings(tmp_path, made.certificate, made.key, host="0.0.0.0"))) == []  # noqa: S104
+
+
+@contextmanager
+def serving(context: ssl.SSLContext) -> Iterator[int]:
+    """A server with this context that ends each connection after its handshake; gives its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    plain, _ = server.accept()
+                except OSError:
+                    return
+                with plain:
+                    try:
+                        context.wrap_socket(plain, server_side=True).close()
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def accepts(trust: ssl.SSLContext | None, port: int) -> bool:
+    """Whether a client with this trust takes the server."""
+    assert trust is not None
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        try:
+            trust.wrap_socket(plain).close()
+        except ssl.SSLCertVerificationError:
+            return False
+    return True
+
+
+def test_a_renewed_certificate_is_taken_once_it_is_whole(tmp_path: Path, made: Pair) -> None:
+    """Key before certificate, as some tools write them: until both are there the one of before stays in force.
+
+    Commands know the controller by what it has in force, not by the newer file.
+    """
+    given = settings(tmp_path, made.certificate, made.key)
+    first, gateway = controller_certificate(given), GatewaySettings(tmp_path / "gateway", has_tls=True)
+    assert first is not None
+    gateway.directory.mkdir()
+    keep(given, first)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(given.controller_certificate, given.controller_key)
+    watch = certificate_watch(given, gateway, context)
+    renewed = pair(tmp_path / "renewed", names=("new.example",))
+    with serving(context) as port:
+        before = controller_trust(given)
+        made.key.write_bytes(renewed.key.read_bytes())
+        watch.look()
+        assert (accepts(before, port), accepts(controller_trust(given), port)) == (True, True)
+        made.certificate.write_bytes(renewed.certificate.read_bytes())
+        watch.look()
+        assert (accepts(before, port), accepts(controller_trust(given), port)) == (False, True)
+        assert names_in_force(given) == ("new.example",)
+    assert renewed.certificate.read_text() in gateway.certificate_path.read_text().replace("\\n", "\n")
+    kept = (given.controller_key, given.controller_certificate, gateway.certificate_path)
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
