@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
 
 from contract.log_lines import log_as_json
 from kanaria.errors import SetupError, StackError
@@ -25,6 +24,7 @@ from kanaria.stack.any_fleet import AnyFleet
 from kanaria.stack.backup_schedule import BackupSchedule
 from kanaria.stack.certificate_watch import certificate_watch
 from kanaria.stack.certificates import names_in_force
+from kanaria.stack.controller_server import served
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.drift_schedule import DriftSchedule
 from kanaria.stack.fleet import LocalFleet, server_environment
@@ -145,7 +145,7 @@ def main() -> None:
         ),
     )
     app.router.routes.extend(pages(settings.drift, links=partial(_links, settings)))
-    config = _served(app, settings)
+    config = served(app, settings)
     server = uvicorn.Server(config)
     certificates = certificate_watch(settings, gateway, config.ssl)
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
@@ -166,22 +166,6 @@ def main() -> None:
             part.stop()
         keeper.join()
         loop.join()
-
-
-def _served(app: Starlette, settings: Settings) -> uvicorn.Config:
-    """How the API is served; with TLS where `kanaria up` kept a certificate for it."""
-    has_tls = settings.controller_tls_certificate is not None
-    config = uvicorn.Config(
-        app,
-        host=settings.controller_host,
-        port=settings.controller_port,
-        log_level="warning",
-        access_log=False,
-        ssl_certfile=settings.controller_certificate if has_tls else None,
-        ssl_keyfile=settings.controller_key if has_tls else None,
-    )
-    config.load()
-    return config
 
 
 def _keep_the_keeper(supervisor: Supervisor, is_over: threading.Event) -> None:

@@ -49,7 +49,7 @@ class GatewayWatch(threading.Thread):
     ) -> None:
         super().__init__(name="gateway-watch", daemon=True)
         self._url, self._restart, self._tell, self._clock = f"{url}{LIVE_PATH}", restart, tell, clock
-        self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False, trust=unchecked())  # as a new one
+        self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False, trust=unchecked())  # as new ones do
         self._stopped = threading.Event()
         self.health = GatewayHealth.UNKNOWN
         self._since_s = clock()  # of the first look of those that found it the same way: taking clients, or not

@@ -287,9 +287,9 @@ class Stack:
                 gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
             for left_over in (gateway.clusters_path, gateway.routes_path, gateway.answers_path):
                 left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
+            write_bootstrap(gateway)
             if certificate is not None:
                 write_certificate(gateway, chain=certificate.chain, key=certificate.key)
-            write_bootstrap(gateway)
             settings.remember_where_it_listens()
         return gateway
 

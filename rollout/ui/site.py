@@ -4,11 +4,12 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 
 import structlog
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -69,6 +70,8 @@ class Site:
     read_ledger: Callable[[], Ledger]
     links: Callable[[], Iterable[Link]]
     alerts: Callable[[], Sequence[Firing]]
+    # A report is drawn while the loop waits for the interpreter, so many readers must not have one each drawn at once.
+    _drawn: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
     def routes(self) -> list[Route]:
         """Raises, when they are asked: LedgerError, NoSuchRelease."""
@@ -101,7 +104,7 @@ class Site:
         number, nonce = str(request.path_params["number"]), secrets.token_urlsafe(16)
         if not _NUMBER.fullmatch(number):
             raise NoSuchRelease(number[:40])
-        page = await run_sync(partial(self._rendered, int(number), nonce))
+        page = await run_sync(partial(self._rendered, int(number), nonce), limiter=self._drawn)
         return HTMLResponse(page, headers={"content-security-policy": _REPORT.format(nonce=nonce)})
 
     def _rendered(self, number: int, nonce: str) -> str:

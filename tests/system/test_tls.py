@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from contract.login import Login
 from monitoring.prometheus.api import PrometheusApi
@@ -40,6 +41,18 @@ def scraped(kanaria: Kanaria, job: str) -> bool:
         return any(1.0 in values for values in api.query(f'up{{job="{job}"}}', now).values())
 
 
+def alert(kanaria: Kanaria, name: str) -> None:
+    """Has Alertmanager pass on an alert, and waits until the controller has it."""
+    configuration = yaml.safe_load((kanaria.home / "prometheus" / "prometheus.yml").read_text())
+    ((address,),) = (one["targets"] for one in configuration["alerting"]["alertmanagers"][0]["static_configs"])
+    owner = ("kanaria", (kanaria.home / "alertmanager-password").read_text())
+    log = kanaria.home / "logs" / "controller.log"
+    before = log.read_text().count('"event": "alerts"')
+    alerts = [{"labels": {"alertname": name, "severity": "page", "action": "rollback"}}]
+    httpx.post(f"http://{address}/api/v2/alerts", json=alerts, auth=owner, trust_env=False).raise_for_status()
+    until(lambda: log.read_text().count('"event": "alerts"') > before, limit_s=60)
+
+
 def test_a_stack_with_certificates_is_used_over_tls_alone(
     kanaria: Kanaria, tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
@@ -61,6 +74,7 @@ def test_a_stack_with_certificates_is_used_over_tls_alone(
     assert kanaria.status()["stable"]["tag"] == "digits:v1"
     assert "no release" in kanaria("pause").stderr
     until(lambda: scraped(kanaria, "controller"), limit_s=60)
+    alert(kanaria, "BeforeTheRenewal")
     pids = [kanaria.pid(name) for name in ("gateway", "controller")]
     renewed = pair(tmp_path / "renewed")
     made.replace_by(renewed)
@@ -70,6 +84,7 @@ def test_a_stack_with_certificates_is_used_over_tls_alone(
     assert json.loads(kanaria.ok("status", "--json"))["gateway"] == "ready"
     assert pids == [kanaria.pid(name) for name in ("gateway", "controller")]
     until(lambda: scraped(kanaria, "controller"), limit_s=60)
+    alert(kanaria, "AfterTheRenewal")
 
 
 def test_a_stack_with_files_that_cannot_be_used_does_not_start(kanaria: Kanaria, tmp_path: Path) -> None:

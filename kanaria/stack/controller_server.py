@@ -1,0 +1,60 @@
+"""How the controller is served: with TLS where it has a certificate, and to a bounded number of connections.
+
+A connection takes a file of the process, which needs some for the ledger: nobody may take them all by asking nothing.
+"""
+
+import asyncio
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from kanaria.settings import Settings
+
+_MOST_CONNECTIONS = 256
+_FIRST_REQUEST_S = 10.0  # until the headers of the first request are here
+_OLDEST_S = 120.0  # then a connection ends after the request that it has
+_GRACE_S = 60.0  # for that request
+
+
+class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class that is chosen when uvicorn is imported
+    """One connection, as long as it asks something."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._ends: list[asyncio.TimerHandle] = []
+        if len(self.connections) > _MOST_CONNECTIONS:
+            transport.abort()
+            return
+        for after_s, end in (
+            (_FIRST_REQUEST_S, self._end_if_silent),
+            (_OLDEST_S, self.shutdown),
+            (_OLDEST_S + _GRACE_S, transport.abort),
+        ):
+            self._ends.append(self.loop.call_later(after_s, end))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for end in self._ends:
+            end.cancel()
+        super().connection_lost(exc)
+
+    def _end_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.close()
+
+
+def served(app: Starlette, settings: Settings) -> uvicorn.Config:
+    """The API of these settings."""
+    has_tls = settings.controller_tls_certificate is not None
+    config = uvicorn.Config(
+        app,
+        host=settings.controller_host,
+        port=settings.controller_port,
+        http=Bounded,
+        log_level="warning",
+        access_log=False,
+        ssl_certfile=settings.controller_certificate if has_tls else None,
+        ssl_keyfile=settings.controller_key if has_tls else None,
+    )
+    config.load()
+    return config
