@@ -86,6 +86,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
         lines += openmetrics(SHAPES["bentoml"], [Pod(labels, BEGIN_S, BEGIN_S + 60)])
     slow = {"pod": "s", "rollouts_pod_template_hash": "slow"}
     lines += openmetrics(SHAPES["bentoml"], [Pod(slow, BEGIN_S, END_S)], interval_s=60.0)
+    older = replace(SHAPES["service"], common={"namespace": "shop", "endpoint": "predict"})
+    for name, shape in (("older", older), ("newer", SHAPES["service"])):
+        lines += openmetrics(shape, [Pod({"pod": name, "rollouts_pod_template_hash": name}, BEGIN_S, END_S)])
     programs = {"prometheus": require_program("prometheus"), "promtool": require_program("promtool")}
     with prometheus_with(tmp_path_factory.mktemp("prometheus"), lines, **programs) as url:
         source = RawSamples(url)
@@ -108,6 +111,14 @@ def fold_of(profile: Profile, names: Names = NAMES, *, window_s: float = 15.0) -
 def read(samples: RawSamples, profile: Profile, begin_s: float, end_s: float, names: Names = NAMES) -> list[RawSeries]:
     wanted = Wanted.of(profile, profile.counters({}), names, names.stable, names.canary).with_starts()
     return samples.between(wanted, begin_s, end_s)
+
+
+def test_a_version_whose_route_is_called_an_endpoint_is_read_beside_a_newer_one(samples: RawSamples) -> None:
+    """As all were called that were built before that name was given up: both sides count all their requests."""
+    profile, names = built_in()["service"], Names("shop", "digits", "newer", "older")
+    windows = fold_of(profile, names).extend(read(samples, profile, BEGIN_S, END_S, names), END_S)
+    for signal in ("errors", "latency:100"):
+        assert summed(windows, signal, "canary").total == summed(windows, signal, "stable").total > 4_000
 
 
 def summed(windows: list[Window], signal: str, side: str) -> Pair:
