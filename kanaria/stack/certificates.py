@@ -35,12 +35,12 @@ class Certificate:
 
 def gateway_certificate(settings: Settings) -> Certificate | None:
     """That of the gateway; None: it speaks plain HTTP. Raises SetupError."""
-    return _read("KANARIA_TLS", settings.tls_certificate, settings.tls_key)
+    return _read("TLS", settings.tls_certificate, settings.tls_key)
 
 
 def controller_certificate(settings: Settings) -> Certificate | None:
     """That of the controller; None: it speaks plain HTTP. Raises SetupError."""
-    return _read("KANARIA_CONTROLLER_TLS", settings.controller_tls_certificate, settings.controller_tls_key)
+    return _read("CONTROLLER_TLS", settings.controller_tls_certificate, settings.controller_tls_key)
 
 
 def names_in_force(settings: Settings) -> tuple[str, ...]:
@@ -75,27 +75,27 @@ def _read(setting: str, chain: Path | None, key: Path | None) -> Certificate | N
     if chain is None and key is None:
         return None
     if chain is None or key is None:
-        missing = f"{setting}_KEY" if key is None else f"{setting}_CERTIFICATE"
-        do = f"set both {setting}_CERTIFICATE and {setting}_KEY, or neither"
+        missing = f"KANARIA_{setting}_KEY" if key is None else f"KANARIA_{setting}_CERTIFICATE"
+        do = f"set both KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or neither"
         raise SetupError("a certificate needs its key, and a key its certificate", saw=f"no {missing}", do=do)
     chain_text, key_text = _text(setting, chain), _text(setting, key)
     try:
         own = x509.load_pem_x509_certificates(chain_text.encode())[0]
     except (ValueError, UnsupportedAlgorithm) as error:
-        do = f"give {setting}_CERTIFICATE a file that begins with the service's own certificate in PEM"
+        do = f"give KANARIA_{setting}_CERTIFICATE a file that begins with the service's own certificate in PEM"
         raise SetupError("the certificate cannot be used", saw=f"{chain}: {_words(error)}", do=do) from error
     try:
         private = load_pem_private_key(key_text.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it has a password
-        do = f"give {setting}_KEY a private key in PEM without a password, readable by you alone"
+        do = f"give KANARIA_{setting}_KEY a private key in PEM without a password, readable by you alone"
         raise SetupError("the key of the certificate cannot be used", saw=f"{key}: {_words(error)}", do=do) from error
     _check(setting, own, chain)
     if _bytes(own) != _bytes(private):
-        do = f"give {setting}_KEY the key with which {setting}_CERTIFICATE was made"
+        do = f"give KANARIA_{setting}_KEY the key with which KANARIA_{setting}_CERTIFICATE was made"
         raise SetupError("the certificate is of another key", saw=f"{chain} and {key}", do=do)
     names = _names(own)
     if not names:
-        do = f"give {setting}_CERTIFICATE one with subject alternative names: clients read no others"
+        do = f"give KANARIA_{setting}_CERTIFICATE one with subject alternative names: clients read no others"
         raise SetupError("the certificate is for no host", saw=f"{chain} has no subject alternative name", do=do)
     return Certificate(chain_text, key_text, names, own.not_valid_after_utc)
 
@@ -109,7 +109,7 @@ def _text(setting: str, path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        do = f"correct {setting}_CERTIFICATE and {setting}_KEY, or let this user read the file"
+        do = f"correct KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or let this user read the file"
         raise SetupError("a file of the certificate cannot be read", saw=f"{path}: {_words(error)}", do=do) from error
 
 
@@ -117,7 +117,7 @@ def _check(setting: str, own: x509.Certificate, path: Path) -> None:
     now = dt.datetime.now(dt.UTC)
     if not own.not_valid_before_utc <= now <= own.not_valid_after_utc:
         saw = f"{path} is valid from {own.not_valid_before_utc:%Y-%m-%d} to {own.not_valid_after_utc:%Y-%m-%d}"
-        do = f"renew it, or unset {setting}_CERTIFICATE and {setting}_KEY"
+        do = f"renew it, or unset KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY"
         raise SetupError("the certificate is not valid now", saw=saw, do=do)
 
 
