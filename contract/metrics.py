@@ -115,6 +115,10 @@ OBSERVER_ANSWERS = Metric(
     ("outcome",),
 )
 OBSERVER_WAITING = Metric("kanaria_observer_waiting_bytes", "Answers that wait for the one they are compared with")
+UNKNOWN_LABELS = Metric(
+    "kanaria_observer_unknown_labels_total",
+    "Labels about answers that the observer did not keep: of requests that it was not shown, or that there never were",
+)
 KEPT, KNOWN, TOO_LARGE, UNSUCCESSFUL, PRIVATE, UNWRITTEN_REQUEST, CUT_REQUEST = RECORDED = (
     "kept",
     "known",
@@ -162,6 +166,14 @@ VERSION_UP = Metric(
     "kanaria_version_up",
     "1 when the version answers its readiness probe, 0 when not; none of a canary that is loading",
     ("version", "role"),
+)
+
+OBSERVER_SHARE = Metric(
+    "kanaria_observer_share_ratio", "Share of the requests whose answers the gateway shows the observer; NaN: not known"
+)
+OBSERVER_MISSED = Metric(
+    "kanaria_observer_missed_total",
+    "Answers that the gateway could not show the observer, because it was away or too many were on their way to it",
 )
 
 # Of the newest release, exported by the controller. `version` is its canary.

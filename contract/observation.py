@@ -25,6 +25,8 @@ CALLER, OWN_REQUEST = (f"request.headers['{name}']" for name in (CALLER_HEADER, 
 
 COMPARED = "x-kanaria-compared"  # the tags of stable and canary, with a space between them
 
+MOST_PER_S = 300  # users' requests whose answers one observer takes in
+
 DIFFERENCES_PATH = "/differences"  # asked with `stable` and `canary`
 
 

@@ -19,6 +19,13 @@ class RecordMetrics:
             )
         }
 
+        unknown = m.UNKNOWN_LABELS
+        self._unknown = Counter(unknown.name, unknown.meaning, unknown.labels, registry=registry)
+
+    def count_unknown(self) -> None:
+        """Count a label about an answer that was not kept."""
+        self._unknown.inc()
+
     def of(self, version: str) -> "VersionRecords":
         """Those of a version; they exist at 0 from now on."""
         return VersionRecords(self._made, version)

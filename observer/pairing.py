@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from contract.observation import STABLE_COPY, USERS_REQUEST
+from contract.observation import MOST_PER_S, STABLE_COPY, USERS_REQUEST
 from observer.answers import Answer
 from observer.records import Asked
 
 MOST_BYTES = 64 * 1024 * 1024  # of answers that wait
 MOST_REQUESTS = 20_000
 LONGEST_WAIT_S = 90.0
-MOST_PER_S = 300.0  # users' requests of which all answers are looked at; of more, a share
 
 _OVERHEAD = 500  # bytes of an answer besides its body
 

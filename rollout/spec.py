@@ -25,6 +25,7 @@ from rollout.errors import SpecError
 from rollout.format import span
 from rollout.judge import JudgeConfig, SignalRule, SignalWords
 from rollout.mistakes import Place, Section, contradiction, mistakes, read_yaml, shown
+from rollout.observe import BY_DEFAULT, Observe
 from rollout.signals.catalogue import AFFECTED_USERS, PAIRED, SEGMENT, catalogue
 from rollout.signals.options import OnFail, PairedLabel, WrongLabel
 from rollout.signals.plan import Signals, former_places, sections
@@ -145,6 +146,7 @@ class RolloutSpec(_Part):
     watch: Seconds = 900.0
     holdback: MinorityOrNone = 0.05
     compare: ComparedOrNone = 0.0
+    observe: Observe = BY_DEFAULT
     startup_deadline: Seconds = 120.0
     down_after: Seconds = 10.0
     evidence_deadline: Seconds = 120.0

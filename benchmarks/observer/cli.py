@@ -10,22 +10,41 @@ import typer
 
 from benchmarks.machine import machine
 from benchmarks.markdown import table
-from benchmarks.observer.rig import BODY, Result, Situation, rig
+from benchmarks.observer.rig import BODY, Result, Rig, Situation, rig
 from benchmarks.output import FOLDER, Out, Write, command_line, show_table, write_files
 from benchmarks.service.wrk import find_wrk
+from contract.observation import MOST_PER_S
 from contract.terminal import Terminal
+from rollout import observe
+from rollout.observe import Observe
 
 PAGE = "observer.md"
-ROUNDS, SECONDS = 5, 3
+ROUNDS, SECONDS = 6, 2
 ALONE, BUSY = 1, 8  # connections
-SITUATIONS = (
-    Situation("step", "a step", is_shadow=False, has_observer=False),
-    Situation("step, observed", "a step, every answer read", is_shadow=False, has_observer=True),
-    Situation("shadow", "the shadow", is_shadow=True, has_observer=False),
-    Situation("shadow, observed", "the shadow, answers compared", is_shadow=True, has_observer=True),
+NOTHING, BY_DEFAULT, SHARE, ALL = "nothing", "default", "share", "all"
+_SHOWN: Mapping[str, tuple[str, Observe | float | None]] = {
+    NOTHING: ("nothing", None),
+    BY_DEFAULT: (f"`observe: {observe.BY_DEFAULT}`, the default", observe.BY_DEFAULT),
+    SHARE: ("`observe: 10%`", Observe(share=0.1, per_s=MOST_PER_S)),
+    ALL: ("everything", 1.0),
+}
+SITUATIONS = tuple(
+    Situation(f"{place}, {key}", f"{place}: {title}", is_shadow=is_shadow, shown=shown)
+    for place, is_shadow in (("a step", False), ("the shadow", True))
+    for key, (title, shown) in _SHOWN.items()
 )
-HEADS = ("", "p50, c=1", "requests/s, c=8", "CPU us/request, gateway", "CPU us/request, observer", "answers seen, c=8")
-RATIO_HEADS = ("with an observer over without", "p50, c=1", "requests/s, c=8", "gateway's CPU")
+HEADS = (
+    "",
+    "p50, c=1",
+    "requests/s, c=8",
+    "CPU us/request, c=8: gateway",
+    "observer",
+    "all with the versions",
+    "answers seen, c=8",
+)
+RATIO_HEADS = ("over nothing", "p50, c=1", "requests/s, c=8", "CPU/request, c=8", "CPU/request, c=1")
+MOST_P50_MS, LEAST_THROUGHPUT = 0.1, 0.98  # of the default; see docs/decisions/0056
+MOST_P50_OF_ALL_MS = 0.5
 
 Round = Mapping[str, Mapping[int, Result]]  # by situation and connections
 
@@ -37,17 +56,18 @@ def observer(
     write: Write = False,
     out: Out = FOLDER,
 ) -> None:
-    """Load the gateway in a step and in the shadow, with an observer and without, in turn, and compare."""
+    """Load the gateway in a step and in the shadow, with nothing, a share and everything observed, and compare."""
     find_wrk()
     began, measured = machine(), []
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name, Terminal(stderr=True).status("") as status:
         folder = Path(name)
         (folder / "bodies.jsonl").write_bytes(BODY)
-        for number in range(rounds):
-            status.update(f"round {number + 1} of {rounds} ...")
-            first = number % len(SITUATIONS)
-            turn = (*SITUATIONS[first:], *SITUATIONS[:first])
-            measured.append({one.key: _measured(one, folder, number, seconds) for one in turn})
+        with rig(folder / "rig") as made:
+            for number in range(rounds):
+                status.update(f"round {number + 1} of {rounds} ...")
+                first = number % len(SITUATIONS)
+                turn = (*SITUATIONS[first:], *SITUATIONS[:first])
+                measured.append({one.key: _measured(made, one, folder / "bodies.jsonl", seconds) for one in turn})
     show_table(HEADS, rows(measured))
     show_table(RATIO_HEADS, ratio_rows(measured))
     if write:
@@ -55,47 +75,80 @@ def observer(
         write_files(out, {PAGE: page(measured, command, began)})
 
 
-def _measured(situation: Situation, folder: Path, number: int, seconds: int) -> Mapping[int, Result]:
-    bodies = folder / "bodies.jsonl"
-    with rig(situation, folder / f"{situation.key}-{number}") as made:
-        made.measure(bodies, connections=BUSY, seconds=1)  # opens the connections
-        return {
-            connections: made.measure(bodies, connections=connections, seconds=seconds) for connections in (ALONE, BUSY)
-        }
+def _measured(made: Rig, one: Situation, bodies: Path, seconds: int) -> Mapping[int, Result]:
+    return {
+        connections: made.measure(one, bodies, connections=connections, seconds=seconds)
+        for connections in (ALONE, BUSY)
+    }
 
 
 def rows(rounds: Sequence[Round]) -> Iterator[tuple[str, ...]]:
-    """One row a situation: median (lowest-highest round) of each number."""
+    """One row a situation: median (lowest to highest round) of each number."""
     for one in SITUATIONS:
         alone, busy = ([each[one.key][connections] for each in rounds] for connections in (ALONE, BUSY))
+        has_observer = one.shown is not None
         yield (
             one.title,
             _spread([result.load.p50_us / 1e3 for result in alone], "{:.2f} ms"),
             _spread([result.load.requests_per_s for result in busy], "{:,.0f}"),
-            _spread([result.gateway_cpu_us for result in alone], "{:.0f}"),
-            _spread([result.observer_cpu_us for result in alone], "{:.0f}") if one.has_observer else "",
-            _spread([100 * result.seen for result in busy], "{:.0f} %") if one.has_observer else "",
+            _spread([result.gateway_cpu_us for result in busy], "{:.0f}"),
+            _spread([result.observer_cpu_us for result in busy], "{:.0f}") if has_observer else "",
+            _spread([result.cpu_us for result in busy], "{:.0f}"),
+            _spread([100 * result.seen for result in busy], "{:.1f} %") if has_observer else "",
         )
 
 
 def ratio_rows(rounds: Sequence[Round]) -> Iterator[tuple[str, ...]]:
-    """One row for the step and one for the shadow; ratios are taken within a round."""
-    wanted: tuple[tuple[int, Callable[[Result], float]], ...] = (
-        (ALONE, lambda result: result.load.p50_us),
-        (BUSY, lambda result: result.load.requests_per_s),
-        (ALONE, lambda result: result.gateway_cpu_us),
-    )
-    for without, observed in zip(SITUATIONS[::2], SITUATIONS[1::2], strict=True):
-        yield (
-            without.title,
-            *(
-                _spread(
-                    [value(each[observed.key][of]) / value(each[without.key][of]) for each in rounds],
-                    "{:.2f}x",
-                )
-                for of, value in wanted
-            ),
-        )
+    """One row for each situation with an observer; ratios are taken within a round."""
+    for one in SITUATIONS:
+        if one.shown is not None:
+            yield (
+                one.title,
+                *(_spread(_over_nothing(rounds, one, of, value), "{:.2f}x") for of, value in _COMPARED),
+            )
+
+
+def _over_nothing(
+    rounds: Sequence[Round], one: Situation, connections: int, value: Callable[[Result], float]
+) -> list[float]:
+    base = f"{one.key.partition(', ')[0]}, {NOTHING}"
+    return [value(each[one.key][connections]) / value(each[base][connections]) for each in rounds]
+
+
+_COMPARED: tuple[tuple[int, Callable[[Result], float]], ...] = (
+    (ALONE, lambda result: result.load.p50_us),
+    (BUSY, lambda result: result.load.requests_per_s),
+    (BUSY, lambda result: result.cpu_us),
+    (ALONE, lambda result: result.cpu_us),
+)
+
+
+def limits(rounds: Sequence[Round]) -> Iterator[str]:
+    """Each limit with what was measured, and whether it is kept."""
+    for place in ("a step", "the shadow"):
+        by_default, everything = (f"{place}, {key}" for key in (BY_DEFAULT, ALL))
+        slower_ms, all_slower_ms = (_slower_ms(rounds, key, place) for key in (by_default, everything))
+        one = next(each for each in SITUATIONS if each.key == by_default)
+        cpu = statistics.median(_over_nothing(rounds, one, BUSY, lambda result: result.cpu_us))
+        yield _limit(f"{place}, the default: a lone request", slower_ms, MOST_P50_MS, "{:+.2f} ms at p50")
+        yield _limit(f"{place}, the default: throughput", 1 - 1 / cpu, 1 - LEAST_THROUGHPUT, "{:+.1%} of the CPU")
+        yield _limit(f"{place}, everything: a lone request", all_slower_ms, MOST_P50_OF_ALL_MS, "{:+.2f} ms at p50")
+
+
+def _slower_ms(rounds: Sequence[Round], key: str, place: str) -> float:
+    base = f"{place}, {NOTHING}"
+    return statistics.median((each[key][ALONE].load.p50_us - each[base][ALONE].load.p50_us) / 1e3 for each in rounds)
+
+
+def _limit(what: str, measured: float, most: float, shape: str) -> str:
+    verdict = "kept" if measured <= most else "**not kept**"
+    return f"- {what}: {shape.format(measured)}, {shape.format(most)} allowed: {verdict}."
+
+
+def answer_cost_us(rounds: Sequence[Round]) -> float:
+    """Processor time that the observer takes for an answer that it reads, where it reads all that it is shown."""
+    busy = [each[f"a step, {SHARE}"][BUSY] for each in rounds]
+    return statistics.median(each.observer_cpu_us / each.seen for each in busy)
 
 
 def _spread(values: Sequence[float], shape: str) -> str:
@@ -111,22 +164,30 @@ def page(rounds: Sequence[Round], command: str, began: str) -> str:
         command: the command that wrote it.
         began: the machine as it was before.
     """
+    newline = "\n"
     return f"""\
 # What an observer costs
 
 Written by `{command}`, on {began}.
 
 Two versions of a service that answers at once stand behind the gateway. In a step each has half of the requests, and
-with an observer the plan says what answers mean, so every answer is read. In the shadow the canary gets a copy of each
-request; with an observer stable is asked one in five of them twice, and answers are compared. There were
-{len(rounds)} rounds of all four in turn; ratios are taken within a round. All numbers: median (lowest to highest
+the plan says what answers mean. In the shadow the canary gets a copy of each request, stable is asked one in five of
+the observed ones twice, and answers are compared. What varies is of how many requests the observer is shown the
+answers: `observe` in the plan, and everything, however many requests come. There were {len(rounds)} rounds of all
+situations in turn, with the same processes; ratios are taken within a round. All numbers: median (lowest to highest
 round).
 
 {table(RATIO_HEADS, ratio_rows(rounds))}
 
 {table(HEADS, rows(rounds))}
 
-wrk, versions, gateway and observer share the machine's cores, so under full load each takes time from the others:
-there the observer costs throughput, and it takes a share of the answers where they are more than it can read. Nothing
-waits for it: the p50 of a lone request is what users see.
+The limits, by the medians of the rounds. Throughput is judged by the processor time of a request, all processes
+together: wrk and whatever else runs on the machine disturb the requests a second, and what the CPUs do less for each
+request they can do for others.
+
+{newline.join(limits(rounds))}
+
+An answer that is read takes {answer_cost_us(rounds):.0f} us of the observer's CPU, so one core reads about
+{1e6 / answer_cost_us(rounds):,.0f} answers a second. It is shown those to at most {MOST_PER_S} requests a second, in
+the shadow two or three of each. `observe: 10%` is a tenth of the requests, and at most as many.
 """

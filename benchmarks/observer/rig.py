@@ -1,12 +1,13 @@
 """Two versions, the gateway in front of them and the observer beside it, as processes of this machine."""
 
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -16,12 +17,16 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.service.wrk import Load, load
 from contract import environment, loopback
 from contract import metrics as m
-from contract.own_answers import OwnAnswers
+from contract.own_answers import NO_ANSWERS, OwnAnswers
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port
+from kanaria.stack.shown_share import ShownShare
 from rollout.fleet import Backend, Route, Service, Version
+from rollout.observe import Observe
+from rollout.routers.envoy import admin
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
 from rollout.routers.envoy.router import EnvoyRouter
+from rollout.routers.envoy.sampling import show
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 
@@ -29,18 +34,19 @@ PATH = "/predict"  # what the load generator asks
 BODY = b'{"text": "what is this about?"}\n'
 MEANING = OwnAnswers.model_validate({PATH: {"label": "label", "confidence": "confidence"}})
 _SERVICE = Service((Route(PATH),), timeout_s=10.0)
+_VERSIONS, _GATEWAY, _OBSERVER = "versions", "gateway", "observer"
 _STARTS_IN_S = 30.0
-_SETTLES_S = 2.0  # the gateway's first health check of the observer, and the observer's look at what answers mean
+_SETTLES_S = 2.0  # of a load before it is measured: the gateway finds the observer healthy, the share fits the traffic
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the gateway does with requests, and whether an observer is there."""
+    """What the gateway does with requests, and of which the observer is shown the answers."""
 
     key: str
     title: str
     is_shadow: bool
-    has_observer: bool
+    shown: Observe | float | None  # what a plan says; or a share that does not follow the traffic; None: there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +54,65 @@ class Result:
     """One load in one situation."""
 
     load: Load
-    gateway_cpu_us: float  # processor time for each request
+    versions_cpu_us: float  # processor time for each request
+    gateway_cpu_us: float
     observer_cpu_us: float
     seen: float  # share of the requests whose answers the observer took in
+
+    @property
+    def cpu_us(self) -> float:
+        """Of all together."""
+        return self.versions_cpu_us + self.gateway_cpu_us + self.observer_cpu_us
 
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """A gateway that serves."""
+    """Two versions, a gateway that serves, and an observer beside it."""
 
-    url: str
-    gateway: psutil.Process
-    observer: psutil.Process | None
+    settings: GatewaySettings
+    versions: tuple[Version, Version]
+    processes: Mapping[str, Sequence[psutil.Process]]  # by what they are
     page: str  # of what the observer counted
 
-    def measure(self, bodies: Path, *, connections: int, seconds: int) -> Result:
-        """Load it for a while. Raises BenchmarkError, also where a request failed."""
-        before = self._cpu_s(), self._counted()
-        measured = load(self.url, bodies, connections=connections, seconds=seconds)
-        time.sleep(0.5)  # what waits for the observer belongs to it
-        after = self._cpu_s(), self._counted()
-        gateway_s, observer_s = (late - early for early, late in zip(before[0], after[0], strict=True))
-        per_request = 1e6 / measured.requests
-        seen = (after[1] - before[1]) / measured.requests
-        return Result(measured, gateway_s * per_request, observer_s * per_request, seen)
+    def measure(self, situation: Situation, bodies: Path, *, connections: int, seconds: int) -> Result:
+        """Load it for a while in one situation. Raises BenchmarkError, also where a request failed."""
+        url = f"http://127.0.0.1:{self.settings.port}"
+        with self._in(situation):
+            load(url, bodies, connections=connections, seconds=math.ceil(_SETTLES_S))
+            before, counted = self._cpu_s(), self._counted()
+            measured = load(url, bodies, connections=connections, seconds=seconds)
+            time.sleep(0.5)  # what waits for the observer belongs to it
+            after = self._cpu_s()
+        used = {name: 1e6 * (after[name] - before[name]) / measured.requests for name in after}
+        seen = (self._counted() - counted) / measured.requests
+        return Result(measured, used[_VERSIONS], used[_GATEWAY], used[_OBSERVER], seen)
 
-    def _cpu_s(self) -> tuple[float, float]:
-        processes = self.gateway, self.observer
-        times = [process.cpu_times() if process else None for process in processes]
-        gateway_s, observer_s = (time.user + time.system if time else 0.0 for time in times)
-        return gateway_s, observer_s
+    @contextmanager
+    def _in(self, situation: Situation) -> Iterator[None]:
+        """Put a situation in force, and keep its share at what the traffic asks for."""
+        split = (
+            Split(*self.versions, mirror=True) if situation.is_shadow else Split(*self.versions, 50, answers=MEANING)
+        )
+        settings = replace(self.settings, has_observer=situation.shown is not None)
+        EnvoyRouter(settings).apply(split if situation.shown is not None else replace(split, answers=NO_ANSWERS))
+        with ExitStack() as beside:
+            if isinstance(situation.shown, Observe):
+                wanted = situation.shown
+                share = ShownShare(settings, wanted=lambda: wanted)
+                beside.callback(share.stop)
+                share.look()  # the next one knows how many requests came
+                share.start()
+            elif situation.shown is not None:
+                with admin.client(settings, timeout_s=5.0) as client:
+                    show(client, situation.shown)
+            yield
+
+    def _cpu_s(self) -> dict[str, float]:
+        times = {name: [each.cpu_times() for each in all_of] for name, all_of in self.processes.items()}
+        return {name: sum(each.user + each.system for each in of) for name, of in times.items()}
 
     def _counted(self) -> float:
         """Answers that were compared in the shadow, or whose classes were counted in a step, so far."""
-        if self.observer is None:
-            return 0.0
         with loopback.client(timeout_s=10.0) as http:
             page = http.get(self.page).raise_for_status().text
         return sum(
@@ -95,42 +125,34 @@ class Rig:
 
 
 @contextmanager
-def rig(situation: Situation, folder: Path) -> Iterator[Rig]:
-    """Start everything for one situation. Raises BenchmarkError.
+def rig(folder: Path) -> Iterator[Rig]:
+    """Start everything. Raises BenchmarkError.
 
     Args:
         folder: for logs and state; made anew.
     """
     folder.mkdir()
-    gateway = GatewaySettings(
-        folder / "gateway", port=free_port(), stats_port=free_port(), has_observer=situation.has_observer
-    )
+    settings = GatewaySettings(folder / "gateway", port=free_port(), stats_port=free_port(), has_observer=True)
     with ExitStack() as processes:
-        stable, canary = (_version(tag, folder, processes) for tag in ("text:v1", "text:v2"))
-        program = ObserverProgram.beside(gateway, folder / "recorded", _records(folder))
-        write_bootstrap(gateway)
-        observer = None
-        if situation.has_observer:
-            command, variables = program.program().command, program.environment
-            observer = processes.enter_context(_running("observer", command, folder, variables))
-            _wait(f"http://{program.address}/metrics", "observer", folder)
-        envoy = processes.enter_context(_running("gateway", envoy_command(gateway), folder))
-        _wait(f"http://127.0.0.1:{gateway.port}/livez", "gateway", folder)
-        split = (
-            Split(stable, canary, mirror=True) if situation.is_shadow else Split(stable, canary, 50, answers=MEANING)
-        )
-        EnvoyRouter(gateway).apply(split)
-        time.sleep(_SETTLES_S)
+        (stable, of_stable), (canary, of_canary) = (_version(tag, folder, processes) for tag in ("text:v1", "text:v2"))
+        program = ObserverProgram.beside(settings, folder / "recorded", _records(folder))
+        write_bootstrap(settings)
+        command, variables = program.program().command, program.environment
+        observer = processes.enter_context(_running(_OBSERVER, command, folder, variables))
         page = f"http://{program.address}/metrics"
-        yield Rig(f"http://127.0.0.1:{gateway.port}", envoy, observer, page)
+        _wait(page, _OBSERVER, folder)
+        envoy = processes.enter_context(_running(_GATEWAY, envoy_command(settings), folder))
+        _wait(f"http://127.0.0.1:{settings.port}/livez", _GATEWAY, folder)
+        own = {_VERSIONS: (of_stable, of_canary), _GATEWAY: (envoy,), _OBSERVER: (observer,)}
+        yield Rig(settings, (stable, canary), own, page)
 
 
-def _version(tag: str, folder: Path, processes: ExitStack) -> Version:
+def _version(tag: str, folder: Path, processes: ExitStack) -> tuple[Version, psutil.Process]:
     port, name = free_port(), tag.replace(":", "-")
     command = [sys.executable, "-m", "uvicorn", "benchmarks.observer.backend:app", "--port", str(port)]
-    processes.enter_context(_running(name, [*command, "--no-access-log", "--log-level", "warning"], folder))
+    process = processes.enter_context(_running(name, [*command, "--no-access-log", "--log-level", "warning"], folder))
     _wait(f"http://127.0.0.1:{port}/", name, folder)
-    return Version((Backend(tag, "127.0.0.1", port),), _SERVICE)
+    return Version((Backend(tag, "127.0.0.1", port),), _SERVICE), process
 
 
 def _records(folder: Path) -> Mapping[str, str]:

@@ -36,6 +36,7 @@ from kanaria.stack.pages import DRIFT_TITLES, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.remote_fleet import RemoteFleet
 from kanaria.stack.scrape_targets import write_versions
+from kanaria.stack.shown_share import ShownShare
 from kanaria.stack.stack import CLOSED_PORTS, GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
@@ -54,6 +55,7 @@ from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.pressure import Pressure
 from rollout.routers.envoy.router import EnvoyRouter
 from rollout.routers.envoy.segment_log import GatewaySegments
+from rollout.routers.envoy.settings import GatewaySettings
 from rollout.sources.failover import FailoverSource
 from rollout.sources.firing import FiringAlerts
 from rollout.sources.observer import ObserverPage
@@ -152,6 +154,7 @@ def main() -> None:
     loop.start()
     tellers = [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]
     beside = (watch, certificates, drift, backups)
+    shown = _shown_share(gateway, controller, metrics)
     for thread in beside:
         thread.start()
     is_over = threading.Event()
@@ -162,7 +165,7 @@ def main() -> None:
     finally:
         controller.stop()  # first, because the others take a moment, and a stack that shuts down must start nothing
         is_over.set()
-        for part in (*beside, *tellers):
+        for part in (*beside, *shown, *tellers):
             part.stop()
         keeper.join()
         loop.join()
@@ -233,6 +236,20 @@ def _notifier(settings: Settings, metrics: ControllerMetrics) -> "Notifier | Non
     metrics.notification_overdue.set_function(lambda: notifier.overdue_s)
     notifier.start()
     return notifier
+
+
+def _shown_share(
+    gateway: GatewaySettings, controller: Controller, metrics: ControllerMetrics
+) -> tuple[ShownShare, ...]:
+    """Started; none where there is no observer."""
+    if not gateway.has_observer:
+        return ()
+    share = ShownShare(
+        gateway, wanted=lambda: controller.snapshot.deployment.observe, missed=metrics.observer_missed.inc
+    )
+    metrics.observer_share.set_function(lambda: math.nan if share.share is None else share.share)
+    share.start()
+    return (share,)
 
 
 def _source(settings: Settings, gateway: EnvoyMetrics, observer: str | None, prometheus: int | None) -> MetricSource:

@@ -72,4 +72,11 @@ async def _joined(request: Request, records: KeptRecords) -> bytes:
         detail = f"labels: expected {records.expected}, saw {reprlib.repr(given.labels[0])}"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, pointer="#/labels/0")
     caller = request.headers.get(CALLER_HEADER, OWN_CALLER)  # whose answers the sender may label
-    return await joined(table, _Truth(given.request_id, [label]), caller=caller)
+    try:
+        return await joined(table, _Truth(given.request_id, [label]), caller=caller)
+    except Problem as problem:
+        if problem.status != HTTPStatus.NOT_FOUND:
+            raise
+        records.count_unknown()
+        detail = f"{problem.detail}; the answer may also be one that was not looked at: see `observe` in the plan"
+        raise Problem(HTTPStatus.NOT_FOUND, detail, pointer=problem.pointer) from None

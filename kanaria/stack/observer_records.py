@@ -68,6 +68,7 @@ class KeptRecords:
 
     def __init__(self, settings: RecordSettings, registry: CollectorRegistry) -> None:
         self._settings, self._metrics = settings, RecordMetrics(registry)
+        self.count_unknown = self._metrics.count_unknown
         self._expected = NO_ANSWERS
         self._open: OrderedDict[str, _Open] = OrderedDict()
 

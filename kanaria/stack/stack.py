@@ -11,7 +11,6 @@ from functools import cached_property
 
 from contract import loopback
 from contract.http import READY_PATH
-from contract.own_answers import NO_ANSWERS, OwnAnswers
 from kanaria.errors import SetupError, StackError
 from kanaria.lazy import load
 from kanaria.private_files import close_folder
@@ -98,7 +97,8 @@ class Stack:
         self._wait("the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         stable = self.stable()
         if stable is None and tag is not None:
-            self.client.set_stable(tag, answers=_answers_here())
+            plan = _plan_here()
+            self.client.set_stable(tag, answers=plan.answers, observe=plan.observe)
         elif tag not in (None, stable):
             say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
         stable = stable or tag or ""
@@ -358,12 +358,12 @@ def _cannot_listen(name: str, host: str, port: int, error: OSError) -> SetupErro
     return SetupError(what, saw=saw, do=do)
 
 
-def _answers_here() -> OwnAnswers:
-    """What ./rollout.yaml says that answers mean."""
+def _plan_here() -> RolloutSpec:
+    """What ./rollout.yaml says, among it what answers mean."""
     try:
-        return read_spec(None).answers
+        return read_spec(None)
     except RolloutError:  # `kanaria release` says what is wrong
-        return NO_ANSWERS
+        return RolloutSpec()
 
 
 def startup_deadline_s(settings: Settings) -> float:

@@ -11,6 +11,7 @@ from rollout.errors import CommandRefused
 from rollout.ledger import events as e
 from rollout.ledger.findings import DriftReport
 from rollout.ledger.state import Deployment, Phase, Release
+from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
 
 
@@ -21,6 +22,7 @@ class SetStable:
     tag: str
     by: str
     answers: OwnAnswers = NO_ANSWERS  # what is counted of its answers
+    observe: Observe = BY_DEFAULT  # and of how many requests
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def _set_stable(
         raise CommandRefused(
             f"{deployment.stable} is stable already", saw=f"asked for {tag}", do=f"release it: `kanaria release {tag}`"
         )
-    return (e.StableSet(at_s=now_s, tag=tag, answers=command.answers),)
+    return (e.StableSet(at_s=now_s, tag=tag, answers=command.answers, observe=command.observe),)
 
 
 def _start(

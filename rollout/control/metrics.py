@@ -1,5 +1,6 @@
 """The controller's own metrics, labelled by version and signal, at 0 from the start."""
 
+import math
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -41,6 +42,9 @@ class ControllerMetrics:
         self._drift_crashes = self._counter(m.DRIFT_CRASHES)
         self._notifications = self._counter(m.NOTIFICATIONS)
         self.notification_overdue = _gauge(self.registry, m.NOTIFICATION_OVERDUE)
+        self.observer_share = _gauge(self.registry, m.OBSERVER_SHARE)
+        self.observer_share.set(math.nan)
+        self.observer_missed = self._counter(m.OBSERVER_MISSED)
         self._last_beat = _gauge(self.registry, m.LAST_BEAT)
         self._unjudged = _gauge(self.registry, m.UNJUDGED)
         self.failed_in_a_row = _gauge(self.registry, m.FAILED_IN_A_ROW)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rollout.compare import canary_load
 from rollout.control.next_weight import AUTO_START_PERCENT
 from rollout.format import certainty, count, share, span, weight
+from rollout.observe import BY_DEFAULT
 from rollout.signals.segments import ABSENT, MOST_SEGMENTS, OTHER
 from rollout.spec import SHADOW, RolloutSpec, SegmentsBy
 
@@ -39,6 +40,8 @@ def plan_in_words(plan: RolloutSpec) -> Iterator[str]:
             f"; left out of comparisons: {', '.join(f'`{text}`' for text in answers.ignore)}" if answers.ignore else ""
         )
         yield f"Read from answers of {route}: {counted or 'nothing'}{ignored}."
+    if plan.answers or plan.compare or plan.observe != BY_DEFAULT:
+        yield f"Answers of a service of your own are observed: those to {plan.observe.words}."
     for name, why in plan.signals.idle_gross().items():
         yield f"However far `{name}` goes, a person is asked and nothing is rolled back for it: {why}."
     if plan.compare:

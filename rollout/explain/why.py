@@ -8,6 +8,7 @@ from rollout.explain.advice import advice
 from rollout.explain.budget import budget_sentence
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.format import clock, one_line
+from rollout.explain.observed import observed_sentence
 from rollout.explain.price import answered_requests, cost, price
 from rollout.explain.timeline import FailedSignal, StepSpan, Timeline
 from rollout.explain.waiting import waiting
@@ -280,7 +281,8 @@ def _cost(release: Timeline) -> Iterator[str]:
         stable = failed_signal.judged.stable
         excess = users.bad - users.total * stable.bad / stable.total
         more = "more" if excess > 0 else "fewer"
-        yield f"Of users' {words.unit} about {count(abs(excess))} {more} {words.event} than with {release.stable}."
+        unit = f"{words.unit} that were read" if observed_sentence(release) else words.unit
+        yield f"Of users' {unit} about {count(abs(excess))} {more} {words.event} than with {release.stable}."
 
 
 def _other_signals(release: Timeline) -> Iterator[str]:
@@ -437,7 +439,7 @@ def _notes(release: Timeline) -> Iterator[str]:
 
 def caution(release: Timeline) -> str | None:
     """What makes the evidence of a release weaker than usual, in words; None where nothing does."""
-    return " ".join(filter(None, (_short_history(release), _uncounted(release)))) or None
+    return " ".join(filter(None, (_short_history(release), _uncounted(release), observed_sentence(release)))) or None
 
 
 def _uncounted(release: Timeline) -> str | None:

@@ -21,6 +21,7 @@ from contract.plain_text import one_line, printable, visible
 from rollout.judge import Judgement, OwnNoise, Pair, Window
 from rollout.judge.types import BothNumbers
 from rollout.ledger.findings import DriftReport, PreflightResult
+from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
 
 OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift"})  # who acts without being asked: no caller
@@ -66,6 +67,7 @@ class StableSet(_Event):
     kind: Literal["stable_set"] = "stable_set"
     tag: str
     answers: OwnAnswers = NO_ANSWERS  # what is counted of its answers until a release says so
+    observe: Observe = BY_DEFAULT  # and of how many requests
 
 
 class Restore(BaseModel):

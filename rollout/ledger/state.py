@@ -11,6 +11,7 @@ from typing import Any
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, Verdict, Window
 from rollout.ledger import events as e
+from rollout.observe import BY_DEFAULT, Observe
 from rollout.signals.segments import MOST_SEGMENTS, Segments
 from rollout.spec import RolloutSpec
 
@@ -191,6 +192,7 @@ class Deployment:
     needs_another: Mapping[str, frozenset[str]] = field(default_factory=dict)  # tag -> who released it: not enough
     promoted: tuple[str, ...] = ()  # every version that ever took all traffic by a person's or the judge's word
     answers: OwnAnswers = NO_ANSWERS  # what is counted of answers, by the newest plan
+    observe: Observe = BY_DEFAULT  # and of how many requests
 
     @property
     def active(self) -> Release | None:
@@ -250,7 +252,9 @@ def apply(deployment: Deployment, event: e.Event) -> Deployment:
     match event:
         case e.StableSet():
             promoted = _promoted(deployment, event.tag)
-            return replace(deployment, stable=event.tag, promoted=promoted, answers=event.answers)
+            return replace(
+                deployment, stable=event.tag, promoted=promoted, answers=event.answers, observe=event.observe
+            )
         case e.ReleaseRequested():
             return _requested(deployment, event)
         case e.Applied() | e.Noted() | e.CanaryReady() | e.DriftMeasured():
@@ -379,6 +383,7 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
         tried=tried,
         needs_another=needs_another,
         answers=event.spec.answers,
+        observe=event.spec.observe,
     )
 
 

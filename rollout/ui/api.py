@@ -34,6 +34,7 @@ from rollout.errors import CommandRefused, LedgerError, NoSuchRelease, RolloutEr
 from rollout.explain.timeline import Timeline, timeline
 from rollout.ledger.events import Name, is_own_name
 from rollout.ledger.ledger import Ledger
+from rollout.observe import BY_DEFAULT, Observe
 from rollout.sources.firing import Firing
 from rollout.sources.own_page import Finding, look
 from rollout.spec import RolloutSpec
@@ -96,6 +97,7 @@ class _Body(BaseModel):
 class _StableBody(_Body):
     tag: Tag
     answers: OwnAnswers = NO_ANSWERS
+    observe: Observe = BY_DEFAULT
 
 
 class _ReleaseBody(_Body):
@@ -206,7 +208,8 @@ def make_app(
     async def post_stable(request: Request) -> Response:
         body = await _parse(request, _StableBody)
         by = admission.person(request, body.by, "stable")
-        return await submit(request, c.SetStable(tag=body.tag, by=by, answers=body.answers), body)
+        command = c.SetStable(tag=body.tag, by=by, answers=body.answers, observe=body.observe)
+        return await submit(request, command, body)
 
     async def post_release(request: Request) -> Response:
         body = await _parse(request, _ReleaseBody)

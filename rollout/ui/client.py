@@ -13,6 +13,7 @@ from contract import loopback
 from contract.http import DEADLINE_HEADER, READY_PATH
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.errors import CommandRefused, ControllerUnreachable
+from rollout.observe import Observe
 from rollout.spec import RolloutSpec
 from rollout.ui.channel import Answer, NotProved, command
 from rollout.ui.status import StatusView
@@ -44,9 +45,14 @@ class ControllerClient:
         self._url, self._token, self._by, self._tls = url, token, by, tls
         self._http = loopback.client(url, timeout_s=_TIMEOUT_S, trust=tls)
 
-    def set_stable(self, tag: str, *, answers: OwnAnswers = NO_ANSWERS) -> None:
-        """Let `tag` take all traffic; `answers` says what is counted of its answers. Raises CommandRefused."""
-        self._post("/api/stable", tag=tag, **({"answers": answers.model_dump(mode="json")} if answers else {}))
+    def set_stable(self, tag: str, *, answers: OwnAnswers = NO_ANSWERS, observe: Observe | None = None) -> None:
+        """Let `tag` take all traffic; `answers` says what is counted of its answers, `observe` of how many requests.
+
+        Raises: CommandRefused.
+        """
+        said = {"answers": answers or None, "observe": observe}
+        body = {key: value.model_dump(mode="json") for key, value in said.items() if value is not None}
+        self._post("/api/stable", tag=tag, **body)
 
     def release(self, tag: str, spec: RolloutSpec, *, retry: bool = False) -> int:
         """Start a release and return its number. Raises CommandRefused."""

@@ -44,6 +44,7 @@ class Version:
     slow_ratio: float = 0.01  # answers slower than any bound
     classes: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)  # shares of the predicted classes
     rejected_ratio: float | None = None  # share of its answers that say that the request is wrong; None: not counted
+    read_ratio: float = 1.0  # share of its answers whose class and confidence are counted
     differs_ratio: float = 0.0  # share of its answers to copied requests that differ from stable's
     lost_ratio: float | None = None  # share of these about which labels say that stable was right; None: no labels come
     start_s: float = 2.0
@@ -213,9 +214,10 @@ class World:
             rejected = int(self.rng.binomial(answered, version.rejected_ratio))
             self._count(tag, "rejected", rejected, requests)
             answered -= rejected
-        for label, rows in enumerate(self.rng.multinomial(answered, version.classes)):
-            self._count(tag, f"class:{label}", int(rows), answered)
-        self._count(tag, "low_confidence:0.5", int(self.rng.binomial(answered, 0.02)), answered)
+        read = int(self.rng.binomial(answered, version.read_ratio)) if version.read_ratio < 1 else answered
+        for label, rows in enumerate(self.rng.multinomial(read, version.classes)):
+            self._count(tag, f"class:{label}", int(rows), read)
+        self._count(tag, "low_confidence:0.5", int(self.rng.binomial(read, 0.02)), read)
         split = self.router.observed()
         if split and split.mirror and split.canary == tag:
             self._pair(split.stable, tag, answered)

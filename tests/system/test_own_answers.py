@@ -68,6 +68,7 @@ def test_the_plan_reads_the_answers_of_a_service_that_knows_nothing_of_kanaria(k
         steps=[50, 100],
         soak="5s",
         answers=READ,
+        observe="300/s",  # the drift report needs rows, and the release ends soon
         signals={"latency": None, "class": None, "low_confidence": None},
     )
     with users(kanaria) as seen:

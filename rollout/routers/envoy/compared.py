@@ -14,6 +14,7 @@ from rollout.compare import copied
 from rollout.routers.envoy.api import Resource
 from rollout.routers.envoy.observation import REPEAT, REPEATED_PERCENT
 from rollout.routers.envoy.resources import SHADOW
+from rollout.routers.envoy.sampling import OBSERVED
 from rollout.routers.router import Split
 
 OWN_HEADERS = COPY_HEADER  # the gateway takes every header from its clients that begins so
@@ -21,12 +22,16 @@ OF_STABLE, OF_CANARY, AGAIN = f"{COPY_HEADER}-of-stable", f"{COPY_HEADER}-of-can
 
 _HUNDREDTHS = 100  # Envoy's weights are integers relative to their sum: hundredths of a percent
 _MILLION = 1_000_000  # the denominator of a copied share
-_WEIGHTS = _MILLION + 1  # their sum where requests are copied: no common divisor with a million
+_WEIGHTS = _MILLION + 1  # their sum where requests are copied or observed: no common divisor with a million
 
 
-def weights(split: Split) -> tuple[int, int]:
-    """The weights of stable and of the canary."""
-    unit, total = (_MILLION // 100, _WEIGHTS) if split.compare_percent else (_HUNDREDTHS, 100 * _HUNDREDTHS)
+def weights(split: Split, *, is_drawn: bool) -> tuple[int, int]:
+    """The weights of stable and of the canary.
+
+    Args:
+        is_drawn: a share of the requests is drawn by a million, to be copied or observed.
+    """
+    unit, total = (_MILLION // 100, _WEIGHTS) if is_drawn else (_HUNDREDTHS, 100 * _HUNDREDTHS)
     to_canary = round(unit * split.canary_percent)
     return total - to_canary, to_canary
 
@@ -35,10 +40,11 @@ def marked(choices: Iterable[Resource], split: Split, *, is_observed: bool) -> l
     """The choices of stable and of the canary, each with headers that say where a copy of its request goes."""
     if split.canary is None:
         return list(choices)
-    of_stable = {OF_STABLE: SHADOW + split.canary.tag}
+    place = (OBSERVED if is_observed else "") + SHADOW
+    of_stable = {OF_STABLE: place + split.canary.tag}
     if is_observed:
         of_stable[AGAIN] = REPEAT + split.stable.tag
-    headers = of_stable, {OF_CANARY: SHADOW + split.stable.tag}
+    headers = of_stable, {OF_CANARY: place + split.stable.tag}
     return [
         choice | {"request_headers_to_add": [_set(name, cluster) for name, cluster in to.items()]}
         for choice, to in zip(choices, headers, strict=True)

@@ -1,7 +1,7 @@
 """What the gateway shows the observer.
 
 Shown are both versions' answers to the requests that the other one gets a copy of, and all answers to users where the
-plan says how to read them. In the steps nobody knows which requests have a copy, so all answers are shown.
+plan says how to read them; always of a share of the requests, which `sampling` draws.
 
 A share of the requests is copied to stable as well, so that the observer knows how much stable differs from itself.
 The filter that shows answers is told not to wait, and to go on without an observer. One that hangs is found by health
@@ -39,6 +39,11 @@ def is_observed(split: Split, settings: GatewaySettings) -> bool:
     """Whether answers are compared by the observer: versions of the contract do that themselves."""
     has_pairs = split.mirror or split.compare_percent > 0
     return settings.has_observer and has_pairs and not split.keeps_contract
+
+
+def is_watched(split: Split, settings: GatewaySettings) -> bool:
+    """Whether answers are shown to the observer, of a share of the requests."""
+    return is_observed(split, settings) or is_read(split, settings)
 
 
 def is_read(split: Split, settings: GatewaySettings) -> bool:

@@ -1,4 +1,4 @@
-"""The clusters of a traffic split: dictionaries out. `routes` has the routes to them. Four kinds of cluster:
+"""The clusters of a traffic split: dictionaries out. `routes` has the routes to them. Five kinds of cluster:
 
 * a *version*, named by its tag: its backends with their health checks and circuit breaker;
 * a *choice*, named `digits:v2>digits:v1`: the version that the split chose, then the one that answers
@@ -6,10 +6,13 @@
   "chosen and answered" from "fell back";
 * a *shadow*, named `shadow/digits:v2`: the same backends again, for copies of requests only, so that
   its statistics count only these; where the steps compare requests, stable has one as well;
+* an *observed* one, named `observed/` and the name of any of the former: the same for requests of which the observer is
+  shown the answers;
 * a *repeat*, named `repeat/digits:v1`: stable's backends for requests that it is asked twice, see `observation`.
 """
 
 import ipaddress
+from collections.abc import Mapping
 from urllib.parse import quote
 
 from contract import observation
@@ -32,6 +35,7 @@ from rollout.routers.envoy.observation import (
     shown,
     takes_feedback,
 )
+from rollout.routers.envoy.sampling import OBSERVED
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 
@@ -50,18 +54,13 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
         copied_to = (split.canary, split.stable) if split.compare_percent else (split.canary,) if split.mirror else ()
         clusters += [_version_cluster(version, SHADOW + version.tag, settings) for version in copied_to]
     named = {cluster["name"]: cluster for cluster in clusters}
-    if told := _told(split, settings):
-        if is_observed(split, settings):
-            named[REPEAT + split.stable.tag] = _version_cluster(split.stable, REPEAT + split.stable.tag, settings)
-        for name, each in told.items():
-            if name in named:
-                shows_requests = split.answers.reads_requests and observation.READ in each
-                named[name] = shown(named[name], each, shows_requests=shows_requests)
+    named |= _shown(split, settings, named)
     if takes_feedback(split, settings):
         named[FEEDBACK] = feedback_cluster(settings)
     if settings.has_observer and not split.keeps_contract:
         named[OBSERVER] = observer_cluster(settings)
-        named[split.stable.tag] = recordable(named[split.stable.tag], split.stable.tag)
+        for name in {split.stable.tag, OBSERVED + split.stable.tag} & named.keys():
+            named[name] = recordable(named[name], split.stable.tag)
     return named
 
 
@@ -70,16 +69,33 @@ def clusters_of(tag: str) -> tuple[str, ...]:
     return tag, SHADOW + tag, REPEAT + tag
 
 
-def _told(split: Split, settings: GatewaySettings) -> dict[str, dict[str, str]]:
-    """The clusters whose answers the observer is shown, and what it is told about them.
+def _shown(split: Split, settings: GatewaySettings, named: Mapping[str, Resource]) -> dict[str, Resource]:
+    """The clusters whose answers the observer is shown.
 
-    Where a request goes to a choice, the filter of the choice counts, and not that of its member.
+    Requests reach a version's processes by its own cluster, of which each of these is a name more: connections, health
+    checks and statistics stay as they are. Only of copies for the observer alone there is no other cluster.
     """
+    found: dict[str, Resource] = {}
+    for name, told in _told(split, settings).items():
+        if name.startswith(REPEAT):
+            made = _version_cluster(split.stable, name, settings)
+        else:
+            members = name.removeprefix(SHADOW).split(FALLBACK)
+            shadow = SHADOW if name.startswith(SHADOW) else ""
+            made = _aggregate(OBSERVED + name, members[0], [shadow + tag for tag in members], settings)
+            made["alt_stat_name"] = named[name]["alt_stat_name"]
+        shows_requests = split.answers.reads_requests and observation.READ in told
+        found[made["name"]] = shown(made, told, shows_requests=shows_requests)
+    return found
+
+
+def _told(split: Split, settings: GatewaySettings) -> dict[str, dict[str, str]]:
+    """The clusters whose answers the observer is shown, and what it is told about them."""
     told: dict[str, dict[str, str]] = {}
     stable, canary = split.stable, split.canary
     to_stable = choice_name(stable, fallback_of_stable(split))
     chosen = {to_stable: stable.tag}
-    if canary is not None:
+    if canary is not None and not split.mirror:
         chosen[choice_name(canary, stable)] = canary.tag
     if is_observed(split, settings) and canary is not None:
         told[to_stable] = compared(observation.STABLE, split)
@@ -151,13 +167,18 @@ def headers_with(secret: str) -> Resource:
 
 
 def _choice_cluster(chosen: Version, fallback: Version, settings: GatewaySettings) -> Resource:
-    return _named(choice_name(chosen, fallback), chosen.tag, settings) | {
+    return _aggregate(choice_name(chosen, fallback), chosen.tag, [chosen.tag, fallback.tag], settings)
+
+
+def _aggregate(name: str, tag: str, members: list[str], settings: GatewaySettings) -> Resource:
+    """A cluster whose requests the first of `members` gets that is up; `tag` is the version that it stands for."""
+    return _named(name, tag, settings) | {
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
             "typed_config": {
                 "@type": TYPE + "extensions.clusters.aggregate.v3.ClusterConfig",
-                "clusters": [chosen.tag, fallback.tag],
+                "clusters": members,
             },
         },
     }

@@ -31,13 +31,14 @@ from rollout.routers.envoy.observation import (
     OBSERVER,
     REPEAT,
     is_observed,
-    is_read,
     is_shown,
+    is_watched,
     mirror_policy,
     own_ids,
     takes_feedback,
 )
 from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable, headers_with
+from rollout.routers.envoy.sampling import OBSERVED, drawn
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
 from rollout.signals.segments import ABSENT, Segments
@@ -63,6 +64,7 @@ _LONGEST_SILENCE_S = 300.0  # in a stream or a WebSocket, unless the service's o
 # They need no key, and are answered however many requests come: a gateway that is busy is not one that is gone.
 _FOR_PROBES = OPEN_TO_ALL | {RATE_FILTER: {"@type": TYPE + "config.route.v3.FilterConfig", "disabled": True}}
 _BODY_LIMIT = {"@type": TYPE + "extensions.filters.http.buffer.v3.BufferPerRoute"}
+_UNMEASURED = _BODY_LIMIT | {"disabled": True}
 _OF_OUR_OWN = {"name": REQUEST_ID_HEADER, "string_match": {"prefix": OWN_REQUESTS}}
 _OK: Resource = {"@type": TYPE + "extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy"}
 _OK |= {"status_code": 200, "body": {"inline_string": "ok\n"}}
@@ -109,8 +111,6 @@ def routes_for(split: Split | None, settings: GatewaySettings) -> Resource:
                 {"header": {"key": VERSION_HEADER, "value": '%UPSTREAM_METADATA(["kanaria", "version"])%'}}
             ],
         }
-        if is_observed(split, settings) or is_read(split, settings):
-            host["request_headers_to_add"] = own_ids()
     return {
         "@type": TYPE + "config.route.v3.RouteConfiguration",
         "name": ROUTE_CONFIG,
@@ -137,13 +137,13 @@ def split_of(routes: Mapping[str, Any]) -> ObservedSplit | None:
     ]
     if not shared:
         return None
-    stable, *canary = shared[0]["weighted_clusters"]["clusters"]
+    stable, *canary = shared[0]["weighted_clusters"]["clusters"]  # of what is observed, where anything is
     total = stable.get("weight", 0) + sum(one.get("weight", 0) for one in canary)
     policies = [policy for action in shared for policy in action.get("request_mirror_policies", ())]
-    stable_tag, _, fallback = stable["name"].partition(FALLBACK)
+    stable_tag, _, fallback = stable["name"].removeprefix(OBSERVED).partition(FALLBACK)
     return ObservedSplit(
         stable=stable_tag,
-        canary=canary[0]["name"].partition(FALLBACK)[0] if canary else None,
+        canary=canary[0]["name"].removeprefix(OBSERVED).partition(FALLBACK)[0] if canary else None,
         canary_percent=round(100 * canary[0].get("weight", 0) / total, 2) if canary else 0,
         mirror=any("cluster" in policy for policy in policies),
         fallback=fallback if fallback and not canary else None,
@@ -160,7 +160,7 @@ def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -
     used = {
         name: cluster
         for name, cluster in clusters.items()
-        if tags.issuperset(name.removeprefix(SHADOW).removeprefix(REPEAT).split(FALLBACK))
+        if tags.issuperset(name.removeprefix(OBSERVED).removeprefix(SHADOW).removeprefix(REPEAT).split(FALLBACK))
     }
     has_readers = any(is_shown(each) for name, each in used.items() if not name.startswith((SHADOW, REPEAT)))
     is_needed = OBSERVER in clusters and (split.mirror or has_readers)
@@ -245,39 +245,46 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
     A large body of known length was compared with the limit before and flows through. Others are read first: to measure
     them, or because it costs nothing and tells a slow client from a slow version.
     """
-    unmeasured = _BODY_LIMIT | {"disabled": True}
-    measured = _BODY_LIMIT | {"buffer": {"max_request_bytes": settings.max_upload_bytes}}
-    limit_s = _limit_s(split)
-    # Where an answer may be a stream, its end has no limit: `per_try_idle_timeout` limits the wait for each part.
-    action = _shared(split, settings, is_copied=not route.is_streamed)
-    action["timeout"] = f"{0 if route.is_streamed else limit_s:g}s"
-    action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
+    action = _passing(route, split, settings)
     of_keys = FOR_FEEDBACK if match == {"path": FEEDBACK_PATH} else {}
-    named = {} if route.is_streamed else {"name": route.path}  # the observer's: it says that there is a copy
-    flows, is_read = _counted(route) | named, _counted(route, alone_s=_LONGEST_WAIT_S) | named
+    filters = {**of_keys, **_told_apart(split)}
     if route.is_streamed:
         upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
         yield {
             "match": match | {"headers": [upgrade]},
             "route": action | {"upgrade_configs": [{"upgrade_type": "websocket"}]},
-            "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_told_apart(split)},
-            **flows,
+            "typed_per_filter_config": {BODY_FILTER: _UNMEASURED, **filters},
+            **_counted(route),
         }
+    elif is_watched(split, settings):
+        for each in _by_length(match | drawn(), route, _passing(route, split, settings, is_drawn=True), settings):
+            own = {"request_headers_to_add": own_ids()}
+            yield each | own | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
+    for each in _by_length(match, route, action, settings):
+        yield each | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
+
+
+def _passing(route: Route, split: Split, settings: GatewaySettings, *, is_drawn: bool = False) -> Resource:
+    """What is done with a request; `is_drawn`: and the observer is shown its answers."""
+    action = _shared(split, settings, is_copied=not route.is_streamed, is_drawn=is_drawn)
+    limit_s = _limit_s(split)
+    # Where an answer may be a stream, its end has no limit: `per_try_idle_timeout` limits the wait for each part.
+    action["timeout"] = f"{0 if route.is_streamed else limit_s:g}s"
+    action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
+    return action
+
+
+def _by_length(match: Resource, route: Route, action: Resource, settings: GatewaySettings) -> Iterator[Resource]:
+    """The same by whether the body is read before a version gets the request."""
+    measured = _BODY_LIMIT | {"buffer": {"max_request_bytes": settings.max_upload_bytes}}
+    named = {} if route.is_streamed else {"name": route.path}  # the observer's: it says that there is a copy
+    flows, is_read = _counted(route) | named, _counted(route, alone_s=_LONGEST_WAIT_S) | named
     length = {"name": "content-length"}
     is_small = length | {"range_match": {"start": 0, "end": _READ_FIRST_BYTES + 1}}
     for is_read_first in (length | {"present_match": True, "invert_match": True}, is_small):
-        yield {
-            "match": match | {"headers": [is_read_first]},
-            "route": action,
-            "typed_per_filter_config": {BODY_FILTER: measured, **of_keys, **_told_apart(split)},
-            **is_read,
-        }
-    yield {
-        "match": match,
-        "route": action,
-        "typed_per_filter_config": {BODY_FILTER: unmeasured, **of_keys, **_told_apart(split)},
-        **flows,
-    }
+        of_those = match | {"headers": [is_read_first]}
+        yield {"match": of_those, "route": action, "typed_per_filter_config": {BODY_FILTER: measured}, **is_read}
+    yield {"match": match, "route": action, "typed_per_filter_config": {BODY_FILTER: _UNMEASURED}, **flows}
 
 
 def _limit_s(split: Split) -> float:
@@ -330,24 +337,28 @@ def _predict(split: Split | None, settings: GatewaySettings) -> Resource:
     return {"route": timeout | _predict_retries(split, settings) | _shared(split, settings, is_copied=True)}
 
 
-def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool) -> Resource:
-    """The part of an action that gives each version its share."""
-    to_stable, to_canary = weights(split)
-    stable = choice_name(split.stable, fallback_of_stable(split))
+def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, is_drawn: bool = False) -> Resource:
+    """The part of an action that gives each version its share; `is_drawn`: of requests that are observed."""
+    is_any_drawn = split.compare_percent > 0 or is_watched(split, settings)
+    to_stable, to_canary = weights(split, is_drawn=is_any_drawn)
+    place = OBSERVED if is_drawn else ""
+    stable = place + choice_name(split.stable, fallback_of_stable(split))
     weighted: list[Resource] = [{"name": stable, "weight": to_stable}]
     clusters: Resource = {"clusters": weighted}
     action: Resource = {"weighted_clusters": clusters}
     if split.canary is not None:
         # Stable first: the hash of a sticky caller is compared with the running sum of the weights, so
         # the canary's share grows downwards from 100 and a rising weight never moves a caller off it.
-        weighted.append({"name": choice_name(split.canary, split.stable), "weight": to_canary})
+        of_canary = "" if split.mirror else place  # it has no request of its own while it gets copies
+        weighted.append({"name": of_canary + choice_name(split.canary, split.stable), "weight": to_canary})
+        is_seen = is_observed(split, settings)
         if split.mirror and is_copied:
-            action["request_mirror_policies"] = [{"cluster": SHADOW + split.canary.tag}]
-            if is_observed(split, settings):
+            action["request_mirror_policies"] = [{"cluster": place + SHADOW + split.canary.tag}]
+            if is_drawn:
                 action["request_mirror_policies"].append(mirror_policy(split))
-        if split.compare_percent and is_copied:
-            clusters["clusters"] = marked(weighted, split, is_observed=is_observed(split, settings))
-            action["request_mirror_policies"] = copy_policies(split, is_observed=is_observed(split, settings))
+        if split.compare_percent and is_copied and is_drawn is is_seen:  # a copy that nobody compares is not made
+            clusters["clusters"] = marked(weighted, split, is_observed=is_seen)
+            action["request_mirror_policies"] = copy_policies(split, is_observed=is_seen)
     if split.sticky is not None:
         clusters["use_hash_policy"] = True
         action["hash_policy"] = [{"header": {"header_name": split.sticky}}]

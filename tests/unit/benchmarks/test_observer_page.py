@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from benchmarks.observer.cli import ALONE, BUSY, SITUATIONS, page, ratio_rows, rows
+from benchmarks.observer.cli import ALONE, BUSY, SITUATIONS, answer_cost_us, limits, page, ratio_rows, rows
 from benchmarks.observer.rig import Result
 from benchmarks.service.wrk import Load
 
@@ -13,32 +13,47 @@ pytestmark = pytest.mark.needs("serve", "loadtest")
 
 def result(p50_us: int, requests: int, *, observer_cpu_us: float = 0.0, seen: float = 0.0) -> Result:
     load = Load(requests=requests, duration_us=1_000_000, p50_us=p50_us, p99_us=9000, refused=0, broken=0)
-    return Result(load, gateway_cpu_us=p50_us / 10, observer_cpu_us=observer_cpu_us, seen=seen)
+    return Result(load, versions_cpu_us=50, gateway_cpu_us=50, observer_cpu_us=observer_cpu_us, seen=seen)
 
 
-def one_round(slowness: int) -> dict[str, Mapping[int, Result]]:
-    """An observer adds a tenth to the time of a lone request, however busy the machine is."""
+def one_round(slowness: int, *, observed_us: float) -> dict[str, Mapping[int, Result]]:
+    """An observer adds 60 us to the time of a lone request, and some CPU, however busy the machine is."""
     found: dict[str, Mapping[int, Result]] = {}
     for one in SITUATIONS:
-        p50_us = (1100 if one.has_observer else 1000) * slowness
-        measured = result(p50_us, 4000 // slowness, observer_cpu_us=50.0 * one.has_observer, seen=0.5)
+        has_observer = one.shown is not None
+        p50_us = 200 * slowness + 60 * has_observer
+        measured = result(p50_us, 4000 // slowness, observer_cpu_us=observed_us * has_observer, seen=0.5 * has_observer)
         found[one.key] = {ALONE: measured, BUSY: measured}
     return found
 
 
-ROUNDS = [one_round(1), one_round(3), one_round(2)]
+ROUNDS = [one_round(slowness, observed_us=25) for slowness in (1, 3, 2)]
 
 
 def test_ratios_are_taken_within_a_round() -> None:
     """A slow round moves all situations alike."""
-    assert [row[1] for row in ratio_rows(ROUNDS)] == ["1.10x (1.10x to 1.10x)"] * 2
-    assert [row[2] for row in ratio_rows(ROUNDS)] == ["1.00x (1.00x to 1.00x)"] * 2
+    found = list(ratio_rows(ROUNDS))
+    assert len(found) == 6
+    assert [row[2] for row in found] == ["1.00x (1.00x to 1.00x)"] * 6
+    assert [row[3] for row in found] == ["1.25x (1.25x to 1.25x)"] * 6
 
 
 def test_what_there_is_no_observer_for_stays_empty() -> None:
     """And the others say what it took, and how many answers it saw."""
-    found = [row[4:] for row in rows(ROUNDS)]
-    assert found == [("", ""), ("50 (50 to 50)", "50 % (50 % to 50 %)")] * 2
+    found = [(row[4], row[6]) for row in rows(ROUNDS)]
+    assert found == [("", ""), *[("25 (25 to 25)", "50.0 % (50.0 % to 50.0 %)")] * 3] * 2
+
+
+@pytest.mark.parametrize(("observed_us", "verdict"), [(1, ": kept."), (25, ": **not kept**.")])
+def test_a_limit_says_whether_it_is_kept(observed_us: float, verdict: str) -> None:
+    alone, throughput, of_all = list(limits([one_round(1, observed_us=observed_us)]))[:3]
+    assert "+0.06 ms at p50, +0.10 ms at p50 allowed: kept." in alone
+    assert "+0.06 ms at p50, +0.50 ms at p50 allowed: kept." in of_all
+    assert throughput.endswith(verdict)
+
+
+def test_the_cost_of_an_answer_is_that_of_all_by_those_that_were_read() -> None:
+    assert answer_cost_us(ROUNDS) == 50
 
 
 def test_the_page_says_how_it_was_made() -> None:

@@ -103,6 +103,18 @@ def test_the_first_answer_to_an_id_stays(observed: Observed) -> None:
     eventually(lambda: observed.counts("kanaria_feedback_total") == {"m:v1 correct": 1})
 
 
+def test_a_label_about_an_answer_that_was_not_observed_is_refused_with_the_reason_and_counted(
+    observed: Observed,
+) -> None:
+    observed.records.record("m:v1", Asked("a"), Said("spam"), NO_ROW)
+    answer = observed.tell(truth("b", "spam"))
+    assert answer.status_code == 404
+    assert "there is no answer to request b" in answer.json()["detail"]
+    assert "see `observe` in the plan" in answer.json()["detail"]
+    assert "kanaria_observer_unknown_labels_total 1.0" in generate_latest(observed.registry).decode()
+    assert observed.counts("kanaria_feedback_total") == {}
+
+
 def test_labels_tell_two_versions_apart_that_answered_one_request(observed: Observed) -> None:
     """As in the shadow. That their labels differ is not counted here: whole answers are compared."""
     for version, label in (("m:v1", "spam"), ("m:v2", "ham")):

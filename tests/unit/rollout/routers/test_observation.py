@@ -12,6 +12,7 @@ from rollout.routers.envoy.files import are_usable
 from rollout.routers.envoy.observation import OBSERVER
 from rollout.routers.envoy.resources import clusters_for
 from rollout.routers.envoy.routes import clusters_used, routes_for, split_of
+from rollout.routers.envoy.sampling import SHOWN as SHOWN_KEY
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 
@@ -21,7 +22,7 @@ SHADOW = Split(
     Version((Backend("m:v1", "127.0.0.1", 1),), OWN), Version((Backend("m:v2", "127.0.0.1", 2),), OWN), mirror=True
 )
 V2_OF_CONTRACT = Version((Backend("m:v2", "127.0.0.1", 2),), CONTRACT)
-SHOWN = {"m:v1": "stable", "repeat/m:v1": "repeat", "shadow/m:v2": "copy"}
+SHOWN = {"observed/m:v1": "stable", "repeat/m:v1": "repeat", "observed/shadow/m:v2": "copy"}
 
 
 def roles(split: Split, settings: GatewaySettings, key: str = "x-kanaria-role") -> dict[str, str]:
@@ -59,11 +60,11 @@ def test_in_the_steps_answers_of_both_are_shown_where_requests_are_compared() ->
     """Those of the choices, which say who answered, and those of the copies; not every request has one."""
     step = replace(SHADOW, mirror=False, canary_percent=5, compare_percent=10)
     shown = {
-        "m:v1>m:v2": "stable",
-        "m:v2>m:v1": "canary",
+        "observed/m:v1>m:v2": "stable",
+        "observed/m:v2>m:v1": "canary",
         "repeat/m:v1": "repeat",
-        "shadow/m:v1": "stable_copy",
-        "shadow/m:v2": "copy",
+        "observed/shadow/m:v1": "stable_copy",
+        "observed/shadow/m:v2": "copy",
     }
     assert roles(step, SETTINGS) == shown
     assert roles(step, SETTINGS, "x-kanaria-sampled") == dict.fromkeys(shown, "yes")
@@ -78,14 +79,17 @@ def test_in_the_steps_answers_of_both_are_shown_where_requests_are_compared() ->
     assert "repeat/" not in str(routes_for(of_contract, SETTINGS))
 
 
-def test_a_share_of_what_the_canary_gets_is_asked_of_stable_twice() -> None:
+def test_a_share_of_what_is_observed_is_asked_of_stable_twice() -> None:
     (host,) = routes_for(SHADOW, SETTINGS)["virtual_hosts"]
     copied = [route for route in host["routes"] if "request_mirror_policies" in route.get("route", {})]
     assert {route["name"] for route in copied} == {"/summarize"}
     for route in copied:
-        canary, stable = route["route"]["request_mirror_policies"]
-        assert canary == {"cluster": "shadow/m:v2"}
-        assert stable == {"cluster": "repeat/m:v1", "runtime_fraction": {"default_value": {"numerator": 20}}}
+        canary, *stable = route["route"]["request_mirror_policies"]
+        is_drawn = "runtime_fraction" in route["match"]
+        again = {"cluster": "repeat/m:v1", "runtime_fraction": {"default_value": {"numerator": 20}}}
+        assert canary == {"cluster": "observed/shadow/m:v2" if is_drawn else "shadow/m:v2"}
+        assert stable == ([again] if is_drawn else [])
+    assert len({"runtime_fraction" in route["match"] for route in copied}) == 2
 
 
 def test_a_split_that_is_observed_is_read_back_and_its_clusters_are_kept() -> None:
@@ -104,12 +108,15 @@ READ = replace(SHADOW, answers=OwnAnswers.model_validate({"/summarize": {"label"
 def test_where_the_plan_reads_answers_those_to_users_are_shown_as_well() -> None:
     """Copies are read when they meet stable's answer. In the steps requests go to a choice, whose filter counts."""
     assert roles(READ, SETTINGS) == SHOWN
-    assert roles(READ, SETTINGS, "x-kanaria-read")["m:v1"] == "m:v1"
-    assert "shadow/m:v2" not in roles(READ, SETTINGS, "x-kanaria-read")
+    assert roles(READ, SETTINGS, "x-kanaria-read")["observed/m:v1"] == "m:v1"
+    assert "observed/shadow/m:v2" not in roles(READ, SETTINGS, "x-kanaria-read")
     step = replace(READ, mirror=False, canary_percent=5)
     assert roles(step, SETTINGS) == {}
-    assert roles(step, SETTINGS, "x-kanaria-read") == {"m:v1>m:v2": "m:v1", "m:v2>m:v1": "m:v2"}
-    assert roles(Split(READ.stable, answers=READ.answers), SETTINGS, "x-kanaria-read") == {"m:v1": "m:v1"}
+    assert roles(step, SETTINGS, "x-kanaria-read") == {
+        "observed/m:v1>m:v2": "m:v1",
+        "observed/m:v2>m:v1": "m:v2",
+    }
+    assert roles(Split(READ.stable, answers=READ.answers), SETTINGS, "x-kanaria-read") == {"observed/m:v1": "m:v1"}
 
 
 def test_answers_are_not_read_without_an_observer_or_where_versions_count_themselves() -> None:
@@ -128,7 +135,7 @@ def test_a_split_whose_answers_are_read_keeps_the_observer() -> None:
 @pytest.mark.parametrize(
     ("split", "settings", "of"),
     [
-        (SHADOW, SETTINGS, ["m:v1"]),
+        (SHADOW, SETTINGS, ["m:v1", "observed/m:v1"]),
         (replace(SHADOW, mirror=False, canary_percent=5), SETTINGS, ["m:v1"]),
         (Split(SHADOW.stable), SETTINGS, ["m:v1"]),
         (Split(SHADOW.stable), replace(SETTINGS, has_observer=False), []),
@@ -164,10 +171,9 @@ def test_requests_are_shown_only_where_something_of_them_is_kept() -> None:
     assert set(modes(READ).values()) == {"NONE"}
     kept = OwnAnswers.model_validate({"/summarize": {"label": "label", "features": {"letters": "length(text)"}}})
     assert modes(replace(READ, answers=kept)) == {
-        "m:v1": "STREAMED",
-        "m:v2>m:v1": "STREAMED",
+        "observed/m:v1": "STREAMED",
         "repeat/m:v1": "NONE",
-        "shadow/m:v2": "NONE",
+        "observed/shadow/m:v2": "NONE",
     }
 
 
@@ -176,6 +182,22 @@ def to_feedback(split: Split) -> list[str]:
     (host,) = routes_for(split, SETTINGS)["virtual_hosts"]
     found = (each for each in host["routes"] if each["match"].get("path") == "/feedback")
     return ["observer" if each["route"].get("cluster") == "observer-feedback" else "version" for each in found]
+
+
+def test_a_route_that_is_drawn_stands_before_the_one_that_is_not_and_differs_only_in_what_is_observed() -> None:
+    """Streams are never drawn, and without an observer nothing is."""
+    (host,) = routes_for(replace(READ, mirror=False, canary_percent=5), SETTINGS)["virtual_hosts"]
+    of_route = [route for route in host["routes"] if route.get("name") == "/summarize"]
+    drawn, others = of_route[:3], of_route[3:]
+    for one, other in zip(drawn, others, strict=True):
+        assert one["match"].pop("runtime_fraction") == {"default_value": {"numerator": 100}, "runtime_key": SHOWN_KEY}
+        assert "x-kanaria-request" in str(one.pop("request_headers_to_add"))
+        assert one | {"route": {}} == other | {"route": {}}
+        assert str(one["route"]).replace("observed/", "") == str(other["route"])
+    words = [route for route in host["routes"] if route["match"].get("path") == "/words"]
+    assert not any("runtime_fraction" in route["match"] for route in words)
+    alone = replace(SETTINGS, has_observer=False)
+    assert SHOWN_KEY not in str(routes_for(READ, alone)) + str(clusters_for(READ, alone))
 
 
 def test_labels_go_to_the_observer_unless_a_version_takes_them() -> None:

@@ -1,0 +1,238 @@
+"""Of a share of the requests the observer is shown the answers: by a real Envoy, to a real observer."""
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from scipy.stats import binomtest
+
+from contract.observation import CANARY, COPY, OWN_REQUEST, READ, REPEAT, ROLE, STABLE, STABLE_COPY
+from contract.own_answers import OwnAnswers
+from kanaria.stack.ports import free_port
+from kanaria.stack.shown_share import ShownShare
+from observer.findings import Findings
+from observer.messages import ATTRIBUTES
+from observer.server import Observer, make_server
+from rollout.fleet import Route, Service, Version
+from rollout.observe import Observe
+from rollout.routers.envoy import admin
+from rollout.routers.envoy.sampling import show
+from rollout.routers.envoy.settings import GatewaySettings
+from rollout.routers.router import Split
+from tests.support.gateway_rig import Gateway, StandIn, load
+from tests.support.waiting import eventually
+
+OWN = Service((Route("/predict"),), 60)
+MEANING = OwnAnswers.model_validate({"/predict": {"label": "version"}})
+SHARE = 0.25
+LEAST_P = 1e-4
+
+
+class Seen(Observer):
+    """An observer that notes which requests it was shown the answers to, by role and by who was to be read."""
+
+    def __init__(self) -> None:
+        findings = Findings()
+        findings.expect(MEANING)
+        super().__init__(findings)
+        self.requests: dict[str, set[str]] = defaultdict(set)
+        self.streams = 0
+
+    async def observe(self, messages: AsyncIterator[Any], metadata: dict[str, str]) -> None:
+        self.streams += 1
+
+        async def noted() -> AsyncIterator[Any]:
+            async for message in messages:
+                attributes = message.attributes.get(ATTRIBUTES, {})
+                if OWN_REQUEST in attributes:
+                    for told in (metadata.get(ROLE), metadata.get(READ)):
+                        self.requests[told or ""].add(str(attributes[OWN_REQUEST]))
+                yield message
+
+        await super().observe(noted(), metadata)
+
+
+@contextmanager
+def listening(observer: Observer, address: str) -> Iterator[None]:
+    """The observer at `address`, in a thread."""
+    loop = asyncio.new_event_loop()
+    stopped = asyncio.Event()
+
+    async def serve() -> None:
+        server = make_server(observer, address)
+        await server.start()
+        await stopped.wait()
+        await server.stop(None)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join()
+        loop.close()
+
+
+class Rig:
+    """Two versions of a service behind a gateway, and an observer."""
+
+    def __init__(self, gateway: Gateway, stable: StandIn, canary: StandIn, beside: ExitStack) -> None:
+        self.gateway, self.observer = gateway, Seen()
+        self.stable, self.canary = (Version((each.backend,), OWN) for each in (stable, canary))
+        beside.enter_context(listening(self.observer, f"unix:{gateway.settings.observer_socket}"))
+        self.end_observer = beside.close
+        self.admin = admin.client(gateway.settings, timeout_s=5.0)
+
+    def step(self) -> None:
+        """Both versions answer users, and all answers may be read."""
+        self.gateway.router.apply(Split(self.stable, self.canary, 50, answers=MEANING))
+
+    def streams(self) -> int:
+        """Answers that Envoy began to show."""
+        return self.of_observer("envoy_cluster_upstream_rq_total")
+
+    def copies(self) -> int:
+        """Copies that count as evidence about the canary."""
+        tags = self.stable.tag, self.canary.tag
+        return self.gateway.errors(stable=tags[0], canary=tags[1], mirrored=tags[1])[1].total
+
+    def of_observer(self, metric: str) -> int:
+        found = (
+            value
+            for name, labels, value in self.gateway.samples()
+            if name == metric and labels.get("envoy_cluster_name") == "observer" and "envoy_response_code" not in labels
+        )
+        return int(sum(found))
+
+
+@pytest.fixture
+def rig(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Rig]:
+    require_program("envoy")
+    settings = GatewaySettings(
+        directory=tmp_path_factory.mktemp("gateway"), port=free_port(), stats_port=free_port(), has_observer=True
+    )
+    with (
+        StandIn("text:v1") as stable,
+        StandIn("text:v2") as canary,
+        Gateway(settings) as gateway,
+        ExitStack() as beside,
+    ):
+        rig = Rig(gateway, stable, canary, beside)
+        rig.step()
+        eventually(lambda: is_shown(rig))  # the gateway's health check has found the observer
+        yield rig
+
+
+def is_shown(rig: Rig) -> bool:
+    """Whether the observer is shown an answer of now."""
+    before = rig.observer.streams
+    rig.gateway.predict()
+    eventually(lambda: rig.observer.streams > before or rig.of_observer("envoy_cluster_upstream_rq_xx_total") > 0)
+    return rig.observer.streams > before
+
+
+def test_the_share_is_the_same_for_both_versions_and_skipped_requests_cost_the_observer_nothing(rig: Rig) -> None:
+    show(rig.admin, SHARE)
+    rig.observer.requests.clear()
+    before, streams = rig.streams(), rig.observer.streams
+    with load(rig.gateway.url) as clients:
+        clients.wait_for(1500)
+    eventually(lambda: rig.observer.streams - streams == rig.streams() - before)
+    shown = {tag: len(rig.observer.requests[tag]) for tag in ("text:v1", "text:v2")}
+    assert clients.failures == []
+    assert sum(shown.values()) == rig.streams() - before
+    for tag, count in shown.items():
+        assert binomtest(count, clients.answers[tag], SHARE).pvalue > LEAST_P
+
+
+def test_where_nothing_is_to_be_shown_nothing_is(rig: Rig) -> None:
+    show(rig.admin, 0.0)
+    before = rig.streams()
+    with load(rig.gateway.url) as clients:
+        clients.wait_for(200)
+    assert (rig.streams() - before, clients.failures) == (0, [])
+
+
+def test_in_the_shadow_all_answers_to_a_request_are_shown_or_none(rig: Rig) -> None:
+    """Stable's, the canary's to the copy, and stable's own second one: else they would never meet."""
+    rig.gateway.router.apply(Split(rig.stable, rig.canary, mirror=True))
+    show(rig.admin, SHARE)
+    rig.observer.requests.clear()
+    with load(rig.gateway.url) as clients:
+        clients.wait_for(800)
+    seen = rig.observer.requests
+    eventually(lambda: seen[STABLE] == seen[COPY] and seen[REPEAT] <= seen[STABLE])
+    eventually(lambda: rig.copies() == clients.total)  # what is counted of copies does not ask for what is observed
+    assert binomtest(len(seen[STABLE]), clients.total, SHARE).pvalue > LEAST_P
+    assert binomtest(len(seen[REPEAT]), len(seen[STABLE]), 0.2).pvalue > LEAST_P
+
+
+def test_copies_of_the_steps_are_made_of_requests_that_are_observed(rig: Rig) -> None:
+    """So no copy is in vain: a tenth is observed, a half would be compared, and each observed request is."""
+    rig.gateway.router.apply(Split(rig.stable, rig.canary, 50, compare_percent=50))
+    show(rig.admin, 0.1)
+    rig.observer.requests.clear()
+    with load(rig.gateway.url) as clients:
+        clients.wait_for(1000)
+    seen = rig.observer.requests
+    eventually(lambda: seen[STABLE] == seen[COPY] and seen[CANARY] == seen[STABLE_COPY])
+    assert clients.failures == []
+    for tag, role in (("text:v1", STABLE), ("text:v2", CANARY)):
+        assert binomtest(len(seen[role]), clients.answers[tag], 0.1).pvalue > LEAST_P
+
+
+def test_a_caller_who_gives_all_requests_one_id_chooses_nothing(rig: Rig) -> None:
+    show(rig.admin, 0.5)
+    before = rig.streams()
+    for _ in range(100):
+        rig.gateway.predict(headers={"x-request-id": "mine", "x-kanaria-request": "mine"})
+    assert binomtest(rig.streams() - before, 100, 0.5).pvalue > LEAST_P
+
+
+def test_the_share_follows_the_traffic_and_is_set_anew_after_a_restart_of_the_gateway(rig: Rig) -> None:
+    """Fifty of 200 requests a second; a burst counts for ten looks; what was told is forgotten with the gateway."""
+    now_s = 0.0
+    wanted = Observe(per_s=50)
+    kept = ShownShare(rig.gateway.settings, wanted=lambda: wanted, clock=lambda: now_s)
+
+    def look(requests: int) -> float | None:
+        nonlocal now_s
+        for _ in range(requests):
+            rig.gateway.predict()
+        now_s += 1
+        kept.look()
+        return kept.share
+
+    assert look(5) is None
+    assert look(20) == 1.0
+    assert look(200) == pytest.approx(0.25)
+    in_force = rig.admin.get("/runtime").json()["entries"]["kanaria.shown"]["final_value"]
+    assert "250000" in in_force
+    assert [look(1) for _ in range(10)] == [*[pytest.approx(0.25)] * 9, 1.0]
+    wanted = Observe(share=0.1, per_s=300)
+    assert look(1) == pytest.approx(0.1)
+    rig.gateway.stop()
+    assert look(0) is None
+    rig.gateway.start()
+    assert look(1) is None
+    assert look(1) == pytest.approx(0.1)
+    assert "100000" in rig.admin.get("/runtime").json()["entries"]["kanaria.shown"]["final_value"]
+
+
+def test_answers_that_the_observer_did_not_take_are_counted(rig: Rig) -> None:
+    missed: list[float] = []
+    kept = ShownShare(rig.gateway.settings, wanted=Observe.all_that_can_be, missed=missed.append)
+    kept.look()
+    missed.clear()
+    rig.end_observer()
+    answers = [rig.gateway.predict() for _ in range(20)]
+    kept.look()
+    assert {answer.status_code for answer in answers} == {200}
+    assert sum(missed) == 20
+    kept.look()
+    assert missed[-1] == 0
