@@ -109,7 +109,8 @@ class Stream:
 
     def begin(self) -> tuple[float, float, float, float]:
         """A window begins. What its bets take: log priors of this start and of later ones, log cap and phi."""
-        return self._starts.log_next(), self._starts.log_left, self._log_cap_of_window, self._phi
+        log_start, log_left = self._starts.spend()
+        return log_start, log_left, self._log_cap_of_window, self._phi
 
 
 def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:

@@ -89,12 +89,11 @@ def exact_of_all(
     """
     sums: dict[tuple[int, int, int, float], int] = {}  # many classes of one total have equal counts
     used, of_sum, canary_bad = [], [], []
-    for place, (stable, canary, tolerance) in enumerate(comparisons):
-        bad = stable.bad + canary.bad
-        if stable.total and canary.total and bad:
+    for place, ((stable_bad, stable), (bad, canary), tolerance) in enumerate(comparisons):
+        if stable and canary and (stable_bad or bad):
             used.append(place)
-            of_sum.append(sums.setdefault((stable.total, canary.total, bad, tolerance), len(sums)))
-            canary_bad.append(canary.bad)
+            of_sum.append(sums.setdefault((stable, canary, stable_bad + bad, tolerance), len(sums)))
+            canary_bad.append(bad)
     log_e = np.zeros((len(comparisons), len(odds_ratios)))
     if not used:
         return log_e

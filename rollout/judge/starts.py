@@ -28,14 +28,17 @@ class Starts:
         """The windows from now on have another canary weight. Say so before anything is known of their counts."""
         self._is_changed = True
 
-    def log_next(self) -> float:
-        """Log prior of harm that begins in the coming window, which is spent with it."""
+    def spend(self) -> tuple[float, float]:
+        """Log priors of harm that begins in the coming window, which is spent with it, and of all later harm."""
         is_change = self._is_changed and self._windows > 0
         self._changes += is_change
-        prior = _log_of(self._parts, self._windows, self._changes if is_change else 0)
         self._is_changed = False
         self._windows += 1
-        return prior
+        return _spent(self._parts, self._windows, self._changes, is_change)
+
+    def log_next(self) -> float:
+        """The first of what `spend` gives."""
+        return self.spend()[0]
 
     @property
     def log_left(self) -> float:
@@ -44,6 +47,12 @@ class Starts:
 
 
 # All streams of a tick ask for the same numbers.
+
+
+@lru_cache(maxsize=16)
+def _spent(parts: tuple[float, float, float], windows: int, changes: int, is_change: bool) -> tuple[float, float]:
+    """What `Starts.spend` gives with the last of so many windows."""
+    return _log_of(parts, windows - 1, changes if is_change else 0), _log_after(parts, windows, changes)
 
 
 @lru_cache(maxsize=16)

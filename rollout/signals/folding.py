@@ -217,21 +217,17 @@ class Fold:
         for signal, counter in self._by_signal.items():
             slots = {slot for slot in self._since if slot.signal == signal and self._since[slot] < math.inf}
             columns |= self._columns(counter, slots, table, nothing)
-        order = sorted(columns)
-        rows = {name: [column.tolist() for column in columns[name][1]] for name in order}
-        for place in range(windows):
-            end_s = float(ends[place])
-            for name in order:
-                since_s = columns[name][0]
-                stable_bad, stable_total, canary_bad, canary_total = rows[name]
-                if since_s <= end_s and (stable_total[place] or canary_total[place]):
-                    yield Window(
-                        end_s,
-                        self.window_s,
-                        name,
-                        Pair(stable_bad[place], stable_total[place]),
-                        Pair(canary_bad[place], canary_total[place]),
-                    )
+        rows = []
+        for name in sorted(columns):
+            since_s, of_name = columns[name]
+            stable_bad, stable_total, canary_bad, canary_total = (column.tolist() for column in of_name)
+            stable = [Pair._make(pair) for pair in zip(stable_bad, stable_total, strict=True)]
+            canary = [Pair._make(pair) for pair in zip(canary_bad, canary_total, strict=True)]
+            rows.append((name, since_s, stable, canary))
+        for place, end_s in enumerate(ends.tolist()):
+            for name, since_s, stable, canary in rows:
+                if since_s <= end_s and (stable[place].total or canary[place].total):
+                    yield Window(end_s, self.window_s, name, stable[place], canary[place])
 
     def _columns(
         self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], nothing: Floats
