@@ -40,6 +40,11 @@ class Benchmarks(LazyGroup):
             "Simulate how many labels tell which of two versions is right, and what happens without any.",
             needs=("charts",),
         ),
+        "callers": Source(
+            "benchmarks.proofs.callers:callers",
+            "Simulate what one caller's labels can do to a release, and what it costs to prevent it.",
+            needs=("charts",),
+        ),
         "continuous": Source(
             "benchmarks.proofs.continuous:continuous",
             "Compare means of numbers after every window: false alarms, limits, and how soon harm is found.",

@@ -14,6 +14,7 @@ CREATE TABLE IF NOT EXISTS answers (
     truth TEXT,                -- JSON array; NULL until feedback arrives
     counted INTEGER NOT NULL DEFAULT 0,
     is_copy INTEGER,           -- 1: no user got it; the answer to a copy, which is only compared
+    labelled_by TEXT,          -- under which caller's name its label counts; NULL: not known
     aging INTEGER,             -- the next age at which the label counts, as an index; NULL: none
     UNIQUE (request_id, version)
 );

@@ -11,6 +11,9 @@ ANSWER_TIMEOUT_S = 10.0  # after it the gateway itself answers a request: 504
 
 REQUEST_ID_HEADER = "x-request-id"  # kept when the caller gives one, made when not; a mirrored copy has the same one
 CALLER_HEADER = "x-kanaria-caller"  # the name of the key that the caller brought; the gateway sets it, nobody else
+LABELLER_HEADER = (
+    "x-kanaria-labelled-by"  # at /feedback: the name of the key itself, which may be for answers of another
+)
 OWN_CALLER = "default"  # the name of the owner's key
 VERSION_HEADER = "x-kanaria-version"  # the tag that answered
 OWN_REQUEST_HEADER = "x-kanaria-request"  # the gateway's own id of a request whose answers an observer compares

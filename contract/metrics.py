@@ -56,18 +56,20 @@ CONFIDENCE = Histogram(
     bounds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
 )
 CORRECT, WRONG = "correct", "wrong"
+MOST_CALLERS = 20  # whose labels count apart, by the names of their keys
+OTHER_CALLERS = "other"  # all others; labels of which nobody knows who sent them have no name
 FEEDBACK = Metric(
     "kanaria_feedback_total",
-    "Requests with feedback, by the version that answered; one row of each counts, drawn at random",
-    ("version", "outcome"),
+    "Requests with feedback, by the version that answered and by who labelled them; one row of each counts, at random",
+    ("version", "outcome", "caller"),
 )
 LABEL_AGES_S = (10.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)  # of answers, at which labels count
 CAME, LATE = "came", "late"
 LABELS = Metric(
     "kanaria_labels_total",
     "Requests with feedback, for each age that an answer may reach: `came` before that age and `correct` or `wrong` "
-    "once it is reached, or `late`",
-    ("version", "age_s", "outcome"),
+    "once it is reached, or `late`; `correct` and `wrong` by who labelled them",
+    ("version", "age_s", "outcome", "caller"),
 )
 SAME, DIFFERENT = "same", "different"
 DISAGREEMENT = Metric(
@@ -79,7 +81,7 @@ BETTER, WORSE = "better", "worse"
 PAIRED_LABELS = Metric(
     "kanaria_paired_labels_total",
     "Labelled requests about which either this version or another one was right, but not both; one row of each counts",
-    ("version", "outcome"),
+    ("version", "outcome", "caller"),
 )
 ANSWERS_DROPPED = Metric(
     "kanaria_answers_dropped_total",

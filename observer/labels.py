@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter
 
 from contract import metrics as m
+from contract.label_metrics import LabelMetrics
 
 
 class RecordMetrics:
@@ -36,31 +37,10 @@ class VersionRecords:
 
     def __init__(self, made: Mapping[str, Counter], version: str) -> None:
         feedback, labels, pairs = (made[metric.name] for metric in (m.FEEDBACK, m.LABELS, m.PAIRED_LABELS))
-        self._correct, self._wrong = (feedback.labels(version, outcome) for outcome in (m.CORRECT, m.WRONG))
-        self._labels = {
-            (age_s, outcome): labels.labels(version, f"{age_s:.0f}", outcome)
-            for age_s in m.LABEL_AGES_S
-            for outcome in (m.CAME, m.CORRECT, m.WRONG, m.LATE)
-        }
-        self._better, self._worse = (pairs.labels(version, outcome) for outcome in (m.BETTER, m.WORSE))
+        self.of_labels = LabelMetrics(version, feedback=feedback, labels=labels, pairs=pairs)
         self._dropped = made[m.ANSWERS_DROPPED.name].labels(version)
         self._rows_dropped = made[m.PREDICTION_LOG_DROPPED.name].labels(version)
         self._failures = {thread: made[m.LOG_FAILURES.name].labels(version, thread) for thread in m.LOG_THREADS}
-
-    def count_feedback(self, *, correct: int, wrong: int) -> None:
-        """Count labels as they come."""
-        self._correct.inc(correct)
-        self._wrong.inc(wrong)
-
-    def count_labels(self, by_age: Mapping[tuple[float, str], int]) -> None:
-        """Count labels by the age of their answer, seconds, and outcome."""
-        for place, requests in by_age.items():
-            self._labels[place].inc(requests)
-
-    def count_pairs(self, *, better: int, worse: int) -> None:
-        """Count labelled requests about which only one of two versions was right."""
-        self._better.inc(better)
-        self._worse.inc(worse)
 
     def count_dropped(self, answers: int) -> None:
         """Count answers that were not kept."""

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from contract.http import ANSWER_TIMEOUT_S, API_KEY_HEADER
+from contract.http import ANSWER_TIMEOUT_S, API_KEY_HEADER, OWN_CALLER
 from contract.own_answers import NO_ANSWERS, OwnAnswers, RouteAnswers
 from rollout.errors import SpecError
 from rollout.format import span
@@ -387,6 +387,7 @@ class RolloutSpec(_Part):
             risk_budget=self.risk_budget.share,
             budget_requests=self.risk_budget.requests,
             rules=self._rules(),
+            trusted_callers=frozenset((OWN_CALLER,)),  # the owner may roll back anyway
         )
 
     def expected(self, *, in_shadow: bool = False) -> tuple[str, ...]:

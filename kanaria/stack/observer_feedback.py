@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from contract.answer_types import Label
 from contract.complaints import first_complaint
-from contract.http import CALLER_HEADER, FEEDBACK_PATH, OWN_CALLER, PROBLEM_JSON, REQUEST_ID_HEADER
+from contract.http import CALLER_HEADER, FEEDBACK_PATH, LABELLER_HEADER, OWN_CALLER, PROBLEM_JSON, REQUEST_ID_HEADER
 from kanaria.stack.observer_records import KeptRecords
 from service.server.feedback import joined
 from service.server.problems import RETRY_LATER, Problem
@@ -72,8 +72,9 @@ async def _joined(request: Request, records: KeptRecords) -> bytes:
         detail = f"labels: expected {records.expected}, saw {reprlib.repr(given.labels[0])}"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, pointer="#/labels/0")
     caller = request.headers.get(CALLER_HEADER, OWN_CALLER)  # whose answers the sender may label
+    sender = request.headers.get(LABELLER_HEADER, caller)
     try:
-        return await joined(table, _Truth(given.request_id, [label]), caller=caller)
+        return await joined(table, _Truth(given.request_id, [label]), caller=caller, sender=sender)
     except Problem as problem:
         if problem.status != HTTPStatus.NOT_FOUND:
             raise

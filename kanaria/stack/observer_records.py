@@ -132,10 +132,10 @@ class KeptRecords:
         answers = AnswerLog(
             settings.answers,
             version,
-            count_feedback=count.count_feedback,
-            count_labels=count.count_labels,
+            count_feedback=count.of_labels.count_feedback,
+            count_labels=count.of_labels.count_labels,
             count_disagreement=lambda **_: None,  # the observer compares whole answers
-            count_pairs=count.count_pairs,
+            count_pairs=count.of_labels.count_pairs,
             count_dropped=count.count_dropped,
             count_failure=partial(count.count_failure, "answers"),
             is_same=is_right,

@@ -273,7 +273,9 @@ def _warming_up(release: Release) -> str:
 
 
 def _left_to_person(release: Release, facts: Facts, judgement: Judgement) -> Action:
-    """Proven worse by a signal that the plan leaves to a person, who has as long as a step may last.
+    """Proven worse by a signal that the plan leaves to a person, or while callers disagree about what is right.
+
+    The person has as long as a step may last.
 
     After that the canary is rolled back: it does not keep its traffic just because nobody decides.
     """
@@ -281,7 +283,8 @@ def _left_to_person(release: Release, facts: Facts, judgement: Judgement) -> Act
     if is_over and facts.is_measured and not release.is_paused and facts.stable is Health.READY:
         return Rollback("deadline", f"{judgement.reason}; nobody decided in {release.spec.step_deadline:.0f} s")
     left_s = None if release.is_paused else max(0.0, release.spec.step_deadline - release.failed_s)
-    return Hold(f"{judgement.reason}; the plan leaves this to a person", needs_person=True, left_s=left_s)
+    who = "a person must look" if judgement.without else "the plan leaves this to a person"
+    return Hold(f"{judgement.reason}; {who}", needs_person=True, left_s=left_s)
 
 
 def _watching(release: Release, facts: Facts, judgement: Judgement | None) -> Action:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+from rollout.explain.callers import labels_by_caller
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.labels import Labels, labels_of
 from rollout.format import weight
@@ -96,7 +97,13 @@ class Timeline:
     since_promotion: Judgement | None  # the newest of the watch
     last_why: str
     labels: Labels | None  # None: each label counts as it comes
+    callers: tuple[str, ...]  # whose labels say what, a sentence for each signal of them
     has_requests: bool  # any was counted, of either version
+
+    @property
+    def about_labels(self) -> tuple[str, ...]:
+        """How many labels count, and whose say what."""
+        return (*((self.labels.sentence,) if self.labels and self.steps else ()), *self.callers)
 
     @property
     def outcome(self) -> str:
@@ -253,6 +260,7 @@ def timeline(events: Iterable[e.Event]) -> Timeline:
         until_promotion=_last_of(own, since=False),
         since_promotion=_last_of(own, since=True),
         last_why=ticks[-1].why if ticks else "",
+        callers=labels_by_caller((t.windows for t in ticks), canary=request.tag, stable=request.stable),
         labels=labels_of(request.spec, [t.windows for t in ticks if WATCHED_ERRORS not in t.evidence.signals]),
         has_requests=any(
             window.stable.total or window.canary.total

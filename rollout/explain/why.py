@@ -50,7 +50,7 @@ def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
     lines_by_title = {
         "What it waits for": _wait(release, now_s),
         "The evidence": _evidence(release),
-        "Its labels": (release.labels.sentence,) if release.labels and release.steps else (),
+        "Its labels": release.about_labels,
         "What it cost": _cost(release),
         "What to do": advice(release),
         "The other signals": _other_signals(release),

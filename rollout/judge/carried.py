@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping
 
 from rollout.judge.logarithms import log_sum
-from rollout.judge.types import Judgement, SignalRule, Verdict
+from rollout.judge.types import Judgement, SignalJudgement, SignalRule, Verdict
 
 _LEAST_LOG_E = math.log(2)  # most harmless canaries show as much at some time
 _LEAST_PART = math.log(0.01)  # of the largest part; smaller ones are not worth their arithmetic
@@ -33,7 +33,7 @@ def carried(judgement: Judgement, before: Mapping[str, float]) -> dict[str, floa
     seen = {name: signal for name, signal in judgement.signals.items() if signal.stable.total or signal.canary.total}
     unseen = {name: log_won for name, log_won in before.items() if name not in seen}
     parts = {
-        name: signal.log_e + judgement.threshold - signal.threshold
+        name: _without_anyone(signal) + judgement.threshold - signal.threshold
         for name, signal in seen.items()
         if signal.threshold < math.inf and not signal.is_excused
     }
@@ -42,6 +42,11 @@ def carried(judgement: Judgement, before: Mapping[str, float]) -> dict[str, floa
         return unseen
     log_won, least = math.log(math.expm1(log_e)) - log_e, max(parts.values()) + _LEAST_PART
     return unseen | {name: part + log_won for name, part in parts.items() if part >= least}
+
+
+def _without_anyone(signal: SignalJudgement) -> float:
+    """Its log e-value; of labels, what of it does not rest on those of any one caller."""
+    return min(signal.log_e, signal.least_without.log_e) if signal.least_without else signal.log_e
 
 
 def still_about_the_same(

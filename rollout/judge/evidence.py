@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 
 from rollout.judge.bets import bets_for
@@ -29,7 +30,7 @@ class SignalEvidence:
         is_continued: bool = False,
         steps: Sequence[Ask] = (),
     ) -> None:
-        self.name = name
+        self.name, self._config = name, config
         self.stable = self.canary = Pair(0, 0)
         self.latest_s: float | None = None
         self.decided_at_s: float | None = None
@@ -99,6 +100,10 @@ class SignalEvidence:
     def better_log_e(self) -> float:
         """Log e-value against "the canary is right no more often than stable"; 0 where its events do not tell."""
         return self._fewer.log_e if self._fewer else 0.0
+
+    def apart(self) -> "SignalEvidence":
+        """The same evidence, which goes its own way from now on."""
+        return deepcopy(self, {id(self._config): self._config})
 
     def weight_changed(self) -> None:
         """See `Judge.weight_changed`."""

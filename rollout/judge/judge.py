@@ -7,18 +7,17 @@ judgement, so a controller that was killed replays its ledger and continues with
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
-from typing import Literal
 
 from rollout.judge import words
+from rollout.judge.callers import CallersApart
 from rollout.judge.evidence import SignalEvidence
 from rollout.judge.fail import observe_all
-from rollout.judge.logarithms import log_add, log_sum
+from rollout.judge.failing import Failing, Failure
 from rollout.judge.number_evidence import NumberEvidence
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
-from rollout.judge.portfolio import Portfolio
+from rollout.judge.pool import Pool
 from rollout.judge.settings import check_dispersions, check_noise, check_settings
 from rollout.judge.types import (
     Ask,
@@ -37,16 +36,6 @@ from rollout.judge.verdicts import overall, signal_verdict
 _NO_NOISE: Mapping[str, OwnNoise] = MappingProxyType({})
 _INDEPENDENT: Mapping[str, float] = MappingProxyType({})
 _UNKNOWN: Mapping[str, Pair] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """The moment of FAIL. It is final, except that a hold may still become a rollback."""
-
-    signal: str
-    reason: str
-    log_e: float
-    on_fail: Literal["rollback", "hold"]
 
 
 class Judge:
@@ -90,9 +79,10 @@ class Judge:
         self._steps = steps
         self._pass_phi = _INDEPENDENT
         self._threshold = -math.log(config.alpha)
-        self._signals: dict[str, SignalEvidence] = {}
-        self._portfolio = Portfolio({family: rule.weight for family, rule in config.rules.items()})
-        self._failure: _Failure | None = None
+        self._pool = Pool(config.rules, carried, self._is_excused)
+        self._signals = self._pool.signals
+        self._callers = CallersApart(config.trusted_callers)
+        self._failing = Failing(config, self._pool, self._callers, lambda signal: self._signal_judgement(signal, None))
         self._telling = tuple(family for family, rule in config.rules.items() if rule.tells_better)
         self._is_better = is_better
 
@@ -101,7 +91,8 @@ class Judge:
 
         Whether to call this must not depend on the counts of these windows.
         """
-        for signal in self._signals.values():
+        apart = [pool.signals[name] for _, pool in self._callers.pools() for name in self._of_labels()]
+        for signal in (*self._signals.values(), *apart):
             signal.weight_changed()
 
     def observe(self, windows: Iterable[Window]) -> None:
@@ -154,12 +145,13 @@ class Judge:
         return Judgement(
             verdict=verdict,
             reason=reason,
-            log_e=self._log_e(),
+            log_e=self._pool.log_e(),
             threshold=self._threshold,
             signals=signals,
             failed_signal=self._failure.signal if self._failure else None,
             failed_log_e=self._failure.log_e if self._failure else None,
             on_fail=self._failure.on_fail if self._failure else "rollback",
+            without=self._failure.without if self._failure else None,
             later_needed=tuple(self._more_needed(step) for step in later) if later else None,
             improvement=self._improvement() if self._telling else None,
             may_be_better=self._may_be_better(),
@@ -185,9 +177,14 @@ class Judge:
     def _observe_tick(self, end_s: float, tick: Sequence[Window]) -> None:
         if new := [window.signal for window in tick if window.signal not in self._signals]:
             self._admit(dict.fromkeys(new))
-        observe_all(bet for window in tick for bet in self._signals[window.signal].observe(window))
+        self._callers.meet(tick, self._pool, self._of_labels())
+        bets = [bet for window in tick for bet in self._signals[window.signal].observe(window)]
+        for caller, pool in self._callers.pools():
+            labelled = (window for window in tick if self._rule(window.signal).is_of_labels)
+            bets += [bet for window in labelled for bet in pool.signals[window.signal].observe(window.without(caller))]
+        observe_all(bets)
         self._follow_improvement()
-        self._detect_failure(end_s)
+        self._failing.detect(end_s)
 
     def _follow_improvement(self) -> None:
         """Once the canary is proven better, what only says that it differs is excused, also where it has failed it."""
@@ -195,12 +192,12 @@ class Judge:
             return
         self._is_better = self._improvement_log_e() >= self._threshold
         if self._is_better and self._failure and self._is_excused(self._failure.signal):
-            self._failure = None
+            self._failing.failure = None
 
     def _improvement_log_e(self) -> float:
-        """Of the mean over the families that tell; those that were not seen have bet nothing."""
-        seen = [self._signals[family].better_log_e if family in self._signals else 0.0 for family in self._telling]
-        return log_sum(seen) - math.log(len(seen))
+        """The least, of all labels or without those of any one caller."""
+        pools = self._pool, *self._callers.left_out().values()
+        return min(pool.better_log_e(self._telling) for pool in pools)
 
     def _improvement(self) -> Improvement:
         return Improvement(self._improvement_log_e(), self._threshold, self._is_better)
@@ -222,10 +219,16 @@ class Judge:
             by_family[_family(name)].append(name)
         for family, new in by_family.items():
             rule = self._rule(new[0])
-            self._portfolio.admit(new, family, lambda present: self._signals[present].log_e)
-            for name in new:
-                self._signals[name] = self._new(name, rule)
-                self._signals[name].temper_pass(self._pass_phi.get(name, 1.0))
+            made = self._all_new(new, rule)
+            self._pool.admit(family, made)
+            for _, pool in self._callers.pools():
+                pool.admit(family, self._all_new(new, rule) if rule.is_of_labels else made)
+
+    def _all_new(self, names: Iterable[str], rule: SignalRule) -> dict[str, SignalEvidence]:
+        made = {name: self._new(name, rule) for name in names}
+        for name, signal in made.items():
+            signal.temper_pass(self._pass_phi.get(name, 1.0))
+        return made
 
     def _new(self, name: str, rule: SignalRule) -> SignalEvidence:
         noise = self._noise.get(name, self._noise.get(_family(name), INDEPENDENT))
@@ -237,71 +240,13 @@ class Judge:
             name, rule, self._config, noise=noise, known=known, is_continued=is_continued, steps=self._steps
         )
 
-    def _detect_failure(self, end_s: float) -> None:
-        if self._log_e() < self._threshold:
-            return  # what may FAIL is a part of it
-        evidence = self._evidence_to_fail()
-        for name, log_e in evidence.items():
-            if log_e >= self._threshold:
-                self._signals[name].decide(end_s)
-        if self._failure and self._failure.on_fail == "rollback":
-            if self._rule(self._failure.signal).is_only_different:
-                self._detect_harm(end_s)
-            return
-        for_rollback = self._evidence_to_fail(rollback_only=True)
-        if log_sum(for_rollback.values()) >= self._threshold:
-            self._failure = self._fail(for_rollback, "rollback", end_s)
-        elif self._failure is None and log_sum(evidence.values()) >= self._threshold:
-            self._failure = self._fail(evidence, "hold", end_s)
+    @property
+    def _failure(self) -> Failure | None:
+        return self._failing.failure
 
-    def _detect_harm(self, end_s: float) -> None:
-        """Let signals of harm that FAIL by themselves take the place of a difference, which labels may still excuse."""
-        evidence = self._evidence_to_fail(rollback_only=True)
-        harm = {name: log_e for name, log_e in evidence.items() if not self._rule(name).is_only_different}
-        if log_sum(harm.values()) >= self._threshold:
-            self._failure = self._fail(harm, "rollback", end_s)
-
-    def _evidence_to_fail(self, *, rollback_only: bool = False) -> dict[str, float]:
-        """By signal, its part of the evidence that may FAIL, as a log."""
-        evidence = {
-            name: self._portfolio.log_share(name) + signal.log_e_to_fail(rollback_only=rollback_only)
-            for name, signal in self._signals.items()
-            if not self._is_excused(name)
-        }
-        for name, log_won in self._carried.items():
-            if name in evidence:
-                continued = self._signals[name].log_e_to_fail(rollback_only=rollback_only, is_continued=True)
-                evidence[name] = log_add(evidence[name], log_won + continued)
-        return evidence
-
-    def _fail(self, evidence: Mapping[str, float], on_fail: Literal["rollback", "hold"], end_s: float) -> _Failure:
-        leading = self._signals[max(evidence, key=lambda name: evidence[name])]
-        leading.decide(end_s)
-        log_e = log_sum(evidence.values())
-        seen = words.seen(leading.name, self._rule(leading.name), self._signal_judgement(leading, None))
-        place = words.concentrated(leading.name, self._canary(), self._config.rules)
-        reason = words.failed("; ".join(filter(None, (seen, place))), log_e)
-        return _Failure(leading.name, reason, log_e, on_fail)
-
-    def _canary(self) -> dict[str, Pair]:
-        return {name: signal.canary for name, signal in self._signals.items()}
-
-    def _log_e(self) -> float:
-        parts = [self._log_part(signal) for name, signal in self._signals.items() if not self._is_excused(name)]
-        evidence = log_sum(parts)
-        return evidence if evidence > -math.inf else 0.0
-
-    def _log_part(self, signal: SignalEvidence) -> float:
-        """Log of what a signal adds to the combined evidence."""
-        own = self._portfolio.log_share(signal.name) + signal.log_e
-        if not self._carried:
-            return own
-        return log_add(own, self._carried.get(signal.name, -math.inf) + signal.continued_log_e)
-
-    def _log_e_of(self, signal: SignalEvidence) -> float:
-        """Log e-value of one signal, with what was carried as if the signal had won it alone."""
-        share = self._portfolio.log_share(signal.name)
-        return self._log_part(signal) - share if share > -math.inf else signal.log_e
+    def _of_labels(self) -> list[str]:
+        """The signals of labels seen so far."""
+        return [name for name in self._signals if self._rule(name).is_of_labels]
 
     def _conclude(
         self, signals: Mapping[str, SignalJudgement], missing: Sequence[str], step: Ask | None
@@ -311,6 +256,8 @@ class Judge:
         if missing or not any(signal.has_data for signal in self._signals.values()):
             lacking = {name: signals[self._named(name)[0].name] if self._named(name) else None for name in missing}
             return Verdict.NO_DATA, words.no_data(lacking or signals)
+        if self._failing.unconfirmed:
+            return Verdict.INCONCLUSIVE, self._failing.unconfirmed
         verdict, reason = overall(self._config, signals, step)
         if any(judged.is_excused for judged in signals.values()):
             reason = f"{words.better(signals, self._config.rules)}; {reason}"
@@ -339,7 +286,8 @@ class Judge:
         return rule
 
     def _signal_judgement(self, signal: SignalEvidence, step: Ask | None) -> SignalJudgement:
-        log_e, difference = self._log_e_of(signal), signal.difference
+        log_e, difference = self._pool.log_e_of(signal.name), signal.difference
+        without = self._callers.of_signal(signal.name) if self._rule(signal.name).is_of_labels else ()
         upper = signal.bound.upper() if signal.bound else None
         share_upper, is_excused = signal.share_upper, self._is_excused(signal.name)
         is_over_limit = share_upper is not None and share_upper > (signal.limit or 1.0) and not is_excused
@@ -347,17 +295,18 @@ class Judge:
         more_needed = None
         if step is not None:
             more_needed = signal.more_until_within_limit if is_over_limit else signal.more_needed(step)
-        is_judged = self._portfolio.log_share(signal.name) > -math.inf and not is_excused
+        is_judged = self._pool.log_share(signal.name) > -math.inf and not is_excused
+        largest = max((log_e, *(each.log_e for each in without)))
         return SignalJudgement(
             verdict=signal_verdict(
                 self._config,
                 has_failed=is_judged and signal.decided_at_s is not None,
                 has_data=signal.has_data,
-                log_e=-math.inf if is_excused else log_e,
+                log_e=-math.inf if is_excused else largest,
                 is_within_budget=is_within_budget,
             ),
             log_e=log_e,
-            threshold=self._threshold - self._portfolio.log_share(signal.name),
+            threshold=self._threshold - self._pool.log_share(signal.name),
             stable=signal.stable,
             canary=signal.canary,
             excess_upper=upper,
@@ -369,6 +318,8 @@ class Judge:
             share_upper=share_upper,
             difference=difference,
             is_excused=is_excused,
+            least_without=min(without, key=lambda each: each.log_e, default=None),
+            most_without=max(without, key=lambda each: each.log_e, default=None),
         )
 
     def _is_within_budget(self, upper: float | None, difference: Difference | None, step: Ask) -> bool:

@@ -44,6 +44,12 @@ class Portfolio:
         self._members[family] = [*members, *signals]
         self._log_share |= dict.fromkeys(signals, wealth + math.log(fraction / len(signals)))
 
+    def copy(self) -> "Portfolio":
+        """The same shares, which go their own way from now on."""
+        made = Portfolio(self._weights)
+        made._members, made._log_share = dict(self._members), dict(self._log_share)
+        return made
+
     def log_share(self, signal: str) -> float:
         """Log of the weight of a signal's e-value in the combined one; -inf when it takes no part."""
         return self._log_share.get(signal, -math.inf)

@@ -5,7 +5,7 @@ The ledger stores windows and judgements as they are: a change of their fields t
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, NoReturn
 
 
@@ -30,6 +30,10 @@ class Pair(NamedTuple):
     def __add__(self, other: "Pair") -> "Pair":  # type: ignore[override] # counts add up; pairs are never joined
         # Not `Pair(...)`, which takes twice as long: a judge adds counts more often than it does anything else.
         return tuple.__new__(Pair, (self[0] + other[0], self[1] + other[1]))
+
+    def less(self, part: "Pair") -> "Pair":
+        """The other events, where `part` are some of these."""
+        return Pair(self.bad - part.bad, self.total - part.total)
 
 
 _NOTHING = Pair(0, 0)
@@ -62,6 +66,13 @@ class BothNumbers(NamedTuple):
     canary: Numbers
 
 
+class BothPairs(NamedTuple):
+    """The counts of both sides."""
+
+    stable: Pair
+    canary: Pair
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """New events of one signal in one window; no event is ever in two windows."""
@@ -72,6 +83,7 @@ class Window:
     stable: Pair
     canary: Pair
     numbers: BothNumbers | None = None  # where events are numbers: then no event of the pairs is bad
+    callers: Mapping[str, BothPairs] | None = None  # all these events by who labelled them; None: it is not known
 
     def of(self, side: Literal["stable", "canary"]) -> "Window":
         """The counts of one side, as if they were stable's and there were no canary."""
@@ -79,6 +91,13 @@ class Window:
             return self
         numbers = BothNumbers(getattr(self.numbers, side), Numbers(0, 0.0, 0.0)) if self.numbers else None
         return Window(self.end_s, self.window_s, self.signal, getattr(self, side), _NOTHING, numbers)
+
+    def without(self, caller: str) -> "Window":
+        """The counts without the labels of one caller."""
+        if self.callers is None or caller not in self.callers:
+            return self
+        own = self.callers[caller]
+        return replace(self, stable=self.stable.less(own.stable), canary=self.canary.less(own.canary), callers=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +187,7 @@ class JudgeConfig:
     min_bad: int = 3  # no FAIL on fewer bad events than this
     amber: float = 10.0  # evidence from which PASS is blocked
     rules: Mapping[str, SignalRule] = field(default_factory=dict)  # by family; a signal without one is refused
+    trusted_callers: frozenset[str] = frozenset()  # whose labels are believed although nobody else confirms them
     may_lack: frozenset[str] = frozenset()  # budgeted families that PASS does not need where no window is about them
 
     def most_excess(self, step: "Ask") -> float:
@@ -198,6 +218,14 @@ class Ask(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Without:
+    """The evidence without the labels of one caller."""
+
+    caller: str
+    log_e: float  # natural log of the e-value against "harmless"
+
+
+@dataclass(frozen=True, slots=True)
 class SignalJudgement:
     """The evidence of one signal so far."""
 
@@ -215,6 +243,9 @@ class SignalJudgement:
     share_upper: float | None = None  # bound on the canary's share of bad events; None: PASS does not need it
     difference: Difference | None = None  # where events are numbers
     is_excused: bool = False  # it only says that the versions differ, and the canary is proven better
+    # Of labels by several callers: where leaving one of them out makes the evidence least and largest.
+    least_without: Without | None = None
+    most_without: Without | None = None
 
     @property
     def stable_ratio(self) -> float | None:
@@ -252,6 +283,9 @@ class Judgement:
     answered: int | None = None  # users' requests that the canary answered; None: without a budget for them
     least_upper: float | None = None  # the smallest bound so far on the mean excess; holds for one that does not change
     improvement: Improvement | None = None  # None: no signal tells
+    # FAIL that is left to a person, because it rests on the labels of this one caller; or the canary would FAIL without
+    # them, and does not with them.
+    without: Without | None = None
     # FAIL on a signal that only says that the versions differ, while labels come that say which of them is right; not
     # where the plan asks for a rollback on the difference itself.
     may_be_better: bool = False

@@ -61,8 +61,9 @@ def overall(config: JudgeConfig, signals: Mapping[str, SignalJudgement], step: A
 
 
 def _suspicion(signal: SignalJudgement) -> float:
-    """Its evidence of harm, as a log, where that may FAIL."""
-    return signal.log_e if signal.threshold < math.inf and not signal.is_excused else -math.inf
+    """Its evidence of harm, as a log, where that may FAIL; of labels, also without those of any one caller."""
+    most = signal.most_without.log_e if signal.most_without else -math.inf
+    return max(signal.log_e, most) if signal.threshold < math.inf and not signal.is_excused else -math.inf
 
 
 def _is_over_limit(signal: SignalJudgement) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from rollout.format import about, about_span, at_most, certainty, count, odds, share, share_up, weight
 from rollout.judge import number_words
 from rollout.judge.types import (
+    BothPairs,
     Difference,
     JudgeConfig,
     NumberRule,
@@ -13,6 +14,7 @@ from rollout.judge.types import (
     SignalJudgement,
     SignalRule,
     SignalWords,
+    Without,
 )
 
 _MOST = 0.75
@@ -111,8 +113,32 @@ def means_passed(means: Mapping[str, Difference], config: JudgeConfig, next_weig
 
 def suspicious(seen: str, signal: SignalJudgement) -> str:
     """INCONCLUSIVE because of evidence of harm that is not yet enough to FAIL."""
-    strength = f"log e {signal.log_e:.1f}, at {signal.threshold:.1f} it would be proof"
+    most = signal.most_without
+    log_e, which = signal.log_e, ""
+    if most and most.log_e > log_e:
+        log_e, which = most.log_e, f" without the labels of `{most.caller}`"
+    strength = f"log e {log_e:.1f}{which}, at {signal.threshold:.1f} it would be proof"
     return f"suspicious but not proven: {seen}; {strength}"
+
+
+def unconfirmed(seen: str, least: Without) -> str:
+    """INCONCLUSIVE because what all labels prove is not proven without those of one caller."""
+    return f"{seen}; that is proven with the labels of `{least.caller}`, and not yet without them"
+
+
+def disagreeing(without: Without, own: BothPairs, others: BothPairs, threshold: float, amber: float) -> str:
+    """FAIL that is left to a person because the labels of one caller are unlike those of all others."""
+    mine, theirs = (
+        f"{share_of(pairs.canary)} of the canary's and {share_of(pairs.stable)} of stable's are wrong"
+        for pairs in (own, others)
+    )
+    if without.log_e >= threshold:
+        rest = "without them harm is proven"
+    elif without.log_e < math.log(amber):
+        rest = "without them there is no sign of harm"
+    else:
+        rest = "without them harm is not proven"
+    return f"but callers disagree: by the labels of `{without.caller}` {mine}, by all others {theirs}; {rest}"
 
 
 def waiting(name: str, signal: SignalJudgement, next_weight: float) -> str:

@@ -3,6 +3,7 @@
 Evidence is stored in the judge's own types. The shape of the events has a number, see `migrations`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -19,7 +20,7 @@ from pydantic import (
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from contract.plain_text import one_line, printable, visible
 from rollout.judge import Judgement, OwnNoise, Pair, Window
-from rollout.judge.types import BothNumbers
+from rollout.judge.types import BothNumbers, BothPairs
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
@@ -34,6 +35,7 @@ def is_own_name(name: str) -> bool:
     return visible(name).strip().casefold() in OWN_NAMES
 
 
+_Counts = dict[str, Pair | BothNumbers | Mapping[str, BothPairs]]  # of a window, by side or kind
 Name = Annotated[str, AfterValidator(one_line)]
 Words = Annotated[str, AfterValidator(printable)]
 Outcome = Literal["promoted", "rolled_back", "aborted"]
@@ -146,10 +148,11 @@ class Ticked(_Event):
         return self.model_dump_json(exclude_none=True)
 
     @field_serializer("windows")
-    def _without_times(self, windows: tuple[Window, ...]) -> dict[str, dict[str, Pair | BothNumbers]]:
+    def _without_times(self, windows: tuple[Window, ...]) -> dict[str, _Counts]:
         return {
             window.signal: {"stable": window.stable, "canary": window.canary}
             | ({"numbers": window.numbers} if window.numbers else {})
+            | ({"callers": window.callers} if window.callers else {})
             for window in windows
         }
 

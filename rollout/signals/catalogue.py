@@ -28,10 +28,13 @@ from rollout.signals.counting import (
 )
 from rollout.signals.options import (
     CONFIDENCE_BOUNDS,
+    LABELS_BY_CALLER,
     LABELS_CAME,
     LABELS_OF_AGE,
+    LABELS_OF_AGE_BY_CALLER,
     LATENCY_BOUNDS_MS,
     LATENCY_STEPS_MS,
+    PAIRED_BY_CALLER,
     STEPS_PER_TENFOLD,
     ByRoute,
     BySegment,
@@ -423,6 +426,12 @@ BUILT_IN = Catalogue(
                 LABELS_OF_AGE: KeyedOutcomes(
                     Side.SERVICE, m.LABELS.name, "age_s", "outcome", bad=m.WRONG, good=m.CORRECT
                 ),
+                LABELS_BY_CALLER: KeyedOutcomes(
+                    Side.SERVICE, m.FEEDBACK.name, "caller", "outcome", bad=m.WRONG, good=m.CORRECT
+                ),
+                LABELS_OF_AGE_BY_CALLER: KeyedOutcomes(
+                    Side.SERVICE, m.LABELS.name, "age_s,caller", "outcome", bad=m.WRONG, good=m.CORRECT
+                ),
                 LABELS_CAME: KeyedOutcomes(Side.SERVICE, m.LABELS.name, "age_s", "outcome", bad=m.LATE, good=m.CAME),
             },
             judged=SignalRule(kernel="exact", weight=0.1, is_of_labels=True),
@@ -449,6 +458,11 @@ BUILT_IN = Catalogue(
             advice="Look at the labelled inputs that {stable} answers right and it does not.",
             colour=_BROWN,
             counter=Outcomes(Side.SERVICE, m.PAIRED_LABELS.name, "outcome", bad=m.WORSE),
+            other_counters={
+                PAIRED_BY_CALLER: KeyedOutcomes(
+                    Side.SERVICE, m.PAIRED_LABELS.name, "caller", "outcome", bad=m.WORSE, good=m.BETTER
+                )
+            },
             judged=SignalRule(kernel="bounded", weight=0.1, is_of_labels=True, tells_better=True),
             options=PairedLabel,
             read_from=_WHAT_IT_SAYS,

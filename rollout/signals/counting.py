@@ -48,7 +48,10 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class KeyedOutcomes:
-    """Events by outcome under each value of another label, such as an age; events of other outcomes do not count."""
+    """Events by outcome under each value of another label, such as an age; events of other outcomes do not count.
+
+    Several key labels are written with a comma between them, and so are their values.
+    """
 
     side: Side
     series: str
@@ -63,7 +66,7 @@ class KeyedOutcomes:
         return f"{self.key_label},{self.outcome_label}"
 
     def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
-        for key in dict.fromkeys(value.partition(",")[0] for value in counts):
+        for key in dict.fromkeys(value.rpartition(",")[0] for value in counts):
             bad, good = (counts.get(f"{key},{outcome}", 0) for outcome in (self.bad, self.good))
             yield key, Pair(bad, bad + good)
 

@@ -19,6 +19,9 @@ LATENCY_STEPS_MS = tuple(float(f"{10 ** (step / STEPS_PER_TENFOLD):.2g}") for st
 CONFIDENCE_BOUNDS = CONFIDENCE.bounds[:-1]  # bucket bounds of the service's; no confidence is above the last one
 
 LABELS_OF_AGE = "labels_of_age"  # wrong and all labels of answers that have reached the age that is the key, in seconds
+LABELS_BY_CALLER = "labels_by_caller"  # wrong and all labels of the caller that is the key, as they come
+LABELS_OF_AGE_BY_CALLER = "labels_of_age_by_caller"  # the same at an age: the key is both, `600,shop`
+PAIRED_BY_CALLER = "paired_labels_by_caller"
 LABELS_CAME = "labels_came"  # labels that came, as they come: too late for the age that is the key, and all
 
 OnFail = Literal["rollback", "hold"]
@@ -43,6 +46,11 @@ class Options(BaseModel):
     @property
     def counted_as(self) -> str | None:
         """The name in readings of the counts that stand for the signal's own; None: its own."""
+        return None
+
+    @property
+    def by_caller(self) -> str | None:
+        """How the names in readings of the same counts by caller begin, whose names follow; None: there are none."""
         return None
 
     @property
@@ -199,6 +207,10 @@ class WrongLabel(Tolerant):
         return f"{LABELS_OF_AGE}:{self.after:.0f}" if self.after else None
 
     @property
+    def by_caller(self) -> str:
+        return f"{LABELS_OF_AGE_BY_CALLER}:{self.after:.0f}," if self.after else f"{LABELS_BY_CALLER}:"
+
+    @property
     def key_in_words(self) -> str:
         return span(self.after) if self.after else ""
 
@@ -214,6 +226,10 @@ class PairedLabel(Options):
 
     def rule(self, judged: SignalRule) -> SignalRule:
         return replace(super().rule(judged), margin=self.tolerance / (1 + self.tolerance))
+
+    @property
+    def by_caller(self) -> str:
+        return f"{PAIRED_BY_CALLER}:"
 
 
 class Disagreement(Options):

@@ -20,7 +20,8 @@ from pydantic import (
 from pydantic import field_validator as validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rollout.judge.types import SignalRule, Window
+from contract.answer_types import class_name
+from rollout.judge.types import BothPairs, Pair, SignalRule, Window
 from rollout.mistakes import Place, Section, contradiction
 from rollout.signals.catalogue import Catalogue, Signal, catalogue
 from rollout.signals.custom import PREFIX, CustomSignal, OwnCounter
@@ -29,6 +30,7 @@ from rollout.signals.options import LABELS_CAME, Options, WrongLabel
 Part = TypeVar("Part", bound=Options)
 
 CUSTOM = "custom"  # the section of the plan with the user's own signals
+_NOBODY = class_name("")  # who sent labels of which that is not known
 _MOST_OWN = 10  # signals of the user's own: each takes its share of the evidence
 
 
@@ -47,6 +49,9 @@ class SignalSelection:
 
     keys: Mapping[str, frozenset[str] | None]  # by family; None: every key
     others: Mapping[str, str] = field(default_factory=dict)  # by the name of a counter, the family that it stands for
+    by_caller: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by family, how the names of its counters by caller begin
 
     def name(self, counted: str) -> str | None:
         """The name of a counter in the release; None when it is not wanted."""
@@ -65,10 +70,26 @@ class SignalSelection:
         windows = list(every)
         names = {counted: self.name(counted) for counted in {window.signal for window in windows}}
         return [
-            window if signal == window.signal else replace(window, signal=signal)
+            self._with_callers(window if signal == window.signal else replace(window, signal=signal), windows)
             for window in windows
             if (signal := names[window.signal]) is not None
         ]
+
+    def _with_callers(self, window: Window, every: Iterable[Window]) -> Window:
+        """The same with its counts by caller, where these are all of its events."""
+        begins = self.by_caller.get(window.signal)
+        if begins is None:
+            return window
+        callers = {
+            each.signal.removeprefix(begins): BothPairs(each.stable, each.canary)
+            for each in every
+            if each.signal.startswith(begins) and each.signal != begins + _NOBODY
+        }
+        of_callers = (
+            sum((getattr(each, side) for each in callers.values()), Pair(0, 0)) for side in ("stable", "canary")
+        )
+        is_complete = (window.stable, window.canary) == (*of_callers,)
+        return replace(window, callers=callers) if callers and is_complete else window
 
 
 class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
@@ -128,6 +149,7 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
         return SignalSelection(
             {row.name: options.keys for row, options in self._judged()},
             {options.counted_as: row.name for row, options in self._judged() if options.counted_as},
+            {row.name: options.by_caller for row, options in self._judged() if options.by_caller},
         )
 
     def labels_came(self, every: Iterable[Window]) -> list[Window]:

@@ -140,7 +140,7 @@ class ReleaseStatus(_Part):
     more_requests_needed: int | None
     eta_s: float | None
     deadline_s: float | None
-    labels: str | None = None  # how many labels count, and how many wait; None: each counts as it comes
+    labels: str | None = None  # how many count, and how many wait; whose say what. None: neither is known
     budget: str | None = None  # how many of users' requests may have been harmed; None: their number does not matter
     compared: str | None = None  # what is asked of both versions in a step; None: nothing
     verdict: Verdict | None
@@ -255,7 +255,7 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         more_requests_needed=wait.more_requests if wait else None,
         eta_s=wait.eta_s if wait else None,
         deadline_s=wait.deadline_s if wait else None,
-        labels=release.labels.sentence if release.labels and release.steps else None,
+        labels=" ".join(release.about_labels) or None,
         budget=budget_sentence(release),
         compared=compared_sentence(release.state),
         verdict=evidence.verdict if evidence else None,

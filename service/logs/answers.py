@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -26,8 +27,8 @@ import structlog
 from contract.answer_types import Label
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.http import OWN_CALLER
-from contract.metrics import CORRECT, LABEL_AGES_S, WRONG
-from service.logs import comparison, known_labels, label_counts, paired_labels, spool
+from contract.metrics import LABEL_AGES_S
+from service.logs import comparison, known_labels, label_callers, label_counts, paired_labels, room, spool
 from service.logs.background import BackgroundWriter
 from service.logs.known_labels import NOTHING_KNOWN, KnownLabels
 from service.logs.transactions import writing
@@ -36,12 +37,10 @@ MAX_WAITING = 20_000  # answers not yet written; about 4 MB
 MAX_ANSWERS = 1_000_000  # kept on disk; about 150 bytes each for one row
 MAX_BYTES = 512 * 2**20  # on disk; the oldest answers go first
 MAX_JOURNAL_BYTES = 64 * 2**20
-MAX_AGE_S = 7 * 24 * 3600.0
 WRITE_EVERY_S = 0.2  # feedback is written sooner; while SQLite works, it takes a core from the requests
 TAKE_OVER_EVERY_S = 1.0  # look for what processes that died have left
 PRUNE_EVERY_S = 60.0
 WEIGH_EVERY_S = 1.0
-_LEFT_OF_BYTES = 0.9  # where there are too many
 LOCKED_S = 5.0  # how long to wait for another process's transaction
 ANSWER_WITHIN_S = 9.0  # how long feedback waits at all; a gateway that waits 10 s still gets the reason
 RETRY_S = 0.02  # while another process holds the whole file
@@ -52,11 +51,12 @@ OVERTAKING_S = 2.5 * WRITE_EVERY_S
 # When a request id is used again, the first answer stays. The truth about another version's answer is one about this
 # answer, too, unless it has another number of rows: callers may give one id to several requests.
 INSERT = """
-INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, is_keyed, is_copy, truth)
+INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, is_keyed, is_copy, truth, labelled_by)
 SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
     value ->> 'is_keyed', value ->> 'is_copy',
     (SELECT truth FROM answers WHERE request_id = value ->> 'request_id' AND
-        CASE WHEN json_valid(truth) THEN json_array_length(truth) END = json_array_length(value, '$.labels'))
+        CASE WHEN json_valid(truth) THEN json_array_length(truth) END = json_array_length(value, '$.labels')),
+    (SELECT labelled_by FROM answers WHERE request_id = value ->> 'request_id')
 FROM json_each(:answers) WHERE true -- without it, SQLite would read ON as part of a join
 ON CONFLICT (request_id, version) DO UPDATE
 SET answered_at_s = excluded.answered_at_s, labels = excluded.labels, body_crc = excluded.body_crc,
@@ -89,6 +89,7 @@ class _Truth:
     request_id: str
     rows: int
     labels: str  # JSON array, one per row
+    sender: str  # the name of the key that brought it
     give_up_at_s: float  # on the monotonic clock
     outcome: Future[Feedback] = field(default_factory=Future)
 
@@ -116,10 +117,11 @@ class AnswerLog(BackgroundWriter):
     Args:
         folder: for the file that all versions share; created when it is missing.
         version: the Bento tag that this process serves.
-        count_feedback: called with `correct` and `wrong` requests, on the writing thread; see `label_counts`.
-        count_labels: called in the same way with requests by age, seconds, and outcome; see `label_counts`.
+        count_feedback: called with requests by outcome and by who labelled them, on the writing thread; see
+            `label_counts`.
+        count_labels: called in the same way with requests by age, seconds, outcome and caller; see `label_counts`.
         count_disagreement: called in the same way with `same` and `different` requests; see `comparison`.
-        count_pairs: called in the same way with `better` and `worse` requests; see `paired_labels`.
+        count_pairs: called in the same way with requests by outcome and caller; see `paired_labels`.
         count_dropped: called with the number of answers that were not kept, or cannot be compared with anything.
         count_failure: called when something else than that has failed.
         is_same: whether two answers, or an answer and the truth, are the same.
@@ -135,10 +137,10 @@ class AnswerLog(BackgroundWriter):
         folder: Path,
         version: str,
         *,
-        count_feedback: Callable[..., None],
-        count_labels: Callable[[Mapping[tuple[float, str], int]], None],
+        count_feedback: Callable[[Mapping[tuple[str, str], int]], None],
+        count_labels: Callable[[Mapping[tuple[float, str, str], int]], None],
         count_disagreement: Callable[..., None],
-        count_pairs: Callable[..., None],
+        count_pairs: Callable[[Mapping[tuple[str, str], int]], None],
         count_dropped: Callable[[int], None],
         count_failure: Callable[[], None],
         is_same: Callable[[object, object], bool] = operator.eq,
@@ -159,7 +161,7 @@ class AnswerLog(BackgroundWriter):
         self._is_same = is_same
         self._labels = labels
         self._keyed = hashlib.blake2b(digest_size=4, key=key)
-        self._max_answers, self._max_bytes = max_answers, max_bytes
+        self._max_answers = max_answers
         self._label_ages_s = label_ages_s
         self._handing_over = threading.Lock()  # held while what follows changes hands
         self._answers: list[bytes] = []  # lines; each is in the spool, too
@@ -171,7 +173,7 @@ class AnswerLog(BackgroundWriter):
             _Regular("take over", self._take_over, TAKE_OVER_EVERY_S),
             _Regular("count", self._count, WRITE_EVERY_S, also_last=True),
             _Regular("prune", self._prune, PRUNE_EVERY_S),
-            _Regular("weigh", self._prune_bytes, WEIGH_EVERY_S),
+            _Regular("weigh", partial(room.forget_large, max_bytes=max_bytes), WEIGH_EVERY_S),
         )
         self._connection: sqlite3.Connection | None = None
 
@@ -219,11 +221,18 @@ class AnswerLog(BackgroundWriter):
             except OSError as error:  # in memory it waits for its turn as well as on disk, while this process lives
                 self._not_spooled = error
 
-    async def learn(self, request_id: str, labels: Sequence[Label], *, caller: str = OWN_CALLER) -> Feedback:
-        """Join the truth to the answer that `caller` was given. Raises AnswersUnavailable."""
-        truth = _Truth(
-            _owned(request_id, caller), len(labels), orjson.dumps(labels).decode(), time.monotonic() + OVERTAKING_S
-        )
+    async def learn(
+        self, request_id: str, labels: Sequence[Label], *, caller: str = OWN_CALLER, sender: str | None = None
+    ) -> Feedback:
+        """Join the truth to the answer that `caller` was given.
+
+        Args:
+            sender: the name of the key that brought the truth; None: `caller`.
+
+        Raises: AnswersUnavailable.
+        """
+        said, give_up_at_s = orjson.dumps(labels).decode(), time.monotonic() + OVERTAKING_S
+        truth = _Truth(_owned(request_id, caller), len(labels), said, sender or caller, give_up_at_s)
         with self._handing_over:
             if len(self._truths) >= MAX_WAITING:
                 raise AnswersUnavailable
@@ -303,6 +312,7 @@ class AnswerLog(BackgroundWriter):
             comparison.begin(connection, self._version)
             paired_labels.begin(connection)
             connection.execute(known_labels.SCHEMA)
+            connection.execute(label_callers.SCHEMA)
             self._say_labels(connection)
         except BaseException:
             connection.close()
@@ -359,20 +369,19 @@ class AnswerLog(BackgroundWriter):
         if not known.may_be_true(truth.labels, [version for _, _, version in answers]):
             return Feedback.UNKNOWN_LABEL
         connection.execute(
-            "UPDATE answers SET truth = ? WHERE request_id = ?",
-            (truth.labels, truth.request_id),
+            "UPDATE answers SET truth = ?, labelled_by = ? WHERE request_id = ?",
+            (truth.labels, label_callers.counted_as(connection, truth.sender, at_s=time.time()), truth.request_id),
         )
         return Feedback.ACCEPTED
 
     def _count(self, connection: sqlite3.Connection) -> None:
         counted = label_counts.take(connection, self._version, self._is_same, self._label_ages_s, time.time())
         if counted.as_they_came:
-            self._count_feedback(correct=counted.as_they_came[CORRECT], wrong=counted.as_they_came[WRONG])
+            self._count_feedback(counted.as_they_came)
         if counted.by_age:
             self._count_labels(counted.by_age)
-        better, worse = paired_labels.take(connection, self._version)
-        if better or worse:
-            self._count_pairs(better=better, worse=worse)
+        if pairs := paired_labels.take(connection, self._version):
+            self._count_pairs(pairs)
         compared = comparison.take(connection, self._version, self._is_same)
         if compared.same or compared.different:
             self._count_disagreement(same=compared.same, different=compared.different)
@@ -381,28 +390,12 @@ class AnswerLog(BackgroundWriter):
             self._count_dropped(set_aside)
 
     def _prune(self, connection: sqlite3.Connection) -> None:
-        connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (time.time() - MAX_AGE_S,))
-        connection.execute("DELETE FROM answers WHERE id <= (SELECT max(id) FROM answers) - ?", (self._max_answers,))
-
-        connection.execute(known_labels.FORGET, (time.time() - MAX_AGE_S,))
+        room.forget_old(connection, max_answers=self._max_answers)
         self._say_labels(connection)
 
     def _say_labels(self, connection: sqlite3.Connection) -> None:
         if self._labels is not None:
             known_labels.say(connection, self._version, self._labels, at_s=time.time())
-
-    def _prune_bytes(self, connection: sqlite3.Connection) -> None:
-        """Forget the oldest answers while all together are too large."""
-        if _bytes_in_use(connection) <= self._max_bytes:
-            return
-        with writing(connection):  # weighed again: another process may have forgotten them meanwhile
-            size = _bytes_in_use(connection)
-            too_many = 1 - _LEFT_OF_BYTES * self._max_bytes / size
-            if size > self._max_bytes:
-                connection.execute(
-                    "DELETE FROM answers WHERE id <= (SELECT min(id) + (max(id) - min(id)) * ? FROM answers)",
-                    (too_many,),
-                )
 
     def _give_up(self, answers: Sequence[bytes], truths: Sequence[_Truth]) -> None:
         if answers:
@@ -417,14 +410,6 @@ def _owned(request_id: str, caller: str) -> str:
     The owner's are as they always were: in tables of before keys had names, and for Bentos with an older copy of this.
     """
     return request_id if caller == OWN_CALLER else f"{caller}/{request_id}"
-
-
-def _bytes_in_use(connection: sqlite3.Connection) -> int:
-    pages, free, size = (
-        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return (pages - free) * size
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -27,11 +27,11 @@ CLAIM = """
 UPDATE answers SET counted = 1,
     aging = (SELECT min(key) FROM json_each(:ages) WHERE value >= :now_s - answered_at_s AND answers.is_copy IS NOT 1)
 WHERE version = :version AND truth IS NOT NULL AND counted = 0
-RETURNING id, labels, truth, aging, is_copy
+RETURNING id, labels, truth, aging, is_copy, labelled_by
 """
 # A cross join, because SQLite does not know that there are few ages.
 OF_AGE = """
-SELECT answers.id, labels, truth, aging, answered_at_s FROM json_each(:ages) AS age CROSS JOIN answers
+SELECT answers.id, labels, truth, aging, answered_at_s, labelled_by FROM json_each(:ages) AS age CROSS JOIN answers
 WHERE version = :version AND aging = age.key AND answered_at_s <= :now_s - age.value
 LIMIT :most
 """
@@ -42,15 +42,16 @@ GROW = "UPDATE answers SET aging = ? WHERE id = ?"
 class Counted:
     """New labels, each counted by one row of its request."""
 
-    as_they_came: Counter[str] = field(default_factory=Counter)  # by `correct` and `wrong`
-    by_age: Counter[tuple[float, str]] = field(default_factory=Counter)  # by age, seconds, and outcome
+    as_they_came: Counter[tuple[str, str]] = field(default_factory=Counter)  # by `correct` and `wrong`, and caller
+    by_age: Counter[tuple[float, str, str]] = field(default_factory=Counter)  # by age, seconds, outcome and caller
     set_aside: int = 0  # labels that cannot be compared with their answers; they count nowhere
 
 
 def begin(connection: sqlite3.Connection) -> None:
     """Make the table ready. It may come from a Bento with an older copy of this file."""
-    with suppress(sqlite3.OperationalError):
-        connection.execute("ALTER TABLE answers ADD COLUMN aging INTEGER")
+    for column in ("aging INTEGER", "labelled_by TEXT"):
+        with suppress(sqlite3.OperationalError):
+            connection.execute(f"ALTER TABLE answers ADD COLUMN {column}")
     connection.execute(INDEX)
 
 
@@ -75,7 +76,7 @@ def take(
     with writing(connection):
         claimed = connection.execute(CLAIM, asked).fetchall()
         paired_labels.find(connection, [row for row, *_ in claimed], is_same)
-    for row, labels, truth, aging, is_copy in claimed:
+    for row, labels, truth, aging, is_copy, caller in claimed:
         if is_copy:
             continue  # it counts in pairs only
         outcome = _outcome(labels, truth, is_same)
@@ -83,22 +84,23 @@ def take(
             counted.set_aside += 1
             connection.execute(GROW, (None, row))
             continue
-        counted.as_they_came[outcome] += 1
+        counted.as_they_came[outcome, caller or ""] += 1
         passed = len(ages_s) if aging is None else aging
-        counted.by_age.update((age_s, LATE) for age_s in ages_s[:passed])
-        counted.by_age.update((age_s, CAME) for age_s in ages_s[passed:])
+        counted.by_age.update((age_s, LATE, "") for age_s in ages_s[:passed])
+        counted.by_age.update((age_s, CAME, "") for age_s in ages_s[passed:])
     if connection.execute(OF_AGE, {**asked, "most": 1}).fetchone() is None:  # reading keeps no other process waiting
         return counted
     grown = []
     with writing(connection):
-        for row, labels, truth, aging, answered_at_s in connection.execute(OF_AGE, {**asked, "most": MOST_AT_ONCE}):
+        of_age = connection.execute(OF_AGE, {**asked, "most": MOST_AT_ONCE})
+        for row, labels, truth, aging, answered_at_s, caller in of_age:
             reached = sum(age_s <= now_s - answered_at_s for age_s in ages_s)
             outcome = _outcome(labels, truth, is_same)
             if outcome is None:
                 counted.set_aside += 1
                 reached = len(ages_s)
             else:
-                counted.by_age.update((age_s, outcome) for age_s in ages_s[aging:reached])
+                counted.by_age.update((age_s, outcome, caller or "") for age_s in ages_s[aging:reached])
             grown.append((reached if reached < len(ages_s) else None, row))
         connection.executemany(GROW, grown)
     return counted

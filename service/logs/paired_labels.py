@@ -22,9 +22,20 @@ CREATE TABLE IF NOT EXISTS paired_labels (
     worse INTEGER NOT NULL     -- the same of requests that the other version alone was right about
 ) WITHOUT ROWID
 """
+# Beside it, so that a version from a Bento with an older copy of this file still finds its own in the first one.
+BY_CALLER = """
+CREATE TABLE IF NOT EXISTS paired_labels_by_caller (
+    version TEXT NOT NULL,
+    caller TEXT NOT NULL,      -- who labelled them
+    better INTEGER NOT NULL,
+    worse INTEGER NOT NULL,
+    PRIMARY KEY (version, caller)
+) WITHOUT ROWID
+"""
 # The bodies must be the same, because a caller may give one id to several requests; checksums of two kinds cannot tell.
 PAIRS = """
-SELECT mine.version, mine.labels, other.version, other.labels, mine.truth
+SELECT mine.version, mine.labels, other.version, other.labels, mine.truth,
+    coalesce(mine.labelled_by, other.labelled_by, '')
 FROM json_each(:rows) AS row JOIN answers AS mine ON mine.id = row.value JOIN answers AS other
     ON other.request_id = mine.request_id AND other.version <> mine.version
 WHERE other.counted = 1 AND other.truth = mine.truth
@@ -34,13 +45,19 @@ ADD = """
 INSERT INTO paired_labels VALUES (?, ?, ?)
 ON CONFLICT (version) DO UPDATE SET better = better + excluded.better, worse = worse + excluded.worse
 """
+ADD_BY_CALLER = """
+INSERT INTO paired_labels_by_caller VALUES (?, ?, ?, ?)
+ON CONFLICT (version, caller) DO UPDATE SET better = better + excluded.better, worse = worse + excluded.worse
+"""
 WAITING = "SELECT better, worse FROM paired_labels WHERE version = ? AND better + worse > 0"
 TAKEN = "DELETE FROM paired_labels WHERE version = ?"
+OF_CALLERS = "DELETE FROM paired_labels_by_caller WHERE version = ? RETURNING caller, better, worse"
 
 
 def begin(connection: sqlite3.Connection) -> None:
     """Make the table ready."""
     connection.execute(SCHEMA)
+    connection.execute(BY_CALLER)
 
 
 def find(connection: sqlite3.Connection, rows: Sequence[int], is_same: Callable[[object, object], bool]) -> None:
@@ -49,27 +66,37 @@ def find(connection: sqlite3.Connection, rows: Sequence[int], is_same: Callable[
     Args:
         rows: their `answers.id`.
     """
-    found: Counter[tuple[str, str]] = Counter()
-    for version, labels, other, other_labels, truth in connection.execute(PAIRS, {"rows": orjson.dumps(rows).decode()}):
+    found: Counter[tuple[str, str, str]] = Counter()
+    pairs = connection.execute(PAIRS, {"rows": orjson.dumps(rows).decode()})
+    for version, labels, other, other_labels, truth, caller in pairs:
         is_right, is_other_right = _drawn(labels, other_labels, truth, is_same)
         if is_right != is_other_right:
-            found[version, BETTER if is_right else WORSE] += 1
-            found[other, WORSE if is_right else BETTER] += 1
-    for version in {version for version, _ in found}:
-        connection.execute(ADD, (version, found[version, BETTER], found[version, WORSE]))
+            found[version, caller, BETTER if is_right else WORSE] += 1
+            found[other, caller, WORSE if is_right else BETTER] += 1
+    for version, caller in {(version, caller) for version, caller, _ in found}:
+        counts = found[version, caller, BETTER], found[version, caller, WORSE]
+        connection.execute(ADD, (version, *counts))
+        connection.execute(ADD_BY_CALLER, (version, caller, *counts))
 
 
-def take(connection: sqlite3.Connection, version: str) -> tuple[int, int]:
-    """Requests that `version` alone, and that the other version alone, was right about, since the last call.
+def take(connection: sqlite3.Connection, version: str) -> Counter[tuple[str, str]]:
+    """Requests that `version` alone, or the other version alone, was right about, since the last call.
 
-    A worker that dies may lose what it has taken, but nothing is counted twice.
+    They are by outcome and by the caller who labelled them; no name: another process did not say who that was. A worker
+    that dies may lose what it has taken, but nothing is counted twice.
     """
     if connection.execute(WAITING, (version,)).fetchone() is None:  # reading keeps no other process waiting
-        return 0, 0
+        return Counter()
     with writing(connection):
         better, worse = connection.execute(WAITING, (version,)).fetchone() or (0, 0)
         connection.execute(TAKEN, (version,))
-    return better, worse
+        by_caller = connection.execute(OF_CALLERS, (version,)).fetchall()
+    taken: Counter[tuple[str, str]] = Counter()
+    for caller, *counts in by_caller:
+        taken.update({(BETTER, caller): counts[0], (WORSE, caller): counts[1]})
+    taken.update({(BETTER, ""): better, (WORSE, ""): worse})
+    taken.subtract({(BETTER, ""): sum(each[1] for each in by_caller), (WORSE, ""): sum(each[2] for each in by_caller)})
+    return +taken
 
 
 def _drawn(one: str, other: str, truth: str, is_same: Callable[[object, object], bool]) -> tuple[bool, bool]:

@@ -28,18 +28,20 @@ async def joined(
     truth: Truth,
     *,
     caller: str = OWN_CALLER,
+    sender: str | None = None,
     first_unknown: Callable[[Sequence[Label]], Label | None] = lambda _: None,
 ) -> bytes:
     """Join the truth to the answer; repeated feedback counts once. Returns the JSON for the sender.
 
     Args:
         caller: whose answers the sender may label, by the name of a key.
+        sender: the name of his own key; None: `caller`.
         first_unknown: gives the first label that no version can answer with.
 
     Raises: Problem.
     """
     try:
-        outcome = await answers.learn(truth.request_id, truth.labels, caller=caller)
+        outcome = await answers.learn(truth.request_id, truth.labels, caller=caller, sender=sender)
     except AnswersUnavailable:
         raise Problem(
             HTTPStatus.SERVICE_UNAVAILABLE, "answers cannot be read now; try again later", headers=RETRY_LATER

@@ -12,7 +12,15 @@ import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from contract.http import CALLER_HEADER, COPY_HEADER, OWN_CALLER, PROBLEM_JSON, REQUEST_ID_HEADER, VERSION_HEADER
+from contract.http import (
+    CALLER_HEADER,
+    COPY_HEADER,
+    LABELLER_HEADER,
+    OWN_CALLER,
+    PROBLEM_JSON,
+    REQUEST_ID_HEADER,
+    VERSION_HEADER,
+)
 from service.logs.answers import AnswerLog
 from service.logs.predictions import PredictionLog
 from service.server.batching import Abandoned, Batcher, Overdue, Overloaded
@@ -23,7 +31,7 @@ from service.server.problems import RETRY_LATER, Problem
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _REQUEST_ID, _VERSION, _COPY = REQUEST_ID_HEADER.encode(), VERSION_HEADER.encode(), COPY_HEADER.encode()
-_CALLER, _OWN_CALLER = CALLER_HEADER.encode(), OWN_CALLER.encode()
+_CALLER, _LABELLER, _OWN_CALLER = CALLER_HEADER.encode(), LABELLER_HEADER.encode(), OWN_CALLER.encode()
 _SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 
 Gone = Callable[[], Coroutine[None, None, None]]  # returns when the client has closed the connection
@@ -35,7 +43,8 @@ class Asked:
 
     body: bytes
     request_id: str
-    caller: str  # the name of the key that it brought
+    caller: str  # the name of the key that it brought; with labels, of the one whose answers they are about
+    sender: str  # with labels, the name of the key that brought them
     gone: Gone
     is_copy: bool  # of a request that another version answers: no user waits for it, and it counts as none of theirs
 
@@ -69,11 +78,12 @@ class Route:
         started_s = time.perf_counter()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = request_id_of(headers.get(_REQUEST_ID))
-        caller, is_copy = headers.get(_CALLER, _OWN_CALLER).decode("latin-1"), _COPY in headers
+        caller, is_copy = headers.get(_CALLER, _OWN_CALLER), _COPY in headers
+        names = caller.decode("latin-1"), headers.get(_LABELLER, caller).decode("latin-1")
         status, content_type, problem = HTTPStatus.OK, "application/json", None
         try:
             body = await _read(scope, headers, receive)
-            payload = await self._handler(Asked(body, request_id, caller, partial(_gone, receive), is_copy))
+            payload = await self._handler(Asked(body, request_id, *names, partial(_gone, receive), is_copy))
         except (ClientGone, Abandoned):
             return
         except Problem as known:
@@ -135,6 +145,7 @@ class Handlers:
             self._answers,
             self._parser.feedback(asked.body),
             caller=asked.caller,
+            sender=asked.sender,
             first_unknown=self._parser.first_unknown,
         )
 

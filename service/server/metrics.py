@@ -8,7 +8,7 @@ import os
 import shutil
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ import psutil
 from contract import metrics as m
 from contract.answer_types import AnswerKind, Prediction
 from contract.http import FEEDBACK_PATH, PREDICT_PATH
+from contract.label_metrics import LabelMetrics
 
 ROUTES = (PREDICT_PATH, FEEDBACK_PATH)
 STATUS_CLASSES = ("2xx", "4xx", "5xx")
@@ -60,14 +61,8 @@ class Metrics:
         self._class_of = answer.class_of
         self._predictions = {name: predictions.labels(version, name) for name in answer.classes}
         self._confidence = confidence.labels(version)
-        self._correct, self._wrong = (feedback.labels(version, outcome) for outcome in (m.CORRECT, m.WRONG))
-        self._labels = {
-            (age_s, outcome): labels.labels(version, f"{age_s:.0f}", outcome)
-            for age_s in m.LABEL_AGES_S
-            for outcome in (m.CAME, m.CORRECT, m.WRONG, m.LATE)
-        }
+        self.of_labels = LabelMetrics(version, feedback=feedback, labels=labels, pairs=pairs)
         self._same, self._different = (disagreement.labels(version, outcome) for outcome in (m.SAME, m.DIFFERENT))
-        self._better, self._worse = (pairs.labels(version, outcome) for outcome in (m.BETTER, m.WORSE))
         self._dropped = dropped.labels(version)
         self._log_dropped = log_dropped.labels(version)
         self._log_failures = {thread: log_failures.labels(version, thread) for thread in m.LOG_THREADS}
@@ -86,25 +81,10 @@ class Metrics:
         confidences = [confidence for prediction in predictions if (confidence := prediction.confidence) is not None]
         _observe(self._confidence, confidences)
 
-    def count_feedback(self, *, correct: int, wrong: int) -> None:
-        """Count requests, each by one of its rows."""
-        self._correct.inc(correct)
-        self._wrong.inc(wrong)
-
-    def count_labels(self, by_age: Mapping[tuple[float, str], int]) -> None:
-        """Count requests by age, seconds, and outcome."""
-        for place, requests in by_age.items():
-            self._labels[place].inc(requests)
-
     def count_disagreement(self, *, same: int, different: int) -> None:
         """Count requests, each by one of its rows."""
         self._same.inc(same)
         self._different.inc(different)
-
-    def count_pairs(self, *, better: int, worse: int) -> None:
-        """Count requests, each by one of its rows."""
-        self._better.inc(better)
-        self._worse.inc(worse)
 
     def count_dropped(self, answers: int) -> None:
         self._dropped.inc(answers)

@@ -71,10 +71,10 @@ class Runtime:
             AnswerLog(
                 _folder(environment.ANSWERS_DIR, "answers"),
                 version,
-                count_feedback=metrics.count_feedback,
-                count_labels=metrics.count_labels,
+                count_feedback=metrics.of_labels.count_feedback,
+                count_labels=metrics.of_labels.count_labels,
                 count_disagreement=metrics.count_disagreement,
-                count_pairs=metrics.count_pairs,
+                count_pairs=metrics.of_labels.count_pairs,
                 count_dropped=metrics.count_dropped,
                 count_failure=partial(metrics.count_log_failure, "answers"),
                 is_same=answer.is_same,

@@ -228,10 +228,10 @@ async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:
     with AnswerLog(
         folder,
         "people:1",
-        count_feedback=lambda **_: None,
+        count_feedback=print,
         count_labels=print,
         count_disagreement=lambda **_: None,
-        count_pairs=lambda **_: None,
+        count_pairs=print,
         count_dropped=print,
         count_failure=lambda: None,
     ) as log:

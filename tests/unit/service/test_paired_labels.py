@@ -1,12 +1,15 @@
 """Where two versions answered one request and only one of them was right, each counts it once."""
 
 import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest
 
 from contract.answer_types import Number
+from contract.answers_table import ANSWERS_FILE
 from service.logs.answers import Feedback
 from tests.support.answer_logs import BODY, Tally, learn, open_log
 
@@ -185,3 +188,28 @@ def test_a_label_that_fits_no_answer_makes_no_pair_and_ends_nothing(
             pass
     assert [pairs(stable), pairs(canary)] == [(0, 1), (1, 0)]
     assert stable.counts["failed"] == canary.counts["failed"] == 0
+
+
+def test_pairs_are_told_apart_by_who_labelled_them(tmp_path: Path, stable: Tally, canary: Tally) -> None:
+    with open_log(tmp_path, STABLE, stable) as one, open_log(tmp_path, CANARY, canary) as other:
+        for number, caller in enumerate(("shop", "shop", "bank")):
+            one.record(f"r{number}", ["a"], body=BODY, caller=caller)
+            other.record(f"r{number}", ["b"], body=BODY, caller=caller)
+            assert learn(one, f"r{number}", "a", caller=caller) is Feedback.ACCEPTED
+    count_again(tmp_path, stable, canary)
+    assert [pairs(stable), pairs(canary)] == [(3, 0), (0, 3)]
+    assert (stable.by_caller["better shop"], stable.by_caller["better bank"]) == (2, 1)
+    assert (canary.by_caller["worse shop"], canary.by_caller["worse bank"]) == (2, 1)
+
+
+def test_pairs_of_a_process_that_names_nobody_count_without_a_caller(
+    tmp_path: Path, stable: Tally, canary: Tally
+) -> None:
+    """It is of a Bento with an older copy of the code, which knows the table of sums alone."""
+    with open_log(tmp_path, STABLE, stable):
+        pass
+    with closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as table, table:
+        table.execute("INSERT INTO paired_labels VALUES (?, 2, 1)", (STABLE,))
+    count_again(tmp_path, stable, canary)
+    assert (pairs(stable), stable.by_caller["better shop"]) == ((2, 1), 0)
+    assert +stable.by_caller == {}

@@ -58,10 +58,10 @@ class Served:
             AnswerLog(
                 self.answers_folder,
                 VERSION,
-                count_feedback=self.metrics.count_feedback,
-                count_labels=self.metrics.count_labels,
+                count_feedback=self.metrics.of_labels.count_feedback,
+                count_labels=self.metrics.of_labels.count_labels,
                 count_disagreement=self.metrics.count_disagreement,
-                count_pairs=self.metrics.count_pairs,
+                count_pairs=self.metrics.of_labels.count_pairs,
                 count_dropped=self.metrics.count_dropped,
                 count_failure=lambda: self.metrics.count_log_failure("answers"),
                 labels=KIND.labels,

@@ -15,10 +15,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-import service.logs.answers as module
 from contract.answer_types import Label
 from contract.answers_table import ANSWERS_FILE, ANSWERS_SCHEMA
-from service.logs import spool
+from service.logs import room, spool
 from service.logs.answers import Feedback
 from tests.support import waiting
 from tests.support.answer_logs import BODY, Tally, learn, open_log
@@ -104,7 +103,7 @@ def left_by_a_dead_process(folder: Path, *answers: tuple[str, str, str], tail: b
 @pytest.fixture
 def never_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers of any age are kept."""
-    monkeypatch.setattr(module, "MAX_AGE_S", float("inf"))
+    monkeypatch.setattr(room, "MAX_AGE_S", float("inf"))
 
 
 def test_a_killed_process_loses_no_answer_that_its_client_has(tmp_path: Path) -> None:

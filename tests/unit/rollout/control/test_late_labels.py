@@ -94,9 +94,9 @@ class LabelledWorld(World):
                 self.answers.execute("UPDATE answers SET truth = ? WHERE id = ?", (truth, answer))
         for tag in self.wrong_ratio:
             counted = label_counts.take(self.answers, tag, operator.eq, LABEL_AGES_S, self.now_s)
-            came = Pair(counted.as_they_came[WRONG], counted.as_they_came.total())
+            came = Pair(counted.as_they_came[WRONG, ""], counted.as_they_came.total())
             self.counters[f"{tag}-process", tag, "wrong_label"] += came
-            for (age_s, outcome), requests in counted.by_age.items():
+            for (age_s, outcome, _), requests in counted.by_age.items():
                 place = tag, f"{age_s:.0f}", outcome
                 self.page[place] = self.page.get(place, 0) + requests
         samples = [
@@ -242,5 +242,6 @@ def test_every_outcome_of_a_label_is_one_that_the_service_counts() -> None:
     )
     assert made == {
         ("a", CANARY, "labels_of_age:600"): Pair(1, 2),
+        ("a", CANARY, 'labels_of_age_by_caller:600,""'): Pair(1, 2),
         ("a", CANARY, "labels_came:600"): Pair(1, 2),
     }

@@ -1,13 +1,13 @@
 """Counters become windows of new events, each event once, whatever happens to the processes that count."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.judge.types import Pair, Window
+from rollout.judge.types import BothPairs, Pair, Window
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.signals import counters as c
 from rollout.signals.catalogue import BUILT_IN, Catalogue, using
@@ -112,8 +112,9 @@ def test_predictions_confidence_and_feedback_come_from_the_service() -> None:
         sample("kanaria_predictions_total", 30, version=CANARY, label="0"),
         sample("kanaria_predictions_total", 70, version=CANARY, label="1"),
         *buckets("kanaria_confidence", {"0.5": 4, "0.9": 60, "+Inf": 100}, version=CANARY),
-        sample("kanaria_feedback_total", 8, version=STABLE, outcome="correct"),
-        sample("kanaria_feedback_total", 2, version=STABLE, outcome="wrong"),
+        sample("kanaria_feedback_total", 5, version=STABLE, outcome="correct", caller="shop"),
+        sample("kanaria_feedback_total", 3, version=STABLE, outcome="correct"),
+        sample("kanaria_feedback_total", 2, version=STABLE, outcome="wrong", caller="shop"),
         sample("kanaria_disagreement_total", 30, version=CANARY, outcome="same"),
         sample("kanaria_disagreement_total", 20, version=CANARY, outcome="different"),
     ]
@@ -125,6 +126,8 @@ def test_predictions_confidence_and_feedback_come_from_the_service() -> None:
         (service, CANARY, "low_confidence:0.5"): Pair(4, 100),
         (service, CANARY, "low_confidence:0.9"): Pair(60, 100),
         (service, STABLE, "wrong_label"): Pair(2, 10),
+        (service, STABLE, "labels_by_caller:shop"): Pair(2, 7),
+        (service, STABLE, 'labels_by_caller:""'): Pair(0, 3),
         (service, CANARY, "disagreement"): Pair(20, 50),
     }
 
@@ -148,13 +151,44 @@ def test_labels_that_count_at_an_age_are_read_by_that_age() -> None:
         ("a", CANARY, "labels_of_age:60"): Pair(4, 10),
         ("a", CANARY, "labels_came:600"): Pair(1, 10),
         ("a", CANARY, "labels_came:60"): Pair(0, 10),
+        ("a", CANARY, 'labels_of_age_by_caller:600,""'): Pair(2, 5),
+        ("a", CANARY, 'labels_of_age_by_caller:60,""'): Pair(4, 10),
     }
     every = windows(reading(0.0, {}), Reading(5.0, found), stable=STABLE, canary=CANARY)
     plan = Signals({"wrong_label": WrongLabel(after=600)})
     assert [(window.signal, window.canary) for window in plan.selection().of(every)] == [("wrong_label", Pair(2, 5))]
     assert [(window.signal, window.canary) for window in plan.labels_came(every)] == [("labels_came", Pair(1, 10))]
+    assert plan.selection().of(every)[0].callers is None  # whose they are is not known
     as_they_come = Signals()
     assert as_they_come.selection().of(every) == as_they_come.labels_came(every) == []
+
+
+LABELS_BY_CALLER = [
+    (Signals(), "kanaria_feedback_total", {}, "wrong_label"),
+    (Signals({"wrong_label": WrongLabel(after=600)}), "kanaria_labels_total", {"age_s": "600"}, "wrong_label"),
+]
+
+
+@pytest.mark.parametrize(("plan", "series", "labels", "signal"), LABELS_BY_CALLER, ids=["as they come", "at an age"])
+def test_labels_are_counted_by_caller_where_all_of_them_are_known(
+    plan: Signals, series: str, labels: dict[str, str], signal: str
+) -> None:
+    def page(version: str, caller: str, wrong: int, correct: int) -> list[Sample]:
+        told = {"version": version, "caller": caller, **labels}
+        return [sample(series, wrong, outcome="wrong", **told), sample(series, correct, outcome="correct", **told)]
+
+    known = [*page(STABLE, "shop", 1, 9), *page(STABLE, "bank", 0, 5), *page(CANARY, "shop", 4, 6)]
+    found = c.counters(version_tables("a", known))
+    (window,) = plan.selection().of(windows(reading(0.0, {}), Reading(5.0, found), stable=STABLE, canary=CANARY))
+    assert (window.signal, window.stable, window.canary) == (signal, Pair(1, 15), Pair(4, 10))
+    assert window.callers == {
+        "shop": BothPairs(Pair(1, 10), Pair(4, 10)),
+        "bank": BothPairs(Pair(0, 5), Pair(0, 0)),
+    }
+    assert window.without("shop") == replace(window, stable=Pair(0, 5), canary=Pair(0, 0), callers=None)
+    partly = c.counters(version_tables("a", [*known, *page(CANARY, "", 0, 1)]))
+    (window,) = plan.selection().of(windows(reading(0.0, {}), Reading(5.0, partly), stable=STABLE, canary=CANARY))
+    assert (window.canary, window.callers) == (Pair(4, 11), None)
 
 
 EVERY_COUNTER = (
