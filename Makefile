@@ -8,7 +8,7 @@ TAG ?= digits:latest
 BACKEND ?= docker
 export VENV
 
-.PHONY: setup demo test test-fast check chaos bench image constraints sbom audit clean
+.PHONY: setup demo test test-fast check chaos bench image constraints lock sbom audit clean
 
 setup:
 	@sh ./setup.sh
@@ -39,6 +39,10 @@ bench: setup
 # Whether every pin of constraints.txt has a wheel for every Python and machine that is promised.
 constraints: setup
 	@$(BIN)/python .ci/check_wheels.py
+
+# Writes requirements.lock anew, after a change of constraints.txt or of the dependencies in pyproject.toml.
+lock: setup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/lock.py
 
 # What this installation consists of, as CycloneDX; `kanaria sbom TAG` says it of a Bento.
 sbom: setup

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the virtual environment with every dependency at the version of constraints.txt; quick when nothing changed.
+# Makes the virtual environment with every dependency at the version and with the hash of requirements.lock; quick when
+# nothing changed.
 #
 # EXTRAS  what to install beside the base, such as `dev` or `serve,dev`; nothing: the base alone. Default: what the folder
 #         was made with before, or all,dev
@@ -92,7 +93,7 @@ elif [ -e "$VENV" ]; then
 fi
 
 WANTED="extras: $EXTRAS
-files: $(cat pyproject.toml constraints.txt setup.sh | cksum)"
+files: $(cat pyproject.toml requirements.lock setup.sh | cksum)"
 [ "$(cat "$STAMP" 2>/dev/null)" != "$WANTED" ] || exit 0
 
 if [ -e "$VENV/pyvenv.cfg" ] && ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
@@ -123,11 +124,24 @@ install() {
     fi
 }
 
+# Writes the file of that name: the pins of the lock, with their hashes, that are for any of these extras (a, b).
+locked() {
+    awk -v extras=",$1," '/^# for: / { wanted = 0
+        for (i = 3; i <= NF; i++) if (index(extras, "," $i ",")) wanted = 1
+        next
+    }
+    wanted { print }' requirements.lock >"$VENV/$2"
+}
+
+# What is pinned with its hash is resolved: nothing else is taken, from whichever index.
+install_locked() { install --require-hashes --no-deps -r "$@"; }
+
 # PyTorch's default Linux wheel carries gigabytes of CUDA; its own CPU index does not. Where that
 # cannot be reached, the wheel that the configured package index offers serves as well.
 CPU_INDEX=https://download.pytorch.org/whl/cpu
-TORCH=$(grep '^torch==' constraints.txt)
+TORCH=$(sed -n 's/^\(torch==[^ +]*\) .*/\1/p' requirements.lock)
 has_torch() { "$VENV/bin/python" -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != '${TORCH#torch==}')" 2>/dev/null; }
+has_cpu_torch() { "$VENV/bin/python" -c "import importlib.metadata as m, sys; sys.exit(not m.version('torch').endswith('+cpu'))"; }
 cpu_index_answers() {
     [ "$(uname -s)" = Linux ] &&
         "$VENV/bin/python" -c "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)" "$CPU_INDEX/torch/" >/dev/null 2>&1
@@ -142,11 +156,27 @@ esac
 case ",$EXTRAS," in *,all,* | *,serve,* | *,bench,*)
     if ! has_torch; then
         echo "setup: installing PyTorch (CPU)"
-        if cpu_index_answers; then install "$TORCH" --index-url "$CPU_INDEX"; else install "$TORCH"; fi
+        locked torch torch.txt
+        locked torch-cpu torch-cpu.txt
+        if cpu_index_answers; then
+            if ! install_locked "$VENV/torch-cpu.txt" --index-url "$CPU_INDEX" 2>/dev/null; then
+                echo "setup: the lock has no hash of what PyTorch's own index offers: that is taken on its word"
+                install --no-deps "$TORCH" --index-url "$CPU_INDEX"
+            fi
+        elif [ "$(uname -s)" != Linux ] || ! install_locked "$VENV/torch-cpu.txt" 2>/dev/null; then
+            install_locked "$VENV/torch.txt"
+        fi
     fi
     ;;
 esac
 echo "setup: installing the other dependencies (about a minute the first time)"
-install --constraint constraints.txt --editable ".${EXTRAS:+[$EXTRAS]}"
+MORE=''
+case ",$EXTRAS," in *,all,* | *,serve,* | *,bench,*)
+    has_cpu_torch || MORE=,cuda # PyTorch's default wheel needs what its CPU wheel does without
+    ;;
+esac
+locked "base,$EXTRAS$MORE" requirements.txt
+install_locked "$VENV/requirements.txt"
+install --no-deps --no-build-isolation --editable . # setuptools, which builds it, is locked as well
 echo "$WANTED" >"$STAMP"
 echo "setup: ready"

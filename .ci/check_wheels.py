@@ -19,12 +19,19 @@ import httpx
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags, mac_platforms
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import (
+    InvalidSdistFilename,
+    InvalidWheelFilename,
+    canonicalize_name,
+    parse_sdist_filename,
+    parse_wheel_filename,
+)
+from packaging.version import Version
 from pip._internal.commands import create_command  # pip has no public way to ask for its settings with their defaults
 
 ROOT = Path(__file__).parents[1]
 BUILT_FROM_SOURCE = {("hdrhistogram", "Linux arm64")}  # setup.sh asks for a compiler there
-_ANSWERS = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
+ANSWERS = "application/vnd.pypi.simple.v1+json, text/html;q=0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,10 @@ class _Links(HTMLParser):
         if tag == "a":
             found = dict(attrs)
             name = (found.get("href") or "").partition("#")[0].rpartition("/")[2]
-            self.files.append({"filename": name, "requires-python": found.get("data-requires-python")})
+            digest = (found.get("href") or "").partition("#sha256=")[2]
+            self.files.append(
+                {"filename": name, "requires-python": found.get("data-requires-python"), "hashes": {"sha256": digest}}
+            )
 
 
 def main() -> int:
@@ -102,14 +112,19 @@ def _pins() -> Iterator[Requirement]:
 
 def _look_up(pins: Sequence[Requirement]) -> list[list[Wheel]]:
     """The wheels of each pinned version, in every index that pip is configured with."""
-    settings = create_command("download").parser.get_default_values()
+    settings = pip_settings()
     indexes = [url for url in (settings.index_url, *settings.extra_index_urls) if url.startswith("http")]
     trust = ssl.create_default_context(cafile=settings.cert or None)
     with (
-        httpx.Client(verify=trust, timeout=60, headers={"accept": _ANSWERS}) as client,
+        httpx.Client(verify=trust, timeout=60, headers={"accept": ANSWERS}) as client,
         ThreadPoolExecutor(8) as pool,
     ):
         return list(pool.map(lambda pin: list(_wheels(client, indexes, pin)), pins))
+
+
+def pip_settings() -> Any:
+    """What pip is configured with, with its defaults."""
+    return create_command("download").parser.get_default_values()
 
 
 def promised() -> range:
@@ -126,16 +141,17 @@ def _without_wheel(pin: Requirement, wheels: Sequence[Wheel]) -> Iterator[tuple[
             version = {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.0"}
             if pin.marker is not None and not pin.marker.evaluate(machine.markers | version):
                 continue
-            tags = _tags(minor, machine)
-            if not any(_serves(wheel, tags, minor) for wheel in wheels):
+            taken = tags(minor, machine)
+            if not any(_serves(wheel, taken, minor) for wheel in wheels):
                 yield minor, machine
 
 
-def _serves(wheel: Wheel, tags: frozenset[Tag], minor: int) -> bool:
-    return not tags.isdisjoint(wheel.tags) and SpecifierSet(wheel.requires_python).contains(f"3.{minor}.9")
+def _serves(wheel: Wheel, taken: frozenset[Tag], minor: int) -> bool:
+    return not taken.isdisjoint(wheel.tags) and SpecifierSet(wheel.requires_python).contains(f"3.{minor}.9")
 
 
-def _tags(minor: int, machine: Machine) -> frozenset[Tag]:
+def tags(minor: int, machine: Machine) -> frozenset[Tag]:
+    """The tags of wheels that a Python on a machine takes."""
     version = (3, minor)
     return frozenset(
         [
@@ -151,13 +167,30 @@ def _wheels(client: httpx.Client, indexes: Sequence[str], pin: Requirement) -> I
         answer = client.get(f"{index.rstrip('/')}/{canonicalize_name(pin.name)}/", follow_redirects=True)
         if answer.status_code == httpx.codes.NOT_FOUND:
             continue
-        for file in _files(answer.raise_for_status()):
+        for file in files_of(answer.raise_for_status()):
             try:
                 _, version, _, tags = parse_wheel_filename(file["filename"])
             except InvalidWheelFilename:
                 continue  # a source archive, or a name from before there were rules
             if pin.specifier.contains(version, prereleases=True):
                 yield Wheel(tags, file.get("requires-python") or "")
+
+
+def is_of(filename: str, name: str, version: str, *, is_built: bool) -> bool:
+    """Whether a file is a wheel of a release, or where it `is_built` from source, the archive of that."""
+    try:
+        if is_built and filename.endswith(".tar.gz"):
+            own, found = parse_sdist_filename(filename)
+        else:
+            own, found, *_ = parse_wheel_filename(filename)
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return False
+    return own == canonicalize_name(name) and found == Version(version)
+
+
+def files_of(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The files on a page of an index, each with its `filename`, its `requires-python` and its `sha256`."""
+    return [{**file, "sha256": (file.get("hashes") or {}).get("sha256", "")} for file in _files(answer)]
 
 
 def _files(answer: httpx.Response) -> list[dict[str, Any]]:

@@ -1,14 +1,26 @@
 """setup.sh finds a Python that serves, or says what it saw and what to do. The Pythons here only say a version."""
 
+import hashlib
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from packaging.utils import canonicalize_name
 
+from kanaria.stack.environments import _uv
+from tests.support.extras import declared
 from tests.support.paths import ROOT
+from tests.support.wheels import write_wheel
 
-TOOLS = ("sh", "sed", "cat", "cksum", "rm", "ls", "readlink", "uname", "grep", "cut", "dirname")
+TOOLS = ("sh", "awk", "sed", "cat", "cksum", "rm", "ls", "readlink", "uname", "grep", "cut", "dirname")
+
+QUIET = "--quiet --disable-pip-version-check"
+LOCKED = "--require-hashes --no-deps -r .venv/requirements.txt"
+OWN = "--no-deps --no-build-isolation --editable ."
 
 
 class Machine:
@@ -18,7 +30,7 @@ class Machine:
         self.project, self.bin = folder / "project", folder / "bin"
         self.project.mkdir()
         self.bin.mkdir()
-        for name in ("setup.sh", "pyproject.toml", "constraints.txt"):
+        for name in ("setup.sh", "pyproject.toml", "requirements.lock"):
             shutil.copy(ROOT / name, self.project)
         for tool in TOOLS:
             (self.bin / tool).symlink_to(shutil.which(tool) or "")
@@ -63,10 +75,10 @@ def test_the_newest_python_that_serves_is_taken_and_named(machine: Machine) -> N
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0] == "setup: taking python3.12 (3.12.1)"
     assert done.stdout.splitlines()[-1] == "setup: ready"
-    assert (
-        "pip: -m pip --quiet --disable-pip-version-check install --constraint constraints.txt --editable .[dev]"
-        in done.stdout
-    )
+    assert done.stdout.splitlines()[-3:-1] == [
+        f"pip: -m pip {QUIET} install {LOCKED}",
+        f"pip: -m pip {QUIET} install {OWN}",
+    ]
 
 
 def test_the_system_s_python_is_taken_whatever_its_name(machine: Machine) -> None:
@@ -146,15 +158,13 @@ def test_nothing_is_done_when_nothing_changed(machine: Machine) -> None:
         ["sh", "setup.sh"], cwd=machine.project, env=environment, capture_output=True, text=True, check=True
     )
     assert (done.stdout, done.stderr) == ("", "")
-    with (machine.project / "constraints.txt").open("a") as constraints:
-        constraints.write("more==1.0\n")
+    with (machine.project / "requirements.lock").open("a") as lock:
+        lock.write("# for: base\nmore==1.0\n")
     done = subprocess.run(
         ["sh", "setup.sh"], cwd=machine.project, env=environment, capture_output=True, text=True, check=True
     )
-    assert (
-        "pip: -m pip --quiet --disable-pip-version-check install --constraint constraints.txt --editable .\n"
-        in done.stdout
-    )
+    assert f"pip: -m pip {QUIET} install {LOCKED}\n" in done.stdout
+    assert (machine.project / ".venv/requirements.txt").read_text().endswith("more==1.0\n")
 
 
 @pytest.mark.parametrize(
@@ -214,10 +224,7 @@ def test_uv_is_taken_where_it_is(machine: Machine) -> None:
     machine.script(machine.bin / "uv", f'case "$1" in {answers} esac')
     done = machine.set_up()
     assert done.stdout.splitlines()[:2] == ["setup: taking uv 0.13.9 with its own Python", ">=3.11,<3.14"]
-    assert (
-        "uv: pip install --quiet --python .venv/bin/python --constraint constraints.txt --editable .[dev]"
-        in done.stdout
-    )
+    assert f"uv: pip install --quiet --python .venv/bin/python {LOCKED}\n" in done.stdout
     shutil.rmtree(machine.project / ".venv")
     machine.python("python3.12", "3.12.3")
     assert machine.set_up().stdout.splitlines()[:2] == [
@@ -249,3 +256,47 @@ def test_a_compiler_is_asked_for_where_a_wheel_is_missing(machine: Machine) -> N
     assert machine.set_up(EXTRAS="dev").returncode == 0
     machine.script(machine.bin / "cc", "true")
     assert machine.set_up(EXTRAS="loadtest").returncode == 0
+
+
+def pins_for(machine: Machine, extras: str) -> dict[str, str]:
+    """What the set-up installs with these extras: the lines of each package, by its name."""
+    machine.python("python3", "3.13.5")
+    assert machine.set_up(EXTRAS=extras).returncode == 0
+    text = (machine.project / ".venv/requirements.txt").read_text().replace("\\\n", " ")
+    return {line.partition("==")[0]: line for line in text.splitlines()}
+
+
+@pytest.mark.parametrize("extras", ["", "dev", "judge,dev", "all,dev", "serve", "bench"])
+def test_all_that_is_asked_for_is_locked_with_hashes(extras: str, machine: Machine) -> None:
+    """Each package that an extra declares, at the version of constraints.txt, and nothing without a hash."""
+    (machine.bin / "cc").symlink_to(shutil.which("true") or "")
+    pins = pins_for(machine, extras)
+    named = [canonicalize_name(each.name) for each in declared(*filter(None, extras.split(",")))]
+    assert set(named) - pins.keys() - {"torch"} == set()  # that one comes first, from a file of its own
+    assert [line for line in pins.values() if "--hash=sha256:" not in line] == []
+    pinned = re.findall(r"^([\w.-]+)==([^;\s]+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    known = {canonicalize_name(name): found for name, found in pinned}
+    seen = {name: line.split()[0].partition("==")[2] for name, line in pins.items()}
+    assert {name: found for name, found in seen.items() if known.get(name, found) != found} == {}
+
+
+def test_the_base_has_no_pin_of_an_extra(machine: Machine) -> None:
+    """Whoever only judges gets no server."""
+    assert pins_for(machine, "").keys().isdisjoint({"torch", "bentoml", "locust", "evidently", "pytest"})
+
+
+def test_a_package_that_was_replaced_on_the_index_is_refused(tmp_path: Path) -> None:
+    """The same name and version with other content: pip and uv take neither of them."""
+    wheels = tmp_path / "wheels"
+    good = write_wheel(wheels, "tiny", "1.0", "VERSION = 1\n")
+    digest = hashlib.sha256(good.read_bytes()).hexdigest()
+    (tmp_path / "requirements.txt").write_text(f"tiny==1.0 --hash=sha256:{digest}\n")
+    with ZipFile(good, "a") as changed:
+        changed.writestr("evil.pth", "import os")
+    where = ["--no-index", "--find-links", str(wheels), "--target", str(tmp_path / "there")]
+    locked = ["--require-hashes", "--no-deps", "-r", str(tmp_path / "requirements.txt")]
+    for installer in ([sys.executable, "-m", "pip", "install"], [_uv() or "uv", "pip", "install"]):
+        done = subprocess.run([*installer, *locked, *where], capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "hash" in (done.stdout + done.stderr).lower()
+        assert not (tmp_path / "there" / "tiny.py").exists()
