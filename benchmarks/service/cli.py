@@ -69,7 +69,7 @@ def service(
     """
     asked_for = _asked_for(peers)
     find_wrk()
-    subject = _subject(tag)
+    subject = subject_of(tag)
     progress_console = Terminal(stderr=True)
     contenders = [OURS]
     for peer in asked_for:
@@ -103,7 +103,7 @@ def _asked_for(keys: Sequence[str] | None) -> list[Contender]:
     return [peer for peer in PEERS if not keys or peer.key in keys]
 
 
-def _subject(tag: str) -> Subject:
+def subject_of(tag: str) -> Subject:
     """What is in the Bento. Raises SetupError."""
     implementation, code = implementation_of(tag)
     folder = model_folder(model_of(tag))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 
 from benchmarks.service.subject import Subject
+from kanaria.stack import model_server
 
 _PEERS = "benchmarks.service.peers"
 
@@ -40,8 +41,8 @@ def _uvicorn(app: str, port: int, *options: str) -> list[str]:
 OURS = Contender(
     "kanaria",
     "Kanaria",
-    "`bentoml serve` of the Bento: validation, metrics, prediction log, answers kept for feedback, request ids",
-    lambda subject, port: _bentoml(subject.tag, port),
+    "the Bento as `kanaria up` serves it: validation, metrics, prediction log, answers kept for feedback, request ids",
+    lambda subject, port: [model_server.MODULE, subject.tag, "--host", "127.0.0.1", "--port", str(port)],
     "bentoml",
 )
 PEERS = (

@@ -70,6 +70,7 @@ def _prepared(service: Any, url: str) -> int:
     from _bentoml_impl.server.serving import server_on_deployment  # noqa: PLC0415 - as above
     from bentoml.serving import ensure_prometheus_dir  # noqa: PLC0415 - as above
 
+    service.inject_config()  # its own, where the environment overrides nothing
     count, variables = ResourceAllocator().get_worker_env(service)
     server_on_deployment(service)
     for wanted in service.envs:
