@@ -44,14 +44,18 @@ class Server:
         return [worker for word in words for worker in children_with(word, of=self.process.pid)]
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values."""
+        """Every sample of /metrics whose name starts with `kanaria_`, keyed by name and sorted label values.
+
+        Those of all callers are added up.
+        """
         text = httpx.get(f"{self.url}/metrics").raise_for_status().text
-        return {
-            (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name.startswith("kanaria_")
-        }
+        found: dict[tuple[str, ...], float] = {}
+        for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+            if sample.name.startswith("kanaria_"):
+                values = (sample.labels[name] for name in sorted(sample.labels.keys() - {"caller"}))
+                key = (sample.name, *values)
+                found[key] = found.get(key, 0.0) + sample.value
+        return found
 
 
 class Bentos:
