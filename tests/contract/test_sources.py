@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -543,10 +543,12 @@ def test_a_prometheus_lets_nobody_read_without_its_login(
     with PrometheusSource(prometheus, EnvoyMetrics(stack.gateway.address), login=other) as source:
         error = refused(lambda: source.read(stack.backends))
     assert ("401" in error.saw, "--prometheus-login" in error.do) == (True, True)
-    for ask in (FiringAlerts(prometheus, login=other).now, RawSamples(prometheus, login=other).now_s):
-        assert "401" in refused(ask).saw
+    refusing, opened = (RawSamples(prometheus, login=one) for one in (other, login))
+    with closing(refusing), closing(opened):
+        for ask in (FiringAlerts(prometheus, login=other).now, refusing.now_s):
+            assert "401" in refused(ask).saw
+        assert abs(opened.now_s() - time.time()) < 3600
     FiringAlerts(prometheus, login=login).now()
-    assert abs(RawSamples(prometheus, login=login).now_s() - time.time()) < 3600
     with PrometheusApi(prometheus, login=other) as api, pytest.raises(PrometheusUnreachable, match="401"):
         api.scrape_interval()
     with PrometheusApi(prometheus, login=login) as api:
