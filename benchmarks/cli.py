@@ -76,6 +76,11 @@ class Benchmarks(LazyGroup):
             "Load the gateway in a step and in the shadow, with an observer and without, in turn, and compare.",
             needs=("serve", "loadtest", "charts"),
         ),
+        "lean": Source(
+            "benchmarks.lean.cli:lean",
+            "Measure what a second version, a command, a stack without traffic and a lone request cost.",
+            needs=("serve", "loadtest", "charts"),
+        ),
         "optimise": Source(
             "benchmarks.optimise.cli:optimise",
             "Measure models on every engine, one after the other; nothing is saved.",

@@ -11,6 +11,7 @@ from benchmarks.cli import app
 from benchmarks.drift import cli as drift
 from benchmarks.judge import aa_test
 from benchmarks.kubernetes import cli as kubernetes
+from benchmarks.lean import page as lean
 from benchmarks.markdown import table
 from benchmarks.optimise import page as optimise
 from benchmarks.output import command_line
@@ -38,6 +39,7 @@ COMMANDS = (
     "optimise",
     "kubernetes",
     "observer",
+    "lean",
 )
 
 
@@ -115,6 +117,14 @@ def test_the_page_about_kubernetes_is_what_the_command_writes() -> None:
         [], written[1], written[2], pods=kubernetes.PODS, hours=kubernetes.HOURS, classes=kubernetes.CLASSES
     )
     assert prose(committed(kubernetes.PAGE)) == prose(text)
+
+
+def test_the_page_about_little_things_is_what_the_command_writes() -> None:
+    """All but the measured rows, and the machine."""
+    written = re.search(r"Written by `(python -m benchmarks .+)` on (.+)\.\n", committed(lean.PAGE))
+    assert written is not None
+    text = lean.page(dict.fromkeys(lean.HEADS, ()), command=written[1], machine=written[2], rounds=1)
+    assert prose(committed(lean.PAGE)) == prose(text)
 
 
 def test_the_page_about_engines_is_what_the_command_writes() -> None:

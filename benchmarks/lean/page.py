@@ -1,0 +1,155 @@
+"""The page about what little things cost, as Markdown."""
+
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from benchmarks.lean.gateway import DIRECT, PARTS, WHOLE
+from benchmarks.lean.gateway import Result as Loaded
+from benchmarks.lean.versions import WAYS, Second
+from benchmarks.markdown import table
+from benchmarks.service.visits import CASES, Visit
+
+PAGE = "lean.md"
+VERSION_HEADS = ("a second version beside a running one", "PSS, MB", "ready after, s", "CPU until then, s")
+COMMAND_HEADS = ("command", "CPU now, s", "before, s", "now over before")
+IDLE_HEADS = ("process", "percent of a core")
+GATEWAY_HEADS = ("", "p50 over the whole gateway's", "Envoy's CPU over the whole gateway's", "Envoy's CPU, us/request")
+LONE_HEADS = ("ours over bare Starlette", "requests/s", "CPU for each request", "our p99 over our p50")
+
+HEADS = {
+    "versions": VERSION_HEADS,
+    "commands": COMMAND_HEADS,
+    "idle": IDLE_HEADS,
+    "gateway": GATEWAY_HEADS,
+    "lone": LONE_HEADS,
+}
+KEYS = ("kanaria", "starlette")  # the servers of the last one
+
+
+def spread(values: Iterable[float], digits: int = 2, unit: str = "") -> str:
+    """Median (lowest-highest)."""
+    found = sorted(values)
+    median, low, high = (f"{value:,.{digits}f}" for value in (statistics.median(found), found[0], found[-1]))
+    return f"{median}{unit} ({low}-{high})"
+
+
+def version_rows(rounds: Sequence[Mapping[str, Second]]) -> Iterator[tuple[str, ...]]:
+    """One row for each way to serve."""
+    for way in WAYS:
+        found = [one[way.title] for one in rounds]
+        yield (
+            way.title,
+            spread((one.pss_mb for one in found), 0),
+            spread((one.ready_s for one in found), 1),
+            spread((one.cpu_s for one in found), 1),
+        )
+
+
+def command_rows(rounds: Sequence[Mapping[str, tuple[float, float]]]) -> Iterator[tuple[str, ...]]:
+    """One row for each command; CPU seconds now and before."""
+    for command in rounds[0] if rounds else ():
+        found = [one[command] for one in rounds]
+        yield (
+            f"`kanaria {command}`",
+            spread(now for now, _ in found),
+            spread(before for _, before in found),
+            spread((now / before for now, before in found), 2, "x"),
+        )
+
+
+def idle_rows(shares: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+    """One row for each process, and the sum."""
+    for name, percent in sorted(shares.items(), key=lambda item: -item[1]):
+        yield name, f"{percent:.2f}"
+    yield "all", f"{sum(shares.values()):.2f}"
+
+
+def gateway_rows(rounds: Sequence[Mapping[str, Loaded]]) -> Iterator[tuple[str, ...]]:
+    """One row for each gateway that lacks a part."""
+    for name in (*PARTS, DIRECT):
+        yield (
+            name,
+            spread((one[name].p50_us / one[WHOLE].p50_us for one in rounds), 2, "x"),
+            spread((one[name].cpu_us / one[WHOLE].cpu_us for one in rounds), 2, "x"),
+            spread((one[name].cpu_us for one in rounds), 0),
+        )
+
+
+def lone_rows(visits: Sequence[Visit]) -> Iterator[tuple[str, ...]]:
+    """One row for each load."""
+    rounds = [
+        tuple(next(one for one in visits if (one.round, one.contender.key) == (number, key)).results for key in KEYS)
+        for number in sorted({visit.round for visit in visits})
+    ]
+    for case in CASES:
+        pairs = [(ours[case.key], theirs[case.key]) for ours, theirs in rounds]
+        yield (
+            case.title,
+            spread((ours.load.requests_per_s / theirs.load.requests_per_s for ours, theirs in pairs), 2, "x"),
+            spread((ours.cpu_us / theirs.cpu_us for ours, theirs in pairs), 2, "x"),
+            spread((ours.load.p99_us / ours.load.p50_us for ours, _ in pairs), 1, "x"),
+        )
+
+
+def page(tables: Mapping[str, Iterable[tuple[str, ...]]], *, command: str, machine: str, rounds: int) -> str:
+    """The whole page.
+
+    Args:
+        tables: rows by section: versions, commands, idle, gateway, lone.
+        command: the command that wrote it.
+        machine: cores and system, in words.
+        rounds: how often each thing was measured, in turn with what it is compared with.
+    """
+    return f"""\
+# What little things cost
+
+Written by `{command}` on {machine}.
+
+A second version, a command, a stack that nobody asks, a lone request. There were {rounds} rounds; ratios are taken
+within a round. All numbers: median (lowest-highest round). Memory and processor time depend less on what else the
+machine did than seconds do.
+
+## A second version
+
+PSS divides each page of memory by the number of processes that have it. The first version was started in the same way.
+How the second one shares pages: [decision 62](../decisions/0062-what-a-version-costs.md).
+
+{table(VERSION_HEADS, tables["versions"])}
+
+## Commands
+
+"Before" is the same command while Python collects garbage during imports and httpx imports its own command line.
+
+{table(COMMAND_HEADS, tables["commands"])}
+
+## A stack without traffic
+
+One version with one worker, Prometheus and Alertmanager where they are installed.
+
+{table(IDLE_HEADS, tables["idle"])}
+
+## The gateway, part by part
+
+One connection, a backend that answers at once, a gateway for each row that lacks one part.
+
+{table(GATEWAY_HEADS, tables["gateway"])}
+
+What costs most is counting: which version was chosen and which one answered, whose time it was, what failed. Releases
+are judged by these numbers. A filter more or less is within what rounds differ by, with few rounds on a busy machine
+even a bare proxy is: measure with more before one is taken out.
+
+## One row
+
+{table(LONE_HEADS, tables["lone"])}
+
+## What was tried and did not pay
+
+- Collecting garbage before the fork: the holes are filled by each worker, 38 MB copied instead of 26.
+- No supervisor at all where there is one worker: it would share all it has with the worker anyway, and a crash of
+  the worker would be a crash of the version.
+- One process that imports everything and from which every version is forked (a fork server): tried by hand, a second
+  version takes 145 MB, and the server itself 70. Not done yet: a stack finds its processes by their environment and
+  their command line, which a fork has from the process that it was forked from.
+- Building pydantic's validators at first use (`defer_build`): 3 % of a command.
+- Fewer filters in the gateway: nothing that stands out of the noise, see above.
+"""
