@@ -105,7 +105,7 @@ def page(tables: Mapping[str, Iterable[tuple[str, ...]]], *, command: str, machi
 
 Written by `{command}` on {machine}.
 
-A second version, a command, a stack that nobody asks, a lone request. There were {rounds} rounds; ratios are taken
+A second version, a command, a stack that nobody asks, a lone request. Rounds: {rounds}; ratios are taken
 within a round. All numbers: median (lowest-highest round). Memory and processor time depend less on what else the
 machine did than seconds do.
 

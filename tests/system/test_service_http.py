@@ -350,7 +350,7 @@ def test_a_bento_answers_as_well_where_bentoml_serves_it(bentos: Bentos, body: b
     """As in its container."""
     with bentos.serve(V1, by=BENTOML) as server:
         assert predict(server, body).json()["predictions"]
-        assert server.metrics()["kanaria_requests_total", "predict", "2xx", V1] == 1
+        assert server.metrics()["kanaria_requests_total", "/predict", "2xx", V1] == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
