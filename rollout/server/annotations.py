@@ -6,48 +6,41 @@ It takes rights in the cluster: `get` and `patch` of these two kinds, and nothin
 import os
 import ssl
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import ValidationError
 
 from contract import loopback
+from contract.complaints import first_complaint
 from rollout.errors import RolloutError, SpecError
 from rollout.server.kept import Attempt
+from rollout.server.shared import Tries
 
 ANNOTATION = "kanaria/judge"
-_MOST = 10  # tries that are kept in an annotation, the newest ones
 _TRIES = 5  # where somebody else changes the resource at the same time
 _TIMEOUT_S = 2.0  # an engine waits for the verdict
-_CONFLICT = 409
+_REFUSED = {
+    401: "the service account's token is not accepted: see that its folder is mounted, and is of this cluster",
+    403: "let the judge's service account get and patch rollouts and canaries",
+    409: "nothing: it is tried again with the next question",
+    422: "see whether an admission policy forbids the annotation",
+}
+_BUSY = "nothing: it is tried again with the next question; if it stays so, see how the API server is"
+_NO_API = "see KUBERNETES_SERVICE_HOST, and whether a proxy stands between the judge and the API server"
 
 
 class ClusterSilent(RolloutError):
     """What is shared cannot be read or written. The verdict does not depend on it."""
 
 
-class Shared(BaseModel):
-    """What is known of one try of a version; times are those of the metric store, Unix seconds."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    failed_s: float | None = None
-    reason: str = ""
-    since: str | None = None
-    lifted_s: float | None = None
-    first_weight_s: float | None = None
-
-    @property
-    def at_s(self) -> float:
-        return max(filter(None, (self.failed_s, self.lifted_s, self.first_weight_s)), default=0.0)
+class NoResource(ClusterSilent):
+    """The release is no Rollout or Canary, so there is nothing to write on: a CI job asks, for example."""
 
 
-class _Tries(RootModel[dict[str, Shared]]):
-    """The annotation's text."""
-
-
-Change = Callable[[Shared], Shared]
+Change = Callable[[Tries], Tries]
 
 
 class Annotations:
@@ -81,27 +74,21 @@ class Annotations:
         address = f"[{host}]" if ":" in host else host
         self._http = loopback.client(f"https://{address}:{port}", timeout_s=_TIMEOUT_S, trust=trust)
 
-    def read(self, attempt: Attempt) -> Shared:
-        """What is shared about an attempt. Raises ClusterSilent, as all do here."""
-        return self._read(attempt)[1].get(_key(attempt), Shared())
+    def read(self, attempt: Attempt) -> Tries:
+        """What is shared about the release of an attempt. Raises ClusterSilent, as all do here."""
+        return self._read(attempt)[1]
 
-    def change(self, attempt: Attempt, change: Change, *, every_try: bool = False) -> bool:
-        """Change what is shared, whoever else does so at the same time; False: it was so already.
-
-        Args:
-            every_try: change what is shared about all tries of this version.
-        """
+    def change(self, attempt: Attempt, change: Change) -> bool:
+        """Change what is shared, whoever else does so at the same time; False: it was so already."""
         for _ in range(_TRIES):
             version, known = self._read(attempt)
-            keys = {_key(attempt), *(key for key in known if every_try and _canary(key) == attempt.canary)}
-            changed = {key: change(known.get(key, Shared())) for key in keys}
-            if all(known.get(key, Shared()) == new for key, new in changed.items()):
+            changed = change(known)
+            if changed == known:
                 return False
-            newest = sorted((known | changed).items(), key=lambda item: item[1].at_s)[-_MOST:]
-            text = _Tries(dict(newest)).model_dump_json(exclude_defaults=True)
+            text = changed.model_dump_json(exclude_defaults=True)
             metadata = {"annotations": {ANNOTATION: text}, "resourceVersion": version}
             answer = self._ask("PATCH", attempt, {"metadata": metadata})
-            if answer.status_code != _CONFLICT:
+            if answer.status_code != HTTPStatus.CONFLICT:
                 self._check(answer, attempt)
                 return True
         raise ClusterSilent(
@@ -110,19 +97,26 @@ class Annotations:
             do="nothing: it is tried again with the next question",
         )
 
-    def _read(self, attempt: Attempt) -> tuple[str, dict[str, Shared]]:
+    def _read(self, attempt: Attempt) -> tuple[str, Tries]:
         """The version of the resource, and its annotation."""
         answer = self._ask("GET", attempt)
         self._check(answer, attempt)
         try:
             metadata = answer.json()["metadata"]
+            version = str(metadata["resourceVersion"])
             text = (metadata.get("annotations") or {}).get(ANNOTATION, "{}")
-            return str(metadata["resourceVersion"]), _Tries.model_validate_json(text).root
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            faults = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
+            raise ClusterSilent(
+                "what answers in the place of the Kubernetes API gives no resource",
+                saw=f"HTTP {answer.status_code} for {_path(attempt)}: {answer.text[:60]!r}",
+                do=_NO_API,
+            ) from error
+        try:
+            return version, Tries.model_validate_json(text)
+        except ValidationError as error:
             raise ClusterSilent(
                 "what the judge's replicas share cannot be read",
-                saw=f"the annotation {ANNOTATION} of {_path(attempt)}: {faults:.150}",
+                saw=f"the annotation {ANNOTATION} of {_path(attempt)}: {first_complaint(error, whole='it'):.150}",
                 do=f"delete it: `kubectl annotate ... {ANNOTATION}-`",
             ) from error
 
@@ -141,12 +135,16 @@ class Annotations:
 
     @staticmethod
     def _check(answer: httpx.Response, attempt: Attempt) -> None:
-        if not answer.is_success:
-            raise ClusterSilent(
-                "the Kubernetes API refuses what the judge's replicas share",
-                saw=f"HTTP {answer.status_code} for {_path(attempt)}",
-                do="let the judge's service account get and patch rollouts and canaries",
-            )
+        if answer.is_success:
+            return
+        status = answer.status_code
+        saw = f"HTTP {status} for {_path(attempt)}"
+        if status == HTTPStatus.NOT_FOUND:
+            raise NoResource("the release is no Rollout or Canary of the cluster", saw=saw, do="nothing")
+        do = _BUSY if status == HTTPStatus.TOO_MANY_REQUESTS or answer.is_server_error else _NO_API
+        raise ClusterSilent(
+            "the Kubernetes API does not take what the judge's replicas share", saw=saw, do=_REFUSED.get(status, do)
+        )
 
 
 def _path(attempt: Attempt) -> str:
@@ -154,11 +152,3 @@ def _path(attempt: Attempt) -> str:
     is_flagger = attempt.canary == attempt.rollout
     group, kind = ("flagger.app/v1beta1", "canaries") if is_flagger else ("argoproj.io/v1alpha1", "rollouts")
     return f"/apis/{group}/namespaces/{attempt.namespace}/{kind}/{attempt.rollout}"
-
-
-def _key(attempt: Attempt) -> str:
-    return f"{attempt.canary}@{attempt.of}" if attempt.of else attempt.canary
-
-
-def _canary(key: str) -> str:
-    return key.partition("@")[0]

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from contract.complaints import advice
 from contract.http import LIVE_PATH, METRICS_PATH, READY_PATH
 from rollout.errors import LedgerError, NoSuchRelease, RolloutError, SourceUnreachable, SpecError
+from rollout.explain.format import date
 from rollout.judge import JudgeConfig, Verdict
 from rollout.judge.jsonl import LineError, judgement_object, parse_windows
 from rollout.judge.judge import Judge
@@ -43,6 +44,7 @@ log = structlog.get_logger()
 _LONGEST_QUESTION, _LONGEST_WINDOWS = 100_000, 16_000_000  # bytes
 _TOKEN = "token"  # noqa: S105 - the name of a parameter
 _TOLD = ("eventType", "eventMessage", "timestamp")  # by Flagger; what else is in its metadata may be a secret
+_WAITS = "Waiting"  # the phase of a Canary whose new spec was not applied yet
 _LONGEST_TOLD = 300  # letters
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -75,11 +77,14 @@ class _Hooks:
         self._releases, self._metrics = releases, metrics
 
     def start(self, asked: FlaggerBody) -> Response:
-        """confirm-rollout: may this canary begin?"""
-        failure = self._releases.start(_attempt(asked))
-        if failure:
-            return PlainTextResponse(f"in quarantine: {failure.answer['reason']}", status_code=409)
-        return PlainTextResponse("it may begin")
+        """confirm-rollout: may this canary begin? Always: Flagger sends the checksum of the spec before here."""
+        failure = self._releases.last_failure(_attempt(asked))
+        if failure is None:
+            return PlainTextResponse("it may begin")
+        return PlainTextResponse(
+            f"it may begin; {date(failure.at_s)} a build failed, and is rolled back if this is it: "
+            f"{failure.answer['reason']}"
+        )
 
     def step(self, asked: FlaggerBody) -> Response:
         """confirm-traffic-increase: is the next weight safe?"""
@@ -102,6 +107,8 @@ class _Hooks:
 
     def failed(self, asked: FlaggerBody) -> Response:
         """rollback: 200 only where the canary is proven to do harm."""
+        if asked.phase == _WAITS:
+            return PlainTextResponse("it has not begun, and the checksum is that of the spec before", status_code=409)
         question = self._question(asked)
         if not self._releases.is_known(question, attempt_of=asked.checksum):
             raise NoSuchRelease(f"{asked.namespace}/{asked.name}: Prometheus has no requests of this canary")
@@ -284,16 +291,8 @@ def _overview(releases: Releases) -> str:
 def _page(releases: Releases, namespace: str, rollout: str, canary: str) -> str:
     """The evidence of one release. Raises NoSuchRelease."""
     names = namespace, rollout, canary
-    found = [
-        known
-        for known in releases.all()
-        if (known.attempt.namespace, known.attempt.rollout, known.attempt.canary) == names
-    ]
-    failed = [
-        each
-        for each in releases.failures()
-        if (each.attempt.namespace, each.attempt.rollout, each.attempt.canary) == names
-    ]
+    found = [known for known in releases.all() if known.attempt.names == names]
+    failed = [each for each in releases.failures() if each.attempt.names == names]
     if not found and not failed:
         raise NoSuchRelease("/".join(names)[:300])
     known = found[0] if found else None

@@ -1,6 +1,7 @@
 """`kanaria judge serve` and `kanaria judge explain`: the judge for engines in a cluster."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -63,11 +64,13 @@ def serve(
         from rollout.server.app import make_app, token_in  # noqa: PLC0415 - likewise
         from rollout.server.kept import Kept  # noqa: PLC0415 - likewise
         from rollout.server.quarantine import Quarantine  # noqa: PLC0415 - likewise
-        from rollout.server.releases import Releases  # noqa: PLC0415 - likewise
+        from rollout.server.releases import Releases, now_s  # noqa: PLC0415 - likewise
 
-        kept = Quarantine(Kept(ledger), Annotations(annotate) if annotate else None)
+        samples = _samples(prometheus, prometheus_login)
+        shared = Annotations(annotate) if annotate else None
+        kept = Quarantine(Kept(ledger), shared, now_s=partial(now_s, samples))
         page_url = url or f"http://{host}:{port}"
-        releases = Releases(_samples(prometheus, prometheus_login), known, kept, url=page_url)
+        releases = Releases(samples, known, kept, url=page_url)
         named = urlsplit(page_url).hostname
         app = make_app(releases, token=token_in(token_file), names=frozenset({named} if named else ()))
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)

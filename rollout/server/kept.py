@@ -4,6 +4,7 @@ All else is read from Prometheus again. Every replica may have a file of its own
 """
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -42,18 +43,35 @@ CREATE TABLE IF NOT EXISTS first_weights (
     at_s      REAL NOT NULL,
     PRIMARY KEY (namespace, rollout, canary, attempt)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS lifts (
+    namespace TEXT NOT NULL,
+    rollout   TEXT NOT NULL,
+    canary    TEXT NOT NULL,
+    at_s      REAL NOT NULL,
+    PRIMARY KEY (namespace, rollout, canary)
+) STRICT;
 """
+_OF_NAME = "namespace = ? AND rollout = ? AND canary = ?"
 _WAIT_S = 5.0  # for another thread or replica that writes
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a version. Where the names of versions are used again, as Flagger does, `of` tells the tries apart."""
+    """One try of a version, and the question about it.
+
+    Where the names of versions are used again, as Flagger does, `of` tells the tries apart. A failure holds for the
+    question that was `asked`, by its digest; without it, for all.
+    """
 
     namespace: str
     rollout: str
     canary: str
     of: str = ""
+    asked: str = ""
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        return self.namespace, self.rollout, self.canary
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -80,9 +98,12 @@ class Kept:
 
     def failure(self, attempt: Attempt) -> Failure | None:
         """The failure that keeps this attempt in quarantine; None: there is none. Raises LedgerError, as all do."""
-        where = "namespace = ? AND rollout = ? AND canary = ? AND attempt = ? AND lifted_s IS NULL"
+        tries = _stored(attempt), attempt.of
         with self._open() as db:
-            row = db.execute(f"SELECT at_s, answer FROM failures WHERE {where}", attempt.key).fetchone()  # noqa: S608 - our own words
+            row = db.execute(
+                f"SELECT at_s, answer FROM failures WHERE {_OF_NAME} AND attempt IN (?, ?) AND lifted_s IS NULL",  # noqa: S608 - our own words
+                (*attempt.names, *tries),
+            ).fetchone()
         return Failure(attempt, row[0], json.loads(row[1])) if row else None
 
     def failures(self) -> list[Failure]:
@@ -92,11 +113,14 @@ class Kept:
                 "SELECT namespace, rollout, canary, attempt, at_s, answer FROM failures WHERE lifted_s IS NULL "
                 "ORDER BY at_s DESC"
             ).fetchall()
-        return [Failure(Attempt(*row[:4]), row[4], json.loads(row[5])) for row in rows]
+        return [
+            Failure(Attempt(namespace, rollout, canary, *_read(stored)), at_s, json.loads(answer))
+            for namespace, rollout, canary, stored, at_s, answer in rows
+        ]
 
     def keep(self, failure: Failure) -> None:
         """Keep it; the first of an attempt counts."""
-        row = (*failure.attempt.key, failure.at_s, json.dumps(failure.answer))
+        row = (*failure.attempt.names, _stored(failure.attempt), failure.at_s, json.dumps(failure.answer))
         with self._open() as db:
             db.execute(
                 "INSERT OR IGNORE INTO failures (namespace, rollout, canary, attempt, at_s, answer) "
@@ -105,46 +129,50 @@ class Kept:
             )
 
     def lift(self, attempt: Attempt, at_s: float) -> int:
-        """Let a version be tried again, whatever its tries are called. Gives how many had failed.
+        """Lift all failures of a version up to a time, whatever its tries are called. Gives how many had failed.
 
         The evidence of all tries begins anew, also where none has failed: another replica has found a failure in the
         same samples, and this one would find it next.
         """
-        names = attempt.namespace, attempt.rollout, attempt.canary
         with self._open() as db:
-            where = "namespace = ? AND rollout = ? AND canary = ?"
             lifted = db.execute(
-                f"UPDATE failures SET lifted_s = ? WHERE {where} AND lifted_s IS NULL",  # noqa: S608 - our own words
-                (at_s, *names),
+                f"UPDATE failures SET lifted_s = ? WHERE {_OF_NAME} AND lifted_s IS NULL AND at_s <= ?",  # noqa: S608 - our own words
+                (at_s, *attempt.names, at_s),
             ).rowcount
-            known = f"SELECT attempt FROM {{}} WHERE {where}"  # noqa: S608 - our own words
-            tries = {
-                row[0] for table in ("failures", "starts") for row in db.execute(known.format(table), names).fetchall()
-            }
-            for each in {attempt.of, *tries}:
-                db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?, ?, ?, ?)", (*names, each, at_s))
-            db.execute(f"DELETE FROM first_weights WHERE {where}", names)  # noqa: S608 - our own words
+            db.execute("INSERT OR REPLACE INTO lifts VALUES (?, ?, ?, ?)", (*attempt.names, at_s))
+            db.execute(f"DELETE FROM first_weights WHERE {_OF_NAME} AND at_s <= ?", (*attempt.names, at_s))  # noqa: S608 - our own words
         return lifted
 
-    def start(self, attempt: Attempt, at_s: float) -> None:
-        """Remember when an attempt began; the first time counts."""
+    def lifted_s(self, attempt: Attempt) -> float:
+        """Until when the failures of a version are lifted, Unix seconds; -inf: nobody lifted any."""
         with self._open() as db:
-            db.execute("INSERT OR IGNORE INTO starts VALUES (?, ?, ?, ?, ?)", (*attempt.key, at_s))
+            row = db.execute(f"SELECT at_s FROM lifts WHERE {_OF_NAME}", attempt.names).fetchone()  # noqa: S608 - our own words
+        return row[0] if row else -math.inf
+
+    def start(self, attempt: Attempt, at_s: float) -> None:
+        """Remember when an attempt began. One that comes back after another begins anew."""
+        with self._open() as db:
+            _put_newest(db, "starts", attempt, at_s)
+
+    def is_newest(self, attempt: Attempt) -> bool:
+        """Whether no other try of the version has begun since this one."""
+        with self._open() as db:
+            return _newest(db, "starts", attempt) == attempt.of
 
     def give_first_weight(self, attempt: Attempt, at_s: float) -> bool:
-        """Remember that an attempt may have its first traffic; False: it was remembered before."""
+        """Remember that an attempt may have its first traffic; False: it had it, and no other has had it since."""
         with self._open() as db:
-            row = (*attempt.key, at_s)
-            return db.execute("INSERT OR IGNORE INTO first_weights VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
+            return _put_newest(db, "first_weights", attempt, at_s)
 
     def started_s(self, attempt: Attempt) -> float | None:
-        """When an attempt began at the earliest, Unix seconds; None: nobody said so."""
+        """When the evidence of an attempt begins at the earliest, Unix seconds; None: nobody said so."""
         with self._open() as db:
             row = db.execute(
-                "SELECT at_s FROM starts WHERE namespace = ? AND rollout = ? AND canary = ? AND attempt = ?",
+                f"SELECT at_s FROM starts WHERE {_OF_NAME} AND attempt = ?",  # noqa: S608 - our own words
                 attempt.key,
             ).fetchone()
-        return row[0] if row else None
+        began_s = max(row[0] if row else -math.inf, self.lifted_s(attempt))
+        return None if math.isinf(began_s) else began_s
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -158,3 +186,29 @@ class Kept:
                 saw=f"{self._path}: {error}",
                 do="check the volume's free space and permissions; `--ledger` names the file",
             ) from error
+
+
+def _put_newest(db: sqlite3.Connection, table: str, attempt: Attempt, at_s: float) -> bool:
+    """Make an attempt the newest in a table; False: it is so already."""
+    db.execute("BEGIN IMMEDIATE")
+    if _newest(db, table, attempt) == attempt.of:
+        return False
+    db.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?, ?, ?)", (*attempt.key, at_s))  # noqa: S608 - our own words
+    return True
+
+
+def _newest(db: sqlite3.Connection, table: str, attempt: Attempt) -> str | None:
+    """What tells the newest try of a version in a table from others."""
+    where = f"{_OF_NAME} ORDER BY at_s DESC, rowid DESC LIMIT 1"
+    row = db.execute(f"SELECT attempt FROM {table} WHERE {where}", attempt.names).fetchone()  # noqa: S608 - our own words
+    return row[0] if row else None
+
+
+def _stored(attempt: Attempt) -> str:
+    """The try and the question in one text, as the file has them."""
+    return f"{attempt.of}#{attempt.asked}" if attempt.asked else attempt.of
+
+
+def _read(stored: str) -> tuple[str, str]:
+    of, _, asked = stored.partition("#")
+    return of, asked

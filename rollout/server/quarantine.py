@@ -1,17 +1,21 @@
 """Which versions failed and must not come back: kept by this replica, and shared with the others where rights allow."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from rollout.errors import LedgerError
+from rollout.format import span
 from rollout.judge import Verdict
-from rollout.server.annotations import Annotations, ClusterSilent, Shared
+from rollout.server.annotations import ANNOTATION, Annotations, ClusterSilent, NoResource
 from rollout.server.kept import Attempt, Failure, Kept
+from rollout.server.shared import Shared, Tries
 
 log = structlog.get_logger()
 
-_NOBODY = -1.0  # Unix seconds, before anything
+_AHEAD_S = 60.0  # of the clock, what is written down may be: clocks differ a little
 _LONGEST_NOTE = 300
 
 
@@ -21,10 +25,11 @@ class Quarantine:
     Args:
         kept: this replica's.
         shared: None: each replica finds everything by itself.
+        now_s: the metric store's clock, Unix seconds; raises nothing.
     """
 
-    def __init__(self, kept: Kept, shared: Annotations | None = None) -> None:
-        self._kept, self._shared = kept, shared
+    def __init__(self, kept: Kept, shared: Annotations | None = None, *, now_s: Callable[[], float]) -> None:
+        self._kept, self._shared, self._now_s = kept, shared, now_s
 
     def failure(self, attempt: Attempt, report: str) -> tuple[Failure | None, list[str]]:
         """The failure that keeps an attempt in quarantine, and what a person should know. Raises LedgerError.
@@ -36,9 +41,9 @@ class Quarantine:
         if self._shared is None:
             return own, []
         try:
-            return self._agreed(self._shared, attempt, own, report), []
+            return self._agreed(self._shared, attempt, own, report)
         except ClusterSilent as error:
-            return own, [_note(error)]
+            return own, _notes(error)
 
     def keep(self, failure: Failure) -> list[str]:
         """A FAIL is answered even where it cannot be kept: then it rests on the samples alone."""
@@ -51,18 +56,19 @@ class Quarantine:
         try:
             self._tell(self._shared, failure)
         except ClusterSilent as error:
-            return [_note(error)]
+            return _notes(error)
         return []
 
     def lift(self, attempt: Attempt, at_s: float) -> tuple[int, list[str]]:
-        """See `Kept.lift`; with it what a person should know."""
-        lifted = self._kept.lift(attempt, at_s)
+        """See `Kept.lift`; with it what a person should know. It holds for all failures that are known by now."""
+        until_s = max([at_s, *(each.at_s for each in self._kept.failures() if each.attempt.names == attempt.names)])
+        lifted = self._kept.lift(attempt, until_s)
         if self._shared is None:
             return lifted, []
         try:
-            self._shared.change(attempt, lambda _: Shared(lifted_s=at_s), every_try=True)
+            self._shared.change(attempt, lambda known: known.with_lift(attempt, until_s, up_to_s=math.inf))
         except ClusterSilent as error:
-            return lifted, [_note(error)]
+            return lifted, _notes(error)
         return lifted, []
 
     def give_first_weight(self, attempt: Attempt, at_s: float) -> bool:
@@ -72,13 +78,10 @@ class Quarantine:
         if self._shared is None:
             return True
 
-        def given(known: Shared) -> Shared:
-            return known if known.first_weight_s else known.model_copy(update={"first_weight_s": at_s})
-
         try:
-            return self._shared.change(attempt, given)
+            return self._shared.change(attempt, lambda known: known.with_first_weight(attempt, at_s))
         except ClusterSilent as error:
-            _note(error)
+            _notes(error)
             return True
 
     def failures(self) -> list[Failure]:
@@ -89,37 +92,57 @@ class Quarantine:
         """See `Kept`."""
         self._kept.start(attempt, at_s)
 
+    def is_newest(self, attempt: Attempt) -> bool:
+        """See `Kept`."""
+        return self._kept.is_newest(attempt)
+
     def started_s(self, attempt: Attempt) -> float | None:
         """See `Kept`."""
         return self._kept.started_s(attempt)
 
-    def _agreed(self, shared: Annotations, attempt: Attempt, own: Failure | None, report: str) -> Failure | None:
-        """Take over what another replica found or was told, and share what it does not know."""
-        known = shared.read(attempt)
-        began_s = self._kept.started_s(attempt) or _NOBODY
-        if known.lifted_s and began_s < known.lifted_s:
-            self._kept.lift(attempt, known.lifted_s)
-            own, began_s = None, known.lifted_s
-        if known.failed_s and known.failed_s <= began_s and not own:  # lifted here while the cluster was silent
-            shared.change(attempt, lambda _: Shared(lifted_s=began_s), every_try=True)
-        elif known.failed_s and not own:
-            own = Failure(attempt, known.failed_s, _answer(known, report))
+    def _agreed(
+        self, shared: Annotations, attempt: Attempt, own: Failure | None, report: str
+    ) -> tuple[Failure | None, list[str]]:
+        """Take over what another replica found or was told, and share what it does not know.
+
+        Only a lift that was written down lifts: when a try began says nothing about who let it.
+        """
+        known, notes = shared.read(attempt), []
+        lifted_s, shared_s = self._kept.lifted_s(attempt), known.lifted_s(attempt)
+        if shared_s > lifted_s:
+            notes += self._ahead(shared_s, "lifted")
+            if not notes:
+                self._kept.lift(attempt, shared_s)
+                lifted_s, own = shared_s, self._kept.failure(attempt)
+        elif lifted_s > shared_s:  # lifted here while the cluster was silent
+            shared.change(attempt, lambda tries: tries.with_lift(attempt, lifted_s, up_to_s=lifted_s))
+        failed = known.failure(attempt, after_s=lifted_s)
+        if failed and failed.failed_s is not None and not own:
+            if ahead := self._ahead(failed.failed_s, "failed"):
+                return None, [*notes, *ahead]
+            own = Failure(attempt, failed.failed_s, _answer(failed, report))
             self._kept.keep(own)
-        elif own and not known.failed_s:
+        elif own and not failed:
             self._tell(shared, own)
-        return own
+        return own, notes
 
-    @staticmethod
-    def _tell(shared: Annotations, failure: Failure) -> None:
-        said = failure.answer
+    def _ahead(self, at_s: float, what: str) -> list[str]:
+        """Why a time in the annotation is not believed; nothing: it is past."""
+        if at_s <= (now_s := self._now_s()) + _AHEAD_S:
+            return []
+        log.warning("time_ahead", what=what, at_s=at_s, now_s=now_s)
+        far = span(at_s - now_s)
+        what_is = f"the annotation {ANNOTATION} says that the version is {what} at {at_s:.0f}"
+        return [f"{what_is}, {far} ahead of Prometheus's clock: it is not believed; lift the version, or delete it"]
 
-        def failed(known: Shared) -> Shared:
-            if known.failed_s:
-                return known
-            found = {"failed_s": failure.at_s, "reason": said["reason"], "since": said["since"]}
-            return known.model_copy(update=found)
+    def _tell(self, shared: Annotations, failure: Failure) -> None:
+        said, lifted_s = failure.answer, self._kept.lifted_s(failure.attempt)
+        found = Shared(failed_s=failure.at_s, reason=said["reason"], since=said["since"])
 
-        shared.change(failure.attempt, failed)
+        def told(known: Tries) -> Tries:
+            return known.with_failure(failure.attempt, found, after_s=lifted_s)
+
+        shared.change(failure.attempt, told)
 
 
 def _answer(known: Shared, report: str) -> dict[str, Any]:
@@ -135,6 +158,8 @@ def _answer(known: Shared, report: str) -> dict[str, Any]:
     }
 
 
-def _note(error: ClusterSilent) -> str:
+def _notes(error: ClusterSilent) -> list[str]:
+    if isinstance(error, NoResource):
+        return []
     log.warning("not_shared", error=error.what, saw=error.saw, do=error.do)
-    return f"{error.what}: {error.saw}; {error.do}"[:_LONGEST_NOTE]
+    return [f"{error.what}: {error.saw}; {error.do}"[:_LONGEST_NOTE]]

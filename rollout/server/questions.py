@@ -1,5 +1,6 @@
 """What the judge is asked, checked: bodies of requests, and the part of a plan that a profile can serve."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -68,6 +69,13 @@ class JudgeBody(BaseModel):
     @property
     def names(self) -> Names:
         return Names(self.namespace, self.rollout, self.canary, self.stable)
+
+    @property
+    def digest(self) -> str:
+        """Of what decides a verdict besides the samples. Raises SpecError for a plan that is not YAML."""
+        plan = read_yaml(self.plan, name="plan") if isinstance(self.plan, str) else self.plan
+        judged_by = json.dumps([self.stable, self.profile, plan or {}], sort_keys=True, default=str)
+        return hashlib.sha256(judged_by.encode()).hexdigest()[:12]
 
 
 class FlaggerBody(BaseModel):

@@ -60,9 +60,9 @@ class Releases:
 
         Raises: SpecError for a plan or profile that cannot be used; SourceUnreachable.
         """
-        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)
         profile = self._profile(asked.profile)
         plan = Plan.of(asked.plan, profile)
+        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of, asked.digest)
         report = self.report_url(attempt)
         failure, notes = self._kept.failure(attempt, report)
         if failure:
@@ -78,16 +78,17 @@ class Releases:
         known.answer, known.answered_s = answer, time.time()
         known.said = answer_object(answer, report)
         if answer.verdict is Verdict.FAIL:
-            notes = self._kept.keep(Failure(attempt, self._now_s(), known.said))
+            notes = self._kept.keep(Failure(attempt, now_s(self._samples), known.said))
         return with_notes(known.said, notes)
 
     def is_known(self, asked: JudgeBody, *, attempt_of: str = "") -> bool:
         """Whether anything is known of a canary: samples, or that it failed. Raises as `judge` does."""
-        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of)
+        profile = self._profile(asked.profile)
+        plan = Plan.of(asked.plan, profile)
+        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of, asked.digest)
         if self._kept.failure(attempt, self.report_url(attempt))[0]:
             return True
-        profile = self._profile(asked.profile)
-        evidence = self._of(asked, attempt, profile, Plan.of(asked.plan, profile)).evidence
+        evidence = self._of(asked, attempt, profile, plan).evidence
         try:
             evidence.answer(None, own_clock_s=time.time())
         except NeverSeen:
@@ -96,12 +97,14 @@ class Releases:
             return True
         return True
 
-    def start(self, attempt: Attempt) -> Failure | None:
-        """A try of a canary wants to begin; gives the failure that forbids it. Raises SourceUnreachable."""
-        failure, _ = self._kept.failure(attempt, self.report_url(attempt))
-        if failure is None and self._kept.started_s(attempt) is None:
+    def start(self, attempt: Attempt) -> None:
+        """A try is under way: its evidence begins now, unless it is the newest. Raises SourceUnreachable."""
+        if not self._kept.is_newest(attempt):
             self._kept.start(attempt, self._samples.now_s())
-        return failure
+
+    def last_failure(self, attempt: Attempt) -> Failure | None:
+        """The newest failure of any try of a version that this replica knows, whatever was asked."""
+        return next((each for each in self.failures() if each.attempt.names == attempt.names), None)
 
     def may_have_first_weight(self, attempt: Attempt, said: Mapping[str, Any]) -> bool:
         """Whether a canary has had no traffic yet, and may have some: once for each try, or it would never be judged.
@@ -117,14 +120,19 @@ class Releases:
         return self._kept.give_first_weight(attempt, self._samples.now_s())
 
     def lift(self, attempt: Attempt) -> tuple[int, list[str]]:
-        """Let a version be tried again; see `Quarantine`. Raises SourceUnreachable."""
-        lifted = self._kept.lift(attempt, self._samples.now_s())
+        """Let a version be tried again; see `Quarantine`. It needs no metric store."""
+        notes = []
+        try:
+            at_s = self._samples.now_s()
+        except SourceUnreachable as error:
+            at_s = time.time()
+            notes.append(f"{error.what}: the lift has the time of the judge's own clock, not of Prometheus's")
+        lifted, more = self._kept.lift(attempt, at_s)
         with self._lock:
-            names = attempt.namespace, attempt.rollout, attempt.canary
             for key, known in list(self._known.items()):
-                if (known.attempt.namespace, known.attempt.rollout, known.attempt.canary) == names:
+                if known.attempt.names == attempt.names:
                     del self._known[key]
-        return lifted
+        return lifted, notes + more
 
     def all(self) -> list[Known]:
         """Those that were asked about lately, the newest first."""
@@ -168,9 +176,10 @@ class Releases:
     def _oldest(self) -> Known:
         return next(iter(self._known.values()))
 
-    def _now_s(self) -> float:
-        """By the clock of the metric store, as everything that is compared; by this machine's where that is away."""
-        try:
-            return self._samples.now_s()
-        except SourceUnreachable:
-            return time.time()
+
+def now_s(samples: RawSamples) -> float:
+    """By the clock of the metric store, as everything that is compared; by this machine's where that is away."""
+    try:
+        return samples.now_s()
+    except SourceUnreachable:
+        return time.time()

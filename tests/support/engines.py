@@ -174,6 +174,7 @@ class FlaggerCanary:
     checksum: str
     token: str
     name: str
+    previous: str = "0"  # checksum of the spec that was applied before, which `confirm-rollout` carries
     weight: int = 0
     failed_checks: int = 0
     phase: str = "Waiting"
@@ -182,25 +183,32 @@ class FlaggerCanary:
     def tick(self) -> None:
         """One interval."""
         analysis = self.canary["spec"]["analysis"]
-        if self.phase == "Waiting":  # before the canary has pods
-            if self._asked("confirm-rollout"):
+        if self.phase == "Waiting":  # before the canary has pods; its spec counts as applied only afterwards
+            if self._asked("confirm-rollout", checksum=self.previous):
                 self.phase = "Progressing"
-        elif self.phase == "Progressing" and self._asked("rollback", default=False):
-            self.phase, self.weight = "Failed", 0
-        elif self.phase == "Progressing":
-            above = [weight for weight in analysis["stepWeights"] if weight > self.weight]
-            if not above:
-                if self._asked("confirm-promotion"):
-                    self.phase, self.weight = "Succeeded", 100
-            elif self._asked("confirm-traffic-increase"):
-                self.weight = above[0]
+            elif self._asked("rollback", checksum=self.previous, default=False):
+                self.phase = "Failed"
+        elif self.phase in ("Progressing", "WaitingPromotion"):
+            self._advance(analysis["stepWeights"])
 
-    def _asked(self, kind: str, *, default: bool = True) -> bool:
+    def _advance(self, weights: Sequence[int]) -> None:
+        """Between the first weight and the end."""
+        if self._asked("rollback", checksum=self.checksum, default=False):
+            self.phase, self.weight = "Failed", 0
+            return
+        above = [weight for weight in weights if weight > self.weight]
+        if not above:
+            is_promoted = self._asked("confirm-promotion", checksum=self.checksum)
+            self.phase, self.weight = ("Succeeded", 100) if is_promoted else ("WaitingPromotion", self.weight)
+        elif self._asked("confirm-traffic-increase", checksum=self.checksum):
+            self.weight = above[0]
+
+    def _asked(self, kind: str, *, checksum: str, default: bool = True) -> bool:
         """Whether all hooks of a kind answer 200 or 202. 204 is no; 429 and 5xx are, too, and lose their body."""
         hooks: Sequence[Mapping[str, Any]] = [
             h for h in self.canary["spec"]["analysis"]["webhooks"] if h["type"] == kind
         ]
-        payload = {"name": self.name, "namespace": "shop", "phase": self.phase, "checksum": self.checksum}
+        payload = {"name": self.name, "namespace": "shop", "phase": self.phase, "checksum": checksum}
         answers = []
         for hook in hooks:
             url = re.sub(r"^http://[^/]+", self.base_url, hook["url"]).partition("?")[0]

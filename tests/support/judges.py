@@ -1,4 +1,4 @@
-"""Judges as processes, as a Deployment starts them."""
+"""Judges as processes, as a StatefulSet starts them."""
 
 import atexit
 import os

@@ -26,6 +26,7 @@ class KubernetesApi(ThreadingHTTPServer):
         self.folder = folder
         self.resources: dict[str, dict[str, Any]] = {}
         self.refuses: int | None = None  # with this status
+        self.page = ""  # that a proxy answers instead
         self.conflicts = 0  # of writes to come
         self.writes = 0
         self.lock = threading.Lock()
@@ -89,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, given: int | dict[str, Any]) -> None:
         status, body = (given, {"kind": "Status", "code": given}) if isinstance(given, int) else (200, given)
-        content = json.dumps(body).encode()
+        content = (self._api.page or json.dumps(body)).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()

@@ -203,9 +203,11 @@ def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
     drive(flagger, cluster, lambda: flagger.phase in ("Succeeded", "Failed"))
     assert (flagger.phase, flagger.weight) == ("Failed", 0), flagger.said
     assert "canary requests failed" in flagger.said[-1]
-    hook = {"name": "colours", "namespace": "shop", "checksum": "build-3", "phase": "Waiting", "metadata": {}}
-    again = [replica.ask(hook, path="/v1/flagger/start").status_code for replica in cluster.replicas]
-    assert again == [409, 409]  # also of the replica that was not asked when it failed: it is on the Canary
+    hooks = flagger_manifest()["spec"]["analysis"]["webhooks"]
+    metadata = next(hook["metadata"] for hook in hooks if hook["type"] == "rollback")
+    hook = {"name": "colours", "namespace": "shop", "checksum": "build-3", "phase": "Progressing", "metadata": metadata}
+    again = [replica.ask(hook, path="/v1/flagger/failed").status_code for replica in cluster.replicas]
+    assert again == [200, 200]  # also of the replica that was not asked when it failed: it is on the Canary
 
 
 def flagger_manifest() -> dict[str, Any]:

@@ -98,7 +98,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the judge that most tests share; Flagger's builds began a while ago."""
     folder = tmp_path_factory.mktemp("judge")
-    for name, checksum in (("works", "1"), ("breaks", "1"), ("breaks", "7")):
+    for name, checksum in (("works", "1"), ("breaks", "1")):
         Kept(folder / "judge.db").start(Attempt("shop", name, name, checksum), time.time() - 1500)
     return folder
 
@@ -131,9 +131,9 @@ def argo(url: str, canary: str) -> ArgoRollout:
     return ArgoRollout(templates["Rollout"], templates, facts, url)
 
 
-def flagger(url: str, name: str, checksum: str = "1") -> FlaggerCanary:
+def flagger(url: str, name: str, checksum: str = "1", previous: str = "0") -> FlaggerCanary:
     canary = manifests(Engine.FLAGGER, "bentoml-app", 10, 20, 30, 40, 50)["Canary"]
-    return FlaggerCanary(canary, url, checksum, TOKEN, name)
+    return FlaggerCanary(canary, url, checksum, TOKEN, name, previous)
 
 
 def test_argo_promotes_a_good_version(judge: str) -> None:
@@ -165,25 +165,39 @@ def test_flagger_promotes_one_and_rolls_the_other_back(judge: str) -> None:
     rounds(breaks, lambda: breaks.phase in ("Succeeded", "Failed"))
     assert (breaks.phase, breaks.weight) == ("Failed", 0), breaks.said
     again = flagger(judge, "breaks")
-    again.tick()
-    assert again.phase == "Waiting"
-    fresh = flagger(judge, "breaks", checksum="2")  # a new build of the same workload: its evidence begins now
+    rounds(again, lambda: again.phase == "Failed", most=3)
+    assert not any("confirm-traffic-increase" in said for said in again.said)  # it never gets a weight
+    fresh = flagger(judge, "breaks", checksum="2", previous="1")  # a new build of the workload: its evidence begins now
     for _ in range(4):
         fresh.tick()
     assert (fresh.phase, fresh.weight) == ("Progressing", 10), fresh.said  # the first, and no other without requests
 
 
-def test_flagger_holds_what_is_in_quarantine_and_tries_a_new_build(judge: str) -> None:
-    """The checksum tells a new build of the same workload; a rollback is never answered for what nobody knows."""
-    body = {"name": "breaks", "namespace": "shop", "phase": "Waiting", "checksum": "7", "metadata": {}}
+def test_flagger_tries_a_new_build_and_rolls_one_back_that_failed(cluster: Cluster, tmp_path: Path) -> None:
+    """When it asks whether a build may begin, the checksum is still that of the build before."""
+    Kept(tmp_path / "judge.db").start(Attempt("shop", "breaks", "breaks", "2"), time.time() - 1500)
+    body = {"name": "breaks", "namespace": "shop", "phase": "Progressing", "metadata": {"profile": "bentoml-app"}}
+    bad, fixed = {**body, "checksum": "2"}, {**body, "checksum": "3"}
+    with judging(tmp_path, cluster.url) as replica:
+        assert replica.ask(bad, path="/v1/flagger/failed").status_code == 200
+        begins = replica.ask(bad, path="/v1/flagger/start")  # as the fixed build is announced
+        assert (begins.status_code, "a build failed" in begins.text) == (200, True)
+        waiting = replica.ask({**bad, "phase": "Waiting"}, path="/v1/flagger/failed")
+        assert (waiting.status_code, "has not begun" in waiting.text) == (409, True)
+        assert replica.ask(fixed, path="/v1/flagger/failed").status_code == 409  # no requests of its own yet
+        assert replica.ask(fixed, path="/v1/flagger/start").status_code == 200
+        assert replica.ask(bad, path="/v1/flagger/failed").status_code == 200  # the bad one again
+        step = {**bad, "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
+        assert replica.ask(step, path="/v1/flagger/step").status_code == 409
+
+
+def test_a_hook_of_flagger_says_what_is_wrong(judge: str) -> None:
+    """A rollback is never answered for what nobody knows."""
+    body = {"name": "works", "namespace": "shop", "phase": "Progressing", "checksum": "1", "metadata": {}}
     failed = {**body, "metadata": {"profile": "bentoml-app"}}
-    assert ask(judge, failed, path="/v1/flagger/failed").status_code == 200
-    held = ask(judge, body, path="/v1/flagger/start")
-    assert (held.status_code, held.text.startswith("in quarantine:")) == (409, True)
-    assert ask(judge, {**body, "checksum": "8"}, path="/v1/flagger/start").status_code == 200
     unknown = ask(judge, {**failed, "name": "nobody"}, path="/v1/flagger/failed")
     assert unknown.status_code == 404
-    step = ask(judge, failed | {"name": "works"}, path="/v1/flagger/step")
+    step = ask(judge, failed, path="/v1/flagger/step")
     assert step.status_code == 422
     assert "to_percent" in step.text
     assert ask(judge, body, path="/v1/flagger/event").status_code == 200
@@ -204,7 +218,10 @@ def test_two_replicas_and_one_that_was_killed_say_the_same(judge: str, cluster: 
                 break
         assert {**other, "report": ""} == {**one, "report": ""}
         assert (before["verdict"], before["since"]) == (one["verdict"], one["since"])
-        assert ask(url, question("bad", stable="another")).json() == failed
+        assert ask(url, bad).json() == failed
+        assert (
+            ask(url, question("bad", stable="another")).json()["verdict"] == "no_data"
+        )  # it failed against one stable
         lifted = {"namespace": "shop", "rollout": "digits", "canary": "bad"}
         assert ask(url, lifted, path="/v1/lift").json() == {"lifted": 1}
         assert ask(url, bad).json()["verdict"] != "fail"  # its evidence begins anew
@@ -239,6 +256,9 @@ def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluste
     assert ask(judge, question("bad")).json()["verdict"] == "fail"
     hook = {"name": "works", "namespace": "shop", "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
     assert ask(judge, hook, path="/v1/flagger/failed").status_code == 503  # which is no rollback
+    nobody = {"namespace": "shop", "rollout": "digits", "canary": "nobody"}
+    lifted = ask(judge, nobody, path="/v1/lift").json()
+    assert (lifted["lifted"], "the judge's own clock" in lifted["notes"][0]) == (0, True)
     cluster.start()
     assert run.measure() == "Successful"
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.needs("serve")
 
 ROLLOUT = "/apis/argoproj.io/v1alpha1/namespaces/shop/rollouts/digits"
 CANARY = "/apis/flagger.app/v1beta1/namespaces/shop/canaries/digits"
+NOW_S = 1000.0
 BAD = Attempt("shop", "digits", "7fd54")
 BUILD = Attempt("shop", "digits", "digits", "checksum-1")
 SAID: dict[str, Any] = {
@@ -41,7 +42,12 @@ def api(tmp_path: Path) -> Iterator[KubernetesApi]:
 
 def replica(api: KubernetesApi, name: str) -> Quarantine:
     """With a ledger of its own; the same name is the same replica after a restart."""
-    return Quarantine(Kept(api.folder.parent / name), Annotations(api.folder, api.environment))
+    return quarantine(Kept(api.folder.parent / name), Annotations(api.folder, api.environment))
+
+
+def quarantine(kept: Kept, shared: Annotations) -> Quarantine:
+    """By the clock of a metric store at which nothing here is ahead."""
+    return Quarantine(kept, shared, now_s=lambda: NOW_S)
 
 
 def failed(attempt: Attempt, at_s: float = 100.0) -> Failure:
@@ -65,26 +71,132 @@ def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attemp
     assert replica(api, "a").failure(attempt, "")[0] is not None
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 500])
-def test_a_verdict_does_not_wait_for_rights(api: KubernetesApi, status: int) -> None:
-    """It is kept by the replica, said in a note, and shared once the API server allows it."""
+@pytest.mark.parametrize(
+    ("status", "do"),
+    [
+        (401, "token is not accepted"),
+        (403, "let the judge's service account get and patch"),
+        (429, "tried again with the next question"),
+        (500, "tried again with the next question"),
+        (503, "tried again with the next question"),
+        (302, "a proxy stands between"),
+    ],
+)
+def test_a_verdict_does_not_wait_for_rights(api: KubernetesApi, status: int, do: str) -> None:
+    """It is kept by the replica, said in a note with what to do about it, and shared once the API server allows it."""
     api.refuses = status
     notes = replica(api, "a").keep(failed(BAD))
     assert len(notes) == 1
     assert f"HTTP {status}" in notes[0]
     found, notes = replica(api, "a").failure(BAD, "")
     assert found == failed(BAD)
-    assert "service account" in notes[0]
+    assert do in notes[0]
     api.refuses = None
     assert replica(api, "a").failure(BAD, "") == (failed(BAD), [])
     assert replica(api, "b").failure(BAD, "")[0] is not None
+
+
+def test_a_release_that_is_no_rollout_has_nothing_to_share(api: KubernetesApi) -> None:
+    """A CI job asks about it, and needs no note for that."""
+    job = Attempt("shop", "nightly", "7fd54")
+    assert replica(api, "a").keep(failed(job)) == []
+    assert replica(api, "a").failure(job, "") == (failed(job), [])
+    assert replica(api, "a").lift(job, 150.0) == (1, [])
+
+
+def test_what_answers_in_the_place_of_the_api_is_named(api: KubernetesApi) -> None:
+    """A page of a proxy is no annotation that a person should delete."""
+    api.page = "<html>please log in</html>"
+    (note,) = replica(api, "a").keep(failed(BAD))
+    assert "please log in" in note
+    assert "a proxy stands between" in note
+    assert "annotate" not in note
+
+
+def test_only_a_lift_lifts(api: KubernetesApi) -> None:
+    """A replica that hears of a build after another has failed it, while the API server is away, lifts nothing."""
+    replica(api, "a").keep(failed(BUILD))
+    away = Annotations(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
+    alone = quarantine(Kept(api.folder.parent / "b"), away)
+    assert alone.failure(BUILD, "")[0] is None
+    alone.start(BUILD, 200.0)
+    for name in "bab":
+        assert replica(api, name).failure(BUILD, "")[0] is not None
+    assert "lifted_s" not in str(api.annotation(CANARY))
+
+
+def test_one_lift_holds_for_every_try_of_every_replica(api: KubernetesApi) -> None:
+    """Also for those that another replica failed while it could tell nobody."""
+    away = Annotations(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
+    other = Attempt("shop", "digits", "digits", "checksum-2", "a-digest")
+    for build in (BUILD, other):
+        quarantine(Kept(api.folder.parent / "b"), away).keep(failed(build))
+    replica(api, "a").lift(Attempt("shop", "digits", "digits"), 200.0)
+    for build in (BUILD, other):
+        assert replica(api, "b").failure(build, "") == (None, [])
+        assert replica(api, "b").started_s(build) == 200.0
+    assert api.annotation(CANARY) == {"digits": {"lifted_s": 200.0}}
+    replica(api, "b").keep(failed(other, 300.0))
+    assert replica(api, "a").failure(other, "")[0] is not None  # what fails after it does
+
+
+def test_a_lift_without_a_metric_store_holds_for_what_failed(api: KubernetesApi) -> None:
+    """Its time is that of another clock, which may be behind."""
+    replica(api, "a").keep(failed(BAD, 300.0))
+    assert replica(api, "a").lift(BAD, 250.0) == (1, [])
+    for name in "ab":
+        assert replica(api, name).failure(BAD, "") == (None, [])
+
+
+@pytest.mark.parametrize("what", ["lifted", "failed"])
+def test_a_time_ahead_of_the_clock_is_not_believed(api: KubernetesApi, what: str) -> None:
+    """Somebody has written it: it would hold for ever. A lift puts it right."""
+    api.annotate(ROLLOUT, json.dumps({"7fd54": {f"{what}_s": 4e9}}))
+    found, notes = replica(api, "a").failure(BAD, "")
+    assert found is None
+    assert "ahead of Prometheus's clock" in notes[0]
+    assert replica(api, "a").started_s(BAD) is None
+    replica(api, "a").keep(failed(BAD))
+    assert replica(api, "a").failure(BAD, "")[0] == failed(BAD)
+    assert replica(api, "a").lift(BAD, 200.0) == (1, [])
+    assert replica(api, "b").failure(BAD, "") == (None, [])
+    replica(api, "b").keep(failed(BAD, 300.0))
+    assert replica(api, "a").failure(BAD, "")[0] is not None
+
+
+def test_a_failure_holds_for_the_question_that_found_it(api: KubernetesApi) -> None:
+    """Who asks with a looser plan, or about another stable, fails the version for nobody else."""
+    loose, strict = (Attempt("shop", "digits", "7fd54", "", asked) for asked in ("digest-1", "digest-2"))
+    replica(api, "a").keep(failed(loose))
+    for name in "ab":
+        assert replica(api, name).failure(loose, "")[0] is not None
+        assert replica(api, name).failure(strict, "") == (None, [])
+    assert replica(api, "a").failures() == [failed(loose)]
+    assert replica(api, "b").lift(BAD, 200.0) == (1, [])
+    assert replica(api, "a").failure(loose, "") == (None, [])
+    api.annotate(ROLLOUT, '{"7fd54": {"failed_s": 300}}')  # by a person: for all questions
+    assert replica(api, "a").failure(strict, "")[0] is not None
+
+
+def test_a_build_that_comes_back_after_another_begins_anew(api: KubernetesApi, tmp_path: Path) -> None:
+    """Its workload has the same name: the requests of the build between are not its own."""
+    kept, other = Kept(tmp_path / "judge.db"), Attempt("shop", "digits", "digits", "checksum-2")
+    for attempt, at_s in ((BUILD, 100.0), (BUILD, 110.0), (other, 200.0)):
+        kept.start(attempt, at_s)
+    assert kept.started_s(BUILD) == 100.0
+    kept.start(BUILD, 300.0)
+    assert kept.started_s(BUILD) == 300.0
+    one, two = replica(api, "a"), replica(api, "b")
+    tries = ((one, BUILD, True), (two, BUILD, False), (one, other, True), (one, BUILD, True), (one, BUILD, False))
+    given = [each.give_first_weight(build, 100.0 + n) for n, (each, build, _) in enumerate(tries)]
+    assert given == [is_given for *_, is_given in tries]
 
 
 def test_an_api_server_that_is_away_is_said(api: KubernetesApi) -> None:
     """Nothing is waited for long, and what was lifted meanwhile is lifted for all afterwards."""
     away = Annotations(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     replica(api, "a").keep(failed(BAD))
-    alone = Quarantine(Kept(api.folder.parent / "a"), away)
+    alone = quarantine(Kept(api.folder.parent / "a"), away)
     assert "gives no answer" in alone.failure(BAD, "")[1][0]
     lifted, notes = alone.lift(BAD, 150.0)
     assert (lifted, len(notes)) == (1, 1)
@@ -139,7 +251,18 @@ def test_an_annotation_stays_small(api: KubernetesApi) -> None:
     """The newest tries are kept."""
     for number in range(30):
         replica(api, "a").keep(failed(Attempt("shop", "digits", f"hash-{number}"), 100.0 + number))
-    assert list(api.annotation(ROLLOUT)) == [f"hash-{number}" for number in range(20, 30)]
+    assert sorted(api.annotation(ROLLOUT)) == [f"hash-{number}" for number in range(20, 30)]
+
+
+def test_a_failure_for_which_there_is_no_room_is_not_written_again(api: KubernetesApi) -> None:
+    """The newest tries stay as they are, however often the older ones are asked about."""
+    attempts = [Attempt("shop", "digits", f"hash-{number}") for number in range(14)]
+    for attempt in attempts:
+        replica(api, "a").keep(failed(attempt))
+    writes = api.writes
+    for attempt in attempts * 2:
+        assert replica(api, "a").failure(attempt, "")[0] is not None
+    assert api.writes == writes
 
 
 def test_a_token_that_is_rotated_is_read_anew(api: KubernetesApi) -> None:
