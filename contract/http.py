@@ -19,6 +19,7 @@ VERSION_HEADER = "x-kanaria-version"  # the tag that answered
 OWN_REQUEST_HEADER = "x-kanaria-request"  # the gateway's own id of a request whose answers an observer compares
 COPY_HEADER = "x-kanaria-copy"  # of a copy in a step: it is compared and counts as no request of a user
 SECRET_HEADER = "x-kanaria-secret"  # noqa: S105 - its name. Versions' ports answer nobody without it
+SHORTEST_JUDGE_TOKEN = 20  # letters of the token that questions to a judge server carry
 API_KEY_HEADER = "x-api-key"  # required by the gateway
 DEADLINE_HEADER = "x-kanaria-deadline"  # until when the sender of a command waits, Unix seconds; late ones are refused
 

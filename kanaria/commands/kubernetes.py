@@ -1,6 +1,6 @@
 """`kanaria kubernetes`: manifests for a cluster whose releases the judge judges."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -12,6 +12,9 @@ from kanaria.errors import SetupError
 from kanaria.kubernetes import rendered
 from kanaria.kubernetes.flagger import PLACEHOLDER
 from kanaria.kubernetes.parts import HASH
+from kanaria.kubernetes.paths import OF_CONTRACT, Match, below, paths_of
+from kanaria.kubernetes.rendered import secrets
+from kanaria.kubernetes.tokens import read_token
 from kanaria.kubernetes.wanted import JUDGE_URL, STEPS, Engine, Gateway, Wanted, parse_steps
 from kanaria.stack.bentos import bento_tag, port_of, service_of
 from rollout.fleet import CONTRACT
@@ -20,10 +23,17 @@ from rollout.sources.profiles import profiles as known_profiles
 app = typer.Typer(no_args_is_help=True, help="Manifests for Argo Rollouts and Flagger.")
 
 _BY_WORKLOAD = "-app"  # ends the names of the profiles of deploy/kubernetes that tell versions apart by the label `app`
-# Labels that are the same for both versions of an engine, or that it does not set.
-_USELESS: Mapping[Engine, frozenset[str]] = MappingProxyType(
-    {Engine.ARGO: frozenset({"app", "destination_workload"}), Engine.FLAGGER: frozenset({HASH.replace("-", "_")})}
+# Labels that never have the version's name as an engine gives it: why not. Argo Rollouts names versions by their pods'
+# hash, Flagger by their workloads.
+_TAG, _CLUSTER = "holds the tag of the Bento", "holds the name of a cluster of Envoy"
+_SAME, _UNSET = "is the same for both versions", "is not set there"
+_USELESS: Mapping[Engine, Mapping[str, str]] = MappingProxyType(
+    {
+        Engine.ARGO: {"app": _SAME, "destination_workload": _SAME, "version": _TAG, "envoy_cluster_name": _CLUSTER},
+        Engine.FLAGGER: {HASH.replace("-", "_"): _UNSET, "version": _TAG, "envoy_cluster_name": _CLUSTER},
+    }
 )
+_WHOLE = "{version}"  # a label that has more than the name may well be told by it
 
 
 @app.callback()
@@ -52,6 +62,20 @@ def render(
         str | None,
         typer.Option(
             help="NAMESPACE/NAME of a Gateway of the Gateway API. Without it the numbers of pods are the weights.",
+            show_default=False,
+        ),
+    ] = None,
+    hostname: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Host whose requests the gateway's route takes; may be repeated. Default: all hosts.",
+            show_default=False,
+        ),
+    ] = None,
+    path: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Path that the gateway's route takes, with all below it; may be repeated. Default: the model's own.",
             show_default=False,
         ),
     ] = None,
@@ -86,20 +110,37 @@ def render(
         engine=engine,
         steps=parse_steps(steps),
         gateway=None if gateway is None else Gateway.parse(gateway),
+        hostnames=tuple(hostname or ()),
+        paths=_paths(full, path or [], has_route=gateway is not None),
         judge_url=judge.rstrip("/"),
-        token=None if token_file is None else token_file.read_text().strip(),
+        token=None if token_file is None else read_token(token_file),
     )
     if out is None:
         typer.echo(rendered.text(wanted), nl=False)
     else:
-        for path, is_changed in rendered.write(wanted, out).items():
-            typer.echo(f"{'written' if is_changed else 'unchanged':<10} {path}")
-    if engine is Engine.FLAGGER and wanted.token is None:
-        typer.secho(
-            f"note: the hooks carry {PLACEHOLDER}: put the judge's token in its place, or give it with --token-file",
-            fg="yellow",
-            err=True,
-        )
+        for file, is_changed in rendered.write(wanted, out).items():
+            typer.echo(f"{'written' if is_changed else 'unchanged':<10} {file}")
+    for note in _notes(wanted, out):
+        typer.secho(f"note: {note}", fg="yellow", err=True)
+
+
+def _paths(tag: str, given: Sequence[str], *, has_route: bool) -> tuple[Match, ...]:
+    """That the gateway's route takes. Raises SetupError for a path that no route takes."""
+    if given or not has_route:
+        return tuple(map(below, given)) or OF_CONTRACT
+    return paths_of(service_of(tag))
+
+
+def _notes(wanted: Wanted, out: Path | None) -> Iterator[str]:
+    """What a person should know of the manifests."""
+    if wanted.engine is Engine.FLAGGER and wanted.token is None:
+        yield f"the hooks carry {PLACEHOLDER}: put the judge's token in its place, or give it with --token-file"
+    for name in secrets(wanted):
+        yield f"{name if out is None else out / name} has the token: keep it out of Git, or leave --token-file out"
+    if wanted.gateway is not None and not wanted.hostnames:
+        yield "the route takes the requests to all hosts of the gateway; name the model's own with --hostname"
+    if wanted.gateway is not None and (shown := {each for path in wanted.paths for each in path.private}):
+        yield f"the route also takes {', '.join(sorted(shown))}, for everybody; name what callers ask with --path"
 
 
 def _profile(tag: str, engine: Engine, given: str | None, folder: Path | None) -> str:
@@ -107,19 +148,24 @@ def _profile(tag: str, engine: Engine, given: str | None, folder: Path | None) -
     usual = "service" if service_of(tag) is CONTRACT else "bentoml"
     if given is None:
         return usual + (_BY_WORKLOAD if engine is Engine.FLAGGER else "")
-    told_by = {f"{each}{_BY_WORKLOAD}": {"app"} for each in ("service", "bentoml")}
-    told_by |= {each: set(profile.versions) for each, profile in known_profiles(folder).items()}
+    told_by = {f"{each}{_BY_WORKLOAD}": {"app": _WHOLE} for each in ("service", "bentoml")}
+    told_by |= {each: profile.versions for each, profile in known_profiles(folder).items()}
     if given not in told_by:
         raise SetupError(
             f"there is no metric profile {given}{nearest(given, sorted(told_by))}",
             saw=f"profiles: {', '.join(sorted(told_by))}",
             do="correct it, or name the folder that has it with --profiles",
         )
-    if told_by[given] <= _USELESS[engine]:
-        fitting = (each for each, labels in sorted(told_by.items()) if not labels <= _USELESS[engine])
+    if useless := _useless(engine, told_by[given]):
+        fitting = (each for each, labels in sorted(told_by.items()) if not _useless(engine, labels))
         raise SetupError(
             f"with {engine} the profile {given} cannot tell two versions apart",
-            saw=f"it looks at {', '.join(sorted(told_by[given]))}",
+            saw=" and ".join(f"it looks at {label}, which {why}" for label, why in useless.items()),
             do=f"use one of: {', '.join(fitting)}",
         )
     return given
+
+
+def _useless(engine: Engine, labels: Mapping[str, str]) -> dict[str, str]:
+    """Why labels of a profile never have the version's name."""
+    return {label: why for label, why in _USELESS[engine].items() if labels.get(label) == _WHOLE}

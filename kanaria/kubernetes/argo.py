@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 from kanaria.kubernetes.parts import (
+    HASH,
     Manifest,
     disruption_budget,
     labels,
@@ -12,13 +13,16 @@ from kanaria.kubernetes.parts import (
     pods,
     service,
 )
+from kanaria.kubernetes.paths import Match
 from kanaria.kubernetes.wanted import SECRET, SECRET_KEY, Gateway, Wanted
 
 API = "argoproj.io/v1alpha1"
 METRIC = "kanaria"  # its name in every analysis: alerts look for it
 STEP, WATCH = "kanaria-step", "kanaria-watch"
 _INTERVAL = "15s"
-_WATCHED = "40"  # times: ten minutes with all the traffic, while stable's pods are still there
+# Times: ten minutes with all the traffic. Stable's pods are still there if a gateway shares it; where the numbers of
+# pods are the weights they are gone, and a rollback starts them anew.
+_WATCHED = "40"
 _UNTIL_THE_END = "1000000"
 # An hour without enough requests pauses the rollout for a person. While Prometheus or the judge is away the weight is
 # held and nothing is aborted: Argo Rollouts counts every answer but 2xx as an error, and asks again.
@@ -32,7 +36,7 @@ def manifests(wanted: Wanted) -> dict[str, list[Manifest]]:
         "analysis": [_step(wanted), _watch(wanted)],
         "rollout": [_rollout(wanted), disruption_budget(wanted)],
         "network": ways,
-        "monitoring": [pod_monitor(wanted)],
+        "monitoring": [pod_monitor(wanted, HASH)],
     }
 
 
@@ -134,6 +138,14 @@ def _route(wanted: Wanted, gateway: Gateway) -> list[Manifest]:
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "HTTPRoute",
             "metadata": named(wanted) | {"labels": labels(wanted)},
-            "spec": {"parentRefs": [parent(gateway)], "rules": [{"backendRefs": backends}]},
+            "spec": {
+                "parentRefs": [parent(gateway)],
+                **({"hostnames": list(wanted.hostnames)} if wanted.hostnames else {}),
+                "rules": [{"matches": list(map(_match, wanted.paths)), "backendRefs": backends}],
+            },
         },
     ]
+
+
+def _match(taken: Match) -> Manifest:
+    return {"path": {"type": "PathPrefix" if taken.is_prefix else "Exact", "value": taken.path}}

@@ -7,6 +7,8 @@ from kanaria.kubernetes.wanted import Wanted
 
 PLACEHOLDER = "THE-TOKEN"  # shorter than any token of a judge
 _TIMEOUT = "30s"
+# Each answer but `go on` would be a message in the chat, every 15 s.
+_USUALLY_WAIT = ("confirm-traffic-increase", "confirm-promotion")
 
 
 def manifests(wanted: Wanted) -> dict[str, list[Manifest]]:
@@ -14,7 +16,7 @@ def manifests(wanted: Wanted) -> dict[str, list[Manifest]]:
     return {
         "canary": [_canary(wanted)],
         "deployment": [_deployment(wanted), disruption_budget(wanted)],
-        "monitoring": [pod_monitor(wanted)],
+        "monitoring": [pod_monitor(wanted, "app")],
     }
 
 
@@ -41,13 +43,18 @@ def _canary(wanted: Wanted) -> Manifest:
         "spec": {
             "provider": "gatewayapi:v1",
             "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": wanted.name},
-            "service": {"port": wanted.port, "gatewayRefs": [parent(each) for each in (wanted.gateway,) if each]},
+            "service": {
+                "port": wanted.port,
+                "gatewayRefs": [parent(each) for each in (wanted.gateway,) if each],
+                **({"hosts": list(wanted.hostnames)} if wanted.hostnames else {}),
+                "match": [{"uri": {"prefix" if each.is_prefix else "exact": each.path}} for each in wanted.paths],
+            },
             "analysis": {
                 "interval": "15s",
                 "threshold": 10,  # failed checks; the judge answers none but through `rollback`
                 "stepWeights": list(wanted.steps),
                 "webhooks": [
-                    _hook(wanted, "quarantine", "confirm-rollout", "start"),
+                    _hook(wanted, "begin", "confirm-rollout", "start"),
                     _hook(wanted, "next-weight", "confirm-traffic-increase", "step", profile | highest),
                     _hook(wanted, "promotion", "confirm-promotion", "promote", profile),
                     _hook(wanted, "harm", "rollback", "failed", profile),
@@ -62,4 +69,5 @@ def _hook(wanted: Wanted, name: str, kind: str, path: str, metadata: dict[str, s
     """A webhook. Flagger sends no headers, so the token is in the URL."""
     token = quote(wanted.token or PLACEHOLDER, safe="")
     hook: Manifest = {"name": name, "type": kind, "url": f"{wanted.judge_url}/v1/flagger/{path}?token={token}"}
-    return hook | {"timeout": _TIMEOUT} | ({"metadata": metadata} if metadata else {})
+    muted = {"muteAlert": True} if kind in _USUALLY_WAIT else {}
+    return hook | {"timeout": _TIMEOUT} | muted | ({"metadata": metadata} if metadata else {})

@@ -33,11 +33,14 @@ def pods(wanted: Wanted) -> Manifest:
             "securityContext": {
                 "runAsNonRoot": True,
                 "runAsUser": _USER,
+                "runAsGroup": _USER,
                 "fsGroup": _USER,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [_container(wanted)],
-            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "data", "emptyDir": {}}],
+            "volumes": [
+                {"name": name, "emptyDir": {"sizeLimit": most}} for name, most in (("tmp", "2Gi"), ("data", "4Gi"))
+            ],
         },
     }
 
@@ -87,16 +90,19 @@ def parent(gateway: Gateway) -> dict[str, str]:
     return {"name": gateway.name, "namespace": gateway.namespace}
 
 
-def pod_monitor(wanted: Wanted) -> Manifest:
-    """How Prometheus reads the pods: often, with the labels that tell versions apart."""
+def pod_monitor(wanted: Wanted, told_by: str) -> Manifest:
+    """How Prometheus reads the pods: often, with the label that tells versions apart.
+
+    It honours no label of theirs: a canary's page could else claim to be a pod of stable.
+    """
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",
         "metadata": named(wanted),
         "spec": {
             "selector": {"matchLabels": {"model": wanted.name}},
-            "podTargetLabels": [HASH, "app"],
-            "podMetricsEndpoints": [{"port": PORT, "interval": _SCRAPE, "honorLabels": True}],
+            "podTargetLabels": [told_by],
+            "podMetricsEndpoints": [{"port": PORT, "interval": _SCRAPE}],
         },
     }
 

@@ -1,9 +1,11 @@
 """Manifests as YAML: one text, or a folder that `kubectl apply -k` takes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
+from contract.files import write_whole
 from kanaria.errors import SetupError
 from kanaria.kubernetes import argo, flagger
 from kanaria.kubernetes.parts import Manifest
@@ -31,25 +33,56 @@ def files(wanted: Wanted) -> dict[str, str]:
 
 
 def write(wanted: Wanted, folder: Path) -> dict[Path, bool]:
-    """Write `files` to a folder.
+    """Write `files` to a folder. What has the token is the owner's alone, and Git is told to ignore it.
 
     Returns: whether each was new or changed.
-    Raises: SetupError for a file that is somebody else's; then none is written.
+    Raises: SetupError for a file that is somebody else's, or of another engine; then none is written.
     """
-    wanted_files = {folder / name: content for name, content in files(wanted).items()}
-    known = {path: path.read_text() for path in wanted_files if path.exists()}
-    if foreign := [str(path) for path, content in known.items() if not content.startswith(_OURS)]:
+    contents = {folder / name: content for name, content in files(wanted).items()}
+    secret = {folder / name for name in secrets(wanted)}
+    ignoring = folder / ".gitignore"
+    if secret and (not ignoring.exists() or _is_ours(ignoring)):
+        ignored = "".join(f"/{path.name}\n" for path in sorted(secret))
+        contents[ignoring] = f"{_OURS} --token-file`: these have the judge's token.\n{ignored}"
+    _check(folder, contents)
+    folder.mkdir(parents=True, exist_ok=True)
+    changed = {path: not _is_written(path, content, path in secret) for path, content in contents.items()}
+    for path, is_changed in changed.items():
+        if is_changed:
+            write_whole(path, contents[path], mode=0o600 if path in secret else 0o666)
+    return changed
+
+
+def secrets(wanted: Wanted) -> tuple[str, ...]:
+    """The files that have the token."""
+    return ("canary.yaml",) if wanted.engine is Engine.FLAGGER and wanted.token else ()
+
+
+def _check(folder: Path, contents: Mapping[Path, str]) -> None:
+    foreign = [str(path) for path in contents if path.exists() and not _is_ours(path)]
+    if foreign:
         raise SetupError(
             "a file there was not written by this command",
             saw=", ".join(foreign),
             do="name another folder after --out, or move that file away",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, content in wanted_files.items():
-        if known.get(path) != content:
-            path.touch(mode=0o600 if wanted.token else 0o644)
-            path.write_text(content)
-    return {path: known.get(path) != content for path, content in wanted_files.items()}
+    left = [str(path) for path in sorted(folder.glob("*.yaml")) if path not in contents and _is_ours(path)]
+    if left:
+        raise SetupError(
+            "the folder has manifests of another engine, which would stay there, a token in them, too",
+            saw=", ".join(left),
+            do="name another folder after --out, or remove these",
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    return path.is_file() and path.read_text(errors="replace").startswith(_OURS)
+
+
+def _is_written(path: Path, content: str, is_secret: bool) -> bool:
+    if not path.exists() or path.read_text() != content:
+        return False
+    return not is_secret or path.stat().st_mode & 0o077 == 0
 
 
 def _manifests(wanted: Wanted) -> dict[str, list[Manifest]]:

@@ -6,15 +6,21 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from kanaria.errors import SetupError
+from kanaria.kubernetes.paths import MOST, OF_CONTRACT, Match
+from kanaria.kubernetes.tokens import check_token
 
 JUDGE_URL = "http://kanaria-judge.kanaria.svc:8091"
 SECRET, SECRET_KEY = "kanaria-judge", "token"
 STEPS = (5, 25)  # percent; then all
-_SHORTEST_TOKEN = 20  # letters, as `kanaria judge serve` wants it
+_LONGEST_HOSTNAME = 253
 _LONGEST_NAME = 50  # of 63: engines add `-canary`, `-primary` and hashes
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_IMAGE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?")
+_IMAGE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", re.ASCII)
+_HOSTNAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+# No login, query or braces: the URL is written into manifests that others read, and Argo Rollouts fills braces in.
+_JUDGE = re.compile(r"https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[A-Za-z0-9._~-]+)*")
+_STEPS = re.compile(r"\s*[0-9]+%?\s*(,\s*[0-9]+%?\s*)*")
 
 
 class Engine(StrEnum):
@@ -54,6 +60,8 @@ class Wanted:
     engine: Engine
     steps: tuple[int, ...] = STEPS  # percent of the traffic, before all of it
     gateway: Gateway | None = None  # None: Argo Rollouts lets the numbers of pods be the weights
+    hostnames: tuple[str, ...] = ()  # of the gateway's route; none: all
+    paths: tuple[Match, ...] = OF_CONTRACT  # that the gateway's route takes
     judge_url: str = JUDGE_URL
     token: str | None = None  # that Flagger's hooks carry; None: a placeholder stands in its place
 
@@ -107,17 +115,31 @@ class Wanted:
                 not _is_url(self.judge_url),
                 "that is no URL of a judge",
                 self.judge_url,
-                f"write a scheme and a host: --judge {JUDGE_URL}",
+                f"write a scheme, a host and a port, without login or query: --judge {JUDGE_URL}",
             ),
             (
-                self.token is not None and len(self.token) < _SHORTEST_TOKEN,
-                "the token is too short",
-                f"{len(self.token or '')} letters",
-                f"the judge takes {_SHORTEST_TOKEN} or more",
+                self.gateway is None and (bool(self.hostnames) or self.paths != OF_CONTRACT),
+                "host names and paths are for a gateway's route",
+                ", ".join((*self.hostnames, *(each.path for each in self.paths))),
+                "name a Gateway of the Gateway API, too: --gateway shop/web",
+            ),
+            (
+                not all(map(_is_hostname, self.hostnames)),
+                "that is no host name",
+                ", ".join(self.hostnames),
+                "write it without scheme and port, in small letters: --hostname shop.example.com",
+            ),
+            (
+                self.gateway is not None and not 1 <= len(self.paths) <= MOST,
+                "the route has no path" if not self.paths else "so many paths no route takes",
+                f"{len(self.paths)} of the Bento",
+                f"say what callers ask, at most {MOST}, each with all below it: --path /v1",
             ),
         ):
             if is_wrong:
                 raise SetupError(what, saw=saw or "nothing", do=do)
+        if self.token is not None:
+            check_token(self.token)
 
     @property
     def weights(self) -> tuple[int, ...]:
@@ -130,11 +152,10 @@ class Wanted:
 
 def parse_steps(text: str) -> tuple[int, ...]:
     """`5,25`. Raises SetupError."""
-    try:
-        return tuple(int(each.strip().removesuffix("%")) for each in text.split(","))
-    except ValueError as error:
+    if not _STEPS.fullmatch(text):
         do = "write whole percents from 1 to 99, the smallest first: --steps 5,25"
-        raise SetupError("the steps are no rising weights", saw=text, do=do) from error
+        raise SetupError("the steps are no rising weights", saw=text or "nothing", do=do)
+    return tuple(int(each.strip().removesuffix("%")) for each in text.split(","))
 
 
 def _tag_of(image: str) -> str:
@@ -144,7 +165,11 @@ def _tag_of(image: str) -> str:
 
 def _is_url(text: str) -> bool:
     try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return bool(_JUDGE.fullmatch(text)) and urlsplit(text).port != 0  # which is read here, and may be too large
     except ValueError:
         return False
+
+
+def _is_hostname(text: str) -> bool:
+    is_address = text.replace(".", "").isdigit()
+    return len(text) <= _LONGEST_HOSTNAME and bool(_HOSTNAME.fullmatch(text)) and not is_address

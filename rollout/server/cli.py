@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from contract.http import SHORTEST_JUDGE_TOKEN
 from contract.login import Login
 from rollout.errors import SpecError
 from rollout.format import count, span
@@ -26,7 +27,6 @@ Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with met
 
 _SPAN_S = 300.0  # of samples that `explain` looks at
 _CLOCKS_APART_S = 30.0
-_SHORTEST_TOKEN = 20  # letters
 
 
 def serve(
@@ -154,9 +154,9 @@ def _check_token(path: Path) -> None:
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        do = f"write a secret of {_SHORTEST_TOKEN} or more letters into that file"
+        do = f"write a secret of {SHORTEST_JUDGE_TOKEN} or more letters into that file"
         raise SpecError("the token cannot be read", saw=str(error), do=do) from error
-    if len(token) < _SHORTEST_TOKEN:
+    if len(token) < SHORTEST_JUDGE_TOKEN:
         saw = f"{path} with {count(len(token))} letters" if token else f"{path}, which is empty"
-        do = f"write a secret of {_SHORTEST_TOKEN} or more letters into that file"
+        do = f"write a secret of {SHORTEST_JUDGE_TOKEN} or more letters into that file"
         raise SpecError("the token is too short", saw=saw, do=do)

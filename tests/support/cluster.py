@@ -152,7 +152,6 @@ class Scraper:
         job = {
             "job_name": "shop/colours",
             "scrape_interval": "1s",
-            "honor_labels": True,
             "file_sd_configs": [{"files": ["pods.json"]}],
         }
         (folder / "prometheus.yml").write_text(json.dumps({"scrape_configs": [job]}))

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 DEPLOY = ROOT / "deploy/kubernetes"
 MODELS: Mapping[str, Path] = {engine: DEPLOY / "overlays" / engine / "digits" for engine in ("argo", "flagger")}
-COMMON = ("--namespace", "shop", "--gateway", "shop/shop")
+COMMON = ("--namespace", "shop", "--gateway", "shop/shop", "--hostname", "digits.example.com")
 
 
 def store(home: Path, *, tag: str = "digits:v2", manifest: Mapping[str, object] | None = None) -> dict[str, str]:

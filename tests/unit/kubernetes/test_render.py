@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 
 from kanaria.errors import SetupError
 from kanaria.kubernetes import rendered
+from kanaria.kubernetes.paths import Match, below
+from kanaria.kubernetes.tokens import read_token
 from kanaria.kubernetes.wanted import Engine, Gateway, Wanted, parse_steps
 from tests.support.crds import all_faults, documents, need_schemas
 from tests.support.kubernetes_example import render, store
 
+TOKEN = "twenty-letters-or-more"  # noqa: S105 - of a test
+WEB = Gateway("edge", "web")
 NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?", fullmatch=True)
 
 
@@ -44,7 +48,8 @@ def of_kind(kind: str, text: str) -> list[dict[str, Any]]:
     replicas=st.integers(2, 1000),
     steps=st.sets(st.integers(1, 99), min_size=1, max_size=8),
     has_gateway=st.booleans(),
-    token=st.none() | st.text(min_size=20, max_size=40),
+    token=st.none() | st.from_regex(r"[!-~]{20,40}", fullmatch=True),
+    hostnames=st.lists(st.from_regex(r"(\*\.)?[a-z]{1,9}(\.[a-z0-9]{1,9}){1,3}", fullmatch=True), max_size=3),
 )
 def test_whatever_is_wanted_is_valid(
     *,
@@ -56,10 +61,11 @@ def test_whatever_is_wanted_is_valid(
     steps: set[int],
     has_gateway: bool,
     token: str | None,
+    hostnames: list[str],
 ) -> None:
     """By the schemas of all kinds; all in one namespace, which is said."""
     need_schemas()
-    gateway = Gateway("edge", "web") if has_gateway or engine is Engine.FLAGGER else None
+    gateway = WEB if has_gateway or engine is Engine.FLAGGER else None
     made = wanted(
         engine=engine,
         name=name,
@@ -69,6 +75,7 @@ def test_whatever_is_wanted_is_valid(
         steps=tuple(sorted(steps)),
         gateway=gateway,
         token=token,
+        hostnames=tuple(hostnames) if gateway else (),
     )
     found = documents(rendered.text(made))
     assert all_faults(found) == []
@@ -97,7 +104,21 @@ def test_whatever_is_wanted_is_valid(
         ({"replicas": 1}, "one pod cannot share the traffic"),
         ({"judge_url": "kanaria-judge:8091"}, "that is no URL of a judge"),
         ({"judge_url": "http://judge:port"}, "that is no URL of a judge"),
+        ({"judge_url": "http://user:word@judge:8091"}, "that is no URL of a judge"),
+        ({"judge_url": "http://judge:8091/?a=1#x"}, "that is no URL of a judge"),
+        ({"judge_url": "http://judge\n:8091"}, "that is no URL of a judge"),
+        ({"judge_url": "http://judge:8091/{{args.token}}"}, "that is no URL of a judge"),
+        ({"judge_url": "http://judge:99999"}, "that is no URL of a judge"),
+        ({"image": "digits:v\u0665"}, "that is no image"),
         ({"token": "short"}, "the token is too short"),
+        ({"token": "twenty letters and more\nin a second line"}, "not one line of plain letters"),
+        ({"token": "twenty letters, of which one is \xe9"}, "not one line of plain letters"),
+        ({"hostnames": ("shop.example.com",)}, "for a gateway's route"),
+        ({"paths": (Match("/v1"),)}, "for a gateway's route"),
+        ({"gateway": WEB, "hostnames": ("https://shop.example.com",)}, "that is no host name"),
+        ({"gateway": WEB, "hostnames": ("10.0.0.1",)}, "that is no host name"),
+        ({"gateway": WEB, "paths": ()}, "the route has no path"),
+        ({"gateway": WEB, "paths": tuple(Match(f"/{each}") for each in range(65))}, "so many paths no route takes"),
     ],
 )
 def test_what_no_cluster_would_take_is_refused(keys: dict[str, Any], words: str) -> None:
@@ -114,7 +135,7 @@ def test_images_with_a_version_are_taken(image: str) -> None:
     assert f"image: {image}" in rendered.text(wanted(image=image))
 
 
-@pytest.mark.parametrize("text", ["", "five", "5,,25", "5.5,25"])
+@pytest.mark.parametrize("text", ["", "five", "5,,25", "5.5,25", "\u0665,\u0662\u0665", "1_0", "+5", "5,25,"])
 def test_steps_that_are_no_numbers_are_refused(text: str) -> None:
     """Argo Rollouts and Flagger take whole percents."""
     with pytest.raises(SetupError, match="no rising weights"):
@@ -152,7 +173,7 @@ def test_without_a_gateway_weights_are_numbers_of_pods(
 
 def test_every_weight_is_asked_about_before_it_is_set() -> None:
     """With a gateway: 5, then 25 and 100 after a pass each, then the watch."""
-    (rollout,) = of_kind("Rollout", rendered.text(wanted(gateway=Gateway("edge", "web"))))
+    (rollout,) = of_kind("Rollout", rendered.text(wanted(gateway=WEB)))
     steps = rollout["spec"]["strategy"]["canary"]["steps"]
     said = [
         step["setWeight"]
@@ -192,12 +213,118 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_token_is_quoted_and_its_file_is_the_owners_alone(tmp_path: Path) -> None:
     """Flagger's hooks carry it in their URLs."""
-    made = wanted(engine=Engine.FLAGGER, gateway=Gateway("edge", "web"), token="twenty letters & more")
+    made = wanted(engine=Engine.FLAGGER, gateway=WEB, token="twenty letters & more")
     rendered.write(made, tmp_path)
     (canary,) = of_kind("Canary", (tmp_path / "canary.yaml").read_text())
     urls = [hook["url"] for hook in canary["spec"]["analysis"]["webhooks"]]
     assert all(url.endswith("?token=twenty%20letters%20%26%20more") for url in urls)
     assert (tmp_path / "canary.yaml").stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_others_could_read_is_closed_when_it_gets_a_token(tmp_path: Path) -> None:
+    """It was written without one first, and stays closed. Git is told to ignore the file."""
+    made = {"engine": Engine.FLAGGER, "gateway": WEB}
+    rendered.write(wanted(**made), tmp_path)
+    canary = tmp_path / "canary.yaml"
+    canary.chmod(0o644)
+    rendered.write(wanted(**made, token=TOKEN), tmp_path)
+    assert canary.stat().st_mode & 0o077 == 0
+    assert canary.read_text().count(TOKEN) == 5
+    assert "/canary.yaml" in (tmp_path / ".gitignore").read_text().splitlines()
+    canary.chmod(0o644)
+    changed = rendered.write(wanted(**made, token=TOKEN), tmp_path)
+    assert [path.name for path, is_changed in changed.items() if is_changed] == ["canary.yaml"]
+    assert canary.stat().st_mode & 0o077 == 0
+
+
+def test_what_git_ignores_already_is_left_alone(tmp_path: Path) -> None:
+    """A `.gitignore` of a person's own stays as it is."""
+    (tmp_path / ".gitignore").write_text("*.yaml\n")
+    rendered.write(wanted(engine=Engine.FLAGGER, gateway=WEB, token=TOKEN), tmp_path)
+    assert (tmp_path / ".gitignore").read_text() == "*.yaml\n"
+
+
+def test_manifests_of_another_engine_do_not_stay(tmp_path: Path) -> None:
+    """`canary.yaml` would stay there with its token: the folder is refused, and nothing is written."""
+    rendered.write(wanted(engine=Engine.FLAGGER, gateway=WEB, token=TOKEN), tmp_path)
+    with pytest.raises(SetupError, match="manifests of another engine") as refused:
+        rendered.write(wanted(), tmp_path)
+    assert "canary.yaml" in refused.value.saw
+    assert not (tmp_path / "rollout.yaml").exists()
+
+
+def test_a_question_that_usually_waits_says_nothing_in_the_chat() -> None:
+    """Flagger alerts on each answer that is no 200, unless the hook is muted."""
+    (canary,) = of_kind("Canary", rendered.text(wanted(engine=Engine.FLAGGER, gateway=WEB)))
+    muted = {hook["type"] for hook in canary["spec"]["analysis"]["webhooks"] if hook.get("muteAlert")}
+    assert muted == {"confirm-traffic-increase", "confirm-promotion"}
+
+
+def test_no_pod_may_claim_labels_of_another() -> None:
+    """What Prometheus knows of a pod counts, not what its page says; each engine's label tells versions apart."""
+    told_by = {}
+    for engine in Engine:
+        (monitor,) = of_kind("PodMonitor", rendered.text(wanted(engine=engine, gateway=WEB)))
+        assert not any(each.get("honorLabels") for each in monitor["spec"]["podMetricsEndpoints"])
+        told_by[engine] = monitor["spec"]["podTargetLabels"]
+    assert told_by == {Engine.ARGO: ["rollouts-pod-template-hash"], Engine.FLAGGER: ["app"]}
+
+
+def test_a_route_takes_what_the_model_answers_and_no_more(tmp_path: Path) -> None:
+    """By the Bento: its routes; those with a part in braces and applications with all below. No metrics, no probes."""
+    own = {
+        "services": [{"name": "text"}],
+        "schema": {
+            "routes": [{"route": "/summarize", "output": {}}, {"route": "/items/{id}", "output": {}}],
+            "paths": {"/v1": {"mounted": True}},
+        },
+    }
+    common = ("text:v7", "--gateway", "edge/web", "--hostname", "text.example.com", "--engine")
+    environment = store(tmp_path, tag="text:v7", manifest=own)
+    done = render(environment, *common, "argo")
+    (route,) = of_kind("HTTPRoute", done.stdout)
+    (rule,) = route["spec"]["rules"]
+    assert route["spec"]["hostnames"] == ["text.example.com"]
+    assert [tuple(match["path"].values()) for match in rule["matches"]] == [
+        ("Exact", "/summarize"),
+        ("PathPrefix", "/items"),
+        ("PathPrefix", "/v1"),
+    ]
+    assert done.stderr == ""
+    (canary,) = of_kind("Canary", render(environment, *common, "flagger").stdout)
+    assert canary["spec"]["service"]["hosts"] == ["text.example.com"]
+    assert canary["spec"]["service"]["match"] == [
+        {"uri": {"exact": "/summarize"}},
+        {"uri": {"prefix": "/items"}},
+        {"uri": {"prefix": "/v1"}},
+    ]
+    (route,) = of_kind("HTTPRoute", render(environment, *common, "argo", "--path", "/v2").stdout)
+    assert route["spec"]["rules"][0]["matches"] == [{"path": {"type": "PathPrefix", "value": "/v2"}}]
+
+
+@pytest.mark.parametrize("path", ["predict", "/a//b", "/a/../b", "/a/..", "/a b", "/a?b", ""])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    """As the Gateway API does."""
+    with pytest.raises(SetupError, match="that is no path"):
+        below(path)
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics"])
+def test_a_route_that_takes_metrics_is_said(path: str, tmp_path: Path) -> None:
+    """And one that takes all hosts."""
+    done = render(store(tmp_path), "digits:v2", "--engine", "argo", "--gateway", "edge/web", "--path", path)
+    said = re.sub(r"\s+", " ", done.stderr)
+    assert "/metrics" in said
+    assert "all hosts of the gateway" in said
+
+
+@pytest.mark.parametrize("content", [bytes(range(128, 158)), b"twenty letters and more\nin a second line\n", b""])
+def test_a_file_with_no_token_is_refused(content: bytes, tmp_path: Path) -> None:
+    """In words, without showing it."""
+    (tmp_path / "token").write_bytes(content)
+    with pytest.raises(SetupError, match="the token is") as refused:
+        read_token(tmp_path / "token")
+    assert "twenty" not in str(refused.value)
 
 
 def test_the_command_reads_the_bento(tmp_path: Path) -> None:
@@ -225,6 +352,11 @@ def test_the_command_reads_the_bento(tmp_path: Path) -> None:
         (
             ("digits:v2", "--engine", "flagger", "--gateway", "a/b", "--profile", "bentoml"),
             "use one of: bentoml-app,",
+        ),
+        *(
+            (("digits:v2", "--engine", engine, "--gateway", "a/b", "--profile", profile), f"it looks at {label}, which")
+            for engine in Engine
+            for profile, label in (("envoy-gateway", "envoy_cluster_name"), ("gateway", "version"))
         ),
         (("digits:v2", "--engine", "flagger", "--gateway", "web"), "write its namespace and its name"),
         (("digits:v2", "--engine", "argo", "--token-file", "no-such"), "no-such"),
