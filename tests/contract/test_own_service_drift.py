@@ -14,6 +14,7 @@ from monitoring.drift.compare import Logs, Period, release_drift
 from monitoring.drift.result import DriftResult
 from monitoring.drift.rule import Rule
 from observer.reading import Row, Said
+from observer.records import Asked
 
 NOTHING = OwnAnswers.model_validate({"/detect": {"label": "label"}})
 COLUMNS = OwnAnswers.model_validate(
@@ -31,7 +32,7 @@ def drift(folder: Path, plan: OwnAnswers, rows: dict[str, list[Row]], *, missing
     for version, own in rows.items():
         for number, row in enumerate(own):
             said = Said() if version == "m:v2" and rng.random() < missing else Said("spam", rng.random())
-            records.record(version, f"{version} {number}", said, row)
+            records.record(version, Asked(f"{version} {number}"), said, row)
     records.close()
     logs = Logs(predictions=folder / "predictions", answers=folder / "answers")
     return release_drift(logs, "m:v2", "m:v1", Period(0.0, 4e9), Rule()).result

@@ -114,7 +114,7 @@ class Version(Exporter):
             "kanaria_confidence", "-", ["version"], buckets=(*CONFIDENCE_BOUNDS, 1.0), registry=self.registry
         )
         self._feedback = Counter("kanaria_feedback", "-", ["version", "outcome"], registry=self.registry)
-        self._labels = Counter("kanaria_labels", "-", ["version", "age_s", "outcome"], registry=self.registry)
+        self._labels = Counter("kanaria_labels", "-", ["version", "age_s", "outcome", "caller"], registry=self.registry)
         self._disagreement = Counter("kanaria_disagreement", "-", ["version", "outcome"], registry=self.registry)
         self._chat = Counter("chat:answers", "-", ["outcome", "user"], registry=self.registry)
         self._chat_seconds = Histogram("chat_seconds", "-", buckets=(0.5, 1, 2), registry=self.registry)
@@ -126,8 +126,8 @@ class Version(Exporter):
     def feedback(self, version: str, outcome: str) -> None:
         self._feedback.labels(version, outcome).inc()
 
-    def label(self, version: str, age_s: str, outcome: str) -> None:
-        self._labels.labels(version, age_s, outcome).inc()
+    def label(self, version: str, age_s: str, outcome: str, caller: str = "") -> None:
+        self._labels.labels(version, age_s, outcome, caller).inc()
 
     def chat(self, outcome: str, *, user: str = "ann", seconds: float = 0.1) -> None:
         """What somebody's own service counts, which knows of no versions."""
@@ -330,11 +330,17 @@ def test_versions_without_a_page_of_metrics_hinder_no_reading(source: MetricSour
 
 def test_labels_are_read_by_the_age_of_their_answers(source: MetricSource, stack: Stack) -> None:
     """Of three labels in time one says wrong and one right at ten minutes, the third waits; a fourth came too late."""
-    for outcome in ("came", "came", "came", "wrong", "correct", "late"):
+    for outcome in ("came", "came", "came", "late"):
         stack.canary.label(CANARY, "600", outcome)
+    stack.canary.label(CANARY, "600", "wrong", "clinic")
+    stack.canary.label(CANARY, "600", "correct", "bank")
     stack.canary.label(CANARY, "3600", "came")
     expected = {
         (stack.canary.address, CANARY, "labels_of_age:600"): Pair(1, 2),
+        (stack.canary.address, CANARY, "labels_of_age_by_caller:600,clinic"): Pair(1, 1),
+        (stack.canary.address, CANARY, "labels_of_age_by_caller:600,bank"): Pair(0, 1),
+        (stack.canary.address, CANARY, 'labels_of_age_by_caller:600,""'): Pair(0, 0),
+        (stack.canary.address, CANARY, 'labels_of_age_by_caller:3600,""'): Pair(0, 0),
         (stack.canary.address, CANARY, "labels_came:600"): Pair(1, 4),
         (stack.canary.address, CANARY, "labels_of_age:3600"): Pair(0, 0),
         (stack.canary.address, CANARY, "labels_came:3600"): Pair(0, 1),
