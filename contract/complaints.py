@@ -40,6 +40,7 @@ _ADVICE = {
     "model_type": "write keys with values",
     "none_required": "leave it out",
     "path_type": "write a path",
+    "string_too_long": "write at most {max_length} letters",
     "string_too_short": "write at least {min_length} letters",
     "string_type": "write a text, in quotes where it looks like a number",
     "too_long": "write at most {max_length} of them",

@@ -249,7 +249,10 @@ DRIFT_DRIFTED = Metric(
 # Of the judge server.
 JUDGE_ANSWERS = Metric("kanaria_judge_answers_total", "Questions answered, by verdict", ("verdict",))
 JUDGE_REFUSED = Metric(
-    "kanaria_judge_refused_total", "Questions refused, by HTTP status; Argo Rollouts waits silently then", ("status",)
+    "kanaria_judge_refused_total",
+    "Requests refused, by HTTP status and by what was wrong: a question, a route that there is none of, or a page; "
+    "Argo Rollouts waits silently then",
+    ("status", "reason"),
 )
 JUDGE_ASKED = Metric(
     "kanaria_judge_last_asked_timestamp_seconds", "When the judge was asked last; before the first question: its start"

@@ -3,36 +3,36 @@
 A verdict is always a 200 with a JSON object, all else is a problem: Argo Rollouts takes any other 200 for a success.
 """
 
-import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import structlog
 from anyio.to_thread import run_sync
 from prometheus_client import generate_latest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from contract.complaints import advice
 from contract.http import LIVE_PATH, METRICS_PATH, READY_PATH
-from rollout.errors import LedgerError, NoSuchRelease, RolloutError, SourceUnreachable, SpecError
+from rollout.errors import NoSuchRelease
 from rollout.explain.format import date
 from rollout.judge import JudgeConfig, Verdict
-from rollout.judge.jsonl import LineError, judgement_object, parse_windows
+from rollout.judge.jsonl import judgement_object, parse_windows
 from rollout.judge.judge import Judge
 from rollout.server.answers import signal_rows
 from rollout.server.kept import Attempt
 from rollout.server.metrics import JudgeMetrics
 from rollout.server.questions import FlaggerBody, JudgeBody, Name, Namespace, Percent, Version
+from rollout.server.refusals import Endpoint, TooLong, counted, exception_handlers
 from rollout.server.releases import Releases
+from rollout.server.tokens import is_given
 from rollout.signals.catalogue import catalogue
 from rollout.ui.guarding import Guarding
 from rollout.ui.html import templates
@@ -46,14 +46,6 @@ _TOKEN = "token"  # noqa: S105 - the name of a parameter
 _TOLD = ("eventType", "eventMessage", "timestamp")  # by Flagger; what else is in its metadata may be a secret
 _WAITS = "Waiting"  # the phase of a Canary whose new spec was not applied yet
 _LONGEST_TOLD = 300  # letters
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class _TooLong(Exception):
-    """A body that is longer than anything that could be meant."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(f"more than {most:,} bytes")
 
 
 class _LiftBody(BaseModel):
@@ -146,13 +138,8 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     """
     metrics = JudgeMetrics(releases)
     hooks = _Hooks(releases, metrics)
-    steps: Mapping[str, Callable[[FlaggerBody], Response]] = {
-        "start": hooks.start,
-        "step": hooks.step,
-        "promote": hooks.promote,
-        "failed": hooks.failed,
-        "event": hooks.event,
-    }
+    every_hook = (hooks.start, hooks.step, hooks.promote, hooks.failed, hooks.event)
+    steps: Mapping[str, Callable[[FlaggerBody], Response]] = {hook.__name__: hook for hook in every_hook}
 
     async def post_judge(request: Request) -> Response:
         asked = JudgeBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
@@ -162,7 +149,7 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     async def post_flagger(request: Request) -> Response:
         hook = steps.get(request.path_params["hook"])
         if hook is None:
-            return problem(404, "there is no such hook", str(request.path_params["hook"]), do=f"use {', '.join(steps)}")
+            raise HTTPException(404)
         asked = FlaggerBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
         metrics.asked.set_to_current_time()
         return await run_sync(partial(hook, asked))
@@ -180,7 +167,11 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         lifted, notes = await run_sync(partial(releases.lift, attempt))
         return JSONResponse({"lifted": lifted} | ({"notes": notes} if notes else {}))
 
+    async def get_live(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
     async def get_ready(_: Request) -> Response:
+        await run_sync(releases.check)
         return PlainTextResponse("ok")
 
     async def get_metrics(_: Request) -> Response:
@@ -197,9 +188,10 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         )
 
     def guarded(endpoint: Endpoint) -> Endpoint:
-        return partial(_counted, partial(_for_callers, endpoint, token), metrics)
+        return partial(counted, partial(_for_callers, endpoint, token), metrics)
 
-    return Starlette(
+    routes = f"/v1/judge, /v1/windows, /v1/lift, {', '.join(f'/v1/flagger/{hook}' for hook in steps)}"
+    made = Starlette(
         routes=[
             Route("/v1/judge", guarded(post_judge), methods=["POST"]),
             Route("/v1/windows", guarded(post_windows), methods=["POST"]),
@@ -210,12 +202,14 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
             Route("/runbooks", _runbooks),
             Route("/static/style.css", _style),
             Route(METRICS_PATH, get_metrics),
-            Route(LIVE_PATH, get_ready),
+            Route(LIVE_PATH, get_live),
             Route(READY_PATH, get_ready),
         ],
-        middleware=[Middleware(Guarding, names=names)],
-        exception_handlers={NoSuchRelease: _no_page},
+        middleware=[Middleware(Guarding, names=names, who="the judge", named_by="--url")],
+        exception_handlers=exception_handlers(metrics, routes),
     )
+    made.router.redirect_slashes = False  # an engine takes a redirect for an error, and loses its words
+    return made
 
 
 def _answered(releases: Releases, metrics: JudgeMetrics, asked: JudgeBody, attempt_of: str = "") -> dict[str, Any]:
@@ -229,46 +223,19 @@ def _answered(releases: Releases, metrics: JudgeMetrics, asked: JudgeBody, attem
 
 async def _for_callers(endpoint: Endpoint, token: Callable[[], str], request: Request) -> Response:
     """The endpoint, for whoever has the token: in the header, or in the query where the header cannot be set."""
-    given = request.headers.get("authorization", "").removeprefix("Bearer "), request.query_params.get(_TOKEN, "")
     known = await run_sync(token)
-    if not known or not any(hmac.compare_digest(each.encode(), known.encode()) for each in given):
+    if not is_given(known, request.headers.get("authorization", ""), request.query_params.getlist(_TOKEN)):
         return problem(401, "this needs the judge's token", "send `Authorization: Bearer TOKEN`, or `?token=TOKEN`")
     return await endpoint(request)
 
 
-async def _counted(endpoint: Endpoint, metrics: JudgeMetrics, request: Request) -> Response:
-    """The endpoint's answer; errors on purpose become problems, and every refusal is counted."""
-    try:
-        answer = await endpoint(request)
-    except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {advice(e)}" for e in error.errors())
-        answer = problem(422, "the question is not valid", places)
-    except _TooLong as error:
-        answer = problem(413, "the question is too long", str(error))
-    except NoSuchRelease as error:
-        answer = problem(404, "nothing is known of this canary", error.saw)
-    except (SpecError, LineError) as error:
-        answer = problem(422, error.what, error.saw, do=error.do)
-    except (SourceUnreachable, LedgerError) as error:
-        answer = problem(503, error.what, error.saw, do=error.do)
-    except RolloutError as error:
-        answer = problem(500, error.what, error.saw, do=error.do)
-    except Exception as error:  # counted as all others: an engine waits silently
-        log.exception("failed", path=request.url.path)
-        answer = problem(500, "the judge failed on this question", type(error).__name__, do="see its log")
-    if answer.status_code >= 400 and answer.status_code != 409:
-        metrics.refused.labels(str(answer.status_code)).inc()
-        log.warning("refused", path=request.url.path, status=answer.status_code, answer=bytes(answer.body).decode())
-    return answer
-
-
 async def _body(request: Request, most: int) -> bytes:
-    """Raises _TooLong before more than `most` bytes are kept."""
+    """Raises TooLong before more than `most` bytes are kept."""
     parts, length = [], 0
     async for part in request.stream():
         length += len(part)
         if length > most:
-            raise _TooLong(most)
+            raise TooLong(most)
         parts.append(part)
     return b"".join(parts)
 
@@ -309,11 +276,6 @@ def _page(releases: Releases, namespace: str, rollout: str, canary: str) -> str:
     )
 
 
-def _no_page(_: Request, error: Exception) -> Response:
-    saw = error.saw if isinstance(error, NoSuchRelease) else ""
-    return problem(404, "the judge was not asked about this release", saw)
-
-
 async def _runbooks(_: Request) -> Response:
     try:
         body = await run_sync(runbooks)
@@ -325,16 +287,3 @@ async def _runbooks(_: Request) -> Response:
 async def _style(_: Request) -> Response:
     content = files("rollout.ui").joinpath("templates", "style.css").read_text()
     return Response(content, media_type="text/css", headers={"cache-control": "no-cache"})
-
-
-def token_in(path: Path) -> Callable[[], str]:
-    """Reads the token anew each time: a secret of the cluster is changed in place."""
-
-    def read() -> str:
-        try:
-            return path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            log.critical("token_not_read", file=str(path), error=str(error))
-            return ""
-
-    return read

@@ -7,11 +7,14 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from pydantic import ValidationError
 
-from contract.http import SHORTEST_JUDGE_TOKEN
+from contract.complaints import advice
 from contract.login import Login
 from rollout.errors import SpecError
 from rollout.format import count, span
+from rollout.server.hosts import hosts_of
+from rollout.server.tokens import token_in
 from rollout.signals.folding import scrape_interval
 from rollout.signals.profile import Names
 from rollout.sources.profiles import profiles
@@ -50,18 +53,23 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8091,
     url: Annotated[
-        str | None, typer.Option(help="URL at which people reach the pages. Default: the address that it listens on.")
+        str | None,
+        typer.Option(
+            help="URL at which people reach the pages; of a Service all names that the cluster has for it count. "
+            "Default: the address that it listens on."
+        ),
     ] = None,
 ) -> None:
     """Judge releases that others carry out (Argo Rollouts, Flagger), from the samples in Prometheus."""
     with explained():
         _check_url(prometheus)
         known = profiles(profile_folder)
-        _check_token(token_file)
+        token = token_in(token_file)
+        token()
         import uvicorn  # noqa: PLC0415 - `explain` does without
 
         from rollout.server.annotations import Annotations  # noqa: PLC0415 - likewise
-        from rollout.server.app import make_app, token_in  # noqa: PLC0415 - likewise
+        from rollout.server.app import make_app  # noqa: PLC0415 - likewise
         from rollout.server.kept import Kept  # noqa: PLC0415 - likewise
         from rollout.server.quarantine import Quarantine  # noqa: PLC0415 - likewise
         from rollout.server.releases import Releases, now_s  # noqa: PLC0415 - likewise
@@ -71,8 +79,7 @@ def serve(
         kept = Quarantine(Kept(ledger), shared, now_s=partial(now_s, samples))
         page_url = url or f"http://{host}:{port}"
         releases = Releases(samples, known, kept, url=page_url)
-        named = urlsplit(page_url).hostname
-        app = make_app(releases, token=token_in(token_file), names=frozenset({named} if named else ()))
+        app = make_app(releases, token=token, names=hosts_of(page_url))
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
 
 
@@ -93,7 +100,7 @@ def explain(
         known = profiles(profile_folder)
         if profile not in known:
             raise SpecError("there is no such metric profile", saw=profile, do=f"use one of: {', '.join(known)}")
-        names = Names(namespace, rollout, canary, stable)
+        names = _names(namespace, rollout, canary, stable)
         samples, chosen = _samples(prometheus, prometheus_login), known[profile]
         now_s = samples.now_s()
         if abs(now_s - time.time()) > _CLOCKS_APART_S:
@@ -124,6 +131,19 @@ def explain(
         raise typer.Exit(EXIT_DONE if is_whole else EXIT_UNDECIDED)
 
 
+def _names(namespace: str, rollout: str, canary: str, stable: str) -> Names:
+    """What the judge would take for names. Raises SpecError."""
+    from rollout.server.questions import JudgeBody  # noqa: PLC0415 - `serve` has it from elsewhere
+
+    given = {"namespace": namespace, "rollout": rollout or "unnamed", "canary": canary, "stable": stable}
+    try:
+        JudgeBody.model_validate(given)
+    except ValidationError as error:
+        where, saw = str(error.errors()[0]["loc"][0]), str(error.errors()[0]["input"])
+        raise SpecError(f"--{where} is no name", saw=saw[:100], do=advice(error.errors()[0])) from error
+    return Names(namespace, rollout, canary, stable)
+
+
 def _samples(prometheus: str, login: Path | None) -> RawSamples:
     if login is None:
         return RawSamples(prometheus)
@@ -138,7 +158,8 @@ def _samples(prometheus: str, login: Path | None) -> RawSamples:
 
 def _check_url(url: str) -> None:
     if not url.startswith(("http://", "https://")):
-        do = f"write the scheme, too: --prometheus http://{url}"
+        rest = url.rpartition("://")[2]
+        do = f"write http or https as its scheme: --prometheus http://{rest}"
         raise SpecError("that is no URL of a Prometheus", saw=url, do=do)
     try:
         parts = urlsplit(url)
@@ -148,15 +169,3 @@ def _check_url(url: str) -> None:
     if not is_whole:
         do = "write a host and, where it is not the usual one, a port: --prometheus http://localhost:9090"
         raise SpecError("that is no URL of a Prometheus", saw=url, do=do)
-
-
-def _check_token(path: Path) -> None:
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        do = f"write a secret of {SHORTEST_JUDGE_TOKEN} or more letters into that file"
-        raise SpecError("the token cannot be read", saw=str(error), do=do) from error
-    if len(token) < SHORTEST_JUDGE_TOKEN:
-        saw = f"{path} with {count(len(token))} letters" if token else f"{path}, which is empty"
-        do = f"write a secret of {SHORTEST_JUDGE_TOKEN} or more letters into that file"
-        raise SpecError("the token is too short", saw=saw, do=do)

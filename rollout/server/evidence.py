@@ -223,7 +223,7 @@ class Evidence:
         alone = judging.watch.judgement()
         if alone and alone.verdict is Verdict.FAIL and judgement.verdict is not Verdict.FAIL:
             judgement = alone
-        verdict, reason = self._weighed(judgement, asked)
+        verdict, reason = self._weighed(judgement)
         # After promotion stable's pods are gone, and whether there is harm is still a question.
         is_promoted = asked is None and alone is not None and "stable" in fold.newest_s
         sides = SIDES[1:] if is_promoted else SIDES
@@ -232,12 +232,10 @@ class Evidence:
         return Answer(verdict, reason, judging.since_s, judgement, tuple(notes))
 
     @staticmethod
-    def _weighed(judgement: Judgement, asked: float | None) -> tuple[Verdict, str]:
+    def _weighed(judgement: Judgement) -> tuple[Verdict, str]:
         """The verdict for a machine: where the plan asks a person, it is no FAIL."""
         if judgement.verdict is Verdict.FAIL and judgement.on_fail == "hold":
             return Verdict.INCONCLUSIVE, f"a person decides, as the plan says: {judgement.reason}"
-        if judgement.verdict is Verdict.PASS and asked is None:
-            return Verdict.PASS, judgement.reason
         return judgement.verdict, judgement.reason
 
     def _silent(self, fold: Fold, now_s: float, sides: Sequence[Side]) -> str | None:

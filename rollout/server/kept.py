@@ -106,6 +106,11 @@ class Kept:
             ).fetchone()
         return Failure(attempt, row[0], json.loads(row[1])) if row else None
 
+    def check(self) -> None:
+        """Whether the file can be read. Raises LedgerError."""
+        with self._open() as db:
+            db.execute("SELECT count(*) FROM (SELECT 1 FROM failures LIMIT 1)").fetchone()
+
     def failures(self) -> list[Failure]:
         """All that are in quarantine, the newest first."""
         with self._open() as db:

@@ -16,7 +16,7 @@ from rollout.server.releases import Known
 
 log = structlog.get_logger()
 
-REFUSALS = (401, 404, 413, 422, 500, 503)
+REFUSALS = {"question": (401, 404, 413, 422, 500, 503), "route": (404, 405), "page": (503,)}
 
 
 class _Seen(Protocol):
@@ -41,8 +41,9 @@ class JudgeMetrics:
         self.asked.set_to_current_time()
         for verdict in Verdict:
             self.answers.labels(verdict.value)
-        for status in REFUSALS:
-            self.refused.labels(str(status))
+        for reason, statuses in REFUSALS.items():
+            for status in statuses:
+                self.refused.labels(str(status), reason)
         self.registry.register(_OfReleases(releases))
         ProcessCollector(registry=self.registry)
 

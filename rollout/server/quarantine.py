@@ -84,6 +84,10 @@ class Quarantine:
             _notes(error)
             return True
 
+    def check(self) -> None:
+        """See `Kept`."""
+        self._kept.check()
+
     def failures(self) -> list[Failure]:
         """Those that this replica knows, the newest first."""
         return self._kept.failures()

@@ -53,6 +53,12 @@ def _percent(given: Any) -> Any:
 Percent = Annotated[float, BeforeValidator(_percent), Field(gt=0, le=100, allow_inf_nan=False)]
 
 
+def _plan(given: Any) -> Any:
+    if given is not None and not isinstance(given, dict | str):
+        raise ValueError("write a plan as an object, or as a text in YAML")
+    return given
+
+
 class JudgeBody(BaseModel):
     """The body of `POST /v1/judge`."""
 
@@ -64,7 +70,7 @@ class JudgeBody(BaseModel):
     stable: Version
     to_percent: Percent | None = None
     profile: str = "service"
-    plan: dict[str, Any] | str | None = None
+    plan: Annotated[Any, BeforeValidator(_plan)] = None
 
     @property
     def names(self) -> Names:

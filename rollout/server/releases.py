@@ -134,6 +134,10 @@ class Releases:
                     del self._known[key]
         return lifted, notes + more
 
+    def check(self) -> None:
+        """Whether questions can be answered, as far as it is this machine's. Raises LedgerError."""
+        self._kept.check()
+
     def all(self) -> list[Known]:
         """Those that were asked about lately, the newest first."""
         with self._lock:

@@ -104,7 +104,7 @@ class Latency(Tolerant):
     def _measured(cls, bounds: Any) -> Any:
         if not isinstance(bounds, list | tuple) or not bounds or any(each not in LATENCY_BOUNDS_MS for each in bounds):
             raise ValueError(
-                f"the gateway measures {list(LATENCY_BOUNDS_MS)} ms; choose among these, in a list such as [25, 100]"
+                f"what is counted are {list(LATENCY_BOUNDS_MS)} ms; choose among these, in a list such as [25, 100]"
             )
         return bounds
 

@@ -30,12 +30,22 @@ _HEADERS = {
 class Guarding:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, names: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        names: Collection[str] = (),
+        who: str = "the controller",
+        named_by: str = "KANARIA_PAGE_URL",
+    ) -> None:
         """
         Args:
             names: hosts by which it may be called, besides `localhost` and addresses.
+            who: what is called so.
+            named_by: the setting that names another host.
         """
         self._app, self._names = app, frozenset(name.lower() for name in names)
+        self._who, self._named_by = who, named_by
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,9 +63,9 @@ class Guarding:
         if scope["method"] in _READS and not is_own(host, self._names):
             refusal = problem(
                 421,
-                "the controller is not known by this name",
+                f"{self._who} is not known by this name",
                 f"Host: {host[:100]}",
-                do="use its address, or name the page that people reach with KANARIA_PAGE_URL",
+                do=f"use its address, or name the page that people reach with {self._named_by}",
             )
             await refusal(scope, receive, guarded)
             return

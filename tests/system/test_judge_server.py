@@ -334,7 +334,9 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (question("good", plan={"alpha": 3}), "alpha"),
         (question("good", plan={"sticky": "header:x-user", "require": "better"}), "`sticky`, `require: better`"),
         (question("good", plan="steps: ["), "plan is not YAML"),
-        (question("good", plan="[" * 20_000), "plan is nested too deeply"),
+        (question("good", plan="[" * 95_000), "plan is nested too deeply"),
+        (question("good", plan=[]), "write a plan as an object, or as a text in YAML"),
+        (question("good", plan={"signals": {"latency": {"slower_than_ms": [3]}}}), "what is counted are ["),
         ([], "body"),
         (None, "body"),
     ],
@@ -352,17 +354,80 @@ def test_a_long_question_is_refused(judge: str) -> None:
 
 
 def test_the_token_is_needed_and_may_change(judge: str, state: Path) -> None:
-    """A secret of the cluster is changed in place; a file that is gone lets nobody in."""
-    token = state / "token"
+    """A secret of the cluster is changed in place; one that is gone or too short lets nobody in, and is named."""
+    token, another = state / "token", "another-one-of-twenty-letters"
     assert ask(judge, question("good"), token="wrong").status_code == 401
-    token.write_text("another-one")
+    token.write_text(another)
     assert ask(judge, question("good")).status_code == 401
-    assert ask(judge, question("good"), token="another-one").status_code == 200
+    assert ask(judge, question("good"), token=another).status_code == 200
+    token.write_text("abc")
+    short = ask(judge, question("good"), token="abc")
+    assert (short.status_code, "with 3 letters" in short.text) == (503, True)
     token.unlink()
-    assert ask(judge, question("good"), token="another-one").status_code == 401
+    assert ask(judge, question("good"), token=another).status_code == 503
     token.write_text(TOKEN)
     metrics = _HTTP.get(f"{judge}/metrics").text
-    assert 'kanaria_judge_refused_total{status="401"} 3.0' in metrics
+    assert 'kanaria_judge_refused_total{reason="question",status="401"} 2.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("header", "status"), [(f"bearer {TOKEN}", 200), (f"BEARER  {TOKEN}", 200), (TOKEN, 401), (f"Basic {TOKEN}", 401)]
+)
+def test_the_scheme_of_the_header_is_read_as_http_says(judge: str, header: str, status: int) -> None:
+    """In any case of letters, and never left out."""
+    headers = {"authorization": header}
+    answer = _HTTP.post(f"{judge}/v1/judge", json=question("good"), headers=headers, timeout=60)
+    assert answer.status_code == status
+
+
+def refused(url: str, reason: str) -> float:
+    page = _HTTP.get(f"{url}/metrics").text
+    lines = [line for line in page.splitlines() if f'kanaria_judge_refused_total{{reason="{reason}"' in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "counted"),
+    [
+        ("POST", "/v1/judge/", 404, 1),
+        ("POST", "/judge", 404, 1),
+        ("GET", "/v1/judge", 405, 1),
+        ("POST", "/v1/flagger/stop", 404, 1),
+        ("GET", "/favicon.ico", 404, 0),
+    ],
+)
+def test_a_wrong_route_is_named_and_counted(judge: str, method: str, path: str, status: int, counted: int) -> None:
+    """An engine with a typing error in its URL waits silently; a browser that looks for a picture does not."""
+    before = refused(judge, "route")
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    answer = _HTTP.request(method, f"{judge}{path}", headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+    assert "/v1/judge, /v1/windows" in answer.json()["do"]
+    assert refused(judge, "route") == before + counted
+
+
+def test_a_ledger_that_is_broken_makes_it_not_ready(cluster: Cluster, tmp_path: Path) -> None:
+    """It lives, and every question, page and probe says what is wrong."""
+    with judging(tmp_path, cluster.url) as replica:
+        ledger = tmp_path / "judge.db"
+        ledger.write_bytes(b"garbage " * 1000)
+        for path in ("/readyz", "/releases/shop/digits/good"):
+            answer = _HTTP.get(f"{replica.url}{path}")
+            assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+            assert str(ledger) in answer.json()["detail"]
+        assert replica.ask(question("good")).status_code == 503
+        assert _HTTP.get(f"{replica.url}/livez").status_code == 200
+        assert refused(replica.url, "page") == 2
+
+
+def test_the_judge_is_reached_by_the_names_of_its_service(cluster: Cluster, tmp_path: Path) -> None:
+    """All that the cluster has for it; another name is refused with what names it."""
+    with judging(tmp_path, cluster.url, "--url=http://kanaria-judge.kanaria.svc:8091") as replica:
+        for name in ("kanaria-judge", "kanaria-judge.kanaria", "kanaria-judge.kanaria.svc.cluster.local"):
+            assert _HTTP.get(replica.url, headers={"host": f"{name}:8091"}).status_code == 200
+        foreign = _HTTP.get(replica.url, headers={"host": "judge.example.com"})
+        assert (foreign.status_code, "--url" in foreign.text) == (421, True)
+        assert "controller" not in foreign.text
 
 
 def test_the_token_in_the_query_counts_beside_the_header_of_a_mesh(judge: str) -> None:
@@ -428,17 +493,20 @@ def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
     missing = subprocess.run([*command, "--canary=god"], capture_output=True, text=True, check=False)
     assert missing.returncode == 3
     assert "errors, god: nothing" in missing.stdout
+    wrong = subprocess.run([*command, "--canary=a/../b"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, "--canary is no name" in wrong.stderr) == (2, True), wrong
 
 
 @pytest.mark.parametrize(
     ("prometheus", "token", "words"),
     [
         ("localhost:9090", TOKEN, "--prometheus http://localhost:9090"),
+        ("ftp://x", TOKEN, "--prometheus http://x"),
         ("http://", TOKEN, "no URL of a Prometheus"),
         ("http://localhost:nine", TOKEN, "no URL of a Prometheus"),
-        ("http://localhost:9090", "\n", "the token is too short"),
+        ("http://localhost:9090", "\n", "token is too short"),
         ("http://localhost:9090", "secret", "with 6 letters"),
-        ("http://localhost:9090", None, "the token cannot be read"),
+        ("http://localhost:9090", None, "token cannot be read"),
     ],
 )
 def test_what_it_cannot_start_with_is_named(tmp_path: Path, prometheus: str, token: str | None, words: str) -> None:

@@ -89,4 +89,4 @@ def test_a_fault_of_its_own_is_an_answer_and_is_counted() -> None:
     answer, metrics = asyncio.run(asked())
     assert (answer.status_code, answer.headers["content-type"]) == (500, "application/problem+json")
     assert "about" not in answer.json()["detail"]
-    assert 'kanaria_judge_refused_total{status="500"} 1.0' in metrics
+    assert 'kanaria_judge_refused_total{reason="question",status="500"} 1.0' in metrics
