@@ -7,6 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -190,19 +191,24 @@ def test_the_parts_agree_on_addresses_and_names() -> None:
     assert len(PLACEHOLDER) < 20  # so that a judge refuses it
 
 
+def with_component(name: str, folder: Path, require_program: Callable[[str], str]) -> list[dict[str, Any]]:
+    """What kustomize builds of Flagger's overlay with a component."""
+    overlay = folder / "kubernetes/overlays/flagger/kustomization.yaml"
+    shutil.copytree(DEPLOY, folder / "kubernetes", dirs_exist_ok=True)
+    overlay.write_text(f"{overlay.read_text()}components: [../../components/{name}]\n")
+    (overlay.parent / "token").write_text(TOKEN)
+    command = [require_program("kubectl"), "kustomize", str(overlay.parent)]
+    return documents(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def test_replicas_share_failures_where_an_overlay_says_so(
-    built: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    built: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
     """Otherwise the judge has no account. With the component it may read and patch two kinds, and nothing else."""
-    alone = one("StatefulSet", documents(built("argo").stdout))["spec"]["template"]["spec"]
-    assert (alone["automountServiceAccountToken"], alone.get("serviceAccountName")) == (False, None)
-    overlay = tmp_path / "kubernetes/overlays/flagger/kustomization.yaml"
-    shutil.copytree(DEPLOY, tmp_path / "kubernetes", dirs_exist_ok=True)
-    changed = overlay.read_text() + "components: [../../components/annotations]\n"
-    overlay.write_text(changed)
-    (overlay.parent / "token").write_text(TOKEN)
-    command = [shutil.which("kubectl") or "kubectl", "kustomize", str(overlay.parent)]
-    found = documents(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    alone = documents(built("argo").stdout)
+    pod = one("StatefulSet", alone)["spec"]["template"]["spec"]
+    assert (pod["automountServiceAccountToken"], pod.get("serviceAccountName")) == (False, None)
+    found = with_component("annotations", tmp_path, require_program)
     pod = one("StatefulSet", found)["spec"]["template"]["spec"]
     account = one("ServiceAccount", found)["metadata"]
     assert (pod["automountServiceAccountToken"], pod["serviceAccountName"]) == (True, account["name"])
@@ -211,3 +217,59 @@ def test_replicas_share_failures_where_an_overlay_says_so(
     rules = one("ClusterRole", found)["rules"]
     assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "patch"}
     assert {kind for rule in rules for kind in rule["resources"]} == {"rollouts", "canaries"}
+    policy, before = (one("NetworkPolicy", each)["spec"]["egress"] for each in (found, alone))
+    assert policy == [*before, {"ports": [{"port": 443}, {"port": 6443}]}]
+
+
+def test_the_judge_may_change_what_is_in_one_namespace_only(
+    tmp_path: Path, require_program: Callable[[str], str], built: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """With the other component nothing is bound for all namespaces."""
+    assert built("argo").returncode == 0  # where kustomize is too old it skips
+    found = with_component("annotations-of-a-namespace", tmp_path, require_program)
+    assert [each for each in found if each["kind"] == "ClusterRoleBinding"] == []
+    binding = one("RoleBinding", found)
+    assert binding["metadata"]["namespace"] == "shop"
+    assert binding["subjects"] == [
+        {key: one("ServiceAccount", found)["metadata"][key] for key in ("name", "namespace")}
+        | {"kind": "ServiceAccount"}
+    ]
+    assert binding["roleRef"]["name"] == one("ClusterRole", found)["metadata"]["name"]
+    assert one("StatefulSet", found)["spec"]["template"]["spec"]["serviceAccountName"] == "kanaria-judge"
+
+
+def test_the_judge_keeps_to_the_restricted_standard_and_its_limits() -> None:
+    """Its namespace takes no pod that does not, its two replicas go to two nodes, and it reaches what it asks alone."""
+    judge = manifests(BASE / "judge.yaml")
+    labels = one("Namespace", judge)["metadata"]["labels"]
+    assert labels == {"pod-security.kubernetes.io/enforce": "restricted"}
+    pod = one("StatefulSet", judge)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    own = container["securityContext"]
+    assert (own["allowPrivilegeEscalation"], own["capabilities"]["drop"]) == (False, ["ALL"])
+    as_whom = pod["securityContext"]
+    assert (as_whom["runAsNonRoot"], as_whom["seccompProfile"]["type"]) == (True, "RuntimeDefault")
+    assert as_whom["runAsUser"] == as_whom["runAsGroup"] == as_whom["fsGroup"]
+    assert container["resources"]["limits"].keys() == {"cpu", "memory", "ephemeral-storage"}
+    (spread,) = pod["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"] == one("StatefulSet", judge)["spec"]["selector"]["matchLabels"]
+    policy = one("NetworkPolicy", judge)["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (asked,) = (urlsplit(arg.partition("=")[2]) for arg in container["args"] if arg.startswith("--prometheus="))
+    assert asked.hostname is not None
+    reached = {
+        (rule["to"][0]["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"], rule["ports"][0]["port"])
+        for rule in policy["egress"]
+        if "to" in rule
+    }
+    assert reached == {(asked.hostname.split(".")[1], asked.port)}
+
+
+def test_no_folder_of_a_model_is_without_a_limit() -> None:
+    """A model that fills its folders loses its pod, not the node."""
+    for kind, path in (
+        ("Rollout", MODELS["argo"] / "rollout.yaml"),
+        ("Deployment", MODELS["flagger"] / "deployment.yaml"),
+    ):
+        volumes = one(kind, manifests(path))["spec"]["template"]["spec"]["volumes"]
+        assert all("sizeLimit" in each["emptyDir"] for each in volumes)
