@@ -1,6 +1,8 @@
 """How the controller is served: with TLS where it has a certificate, and to a bounded number of connections.
 
-A connection takes a file of the process, which needs some for the ledger: nobody may take them all by asking nothing.
+A connection takes a file of the process, which needs some for the ledger: nobody may take them all. When all places
+are taken, a new connection gets that of the oldest one, so whoever opens many keeps nobody out. A command with a token
+keeps its place until it is answered.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from kanaria.settings import Settings
+from rollout.ui.admission import IS_LET_IN
 
 _MOST_CONNECTIONS = 256
 _FIRST_REQUEST_S = 10.0  # until the headers of the first request are here
@@ -23,8 +26,9 @@ class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class tha
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._ends: list[asyncio.TimerHandle] = []
-        if len(self.connections) > _MOST_CONNECTIONS:
-            transport.abort()
+        self.opened_s = self.loop.time()
+        self._make_room()
+        if transport.is_closing():
             return
         for after_s, end in (
             (_FIRST_REQUEST_S, self._end_if_silent),
@@ -37,6 +41,18 @@ class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class tha
         for end in self._ends:
             end.cancel()
         super().connection_lost(exc)
+
+    def _make_room(self) -> None:
+        """Where there are too many connections, end the oldest one that is no command's; this one where all are."""
+        kept = [one for one in self.connections if not one.transport.is_closing()]
+        if len(kept) > _MOST_CONNECTIONS:
+            spared = (one for one in kept if one is not self and not one.has_token)
+            min(spared, key=lambda one: one.opened_s, default=self).transport.abort()
+
+    @property
+    def has_token(self) -> bool:
+        """Whether its last request was let in with a token."""
+        return self.scope is not None and bool(self.scope["state"].get(IS_LET_IN))
 
     def _end_if_silent(self) -> None:
         if self.cycle is None:

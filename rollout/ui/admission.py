@@ -13,6 +13,8 @@ from rollout.ui.proof import LONGEST_NONCE
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
+IS_LET_IN = "is_let_in"  # in the state of a request that was let in
+
 
 class RoleTooLow(CommandRefused):
     """Whoever asks may not."""
@@ -81,6 +83,7 @@ def _guarded(is_let_in: Callable[[Request], bool], endpoint: Endpoint) -> Endpoi
     async def check(request: Request) -> Response:
         if not is_let_in(request):
             return problem(401, "this needs the controller's token", "send `Authorization: Bearer TOKEN`")
+        setattr(request.state, IS_LET_IN, True)
         return await endpoint(request)
 
     return check
