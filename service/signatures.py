@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SIGNATURE_FILE, BENTO_SIGNATURE_FILE = "model.sig", "bento.sig"
 _MANIFESTS = {SIGNATURE_FILE: "model.yaml", BENTO_SIGNATURE_FILE: "bento.yaml"}  # BentoML's, in each folder of a store
 _COMPILED = "__pycache__"  # Python writes them beside the code of a Bento; they are neither signed nor copied
+_RESTORE = "restore the files; if the change is intended, sign them again with the right key"
+_NAMED = 10  # of the files that were never signed
 PUBLIC_KEY_VARIABLE = "KANARIA_PUBLIC_KEY"
 POLICY_VARIABLE = "KANARIA_SIGNATURES"
 
@@ -56,6 +58,7 @@ def verify(folder: Path, public_key: Path, *, signature: str = SIGNATURE_FILE, p
     from model_signing import verifying  # noqa: PLC0415 - see above
 
     place = place or folder
+    refuse_strangers(folder, signature=signature, place=place)
     if not (folder / signature).exists():
         raise SignatureError(
             f"{place} is not signed",
@@ -75,9 +78,34 @@ def verify(folder: Path, public_key: Path, *, signature: str = SIGNATURE_FILE, p
         raise SignatureError(
             "; ".join(differences) or f"{signature} is not a signature by the key {public_key}",
             saw=f"{place}" if differences else f"{place}: {(str(error) or type(error).__name__).splitlines()[0]}",
-            do="restore the files; if the change is intended, sign them again with the right key",
+            do=_RESTORE,
         ) from error
     _refuse_another(folder / _MANIFESTS[signature], place)
+
+
+def refuse_strangers(folder: Path, *, signature: str = SIGNATURE_FILE, place: Path | None = None) -> None:
+    """Refuse by its name what cannot have been signed: links, what is no file, and files that the signature lacks.
+
+    Raises: SignatureError. That nothing was refused proves nothing: contents and the list are not verified.
+    """
+    if found := _strangers(folder, signature):
+        raise SignatureError("; ".join(found[:_NAMED]), saw=f"{place or folder}", do=_RESTORE)
+
+
+def _strangers(folder: Path, signature: str) -> list[str]:
+    signed, found = _listed(folder, signature), []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if _COMPILED in name.parts:
+            continue
+        if path.is_symlink():
+            found.append(f"{name} is a link, and only files are signed")
+        elif str(name) == signature or not path.is_dir():
+            if not path.is_file():
+                found.append(f"{name} is no file")
+            elif str(name) != signature and signed and name.as_posix() not in signed:
+                found.append(f"{name} was never signed")
+    return found
 
 
 def _refuse_another(manifest: Path, place: Path) -> None:
@@ -172,15 +200,15 @@ def _every_file(folder: Path, signature: str) -> "hashing.Config":
 
 def _differences(folder: Path, signature: str) -> list[str]:
     """How the files differ from those that the signature lists. Only for the error's text: the list is not verified."""
+    signed = _listed(folder, signature)
+    if not signed:
+        return []
     try:
-        envelope = json.loads((folder / signature).read_bytes())["dsseEnvelope"]
-        resources = json.loads(base64.b64decode(envelope["payload"]))["predicate"]["resources"]
-        signed = {resource["name"]: resource["digest"] for resource in resources}
         found = {
             resource.identifier: resource.digest.digest_hex
             for resource in _every_file(folder, signature).hash(folder).resource_descriptors()
         }
-    except (ValueError, KeyError, TypeError):  # a signature that cannot be read lists nothing
+    except (OSError, ValueError):
         return []
     return [
         *(
@@ -189,5 +217,14 @@ def _differences(folder: Path, signature: str) -> list[str]:
             if signed[name] != found[name]
         ),
         *(f"{name} is missing, and was signed" for name in sorted(signed.keys() - found.keys())),
-        *(f"{name} was never signed" for name in sorted(found.keys() - signed.keys())),
     ]
+
+
+def _listed(folder: Path, signature: str) -> dict[str, str]:
+    """The digests of the files that the signature lists, by name. Nothing of it is verified; none if unreadable."""
+    try:
+        envelope = json.loads((folder / signature).read_bytes())["dsseEnvelope"]
+        resources = json.loads(base64.b64decode(envelope["payload"]))["predicate"]["resources"]
+        return {resource["name"]: resource["digest"] for resource in resources}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

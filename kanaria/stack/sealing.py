@@ -12,9 +12,16 @@ from tempfile import TemporaryDirectory
 
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from kanaria.stack.bentos import COUNTERS, store
-from kanaria.stack.signing import Item, is_to_be_verified, key_for, models_here, must_be_signed
-from service.signatures import SignatureError, copy_files, verify
+from kanaria.stack.bentos import COUNTERS, models_of, store
+from kanaria.stack.signing import Item, is_to_be_verified, key_for, must_be_signed
+from service.signatures import (
+    POLICY_VARIABLE,
+    PUBLIC_KEY_VARIABLE,
+    SignatureError,
+    copy_files,
+    refuse_strangers,
+    verify,
+)
 
 
 @contextmanager
@@ -34,27 +41,56 @@ def verified_store(settings: Settings, tag: str) -> Iterator[Path]:
         yield home
 
 
-def seal(settings: Settings, tag: str, store: Path, home: Path) -> None:
+def seal(settings: Settings, tag: str, store: Path, home: Path) -> dict[str, str]:
     """Make `home` anew: with copies of the Bento `tag` and of its signed models, and links to all else in the store.
 
-    BENTOML_HOME must be `store`. Raises SignatureError, SetupError, OSError.
+    BENTOML_HOME must be `store`. Returns the variables by which its server refuses models from elsewhere where all of
+    its models were verified. Raises SignatureError, SetupError, OSError; no copy is left then.
     """
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(mode=0o700, parents=True)
+    try:
+        return _seal(settings, tag, store, home)
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+
+
+def _seal(settings: Settings, tag: str, store: Path, home: Path) -> dict[str, str]:
     bento = Item(tag, is_bento=True)
-    copied = _copy(bento, store, home)
-    if must_be_signed(settings, bento):
-        verify(copied, key_for(settings, bento), signature=bento.signature, place=bento.folder)
-    own = [copied]
-    for name in models_here(tag, copy=copied):
-        model = Item(name, is_bento=False)
-        if must_be_signed(settings, model):
-            own.append(_copy(model, store, home))
-            verify(own[-1], key_for(settings, model), place=model.folder)
-    _link_rest(store, home, own)
+    own = [_copied(settings, bento, store, home) or _copy(bento, store, home)]
+    models = [Item(name, is_bento=False) for name in models_of(tag, copy=own[0])]
+    verified = [copy for model in models if (copy := _copied(settings, model, store, home))]
+    for model in models:  # a folder of its own, into which nobody puts another version's files later
+        (home / "models" / model.tag.partition(":")[0]).mkdir(parents=True, exist_ok=True)
+    _link_rest(store, home, [*own, *verified])
+    if not models or len(verified) < len(models):
+        return {}
+    return {POLICY_VARIABLE: "required", PUBLIC_KEY_VARIABLE: str(key_for(settings, models[0]))}
+
+
+def _copied(settings: Settings, item: Item, store: Path, home: Path) -> Path | None:
+    """The verified copy of what must be signed; None for all else."""
+    if not must_be_signed(settings, item):
+        return None
+    if not item.is_here:
+        raise SignatureError(
+            f"{item.name} is missing, and it may only run as it was signed",
+            saw=f"nothing of it in {store}",
+            do="restore it from a copy that you trust (`bentoml models import`)",
+        )
+    key = key_for(settings, item)
+    refuse_strangers(item.folder, signature=item.signature)  # before anything of any size is copied
+    copied = _copy(item, store, home)
+    verify(copied, key, signature=item.signature, place=item.folder)
+    return copied
 
 
 def _copy(item: Item, store: Path, home: Path) -> Path:
+    if not item.is_here:
+        raise SetupError(
+            f"{item.name} is not there", saw=f"nothing of it in {store}", do="build it, or correct the tag"
+        )
     to = home / item.folder.relative_to(store)
     to.parent.mkdir(parents=True, exist_ok=True)
     return copy_files(item.folder, to)

@@ -4,6 +4,7 @@ The keys are in the state folder. What a signature is: service/signatures.py.
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -48,6 +49,13 @@ class Item:
         return bento_folder(self.tag) if self.is_bento else model_folder(self.tag)
 
     @property
+    def is_here(self) -> bool:
+        """Whether its files are in the store."""
+        with suppress(SetupError):
+            return self.folder.is_dir()
+        return False
+
+    @property
     def signature(self) -> str:
         """The name of the file with its signature."""
         return BENTO_SIGNATURE_FILE if self.is_bento else SIGNATURE_FILE
@@ -89,7 +97,7 @@ def _named(tag: str) -> tuple[Item, ...]:
     items: list[Item] = []
     with suppress(SetupError):
         bento = bento_tag(tag)
-        items = [Item(bento, is_bento=True), *(Item(model, is_bento=False) for model in models_here(bento))]
+        items = [Item(bento, is_bento=True), *(Item(model, is_bento=False) for model in _models_here(bento))]
     try:
         model = Item(model_tag(tag), is_bento=False)
     except SetupError as error:
@@ -103,10 +111,10 @@ def _named(tag: str) -> tuple[Item, ...]:
     return tuple(items if model in items else [*items, model])
 
 
-def models_here(bento: str, *, copy: Path | None = None) -> list[str]:
-    """The models of a Bento that lie in the store; others are fetched by its code. `copy`: see `models_of`."""
+def _models_here(bento: str) -> list[str]:
+    """The models of a Bento that lie in the store; others are fetched by its code."""
     known = model_tags()
-    return [model for model in models_of(bento, copy=copy) if model in known]
+    return [model for model in models_of(bento) if model in known]
 
 
 def _sign(settings: Settings, item: Item, private_key: Path, public_key: Path | None) -> None:
@@ -131,13 +139,19 @@ def policy(settings: Settings) -> dict[str, str]:
 
 
 def is_to_be_verified(settings: Settings, bento: str) -> bool:
-    """Whether anything that a Bento runs is to be verified before: its code, or a model."""
+    """Whether anything that a Bento runs is to be verified before: its code, or a model.
+
+    One whose manifest cannot be read is: what it will run is not known, and its process says what is wrong.
+    """
+    if settings.signatures == "off":
+        return False
+    code = must_be_signed(settings, Item(bento, is_bento=True))
     try:
-        items = (Item(bento, is_bento=True), *(Item(model, is_bento=False) for model in models_here(bento)))
+        named = models_of(bento)
     except SetupError:
-        return settings.signatures == "required"  # its process will say what is missing
-    found = [item for item in items if must_be_signed(settings, item)]  # all of them, because it remembers
-    return bool(found)
+        return True
+    found = [name for name in named if must_be_signed(settings, Item(name, is_bento=False))]  # all: it remembers
+    return code or bool(found)
 
 
 def must_be_signed(settings: Settings, item: Item) -> bool:
@@ -149,15 +163,27 @@ def must_be_signed(settings: Settings, item: Item) -> bool:
     """
     if settings.signatures == "off":
         return False
-    if (item.folder / item.signature).exists():
+    if item.is_here and os.path.lexists(item.folder / item.signature):
         _remember(settings, item)
         return True
-    is_for_all = settings.public_key is not None and not item.is_bento
-    return settings.signatures == "required" or is_for_all or item.tag in _remembered(settings, item)
+    is_for_all = settings.public_key is not None and not item.is_bento and item.is_here
+    return settings.signatures == "required" or is_for_all or was_signed(settings, item)
+
+
+def was_signed(settings: Settings, item: Item) -> bool:
+    """Whether it was signed or served with a signature on this machine."""
+    return item.tag in _remembered(settings, item)
 
 
 def key_for(settings: Settings, item: Item) -> Path:
-    """The key that verifies `item`. Raises SignatureError where there is none."""
+    """The key that verifies `item`. Raises SignatureError where there is none, or no signature any more."""
+    if was_signed(settings, item) and not os.path.lexists(item.folder / item.signature):
+        raise SignatureError(
+            f"{item.folder} is not signed any more",
+            saw=f"no {item.signature} in it, and it was signed when it was last signed or served here",
+            do="restore its files from a copy that you trust; sign it again (`kanaria sign`) only if you know what "
+            "changed in them",
+        )
     if settings.public_key:
         return settings.public_key.absolute()
     if settings.own_public_key.exists():
@@ -165,7 +191,7 @@ def key_for(settings: Settings, item: Item) -> Path:
     raise SignatureError(
         f"{item.name} cannot be verified without a public key",
         saw=f"{PUBLIC_KEY_VARIABLE} is not set, and there is no {settings.own_public_key}",
-        do=f"set {PUBLIC_KEY_VARIABLE} to the path of the public key, or {POLICY_VARIABLE}=off",
+        do=f"set {PUBLIC_KEY_VARIABLE} to the path of its signer's public key",
     )
 
 

@@ -157,12 +157,12 @@ def _seal(tag: str, store: Path) -> None:
     home = Path(os.environ["BENTOML_HOME"])
     os.environ["BENTOML_HOME"] = str(store)
     try:
-        seal(Settings(), tag, store, home)
+        sealed = seal(Settings(), tag, store, home)
     except (KanariaError, OSError) as error:
         words = f"{error.what}: {error.saw}" if isinstance(error, KanariaError) else str(error)
         print(f"{error}\n{type(error).__name__}: {words}", flush=True)
         sys.exit(1)
-    os.environ |= {"BENTOML_HOME": str(home), SEALED: str(home)}
+    os.environ |= {"BENTOML_HOME": str(home), SEALED: str(home), **sealed}
 
 
 def _print(text: str) -> None:

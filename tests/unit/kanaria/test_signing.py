@@ -11,7 +11,8 @@ from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack.sealing import seal
 from kanaria.stack.signing import is_to_be_verified, sign_version, verified_model
-from service.signatures import BENTO_SIGNATURE_FILE, SignatureError, verify
+from kanaria.stack.version_process import SEAL_OPTION, server_command
+from service.signatures import BENTO_SIGNATURE_FILE, SignatureError, sign, verify, verify_as_set
 from tests.support.keys import key_pair
 
 BENTO = "name: b\nversion: '1'\nservices: [{name: predictor, models: [{tag: 'm:1'}]}]\n"
@@ -234,3 +235,100 @@ def test_a_key_that_is_set_is_for_every_model(state: Settings, tmp_path: Path) -
     _, public = key_pair(tmp_path, "team")
     with pytest.raises(SignatureError, match="m/1 is not signed"):
         seal_as_started(state.model_copy(update={"public_key": public}), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "manifest", [None, "models: [", "[]", "models: [{x: 1}]\n"], ids=["none", "yaml", "list", "tag"]
+)
+@pytest.mark.parametrize("name", ["b:1", "m:1"])
+def test_a_manifest_that_cannot_be_read_switches_no_check_off(
+    name: str, manifest: str | None, state: Settings, tmp_path: Path
+) -> None:
+    """Whoever breaks it for the moment of the start would else have his own code run."""
+    sign_version(state, name, None)
+    path = tmp_path / "bentos" / "b" / "1" / "bento.yaml"
+    path.unlink()
+    if manifest is not None:
+        path.write_text(manifest)
+    assert is_to_be_verified(state, "b:1")
+    assert SEAL_OPTION in server_command(state, "b:1", 1)
+    with pytest.raises((SignatureError, SetupError)):
+        seal_as_started(state, tmp_path)
+
+
+def test_a_signed_bento_that_is_not_there_is_verified_once_it_is(state: Settings, tmp_path: Path) -> None:
+    sign_version(state, "b:1", None)
+    (bento,) = tmp_path.glob("bentos/b/1")
+    bento.rename(tmp_path / "hidden")
+    assert SEAL_OPTION in server_command(state, "b:1", 1)
+    with pytest.raises(SignatureError, match="the Bento b:1 is missing, and it may only run as it was signed"):
+        seal_as_started(state, tmp_path)
+
+
+def test_a_signed_model_that_is_not_there_is_refused(state: Settings, store: Path, tmp_path: Path) -> None:
+    """It could be put there, unsigned, once all was verified; so could one that must be signed."""
+    sign_version(state, "m:1", None)
+    store.rename(tmp_path / "hidden")
+    required = Settings(home=tmp_path / "elsewhere", signatures="required", public_key=state.own_public_key)
+    assert is_to_be_verified(state, "b:1")
+    with pytest.raises(SignatureError, match="the model m:1 is missing"):
+        seal_as_started(state, tmp_path)
+    sign(tmp_path / "bentos" / "b" / "1", state.own_private_key, signature=BENTO_SIGNATURE_FILE)
+    with pytest.raises(SignatureError, match="the model m:1 is missing"):
+        seal_as_started(required, tmp_path)
+
+
+@pytest.mark.parametrize("gone", ["models", "models/m", "models/m/1"])
+def test_what_is_put_into_the_store_later_is_no_model_of_the_sealed_bento(
+    gone: str, state: Settings, tmp_path: Path
+) -> None:
+    """A model that nobody ever signed here, and that was not there when the Bento was verified."""
+    sign_version(state, "b:1", None)
+    elsewhere = Settings(home=tmp_path / "elsewhere", public_key=state.own_public_key)
+    (tmp_path / gone).rename(tmp_path / "hidden")
+    home = seal_as_started(elsewhere, tmp_path)
+    (tmp_path / "hidden").rename(tmp_path / gone)
+    assert not (home / "models" / "m" / "1").exists()
+
+
+def test_other_models_of_the_store_are_seen_from_the_sealed_one(state: Settings, store: Path, tmp_path: Path) -> None:
+    """Whatever its code loads besides."""
+    shutil.copytree(store, tmp_path / "models" / "other" / "1")
+    shutil.copytree(store, store.with_name("2"))
+    sign_version(state, "b:1", None)
+    home = seal_as_started(state, tmp_path)
+    assert [(home / "models" / name / "weights.safetensors").exists() for name in ("other/1", "m/2")] == [True, True]
+
+
+def test_the_server_of_verified_models_takes_no_unsigned_one(state: Settings, store: Path, tmp_path: Path) -> None:
+    """From wherever its code gets it; where a model was not verified, as its settings say."""
+    assert seal(state, "b:1", tmp_path, tmp_path / "sealed") == {}
+    sign_version(state, "m:1", None)
+    variables = seal(state, "b:1", tmp_path, tmp_path / "sealed")
+    (store / "model.sig").unlink()
+    with pytest.raises(SignatureError, match="is not signed"):
+        verify_as_set(store, variables)
+
+
+def test_a_file_too_many_is_refused_before_a_byte_is_copied(state: Settings, tmp_path: Path) -> None:
+    """A sparse file would fill the disk; and nothing that was refused is left."""
+    sign_version(state, "b:1", None)
+    extra = tmp_path / "bentos" / "b" / "1" / "src" / "huge"
+    with extra.open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(SignatureError, match=r"^src/huge was never signed"):
+        seal_as_started(state, tmp_path)
+    extra.unlink()
+    (tmp_path / "bentos" / "b" / "1" / "src" / "service.py").write_text("import os\n")
+    with pytest.raises(SignatureError, match=r"^src/service.py was changed"):
+        seal_as_started(state, tmp_path)
+    assert not (tmp_path / "sealed").exists()
+
+
+def test_who_lost_a_signature_is_not_told_to_switch_the_check_off(state: Settings, tmp_path: Path) -> None:
+    sign_version(state, "b:1", None)
+    (tmp_path / "bentos" / "b" / "1" / BENTO_SIGNATURE_FILE).unlink()
+    with pytest.raises(SignatureError) as refused:
+        seal_as_started(state, tmp_path)
+    assert "restore its files" in refused.value.do
+    assert "KANARIA_" not in refused.value.do

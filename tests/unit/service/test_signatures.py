@@ -106,7 +106,15 @@ def test_a_link_to_a_file_outside_is_refused(signed: Signed, tmp_path: Path) -> 
     weights = signed.folder / "weights.safetensors"
     weights.rename(tmp_path / "elsewhere")
     weights.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(SignatureError):
+    (signed.folder / "part" / "added").symlink_to(tmp_path)
+    with pytest.raises(SignatureError, match=r"^part/added is a link, .*; weights\.safetensors is a link, "):
+        verify(signed.folder, signed.public_key)
+
+
+def test_a_folder_in_place_of_the_signature_is_refused(signed: Signed) -> None:
+    (signed.folder / SIGNATURE_FILE).unlink()
+    (signed.folder / SIGNATURE_FILE).mkdir()
+    with pytest.raises(SignatureError, match=f"^{SIGNATURE_FILE} is no file"):
         verify(signed.folder, signed.public_key)
 
 
