@@ -20,6 +20,7 @@ from rollout.spec import RolloutSpec, parse_spec
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*([:/][A-Za-z0-9][A-Za-z0-9._-]*)*")
+_LONGEST_PLAN = 20_000  # letters; longer ones take long to read
 _PERCENT = re.compile(r"[0-9]+(\.[0-9]+)?%?")
 
 
@@ -56,6 +57,8 @@ Percent = Annotated[float, BeforeValidator(_percent), Field(gt=0, le=100, allow_
 def _plan(given: Any) -> Any:
     if given is not None and not isinstance(given, dict | str):
         raise ValueError("write a plan as an object, or as a text in YAML")
+    if len(given if isinstance(given, str) else json.dumps(given)) > _LONGEST_PLAN:
+        raise ValueError(f"write a plan of at most {_LONGEST_PLAN:,} letters")
     return given
 
 

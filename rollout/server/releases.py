@@ -31,6 +31,7 @@ class Known:
     attempt: Attempt
     stable: str
     evidence: Evidence
+    began_s: float | None = None  # when its evidence begins at the earliest, Unix seconds; None: nobody said so
     asked_s: float = 0.0  # on a steady clock
     answered_s: float = 0.0  # Unix seconds
     answer: Answer | None = None
@@ -78,6 +79,8 @@ class Releases:
         known.answer, known.answered_s = answer, time.time()
         known.said = answer_object(answer, report)
         if answer.verdict is Verdict.FAIL:
+            if self._kept.started_s(attempt) != known.began_s:  # lifted while it was judged
+                return self.judge(asked, attempt_of=attempt_of)
             notes = self._kept.keep(Failure(attempt, now_s(self._samples), known.said))
         return with_notes(known.said, notes)
 
@@ -170,7 +173,7 @@ class Releases:
             if known is None:
                 begins_s = -math.inf if started_s is None else started_s
                 evidence = Evidence(self._samples, profile, asked.names, plan, not_before_s=begins_s)
-                known = Known(attempt, asked.stable, evidence)
+                known = Known(attempt, asked.stable, evidence, started_s)
             known.asked_s = now_s
             self._known[key] = known
             while len(self._known) > _MOST_KNOWN or self._oldest().asked_s < now_s - _FORGOTTEN_AFTER_S:

@@ -22,7 +22,9 @@ from kanaria.stack.ports import free_port
 from rollout.judge import Verdict
 from rollout.server.evidence import Evidence
 from rollout.server.kept import Attempt, Kept
-from rollout.server.questions import Plan
+from rollout.server.quarantine import Quarantine
+from rollout.server.questions import JudgeBody, Plan
+from rollout.server.releases import Releases
 from rollout.signals.profile import Names
 from rollout.sources.profiles import built_in
 from rollout.sources.raw_samples import RawSamples
@@ -242,6 +244,24 @@ def test_a_version_is_lifted_at_a_replica_that_was_not_asked_about_it(cluster: C
     assert began_s > time.time() - 60
 
 
+def test_what_is_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
+    """A failure in the evidence from before the lift is not kept after it."""
+
+    class Lifting(RawSamples):
+        def ahead(self, *given: Any) -> Any:
+            if not lifted:
+                lifted.append(releases.lift(Attempt("shop", "digits", "bad")))
+            return super().ahead(*given)
+
+    lifted: list[tuple[int, list[str]]] = []
+    samples, kept = Lifting(cluster.url), Kept(tmp_path / "judge.db")
+    releases = Releases(samples, built_in(), Quarantine(kept, now_s=time.time), url="http://127.0.0.1")
+    said = releases.judge(JudgeBody.model_validate(question("bad")))
+    samples.close()
+    assert (said["verdict"], lifted) == ("no_data", [(0, [])])
+    assert kept.failures() == []
+
+
 def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluster) -> None:
     """Nothing is aborted, what is known to be bad stays bad, and afterwards it goes on."""
     assert ask(judge, question("bad")).json()["verdict"] == "fail"
@@ -334,7 +354,9 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (question("good", plan={"alpha": 3}), "alpha"),
         (question("good", plan={"sticky": "header:x-user", "require": "better"}), "`sticky`, `require: better`"),
         (question("good", plan="steps: ["), "plan is not YAML"),
-        (question("good", plan="[" * 95_000), "plan is nested too deeply"),
+        (question("good", plan="[" * 20_000), "plan is nested too deeply"),
+        (question("good", plan=f"[{'a,' * 10_000}]"), "at most 20,000 letters"),
+        (question("good", plan={"signals": ["a"] * 10_000}), "at most 20,000 letters"),
         (question("good", plan=[]), "write a plan as an object, or as a text in YAML"),
         (question("good", plan={"signals": {"latency": {"slower_than_ms": [3]}}}), "what is counted are ["),
         ([], "body"),
