@@ -12,7 +12,8 @@ _COLORS = {"pass": GOOD, "inconclusive": PLAIN, "no_data": WARN, "fail": BAD}
 _WORDS: Names = {
     str(place): (verdict.replace("_", " "), _COLORS[verdict]) for place, verdict in enumerate(VERDICTS, start=1)
 }
-_SILENT = 'status=~"401|413|422|5.."'  # refusals after which an engine waits without a word
+# A canary that nobody knows yet: an engine is answered soon. After all other refusals it waits without a word.
+_USUAL = 'reason="question",status="404"'
 _BUCKETS = f"{m.JUDGE_SECONDS.name}_bucket"
 
 
@@ -87,7 +88,7 @@ def _now() -> Row:
                     "KanariaJudgeRefuses",
                     Needs.JUDGE,
                 ),
-                Query(f"60 * {total(m.JUDGE_REFUSED.name, _SILENT)}", "refused"),
+                Query(f"60 * ({total(m.JUDGE_REFUSED.name)} - {total(m.JUDGE_REFUSED.name, _USUAL)})", "refused"),
                 decimals=1,
             ),
             number(
@@ -149,13 +150,13 @@ def _questions() -> Row:
                 About(
                     "Refused by status",
                     "Errors per minute. 404 is Flagger asking for harm before there are requests; with all others an "
-                    "engine waits: 401 is the token, 422 the question, 503 Prometheus.",
+                    "engine waits: 401 is the token, 422 the question, 503 Prometheus or the ledger, `route` its URL.",
                     "cpm",
                     ((None, PLAIN),),
                     "KanariaJudgeRefuses",
                     Needs.JUDGE,
                 ),
-                Query(f"60 * {total(m.JUDGE_REFUSED.name, by='status')}", "{{status}}"),
+                Query(f"60 * {total(m.JUDGE_REFUSED.name, by='status, reason')}", "{{status}} {{reason}}"),
             ),
             heat(
                 About(
