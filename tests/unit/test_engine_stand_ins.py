@@ -19,6 +19,7 @@ class Answers(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.coming: list[tuple[int, str]] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []  # paths and bodies
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -30,7 +31,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         answers = self.server
         assert isinstance(answers, Answers)
-        self.rfile.read(int(self.headers["content-length"]))
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        answers.asked.append((self.path.partition("?")[0], body))
         status, text = answers.coming.pop(0) if len(answers.coming) > 1 else answers.coming[0]
         self.send_response(status)
         self.end_headers()
@@ -132,3 +134,24 @@ def test_a_hook_of_flagger_lets_go_on_by_200_and_202(server: Answers, status: in
     canary.tick()
     assert canary.phase == phase
     assert ("because" in canary.said[0]) is (is_told and status != 204)
+
+
+def test_flagger_waits_for_its_promotion_and_sends_the_checksum_before_at_first(server: Answers) -> None:
+    """A build may begin under the checksum of the one before; one that waits at the end may be rolled back."""
+    kinds = {"start": "confirm-rollout", "failed": "rollback", "promote": "confirm-promotion"}
+    hooks = [{"type": kind, "url": f"http://judge/{path}"} for path, kind in kinds.items()]
+    analysis = {"stepWeights": [], "webhooks": hooks}
+    go_on, wait = (200, "go on"), (409, "not yet")
+    server.coming, server.asked = [go_on, wait, wait, go_on], []
+    canary = FlaggerCanary({"spec": {"analysis": analysis}}, server.url, "2", "token", "digits", previous="1")
+    phases = []
+    for _ in range(3):
+        canary.tick()
+        phases.append(canary.phase)
+    assert phases == ["Progressing", "WaitingPromotion", "Failed"]
+    assert [(path, body["checksum"]) for path, body in server.asked] == [
+        ("/start", "1"),
+        ("/failed", "2"),
+        ("/promote", "2"),
+        ("/failed", "2"),
+    ]
