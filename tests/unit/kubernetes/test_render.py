@@ -375,3 +375,17 @@ def test_a_placeholder_is_said(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "put the judge's token in its place" in re.sub(r"\s+", " ", done.stderr)
     assert "token=THE-TOKEN" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"), [("argo", "the analyses read the Secret"), ("flagger", "keep it out of Git")]
+)
+def test_the_command_says_where_a_token_is(engine: str, words: str, tmp_path: Path) -> None:
+    """Flagger's manifests have it; Argo's read it from a Secret."""
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    done = render(
+        store(tmp_path / "home"),
+        *("digits:v2", "--engine", engine, "--gateway", "a/b", "--token-file", str(tmp_path / "token")),
+    )
+    assert words in re.sub(r"\s+", " ", done.stderr)
+    assert (TOKEN in done.stdout) is (engine == "flagger")
