@@ -1,6 +1,8 @@
 """The certificates of the gateway and of the controller: read from the files of the settings, and checked."""
 
 import datetime as dt
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -16,6 +18,7 @@ from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from kanaria.private_files import close_folder
 from kanaria.settings import Settings
+from kanaria.stack.certificate_use import check_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,9 @@ def _read(setting: str, chain: Path | None, key: Path | None) -> Certificate | N
     if not names:
         do = f"give KANARIA_{setting}_CERTIFICATE one with subject alternative names: clients read no others"
         raise SetupError("the certificate is for no host", saw=f"{chain} has no subject alternative name", do=do)
+    check_use(setting, own, chain=chain, key=key)
+    if (chain_text, key_text) != (_text(setting, chain), _text(setting, key)):
+        raise SetupError("a file of the certificate was changed meanwhile", saw=f"{chain} or {key}", do="try again")
     return Certificate(chain_text, key_text, names, own.not_valid_after_utc)
 
 
@@ -106,11 +112,19 @@ def _bytes(of: x509.Certificate | PrivateKeyTypes) -> bytes:
 
 
 def _text(setting: str, path: Path) -> str:
+    do = f"correct KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or let this user read the file"
     try:
-        return path.read_text()
+        with open(path, opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise SetupError("a file of the certificate cannot be read", saw=f"{path} is no regular file", do=do)
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
-        do = f"correct KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or let this user read the file"
         raise SetupError("a file of the certificate cannot be read", saw=f"{path}: {_words(error)}", do=do) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for whoever writes a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check(setting: str, own: x509.Certificate, path: Path) -> None:

@@ -103,8 +103,12 @@ def main() -> None:
     )
     fleet = _fleet(settings, metrics, settings.version_secret if arguments.closed_ports else "")
     supervisor = Supervisor(settings.root, settings.logs)
+    pressure = Pressure(gateway)
     watch = GatewayWatch(
-        settings.gateway_url, restart=partial(supervisor.restart, GATEWAY), tell=Pressure(gateway).tell
+        settings.gateway_url,
+        restart=partial(supervisor.restart, GATEWAY),
+        tell=pressure.tell,
+        is_full=lambda: pressure.is_full,
     )
     metrics.gateway_silent.set_function(lambda: watch.unanswered_s)
     controller = Controller(

@@ -1,8 +1,8 @@
 """Asks the gateway in the background whether it takes new clients, and has one that is silent started again.
 
-Its process may live and answer nobody: it hangs, or its listeners were drained. One that turns clients away because it
-has as many as it takes is left alone: a restart would cost those that it serves. It is told how full it is, so that
-it closes the idle ones.
+Its process may live and answer nobody: it hangs, its listeners were drained, or it has no certificate. One that turns
+clients away because it has as many as it takes is left alone: a restart would cost those that it serves. It is told how
+full it is, so that it closes the idle ones.
 """
 
 import ssl
@@ -34,6 +34,7 @@ class GatewayWatch(threading.Thread):
         url: of the gateway.
         restart: has the gateway's process ended and started again.
         tell: has the gateway know how full it is, before each look.
+        is_full: whether it was then.
         clock: seconds on a clock that is never set.
         restarted_after_s: for how long it must have been silent; after each restart that did not help twice as long.
     """
@@ -44,11 +45,13 @@ class GatewayWatch(threading.Thread):
         *,
         restart: Callable[[], None],
         tell: Callable[[], None] = lambda: None,
+        is_full: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
         restarted_after_s: float = 15.0,
     ) -> None:
         super().__init__(name="gateway-watch", daemon=True)
         self._url, self._restart, self._tell, self._clock = f"{url}{LIVE_PATH}", restart, tell, clock
+        self._is_full = is_full
         self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False, trust=unchecked())  # as new ones do
         self._stopped = threading.Event()
         self.health = GatewayHealth.UNKNOWN
@@ -111,10 +114,9 @@ class GatewayWatch(threading.Thread):
             self._http.get(self._url)
         except httpx.TimeoutException:
             return GatewayHealth.SILENT
-        except httpx.ConnectError as error:
-            return GatewayHealth.FULL if _was_hung_up_on(error) else GatewayHealth.SILENT
-        except httpx.TransportError:  # it took the connection and closed it
-            return GatewayHealth.FULL
+        except httpx.TransportError as error:
+            was_taken = not isinstance(error, httpx.ConnectError) or _was_hung_up_on(error)
+            return GatewayHealth.FULL if was_taken and self._is_full() else GatewayHealth.SILENT
         return GatewayHealth.READY
 
 

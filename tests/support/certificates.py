@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -44,17 +45,23 @@ def pair(
     names: Sequence[str] = ("127.0.0.1", "models.example"),
     days: tuple[int, int] = (-1, 30),
     password: bytes | None = None,
+    key: CertificateIssuerPrivateKeyTypes | None = None,
+    authority_key: CertificateIssuerPrivateKeyTypes | None = None,
+    more: Sequence[x509.ExtensionType] = (),
 ) -> Pair:
     """A new certificate with its key.
 
     Args:
         names: hosts and addresses that it is for.
         days: from when to when it is valid, counted from today.
+        key: its own, as `authority_key` is that of who signs it; None: a new one.
+        more: extensions that it has besides.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    authority_key, own_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    authority_key = authority_key or ec.generate_private_key(ec.SECP256R1())
+    own_key = key or ec.generate_private_key(ec.SECP256R1())
     authority = _signed("authority", authority_key, "authority", authority_key, is_authority=True)
-    own = _signed("service", own_key, "authority", authority_key, names=names, days=days)
+    own = _signed("service", own_key, "authority", authority_key, names=names, days=days, more=more)
     made = Pair(folder / "certificate.pem", folder / "key.pem", folder / "authority.pem")
     made.authority.write_bytes(authority.public_bytes(Encoding.PEM))
     made.certificate.write_bytes(own.public_bytes(Encoding.PEM) + authority.public_bytes(Encoding.PEM))
@@ -65,13 +72,14 @@ def pair(
 
 def _signed(
     subject: str,
-    key: ec.EllipticCurvePrivateKey,
+    key: CertificateIssuerPrivateKeyTypes,
     issuer: str,
-    issuer_key: ec.EllipticCurvePrivateKey,
+    issuer_key: CertificateIssuerPrivateKeyTypes,
     *,
     names: Sequence[str] = (),
     days: tuple[int, int] = (-1, 30),
     is_authority: bool = False,
+    more: Sequence[x509.ExtensionType] = (),
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC)
     made = (
@@ -86,6 +94,8 @@ def _signed(
     )
     if names:
         made = made.add_extension(x509.SubjectAlternativeName([_name(name) for name in names]), critical=False)
+    for extension in more:
+        made = made.add_extension(extension, critical=False)
     return made.sign(issuer_key, hashes.SHA256())
 
 

@@ -44,7 +44,8 @@ def gateway(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[G
     """A gateway as `kanaria up` makes it, and the controller's watch beside it."""
     require_program("envoy")
     with Gateway(GatewaySettings(tmp_path, port=free_port(), stats_port=free_port())) as gateway:
-        watch = GatewayWatch(gateway.url, restart=lambda: None, tell=Pressure(gateway.settings).tell)
+        pressure = Pressure(gateway.settings)
+        watch = GatewayWatch(gateway.url, restart=lambda: None, tell=pressure.tell, is_full=lambda: pressure.is_full)
         watch.start()
         yield gateway
         watch.stop()

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack.certificates import Certificate, gateway_certificate
 from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.ports import free_port
 from rollout.routers.envoy.pressure import Pressure
@@ -25,6 +30,11 @@ SETTINGS_FRAME = 4
 
 def give(settings: GatewaySettings, one: Pair) -> None:
     write_certificate(settings, chain=one.certificate.read_text(), key=one.key.read_text())
+
+
+def usable(home: Path, one: Pair) -> Certificate | None:
+    """What `kanaria up` makes of it."""
+    return gateway_certificate(Settings(home=home, tls_certificate=one.certificate, tls_key=one.key))
 
 
 @pytest.fixture
@@ -110,6 +120,49 @@ def test_a_renewed_certificate_is_given_to_new_clients(gateway: Gateway, certifi
     assert gateway.settings.certificate_path.stat().st_mode & 0o777 == 0o600
 
 
+KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], bool]] = {
+    "RSA": (lambda: rsa.generate_private_key(65537, 2048), True),
+    "P-384": (lambda: ec.generate_private_key(ec.SECP384R1()), True),
+    "P-521": (lambda: ec.generate_private_key(ec.SECP521R1()), True),
+    "Ed25519": (ed25519.Ed25519PrivateKey.generate, True),
+    "short RSA": (lambda: rsa.generate_private_key(65537, 1024), False),  # noqa: S505 - of a test
+    "secp256k1": (lambda: ec.generate_private_key(ec.SECP256K1()), False),
+    "Ed448": (ed448.Ed448PrivateKey.generate, False),
+}
+
+
+@pytest.mark.parametrize(("make", "is_usable"), KEYS.values(), ids=KEYS)
+def test_envoy_takes_the_keys_that_we_take(
+    gateway: Gateway, tmp_path: Path, make: Callable[[], CertificateIssuerPrivateKeyTypes], is_usable: bool
+) -> None:
+    """Others it refuses: such a gateway hangs up on everybody, is not full, and is said to be silent."""
+    made = pair(tmp_path / "made", key=make())
+    if is_usable:
+        assert usable(tmp_path, made) is not None
+    else:
+        with pytest.raises(SetupError, match="no server can use"):
+            usable(tmp_path, made)
+    give(gateway.settings, made)
+    gateway.stop()
+    gateway.spawn()
+
+    def has_answer() -> bool:
+        try:
+            shaken(gateway, made.trust()).close()
+        except (ssl.SSLError, ConnectionResetError):
+            return not is_usable
+        except ConnectionRefusedError:  # it starts
+            return False
+        return is_usable
+
+    eventually(has_answer, within_s=60)
+    pressure = Pressure(gateway.settings)
+    watch = GatewayWatch(url(gateway), restart=lambda: None, tell=pressure.tell, is_full=lambda: pressure.is_full)
+    pressure.tell()
+    watch.look()
+    assert watch.health is (GatewayHealth.READY if is_usable else GatewayHealth.SILENT)
+
+
 def test_the_watch_asks_over_tls_whatever_the_certificate(gateway: Gateway) -> None:
     """One that has run out makes no gateway silent: a restart would not help."""
     watch = GatewayWatch(url(gateway), restart=lambda: None)
@@ -128,7 +181,8 @@ def test_connections_without_a_handshake_keep_nobody_out_for_long(gateway: Gatew
         max_connections=200,
     )
     gateway.start()
-    watch = GatewayWatch(url(gateway), restart=lambda: None, tell=Pressure(gateway.settings).tell)
+    pressure = Pressure(gateway.settings)
+    watch = GatewayWatch(url(gateway), restart=lambda: None, tell=pressure.tell, is_full=lambda: pressure.is_full)
     watch.start()
     with ExitStack() as stack:
         for number in range(220):

@@ -7,7 +7,7 @@ there are and asks nothing loses them. Envoy 1.40 has no limit per address, and 
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
 
-_SHORTER_FROM, _SHORTEST_FROM = 0.5, 0.9  # shares of the connections that are taken
+_SHORTER_FROM, SHORTEST_FROM = 0.5, 0.9  # shares of the connections that are taken
 _SHORTEST_IDLE, _SHORTEST_HANDSHAKE = "1s", "2s"
 _LOOKED_AT = "0.25s"  # how often Envoy compares
 _MOST, _TAKEN = (
@@ -42,7 +42,7 @@ def overload_manager(settings: GatewaySettings) -> Resource:
                 "triggers": [
                     {
                         "name": _TAKEN,
-                        "scaled": {"scaling_threshold": _SHORTER_FROM, "saturation_threshold": _SHORTEST_FROM},
+                        "scaled": {"scaling_threshold": _SHORTER_FROM, "saturation_threshold": SHORTEST_FROM},
                     }
                 ],
                 "typed_config": {

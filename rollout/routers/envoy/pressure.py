@@ -10,6 +10,7 @@ import structlog
 
 from contract.files import write_whole
 from rollout.routers.envoy import admin
+from rollout.routers.envoy.connections import SHORTEST_FROM
 from rollout.routers.envoy.settings import GatewaySettings
 
 log = structlog.get_logger()
@@ -25,17 +26,21 @@ class Pressure:
         self._settings = settings
         self._http = admin.client(settings, timeout_s=timeout_s)
         self._told: str | None = None
+        self.is_full = False  # as of the last count; it may turn clients away
 
     def tell(self) -> None:
         """Count the gateway's connections, and tell it. One that gives no answer goes on as before. Raises OSError."""
         try:
             answer = self._http.get("/stats", params=_ASKED).raise_for_status()
         except httpx.HTTPError:
+            self.is_full = False
             return
         name, _, active = answer.text.strip().partition(": ")
-        if name != _ACTIVE:  # of an earlier version
+        if name != _ACTIVE:  # of an earlier version: it cannot be counted, so its clients are spared
+            self.is_full = True
             return
         share = f"{min(1.0, int(active) / self._settings.max_connections):.2f}"
+        self.is_full = float(share) >= SHORTEST_FROM
         if share != self._told:
             write_pressure(self._settings, share)
             self._told = share

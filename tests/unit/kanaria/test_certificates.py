@@ -1,5 +1,6 @@
 """Which files of certificates `kanaria up` takes, what it says of others, and how a renewed one is taken."""
 
+import os
 import socket
 import ssl
 import threading
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
@@ -64,6 +68,22 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _rsa(bits: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65537, bits)
+
+
+def _use(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(signs, False, True, False, False, False, False, False, False)
+
+
+FOR_CLIENTS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+FOR_BOTH = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH])
+
 SPOILT: dict[str, tuple[Callable[[Pair, Path], Pair], str]] = {
     "no certificate": (lambda made, _: made.certificate.unlink() or made, "cannot be read"),  # type: ignore[func-returns-value]
     "no key": (lambda made, _: made.key.unlink() or made, "cannot be read"),  # type: ignore[func-returns-value]
@@ -80,6 +100,14 @@ SPOILT: dict[str, tuple[Callable[[Pair, Path], Pair], str]] = {
     "expired": (lambda _, tmp: pair(tmp / "other", days=(-30, -1)), "not valid now"),
     "too early": (lambda _, tmp: pair(tmp / "other", days=(1, 30)), "not valid now"),
     "for no host": (lambda _, tmp: pair(tmp / "other", names=()), "for no host"),
+    "a pipe": (lambda made, _: _pipe(made.certificate) or made, "cannot be read"),  # type: ignore[func-returns-value]
+    "a pipe with the key": (lambda made, _: _pipe(made.key) or made, "cannot be read"),  # type: ignore[func-returns-value]
+    "a short key": (lambda _, tmp: pair(tmp / "other", key=_rsa(1024)), "no server can use"),
+    "a curve of few": (lambda _, tmp: pair(tmp / "other", key=ec.generate_private_key(ec.SECP256K1())), "no server"),
+    "Ed448": (lambda _, tmp: pair(tmp / "other", key=ed448.Ed448PrivateKey.generate()), "no server can use"),
+    "for clients": (lambda _, tmp: pair(tmp / "other", more=[FOR_CLIENTS]), "no server can use"),
+    "a key that signs nothing": (lambda _, tmp: pair(tmp / "other", more=[_use(signs=False)]), "no server can use"),
+    "signed with a short key": (lambda _, tmp: pair(tmp / "other", authority_key=_rsa(1024)), "no server can use"),
 }
 
 
@@ -91,6 +119,22 @@ def test_other_files_are_explained(tmp_path: Path, made: Pair, spoil: Callable[[
         gateway_certificate(settings(tmp_path, found.certificate, found.key))
     assert (str(tmp_path) in raised.value.saw, "KANARIA_TLS_" in raised.value.do) == (True, True)
     assert "PRIVATE" not in str(raised.value)
+
+
+TAKEN: dict[str, Callable[[Path], Pair]] = {
+    "RSA": lambda folder: pair(folder, key=_rsa(2048)),
+    "P-384": lambda folder: pair(folder, key=ec.generate_private_key(ec.SECP384R1())),
+    "P-521": lambda folder: pair(folder, key=ec.generate_private_key(ec.SECP521R1())),
+    "Ed25519": lambda folder: pair(folder, key=ed25519.Ed25519PrivateKey.generate()),
+    "for clients and servers": lambda folder: pair(folder, more=[FOR_BOTH, _use(signs=True)]),
+}
+
+
+@pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
+def test_every_usual_kind_of_key_is_taken(tmp_path: Path, make: Callable[[Path], Pair]) -> None:
+    """By both services."""
+    found = make(tmp_path / "made")
+    assert gateway_certificate(settings(tmp_path, found.certificate, found.key)) is not None
 
 
 @pytest.mark.parametrize("lacks", ["certificate", "key"])
@@ -151,7 +195,8 @@ def accepts(trust: ssl.SSLContext | None, port: int) -> bool:
 def test_a_renewed_certificate_is_taken_once_it_is_whole(tmp_path: Path, made: Pair) -> None:
     """Key before certificate, as some tools write them: until both are there the one of before stays in force.
 
-    Commands know the controller by what it has in force, not by the newer file.
+    Commands know the controller by what it has in force, not by the newer file. One that no server can use changes
+    nothing: neither what is in force nor what the next start reads.
     """
     given = settings(tmp_path, made.certificate, made.key)
     first, gateway = controller_certificate(given), GatewaySettings(tmp_path / "gateway", has_tls=True)
@@ -171,6 +216,13 @@ def test_a_renewed_certificate_is_taken_once_it_is_whole(tmp_path: Path, made: P
         watch.look()
         assert (accepts(before, port), accepts(controller_trust(given), port)) == (False, True)
         assert names_in_force(given) == ("new.example",)
-    assert renewed.certificate.read_text() in gateway.certificate_path.read_text().replace("\\n", "\n")
+        assert renewed.certificate.read_text() in gateway.certificate_path.read_text().replace("\\n", "\n")
+        short = pair(tmp_path / "short", names=("new.example",), key=_rsa(1024))
+        gateway_before = gateway.certificate_path.read_bytes()
+        made.replace_by(short)
+        watch.look()
+        assert (accepts(before, port), accepts(controller_trust(given), port)) == (False, True)
+        assert gateway.certificate_path.read_bytes() == gateway_before
+        assert given.controller_certificate.read_text() == renewed.certificate.read_text()
     kept = (given.controller_key, given.controller_certificate, gateway.certificate_path)
     assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}

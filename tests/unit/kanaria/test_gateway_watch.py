@@ -120,10 +120,21 @@ def test_a_gateway_that_hangs_is_silent(watch: GatewayWatch, port: int) -> None:
     assert watch.health is GatewayHealth.SILENT
 
 
-def test_a_full_gateway_is_said_and_left_to_its_clients(
+def test_a_gateway_that_hangs_up_and_is_not_full_is_silent(
     watch: GatewayWatch, clock: Clock, port: int, restarts: list[float]
 ) -> None:
+    """It serves nobody, and a restart may help."""
+    with listening(port, hangs_up):
+        looked(watch, clock, until_s=20)
+    assert (watch.health, restarts) == (GatewayHealth.SILENT, [16])
+    assert "has not answered" in (watch.trouble or "")
+
+
+def test_a_full_gateway_is_said_and_left_to_its_clients(clock: Clock, port: int, restarts: list[float]) -> None:
     """One that closes new connections serves others: a restart would cost those."""
+    watch = GatewayWatch(
+        f"http://127.0.0.1:{port}", restart=lambda: restarts.append(clock()), clock=clock, is_full=lambda: True
+    )
     with listening(port, hangs_up):
         looked(watch, clock, until_s=60)
     assert (watch.health, restarts) == (GatewayHealth.FULL, [])
