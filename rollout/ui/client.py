@@ -7,11 +7,12 @@ from http.client import HTTPException
 from typing import Any
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from contract import loopback
 from contract.http import DEADLINE_HEADER, READY_PATH
 from contract.own_answers import NO_ANSWERS, OwnAnswers
+from contract.plain_text import one_line
 from rollout.errors import CommandRefused, ControllerUnreachable
 from rollout.observe import Observe
 from rollout.spec import RolloutSpec
@@ -19,6 +20,7 @@ from rollout.ui.channel import Answer, NotProved, command
 from rollout.ui.status import StatusView
 
 _PATIENCE_S = 30.0  # after that a command is not carried out any more
+_PROBLEM = {"title": "", "detail": "no reason", "do": "see `kanaria status`"}
 _TIMEOUT_S = 40.0  # longer: the controller answers a command that it has begun a few seconds late
 
 
@@ -82,9 +84,11 @@ class ControllerClient:
             response = self._http.get("/api/status")
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        return StatusView.model_validate_json(
-            _checked(Answer(response.status_code, response.headers.get("content-type", ""), response.content))
-        )
+        answer = Answer(response.status_code, response.headers.get("content-type", ""), response.content)
+        try:
+            return StatusView.model_validate_json(self._checked(answer))
+        except ValidationError as error:
+            raise self._other(answer) from error
 
     def is_ready(self) -> bool:
         """Whether the control loop beats."""
@@ -113,31 +117,49 @@ class ControllerClient:
             ) from error
         except (OSError, HTTPException) as error:
             raise self._unreachable(error) from error
-        carried_out: dict[str, Any] = json.loads(_checked(answer))
+        carried_out = _object(self._checked(answer))
+        if carried_out is None:
+            raise self._other(answer)
         return carried_out
 
     def _unreachable(self, error: Exception) -> ControllerUnreachable:
+        saw, do = str(error) or type(error).__name__, "see who listens there: `kanaria processes show`"
         match error:
             case httpx.TimeoutException() | TimeoutError():
-                saw = f"no answer within {_TIMEOUT_S:.0f} s"
+                saw, do = f"no answer within {_TIMEOUT_S:.0f} s", "try again; logs/controller.log says what it does"
             case httpx.ConnectError() | ConnectionRefusedError() if "refused" in str(error):
-                saw = f"nothing listens at {self._url}"
-            case _:
-                saw = str(error) or type(error).__name__
+                saw, do = f"nothing listens at {self._url}", "start the stack with `kanaria up TAG`"
+            case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | ConnectionError():
+                saw = f"it closed the connection: {saw}"
+                do = "try again: it ends, or all its connections are taken; `ss -tnp` shows by whom"
+        return ControllerUnreachable(f"the controller at {self._url} does not answer", saw=saw, do=do)
+
+    def _other(self, answer: Answer) -> ControllerUnreachable:
+        """For an answer that no controller of this version gives."""
+        body = one_line(answer.body[:100].decode(errors="replace"))
         return ControllerUnreachable(
-            f"the controller at {self._url} does not answer", saw=saw, do="start the stack with `kanaria up TAG`"
+            f"what listens at {self._url} does not answer as a controller does",
+            saw=f"HTTP {answer.status}, {answer.content_type or 'no content type'}: {body or 'nothing'}",
+            do="see who listens there: `kanaria processes show`; if it is a controller of another version: "
+            "`kanaria upgrade`",
         )
 
+    def _checked(self, answer: Answer) -> bytes:
+        """The body of an answer. Raises CommandRefused, ControllerUnreachable for one that is a refusal."""
+        if httpx.codes.is_success(answer.status):
+            return answer.body
+        problem = _object(answer.body)
+        if problem is None or "title" not in problem:
+            raise self._other(answer)
+        kind = ControllerUnreachable if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR else CommandRefused
+        what, saw, do = (str(problem.get(key, other)) for key, other in _PROBLEM.items())
+        raise kind(what, saw=saw, do=do)
 
-def _checked(answer: Answer) -> bytes:
-    """The body of an answer. Raises CommandRefused, ControllerUnreachable for one that is a refusal."""
-    if httpx.codes.is_success(answer.status):
-        return answer.body
-    problem = json.loads(answer.body) if "json" in answer.content_type else {}
-    what = problem.get("title", f"the controller answered {answer.status}")
-    saw, do = (
-        problem.get("detail", answer.body[:200].decode(errors="replace")),
-        problem.get("do", "see `kanaria status`"),
-    )
-    kind = ControllerUnreachable if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR else CommandRefused
-    raise kind(what, saw=saw, do=do)
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in it; None: it is none."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,93 @@
+"""What a person is told where something else has the controller's port, or it closes the connection; real listeners."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from rollout.errors import ControllerUnreachable
+from rollout.ui.callers import digest
+from rollout.ui.client import ControllerClient
+from rollout.ui.proof import PROOF_PATH, proof_of
+
+TOKEN = "the-token"  # noqa: S105 - of a test
+
+
+def answer(head: str, body: bytes) -> bytes:
+    return f"HTTP/1.1 {head}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+JSON = "content-type: application/json"
+OTHERS = {
+    "a page": (answer("200 OK\r\ncontent-type: text/html", b"<h1>hi"), "HTTP 200, text/html: <h1>hi"),
+    "an error": (answer(f"500 No\r\n{JSON}", b"x"), "HTTP 500, application/json: x"),
+    "a list": (answer(f"200 OK\r\n{JSON}", b"[]"), "HTTP 200, application/json: []"),
+    "an error with a list": (answer(f"400 No\r\n{JSON}", b"[]"), "HTTP 400, application/json: []"),
+    "an error that is another's": (answer(f"404 No\r\n{JSON}", b"{}"), "HTTP 404, application/json: {}"),
+    "a detour": (answer("302 Go\r\nlocation: http://127.0.0.1:1/", b""), "HTTP 302, no content type: nothing"),
+    "text for a terminal": (answer("200 OK", b"\x1b[2J\xff"), "HTTP 200, no content type: "),
+}
+
+
+@contextmanager
+def listening(say: Callable[[str], bytes]) -> Iterator[str]:
+    """Somebody who answers each request on a connection with `say` of it; gives the address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    one, _ = server.accept()
+                except OSError:
+                    return
+                with one:
+                    while (asked := one.recv(65536)) and (said := say(asked.decode())):
+                        one.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def refusal(url: str, *, commands: bool) -> ControllerUnreachable:
+    """What is said of the status, or of a command."""
+    client = ControllerClient(url, token=TOKEN, by="ann")
+    with pytest.raises(ControllerUnreachable) as raised:
+        client.command("pause") if commands else client.status()
+    client.close()
+    return raised.value
+
+
+@pytest.mark.parametrize(("said", "saw"), OTHERS.values(), ids=OTHERS)
+def test_another_service_at_the_port_is_said(said: bytes, saw: str) -> None:
+    """In one sentence, with what it answered."""
+    with listening(lambda _: said) as url:
+        found = refusal(url, commands=False)
+    assert found.what == f"what listens at {url} does not answer as a controller does"
+    assert (saw in found.saw, "\x1b" in found.saw, "kanaria processes show" in found.do) == (True, False, True)
+
+
+@pytest.mark.parametrize(("said", "saw"), OTHERS.values(), ids=OTHERS)
+def test_a_controller_that_answers_a_command_so_is_said(said: bytes, saw: str) -> None:
+    """One of another version, or behind a proxy."""
+
+    def say(asked: str) -> bytes:
+        if PROOF_PATH not in asked:
+            return said
+        nonce = asked.partition("nonce=")[2].split()[0]
+        return answer("200 OK", proof_of(digest(TOKEN), nonce).encode())
+
+    with listening(say) as url:
+        assert saw in refusal(url, commands=True).saw
+
+
+@pytest.mark.parametrize("commands", [True, False])
+def test_a_connection_that_is_closed_is_no_reason_to_start_the_stack(*, commands: bool) -> None:
+    """It runs, and is full or ends."""
+    with listening(lambda _: b"") as url:
+        found = refusal(url, commands=commands)
+    assert ("closed the connection" in found.saw, "try again" in found.do, "up TAG" in found.do) == (True, True, False)
