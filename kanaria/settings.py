@@ -226,7 +226,7 @@ class Settings(BaseSettings):
             return given
         names = tuple(name.strip() for name in given.split(",") if name.strip())
         wrong = [name for name in names if not re.fullmatch(r"[A-Za-z_*][A-Za-z0-9_*]*", name)]
-        if wrong or any(name.startswith("KANARIA_") for name in names):
+        if wrong or any(name.startswith(("KANARIA_", "KANARIA*")) for name in names):
             raise SetupError(
                 "no variables have such names" if wrong else "variables of Kanaria's are not passed on",
                 saw=f"KANARIA_PASS_ENV={given}",

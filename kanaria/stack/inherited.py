@@ -62,7 +62,7 @@ def first_word(names: Sequence[str]) -> str:
 
 def as_reason(names: Sequence[str], said: str) -> str:
     """What `names` that were withheld may have to do with a failure, of which a version `said` something."""
-    if named := [name for name in names if re.search(rf"\b{name}\b", said)]:
+    if named := [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", said)]:
         return f"{', '.join(named[:_SHOWN])} of the environment is not passed to it, unless KANARIA_PASS_ENV says so"
     return f"{len(names)} variables of the environment are not passed to it; its log names them" if names else ""
 

@@ -10,14 +10,15 @@ import gc
 import importlib
 import json
 import os
+import signal
 import socket
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from kanaria.stack.forks import Workers
-from kanaria.stack.port_guard.sitecustomize import guarded
+from kanaria.stack.forks import Workers, say
+from kanaria.stack.port_guard.sitecustomize import guarded, taken_guard
 
 MODULE = "kanaria.stack.model_server"
 _FOR_WORKERS = (
@@ -39,21 +40,29 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     given = parser.parse_args()
+    as_given = dict(os.environ)
+    guard = taken_guard()  # before anything of the model's is imported
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of numpy's would not be there in a fork
     gc.disable()  # nothing that is imported is garbage, and to look for it takes a tenth of a second each time
     service = _loaded(given.tag)
     count = _prepared(service, f"http://{given.host}:{given.port}")
     _import_what_workers_need()
     if threads := len([*Path("/proc/self/task").iterdir()]) - 1:
-        print(f"{threads} threads were started by imports: the workers of {given.tag} share no memory", flush=True)
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "bentoml", "serve", *sys.argv[1:]])  # noqa: S606 - no shell
+        say(f"threads that imports started: {threads}; so the workers of {given.tag} share no memory")
+        words = [sys.executable, "-P", "-m", "bentoml", "serve", *sys.argv[1:]]
+        os.execve(sys.executable, words, as_given)  # noqa: S606 - no shell wanted
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((given.host, given.port))
         listening.listen(_BACKLOG)
         gc.freeze()  # else the first collection in a worker would write to, and so copy, all that it shares
-        print(f"{given.tag} listens on {given.host}:{given.port}, workers: {count}", flush=True)
-        Workers(lambda number: _serve(service, listening, number), count).run()
+        say(f"{given.tag} listens on {given.host}:{given.port}, workers: {count}")
+
+        def work(number: int) -> None:
+            _serve(service, guard, listening, number)
+
+        # Workers close it when they are asked to end; while anybody has it, the system accepts what nobody will answer.
+        Workers(work, count, before_end=listening.close).run()
 
 
 def _loaded(tag: str) -> Any:
@@ -88,7 +97,7 @@ def _import_what_workers_need() -> None:
             importlib.import_module(module)
 
 
-def _serve(service: Any, listening: socket.socket, number: int) -> None:
+def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number: int) -> None:
     """Be a worker until SIGTERM."""
     import uvicorn  # noqa: PLC0415 - as above
     from bentoml._internal.context import server_context  # noqa: PLC0415 - as above
@@ -100,13 +109,17 @@ def _serve(service: Any, listening: socket.socket, number: int) -> None:
     server_context.service_routes = [api.route for api in service.apis.values()]
     server_context.bento_name, server_context.bento_version = service.bento.tag.name, service.bento.tag.version
     config = uvicorn.Config(
-        guarded(service.to_asgi(is_main=True)),
+        guarded(service.to_asgi(is_main=True), guard),
         log_config=None,
         access_log=False,
         proxy_headers=False,  # the gateway is the only client
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, server.handle_exit)
+    server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # it would kill itself at the end
+    server.run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -138,7 +139,7 @@ def main() -> None:
     try:
         environment = _environment(given.environments, given.runtime, given.tag, _print, given.listed)
     except StackError as error:
-        print(f"{error}\n{type(error).__name__}: {error.what}: {error.saw}", flush=True)
+        _print(f"{error}\n{type(error).__name__}: {error.what}: {error.saw}")
         sys.exit(1)
     if given.prepare:
         return
@@ -160,13 +161,14 @@ def _seal(tag: str, store: Path) -> None:
         sealed = seal(Settings(), tag, store, home)
     except (KanariaError, OSError) as error:
         words = f"{error.what}: {error.saw}" if isinstance(error, KanariaError) else str(error)
-        print(f"{error}\n{type(error).__name__}: {words}", flush=True)
+        _print(f"{error}\n{type(error).__name__}: {words}")
         sys.exit(1)
     os.environ |= {"BENTOML_HOME": str(home), SEALED: str(home), **sealed}
 
 
 def _print(text: str) -> None:
-    print(text, flush=True)
+    with suppress(OSError):  # a full disk
+        print(text, flush=True)
 
 
 def _environment(

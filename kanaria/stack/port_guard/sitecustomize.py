@@ -38,8 +38,8 @@ class Guard:
 
     def __init__(self, app: App, *, port: int, header: str, secret: str) -> None:
         self._app, self._port = app, port
-        self._header, self._secret = header.encode(), secret.encode()
-        self._bearer = b"Bearer " + self._secret
+        self._header = header.encode()
+        self._shown = {self._header: secret.encode(), b"authorization": f"Bearer {secret}".encode()}  # by header
         detail = (
             f"this port answers Kanaria's gateway alone: ask the gateway; or send the header {header} with the content "
             "of the file version-secret, which the owner of Kanaria's state folder can read"
@@ -55,17 +55,17 @@ class Guard:
             await self._refuse(scope, send)
 
     def _takes_secret(self, scope: Message) -> bool:
-        """Whether a request brings the secret, which it does not have any more then."""
+        """Whether a request brings the secret, which none of its headers has any more then."""
         headers = scope["headers"]
-        for position in range(len(headers) - 1, -1, -1):  # the gateway's own headers are the last
-            name, value = headers[position]
-            if name == self._header and hmac.compare_digest(value, self._secret):
-                del headers[position]
-                return True
+        found = [each for each in headers if each[0] in self._shown and self._is_secret(*each)]
+        if not found:
+            return False
+        headers[:] = [each for each in headers if each not in found]
         # Prometheus sends no header of another name before its version 2.55.
-        return scope["path"] == _METRICS_PATH and any(
-            name == b"authorization" and hmac.compare_digest(value, self._bearer) for name, value in headers
-        )
+        return scope["path"] == _METRICS_PATH or any(name == self._header for name, _ in found)
+
+    def _is_secret(self, name: bytes, value: bytes) -> bool:
+        return hmac.compare_digest(value, self._shown[name])
 
     async def _refuse(self, scope: Message, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -79,13 +79,13 @@ class Guard:
         await send({"type": "http.response.body", "body": self._refusal})
 
 
-def guarded(app: App) -> App:
-    """The app behind the guard that this process was given, or as it is. The model need not know that guard."""
-    of_port = _of_port()
-    return Guard(app, **of_port) if of_port else app
+def guarded(app: App, guard: dict[str, Any]) -> App:
+    """The app behind its guard, see `taken_guard`; as it is without one."""
+    return Guard(app, **guard) if guard else app
 
 
-def _of_port() -> dict[str, Any]:
+def taken_guard() -> dict[str, Any]:
+    """The guard that this process was given, taken out of its variables: its model need not know it."""
     return json.loads(os.environ.pop(VARIABLE, "{}"))  # type: ignore[no-any-return] # as `guarding` writes it
 
 
@@ -113,5 +113,5 @@ def _run_the_other() -> None:
 
 if __name__ == "sitecustomize":
     if VARIABLE in os.environ and "--fd" in sys.argv:  # a worker, which gets its socket so
-        _guard_uvicorn(_of_port())
+        _guard_uvicorn(taken_guard())
     _run_the_other()

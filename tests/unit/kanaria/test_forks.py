@@ -15,16 +15,20 @@ from tests.support.processes import until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 
 WAITING = "time.sleep(600)"
-STUBBORN = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), os.write(1, b'done\\n'), os._exit(0)))"
+# A handler might be called for between the last look for signals and a sleep, and then wait for the sleep's end.
+STUBBORN = (
+    "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); os.write(1, b'waits\\n'); "
+    "signal.sigwait([signal.SIGTERM]); time.sleep(0.3); os.write(1, b'done\\n')"
+)
 NOTHING = "None"
 
 
 @contextmanager
-def workers(work: str, log: Path, *, count: int = 2) -> Iterator[psutil.Process]:
-    """A server whose workers run `work`."""
+def workers(work: str, log: Path, *, count: int = 2, first: str = "") -> Iterator[psutil.Process]:
+    """A server whose workers run `work`; `first` is run before there are any."""
     code = (
         "import os, signal, sys, time\n"
-        "from kanaria.stack.forks import Workers\n"
+        f"from kanaria.stack.forks import Workers\n{first}\n"
         f"def work(number):\n    os.write(1, b'worker %d works\\n' % number); {work}\n"
         f"Workers(work, {count}).run()\nprint('server ends', flush=True)\n"
     )
@@ -48,8 +52,8 @@ def test_a_worker_that_ends_is_replaced_under_its_number(tmp_path: Path) -> None
 def test_workers_finish_before_their_server_ends(tmp_path: Path) -> None:
     """SIGTERM to the server alone reaches both; none is started again."""
     log = tmp_path / "log"
-    with workers(f"{STUBBORN}; {WAITING}", log) as server:
-        until(lambda: log.read_text().count("works") == 2)
+    with workers(STUBBORN, log) as server:
+        until(lambda: log.read_text().count("waits") == 2)
         server.send_signal(signal.SIGTERM)
         until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
         lines = log.read_text().splitlines()
@@ -71,6 +75,64 @@ def test_a_worker_never_goes_on_as_its_server(work: str, code: int, tmp_path: Pa
         server.send_signal(signal.SIGTERM)
         until(lambda: "server ends" in log.read_text())
         assert log.read_text().count("server ends") == 1
+
+
+def test_a_full_disk_ends_neither_server_nor_workers(tmp_path: Path) -> None:
+    """Its own words are lost, that a worker is replaced is not."""
+    notes = tmp_path / "notes"
+    full = "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)"
+    note = f"os.close(os.open({str(notes)!r} + str(os.getpid()), os.O_CREAT))"
+    work = f"None\ndef noted(number):\n    {note}; {WAITING}\nwork = noted"
+    with workers(work, tmp_path / "log", first=full) as server:
+        until(lambda: len(list(tmp_path.glob("notes*"))) == 2)
+        server.children()[0].kill()
+        until(lambda: len(list(tmp_path.glob("notes*"))) == 3)
+        assert server.is_running()
+
+
+def test_a_fork_that_fails_is_tried_again(tmp_path: Path) -> None:
+    """For the moment the machine has no memory, or the user has too many processes."""
+    fails = (
+        "real, left = os.fork, [1, 1, 1]\nos.fork = lambda: os.open('/no/such', 0) if left and left.pop() else real()"
+    )
+    log = tmp_path / "log"
+    with workers(WAITING, log, first=fails):
+        until(lambda: log.read_text().count("works") == 2)
+        assert log.read_text().count("could not be started: [Errno") == 3
+
+
+@pytest.mark.needs("serve")
+def test_each_worker_draws_random_numbers_of_its_own(tmp_path: Path) -> None:
+    """Also the one that replaces another; by Python, numpy and torch."""
+    first = "import random, numpy, torch\nfor each in (random.seed, numpy.random.seed, torch.manual_seed): each(7)"
+    draw = "os.write(1, b'drew %r %r %r\\n' % (random.random(), numpy.random.rand(), torch.rand(1).item()))"
+    log = tmp_path / "log"
+    with workers(f"{draw}; {WAITING}", log, first=first) as server:
+        until(lambda: log.read_text().count("drew") == 2)
+        server.children()[0].kill()
+        until(lambda: log.read_text().count("drew") == 3)
+    drawn = [line.split()[1:] for line in log.read_text().splitlines() if line.startswith("drew")]
+    assert [len(set(of_one_kind)) for of_one_kind in zip(*drawn, strict=True)] == [3, 3, 3]
+
+
+def test_the_end_of_another_child_is_not_taken_away(tmp_path: Path) -> None:
+    """A module of the model's started it, and waits for how it ended; nor does one that ignores all ends disturb."""
+    first = (
+        "import subprocess\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nother = subprocess.Popen(['sleep', '600'])"
+    )
+    log = tmp_path / "log"
+    with workers(
+        f"{WAITING}\nimport atexit\natexit.register(lambda: print('other ended', other.wait()))", log, first=first
+    ) as server:
+        until(lambda: log.read_text().count("works") == 2)
+        (other,) = [child for child in server.children() if child.name() == "sleep"]
+        other.kill()
+        until(lambda: other.status() == psutil.STATUS_ZOMBIE)
+        next(child for child in server.children() if child != other).kill()
+        until(lambda: log.read_text().count("works") == 3)
+        server.send_signal(signal.SIGTERM)
+        until(lambda: "other ended -9" in log.read_text())
+        assert log.read_text().count("ended as asked") == 2
 
 
 def test_an_error_of_a_worker_is_in_the_log(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """The guard of a version's port as a Python of the version meets it."""
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from kanaria.stack.guarded_ports import carried, guarding, is_guarded
-from kanaria.stack.port_guard.sitecustomize import VARIABLE
+from kanaria.stack.port_guard.sitecustomize import VARIABLE, Guard
 
 
 def run(code: str, *words: str, **environment: str) -> str:
@@ -34,6 +36,33 @@ def test_a_worker_has_its_guard_before_anything_of_the_model_runs() -> None:
     assert "Guard object" in guarded
     assert left == "None"
     assert run(code, **guard) == f"<built-in function print> {guard[VARIABLE]}"
+
+
+def headers_behind(path: str, *sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]] | None:
+    """What an app behind the guard gets of a request's headers; None where it is refused."""
+    got: list[list[tuple[bytes, bytes]]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        got.append(scope["headers"])
+
+    async def ask() -> None:
+        async def send(message: Any) -> None:
+            pass
+
+        scope = {"type": "http", "server": ("127.0.0.1", 1), "path": path, "headers": list(sent)}
+        await Guard(app, port=1, header="x-kanaria-secret", secret="s")(scope, send, send)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
+    return got[0] if got else None
+
+
+def test_no_header_shows_the_secret_to_the_app() -> None:
+    """However often and in which form it was sent."""
+    ours, bearer, other = (b"x-kanaria-secret", b"s"), (b"authorization", b"Bearer s"), (b"authorization", b"Bearer t")
+    assert headers_behind("/predict", ours, other, ours, bearer) == [other]
+    assert headers_behind("/metrics", bearer) == []
+    assert headers_behind("/predict", bearer) is None
+    assert headers_behind("/metrics", other, (b"x-kanaria-secret", b"t")) is None
 
 
 def test_an_environment_gets_the_guard_and_no_other_path_of_ours() -> None:

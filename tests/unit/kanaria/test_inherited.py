@@ -39,6 +39,7 @@ def test_names_are_said_and_never_values() -> None:
     assert "s3cret" not in first_word(names)
     assert as_reason(names, "KeyError: 'HF_TOKEN'").startswith("HF_TOKEN of the environment is not passed to it")
     assert as_reason(names, "exit code 1").startswith("3 variables of the environment are not passed to it")
+    assert as_reason(("A(", "B["), "KeyError: 'A('").startswith("A( of the environment")
     assert as_reason((), "KeyError: 'HF_TOKEN'") == first_word(()) == ""
 
 
@@ -48,7 +49,7 @@ def test_the_list_has_commas(given: str, names: tuple[str, ...], monkeypatch: py
     assert Settings().pass_env == names
 
 
-@pytest.mark.parametrize("given", ["AWS REGION", "A=b", "--listed", "KANARIA_GRAFANA_TOKEN"])
+@pytest.mark.parametrize("given", ["AWS REGION", "A=b", "--listed", "KANARIA_GRAFANA_TOKEN", "KANARIA*"])
 def test_what_is_no_name_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KANARIA_PASS_ENV", given)
     with pytest.raises(SetupError) as refused:
