@@ -1,8 +1,6 @@
 """The certificates of the gateway and of the controller: read from the files of the settings, and checked."""
 
 import datetime as dt
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -17,6 +15,7 @@ from contract.files import write_whole
 from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from kanaria.private_files import close_folder
+from kanaria.regular_files import text_of
 from kanaria.settings import Settings
 from kanaria.stack.certificate_use import check_use
 
@@ -114,17 +113,9 @@ def _bytes(of: x509.Certificate | PrivateKeyTypes) -> bytes:
 def _text(setting: str, path: Path) -> str:
     do = f"correct KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or let this user read the file"
     try:
-        with open(path, opener=_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise SetupError("a file of the certificate cannot be read", saw=f"{path} is no regular file", do=do)
-            return file.read()
+        return text_of(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError("a file of the certificate cannot be read", saw=f"{path}: {_words(error)}", do=do) from error
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open without waiting for whoever writes a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check(setting: str, own: x509.Certificate, path: Path) -> None:

@@ -4,6 +4,7 @@ import ssl
 
 from contract.tls import trusting
 from kanaria.errors import SetupError
+from kanaria.regular_files import text_of
 from kanaria.settings import Settings
 
 
@@ -17,10 +18,10 @@ def controller_trust(settings: Settings) -> ssl.SSLContext | None:
     kept = settings.controller_certificate
     path = kept if kept.exists() else settings.controller_tls_certificate
     try:
-        return trusting(path.read_text())
+        return trusting(text_of(path))
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise SetupError(
             "the controller's certificate cannot be read, so nothing would tell it from others",
-            saw=f"{path}: {error}",
+            saw=f"{path}: {getattr(error, 'strerror', None) or error}",
             do="correct KANARIA_CONTROLLER_TLS_CERTIFICATE, or let this user read that file",
         ) from error

@@ -137,6 +137,14 @@ def test_every_usual_kind_of_key_is_taken(tmp_path: Path, make: Callable[[Path],
     assert gateway_certificate(settings(tmp_path, found.certificate, found.key)) is not None
 
 
+def test_a_command_waits_for_no_pipe(tmp_path: Path, made: Pair) -> None:
+    """In place of the copy of the controller's certificate, on another machine."""
+    _pipe(made.certificate)
+    with pytest.raises(SetupError, match="cannot be read") as raised:
+        controller_trust(settings(tmp_path, made.certificate, made.key))
+    assert raised.value.saw == f"{made.certificate}: it is no regular file"
+
+
 @pytest.mark.parametrize("lacks", ["certificate", "key"])
 def test_one_file_without_the_other_is_refused(tmp_path: Path, made: Pair, lacks: str) -> None:
     """It would be plain HTTP for whoever meant TLS."""
