@@ -73,7 +73,7 @@ class Benchmarks(LazyGroup):
         ),
         "observer": Source(
             "benchmarks.observer.cli:observer",
-            "Load the gateway in a step and in the shadow, with an observer and without, in turn, and compare.",
+            "Load the gateway in a step and in the shadow, with nothing, a share and everything observed, and compare.",
             needs=("serve", "loadtest", "charts"),
         ),
         "lean": Source(
