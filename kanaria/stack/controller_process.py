@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _KEEPER_EVERY_S = 1.0
+_FIRST_LOOK_S = 10.0  # a ledger on a disk that hangs; whoever asks after that is told
 
 
 def main() -> None:
@@ -165,7 +166,7 @@ def main() -> None:
     keeper = threading.Thread(target=_keep_the_keeper, args=(supervisor, is_over))
     keeper.start()
     try:
-        server.run()
+        _serve(controller, server)
     finally:
         controller.stop()  # first, because the others take a moment, and a stack that shuts down must start nothing
         is_over.set()
@@ -190,6 +191,12 @@ def _compared(deployment: Deployment) -> dict[Kind, str]:
     """The versions that are compared now: stable, and the canary of a running release."""
     found: dict[Kind, str] = {"data": deployment.stable} if deployment.stable else {}
     return found | ({"release": deployment.active.canary} if deployment.active else {})
+
+
+def _serve(controller: Controller, server: uvicorn.Server) -> None:
+    """Answer until SIGTERM; not before the ledger was read, when every answer would say that there is no release."""
+    controller.has_looked(within_s=_FIRST_LOOK_S)
+    server.run()
 
 
 def _run(controller: Controller, server: uvicorn.Server) -> None:

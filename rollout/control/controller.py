@@ -92,7 +92,7 @@ class Controller:
         self._run = ReleaseRun(failures, preflight, requested_s=clock().steady_s)
         self._wall_clock = WallClock()
         self._queue = CommandQueue()
-        self._stop = threading.Event()
+        self._stop, self._has_looked = threading.Event(), threading.Event()
         self._measure = Measure(source)
         self._source_trouble: str | None = None
         self._next_reading_s = -math.inf  # on the steady clock
@@ -113,6 +113,10 @@ class Controller:
         Raises: CommandRefused, LedgerError; TimeoutError when the loop does not answer.
         """
         return self._queue.submit(command, timeout_s=timeout_s)
+
+    def has_looked(self, *, within_s: float) -> bool:
+        """Wait until it has tried to read its ledger: before that, its snapshot knows of no release."""
+        return self._has_looked.wait(within_s)
 
     def is_beating(self, within_s: float) -> bool:
         """Whether the loop finished a beat in the last `within_s` seconds."""
@@ -215,13 +219,17 @@ class Controller:
 
     def recover(self) -> None:
         """Fold the ledger and replay the running release's evidence through a new judge."""
-        self._ledger = self._open_ledger()
         try:
-            self._recover()
-        except BaseException:
-            self._ledger.close()
-            raise
-        self._is_recovered = True
+            self._ledger = self._open_ledger()
+            try:
+                self._recover()
+            except BaseException:
+                self._ledger.close()
+                raise
+            self._is_recovered = True
+            self.snapshot = replace(self.snapshot, deployment=self._deployment)
+        finally:
+            self._has_looked.set()
 
     def _recover(self) -> None:
         kept = KeptDecisions(self._ledger.path, self._ledger.identity)

@@ -299,6 +299,21 @@ def test_a_restarted_controller_knows_where_the_weight_returned_to(world: World,
     again.close()
 
 
+def test_a_restarted_controller_knows_the_release_before_it_has_looked_at_anything_else(
+    world: World, controller: Controller
+) -> None:
+    """Whoever asked in the moment before the first beat was told that there is no release."""
+    start(controller)
+    live_until(world, controller, 25)
+    controller.close()
+    again = world.unstarted_controller()
+    assert not again.has_looked(within_s=0)
+    again.recover()
+    assert again.has_looked(within_s=0)
+    assert again.snapshot.deployment.active
+    again.close()
+
+
 # ---- clocks
 
 
