@@ -17,7 +17,7 @@ demo: setup
 	@$(BIN)/kanaria demo $(if $(SERVICE),--service $(SERVICE)) $(if $(FAULT),--fault $(FAULT))
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Without those that start the whole stack, a container or a browser, or compute for many seconds.
 test-fast: setup
