@@ -86,7 +86,7 @@ def test_what_was_asked_is_shown(found: list[Finding]) -> None:
     (values,) = series["Last verdicts"].values()
     assert VERDICTS[int(values[-1]) - 1] == Verdict.NO_DATA.value
     refused = {name: values[-1] for name, values in series["Refused by status"].items()}
-    assert [name for name, value in refused.items() if value > 0] == ["{'status': '401'}"]
+    assert [name for name, value in refused.items() if value > 0] == ["{'reason': 'question', 'status': '401'}"]
 
 
 def test_the_board_knows_all_verdicts() -> None:

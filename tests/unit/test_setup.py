@@ -285,6 +285,7 @@ def test_the_base_has_no_pin_of_an_extra(machine: Machine) -> None:
     assert pins_for(machine, "").keys().isdisjoint({"torch", "bentoml", "locust", "evidently", "pytest"})
 
 
+@pytest.mark.needs("serve")  # which brings uv
 def test_a_package_that_was_replaced_on_the_index_is_refused(tmp_path: Path) -> None:
     """The same name and version with other content: pip and uv take neither of them."""
     wheels = tmp_path / "wheels"

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from kanaria.stack.guarded_ports import carried, guarding, is_guarded
 from kanaria.stack.port_guard.sitecustomize import VARIABLE, Guard
 
@@ -28,6 +30,7 @@ def test_another_file_of_the_same_name_is_run_too(tmp_path: Path) -> None:
     assert run("import sys; print(sys.own)", PYTHONPATH=paths) == "was run"
 
 
+@pytest.mark.needs("serve")
 def test_a_worker_has_its_guard_before_anything_of_the_model_runs() -> None:
     """And knows the secret no more; other programs of the version are left as they are."""
     code = f"import os, uvicorn; print(uvicorn.Config(print).app, os.environ.get('{VARIABLE}'))"
