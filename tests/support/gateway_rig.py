@@ -169,6 +169,12 @@ class Load:
 
     answers: Counter[str] = field(default_factory=Counter)  # by version
     failures: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answered(self, version: str) -> None:
+        """Count an answer; clients are threads, and adding to a counter is no single step."""
+        with self._lock:
+            self.answers[version] += 1
 
     @property
     def total(self) -> int:
@@ -190,7 +196,7 @@ def load(url: str, *, clients: int = 4, headers: dict[str, str] | None = None) -
             while not stop.is_set():
                 try:
                     answer = client.post("/predict", json={"features": [[0.0]]}).raise_for_status()
-                    seen.answers[answer.json()["version"]] += 1
+                    seen.answered(answer.json()["version"])
                 except httpx.HTTPError as failure:
                     seen.failures.append(repr(failure))
 
