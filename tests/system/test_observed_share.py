@@ -168,7 +168,8 @@ def test_in_the_shadow_all_answers_to_a_request_are_shown_or_none(rig: Rig) -> N
         clients.wait_for(800)
     seen = rig.observer.requests
     eventually(lambda: seen[STABLE] == seen[COPY] and seen[REPEAT] <= seen[STABLE])
-    eventually(lambda: rig.copies() - before == clients.total)  # what is counted of copies does not ask for what is observed
+    # What is counted of copies does not ask for what is observed.
+    eventually(lambda: rig.copies() - before == clients.total)
     assert binomtest(len(seen[STABLE]), clients.total, SHARE).pvalue > LEAST_P
     assert binomtest(len(seen[REPEAT]), len(seen[STABLE]), 0.2).pvalue > LEAST_P
 
