@@ -38,27 +38,28 @@ class Workers:
     """Sees workers of servers end by themselves. BentoML replaces one only after ten seconds and more, ours at once."""
 
     def __init__(self) -> None:
-        self._alive: dict[int, set[int]] = {}  # by the pid of their server
+        self._alive: dict[int, dict[int, float]] = {}  # when each started, by pid, by the pid of their server
 
     def ended(self, server: int) -> int:
         """How many workers of the process `server` ended since it was asked last; 0 at first."""
-        before = self._alive.get(server, set())
-        now = _workers(server)
-        gone = {pid for pid in before - now if start_of(pid) is None}
-        self._alive[server] = now
-        return len(gone) if start_of(server) is not None else 0
+        before = self._alive.get(server, {})
+        # One that is ending has no command line any more before it has ended: it is not lost from sight meanwhile.
+        alive = {pid: began for pid, began in before.items() if start_of(pid) == began}
+        self._alive[server] = alive | _workers(server)
+        return len(before) - len(alive) if start_of(server) is not None else 0
 
     def forget(self, server: int) -> None:
         """It is being stopped."""
         self._alive.pop(server, None)
 
 
-def _workers(server: int) -> set[int]:
-    """The living workers of a server."""
-    found = set()
+def _workers(server: int) -> dict[int, float]:
+    """When each living worker of a server started, by pid."""
+    found = {}
     with suppress(psutil.Error):
         for child in psutil.Process(server).children():
             with suppress(psutil.Error):  # a zombie has no command line
-                if any(mark in word for word in child.cmdline() for mark in _WORKER_WORDS):
-                    found.add(child.pid)
+                is_worker = any(mark in word for word in child.cmdline() for mark in _WORKER_WORDS)
+                if is_worker and (began := start_of(child.pid)) is not None:
+                    found[child.pid] = began
     return found

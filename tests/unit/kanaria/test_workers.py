@@ -52,6 +52,17 @@ def test_a_worker_that_ends_is_counted_once(server: int) -> None:
     assert seen.ended(server) == 0
 
 
+def test_a_worker_that_is_just_ending_is_not_lost_from_sight(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no command line any more, and is no zombie yet: seen so, it was never counted."""
+    seen = Workers()
+    until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil.Process, "cmdline", lambda _: [])
+        assert seen.ended(server) == 0
+    os.kill(child(server, "impl.worker.service"), signal.SIGKILL)
+    assert until(lambda: seen.ended(server)) == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 def test_a_forked_worker_that_is_replaced_at_once_is_counted() -> None:
     """It has the command line of its server."""
