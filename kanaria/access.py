@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.controller_trust import controller_trust
-from kanaria.stack.versions import Versions
-from rollout.ledger.events import is_own_name
+from rollout.ledger.own_names import is_own_name
 from rollout.ui.cli import Access
 
 if TYPE_CHECKING:
+    from kanaria.stack.versions import Versions
     from rollout.ui.client import ControllerClient
 
 
@@ -23,7 +23,7 @@ def access() -> Access:
         ledger=settings.ledger,
         reports=settings.reports,
         ledger_copies=settings.ledger_backups,
-        full_tag=Versions(settings.versions).full_tag,
+        full_tag=lambda tag: _full_tag(settings, tag),
     )
 
 
@@ -37,6 +37,11 @@ def person() -> str:
     except (KeyError, OSError):  # KeyError up to Python 3.12
         return f"user {os.getuid()}"
     return f"user {name}" if is_own_name(name) else name
+
+
+def _full_tag(settings: Settings, tag: str) -> str:
+    versions: Versions = load("kanaria.stack.versions:Versions")(settings.versions)  # the list of them all: YAML
+    return versions.full_tag(tag)
 
 
 def _client(settings: Settings) -> "ControllerClient":

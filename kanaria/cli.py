@@ -4,7 +4,6 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -81,10 +80,10 @@ class Commands(LazyGroup):
             needs=("loadtest",),
         ),
         "release": Source(
-            "rollout.ui.cli.controlling:release",
+            "rollout.ui.cli.following:release",
             "Put a Bento on trial: it earns traffic step by step, or is rolled back.",
         ),
-        "retry": Source("rollout.ui.cli.controlling:retry", "Release a Bento again that was rolled back."),
+        "retry": Source("rollout.ui.cli.following:retry", "Release a Bento again that was rolled back."),
         "pause": Source(
             "rollout.ui.cli.controlling:pause", "Hold the canary's weight. Evidence against it still rolls it back."
         ),
@@ -98,11 +97,11 @@ class Commands(LazyGroup):
             "Return to the previous version; also after promotion, while it is still warm.",
         ),
         "restore": Source(
-            "rollout.ui.cli.controlling:restore",
+            "rollout.ui.cli.following:restore",
             "Give all traffic back to a version that was promoted before, as soon as it is ready.",
         ),
         "status": Source(
-            "rollout.ui.cli.controlling:status", "Show what runs, who gets traffic and what the evidence says."
+            "rollout.ui.cli.following:status", "Show what runs, who gets traffic and what the evidence says."
         ),
         "why": Source("rollout.ui.cli.reading:why", "Explain what was decided about a release, and on what evidence."),
         "history": Source("rollout.ui.cli.reading:history", "List every release with its outcome."),
@@ -182,6 +181,8 @@ def run(commands: typer.Typer) -> None:
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
+        from importlib.metadata import version  # noqa: PLC0415 - it imports the whole of `email`
+
         typer.echo(f"kanaria {version('kanaria')}")
         raise typer.Exit
 

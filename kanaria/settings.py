@@ -19,7 +19,6 @@ from pydantic_settings import (
 
 from contract.files import write_whole
 from contract.login import Login
-from contract.model_files import SAMPLES_FILE
 from kanaria import private_files
 from kanaria.errors import SetupError
 from monitoring.prometheus.user import USER
@@ -343,6 +342,8 @@ class Settings(BaseSettings):
 
     @property
     def samples(self) -> Path:
+        from contract.model_files import SAMPLES_FILE  # noqa: PLC0415 - slow, and few commands need it
+
         return self.root / SAMPLES_FILE
 
     @property

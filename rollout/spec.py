@@ -42,6 +42,7 @@ from rollout.units import (
 )
 
 SHADOW: Literal["shadow"] = "shadow"
+AUTO_START_PERCENT = 1  # the first automatic step
 Step = Literal["shadow"] | int | float  # a weight in percent, of at most two decimals
 
 _SECRETS = ("authorization", "proxy-authorization", "cookie", API_KEY_HEADER)

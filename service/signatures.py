@@ -13,8 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, get_args
 
-import yaml
-
 from contract import environment as variables
 from contract.errors import KanariaError
 
@@ -115,6 +113,8 @@ def _refuse_another(manifest: Path, place: Path) -> None:
     """
     if not manifest.exists():  # not in a store
         return
+    import yaml  # noqa: PLC0415 - settings import this module, and few commands read a manifest
+
     written = yaml.safe_load(manifest.read_bytes())
     signed_as, here = f"{written.get('name')}:{written.get('version')}", f"{place.parent.name}:{place.name}"
     if signed_as != here:

@@ -13,10 +13,8 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel, ValidationError
 
-from contract.recorded import RecordedFolder
 from contract.terminal import say
 from kanaria.errors import SetupError
-from kanaria.extras import require
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.bentos import (
@@ -42,7 +40,6 @@ from rollout.ui.cli import EXIT_BAD_INPUT, EXIT_DONE, explained
 from rollout.ui.cli.answers import are_recorded_read, is_read
 from rollout.ui.cli.conventions import access_of
 from rollout.ui.cli.plan import DEFAULT_SPEC, look_at_stable, read_spec, warn
-from rollout.ui.cli.reading import stable_version
 
 _SHOWN_FAULTS = 5
 
@@ -120,7 +117,7 @@ def validate(
                 for line in _of_own_service(target, service, read_spec(None), listed):
                     say(line)
             return
-        require("kanaria validate MODEL", "serve")  # its code runs where a server would run it
+        load("kanaria.extras:require")("kanaria validate MODEL", "serve")  # its code runs where a server would run it
         with _model(target, implementation) as model:
             found = _found(model)
         judged = read_spec(None).signals.selection().keys
@@ -141,7 +138,9 @@ def validate(
 
 def _warn_of_unknown_routes(plan: RolloutSpec, versions: Versions) -> None:
     """Say on stderr which route to leave out stable has not: the next version may have it, or it is misspelt."""
-    stable = stable_version(Settings().ledger)
+    if not plan.golden.leave_out:
+        return
+    stable = load("rollout.ui.cli.reading:stable_version")(Settings().ledger)
     if stable in versions.tags():
         try:
             refuse_unknown_routes(plan.golden, versions.service(stable))
@@ -155,7 +154,7 @@ def _is_readable(plan: RolloutSpec, answer: Path | None, route: str | None) -> b
         return is_read(plan, answer, route)
     if not plan.answers:
         return True
-    recorded = RecordedFolder(Settings().recorded).requests()
+    recorded = load("contract.recorded:RecordedFolder")(Settings().recorded).requests()
     return are_recorded_read(plan, (request for _, request in recorded if request))
 
 
@@ -213,7 +212,7 @@ def _is_model(target: str) -> bool:
 
 def _verified(bento: str) -> AbstractContextManager[Path]:
     """See `verified_store`; its library is of an extra."""
-    require("kanaria validate BENTO", "serve")
+    load("kanaria.extras:require")("kanaria validate BENTO", "serve")
     found: AbstractContextManager[Path] = load("kanaria.stack.sealing:verified_store")(Settings(), bento)
     return found
 

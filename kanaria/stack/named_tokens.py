@@ -9,7 +9,7 @@ import structlog
 from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from kanaria.stack.named_file import NamedFile
-from rollout.ledger.events import OWN_NAMES, is_own_name
+from rollout.ledger.own_names import OWN_NAMES, is_own_name
 from rollout.ui.callers import NamedToken, Role, digest
 
 _LONGEST_NAME = 100

@@ -10,7 +10,6 @@ from typing import assert_never
 
 from rollout.control import guard, shadow
 from rollout.control.next_weight import (
-    AUTO_START_PERCENT,
     LAST_COMPARED_PERCENT,
     lacks_improvement,
     least_automatic,
@@ -19,6 +18,7 @@ from rollout.fleet import Health
 from rollout.format import count
 from rollout.judge import Judgement, Pair, Verdict, words
 from rollout.ledger.state import Phase, Release
+from rollout.spec import AUTO_START_PERCENT
 
 MOST_RESTARTS = 1  # one worker may end for a reason outside it, such as the machine's memory
 _BOTH_FAIL = "both versions fail, so it is not the canary's fault: frozen until stable is healthy"

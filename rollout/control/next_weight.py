@@ -4,8 +4,8 @@ import math
 
 from rollout.judge import Judgement
 from rollout.ledger.state import Phase, Release
+from rollout.spec import AUTO_START_PERCENT
 
-AUTO_START_PERCENT = 1
 LAST_COMPARED_PERCENT = 50  # above it too little stable traffic is left to compare with
 AUTO_GROWTH = 1.05  # smallest growth of the weight that is worth an automatic step
 

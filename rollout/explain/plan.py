@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 from rollout.compare import canary_load
-from rollout.control.next_weight import AUTO_START_PERCENT
 from rollout.format import certainty, count, share, span, weight
 from rollout.observe import BY_DEFAULT
 from rollout.signals.segments import ABSENT, MOST_SEGMENTS, OTHER
-from rollout.spec import SHADOW, RolloutSpec, SegmentsBy
+from rollout.spec import AUTO_START_PERCENT, SHADOW, RolloutSpec, SegmentsBy
 
 
 def plan_in_words(plan: RolloutSpec) -> Iterator[str]:

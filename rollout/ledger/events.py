@@ -18,21 +18,15 @@ from pydantic import (
 )
 
 from contract.own_answers import NO_ANSWERS, OwnAnswers
-from contract.plain_text import one_line, printable, visible
+from contract.plain_text import one_line, printable
 from rollout.judge import Judgement, OwnNoise, Pair, Window
 from rollout.judge.types import BothNumbers, BothPairs
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
 
-OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift"})  # who acts without being asked: no caller
 WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
 ANSWERS_DIFFER = "answers_differ"  # another: in which fields a canary's answers differ from stable's
-
-
-def is_own_name(name: str) -> bool:
-    """Whether a reader takes `name` for a part of Kanaria."""
-    return visible(name).strip().casefold() in OWN_NAMES
 
 
 _Counts = dict[str, Pair | BothNumbers | Mapping[str, BothPairs]]  # of a window, by side or kind

@@ -32,8 +32,9 @@ from rollout.control.metrics import ControllerMetrics
 from rollout.control.snapshot import Snapshot
 from rollout.errors import CommandRefused, LedgerError, NoSuchRelease, RolloutError, SourceUnreachable
 from rollout.explain.timeline import Timeline, timeline
-from rollout.ledger.events import Name, is_own_name
+from rollout.ledger.events import Name
 from rollout.ledger.ledger import Ledger
+from rollout.ledger.own_names import is_own_name
 from rollout.observe import BY_DEFAULT, Observe
 from rollout.sources.firing import Firing
 from rollout.sources.own_page import Finding, look
@@ -45,7 +46,8 @@ from rollout.ui.html import Link
 from rollout.ui.problems import problem
 from rollout.ui.proof import PROOF_PATH
 from rollout.ui.site import AlertsNow, Site
-from rollout.ui.status import StatusView, build_status
+from rollout.ui.status import build_status
+from rollout.ui.views import StatusView
 
 log = structlog.get_logger()
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rollout.explain.format import clock
 from rollout.format import about, weight
-from rollout.ui.trace import TraceView
+from rollout.ui.views import TraceView
 
 WIDTH, HEIGHT = 1000.0, 100.0  # of each of the two pictures, in the SVG's own unit
 

@@ -4,20 +4,22 @@ import json
 import ssl
 import time
 from http.client import HTTPException
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from contract import loopback
 from contract.http import DEADLINE_HEADER, READY_PATH
-from contract.own_answers import NO_ANSWERS, OwnAnswers
 from contract.plain_text import one_line
 from rollout.errors import CommandRefused, ControllerUnreachable
-from rollout.observe import Observe
-from rollout.spec import RolloutSpec
 from rollout.ui.channel import Answer, NotProved, command
-from rollout.ui.status import StatusView
+
+if TYPE_CHECKING:  # what a plan is made of takes longer to import than a command without one takes
+    from contract.own_answers import OwnAnswers
+    from rollout.observe import Observe
+    from rollout.spec import RolloutSpec
+    from rollout.ui.views import StatusView
 
 _PATIENCE_S = 30.0  # after that a command is not carried out any more
 _PROBLEM = {"title": "", "detail": "no reason", "do": "see `kanaria status`"}
@@ -47,7 +49,7 @@ class ControllerClient:
         self._url, self._token, self._by, self._tls = url, token, by, tls
         self._http = loopback.client(url, timeout_s=_TIMEOUT_S, trust=tls)
 
-    def set_stable(self, tag: str, *, answers: OwnAnswers = NO_ANSWERS, observe: Observe | None = None) -> None:
+    def set_stable(self, tag: str, *, answers: "OwnAnswers | None" = None, observe: "Observe | None" = None) -> None:
         """Let `tag` take all traffic; `answers` says what is counted of its answers, `observe` of how many requests.
 
         Raises: CommandRefused.
@@ -56,11 +58,11 @@ class ControllerClient:
         body = {key: value.model_dump(mode="json") for key, value in said.items() if value is not None}
         self._post("/api/stable", tag=tag, **body)
 
-    def release(self, tag: str, spec: RolloutSpec, *, retry: bool = False) -> int:
+    def release(self, tag: str, spec: "RolloutSpec", *, retry: bool = False) -> int:
         """Start a release and return its number. Raises CommandRefused."""
         return int(self._post("/api/releases", tag=tag, spec=spec.model_dump(mode="json"), retry=retry)["release"])
 
-    def check(self, spec: RolloutSpec) -> Check:
+    def check(self, spec: "RolloutSpec") -> Check:
         """Whether the plan's own signals can be counted on stable now. Raises CommandRefused."""
         return Check.model_validate(self._post("/api/checks", spec=spec.model_dump(mode="json")))
 
@@ -78,8 +80,10 @@ class ControllerClient:
         answer = self._post(f"/api/commands/{name}", **({"reason": reason} if reason else {}))
         return tuple(answer.get("troubles", ()))
 
-    def status(self) -> StatusView:
+    def status(self) -> "StatusView":
         """The present status."""
+        from rollout.ui.views import StatusView  # noqa: PLC0415 - slow, and commands that steer a release show none
+
         try:
             response = self._http.get("/api/status")
         except httpx.HTTPError as error:

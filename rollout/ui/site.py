@@ -22,7 +22,7 @@ from rollout.sources.firing import Firing
 from rollout.ui.history import past_releases
 from rollout.ui.html import Link, templates
 from rollout.ui.report import of_ledger, render_report
-from rollout.ui.status import StatusView
+from rollout.ui.views import StatusView
 from rollout.ui.web import status_page
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""The terminal output of `kanaria status`, `why`, `history` and `release --wait`.
+"""The terminal output of `kanaria status` and `release --wait`; `rollout.ui.told` has that of `why` and `history`.
 
 It fits 80 columns and is complete without colour. It takes finished views and fetches nothing.
 """
@@ -6,30 +6,17 @@ It fits 80 columns and is complete without colour. It takes finished views and f
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rollout.explain.format import clock, date, one_line, slowness
-from rollout.explain.timeline import Timeline
-from rollout.explain.why import one_sentence
-from rollout.explain.why import why as explain
+from rollout.explain.format import clock, one_line, slowness
 from rollout.fleet import Health
 from rollout.format import count, span, weight
 from rollout.judge import Pair, Verdict
 from rollout.judge.words import share_of
-from rollout.ui.status import (
-    ClientsView,
-    DecisionView,
-    ReleaseStatus,
-    SignalView,
-    StatusView,
-    VersionView,
-    strongest,
-)
+from rollout.ui.views import ClientsView, DecisionView, ReleaseStatus, SignalView, StatusView, VersionView, strongest
 
-WIDEST = 100  # lines longer than this are hard to read
 _STEP_MARKS = {"done": ("✔", "green"), "current": ("▶", "bold yellow"), "left": ("✖", "red"), "next": ("·", "dim")}
 _VERDICT_MARKS = {
     Verdict.PASS: ("✔", "green"),
@@ -37,7 +24,6 @@ _VERDICT_MARKS = {
     Verdict.NO_DATA: ("?", "magenta"),
     Verdict.INCONCLUSIVE: ("…", "yellow"),
 }
-_OUTCOME_STYLES = {"promoted": "green", "restored": "green", "rolled_back": "red", "aborted": "magenta"}
 
 
 def status(view: StatusView) -> RenderableType:
@@ -57,36 +43,6 @@ def status(view: StatusView) -> RenderableType:
     if view.release:
         parts += ["", *map(decision, view.release.decisions)]
     return Group(*parts)
-
-
-def why(release: Timeline) -> RenderableType:
-    """The verdict in one sentence, then everything behind it."""
-    explanation = explain(release)
-    style = _OUTCOME_STYLES.get(release.outcome, "yellow")
-    parts: list[RenderableType] = [Text(explanation.verdict, style=f"bold {style}")]
-    for topic in explanation.topics:
-        parts += ["", Text(topic.title, style="bold"), *(_item(line) for line in topic.lines)]
-    return _narrow(Group(*parts))
-
-
-def history(releases: Sequence[Timeline]) -> RenderableType:
-    """Every release, newest last."""
-    if not releases:
-        return Text("no release yet", style="dim")
-    parts: list[RenderableType] = []
-    for release in releases:
-        outcome = release.outcome.replace("_", " ")
-        line = Text.assemble(
-            (f"{release.number:>3}  ", "bold"),
-            (f"{outcome:<12}", _OUTCOME_STYLES.get(release.outcome, "yellow")),
-            f"{release.canary}  ",
-            (
-                f"{date(release.requested_s)}, {span(release.seen_s - release.requested_s)}, by {release.state.by}",
-                "dim",
-            ),
-        )
-        parts += [line, Padding(Text(one_sentence(release)), (0, 0, 0, 5))]
-    return _narrow(Group(*parts))
 
 
 def _versions(view: StatusView) -> Table:
@@ -220,16 +176,3 @@ def decision(made: DecisionView) -> RenderableType:
 def _bar(filled: float, *, width: int, style: str) -> Text:
     full = round(min(max(filled, 0.0), 1.0) * width)
     return Text.assemble(("█" * full, style), ("░" * (width - full), "dim"))
-
-
-def _item(line: str) -> RenderableType:
-    row = Table.grid(padding=(0, 1))
-    row.add_row(" •", Text(line))
-    return row
-
-
-def _narrow(content: RenderableType) -> RenderableType:
-    table = Table.grid()
-    table.add_column(max_width=WIDEST)
-    table.add_row(content)
-    return table

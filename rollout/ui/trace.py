@@ -3,22 +3,10 @@
 from collections.abc import Iterable
 from itertools import groupby
 
-from pydantic import BaseModel, ConfigDict
-
 from rollout.explain.timeline import SignalTick, Timeline
+from rollout.ui.views import TraceView
 
 MOST_POINTS = 80
-
-
-class TraceView(BaseModel):
-    """A release from its request until now, or its end. Times are Unix seconds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    from_s: float
-    until_s: float
-    weights: tuple[tuple[float, float], ...]  # (time, the canary's share from then on, percent)
-    traffic: tuple[tuple[float, float, float], ...]  # (end of a span, requests a second to stable, and to the canary)
 
 
 def trace(release: Timeline, now_s: float) -> TraceView | None:

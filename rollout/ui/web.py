@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from rollout.sources.firing import Firing
 from rollout.ui.chart import chart
 from rollout.ui.html import Link, templates
-from rollout.ui.status import StatusView, strongest
+from rollout.ui.views import StatusView, strongest
 
 RUNBOOKS = "/runbooks"  # each alert is a place on that page
 

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.complaints import nearest
 from contract.expressions import Expression, field_path, has_field, near, shortened
 from contract.own_answers import CONFIDENCE, LABEL, RouteAnswers, label_of, number_of
-from contract.recorded import RecordedRequest
 from contract.terminal import say
 from rollout.errors import SpecError
 from rollout.spec import RolloutSpec
+
+if TYPE_CHECKING:
+    from contract.recorded import RecordedRequest
 
 _NOTHING: Any = object()
 _SUCCESS = 2  # the class of a status
@@ -35,7 +37,7 @@ def is_read(plan: RolloutSpec, path: Path, route: str | None) -> bool:
     return _says(expected, content)
 
 
-def are_recorded_read(plan: RolloutSpec, recorded: Iterable[RecordedRequest]) -> bool:
+def are_recorded_read(plan: RolloutSpec, recorded: Iterable["RecordedRequest"]) -> bool:
     """Say what the plan's `answers` reads from the newest recorded answer of each route.
 
     Args:
@@ -55,7 +57,7 @@ def are_recorded_read(plan: RolloutSpec, recorded: Iterable[RecordedRequest]) ->
     return all(results)
 
 
-def _is_readable(request: RecordedRequest) -> bool:
+def _is_readable(request: "RecordedRequest") -> bool:
     return request.status // 100 == _SUCCESS and _content(request.answer) is not _NOTHING
 
 

@@ -8,9 +8,9 @@ import typer
 
 from contract.terminal import say
 from rollout.errors import CommandRefused, ControllerUnreachable, SpecError
-from rollout.spec import RolloutSpec, parse_spec
 
 if TYPE_CHECKING:
+    from rollout.spec import RolloutSpec
     from rollout.ui.client import ControllerClient
 
 DEFAULT_SPEC = Path("rollout.yaml")
@@ -19,13 +19,13 @@ SpecOption = Annotated[
 ]
 
 
-def warn(plan: RolloutSpec) -> None:
+def warn(plan: "RolloutSpec") -> None:
     """Say on stderr what a plan gives up."""
     if plan.remark:
         typer.secho(f"note: {plan.remark}", fg="yellow", err=True)
 
 
-def look_at_stable(plan: RolloutSpec, client: "Callable[[], ControllerClient]") -> bool:
+def look_at_stable(plan: "RolloutSpec", client: "Callable[[], ControllerClient]") -> bool:
     """Say on stderr which of the plan's own signals cannot be counted on stable now. Returns whether all can."""
     if not plan.signals.own:
         return True
@@ -42,8 +42,10 @@ def look_at_stable(plan: RolloutSpec, client: "Callable[[], ControllerClient]") 
     return not any(found.is_certain for found in check.findings)
 
 
-def read_spec(path: Path | None) -> RolloutSpec:
+def read_spec(path: Path | None) -> "RolloutSpec":
     """The plan in `path`, or in ./rollout.yaml, or the default one. Raises SpecError."""
+    from rollout.spec import RolloutSpec, parse_spec  # noqa: PLC0415 - slow, and commands without a plan do without
+
     if path is None and not DEFAULT_SPEC.exists():
         return RolloutSpec()
     path = path or DEFAULT_SPEC

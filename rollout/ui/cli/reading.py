@@ -15,7 +15,7 @@ from rollout.ledger.events import ReleaseRequested
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import fold
 from rollout.spec import RolloutSpec
-from rollout.ui import terminal
+from rollout.ui import told
 from rollout.ui.cli.conventions import Json, access_of, explained, print_json
 
 ReleaseArgument = Annotated[str | None, typer.Argument(help="Number of a release, or a tag. Default: the newest.")]
@@ -28,7 +28,7 @@ def why(context: typer.Context, which: ReleaseArgument = None, as_json: Json = F
         if as_json:
             print_json({"release": found.number, "outcome": found.outcome, **asdict(explanation.why(found))})
         else:
-            Terminal().print(terminal.why(found))
+            Terminal().print(told.why(found))
 
 
 def history(
@@ -47,7 +47,7 @@ def history(
         if as_json:
             print_json([_row(one) for one in found])
         else:
-            Terminal().print(terminal.history(found))
+            Terminal().print(told.history(found))
 
 
 def find_release(ledger_path: Path, which: str | None) -> Timeline:

@@ -27,6 +27,25 @@ HEAVY = {
 }  # fmt: skip
 UNUSED = {"httpx._main", "psutil", "tabulate"}  # by what a person types twenty times a day
 MORE_THAN_A_LIST_NEEDS = {"numpy", "scipy", "httpx", "pydantic", "yaml", "packaging"}
+# What takes a tenth of a command's time. Who steers or looks at a release needs nothing that a plan is made of,
+# who reads the ledger no Bentos, and a plan is checked without a ledger.
+OF_A_PLAN = {
+    "yaml",
+    "packaging",
+    "rollout.spec",
+    "rollout.ledger.events",
+    "kanaria.stack.bentos",
+    "contract.model_files",
+}
+NOT_NEEDED = {
+    "status": OF_A_PLAN,
+    "pause": OF_A_PLAN | {"rollout.ui.views", "rollout.ui.terminal"},
+    "resume": OF_A_PLAN | {"rollout.ui.views", "rollout.ui.terminal"},
+    "why": {"packaging", "kanaria.stack.bentos", "contract.model_files", "rollout.control.snapshot"},
+    "history": {"packaging", "kanaria.stack.bentos", "contract.model_files", "rollout.control.snapshot"},
+    "validate rollout.yaml": {"packaging", "rollout.ledger.events", "contract.recorded"},
+    "preflight --help": {"httpx", "structlog", "pydantic_settings", "rollout.spec", "kanaria.stack.preflight"},
+}
 ALL = {(group.program, name): source for group in (Commands, Benchmarks) for name, source in group.sources.items()}
 RUN = """
 import runpy, sys
@@ -97,6 +116,21 @@ def test_a_command_imports_no_library_of_another(command: str, tmp_path: Path) -
     assert modules & (HEAVY | UNUSED | arithmetic) == set()
     if command not in {"status", "pause"}:  # which ask the controller
         assert modules & {"httpx", "anyio"} == set()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.needs(*Commands.sources[command.split(maxsplit=1)[0]].needs))
+        for command in NOT_NEEDED
+    ],
+)
+def test_a_command_imports_nothing_that_it_does_not_use(command: str, tmp_path: Path) -> None:
+    """What is imported is most of a command's time."""
+    (tmp_path / "rollout.yaml").write_text("steps: [5, 100]\n")
+    modules = loaded(*command.split(), folder=tmp_path)
+    assert "kanaria.cli" in modules
+    assert modules & NOT_NEEDED[command] == set()
 
 
 @pytest.mark.parametrize(

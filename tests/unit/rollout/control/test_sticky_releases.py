@@ -16,7 +16,8 @@ from rollout.signals.catalogue import AFFECTED_USERS
 from rollout.signals.sticky_users import UserFailure
 from rollout.spec import Guards, RolloutSpec
 from rollout.ui.report.pictures import pictures
-from rollout.ui.status import StatusView, build_status
+from rollout.ui.status import build_status
+from rollout.ui.views import StatusView
 from rollout.ui.web import status_page
 from tests.support.killing import Killed, Killer
 from tests.support.world import Version, World

@@ -13,7 +13,7 @@ from rollout.control import commands as c
 from rollout.spec import RolloutSpec
 from rollout.ui.callers import NamedToken, digest
 from rollout.ui.cli import Access
-from rollout.ui.cli.controlling import _wait, release
+from rollout.ui.cli.following import _wait, release
 from rollout.ui.client import ControllerClient
 from tests.support.site import serving
 from tests.support.waiting import eventually

@@ -18,7 +18,8 @@ from rollout.signals.plan import Signals
 from rollout.sources.firing import Firing
 from rollout.spec import RiskBudget, RolloutSpec
 from rollout.ui.html import Link
-from rollout.ui.status import StatusView, build_status, strongest
+from rollout.ui.status import build_status
+from rollout.ui.views import StatusView, strongest
 from rollout.ui.web import RUNBOOKS, status_page
 from tests.support.releases import LIVE, NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, DigitsWorld, digits_world, newest
 
