@@ -162,6 +162,14 @@ LEDGER_EVENTS = Metric("kanaria_ledger_events", "Events in the ledger")
 LEDGER_HEAD = Metric(
     "kanaria_ledger_head", "Beginning of the hash of the ledger's last event, as a number: `kanaria ledger check --at`"
 )
+CERTIFICATE_EXPIRES = Metric(
+    "kanaria_certificate_expires_timestamp_seconds",
+    "Until when the certificate is valid that new clients are shown; none for a service without one",
+    ("service",),
+)
+CERTIFICATE_LIFETIME = Metric(
+    "kanaria_certificate_lifetime_seconds", "How long that certificate is valid in all", ("service",)
+)
 ROUTER_FAILURES = Metric("kanaria_router_failures_total", "Splits that the data plane refused")
 SIGNATURE_REFUSED = Metric("kanaria_signature_refused_total", "Versions that did not start for their signature")
 VERSION_UP = Metric(

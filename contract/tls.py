@@ -1,6 +1,17 @@
-"""Clients of a service of our own that speaks TLS: they know its certificate, so no name and no authority is asked."""
+"""Services of our own that speak TLS. Clients know their certificates, so no name and no authority is asked."""
 
+import datetime as dt
 import ssl
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Validity:
+    """One certificate, and when it is valid."""
+
+    serial: int
+    since: dt.datetime
+    until: dt.datetime
 
 
 def trusting(certificate: str) -> ssl.SSLContext:

@@ -1,21 +1,36 @@
-"""Takes certificates that were renewed, without a restart: new connections have the new one, those of before go on."""
+"""Takes certificates that were renewed, without a restart: new connections have the new one, those of before go on.
+
+One counts as taken when new clients are shown it, not when it was handed over.
+"""
 
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
+from contract.tls import Validity
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
-from kanaria.stack.certificates import Certificate, controller_certificate, gateway_certificate, keep
+from kanaria.stack.certificates import (
+    Certificate,
+    controller_certificate,
+    gateway_certificate,
+    keep,
+    shown_by_controller,
+)
 from rollout.routers.envoy.settings import GatewaySettings
-from rollout.routers.envoy.tls import write_certificate
+from rollout.routers.envoy.tls import shown_by_gateway, write_certificate
 
 log = structlog.get_logger()
 
 _EVERY_S = 10.0
+_IMPATIENT_S = 1.0  # while one that was handed over is not shown yet
+_LATE_S = 20.0  # then that is said
+
+Tell = Callable[[str, Validity], None]  # the service, and what it gives to new clients
 
 
 @dataclass(slots=True)
@@ -24,35 +39,65 @@ class Renewed:
 
     Args:
         read: the certificate in the files of the settings; raises SetupError while they cannot be used.
-        take: puts one in force; raises OSError.
-        known: that in force; None: it is not known.
+        take: hands one over to the service; raises OSError.
+        shown: what the service gives to new clients; None: it is not known. Raises OSError and ValueError.
+        tell: called with that, at each look.
     """
 
     of: str
     read: Callable[[], Certificate | None]
     take: Callable[[Certificate], None]
-    known: Certificate | None = None
+    shown: Callable[[], Validity | None]
+    tell: Tell
+    clock: Callable[[], float] = time.monotonic
+    handed_over: Certificate | None = None
+    late_at_s: float = 0.0
+    is_settled: bool = True  # what was handed over is shown
     trouble: str = ""  # what was logged last
 
     def look(self) -> None:
         """Take the certificate if it is another one that can be used. One that cannot leaves the one in force."""
         try:
             found = self.read()
-            if found is None or (self.known and (found.chain, found.key) == (self.known.chain, self.known.key)):
+            if found is not None and (self.handed_over is None or _files(found) != _files(self.handed_over)):
+                self.take(found)
+                self.handed_over, self.is_settled, self.late_at_s = found, False, self.clock() + _LATE_S
+            elif self.is_settled:
                 self.trouble = ""
-                return
-            self.take(found)
         except (SetupError, OSError) as error:
-            if str(error) != self.trouble:
-                self.trouble = str(error)
-                log.error("certificate_not_taken", of=self.of, reason=self.trouble)  # noqa: TRY400 - one sentence says it
+            self._say("certificate_not_taken", str(error))
+        self._compare()
+
+    def _compare(self) -> None:
+        """See what new clients are shown, and say once that it is what was handed over, or that it is not."""
+        try:
+            shown = self.shown()
+        except (OSError, ValueError):
+            shown = None
+        if shown is not None:
+            self.tell(self.of, shown)
+        if self.is_settled or self.handed_over is None:
             return
-        self.known, self.trouble = found, ""
-        log.info("certificate_taken", of=self.of, names=found.names, until=found.until.isoformat())
+        if shown == self.handed_over.validity:
+            self.is_settled, self.trouble = True, ""
+            until = shown.until.isoformat()
+            log.info("certificate_taken", of=self.of, names=self.handed_over.names, until=until)
+        elif self.clock() >= self.late_at_s:
+            seen = f"one until {shown.until.isoformat()}" if shown else "nothing"
+            self._say("certificate_not_shown", f"{seen}, not one until {self.handed_over.validity.until.isoformat()}")
+
+    def _say(self, event: str, reason: str) -> None:
+        if reason != self.trouble:
+            self.trouble = reason
+            log.error(event, of=self.of, reason=reason)
+
+
+def _files(of: Certificate) -> tuple[str, str]:
+    return of.chain, of.key
 
 
 def certificate_watch(
-    settings: Settings, gateway: GatewaySettings, controller: ssl.SSLContext | None
+    settings: Settings, gateway: GatewaySettings, controller: ssl.SSLContext | None, *, tell: Tell
 ) -> "CertificateWatch":
     """For the services of one stack that speak TLS; `controller` is the context with which the controller listens."""
 
@@ -66,9 +111,25 @@ def certificate_watch(
 
     watched = []
     if gateway.has_tls:
-        watched.append(Renewed("gateway", lambda: gateway_certificate(settings), give_to_gateway))
+        watched.append(
+            Renewed(
+                "gateway",
+                lambda: gateway_certificate(settings),
+                give_to_gateway,
+                lambda: shown_by_gateway(gateway),
+                tell,
+            )
+        )
     if controller is not None:
-        watched.append(Renewed("controller", lambda: controller_certificate(settings), give_to_controller))
+        watched.append(
+            Renewed(
+                "controller",
+                lambda: controller_certificate(settings),
+                give_to_controller,
+                lambda: shown_by_controller(settings),
+                tell,
+            )
+        )
     return CertificateWatch(*watched)
 
 
@@ -81,11 +142,14 @@ class CertificateWatch(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._stopped.wait(self._every_s):
+        wait_s = min(_IMPATIENT_S, self._every_s)
+        while not self._stopped.wait(wait_s):
             try:
                 self.look()
             except Exception:
                 log.exception("certificate_watch_failed")
+            is_settled = all(one.is_settled for one in self._watched)
+            wait_s = self._every_s if is_settled else min(_IMPATIENT_S, self._every_s)
 
     def look(self) -> None:
         """Take what was renewed."""

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from contract.files import write_whole
 from contract.plain_text import one_line
+from contract.tls import Validity
 from kanaria.errors import SetupError
 from kanaria.private_files import close_folder
 from kanaria.regular_files import text_of
@@ -27,7 +28,7 @@ class Certificate:
     chain: str  # PEM: its own certificate first, then those of its authorities
     key: str  # PEM
     names: tuple[str, ...]  # hosts and addresses that it is for
-    until: dt.datetime
+    validity: Validity
 
     @property
     def host(self) -> str:
@@ -47,9 +48,36 @@ def controller_certificate(settings: Settings) -> Certificate | None:
 
 def names_in_force(settings: Settings) -> tuple[str, ...]:
     """Hosts for which the controller has a certificate in force."""
+    own = _in_force(settings)
+    return _names(own) if own else ()
+
+
+def shown_by_controller(settings: Settings) -> Validity | None:
+    """The certificate that the controller gives to new clients; None: it has none."""
+    own = _in_force(settings)
+    return _validity(own) if own else None
+
+
+def _in_force(settings: Settings) -> x509.Certificate | None:
     if settings.controller_tls_certificate is None or not settings.controller_certificate.exists():
-        return ()
-    return _names(x509.load_pem_x509_certificate(settings.controller_certificate.read_bytes()))
+        return None
+    return x509.load_pem_x509_certificate(settings.controller_certificate.read_bytes())
+
+
+def expiring_soon(gateway: Certificate | None, controller: Certificate | None) -> Iterator[str]:
+    """What to say of those that run out before somebody who was told tomorrow has renewed them."""
+    for name, certificate in (("gateway", gateway), ("controller", controller)):
+        if certificate is not None and is_due(certificate.validity, dt.datetime.now(dt.UTC)):
+            yield (
+                f"the certificate of the {name} expires at {certificate.validity.until:%Y-%m-%d %H:%M} UTC: renew it. "
+                "A renewed file is taken without a restart"
+            )
+
+
+def is_due(validity: Validity, now: dt.datetime) -> bool:
+    """Whether it should have been renewed: as the alert KanariaCertificateExpiresSoon says."""
+    left, lifetime = validity.until - now, validity.until - validity.since
+    return left < min(dt.timedelta(days=14), lifetime / 4)
 
 
 def open_without_tls(settings: Settings) -> Iterator[str]:
@@ -102,7 +130,11 @@ def _read(setting: str, chain: Path | None, key: Path | None) -> Certificate | N
     check_use(setting, own, chain=chain, key=key)
     if (chain_text, key_text) != (_text(setting, chain), _text(setting, key)):
         raise SetupError("a file of the certificate was changed meanwhile", saw=f"{chain} or {key}", do="try again")
-    return Certificate(chain_text, key_text, names, own.not_valid_after_utc)
+    return Certificate(chain_text, key_text, names, _validity(own))
+
+
+def _validity(own: x509.Certificate) -> Validity:
+    return Validity(own.serial_number, own.not_valid_before_utc, own.not_valid_after_utc)
 
 
 def _bytes(of: x509.Certificate | PrivateKeyTypes) -> bytes:

@@ -152,9 +152,9 @@ def main() -> None:
         ),
     )
     app.router.routes.extend(pages(settings.drift, links=partial(_links, settings)))
-    config = served(app, settings)
+    config, encrypts = served(app, settings)
     server = uvicorn.Server(config)
-    certificates = certificate_watch(settings, gateway, config.ssl)
+    certificates = certificate_watch(settings, gateway, encrypts, tell=metrics.certificate_shown)
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()
     tellers = [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]

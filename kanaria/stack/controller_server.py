@@ -6,12 +6,17 @@ keeps its place until it is answered.
 """
 
 import asyncio
+import ssl
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from kanaria.settings import Settings
+from kanaria.stack.handshakes import Connection, Handshake
 from rollout.ui.admission import IS_LET_IN
 
 _MOST_CONNECTIONS = 256
@@ -27,7 +32,7 @@ class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class tha
         super().connection_made(transport)
         self._ends: list[asyncio.TimerHandle] = []
         self.opened_s = self.loop.time()
-        self._make_room()
+        _make_room(self, self.connections)
         if transport.is_closing():
             return
         for after_s, end in (
@@ -42,13 +47,6 @@ class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class tha
             end.cancel()
         super().connection_lost(exc)
 
-    def _make_room(self) -> None:
-        """Where there are too many connections, end the oldest one that is no command's; this one where all are."""
-        kept = [one for one in self.connections if not one.transport.is_closing()]
-        if len(kept) > _MOST_CONNECTIONS:
-            spared = (one for one in kept if one is not self and not one.has_token)
-            min(spared, key=lambda one: one.opened_s, default=self).transport.abort()
-
     @property
     def has_token(self) -> bool:
         """Whether its last request was let in with a token."""
@@ -59,18 +57,34 @@ class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class tha
             self.transport.close()
 
 
-def served(app: Starlette, settings: Settings) -> uvicorn.Config:
-    """The API of these settings."""
-    has_tls = settings.controller_tls_certificate is not None
+def served(app: Starlette, settings: Settings) -> tuple[uvicorn.Config, ssl.SSLContext | None]:
+    """The API of these settings, and the context with which it speaks TLS; None: it speaks plain HTTP."""
+    context = None
+    if settings.controller_tls_certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.controller_certificate, settings.controller_key)
     config = uvicorn.Config(
         app,
         host=settings.controller_host,
         port=settings.controller_port,
-        http=Bounded,
+        http=partial(_encrypted, context) if context else Bounded,  # type: ignore[arg-type] # it is only called
+        loop="asyncio" if context else "auto",  # uvloop reads on although a new connection asks it to pause
         log_level="warning",
         access_log=False,
-        ssl_certfile=settings.controller_certificate if has_tls else None,
-        ssl_keyfile=settings.controller_key if has_tls else None,
     )
     config.load()
-    return config
+    return config, context
+
+
+def _encrypted(context: ssl.SSLContext, **of_server: Any) -> Handshake:
+    """What a new connection speaks first where the controller has a certificate."""
+    http = Bounded(**of_server)
+    return Handshake(context, http, loop=http.loop, connections=http.connections, make_room=_make_room)
+
+
+def _make_room(newest: Connection, connections: Iterable[Connection]) -> None:
+    """Where there are too many connections, end the oldest one that is no command's; the newest where all are."""
+    kept = [one for one in connections if not one.transport.is_closing()]
+    if len(kept) > _MOST_CONNECTIONS:
+        spared = (one for one in kept if one is not newest and not one.has_token)
+        min(spared, key=lambda one: one.opened_s, default=newest).transport.abort()

@@ -20,6 +20,7 @@ from kanaria.stack.caller_keys import CallerKeys, accepted
 from kanaria.stack.certificates import (
     Certificate,
     controller_certificate,
+    expiring_soon,
     gateway_certificate,
     keep,
     open_without_tls,
@@ -244,7 +245,7 @@ class Stack:
             if error := obstacle(host, port):
                 raise _cannot_listen(name, host, port, error)
         certificates = gateway_certificate(settings), controller_certificate(settings)
-        for sentence in open_without_tls(settings):
+        for sentence in (*open_without_tls(settings), *expiring_soon(*certificates)):
             say(sentence)
         prometheus = PrometheusStack.find(settings, controller_host=certificates[1].host if certificates[1] else None)
         if settings.notify is not None:

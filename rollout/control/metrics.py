@@ -6,6 +6,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from contract import metrics as m
+from contract.tls import Validity
 from rollout.control.snapshot import Snapshot
 from rollout.fleet import Health
 from rollout.judge import Judgement, Verdict
@@ -45,6 +46,8 @@ class ControllerMetrics:
         self.observer_share = _gauge(self.registry, m.OBSERVER_SHARE)
         self.observer_share.set(math.nan)
         self.observer_missed = self._counter(m.OBSERVER_MISSED)
+        self._certificate_expires = _gauge(self.registry, m.CERTIFICATE_EXPIRES)
+        self._certificate_lifetime = _gauge(self.registry, m.CERTIFICATE_LIFETIME)
         self._last_beat = _gauge(self.registry, m.LAST_BEAT)
         self._unjudged = _gauge(self.registry, m.UNJUDGED)
         self.failed_in_a_row = _gauge(self.registry, m.FAILED_IN_A_ROW)
@@ -72,6 +75,11 @@ class ControllerMetrics:
     def notified(self, outcome: str, messages: int = 1) -> None:
         """Count messages to people, by one of the outcomes of `contract.metrics`."""
         self._notifications.labels(outcome=outcome).inc(messages)
+
+    def certificate_shown(self, service: str, shown: Validity) -> None:
+        """Say which certificate the gateway or the controller gives to new clients."""
+        self._certificate_expires.labels(service=service).set(shown.until.timestamp())
+        self._certificate_lifetime.labels(service=service).set((shown.until - shown.since).total_seconds())
 
     def publish(self, snapshot: Snapshot) -> None:
         """Set every gauge from `snapshot`."""

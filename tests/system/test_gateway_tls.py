@@ -1,5 +1,7 @@
 """The gateway with a certificate: real clients of a real Envoy."""
 
+import datetime as dt
+import itertools
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -8,17 +10,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 
+from contract.tls import Validity
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
+from kanaria.stack.certificate_watch import certificate_watch
 from kanaria.stack.certificates import Certificate, gateway_certificate
 from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.ports import free_port
 from rollout.routers.envoy.pressure import Pressure
 from rollout.routers.envoy.settings import GatewaySettings
-from rollout.routers.envoy.tls import write_certificate
+from rollout.routers.envoy.tls import shown_by_gateway, write_certificate
 from rollout.routers.router import GatewayHealth, Split
 from tests.support.certificates import Pair, pair
 from tests.support.gateway_rig import Gateway, StandIn
@@ -118,6 +123,47 @@ def test_a_renewed_certificate_is_given_to_new_clients(gateway: Gateway, certifi
         with pytest.raises(ssl.SSLError):
             shaken(gateway, certificate.trust())
     assert gateway.settings.certificate_path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_renewed_certificate_is_taken_when_clients_are_shown_it(
+    gateway: Gateway, certificate: Pair, tmp_path: Path
+) -> None:
+    """Not when it was handed over: a gateway that is away shows nothing, which is said once."""
+    own = Settings(home=tmp_path, tls_certificate=certificate.certificate, tls_key=certificate.key)
+    told: list[Validity] = []
+    (renewed,) = certificate_watch(own, gateway.settings, None, tell=lambda _, shown: told.append(shown))._watched
+    seconds = itertools.count(0.0, 15.0)
+    renewed.clock = lambda: next(seconds)
+    before = shown_by_gateway(gateway.settings)
+    with structlog.testing.capture_logs() as logged:
+        renewed.look()
+        assert [line["event"] for line in logged] == ["certificate_taken"]
+        gateway.kill()
+        certificate.replace_by(pair(tmp_path / "second", days=(-1, 60)))
+        for _ in range(4):
+            renewed.look()
+        assert [line["event"] for line in logged] == ["certificate_taken", "certificate_not_shown"]
+        assert (set(told), renewed.is_settled) == ({before}, False)
+        gateway.start()
+        renewed.look()
+    assert (logged[-1]["event"], len(logged), renewed.is_settled) == ("certificate_taken", 3, True)
+    after = usable(tmp_path, certificate)
+    assert after is not None
+    assert told[-1] == after.validity != before
+
+
+def test_a_certificate_that_has_expired_is_still_told(gateway: Gateway, certificate: Pair, tmp_path: Path) -> None:
+    """It is in force, whatever the files of the settings are now: the alert goes by it."""
+    give(gateway.settings, pair(tmp_path / "expired", days=(-30, -1)))
+    own = Settings(home=tmp_path, tls_certificate=tmp_path / "gone.pem", tls_key=certificate.key)
+    told: list[Validity] = []
+    watch = certificate_watch(own, gateway.settings, None, tell=lambda _, shown: told.append(shown))
+
+    def has_expired() -> bool:
+        watch.look()
+        return told[-1].until < dt.datetime.now(dt.UTC)
+
+    eventually(has_expired)
 
 
 KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], bool]] = {

@@ -1,6 +1,7 @@
 """A stack whose gateway and controller speak TLS: all of Kanaria's own goes on, and everybody else is encrypted."""
 
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from cryptography import x509
 
 from contract.login import Login
 from monitoring.prometheus.api import PrometheusApi
@@ -39,6 +41,20 @@ def scraped(kanaria: Kanaria, job: str) -> bool:
     with PrometheusApi(url, login=Login(kanaria.home / "prometheus-login")) as api:
         now = max(value for values in api.query("time()", time.time()).values() for value in values)
         return any(1.0 in values for values in api.query(f'up{{job="{job}"}}', now).values())
+
+
+def expires(kanaria: Kanaria, service: str, trust: ssl.SSLContext) -> float | None:
+    """When its certificate does, as the controller's metrics say, Unix seconds; None: they do not."""
+    url = kanaria.controller.replace("http:", "https:")
+    page = httpx.get(f"{url}/metrics", verify=trust, trust_env=False, timeout=10).text
+    found = re.search(
+        rf'^kanaria_certificate_expires_timestamp_seconds{{service="{service}"}} (\S+)$', page, re.MULTILINE
+    )
+    return float(found[1]) if found else None
+
+
+def until_when(made: Pair) -> float:
+    return x509.load_pem_x509_certificate(made.certificate.read_bytes()).not_valid_after_utc.timestamp()
 
 
 def alert(kanaria: Kanaria, name: str) -> None:
@@ -75,12 +91,16 @@ def test_a_stack_with_certificates_is_used_over_tls_alone(
     assert "no release" in kanaria("pause").stderr
     until(lambda: scraped(kanaria, "controller"), limit_s=60)
     alert(kanaria, "BeforeTheRenewal")
+    for service in ("gateway", "controller"):
+        until(lambda service=service: expires(kanaria, service, made.trust()) == until_when(made), limit_s=60)  # type: ignore[misc]
     pids = [kanaria.pid(name) for name in ("gateway", "controller")]
-    renewed = pair(tmp_path / "renewed")
+    renewed = pair(tmp_path / "renewed", days=(-1, 60))
     made.replace_by(renewed)
     for url in (f"{gateway}/readyz", f"{controller}/livez"):
         until(lambda url=url: answers(url, renewed.trust()), limit_s=60)  # type: ignore[misc]
         assert not answers(url, made.trust())
+    for service in ("gateway", "controller"):
+        until(lambda service=service: expires(kanaria, service, renewed.trust()) == until_when(renewed), limit_s=60)  # type: ignore[misc]
     assert json.loads(kanaria.ok("status", "--json"))["gateway"] == "ready"
     assert pids == [kanaria.pid(name) for name in ("gateway", "controller")]
     until(lambda: scraped(kanaria, "controller"), limit_s=60)

@@ -1,9 +1,14 @@
 """The gateway's certificate. Envoy reads it from a file that it watches, so a renewed one needs no restart."""
 
+import datetime as dt
 import json
 import secrets
 
+import httpx
+
 from contract.files import write_whole
+from contract.tls import Validity
+from rollout.routers.envoy import admin
 from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
 
@@ -17,6 +22,20 @@ def write_certificate(settings: GatewaySettings, *, chain: str, key: str) -> Non
     secret = {"@type": f"{_TLS}Secret", "name": _NAME, "tls_certificate": own}
     content = {"version_info": secrets.token_hex(8), "resources": [secret]}
     write_whole(settings.certificate_path, json.dumps(content, indent=1), mode=0o600)
+
+
+def shown_by_gateway(settings: GatewaySettings, *, timeout_s: float = 1.0) -> Validity | None:
+    """The certificate that the gateway gives to new clients; None: it says of none, or does not answer."""
+    try:
+        answer = admin.client(settings, timeout_s=timeout_s).get("/certs").raise_for_status().json()
+        own = answer["certificates"][0]["cert_chain"][0]
+        return Validity(int(own["serial_number"], 16), _time(own["valid_from"]), _time(own["expiration_time"]))
+    except (httpx.HTTPError, ValueError, LookupError):
+        return None
+
+
+def _time(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
 
 
 def transport_socket(settings: GatewaySettings) -> Resource:

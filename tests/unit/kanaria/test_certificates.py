@@ -14,11 +14,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from contract.tls import Validity
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack.certificate_watch import certificate_watch
 from kanaria.stack.certificates import (
+    Certificate,
     controller_certificate,
+    expiring_soon,
     gateway_certificate,
     keep,
     names_in_force,
@@ -163,6 +166,25 @@ def test_a_service_that_is_open_without_tls_is_said(tmp_path: Path, made: Pair) 
     assert list(open_without_tls(settings(tmp_path, made.certificate, made.key, host="0.0.0.0"))) == []  # noqa: S104
 
 
+LIVES = {  # from when to when in days, whether it is said
+    "of 90 days, with a month left": ((-60, 30), False),
+    "of 90 days, with 13 days left": ((-77, 13), True),
+    "of 6 days, with two left": ((-4, 2), False),
+    "of 6 days, with one left": ((-5, 1), True),
+    "of a year, with 15 days left": ((-350, 15), False),
+}
+
+
+@pytest.mark.parametrize(("days", "is_said"), LIVES.values(), ids=LIVES)
+def test_one_that_should_have_been_renewed_is_said(tmp_path: Path, days: tuple[int, int], is_said: bool) -> None:
+    """By `kanaria up`, of each service that has one."""
+    one = pair(tmp_path / "other", days=days)
+    given = settings(tmp_path, one.certificate, one.key)
+    sentences = list(expiring_soon(gateway_certificate(given), None))
+    assert [("gateway" in said, "expires at" in said) for said in sentences] == ([(True, True)] if is_said else [])
+    assert len(list(expiring_soon(gateway_certificate(given), controller_certificate(given)))) == 2 * is_said
+
+
 @contextmanager
 def serving(context: ssl.SSLContext) -> Iterator[int]:
     """A server with this context that ends each connection after its handshake; gives its port."""
@@ -200,6 +222,12 @@ def accepts(trust: ssl.SSLContext | None, port: int) -> bool:
     return True
 
 
+def found_in(given: Settings) -> Certificate:
+    found = controller_certificate(given)
+    assert found is not None
+    return found
+
+
 def test_a_renewed_certificate_is_taken_once_it_is_whole(tmp_path: Path, made: Pair) -> None:
     """Key before certificate, as some tools write them: until both are there the one of before stays in force.
 
@@ -213,17 +241,20 @@ def test_a_renewed_certificate_is_taken_once_it_is_whole(tmp_path: Path, made: P
     keep(given, first)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(given.controller_certificate, given.controller_key)
-    watch = certificate_watch(given, gateway, context)
+    told: dict[str, Validity] = {}
+    watch = certificate_watch(given, gateway, context, tell=told.__setitem__)
     renewed = pair(tmp_path / "renewed", names=("new.example",))
     with serving(context) as port:
         before = controller_trust(given)
         made.key.write_bytes(renewed.key.read_bytes())
         watch.look()
         assert (accepts(before, port), accepts(controller_trust(given), port)) == (True, True)
+        assert told == {"controller": first.validity}
         made.certificate.write_bytes(renewed.certificate.read_bytes())
         watch.look()
         assert (accepts(before, port), accepts(controller_trust(given), port)) == (False, True)
         assert names_in_force(given) == ("new.example",)
+        assert told["controller"] == found_in(given).validity != first.validity
         assert renewed.certificate.read_text() in gateway.certificate_path.read_text().replace("\\n", "\n")
         short = pair(tmp_path / "short", names=("new.example",), key=_rsa(1024))
         gateway_before = gateway.certificate_path.read_bytes()

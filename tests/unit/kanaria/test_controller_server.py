@@ -3,8 +3,9 @@
 import asyncio
 import resource
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,20 +19,71 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from contract.loopback import answers
+from contract.tls import unchecked
 from kanaria.settings import Settings
-from kanaria.stack import controller_server
+from kanaria.stack import controller_server, handshakes
+from kanaria.stack.certificates import controller_certificate, keep
 from kanaria.stack.ports import free_port
 from rollout.ui.admission import Admission
 from rollout.ui.callers import Callers
+from tests.support.certificates import pair
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("serve")
 
-SENT = {
-    "silent": b"",
-    "slow headers": b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx: ",
-    "answered once": b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n",
+HEADERS = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n"
+CLIENT_HELLO = b"\x16\x03\x01\x02\x00"  # its beginning
+
+
+def sends(data: bytes, *, tls: bool = False) -> Callable[[socket.socket], socket.socket]:
+    """A client that sends this and goes on waiting."""
+
+    def begin(plain: socket.socket) -> socket.socket:
+        one = unchecked().wrap_socket(plain) if tls else plain
+        one.sendall(data)
+        return one
+
+    return begin
+
+
+Begin = Callable[[socket.socket], socket.socket]
+CROWDS: dict[str, tuple[str, Begin]] = {
+    "silent": ("http", sends(b"")),
+    "slow headers": ("http", sends(HEADERS + b"x: ")),
+    "answered once": ("http", sends(HEADERS + b"\r\n")),
+    "no handshake": ("https", sends(b"")),
+    "half a handshake": ("https", sends(CLIENT_HELLO)),
+    "no TLS": ("https", sends(HEADERS + b"\r\n")),
+    "silent after the handshake": ("https", sends(b"", tls=True)),
+    "slow headers after the handshake": ("https", sends(HEADERS + b"x: ", tls=True)),
 }
+of_each_crowd = pytest.mark.parametrize(("url", "begin"), CROWDS.values(), ids=CROWDS, indirect=["url"])
+of_both_schemes = pytest.mark.parametrize("url", ["http", "https"], indirect=True)
+
+
+def opened(url: str, begin: Begin) -> socket.socket | None:
+    """A connection that began so; None: it was closed at once."""
+    plain = socket.create_connection(("127.0.0.1", port_of(url)))
+    plain.settimeout(20)
+    try:
+        return begin(plain)
+    except OSError:
+        plain.close()
+        return None
+
+
+def port_of(url: str) -> int:
+    port = httpx.URL(url).port
+    assert port is not None
+    return port
+
+
+def ask(url: str) -> str:
+    return httpx.get(f"{url}/livez", trust_env=False, timeout=20, verify=unchecked()).text
+
+
+def command_answered(url: str) -> str:
+    return httpx.post(f"{url}/command", headers=TOKEN, trust_env=False, timeout=60, verify=unchecked()).text
 
 
 TOKEN = {"authorization": "Bearer the-token"}
@@ -55,15 +107,30 @@ def command() -> Command:
 
 
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> Iterator[str]:
-    """A controller's server; a second is a tenth of one."""
-    for name in ("_FIRST_REQUEST_S", "_OLDEST_S", "_GRACE_S"):
-        monkeypatch.setattr(controller_server, name, getattr(controller_server, name) / 10)
+def url(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> Iterator[str]:
+    """A controller's server that speaks HTTP or HTTPS, as the test says; a second is a tenth of one."""
+    for module, name in (
+        (controller_server, "_FIRST_REQUEST_S"),
+        (controller_server, "_OLDEST_S"),
+        (controller_server, "_GRACE_S"),
+        (handshakes, "_HANDSHAKE_S"),
+    ):
+        monkeypatch.setattr(module, name, getattr(module, name) / 10)
     settings = Settings(home=tmp_path, controller_port=free_port())
+    if request.param == "https":
+        made = pair(tmp_path / "made")
+        settings = settings.model_copy(
+            update={"controller_tls_certificate": made.certificate, "controller_tls_key": made.key}
+        )
+        certificate = controller_certificate(settings)
+        assert certificate is not None
+        keep(settings, certificate)
     guarded = Admission(Callers("the-token", tuple), None).for_people(command)
     routes = [Route("/livez", lambda _: PlainTextResponse("ok")), Route("/command", guarded, methods=["POST"])]
     app = Starlette(routes=routes)
-    server = uvicorn.Server(controller_server.served(app, settings))
+    server = uvicorn.Server(controller_server.served(app, settings)[0])
     thread = threading.Thread(target=server.run)
     thread.start()
     eventually(lambda: server.started)
@@ -73,43 +140,64 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> It
     thread.join()
 
 
-@pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
-def test_connections_that_ask_nothing_are_few_and_closed(url: str, sent: bytes) -> None:
+@of_each_crowd
+def test_connections_that_ask_nothing_are_few_and_closed(url: str, begin: Begin) -> None:
     """Of 600 at most 256 are kept, and those until a request should have come; then others are served again."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
-    port = httpx.URL(url).port
-    assert port is not None
 
     def kept() -> int:
         found = psutil.Process().net_connections(kind="tcp")
-        return sum(one.laddr.port == port and one.status == psutil.CONN_ESTABLISHED for one in found)
+        return sum(one.laddr.port == port_of(url) and one.status == psutil.CONN_ESTABLISHED for one in found)
 
     with ExitStack() as stack:
         for _ in range(600):
-            one = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            try:
-                one.sendall(sent)
-            except ConnectionError:
-                continue
+            if one := opened(url, begin):
+                stack.enter_context(one)
         eventually(lambda: kept() <= controller_server._MOST_CONNECTIONS)
         eventually(lambda: answers(f"{url}/livez", timeout_s=5), within_s=20)
+        eventually(lambda: kept() == 0, within_s=40)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@of_both_schemes
 def test_a_client_that_goes_on_asking_is_served(url: str) -> None:
     """On one connection after the other."""
-    with httpx.Client(base_url=url, trust_env=False) as client:
+    with httpx.Client(base_url=url, trust_env=False, verify=unchecked()) as client:
         for _ in range(50):
             assert client.get("/livez").text == "ok"
+
+
+@pytest.mark.parametrize("url", ["https"], indirect=True)
+def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(url: str) -> None:
+    """In one segment with it: TLS has decrypted it before HTTP is there."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = unchecked().wrap_bio(incoming, outgoing)
+    with socket.create_connection(("127.0.0.1", port_of(url)), timeout=20) as plain:
+        while True:
+            try:
+                client.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                plain.sendall(outgoing.read())
+                incoming.write(plain.recv(65536))
+        client.write(HEADERS + b"connection: close\r\n\r\n")
+        plain.sendall(outgoing.read())
+        answer = b""
+        while not answer.endswith(b"ok"):
+            try:
+                answer += client.read(65536)
+            except ssl.SSLWantReadError:
+                incoming.write(plain.recv(65536))
+    assert answer.startswith(b"HTTP/1.1 200")
 
 
 class Crowd(threading.Thread):
     """Somebody who has a connection to the controller for each of its places, and opens another for each that ends."""
 
-    def __init__(self, url: str, sent: bytes) -> None:
+    def __init__(self, url: str, begin: Begin) -> None:
         super().__init__(daemon=True)
-        self._port, self._sent = httpx.URL(url).port, sent
+        self._url, self._begin = url, begin
         self._is_over = threading.Event()
         self.has_opened = threading.Semaphore(0)  # once for each connection
 
@@ -121,10 +209,10 @@ class Crowd(threading.Thread):
                 if len(kept) >= controller_server._MOST_CONNECTIONS:
                     self._is_over.wait(0.05)
                     continue
-                one = stack.enter_context(socket.create_connection(("127.0.0.1", self._port)))
-                one.sendall(self._sent)
-                one.setblocking(False)
-                kept.append(one)
+                if one := opened(self._url, self._begin):
+                    stack.enter_context(one)
+                    one.setblocking(False)
+                    kept.append(one)
                 self.has_opened.release()
 
     def stop(self) -> None:
@@ -137,42 +225,38 @@ def is_closed(one: socket.socket) -> bool:
     try:
         while one.recv(65536):
             continue
-    except BlockingIOError:
+    except (BlockingIOError, ssl.SSLWantReadError):
         return False
     except OSError:
         pass
     return True
 
 
-@pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
-def test_whoever_holds_all_places_keeps_nobody_out(url: str, command: Command, sent: bytes) -> None:
+@of_each_crowd
+def test_whoever_holds_all_places_keeps_nobody_out(url: str, command: Command, begin: Begin) -> None:
     """And opens each anew that ends: others are answered all the while, each on a new connection."""
-    crowd = Crowd(url, sent)
+    crowd = Crowd(url, begin)
     crowd.start()
     for _ in range(controller_server._MOST_CONNECTIONS):
         assert crowd.has_opened.acquire(timeout=20)
     for _ in range(20):
-        assert httpx.get(f"{url}/livez", trust_env=False).text == "ok"
+        assert ask(url) == "ok"
     command.may_end.set()
-    assert httpx.post(f"{url}/command", headers=TOKEN, trust_env=False).text == "done"
+    assert command_answered(url) == "done"
     crowd.stop()
 
 
+@of_both_schemes
 def test_a_command_keeps_its_place_until_it_is_answered(url: str, command: Command) -> None:
     """However many connections come after it."""
     answered: list[str] = []
-
-    def ask() -> None:
-        answered.append(httpx.post(f"{url}/command", headers=TOKEN, trust_env=False, timeout=60).text)
-
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=lambda: answered.append(command_answered(url)))
     asking.start()
     assert command.has_begun.wait(20)
-    port = httpx.URL(url).port
     with ExitStack() as stack:
         for _ in range(controller_server._MOST_CONNECTIONS + 20):
-            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        assert answers(f"{url}/livez", timeout_s=20)
+            stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url))))
+        assert ask(url) == "ok"
         command.may_end.set()
         asking.join()
     assert answered == ["done"]

@@ -1,0 +1,93 @@
+"""Connections of the controller before they are encrypted: each has a place, and little time.
+
+asyncio's own servers show a connection only after its handshake: whoever begins none would be counted nowhere.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+_HANDSHAKE_S = 10.0
+_FAREWELL_S = 1.0  # for a client to say that it, too, has nothing more to send
+
+
+class Connection(Protocol):
+    """What takes a place."""
+
+    opened_s: float  # on the loop's clock
+    transport: asyncio.Transport
+
+    @property
+    def has_token(self) -> bool:
+        """Whether its last request was let in with a token."""
+        ...
+
+
+class Handshake(asyncio.Protocol):
+    """One connection until its handshake is done.
+
+    Args:
+        context: with which the server speaks TLS.
+        http: what speaks HTTP afterwards.
+        connections: all that have a place.
+        make_room: ends a connection where there are too many; given the newest and all.
+    """
+
+    has_token = False
+    transport: asyncio.Transport
+    opened_s: float
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        http: asyncio.Protocol,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        connections: set[Connection],
+        make_room: Callable[[Connection, Iterable[Connection]], None],
+    ) -> None:
+        self._context, self._http, self._loop = context, http, loop
+        self._connections, self._make_room = connections, make_room
+        self._early: list[bytes] = []  # what came in the moment between the handshake and HTTP
+        self._task: asyncio.Task[None] | None = None  # the loop itself keeps none alive
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # of a connection
+        self.transport, self.opened_s = transport, self._loop.time()
+        transport.pause_reading()  # its first bytes are for TLS
+        self._connections.add(self)
+        self._make_room(self, self._connections)
+        self._task = self._loop.create_task(self._shake())
+
+    def data_received(self, data: bytes) -> None:
+        self._early.append(data)
+
+    def shutdown(self) -> None:
+        """Called when the server ends."""
+        self.transport.abort()
+
+    async def _shake(self) -> None:
+        encrypted = await self._encrypted()
+        self._connections.discard(self)
+        if encrypted is None or encrypted.is_closing():
+            return
+        encrypted.set_protocol(self._http)
+        self._http.connection_made(encrypted)
+        for data in self._early:
+            self._http.data_received(data)
+
+    async def _encrypted(self) -> asyncio.Transport | None:
+        if self.transport.is_closing():
+            return None
+        try:
+            return await self._loop.start_tls(
+                self.transport,
+                self,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=_HANDSHAKE_S,
+                ssl_shutdown_timeout=_FAREWELL_S,
+            )
+        except OSError:  # ssl.SSLError is one, and so is a handshake that took too long
+            self.transport.abort()
+            return None
