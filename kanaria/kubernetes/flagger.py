@@ -53,8 +53,9 @@ def _canary(wanted: Wanted) -> Manifest:
                 "interval": "15s",
                 "threshold": 10,  # failed checks; the judge answers none but through `rollback`
                 "stepWeights": list(wanted.steps),
+                # None at confirm-rollout: Flagger sends the checksum of the build before there, so there is nothing to
+                # hold, and where the judge is away a build would wait without a trace in any metric.
                 "webhooks": [
-                    _hook(wanted, "begin", "confirm-rollout", "start"),
                     _hook(wanted, "next-weight", "confirm-traffic-increase", "step", profile | highest),
                     _hook(wanted, "promotion", "confirm-promotion", "promote", profile),
                     _hook(wanted, "harm", "rollback", "failed", profile),

@@ -43,11 +43,11 @@ def serve(
     ),
     prometheus_login: PrometheusLogin = None,
     profile_folder: Folder = None,
-    annotate: Annotated[
+    share: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a service account that may get and patch rollouts and canaries: with it replicas share "
-            "failures, in annotations."
+            help="Folder of a service account that may get and patch the ConfigMap kanaria-judge-shared of its "
+            "namespace: with it replicas share failures."
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -68,14 +68,14 @@ def serve(
         token()
         import uvicorn  # noqa: PLC0415 - `explain` does without
 
-        from rollout.server.annotations import Annotations  # noqa: PLC0415 - likewise
         from rollout.server.app import make_app  # noqa: PLC0415 - likewise
         from rollout.server.kept import Kept  # noqa: PLC0415 - likewise
         from rollout.server.quarantine import Quarantine  # noqa: PLC0415 - likewise
         from rollout.server.releases import Releases, now_s  # noqa: PLC0415 - likewise
+        from rollout.server.shared_map import SharedMap  # noqa: PLC0415 - likewise
 
         samples = _samples(prometheus, prometheus_login)
-        shared = Annotations(annotate) if annotate else None
+        shared = SharedMap(share) if share else None
         kept = Quarantine(Kept(ledger), shared, now_s=partial(now_s, samples))
         page_url = url or f"http://{host}:{port}"
         releases = Releases(samples, known, kept, url=page_url)

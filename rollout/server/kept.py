@@ -159,6 +159,11 @@ class Kept:
         with self._open() as db:
             _put_newest(db, "starts", attempt, at_s)
 
+    def begin(self, attempt: Attempt, at_s: float) -> None:
+        """Remember what another replica says about when an attempt began."""
+        with self._open() as db:
+            db.execute("INSERT OR REPLACE INTO starts VALUES (?, ?, ?, ?, ?)", (*attempt.key, at_s))
+
     def is_newest(self, attempt: Attempt) -> bool:
         """Whether no other try of the version has begun since this one."""
         with self._open() as db:

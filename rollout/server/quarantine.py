@@ -9,13 +9,12 @@ import structlog
 from rollout.errors import LedgerError
 from rollout.format import span
 from rollout.judge import Verdict
-from rollout.server.annotations import ANNOTATION, Annotations, ClusterSilent, NoResource
 from rollout.server.kept import Attempt, Failure, Kept
-from rollout.server.shared import Shared, Tries
+from rollout.server.shared import AHEAD_S, Shared, Tries
+from rollout.server.shared_map import CONFIG_MAP, ClusterSilent, SharedMap
 
 log = structlog.get_logger()
 
-_AHEAD_S = 60.0  # of the clock, what is written down may be: clocks differ a little
 _LONGEST_NOTE = 300
 
 
@@ -28,7 +27,7 @@ class Quarantine:
         now_s: the metric store's clock, Unix seconds; raises nothing.
     """
 
-    def __init__(self, kept: Kept, shared: Annotations | None = None, *, now_s: Callable[[], float]) -> None:
+    def __init__(self, kept: Kept, shared: SharedMap | None = None, *, now_s: Callable[[], float]) -> None:
         self._kept, self._shared, self._now_s = kept, shared, now_s
 
     def failure(self, attempt: Attempt, report: str) -> tuple[Failure | None, list[str]]:
@@ -77,9 +76,8 @@ class Quarantine:
             return False
         if self._shared is None:
             return True
-
         try:
-            return self._shared.change(attempt, lambda known: known.with_first_weight(attempt, at_s))
+            return self._shared.change(attempt, lambda known: known.with_first_weight(attempt, at_s))[1]
         except ClusterSilent as error:
             _notes(error)
             return True
@@ -92,20 +90,40 @@ class Quarantine:
         """Those that this replica knows, the newest first."""
         return self._kept.failures()
 
-    def start(self, attempt: Attempt, at_s: float) -> None:
-        """See `Kept`."""
-        self._kept.start(attempt, at_s)
+    def start(self, attempt: Attempt, clock: Callable[[], float]) -> None:
+        """A try is under way. Its evidence begins now, or when another replica first heard of it. Raises LedgerError.
 
-    def is_newest(self, attempt: Attempt) -> bool:
-        """See `Kept`."""
-        return self._kept.is_newest(attempt)
+        Args:
+            clock: the metric store's; what it raises is raised.
+        """
+        began_s = self._begun(self._shared, attempt, clock) if self._shared else None
+        if began_s is not None:
+            if not self._kept.is_newest(attempt) or (self._kept.started_s(attempt) or -math.inf) < began_s:
+                self._kept.begin(attempt, began_s)
+        elif not self._kept.is_newest(attempt):
+            self._kept.start(attempt, clock())
 
     def started_s(self, attempt: Attempt) -> float | None:
         """See `Kept`."""
         return self._kept.started_s(attempt)
 
+    def _begun(self, shared: SharedMap, attempt: Attempt, clock: Callable[[], float]) -> float | None:
+        """When all replicas take a try to have begun; None: they cannot be asked."""
+        try:
+            known, now_s = shared.read(attempt), self._now_s()
+            if (began_s := known.began_s(attempt, now_s=now_s)) is not None:
+                return began_s
+            is_first = self._kept.is_newest(attempt) and not known.has_starts(attempt, now_s=now_s)
+            own_s = self._kept.started_s(attempt) if is_first else None
+            told_s = clock() if own_s is None else own_s
+            known, _ = shared.change(attempt, lambda tries: tries.with_start(attempt, told_s))
+            return known.began_s(attempt, now_s=max(now_s, told_s))
+        except ClusterSilent as error:
+            _notes(error)
+            return None
+
     def _agreed(
-        self, shared: Annotations, attempt: Attempt, own: Failure | None, report: str
+        self, shared: SharedMap, attempt: Attempt, own: Failure | None, report: str
     ) -> tuple[Failure | None, list[str]]:
         """Take over what another replica found or was told, and share what it does not know.
 
@@ -131,15 +149,15 @@ class Quarantine:
         return own, notes
 
     def _ahead(self, at_s: float, what: str) -> list[str]:
-        """Why a time in the annotation is not believed; nothing: it is past."""
-        if at_s <= (now_s := self._now_s()) + _AHEAD_S:
+        """Why a time in the ConfigMap is not believed; nothing: it is past."""
+        if at_s <= (now_s := self._now_s()) + AHEAD_S:
             return []
         log.warning("time_ahead", what=what, at_s=at_s, now_s=now_s)
         far = span(at_s - now_s)
-        what_is = f"the annotation {ANNOTATION} says that the version is {what} at {at_s:.0f}"
-        return [f"{what_is}, {far} ahead of Prometheus's clock: it is not believed; lift the version, or delete it"]
+        what_is = f"the ConfigMap {CONFIG_MAP} says that the version is {what} at {at_s:.0f}"
+        return [f"{what_is}, {far} ahead of Prometheus's clock: it is not believed; lift the version"]
 
-    def _tell(self, shared: Annotations, failure: Failure) -> None:
+    def _tell(self, shared: SharedMap, failure: Failure) -> None:
         said, lifted_s = failure.answer, self._kept.lifted_s(failure.attempt)
         found = Shared(failed_s=failure.at_s, reason=said["reason"], since=said["since"])
 
@@ -163,7 +181,5 @@ def _answer(known: Shared, report: str) -> dict[str, Any]:
 
 
 def _notes(error: ClusterSilent) -> list[str]:
-    if isinstance(error, NoResource):
-        return []
     log.warning("not_shared", error=error.what, saw=error.saw, do=error.do)
     return [f"{error.what}: {error.saw}; {error.do}"[:_LONGEST_NOTE]]

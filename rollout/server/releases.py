@@ -102,8 +102,7 @@ class Releases:
 
     def start(self, attempt: Attempt) -> None:
         """A try is under way: its evidence begins now, unless it is the newest. Raises SourceUnreachable."""
-        if not self._kept.is_newest(attempt):
-            self._kept.start(attempt, self._samples.now_s())
+        self._kept.start(attempt, self._samples.now_s)
 
     def last_failure(self, attempt: Attempt) -> Failure | None:
         """The newest failure of any try of a version that this replica knows, whatever was asked."""

@@ -1,4 +1,4 @@
-"""A stand-in for the API server, as far as annotations go: over TLS, with versions, conflicts and rights."""
+"""A stand-in for the API server, as far as one ConfigMap goes: over TLS, with versions, conflicts and rights."""
 
 import datetime as dt
 import ipaddress
@@ -17,14 +17,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 TOKEN = "token-of-the-account"  # noqa: S105 - of a test
+PATH = "/api/v1/namespaces/kanaria/configmaps/kanaria-judge-shared"
 
 
 class KubernetesApi(ThreadingHTTPServer):
-    """Resources by their paths."""
+    """It has the ConfigMap that the judge's replicas share, and nothing else."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.resources: dict[str, dict[str, Any]] = {}
+        self.version = 1  # of the ConfigMap
+        self.data: dict[str, str] = {}
+        self.is_missing = False
         self.refuses: int | None = None  # with this status
         self.page = ""  # that a proxy answers instead
         self.conflicts = 0  # of writes to come
@@ -36,21 +39,21 @@ class KubernetesApi(ThreadingHTTPServer):
         context.load_cert_chain(folder / "ca.crt", folder / "key.pem")
         self.socket = context.wrap_socket(self.socket, server_side=True)
         (folder / "token").write_text(TOKEN)
+        (folder / "namespace").write_text("kanaria")
 
     @property
     def environment(self) -> dict[str, str]:
         """As every pod has it."""
         return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.server_port)}
 
-    def add(self, path: str) -> None:
-        self.resources[path] = {"metadata": {"name": path.rpartition("/")[2], "resourceVersion": "1"}}
+    @property
+    def content(self) -> dict[str, Any]:
+        """What a GET of the ConfigMap gives. One that has no data has no such key."""
+        metadata = {"name": PATH.rpartition("/")[2], "resourceVersion": str(self.version)}
+        return {"kind": "ConfigMap", "metadata": metadata, **({"data": self.data} if self.data else {})}
 
-    def annotation(self, path: str) -> Any:
-        return json.loads(self.resources[path]["metadata"].get("annotations", {}).get("kanaria/judge", "{}"))
-
-    def annotate(self, path: str, text: str) -> None:
-        """As a person does with kubectl."""
-        self.resources[path]["metadata"]["annotations"] = {"kanaria/judge": text}
+    def shared(self, release: str) -> Any:
+        return json.loads(self.data.get(release, "{}"))
 
     def handle_error(self, *_: object) -> None:
         """A client that is killed under way is part of the tests."""
@@ -58,24 +61,24 @@ class KubernetesApi(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self._answer(self._refusal() or self._api.resources[self.path])
+        self._answer(self._refusal() or self._api.content)
 
     def do_PATCH(self) -> None:
-        patch = json.loads(self.rfile.read(int(self.headers["content-length"])))["metadata"]
+        patch = json.loads(self.rfile.read(int(self.headers["content-length"])))
         assert self.headers["content-type"] == "application/merge-patch+json"
         with self._api.lock:
             if refusal := self._refusal():
                 self._answer(refusal)
                 return
-            metadata = self._api.resources[self.path]["metadata"]
-            if self._api.conflicts or patch["resourceVersion"] != metadata["resourceVersion"]:
+            if self._api.conflicts or patch["metadata"]["resourceVersion"] != str(self._api.version):
                 self._api.conflicts = max(0, self._api.conflicts - 1)
                 self._answer(409)
                 return
             self._api.writes += 1
-            metadata.setdefault("annotations", {}).update(patch["annotations"])
-            metadata["resourceVersion"] = str(int(metadata["resourceVersion"]) + 1)
-            self._answer(self._api.resources[self.path])
+            self._api.version += 1
+            merged = self._api.data | patch["data"]
+            self._api.data = {key: text for key, text in merged.items() if text is not None}
+            self._answer(self._api.content)
 
     @property
     def _api(self) -> KubernetesApi:
@@ -86,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         token = (self._api.folder / "token").read_text()
         if self.headers["authorization"] != f"Bearer {token}":
             return 401
-        return self._api.refuses or (None if self.path in self._api.resources else 404)
+        return self._api.refuses or (404 if self._api.is_missing or self.path != PATH else None)
 
     def _answer(self, given: int | dict[str, Any]) -> None:
         status, body = (given, {"kind": "Status", "code": given}) if isinstance(given, int) else (200, given)

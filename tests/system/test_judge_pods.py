@@ -87,11 +87,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     is_over = threading.Event()
     with ExitStack() as stack:
         api = stack.enter_context(kubernetes_api(folder / "account"))
-        api.add("/apis/flagger.app/v1beta1/namespaces/shop/canaries/colours")
-        api.add("/apis/argoproj.io/v1alpha1/namespaces/shop/rollouts/colours")
-        annotate = f"--annotate={api.folder}"
+        share = f"--share={api.folder}"
         replicas = tuple(
-            stack.enter_context(judging(folder / name, prometheus.url, annotate, environment=api.environment))
+            stack.enter_context(judging(folder / name, prometheus.url, share, environment=api.environment))
             for name in "ab"
         )
         made = Cluster(folder, route, prometheus, users, (replicas[0], replicas[1]))
@@ -207,7 +205,7 @@ def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
     metadata = next(hook["metadata"] for hook in hooks if hook["type"] == "rollback")
     hook = {"name": "colours", "namespace": "shop", "checksum": "build-3", "phase": "Progressing", "metadata": metadata}
     again = [replica.ask(hook, path="/v1/flagger/failed").status_code for replica in cluster.replicas]
-    assert again == [200, 200]  # also of the replica that was not asked when it failed: it is on the Canary
+    assert again == [200, 200]  # also of the replica that was not asked when it failed: it is in the ConfigMap
 
 
 def flagger_manifest() -> dict[str, Any]:

@@ -19,6 +19,7 @@ from kanaria.kubernetes.wanted import JUDGE_URL, SECRET, SECRET_KEY
 from monitoring.addresses import JUDGE
 from rollout.server.metrics import JudgeMetrics
 from rollout.server.questions import FlaggerBody, JudgeBody
+from rollout.server.shared_map import CONFIG_MAP
 from rollout.sources.profiles import profiles
 from tests.support.crds import all_faults, documents, faults, need_schemas
 from tests.support.kubernetes_example import DEPLOY, MODELS, store, write
@@ -204,38 +205,25 @@ def with_component(name: str, folder: Path, require_program: Callable[[str], str
 def test_replicas_share_failures_where_an_overlay_says_so(
     built: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:
-    """Otherwise the judge has no account. With the component it may read and patch two kinds, and nothing else."""
+    """Otherwise the judge has no account. With the component it may change one ConfigMap of its namespace."""
     alone = documents(built("argo").stdout)
     pod = one("StatefulSet", alone)["spec"]["template"]["spec"]
     assert (pod["automountServiceAccountToken"], pod.get("serviceAccountName")) == (False, None)
-    found = with_component("annotations", tmp_path, require_program)
+    found = with_component("shared", tmp_path, require_program)
     pod = one("StatefulSet", found)["spec"]["template"]["spec"]
     account = one("ServiceAccount", found)["metadata"]
     assert (pod["automountServiceAccountToken"], pod["serviceAccountName"]) == (True, account["name"])
-    assert pod["containers"][0]["args"][-1] == "--annotate=/var/run/secrets/kubernetes.io/serviceaccount"
-    assert one("ClusterRoleBinding", found)["subjects"][0]["namespace"] == account["namespace"]
-    rules = one("ClusterRole", found)["rules"]
-    assert {verb for rule in rules for verb in rule["verbs"]} == {"get", "patch"}
-    assert {kind for rule in rules for kind in rule["resources"]} == {"rollouts", "canaries"}
+    assert pod["containers"][0]["args"][-1] == "--share=/var/run/secrets/kubernetes.io/serviceaccount"
+    assert not [each["kind"] for each in found if each["kind"].startswith("Cluster")]
+    role, binding = one("Role", found), one("RoleBinding", found)
+    assert {each["metadata"]["namespace"] for each in (role, binding)} == {account["namespace"]} == {"kanaria"}
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", role["metadata"]["name"])
+    (rule,) = role["rules"]
+    assert (rule["resources"], rule["resourceNames"], rule["verbs"]) == (["configmaps"], [CONFIG_MAP], ["get", "patch"])
+    (shared,) = (each for each in found if each["kind"] == "ConfigMap" and each["metadata"]["name"] == CONFIG_MAP)
+    assert (shared["metadata"]["namespace"], "data" in shared) == ("kanaria", False)  # or an apply would empty it
     policy, before = (one("NetworkPolicy", each)["spec"]["egress"] for each in (found, alone))
     assert policy == [*before, {"ports": [{"port": 443}, {"port": 6443}]}]
-
-
-def test_the_judge_may_change_what_is_in_one_namespace_only(
-    tmp_path: Path, require_program: Callable[[str], str], built: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    """With the other component nothing is bound for all namespaces."""
-    assert built("argo").returncode == 0  # where kustomize is too old it skips
-    found = with_component("annotations-of-a-namespace", tmp_path, require_program)
-    assert [each for each in found if each["kind"] == "ClusterRoleBinding"] == []
-    binding = one("RoleBinding", found)
-    assert binding["metadata"]["namespace"] == "shop"
-    assert binding["subjects"] == [
-        {key: one("ServiceAccount", found)["metadata"][key] for key in ("name", "namespace")}
-        | {"kind": "ServiceAccount"}
-    ]
-    assert binding["roleRef"]["name"] == one("ClusterRole", found)["metadata"]["name"]
-    assert one("StatefulSet", found)["spec"]["template"]["spec"]["serviceAccountName"] == "kanaria-judge"
 
 
 def test_the_judge_keeps_to_the_restricted_standard_and_its_limits() -> None:

@@ -229,7 +229,7 @@ def test_a_folder_that_others_could_read_is_closed_when_it_gets_a_token(tmp_path
     canary.chmod(0o644)
     rendered.write(wanted(**made, token=TOKEN), tmp_path)
     assert canary.stat().st_mode & 0o077 == 0
-    assert canary.read_text().count(TOKEN) == 5
+    assert canary.read_text().count(TOKEN) == 4
     assert "/canary.yaml" in (tmp_path / ".gitignore").read_text().splitlines()
     canary.chmod(0o644)
     changed = rendered.write(wanted(**made, token=TOKEN), tmp_path)
@@ -258,6 +258,13 @@ def test_a_question_that_usually_waits_says_nothing_in_the_chat() -> None:
     (canary,) = of_kind("Canary", rendered.text(wanted(engine=Engine.FLAGGER, gateway=WEB)))
     muted = {hook["type"] for hook in canary["spec"]["analysis"]["webhooks"] if hook.get("muteAlert")}
     assert muted == {"confirm-traffic-increase", "confirm-promotion"}
+
+
+def test_a_build_waits_only_where_an_alert_sees_it() -> None:
+    """Before `confirm-rollout` a canary looks like one that rests, also where no judge answers it."""
+    (canary,) = of_kind("Canary", rendered.text(wanted(engine=Engine.FLAGGER, gateway=WEB)))
+    kinds = {hook["type"] for hook in canary["spec"]["analysis"]["webhooks"]}
+    assert kinds == {"confirm-traffic-increase", "confirm-promotion", "rollback", "event"}
 
 
 def test_no_pod_may_claim_labels_of_another() -> None:

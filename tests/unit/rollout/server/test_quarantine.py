@@ -1,6 +1,7 @@
-"""Failures that replicas share in an annotation, through an API server that refuses, conflicts and goes away."""
+"""What replicas share in a ConfigMap, through an API server that refuses, conflicts and goes away."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,14 @@ from typing import Any
 import pytest
 
 from rollout.errors import SpecError
-from rollout.server.annotations import Annotations
 from rollout.server.kept import Attempt, Failure, Kept
 from rollout.server.quarantine import Quarantine
+from rollout.server.shared_map import SharedMap
 from tests.support.kubernetes_api import KubernetesApi, kubernetes_api
 
 pytestmark = pytest.mark.needs("serve")
 
-ROLLOUT = "/apis/argoproj.io/v1alpha1/namespaces/shop/rollouts/digits"
-CANARY = "/apis/flagger.app/v1beta1/namespaces/shop/canaries/digits"
+RELEASE = "shop_digits"  # as the ConfigMap names it
 NOW_S = 1000.0
 BAD = Attempt("shop", "digits", "7fd54")
 BUILD = Attempt("shop", "digits", "digits", "checksum-1")
@@ -35,17 +35,15 @@ SAID: dict[str, Any] = {
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[KubernetesApi]:
     with kubernetes_api(tmp_path / "account") as server:
-        server.add(ROLLOUT)
-        server.add(CANARY)
         yield server
 
 
 def replica(api: KubernetesApi, name: str) -> Quarantine:
     """With a ledger of its own; the same name is the same replica after a restart."""
-    return quarantine(Kept(api.folder.parent / name), Annotations(api.folder, api.environment))
+    return quarantine(Kept(api.folder.parent / name), SharedMap(api.folder, api.environment))
 
 
-def quarantine(kept: Kept, shared: Annotations) -> Quarantine:
+def quarantine(kept: Kept, shared: SharedMap) -> Quarantine:
     """By the clock of a metric store at which nothing here is ahead."""
     return Quarantine(kept, shared, now_s=lambda: NOW_S)
 
@@ -54,11 +52,11 @@ def failed(attempt: Attempt, at_s: float = 100.0) -> Failure:
     return Failure(attempt, at_s, SAID)
 
 
-@pytest.mark.parametrize(("attempt", "path"), [(BAD, ROLLOUT), (BUILD, CANARY)], ids=["argo", "flagger"])
-def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attempt: Attempt, path: str) -> None:
-    """It is on the Rollout of Argo's, or the Canary of Flagger's; and another replica's lift holds for all."""
+@pytest.mark.parametrize("attempt", [BAD, BUILD], ids=["argo", "flagger"])
+def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attempt: Attempt) -> None:
+    """It is in the ConfigMap; and another replica's lift holds for all."""
     assert replica(api, "a").keep(failed(attempt)) == []
-    assert len(json.dumps(api.annotation(path))) < 300
+    assert len(json.dumps(api.shared(RELEASE))) < 300
     found, notes = replica(api, "b").failure(attempt, "http://b/page")
     assert found is not None
     assert (found.answer["verdict"], found.answer["reason"], notes) == ("fail", SAID["reason"], [])
@@ -75,7 +73,8 @@ def test_a_failure_outlives_the_replica_that_found_it(api: KubernetesApi, attemp
     ("status", "do"),
     [
         (401, "token is not accepted"),
-        (403, "let the judge's service account get and patch"),
+        (403, "let the judge's service account get and patch the ConfigMap kanaria-judge-shared"),
+        (404, "make an empty ConfigMap kanaria-judge-shared"),
         (429, "tried again with the next question"),
         (500, "tried again with the next question"),
         (503, "tried again with the next question"),
@@ -96,38 +95,42 @@ def test_a_verdict_does_not_wait_for_rights(api: KubernetesApi, status: int, do:
     assert replica(api, "b").failure(BAD, "")[0] is not None
 
 
-def test_a_release_that_is_no_rollout_has_nothing_to_share(api: KubernetesApi) -> None:
-    """A CI job asks about it, and needs no note for that."""
-    job = Attempt("shop", "nightly", "7fd54")
+def test_a_release_of_a_ci_job_is_shared_as_well(api: KubernetesApi) -> None:
+    """It needs no Rollout or Canary; and two of the same name in two namespaces are two."""
+    job = Attempt("shop", "nightly.run", "7fd54")
     assert replica(api, "a").keep(failed(job)) == []
-    assert replica(api, "a").failure(job, "") == (failed(job), [])
-    assert replica(api, "a").lift(job, 150.0) == (1, [])
+    assert replica(api, "b").failure(job, "")[0] is not None
+    assert replica(api, "b").failure(Attempt("test", "nightly.run", "7fd54"), "") == (None, [])
+    long = Attempt("shop", "n" * 253, "7fd54")
+    assert replica(api, "a").keep(failed(long)) == []
+    assert all(re.fullmatch(r"[-._a-zA-Z0-9]{1,253}", key) for key in api.data)  # as Kubernetes has it
+    assert replica(api, "b").failure(long, "")[0] is not None
 
 
 def test_what_answers_in_the_place_of_the_api_is_named(api: KubernetesApi) -> None:
-    """A page of a proxy is no annotation that a person should delete."""
+    """A page of a proxy is no ConfigMap that a person should edit."""
     api.page = "<html>please log in</html>"
     (note,) = replica(api, "a").keep(failed(BAD))
     assert "please log in" in note
     assert "a proxy stands between" in note
-    assert "annotate" not in note
+    assert "kubectl" not in note
 
 
 def test_only_a_lift_lifts(api: KubernetesApi) -> None:
     """A replica that hears of a build after another has failed it, while the API server is away, lifts nothing."""
     replica(api, "a").keep(failed(BUILD))
-    away = Annotations(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
+    away = SharedMap(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     alone = quarantine(Kept(api.folder.parent / "b"), away)
     assert alone.failure(BUILD, "")[0] is None
-    alone.start(BUILD, 200.0)
+    alone.start(BUILD, lambda: 200.0)
     for name in "bab":
         assert replica(api, name).failure(BUILD, "")[0] is not None
-    assert "lifted_s" not in str(api.annotation(CANARY))
+    assert "lifted_s" not in str(api.shared(RELEASE))
 
 
 def test_one_lift_holds_for_every_try_of_every_replica(api: KubernetesApi) -> None:
     """Also for those that another replica failed while it could tell nobody."""
-    away = Annotations(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
+    away = SharedMap(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     other = Attempt("shop", "digits", "digits", "checksum-2", "a-digest")
     for build in (BUILD, other):
         quarantine(Kept(api.folder.parent / "b"), away).keep(failed(build))
@@ -135,7 +138,7 @@ def test_one_lift_holds_for_every_try_of_every_replica(api: KubernetesApi) -> No
     for build in (BUILD, other):
         assert replica(api, "b").failure(build, "") == (None, [])
         assert replica(api, "b").started_s(build) == 200.0
-    assert api.annotation(CANARY) == {"digits": {"lifted_s": 200.0}}
+    assert api.shared(RELEASE) == {"digits": {"lifted_s": 200.0}}
     replica(api, "b").keep(failed(other, 300.0))
     assert replica(api, "a").failure(other, "")[0] is not None  # what fails after it does
 
@@ -151,7 +154,7 @@ def test_a_lift_without_a_metric_store_holds_for_what_failed(api: KubernetesApi)
 @pytest.mark.parametrize("what", ["lifted", "failed"])
 def test_a_time_ahead_of_the_clock_is_not_believed(api: KubernetesApi, what: str) -> None:
     """Somebody has written it: it would hold for ever. A lift puts it right."""
-    api.annotate(ROLLOUT, json.dumps({"7fd54": {f"{what}_s": 4e9}}))
+    api.data[RELEASE] = json.dumps({"7fd54": {f"{what}_s": 4e9}})
     found, notes = replica(api, "a").failure(BAD, "")
     assert found is None
     assert "ahead of Prometheus's clock" in notes[0]
@@ -174,7 +177,7 @@ def test_a_failure_holds_for_the_question_that_found_it(api: KubernetesApi) -> N
     assert replica(api, "a").failures() == [failed(loose)]
     assert replica(api, "b").lift(BAD, 200.0) == (1, [])
     assert replica(api, "a").failure(loose, "") == (None, [])
-    api.annotate(ROLLOUT, '{"7fd54": {"failed_s": 300}}')  # by a person: for all questions
+    api.data[RELEASE] = '{"7fd54": {"failed_s": 300}}'  # by a person: for all questions
     assert replica(api, "a").failure(strict, "")[0] is not None
 
 
@@ -194,7 +197,7 @@ def test_a_build_that_comes_back_after_another_begins_anew(api: KubernetesApi, t
 
 def test_an_api_server_that_is_away_is_said(api: KubernetesApi) -> None:
     """Nothing is waited for long, and what was lifted meanwhile is lifted for all afterwards."""
-    away = Annotations(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
+    away = SharedMap(api.folder, {**api.environment, "KUBERNETES_SERVICE_PORT": "1"})
     replica(api, "a").keep(failed(BAD))
     alone = quarantine(Kept(api.folder.parent / "a"), away)
     assert "gives no answer" in alone.failure(BAD, "")[1][0]
@@ -232,14 +235,17 @@ def test_no_two_replicas_give_a_first_weight(api: KubernetesApi) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "nonsense", '{"7fd54": 3}', '{"7fd54": {"failed_s": "never"}}'])
 def test_what_somebody_wrote_there_is_left_and_said(api: KubernetesApi, text: str) -> None:
-    """An annotation that is not the judge's is a person's to delete."""
-    api.annotate(ROLLOUT, text)
-    assert "kubectl annotate" in replica(api, "a").keep(failed(BAD))[0]
-    assert api.resources[ROLLOUT]["metadata"]["annotations"]["kanaria/judge"] == text
+    """A line that the judge cannot read is a person's to delete; other releases go on."""
+    api.data[RELEASE] = text
+    assert "kubectl edit configmap" in replica(api, "a").keep(failed(BAD))[0]
+    assert api.data[RELEASE] == text
+    other = Attempt("shop", "text", "7fd54")
+    assert replica(api, "a").keep(failed(other)) == []
+    assert replica(api, "b").failure(other, "")[0] is not None
 
 
 def test_a_known_failure_is_not_written_again(api: KubernetesApi) -> None:
-    """A Rollout that changes with every question would be reconciled for nothing."""
+    """Whoever watches the ConfigMap would hear of it with every question."""
     replica(api, "a").keep(failed(BAD))
     for _ in range(5):
         replica(api, "a").failure(BAD, "")
@@ -247,11 +253,11 @@ def test_a_known_failure_is_not_written_again(api: KubernetesApi) -> None:
     assert api.writes == 1
 
 
-def test_an_annotation_stays_small(api: KubernetesApi) -> None:
+def test_what_is_shared_of_a_release_stays_small(api: KubernetesApi) -> None:
     """The newest tries are kept."""
     for number in range(30):
         replica(api, "a").keep(failed(Attempt("shop", "digits", f"hash-{number}"), 100.0 + number))
-    assert sorted(api.annotation(ROLLOUT)) == [f"hash-{number}" for number in range(20, 30)]
+    assert sorted(api.shared(RELEASE)) == [f"hash-{number}" for number in range(20, 30)]
 
 
 def test_a_failure_for_which_there_is_no_room_is_not_written_again(api: KubernetesApi) -> None:
@@ -265,6 +271,67 @@ def test_a_failure_for_which_there_is_no_room_is_not_written_again(api: Kubernet
     assert api.writes == writes
 
 
+def test_what_is_shared_of_all_releases_stays_small(api: KubernetesApi) -> None:
+    """Those of which nothing was heard for longest make room, and are not written again and again."""
+    said = {**SAID, "reason": "x" * 1200}
+    attempts = [Attempt("shop", f"model-{number}", "7fd54") for number in range(200)]
+    for number, attempt in enumerate(attempts):
+        assert replica(api, "a").keep(Failure(attempt, 100.0 + number, said)) == []
+    size = sum(len(key) + len(text) for key, text in api.data.items())
+    assert 150_000 < size < 200_000
+    assert "shop_model-199" in api.data
+    assert "shop_model-0" not in api.data
+    writes = api.writes
+    for attempt in attempts:
+        assert replica(api, "a").failure(attempt, "")[0] is not None
+    assert api.writes == writes
+
+
+def test_replicas_agree_on_when_a_build_began(api: KubernetesApi) -> None:
+    """One that did not hear of the build between would judge a build that comes back by the requests of that one."""
+    one, two, other = replica(api, "a"), replica(api, "b"), Attempt("shop", "digits", "digits", "checksum-2")
+    for each, at_s in ((one, 100.0), (two, 105.0)):
+        each.start(BUILD, lambda at_s=at_s: at_s)
+        assert each.started_s(BUILD) == 100.0
+    one.start(other, lambda: 200.0)
+    two.start(BUILD, lambda: 300.0)  # which comes back, and is seen first by the replica that missed the other
+    one.start(BUILD, lambda: 310.0)
+    assert [each.started_s(BUILD) for each in (one, two)] == [300.0, 300.0]
+    assert replica(api, "c").started_s(BUILD) is None
+    third = replica(api, "c")
+    third.start(BUILD, lambda: 320.0)
+    assert third.started_s(BUILD) == 300.0
+    writes = api.writes
+    for each in (one, two, third):
+        each.start(BUILD, lambda: 330.0)
+    assert api.writes == writes
+    third.lift(BUILD, 400.0)
+    for each in (one, two):
+        each.failure(BUILD, "")
+        each.start(BUILD, lambda: 410.0)
+        assert each.started_s(BUILD) == 400.0
+
+
+def test_a_replica_tells_what_it_noted_while_the_cluster_was_silent(api: KubernetesApi) -> None:
+    """And one that shares since today tells when its build began."""
+    api.refuses = 503
+    replica(api, "a").start(BUILD, lambda: 100.0)
+    assert replica(api, "a").started_s(BUILD) == 100.0
+    api.refuses = None
+    replica(api, "a").start(BUILD, lambda: 200.0)
+    replica(api, "b").start(BUILD, lambda: 210.0)
+    assert [replica(api, name).started_s(BUILD) for name in "ab"] == [100.0, 100.0]
+
+
+def test_a_beginning_ahead_of_the_clock_is_not_believed(api: KubernetesApi) -> None:
+    """Nothing would ever be evidence."""
+    api.data[RELEASE] = json.dumps({"digits@checksum-1": {"began_s": 4e9, "first_weight_s": 4e9}})
+    one = replica(api, "a")
+    one.start(BUILD, lambda: 900.0)
+    assert one.started_s(BUILD) == 900.0
+    assert one.give_first_weight(BUILD, 900.0)
+
+
 def test_a_token_that_is_rotated_is_read_anew(api: KubernetesApi) -> None:
     """The kubelet does so every hour."""
     one = replica(api, "a")
@@ -276,6 +343,6 @@ def test_a_token_that_is_rotated_is_read_anew(api: KubernetesApi) -> None:
 def test_outside_a_cluster_it_does_not_start(api: KubernetesApi, tmp_path: Path) -> None:
     """Rather than never share anything."""
     with pytest.raises(SpecError, match="no Kubernetes API"):
-        Annotations(api.folder, {})
+        SharedMap(api.folder, {})
     with pytest.raises(SpecError, match="service account"):
-        Annotations(tmp_path, api.environment)
+        SharedMap(tmp_path, api.environment)

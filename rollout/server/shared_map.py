@@ -1,0 +1,158 @@
+"""What replicas of the judge share about all releases, in one ConfigMap of their own namespace.
+
+It takes the right to get and patch that one object. Nothing that moves traffic can be changed with it.
+"""
+
+import hashlib
+import os
+import ssl
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from contract import loopback
+from contract.complaints import first_complaint
+from rollout.errors import RolloutError, SpecError
+from rollout.server.kept import Attempt
+from rollout.server.shared import Tries, change_of
+
+CONFIG_MAP = "kanaria-judge-shared"
+_LONGEST_KEY = 253  # of a ConfigMap's data, letters
+_TRIES = 5  # where another replica changes it at the same time
+_TIMEOUT_S = 2.0  # an engine waits for the verdict
+_REFUSED = {
+    401: "the service account's token is not accepted: see that its folder is mounted, and is of this cluster",
+    403: f"let the judge's service account get and patch the ConfigMap {CONFIG_MAP}",
+    404: f"make an empty ConfigMap {CONFIG_MAP} in the judge's namespace: the component `shared` has it",
+    409: "nothing: it is tried again with the next question",
+    422: f"see whether an admission policy forbids the change, and whether {CONFIG_MAP} is immutable",
+}
+_BUSY = "nothing: it is tried again with the next question; if it stays so, see how the API server is"
+_NO_API = "see KUBERNETES_SERVICE_HOST, and whether a proxy stands between the judge and the API server"
+
+
+class ClusterSilent(RolloutError):
+    """What is shared cannot be read or written. The verdict does not depend on it."""
+
+
+Change = Callable[[Tries], Tries]
+
+
+class SharedMap:
+    """The ConfigMap in the cluster that this process runs in."""
+
+    def __init__(self, account: Path, environment: Mapping[str, str] = os.environ) -> None:
+        """
+        Args:
+            account: the folder of a service account: `namespace`, `ca.crt`, and `token`, which is read anew each time.
+            environment: names the API server, as in every pod.
+
+        Raises: SpecError outside a cluster.
+        """
+        host, port = (environment.get(f"KUBERNETES_SERVICE_{part}", "") for part in ("HOST", "PORT"))
+        try:
+            trust = ssl.create_default_context(cafile=str(account / "ca.crt"))
+            (account / "token").read_text()
+            namespace = (account / "namespace").read_text().strip()
+        except (OSError, ssl.SSLError) as error:
+            raise SpecError(
+                "the service account cannot be read",
+                saw=f"{account}: {error}",
+                do="run it in a pod with `automountServiceAccountToken: true`, or leave --share out",
+            ) from error
+        if not host or not port:
+            raise SpecError(
+                "there is no Kubernetes API to share anything through",
+                saw="no KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT in the environment",
+                do="run it in a pod, or leave --share out",
+            )
+        self._account = account
+        self._path = f"/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}"
+        address = f"[{host}]" if ":" in host else host
+        self._http = loopback.client(f"https://{address}:{port}", timeout_s=_TIMEOUT_S, trust=trust)
+
+    def read(self, attempt: Attempt) -> Tries:
+        """What is shared about the release of an attempt. Raises ClusterSilent, as all do here."""
+        return self._tries(attempt, self._read()[1])
+
+    def change(self, attempt: Attempt, change: Change) -> tuple[Tries, bool]:
+        """Change what is shared, whoever else does so at the same time.
+
+        Returns: what is shared then, and whether it was changed here; else it was so already.
+        """
+        for _ in range(_TRIES):
+            version, data = self._read()
+            known = self._tries(attempt, data)
+            changed = change(known)
+            told = change_of(data, _key(attempt), changed) if changed != known else {}
+            if not told:
+                return known, False
+            answer = self._ask("PATCH", {"metadata": {"resourceVersion": version}, "data": told})
+            if answer.status_code != HTTPStatus.CONFLICT:
+                self._check(answer)
+                return changed, True
+        raise ClusterSilent(
+            "what the judge found is not shared with its other replicas",
+            saw=f"{self._path} was changed by others {_TRIES} times in a row",
+            do="nothing: it is tried again with the next question",
+        )
+
+    def _read(self) -> tuple[str, dict[str, str]]:
+        """The version of the ConfigMap, and all its data."""
+        answer = self._ask("GET")
+        self._check(answer)
+        try:
+            found = answer.json()
+            return str(found["metadata"]["resourceVersion"]), dict(found.get("data") or {})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ClusterSilent(
+                "what answers in the place of the Kubernetes API gives no ConfigMap",
+                saw=f"HTTP {answer.status_code} for {self._path}: {answer.text[:60]!r}",
+                do=_NO_API,
+            ) from error
+
+    @staticmethod
+    def _tries(attempt: Attempt, data: Mapping[str, str]) -> Tries:
+        key = _key(attempt)
+        try:
+            return Tries.model_validate_json(data.get(key, "{}"))
+        except ValidationError as error:
+            raise ClusterSilent(
+                "what the judge's replicas share cannot be read",
+                saw=f"`{key}` in the ConfigMap {CONFIG_MAP}: {first_complaint(error, whole='it'):.150}",
+                do="delete that line: `kubectl edit configmap`",
+            ) from error
+
+    def _ask(self, method: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        try:
+            headers = {"authorization": f"Bearer {(self._account / 'token').read_text().strip()}"}
+            if body is not None:
+                headers["content-type"] = "application/merge-patch+json"
+            return self._http.request(method, self._path, headers=headers, json=body)
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            raise ClusterSilent(
+                "the Kubernetes API gives no answer",
+                saw=f"{error!r:.150}",
+                do="nothing is lost: this replica goes on by itself",
+            ) from error
+
+    def _check(self, answer: httpx.Response) -> None:
+        if answer.is_success:
+            return
+        status = answer.status_code
+        do = _BUSY if status == HTTPStatus.TOO_MANY_REQUESTS or answer.is_server_error else _NO_API
+        raise ClusterSilent(
+            "the Kubernetes API does not take what the judge's replicas share",
+            saw=f"HTTP {status} for {self._path}",
+            do=_REFUSED.get(status, do),
+        )
+
+
+def _key(attempt: Attempt) -> str:
+    """Of a release in the data; `_` is in no name of Kubernetes."""
+    key = f"{attempt.namespace}_{attempt.rollout}"
+    return key if len(key) <= _LONGEST_KEY else hashlib.sha256(key.encode()).hexdigest()
