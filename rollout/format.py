@@ -1,6 +1,7 @@
 """Numbers, shares, durations and evidence as people write them."""
 
 import math
+import re
 
 _LEAST_BOUND = 1e-6  # "fewer than 0 %" is never true
 _LOG_MANY = math.log(1e9 + 1)  # "at most once in" more than a billion says no more than a billion
@@ -85,3 +86,8 @@ def odds(log_e: float) -> str:
     releases = int(math.exp(min(log_e, _LOG_MANY)))
     digit = 10 ** max(0, len(str(releases)) - 2)
     return f"a harmless canary shows this at most once in {count(releases // digit * digit)} releases"
+
+
+def in_order(name: str) -> tuple[str | int, ...]:
+    """A key by which `latency:50` comes before `latency:100`."""
+    return tuple(int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name))

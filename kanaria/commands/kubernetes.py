@@ -15,7 +15,7 @@ from kanaria.kubernetes.parts import HASH
 from kanaria.kubernetes.paths import OF_CONTRACT, Match, below, paths_of
 from kanaria.kubernetes.rendered import secrets
 from kanaria.kubernetes.tokens import read_token
-from kanaria.kubernetes.wanted import JUDGE_URL, SECRET, STEPS, Engine, Gateway, Wanted, parse_steps
+from kanaria.kubernetes.wanted import JUDGE_URL, SECRET, SECRET_KEY, STEPS, Engine, Gateway, Wanted, parse_steps
 from kanaria.stack.bentos import bento_tag, port_of, service_of
 from rollout.fleet import CONTRACT
 from rollout.sources.profiles import profiles as known_profiles
@@ -135,8 +135,12 @@ def _notes(wanted: Wanted, out: Path | None) -> Iterator[str]:
     """What a person should know of the manifests."""
     if wanted.engine is Engine.FLAGGER and wanted.token is None:
         yield f"the hooks carry {PLACEHOLDER}: put the judge's token in its place, or give it with --token-file"
-    if wanted.engine is Engine.ARGO and wanted.token is not None:
-        yield f"no manifest has the token: the analyses read the Secret {SECRET} of {wanted.namespace}"
+    if wanted.engine is Engine.ARGO:
+        yield (
+            f"no manifest has the token: the analyses read the Secret {SECRET} of {wanted.namespace}, and without it "
+            f"a rollout aborts: `kubectl --namespace {wanted.namespace} create secret generic {SECRET} "
+            f"--from-file {SECRET_KEY}=FILE` once"
+        )
     for name in secrets(wanted):
         yield f"{name if out is None else out / name} has the token: keep it out of Git, or leave --token-file out"
     if wanted.gateway is not None and not wanted.hostnames:

@@ -18,7 +18,7 @@ from kanaria.kubernetes.wanted import SECRET, SECRET_KEY, Gateway, Wanted
 
 API = "argoproj.io/v1alpha1"
 METRIC = "kanaria"  # its name in every analysis: alerts look for it
-STEP, WATCH = "kanaria-step", "kanaria-watch"
+STEP, WATCH = "kanaria-step", "kanaria-watch"  # with the model's name: two models may share a namespace, not a profile
 _INTERVAL = "15s"
 # Times: ten minutes with all the traffic. Stable's pods are still there if a gateway shares it; where the numbers of
 # pods are the weights they are gone, and a rollback starts them anew.
@@ -51,8 +51,9 @@ def _rollout(wanted: Wanted) -> Manifest:
         }
     steps: list[Manifest] = []
     for weight, above in pairwise(wanted.weights):
-        steps += [{"setWeight": weight}, {"analysis": _analysis(STEP, {"to": str(above)})}]
-    steps += [{"setWeight": 100}, {"analysis": _analysis(WATCH, {"count": _WATCHED})}]
+        steps += [{"setWeight": weight}, {"analysis": _analysis(wanted, STEP, {"to": str(above)})}]
+    steps += [{"setWeight": 100}, {"analysis": _analysis(wanted, WATCH, {"count": _WATCHED})}]
+    background = _analysis(wanted, WATCH, {"count": _UNTIL_THE_END})
     return {
         "apiVersion": API,
         "kind": "Rollout",
@@ -61,15 +62,15 @@ def _rollout(wanted: Wanted) -> Manifest:
             "replicas": wanted.replicas,
             "selector": {"matchLabels": {"app": wanted.name}},
             "template": pods(wanted),
-            "strategy": {"canary": canary | {"analysis": _analysis(WATCH, {"count": _UNTIL_THE_END}), "steps": steps}},
+            "strategy": {"canary": canary | {"analysis": background, "steps": steps}},
         },
     }
 
 
-def _analysis(template: str, more: dict[str, str]) -> Manifest:
+def _analysis(wanted: Wanted, template: str, more: dict[str, str]) -> Manifest:
     """How a Rollout runs an analysis; its arguments are frozen when it begins."""
     return {
-        "templates": [{"templateName": template}],
+        "templates": [{"templateName": f"{template}-{wanted.name}"}],
         "args": [
             {"name": "namespace", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
             {"name": "rollout", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -115,7 +116,7 @@ def _template(wanted: Wanted, name: str, args: list[Manifest], metric: Manifest,
     return {
         "apiVersion": API,
         "kind": "AnalysisTemplate",
-        "metadata": {"name": name, "namespace": wanted.namespace},
+        "metadata": {"name": f"{name}-{wanted.name}", "namespace": wanted.namespace},
         "spec": {
             "args": [*({"name": each} for each in names), *args, token],
             "metrics": [

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollout.explain.format import date
+from rollout.format import in_order
 from rollout.judge import Judgement, SignalJudgement, Verdict
 from rollout.server.evidence import Answer
 
@@ -48,11 +49,9 @@ def _fitting(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def signal_rows(judgement: Judgement) -> list[tuple[str, SignalJudgement]]:
+def _rows(judgement: Judgement) -> list[tuple[str, SignalJudgement]]:
     """The signals, those with the strongest evidence of harm first."""
-    return sorted(
-        judgement.signals.items(), key=lambda item: (item[1].log_e - item[1].threshold, item[0]), reverse=True
-    )
+    return sorted(judgement.signals.items(), key=lambda item: (item[1].threshold - item[1].log_e, in_order(item[0])))
 
 
 def _signals(judgement: Judgement) -> dict[str, dict[str, Any]]:
@@ -64,7 +63,7 @@ def _signals(judgement: Judgement) -> dict[str, dict[str, Any]]:
             "log_e": round(signal.log_e, 2),
             "threshold": round(signal.threshold, 2) if math.isfinite(signal.threshold) else None,
         }
-        for name, signal in signal_rows(judgement)
+        for name, signal in _rows(judgement)
     }
 
 

@@ -3,6 +3,7 @@
 A verdict is always a 200 with a JSON object, all else is a problem: Argo Rollouts takes any other 200 for a success.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -26,7 +27,6 @@ from rollout.explain.format import date
 from rollout.judge import JudgeConfig, Verdict
 from rollout.judge.jsonl import judgement_object, parse_windows
 from rollout.judge.judge import Judge
-from rollout.server.answers import signal_rows
 from rollout.server.kept import Attempt
 from rollout.server.metrics import JudgeMetrics
 from rollout.server.questions import FlaggerBody, JudgeBody, Name, Namespace, Percent, Version
@@ -38,6 +38,7 @@ from rollout.ui.guarding import Guarding
 from rollout.ui.html import templates
 from rollout.ui.problems import problem
 from rollout.ui.runbooks import NOT_HERE, runbooks
+from rollout.ui.status import signal_views
 
 log = structlog.get_logger()
 
@@ -182,10 +183,7 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         return HTMLResponse(await run_sync(partial(_overview, releases)))
 
     async def get_release(request: Request) -> Response:
-        parts = request.path_params
-        return HTMLResponse(
-            await run_sync(partial(_page, releases, parts["namespace"], parts["rollout"], parts["canary"]))
-        )
+        return HTMLResponse(await run_sync(partial(_page, releases, Attempt(**request.path_params))))
 
     def guarded(endpoint: Endpoint) -> Endpoint:
         return partial(counted, partial(_for_callers, endpoint, token), metrics)
@@ -252,26 +250,31 @@ def _attempt(asked: FlaggerBody) -> Attempt:
 
 
 def _overview(releases: Releases) -> str:
-    return templates().get_template("judged.html").render(known=releases.all(), failures=releases.failures())
+    known = releases.all()
+    shown = {each.attempt.names for each in known}
+    others = [each for each in releases.failures() if each.attempt.names not in shown]
+    return templates().get_template("judged.html").render(known=known, failures=others)
 
 
-def _page(releases: Releases, namespace: str, rollout: str, canary: str) -> str:
+def _page(releases: Releases, attempt: Attempt) -> str:
     """The evidence of one release. Raises NoSuchRelease."""
-    names = namespace, rollout, canary
-    found = [known for known in releases.all() if known.attempt.names == names]
-    failed = [each for each in releases.failures() if each.attempt.names == names]
+    found = [known for known in releases.all() if known.attempt.names == attempt.names]
+    failed = [each for each in releases.failures() if each.attempt.names == attempt.names]
     if not found and not failed:
-        raise NoSuchRelease("/".join(names)[:300])
+        raise NoSuchRelease("/".join(attempt.names)[:300])
     known = found[0] if found else None
     judgement = known.answer.judgement if known and known.answer else None
+    names = dict(zip(("namespace", "rollout", "canary"), attempt.names, strict=True))
     return (
         templates()
         .get_template("judged_release.html")
         .render(
-            title=f"{namespace}/{rollout}: {canary}",
+            attempt=attempt,
             known=known,
             failure=failed[0] if failed else None,
-            signals=signal_rows(judgement) if judgement else [],
+            signals=signal_views(judgement, known.evidence.spec) if known and judgement else (),
+            lift=json.dumps(names),
+            shares=releases.shares,
         )
     )
 

@@ -21,6 +21,7 @@ from rollout.signals.folding import SIDES, STALE_INTERVALS, Fold, RawSeries, bou
 from rollout.signals.growth import Side
 from rollout.signals.profile import Names, Profile, SeriesOf
 from rollout.sources.raw_samples import RawSamples, Wanted
+from rollout.spec import RolloutSpec
 
 MOST_S = 7 * 86400.0  # how far back the beginning of a release is looked for
 _READ_S = 1800.0  # samples of so much time are read at once, so that a long release needs no more memory
@@ -74,6 +75,11 @@ class Evidence:
         self._wanted = Wanted.of(profile, self._counters, names, names.stable, names.canary).with_starts()
         self._lock = threading.Lock()
         self._judging: _Judging | None = None
+
+    @property
+    def spec(self) -> RolloutSpec:
+        """The plan that it is judged by."""
+        return self._plan.spec
 
     @property
     def queries(self) -> dict[str, str]:

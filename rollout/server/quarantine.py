@@ -82,6 +82,11 @@ class Quarantine:
             _notes(error)
             return True
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether one lift holds for all replicas."""
+        return self._shared is not None
+
     def check(self) -> None:
         """See `Kept`."""
         self._kept.check()

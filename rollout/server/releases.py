@@ -6,10 +6,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from rollout.errors import SourceUnreachable, SpecError
+from rollout.format import weight
 from rollout.judge import Verdict
 from rollout.server.answers import answer_object, with_notes
 from rollout.server.evidence import Answer, Evidence, NeverSeen
@@ -22,6 +23,7 @@ from rollout.sources.raw_samples import RawSamples
 
 _MOST_KNOWN = 500  # releases whose windows are kept
 _FORGOTTEN_AFTER_S = 3600.0
+_SHOWN_S = 60.0  # an answer about a weight: engines ask every 15 s
 
 
 @dataclass(slots=True)
@@ -34,8 +36,19 @@ class Known:
     began_s: float | None = None  # when its evidence begins at the earliest, Unix seconds; None: nobody said so
     asked_s: float = 0.0  # on a steady clock
     answered_s: float = 0.0  # Unix seconds
-    answer: Answer | None = None
-    said: dict[str, Any] = field(default_factory=dict)
+    answer: Answer | None = None  # that a person is shown
+    to_percent: float | None = None  # the weight that it is about; None: whether there is harm
+
+    @property
+    def asked_whether(self) -> str:
+        return "whether it does harm" if self.to_percent is None else f"whether {weight(self.to_percent)} is safe"
+
+    def show(self, answer: Answer, to_percent: float | None) -> None:
+        """Show an answer, but not that of an analysis in the background right after one about a weight."""
+        now_s = time.time()
+        is_less = to_percent is None and self.to_percent is not None and answer.verdict is not Verdict.FAIL
+        if not is_less or now_s - self.answered_s > _SHOWN_S:
+            self.answer, self.to_percent, self.answered_s = answer, to_percent, now_s
 
 
 class Releases:
@@ -76,13 +89,13 @@ class Releases:
             answer = known.evidence.answer(asked.to_percent, own_clock_s=time.time())
         except (NeverSeen, CountedTwice) as error:
             answer = Answer(Verdict.NO_DATA, f"{error.what} ({error.saw}): {error.do}")
-        known.answer, known.answered_s = answer, time.time()
-        known.said = answer_object(answer, report)
+        known.show(answer, asked.to_percent)
+        said = answer_object(answer, report)
         if answer.verdict is Verdict.FAIL:
             if self._kept.started_s(attempt) != known.began_s:  # lifted while it was judged
                 return self.judge(asked, attempt_of=attempt_of)
-            notes = self._kept.keep(Failure(attempt, now_s(self._samples), known.said))
-        return with_notes(known.said, notes)
+            notes = self._kept.keep(Failure(attempt, now_s(self._samples), said))
+        return with_notes(said, notes)
 
     def is_known(self, asked: JudgeBody, *, attempt_of: str = "") -> bool:
         """Whether anything is known of a canary: samples, or that it failed. Raises as `judge` does."""
@@ -148,6 +161,11 @@ class Releases:
     def failures(self) -> list[Failure]:
         """Those in quarantine, the newest first."""
         return self._kept.failures()
+
+    @property
+    def shares(self) -> bool:
+        """Whether one lift holds for all replicas."""
+        return self._kept.is_shared
 
     def report_url(self, attempt: Attempt) -> str:
         """The page about a release."""

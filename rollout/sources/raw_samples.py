@@ -62,7 +62,7 @@ class Wanted:
             f"{label}={json.dumps(values[0])}" if len(values) == 1 else _any(label, values)
             for label, values in self.labels
         ]
-        among += [f"{label}!~`{expression}`" for label, expression in self.left_out]
+        among += [f"{label}!~{json.dumps(expression)}" for label, expression in self.left_out]
         if len(self.names) == 1:
             return f"{self.names[0]}{{{','.join(among)}}}"
         return f"{{{','.join([_any('__name__', self.names), *among])}}}"
@@ -223,5 +223,4 @@ def _joined(first: Sequence[RawSeries], second: Sequence[RawSeries]) -> list[Raw
 
 
 def _any(label: str, values: Sequence[str]) -> str:
-    """A matcher in backticks, where nothing is escaped; no name that may be asked for holds one."""
-    return f"{label}=~`{'|'.join(map(re.escape, values))}`"
+    return f"{label}=~{json.dumps('|'.join(map(re.escape, values)))}"

@@ -16,10 +16,10 @@ from rollout.explain.timeline import Decision, SignalTick, Timeline, ended_as
 from rollout.explain.waiting import Wait, waiting
 from rollout.explain.why import caution, one_sentence
 from rollout.fleet import Health
-from rollout.format import weight
+from rollout.format import in_order, weight
 from rollout.judge import Judgement, Pair, SignalJudgement, SignalRule, number_words
 from rollout.ledger.state import Phase
-from rollout.spec import SHADOW
+from rollout.spec import SHADOW, RolloutSpec
 from rollout.ui.trace import trace
 from rollout.ui.views import (
     AskedView,
@@ -121,7 +121,7 @@ def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
         verdict=evidence.verdict if evidence else None,
         log_e=evidence.log_e if evidence else None,
         threshold=evidence.threshold if evidence else None,
-        signals=_signals(evidence, release) if evidence else (),
+        signals=signal_views(evidence, release.spec) if evidence else (),
         watch=_watch(release.since_promotion, release) if is_promoted and release.since_promotion else None,
         decisions=tuple(decision_view(decision) for decision in release.decisions[-LAST_DECISIONS:]),
         not_judged=release.not_judged,
@@ -136,16 +136,17 @@ def _watch(evidence: Judgement, release: Timeline) -> WatchView:
         verdict=evidence.verdict,
         log_e=evidence.log_e,
         threshold=evidence.threshold,
-        signals=_signals(evidence, release),
+        signals=signal_views(evidence, release.spec),
     )
 
 
-def _signals(evidence: Judgement, release: Timeline) -> tuple[SignalView, ...]:
-    rules = release.spec.judge_config().rules
+def signal_views(evidence: Judgement, spec: RolloutSpec) -> tuple[SignalView, ...]:
+    """The evidence of each signal, the strongest first."""
+    rules = spec.judge_config().rules
     signals = [
         SignalView(
             name=name,
-            title=release.spec.words(name).title,
+            title=spec.words(name).title,
             verdict=signal.verdict,
             log_e=signal.log_e,
             threshold=signal.threshold if isfinite(signal.threshold) else None,
@@ -156,7 +157,7 @@ def _signals(evidence: Judgement, release: Timeline) -> tuple[SignalView, ...]:
         )
         for name, signal in evidence.signals.items()
     ]
-    return tuple(sorted(signals, key=lambda signal: (signal.threshold or inf) - signal.log_e))
+    return tuple(sorted(signals, key=lambda signal: ((signal.threshold or inf) - signal.log_e, in_order(signal.name))))
 
 
 def _means(signal: SignalJudgement, rule: SignalRule | None) -> MeansView | None:

@@ -1,5 +1,6 @@
 """A real Prometheus with series that were generated for a test: hours of many pods, without waiting for them."""
 
+import json
 import random
 import shutil
 import socket
@@ -147,9 +148,16 @@ def prometheus_with(folder: Path, lines: Sequence[str], *, prometheus: str, prom
 
 
 @contextmanager
-def running(folder: Path, prometheus: str, *, port: int | None = None, most_samples: int = 50_000_000) -> Iterator[str]:
+def running(
+    folder: Path,
+    prometheus: str,
+    *,
+    port: int | None = None,
+    most_samples: int = 50_000_000,
+    config: Mapping[str, object] | None = None,
+) -> Iterator[str]:
     """A Prometheus on the data of `folder`, by its URL."""
-    (folder / "prometheus.yml").write_text("global: {scrape_interval: 5s}\n")
+    (folder / "prometheus.yml").write_text(json.dumps(config or {"global": {"scrape_interval": "5s"}}))
     shutil.rmtree(folder / "data" / "wal", ignore_errors=True)
     if port is None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

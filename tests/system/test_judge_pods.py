@@ -142,10 +142,7 @@ def test_argo_promotes_a_good_version_through_bad_days(cluster: Cluster) -> None
     """A judge is killed, a pod is restarted, the autoscaler adds one, and Prometheus is away for a while."""
     version_2 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours-v2")
     cluster.serve("canary", version_2)
-    found = manifests(Engine.ARGO, "bentoml", 5, 25)
-    templates = {name: with_plan(found[name]) for name in ("kanaria-step", "kanaria-watch")}
-    facts = {"Latest": "v2", "Stable": "v1", "metadata.name": "colours", "metadata.namespace": "shop", "token": TOKEN}
-    argo = ArgoRollout(found["Rollout"], templates, facts, cluster.replicas[0].url)
+    argo = argo_rollout(cluster, "v2", 5, 25)
     drive(argo, cluster, lambda: requests_of(argo) > 0)
     assert argo.weight == 5
 
@@ -165,9 +162,9 @@ def test_argo_promotes_a_good_version_through_bad_days(cluster: Cluster) -> None
     cluster.serve("canary", version_2, added)
 
     cluster.prometheus.stop()
-    for _ in range(8):
+    for _ in range(12):  # two minutes: after an error Argo Rollouts asks again every 10 s
         argo.reconcile()
-    assert argo.background.errors_in_a_row >= 8
+    assert argo.background.errors_in_a_row >= 12
     assert (argo.state, argo.weight) == ("progressing", 25)
     cluster.prometheus.start()
     drive(argo, cluster, lambda: argo.state != "progressing")
@@ -206,6 +203,31 @@ def test_flagger_rolls_a_failing_version_back(cluster: Cluster) -> None:
     hook = {"name": "colours", "namespace": "shop", "checksum": "build-3", "phase": "Progressing", "metadata": metadata}
     again = [replica.ask(hook, path="/v1/flagger/failed").status_code for replica in cluster.replicas]
     assert again == [200, 200]  # also of the replica that was not asked when it failed: it is in the ConfigMap
+
+
+def test_argo_rolls_one_failing_pod_beside_nine_back(cluster: Cluster) -> None:
+    """Numbers of pods are the weights: a tenth of the traffic for one of ten."""
+    cluster.route.set(0)
+    for pod in cluster.pods:
+        if pod.labels["app"] != "colours-primary":
+            pod.stop()
+    added = [cluster.pod(f"colours-v1-{each}", "v1", "colours-primary") for each in "cdefghi"]
+    failing = cluster.pod("colours-v4-a", "v4", "colours-v4", "converts=false")
+    cluster.serve("stable", *cluster.behind["stable"], *added)
+    cluster.serve("canary", failing)
+    assert [len(cluster.behind[group]) for group in ("stable", "canary")] == [9, 1]
+    argo = argo_rollout(cluster, "v4", 10)
+    drive(argo, cluster, lambda: argo.state != "progressing")
+    assert (argo.state, argo.weight) == ("aborted", 0)
+    assert "canary requests failed" in argo.background.measurements[-1]["reason"]
+    assert cluster.same_answers("v4")["verdict"] == "fail"
+
+
+def argo_rollout(cluster: Cluster, canary: str, *steps: int) -> ArgoRollout:
+    found = manifests(Engine.ARGO, "bentoml", *steps)
+    templates = {name: with_plan(found[name]) for name in ("kanaria-step-digits", "kanaria-watch-digits")}
+    facts = {"Latest": canary, "Stable": "v1", "metadata.name": "colours", "metadata.namespace": "shop", "token": TOKEN}
+    return ArgoRollout(found["Rollout"], templates, facts, cluster.replicas[0].url)
 
 
 def flagger_manifest() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import atexit
 import json
-import math
+import os
 import subprocess
 import sys
 import time
@@ -19,18 +19,16 @@ from typer.testing import CliRunner
 from kanaria.cli import app
 from kanaria.kubernetes.wanted import Engine
 from kanaria.stack.ports import free_port
-from rollout.judge import Verdict
-from rollout.server.evidence import Evidence
 from rollout.server.kept import Attempt, Kept
 from rollout.server.quarantine import Quarantine
-from rollout.server.questions import JudgeBody, Plan
+from rollout.server.questions import JudgeBody
 from rollout.server.releases import Releases
-from rollout.signals.profile import Names
 from rollout.sources.profiles import built_in
 from rollout.sources.raw_samples import RawSamples
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
 from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
 from tests.support.judges import TOKEN, judging
+from tests.support.paths import ROOT
 from tests.support.rendered import manifests
 
 pytestmark = pytest.mark.needs("judge", "serve")
@@ -265,7 +263,7 @@ def test_what_is_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_pa
 def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluster) -> None:
     """Nothing is aborted, what is known to be bad stays bad, and afterwards it goes on."""
     assert ask(judge, question("bad")).json()["verdict"] == "fail"
-    template = manifests(Engine.ARGO, "bentoml", 5, 25)["kanaria-step"]["spec"]["metrics"][0]
+    template = manifests(Engine.ARGO, "bentoml", 5, 25)["kanaria-step-digits"]["spec"]["metrics"][0]
     args = {"namespace": "shop", "rollout": "digits", "canary": "good", "stable": STABLE, "to": "25", "token": TOKEN}
     run = AnalysisRun(template, args, judge)
     cluster.stop()
@@ -328,7 +326,8 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
     """Where pods are scraped once a minute, windows of five seconds would be empty; it is said."""
     said = ask(judge, question("slow-1", stable="slow-0", to_percent=25)).json()
     assert said["verdict"] in ("pass", "inconclusive"), said
-    assert any(("scraped every 60 s" in note and "3 min" in note) or "180 s" in note for note in said["notes"])
+    (note,) = said["notes"]
+    assert note == "pods are scraped every 60 s, so windows are 3 min long and not 5 s: each holds 3 scrapes"
 
 
 @pytest.mark.parametrize(
@@ -540,14 +539,74 @@ def test_what_it_cannot_start_with_is_named(tmp_path: Path, prometheus: str, tok
     assert (done.exit_code, words in done.output) == (2, True), done.output
 
 
-def test_clocks_that_differ_are_said_and_change_nothing(cluster: Cluster) -> None:
-    """Prometheus's own clock counts."""
-    samples, profile = RawSamples(cluster.url), built_in()["bentoml"]
-    names = Names("shop", "digits", "good", STABLE)
-    evidence = Evidence(samples, profile, names, Plan.of(None, profile), not_before_s=-math.inf)
-    together = evidence.answer(25.0, own_clock_s=time.time())
-    apart = evidence.answer(25.0, own_clock_s=time.time() + 120)
-    samples.close()
-    assert together.verdict is apart.verdict is Verdict.PASS
-    assert not any("clock" in note for note in together.notes)
-    assert any("Prometheus's clock is" in note and "behind the judge's" in note for note in apart.notes)
+@pytest.mark.parametrize(("ahead_s", "words"), [(120, "behind the judge's"), (-120, "ahead of the judge's")])
+def test_a_prometheus_whose_clock_is_two_minutes_off_is_said(
+    cluster: Cluster, tmp_path: Path, ahead_s: int, words: str
+) -> None:
+    """Its own clock counts: for samples, for failures, and for when a build began."""
+    (tmp_path / "shift").write_text(str(ahead_s))
+    path = os.pathsep.join([str(ROOT / "tests/chaos/clock"), os.environ.get("PYTHONPATH", "")])
+    environment = {"PYTHONPATH": path, "CHAOS_CLOCK": str(tmp_path / "shift")}
+    with judging(tmp_path / "judge", cluster.url, environment=environment) as replica:
+        said = replica.ask(question("good", to_percent="25")).json()
+        assert said["verdict"] == "pass", said
+        assert any("Prometheus's clock is" in note and words in note for note in said["notes"])
+        assert replica.ask(question("young", to_percent="25")).json()["verdict"] == "inconclusive"
+        assert replica.ask(question("bad")).json()["verdict"] == "fail"
+        lifted = {"namespace": "shop", "rollout": "digits", "canary": "bad"}
+        assert replica.ask(lifted, path="/v1/lift").json() == {"lifted": 1}
+        assert replica.ask(question("bad")).json()["verdict"] == "no_data"
+        hook = {"name": "works", "namespace": "shop", "checksum": "1", "metadata": {"profile": "bentoml-app"}}
+        assert replica.ask(hook, path="/v1/flagger/failed").status_code == 409
+    kept = Kept(tmp_path / "judge/judge.db")
+    for began_s in (
+        kept.started_s(Attempt("shop", "digits", "bad")),
+        kept.started_s(Attempt("shop", *["works"] * 2, "1")),
+    ):
+        assert began_s is not None
+        assert abs(began_s - time.time()) < 60
+
+
+def halves(lines: list[str], begin_s: float) -> tuple[list[str], list[str]]:
+    """Of samples every 2.5 s, what each of two Prometheus saw that scrape every 5 s."""
+    found: tuple[list[str], list[str]] = ([], [])
+    for line in lines:
+        found[round((float(line.rpartition(" ")[2]) - begin_s) / 2.5) % 2].append(line)
+    return found
+
+
+def test_a_store_that_reads_from_two_replicas_is_judged_if_it_deduplicates(
+    tmp_path: Path, require_program: Callable[[str], str]
+) -> None:
+    """Two Prometheus scrape the same pods, a third reads from both: named, each event would count twice."""
+    prometheus, promtool = require_program("prometheus"), require_program("promtool")
+    begin_s = float(round(time.time()) - 1500)
+    hash_of = "rollouts_pod_template_hash"
+    pods = [
+        Pod({"pod": f"s{n}", hash_of: STABLE}, begin_s - 1200, begin_s + 1800, per_scrape=10, before=90) for n in "ab"
+    ]
+    for name, ratio in (("good", 0.0), ("bad", 0.15)):
+        pods.append(Pod({"pod": name, hash_of: name}, begin_s, begin_s + 1800, per_scrape=10, error_ratio=ratio))
+    both = halves(openmetrics(SHAPE, pods, interval_s=2.5), begin_s)
+    with ExitStack() as stack:
+        for named in (False, True):
+            urls = []
+            for name, lines in zip("ab", both, strict=True):
+                folder = tmp_path / f"{name}{named}"
+                fill(folder, lines, promtool)
+                outside = {"prometheus_replica": name} if named else {}
+                config = {"global": {"external_labels": outside}}
+                urls.append(stack.enter_context(running(folder, prometheus, config=config)))
+            read = {"remote_read": [{"url": f"{url}/api/v1/read", "read_recent": True} for url in urls]}
+            (tmp_path / f"front{named}").mkdir()
+            front = stack.enter_context(running(tmp_path / f"front{named}", prometheus, config=read))
+            judge = stack.enter_context(judging(tmp_path / f"judge{named}", front))
+            good, bad = (judge.ask(question(name, to_percent=25)).json() for name in ("good", "bad"))
+            if named:
+                assert (good["verdict"], bad["verdict"]) == ("no_data", "no_data")
+                assert "prometheus_replica=a and b" in good["reason"]
+            else:
+                assert (good["verdict"], bad["verdict"]) == ("pass", "fail"), (good, bad)
+                counted = good["signals"]["errors"]["canary"][1]
+                expected = 10 * (time.time() - begin_s) / 2.5
+                assert 0.95 * expected < counted <= expected + 20  # each request once

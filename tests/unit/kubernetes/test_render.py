@@ -186,12 +186,26 @@ def test_every_weight_is_asked_about_before_it_is_set() -> None:
     ]
     assert said == [
         5,
-        ("kanaria-step", {"to": "25"}),
+        ("kanaria-step-digits", {"to": "25"}),
         25,
-        ("kanaria-step", {"to": "100"}),
+        ("kanaria-step-digits", {"to": "100"}),
         100,
-        ("kanaria-watch", {"count": "40"}),
+        ("kanaria-watch-digits", {"count": "40"}),
     ]
+
+
+def test_models_share_a_namespace(tmp_path: Path) -> None:
+    """What belongs to one model replaces nothing of another's, which asks by another profile."""
+    need_schemas()
+    for engine in Engine:
+        names = [
+            {(each["kind"], each["metadata"]["name"]) for each in documents(rendered.text(made))}
+            for made in (
+                wanted(engine=engine, gateway=WEB),
+                wanted(engine=engine, gateway=WEB, name="text", profile="bentoml"),
+            )
+        ]
+        assert names[0].isdisjoint(names[1])
 
 
 def test_a_folder_is_written_once(tmp_path: Path) -> None:
@@ -297,7 +311,7 @@ def test_a_route_takes_what_the_model_answers_and_no_more(tmp_path: Path) -> Non
         ("PathPrefix", "/items"),
         ("PathPrefix", "/v1"),
     ]
-    assert done.stderr == ""
+    assert "the route" not in done.stderr
     (canary,) = of_kind("Canary", render(environment, *common, "flagger").stdout)
     assert canary["spec"]["service"]["hosts"] == ["text.example.com"]
     assert canary["spec"]["service"]["match"] == [
@@ -396,3 +410,10 @@ def test_the_command_says_where_a_token_is(engine: str, words: str, tmp_path: Pa
     )
     assert words in re.sub(r"\s+", " ", done.stderr)
     assert (TOKEN in done.stdout) is (engine == "flagger")
+
+
+def test_the_command_says_what_has_to_be_there(tmp_path: Path) -> None:
+    """Argo Rollouts aborts at once where an analysis cannot read its Secret."""
+    done = render(store(tmp_path), "digits:v2", "--engine", "argo", "--namespace", "shop")
+    said = re.sub(r"\s+", " ", done.stderr)
+    assert "kubectl --namespace shop create secret generic kanaria-judge --from-file token=FILE" in said

@@ -1,0 +1,86 @@
+"""The judge's pages in a real browser, wide and narrow: all releases, the evidence of one, and the runbooks."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.support.browser import ARGUMENTS
+from tests.support.generated_series import SHAPES, Pod, openmetrics, prometheus_with
+from tests.support.judges import Judge, judging
+
+pytestmark = pytest.mark.needs("judge", "serve")
+
+_HASH = "rollouts_pod_template_hash"
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Judge]:
+    """It was asked about a canary that fails, one that is scraped too young, and one that nobody knows."""
+    folder, end_s = tmp_path_factory.mktemp("judge"), time.time() + 300
+    pods = [
+        Pod({"pod": "s", _HASH: "6c9f8"}, end_s - 2400, end_s, per_scrape=20),
+        Pod({"pod": "b", _HASH: "7fd54"}, end_s - 900, end_s, per_scrape=20, error_ratio=0.2),
+        Pod({"pod": "y", _HASH: "a-young-one"}, end_s - 400, end_s, per_scrape=1),
+    ]
+    lines = openmetrics(SHAPES["bentoml"], pods)
+    programs = {name: require_program(name) for name in ("prometheus", "promtool")}
+    with prometheus_with(folder / "prometheus", lines, **programs) as url, judging(folder / "judge", url) as replica:
+        for canary in ("7fd54", "a-young-one", "nobody-knows-it"):
+            asked = {"namespace": "shop", "rollout": "digits", "canary": canary, "stable": "6c9f8"}
+            assert replica.ask(asked | {"profile": "bentoml", "to_percent": 25}).status_code == 200
+        harm = {"namespace": "shop", "rollout": "digits", "canary": "a-young-one", "stable": "6c9f8"}
+        assert (
+            replica.ask(harm | {"profile": "bentoml"}).json()["verdict"] == "pass"
+        )  # by an analysis in the background
+        yield replica
+
+
+@pytest.fixture(scope="module")
+def browser(require_program: Callable[[str], str]) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_fits_and_leads_to_the_others(judge: Judge, browser: Browser, width: int) -> None:
+    """Nothing is scrolled sideways, and nothing is refused by the policy of the page."""
+    page, said = browser.new_page(viewport={"width": width, "height": 900}), []
+    page.on("console", lambda message: said.append(message.text))
+
+    def fits() -> bool:
+        return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+
+    page.goto(judge.url)
+    assert fits()
+    assert page.locator("li", has_text="a-young-one").locator(".badge").inner_text() == "inconclusive"
+    assert page.locator("code").first.inner_text().startswith("bentoml_service_request_total{")
+    assert page.locator("code").first.inner_text().endswith("}")
+    page.get_by_role("link", name="shop/digits: 7fd54").click()
+    assert page.locator(".verdict .badge").inner_text() == "fail"
+    assert page.locator("table.signals tr", has_text="errors").locator("rect.full").count() == 1
+    assert fits()
+    page.get_by_role("link", name="Runbooks").click()
+    assert page.locator("#kanariajudgemissing").is_visible()
+    assert fits()
+    page.get_by_role("link", name="Releases").click()
+    assert page.get_by_role("heading", name="Releases that are judged").is_visible()
+    assert said == []
+    page.close()
+
+
+def test_one_failure_is_listed_once(judge: Judge, browser: Browser, tmp_path: Path) -> None:
+    """Among the releases that were asked about; alone where the judge has only just started."""
+    page = browser.new_page()
+    page.goto(judge.url)
+    assert page.get_by_role("link", name="shop/digits: 7fd54").count() == 1
+    with judging(tmp_path, judge.url) as other:
+        (tmp_path / "judge.db").write_bytes((judge.folder / "judge.db").read_bytes())
+        page.goto(other.url)
+        assert page.get_by_role("heading", name="In quarantine").is_visible()
+        assert page.get_by_role("link", name="shop/digits: 7fd54").count() == 1
+    page.close()
