@@ -11,7 +11,7 @@ from rollout.judge import Judgement, SignalJudgement, Verdict
 from rollout.server.evidence import Answer
 
 MOST_BYTES = 4000  # Argo Rollouts keeps the last ten answers in a resource of the cluster
-_LONGEST_REASON = 1200
+_LONGEST_REASON = 1200  # bytes
 
 
 def answer_object(answer: Answer, report: str) -> dict[str, Any]:
@@ -42,10 +42,12 @@ def with_notes(said: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
 
 
 def _fitting(found: dict[str, Any]) -> dict[str, Any]:
-    """The same object without the signals for which there is no room."""
+    """The same object without the signals for which there is no room, and then without the last notes."""
     while len(json.dumps(found)) > MOST_BYTES and found["signals"]:
         found["signals"].popitem()
         found["signals_left_out"] = found.get("signals_left_out", 0) + 1
+    while len(json.dumps(found)) > MOST_BYTES and found["notes"]:
+        found["notes"].pop()
     return found
 
 
@@ -81,4 +83,10 @@ def _next(judgement: Judgement) -> dict[str, Any] | None:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_REASON else f"{text[: _LONGEST_REASON - 3]}..."
+    """A text that is short as JSON, in which a letter may take up to twelve bytes."""
+    if len(json.dumps(text)) <= _LONGEST_REASON:
+        return text
+    kept = text[: _LONGEST_REASON - 5]
+    while len(json.dumps(f"{kept}...")) > _LONGEST_REASON:
+        kept = kept[:-1]
+    return f"{kept}..."

@@ -85,7 +85,8 @@ class RawSamples:
         """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
         answer = self._ask("/api/v1/query", query="time()")
         with _as_prometheus(answer):
-            return float(answer["result"][0])
+            found = answer["result"]
+            return float(found[0]["value"][1] if answer["resultType"] == "vector" else found[0])
 
     def began_s(self, wanted: Wanted, *, until_s: float, longest_s: float) -> float | None:
         """Since when these series are there without a break, Unix seconds, up to a minute too early.

@@ -191,6 +191,19 @@ def test_an_answer_in_another_form_is_no_crash(
         ask(samples)
 
 
+def test_the_time_of_a_store_that_has_no_scalars(store: Store, samples: RawSamples) -> None:
+    """What VictoriaMetrics 1.79 answers to `time()`."""
+    data = {"resultType": "vector", "result": [{"metric": {}, "value": [1796043243, "1796043242.735"]}]}
+    store.answer = json.dumps({"status": "success", "data": data}).encode()
+    assert samples.now_s() == 1796043242.735
+
+
+def test_an_expression_is_quoted() -> None:
+    """In no backticks, in which people's pages and chats show a query; and it may hold any letter."""
+    wanted = Wanted(("requests_total",), (("app", ("a.b", "c")),), (("path", 'a`b"c\\d'),))
+    assert str(wanted) == 'requests_total{app=~"a\\\\.b|c",path!~"a`b\\"c\\\\d"}'
+
+
 def test_a_value_of_a_label_is_quoted() -> None:
     """A profile of the user's own may have any text in `where`; names in questions may not."""
     wanted = Wanted(("requests_total",), (("app", ('a"} or up{x="',)), ("path", ("C:\\new",))))

@@ -1,0 +1,44 @@
+"""The object that engines keep: whatever is in it, it is short."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollout.judge import JudgeConfig, Pair, Verdict, Window
+from rollout.judge.judge import Judge
+from rollout.server.answers import MOST_BYTES, answer_object, with_notes
+from rollout.server.evidence import Answer
+from rollout.signals.catalogue import catalogue
+
+pytestmark = pytest.mark.needs("serve")
+
+LONG = st.text(max_size=3000)
+
+
+def judged(signals: int) -> Judge:
+    judge = Judge(JudgeConfig(rules=catalogue().rules))
+    counts = {"stable": Pair(10, 1000), "canary": Pair(9, 90)}
+    judge.observe([Window(5.0, 5.0, name, **counts) for name in ("errors", *(f"class:{n}" for n in range(signals)))])
+    return judge
+
+
+JUDGEMENT = judged(50).judgement(next_weight=0.25)
+
+
+@given(
+    reason=LONG,
+    notes=st.lists(LONG, max_size=5),
+    more=st.lists(LONG, max_size=3),
+    letter=st.sampled_from('x\u4e16\U0001f600"'),
+)
+def test_an_answer_is_less_than_4_kb(reason: str, notes: list[str], more: list[str], letter: str) -> None:
+    """Also with many signals, and in a language that JSON writes in escapes. The verdict and its sentence stay."""
+    answer = Answer(Verdict.INCONCLUSIVE, reason or letter * 3000, 5.0, JUDGEMENT, tuple(notes))
+    said = answer_object(answer, "http://kanaria-judge.kanaria.svc:8091/releases/shop/digits/7fd54")
+    for each in (said, with_notes(said, more)):
+        assert len(json.dumps(each).encode()) <= MOST_BYTES
+        assert each["verdict"] == "inconclusive"
+        assert each["reason"]
+        assert len(each["signals"]) + each.get("signals_left_out", 0) == 51
