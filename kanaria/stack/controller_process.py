@@ -37,6 +37,7 @@ from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.remote_fleet import RemoteFleet
 from kanaria.stack.scrape_targets import write_versions
 from kanaria.stack.shown_share import ShownShare
+from kanaria.stack.signing import is_to_be_verified
 from kanaria.stack.stack import CLOSED_PORTS, GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
@@ -327,6 +328,7 @@ def _fleet(settings: Settings, metrics: ControllerMetrics, secret: str) -> AnyFl
         replicas=settings.replicas,
         pass_env=settings.pass_env,
         secret=secret,
+        is_to_be_verified=partial(is_to_be_verified, settings),
     )
     folder = settings.root / "versions" / "remote"
     remote = RemoteFleet(folder, versions, on_change=tell_prometheus, secret=secret)

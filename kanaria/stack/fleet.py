@@ -19,6 +19,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract import environment
+from contract.errors import KanariaError
 from contract.files import write_whole
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
@@ -30,7 +31,7 @@ from kanaria.stack.log_words import last_line, last_lines, last_words
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import KEPT_PORT, Identity
-from kanaria.stack.signing import policy
+from kanaria.stack.signing import policy_for
 from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
 from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, variables_for
 from kanaria.stack.versions import Versions
@@ -41,6 +42,7 @@ from service.signatures import SignatureError
 log = structlog.get_logger()
 
 _FRESH_S = 0.4  # the controller asks several times in one beat
+_DECIDED_EVERY_S = 10.0  # whether signatures have come
 
 TASK_RESULTS = "BENTOML_RESULT_STORE"  # the file of a service's tasks, which its server deletes when it starts
 _TASK_FILES = (".tasks", ".tasks-wal", ".tasks-shm")  # one process's, as SQLite names them
@@ -77,6 +79,7 @@ class LocalFleet:
         replicas: int = 1,
         pass_env: Sequence[str] = (),
         secret: str = "",
+        is_to_be_verified: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Args:
         folder: keeps the port and the comparison schema of each running process, so that a new controller finds them.
@@ -88,6 +91,7 @@ class LocalFleet:
         replicas: how many processes a version gets when it is started.
         pass_env: which variables of the keeper's versions get besides the usual ones, see `inherited`.
         secret: what versions are to ask for at their ports; empty: nothing.
+        is_to_be_verified: whether a Bento is, as far as is known now.
         """
         self._supervisor, self._folder = supervisor, folder
         self._command, self._environment = command, environment
@@ -95,6 +99,8 @@ class LocalFleet:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._versions, self._replicas, self._pass_env = versions or Versions(None), replicas, tuple(pass_env)
         self._secret = secret
+        self._is_to_be_verified = is_to_be_verified
+        self._decide_at_s: dict[str, float] = {}  # by process
         self._probes, self._workers = Probes(), Workers()
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._refused: set[str] = set()
@@ -137,8 +143,8 @@ class LocalFleet:
     def _bento(self, name: str, record: _Record) -> Program:
         """The process of a Bento."""
         comparison = record.comparison_schema
+        command = self._command(record.tag, record.port)  # first: a signature that comes now is seen by the next look
         variables = {**self._environment(record.tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
-        command = self._command(record.tag, record.port)
         if SEAL_OPTION in command:  # its process makes that home
             variables |= {"BENTOML_HOME": str(self._home(name))}
         elif not self._keeps_contract(record.tag):  # with the contract a service sees to that itself
@@ -200,6 +206,7 @@ class LocalFleet:
         info, record = self._supervisor.info(name), self._record(name)
         if info is None or record is None:
             return VersionStatus(Health.ABSENT)
+        self._decide_again(name, record)
         backends = (self._backend(record),)
         if not info.is_alive:
             words = self._last_words(tag, info.log)
@@ -227,6 +234,20 @@ class LocalFleet:
         detail = "; ".join(filter(None, (trouble, words))) if record.service else words
         preparing = last_line(info.log) if health is Health.STARTING and _is_preparing(info.pid) else ""
         return VersionStatus(health, backends, info.has_crashed, detail, record.restarts, preparing)
+
+    def _decide_again(self, name: str, record: _Record) -> None:
+        """Where signatures have come since a process was started, let its next start verify them. It runs on."""
+        now_s = time.monotonic()
+        if record.service or now_s < self._decide_at_s.get(name, 0.0):
+            return
+        self._decide_at_s[name] = now_s + _DECIDED_EVERY_S
+        program = self._supervisor.program(name)
+        if program is None or SEAL_OPTION in program.command:
+            return
+        with suppress(OSError, KanariaError):  # the store cannot be read: the next look tries again
+            if self._is_to_be_verified(record.tag):
+                self._supervisor.replace(self._bento(name, record))
+                log.info("verified_from_next_start", tag=record.tag, program=name)
 
     def _with_restarts(self, name: str, record: _Record, pid: int) -> _Record:
         ended = self._workers.ended(pid) if pid else 0
@@ -384,5 +405,5 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         environment.DEADLINE_S: str(settings.deadline_s),
         "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",
-        **policy(settings),
+        **policy_for(settings, tag),
     }

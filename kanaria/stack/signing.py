@@ -138,6 +138,22 @@ def policy(settings: Settings) -> dict[str, str]:
     return {POLICY_VARIABLE: settings.signatures} | key
 
 
+def policy_for(settings: Settings, bento: str) -> dict[str, str]:
+    """The same for a Bento that is started now. Where nothing of it is to be verified, it is not told to look again.
+
+    Else a worker that is started after `kanaria sign` would find a signature, have no key for it, and refuse to serve.
+    """
+    is_for_itself_to_see = settings.signatures != "auto" or settings.public_key is not None
+    if is_for_itself_to_see or is_to_be_verified(settings, bento) or not _has_all_models(bento):
+        return policy(settings)
+    return {POLICY_VARIABLE: "off"}
+
+
+def _has_all_models(bento: str) -> bool:
+    """Whether its models are in the store: its code fetches others, and whether they are signed is not known."""
+    return all(Item(name, is_bento=False).is_here for name in models_of(bento))
+
+
 def is_to_be_verified(settings: Settings, bento: str) -> bool:
     """Whether anything that a Bento runs is to be verified before: its code, or a model.
 

@@ -111,6 +111,21 @@ def test_what_is_swapped_in_the_store_while_a_version_runs_is_never_loaded(stack
     eventually(lambda: log.read_text().count('"is_verified": true') == 2, within_s=60)
 
 
+def test_a_version_that_is_signed_while_it_runs_serves_on_and_is_verified_at_its_next_start(stack: Kanaria) -> None:
+    """Its workers, started before and after, serve what it was started with; once they refused the new signature."""
+    stack.ok("up", "digits:v1")
+    log, controller = (stack.home / "logs" / name for name in ("digits@v1.log", "controller.log"))
+    stack.ok("sign", "digits:v1")
+    for worker in psutil.Process(stack.pid("digits@v1")).children():
+        worker.kill()
+    stack.until(lambda status: status["stable"]["health"] == "ready" and status["stable"]["restarts"] > 0)
+    assert "SignatureError" not in log.read_text()
+    eventually(lambda: "verified_from_next_start" in controller.read_text(), within_s=30)
+    stack.kill("digits@v1")
+    eventually(lambda: '"is_verified": true' in log.read_text(), within_s=60)
+    stack.until(lambda status: status["stable"]["health"] == "ready")
+
+
 def test_a_changed_version_cannot_become_the_first_stable(stack: Kanaria) -> None:
     """`up` tells its last words, and where its log is."""
     stack.ok("sign", "digits:v1")
