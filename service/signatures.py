@@ -5,6 +5,7 @@ private copy, and what is loaded is that copy: nobody changes a file between the
 """
 
 import base64
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -125,11 +126,40 @@ def _refuse_another(manifest: Path, place: Path) -> None:
         )
 
 
-def copy_files(folder: Path, to: Path) -> Path:
-    """Copy all that a signature is about to `to`, where nobody else can write. Links stay links. Raises OSError."""
+def copy_files(folder: Path, to: Path, *, left_free: int = 0) -> Path:
+    """Copy all that a signature is about to `to`, where nobody else can write. Links stay links.
+
+    A signature lists no sizes, so whoever can write the store could fill the disk. What does not fit is refused before
+    a byte is copied, as is what would leave less than `left_free` bytes. Raises OSError; no copy is left then.
+    """
+    size, free = _size(folder), shutil.disk_usage(to.parent).free - left_free
+    if size > free:
+        words = f"the copy of it that is verified takes {_mib(size)}, and {_mib(max(0, free))} are free for it"
+        raise OSError(errno.ENOSPC, f"{words} at {to.parent}", str(folder))
     ignored = shutil.ignore_patterns(_COMPILED)
-    shutil.copytree(folder, to, symlinks=True, ignore=ignored, copy_function=shutil.copyfile)
+    try:
+        shutil.copytree(folder, to, symlinks=True, ignore=ignored, copy_function=shutil.copyfile)
+    except OSError as error:
+        shutil.rmtree(to, ignore_errors=True)
+        raise _first(error) from error
     return to
+
+
+def _size(folder: Path) -> int:
+    files = (path for path in folder.rglob("*") if _COMPILED not in path.parts)
+    return sum(path.lstat().st_size for path in files if not path.is_dir())
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _first(error: OSError) -> OSError:
+    """What went wrong with the first file: shutil collects the words about all."""
+    if not isinstance(error, shutil.Error):
+        return error
+    source, _, words = error.args[0][0]
+    return OSError(f"{source} cannot be copied: {words}")
 
 
 @contextmanager

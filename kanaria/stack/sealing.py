@@ -23,6 +23,8 @@ from service.signatures import (
     verify,
 )
 
+_LEFT_FREE = 256 * 2**20  # bytes of the disk: for the ledger, logs and metrics
+
 
 @contextmanager
 def verified_store(settings: Settings, tag: str) -> Iterator[Path]:
@@ -93,7 +95,7 @@ def _copy(item: Item, store: Path, home: Path) -> Path:
         )
     to = home / item.folder.relative_to(store)
     to.parent.mkdir(parents=True, exist_ok=True)
-    return copy_files(item.folder, to)
+    return copy_files(item.folder, to, left_free=_LEFT_FREE)
 
 
 def _link_rest(store: Path, home: Path, own: Sequence[Path]) -> None:

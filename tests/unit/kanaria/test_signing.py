@@ -1,5 +1,7 @@
 """Signing on one machine: whose keys, and which servers check."""
 
+import errno
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -12,8 +14,9 @@ from kanaria.settings import Settings
 from kanaria.stack.sealing import seal
 from kanaria.stack.signing import is_to_be_verified, sign_version, verified_model
 from kanaria.stack.version_process import SEAL_OPTION, server_command
-from service.signatures import BENTO_SIGNATURE_FILE, SignatureError, sign, verify, verify_as_set
+from service.signatures import BENTO_SIGNATURE_FILE, SignatureError, copy_files, sign, verify, verify_as_set
 from tests.support.keys import key_pair
+from tests.support.small_disk import SmallDisk
 
 BENTO = "name: b\nversion: '1'\nservices: [{name: predictor, models: [{tag: 'm:1'}]}]\n"
 
@@ -323,6 +326,28 @@ def test_a_file_too_many_is_refused_before_a_byte_is_copied(state: Settings, tmp
     with pytest.raises(SignatureError, match=r"^src/service.py was changed"):
         seal_as_started(state, tmp_path)
     assert not (tmp_path / "sealed").exists()
+
+
+def test_a_signed_file_that_was_made_huge_does_not_fill_the_disk(state: Settings, store: Path, tmp_path: Path) -> None:
+    """Its name is in the signature, which knows no sizes: it is refused before a byte is copied, with both sizes."""
+    sign_version(state, "b:1", None)
+    os.truncate(store / "weights.safetensors", 2**42)
+    with pytest.raises(OSError, match=r"takes 4,194,304 MiB, and [\d,]+ MiB are free for it") as raised:
+        seal_as_started(state, tmp_path)
+    assert (raised.value.errno, (tmp_path / "sealed").exists()) == (errno.ENOSPC, False)
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_copy_keeps_nothing_of_it(
+    store: Path, small_disk: SmallDisk, tmp_path: Path
+) -> None:
+    """Small files take more room than their sizes; the first one that did not fit is named."""
+    for number in range(4000):
+        (store / f"{number}.json").write_text("1")
+    to = small_disk.folder / "copy"
+    with pytest.raises(OSError, match=r"\.json cannot be copied: .*No space left on device") as raised:
+        copy_files(store, to)
+    assert (str(raised.value).count("cannot be copied"), to.exists()) == (1, False)
+    shutil.copytree(tmp_path / "bentos", to)  # there is room again
 
 
 def test_who_lost_a_signature_is_not_told_to_switch_the_check_off(state: Settings, tmp_path: Path) -> None:
