@@ -36,6 +36,8 @@ _SECRET_WORD = re.compile(
 )
 _SECRET_STEM = re.compile(r"bearer|credential|jwt|passphrase|passw|secret|session|signature|token(?!s$|i[sz])")
 _WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # of `accessToken`
+_JSON_NAME = re.compile(r"""["']([^"']{1,100})["']\s{0,9}:|[{,]\s{0,9}(\w{1,100})\s{0,9}:""")  # also with loose quotes
+_JSON_TEXT = re.compile(r"""["'](eyJ)""")
 _JWT = "eyJ"  # how the JSON `{"` begins in base64
 _FILE = re.compile(r"(\d{6,})-([0-9a-f]{8})\.json")
 _RECORDING = "recording"  # the file that says for how long requests are kept
@@ -94,8 +96,8 @@ def route_key(route: str) -> str:
 def has_secret(path: str) -> bool:
     """Whether a path or its query seems to have a key in it, percent-encoded or not: such a request is not kept.
 
-    It is told by names (`?token=1`, `;sid=1`, `/token/abc`), and by how a JSON Web Token begins. The time it takes
-    grows with the length of the path, and longer ones than `_LONGEST_PATH` are taken to have one.
+    It is told by names (`?token=1`, `;sid=1`, `/token/abc`, `?q={"token":1}`), and by how a JSON Web Token begins. The
+    time it takes grows with the length of the path, and longer ones than `_LONGEST_PATH` are taken to have one.
     """
     if len(path) > _LONGEST_PATH:
         return True
@@ -103,7 +105,8 @@ def has_secret(path: str) -> bool:
     place, *queries = re.split(r"[?&;#]", decoded)
     segments = [segment for segment in place.split("/") if segment]
     named = (*segments[:-1], *(part for part in segments[-1:] if "=" in part), *queries)  # `/token` alone is a route
-    if any(_is_secret(part.partition("=")[0]) for part in named):
+    in_json = (first or second for first, second in _JSON_NAME.findall(decoded))
+    if any(map(_is_secret, (*(part.partition("=")[0] for part in named), *in_json))) or _JSON_TEXT.search(decoded):
         return True
     return any(value.startswith(_JWT) for value in (*segments, *(part.rpartition("=")[2] for part in queries)))
 
@@ -174,6 +177,11 @@ class RecordedFolder:
     def end(self) -> None:
         """Let no more be kept. Raises OSError."""
         (self.path / _RECORDING).unlink(missing_ok=True)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether `begin` came after the last `end`, also where the time is over."""
+        return (self.path / _RECORDING).exists()
 
     def recording(self, now_s: float) -> Recording | None:
         """What is being kept now, Unix seconds; None: nothing."""

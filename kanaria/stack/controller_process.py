@@ -34,6 +34,7 @@ from kanaria.stack.named_tokens import NamedTokens, People
 from kanaria.stack.observer_program import OBSERVER_OPTION
 from kanaria.stack.pages import DRIFT_TITLES, pages
 from kanaria.stack.preflight import LocalPreflight
+from kanaria.stack.recording import end_left_behind
 from kanaria.stack.remote_fleet import RemoteFleet
 from kanaria.stack.scrape_targets import write_versions
 from kanaria.stack.shown_share import ShownShare
@@ -160,7 +161,7 @@ def main() -> None:
     loop.start()
     tellers = [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]
     beside = (watch, certificates, drift, backups)
-    shown = _shown_share(gateway, controller, metrics)
+    shown = _shown_share(settings, gateway, controller, metrics)
     for thread in beside:
         thread.start()
     is_over = threading.Event()
@@ -251,13 +252,16 @@ def _notifier(settings: Settings, metrics: ControllerMetrics) -> "Notifier | Non
 
 
 def _shown_share(
-    gateway: GatewaySettings, controller: Controller, metrics: ControllerMetrics
+    settings: Settings, gateway: GatewaySettings, controller: Controller, metrics: ControllerMetrics
 ) -> tuple[ShownShare, ...]:
     """Started; none where there is no observer."""
     if not gateway.has_observer:
         return ()
     share = ShownShare(
-        gateway, wanted=lambda: controller.snapshot.deployment.observe, missed=metrics.observer_missed.inc
+        gateway,
+        wanted=lambda: controller.snapshot.deployment.observe,
+        end_left_behind=partial(end_left_behind, settings),
+        missed=metrics.observer_missed.inc,
     )
     metrics.observer_share.set_function(lambda: math.nan if share.share is None else share.share)
     share.start()

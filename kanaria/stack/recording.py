@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract import loopback
@@ -15,7 +16,7 @@ from contract.http import METRICS_PATH
 from contract.recorded import MOST_PER_ROUTE, RecordedFolder, RecordedRequest, Recording, route_key
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
-from kanaria.stack.locks import locked
+from kanaria.stack.locks import holder, locked
 from kanaria.stack.observer_program import OBSERVER, ObserverProgram
 from kanaria.stack.supervision import Supervisor
 from rollout.fleet import Service
@@ -23,6 +24,9 @@ from rollout.routers.envoy import admin
 from rollout.routers.envoy.observation import NOT_RECORDED_PERCENT
 from rollout.routers.envoy.settings import GatewaySettings
 
+log = structlog.get_logger()
+
+_LOCK = "recording.lock"
 _POLL_S = 0.25
 _TIMEOUT_S = 2.0
 _BEFORE_A_RELEASE_S = 10.0
@@ -112,12 +116,23 @@ def record(
         )
 
 
+def end_left_behind(settings: Settings) -> None:
+    """End a recording whose process was killed: nobody holds its lock, and the gateway still shows requests."""
+    folder = RecordedFolder(settings.recorded)
+    if not folder.is_recording or holder(settings.root / _LOCK):
+        return
+    with suppress(StackError, OSError), _alone(settings, "the controller"):
+        _set_share(settings, 0)
+        folder.end()
+        log.warning("recording_ended", reason="what recorded was killed")
+
+
 @contextmanager
 def _alone(settings: Settings, doing: str) -> Iterator[None]:
     """Nobody else records meanwhile. Raises StackError where somebody does."""
     with ExitStack() as held:
         try:
-            held.enter_context(locked(settings.root / "recording.lock", doing=doing, wait_s=0))
+            held.enter_context(locked(settings.root / _LOCK, doing=doing, wait_s=0))
         except StackError as error:
             raise StackError(
                 "requests are being recorded already",

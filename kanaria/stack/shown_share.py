@@ -33,6 +33,7 @@ class ShownShare(threading.Thread):
 
     Args:
         wanted: what the plan asks for now.
+        end_left_behind: ends what nobody needs any more of what the observer is shown.
         missed: told how many answers the observer did not take since the last look.
         clock: seconds on a clock that is never set.
     """
@@ -42,12 +43,14 @@ class ShownShare(threading.Thread):
         gateway: GatewaySettings,
         *,
         wanted: Callable[[], Observe],
+        end_left_behind: Callable[[], None] = lambda: None,
         missed: Callable[[float], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(name="shown-share", daemon=True)
         self._admin = admin.client(gateway, timeout_s=2.0)
         self._wanted, self._tell_missed, self._clock = wanted, missed, clock
+        self._end_left_behind = end_left_behind
         self._stopped = threading.Event()
         self._rates: deque[float] = deque(maxlen=_LOOKS)  # requests a second
         self._before: tuple[float, float] | None = None  # requests, and when
@@ -56,10 +59,11 @@ class ShownShare(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(_EVERY_S):
-            try:
-                self.look()
-            except Exception:
-                log.exception("shown_share_failed")
+            for do in (self._end_left_behind, self.look):
+                try:
+                    do()
+                except Exception:
+                    log.exception("shown_share_failed")
 
     def stop(self) -> None:
         """Look no more."""

@@ -4,13 +4,15 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
-from kanaria.stack.supervision import Program
+from kanaria.stack import locks
+from kanaria.stack.supervision import Program, Supervisor
 from tests.support import own_service
 from tests.support.processes import Kept, until
 from tests.support.stack import Kanaria
@@ -100,3 +102,43 @@ def test_no_process_of_a_bento_has_the_operators_secrets(
         assert [variables.keys() & SECRETS.keys() for variables in found] == [set()] * len(found)
     finally:
         stack("down")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers of the contract are forked on Linux alone")
+def test_no_process_that_is_started_again_has_the_operators_secrets(kanaria: Kanaria) -> None:
+    """Neither a forked worker, nor one that was forked in the place of a dead one, nor any of a new main process.
+
+    The new main process is started by a keeper that the controller started, which itself has the operator's variables.
+    """
+    kanaria.environment |= SECRETS | {"KANARIA_METRICS": "scrape", "KANARIA_WORKERS": "2"}
+    name, seen = "digits@v1", set[int]()
+
+    def has_new_processes() -> bool:
+        """Three that were not there before: the main one and two workers. None of all has a secret."""
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(kanaria.pid(name))
+            processes = [main, *main.children(recursive=True)]
+            found = [process.environ() for process in processes]
+            assert [variables.keys() & SECRETS.keys() for variables in found] == [set()] * len(found)
+            return len({process.pid for process in processes} - seen) >= wanted
+        return False
+
+    def note_all() -> psutil.Process:
+        main = psutil.Process(kanaria.pid(name))
+        seen.update(process.pid for process in (main, *main.children(recursive=True)))
+        return main
+
+    kanaria.ok("up", "digits:v1")
+    wanted = 3
+    until(has_new_processes)
+    note_all().children()[0].kill()
+    wanted = 1
+    until(has_new_processes, limit_s=60)
+    note_all()
+    keeper = locks.holder(kanaria.home / "keeper.lock")
+    assert keeper is not None
+    psutil.Process(keeper.pid).kill()
+    until(lambda: Supervisor(kanaria.home, kanaria.home / "logs").is_running, limit_s=60)
+    kanaria.kill(name)
+    wanted = 3
+    until(has_new_processes, limit_s=90)

@@ -4,13 +4,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
 
 import httpx
 import pytest
 from filelock import FileLock
 
+from rollout.routers.envoy import admin
+from rollout.routers.envoy.observation import NOT_RECORDED_PERCENT
+from rollout.routers.envoy.settings import GatewaySettings
 from tests.support.own_service import build
 from tests.support.stack import Kanaria
+from tests.support.waiting import eventually
 
 # What its answers have, no manifest says: they are plain dictionaries. No two of them are equal.
 DETECT = """
@@ -122,3 +127,25 @@ def test_a_version_that_drops_a_field_is_refused_before_traffic_and_a_noisy_one_
     assert "It answers 16 recorded requests with the status and the fields of summary:d1's answers." in why
     assert "differ from" not in why
     assert "have changed" not in why
+
+
+def test_a_recording_that_was_killed_is_ended_for_it(kanaria: Kanaria) -> None:
+    """The gateway shows the observer no more requests; one that goes on is left alone."""
+    kanaria.ok("up", "summary:d1")
+    is_begun = kanaria.home / "recorded" / "recording"
+    recording = kanaria.begin("record", "--for", "10m")
+    eventually(is_begun.exists, within_s=60)
+    eventually(lambda: shown_percent(kanaria) == 100)
+    sleep(3)  # the controller looks each second
+    assert (is_begun.exists(), shown_percent(kanaria)) == (True, 100)
+    recording.kill()
+    recording.communicate()
+    eventually(lambda: (is_begun.exists(), shown_percent(kanaria)) == (False, 0), within_s=30)
+    assert "recording_ended" in (kanaria.home / "logs" / "controller.log").read_text()
+
+
+def shown_percent(kanaria: Kanaria) -> int:
+    """The share of the requests that the gateway shows for recording."""
+    with admin.client(GatewaySettings(directory=kanaria.home / "gateway"), timeout_s=5) as client:
+        entries = client.get("/runtime").raise_for_status().json()["entries"]
+    return 100 - int(entries.get(NOT_RECORDED_PERCENT, {"final_value": "100"})["final_value"])

@@ -116,6 +116,8 @@ def test_a_recording_ends_by_itself(folder: RecordedFolder) -> None:
         "/monkeys/3",
         "?",
         "",
+        '/a?filter={"page":1,"tokens":"5","note":"the key: 1"}',
+        "/a?at=12:30&next=https://b/",
     ],
 )
 def test_a_path_without_a_key_is_kept(path: str) -> None:
@@ -150,6 +152,13 @@ def test_a_path_without_a_key_is_kept(path: str) -> None:
         "/a?token;",
         "/a?x=eyJhbGciOiJIUzI1NiJ9.e30.abc",
         "/u/eyJhbGciOiJIUzI1NiJ9.e30.abc",
+        '/a?filter={"token":"abc"}',
+        "/a?filter=%7B%22user%22%3A%7B%22api_key%22%20%3A%20%221%22%7D%7D",
+        "/a?filter=%257B%2522password%2522%253A1%257D",
+        "/a?q={'sid':1}",
+        "/a?q={x:1,token:2}",
+        '/a/{"secret":1}',
+        '/a?q=["eyJhbGciOiJIUzI1NiJ9.e30.abc"]',
         "/a?x=" + "1" * 5000,  # nobody looked
     ],
 )
@@ -158,7 +167,7 @@ def test_a_key_in_a_path_or_its_query_is_seen(path: str) -> None:
     assert has_secret(path)
 
 
-@pytest.mark.parametrize("part", ["?key", "?kex", "&a;", "%25", "aA", "/a", "="])
+@pytest.mark.parametrize("part", ['"', '"a" ', "{ ", "{a ", "?key", "?kex", "&a;", "%25", "aA", "/a", "="])
 def test_no_path_stops_whoever_looks_for_keys(part: str) -> None:
     """The time grew with the cube of the length: half an hour for one such path of 24,000 letters."""
     for length in (4000, 50_000):
