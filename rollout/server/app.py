@@ -253,7 +253,8 @@ def _overview(releases: Releases) -> str:
     known = releases.all()
     shown = {each.attempt.names for each in known}
     others = [each for each in releases.failures() if each.attempt.names not in shown]
-    return templates().get_template("judged.html").render(known=known, failures=others)
+    page = templates().get_template("judged.html")
+    return page.render(known=known, failures=others, elsewhere=releases.elsewhere())
 
 
 def _page(releases: Releases, attempt: Attempt) -> str:
@@ -261,7 +262,9 @@ def _page(releases: Releases, attempt: Attempt) -> str:
     found = [known for known in releases.all() if known.attempt.names == attempt.names]
     failed = [each for each in releases.failures() if each.attempt.names == attempt.names]
     if not found and not failed:
-        raise NoSuchRelease("/".join(attempt.names)[:300])
+        release = f"{attempt.namespace}/{attempt.rollout}"
+        pods = [each.pod for each in releases.elsewhere() if (each.release, each.canary) == (release, attempt.canary)]
+        raise NoSuchRelease("/".join(attempt.names)[:300] + (f", but {', '.join(pods)} was" if pods else ""))
     known = found[0] if found else None
     judgement = known.answer.judgement if known and known.answer else None
     names = dict(zip(("namespace", "rollout", "canary"), attempt.names, strict=True))

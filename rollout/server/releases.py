@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contract.metrics import JUDGE_VERDICT
 from rollout.errors import SourceUnreachable, SpecError
 from rollout.format import weight
 from rollout.judge import Verdict
@@ -49,6 +50,16 @@ class Known:
         is_less = to_percent is None and self.to_percent is not None and answer.verdict is not Verdict.FAIL
         if not is_less or now_s - self.answered_s > _SHOWN_S:
             self.answer, self.to_percent, self.answered_s = answer, to_percent, now_s
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Elsewhere:
+    """The last verdict of another replica, as Prometheus has it."""
+
+    release: str  # namespace/name
+    canary: str
+    verdict: str
+    pod: str
 
 
 class Releases:
@@ -166,6 +177,17 @@ class Releases:
     def shares(self) -> bool:
         """Whether one lift holds for all replicas."""
         return self._kept.is_shared
+
+    def elsewhere(self) -> list[Elsewhere]:
+        """What other replicas were asked about, and this one was not; nothing while Prometheus is away."""
+        try:
+            found = self._samples.labels(f"{JUDGE_VERDICT.name} == 1")
+        except SourceUnreachable:
+            return []
+        attempts = [each.attempt for each in self.all()] + [each.attempt for each in self.failures()]
+        own = {(f"{each.namespace}/{each.rollout}", each.canary) for each in attempts}
+        said = {Elsewhere(*(labels.get(name, "") for name in (*JUDGE_VERDICT.labels, "pod"))) for labels in found}
+        return sorted(each for each in said if (each.release, each.canary) not in own)
 
     def report_url(self, attempt: Attempt) -> str:
         """The page about a release."""

@@ -88,6 +88,12 @@ class RawSamples:
             found = answer["result"]
             return float(found[0]["value"][1] if answer["resultType"] == "vector" else found[0])
 
+    def labels(self, query: str) -> list[dict[str, str]]:
+        """Those of all series that a query finds now."""
+        answer = self._ask("/api/v1/query", query=query)
+        with _as_prometheus(answer):
+            return [dict(found["metric"]) for found in answer["result"]]
+
     def began_s(self, wanted: Wanted, *, until_s: float, longest_s: float) -> float | None:
         """Since when these series are there without a break, Unix seconds, up to a minute too early.
 

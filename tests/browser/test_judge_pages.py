@@ -26,6 +26,9 @@ def judge(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[s
         Pod({"pod": "y", _HASH: "a-young-one"}, end_s - 400, end_s, per_scrape=1),
     ]
     lines = openmetrics(SHAPES["bentoml"], pods)
+    for canary, verdict in (("7fd54", "fail"), ("b81c2", "inconclusive")):  # that another replica was asked about
+        series = f'kanaria_judge_verdict{{release="shop/digits",canary="{canary}",verdict="{verdict}",pod="judge-1"}}'
+        lines += [f"{series} 1 {end_s - 300 + 15 * number:.3f}" for number in range(20)]
     programs = {name: require_program(name) for name in ("prometheus", "promtool")}
     with prometheus_with(folder / "prometheus", lines, **programs) as url, judging(folder / "judge", url) as replica:
         for canary in ("7fd54", "a-young-one", "nobody-knows-it"):
@@ -83,4 +86,16 @@ def test_one_failure_is_listed_once(judge: Judge, browser: Browser, tmp_path: Pa
         page.goto(other.url)
         assert page.get_by_role("heading", name="In quarantine").is_visible()
         assert page.get_by_role("link", name="shop/digits: 7fd54").count() == 1
+    page.close()
+
+
+def test_what_another_replica_was_asked_is_listed(judge: Judge, browser: Browser) -> None:
+    """The Service leads to either of them; the one that has the evidence is named."""
+    page = browser.new_page()
+    page.goto(judge.url)
+    (other,) = page.get_by_text("by judge-1").locator("..").all()
+    assert other.inner_text() == "shop/digits: b81c2 inconclusive by judge-1"
+    answer = page.goto(f"{judge.url}/releases/shop/digits/b81c2")
+    assert answer is not None
+    assert (answer.status, "but judge-1 was" in answer.text()) == (404, True)
     page.close()
