@@ -386,13 +386,13 @@ class Controller:
             if release is None or segments is None or not segments.is_open:
                 self._segments.clear()
                 return
-            values = self._segments.read(release.stable)
+            asked = self._segments.read(release.stable)
         except SourceUnreachable as error:
             if not self._run.lacks_segments:
                 self._note("segments_unread", f"{error.what}: {error.saw}")
             self._run.lacks_segments = True
             return
-        if names := self._run.segments.found(values, known=segments.names):
+        if names := self._run.segments.found(asked, known=segments.names):
             self._keep(e.SegmentsFound(at_s=self._clock().wall_s, release=release.number, names=names))
 
     def _note_trouble(self, trouble: str | None) -> None:

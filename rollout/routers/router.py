@@ -7,7 +7,7 @@ from typing import Protocol
 
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.fleet import Version
-from rollout.signals.segments import Segments
+from rollout.signals.segments import Asked, Segments
 from rollout.signals.sticky_users import UserFailure
 
 
@@ -88,8 +88,8 @@ class GatewayState(Protocol):
 class SegmentLog(Protocol):
     """The log in which a data plane writes values that are no segments yet, while a split looks for them."""
 
-    def read(self, version: str) -> Sequence[str]:
-        """The values of requests that `version` answered well, since the last call. Raises SourceUnreachable."""
+    def read(self, version: str) -> Sequence[Asked]:
+        """Requests with such a value that `version` answered well, since the last call. Raises SourceUnreachable."""
 
     def clear(self) -> None:
         """Drop everything. Raises SourceUnreachable."""

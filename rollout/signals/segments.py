@@ -5,16 +5,20 @@ that a plan lists, or the first that stable answers well several times. All othe
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from contract.http import OWN_CALLER
 
 MOST_SEGMENTS = 20
 OTHER, ABSENT = "other", "absent"  # the segments of all other values, and of requests without the header
 LONGEST_SEGMENT = 64  # characters
 
 _OFTEN = 5  # good answers of stable; a value that never comes twice tells nobody apart
-_MOST_CANDIDATES = 1000
+_MOST_CANDIDATES = 1000  # of one caller
+_MOST_CALLERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,29 +36,58 @@ def is_name(value: str) -> bool:
     return is_plain and value not in (OTHER, ABSENT)
 
 
+class Asked(NamedTuple):
+    """A request that was answered well."""
+
+    value: str  # of the header
+    caller: str = ""  # the name of the key; empty: it is not known
+
+
 class SegmentSearch:
-    """Finds the values that come often, in bounded memory: the frequent items of Misra and Gries.
+    """Finds the values that come often, in bounded memory: the frequent items of Misra and Gries, of each caller.
+
+    Callers choose the values. So one whose key is not the owner's gets at most half of the places that were free when
+    the search began, and how many values he sends hides none of others.
 
     Source: Misra and Gries 1982, Sci. Comput. Program. 2(2), 143-152.
     """
 
     def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
+        self._seen: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by caller
+        self._places: Counter[str] = Counter()  # that a caller took
+        self._most_by_one: int | None = None
 
-    def found(self, values: Iterable[str], *, known: Collection[str]) -> tuple[str, ...]:
+    def found(self, asked: Iterable[Asked], *, known: Collection[str]) -> tuple[str, ...]:
         """The values that become segments, the most frequent first.
 
         Args:
-            values: of requests that stable answered well, since the last call.
+            asked: requests that stable answered well, since the last call.
             known: the segments that there are.
         """
-        for value in values:
+        room = max(0, MOST_SEGMENTS - len(known))
+        if self._most_by_one is None:
+            self._most_by_one = room // 2
+        for value, caller in asked:
             if value not in known and is_name(value):
-                self._seen[value] += 1
-                if len(self._seen) > _MOST_CANDIDATES:
-                    self._seen = Counter({name: times - 1 for name, times in self._seen.items() if times > 1})
-        often = [name for name, times in self._seen.most_common() if times >= _OFTEN]
-        new = tuple(often[: max(0, MOST_SEGMENTS - len(known))])
-        for name in new:
-            del self._seen[name]
-        return new
+                self._count(value, caller)
+        new: list[str] = []
+        for value, times in sum(self._seen.values(), Counter()).most_common():
+            caller = max((seen[value], caller) for caller, seen in self._seen.items())[1]
+            if times >= _OFTEN and len(new) < room and self._may_take(caller, self._most_by_one):
+                self._places[caller] += 1
+                new.append(value)
+        for seen in self._seen.values():
+            for value in new:
+                del seen[value]
+        return tuple(new)
+
+    def _count(self, value: str, caller: str) -> None:
+        seen = self._seen[caller if caller in self._seen or len(self._seen) < _MOST_CALLERS else ""]
+        seen[value] += 1
+        if len(seen) > _MOST_CANDIDATES:
+            left = {name: times - 1 for name, times in seen.items() if times > 1}
+            seen.clear()
+            seen.update(left)
+
+    def _may_take(self, caller: str, most: int) -> bool:
+        return caller in ("", OWN_CALLER) or self._places[caller] < most

@@ -19,7 +19,7 @@ from rollout.routers.envoy.segment_log import GatewaySegments
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
 from rollout.signals.plan import Signals
-from rollout.signals.segments import LONGEST_SEGMENT, MOST_SEGMENTS, Segments
+from rollout.signals.segments import LONGEST_SEGMENT, MOST_SEGMENTS, Asked, Segments
 from rollout.sources.scrape import ScrapeSource
 from rollout.spec import Guards, RolloutSpec, SegmentsBy
 from tests.support.gateway_rig import Gateway, StandIn, eventually
@@ -173,6 +173,18 @@ def test_the_name_of_a_callers_key_may_be_a_segment(models: tuple[StandIn, Stand
         eventually(lambda: totals(gateway) == {"shop": 1, "": 1})
 
 
+def test_whose_request_it_was_is_written_beside_the_value(models: tuple[StandIn, StandIn], tmp_path: Path) -> None:
+    """By the gateway, whatever the caller says of himself: what one can take is bounded by it."""
+    keys = (ApiKey("one", "shop"),)
+    settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port(), api_keys=keys)
+    with Gateway(settings) as gateway:
+        gateway.router.apply(Split(models[0].version, segments=Segments("x-tenant", is_open=True)))
+        headers = {"x-api-key": "one", "x-tenant": "acme", "x-kanaria-caller": "school"}
+        eventually(lambda: gateway.predict(headers=headers).is_success)
+        eventually(lambda: b"acme" in settings.segments_path.read_bytes())
+    assert GatewaySegments(settings.segments_path).read(STABLE)[0] == Asked("acme", "shop")
+
+
 def test_values_are_read_of_requests_that_stable_answered_well(
     gateway: Gateway, models: tuple[StandIn, StandIn]
 ) -> None:
@@ -181,14 +193,14 @@ def test_values_are_read_of_requests_that_stable_answered_well(
     log = GatewaySegments(gateway.settings.segments_path)
     gateway.router.apply(Split(stable.version, canary.version, 0, segments=Segments("x-tenant", ("a",), is_open=True)))
     for value in ("a", "b", "b", "c" * 100, 'd"\\'):
-        gateway.predict(headers={"x-tenant": value})
+        gateway.predict(headers={"x-tenant": value, "x-kanaria-caller": "forged"})
     for status in (404, 500):
         stable.behave(status=status)
         gateway.predict(headers={"x-tenant": "refused"})
     gateway.router.apply(Split(stable.version, canary.version, 100, segments=Segments("x-tenant", is_open=True)))
     gateway.predict(headers={"x-tenant": "of-canary"})
     eventually(lambda: b"of-canary" in gateway.settings.segments_path.read_bytes())
-    assert log.read(STABLE) == ["b", "b", "c" * 65, 'd"\\']
+    assert log.read(STABLE) == [Asked("b"), Asked("b"), Asked("c" * 65), Asked('d"\\')]
     assert log.read(STABLE) == []
 
 

@@ -426,6 +426,7 @@ def _new_segments(settings: GatewaySettings) -> Resource:
     line = {
         "version": "%UPSTREAM_METADATA(kanaria:version)%",
         "value": f"%DYNAMIC_METADATA({SEGMENT_METADATA}:new):{LONGEST_SEGMENT + 1}%",
+        "caller": f"%REQ({CALLER_HEADER})%",
     }
     is_new = _has(SEGMENT_METADATA, "new")
     return _lines(settings.segments_path, line) | {

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from rollout.errors import SourceUnreachable
+from rollout.signals.segments import Asked
 
 _READ_BYTES = 2**20  # at one time; of more a part is enough to find what comes often
 
@@ -20,7 +21,7 @@ class GatewaySegments:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def read(self, version: str) -> list[str]:
+    def read(self, version: str) -> list[Asked]:
         """See `SegmentLog`. The gateway of an earlier version writes none."""
         try:
             with self._path.open("rb") as file:
@@ -30,7 +31,8 @@ class GatewaySegments:
         except OSError as error:
             raise _unreadable(error) from error
         self.clear()
-        return [line.value for text in lines if (line := _parsed(text)) and line.version == version]
+        found = (line for text in lines if (line := _parsed(text)) and line.version == version)
+        return [Asked(line.value, line.caller or "") for line in found]
 
     def clear(self) -> None:
         """See `SegmentLog`. A line that Envoy appends meanwhile is lost."""
@@ -44,6 +46,7 @@ class GatewaySegments:
 class _Line(BaseModel):
     version: str | None
     value: str
+    caller: str | None = None  # a gateway of an earlier version does not say
 
 
 def _parsed(line: bytes) -> _Line | None:

@@ -11,7 +11,7 @@ from rollout.errors import SourceUnreachable
 from rollout.explain.plan import plan_in_words
 from rollout.explain.timeline import Timeline
 from rollout.explain.why import why
-from rollout.signals.segments import Segments
+from rollout.signals.segments import Asked, Segments
 from rollout.spec import RolloutSpec
 from rollout.ui.report import render_report
 from tests.support.releases import newest
@@ -36,12 +36,12 @@ class Values:
     written: list[str] = field(default_factory=list)
     is_readable: bool = True
 
-    def read(self, version: str) -> Sequence[str]:
+    def read(self, version: str) -> Sequence[Asked]:
         if not self.is_readable:
             raise SourceUnreachable("the log cannot be read", saw="permission denied", do="wait")
         assert version == "m:v1"
         found, self.written = self.written, []
-        return found
+        return [Asked(value) for value in found]
 
     def clear(self) -> None:
         self.written = []

@@ -6,7 +6,9 @@ import pytest
 
 from rollout.errors import SourceUnreachable
 from rollout.routers.envoy.segment_log import GatewaySegments
+from rollout.signals.segments import Asked
 
+BY_ANN = b'{"version":"m:v1","value":"acme","caller":"ann"}\n{"version":"m:v1","value":"acme","caller":null}\n'
 NEW = b'{"version":"m:v1","value":"acme"}\n'
 
 
@@ -28,8 +30,14 @@ def test_lines_that_cannot_be_read_are_left_out(path: Path) -> None:
         NEW + b'{"version":null,"value":"b"}\n{"version":"m:v2","value":"c"}\n{"vers\n\xff\n' + NEW + b'{"v'
     )
     log = GatewaySegments(path)
-    assert log.read("m:v1") == ["acme", "acme"]
+    assert log.read("m:v1") == [Asked("acme"), Asked("acme")]
     assert path.read_bytes() == b""
+
+
+def test_who_asked_is_read(path: Path) -> None:
+    """Where the gateway knows a key."""
+    path.write_bytes(BY_ANN)
+    assert GatewaySegments(path).read("m:v1") == [Asked("acme", "ann"), Asked("acme")]
 
 
 def test_of_a_long_file_a_part_is_read_and_all_is_dropped(path: Path) -> None:

@@ -1,8 +1,14 @@
 """Which values of a header become segments: few, and none that a reader or a metric could mistake."""
 
+from collections.abc import Iterable
+
 import pytest
 
-from rollout.signals.segments import MOST_SEGMENTS, SegmentSearch, is_name
+from rollout.signals.segments import MOST_SEGMENTS, Asked, SegmentSearch, is_name
+
+
+def asked(values: Iterable[str], *, caller: str = "") -> list[Asked]:
+    return [Asked(value, caller) for value in values]
 
 
 @pytest.mark.parametrize("value", ["acme", "42", "A", "a.b-c_d@e:f/g+h", "a" * 64])
@@ -22,17 +28,17 @@ def test_all_else_is_none(value: str) -> None:
 def test_a_value_is_found_when_it_came_often_enough() -> None:
     """Over several calls; it is not found a second time, nor one that is known."""
     search = SegmentSearch()
-    assert search.found(["a"] * 4 + ["b"] * 3 + ["k"] * 9, known=["k"]) == ()
-    assert search.found(["a", "b"], known=["k"]) == ("a",)
-    assert search.found(["a"] * 4 + ["b"], known=["k", "a"]) == ("b",)
+    assert search.found(asked(["a"] * 4 + ["b"] * 3 + ["k"] * 9), known=["k"]) == ()
+    assert search.found(asked("ab"), known=["k"]) == ("a",)
+    assert search.found(asked("aaaab"), known=["k", "a"]) == ("b",)
 
 
 def test_the_most_frequent_come_first_where_room_is_for_few() -> None:
     """Those for which there is no room stay out for good."""
     known = [f"k{n}" for n in range(MOST_SEGMENTS - 2)]
     search = SegmentSearch()
-    assert search.found("a" * 5 + "b" * 9 + "c" * 7, known=known) == ("b", "c")
-    assert search.found("a" * 9, known=[*known, "b", "c"]) == ()
+    assert search.found(asked("a" * 5 + "b" * 9 + "c" * 7), known=known) == ("b", "c")
+    assert search.found(asked("a" * 9), known=[*known, "b", "c"]) == ()
 
 
 def test_ten_thousand_values_that_come_once_hide_none_that_comes_often() -> None:
@@ -40,6 +46,40 @@ def test_ten_thousand_values_that_come_once_hide_none_that_comes_often() -> None
     search = SegmentSearch()
     found: list[str] = []
     for n in range(10_000):
-        found += search.found([f"once-{n}", *(["often"] if n % 10 == 0 else [])], known=found)
-        assert len(search._seen) <= 1000
+        found += search.found(asked([f"once-{n}", *(["often"] if n % 10 == 0 else [])]), known=found)
+        assert len(search._seen[""]) <= 1000
     assert found == ["often"]
+
+
+def test_one_caller_takes_at_most_half_of_the_places() -> None:
+    """However many values he invents, before or after the tenants of others come."""
+    search, invented = SegmentSearch(), [f"made-up-{n}" for n in range(5000)]
+    found = list(search.found(asked(5 * invented[:40], caller="rob"), known=()))
+    assert len(found) == MOST_SEGMENTS // 2
+    for n in range(5):
+        found += search.found(asked(invented, caller="rob") + asked(["acme", "globex"], caller="ann"), known=found)
+        assert len(found) == MOST_SEGMENTS // 2 + 2 * (n == 4)
+    again = SegmentSearch()  # of a controller that was started again
+    assert len(again.found(asked(5 * invented[:40], caller="rob"), known=found)) == (MOST_SEGMENTS // 2 - 2) // 2
+
+
+@pytest.mark.parametrize("caller", ["", "default"])
+def test_the_owner_and_who_has_no_key_may_take_all_places(caller: str) -> None:
+    """A front end with the owner's key brings all tenants."""
+    values = [f"tenant-{n}" for n in range(30)]
+    assert len(SegmentSearch().found(asked(5 * values, caller=caller), known=())) == MOST_SEGMENTS
+
+
+def test_a_value_of_several_callers_is_counted_as_one() -> None:
+    """Five answers, whoever asked."""
+    mixed = asked("aaa", caller="ann") + asked("aa", caller="rob") + asked("bb", caller="rob")
+    assert SegmentSearch().found(mixed, known=()) == ("a",)
+
+
+def test_callers_without_end_take_bounded_memory() -> None:
+    """From the hundredth on they are counted together."""
+    search = SegmentSearch()
+    for n in range(500):
+        search.found(asked("a", caller=f"key-{n}"), known=["a"])
+        search.found(asked([f"v{n}"], caller=f"key-{n}"), known=())
+    assert len(search._seen) <= 101
