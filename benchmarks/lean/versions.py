@@ -1,22 +1,23 @@
 """A second version beside a running one: what `bentoml serve` takes for it, and what the stack's own server takes."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
 from benchmarks.errors import BenchmarkError
 from contract import loopback
 from contract.http import READY_PATH
-from kanaria.stack import model_server
+from kanaria.stack import fork_server, model_server
+from kanaria.stack.bentos import process_name, store
 from kanaria.stack.ports import free_port
+from kanaria.stack.processes import marked
+from kanaria.stack.python import own_module
+from kanaria.stack.supervision import KEEPER, Program, Supervisor
 
 _STARTS_IN_S = 120.0
 
@@ -28,6 +29,7 @@ class Way:
     title: str
     module: tuple[str, ...]
     workers: int
+    has_fork_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,54 +37,76 @@ class Second:
     """The second version, once it was ready."""
 
     pss_mb: float  # of its processes, each page divided by the number of processes that have it
+    both_mb: float  # the same of both versions, with the fork server where there is one
     ready_s: float
-    cpu_s: float  # until it was ready
+    cpu_s: float  # of its processes until it was ready
 
 
 WAYS = tuple(
-    Way(f"{title}, {workers} worker{'s' if workers > 1 else ''}", module, workers)
+    Way(f"{title}, {workers} worker{'s' if workers > 1 else ''}", module, workers, has_fork_server)
     for workers in (1, 2)
-    for title, module in (("`bentoml serve`", ("bentoml", "serve")), ("forked", (model_server.MODULE,)))
+    for title, module, has_fork_server in (
+        ("`bentoml serve`", ("bentoml", "serve"), False),
+        ("workers forked by the version", (model_server.MODULE,), False),
+        ("forked from the fork server", (model_server.MODULE,), True),
+    )
 )
 
 
 def second(way: Way, tags: Sequence[str], folder: Path) -> Second:
     """Start two versions in the same way, one after the other, and measure the second. Raises BenchmarkError."""
-    with _ready(way, tags[0], folder), _ready(way, tags[1], folder) as (process, ready_s):
-        family = [process, *process.children(recursive=True)]
-        times = [one.cpu_times() for one in family]
-        pss_bytes = sum(one.memory_full_info().pss for one in family)
-        return Second(pss_bytes / 1e6, ready_s, sum(time.user + time.system for time in times))
+    with TemporaryDirectory(dir=folder) as name:
+        supervisor = Supervisor(Path(name), Path(name, "logs"))
+        supervisor.start()
+        try:
+            first, _ = _started(supervisor, way, tags[0], Path(name))
+            process, ready_s = _started(supervisor, way, tags[1], Path(name))
+            family = [process, *process.children(recursive=True)]
+            others = [first, *first.children(recursive=True), *_fork_servers(Path(name))]
+            times = [one.cpu_times() for one in family]
+            own_mb = _pss_mb(family)
+            cpu_s = sum(time.user + time.system for time in times)
+            return Second(own_mb, own_mb + _pss_mb(others), ready_s, cpu_s)
+        finally:
+            supervisor.shutdown()
 
 
-@contextmanager
-def _ready(way: Way, tag: str, folder: Path) -> Iterator[tuple[psutil.Process, float]]:
-    port, log = free_port(), folder / "version.log"
+def _started(supervisor: Supervisor, way: Way, tag: str, folder: Path) -> tuple[psutil.Process, float]:
+    """The main process of a version, and how long it took to be ready."""
+    name, port = process_name(tag), free_port()
     own = {
+        "BENTOML_HOME": str(store()),
         "BENTOML_CONFIG_OVERRIDES": json.dumps({"services": {"predictor": {"workers": way.workers}}}),
         "BENTOML_DO_NOT_TRACK": "True",
         "KANARIA_ANSWERS_DIR": str(folder / "answers"),
         "KANARIA_PREDICTIONS_DIR": str(folder / "predictions"),
     }
-    command = [sys.executable, "-P", "-m", *way.module, tag, "--host", "127.0.0.1", "--port", str(port)]
+    module, *words = way.module
+    command = own_module(module, *words, tag, "--host", "127.0.0.1", "--port", str(port))
+    # A version of a stack is confined; one that is not is not forked either.
     began_s = time.monotonic()
-    with log.open("wb") as output:
-        process = psutil.Popen(command, env={**os.environ, **own}, stdout=output, stderr=subprocess.STDOUT, cwd=folder)
-    try:
-        _wait(log, way.workers)
-        ready_s = time.monotonic() - began_s
-        if not loopback.answers(f"http://127.0.0.1:{port}{READY_PATH}", timeout_s=5.0):
-            raise BenchmarkError(f"{tag} is not ready", saw=log.read_text()[-300:], do=f"read {log}")
-        yield process, ready_s
-    finally:
-        process.terminate()
-        process.wait()
+    supervisor.add(Program(name, command, own, folder=str(folder), listed=(), is_confined=way.has_fork_server))
+    log = folder / "logs" / f"{name}.log"
+    _wait(log, way.workers)
+    ready_s = time.monotonic() - began_s
+    if not loopback.answers(f"http://127.0.0.1:{port}{READY_PATH}", timeout_s=5.0):
+        raise BenchmarkError(f"{tag} is not ready", saw=log.read_text()[-300:], do=f"read {log}")
+    info = supervisor.info(name)
+    return psutil.Process(info.pid if info else None), ready_s
+
+
+def _fork_servers(folder: Path) -> list[psutil.Process]:
+    return [process for process in marked(folder).get(KEEPER, ()) if fork_server.MODULE in process.cmdline()]
+
+
+def _pss_mb(processes: Sequence[psutil.Process]) -> float:
+    return sum(process.memory_full_info().pss for process in processes) / 1e6
 
 
 def _wait(log: Path, workers: int) -> None:
     """Until each worker has said that its model is ready."""
     deadline_s = time.monotonic() + _STARTS_IN_S
-    while log.read_text().count('"event": "model_ready"') < workers:
+    while not log.exists() or log.read_text().count('"event": "model_ready"') < workers:
         if time.monotonic() > deadline_s:
             raise BenchmarkError("a version does not start", saw=log.read_text()[-300:], do=f"read {log}")
         time.sleep(0.02)

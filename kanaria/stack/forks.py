@@ -95,7 +95,7 @@ def say(text: str) -> None:
         os.write(1, f"{text}\n".encode())
 
 
-def _reseed() -> None:
+def reseed() -> None:
     """Let random numbers be a worker's own: else all would draw the same ones, and each that replaces one, too."""
     random.seed()
     if numpy := sys.modules.get("numpy.random"):
@@ -116,7 +116,7 @@ def _end_after(work: Callable[[int], None], number: int) -> NoReturn:
         for each in _WATCHED:
             signal.signal(each, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-        _reseed()
+        reseed()
         work(number)
         code = 0
     except SystemExit as end:

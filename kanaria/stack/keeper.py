@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from kanaria.errors import StackError
 from kanaria.private_files import only_for_the_owner
 from kanaria.stack import locks
 from kanaria.stack.confinement import confine, leave_no_core_dumps, say_withheld, variables_of
+from kanaria.stack.forked_versions import ForkedVersions
 from kanaria.stack.log_files import LogFiles
 from kanaria.stack.processes import Identity, belongings, leader, marked, marks, send
 from kanaria.stack.supervision import KEEPER, ProcessFiles, ProcessState, Program
@@ -45,7 +46,7 @@ class _Care:
     """What this keeper remembers of one program; all that must survive it is in the state."""
 
     state: ProcessState
-    child: subprocess.Popen[bytes] | None = None  # None: an earlier keeper started it
+    child: subprocess.Popen[bytes] | None = None  # None: an earlier keeper started it, or it was forked
     started_s: float = 0.0  # monotonic, like the other times
     due_s: float = 0.0  # of the next attempt to start
     failed_starts: int = 0
@@ -59,6 +60,7 @@ class Keeper:
         self._home = home
         self._files, self._logs = ProcessFiles(home), LogFiles(logs)
         self._cares: dict[str, _Care] = {}
+        self._forked = ForkedVersions(home)
 
     def adopt(self) -> None:
         """Take over all that still runs. Where nothing does, nothing has crashed: the machine was started again."""
@@ -119,27 +121,18 @@ class Keeper:
             del self._cares[name]
 
     def _start(self, program: Program, care: _Care) -> None:
-        care.started_s = time.monotonic()
         given = variables_of(program, os.environ) | marks(self._home, program.name)
+        if self._forked.is_preparing(program, given):
+            return
+        care.started_s = time.monotonic()
         try:
-            with self._logs.open(program.name) as output:
-                say_withheld(program, os.environ, output.fileno())
-                care.child = subprocess.Popen(
-                    program.command,
-                    cwd=program.folder,
-                    env=given,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                    preexec_fn=confine if program.is_confined else None,  # noqa: PLW1509 - the keeper has one thread
-                )
+            pid = self._begin(program, given, care)
         except (OSError, ValueError) as error:  # ValueError: a null byte
             self._could_not_start(program.name, care, error)
             return
-        found = Identity.of(care.child.pid)
+        found = Identity.of(pid)
         care.state = ProcessState(
-            pid=care.child.pid,
+            pid=pid,
             started_s=found.started_s if found else 0.0,
             starts=care.state.starts + 1,
             exits=care.state.exits,
@@ -147,7 +140,26 @@ class Keeper:
             stop_order=program.stop_order,
         )
         self._write(program.name)
-        log.info("started", program=program.name, pid=care.child.pid, starts=care.state.starts)
+        log.info("started", program=program.name, pid=pid, starts=care.state.starts)
+
+    def _begin(self, program: Program, given: Mapping[str, str], care: _Care) -> int:
+        """Start a process. Returns its pid."""
+        with self._logs.open(program.name) as output:
+            say_withheld(program, os.environ, output.fileno())
+            care.child = None
+            if (pid := self._forked.fork(program, given, output.fileno())) is not None:
+                return pid
+            care.child = subprocess.Popen(
+                program.command,
+                cwd=program.folder,
+                env=given,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=confine if program.is_confined else None,  # noqa: PLW1509 - the keeper has one thread
+            )
+            return care.child.pid
 
     def _could_not_start(self, name: str, care: _Care, error: OSError | ValueError) -> None:
         is_busy = isinstance(error, OSError) and error.errno in _BUSY

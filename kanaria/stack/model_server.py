@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ _FOR_WORKERS = (
     "torch",
     "uvicorn",
     "uvloop",
-    "service.server.runtime",  # the Bento's own
 )
+_RUNTIME = "service.server.runtime"  # the Bento's own
 _BACKLOG = 2048
 
 
@@ -42,12 +43,12 @@ def main() -> None:
     given = parser.parse_args()
     as_given = dict(os.environ)
     guard = taken_guard()  # before anything of the model's is imported
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of numpy's would not be there in a fork
     gc.disable()  # nothing that is imported is garbage, and to look for it takes a tenth of a second each time
+    start_no_threads()
     service = _loaded(given.tag)
     count = _prepared(service, f"http://{given.host}:{given.port}")
-    _import_what_workers_need()
-    if threads := len([*Path("/proc/self/task").iterdir()]) - 1:
+    import_all((_RUNTIME,))
+    if threads := other_threads():
         say(f"threads that imports started: {threads}; so the workers of {given.tag} share no memory")
         words = [sys.executable, "-P", "-m", "bentoml", "serve", *sys.argv[1:]]
         os.execve(sys.executable, words, as_given)  # noqa: S606 - no shell wanted
@@ -91,10 +92,21 @@ def _prepared(service: Any, url: str) -> int:
     return int(count)
 
 
-def _import_what_workers_need() -> None:
-    for module in _FOR_WORKERS:
+def start_no_threads() -> None:
+    """Call it before numpy is imported: threads of OpenBLAS would not be there in a fork."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def import_all(more: Sequence[str]) -> None:
+    """Import what workers need, and `more`."""
+    for module in (*_FOR_WORKERS, *more):
         with suppress(Exception):  # a worker says what is wrong with a Bento's own modules
             importlib.import_module(module)
+
+
+def other_threads() -> int:
+    """How many threads this process has besides this one."""
+    return len([*Path("/proc/self/task").iterdir()]) - 1
 
 
 def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number: int) -> None:

@@ -1,0 +1,259 @@
+"""Versions that a keeper has forked from one process: each is its own, and nothing of it hangs on that process."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from contract.http import PREDICT_PATH, READY_PATH, SECRET_HEADER
+from kanaria.stack import fork_server, model_server
+from kanaria.stack.guarded_ports import guarding
+from kanaria.stack.ports import free_port
+from kanaria.stack.processes import KEPT_AS
+from kanaria.stack.python import own_module
+from kanaria.stack.supervision import Program
+from tests.support.bentos import Bentos
+from tests.support.processes import Kept, until
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="versions are forked on Linux only"),
+    pytest.mark.timeout(600),
+]
+
+READY_WITHIN_S = 60.0
+STARTS_A_THREAD = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+
+
+class Versions(Kept):
+    """Versions of a store, kept in a state folder."""
+
+    def __init__(self, home: Path, bentos: Bentos) -> None:
+        super().__init__(home)
+        self._bentos = bentos
+        self.ports: dict[str, int] = {}
+
+    def start(self, tag: str, *, is_guarded_by: str = "", **variables: str) -> None:
+        """Start a version as the fleet does, with one worker."""
+        port = self.ports[tag] = free_port()
+        given = {
+            "BENTOML_HOME": str(self._bentos.home),
+            "BENTOML_CONFIG_OVERRIDES": json.dumps({"services": {"predictor": {"workers": 1}}}),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "KANARIA_VERSION": tag,
+            "KANARIA_ANSWERS_DIR": str(self.home / "answers"),
+            "KANARIA_PREDICTIONS_DIR": str(self.home / "predictions"),
+            **(guarding(port, is_guarded_by) if is_guarded_by else {}),
+            **variables,
+        }
+        address = ("--host", "127.0.0.1", "--port", str(port))
+        command = own_module(model_server.MODULE, tag, *address)
+        program = Program(name_of(tag), command, given, folder=str(self.home), listed=(), is_confined=True)
+        self.supervisor.add(program)
+
+    def ready(self, tag: str, *, other_than: int = 0) -> psutil.Process:
+        """The main process of a version, once it answers."""
+        pid = self.pid(name_of(tag), other_than=other_than)
+        until(lambda: self.ask(tag, READY_PATH), limit_s=READY_WITHIN_S)
+        return psutil.Process(self.pid(name_of(tag), other_than=other_than) or pid)
+
+    def ask(self, tag: str, path: str, headers: Mapping[str, str] | None = None) -> bool:
+        """Whether a version answers without an error."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.ports[tag]}{path}", headers=headers).is_success
+        except httpx.TransportError:
+            return False
+
+    def answered_by(self, tag: str) -> str:
+        """The version that answers at the port of `tag`, as it says itself."""
+        body = self._bentos.requests(tag, 1)
+        url = f"http://127.0.0.1:{self.ports[tag]}{PREDICT_PATH}"
+        return str(httpx.post(url, content=body).raise_for_status().json()["version"])
+
+    @property
+    def fork_servers(self) -> list[psutil.Process]:
+        return [process for process in self.everything() if fork_server.MODULE in process.cmdline()]
+
+    def log(self, name: str) -> str:
+        path = self.home / "logs" / f"{name}.log"
+        return path.read_text() if path.exists() else ""
+
+
+def name_of(tag: str) -> str:
+    return tag.replace(":", "@")
+
+
+def is_forked(process: psutil.Process) -> bool:
+    """A Python that was started for it would have no word of blanks."""
+    return not process.cmdline()[-1].strip()
+
+
+@pytest.fixture
+def versions(tmp_path: Path, bentos: Bentos) -> Iterator[Versions]:
+    made = Versions(tmp_path / "state", bentos)
+    made.supervisor.start()
+    yield made
+    made.supervisor.shutdown()
+    assert made.everything() == []
+
+
+def test_two_versions_share_a_server_and_each_is_seen_and_answers_as_itself(
+    versions: Versions, bentos: Bentos, tmp_path: Path
+) -> None:
+    """With its own variables, store, command line, session and log, and no way to more rights."""
+    tags, other = ("digits:v1", "digits:v2"), bentos.copied_to(tmp_path / "store")
+    shutil.rmtree(other.home / "bentos" / "digits" / "v1")
+    for tag, store in zip(tags, (bentos.home, other.home), strict=True):
+        versions.start(tag, KANARIA_ANSWERS_KEY=f"key of {tag}", BENTOML_HOME=str(store))
+    mains = {tag: versions.ready(tag) for tag in tags}
+    (server,) = versions.fork_servers
+    for (tag, main), store in zip(mains.items(), (bentos.home, other.home), strict=True):
+        assert is_forked(main)
+        assert main.ppid() == server.pid
+        assert os.getsid(main.pid) == main.pid
+        assert "NoNewPrivs:\t1" in Path(f"/proc/{main.pid}/status").read_text()
+        assert versions.answered_by(tag) == tag
+        assert main.cwd() == str(store / "bentos" / tag.replace(":", "/") / "src")
+        for process in (main, *main.children()):
+            assert process.cmdline()[3:5] == [model_server.MODULE, tag]
+            variables = process.environ()
+            assert (variables[KEPT_AS], variables["KANARIA_ANSWERS_KEY"]) == (name_of(tag), f"key of {tag}")
+            assert "KANARIA_ROOM" not in variables
+            assert [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in (1, 2)] == [
+                str(versions.home / "logs" / f"{name_of(tag)}.log")
+            ] * 2
+    assert versions.log("digits@v1").count("model_ready") == 1
+    versions.supervisor.stop("digits@v1")
+    until(lambda: versions.info("digits@v1") is None)
+    assert not versions.everything("digits@v1")
+    assert versions.answered_by("digits:v2") == "digits:v2"
+
+
+def test_no_variable_of_a_version_is_in_the_server_or_in_another_version(versions: Versions) -> None:
+    """Nor in its memory, where a fork would find it."""
+    secret = "s3cret-of-the-first"  # noqa: S105 - made up here
+    versions.start("digits:v1", KANARIA_ANSWERS_KEY=secret)
+    versions.ready("digits:v1")
+    (server,) = versions.fork_servers
+    versions.start("digits:v2")
+    assert not is_in_memory(server, secret)
+    assert not is_in_memory(versions.ready("digits:v2"), secret)
+
+
+def test_the_port_of_a_forked_version_asks_for_the_secret(versions: Versions) -> None:
+    """Of the second as well as of the first, each at its own port."""
+    secret = "port-secret"  # noqa: S105 - made up here
+    for tag in ("digits:v1", "digits:v2"):
+        versions.start(tag, is_guarded_by=secret)
+        until(lambda tag=tag: versions.ask(tag, READY_PATH, {SECRET_HEADER: secret}), limit_s=READY_WITHIN_S)
+        assert is_forked(psutil.Process(versions.pid(name_of(tag))))
+        assert not versions.ask(tag, READY_PATH)
+
+
+def test_a_killed_server_takes_no_version_along_and_the_next_start_gets_another(versions: Versions) -> None:
+    """A version that is killed afterwards comes back, forked again."""
+    versions.start("digits:v1")
+    main = versions.ready("digits:v1")
+    (server,) = versions.fork_servers
+    server.kill()
+    until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
+    assert versions.answered_by("digits:v1") == "digits:v1"
+    assert versions.info("digits@v1").has_crashed is False
+    main.kill()
+    second = versions.ready("digits:v1", other_than=main.pid)
+    assert is_forked(second)
+    assert [each.pid for each in versions.fork_servers] == [second.ppid()]
+    assert versions.info("digits@v1").has_crashed
+
+
+def test_a_killed_version_is_forked_again_at_once(versions: Versions) -> None:
+    """From the same server, which says how it ended."""
+    versions.start("digits:v1")
+    main = versions.ready("digits:v1")
+    (server,) = versions.fork_servers
+    main.kill()
+    assert versions.ready("digits:v1", other_than=main.pid).ppid() == server.pid
+    assert f'"pid": {main.pid}, "exit_code": -9' in versions.log("keeper")
+
+
+def test_a_killed_keeper_takes_its_server_along_and_no_version(versions: Versions) -> None:
+    """The next one takes the version over, and forks it again from a server of its own."""
+    versions.start("digits:v1")
+    main = versions.ready("digits:v1")
+    versions.kill_keeper()
+    until(lambda: not versions.fork_servers)
+    versions.supervisor.start()
+    assert versions.ready("digits:v1").pid == main.pid
+    main.kill()
+    assert is_forked(versions.ready("digits:v1", other_than=main.pid))
+
+
+def test_versions_with_other_variables_for_libraries_have_other_servers(versions: Versions) -> None:
+    """What reads them when it is imported reads its own. They start together, and none waits for ever."""
+    versions.start("digits:v1", OMP_NUM_THREADS="2")
+    versions.start("digits:v2", OMP_NUM_THREADS="3")
+    assert all(is_forked(versions.ready(tag)) for tag in ("digits:v1", "digits:v2"))
+    (server,) = versions.fork_servers
+    assert server.environ()["OMP_NUM_THREADS"] == "3"
+    assert versions.answered_by("digits:v1") == "digits:v1"
+
+
+def test_a_server_that_hangs_holds_up_no_version(versions: Versions) -> None:
+    """It is ended, and the version starts by itself."""
+    versions.start("digits:v1")
+    versions.ready("digits:v1")
+    (server,) = versions.fork_servers
+    server.suspend()
+    versions.start("digits:v2")
+    assert not is_forked(versions.ready("digits:v2"))
+    assert versions.fork_servers == []
+    assert versions.answered_by("digits:v1") == "digits:v1"
+
+
+def test_installing_a_package_ends_the_sharing(versions: Versions, tmp_path: Path) -> None:
+    """A server that has imported the package as it was forks nothing any more."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    versions.kill_keeper()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(packages), os.environ.get("PYTHONPATH", "")))))
+        versions.supervisor.start()
+    versions.start("digits:v1")
+    (before,) = (versions.ready("digits:v1"), versions.fork_servers)[1]
+    (packages / "new.dist-info").mkdir()
+    versions.start("digits:v2")
+    (after,) = (versions.ready("digits:v2"), versions.fork_servers)[1]
+    assert after.pid != before.pid
+
+
+@pytest.mark.parametrize("name", ["a thread", "no room"])
+def test_a_version_that_cannot_be_forked_starts_by_itself(versions: Versions, tmp_path: Path, name: str) -> None:
+    """Where what is imported starts threads, and where its variables are too long to be shown."""
+    (tmp_path / "sitecustomize.py").write_text(STARTS_A_THREAD)
+    hindering = {
+        "a thread": {"PYTHONPATH": str(tmp_path)},
+        "no room": {"KANARIA_LONG": "x" * 60_000, "KANARIA_MORE": "x" * 70_000},
+    }[name]
+    versions.start("digits:v1", **hindering)
+    main = versions.ready("digits:v1")
+    assert not is_forked(main)
+    assert main.ppid() == versions.keeper
+    assert versions.answered_by("digits:v1") == "digits:v1"
+
+
+def is_in_memory(process: psutil.Process, secret: str) -> bool:
+    """Whether what a process has written holds a text."""
+    with Path(f"/proc/{process.pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            if rights.startswith("rw"):
+                first, last = (int(number, 16) for number in span.split("-"))
+                memory.seek(first)
+                if secret.encode() in memory.read(last - first):
+                    return True
+    return False
