@@ -7,9 +7,9 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -26,8 +26,7 @@ MAX_BYTES_PER_VALUE = 32
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     at_s: float
     request: bytes | NDArray[np.float32]  # the body as received, or checked rows that are still to be masked
     answer: bytes

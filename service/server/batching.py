@@ -1,8 +1,9 @@
 """Run the model on the rows that wait whenever it is free: on the event loop while that is quick, else on a thread.
 
 Requests that arrive together, or while the model is busy, share its next call; a single request never waits
-for others. A batch that takes about as long as waking a thread and coming back is answered on the event
-loop. Larger batches and slow models go to a thread, so that health checks answer however slow the model is.
+for others, and one that follows another on the same connection not even for a turn of the event loop. A batch that
+takes about as long as waking a thread and coming back is answered on the event loop. Larger batches and slow models go
+to a thread, so that health checks answer however slow the model is.
 """
 
 import asyncio
@@ -103,6 +104,7 @@ class Batcher:
         self._is_slow = False  # everything goes to the thread
         self._waiting_rows = 0  # changed on the event loop only
         self._arrived: deque[_Job] = deque()  # changed on the event loop only
+        self._connection: object | None = None  # of the last request; changed on the event loop only
         self._handed_over = 0  # jobs given to the thread; changed on the event loop only
         self._finished = 0  # how many of these are finished; changed on the thread only
         self._progress_s = 0.0  # when the thread last finished a batch, or was given one while it was idle
@@ -129,6 +131,7 @@ class Batcher:
         self,
         rows: NDArray[np.float32],
         *,
+        connection: object | None = None,
         gone: Callable[[], Coroutine[None, None, None]] | None = None,
         is_counted: bool = True,
     ) -> list[Prediction]:
@@ -136,6 +139,7 @@ class Batcher:
 
         Args:
             rows: checked rows, shape (rows, features).
+            connection: that the request came by, which has one request at a time; None: not known.
             gone: returns when the client no longer waits for the answer.
             is_counted: whether `count` hears of the answer.
 
@@ -143,11 +147,14 @@ class Batcher:
         """
         if self._waiting_rows + len(rows) > self._max_waiting_rows:
             raise Overloaded
+        is_next, self._connection = connection is not None and connection == self._connection, connection
+        if is_next and not (self._arrived or self._needs_thread(rows)):
+            return self._answer_alone(rows, is_counted=is_counted)
         loop = asyncio.get_running_loop()
         job = _Job(rows, loop.create_future(), loop, gone, is_counted)
         self._waiting_rows += len(rows)
         try:
-            if len(rows) > self._loop_rows or self._is_slow or self._thread_is_busy:
+            if self._needs_thread(rows):
                 self._hand_over(job)
             else:
                 self._arrived.append(job)
@@ -160,6 +167,21 @@ class Batcher:
     @property
     def _thread_is_busy(self) -> bool:
         return self._handed_over != self._finished
+
+    def _needs_thread(self, rows: NDArray[np.float32]) -> bool:
+        return len(rows) > self._loop_rows or self._is_slow or self._thread_is_busy
+
+    def _answer_alone(self, rows: NDArray[np.float32], *, is_counted: bool) -> list[Prediction]:
+        """Answer one request at once. Raises what `predict_rows` and `count` raise."""
+        started_s = time.perf_counter()
+        try:
+            with torch.inference_mode():
+                predictions = predict_rows(self._model, rows)
+            if is_counted:
+                self._count([predictions[random.randrange(len(rows))]] if len(rows) > 1 else predictions)  # noqa: S311 - no secret
+            return predictions
+        finally:
+            self._watch_loop(time.perf_counter() - started_s)
 
     def _hand_over(self, job: _Job) -> None:
         """Give a job to the thread. Only there can a wait outlast a deadline or a client's patience."""
@@ -190,7 +212,9 @@ class Batcher:
         started_s = time.perf_counter()
         with torch.inference_mode():
             _settle(self._outcomes(batch))
-        took_s = time.perf_counter() - started_s
+        self._watch_loop(time.perf_counter() - started_s)
+
+    def _watch_loop(self, took_s: float) -> None:
         self._late_in_a_row = self._late_in_a_row + 1 if took_s > LATE_S else 0
         if self._late_in_a_row == MOST_LATE_IN_A_ROW:
             self._late_in_a_row = self._quick_in_a_row = 0

@@ -6,9 +6,8 @@ after it has imported the service. So it is imported when `Metrics` is made, nev
 
 import os
 import shutil
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ from contract import metrics as m
 from contract.answer_types import AnswerKind, Prediction
 from contract.http import FEEDBACK_PATH, PREDICT_PATH
 from contract.label_metrics import LabelMetrics
+from service.server.counting import QuickHistogram, adder
 
 ROUTES = (PREDICT_PATH, FEEDBACK_PATH)
 STATUS_CLASSES = ("2xx", "4xx", "5xx")
@@ -53,14 +53,14 @@ class Metrics:
         info.labels(version, model, engine).set(1)
         # Each series is made now, so that it exists at 0 and needs no lookup by labels later.
         self._requests = {
-            (route, status_class): requests.labels(version, route, status_class)
+            (route, int(status_class[0])): _adder(requests.labels(version, route, status_class))
             for route in ROUTES
             for status_class in STATUS_CLASSES
         }
-        self._duration = {route: duration.labels(version, route) for route in ROUTES}
+        self._duration = {route: QuickHistogram(duration.labels(version, route)) for route in ROUTES}
         self._class_of = answer.class_of
-        self._predictions = {name: predictions.labels(version, name) for name in answer.classes}
-        self._confidence = confidence.labels(version)
+        self._predictions = {name: _adder(predictions.labels(version, name)) for name in answer.classes}
+        self._confidence = QuickHistogram(confidence.labels(version))
         self.of_labels = LabelMetrics(version, feedback=feedback, labels=labels, pairs=pairs)
         self._same, self._different = (disagreement.labels(version, outcome) for outcome in (m.SAME, m.DIFFERENT))
         self._dropped = dropped.labels(version)
@@ -68,18 +68,26 @@ class Metrics:
         self._log_failures = {thread: log_failures.labels(version, thread) for thread in m.LOG_THREADS}
 
     def count_request(self, route: str, status: int, duration_s: float) -> None:
-        """Count an answered request to one of ROUTES."""
-        self._requests[route, f"{status // 100}xx"].inc()
+        """Count an answered request to one of ROUTES. Called on the event loop only."""
+        self._requests[route, status // 100](1)
         self._duration[route].observe(duration_s)
 
     def count_predictions(self, predictions: list[Prediction]) -> None:
-        """Count answers, one of each request."""
+        """Count answers, one of each request. Called by one thread at a time."""
+        if len(predictions) == 1:
+            self._count_prediction(predictions[0])
+            return
         names = Counter(self._class_of(prediction.label) for prediction in predictions)
         found = [(self._predictions[name], rows) for name, rows in names.items()]  # an unknown name fails uncounted
-        for series, rows in found:
-            series.inc(rows)
+        for add, rows in found:
+            add(rows)
         confidences = [confidence for prediction in predictions if (confidence := prediction.confidence) is not None]
-        _observe(self._confidence, confidences)
+        self._confidence.observe_all(confidences)
+
+    def _count_prediction(self, prediction: Prediction) -> None:
+        self._predictions[self._class_of(prediction.label)](1)
+        if prediction.confidence is not None:
+            self._confidence.observe(prediction.confidence)
 
     def count_disagreement(self, *, same: int, different: int) -> None:
         """Count requests, each by one of its rows."""
@@ -100,11 +108,8 @@ def _made(kind: Callable[..., MetricT], metric: m.Metric, **more: Any) -> Metric
     return kind(metric.name, metric.meaning, metric.labels, **more)
 
 
-def _observe(histogram: Any, values: Sequence[float]) -> None:
-    """Observe all values with one step per bucket: 32 rows cost as much as three calls of `histogram.observe`."""
-    histogram._sum.inc(sum(values))  # noqa: SLF001 - prometheus_client observes one value at a time
-    for bucket, count in Counter(bisect_left(histogram._upper_bounds, value) for value in values).items():  # noqa: SLF001 - as above
-        histogram._buckets[bucket].inc(count)  # noqa: SLF001 - as above
+def _adder(counter: Any) -> Callable[[float], None]:
+    return adder(counter._value)  # noqa: SLF001 - see `counting`
 
 
 def use_own_multiprocess_dir() -> None:

@@ -64,8 +64,8 @@ def rows(*numbers: int) -> NDArray[np.float32]:
     return np.array([[number] for number in numbers], dtype=np.float32)
 
 
-async def labels_of(batcher: Batcher, *numbers: int) -> list[str]:
-    return [prediction.label for prediction in await batcher.predict(rows(*numbers))]
+async def labels_of(batcher: Batcher, *numbers: int, connection: object | None = None) -> list[str]:
+    return [prediction.label for prediction in await batcher.predict(rows(*numbers), connection=connection)]
 
 
 def test_each_request_gets_the_answers_to_its_own_rows(echo: Echo) -> None:
@@ -92,6 +92,65 @@ def test_requests_that_wait_share_the_next_call(echo: Echo) -> None:
     with Batcher(echo, max_waiting_rows=1000) as batcher:
         asyncio.run(ask())
     assert (sum(echo.calls), len(echo.calls) <= 2) == (11, True)
+
+
+async def turns_of(batcher: Batcher, number: int, connection: object | None) -> int:
+    """How many turns of the event loop an answer takes."""
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        asyncio.get_running_loop().call_soon(turn)
+
+    turn()
+    before = turns
+    assert await labels_of(batcher, number, connection=connection) == [str(number)]
+    return turns - before
+
+
+def test_who_follows_on_one_connection_waits_for_no_turn_of_the_event_loop(echo: Echo) -> None:
+    """Nobody else is there. After a request of another connection, or one nobody knows, others may be on their way."""
+    connections = [("a", 1), ("a", 1), ("b", 1), ("b", 1), ("a", 1), None, None, ("a", 1), ("a", 1)]
+
+    async def ask() -> list[bool]:
+        return [await turns_of(batcher, 3, connection) == 0 for connection in connections]
+
+    with Batcher(echo, max_waiting_rows=10, loop_rows=8) as batcher:
+        assert asyncio.run(ask()) == [False, True, False, True, False, False, False, False, True]
+
+
+def test_requests_of_several_connections_share_a_call(echo: Echo) -> None:
+    """Also those that come after one that was alone: it alone is answered before the others are there."""
+
+    async def ask() -> None:
+        await labels_of(batcher, 1, connection=0)
+        for _ in range(3):
+            await asyncio.gather(*(labels_of(batcher, number, connection=number) for number in range(16)))
+
+    with Batcher(echo, max_waiting_rows=100, loop_rows=32) as batcher:
+        asyncio.run(ask())
+    assert echo.calls == [1, 1, 15, 16, 16]
+
+
+def test_who_is_alone_gets_the_models_error_and_is_no_longer_waited_for(echo: Echo) -> None:
+    """It is not counted, and the next request is answered as ever, also where it is a large one for the thread."""
+    counted: list[str] = []
+
+    async def ask() -> list[str]:
+        for _ in range(3):
+            with pytest.raises(ValueError, match="negative"):
+                await labels_of(batcher, -1, connection="a")
+        with pytest.raises(Overloaded):
+            await labels_of(batcher, *range(13), connection="a")
+        return await labels_of(batcher, 5, connection="a") + await labels_of(batcher, *range(9), connection="a")
+
+    def count(predictions: list[Prediction]) -> None:
+        counted.extend(str(prediction.label) for prediction in predictions)
+
+    with Batcher(echo, max_waiting_rows=12, loop_rows=8, count=count) as batcher:
+        assert asyncio.run(ask()) == ["5", *map(str, range(9))]
+    assert (counted[0], len(counted)) == ("5", 2)
 
 
 def test_one_failing_request_does_not_fail_the_others_in_its_batch(echo: Echo) -> None:
@@ -126,15 +185,19 @@ def test_each_answered_request_is_counted_once(echo: Echo, loop_rows: int) -> No
     assert sorted(counted) in (["1", "3"], ["2", "3"])  # one row of the first
 
 
-@pytest.mark.parametrize("loop_rows", [0, 50])
-def test_the_row_that_a_request_counts_by_is_drawn_at_random(echo: Echo, loop_rows: int) -> None:
+@pytest.mark.parametrize(("loop_rows", "is_alone"), [(0, False), (50, False), (50, True)])
+def test_the_row_that_a_request_counts_by_is_drawn_at_random(echo: Echo, loop_rows: int, is_alone: bool) -> None:
     """Requests of one row all count; of those with four rows each row counts for about a quarter."""
     random.seed(7)
     counted: Counter[str] = Counter()
 
     async def ask() -> None:
         for _ in range(400):
-            await asyncio.gather(labels_of(batcher, 1, 2, 3, 4), labels_of(batcher, 9))
+            if is_alone:
+                await labels_of(batcher, 1, 2, 3, 4, connection="a")
+                await labels_of(batcher, 9, connection="a")
+            else:
+                await asyncio.gather(labels_of(batcher, 1, 2, 3, 4), labels_of(batcher, 9))
 
     def count(predictions: list[Prediction]) -> None:
         counted.update(str(prediction.label) for prediction in predictions)
@@ -285,8 +348,9 @@ def test_an_answer_that_breaks_the_contract_is_an_error(
         predict_rows(echo, rows(1, 2))
 
 
+@pytest.mark.parametrize("connection", [None, "a"])
 def test_a_model_that_was_slow_for_a_moment_is_called_on_the_event_loop_again(
-    echo: Echo, monkeypatch: pytest.MonkeyPatch
+    echo: Echo, monkeypatch: pytest.MonkeyPatch, connection: str | None
 ) -> None:
     """A very busy machine makes batches late in a row; a model that stays slow stays on the thread."""
     callers: list[str] = []
@@ -302,7 +366,7 @@ def test_a_model_that_was_slow_for_a_moment_is_called_on_the_event_loop_again(
     async def ask(times: int) -> list[str]:
         callers.clear()
         for _ in range(times):
-            await batcher.predict(rows(1))
+            await batcher.predict(rows(1), connection=connection)
         return callers[:]
 
     with Batcher(echo, max_waiting_rows=100, loop_rows=8) as batcher:

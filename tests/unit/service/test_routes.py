@@ -16,7 +16,7 @@ from contract.model_files import Feature, Schema
 from service.contract import Model
 from service.logs.answers import AnswerLog
 from service.server.batching import Batcher
-from service.server.http import MAX_BODY_BYTES, Handlers, Route
+from service.server.http import MAX_BODY_BYTES, Handlers, Route, _connection
 from service.server.metrics import Metrics
 from service.server.parsing import BodyParser
 
@@ -122,6 +122,16 @@ def counted() -> dict[tuple[str, ...], float]:
         for sample in family.samples
         if sample.name.startswith(counts) and not sample.name.endswith("_created")
     }
+
+
+@pytest.mark.parametrize(
+    ("client", "known"),
+    [(("127.0.0.1", 4711), True), (("10.0.0.7", 0), False), (None, False), (("", 0), False), (("::1", 1), True)],
+)
+def test_a_connection_is_known_by_its_port(client: tuple[str, int] | None, known: bool) -> None:
+    """Behind a proxy whose headers name the client all its connections look alike: such requests are never alone."""
+    assert (_connection({"type": "http", "client": client}) is not None) is known
+    assert _connection({"type": "http"}) is None
 
 
 def test_more_rows_than_may_wait_are_a_503_that_says_when_to_come_back(served: Served) -> None:
