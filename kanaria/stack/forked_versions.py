@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import structlog
@@ -25,6 +25,18 @@ log = structlog.get_logger()
 # Variables that nothing reads while it is imported. All others must be equal in versions that one server forks.
 _OF_A_VERSION = ("BENTOML_HOME", "BENTOML_RESULT_STORE")
 _OWN = "KANARIA_"
+# What of a program a fork has, and what the keeper sees to. One of which anything else is said is started by itself.
+_UNDERSTOOD = (
+    "name",
+    "command",
+    "environment",
+    "folder",
+    "listed",
+    "is_confined",
+    "stop_wait_s",
+    "stop_order",
+    "droppable",
+)
 _ROOM = {"KANARIA_ROOM": "-" * 120_000}  # for the variables of a version, see `shown_words`
 _ROOM_FOR_WORDS = " " * 250
 _IMPORTED_WITHIN_S, _FORKED_WITHIN_S = 60.0, 5.0
@@ -147,14 +159,19 @@ class ForkedVersions:
 def _ground(program: Program, variables: Mapping[str, str]) -> _Ground | None:
     """None: it cannot be forked."""
     command = tuple(program.command)
-    # A fork is confined as its server is, by `confine`: whoever is to be confined by more must be left out here.
-    if sys.platform != "linux" or model_server.MODULE not in command or not program.is_confined:
+    if sys.platform != "linux" or model_server.MODULE not in command or not _is_understood(program):
         return None
     common = {
         (name, value) for name, value in variables.items() if name not in _OF_A_VERSION and not name.startswith(_OWN)
     }
     python = command[: command.index(model_server.MODULE)]
     return _Ground(python, program.folder, frozenset(common), tuple(_changes()))
+
+
+def _is_understood(program: Program) -> bool:
+    """Whether a fork is all that a program is to be: it is confined as its server is, by `confine` alone."""
+    others = (each for each in fields(program) if each.name not in _UNDERSTOOD)
+    return program.is_confined and all(getattr(program, each.name) == each.default for each in others)
 
 
 def _changes() -> Iterator[int]:
