@@ -16,12 +16,15 @@ setup:
 demo: setup
 	@$(BIN)/kanaria demo $(if $(SERVICE),--service $(SERVICE)) $(if $(FAULT),--fault $(FAULT))
 
+# Commands are begun a thousand times: none compiles again what another has compiled.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Without those that start the whole stack, a container or a browser, or compute for many seconds.
 test-fast: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not exhaustive" tests/unit tests/contract
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not exhaustive" tests/unit tests/contract
 
 check: setup
 	@$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """Fixtures that every kind of test shares, and what is left out where something is not installed."""
 
+import gc
 import re
 import shutil
 import sys
@@ -13,6 +14,7 @@ from hypothesis import settings
 from kanaria.extras import missing_packages
 from tests.support.absence import DEBIAN_PACKAGES, is_strict, leave_out
 from tests.support.left_running import processes_under
+from tests.support.longest import longest_first, took_longest
 from tests.support.paths import ROOT
 from tests.support.small_disk import SmallDisk, mounted
 
@@ -51,6 +53,31 @@ def nothing_is_left_running(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     while left := processes_under(base):
         assert time.monotonic() < deadline, f"still running: {left}"
         time.sleep(0.2)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What all files import stays to the end: no search for garbage goes through it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Of many files, say which took longest."""
+    stats = terminalreporter.stats.values()
+    reports = [report for same in stats for report in same if isinstance(report, pytest.TestReport)]
+    if len({report.nodeid.partition("::")[0] for report in reports}) > 100:
+        terminalreporter.section("files that took longest")
+        terminalreporter.write_line("\n".join(took_longest(reports)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
