@@ -177,6 +177,20 @@ def test_a_service_of_others_answers_nobody_past_the_gateway(curious: Kanaria) -
     assert answer.json() == {"summary": "cba"}
 
 
+def test_a_version_opens_no_port_but_its_own(stack: Kanaria, curious: Kanaria) -> None:
+    """Circus, which starts BentoML's workers, took commands from every user at another: also to start a program."""
+    for kanaria, name in ((stack, "digits@v1"), (curious, "summary@curious")):
+        main = psutil.Process(kanaria.pid(name))
+        processes = [main, *main.children(recursive=True)]
+        listening = {
+            one.laddr.port
+            for process in processes
+            for one in process.net_connections(kind="inet")
+            if one.status in (psutil.CONN_LISTEN, psutil.CONN_NONE)
+        }
+        assert (listening, len(processes) > 1) == ({httpx.URL(url_of(kanaria)).port}, True)
+
+
 def test_prometheus_reads_what_the_version_counts(stack: Kanaria) -> None:
     """With the secret, from a file of the owner's."""
     address = (stack.home / "prometheus" / "url").read_text().strip()

@@ -1,5 +1,7 @@
 """Python imports this file first where its folder is on PYTHONPATH: it has a BentoML server's port ask for a secret.
 
+And it closes the ports that the server opens besides.
+
 It runs in the Python of the version, which has nothing of Kanaria's and may be older: the standard library has to do.
 """
 
@@ -100,6 +102,25 @@ def _guard_uvicorn(of_port: dict[str, Any]) -> None:
     config.__init__ = with_guard
 
 
+def _close_ports_of_circus() -> None:
+    """Keep to itself what starts a server's workers.
+
+    Circus takes commands, also to start a program, from whoever finds its two ports on 127.0.0.1. BentoML opens them
+    and sends nothing there: its arbiter is in the same process.
+    """
+    from circus.arbiter import Arbiter  # noqa: PLC0415 - of the version's Python, and only its server needs it
+
+    arbiter: Any = Arbiter
+    plain = arbiter.__init__
+
+    @functools.wraps(plain)
+    def without_ports(self: Any, *arguments: Any, **options: Any) -> None:
+        own = {"endpoint": "inproc://commands", "pubsub_endpoint": "inproc://events"}
+        plain(self, *arguments, **{**options, **own})
+
+    arbiter.__init__ = without_ports
+
+
 def _run_the_other() -> None:
     """Python imports the first file of this name alone; there may be one without us, too."""
     own = Path(__file__).parent.resolve()
@@ -111,4 +132,6 @@ def _run_the_other() -> None:
 if __name__ == "sitecustomize":
     if VARIABLE in os.environ and "--fd" in sys.argv:  # a worker, which gets its socket so
         _guard_uvicorn(taken_guard())
+    elif VARIABLE in os.environ and "serve" in sys.argv:  # what starts and watches them
+        _close_ports_of_circus()
     _run_the_other()

@@ -41,6 +41,21 @@ def test_a_worker_has_its_guard_before_anything_of_the_model_runs() -> None:
     assert run(code, **guard) == f"<built-in function print> {guard[VARIABLE]}"
 
 
+@pytest.mark.needs("serve")
+def test_what_starts_the_workers_listens_at_no_port() -> None:
+    """Circus takes commands there from whoever connects, also to start a program; BentoML makes it as it does here."""
+    code = """
+import psutil
+from bentoml._internal.utils.circus import create_standalone_arbiter
+arbiter = create_standalone_arbiter([])
+arbiter.initialize()
+arbiter.ctrl.initialize()
+print(sum(one.status == psutil.CONN_LISTEN for one in psutil.Process().net_connections("inet")))
+"""
+    guard = guarding(1, "a secret")
+    assert [run(code, "serve", **guard), run(code, "serve")] == ["0", "2"]
+
+
 def headers_behind(path: str, *sent: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]] | None:
     """What an app behind the guard gets of a request's headers; None where it is refused."""
     got: list[list[tuple[bytes, bytes]]] = []
