@@ -108,7 +108,7 @@ def _close_ports_of_circus() -> None:
     Circus takes commands, also to start a program, from whoever finds its two ports on 127.0.0.1. BentoML opens them
     and sends nothing there: its arbiter is in the same process.
     """
-    from circus.arbiter import Arbiter  # noqa: PLC0415 - of the version's Python, and only its server needs it
+    from circus.arbiter import Arbiter  # type: ignore[import-untyped] # noqa: PLC0415 - of the version's Python, and only its server needs it
 
     arbiter: Any = Arbiter
     plain = arbiter.__init__
