@@ -6,7 +6,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -190,6 +190,26 @@ def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(url: str
             except ssl.SSLWantReadError:
                 incoming.write(plain.recv(65536))
     assert answer.startswith(b"HTTP/1.1 200")
+
+
+@of_both_schemes
+def test_headers_without_end_end_the_connection(url: str) -> None:
+    """They took memory, and time that grew with the square of their length, while nobody else was answered."""
+    sent = 0
+    with opened(url, sends(HEADERS + b"x: ", tls=url.startswith("https"))) or socket.socket() as one, suppress(OSError):
+        while sent < 100 * 2**20:
+            sent += one.send(b"a" * 65536)
+    assert 2**20 < sent < 20 * 2**20  # most of it lies in the kernel's buffers
+    assert ask(url) == "ok"
+
+
+@of_both_schemes
+def test_a_long_body_is_no_head(url: str, command: Command) -> None:
+    """Of several MiB, on a connection that is used again."""
+    command.may_end.set()
+    with httpx.Client(base_url=url, trust_env=False, verify=unchecked(), headers=TOKEN) as client:
+        for _ in range(3):
+            assert client.post("/command", content=b"b" * 2**21).text == "done"
 
 
 class Crowd(threading.Thread):
