@@ -114,6 +114,16 @@ class Settings(BaseSettings):
         description="variables of your environment that versions get besides those that programs run by, such as "
         "`AWS_REGION,HF_*`; several with a comma between them; `*` stands for any letters",
     )
+    sandbox: Literal["auto", "off", "required"] = Field(
+        default="auto",
+        description="whether Bentos run without sight of the state folder, of what `KANARIA_HIDE` names, and of other "
+        "processes (Linux): `auto` where the machine offers that, `required` else not at all",
+    )
+    hide: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(Path("~/.ssh"), Path("~/.gnupg")),
+        description="what Bentos do not see besides, such as `~/.ssh,~/.gnupg,~/.aws`; several with a comma between "
+        "them; `none`: nothing",
+    )
     versions: Path | None = Field(
         default=None, description="YAML file with versions that are no Bentos; not set: there are none"
     )
@@ -233,6 +243,20 @@ class Settings(BaseSettings):
             )
         return names
 
+    @field_validator("hide", mode="before")
+    @classmethod
+    def _hidden_lie_somewhere(cls, given: object) -> object:
+        if not isinstance(given, str):
+            return given
+        named = tuple(name.strip() for name in given.split(",") if name.strip() and name.strip() != "none")
+        if wrong := [name for name in named if not name.startswith(("/", "~/"))]:
+            raise SetupError(
+                "what is to be hidden must be named by its whole path",
+                saw=f"KANARIA_HIDE has {', '.join(wrong)}",
+                do="write paths that begin with / or ~/, such as ~/.aws,/srv/secrets",
+            )
+        return named
+
     @field_validator("home")
     @classmethod
     def _home_is_a_folder(cls, home: Path) -> Path:
@@ -313,6 +337,12 @@ class Settings(BaseSettings):
     @property
     def logs(self) -> Path:
         return self.root / "logs"
+
+    @property
+    def temporary(self) -> Path:
+        """Where commands keep what they need for a moment; no other version sees it."""
+        private_files.close_folder(path := self.root / "temporary")
+        return path
 
     @property
     def environments(self) -> Path:

@@ -32,6 +32,7 @@ from kanaria.stack.gateway_watch import GatewayWatch
 from kanaria.stack.lock_guard import LockGuard
 from kanaria.stack.named_tokens import NamedTokens, People
 from kanaria.stack.observer_program import OBSERVER_OPTION
+from kanaria.stack.out_of_reach import sandbox_of
 from kanaria.stack.pages import DRIFT_TITLES, pages
 from kanaria.stack.preflight import LocalPreflight
 from kanaria.stack.recording import end_left_behind
@@ -333,6 +334,7 @@ def _fleet(settings: Settings, metrics: ControllerMetrics, secret: str) -> AnyFl
         pass_env=settings.pass_env,
         secret=secret,
         is_to_be_verified=partial(is_to_be_verified, settings),
+        sandbox=lambda tag, own: sandbox_of(settings, tag, [own], records=settings.root),
     )
     folder = settings.root / "versions" / "remote"
     remote = RemoteFleet(folder, versions, on_change=tell_prometheus, secret=secret)

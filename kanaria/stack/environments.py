@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -27,8 +28,11 @@ from contract.files import write_whole
 from kanaria.errors import SetupError, StackError
 from kanaria.stack import guarded_ports, locks
 from kanaria.stack.bentos import tag_of
+from kanaria.stack.confinement import is_offered
 from kanaria.stack.inherited import INSTALLER, inherited
+from kanaria.stack.out_of_reach import while_installing
 from kanaria.stack.requirements import OWN_PYTHON, Wanted, wanted_by
+from kanaria.stack.sandbox import Sandbox, enter
 from kanaria.stack.supervision import ProcessFiles
 
 KEPT = 5  # those used last
@@ -70,12 +74,16 @@ class InstallError(StackError):
 class Environments:
     """The environments of one state folder."""
 
-    def __init__(self, folder: Path, *, kept: int = KEPT, listed: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, kept: int = KEPT, listed: Sequence[str] = (), sandbox: Sandbox | None = None
+    ) -> None:
         """Args:
         kept: how many environments stay in which nothing runs.
         listed: which variables what is installed may see besides those of installers, see `inherited`.
+        sandbox: of the version; what builds its packages is in one, too.
         """
         self._folder, self._kept, self._listed = folder.resolve(), kept, (*INSTALLER, *listed)
+        self._sandbox = sandbox
 
     def find(self, wanted: Wanted) -> Path | None:
         """The whole environment with what is `wanted`; None when there is none."""
@@ -111,7 +119,8 @@ class Environments:
         key, began_s = _key(wanted), time.monotonic()
         folder = self._folder / f"{key}-{secrets.token_hex(4)}"
         try:
-            installer = _Installer(wanted, say, self._listed)
+            installer = _Installer(wanted, say, self._listed, self._sandbox and while_installing(self._sandbox, folder))
+            folder.mkdir()  # to be shown in the sandbox
             installer.make(folder)
             write_whole(self._note(key), json.dumps({"folder": folder.name, "tag": wanted.tag}))
         except BaseException:
@@ -206,8 +215,11 @@ def _additions(wanted: Wanted) -> list[str]:
 class _Installer:
     """uv, or venv and pip where there is none."""
 
-    def __init__(self, wanted: Wanted, say: Callable[[str], None], listed: Sequence[str]) -> None:
+    def __init__(
+        self, wanted: Wanted, say: Callable[[str], None], listed: Sequence[str], sandbox: Sandbox | None
+    ) -> None:
         self._wanted, self._say, self._listed = wanted, say, listed
+        self._enter = partial(enter, sandbox) if sandbox and is_offered(sandbox, say) else None
         self._uv = _uv()
         self._has_pip = _has_pip()
         if self._uv is None and not self._has_pip:
@@ -228,9 +240,20 @@ class _Installer:
             variables = _uv_variables(os.environ, configured)
             if configured.get("no-index") in _YES and "--no-index" not in packages:  # uv has no variable for this
                 packages = ("--no-index", *packages)
+            if self._enter is not None:  # links into uv's cache, which versions can write, would be files of all
+                variables |= {"UV_LINK_MODE": "copy"}
             quiet = ("--color", "never", "--no-progress")
             self._run([self._uv, "venv", "--quiet", *quiet, "--no-project", "--python", python, str(folder)], variables)
-            install = [self._uv, "pip", "install", *quiet, "--python", str(python_in(folder)), *packages]
+            install = [
+                self._uv,
+                "pip",
+                "install",
+                *quiet,
+                "--compile-bytecode",
+                "--python",
+                str(python_in(folder)),
+                *packages,
+            ]
             self._run(install, variables)
         else:
             own_pip = [sys.executable, "-P", "-m", "pip", "--python", str(python_in(folder))]
@@ -260,16 +283,7 @@ class _Installer:
     def _run(self, command: Sequence[str], variables: Mapping[str, str]) -> None:
         lines: list[str] = []
         passed = inherited(variables, self._listed)  # to build a package is to run its code
-        process = subprocess.Popen(
-            command,
-            cwd=self._wanted.folder if self._wanted.folder.is_dir() else None,
-            env={name: value for name, value in passed.items() if name not in _OUR_OWN},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        process = self._begun(command, passed)
         too_late = threading.Timer(_LONGEST_S, process.kill)
         too_late.start()
         try:
@@ -281,12 +295,29 @@ class _Installer:
         finally:
             too_late.cancel()
             process.kill()
+            too_late.join()  # a process with threads cannot go into a sandbox
         if process.returncode == 0:
             return
         words = _own_words(lines) or f"exit code {process.returncode}, no word from it"
         if "venv" in command and not self._wanted.is_for_this_python:
             raise self._no_python(words)
         raise _install_error(self._wanted, words)
+
+    def _begun(self, command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[str]:
+        try:
+            return subprocess.Popen(
+                command,
+                cwd=self._wanted.folder if self._wanted.folder.is_dir() else None,
+                env={name: value for name, value in variables.items() if name not in _OUR_OWN},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                preexec_fn=self._enter,  # noqa: PLW1509 - nothing else runs beside it
+            )
+        except subprocess.SubprocessError as error:
+            raise _install_error(self._wanted, "it could not be confined") from error
 
 
 def _install_error(wanted: Wanted, words: str) -> InstallError:

@@ -31,9 +31,10 @@ from kanaria.stack.log_words import last_line, last_lines, last_words
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import KEPT_PORT, Identity
+from kanaria.stack.sandbox import Sandbox
 from kanaria.stack.signing import policy_for
 from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
-from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, variables_for
+from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, secluded, variables_for
 from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
 from rollout.fleet import Backend, Health, Readiness, Service, VersionStatus
@@ -45,7 +46,6 @@ _FRESH_S = 0.4  # the controller asks several times in one beat
 _DECIDED_EVERY_S = 10.0  # whether signatures have come
 
 TASK_RESULTS = "BENTOML_RESULT_STORE"  # the file of a service's tasks, which its server deletes when it starts
-_TASK_FILES = (".tasks", ".tasks-wal", ".tasks-shm")  # one process's, as SQLite names them
 
 
 class _Record(BaseModel):
@@ -80,6 +80,7 @@ class LocalFleet:
         pass_env: Sequence[str] = (),
         secret: str = "",
         is_to_be_verified: Callable[[str], bool] = lambda _: False,
+        sandbox: Callable[[str, Path], Sandbox | None] = lambda *_: None,
     ) -> None:
         """Args:
         folder: keeps the port and the comparison schema of each running process, so that a new controller finds them.
@@ -92,13 +93,14 @@ class LocalFleet:
         pass_env: which variables of the keeper's versions get besides the usual ones, see `inherited`.
         secret: what versions are to ask for at their ports; empty: nothing.
         is_to_be_verified: whether a Bento is, as far as is known now.
+        sandbox: that of a process of a Bento, by its tag and the folder that it has for itself.
         """
         self._supervisor, self._folder = supervisor, folder
         self._command, self._environment = command, environment
         self._on_change, self._on_refusal = on_change, on_refusal
         self._folder.mkdir(parents=True, exist_ok=True)
         self._versions, self._replicas, self._pass_env = versions or Versions(None), replicas, tuple(pass_env)
-        self._secret = secret
+        self._secret, self._sandbox = secret, sandbox
         self._is_to_be_verified = is_to_be_verified
         self._decide_at_s: dict[str, float] = {}  # by process
         self._probes, self._workers = Probes(), Workers()
@@ -144,7 +146,8 @@ class LocalFleet:
         """The process of a Bento."""
         comparison = record.comparison_schema
         command = self._command(record.tag, record.port)  # first: a signature that comes now is seen by the next look
-        variables = {**self._environment(record.tag), TASK_RESULTS: str(self._folder / f"{name}{_TASK_FILES[0]}")}
+        self._home(name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        variables = {**self._environment(record.tag), TASK_RESULTS: str(self._home(name) / "tasks.db")}
         if SEAL_OPTION in command:  # its process makes that home
             variables |= {"BENTOML_HOME": str(self._home(name))}
         elif not self._keeps_contract(record.tag):  # with the contract a service sees to that itself
@@ -153,7 +156,8 @@ class LocalFleet:
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
         variables |= guarded_ports.guarding(record.port, self._secret) if record.is_guarded else {}
         passed = variables_for(record.tag, command, self._pass_env)
-        return Program(name, command, variables, listed=passed, is_confined=True)
+        program = Program(name, command, variables, listed=passed, is_confined=True)
+        return secluded(program, self._sandbox(record.tag, self._home(name)))
 
     def _keeps_contract(self, tag: str) -> bool:
         try:
@@ -182,8 +186,7 @@ class LocalFleet:
         self._supervisor.stop(name)
         if self._supervisor.info(name) is not None:
             return False
-        for suffix in (".json", *_TASK_FILES):
-            (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
         shutil.rmtree(self._home(name), ignore_errors=True)  # it removes links, and nothing behind them
         if record is not None:
             self._probes.forget(self._backend(record))
@@ -323,7 +326,7 @@ class LocalFleet:
         write_whole(self._path(name), record.model_dump_json())
 
     def _home(self, name: str) -> Path:
-        """BentoML's home for one process."""
+        """The folder of one process: BentoML's home, where it has one of its own, and the results of tasks."""
         return self._folder / f"{name}.bentoml"
 
     def _path(self, name: str) -> Path:

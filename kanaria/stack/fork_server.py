@@ -16,6 +16,7 @@ from multiprocessing import current_process
 
 from kanaria.stack import model_server
 from kanaria.stack.forks import reseed, say
+from kanaria.stack.sandbox import Sandbox, enter
 from kanaria.stack.shown_words import show
 
 MODULE = "kanaria.stack.fork_server"
@@ -45,11 +46,11 @@ def main() -> None:
         os.close(log)
 
 
-def written(command: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:
+def written(command: Sequence[str], folder: str, environment: Mapping[str, str], sandbox: Sandbox | None = None) -> int:
     """A request for a server that is seen so, as an open file. Send it with FORK, and the file that it writes to."""
     request = os.memfd_create(MODULE)
     with open(request, "wb", closefd=False) as file:
-        file.write(json.dumps([list(command), folder, dict(environment)]).encode())
+        file.write(json.dumps([list(command), folder, dict(environment), sandbox and sandbox.to_json()]).encode())
     return request
 
 
@@ -81,7 +82,7 @@ def _settle(request: int, log: int) -> list[str]:
     """Take the place that a process of its own would have been started in. Returns its command line."""
     with open(request, "rb") as file:
         file.seek(0)
-        command, folder, environment = json.loads(file.read())
+        command, folder, environment, sandbox = json.loads(file.read())
     os.setsid()
     os.chdir(folder)
     for stream in (1, 2):
@@ -90,6 +91,8 @@ def _settle(request: int, log: int) -> list[str]:
     os.environ.clear()  # first, for the place where they were is written over
     os.environ.update(environment)
     show(command, environment)
+    if sandbox:
+        enter(Sandbox.from_json(sandbox))
     return list(command)
 
 

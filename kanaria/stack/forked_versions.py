@@ -18,6 +18,7 @@ import structlog
 from kanaria.stack import fork_server, model_server
 from kanaria.stack.confinement import confine
 from kanaria.stack.processes import marks
+from kanaria.stack.sandbox import Sandbox
 from kanaria.stack.supervision import KEEPER, Program
 
 log = structlog.get_logger()
@@ -33,6 +34,7 @@ _UNDERSTOOD = (
     "folder",
     "listed",
     "is_confined",
+    "sandbox",
     "stop_wait_s",
     "stop_order",
     "droppable",
@@ -84,12 +86,15 @@ class ForkedVersions:
     def _has_ended(self) -> bool:
         return self._process is not None and self._process.poll() is not None
 
-    def fork(self, program: Program, variables: Mapping[str, str], output: int) -> int | None:
-        """Start a program that writes to the open file `output`. Returns its pid; None: it could not be forked."""
+    def fork(self, program: Program, variables: Mapping[str, str], output: int, sandbox: Sandbox | None) -> int | None:
+        """Start a program in `sandbox` that writes to the open file `output`.
+
+        Returns its pid; None: it could not be forked.
+        """
         if not self._is_ready or _ground(program, variables) != self._ground:
             return None
         try:
-            answer = self._asked(fork_server.written(program.command, program.folder, variables), output)
+            answer = self._asked(fork_server.written(program.command, program.folder, variables, sandbox), output)
         except OSError as error:
             answer = f"{error}".encode()
             self.close()  # whatever it still answers would be taken for the next one's
@@ -169,7 +174,7 @@ def _ground(program: Program, variables: Mapping[str, str]) -> _Ground | None:
 
 
 def _is_understood(program: Program) -> bool:
-    """Whether a fork is all that a program is to be: it is confined as its server is, by `confine` alone."""
+    """Whether a fork is all that a program is to be: it is confined as its server is, or goes into its sandbox."""
     others = (each for each in fields(program) if each.name not in _UNDERSTOOD)
     return program.is_confined and all(getattr(program, each.name) == each.default for each in others)
 

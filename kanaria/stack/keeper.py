@@ -25,7 +25,7 @@ from contract.log_lines import log_as_json
 from kanaria.errors import StackError
 from kanaria.private_files import only_for_the_owner
 from kanaria.stack import locks
-from kanaria.stack.confinement import confine, leave_no_core_dumps, say_withheld, variables_of
+from kanaria.stack.confinement import confinement, leave_no_core_dumps, offered, say_withheld, variables_of
 from kanaria.stack.forked_versions import ForkedVersions
 from kanaria.stack.log_files import LogFiles
 from kanaria.stack.processes import Identity, belongings, leader, marked, marks, send
@@ -38,6 +38,8 @@ LOCK_WAIT_S = 2.0  # the one before may be about to end
 STARTED_AFTER_S = 1.0  # a process that lived for so long has started well, and is started again at once
 LONGEST_WAIT_S = 20.0  # before another attempt
 LEFT_BEHIND_S = 5.0  # time for the workers of a process that ended by itself to end, too
+# ValueError: a null byte. SubprocessError: it could not be confined.
+_NOT_STARTED = (OSError, ValueError, StackError, subprocess.SubprocessError)
 _BUSY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # the machine's trouble, not the program's
 
 
@@ -127,7 +129,7 @@ class Keeper:
         care.started_s = time.monotonic()
         try:
             pid = self._begin(program, given, care)
-        except (OSError, ValueError) as error:  # ValueError: a null byte
+        except _NOT_STARTED as error:
             self._could_not_start(program.name, care, error)
             return
         found = Identity.of(pid)
@@ -147,7 +149,8 @@ class Keeper:
         with self._logs.open(program.name) as output:
             say_withheld(program, os.environ, output.fileno())
             care.child = None
-            if (pid := self._forked.fork(program, given, output.fileno())) is not None:
+            sandbox = offered(program, output.fileno())
+            if (pid := self._forked.fork(program, given, output.fileno(), sandbox)) is not None:
                 return pid
             care.child = subprocess.Popen(
                 program.command,
@@ -157,11 +160,11 @@ class Keeper:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=confine if program.is_confined else None,  # noqa: PLW1509 - the keeper has one thread
+                preexec_fn=confinement(program, output.fileno(), sandbox),  # noqa: PLW1509 - it has one thread
             )
             return care.child.pid
 
-    def _could_not_start(self, name: str, care: _Care, error: OSError | ValueError) -> None:
+    def _could_not_start(self, name: str, care: _Care, error: Exception) -> None:
         is_busy = isinstance(error, OSError) and error.errno in _BUSY
         self._wait_longer(care)
         if not is_busy:
@@ -284,10 +287,12 @@ def main() -> None:
         sys.exit(1)
 
 
-def _words(error: OSError | ValueError) -> str:
+def _words(error: Exception) -> str:
     """What went wrong, without the values of an environment."""
     if isinstance(error, OSError):
         return f"{error.strerror or type(error).__name__}{f': {error.filename}' if error.filename else ''}"
+    if isinstance(error, StackError):
+        return f"{error.what}: {error.saw}"
     return str(error)
 
 

@@ -35,7 +35,7 @@ def verified_store(settings: Settings, tag: str) -> Iterator[Path]:
     if not is_to_be_verified(settings, tag):
         yield store()
         return
-    with TemporaryDirectory(prefix="kanaria-verified-") as private:
+    with TemporaryDirectory(dir=settings.temporary) as private:
         try:
             seal(settings, tag, store(), home := Path(private, "home"))
         except SignatureError as error:

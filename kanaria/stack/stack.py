@@ -15,6 +15,7 @@ from kanaria.errors import SetupError, StackError
 from kanaria.lazy import load
 from kanaria.private_files import close_folder
 from kanaria.settings import Settings
+from kanaria.stack import out_of_reach
 from kanaria.stack.bentos import process_name, tag_of
 from kanaria.stack.caller_keys import CallerKeys, accepted
 from kanaria.stack.certificates import (
@@ -247,11 +248,13 @@ class Stack:
         certificates = gateway_certificate(settings), controller_certificate(settings)
         for sentence in (*open_without_tls(settings), *expiring_soon(*certificates)):
             say(sentence)
+        out_of_reach.check(settings, say)
         prometheus = PrometheusStack.find(settings, controller_host=certificates[1].host if certificates[1] else None)
         if settings.notify is not None:
             told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
             say(f"decisions are told to {', '.join(address.name for address in told)}")
-        shutil.rmtree(settings.root / "versions", ignore_errors=True)
+        for left_over in (settings.root / "versions", settings.temporary):
+            shutil.rmtree(left_over, ignore_errors=True)
         gateway = self._set_up_gateway(tag, certificates[0])
         if certificates[1] is not None:
             keep(settings, certificates[1])

@@ -21,6 +21,7 @@ from kanaria.private_files import PERSONAL_TOKEN
 from kanaria.stack import locks
 from kanaria.stack.processes import Identity, belongings, end, marked, marks
 from kanaria.stack.python import own_module
+from kanaria.stack.sandbox import Sandbox
 
 KEEPER = "keeper"
 _START_TIMEOUT_S = 20.0
@@ -43,6 +44,7 @@ class Program:
     droppable: Sequence[str] = ()  # files that it appends to for another; emptied once they are as large as a log
     listed: Sequence[str] | None = None  # which of the keeper's variables it gets, see `inherited`; None: all
     is_confined: bool = False  # it and what it starts can gain no rights, as by sudo
+    sandbox: Sandbox | None = None  # what it does not reach; None: nothing is kept from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class _StoredProgram(BaseModel):
     droppable: tuple[str, ...] = ()
     listed: tuple[str, ...] | None = None
     is_confined: bool = False
+    sandbox: Sandbox | None = None
 
 
 class ProcessFiles:
@@ -124,6 +127,7 @@ class ProcessFiles:
             droppable=tuple(program.droppable),
             listed=None if program.listed is None else tuple(program.listed),
             is_confined=program.is_confined,
+            sandbox=program.sandbox,
         )
         write_whole(self._program(program.name), stored.model_dump_json(indent=1), mode=0o600)
 

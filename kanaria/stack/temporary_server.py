@@ -13,16 +13,17 @@ from pathlib import Path
 from contract import loopback
 from kanaria.errors import StackError
 from kanaria.settings import Settings
-from kanaria.stack.confinement import confine, variables_of
+from kanaria.stack.confinement import confinement, offered, variables_of
 from kanaria.stack.fleet import TASK_RESULTS, program_of, server_environment
 from kanaria.stack.guarded_ports import guarding
 from kanaria.stack.inherited import as_reason, withheld
 from kanaria.stack.listed import Listed
 from kanaria.stack.log_words import last_lines, last_words
+from kanaria.stack.out_of_reach import sandbox_of
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import unready
 from kanaria.stack.supervision import Program
-from kanaria.stack.version_process import SEAL_OPTION, prepare, server_command, variables_for
+from kanaria.stack.version_process import SEAL_OPTION, prepare, secluded, server_command, variables_for
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Readiness
 
@@ -57,7 +58,7 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         _wait_for_others(backend, readiness)
         yield TemporaryServer(backend, None, time.monotonic() - started_s)
         return
-    with tempfile.TemporaryDirectory(prefix="kanaria-") as name:
+    with tempfile.TemporaryDirectory(dir=settings.temporary) as name:
         log = Path(name, "server.log")
         own = program_of(listed, tag, port, settings.pass_env, secret=backend.secret) if listed else None
         program = own or _bento(settings, backend, Path(name))
@@ -76,7 +77,9 @@ def _bento(settings: Settings, backend: Backend, records: Path) -> Program:
     variables = own | guarding(port, backend.secret)
     if SEAL_OPTION in command:
         variables |= {"BENTOML_HOME": str(records / "sealed"), "KANARIA_HOME": str(settings.root)}
-    return Program(tag, command, variables, listed=variables_for(tag, command, settings.pass_env), is_confined=True)
+    listed = variables_for(tag, command, settings.pass_env)
+    sandbox = sandbox_of(settings, tag, [records])
+    return secluded(Program(tag, command, variables, listed=listed, is_confined=True), sandbox)
 
 
 def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:
@@ -89,9 +92,9 @@ def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its workers end with it, and Ctrl-C reaches only us
-                preexec_fn=confine if program.is_confined else None,  # noqa: PLW1509 - a command has one thread
+                preexec_fn=confinement(program, output.fileno(), offered(program, output.fileno())),  # noqa: PLW1509 - a command has one thread
             )
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         raise DidNotStart(f"{program.name} did not start", saw=str(error), do="correct its command") from error
 
 

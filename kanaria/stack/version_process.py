@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
@@ -19,16 +20,20 @@ from kanaria.errors import SetupError, StackError
 from kanaria.settings import Runtime, Settings
 from kanaria.stack import model_server
 from kanaria.stack.bentos import asked_for_by, service_of, store
+from kanaria.stack.confinement import is_offered
 from kanaria.stack.environments import Environments, python_in, variables_in
 from kanaria.stack.inherited import INSTALLER, inherited
+from kanaria.stack.out_of_reach import sandbox_of, with_copies, with_environment
 from kanaria.stack.python import own_module
 from kanaria.stack.requirements import OWN_PYTHON, Wanted, missing, wanted_by
+from kanaria.stack.sandbox import Sandbox, enter
 from kanaria.stack.sealing import seal
 from kanaria.stack.signing import is_to_be_verified, policy
+from kanaria.stack.supervision import Program
 
 MODULE = "kanaria.stack.version_process"
 PORT_OPTION = "--port"
-LISTED_OPTION, SEAL_OPTION, PREPARE_OPTION = "--listed", "--seal", "--prepare"
+LISTED_OPTION, SEAL_OPTION, PREPARE_OPTION, SANDBOX_OPTION = "--listed", "--seal", "--prepare", "--sandbox"
 
 
 def server_command(settings: Settings, tag: str, port: int) -> list[str]:
@@ -51,6 +56,13 @@ def variables_for(tag: str, command: Sequence[str], pass_env: Sequence[str]) -> 
     Those of installers are there until its packages are: its server never has them.
     """
     return (*pass_env, *asked_for_by(tag), *(INSTALLER if MODULE in command else ()))
+
+
+def secluded(program: Program, sandbox: Sandbox | None) -> Program:
+    """The same in `sandbox`: from its start, or once what it runs was verified and has its packages."""
+    if sandbox is None or MODULE not in program.command:
+        return replace(program, sandbox=sandbox)
+    return replace(program, command=[*program.command, SANDBOX_OPTION, sandbox.to_json()])
 
 
 def _in_own_python(tag: str, port: int) -> list[str]:
@@ -87,15 +99,19 @@ def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None
     if is_to_be_verified(settings, tag):
         _prepare_sealed(settings, tag, say)
     else:
-        _environment(settings.environments, settings.runtime, tag, say, settings.pass_env)
+        _environment(
+            settings.environments, settings.runtime, tag, say, settings.pass_env, sandbox=sandbox_of(settings, tag)
+        )
 
 
 def _prepare_sealed(settings: Settings, tag: str, say: Callable[[str], None]) -> None:
     """The same for a version that is verified: nothing is installed by a list of packages that somebody changed."""
-    with TemporaryDirectory(prefix="kanaria-sealed-") as private:
+    with TemporaryDirectory(dir=settings.temporary) as private:
         own = {**policy(settings), "KANARIA_HOME": str(settings.root), "BENTOML_HOME": str(Path(private, "home"))}
+        program = Program(tag, [*server_command(settings, tag, 0), PREPARE_OPTION])
+        sandbox = sandbox_of(settings, tag, [Path(private)])
         done = subprocess.Popen(
-            [*server_command(settings, tag, 0), PREPARE_OPTION],
+            secluded(program, sandbox).command,
             env=inherited(os.environ, (*INSTALLER, *settings.pass_env)) | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -130,14 +146,17 @@ def main() -> None:
         help="variables that its server gets besides the usual ones",
     )
     parser.add_argument(SEAL_OPTION, type=Path, metavar="STORE", help="verify what it runs in a copy, in BENTOML_HOME")
+    parser.add_argument(SANDBOX_OPTION, type=Sandbox.from_json, help="what its server does not reach, as JSON")
     parser.add_argument(PREPARE_OPTION, action="store_true", help="only see to its environment")
     given = parser.parse_args()
+    sandbox: Sandbox | None = given.sandbox
     if given.seal is not None:
         _seal(given.tag, given.seal)
+        sandbox = sandbox and with_copies(sandbox, given.tag, Path(os.environ["BENTOML_HOME"]))
     own = {name: value for name, value in os.environ.items() if name.startswith("KANARIA_")}
     passed = own | inherited(os.environ, (*given.listed, *asked_for_by(given.tag)))
     try:
-        environment = _environment(given.environments, given.runtime, given.tag, _print, given.listed)
+        environment = _environment(given.environments, given.runtime, given.tag, _print, given.listed, sandbox=sandbox)
     except StackError as error:
         _print(f"{error}\n{type(error).__name__}: {error.what}: {error.saw}")
         sys.exit(1)
@@ -150,7 +169,20 @@ def main() -> None:
         python = str(python_in(environment))
         command = [python, str(environment / "bin" / "bentoml"), *_arguments(given.tag, given.port)]
         variables = variables_in(environment, passed)
+        sandbox = sandbox and with_environment(sandbox, environment)
+    _enter(sandbox)
     os.execve(command[0], command, variables)  # noqa: S606 - our own words, and no shell wanted
+
+
+def _enter(sandbox: Sandbox | None) -> None:
+    """Go into the sandbox, or end with the reason."""
+    try:
+        if sandbox is not None and is_offered(sandbox, _print):
+            enter(sandbox)
+    except (StackError, OSError) as error:
+        words = f"{error.what}: {error.saw}" if isinstance(error, StackError) else str(error)
+        _print(f"{error}\n{type(error).__name__}: it could not be confined: {words}")
+        sys.exit(1)
 
 
 def _seal(tag: str, store: Path) -> None:
@@ -172,7 +204,13 @@ def _print(text: str) -> None:
 
 
 def _environment(
-    folder: Path, runtime: Runtime, tag: str, say: Callable[[str], None], listed: Sequence[str]
+    folder: Path,
+    runtime: Runtime,
+    tag: str,
+    say: Callable[[str], None],
+    listed: Sequence[str],
+    *,
+    sandbox: Sandbox | None,
 ) -> Path | None:
     """The environment that `tag` runs in; None: Kanaria's own Python."""
     if runtime == "shared":
@@ -186,7 +224,7 @@ def _environment(
                 "it needs; KANARIA_RUNTIME=venv gives it an environment of its own"
             )
         return None
-    environments = Environments(folder, listed=listed)
+    environments = Environments(folder, listed=listed, sandbox=sandbox)
     found = environments.find(wanted)
     if found is None:
         say(f"{tag} gets an environment of its own: {reason}")

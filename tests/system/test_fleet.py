@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -100,8 +101,7 @@ def world(folder: Kept) -> Iterator[World]:
     assert made.is_(Health.READY)
     yield made
     folder.clear()
-    for path in (folder.home / "versions").iterdir():
-        path.unlink()
+    shutil.rmtree(folder.home / "versions")
 
 
 def test_a_version_that_hangs_is_unready_for_a_new_controller_too(world: World) -> None:
@@ -207,10 +207,7 @@ def test_probes_ignore_a_proxy_of_the_environment(world: World, monkeypatch: pyt
 
 def test_a_leftover_folder_of_records_is_made_where_it_is_gone(world: World) -> None:
     """Somebody removed it while the stack ran."""
-    folder = Path(world.kept.home / "versions")
-    for path in folder.iterdir():
-        path.unlink()
-    folder.rmdir()
+    shutil.rmtree(world.kept.home / "versions")
     world.fleet.start(TAG)
     assert world.is_(Health.READY)
 

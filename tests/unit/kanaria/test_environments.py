@@ -18,8 +18,10 @@ from kanaria.settings import Settings
 from kanaria.stack import environments
 from kanaria.stack.environments import KEPT, Environments, InstallError, python_in, variables_in
 from kanaria.stack.fleet import LocalFleet
+from kanaria.stack.out_of_reach import sandbox_of
 from kanaria.stack.ports import free_port
 from kanaria.stack.requirements import wanted_by
+from kanaria.stack.sandbox import lacking
 from kanaria.stack.version_process import MODULE, server_command
 from rollout.fleet import Health
 from tests.support.paths import ROOT
@@ -439,3 +441,26 @@ def test_uvs_own_index_counts_more_than_pips(own: str) -> None:
     """Also by its older name."""
     given = {own: "https://uv.example/simple"}
     assert environments._uv_variables(given, {"index-url": "https://pip.example/simple"}) == given
+
+
+@pytest.mark.usefixtures("installer")
+@pytest.mark.skipif(bool(lacking()), reason=f"no sandbox here: {lacking()}")
+def test_what_builds_a_package_sees_no_secret(place: Place, tmp_path: Path) -> None:
+    """A Bento may name a package whose building runs code of its author. What is only to be installed is installed."""
+    state, source, seen = place.folder.parent, tmp_path / "source", tmp_path / "seen"
+    for folder in (state, source):
+        folder.mkdir(parents=True, exist_ok=True)
+    (state / "token").write_text("secret")
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        '[project]\nname = "hostile"\nversion = "1.0"\n'
+    )
+    code = f"import os, pathlib\npathlib.Path({str(seen)!r}).write_text(str(os.listdir({str(state)!r})))\n"
+    (source / "backend.py").write_text(code)
+    write_bento(place.bentos, "m:hostile", f"hostile @ {source.as_uri()}", "bentoml")
+    sandbox = sandbox_of(Settings(home=state), "m:hostile")
+    made = Environments(place.folder, sandbox=sandbox)
+    with pytest.raises(InstallError):  # it builds nothing
+        made.prepare(wanted_by("m:hostile"), say=place.said.append)
+    assert seen.read_text() == "['environments']"
+    assert version_in(made.prepare(wanted_by("m:v1"), say=place.said.append)) == "1.0"

@@ -48,4 +48,4 @@ def test_a_confined_version_of_the_contract_is_forked(forked: ForkedVersions) ->
 def test_what_a_fork_would_not_be_is_started_by_itself(forked: ForkedVersions, program: Program) -> None:
     """No process is started for it here, and nothing that is to confine it is forgotten."""
     assert not forked.is_preparing(program, {})
-    assert forked.fork(program, {}, 1) is None
+    assert forked.fork(program, {}, 1, None) is None

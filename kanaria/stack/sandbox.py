@@ -1,0 +1,243 @@
+"""A process that does not see parts of this machine, and can do nothing to processes outside. Linux alone.
+
+Two things of the kernel that need no rights and no further process: a namespace of mounts, in which folders look empty
+or can only be read, and Landlock, which forbids to look into, signal or trace processes outside, and to change mounts.
+Knows nothing of versions, and imports nothing of ours: a version that is forked has packages of its own.
+"""
+
+import ctypes
+import errno
+import functools
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Numbers of system calls are the same on all machines since Linux 5.
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+
+_NEW_MOUNTS, _NEW_USERS = 0x20000, 0x10000000  # of unshare(2)
+_IN_FOLDER, _EMPTY_PATH, _RECURSIVE, _CLOSED_AT_EXEC, _CLONE = -100, 0x1000, 0x8000, os.O_CLOEXEC, 1
+_FROM_FILE = 4  # of move_mount(2)
+_ONLY_READ = 1  # of mount_setattr(2)
+_FOLLOWS_OTHERS, _NO_SET_USER, _NO_DEVICES = 0x80000 | 0x4000, 2, 4  # MS_SLAVE for all, of mount(2)
+
+_VERSION_OF_RULES, _BENEATH_A_PATH = 1, 1  # of Landlock
+_RENAME = 1 << 13
+_ABSTRACT_SOCKETS, _SIGNALS = 1, 2
+_OLDEST, _WHOLE = 2, 6  # versions of Landlock: before 2 no file could be renamed into another folder
+
+_NO_NEW_PRIVILEGES, _DROP_CAPABILITY = 38, 24  # of prctl(2)
+# What leads root around it: SYS_ADMIN, opening files by their numbers, kernel modules, memory, devices, tracing.
+_CAPABILITIES = (21, 2, 16, 17, 19, 27, 38, 39, 40)
+
+_NOT_OFFERED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL)
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What is in it. A path in one of these that is not there does not count."""
+
+    hidden: tuple[str, ...]  # folders look empty, and so do files and sockets
+    kept: tuple[str, ...] = ()  # as they are, also within what is hidden
+    fixed: tuple[str, ...] = ()  # can only be read, also within what is kept; within what is hidden they are seen
+    is_required: bool = False  # start nothing where the kernel does not offer it
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Sandbox":
+        given = json.loads(text)
+        hidden, kept, fixed = (tuple(given[name]) for name in ("hidden", "kept", "fixed"))
+        return cls(hidden, kept, fixed, given["is_required"])
+
+
+class _Rules(ctypes.Structure):
+    _fields_ = (("files", ctypes.c_uint64), ("ports", ctypes.c_uint64), ("scopes", ctypes.c_uint64))
+
+
+class _Beneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
+
+
+class _MountAttributes(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "users"))
+
+
+@functools.cache
+def lacking() -> str:
+    """Why this machine offers no sandbox; empty where it does. Raises OSError when it has no room for one just now.
+
+    Tried, and not guessed from versions: a container or a rule of the machine may forbid it. Forks, so that the process
+    should have one thread.
+    """
+    if _libc is None:
+        return "only Linux has what it takes"
+    if (found := _landlock()) < _OLDEST:
+        return f"the kernel has {f'only version {found} of' if found else 'no'} Landlock (Linux 5.19 has what it takes)"
+    failed = _tried(lambda: enter(Sandbox(hidden=("/proc",))))
+    if failed in _NOT_OFFERED or (failed == errno.ENOSPC and _no_namespaces()):
+        return (
+            f"no namespace of mounts ({os.strerror(failed)}): a container, or a setting such as "
+            "kernel.apparmor_restrict_unprivileged_userns or user.max_user_namespaces, forbids it"
+        )
+    if failed:
+        raise OSError(failed, f"no sandbox just now: {os.strerror(failed)}")
+    return ""
+
+
+def is_partial() -> bool:
+    """Whether it does not keep signals and abstract sockets from processes outside: Linux before 6.12."""
+    return _landlock() < _WHOLE
+
+
+def enter(sandbox: Sandbox) -> None:
+    """From now on this process and all that it starts are in it, for good.
+
+    It must have one thread. Programs that it becomes by exec gain no rights any more. Raises OSError.
+    """
+    here = Path.cwd()
+    _new_namespace()
+    clones = dict(_clones(sandbox))
+    hidden = _there(sandbox.hidden) - clones.keys()
+    for path in sorted({*hidden, *clones}):  # a folder before what is in it
+        if path in clones:
+            _attach(clones[path], path)
+        elif path.exists():  # not in a folder that looks empty by now
+            _hide(path)
+    for path in hidden:
+        if path.is_dir():
+            _only_read(_IN_FOLDER, os.fsencode(path), 0)
+    _return_to(here)  # else this folder, and all above it, would be as they were before
+    _forbid_the_rest()
+
+
+def _new_namespace() -> None:
+    """Mounts of this process's own, with the rights to change them."""
+    user, group = os.geteuid(), os.getegid()
+    is_root = user == 0
+    _call(_c().unshare, _NEW_MOUNTS | (0 if is_root else _NEW_USERS))
+    if not is_root:
+        for name, line in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{user} {user} 1"),
+            ("gid_map", f"{group} {group} 1"),
+        ):
+            Path("/proc/self", name).write_text(line)
+    _call(_c().mount, None, b"/", None, ctypes.c_ulong(_FOLLOWS_OTHERS), None)
+
+
+def _there(paths: Iterable[str]) -> set[Path]:
+    """Those that there are, without links."""
+    return {found for path in paths if (found := Path(path).resolve()).exists()}
+
+
+def _clones(sandbox: Sandbox) -> Iterator[tuple[Path, int]]:
+    """The mounts of what stays to be seen, by path: taken before anything is hidden."""
+    fixed = _there(sandbox.fixed)
+    for path in _there(sandbox.kept) | fixed:
+        flags = _CLONE | _RECURSIVE | _CLOSED_AT_EXEC
+        clone = _call(_c().syscall, _OPEN_TREE, _IN_FOLDER, os.fsencode(path), ctypes.c_uint(flags))
+        if path in fixed:
+            _only_read(clone, b"", _EMPTY_PATH | _RECURSIVE)
+        yield path, clone
+
+
+def _hide(path: Path) -> None:
+    if path.is_dir():
+        flags = ctypes.c_ulong(_NO_SET_USER | _NO_DEVICES)
+        _call(_c().mount, b"tmpfs", os.fsencode(path), b"tmpfs", flags, b"mode=0755,size=1m")
+    else:
+        nothing = ctypes.c_uint(_CLONE | _CLOSED_AT_EXEC)
+        _attach(_call(_c().syscall, _OPEN_TREE, _IN_FOLDER, b"/dev/null", nothing), path)
+
+
+def _attach(clone: int, path: Path) -> None:
+    if not path.exists():  # in a folder that looks empty
+        if stat.S_ISDIR(os.fstat(clone).st_mode):
+            path.mkdir(parents=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    _call(_c().syscall, _MOVE_MOUNT, clone, b"", _IN_FOLDER, os.fsencode(path), ctypes.c_uint(_FROM_FILE))
+    os.close(clone)
+
+
+def _only_read(folder: int, path: bytes, flags: int) -> None:
+    wanted = _MountAttributes(set=_ONLY_READ)
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    _call(_c().syscall, _MOUNT_SETATTR, folder, path, ctypes.c_uint(flags), ctypes.byref(wanted), size)
+
+
+def _return_to(folder: Path) -> None:
+    try:
+        os.chdir(folder)
+    except OSError:
+        os.chdir("/")
+
+
+def _forbid_the_rest() -> None:
+    for each in _CAPABILITIES:
+        with suppress(OSError):  # an older kernel does not know it, and whoever has none cannot drop any
+            _call(_c().prctl, _DROP_CAPABILITY, each, 0, 0, 0)
+    _call(_c().prctl, _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    # A process that is governed at all can change no mounts and trace nobody outside. Any file may be renamed.
+    scopes = 0 if is_partial() else _ABSTRACT_SOCKETS | _SIGNALS
+    rules = _Rules(files=_RENAME, scopes=scopes)
+    size = ctypes.c_size_t(ctypes.sizeof(rules))
+    ruleset = _call(_c().syscall, _CREATE_RULESET, ctypes.byref(rules), size, 0)
+    everything = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    rule = _Beneath(allowed=_RENAME, folder=everything)
+    _call(_c().syscall, _ADD_RULE, ruleset, _BENEATH_A_PATH, ctypes.byref(rule), 0)
+    _call(_c().syscall, _RESTRICT_SELF, ruleset, 0)
+    os.close(everything)
+    os.close(ruleset)
+
+
+def _landlock() -> int:
+    """The version of Landlock that the kernel has; 0: none."""
+    with suppress(OSError):
+        return _call(_c().syscall, _CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_OF_RULES)
+    return 0
+
+
+def _no_namespaces() -> bool:
+    with suppress(OSError):
+        return Path("/proc/sys/user/max_user_namespaces").read_text().strip() == "0"
+    return False
+
+
+def _tried(what: Callable[[], None]) -> int:
+    """The error number with which `what` fails in a process of its own; 0: it does not."""
+    child = os.fork()
+    if not child:
+        code = 255
+        try:
+            what()
+            code = 0
+        except OSError as error:
+            code = error.errno or 255
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _c() -> ctypes.CDLL:
+    if _libc is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return _libc
+
+
+def _call(function: Callable[..., int], *arguments: object) -> int:
+    result = function(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result

@@ -1,0 +1,157 @@
+"""What a process in a sandbox sees, whoever its user is, and what is said where there is none."""
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from kanaria.errors import SetupError
+from kanaria.settings import Settings
+from kanaria.stack import out_of_reach, sandbox
+from kanaria.stack.sandbox import Sandbox, enter, lacking
+from kanaria.stack.supervision import ProcessFiles, Program
+
+pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no sandbox here: {lacking()}")
+
+_NOBODY, _IS_DUMPABLE = 65534, 4
+
+
+def in_child(do: Callable[[], object]) -> str:
+    """What `do` gives in a process of its own."""
+    here, there = os.pipe()
+    if not os.fork():
+        try:
+            os.write(there, repr(do()).encode())
+        except Exception as error:  # noqa: BLE001 - the test shows it
+            os.write(there, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(there)
+    with os.fdopen(here) as said:
+        return said.read()
+
+
+def as_nobody() -> None:
+    """Be a user without rights, as whoever started a program; root is one who has them."""
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        ctypes.CDLL(None).prctl(_IS_DUMPABLE, 1, 0, 0, 0)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Folders that all may write, at a place where all get to."""
+    with TemporaryDirectory() as name:
+        yield _filled(Path(name))
+
+
+def _filled(folder: Path) -> Path:
+    for name in ("state/own", "store/one", "store/other"):
+        (folder / name).mkdir(parents=True)
+    (folder / "state/token").write_text("secret")
+    (folder / "key").write_text("secret")
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777)
+    return folder
+
+
+def _names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def seen(place: Path) -> dict[str, object]:
+    def tried(do: Callable[[], object]) -> object:
+        try:
+            return do()
+        except OSError as error:
+            return type(error).__name__
+
+    return {
+        "state": tried(lambda: _names(place / "state")),
+        "above": tried(lambda: _names(Path(".."))),
+        "key": tried((place / "key").read_text),
+        "own": tried(lambda: (place / "state/own/a").write_text("a")),
+        "one": tried(lambda: (place / "store/one/a").write_text("a")),
+        "other": tried(lambda: (place / "store/other/a").write_text("a")),
+        "else": tried(lambda: (place / "a").write_text("a")),
+        "parent": tried(lambda: Path(f"/proc/{os.getppid()}/cwd").readlink()),
+        "signal": tried(lambda: os.kill(os.getppid(), 0)),
+    }
+
+
+@pytest.mark.parametrize("user", ["nobody", "this one"])
+def test_what_is_hidden_kept_and_fixed(place: Path, user: str) -> None:
+    """Also for a process that was started within what is hidden."""
+    wanted = Sandbox(
+        hidden=(str(place / "state"), str(place / "key"), str(place / "missing")),
+        kept=(str(place / "state/own"), str(place / "store/one")),
+        fixed=(str(place / "store"),),
+    )
+
+    def look() -> object:
+        if user == "nobody":
+            as_nobody()
+        os.chdir(place / "state" / "own")
+        enter(wanted)
+        return seen(place)
+
+    assert in_child(look) == repr(
+        {
+            "state": ["own"],
+            "above": ["own"],
+            "key": "",
+            "own": 1,
+            "one": 1,
+            "other": "OSError",
+            "else": 1,
+            "parent": "PermissionError",
+            "signal": "PermissionError" if not sandbox.is_partial() else None,
+        }
+    )
+
+
+@pytest.mark.parametrize("wanted", ["auto", "required", "off"])
+def test_a_machine_without_one_is_named(tmp_path: Path, wanted: str) -> None:
+    """A process in a sandbox can make none: no mount can be changed. One that must have it is refused."""
+
+    def ask() -> object:
+        enter(Sandbox(hidden=()))
+        lacking.cache_clear()
+        said: list[str] = []
+        try:
+            out_of_reach.check(Settings(home=tmp_path, sandbox=wanted), said.append)  # type: ignore[arg-type]
+        except SetupError as error:
+            return error.what
+        return said
+
+    found = in_child(ask)
+    assert {"auto": "can read the state folder", "required": "offers no sandbox", "off": "[]"}[wanted] in found
+
+
+def test_what_is_hidden_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KANARIA_HIDE", "~/.aws, /srv/secrets")
+    given = out_of_reach.sandbox_of(Settings(home=tmp_path), "m:v1")
+    assert given is not None
+    assert {str(tmp_path), str(Path.home() / ".aws"), "/srv/secrets"} <= set(given.hidden)
+    assert str(Path.home() / ".ssh") not in given.hidden
+    monkeypatch.setenv("KANARIA_HIDE", "none")
+    assert Settings().hide == ()
+    monkeypatch.setenv("KANARIA_HIDE", "secrets")
+    with pytest.raises(SetupError, match="whole path"):
+        Settings()
+
+
+def test_a_program_keeps_its_sandbox_in_its_file(tmp_path: Path) -> None:
+    """The next keeper reads it there."""
+    wanted = Sandbox(hidden=("/a",), kept=("/b",), fixed=("/c",), is_required=True)
+    files = ProcessFiles(tmp_path)
+    files.write_program(Program("m@v1", [sys.executable], sandbox=wanted))
+    read = files.program("m@v1")
+    assert read is not None
+    assert read.sandbox == Sandbox.from_json(wanted.to_json()) == wanted
