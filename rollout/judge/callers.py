@@ -72,6 +72,11 @@ class CallersApart:
             each.log_share += math.log1p(-fraction)
         self._without[caller] = _LeftOut(pool, log_won + math.log(fraction) - pool.log_e())
 
+    @property
+    def are_apart(self) -> bool:
+        """Whether there is evidence without anyone."""
+        return bool(self._without)
+
     def pools(self) -> Iterator[tuple[str, Pool]]:
         """The evidence without each caller, also without those who are not left out."""
         for caller, left_out in self._without.items():

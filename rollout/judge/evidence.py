@@ -1,7 +1,7 @@
 """All evidence about one signal so far: counts, streams of bets on harm, and the bound on its excess."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -11,6 +11,7 @@ from rollout.judge.fail import Stream
 from rollout.judge.limits import events_needed, upper_limit_at_any_time
 from rollout.judge.logarithms import log_sum
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
+from rollout.judge.runs import Course
 from rollout.judge.types import Ask, Difference, JudgeConfig, Pair, SignalRule, Window
 
 _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next one keeps
@@ -116,7 +117,35 @@ class SignalEvidence:
 
         Returns: what its streams must still bet on; `fail.observe_all` lets them.
         """
-        self._check(window)
+        self._check(window, self._end_s)
+        self._add(window)
+        if self._is_noisy:
+            phi, windows = self._noise.tempering(window)
+            for stream in self._every_stream:
+                stream.temper(phi, windows_per_burst=windows)
+        return self._bet(window)
+
+    def course(self, windows: Sequence[tuple[int, Window]]) -> Course:
+        """What its streams bet on in windows to come, each with the place of its tick. Raises as `observe` does."""
+        end_s = self._end_s
+        for _, window in windows:
+            self._check(window, end_s)
+            end_s = window.end_s
+        return Course(self._streams, windows, self._noise)
+
+    def follow(self, windows: Iterable[Window]) -> None:
+        """Add windows on which its streams have bet already."""
+        for window in windows:
+            self._add(window)
+
+    def log_weights(self, *, own: float, continued: float) -> Iterator[tuple[Stream, float]]:
+        """Each stream with the log of the weight of its e-value, where `log_e` and `continued_log_e` have these."""
+        for streams, log_weight in ((self._own, own), (self._continued, continued)):
+            for stream in streams:
+                yield stream, log_weight - math.log(len(streams))
+
+    def _add(self, window: Window) -> None:
+        """Count a window, for all but its streams."""
         self._end_s = window.end_s
         self._log_e = None
         self.stable += window.stable
@@ -125,16 +154,11 @@ class SignalEvidence:
             self.latest_s = window.end_s
         self._recent_requests = _RATE_MEMORY * self._recent_requests + window.canary.total
         self._recent_s = _RATE_MEMORY * self._recent_s + window.window_s
-        if self._is_noisy:
-            phi, windows = self._tempering(window)
-            for stream in self._every_stream:
-                stream.temper(phi, windows_per_burst=windows)
-        return self._bet(window)
+        if self.bound:
+            self.bound.observe(window.stable, window.canary)
 
     def _bet(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
         """What `observe` returns."""
-        if self.bound:
-            self.bound.observe(window.stable, window.canary)
         bets = [(stream, window.stable, window.canary) for stream in self._streams]
         if self._fewer:
             bad, total = window.canary
@@ -146,8 +170,9 @@ class SignalEvidence:
     def _every_stream(self) -> tuple[Stream, ...]:
         return (*self._streams, self._fewer) if self._fewer else self._streams
 
-    def _check(self, window: Window) -> None:
-        if window.end_s == self._end_s:
+    def _check(self, window: Window, end_s: float) -> None:
+        """Raises ValueError for impossible counts, or where the window before ended at the same `end_s`."""
+        if window.end_s == end_s:
             raise ValueError(f"{window.signal}: two windows end at {window.end_s}; events must not count twice")
         for arm, pair in (("stable", window.stable), ("canary", window.canary)):
             if not 0 <= pair.bad <= pair.total:
@@ -159,12 +184,6 @@ class SignalEvidence:
         """Use the dispersion `pass_phi` for PASS, where it is larger than that of the windows so far."""
         if self.bound:
             self.bound.least_phi = pass_phi
-
-    def _tempering(self, window: Window) -> tuple[float, float]:
-        """Dispersion of this window's comparison, and how many such windows a burst lasts; from totals alone."""
-        both = window.stable.total + window.canary.total
-        phi = self._noise.of_comparison(window.canary.total / both) if both else 1.0
-        return phi, max(1.0, self._noise.burst_s / window.window_s) if window.window_s else 1.0
 
     def decide(self, end_s: float) -> None:
         """Note when the evidence first sufficed to FAIL."""

@@ -7,7 +7,7 @@ Sources: Robbins 1970 (mixtures); Ville 1939 (the bound over all time).
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,25 @@ from rollout.judge.means import EFFECTS
 from rollout.judge.starts import Starts
 from rollout.judge.types import JudgeConfig, Pair, SignalRule
 
-_MANY = 6  # streams from which arrays are quicker than single numbers
-_LOST = 50.0  # log: in a release of months a bet as small as this is at most 1e-14 of the next start
+MANY = 6  # streams from which arrays are quicker than single numbers
+LOST = 50.0  # log: in a release of months a bet as small as this is at most 1e-14 of the next start
+
+
+class Taken(NamedTuple):
+    """What the bets on one window take besides its counts."""
+
+    log_start: float  # prior of harm that begins with it
+    log_left: float  # prior of harm that begins later
+    log_cap: float
+    phi: float
+
+    def after(self, log_bets: Sequence[float], log_e_of_window: Sequence[float]) -> tuple[list[float], float]:
+        """What the window makes of the bets, and the log e-value after it."""
+        made = [
+            log_add(log_bet, self.log_start) + min(self.log_cap, log_e / self.phi)
+            for log_bet, log_e in zip(log_bets, log_e_of_window, strict=True)
+        ]
+        return made, log_add(log_sum(made) - math.log(len(made)), self.log_left)
 
 
 class Stream:
@@ -61,8 +78,8 @@ class Stream:
         self._is_shrinking = margin is None
         self.margin = config.risk_budget / 10 if margin is None else margin
         self._phi = phi
-        self._log_cap = self._log_cap_of_window = math.log(config.window_cap)
-        self._starts = Starts(first_only=is_continued)
+        self.log_cap = self._log_cap_of_window = math.log(config.window_cap)
+        self.starts = Starts(first_only=is_continued)
         alternatives = len(EFFECTS if rule.kernel == "means" else self.odds_ratios)
         self.log_bets = [-math.inf] * alternatives  # one for each, summed over the starts so far
 
@@ -80,18 +97,34 @@ class Stream:
 
     def weight_changed(self) -> None:
         """See `Starts.weight_changed`."""
-        self._starts.weight_changed()
+        self.starts.weight_changed()
 
     def temper(self, phi: float, *, windows_per_burst: float) -> None:
         """What the bets to come are divided by, and over how many windows of one burst their cap is spread.
 
         Neither may depend on the bad events of these windows.
         """
-        self._phi, self._log_cap_of_window = phi, self._log_cap / windows_per_burst
+        self._phi, self._log_cap_of_window = phi, self.log_cap / windows_per_burst
 
     def observe(self, stable: Pair, canary: Pair) -> None:
         """Bet on one more window. Without traffic on every side that is compared there is nothing to bet on."""
         observe_all([(self, stable, canary)])
+
+    def arms(self, stable: Pair, canary: Pair) -> tuple[Pair, Pair] | None:
+        """The arm that is compared with, and the tested one; None: there is nothing to bet on."""
+        other, tested = (canary, stable) if self.swapped else (stable, canary)
+        return (other, tested) if tested.total and (other.total or self.kernel == "bounded") else None
+
+    def log_e_of(self, other: Pair, tested: Pair) -> list[float]:
+        """Log e-values of one window, one for each alternative."""
+        match self.kernel:
+            case "rare":
+                ratios, margin = self.terms_for(other, tested)
+                return rare(other, tested, odds_ratios=ratios, tolerance=self.tolerance, margin=margin)
+            case "bounded":
+                return bounded(tested, odds_ratios=self.odds_ratios, limit=self.margin)
+            case _:
+                return exact(other, tested, odds_ratios=self.odds_ratios, tolerance=self.tolerance)
 
     def bet(self, bad: int, log_e_of_window: Sequence[float]) -> None:
         """What `observe` does with a window whose log e-values, one for each alternative, are known.
@@ -100,40 +133,29 @@ class Stream:
             bad: events of the tested arm that count to `bad`.
         """
         self.bad += bad
-        log_start, log_left, log_cap, phi = self.begin()
-        self.log_bets = [
-            log_add(log_bet, log_start) + min(log_cap, log_e / phi)
-            for log_bet, log_e in zip(self.log_bets, log_e_of_window, strict=True)
-        ]
-        self.log_e = log_add(log_sum(self.log_bets) - math.log(len(self.log_bets)), log_left)
+        self.log_bets, self.log_e = self.begin().after(self.log_bets, log_e_of_window)
 
-    def begin(self) -> tuple[float, float, float, float]:
-        """A window begins. What its bets take: log priors of this start and of later ones, log cap and phi."""
-        log_start, log_left = self._starts.spend()
-        return log_start, log_left, self._log_cap_of_window, self._phi
+    def begin(self) -> Taken:
+        """A window begins."""
+        return Taken(*self.starts.spend(), self._log_cap_of_window, self._phi)
 
 
 def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
     """Let streams of one configuration bet on a window (stable, canary) each. Much cheaper than one by one."""
     waiting = []
     for stream, stable, canary in windows:
-        other, tested = (canary, stable) if stream.swapped else (stable, canary)
-        if not tested.total or not (other.total or stream.kernel == "bounded"):
+        arms = stream.arms(stable, canary)
+        if arms is None:
             continue
-        match stream.kernel:
-            case "rare":
-                ratios, margin = stream.terms_for(other, tested)
-                log_e = rare(other, tested, odds_ratios=ratios, tolerance=stream.tolerance, margin=margin)
-                stream.bet(tested.bad, log_e)
-            case "bounded":
-                stream.bet(tested.bad, bounded(tested, odds_ratios=stream.odds_ratios, limit=stream.margin))
-            case "exact":
-                waiting.append((stream, other, tested))
-    if len(waiting) < _MANY:
-        for stream, other, tested in waiting:
-            stream.bet(tested.bad, exact(other, tested, odds_ratios=stream.odds_ratios, tolerance=stream.tolerance))
-    else:
+        if stream.kernel == "exact":
+            waiting.append((stream, *arms))
+        else:
+            stream.bet(arms[1].bad, stream.log_e_of(*arms))
+    if len(waiting) >= MANY:
         _bet_together(waiting)
+        return
+    for stream, other, tested in waiting:
+        stream.bet(tested.bad, stream.log_e_of(other, tested))
 
 
 def _bet_together(windows: Sequence[tuple[Stream, Pair, Pair]]) -> None:
@@ -146,7 +168,7 @@ def _bet_together(windows: Sequence[tuple[Stream, Pair, Pair]]) -> None:
     comparisons = [(other, tested, stream.tolerance) for stream, other, tested in windows]
     starts, left, caps, phi = np.array([stream.begin() for stream in streams]).T[:, :, np.newaxis]
     bets = np.logaddexp([stream.log_bets for stream in streams], starts)
-    floors = (left - _LOST - bets) * phi
+    floors = (left - LOST - bets) * phi
     log_e_of_window = exact_of_all(comparisons, odds_ratios=streams[0].odds_ratios, floors=floors)
     bets += np.minimum(caps, log_e_of_window / phi)
     largest = bets.max(axis=1, keepdims=True)

@@ -6,9 +6,12 @@ judgement, so a controller that was killed replays its ledger and continues with
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import attrgetter
 from types import MappingProxyType
+
+import numpy as np
 
 from rollout.judge import words
 from rollout.judge.callers import CallersApart
@@ -18,6 +21,7 @@ from rollout.judge.failing import Failing, Failure
 from rollout.judge.number_evidence import NumberEvidence
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.pool import Pool
+from rollout.judge.runs import Run
 from rollout.judge.settings import check_dispersions, check_noise, check_settings
 from rollout.judge.types import (
     Ask,
@@ -36,6 +40,8 @@ from rollout.judge.verdicts import overall, signal_verdict
 _NO_NOISE: Mapping[str, OwnNoise] = MappingProxyType({})
 _INDEPENDENT: Mapping[str, float] = MappingProxyType({})
 _UNKNOWN: Mapping[str, Pair] = MappingProxyType({})
+_LONGEST_RUN = 64  # ticks whose arrays fit into the processor's cache
+_ROUNDING = 1e-6  # of a sum of logs, and more than enough
 
 
 class Judge:
@@ -81,6 +87,7 @@ class Judge:
         self._threshold = -math.log(config.alpha)
         self._pool = Pool(config.rules, carried, self._is_excused)
         self._signals = self._pool.signals
+        self._usual: set[str] = set()  # known signals that may be judged many ticks at once
         self._callers = CallersApart(config.trusted_callers)
         self._failing = Failing(config, self._pool, self._callers, lambda signal: self._signal_judgement(signal, None))
         self._telling = tuple(family for family, rule in config.rules.items() if rule.tells_better)
@@ -100,8 +107,10 @@ class Judge:
 
         Raises: ValueError for a family without a rule, impossible counts, or a window that was seen already.
         """
-        for end_s, tick in groupby(windows, key=lambda window: window.end_s):
-            self._observe_tick(end_s, list(tick))
+        for run in self._runs(list(tick) for _, tick in groupby(windows, key=attrgetter("end_s"))):
+            if len(run) == 1 or not self._observe_run(run):
+                for tick in run:
+                    self._observe_tick(tick[0].end_s, tick)
 
     def temper_pass(self, pass_phi: Mapping[str, float]) -> None:
         """Use these dispersions for PASS from now on where they are larger, also for the windows seen before.
@@ -174,6 +183,43 @@ class Judge:
         bounds = [signal.bound.upper() for signal in self._signals.values() if signal.bound]
         return max(bounds, default=1.0)
 
+    def _runs(self, ticks: Iterable[list[Window]]) -> Iterator[list[list[Window]]]:
+        """Ticks that may be taken in together."""
+        run: list[list[Window]] = []
+        is_usual = False
+        for tick in ticks:
+            if run and not (is_usual and len(run) < _LONGEST_RUN and self._is_usual(tick)):
+                yield run
+                run = []
+            if not run:
+                is_usual = self._is_usual(tick)
+            run.append(tick)
+        if run:
+            yield run
+
+    def _is_usual(self, tick: Sequence[Window]) -> bool:
+        """Whether nothing but the bets of known signals changes in a tick: no shares, no callers, no labels."""
+        return not self._callers.are_apart and all(window.signal in self._usual for window in tick)
+
+    def _observe_run(self, run: Sequence[Sequence[Window]]) -> bool:
+        """What `_observe_tick` does with each, to the last bit; False: it cannot, and has changed nothing."""
+        windows: dict[str, list[tuple[int, Window]]] = {name: [] for name in self._signals}
+        for place, tick in enumerate(run):
+            for window in tick:
+                windows[window.signal].append((place, window))
+        bets = Run([self._signals[name].course(own) for name, own in windows.items()], len(run))
+        if not bets.are_whole:
+            return False
+        may_suffice = bets.log_e(self._pool.log_weights()) >= self._threshold - _ROUNDING
+        begin = 0
+        for end in (*np.flatnonzero(may_suffice[:-1]).tolist(), len(run) - 1):
+            bets.arrive(end)
+            for name, own in windows.items():
+                self._signals[name].follow(window for place, window in own if begin <= place <= end)
+            self._failing.detect(run[end][0].end_s)
+            begin = end + 1
+        return True
+
     def _observe_tick(self, end_s: float, tick: Sequence[Window]) -> None:
         if new := [window.signal for window in tick if window.signal not in self._signals]:
             self._admit(dict.fromkeys(new))
@@ -221,6 +267,8 @@ class Judge:
             rule = self._rule(new[0])
             made = self._all_new(new, rule)
             self._pool.admit(family, made)
+            if not (rule.numbers or rule.is_of_labels or rule.tells_better):
+                self._usual.update(new)
             for _, pool in self._callers.pools():
                 pool.admit(family, self._all_new(new, rule) if rule.is_of_labels else made)
 

@@ -23,6 +23,7 @@ _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 _WIDE = 10.0  # standard deviations, in events, from which sampling a sum is quicker than walking it
 _BATCH = 512  # sums
 _STRETCH = 24  # terms that are walked at a time: the same for all, so that no sum depends on what it is computed with
+_MIXER = np.sqrt([2.0, 3.0, 5.0, 7.0])  # of a hash: no whole numbers but 0 times these have a sum of 0
 _STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest, which is 8 standard deviations
 
 Numbers = NDArray[np.float64]
@@ -82,40 +83,68 @@ def exact_of_all(
     """`exact` of every (stable, canary, tolerance), much cheaper than one by one.
 
     Args:
-        floors: log e-values, of the shape that is returned, below which any smaller number does as well. There the
-            sums need not be added up: each is at least its largest term, and at most that times the number of terms.
+        floors: log e-values, of the shape that is returned, below which any smaller number does as well.
 
     Returns: log e-values; shape (comparisons, odds ratios).
     """
-    sums: dict[tuple[int, int, int, float], int] = {}  # many classes of one total have equal counts
-    used, of_sum, canary_bad = [], [], []
-    for place, ((stable_bad, stable), (bad, canary), tolerance) in enumerate(comparisons):
-        if stable and canary and (stable_bad or bad):
-            used.append(place)
-            of_sum.append(sums.setdefault((stable, canary, stable_bad + bad, tolerance), len(sums)))
-            canary_bad.append(bad)
-    log_e = np.zeros((len(comparisons), len(odds_ratios)))
-    if not used:
+    rows = [(*stable, *canary, tolerance) for stable, canary, tolerance in comparisons]
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 5).T
+    every = Comparisons(*columns, odds_ratios=odds_ratios)
+    return every.log_e(np.ones_like(every.most, dtype=bool) if floors is None else every.most >= floors)
+
+
+class Comparisons:
+    """Many comparisons at once. Those that share all totals share their sums, as many classes of one total do.
+
+    Args:
+        stable_bad: of each comparison, in any shape; so are all others but `odds_ratios`.
+        odds_ratios: see `exact`.
+    """
+
+    def __init__(
+        self,
+        stable_bad: Numbers,
+        stable: Numbers,
+        canary_bad: Numbers,
+        canary: Numbers,
+        tolerances: Numbers,
+        *,
+        odds_ratios: Sequence[float],
+    ) -> None:
+        bad = stable_bad + canary_bad
+        self._used = ((stable > 0) & (canary > 0) & (bad > 0)).nonzero()
+        totals = np.stack([each[self._used] for each in (stable, canary, bad, tolerances)])
+        places, self._of_sum = _distinct(totals)
+        n_s, n_c, k, tolerance = totals[:, places, np.newaxis]
+        log_r = np.log(np.array(odds_ratios))
+        self._log_odds = np.log(tolerance) + np.append(0.0, log_r)
+        self._parts = _largest_at(*np.broadcast_arrays(n_s, n_c, k, np.exp(self._log_odds)))
+        largest = _log_largest(self._parts, n_s + n_c, self._log_odds)
+        likelier = (largest[:, :1] - largest[:, 1:])[self._of_sum]
+        self._of_largest = canary_bad[self._used][:, np.newaxis] * log_r + likelier
+        self._terms = np.log(np.minimum(n_c, k) - np.maximum(0, k - n_s) + 1)[self._of_sum]
+        self.most = np.zeros(
+            (*bad.shape, len(odds_ratios))
+        )  # bounds: a sum is at most its largest term times the terms
+        self.most[self._used] = self._of_largest + self._terms
+
+    def log_e(self, is_wanted: NDArray[np.bool_]) -> Numbers:
+        """Log e-values, for each odds ratio.
+
+        Args:
+            is_wanted: of the shape of `most`. Where false a lower bound is given: there no sum is added up.
+        """
+        is_wanted = is_wanted[self._used]
+        is_summed = np.zeros_like(self._log_odds, dtype=bool)
+        comparison, ratio = is_wanted.nonzero()
+        summed = self._of_sum[comparison]
+        is_summed[summed, 1 + ratio] = is_summed[summed, 0] = True
+        lower, upper = np.zeros_like(self._log_odds), np.zeros_like(self._log_odds)
+        lower[is_summed], upper[is_summed] = _log_sums(self._parts[:, is_summed], self._log_odds[is_summed])
+        log_e = np.zeros_like(self.most)
+        of_sums = (lower[:, :1] - upper[:, 1:])[self._of_sum]
+        log_e[self._used] = self._of_largest + np.where(is_wanted, of_sums, -self._terms)
         return log_e
-    n_s, n_c, k, tolerances = np.array([*sums], dtype=np.float64).T[:, :, np.newaxis]
-    log_r = np.log(np.array(odds_ratios))
-    log_odds = np.log(tolerances) + np.append(0.0, log_r)
-    parts = _largest_at(*np.broadcast_arrays(n_s, n_c, k, np.exp(log_odds)))
-    largest = _log_largest(parts, n_s + n_c, log_odds)
-    found = np.array(canary_bad)[:, np.newaxis] * log_r + (largest[:, :1] - largest[:, 1:])[of_sum]
-    is_wanted = np.ones_like(found, dtype=bool)
-    if floors is not None:
-        slack = np.log(np.minimum(n_c, k) - np.maximum(0, k - n_s) + 1)[of_sum]
-        is_wanted = found + slack >= floors[used]
-        found -= np.where(is_wanted, 0.0, slack)
-    is_summed = np.zeros_like(log_odds, dtype=bool)
-    comparison, ratio = is_wanted.nonzero()
-    summed = np.array(of_sum)[comparison]
-    is_summed[summed, 1 + ratio] = is_summed[summed, 0] = True
-    lower, upper = np.zeros_like(log_odds), np.zeros_like(log_odds)
-    lower[is_summed], upper[is_summed] = _log_sums(parts[:, is_summed], log_odds[is_summed])
-    log_e[used] = found + np.where(is_wanted, (lower[:, :1] - upper[:, 1:])[of_sum], 0.0)
-    return log_e
 
 
 def bounded(canary: Pair, *, odds_ratios: Sequence[float], limit: float) -> list[float]:
@@ -150,6 +179,16 @@ def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tole
 
     harmless = log_sum_at(tolerance)
     return [(canary.bad - fewest) * log(r) + harmless - log_sum_at(tolerance * r) for r in odds_ratios]
+
+
+def _distinct(columns: Numbers) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each combination of values is first, and which of them each column of the table has."""
+    hashes = _MIXER @ columns
+    _, places, of_place = np.unique(hashes, return_index=True, return_inverse=True)
+    if (columns[:, places[of_place]] == columns).all():
+        return places, of_place
+    every = np.arange(columns.shape[1])  # two combinations have the same hash
+    return every, every
 
 
 def _largest_at(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:

@@ -6,7 +6,6 @@ fail 18 % of healthy canaries and bursts of half a minute 88 %; with it at most 
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from statistics import fmean
 
 from rollout.judge.types import Numbers, Pair, Window
@@ -67,14 +66,15 @@ def _between_neighbours(counts: Sequence[Pair | Numbers], length: int) -> float:
 
     Blocks begin at every window. Source: Howe, Allan & Barnes 1981 (overlapping estimates, half of the variance).
     """
+    import numpy as np  # noqa: PLC0415 - commands that only look load no library
+
     numbers = [count if isinstance(count, Numbers) else Numbers(count.total, count.bad, count.bad) for count in counts]
-    total, sums, squares = (list(accumulate(column, initial=0.0)) for column in zip(*numbers, strict=True))
-    seen = expected = 0.0
-    for start in range(len(counts) - 2 * length + 1):
-        middle, end = start + length, start + 2 * length
-        a, b = total[middle] - total[start], total[end] - total[middle]
-        difference = (sums[middle] - sums[start]) / a - (sums[end] - sums[middle]) / b
-        mean = (sums[end] - sums[start]) / (a + b)
-        seen += difference * difference / (1 / a + 1 / b)
-        expected += max(0.0, (squares[end] - squares[start]) / (a + b) - mean * mean) * (a + b) / (a + b - 1)
+    total, sums, squares = np.cumsum([(0.0, 0.0, 0.0), *numbers], axis=0).T
+    first, middle, end = (slice(at, len(counts) - 2 * length + 1 + at) for at in (0, length, 2 * length))
+    a, b = total[middle] - total[first], total[end] - total[middle]
+    difference = (sums[middle] - sums[first]) / a - (sums[end] - sums[middle]) / b
+    mean = (sums[end] - sums[first]) / (a + b)
+    scatter = np.maximum(0.0, (squares[end] - squares[first]) / (a + b) - mean * mean)
+    seen = float((difference * difference / (1 / a + 1 / b)).sum())
+    expected = float((scatter * (a + b) / (a + b - 1)).sum())
     return seen / expected if expected else 0.0

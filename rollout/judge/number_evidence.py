@@ -90,8 +90,8 @@ class NumberEvidence(SignalEvidence):
         )
         self._better.observe(opposite, -seen, numbers=canary.total, phi=phi)
 
-    def _check(self, window: Window) -> None:
-        super()._check(window)
+    def _check(self, window: Window, end_s: float) -> None:
+        super()._check(window, end_s)
         check_numbers(window, self._numbers)
 
 

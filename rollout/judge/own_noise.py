@@ -15,9 +15,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import compress, groupby
 from statistics import fmean
+from typing import TYPE_CHECKING, TypeVar
 
 from rollout.judge.noise import BLOCKS_S, MIN_BAD, beyond_chance
 from rollout.judge.types import Numbers, Pair, Window
+
+if TYPE_CHECKING:  # commands that only look load no library
+    import numpy as np
+    from numpy.typing import NDArray
+
+Some = TypeVar("Some", float, "NDArray[np.float64]")
 
 _HEAVY = 2.0
 _FEW = 0.1  # blips are in at most this share of the windows
@@ -48,7 +55,13 @@ class OwnNoise:
         Args:
             share: canary's share of the requests, 0 to 1.
         """
-        return self.clusters + 2 * (self.blips - self.clusters) * share * (1 - share)
+        return of_comparison(self.clusters, self.blips, share)
+
+    def tempering(self, window: Window) -> tuple[float, float]:
+        """Dispersion of a window's comparison, and how many such windows a burst lasts; from totals alone."""
+        both = window.stable.total + window.canary.total
+        phi = self.of_comparison(window.canary.total / both) if both else 1.0
+        return phi, max(1.0, self.burst_s / window.window_s) if window.window_s else 1.0
 
     def of_bound(self, share: float, *, is_loud: bool) -> float:
         """What tempers a bound on the canary's excess in one window.
@@ -81,6 +94,11 @@ class OwnNoise:
 
 
 INDEPENDENT = OwnNoise()
+
+
+def of_comparison(clusters: Some, blips: Some, share: Some) -> Some:
+    """See `OwnNoise.of_comparison`; of one window, or of arrays of them."""
+    return clusters + 2 * (blips - clusters) * share * (1 - share)
 
 
 def own_noise(history: Sequence[Window]) -> OwnNoise:

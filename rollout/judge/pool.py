@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from rollout.judge.evidence import SignalEvidence
+from rollout.judge.fail import Stream
 from rollout.judge.logarithms import log_add, log_sum
 from rollout.judge.portfolio import Portfolio
 from rollout.judge.types import SignalRule
@@ -59,6 +60,16 @@ class Pool:
         """Log e-value of all signals together."""
         evidence = log_sum(self._log_part(name) for name in self.signals if not self._is_excused(name))
         return evidence if evidence > -math.inf else 0.0
+
+    def log_weights(self) -> dict[Stream, float]:
+        """Logs of the weights with which the e-values of all streams make `log_e`, where no signal is left out."""
+        return {
+            stream: log_weight
+            for name, signal in self.signals.items()
+            for stream, log_weight in signal.log_weights(
+                own=self.log_share(name), continued=self._carried.get(name, -math.inf)
+            )
+        }
 
     def log_e_of(self, name: str) -> float:
         """Log e-value of one signal, with what was carried as if the signal had won it alone."""

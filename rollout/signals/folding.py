@@ -8,6 +8,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ SIDES: tuple[Side, Side] = ("stable", "canary")
 STALE_INTERVALS = 3  # scrapes that a pod may miss before its newest sample is stale
 START_TIME = "process_start_time_seconds"  # as Prometheus's client libraries name it
 _NAME = "__name__"
+_new_pair = partial(tuple.__new__, Pair)  # `Pair._make` without its check takes half as long
 _GAPS = 20  # between samples, which tell the scrape interval
 _FEWEST_GAPS = 2
 
@@ -221,8 +223,8 @@ class Fold:
         for name in sorted(columns):
             since_s, of_name = columns[name]
             stable_bad, stable_total, canary_bad, canary_total = (column.tolist() for column in of_name)
-            stable = [Pair._make(pair) for pair in zip(stable_bad, stable_total, strict=True)]
-            canary = [Pair._make(pair) for pair in zip(canary_bad, canary_total, strict=True)]
+            stable = [*map(_new_pair, zip(stable_bad, stable_total, strict=True))]
+            canary = [*map(_new_pair, zip(canary_bad, canary_total, strict=True))]
             rows.append((name, since_s, stable, canary))
         for place, end_s in enumerate(ends.tolist()):
             for name, since_s, stable, canary in rows:

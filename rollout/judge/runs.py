@@ -1,0 +1,191 @@
+"""The bets of many streams in a run of ticks, worked out before any of them is made.
+
+What a window is worth to a stream depends on that window's counts alone, and what becomes of its bets on no other
+stream. So the windows of a run are worked out together, which is much cheaper than one by one, and to the last bit the
+same: `observe_all` remains what says what a bet is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.judge.fail import LOST, MANY, Stream, Taken
+from rollout.judge.kernels import Comparisons
+from rollout.judge.own_noise import INDEPENDENT, OwnNoise, of_comparison
+from rollout.judge.types import Window
+
+Floats = NDArray[np.float64]
+
+_NEVER: tuple[int, None] = (-1, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What the streams of one signal bet on in a run; without a window they stay as they are."""
+
+    streams: Sequence[Stream]
+    windows: Sequence[tuple[int, Window]]  # each with the place of its tick in the run
+    noise: OwnNoise = INDEPENDENT  # tempers the bets
+
+
+class Run:
+    """The bets of all streams of a judge in so many ticks."""
+
+    def __init__(self, courses: Sequence[Course], ticks: int) -> None:
+        """
+        Args:
+            courses: of every signal that was seen.
+        """
+        self._ticks = ticks
+        streams = [(place, stream) for place, course in enumerate(courses) for stream in course.streams]
+        exact = [(place, stream) for place, stream in streams if stream.kernel == "exact"]
+        are_many = len(exact) >= MANY
+        self._together = _Together(courses, exact, ticks) if are_many else None
+        self._alone = [
+            _Alone(stream, courses[place], ticks)
+            for place, stream in streams
+            if not (are_many and stream.kernel == "exact")
+        ]
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether in each tick as many streams bet as are worked out in arrays there, too."""
+        return self._together is None or self._together.are_whole
+
+    def log_e(self, log_weights: Mapping[Stream, float]) -> Floats:
+        """Log of the sum of all streams' e-values after each tick, times their weights, but for rounding."""
+        parts = [np.full(self._ticks, -np.inf)]
+        parts += [log_weights[each.stream] + np.array(each.log_e) for each in self._alone]
+        if self._together:
+            weights = np.array([log_weights[stream] for stream in self._together.streams])
+            parts += [*(self._together.log_e + weights).T]
+        found: Floats = np.logaddexp.reduce(parts)
+        return found
+
+    def arrive(self, tick: int) -> None:
+        """Bet on all windows up to that tick. Those of the ticks before come first, or with it."""
+        for alone in self._alone:
+            alone.arrive(tick)
+        if self._together:
+            self._together.arrive(tick)
+
+
+class _Alone:
+    """The bets of one stream, as single numbers."""
+
+    def __init__(self, stream: Stream, course: Course, ticks: int) -> None:
+        self.stream, self._spent = stream, 0
+        self.log_e: list[float] = []  # after each tick
+        self._after: list[tuple[int, int, list[float]]] = []  # how many bets and bad events there were, and the bets
+        made, bad, log_bets, log_e = 0, stream.bad, stream.log_bets, stream.log_e
+        priors, coming = stream.starts.ahead(len(course.windows)), iter(course.windows)
+        place, window = next(coming, _NEVER)
+        for tick in range(ticks):
+            if place == tick and window:
+                if arms := stream.arms(window.stable, window.canary):
+                    phi, windows_per_burst = course.noise.tempering(window)
+                    taken = Taken(*priors[made], stream.log_cap / windows_per_burst, phi)
+                    log_bets, log_e = taken.after(log_bets, stream.log_e_of(*arms))
+                    made, bad = made + 1, bad + arms[1].bad
+                place, window = next(coming, _NEVER)
+            self.log_e.append(log_e)
+            self._after.append((made, bad, log_bets))
+
+    def arrive(self, tick: int) -> None:
+        made, self.stream.bad, self.stream.log_bets = self._after[tick]
+        self.stream.log_e = self.log_e[tick]
+        self.stream.starts.skip(made - self._spent)
+        self._spent = made
+
+
+class _Together:
+    """The bets of all streams with the kernel `exact`, as arrays over ticks, streams and odds ratios.
+
+    A bet that stays far below what is left for harm that begins later need not be known precisely: neither the
+    evidence nor, after the next start is added, the bet itself ever shows it.
+    """
+
+    def __init__(self, courses: Sequence[Course], exact: Sequence[tuple[int, Stream]], ticks: int) -> None:
+        """
+        Args:
+            exact: the streams, each with the place of its course.
+        """
+        self.streams = [stream for _, stream in exact]
+        counts, phi, windows_per_burst = _table(courses, ticks)
+        of_course = [place for place, _ in exact]
+        arms = [(2, 3, 0, 1) if stream.swapped else (0, 1, 2, 3) for stream in self.streams]
+        arms_of_streams = counts[:, np.array(of_course)[:, np.newaxis], arms]
+        other_bad, other, tested_bad, tested = np.moveaxis(arms_of_streams, 2, 0)
+        can_bet = (other > 0) & (tested > 0)
+        self._made = can_bet.cumsum(axis=0)  # bets until each tick
+        self.are_whole = bool(np.isin(can_bet.sum(axis=1), range(1, MANY), invert=True).all())
+        self._bad = np.where(can_bet, tested_bad, 0.0).cumsum(axis=0) + [stream.bad for stream in self.streams]
+        starts, left = self._priors(can_bet)
+        phi, windows_per_burst = phi[:, of_course, np.newaxis], windows_per_burst[:, of_course, np.newaxis]
+        log_caps = self.streams[0].log_cap / windows_per_burst
+        tolerances = np.broadcast_to([stream.tolerance for stream in self.streams], tested.shape)
+        compared = Comparisons(
+            other_bad, other, tested_bad, tested, tolerances, odds_ratios=self.streams[0].odds_ratios
+        )
+        # Later bets are at most as large as if every window were worth as much as it may be; the first are known.
+        before = self._before(starts, np.minimum(log_caps, compared.most / phi))
+        lost = np.where(can_bet, left, 0.0)[:, :, np.newaxis] - LOST
+        is_wanted = compared.most >= (lost - before) * phi
+        change = np.minimum(log_caps, compared.log_e(is_wanted) / phi)
+        if ticks > 1:
+            before = self._before(starts, change)
+        self._bets = before + change
+        self.log_e = self._log_e(left)
+        self._spent = [0] * len(self.streams)
+
+    def _priors(self, can_bet: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """Log priors of harm that begins in each window, -inf where there is no bet, and of all later harm."""
+        of_streams = [stream.starts.ahead(len(can_bet)) for stream in self.streams]
+        alike = {id(priors): priors for priors in of_streams}  # nearly all streams have one past
+        rows = {each: row for row, each in enumerate(alike)}
+        row = [rows[id(priors)] for priors in of_streams]
+        priors = np.array([*alike.values()])[row, self._made - 1]
+        return np.where(can_bet, priors[:, :, 0], -np.inf), priors[:, :, 1]
+
+    def _before(self, starts: Floats, change: Floats) -> Floats:
+        """The bets at each tick, harm that begins in it included, before its windows change them."""
+        before = np.empty_like(change)
+        bets = np.array([stream.log_bets for stream in self.streams])
+        for tick, log_starts in enumerate(starts[:, :, np.newaxis]):
+            np.logaddexp(bets, log_starts, out=before[tick])
+            bets = before[tick] + change[tick]
+        return before
+
+    def _log_e(self, left: Floats) -> Floats:
+        """Log e-value of each stream after each tick."""
+        first = np.array([stream.log_e for stream in self.streams])
+        with np.errstate(invalid="ignore"):  # where a stream has never bet
+            largest = self._bets.max(axis=2, keepdims=True)
+            mean = largest + np.log(np.exp(self._bets - largest).mean(axis=2, keepdims=True))
+            return np.where(self._made > 0, np.logaddexp(mean[:, :, 0], left), first)
+
+    def arrive(self, tick: int) -> None:
+        after = zip(*(each[tick].tolist() for each in (self._bets, self.log_e, self._bad, self._made)), strict=True)
+        for stream, spent, (log_bets, log_e, bad, made) in zip(self.streams, self._spent, after, strict=True):
+            stream.log_bets, stream.log_e, stream.bad = log_bets, log_e, int(bad)
+            stream.starts.skip(made - spent)
+        self._spent = self._made[tick].tolist()
+
+
+def _table(courses: Sequence[Course], ticks: int) -> tuple[Floats, Floats, Floats]:
+    """All windows, and their `OwnNoise.tempering`; shape (ticks, courses) each.
+
+    Of a window: bad and all events of stable and of the canary, and its length.
+    """
+    table = np.zeros((ticks, len(courses), 5))
+    windows = [(tick, place, window) for place, course in enumerate(courses) for tick, window in course.windows]
+    at = [tick for tick, _, _ in windows], [place for _, place, _ in windows]
+    table[at] = [(*window.stable, *window.canary, window.window_s) for _, _, window in windows]
+    both, window_s = table[:, :, 1] + table[:, :, 3], table[:, :, 4]
+    parts = [(course.noise.clusters, course.noise.blips, course.noise.burst_s) for course in courses]
+    clusters, blips, burst_s = np.array(parts).T
+    phi = of_comparison(clusters, blips, table[:, :, 3] / np.maximum(1.0, both))
+    windows_per_burst = np.divide(burst_s, window_s, out=np.ones_like(both), where=window_s > 0)
+    return table, phi, np.maximum(1.0, windows_per_burst)
