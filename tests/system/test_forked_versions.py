@@ -17,6 +17,7 @@ from kanaria.stack.guarded_ports import guarding
 from kanaria.stack.ports import free_port
 from kanaria.stack.processes import KEPT_AS
 from kanaria.stack.python import own_module
+from kanaria.stack.sandbox import Sandbox, lacking
 from kanaria.stack.supervision import Program
 from tests.support.bentos import Bentos
 from tests.support.processes import Kept, until
@@ -38,8 +39,9 @@ class Versions(Kept):
         self._bentos = bentos
         self.ports: dict[str, int] = {}
 
-    def start(self, tag: str, *, is_guarded_by: str = "", **variables: str) -> None:
+    def start(self, tag: str, *, is_guarded_by: str = "", hidden: Path | None = None, **variables: str) -> None:
         """Start a version as the fleet does, with one worker."""
+        within = Sandbox(hidden=(str(hidden),)) if hidden else None
         port = self.ports[tag] = free_port()
         given = {
             "BENTOML_HOME": str(self._bentos.home),
@@ -53,7 +55,9 @@ class Versions(Kept):
         }
         address = ("--host", "127.0.0.1", "--port", str(port))
         command = own_module(model_server.MODULE, tag, *address)
-        program = Program(name_of(tag), command, given, folder=str(self.home), listed=(), is_confined=True)
+        program = Program(
+            name_of(tag), command, given, folder=str(self.home), listed=(), is_confined=True, sandbox=within
+        )
         self.supervisor.add(program)
 
     def ready(self, tag: str, *, other_than: int = 0) -> psutil.Process:
@@ -155,6 +159,20 @@ def test_the_port_of_a_forked_version_asks_for_the_secret(versions: Versions) ->
         assert not versions.ask(tag, READY_PATH)
 
 
+@pytest.mark.skipif(bool(lacking()), reason=f"no sandbox here: {lacking()}")
+def test_a_forked_version_is_in_its_sandbox(versions: Versions, tmp_path: Path) -> None:
+    """With its workers; another one that is forked from the same server is in its own."""
+    hidden = tmp_path / "hidden"
+    hidden.mkdir()
+    (hidden / "secret").touch()
+    versions.start("digits:v1", hidden=hidden)
+    versions.start("digits:v2")
+    for tag, seen in (("digits:v1", []), ("digits:v2", ["secret"])):
+        main = versions.ready(tag)
+        assert is_forked(main)
+        assert all(names_in(each, hidden) == seen for each in (main, *main.children()))
+
+
 def test_a_killed_server_takes_no_version_along_and_the_next_start_gets_another(versions: Versions) -> None:
     """A version that is killed afterwards comes back, forked again."""
     versions.start("digits:v1")
@@ -244,6 +262,11 @@ def test_a_version_that_cannot_be_forked_starts_by_itself(versions: Versions, tm
     assert not is_forked(main)
     assert main.ppid() == versions.keeper
     assert versions.answered_by("digits:v1") == "digits:v1"
+
+
+def names_in(process: psutil.Process, folder: Path) -> list[str]:
+    """What a process sees in a folder."""
+    return [path.name for path in Path(f"/proc/{process.pid}/root{folder}").iterdir()]
 
 
 def is_in_memory(process: psutil.Process, secret: str) -> bool:
