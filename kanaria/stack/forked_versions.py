@@ -39,7 +39,7 @@ _UNDERSTOOD = (
     "stop_order",
     "droppable",
 )
-_ROOM = {"KANARIA_ROOM": "-" * 120_000}  # for the variables of a version, see `shown_words`
+_ROOM = {"ROOM_FOR_VARIABLES": "-" * 120_000}  # for the variables of a version, see `shown_words`
 _ROOM_FOR_WORDS = " " * 250
 _IMPORTED_WITHIN_S, _FORKED_WITHIN_S = 60.0, 5.0
 

@@ -127,7 +127,7 @@ def test_two_versions_share_a_server_and_each_is_seen_and_answers_as_itself(
             assert process.cmdline()[3:5] == [model_server.MODULE, tag]
             variables = process.environ()
             assert (variables[KEPT_AS], variables["KANARIA_ANSWERS_KEY"]) == (name_of(tag), f"key of {tag}")
-            assert "KANARIA_ROOM" not in variables
+            assert "ROOM_FOR_VARIABLES" not in variables
             assert [str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in (1, 2)] == [
                 str(versions.home / "logs" / f"{name_of(tag)}.log")
             ] * 2
