@@ -56,15 +56,19 @@ class Site:
     tag: str
 
     def attempt(self, code: str, **values: object) -> dict[str, str]:
-        """Have the version run `code`, in which `{name}` stands for a value."""
-        answer = httpx.post(
-            f"{self.stack.gateway}/attempt",
-            json={"code": code.format(**self.places | values)},
-            headers={"x-api-key": self.stack.api_key},
-            trust_env=False,
-            timeout=30,
-        )
-        found: dict[str, str] = answer.json()
+        """Have the version run `code`, in which `{name}` stands for a value, once it answers."""
+
+        def answered() -> httpx.Response | None:
+            answer = httpx.post(
+                f"{self.stack.gateway}/attempt",
+                json={"code": code.format(**self.places | values)},
+                headers={"x-api-key": self.stack.api_key},
+                trust_env=False,
+                timeout=30,
+            )
+            return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # it starts again
+
+        found: dict[str, str] = until(answered, limit_s=60).json()
         return found
 
     @property
