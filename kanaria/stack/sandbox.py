@@ -33,8 +33,9 @@ _ABSTRACT_SOCKETS, _SIGNALS = 1, 2
 _OLDEST, _WHOLE = 2, 6  # versions of Landlock: before 2 no file could be renamed into another folder
 
 _NO_NEW_PRIVILEGES, _DROP_CAPABILITY = 38, 24  # of prctl(2)
-# What leads root around it: SYS_ADMIN, opening files by their numbers, kernel modules, memory, devices, tracing.
-_CAPABILITIES = (21, 2, 16, 17, 19, 27, 38, 39, 40)
+_CAPABILITIES, _CAPABILITIES_FORMAT = 64, 0x20080522  # as many as the format has room for
+# Root keeps: files of others and their owners (0, 1, 3, 4), signals (5), other users (6, 7), ports below 1024 (10).
+_OF_ROOT = sum(1 << each for each in (0, 1, 3, 4, 5, 6, 7, 10))
 
 _NOT_OFFERED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL)
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -66,6 +67,14 @@ class _Rules(ctypes.Structure):
 class _Beneath(ctypes.Structure):
     _pack_ = 1
     _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
+
+
+class _CapabilitiesOf(ctypes.Structure):
+    _fields_ = (("format", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Capabilities(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable"))
 
 
 class _MountAttributes(ctypes.Structure):
@@ -104,7 +113,7 @@ def enter(sandbox: Sandbox) -> None:
 
     It must have one thread. Programs that it becomes by exec gain no rights any more. Raises OSError.
     """
-    here = Path.cwd()
+    here, is_root = Path.cwd(), os.geteuid() == 0
     _new_namespace()
     clones = dict(_clones(sandbox))
     hidden = _there(sandbox.hidden) - clones.keys()
@@ -117,6 +126,7 @@ def enter(sandbox: Sandbox) -> None:
         if path.is_dir():
             _only_read(_IN_FOLDER, os.fsencode(path), 0)
     _return_to(here)  # else this folder, and all above it, would be as they were before
+    _drop_capabilities(_OF_ROOT if is_root else 0)
     _forbid_the_rest()
 
 
@@ -184,10 +194,20 @@ def _return_to(folder: Path) -> None:
         os.chdir("/")
 
 
+def _drop_capabilities(kept: int) -> None:
+    """Of this process, and of all programs that it becomes. A process that is only forked becomes none."""
+    for each in range(_CAPABILITIES):
+        if not kept >> each & 1:
+            with suppress(OSError):  # the kernel does not know it, or it may not be dropped: then it is none of ours
+                _call(_c().prctl, _DROP_CAPABILITY, each, 0, 0, 0)
+    this, words = _CapabilitiesOf(format=_CAPABILITIES_FORMAT), (_Capabilities * 2)()
+    _call(_c().capget, ctypes.byref(this), words)
+    for number, word in enumerate(words):
+        word.effective = word.permitted = word.inheritable = word.permitted & kept >> 32 * number & 0xFFFFFFFF
+    _call(_c().capset, ctypes.byref(this), words)
+
+
 def _forbid_the_rest() -> None:
-    for each in _CAPABILITIES:
-        with suppress(OSError):  # an older kernel does not know it, and whoever has none cannot drop any
-            _call(_c().prctl, _DROP_CAPABILITY, each, 0, 0, 0)
     _call(_c().prctl, _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     # A process that is governed at all can change no mounts and trace nobody outside. Any file may be renamed.
     scopes = 0 if is_partial() else _ABSTRACT_SOCKETS | _SIGNALS

@@ -28,6 +28,7 @@ pytestmark = [
 ]
 
 READY_WITHIN_S = 60.0
+LEADING_AROUND = 1 << 2 | 1 << 13 | 1 << 21  # a sandbox: DAC_READ_SEARCH, NET_RAW, SYS_ADMIN
 STARTS_A_THREAD = "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
 
 
@@ -171,6 +172,8 @@ def test_a_forked_version_is_in_its_sandbox(versions: Versions, tmp_path: Path) 
         main = versions.ready(tag)
         assert is_forked(main)
         assert all(names_in(each, hidden) == seen for each in (main, *main.children()))
+    main = versions.ready("digits:v1")
+    assert not any(capabilities(each) & LEADING_AROUND for each in (main, *main.children()))
 
 
 def test_a_killed_server_takes_no_version_along_and_the_next_start_gets_another(versions: Versions) -> None:
@@ -267,6 +270,13 @@ def test_a_version_that_cannot_be_forked_starts_by_itself(versions: Versions, tm
 def names_in(process: psutil.Process, folder: Path) -> list[str]:
     """What a process sees in a folder."""
     return [path.name for path in Path(f"/proc/{process.pid}/root{folder}").iterdir()]
+
+
+def capabilities(process: psutil.Process) -> int:
+    """Those in effect and those that it could take back."""
+    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    held = [int(line.split()[1], 16) for line in lines if line.startswith(("CapEff", "CapPrm"))]
+    return held[0] | held[1]
 
 
 def is_in_memory(process: psutil.Process, secret: str) -> bool:

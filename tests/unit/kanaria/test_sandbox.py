@@ -1,7 +1,9 @@
 """What a process in a sandbox sees, whoever its user is, and what is said where there is none."""
 
+import ast
 import ctypes
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +116,66 @@ def test_what_is_hidden_kept_and_fixed(place: Path, user: str) -> None:
             "signal": "PermissionError" if not sandbox.is_partial() else None,
         }
     )
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class _Handle(ctypes.Structure):
+    _fields_ = (("size", ctypes.c_uint), ("kind", ctypes.c_int), ("bytes", ctypes.c_ubyte * 128))
+
+
+def _numbered(path: Path) -> _Handle:
+    handle, mount = _Handle(size=128), ctypes.c_int()
+    assert _LIBC.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount), 0) == 0
+    return handle
+
+
+def _by_number(folder: Path, handle: _Handle) -> int:
+    return _LIBC.open_by_handle_at(os.open(folder, os.O_RDONLY), ctypes.byref(handle), os.O_RDONLY)
+
+
+def _tree(path: Path) -> int:
+    """The folder without what is mounted in it."""
+    return _LIBC.syscall(428, -100, os.fsencode(path), 1)
+
+
+def _in_namespaces_within(do: Callable[[], int]) -> int:
+    return -1 if _LIBC.unshare(0x10020000) else do()
+
+
+@pytest.mark.parametrize("user", ["nobody", "this one"])
+def test_a_process_has_no_capabilities_that_lead_around_it(place: Path, user: str) -> None:
+    """Before it has become another program, too: what is forked never does. Nor in a namespace of its own."""
+    wanted = Sandbox(hidden=(str(place / "state"),), kept=(str(place / "state/own"),))
+
+    def look() -> object:
+        if user == "nobody":
+            as_nobody()
+        handle = _numbered(place / "state/token")
+        enter(wanted)
+        attacks: tuple[Callable[[], int], ...] = (
+            lambda: _tree(place),
+            lambda: _by_number(place, handle),
+            lambda: _by_number(place / "state/own", handle),
+            lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).fileno(),
+        )
+        status = Path("/proc/self/status").read_text()
+        held = [line.split()[1] for line in status.splitlines() if line.startswith(("CapEff", "CapPrm", "CapBnd"))]
+        return held, [_refused(do) for do in attacks], [_refused(lambda: _in_namespaces_within(attacks[0]))]
+
+    held, refused, refused_within = ast.literal_eval(in_child(look))
+    allowed = 0b100_1111_1011 if user == "this one" and os.getuid() == 0 else 0
+    assert [int(each, 16) & ~allowed for each in held] == [0, 0, 0]
+    assert refused == [True] * 4
+    assert refused_within == [True]
+
+
+def _refused(do: Callable[[], int]) -> bool:
+    try:
+        return do() < 0
+    except OSError:
+        return True
 
 
 @pytest.mark.parametrize("wanted", ["auto", "required", "off"])
