@@ -106,7 +106,11 @@ def _hidden(settings: Settings) -> list[Path]:
 
 def _fixed(settings: Settings) -> list[Path]:
     """Code that runs outside of any sandbox, or as another version, and what Kanaria acts by."""
-    code = [Path(sys.prefix), Path(sys.base_prefix), *map(Path, filter(None, sys.path)), *_own_packages()]
+    code = [
+        *map(Path, (sys.executable, sys.prefix, sys.base_prefix)),
+        *map(Path, filter(None, sys.path)),
+        *_own_packages(),
+    ]
     home = Path.home()
     return [
         *(path for path in dict.fromkeys(code) if os.access(path, os.W_OK) and not home.is_relative_to(path)),

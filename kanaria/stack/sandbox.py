@@ -23,6 +23,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 
 _NEW_MOUNTS, _NEW_USERS = 0x20000, 0x10000000  # of unshare(2)
 _IN_FOLDER, _EMPTY_PATH, _RECURSIVE, _CLOSED_AT_EXEC, _CLONE = -100, 0x1000, 0x8000, os.O_CLOEXEC, 1
+_NOT_FOLLOWED = 0x100  # the link itself
 _FROM_FILE = 4  # of move_mount(2)
 _ONLY_READ = 1  # of mount_setattr(2)
 _FOLLOWS_OTHERS, _NO_SET_USER, _NO_DEVICES = 0x80000 | 0x4000, 2, 4  # MS_SLAVE for all, of mount(2)
@@ -115,6 +116,7 @@ def enter(sandbox: Sandbox) -> None:
     """
     here, is_root = Path.cwd(), os.geteuid() == 0
     _new_namespace()
+    ways = _ways(sandbox)
     clones = dict(_clones(sandbox))
     hidden = _there(sandbox.hidden) - clones.keys()
     for path in sorted({*hidden, *clones}):  # a folder before what is in it
@@ -125,6 +127,8 @@ def enter(sandbox: Sandbox) -> None:
     for path in hidden:
         if path.is_dir():
             _only_read(_IN_FOLDER, os.fsencode(path), 0)
+    for path in ways:
+        _pin(path)
     _return_to(here)  # else this folder, and all above it, would be as they were before
     _drop_capabilities(_OF_ROOT if is_root else 0)
     _forbid_the_rest()
@@ -154,11 +158,54 @@ def _clones(sandbox: Sandbox) -> Iterator[tuple[Path, int]]:
     """The mounts of what stays to be seen, by path: taken before anything is hidden."""
     fixed = _there(sandbox.fixed)
     for path in _there(sandbox.kept) | fixed:
-        flags = _CLONE | _RECURSIVE | _CLOSED_AT_EXEC
-        clone = _call(_c().syscall, _OPEN_TREE, _IN_FOLDER, os.fsencode(path), ctypes.c_uint(flags))
+        clone = _clone(path)
         if path in fixed:
             _only_read(clone, b"", _EMPTY_PATH | _RECURSIVE)
         yield path, clone
+
+
+def _clone(path: Path) -> int:
+    """A folder with all that is mounted in it, a file or a link."""
+    flags = _CLONE | _RECURSIVE | _CLOSED_AT_EXEC | _NOT_FOLLOWED
+    return _call(_c().syscall, _OPEN_TREE, _IN_FOLDER, os.fsencode(path), ctypes.c_uint(flags))
+
+
+def _ways(sandbox: Sandbox) -> list[Path]:
+    """Folders and links by which processes outside come to what is hidden or fixed, if this user can rename them.
+
+    Without what lies in either: there nothing can be renamed.
+    """
+    paths = [Path(path).absolute() for path in (*sandbox.hidden, *sandbox.fixed)]
+    ends = {path.resolve() for path in paths}
+    steps = {step for path in paths if path.exists() for step in _steps(path)}
+    return sorted(step for step in steps if ends.isdisjoint((step, *step.parents)) and _is_movable(step))
+
+
+def _steps(path: Path) -> Iterator[Path]:
+    """All that is looked up on the way to a path that is there, links as well."""
+    place, names = Path("/"), list(reversed(path.parts[1:]))
+    while names:
+        step = place / names.pop()
+        if step.name == "..":
+            place = place.parent
+            continue
+        yield step
+        if step.is_symlink():
+            target = step.readlink()
+            place = Path("/") if target.is_absolute() else place
+            names += reversed(target.parts[target.is_absolute() :])
+        else:
+            place = step
+
+
+def _is_movable(step: Path) -> bool:
+    folder = step.parent
+    return os.access(folder, os.W_OK) or folder.stat().st_uid == os.geteuid()
+
+
+def _pin(path: Path) -> None:
+    """Mount it on itself: nobody renames or removes what something is mounted on."""
+    _mount(_clone(path), path)
 
 
 def _hide(path: Path) -> None:
@@ -177,6 +224,10 @@ def _attach(clone: int, path: Path) -> None:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
+    _mount(clone, path)
+
+
+def _mount(clone: int, path: Path) -> None:
     _call(_c().syscall, _MOVE_MOUNT, clone, b"", _IN_FOLDER, os.fsencode(path), ctypes.c_uint(_FROM_FILE))
     os.close(clone)
 

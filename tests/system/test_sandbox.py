@@ -75,6 +75,7 @@ class Site:
     def places(self) -> dict[str, object]:
         return {
             "state": self.stack.home,
+            "parent": self.stack.home.parent,
             "controller": self.stack.pid("controller"),
             "owner": self.folder / "owner",
             "store": self.folder / "store",
@@ -144,6 +145,8 @@ WRITES = {
     "another name of the ledger": "got = os.rename('{state}/ledger.db', '{state}/x')",
     "rights for everybody": "got = os.chmod('{state}/token', 0o666)",
     "the code of another version": "got = open('{store}/bentos/summary/v2/src/service.py', 'a')",
+    "a state folder of its own": "got = os.rename('{parent}', '{parent}-away')",
+    "the folder of another's secrets": "got = os.rename('{owner}', '{owner}-away')",
     "code of Kanaria's": "import kanaria; got = open(kanaria.__file__, 'a')",
     "code that Kanaria's Python imports": "got = open(sys.prefix + '/x.pth', 'w')",
     "an end of the sandbox": "got = call(libc.umount2, b'{state}', 2)",

@@ -2,6 +2,7 @@
 
 import ast
 import ctypes
+import errno
 import os
 import socket
 import sys
@@ -116,6 +117,67 @@ def test_what_is_hidden_kept_and_fixed(place: Path, user: str) -> None:
             "signal": "PermissionError" if not sandbox.is_partial() else None,
         }
     )
+
+
+@pytest.mark.parametrize("user", ["nobody", "this one"])
+def test_nothing_is_laid_in_the_place_of_what_is_hidden_or_fixed(place: Path, user: str) -> None:
+    """Neither of a folder above it nor of a link on the way, which processes outside follow. Both work as before."""
+    for name in ("project/state", "project/code", "elsewhere/python/lib"):
+        (place / name).mkdir(parents=True)
+    (place / "elsewhere/latest").symlink_to("python")
+    (place / "project/venv").symlink_to(place / "project/../elsewhere/latest/lib")
+    (place / "closed").mkdir()
+    (place / "closed/state").mkdir()
+    for path in (place, *place.rglob("*")):
+        if os.getuid() == 0:
+            os.chown(path, _NOBODY, _NOBODY, follow_symlinks=False)
+        path.chmod(0o777)
+    (place / "closed").chmod(0o555)  # its owner may change that
+    wanted = Sandbox(
+        hidden=(str(place / "project/state"), str(place / "closed/state")),
+        fixed=(str(place / "project/venv"), str(place / "project/code")),
+    )
+    ways = (
+        "project",
+        "project/state",
+        "project/code",
+        "project/venv",
+        "elsewhere/latest",
+        "elsewhere/python",
+        "closed",
+    )
+
+    def look() -> object:
+        if user == "nobody":
+            as_nobody()
+        enter(wanted)
+        (place / "closed").chmod(0o777)
+        renames: list[Callable[[], object]] = [
+            lambda each=each: (place / each).rename(place / f"{each}-away") for each in ways
+        ]
+        renames += [(place / each).unlink for each in ("project/venv", "elsewhere/latest")]
+        found = [_error(do) for do in (*renames, lambda: place.rename(f"{place}-away"))]
+        (place / "project/new").write_text("new")
+        (place / "project/new").rename(place / "project/newer")
+        return (
+            found,
+            (place / "project/venv").readlink().name,
+            _names(place / "elsewhere/latest"),
+            os.access(place / "project/venv/x", os.W_OK),
+        )
+
+    found, link, seen_there, is_writable = ast.literal_eval(in_child(look))
+    assert found == [errno.EBUSY] * (len(ways) + 3)
+    assert (link, seen_there, is_writable) == ("lib", ["lib"], False)
+    assert (place / "project/newer").read_text() == "new"
+
+
+def _error(do: Callable[[], object]) -> int:
+    try:
+        do()
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
