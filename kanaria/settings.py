@@ -49,6 +49,8 @@ KEY_FILES = (
     PUBLIC_KEY_FILE,
 )
 
+SECRET_FOLDERS = (Path("~/.ssh"), Path("~/.gnupg"))
+
 
 class Settings(BaseSettings):
     """What can be set; every name is an environment variable with `KANARIA_` before it."""
@@ -120,7 +122,7 @@ class Settings(BaseSettings):
         "processes (Linux): `auto` where the machine offers that, `required` else not at all",
     )
     hide: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default=(Path("~/.ssh"), Path("~/.gnupg")),
+        default=SECRET_FOLDERS,
         description="what Bentos do not see besides, such as `~/.ssh,~/.gnupg,~/.aws`; several with a comma between "
         "them; `none`: nothing",
     )

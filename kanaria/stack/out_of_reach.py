@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 from kanaria.errors import SetupError
-from kanaria.settings import Settings
+from kanaria.settings import SECRET_FOLDERS, Settings
 from kanaria.stack import sandbox
 from kanaria.stack.bentos import bento_folder, service_of, store
 from kanaria.stack.confinement import refused
@@ -35,6 +36,7 @@ def sandbox_of(
         written += [records / "answers", records / "predictions"]
     for folder in written:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make_folders(settings)
     return Sandbox(
         hidden=_texts(_hidden(settings)),
         kept=_texts([*written, bento_folder(tag)]),
@@ -69,6 +71,8 @@ def check(settings: Settings, say: Callable[[str], None]) -> None:
     if reason:
         say(f"versions run in no sandbox, so they can read the state folder: {reason}")
         return
+    if missing := [str(path) for path in settings.hide if not _is_made(path)]:
+        say(f"not there, so versions can make it, and see what you put there: {', '.join(missing)}")
     if sandbox.is_partial():
         say("versions can send signals to other processes of yours: only Linux 6.12 and later forbids that")
     _compile()
@@ -85,6 +89,19 @@ def _compile() -> None:
         subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
+def _is_made(path: Path) -> bool:
+    """Whether it is there, or is made when a version starts."""
+    return path in SECRET_FOLDERS or path.expanduser().exists()
+
+
+def _make_folders(settings: Settings) -> None:
+    """Make what programs look into by themselves, for a version would make it where it is not there."""
+    for path in settings.hide:
+        if path in SECRET_FOLDERS:
+            with suppress(OSError):  # of a home folder that is not there, or that no version can write to, either
+                path.expanduser().mkdir(mode=0o700, exist_ok=True)
+
+
 def _keeps_contract(tag: str) -> bool:
     try:
         return service_of(tag).keeps_contract
@@ -98,7 +115,7 @@ def _hidden(settings: Settings) -> list[Path]:
     return [
         settings.root,
         (settings.root / "gateway" / "admin").resolve(),  # a short path elsewhere, where the state folder's is long
-        Path(f"/run/user/{os.getuid()}"),  # systemd starts what it is asked to there
+        Path("/run/user"),  # systemd starts what it is asked to there, also where it begins only when its user logs in
         *(path.expanduser() for path in settings.hide),
         *filter(None, files),
     ]

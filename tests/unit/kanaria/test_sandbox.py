@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -269,6 +270,50 @@ def test_what_is_hidden_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("KANARIA_HIDE", "secrets")
     with pytest.raises(SetupError, match="whole path"):
         Settings()
+
+
+def test_what_is_hidden_is_made_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Else a version would make it, with keys that open this machine. What nobody knows to be a folder is named."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KANARIA_HIDE", "~/.ssh,~/.netrc")
+    said: list[str] = []
+    settings = Settings(home=tmp_path / "state")
+    given = out_of_reach.sandbox_of(settings, "m:v1")
+    assert given is not None
+    assert (tmp_path / ".ssh").stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / ".netrc").exists()
+
+    def make() -> object:
+        enter(given)
+        return _error(lambda: (tmp_path / ".ssh/authorized_keys").write_text("key"))
+
+    assert in_child(make) == str(errno.EROFS)
+    monkeypatch.setattr(out_of_reach, "_compile", lambda: None)
+    out_of_reach.check(settings, said.append)
+    assert [text for text in said if "not there" in text and ".netrc" in text and ".ssh" not in text]
+
+
+def test_what_comes_later_is_not_seen_where_it_is_hidden(place: Path) -> None:
+    """Such as a folder of `/run/user`, which systemd makes when its user logs in."""
+    assert "/run/user" in (out_of_reach.sandbox_of(Settings(home=place), "m:v1") or Sandbox(())).hidden
+    entered, made = os.pipe(), os.pipe()
+
+    def look() -> object:
+        enter(Sandbox(hidden=(str(place / "state"),)))
+        os.write(entered[1], b"x")
+        os.read(made[0], 1)
+        return _names(place / "state")
+
+    def make() -> None:
+        os.read(entered[0], 1)
+        (place / "state/later").mkdir()
+        os.write(made[1], b"x")
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    found = in_child(look)
+    thread.join()
+    assert found == "[]"
 
 
 def test_a_program_keeps_its_sandbox_in_its_file(tmp_path: Path) -> None:
