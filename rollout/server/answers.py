@@ -24,12 +24,12 @@ def answer_object(answer: Answer, report: str) -> dict[str, Any]:
     signals = _signals(judgement) if judgement else {}
     found: dict[str, Any] = {
         "verdict": answer.verdict.value,
-        "reason": _cut(answer.reason),
+        "reason": cut(answer.reason),
         "since": None if answer.since_s is None else date(answer.since_s),
         "signals": signals,
         "next": _next(judgement) if judgement and answer.verdict is Verdict.INCONCLUSIVE else None,
         "report": report,
-        "notes": [_cut(note) for note in answer.notes],
+        "notes": [cut(note) for note in answer.notes],
     }
     return _fitting(found)
 
@@ -82,7 +82,7 @@ def _next(judgement: Judgement) -> dict[str, Any] | None:
     return {"requests": math.ceil(more), "seconds": seconds}
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """A text that is short as JSON, in which a letter may take up to twelve bytes."""
     if len(json.dumps(text)) <= _LONGEST_REASON:
         return text

@@ -63,6 +63,10 @@ class _WindowsQuery(BaseModel):
     weight: Percent = 100.0
 
 
+class _FirstWeight(PlainTextResponse):
+    """It is given once, so it must be heard."""
+
+
 class _Hooks:
     """Flagger's webhooks. 200 lets it go on, 409 holds it, and a rollback is a 200 as well."""
 
@@ -90,8 +94,12 @@ class _Hooks:
             )
         said = _answered(self._releases, self._metrics, self._question(asked), asked.checksum)
         if self._releases.may_have_first_weight(_attempt(asked), said):
-            return PlainTextResponse("it has had no requests yet, and may have its first weight")
+            return _FirstWeight("it has had no requests yet, and may have its first weight")
         return _passed(said)
+
+    def unheard(self, asked: FlaggerBody) -> None:
+        """Flagger gave up before it was told that the canary may have its first weight."""
+        self._releases.take_first_weight_back(_attempt(asked))
 
     def promote(self, asked: FlaggerBody) -> Response:
         """confirm-promotion: is all the traffic safe?"""
@@ -153,7 +161,10 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
             raise HTTPException(404)
         asked = FlaggerBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
         metrics.asked.set_to_current_time()
-        return await run_sync(partial(hook, asked))
+        answer = await run_sync(partial(hook, asked))
+        if isinstance(answer, _FirstWeight) and await request.is_disconnected():
+            await run_sync(partial(hooks.unheard, asked))
+        return answer
 
     async def post_windows(request: Request) -> Response:
         query = _WindowsQuery.model_validate(

@@ -174,6 +174,20 @@ class Kept:
         with self._open() as db:
             return _put_newest(db, "first_weights", attempt, at_s)
 
+    def first_weight_s(self, attempt: Attempt) -> float | None:
+        """When an attempt had its first weight, Unix seconds; None: it had none, or another has had one since."""
+        with self._open() as db:
+            row = db.execute(
+                f"SELECT attempt, at_s FROM first_weights WHERE {_OF_NAME} ORDER BY at_s DESC, rowid DESC LIMIT 1",  # noqa: S608 - our own words
+                attempt.names,
+            ).fetchone()
+        return row[1] if row and row[0] == attempt.of else None
+
+    def take_first_weight_back(self, attempt: Attempt) -> None:
+        """Forget that an attempt was given its first weight."""
+        with self._open() as db:
+            db.execute(f"DELETE FROM first_weights WHERE {_OF_NAME} AND attempt = ?", attempt.key)  # noqa: S608 - our own words
+
     def started_s(self, attempt: Attempt) -> float | None:
         """When the evidence of an attempt begins at the earliest, Unix seconds; None: nobody said so."""
         with self._open() as db:

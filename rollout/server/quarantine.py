@@ -11,11 +11,16 @@ from rollout.format import span
 from rollout.judge import Verdict
 from rollout.server.kept import Attempt, Failure, Kept
 from rollout.server.shared import AHEAD_S, Shared, Tries
-from rollout.server.shared_map import CONFIG_MAP, ClusterSilent, SharedMap
+from rollout.server.shared_map import CONFIG_MAP, ClusterSilent, SharedMap, Told
 
 log = structlog.get_logger()
 
 _LONGEST_NOTE = 300
+_FAR_S = 10 * 365.25 * 86400.0  # no clock is so wrong: somebody has written it
+_NO_ROOM = (
+    f"the other replicas do not know this: the ConfigMap {CONFIG_MAP} has no room for it, because others wrote much "
+    "into it, or there is enough that is newer"
+)
 
 
 class Quarantine:
@@ -40,23 +45,27 @@ class Quarantine:
         if self._shared is None:
             return own, []
         try:
-            return self._agreed(self._shared, attempt, own, report)
+            known = self._shared.read(attempt)
         except ClusterSilent as error:
             return own, _notes(error)
+        found, notes = self._agreed(known, attempt, own, report)
+        try:
+            return found, notes + self._catch_up(self._shared, known, attempt, found)
+        except ClusterSilent as error:
+            return found, notes + _notes(error)
 
     def keep(self, failure: Failure) -> list[str]:
         """A FAIL is answered even where it cannot be kept: then it rests on the samples alone."""
         try:
             self._kept.keep(failure)
         except LedgerError as error:
-            log.critical("failure_not_kept", error=error.what, saw=error.saw, do=error.do)
+            _not_kept(error)
         if self._shared is None:
             return []
         try:
-            self._tell(self._shared, failure)
+            return self._tell(self._shared, failure, self._kept.lifted_s(failure.attempt))
         except ClusterSilent as error:
             return _notes(error)
-        return []
 
     def lift(self, attempt: Attempt, at_s: float) -> tuple[int, list[str]]:
         """See `Kept.lift`; with it what a person should know. It holds for all failures that are known by now."""
@@ -65,22 +74,37 @@ class Quarantine:
         if self._shared is None:
             return lifted, []
         try:
-            self._shared.change(attempt, lambda known: known.with_lift(attempt, until_s, up_to_s=math.inf))
+            _, told = self._shared.change(attempt, lambda known: known.with_lift(attempt, until_s, up_to_s=math.inf))
         except ClusterSilent as error:
             return lifted, _notes(error)
-        return lifted, []
+        return lifted, _room(told)
 
     def give_first_weight(self, attempt: Attempt, at_s: float) -> bool:
-        """See `Kept.give_first_weight`; no replica gives it after another."""
+        """See `Kept.give_first_weight`; no replica gives it after another, as far as they can share it."""
         if not self._kept.give_first_weight(attempt, at_s):
             return False
         if self._shared is None:
             return True
         try:
-            return self._shared.change(attempt, lambda known: known.with_first_weight(attempt, at_s))[1]
+            _, told = self._shared.change(attempt, lambda known: known.with_first_weight(attempt, at_s))
         except ClusterSilent as error:
             _notes(error)
             return True
+        if told is Told.KNOWN:
+            self._kept.take_first_weight_back(attempt)  # it is not this replica's to give, nor to take back
+            return False
+        _room(told)
+        return True
+
+    def take_first_weight_back(self, attempt: Attempt) -> None:
+        """Nobody heard that this replica gave it: any replica may give it. Raises LedgerError."""
+        self._kept.take_first_weight_back(attempt)
+        if self._shared is None:
+            return
+        try:
+            self._shared.change(attempt, lambda known: known.without_first_weight(attempt))
+        except ClusterSilent as error:
+            _notes(error)
 
     @property
     def is_shared(self) -> bool:
@@ -92,8 +116,17 @@ class Quarantine:
         self._kept.check()
 
     def failures(self) -> list[Failure]:
-        """Those that this replica knows, the newest first."""
-        return self._kept.failures()
+        """Those that this replica knows and nobody lifted anywhere, the newest first. Raises LedgerError."""
+        own = self._kept.failures()
+        if self._shared is None or not own:
+            return own
+        try:
+            lifts = self._shared.lifts(each.attempt for each in own)
+        except ClusterSilent as error:
+            _notes(error)
+            return own
+        until_s = {attempt: at_s for attempt, at_s in lifts.items() if not self._is_ahead(at_s)}
+        return [each for each in own if each.at_s > until_s.get(each.attempt, -math.inf)]
 
     def start(self, attempt: Attempt, clock: Callable[[], float]) -> None:
         """A try is under way. Its evidence begins now, or when another replica first heard of it. Raises LedgerError.
@@ -112,6 +145,15 @@ class Quarantine:
         """See `Kept`."""
         return self._kept.started_s(attempt)
 
+    def started_anew_s(self, attempt: Attempt) -> float | None:
+        """The same, with what another replica was told to lift meanwhile. Raises LedgerError."""
+        if self._shared is not None:
+            try:
+                self._take_lift(self._shared.read(attempt), attempt)
+            except ClusterSilent as error:
+                _notes(error)
+        return self._kept.started_s(attempt)
+
     def _begun(self, shared: SharedMap, attempt: Attempt, clock: Callable[[], float]) -> float | None:
         """When all replicas take a try to have begun; None: they cannot be asked."""
         try:
@@ -128,48 +170,90 @@ class Quarantine:
             return None
 
     def _agreed(
-        self, shared: SharedMap, attempt: Attempt, own: Failure | None, report: str
+        self, known: Tries, attempt: Attempt, own: Failure | None, report: str
     ) -> tuple[Failure | None, list[str]]:
-        """Take over what another replica found or was told, and share what it does not know.
+        """Take over what another replica found or was told.
 
         Only a lift that was written down lifts: when a try began says nothing about who let it.
         """
-        known, notes = shared.read(attempt), []
-        lifted_s, shared_s = self._kept.lifted_s(attempt), known.lifted_s(attempt)
-        if shared_s > lifted_s:
-            notes += self._ahead(shared_s, "lifted")
-            if not notes:
-                self._kept.lift(attempt, shared_s)
-                lifted_s, own = shared_s, self._kept.failure(attempt)
-        elif lifted_s > shared_s:  # lifted here while the cluster was silent
-            shared.change(attempt, lambda tries: tries.with_lift(attempt, lifted_s, up_to_s=lifted_s))
+        lifted_s, notes = self._take_lift(known, attempt)
+        if own and own.at_s <= lifted_s:
+            own = None
         failed = known.failure(attempt, after_s=lifted_s)
         if failed and failed.failed_s is not None and not own:
             if ahead := self._ahead(failed.failed_s, "failed"):
                 return None, [*notes, *ahead]
             own = Failure(attempt, failed.failed_s, _answer(failed, report))
-            self._kept.keep(own)
-        elif own and not failed:
-            self._tell(shared, own)
+            try:
+                self._kept.keep(own)
+            except LedgerError as error:
+                _not_kept(error)
         return own, notes
+
+    def _catch_up(self, shared: SharedMap, known: Tries, attempt: Attempt, failure: Failure | None) -> list[str]:
+        """Share what this replica noted while the cluster was silent; with what a person should know."""
+        lifted_s = self._kept.lifted_s(attempt)
+        if lifted_s > known.lifted_s(attempt):
+            shared.change(attempt, lambda tries: tries.with_lift(attempt, lifted_s, up_to_s=lifted_s))
+        if failure is None:
+            self._tell_first_weight(shared, known, attempt)
+        elif not known.failure(attempt, after_s=lifted_s):
+            return self._tell(shared, failure, lifted_s)
+        return []
+
+    def _take_lift(self, known: Tries, attempt: Attempt) -> tuple[float, list[str]]:
+        """Until when a version is lifted, once this replica knows what another was told; and what is not believed."""
+        lifted_s, shared_s = self._kept.lifted_s(attempt), known.lifted_s(attempt)
+        if shared_s <= lifted_s:
+            return lifted_s, []
+        if ahead := self._ahead(shared_s, "was lifted"):
+            return lifted_s, ahead
+        try:
+            self._kept.lift(attempt, shared_s)
+        except LedgerError as error:
+            if not known.failure(attempt, after_s=shared_s):
+                raise  # the evidence from before the lift would fail it again
+            _not_kept(error)
+        return shared_s, []
+
+    def _is_ahead(self, at_s: float) -> bool:
+        """Whether a time in the ConfigMap is too far ahead to be believed."""
+        return at_s > self._now_s() + AHEAD_S
 
     def _ahead(self, at_s: float, what: str) -> list[str]:
         """Why a time in the ConfigMap is not believed; nothing: it is past."""
-        if at_s <= (now_s := self._now_s()) + AHEAD_S:
+        if not self._is_ahead(at_s):
             return []
-        log.warning("time_ahead", what=what, at_s=at_s, now_s=now_s)
-        far = span(at_s - now_s)
-        what_is = f"the ConfigMap {CONFIG_MAP} says that the version is {what} at {at_s:.0f}"
-        return [f"{what_is}, {far} ahead of Prometheus's clock: it is not believed; lift the version"]
+        ahead_s = at_s - self._now_s()
+        log.warning("time_ahead", what=what, at_s=at_s, ahead_s=ahead_s)
+        far = span(ahead_s) if ahead_s < _FAR_S else "far"
+        said = f"the ConfigMap {CONFIG_MAP} says that the version {what} at {at_s:.10g}"
+        return [f"{said}, {far} ahead of Prometheus's clock: it is not believed; lift the version"]
 
-    def _tell(self, shared: SharedMap, failure: Failure) -> None:
-        said, lifted_s = failure.answer, self._kept.lifted_s(failure.attempt)
+    def _tell(self, shared: SharedMap, failure: Failure, lifted_s: float) -> list[str]:
+        """Share a failure, unless the version was lifted since it was judged; with what a person should know."""
+        said = failure.answer
         found = Shared(failed_s=failure.at_s, reason=said["reason"], since=said["since"])
 
         def told(known: Tries) -> Tries:
+            until_s = known.lifted_s(failure.attempt)
+            if until_s > lifted_s and not self._is_ahead(until_s):
+                return known
             return known.with_failure(failure.attempt, found, after_s=lifted_s)
 
-        shared.change(failure.attempt, told)
+        return _room(shared.change(failure.attempt, told)[1])
+
+    def _tell_first_weight(self, shared: SharedMap, known: Tries, attempt: Attempt) -> None:
+        """Share the first weight that this replica gave while it could tell nobody."""
+        given_s = self._kept.first_weight_s(attempt)
+        if given_s is None:
+            return
+
+        def told(tries: Tries) -> Tries:
+            return tries.with_own_first_weight(attempt, given_s, now_s=self._now_s())
+
+        if told(known) is not known:
+            shared.change(attempt, told)
 
 
 def _answer(known: Shared, report: str) -> dict[str, Any]:
@@ -183,6 +267,18 @@ def _answer(known: Shared, report: str) -> dict[str, Any]:
         "report": report,
         "notes": ["another replica found this, and has the evidence"],
     }
+
+
+def _not_kept(error: LedgerError) -> None:
+    log.critical("failure_not_kept", error=error.what, saw=error.saw, do=error.do)
+
+
+def _room(told: Told) -> list[str]:
+    """What a person should know where the ConfigMap is full."""
+    if told is not Told.NO_ROOM:
+        return []
+    log.warning("not_shared", error=_NO_ROOM)
+    return [_NO_ROOM]
 
 
 def _notes(error: ClusterSilent) -> list[str]:

@@ -103,7 +103,7 @@ class Releases:
         known.show(answer, asked.to_percent)
         said = answer_object(answer, report)
         if answer.verdict is Verdict.FAIL:
-            if self._kept.started_s(attempt) != known.began_s:  # lifted while it was judged
+            if self._kept.started_anew_s(attempt) != known.began_s:  # lifted while it was judged
                 return self.judge(asked, attempt_of=attempt_of)
             notes = self._kept.keep(Failure(attempt, now_s(self._samples), said))
         return with_notes(said, notes)
@@ -144,6 +144,10 @@ class Releases:
         if said["verdict"] != Verdict.NO_DATA.value or requests:
             return False
         return self._kept.give_first_weight(attempt, self._samples.now_s())
+
+    def take_first_weight_back(self, attempt: Attempt) -> None:
+        """The answer that gave it was heard by nobody. Raises LedgerError."""
+        self._kept.take_first_weight_back(attempt)
 
     def lift(self, attempt: Attempt) -> tuple[int, list[str]]:
         """Let a version be tried again; see `Quarantine`. It needs no metric store."""

@@ -2,13 +2,18 @@
 
 import math
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, RootModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, FiniteFloat, RootModel, ValidationError
 
+from rollout.server.answers import cut
 from rollout.server.kept import Attempt
 
-_MOST = 10  # entries of a release that are kept, the newest ones
+_MOST = 10  # lifts of a release that are kept, and so many other entries, the newest ones
 _MOST_BYTES = 200_000  # of all releases: a replica reads them with each question
+_MOST_OF_ALL = 1_000_000  # with what others wrote there; Kubernetes takes no ConfigMap of more than 1 MiB
+_MOST_OF_ONE = 50_000  # no release has a longer line by the judge
+_LONGEST_SINCE = 40  # letters
 AHEAD_S = 60.0  # of the clock, what is written down may be: clocks differ a little
 
 
@@ -18,8 +23,8 @@ class Shared(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     failed_s: FiniteFloat | None = None
-    reason: str = ""
-    since: str | None = None
+    reason: Annotated[str, AfterValidator(cut)] = ""  # an answer has it, and a person may have written it
+    since: Annotated[str, AfterValidator(lambda text: text[:_LONGEST_SINCE])] | None = None
     lifted_s: FiniteFloat | None = None  # all failures of the version up to then; only where its bare name is the key
     began_s: FiniteFloat | None = None
     first_weight_s: FiniteFloat | None = None
@@ -54,17 +59,28 @@ class Tries(RootModel[dict[str, Shared]]):
             return self
         known = self.root.get(_key(attempt), Shared())
         told = failed.model_dump(include={"failed_s", "reason", "since"})
-        return self._newest({**self.root, _key(attempt): known.model_copy(update=told)})
+        return self._with(_key(attempt), known.model_copy(update=told))
 
     def with_lift(self, attempt: Attempt, at_s: float, *, up_to_s: float) -> "Tries":
         """The version is lifted, and what is shared about its tries up to a time is forgotten."""
         rest = {key: one for key, one in self.root.items() if _canary(key) != attempt.canary or one.at_s > up_to_s}
         lifted = rest.get(attempt.canary, Shared()).model_copy(update={"lifted_s": at_s})
-        return self._newest({**rest, attempt.canary: lifted})
+        return Tries({**rest, attempt.canary: lifted})
 
     def with_first_weight(self, attempt: Attempt, at_s: float) -> "Tries":
         """An attempt has its first weight; the same object: it had it, and no other build has had one since."""
         return self._with_newest(attempt, "first_weight_s", at_s)
+
+    def with_own_first_weight(self, attempt: Attempt, at_s: float, *, now_s: float) -> "Tries":
+        """An attempt had its first weight then; the same object: that is known, or another build had one since."""
+        known = self._times(attempt, "first_weight_s", now_s)
+        if _try(attempt) in known or at_s < max(known.values(), default=at_s):
+            return self
+        return self._with_time(attempt, "first_weight_s", at_s)
+
+    def without_first_weight(self, attempt: Attempt) -> "Tries":
+        """Nobody heard that an attempt may have its first weight."""
+        return self._with_time(attempt, "first_weight_s", None)
 
     def with_start(self, attempt: Attempt, at_s: float) -> "Tries":
         """An attempt has begun; the same object: it had, and no other build has begun since."""
@@ -81,50 +97,70 @@ class Tries(RootModel[dict[str, Shared]]):
         return bool(self._times(attempt, "began_s", now_s))
 
     def _with_newest(self, attempt: Attempt, what: str, at_s: float) -> "Tries":
-        known, key = self._times(attempt, what, at_s), _try(attempt)
-        if key in known and known[key] == max(known.values()):
+        known = self._times(attempt, what, at_s)
+        newest_s = max(known.values(), default=-math.inf)
+        if known.get(_try(attempt)) == newest_s:
             return self
-        one = self.root.get(key, Shared())
-        return self._newest({**self.root, key: one.model_copy(update={what: at_s})})
+        # By a clock that is a little ahead another build may be newer than now: each question would write again.
+        return self._with_time(attempt, what, max(at_s, math.nextafter(newest_s, math.inf)))
+
+    def _with_time(self, attempt: Attempt, what: str, at_s: float | None) -> "Tries":
+        one = self.root.get(_try(attempt), Shared())
+        return self._with(_try(attempt), one.model_copy(update={what: at_s}))
+
+    def _with(self, key: str, one: Shared) -> "Tries":
+        return self if self.root.get(key, Shared()) == one else Tries({**self.root, key: one})
 
     def _times(self, attempt: Attempt, what: str, now_s: float) -> dict[str, float]:
         """The times of one kind of a version's builds. Those ahead of the clock are not believed."""
         times = {key: getattr(one, what) for key, one in self.root.items() if _canary(key) == attempt.canary}
         return {key: at_s for key, at_s in times.items() if at_s is not None and at_s <= now_s + AHEAD_S}
 
-    @staticmethod
-    def _newest(tries: Mapping[str, Shared]) -> "Tries":
-        newest = sorted(tries.items(), key=lambda item: (item[1].at_s, item[0]))[-_MOST:]
-        return Tries(dict(newest))
+    def newest(self) -> "Tries":
+        """As many as are kept. Lifts have room of their own: what failed later makes none of them void."""
+        in_order = sorted(self.root.items(), key=lambda item: (item[1].at_s, item[0]))
+        lifts, others = (
+            [item for item in in_order if (item[1].lifted_s is not None) is is_lift] for is_lift in (True, False)
+        )
+        return Tries(dict(lifts[-_MOST:] + others[-_MOST:]))
 
 
-def change_of(data: Mapping[str, str], key: str, tries: Tries) -> dict[str, str | None]:
-    """What to change in the data of all releases, so that one has these tries; nothing: there is no room for them.
+def change_of(data: Mapping[str, str], key: str, known: Tries, wanted: Tries) -> dict[str, str | None]:
+    """What to change in the data of all releases, so that one has the wanted tries; nothing: there is no room for them.
 
-    The releases of which nothing was heard for longest make room: None for each.
+    The releases of which nothing was heard for longest make room: None for each. What the judge cannot have written is
+    somebody else's: it stays, and takes room only where the ConfigMap has no more.
     """
-    whole = {**data, key: tries.model_dump_json(exclude_defaults=True)}
-    too_much = sum(map(_size, whole.items())) - _MOST_BYTES
+    kept = wanted.newest()
+    if any(one not in kept.root for one in wanted.root if wanted.root[one] != known.root.get(one)):
+        return {}
+    line = kept.model_dump_json(exclude_defaults=True)
+    heard_s = {name: _heard_s(text) for name, text in data.items()} | {key: kept.at_s}
+    whole = {**data, key: line}
+    others = sum(_size(entry) for entry in whole.items() if heard_s[entry[0]] is None)
+    ours = {name: at_s for name, at_s in heard_s.items() if at_s is not None}
+    too_much = sum(_size((name, whole[name])) for name in ours) - min(_MOST_BYTES, _MOST_OF_ALL - others)
     gone: dict[str, str | None] = {}
-    if too_much > 0:
-        for old in sorted(whole, key=lambda each: _heard_s(whole[each])):
-            gone[old] = None
-            too_much -= _size((old, whole[old]))
-            if too_much <= 0:
-                break
-    return {} if key in gone else {key: whole[key], **gone}
+    for old in sorted(ours, key=lambda each: ours[each]):
+        if too_much <= 0:
+            break
+        gone[old] = None
+        too_much -= _size((old, whole[old]))
+    return {} if key in gone or too_much > 0 else {key: line, **gone}
 
 
 def _size(entry: tuple[str, str]) -> int:
     return sum(len(text.encode()) for text in entry)
 
 
-def _heard_s(text: str) -> float:
-    """When something was last told of a release. What cannot be read is a person's, and stays for longest."""
+def _heard_s(text: str) -> float | None:
+    """When something was last told of a release; None: the judge did not write this."""
+    if len(text) > _MOST_OF_ONE:
+        return None
     try:
         return Tries.model_validate_json(text).at_s
     except ValidationError:
-        return math.inf
+        return None
 
 
 def _try(attempt: Attempt) -> str:

@@ -5,8 +5,13 @@ It takes the right to get and patch that one object. Nothing that moves traffic 
 
 import hashlib
 import os
+import random
 import ssl
-from collections.abc import Callable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from enum import Enum
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -22,8 +27,9 @@ from rollout.server.shared import Tries, change_of
 
 CONFIG_MAP = "kanaria-judge-shared"
 _LONGEST_KEY = 253  # of a ConfigMap's data, letters
-_TRIES = 5  # where another replica changes it at the same time
 _TIMEOUT_S = 2.0  # an engine waits for the verdict
+_TRIED_S = 2.0  # so long, where other replicas change it at the same time
+_PAUSES_S = (0.01, 0.1)  # between two tries; of random length, or replicas would meet again
 _REFUSED = {
     401: "the service account's token is not accepted: see that its folder is mounted, and is of this cluster",
     403: f"let the judge's service account get and patch the ConfigMap {CONFIG_MAP}",
@@ -37,6 +43,14 @@ _NO_API = "see KUBERNETES_SERVICE_HOST, and whether a proxy stands between the j
 
 class ClusterSilent(RolloutError):
     """What is shared cannot be read or written. The verdict does not depend on it."""
+
+
+class Told(Enum):
+    """What became of a change."""
+
+    NEW = "new"  # it was made
+    KNOWN = "known"  # it was so already
+    NO_ROOM = "no room"  # the ConfigMap is full
 
 
 Change = Callable[[Tries], Tries]
@@ -74,32 +88,51 @@ class SharedMap:
         self._path = f"/api/v1/namespaces/{namespace}/configmaps/{CONFIG_MAP}"
         address = f"[{host}]" if ":" in host else host
         self._http = loopback.client(f"https://{address}:{port}", timeout_s=_TIMEOUT_S, trust=trust)
+        self._changing = threading.Lock()  # the threads of one replica need not meet at the API server
 
     def read(self, attempt: Attempt) -> Tries:
         """What is shared about the release of an attempt. Raises ClusterSilent, as all do here."""
         return self._tries(attempt, self._read()[1])
 
-    def change(self, attempt: Attempt, change: Change) -> tuple[Tries, bool]:
-        """Change what is shared, whoever else does so at the same time.
+    def lifts(self, attempts: Iterable[Attempt]) -> dict[Attempt, float]:
+        """Until when the failures of some attempts are lifted, with one look; see `Tries.lifted_s`."""
+        _, data = self._read()
+        found = {}
+        for attempt in attempts:
+            with suppress(ClusterSilent):  # of one release: somebody wrote in its line
+                found[attempt] = self._tries(attempt, data).lifted_s(attempt)
+        return found
 
-        Returns: what is shared then, and whether it was changed here; else it was so already.
-        """
-        for _ in range(_TRIES):
-            version, data = self._read()
-            known = self._tries(attempt, data)
-            changed = change(known)
-            told = change_of(data, _key(attempt), changed) if changed != known else {}
-            if not told:
-                return known, False
-            answer = self._ask("PATCH", {"metadata": {"resourceVersion": version}, "data": told})
-            if answer.status_code != HTTPStatus.CONFLICT:
-                self._check(answer)
-                return changed, True
-        raise ClusterSilent(
-            "what the judge found is not shared with its other replicas",
-            saw=f"{self._path} was changed by others {_TRIES} times in a row",
-            do="nothing: it is tried again with the next question",
-        )
+    def change(self, attempt: Attempt, change: Change) -> tuple[Tries, Told]:
+        """Change what is shared, whoever else does so at the same time. Gives what is shared then."""
+        with self._alone():
+            until_s = time.monotonic() + _TRIED_S
+            while True:
+                version, data = self._read()
+                known = self._tries(attempt, data)
+                changed = change(known)
+                if changed == known:
+                    return known, Told.KNOWN
+                told = change_of(data, _key(attempt), known, changed)
+                if not told:
+                    return known, Told.NO_ROOM
+                answer = self._ask("PATCH", {"metadata": {"resourceVersion": version}, "data": told})
+                if answer.status_code != HTTPStatus.CONFLICT:
+                    self._check(answer)
+                    return changed.newest(), Told.NEW
+                if time.monotonic() > until_s:
+                    raise _busy(f"{self._path} was changed by others for {_TRIED_S:.0f} s")
+                time.sleep(random.uniform(*_PAUSES_S))  # noqa: S311 - no secret
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thread of this replica at a time, and none waits for long: the API server may hang."""
+        if not self._changing.acquire(timeout=_TRIED_S):
+            raise _busy(f"{self._path} is being changed for other questions for {_TRIED_S:.0f} s")
+        try:
+            yield
+        finally:
+            self._changing.release()
 
     def _read(self) -> tuple[str, dict[str, str]]:
         """The version of the ConfigMap, and all its data."""
@@ -150,6 +183,11 @@ class SharedMap:
             saw=f"HTTP {status} for {self._path}",
             do=_REFUSED.get(status, do),
         )
+
+
+def _busy(saw: str) -> ClusterSilent:
+    do = "nothing: it is tried again with the next question"
+    return ClusterSilent("what the judge found is not shared with its other replicas", saw=saw, do=do)
 
 
 def _key(attempt: Attempt) -> str:

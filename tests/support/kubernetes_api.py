@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 TOKEN = "token-of-the-account"  # noqa: S105 - of a test
+_MOST_BYTES = 1024 * 1024  # of a ConfigMap's data
 PATH = "/api/v1/namespaces/kanaria/configmaps/kanaria-judge-shared"
 
 
@@ -31,7 +32,9 @@ class KubernetesApi(ThreadingHTTPServer):
         self.refuses: int | None = None  # with this status
         self.page = ""  # that a proxy answers instead
         self.conflicts = 0  # of writes to come
-        self.writes = 0
+        self.reads = self.writes = 0
+        self.goes_on = threading.Event()  # not set: it takes connections and answers nothing
+        self.goes_on.set()
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
         _write_certificate(folder)
@@ -61,11 +64,14 @@ class KubernetesApi(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
+        self._api.reads += 1
+        self._api.goes_on.wait()
         self._answer(self._refusal() or self._api.content)
 
     def do_PATCH(self) -> None:
         patch = json.loads(self.rfile.read(int(self.headers["content-length"])))
         assert self.headers["content-type"] == "application/merge-patch+json"
+        self._api.goes_on.wait()
         with self._api.lock:
             if refusal := self._refusal():
                 self._answer(refusal)
@@ -74,10 +80,14 @@ class _Handler(BaseHTTPRequestHandler):
                 self._api.conflicts = max(0, self._api.conflicts - 1)
                 self._answer(409)
                 return
+            merged = self._api.data | patch["data"]
+            data = {key: text for key, text in merged.items() if text is not None}
+            if sum(len(text.encode()) for text in data.values()) > _MOST_BYTES:
+                self._answer(422)
+                return
             self._api.writes += 1
             self._api.version += 1
-            merged = self._api.data | patch["data"]
-            self._api.data = {key: text for key, text in merged.items() if text is not None}
+            self._api.data = data
             self._answer(self._api.content)
 
     @property
@@ -113,6 +123,7 @@ def kubernetes_api(folder: Path) -> Iterator[KubernetesApi]:
         try:
             yield api
         finally:
+            api.goes_on.set()
             api.shutdown()
             thread.join()
 

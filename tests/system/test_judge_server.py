@@ -3,11 +3,12 @@
 import atexit
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ from rollout.server.kept import Attempt, Kept
 from rollout.server.quarantine import Quarantine
 from rollout.server.questions import JudgeBody
 from rollout.server.releases import Releases
+from rollout.server.shared_map import SharedMap
 from rollout.sources.profiles import built_in
 from rollout.sources.raw_samples import RawSamples
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
 from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
 from tests.support.judges import TOKEN, judging
+from tests.support.kubernetes_api import kubernetes_api
 from tests.support.paths import ROOT
 from tests.support.rendered import manifests
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("judge", "serve")
 
@@ -258,6 +262,53 @@ def test_what_is_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_pa
     samples.close()
     assert (said["verdict"], lifted) == ("no_data", [(0, [])])
     assert kept.failures() == []
+
+
+def test_what_is_lifted_elsewhere_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
+    """At a replica that has read the evidence from before, and hears of the lift only through what they share."""
+
+    class Lifting(RawSamples):
+        def ahead(self, *given: Any) -> Any:
+            if not lifted:
+                lifted.append(kept("b").lift(bad, time.time()))
+            return super().ahead(*given)
+
+    def kept(name: str) -> Quarantine:
+        shared = SharedMap(api.folder, api.environment)
+        return Quarantine(Kept(tmp_path / name), shared, now_s=time.time)
+
+    lifted: list[tuple[int, list[str]]] = []
+    bad = Attempt("shop", "digits", "bad")
+    with kubernetes_api(tmp_path / "account") as api, closing(Lifting(cluster.url)) as samples:
+        releases = Releases(samples, built_in(), kept("a"), url="http://127.0.0.1")
+        said = releases.judge(JudgeBody.model_validate(question("bad")))
+        assert (said["verdict"], lifted) == ("no_data", [(0, [])])
+        assert "failed_s" not in str(api.shared("shop_digits"))
+        assert kept("c").failure(bad, "") == (None, [])
+
+
+def test_a_first_weight_that_flagger_did_not_hear_of_is_given_again(cluster: Cluster, tmp_path: Path) -> None:
+    """It gave up waiting, and each later question was refused until a person lifted the build."""
+    body = {"name": "works", "namespace": "shop", "phase": "Progressing", "checksum": "9"}
+    asked = {**body, "metadata": {"profile": "bentoml-app", "to_percent": "50"}}
+    with kubernetes_api(tmp_path / "account") as api, ExitStack() as stack:
+        share = f"--share={api.folder}"
+        one, two = (
+            stack.enter_context(judging(tmp_path / name, cluster.url, share, environment=api.environment))
+            for name in "ab"
+        )
+        api.goes_on.clear()  # so that the answer is not there before it gives up
+        url = httpx.URL(one.url)
+        with socket.create_connection((url.host, url.port or 0)) as client:
+            content = json.dumps(asked)
+            head = f"POST /v1/flagger/step?token={TOKEN} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(content)}"
+            client.sendall(f"{head}\r\n\r\n{content}".encode())
+            eventually(lambda: api.reads)
+        api.goes_on.set()
+        eventually(lambda: 'answers_total{verdict="no_data"} 1.0' in _HTTP.get(f"{one.url}/metrics").text, within_s=60)
+        eventually(lambda: two.ask(asked, path="/v1/flagger/step").status_code == 200, within_s=30)
+        for judge in (one, two):
+            assert judge.ask(asked, path="/v1/flagger/step").status_code == 409
 
 
 def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluster) -> None:

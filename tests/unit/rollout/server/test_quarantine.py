@@ -2,16 +2,19 @@
 
 import json
 import re
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rollout.errors import SpecError
+from rollout.errors import LedgerError, SpecError
 from rollout.server.kept import Attempt, Failure, Kept
 from rollout.server.quarantine import Quarantine
+from rollout.server.shared import Tries, change_of
 from rollout.server.shared_map import SharedMap
 from tests.support.kubernetes_api import KubernetesApi, kubernetes_api
 
@@ -207,13 +210,13 @@ def test_an_api_server_that_is_away_is_said(api: KubernetesApi) -> None:
     assert replica(api, "b").failure(BAD, "") == (None, [])
 
 
-def test_others_may_change_the_resource_at_the_same_time(api: KubernetesApi) -> None:
+def test_others_may_change_the_config_map_at_the_same_time(api: KubernetesApi) -> None:
     """A conflict is tried again; where they do not end, that is said, and the next question shares it."""
     api.conflicts = 2
     assert replica(api, "a").keep(failed(BAD)) == []
     replica(api, "a").lift(BAD, 150.0)
-    api.conflicts = 100
-    assert "5 times in a row" in replica(api, "a").keep(failed(BAD, 200.0))[0]
+    api.conflicts = 1_000_000
+    assert "changed by others for 2 s" in replica(api, "a").keep(failed(BAD, 200.0))[0]
     api.conflicts = 0
     assert replica(api, "a").failure(BAD, "") == (failed(BAD, 200.0), [])
     assert replica(api, "b").failure(BAD, "")[0] is not None
@@ -346,3 +349,219 @@ def test_outside_a_cluster_it_does_not_start(api: KubernetesApi, tmp_path: Path)
         SharedMap(api.folder, {})
     with pytest.raises(SpecError, match="service account"):
         SharedMap(tmp_path, api.environment)
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """What some calls give that begin at the same time."""
+    begin, given = threading.Barrier(len(calls)), [None] * len(calls)
+
+    def one(place: int) -> None:
+        begin.wait()
+        given[place] = calls[place]()
+
+    threads = [threading.Thread(target=one, args=(place,)) for place in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return given
+
+
+def test_releases_that_are_told_together_are_all_told(api: KubernetesApi) -> None:
+    """All are in one ConfigMap: without a pause between two tries most replicas met again, five times."""
+    replicas = [replica(api, name) for name in "ab"]
+    builds = [Attempt("shop", f"model-{number}", f"model-{number}", "checksum-1") for number in range(10)]
+    starts = [
+        lambda one=one, build=build: one.start(build, lambda: 100.0)  # type: ignore[misc] - as mypy reads defaults
+        for build in builds
+        for one in replicas
+    ]
+    together(*starts)
+    fails = [lambda one=one, build=build: one.keep(failed(build)) for build in builds for one in replicas]  # type: ignore[misc]
+    assert together(*fails) == [[]] * 20
+    for build in builds:
+        known = Tries.model_validate(api.shared(f"shop_{build.rollout}"))
+        assert known.began_s(build, now_s=NOW_S) == 100.0
+        assert replica(api, "c").failure(build, "")[0] is not None
+
+
+def test_what_others_wrote_there_takes_no_room(api: KubernetesApi) -> None:
+    """Neither a text nor a line that looks like the judge's, as long as the ConfigMap is not full."""
+    long = "x" * 201_000
+    api.data |= {"notes.txt": long, "shop_text": json.dumps({"7fd54": {"failed_s": 999, "reason": long}})}
+    one, two = replica(api, "a"), replica(api, "b")
+    assert one.keep(failed(BAD)) == []
+    assert two.failure(BAD, "")[0] is not None
+    assert [each.give_first_weight(BUILD, 100.0) for each in (one, two)] == [True, False]
+    assert {"notes.txt", "shop_text"} < api.data.keys()
+
+
+def test_a_full_config_map_takes_no_first_weight_away(api: KubernetesApi) -> None:
+    """Each replica goes on by itself, and the note says why."""
+    api.data["notes.txt"] = "x" * 1_040_000
+    one = replica(api, "a")
+    (note,) = one.keep(failed(BAD))
+    assert "has no room" in note
+    assert one.failure(BAD, "") == (failed(BAD), [note])
+    assert one.lift(BAD, 200.0) == (1, [note])
+    assert [one.give_first_weight(BUILD, 100.0) for _ in range(2)] == [True, False]
+    assert api.writes == 0
+
+
+def test_newer_tries_take_no_first_weight_away(api: KubernetesApi) -> None:
+    """There is no room for it among them: it was answered as if another replica had given it."""
+    api.data[RELEASE] = json.dumps({f"hash-{number}": {"failed_s": 990.0} for number in range(10)})
+    assert replica(api, "a").give_first_weight(BUILD, 100.0)
+
+
+def test_a_first_weight_that_was_given_in_silence_is_told_later(api: KubernetesApi) -> None:
+    """As failures are: another replica would give it again."""
+    api.refuses = 503
+    assert replica(api, "a").give_first_weight(BUILD, 100.0)
+    api.refuses = None
+    for _ in range(2):
+        assert replica(api, "a").failure(BUILD, "") == (None, [])
+    assert api.writes == 1
+    assert not replica(api, "b").give_first_weight(BUILD, 110.0)
+    other = Attempt("shop", "digits", "digits", "checksum-2")
+    assert replica(api, "b").give_first_weight(other, 120.0)
+    assert replica(api, "a").failure(BUILD, "") == (None, [])
+    assert not replica(api, "a").give_first_weight(other, 130.0)
+
+
+def test_a_first_weight_of_which_nobody_heard_is_given_again(api: KubernetesApi) -> None:
+    """Once, by any replica: also by one that was asked meanwhile."""
+    one, two = replica(api, "a"), replica(api, "b")
+    assert [each.give_first_weight(BUILD, 100.0) for each in (one, two)] == [True, False]
+    one.take_first_weight_back(BUILD)
+    for each in (one, two):
+        assert each.failure(BUILD, "") == (None, [])
+    assert [each.give_first_weight(BUILD, 110.0) for each in (two, one, two)] == [True, False, False]
+    one.take_first_weight_back(Attempt("shop", "another", "another", "checksum-1"))
+    assert sorted(api.data) == [RELEASE]
+
+
+def test_a_long_reason_is_cut(api: KubernetesApi) -> None:
+    """An answer has less than 4 kB, whatever somebody wrote in the ConfigMap."""
+    api.data[RELEASE] = json.dumps({"7fd54": {"failed_s": 300, "reason": "\U0001f600" * 4_000, "since": "s" * 30_000}})
+    found, notes = replica(api, "a").failure(BAD, "http://a/page")
+    assert found is not None
+    assert (len(json.dumps(found.answer)) < 2_000, notes) == (True, [])
+    assert replica(api, "a").failures() == [found]
+
+
+def test_what_another_replica_lifts_while_this_one_judges_stays_lifted(api: KubernetesApi) -> None:
+    """The evidence is from before; whether the lift is seen before the failure is kept, or after."""
+    one = replica(api, "a")
+    assert one.started_anew_s(BAD) is None
+    replica(api, "b").lift(BAD, 200.0)
+    assert one.keep(failed(BAD, 201.0)) == []
+    assert api.shared(RELEASE) == {"7fd54": {"lifted_s": 200.0}}
+    assert replica(api, "c").failure(BAD, "") == (None, [])
+    two = replica(api, "d")
+    assert two.started_s(BAD) is None
+    assert two.started_anew_s(BAD) == 200.0
+    api.refuses = 503
+    assert replica(api, "e").started_anew_s(BAD) is None
+
+
+def test_a_page_shows_nothing_that_was_lifted_elsewhere(api: KubernetesApi) -> None:
+    """With one look for all of it; while the API server is away it shows what this replica knows."""
+    one, other = replica(api, "a"), Attempt("shop", "text", "9ab")
+    for attempt in (BAD, other):
+        one.keep(failed(attempt))
+    replica(api, "b").lift(BAD, 200.0)
+    api.data["shop_text"] = "nonsense"
+    reads = api.reads
+    assert one.failures() == [failed(other)]
+    assert api.reads == reads + 1
+    api.refuses = 503
+    assert len(one.failures()) == 2
+    assert replica(api, "c").failures() == []
+
+
+def test_a_shared_failure_is_answered_by_a_replica_that_cannot_write(api: KubernetesApi) -> None:
+    """A full volume lets no version go on that failed; one that was lifted is not judged by old evidence, either."""
+    replica(api, "a").keep(failed(BAD))
+    one = replica(api, "b")
+    with closing(sqlite3.connect(api.folder.parent / "b")) as db, db:
+        for table in ("failures", "lifts"):
+            full = f"BEFORE INSERT ON {table} BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+            db.execute(f"CREATE TRIGGER no_{table} {full}")
+    found, _ = one.failure(BAD, "")
+    assert found is not None
+    assert found.answer["reason"] == SAID["reason"]
+    replica(api, "a").lift(BAD, 200.0)
+    with pytest.raises(LedgerError, match="disk is full"):
+        one.failure(BAD, "")
+    replica(api, "a").keep(failed(BAD, 300.0))
+    assert one.failure(BAD, "")[0] is not None
+
+
+def test_a_lift_holds_whatever_fails_after_it(api: KubernetesApi) -> None:
+    """Ten newer failures took its place, and a replica that was silent then went on refusing the version."""
+    replica(api, "b").keep(failed(BAD))
+    replica(api, "a").lift(BAD, 200.0)
+    for number in range(30):
+        replica(api, "a").keep(failed(Attempt("shop", "digits", f"hash-{number}"), 300.0 + number))
+    assert replica(api, "b").failure(BAD, "") == (None, [])
+    for number in range(30):
+        replica(api, "a").lift(Attempt("shop", "digits", f"hash-{number}"), 400.0 + number)
+    assert sorted(api.shared(RELEASE)) == [f"hash-{number}" for number in range(20, 30)]
+
+
+@pytest.mark.parametrize("what", ["lifted", "failed"])
+@pytest.mark.parametrize(("at_s", "far"), [(1e308, "far ahead"), (4e9, "far ahead"), (4600.0, "60 min ahead")])
+def test_a_time_ahead_is_said_in_few_words(api: KubernetesApi, what: str, at_s: float, far: str) -> None:
+    """It may have 309 digits."""
+    api.data[RELEASE] = json.dumps({"7fd54": {f"{what}_s": at_s}})
+    (note,) = replica(api, "a").failure(BAD, "")[1]
+    assert len(note) < 200
+    assert far in note
+    verb = {"lifted": "was lifted", "failed": "failed"}[what]
+    assert f"says that the version {verb} at {at_s:.10g}," in note
+
+
+def test_a_build_by_a_clock_that_is_ahead_makes_nobody_write_with_each_question(api: KubernetesApi) -> None:
+    """The other build stayed the newest for a minute, and each hook began the present one anew."""
+    api.data[RELEASE] = json.dumps({"digits@checksum-0": {"began_s": 1050.0, "first_weight_s": 1050.0}})
+    one, two = replica(api, "a"), replica(api, "b")
+    given = []
+    for number in range(5):
+        for each in (one, two):
+            each.start(BUILD, lambda number=number: 1000.0 + number)  # type: ignore[misc]
+            given.append(each.give_first_weight(BUILD, 1000.0 + number))
+    assert (api.writes, given) == (2, [True] + [False] * 9)
+    assert one.started_s(BUILD) == two.started_s(BUILD) == pytest.approx(1050.0)
+
+
+def test_an_api_server_that_hangs_holds_no_verdict(api: KubernetesApi) -> None:
+    """It takes connections and answers nothing: many questions at once wait no longer than one does."""
+    api.goes_on.clear()
+    one = replica(api, "a")
+    attempts = [Attempt("shop", f"model-{number}", "7fd54") for number in range(6)]
+    notes = together(*(lambda each=each: one.keep(failed(each)) for each in attempts))  # type: ignore[misc]
+    assert all(len(said) == 1 for said in notes)
+    assert any("gives no answer" in said[0] for said in notes)
+    assert one.give_first_weight(BUILD, 100.0)
+    found, (note,) = one.failure(attempts[0], "")
+    assert (found, "gives no answer" in note) == (failed(attempts[0]), True)
+    assert len(one.failures()) == 6
+    api.goes_on.set()
+    for each in attempts:
+        assert one.failure(each, "") == (failed(each), [])
+        assert replica(api, "b").failure(each, "")[0] is not None
+
+
+def test_no_line_of_the_judge_is_taken_for_somebody_elses() -> None:
+    """The longest that it can write has twenty entries with everything in them."""
+    times = dict.fromkeys(("failed_s", "began_s", "first_weight_s"), 1000.123456789)
+    one = {**times, "reason": "x" * 1190, "since": "x" * 40}
+    keys = [f"{'c' * 253}{number}@{'s' * 200}#{'d' * 12}" for number in range(20)]
+    tries = Tries.model_validate({key: one | ({"lifted_s": 1.5} if key in keys[:10] else {}) for key in keys})
+    assert tries.newest() == tries
+    data: dict[str, str] = {}
+    for number in range(20):
+        changed = change_of(data, f"shop_{number}", Tries({}), tries)
+        data = {key: text for key, text in (data | changed).items() if text is not None}
+    assert 100_000 < sum(map(len, data.values())) < 200_000  # else all would stay
