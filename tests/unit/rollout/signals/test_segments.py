@@ -1,6 +1,8 @@
 """Which values of a header become segments: few, and none that a reader or a metric could mistake."""
 
+import sys
 from collections.abc import Iterable
+from types import FrameType
 
 import pytest
 
@@ -74,6 +76,63 @@ def test_a_value_of_several_callers_is_counted_as_one() -> None:
     """Five answers, whoever asked."""
     mixed = asked("aaa", caller="ann") + asked("aa", caller="rob") + asked("bb", caller="rob")
     assert SegmentSearch().found(mixed, known=()) == ("a",)
+
+
+@pytest.mark.parametrize("sent", [5, 20, 21, 1000])
+def test_a_caller_without_places_hides_no_value_by_sending_it(sent: int) -> None:
+    """Before or after its tenant's requests, more often or less often than they come."""
+    search, acme = SegmentSearch(), asked(["acme"] * 20, caller="shop")
+    found = search.found(asked(5 * [f"made-up-{n}" for n in range(40)], caller="evil"), known=())
+    assert len(found) == MOST_SEGMENTS // 2
+    assert search.found(asked(["acme"] * sent, caller="evil"), known=found) == ()
+    assert search.found(asked(["acme"] * sent, caller="evil") + acme, known=found) == ("acme",)
+
+
+def test_who_takes_his_last_place_hides_no_value_of_that_moment() -> None:
+    """Values that he sent more often than others come to their turn after his last place, and others pay for them."""
+    mine, shared = [f"made-up-{n}" for n in range(40)], asked(["acme"] * 8, caller="evil")
+    sent = asked(9 * mine, caller="evil") + shared + asked(["acme"] * 5, caller="shop")
+    assert "acme" in SegmentSearch().found(sent, known=())
+    few = asked(["acme"] * 4, caller="shop")
+    assert "acme" not in SegmentSearch().found(asked(13 * mine, caller="evil") + shared + few, known=())
+
+
+def test_callers_beyond_the_hundredth_take_no_more_than_one() -> None:
+    """Together; who has a place among the first hundred gets none of theirs, and the owner none too few."""
+    search, invented = SegmentSearch(), [f"made-up-{n}" for n in range(40)]
+    for n in range(100):
+        search.found(asked([f"v{n}"], caller=f"key-{n}"), known=())
+    found = search.found(asked(5 * invented, caller="late") + asked(5 * invented, caller="later"), known=())
+    assert len(found) == MOST_SEGMENTS // 2
+    owners = asked(5 * [f"tenant-{n}" for n in range(30)], caller="default")
+    assert len(search.found(owners, known=found)) == MOST_SEGMENTS // 2
+
+
+def operations(search: SegmentSearch, values: list[Asked], *, known: Iterable[str] = ()) -> int:
+    """How many functions are called, and generators resumed, to find what is new in these."""
+    calls = 0
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        search.found(values, known=tuple(known))
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def test_what_came_before_costs_nothing() -> None:
+    """Not where nothing is new, nor where no place is left; a few operations a caller where one value is."""
+    search = SegmentSearch()
+    for caller in range(100):
+        search.found(asked([f"{caller}-{n}" for n in range(1000)], caller=f"key-{caller}"), known=())
+    assert operations(search, []) < 10
+    assert operations(search, asked(["new"], caller="key-1")) < 1000
+    full = [f"k{n}" for n in range(MOST_SEGMENTS)]
+    assert operations(search, asked(["new"], caller="key-1"), known=full) < 10
 
 
 def test_callers_without_end_take_bounded_memory() -> None:
