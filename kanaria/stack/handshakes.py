@@ -67,8 +67,13 @@ class Handshake(asyncio.Protocol):
         self.transport.abort()
 
     async def _shake(self) -> None:
-        encrypted = await self._encrypted()
-        self._connections.discard(self)
+        encrypted = None
+        try:
+            encrypted = await self._encrypted()
+        finally:
+            self._connections.discard(self)
+            if encrypted is None:
+                self.transport.abort()
         if encrypted is None or encrypted.is_closing():
             return
         encrypted.set_protocol(self._http)
@@ -89,5 +94,4 @@ class Handshake(asyncio.Protocol):
                 ssl_shutdown_timeout=_FAREWELL_S,
             )
         except OSError:  # ssl.SSLError is one, and so is a handshake that took too long
-            self.transport.abort()
             return None

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -190,6 +191,38 @@ def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(url: str
             except ssl.SSLWantReadError:
                 incoming.write(plain.recv(65536))
     assert answer.startswith(b"HTTP/1.1 200")
+
+
+class _Exhausted(ssl.SSLContext):
+    """No memory is left at the moment of the handshake."""
+
+    def wrap_bio(self, *_: object, **__: object) -> ssl.SSLObject:
+        raise MemoryError
+
+
+def test_a_handshake_that_fails_in_any_way_gives_its_place_back() -> None:
+    """Otherwise such connections would take all places one by one; and the client waits no longer."""
+
+    async def places() -> tuple[int, bytes]:
+        loop, connections = asyncio.get_running_loop(), set[Any]()
+        context = _Exhausted(ssl.PROTOCOL_TLS_SERVER)
+        loop.set_exception_handler(lambda *_: None)
+
+        def began() -> handshakes.Handshake:
+            return handshakes.Handshake(
+                context, asyncio.Protocol(), loop=loop, connections=connections, make_room=lambda *_: None
+            )
+
+        async with await loop.create_server(began, "127.0.0.1") as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            try:
+                answer = await asyncio.wait_for(reader.read(), 20)
+            except ConnectionResetError:
+                answer = b""
+            writer.close()
+        return len(connections), answer
+
+    assert asyncio.run(places()) == (0, b"")
 
 
 @of_both_schemes
