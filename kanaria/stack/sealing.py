@@ -8,12 +8,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack.bentos import COUNTERS, models_of, store
 from kanaria.stack.signing import Item, is_to_be_verified, key_for, must_be_signed
+from kanaria.stack.temporary_folders import temporary_folder
 from service.signatures import (
     POLICY_VARIABLE,
     PUBLIC_KEY_VARIABLE,
@@ -35,9 +35,9 @@ def verified_store(settings: Settings, tag: str) -> Iterator[Path]:
     if not is_to_be_verified(settings, tag):
         yield store()
         return
-    with TemporaryDirectory(dir=settings.temporary) as private:
+    with temporary_folder(settings) as private:
         try:
-            seal(settings, tag, store(), home := Path(private, "home"))
+            seal(settings, tag, store(), home := private / "home")
         except SignatureError as error:
             raise SetupError(error.what, saw=error.saw, do=error.do) from error
         yield home

@@ -39,6 +39,7 @@ from kanaria.stack.python import own_module
 from kanaria.stack.release_end import end_release
 from kanaria.stack.scrape_targets import write_targets
 from kanaria.stack.supervision import Program, Supervisor
+from kanaria.stack.temporary_folders import remove_left_over
 from kanaria.stack.version_process import prepare
 from kanaria.stack.versions import Versions
 from rollout.errors import ControllerUnreachable, RolloutError
@@ -253,8 +254,8 @@ class Stack:
         if settings.notify is not None:
             told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
             say(f"decisions are told to {', '.join(address.name for address in told)}")
-        for left_over in (settings.root / "versions", settings.temporary):
-            shutil.rmtree(left_over, ignore_errors=True)
+        shutil.rmtree(settings.root / "versions", ignore_errors=True)
+        remove_left_over(settings)
         gateway = self._set_up_gateway(tag, certificates[0])
         if certificates[1] is not None:
             keep(settings, certificates[1])

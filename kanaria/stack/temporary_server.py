@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from kanaria.stack.out_of_reach import sandbox_of
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import unready
 from kanaria.stack.supervision import Program
+from kanaria.stack.temporary_folders import temporary_folder
 from kanaria.stack.version_process import SEAL_OPTION, prepare, secluded, server_command, variables_for
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Readiness
@@ -58,10 +58,10 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         _wait_for_others(backend, readiness)
         yield TemporaryServer(backend, None, time.monotonic() - started_s)
         return
-    with tempfile.TemporaryDirectory(dir=settings.temporary) as name:
-        log = Path(name, "server.log")
+    with temporary_folder(settings) as folder:
+        log = folder / "server.log"
         own = program_of(listed, tag, port, settings.pass_env, secret=backend.secret) if listed else None
-        program = own or _bento(settings, backend, Path(name))
+        program = own or _bento(settings, backend, folder)
         process = _begin(program, log)
         try:
             _wait_until_ready(process, backend, readiness, log, do=_alone(tag, listed), program=program)

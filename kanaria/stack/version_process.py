@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import get_args
 
 from contract.environment import SEALED
@@ -30,6 +29,7 @@ from kanaria.stack.sandbox import Sandbox, enter
 from kanaria.stack.sealing import seal
 from kanaria.stack.signing import is_to_be_verified, policy
 from kanaria.stack.supervision import Program
+from kanaria.stack.temporary_folders import temporary_folder
 
 MODULE = "kanaria.stack.version_process"
 PORT_OPTION = "--port"
@@ -106,10 +106,10 @@ def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None
 
 def _prepare_sealed(settings: Settings, tag: str, say: Callable[[str], None]) -> None:
     """The same for a version that is verified: nothing is installed by a list of packages that somebody changed."""
-    with TemporaryDirectory(dir=settings.temporary) as private:
-        own = {**policy(settings), "KANARIA_HOME": str(settings.root), "BENTOML_HOME": str(Path(private, "home"))}
+    with temporary_folder(settings) as private:
+        own = {**policy(settings), "KANARIA_HOME": str(settings.root), "BENTOML_HOME": str(private / "home")}
         program = Program(tag, [*server_command(settings, tag, 0), PREPARE_OPTION])
-        sandbox = sandbox_of(settings, tag, [Path(private)])
+        sandbox = sandbox_of(settings, tag, [private])
         done = subprocess.Popen(
             secluded(program, sandbox).command,
             env=inherited(os.environ, (*INSTALLER, *settings.pass_env)) | own,
