@@ -4,6 +4,7 @@ It takes the right to get and patch that one object. Nothing that moves traffic 
 """
 
 import hashlib
+import math
 import os
 import random
 import ssl
@@ -29,7 +30,8 @@ CONFIG_MAP = "kanaria-judge-shared"
 _LONGEST_KEY = 253  # of a ConfigMap's data, letters
 _TIMEOUT_S = 2.0  # an engine waits for the verdict
 _TRIED_S = 2.0  # so long, where other replicas change it at the same time
-_PAUSES_S = (0.01, 0.1)  # between two tries; of random length, or replicas would meet again
+_TURN_S = 5.0  # so long for the other threads of this replica, each of which takes some hundredths
+_PAUSES_S = (0.0, 0.05)  # between two tries; of random length, or replicas would meet again
 _REFUSED = {
     401: "the service account's token is not accepted: see that its folder is mounted, and is of this cluster",
     403: f"let the judge's service account get and patch the ConfigMap {CONFIG_MAP}",
@@ -89,6 +91,7 @@ class SharedMap:
         address = f"[{host}]" if ":" in host else host
         self._http = loopback.client(f"https://{address}:{port}", timeout_s=_TIMEOUT_S, trust=trust)
         self._changing = threading.Lock()  # the threads of one replica need not meet at the API server
+        self._silent_s = -math.inf  # when it last gave no answer, on a steady clock
 
     def read(self, attempt: Attempt) -> Tries:
         """What is shared about the release of an attempt. Raises ClusterSilent, as all do here."""
@@ -126,10 +129,13 @@ class SharedMap:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One thread of this replica at a time, and none waits for long: the API server may hang."""
-        if not self._changing.acquire(timeout=_TRIED_S):
-            raise _busy(f"{self._path} is being changed for other questions for {_TRIED_S:.0f} s")
+        """One thread of this replica at a time. None waits where another of them just got no answer."""
+        began_s = time.monotonic()
+        if not self._changing.acquire(timeout=_TURN_S):
+            raise _busy(f"{self._path} is being changed for other questions for {_TURN_S:.0f} s")
         try:
+            if self._silent_s > began_s:
+                raise _busy("the Kubernetes API just gave no answer to another question")
             yield
         finally:
             self._changing.release()
@@ -167,6 +173,7 @@ class SharedMap:
                 headers["content-type"] = "application/merge-patch+json"
             return self._http.request(method, self._path, headers=headers, json=body)
         except (httpx.HTTPError, OSError, ValueError) as error:
+            self._silent_s = time.monotonic()
             raise ClusterSilent(
                 "the Kubernetes API gives no answer",
                 saw=f"{error!r:.150}",

@@ -5,6 +5,7 @@ import ipaddress
 import json
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,7 @@ class KubernetesApi(ThreadingHTTPServer):
         self.reads = self.writes = 0
         self.goes_on = threading.Event()  # not set: it takes connections and answers nothing
         self.goes_on.set()
+        self.answers_after_s = 0.0
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
         _write_certificate(folder)
@@ -66,7 +68,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._api.reads += 1
         self._api.goes_on.wait()
-        self._answer(self._refusal() or self._api.content)
+        found = self._refusal() or self._api.content
+        time.sleep(self._api.answers_after_s)
+        self._answer(found)
 
     def do_PATCH(self) -> None:
         patch = json.loads(self.rfile.read(int(self.headers["content-length"])))
