@@ -7,7 +7,7 @@ Sources: Robbins 1970 (mixtures); Ville 1939 (the bound over all time).
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -21,21 +21,19 @@ MANY = 6  # streams from which arrays are quicker than single numbers
 LOST = 50.0  # log: in a release of months a bet as small as this is at most 1e-14 of the next start
 
 
-class Taken(NamedTuple):
-    """What the bets on one window take besides its counts."""
+# What the bets on one window take besides its counts: log priors of harm that begins with it and of later harm, log cap
+# and phi. A plain tuple: every window of a release has one for each stream.
+Taken = tuple[float, float, float, float]
 
-    log_start: float  # prior of harm that begins with it
-    log_left: float  # prior of harm that begins later
-    log_cap: float
-    phi: float
 
-    def after(self, log_bets: Sequence[float], log_e_of_window: Sequence[float]) -> tuple[list[float], float]:
-        """What the window makes of the bets, and the log e-value after it."""
-        made = [
-            log_add(log_bet, self.log_start) + min(self.log_cap, log_e / self.phi)
-            for log_bet, log_e in zip(log_bets, log_e_of_window, strict=True)
-        ]
-        return made, log_add(log_sum(made) - math.log(len(made)), self.log_left)
+def bets_after(log_bets: Sequence[float], log_e_of_window: Sequence[float], taken: Taken) -> tuple[list[float], float]:
+    """What one window makes of the bets of a stream, and the log e-value after it."""
+    log_start, log_left, log_cap, phi = taken
+    made = [
+        log_add(log_bet, log_start) + min(log_cap, log_e / phi)
+        for log_bet, log_e in zip(log_bets, log_e_of_window, strict=True)
+    ]
+    return made, log_add(log_sum(made) - math.log(len(made)), log_left)
 
 
 class Stream:
@@ -133,11 +131,12 @@ class Stream:
             bad: events of the tested arm that count to `bad`.
         """
         self.bad += bad
-        self.log_bets, self.log_e = self.begin().after(self.log_bets, log_e_of_window)
+        self.log_bets, self.log_e = bets_after(self.log_bets, log_e_of_window, self.begin())
 
     def begin(self) -> Taken:
         """A window begins."""
-        return Taken(*self.starts.spend(), self._log_cap_of_window, self._phi)
+        log_start, log_left = self.starts.spend()
+        return log_start, log_left, self._log_cap_of_window, self._phi
 
 
 def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:

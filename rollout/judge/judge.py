@@ -6,7 +6,7 @@ judgement, so a controller that was killed replays its ledger and continues with
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from types import MappingProxyType
@@ -107,10 +107,14 @@ class Judge:
 
         Raises: ValueError for a family without a rule, impossible counts, or a window that was seen already.
         """
-        for run in self._runs(list(tick) for _, tick in groupby(windows, key=attrgetter("end_s"))):
-            if len(run) == 1 or not self._observe_run(run):
-                for tick in run:
-                    self._observe_tick(tick[0].end_s, tick)
+        run: list[list[Window]] = []  # ticks that may be taken in together
+        for _, group in groupby(windows, key=attrgetter("end_s")):
+            tick = list(group)
+            if run and not self._can_follow(run, tick):
+                self._observe_run(run)
+                run = []
+            run.append(tick)
+        self._observe_run(run)
 
     def temper_pass(self, pass_phi: Mapping[str, float]) -> None:
         """Use these dispersions for PASS from now on where they are larger, also for the windows seen before.
@@ -183,25 +187,21 @@ class Judge:
         bounds = [signal.bound.upper() for signal in self._signals.values() if signal.bound]
         return max(bounds, default=1.0)
 
-    def _runs(self, ticks: Iterable[list[Window]]) -> Iterator[list[list[Window]]]:
-        """Ticks that may be taken in together."""
-        run: list[list[Window]] = []
-        is_usual = False
-        for tick in ticks:
-            if run and not (is_usual and len(run) < _LONGEST_RUN and self._is_usual(tick)):
-                yield run
-                run = []
-            if not run:
-                is_usual = self._is_usual(tick)
-            run.append(tick)
-        if run:
-            yield run
+    def _can_follow(self, run: Sequence[Sequence[Window]], tick: Sequence[Window]) -> bool:
+        """Whether a tick may be taken in together with those before it. One that comes alone is never asked about."""
+        return len(run) < _LONGEST_RUN and (len(run) > 1 or self._is_usual(run[0])) and self._is_usual(tick)
 
     def _is_usual(self, tick: Sequence[Window]) -> bool:
         """Whether nothing but the bets of known signals changes in a tick: no shares, no callers, no labels."""
         return not self._callers.are_apart and all(window.signal in self._usual for window in tick)
 
-    def _observe_run(self, run: Sequence[Sequence[Window]]) -> bool:
+    def _observe_run(self, run: Sequence[Sequence[Window]]) -> None:
+        if len(run) > 1 and self._observe_together(run):
+            return
+        for tick in run:
+            self._observe_tick(tick[0].end_s, tick)
+
+    def _observe_together(self, run: Sequence[Sequence[Window]]) -> bool:
         """What `_observe_tick` does with each, to the last bit; False: it cannot, and has changed nothing."""
         windows: dict[str, list[tuple[int, Window]]] = {name: [] for name in self._signals}
         for place, tick in enumerate(run):

@@ -23,6 +23,7 @@ _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 _WIDE = 10.0  # standard deviations, in events, from which sampling a sum is quicker than walking it
 _BATCH = 512  # sums
 _STRETCH = 24  # terms that are walked at a time: the same for all, so that no sum depends on what it is computed with
+_MANY = 12  # comparisons from which looking for equal totals is quicker than to add up the sums of each
 _MIXER = np.sqrt([2.0, 3.0, 5.0, 7.0])  # of a hash: no whole numbers but 0 times these have a sum of 0
 _STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest, which is 8 standard deviations
 
@@ -113,12 +114,12 @@ class Comparisons:
     ) -> None:
         bad = stable_bad + canary_bad
         self._used = ((stable > 0) & (canary > 0) & (bad > 0)).nonzero()
-        totals = np.stack([each[self._used] for each in (stable, canary, bad, tolerances)])
+        totals = np.array([each[self._used] for each in (stable, canary, bad, tolerances)])
         places, self._of_sum = _distinct(totals)
         n_s, n_c, k, tolerance = totals[:, places, np.newaxis]
         log_r = np.log(np.array(odds_ratios))
         self._log_odds = np.log(tolerance) + np.append(0.0, log_r)
-        self._parts = _largest_at(*np.broadcast_arrays(n_s, n_c, k, np.exp(self._log_odds)))
+        self._parts = _largest_at(n_s, n_c, k, np.exp(self._log_odds))
         largest = _log_largest(self._parts, n_s + n_c, self._log_odds)
         likelier = (largest[:, :1] - largest[:, 1:])[self._of_sum]
         self._of_largest = canary_bad[self._used][:, np.newaxis] * log_r + likelier
@@ -183,12 +184,14 @@ def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tole
 
 def _distinct(columns: Numbers) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Where each combination of values is first, and which of them each column of the table has."""
+    every = np.arange(columns.shape[1])
+    if len(every) < _MANY:
+        return every, every
     hashes = _MIXER @ columns
     _, places, of_place = np.unique(hashes, return_index=True, return_inverse=True)
     if (columns[:, places[of_place]] == columns).all():
         return places, of_place
-    every = np.arange(columns.shape[1])  # two combinations have the same hash
-    return every, every
+    return every, every  # two combinations have the same hash
 
 
 def _largest_at(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:
@@ -196,8 +199,9 @@ def _largest_at(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Number
 
     Returns: u, n_c - u, k - u and n_s - k + u there; shape (4, ...).
     """
-    u = np.clip(np.ceil(_crossing(n_s, n_c, k, odds)), np.maximum(0, k - n_s), np.minimum(n_c, k))
-    return np.stack((u, n_c - u, k - u, n_s - k + u))
+    u = np.ceil(_crossing(n_s, n_c, k, odds))
+    u = np.minimum(np.maximum(u, np.maximum(0, k - n_s)), np.minimum(n_c, k))  # np.clip is slow where there are few
+    return np.array((u, n_c - u, k - u, n_s - k + u))
 
 
 def _log_sums(parts: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rollout.judge.fail import LOST, MANY, Stream, Taken
+from rollout.judge.fail import LOST, MANY, Stream, bets_after
 from rollout.judge.kernels import Comparisons
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise, of_comparison
 from rollout.judge.types import Window
@@ -86,8 +86,8 @@ class _Alone:
             if place == tick and window:
                 if arms := stream.arms(window.stable, window.canary):
                     phi, windows_per_burst = course.noise.tempering(window)
-                    taken = Taken(*priors[made], stream.log_cap / windows_per_burst, phi)
-                    log_bets, log_e = taken.after(log_bets, stream.log_e_of(*arms))
+                    taken = (*priors[made], stream.log_cap / windows_per_burst, phi)
+                    log_bets, log_e = bets_after(log_bets, stream.log_e_of(*arms), taken)
                     made, bad = made + 1, bad + arms[1].bad
                 place, window = next(coming, _NEVER)
             self.log_e.append(log_e)

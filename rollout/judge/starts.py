@@ -7,7 +7,6 @@ release waits, there is something left to bet. Why these: docs/decisions/0023-wh
 
 import math
 from functools import lru_cache
-from itertools import pairwise
 
 FIRST, CHANGES, EVER = 0.5, 0.15, 0.35  # the three parts; their sum is 1
 SPREAD = 100  # windows until 1 - 1/sqrt(2) of `EVER` is spent
@@ -34,13 +33,15 @@ class Starts:
 
     def spend(self) -> tuple[float, float]:
         """Log priors of harm that begins in the coming window, which is spent with it, and of all later harm."""
-        priors = self.ahead(1)[0]
-        self.skip(1)
-        return priors
+        is_change = self._is_changed and self._windows > 0
+        self._changes += is_change
+        self._is_changed = False
+        self._windows += 1
+        return _spent(self._parts, self._windows, self._changes, is_change)
 
     def ahead(self, windows: int) -> Priors:
         """What `spend` will give, for each of so many windows to come."""
-        return _ahead(self._parts, self._windows, self._changes, self._is_changed, windows)
+        return _ahead(self._parts, self._windows, self._changes, self._is_changed and self._windows > 0, windows)
 
     def skip(self, windows: int) -> None:
         """Spend so many windows."""
@@ -56,29 +57,34 @@ class Starts:
     @property
     def log_left(self) -> float:
         """Log prior of harm that begins later than the windows so far."""
-        first, changes, ever = self._parts
-        return _log((0.0 if self._windows else first) + changes * 2 / (self._changes + 2) + ever * _left(self._windows))
+        return _log_after(self._parts, self._windows, self._changes)
 
 
 # All streams of a tick ask for the same numbers.
 
 
 @lru_cache(maxsize=16)
-def _ahead(parts: tuple[float, float, float], windows: int, changes: int, is_changed: bool, ahead: int) -> Priors:
+def _spent(parts: tuple[float, float, float], windows: int, changes: int, is_change: bool) -> tuple[float, float]:
+    """What `Starts.spend` gives with the last of so many windows."""
     first, of_changes, ever = parts
-    is_change = is_changed and windows > 0
+    now, then = _left(windows - 1), _left(windows)
+    prior = ever * (now * then) ** 2 / ((now + then) * SPREAD)  # `now` less `then`, without cancellation
+    if windows == 1:
+        prior += first
+    elif is_change:
+        prior += of_changes * 2 / ((changes + 1) * (changes + 2))
+    return _log(prior), _log_after(parts, windows, changes)
+
+
+@lru_cache(maxsize=16)
+def _ahead(parts: tuple[float, float, float], windows: int, changes: int, is_change: bool, ahead: int) -> Priors:
     changes += is_change
-    left = [_left(window) for window in range(windows, windows + ahead + 1)]
-    priors = [
-        ever * (now * then) ** 2 / ((now + then) * SPREAD)  # `now` less `then`, without cancellation
-        for now, then in pairwise(left)
-    ]
-    if ahead and windows == 0:
-        priors[0] += first
-    elif ahead and is_change:
-        priors[0] += of_changes * 2 / ((changes + 1) * (changes + 2))
-    later = of_changes * 2 / (changes + 2)
-    return tuple((_log(prior), _log(later + ever * after)) for prior, after in zip(priors, left[1:], strict=True))
+    return tuple(_spent(parts, windows + n, changes, is_change and n == 1) for n in range(1, ahead + 1))
+
+
+def _log_after(parts: tuple[float, float, float], windows: int, changes: int) -> float:
+    first, of_changes, ever = parts
+    return _log((0.0 if windows else first) + of_changes * 2 / (changes + 2) + ever * _left(windows))
 
 
 def _left(windows: int) -> float:
