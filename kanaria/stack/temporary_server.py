@@ -59,9 +59,10 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         yield TemporaryServer(backend, None, time.monotonic() - started_s)
         return
     with temporary_folder(settings) as folder:
-        log = folder / "server.log"
+        log, records = folder / "server.log", folder / "own"  # apart, for links that a version makes are followed
+        records.mkdir(mode=0o700)
         own = program_of(listed, tag, port, settings.pass_env, secret=backend.secret) if listed else None
-        program = own or _bento(settings, backend, folder)
+        program = own or _bento(settings, backend, records)
         process = _begin(program, log)
         try:
             _wait_until_ready(process, backend, readiness, log, do=_alone(tag, listed), program=program)

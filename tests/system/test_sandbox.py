@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from kanaria.stack import sandbox
+from kanaria.stack.temporary_server import DidNotStart, temporary_server
 from tests.support import own_service
 from tests.support.processes import until
 from tests.support.stack import Kanaria
@@ -254,6 +255,31 @@ def test_without_a_sandbox_all_that_was_in_reach(tmp_path: Path) -> None:
         assert {attack: tried for attack, tried in found.items() if "refused" in tried} == {}
     finally:
         site.stack("down")
+
+
+LEAVES_A_LINK = """
+log = pathlib.Path("/proc/self/fd/1").readlink()
+if log.name == "server.log":
+    try:
+        log.unlink()
+        log.symlink_to(log.parents[2] / "token")
+    finally:
+        os._exit(1)
+"""
+
+
+def test_what_a_version_leaves_for_its_log_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that tries a version shows the last words of its log, and follows links that it cannot."""
+    store = tmp_path / "store"
+    tag = own_service.build(tmp_path / "hers", store, "v1", service=HOSTILE + LEAVES_A_LINK)
+    stack = Kanaria.at(tmp_path, store)
+    stack.home.mkdir(exist_ok=True)
+    (stack.home / "token").write_text("secret of the owner")
+    settings = stack.settings(monkeypatch)
+    with pytest.raises(DidNotStart) as failed, temporary_server(settings, tag, say=lambda _: None):
+        pass
+    assert "secret of the owner" not in str(failed.value)
+    assert "exit code" in str(failed.value)
 
 
 def test_a_model_of_the_contract_keeps_its_records(kanaria: Kanaria) -> None:
