@@ -1,13 +1,15 @@
 """Lines of a prediction log in segments: written on a thread, off the request path, in bounded room.
 
 Every process appends to segments of its own; when it cannot keep up, rows are dropped and counted.
+Versions of the contract can write here, and the observer, which sees more than they, does as well: no link is followed.
 """
 
+import fnmatch
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
@@ -121,20 +123,23 @@ class SegmentLog(BackgroundWriter, Generic[EntryT]):
         if self._segment is None:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._folder.mkdir(exist_ok=True, mode=0o700)
-            self._write_columns()
-            self._segment = _Segment(self._folder / segment_name(now_s, os.getpid()), now_s)
+            with _opened(self._folder) as folder:
+                self._write_columns(folder)
+                self._segment = _Segment(self._folder / segment_name(now_s, os.getpid()), now_s, folder)
             self._prune_at_s = now_s
         if now_s >= self._prune_at_s:
             self._prune(now_s)
             self._prune_at_s = now_s + PRUNE_EVERY_S
         return self._segment
 
-    def _write_columns(self) -> None:
-        path, content = self._folder / COLUMNS_FILE, self._columns.model_dump_json().encode()
-        if path.exists() and path.read_bytes() != content and _columns_of(path) != self._columns:
-            for segment in self._folder.glob(SEGMENTS):  # nobody could tell which of its columns is which any more
-                segment.unlink(missing_ok=True)
-        _replace(path, content)
+    def _write_columns(self, folder: int) -> None:
+        content = self._columns.model_dump_json().encode()
+        found = _read(COLUMNS_FILE, folder)
+        if found is not None and found != content and _columns_in(found) != self._columns:
+            for name in _segments(folder):  # nobody could tell which of its columns is which any more
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+        _replace(COLUMNS_FILE, content, folder)
 
     def _close_segment(self) -> None:
         if self._segment:
@@ -145,21 +150,22 @@ class SegmentLog(BackgroundWriter, Generic[EntryT]):
         """Remove the oldest segments of all versions until the rest is small and young enough."""
         kept_bytes = self._segment_bytes  # room for the one that is being written
         for path in sorted(self._root.glob(f"*/{SEGMENTS}"), key=lambda path: path.name, reverse=True):
-            with suppress(FileNotFoundError):  # another process removed it first
-                found = path.stat()
+            with suppress(FileNotFoundError, NotADirectoryError), _opened(path.parent) as folder:  # removed, or a link
+                found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
                 kept_bytes += found.st_size
                 is_own = self._segment is not None and path == self._segment.path
                 if not is_own and (kept_bytes > self._max_bytes or found.st_mtime < now_s - MAX_AGE_S):
-                    path.unlink()
+                    os.unlink(path.name, dir_fd=folder)
 
 
 class _Segment:
     """One file that is appended to until it is full, old or removed."""
 
-    def __init__(self, path: Path, now_s: float) -> None:
+    def __init__(self, path: Path, now_s: float, folder: int) -> None:
         self.path = path
         self._since_s = now_s
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._descriptor = os.open(path.name, flags, 0o600, dir_fd=folder)
 
     def is_over(self, max_bytes: int, now_s: float) -> bool:
         """Whether it is time for another one, also because another process removed this one to make room."""
@@ -176,15 +182,43 @@ class _Segment:
         os.close(self._descriptor)
 
 
-def _columns_of(path: Path) -> Columns | None:
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A folder that is no link. Raises NotADirectoryError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        return Columns.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _segments(folder: int) -> list[str]:
+    return fnmatch.filter(os.listdir(folder), SEGMENTS)
+
+
+def _read(name: str, folder: int) -> bytes | None:
+    """The content of a file; None: there is none."""
+    try:
+        with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError:  # a link, or not readable
+        return b""
+
+
+def _columns_in(content: bytes) -> Columns | None:
+    try:
+        return Columns.model_validate_json(content)
+    except ValidationError:
         return None
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(name: str, content: bytes, folder: int) -> None:
     """Write a file so that no reader ever sees half of it."""
-    written = path.with_name(f".{path.name}.{os.getpid()}")
-    written.write_bytes(content)
-    written.replace(path)
+    incoming = f".{name}.{os.getpid()}"
+    with suppress(FileNotFoundError):
+        os.unlink(incoming, dir_fd=folder)
+    with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder), "wb") as file:
+        file.write(content)
+    os.replace(incoming, name, src_dir_fd=folder, dst_dir_fd=folder)

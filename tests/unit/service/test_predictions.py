@@ -1,5 +1,6 @@
 """The prediction log: requests and answers, bounded in size, never delaying a request, without private columns."""
 
+import os
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
@@ -105,6 +106,29 @@ def test_columns_are_named_once(logs: Logs) -> None:
         record(log, [[30, 70]])
     columns = {"version": "m:1", "model": "model:1", "features": ["age", "weight"], "words": [], "hashed": []}
     assert logs.columns() == columns
+
+
+@pytest.mark.parametrize("link", ["the folder", "columns", "columns that are written"])
+def test_no_link_is_followed(logs: Logs, tmp_path: Path, link: str) -> None:
+    """Another version may make one, to a file that it does not reach itself."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "1-1.jsonl").write_text("requests")
+    (other / "columns.json").write_text("{}")
+    os.utime(other / "1-1.jsonl", (0, 0))
+    place = logs.folder / "m@1"
+    logs.folder.mkdir()
+    if link == "the folder":
+        place.symlink_to(other)
+    else:
+        place.mkdir()
+        name = "columns.json" if link == "columns" else f".columns.json.{os.getpid()}"
+        (place / name).symlink_to(other / "columns.json")
+    (logs.folder / "another").symlink_to(other)
+    with logs.open() as log:
+        record(log, [[30, 70]])
+    assert bool(logs.failures) is (link == "the folder")  # what it can replace, it does
+    assert {path.name: path.read_text() for path in other.iterdir()} == {"1-1.jsonl": "requests", "columns.json": "{}"}
 
 
 def test_only_the_owner_can_read_it(logs: Logs) -> None:
