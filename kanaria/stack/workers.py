@@ -1,6 +1,9 @@
 """The workers of a version: how many a version gets, and which of them ended by themselves."""
 
+import sys
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -45,7 +48,7 @@ class Workers:
         before = self._alive.get(server, {})
         # One that is ending has no command line any more before it has ended: it is not lost from sight meanwhile.
         alive = {pid: began for pid, began in before.items() if start_of(pid) == began}
-        self._alive[server] = alive | _workers(server)
+        self._alive[server] = alive | _new_workers(server, known=alive)
         return len(before) - len(alive) if start_of(server) is not None else 0
 
     def forget(self, server: int) -> None:
@@ -53,13 +56,29 @@ class Workers:
         self._alive.pop(server, None)
 
 
-def _workers(server: int) -> dict[int, float]:
-    """When each living worker of a server started, by pid."""
+def _new_workers(server: int, *, known: Mapping[int, float]) -> dict[int, float]:
+    """When each living worker of a server started that is not `known`, by pid."""
     found = {}
     with suppress(psutil.Error):
-        for child in psutil.Process(server).children():
+        for pid in set(_children(server)) - known.keys():
             with suppress(psutil.Error):  # a zombie has no command line
-                is_worker = any(mark in word for word in child.cmdline() for mark in _WORKER_WORDS)
-                if is_worker and (began := start_of(child.pid)) is not None:
-                    found[child.pid] = began
+                is_worker = any(mark in word for word in psutil.Process(pid).cmdline() for mark in _WORKER_WORDS)
+                if is_worker and (began := start_of(pid)) is not None:
+                    found[pid] = began
     return found
+
+
+def _children(server: int) -> Iterable[int]:
+    """The children of a process, by pid.
+
+    Linux keeps a list of them, without those that are just coming or going; a look later it is right. psutil would read
+    about every process of the machine, which took a sixth of the controller's time.
+    """
+    lists = sorted(Path("/proc", str(server), "task").glob("*/children")) if sys.platform == "linux" else []
+    if not lists:  # a kernel that was built without them
+        return [child.pid for child in psutil.Process(server).children()]
+    texts: list[str] = []
+    for path in lists:
+        with suppress(OSError):  # the thread has ended
+            texts.append(path.read_text())
+    return map(int, " ".join(texts).split())

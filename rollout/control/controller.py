@@ -24,6 +24,7 @@ from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
 from rollout.control.metrics import ControllerMetrics
 from rollout.control.preflight import Loss, Preflight
+from rollout.control.quiet import QuietTicks
 from rollout.control.reconcile import Reconciler
 from rollout.control.record import Tick
 from rollout.control.release_judge import ReleaseJudge, replayed
@@ -97,6 +98,7 @@ class Controller:
         self._source_trouble: str | None = None
         self._next_reading_s = -math.inf  # on the steady clock
         self._calibration = Calibration()
+        self._quiet = QuietTicks()
         self._action: Action = Hold("started")
         self._trouble = Trouble()
         self._is_recovered = False
@@ -170,6 +172,7 @@ class Controller:
     def close(self) -> None:
         """Write what waits, and close the ledger."""
         if self._is_recovered:
+            self._keep_held()
             self._writer.flush()
             self._history.write(self._calibration.ticks(), self._clock().steady_s)
         self._ledger.close()
@@ -503,7 +506,15 @@ class Controller:
     def _record(self, release: Release, tick: Tick | None, action: Action, decision: tuple[e.Event, ...]) -> bool:
         """Write a tick and the decision that rests on it. Returns whether the decision may be carried out."""
         ticked = (record.ticked(release, tick, action, user_phi=self._run.users.phi),) if tick else ()
-        cursor, affected = (self._measure.latest, self._run.users.progress()) if tick else (None, None)
+        cursor = self._measure.latest if tick else None
+        # While the guard has requests to look at, each reading counts: it spends a part of `alpha`.
+        is_still = not decision and isinstance(action, Hold) and not self._run.recent.canary.total
+        if ticked and (after := self._quiet.takes(*ticked, self._deployment, cursor, is_still=is_still)):
+            self._deployment = after
+            if self._quiet.is_due:
+                self._keep_held()
+            return True
+        affected = self._run.users.progress() if tick else None
         if record.is_safe(release, action):
             self._keep(*ticked, *decision, cursor=cursor, affected=affected)
         else:
@@ -674,14 +685,27 @@ class Controller:
     def _write(self, *events: e.Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
         """What counts only once it is written. Raises LedgerError."""
         if events:
-            self._writer.write(*events, cursor=cursor, affected=affected)
-            self._deployment = fold(events, self._deployment)
+            events = (*self._quiet.held, *events)
+            self._writer.write(*events, cursor=cursor or self._quiet.cursor, affected=affected)
+            self._folded(events)
 
     def _keep(self, *events: e.Event, cursor: Reading | None = None, affected: Progress | None = None) -> None:
         """What counts at once, and is written as soon as that is possible: facts, and what makes traffic safer."""
         if events:
-            self._writer.keep(*events, cursor=cursor, affected=affected)
-            self._deployment = fold(events, self._deployment)
+            events = (*self._quiet.held, *events)
+            self._writer.keep(*events, cursor=cursor or self._quiet.cursor, affected=affected)
+            self._folded(events)
+
+    def _keep_held(self) -> None:
+        """Write the measurement that is held back."""
+        if self._quiet.held:
+            self._writer.keep(*self._quiet.held, cursor=self._quiet.cursor)
+            self._quiet.written()
+
+    def _folded(self, events: tuple[e.Event, ...]) -> None:
+        """The state after `events`, which begin with what was held back."""
+        self._deployment = fold(events, self._quiet.before(self._deployment))
+        self._quiet.written()
 
     def _note(self, topic: str, text: str) -> None:
         release = self._deployment.active

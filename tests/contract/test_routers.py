@@ -1,11 +1,13 @@
 """The contract of every data plane: the same tests run against Envoy and against the router in memory."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from contract.files import write_whole
 from kanaria.stack.ports import free_port
 from rollout.errors import RouterRefused
 from rollout.fleet import Backend, Version
@@ -13,6 +15,7 @@ from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split, TrafficRouter
 from tests.support.gateway_rig import Gateway
 from tests.support.memory_router import MemoryRouter
+from tests.support.processes import until
 
 V1, V2, V3 = (Version((Backend(f"digits:v{n}", "127.0.0.1", 1),)) for n in (1, 2, 3))
 
@@ -185,3 +188,23 @@ def test_a_data_plane_out_of_reach_says_so(plane: DataPlane) -> None:
     assert plane.router.requests_in_flight("digits:v1") is None
     with pytest.raises(RouterRefused):
         plane.router.apply(Split(V2))
+
+
+def test_a_table_that_a_person_wrote_is_observed(tmp_path: Path, require_program: Callable[[str], str]) -> None:
+    """Also under the version of the one before, and twice: Envoy is asked whenever it took another table."""
+    require_program("envoy")
+    settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port())
+    with Gateway(settings) as envoy:
+        envoy.router.apply(Split(V1, V2, 5))
+        for percent in (40, 20):
+            assert envoy.router.observed() == envoy.router.observed()
+            written = json.loads(settings.routes_path.read_text())
+            for route in written["resources"][0]["virtual_hosts"][0]["routes"]:
+                if (shared := route.get("route", {}).get("weighted_clusters")) is not None:
+                    stable, canary = shared["clusters"]
+                    whole = stable["weight"] + canary["weight"]
+                    canary["weight"] = whole * percent // 100
+                    stable["weight"] = whole - canary["weight"]
+            write_whole(settings.routes_path, json.dumps(written))
+            wanted = ObservedSplit("digits:v1", "digits:v2", percent, mirror=False)
+            until(lambda: envoy.router.observed() == wanted)  # noqa: B023 - it is asked at once

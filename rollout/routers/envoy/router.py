@@ -42,6 +42,9 @@ class EnvoyRouter:
     def __init__(self, settings: GatewaySettings, *, timeout_s: float = 10.0) -> None:
         self._settings = settings
         self._timeout_s = timeout_s
+        # What Envoy showed last, by the version of its table and how often it took another one: to be shown the whole
+        # table with every beat took a sixth of the controller's time.
+        self._shown: tuple[object, ObservedSplit | None] | None = None
 
     def apply(self, split: Split) -> None:
         """Put `split` in force and return when it is; clients see no gap.
@@ -84,11 +87,16 @@ class EnvoyRouter:
 
         A damaged file is no split either: Envoy would not find it after a restart. The next `apply` writes it anew.
         """
-        stats = self._stats()
-        dump = self._get("/config_dump", resource="dynamic_route_configs")
-        if stats is None or dump is None or self._is_converging(stats) or None in self._versions().values():
+        stats, written = self._stats(), self._versions()
+        if stats is None or None in written.values() or _is_converging(stats, written):
             return None
-        return split_of(dump["configs"][0]["route_config"])
+        now = stats[f"{ROUTES}.version_text"], stats.get(f"{ROUTES}.config_reload")
+        if self._shown is None or self._shown[0] != now:
+            dump = self._get("/config_dump", resource="dynamic_route_configs")
+            if dump is None or dump["configs"][0]["version_info"] != now[0]:
+                return None
+            self._shown = now, split_of(dump["configs"][0]["route_config"])
+        return self._shown[1]
 
     def requests_in_flight(self, tag: str) -> int | None:
         """Requests, mirrored ones too, that the backend of `tag` has not answered; None when unknown."""
@@ -134,7 +142,7 @@ class EnvoyRouter:
 
     def _wait_until_in_force(self, rejections: int) -> None:
         deadline = time.monotonic() + self._timeout_s
-        while (stats := self._stats()) is None or self._is_converging(stats):
+        while (stats := self._stats()) is None or _is_converging(stats, self._versions()):
             if stats is not None and _rejections(stats) > rejections:
                 raise RouterRefused(
                     "Envoy rejected the split; the previous one stays in force",
@@ -149,13 +157,6 @@ class EnvoyRouter:
                 )
             time.sleep(POLL_S)
 
-    def _is_converging(self, stats: Mapping[str, Any]) -> bool:
-        # A starting Envoy answers before it has these entries. A damaged file waits for its turn to be replaced.
-        return any(
-            version is not None and stats.get(f"{subject}.version_text") != version
-            for subject, version in self._versions().items()
-        ) or bool(stats[WARMING])
-
     def _versions(self) -> dict[str, str | None]:
         """The version of each file, by Envoy's name for what is in it; None for a file that cannot be used."""
         files = {CLUSTERS: self._settings.clusters_path, ROUTES: self._settings.routes_path}
@@ -165,7 +166,7 @@ class EnvoyRouter:
     def _stats(self) -> Mapping[str, Any] | None:
         """Envoy's statistics about the two files; None when it is out of reach."""
         subjects = "|".join(re.escape(name) for name in (CLUSTERS, ROUTES))
-        pattern = rf"^(({subjects})\.(version_text|update_rejected)|{re.escape(WARMING)})$"
+        pattern = rf"^(({subjects})\.(version_text|update_rejected|config_reload)|{re.escape(WARMING)})$"
         answer = self._get("/stats", format="json", filter=pattern)
         return None if answer is None else {stat["name"]: stat["value"] for stat in answer["stats"] if "name" in stat}
 
@@ -204,6 +205,14 @@ def _tell_observer(path: Path, answers: OwnAnswers) -> None:
             saw=str(error),
             do=f"make room on the disk of {path.parent}, or correct its permissions",
         ) from error
+
+
+def _is_converging(stats: Mapping[str, Any], written: Mapping[str, str | None]) -> bool:
+    """Whether Envoy has not taken what was `written` yet, see `EnvoyRouter._versions`."""
+    # A starting Envoy answers before it has these entries. A damaged file waits for its turn to be replaced.
+    return any(
+        version is not None and stats.get(f"{subject}.version_text") != version for subject, version in written.items()
+    ) or bool(stats[WARMING])
 
 
 def _rejections(stats: Mapping[str, Any]) -> int:

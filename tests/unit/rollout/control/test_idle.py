@@ -1,21 +1,31 @@
-"""A controller that has nothing to do: its beats cost no memory and no room in the ledger."""
+"""A controller that has nothing to do: its beats cost no memory and hardly any room in the ledger."""
 
 import gc
+import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rollout.control.commands import Pause, Resume, StartRelease
 from rollout.control.controller import Controller
+from rollout.control.release_judge import replayed
+from rollout.ledger.check import check
+from rollout.ledger.ledger import Ledger
+from rollout.ledger.state import fold
+from rollout.spec import RolloutSpec
 from tests.support.world import Version, World
 
-MINUTE_S = 60.0
+MINUTE_S, HOUR_S = 60.0, 3600.0
+SLACK_BLOCKS = 2_000  # likewise; there are more than 8,000 readings
+PLAN = RolloutSpec(steps=(5, 100), step_deadline=7 * 24 * HOUR_S, on_deadline="hold")
 SLACK_BYTES = 50_000  # caches of the interpreter; an object kept at each of 2,400 beats would take several times that
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    return World(tmp_path / "ledger.db", versions={"m:v1": Version()})
+    return World(tmp_path / "ledger.db", versions={"m:v1": Version(), "m:v2": Version()})
 
 
 def test_ticks_without_users_and_without_a_release_leave_nothing_behind(world: World, controller: Controller) -> None:
@@ -34,3 +44,118 @@ def test_ticks_without_users_and_without_a_release_leave_nothing_behind(world: W
     finally:
         tracemalloc.stop()
     assert sum(path.stat().st_size for path in world.path.parent.glob("ledger.db*")) == ledger_bytes
+
+
+def live(world: World, controller: Controller, seconds: float, *, beat_s: float = PLAN.window) -> None:
+    """As `World.live`, with a beat for each reading alone: those between them do nothing."""
+    for _ in range(round(seconds / beat_s)):
+        world.pass_time(beat_s)
+        controller.beat()
+
+
+def held(world: World, controller: Controller, *, is_paused: bool) -> None:
+    """A canary that has got requests, and waits."""
+    controller.execute(StartRelease("m:v2", PLAN, "ann"))
+    world.live(controller, MINUTE_S)
+    if is_paused:
+        controller.execute(Pause("ann"))
+    world.rps = 0
+    world.live(controller, MINUTE_S)
+
+
+def same_after_a_restart(world: World, controller: Controller) -> None:
+    """What is in the ledger is what the controller knows, and gives the same judgement."""
+    controller.close()
+    ledger = Ledger(world.path, read_only=True)
+    release = controller._deployment.release
+    assert release is not None
+    assert fold(ledger.events()) == controller._deployment
+    judge = replayed(ledger.events(release=release.number))
+    ledger.close()
+    assert judge is not None
+    assert controller._run.judge is not None
+    assert judge.judgement(release) == controller._run.judge.judgement(release)
+    check(world.path)
+
+
+def test_twelve_hours_without_a_release_leave_nothing_behind(world: World, controller: Controller) -> None:
+    """Not an event more, and no more memory than after an hour."""
+    world.rps = 0
+    live(world, controller, HOUR_S)
+    events, kept_blocks = controller._ledger.count(), memory_of(lambda: live(world, controller, 11 * HOUR_S))
+    assert controller._ledger.count() == events
+    assert kept_blocks < SLACK_BLOCKS
+
+
+@pytest.mark.parametrize(("is_paused", "hours"), [(True, 12), (False, 2)], ids=["paused", "held"])
+def test_a_canary_that_waits_without_requests_adds_an_event_a_minute(
+    world: World, controller: Controller, is_paused: bool, hours: int
+) -> None:
+    """It was one for each reading: 45 MB in twelve hours."""
+    held(world, controller, is_paused=is_paused)
+    events = controller._ledger.count()
+    kept_blocks = memory_of(lambda: live(world, controller, hours * HOUR_S))
+    assert hours * 60 <= controller._ledger.count() - events <= hours * 60 + 5, "one that is held goes back a step"
+    assert kept_blocks < SLACK_BLOCKS
+    same_after_a_restart(world, controller)
+
+
+def test_what_happens_while_a_canary_waits_is_written_at_once(world: World, controller: Controller) -> None:
+    """Requests, a command, and a time of which the deadline counts every second."""
+    held(world, controller, is_paused=True)
+    live(world, controller, 25.0)
+    assert controller._quiet.held
+    controller.execute(Resume("ann"))
+    assert not controller._quiet.held
+    release = controller._deployment.active
+    assert release is not None
+    before_s = release.measured_s
+    live(world, controller, 30.0)
+    release = controller._deployment.active
+    assert release is not None
+    assert release.measured_s == pytest.approx(before_s + 30.0)
+    events = controller._ledger.count()
+    world.rps = 100.0
+    live(world, controller, 10.0)
+    world.rps = 0
+    assert controller._ledger.count() == events + 3, "what was held, and two windows"
+    for seconds in (5.0, 35.0, 70.0, 200.0):
+        live(world, controller, seconds)
+        world.rps = 100.0
+        live(world, controller, 5.0)
+        world.rps = 0
+    same_after_a_restart(world, controller)
+
+
+def test_a_controller_that_is_killed_while_a_canary_waits_counts_everything_once(
+    world: World, controller: Controller
+) -> None:
+    """What it held back was no evidence; what came meanwhile is read by its successor."""
+    held(world, controller, is_paused=True)
+    live(world, controller, 40.0)
+    assert controller._quiet.held
+    controller._ledger.close()  # no word more
+    world.rps = 100.0
+    world.pass_time(5.0)
+    later = world.controller()
+    live(world, later, 5.0)
+    release = later._deployment.active
+    assert release is not None
+    ledger = Ledger(world.path, read_only=True)
+    ticks = [event for event in ledger.events(release=release.number) if event.kind == "ticked"]
+    ledger.close()
+    errors = [window for tick in ticks for window in tick.windows if window.signal == "errors"]
+    counted = sum(window.canary.total for window in errors)
+    assert counted == sum(
+        pair.total for (_, tag, signal), pair in world.counters.items() if (tag, signal) == ("m:v2", "errors")
+    )
+    later.close()
+
+
+def memory_of(run: Callable[[], None]) -> int:
+    """Blocks of memory that are taken after it and were not before: quicker than bytes, over thousands of readings."""
+    gc.collect()
+    before = sys.getallocatedblocks()
+    run()
+    gc.collect()
+    return sys.getallocatedblocks() - before
