@@ -35,10 +35,13 @@ def answer_object(answer: Answer, report: str) -> dict[str, Any]:
 
 
 def with_notes(said: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    """The same answer with more notes. What was said before stays as it is."""
-    if not notes:
-        return said
-    return _fitting({**said, "signals": dict(said["signals"]), "notes": [*said["notes"], *notes]})
+    """The same answer with more notes, and as short: another replica, or a person, may have written it."""
+    texts = {
+        "reason": cut(said["reason"]),
+        "since": said["since"] and cut(said["since"]),
+        "notes": [cut(note) for note in (*said["notes"], *notes)],
+    }
+    return _fitting({**said, **texts, "signals": dict(said["signals"])})
 
 
 def _fitting(found: dict[str, Any]) -> dict[str, Any]:

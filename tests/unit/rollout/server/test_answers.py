@@ -1,6 +1,7 @@
 """The object that engines keep: whatever is in it, it is short."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -42,3 +43,30 @@ def test_an_answer_is_less_than_4_kb(reason: str, notes: list[str], more: list[s
         assert each["verdict"] == "inconclusive"
         assert each["reason"]
         assert len(each["signals"]) + each.get("signals_left_out", 0) == 51
+
+
+@given(
+    reason=LONG,
+    since=st.none() | LONG,
+    told=st.lists(LONG, max_size=5),
+    letter=st.sampled_from('x\u4e16\U0001f600"'),
+    signals=st.integers(0, 60),
+)
+def test_an_answer_that_came_from_elsewhere_is_less_than_4_kb(
+    reason: str, since: str | None, told: list[str], letter: str, signals: int
+) -> None:
+    """Also without more notes: a ConfigMap, which a person may write, holds far more."""
+    kept: dict[str, Any] = {
+        "verdict": "fail",
+        "reason": reason or letter * 50_000,
+        "since": since,
+        "signals": {f"class:{n}": {"verdict": "fail"} for n in range(signals)},
+        "next": None,
+        "report": "http://kanaria-judge.kanaria.svc:8091/releases/shop/digits/7fd54",
+        "notes": told,
+    }
+    before = json.dumps(kept)
+    said = with_notes(kept, [])
+    assert len(json.dumps(said).encode()) <= MOST_BYTES
+    assert (said["verdict"], bool(said["reason"])) == ("fail", True)
+    assert json.dumps(kept) == before
