@@ -5,12 +5,14 @@ A verdict is always a 200 with a JSON object, all else is a problem: Argo Rollou
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
+from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from prometheus_client import generate_latest
 from pydantic import BaseModel, ConfigDict
@@ -27,6 +29,8 @@ from rollout.explain.format import date
 from rollout.judge import JudgeConfig, Verdict
 from rollout.judge.jsonl import judgement_object, parse_windows
 from rollout.judge.judge import Judge
+from rollout.server.answers import with_notes
+from rollout.server.evidence import NeverSeen
 from rollout.server.kept import Attempt
 from rollout.server.metrics import JudgeMetrics
 from rollout.server.questions import FlaggerBody, JudgeBody, Name, Namespace, Percent, Version
@@ -67,23 +71,68 @@ class _FirstWeight(PlainTextResponse):
     """It is given once, so it must be heard."""
 
 
+T = TypeVar("T")
+
+
+class _Threads:
+    """Threads by what they wait for. Pages, and windows in a body, have those of anyio.
+
+    A store that hangs holds one for each question; probes, `/metrics`, tokens and the quarantine must not wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._own, self._kept, self._asking = (CapacityLimiter(most) for most in (8, 40, 40))
+
+    async def own(self, work: Callable[[], T]) -> T:
+        """What waits for this machine alone."""
+        return await run_sync(work, limiter=self._own)
+
+    async def kept(self, work: Callable[[], T]) -> T:
+        """What waits for the ledger, and for what replicas share."""
+        return await run_sync(work, limiter=self._kept)
+
+    async def asking(self, work: Callable[[], T]) -> T:
+        """What waits for Prometheus."""
+        return await run_sync(work, limiter=self._asking)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Answers of all routes: first what the quarantine says, and then what the samples do."""
+
+    releases: Releases
+    metrics: JudgeMetrics
+    threads: _Threads
+
+    async def answer(self, asked: JudgeBody, *, attempt_of: str = "", must_be_seen: bool = False) -> dict[str, Any]:
+        """The answer, counted. Raises as `Releases.question` and `Releases.judged` do."""
+        began_s = time.perf_counter()
+        question = await self.threads.kept(partial(self.releases.question, asked, attempt_of=attempt_of))
+        said = question.answer
+        if said is None:
+            said = await self.threads.asking(partial(self.releases.judged, question, must_be_seen=must_be_seen))
+        self.metrics.took.observe(time.perf_counter() - began_s)
+        self.metrics.answers.labels(said["verdict"]).inc()
+        return said
+
+
 class _Hooks:
     """Flagger's webhooks. 200 lets it go on, 409 holds it, and a rollback is a 200 as well."""
 
-    def __init__(self, releases: Releases, metrics: JudgeMetrics) -> None:
-        self._releases, self._metrics = releases, metrics
+    def __init__(self, answers: _Answers) -> None:
+        self._answers, self._releases, self._threads = answers, answers.releases, answers.threads
 
-    def start(self, asked: FlaggerBody) -> Response:
+    async def start(self, asked: FlaggerBody) -> Response:
         """confirm-rollout: may this canary begin? Always: Flagger sends the checksum of the spec before here."""
-        failure = self._releases.last_failure(_attempt(asked))
+        failure = await self._threads.kept(partial(self._releases.last_failure, _attempt(asked).names))
         if failure is None:
             return PlainTextResponse("it may begin")
         return PlainTextResponse(
             f"it may begin; {date(failure.at_s)} a build failed, and is rolled back if this is it: "
-            f"{failure.answer['reason']}"
+            f"{with_notes(failure.answer, ())['reason']}"
         )
 
-    def step(self, asked: FlaggerBody) -> Response:
+    async def step(self, asked: FlaggerBody) -> Response:
         """confirm-traffic-increase: is the next weight safe?"""
         if "to_percent" not in asked.metadata:
             return problem(
@@ -92,45 +141,38 @@ class _Hooks:
                 "metadata has no `to_percent`",
                 do='write `metadata: {to_percent: "50"}` with the largest weight of the analysis, maxWeight',
             )
-        said = _answered(self._releases, self._metrics, self._question(asked), asked.checksum)
-        if self._releases.may_have_first_weight(_attempt(asked), said):
+        said = await self._answers.answer(asked.question(), attempt_of=asked.checksum)
+        if await self._threads.asking(partial(self._releases.may_have_first_weight, _attempt(asked), said)):
             return _FirstWeight("it has had no requests yet, and may have its first weight")
         return _passed(said)
 
-    def unheard(self, asked: FlaggerBody) -> None:
+    async def unheard(self, asked: FlaggerBody) -> None:
         """Flagger gave up before it was told that the canary may have its first weight."""
-        self._releases.take_first_weight_back(_attempt(asked))
+        await self._threads.kept(partial(self._releases.take_first_weight_back, _attempt(asked)))
 
-    def promote(self, asked: FlaggerBody) -> Response:
+    async def promote(self, asked: FlaggerBody) -> Response:
         """confirm-promotion: is all the traffic safe?"""
-        question = self._question(asked).model_copy(update={"to_percent": 100.0})
-        return _passed(_answered(self._releases, self._metrics, question, asked.checksum))
+        question = asked.question().model_copy(update={"to_percent": 100.0})
+        return _passed(await self._answers.answer(question, attempt_of=asked.checksum))
 
-    def failed(self, asked: FlaggerBody) -> Response:
+    async def failed(self, asked: FlaggerBody) -> Response:
         """rollback: 200 only where the canary is proven to do harm."""
         if asked.phase == _WAITS:
             return PlainTextResponse("it has not begun, and the checksum is that of the spec before", status_code=409)
-        question = self._question(asked)
-        if not self._releases.is_known(question, attempt_of=asked.checksum):
-            raise NoSuchRelease(f"{asked.namespace}/{asked.name}: Prometheus has no requests of this canary")
-        said = _answered(
-            self._releases, self._metrics, question.model_copy(update={"to_percent": None}), asked.checksum
-        )
+        question = asked.question().model_copy(update={"to_percent": None})
+        try:
+            said = await self._answers.answer(question, attempt_of=asked.checksum, must_be_seen=True)
+        except NeverSeen as error:
+            release = f"{asked.namespace}/{asked.name}"
+            raise NoSuchRelease(f"{release}: Prometheus has no requests of this canary") from error
         status = 200 if said["verdict"] == Verdict.FAIL.value else 409
         return PlainTextResponse(said["reason"], status_code=status)
 
-    def event(self, asked: FlaggerBody) -> Response:
+    async def event(self, asked: FlaggerBody) -> Response:
         """event and post-rollout: noted in the log."""
         told = {key: asked.metadata[key][:_LONGEST_TOLD] for key in _TOLD if key in asked.metadata}
         log.info("flagger", namespace=asked.namespace, canary=asked.name, phase=asked.phase[:_LONGEST_TOLD], told=told)
         return PlainTextResponse("noted")
-
-    def _question(self, asked: FlaggerBody) -> JudgeBody:
-        """The question of a hook. A build of which this replica has heard nothing yet begins now."""
-        question = asked.question()
-        if asked.checksum:
-            self._releases.start(_attempt(asked))
-        return question
 
 
 def _passed(said: Mapping[str, Any]) -> Response:
@@ -145,15 +187,16 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         token: reads the token that questions carry; it may change at any time.
         names: hosts by which people reach the pages, besides addresses.
     """
-    metrics = JudgeMetrics(releases)
-    hooks = _Hooks(releases, metrics)
+    metrics, threads = JudgeMetrics(releases), _Threads()
+    answers = _Answers(releases, metrics, threads)
+    hooks = _Hooks(answers)
     every_hook = (hooks.start, hooks.step, hooks.promote, hooks.failed, hooks.event)
-    steps: Mapping[str, Callable[[FlaggerBody], Response]] = {hook.__name__: hook for hook in every_hook}
+    steps: Mapping[str, Callable[[FlaggerBody], Awaitable[Response]]] = {hook.__name__: hook for hook in every_hook}
 
     async def post_judge(request: Request) -> Response:
         asked = JudgeBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
         metrics.asked.set_to_current_time()
-        return JSONResponse(await run_sync(partial(_answered, releases, metrics, asked)))
+        return JSONResponse(await answers.answer(asked))
 
     async def post_flagger(request: Request) -> Response:
         hook = steps.get(request.path_params["hook"])
@@ -161,9 +204,9 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
             raise HTTPException(404)
         asked = FlaggerBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
         metrics.asked.set_to_current_time()
-        answer = await run_sync(partial(hook, asked))
+        answer = await hook(asked)
         if isinstance(answer, _FirstWeight) and await request.is_disconnected():
-            await run_sync(partial(hooks.unheard, asked))
+            await hooks.unheard(asked)
         return answer
 
     async def post_windows(request: Request) -> Response:
@@ -176,18 +219,18 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     async def post_lift(request: Request) -> Response:
         asked = _LiftBody.model_validate_json(await _body(request, _LONGEST_QUESTION))
         attempt = Attempt(asked.namespace, asked.rollout, asked.canary)
-        lifted, notes = await run_sync(partial(releases.lift, attempt))
+        lifted, notes = await threads.kept(partial(releases.lift, attempt))
         return JSONResponse({"lifted": lifted} | ({"notes": notes} if notes else {}))
 
     async def get_live(_: Request) -> Response:
         return PlainTextResponse("ok")
 
     async def get_ready(_: Request) -> Response:
-        await run_sync(releases.check)
+        await threads.own(releases.check)
         return PlainTextResponse("ok")
 
     async def get_metrics(_: Request) -> Response:
-        page = await run_sync(generate_latest, metrics.registry)
+        page = await threads.own(partial(generate_latest, metrics.registry))
         return Response(page, media_type="text/plain; version=0.0.4")
 
     async def get_releases(_: Request) -> Response:
@@ -197,7 +240,7 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         return HTMLResponse(await run_sync(partial(_page, releases, Attempt(**request.path_params))))
 
     def guarded(endpoint: Endpoint) -> Endpoint:
-        return partial(counted, partial(_for_callers, endpoint, token), metrics)
+        return partial(counted, partial(_for_callers, endpoint, partial(threads.own, token)), metrics)
 
     routes = f"/v1/judge, /v1/windows, /v1/lift, {', '.join(f'/v1/flagger/{hook}' for hook in steps)}"
     made = Starlette(
@@ -221,18 +264,9 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     return made
 
 
-def _answered(releases: Releases, metrics: JudgeMetrics, asked: JudgeBody, attempt_of: str = "") -> dict[str, Any]:
-    """The answer to a question, counted. Raises as `Releases.judge` does."""
-    began_s = time.perf_counter()
-    said = releases.judge(asked, attempt_of=attempt_of)
-    metrics.took.observe(time.perf_counter() - began_s)
-    metrics.answers.labels(said["verdict"]).inc()
-    return said
-
-
-async def _for_callers(endpoint: Endpoint, token: Callable[[], str], request: Request) -> Response:
+async def _for_callers(endpoint: Endpoint, token: Callable[[], Awaitable[str]], request: Request) -> Response:
     """The endpoint, for whoever has the token: in the header, or in the query where the header cannot be set."""
-    known = await run_sync(token)
+    known = await token()
     if not is_given(known, request.headers.get("authorization", ""), request.query_params.getlist(_TOKEN)):
         return problem(401, "this needs the judge's token", "send `Authorization: Bearer TOKEN`, or `?token=TOKEN`")
     return await endpoint(request)
@@ -265,13 +299,13 @@ def _overview(releases: Releases) -> str:
     shown = {each.attempt.names for each in known}
     others = [each for each in releases.failures() if each.attempt.names not in shown]
     page = templates().get_template("judged.html")
-    return page.render(known=known, failures=others, elsewhere=releases.elsewhere())
+    return page.render(known=known, failures=others, more=releases.not_shown(), elsewhere=releases.elsewhere())
 
 
 def _page(releases: Releases, attempt: Attempt) -> str:
     """The evidence of one release. Raises NoSuchRelease."""
     found = [known for known in releases.all() if known.attempt.names == attempt.names]
-    failed = [each for each in releases.failures() if each.attempt.names == attempt.names]
+    failed = releases.failures_of(attempt.names)
     if not found and not failed:
         release = f"{attempt.namespace}/{attempt.rollout}"
         pods = [each.pod for each in releases.elsewhere() if (each.release, each.canary) == (release, attempt.canary)]

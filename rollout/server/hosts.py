@@ -12,3 +12,11 @@ def hosts_of(url: str) -> frozenset[str]:
             full = ".".join([whole, *(domain or ("cluster", "local"))])
             return frozenset({name, f"{name}.{namespace}", whole, full})
     return frozenset({host} if host else ())
+
+
+def namespace_of(url: str) -> str | None:
+    """The namespace of the Service at a URL; None: it is no Service's."""
+    match (urlsplit(url).hostname or "").split("."):
+        case [_, namespace, "svc", *_]:
+            return namespace
+    return None

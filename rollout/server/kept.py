@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS failures (
     lifted_s  REAL
 ) STRICT;
 CREATE UNIQUE INDEX IF NOT EXISTS one_failure ON failures (namespace, rollout, canary, attempt) WHERE lifted_s IS NULL;
+CREATE INDEX IF NOT EXISTS newest_failures ON failures (at_s) WHERE lifted_s IS NULL;
 CREATE TABLE IF NOT EXISTS starts (
     namespace TEXT NOT NULL,
     rollout   TEXT NOT NULL,
@@ -111,12 +112,30 @@ class Kept:
         with self._open() as db:
             db.execute("SELECT count(*) FROM (SELECT 1 FROM failures LIMIT 1)").fetchone()
 
-    def failures(self) -> list[Failure]:
-        """All that are in quarantine, the newest first."""
+    def count(self) -> int:
+        """How many failures are in quarantine."""
+        with self._open() as db:
+            (found,) = db.execute("SELECT count(*) FROM failures WHERE lifted_s IS NULL").fetchone()
+        return int(found)
+
+    def failures(self, *, most: int = -1) -> list[Failure]:
+        """Those in quarantine, the newest first.
+
+        Args:
+            most: how many of them; -1: all.
+        """
+        return self._failures("", (), most)
+
+    def failures_of(self, names: tuple[str, str, str]) -> list[Failure]:
+        """Those of a version, whatever its tries are called, the newest first."""
+        return self._failures(f"AND {_OF_NAME}", names, -1)
+
+    def _failures(self, which: str, names: tuple[str, ...], most: int) -> list[Failure]:
         with self._open() as db:
             rows = db.execute(
-                "SELECT namespace, rollout, canary, attempt, at_s, answer FROM failures WHERE lifted_s IS NULL "
-                "ORDER BY at_s DESC"
+                "SELECT namespace, rollout, canary, attempt, at_s, answer FROM failures "  # noqa: S608 - our own words
+                f"WHERE lifted_s IS NULL {which} ORDER BY at_s DESC LIMIT ?",
+                (*names, most),
             ).fetchall()
         return [
             Failure(Attempt(namespace, rollout, canary, *_read(stored)), at_s, json.loads(answer))

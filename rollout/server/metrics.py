@@ -11,7 +11,6 @@ from prometheus_client.registry import Collector
 from contract import metrics as m
 from rollout.errors import LedgerError
 from rollout.judge import Verdict
-from rollout.server.kept import Failure
 from rollout.server.releases import Known
 
 log = structlog.get_logger()
@@ -24,7 +23,7 @@ class _Seen(Protocol):
 
     def all(self) -> Sequence[Known]: ...
 
-    def failures(self) -> Sequence[Failure]: ...
+    def quarantined(self) -> int: ...
 
 
 class JudgeMetrics:
@@ -70,7 +69,7 @@ class _OfReleases(Collector):
             verdicts.add_metric([*names, verdict], 1)
         yield verdicts
         try:
-            yield _family(m.JUDGE_QUARANTINED, len(self._releases.failures()))
+            yield _family(m.JUDGE_QUARANTINED, self._releases.quarantined())
         except LedgerError as error:  # all other metrics are shown
             log.critical("failures_not_read", error=error.what, saw=error.saw, do=error.do)
 

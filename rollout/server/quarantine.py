@@ -69,7 +69,7 @@ class Quarantine:
 
     def lift(self, attempt: Attempt, at_s: float) -> tuple[int, list[str]]:
         """See `Kept.lift`; with it what a person should know. It holds for all failures that are known by now."""
-        until_s = max([at_s, *(each.at_s for each in self._kept.failures() if each.attempt.names == attempt.names)])
+        until_s = max([at_s, *(each.at_s for each in self._kept.failures_of(attempt.names))])
         lifted = self._kept.lift(attempt, until_s)
         if self._shared is None:
             return lifted, []
@@ -115,9 +115,23 @@ class Quarantine:
         """See `Kept`."""
         self._kept.check()
 
-    def failures(self) -> list[Failure]:
-        """Those that this replica knows and nobody lifted anywhere, the newest first. Raises LedgerError."""
-        own = self._kept.failures()
+    def count(self) -> int:
+        """How many failures this replica knows, also those that were lifted elsewhere since it was asked."""
+        return self._kept.count()
+
+    def failures(self, *, most: int = -1) -> list[Failure]:
+        """Those that this replica knows and nobody lifted anywhere, the newest first. Raises LedgerError.
+
+        Args:
+            most: how many of those that this replica knows are looked at; -1: all.
+        """
+        return self._unlifted(self._kept.failures(most=most))
+
+    def failures_of(self, names: tuple[str, str, str]) -> list[Failure]:
+        """The same of one version."""
+        return self._unlifted(self._kept.failures_of(names))
+
+    def _unlifted(self, own: list[Failure]) -> list[Failure]:
         if self._shared is None or not own:
             return own
         try:

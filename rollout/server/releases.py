@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from contract.metrics import JUDGE_VERDICT
 from rollout.errors import SourceUnreachable, SpecError
 from rollout.format import weight
 from rollout.judge import Verdict
 from rollout.server.answers import answer_object, with_notes
 from rollout.server.evidence import Answer, Evidence, NeverSeen
+from rollout.server.hosts import namespace_of
 from rollout.server.kept import Attempt, Failure
 from rollout.server.quarantine import Quarantine
 from rollout.server.questions import JudgeBody, Plan
@@ -22,8 +25,11 @@ from rollout.signals.folding import CountedTwice
 from rollout.signals.profile import Profile
 from rollout.sources.raw_samples import RawSamples
 
+log = structlog.get_logger()
+
 _MOST_KNOWN = 500  # releases whose windows are kept
 _FORGOTTEN_AFTER_S = 3600.0
+_MOST_SHOWN = 200  # failures, and releases of other replicas, on one page
 _SHOWN_S = 60.0  # an answer about a weight: engines ask every 15 s
 
 
@@ -62,6 +68,18 @@ class Elsewhere:
     pod: str
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question whose plan and profile can be used, and what the quarantine says about it."""
+
+    asked: JudgeBody
+    attempt: Attempt
+    profile: Profile
+    plan: Plan
+    notes: list[str]
+    answer: dict[str, Any] | None  # of a version that failed before
+
+
 class Releases:
     """Answers questions about any number of releases.
 
@@ -76,6 +94,7 @@ class Releases:
         self._samples, self._profiles, self._kept, self._url = samples, profiles, kept, url.rstrip("/")
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
+        self._namespace = namespace_of(url)
 
     def judge(self, asked: JudgeBody, *, attempt_of: str = "") -> dict[str, Any]:
         """The answer to a question, as an object. What was never seen is NO_DATA.
@@ -83,54 +102,60 @@ class Releases:
         Args:
             attempt_of: what tells this try of the canary from others of the same name.
 
-        Raises: SpecError for a plan or profile that cannot be used; SourceUnreachable.
+        Raises: as `question` and `judged` do.
+        """
+        question = self.question(asked, attempt_of=attempt_of)
+        return question.answer or self.judged(question)
+
+    def question(self, asked: JudgeBody, *, attempt_of: str = "") -> Question:
+        """What needs no metric store: whether the version failed before.
+
+        Raises: SpecError for a plan or profile that cannot be used; LedgerError.
         """
         profile = self._profile(asked.profile)
         plan = Plan.of(asked.plan, profile)
         attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of, asked.digest)
+        failure, notes = self._kept.failure(attempt, self.report_url(attempt))
+        answer = with_notes(failure.answer, notes) if failure else None
+        if answer:
+            try:
+                self._start(attempt)
+            except SourceUnreachable as error:  # the failure is answered all the same
+                log.warning("start_not_noted", error=error.what, saw=error.saw)
+        return Question(asked, attempt, profile, plan, notes, answer)
+
+    def judged(self, question: Question, *, must_be_seen: bool = False) -> dict[str, Any]:
+        """The answer from the samples.
+
+        Args:
+            must_be_seen: for a canary that has none raise NeverSeen.
+
+        Raises: SourceUnreachable, LedgerError.
+        """
+        asked, attempt, notes = question.asked, question.attempt, question.notes
         report = self.report_url(attempt)
-        failure, notes = self._kept.failure(attempt, report)
-        if failure:
-            return with_notes(failure.answer, notes)
         if asked.canary == asked.stable:
             same = Answer(Verdict.NO_DATA, f"no data: canary and stable are the same version, {asked.canary}")
             return with_notes(answer_object(same, report), notes)
-        known = self._of(asked, attempt, profile, plan)
+        self._start(attempt)
+        known = self._of(question)
         try:
             answer = known.evidence.answer(asked.to_percent, own_clock_s=time.time())
         except (NeverSeen, CountedTwice) as error:
+            if must_be_seen and isinstance(error, NeverSeen):
+                raise
             answer = Answer(Verdict.NO_DATA, f"{error.what} ({error.saw}): {error.do}")
         known.show(answer, asked.to_percent)
         said = answer_object(answer, report)
         if answer.verdict is Verdict.FAIL:
             if self._kept.started_anew_s(attempt) != known.began_s:  # lifted while it was judged
-                return self.judge(asked, attempt_of=attempt_of)
+                return self.judge(asked, attempt_of=attempt.of)
             notes = self._kept.keep(Failure(attempt, now_s(self._samples), said))
         return with_notes(said, notes)
 
-    def is_known(self, asked: JudgeBody, *, attempt_of: str = "") -> bool:
-        """Whether anything is known of a canary: samples, or that it failed. Raises as `judge` does."""
-        profile = self._profile(asked.profile)
-        plan = Plan.of(asked.plan, profile)
-        attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of, asked.digest)
-        if self._kept.failure(attempt, self.report_url(attempt))[0]:
-            return True
-        evidence = self._of(asked, attempt, profile, plan).evidence
-        try:
-            evidence.answer(None, own_clock_s=time.time())
-        except NeverSeen:
-            return False
-        except CountedTwice:
-            return True
-        return True
-
-    def start(self, attempt: Attempt) -> None:
-        """A try is under way: its evidence begins now, unless it is the newest. Raises SourceUnreachable."""
-        self._kept.start(attempt, self._samples.now_s)
-
-    def last_failure(self, attempt: Attempt) -> Failure | None:
+    def last_failure(self, names: tuple[str, str, str]) -> Failure | None:
         """The newest failure of any try of a version that this replica knows, whatever was asked."""
-        return next((each for each in self.failures() if each.attempt.names == attempt.names), None)
+        return next(iter(self.failures_of(names)), None)
 
     def may_have_first_weight(self, attempt: Attempt, said: Mapping[str, Any]) -> bool:
         """Whether a canary has had no traffic yet, and may have some: once for each try, or it would never be judged.
@@ -171,11 +196,24 @@ class Releases:
     def all(self) -> list[Known]:
         """Those that were asked about lately, the newest first."""
         with self._lock:
+            self._forget()
             return [known for known in reversed(self._known.values()) if known.answer]
 
+    def quarantined(self) -> int:
+        """How many failures are in quarantine."""
+        return self._kept.count()
+
     def failures(self) -> list[Failure]:
-        """Those in quarantine, the newest first."""
-        return self._kept.failures()
+        """The newest of those in quarantine."""
+        return self._kept.failures(most=_MOST_SHOWN)
+
+    def not_shown(self) -> int:
+        """How many failures are older than those."""
+        return max(0, self._kept.count() - _MOST_SHOWN)
+
+    def failures_of(self, names: tuple[str, str, str]) -> list[Failure]:
+        """Those of a version, the newest first."""
+        return self._kept.failures_of(names)
 
     @property
     def shares(self) -> bool:
@@ -183,15 +221,19 @@ class Releases:
         return self._kept.is_shared
 
     def elsewhere(self) -> list[Elsewhere]:
-        """What other replicas were asked about, and this one was not; nothing while Prometheus is away."""
+        """What other replicas were asked about, and this one was not; nothing while Prometheus is away.
+
+        Those of the namespace that the judge's URL names count, since other judges may be read by the same Prometheus.
+        """
+        own_namespace = f'{{namespace=~"{self._namespace}|"}}' if self._namespace else ""
         try:
-            found = self._samples.labels(f"{JUDGE_VERDICT.name} == 1")
+            found = self._samples.labels(f"{JUDGE_VERDICT.name}{own_namespace} == 1")
         except SourceUnreachable:
             return []
         attempts = [each.attempt for each in self.all()] + [each.attempt for each in self.failures()]
         own = {(f"{each.namespace}/{each.rollout}", each.canary) for each in attempts}
         said = {Elsewhere(*(labels.get(name, "") for name in (*JUDGE_VERDICT.labels, "pod"))) for labels in found}
-        return sorted(each for each in said if (each.release, each.canary) not in own)
+        return sorted(each for each in said if (each.release, each.canary) not in own)[:_MOST_SHOWN]
 
     def report_url(self, attempt: Attempt) -> str:
         """The page about a release."""
@@ -206,25 +248,35 @@ class Releases:
             )
         return self._profiles[name]
 
-    def _of(self, asked: JudgeBody, attempt: Attempt, profile: Profile, plan: Plan) -> Known:
+    def _start(self, attempt: Attempt) -> None:
+        """A try that has a name is under way: its evidence begins now, unless it is the newest.
+
+        Raises: SourceUnreachable, LedgerError.
+        """
+        if attempt.of:
+            self._kept.start(attempt, self._samples.now_s)
+
+    def _of(self, question: Question) -> Known:
         """What is known of this release under this plan, or nothing yet."""
+        asked, attempt = question.asked, question.attempt
         started_s = self._kept.started_s(attempt)
         key = json.dumps([*attempt.key, started_s, asked.stable, asked.profile, asked.plan], sort_keys=True)
-        now_s = time.monotonic()
         with self._lock:
             known = self._known.pop(key, None)
             if known is None:
                 begins_s = -math.inf if started_s is None else started_s
-                evidence = Evidence(self._samples, profile, asked.names, plan, not_before_s=begins_s)
+                evidence = Evidence(self._samples, question.profile, asked.names, question.plan, not_before_s=begins_s)
                 known = Known(attempt, asked.stable, evidence, started_s)
-            known.asked_s = now_s
+            known.asked_s = time.monotonic()
             self._known[key] = known
-            while len(self._known) > _MOST_KNOWN or self._oldest().asked_s < now_s - _FORGOTTEN_AFTER_S:
-                self._known.popitem(last=False)
+            self._forget()
         return known
 
-    def _oldest(self) -> Known:
-        return next(iter(self._known.values()))
+    def _forget(self) -> None:
+        """Forget what nobody asks about any more. The lock is held."""
+        since_s = time.monotonic() - _FORGOTTEN_AFTER_S
+        while self._known and (len(self._known) > _MOST_KNOWN or next(iter(self._known.values())).asked_s < since_s):
+            self._known.popitem(last=False)
 
 
 def now_s(samples: RawSamples) -> float:

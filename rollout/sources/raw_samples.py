@@ -6,6 +6,8 @@ A range of raw samples is the answer to an instant query of `series[range]`.
 import json
 import math
 import re
+import threading
+import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +28,8 @@ from rollout.sources.sample_text import Samples, without_samples
 
 _SHORTEST_S = 60.0  # span of samples that is not parted any more
 _TOO_MUCH = re.compile("too many samples|err-mimir-max|exceeded.*limit")
+_SOON_S = 5.0  # longest wait for what costs the store nothing
+_SILENT_S = 2.0  # how long nothing more is asked of a store that did not even say what time it is
 _STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
 
 
@@ -72,25 +76,26 @@ class RawSamples:
     """The Prometheus at `url`.
 
     Args:
-        timeout_s: longest wait for it, seconds.
+        timeout_s: longest wait for an answer, seconds; engines wait 30 s for a verdict.
         login: where it asks for one.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 30.0, login: Login | None = None) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 10.0, login: Login | None = None) -> None:
         self.url = url
+        self._silence = _Silence()
         # Compressed, a large answer takes both sides longer than the network within a cluster does.
         self._http = loopback.client(url, timeout_s=timeout_s, headers={"accept-encoding": "identity"}, login=login)
 
     def now_s(self) -> float:
         """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
-        answer = self._ask("/api/v1/query", query="time()")
+        answer = self._soon("time()")
         with _as_prometheus(answer):
             found = answer["result"]
             return float(found[0]["value"][1] if answer["resultType"] == "vector" else found[0])
 
     def labels(self, query: str) -> list[dict[str, str]]:
         """Those of all series that a query finds now."""
-        answer = self._ask("/api/v1/query", query=query)
+        answer = self._soon(query)
         with _as_prometheus(answer):
             return [dict(found["metric"]) for found in answer["result"]]
 
@@ -161,15 +166,30 @@ class RawSamples:
         """Close the connections."""
         self._http.close()
 
-    def _ask(self, path: str, samples: list[Samples] | None = None, /, **asked: str) -> dict[str, Any]:
+    def _soon(self, query: str) -> dict[str, Any]:
+        """The data of what any store answers soon; at once an error, while it is known to hang."""
+        self._silence.begin()
+        is_silent = False
+        try:
+            return self._ask("/api/v1/query", None, _SOON_S, query=query)
+        except SourceUnreachable as error:
+            is_silent = isinstance(error.__cause__, httpx.TimeoutException)
+            raise
+        finally:
+            self._silence.end(is_silent)
+
+    def _ask(
+        self, path: str, samples: list[Samples] | None = None, timeout_s: float | None = None, /, **asked: str
+    ) -> dict[str, Any]:
         """The data of an answer.
 
         Args:
             samples: takes up the samples of all series, whose places the answer has; None: it has them itself.
+            timeout_s: longest wait for it, seconds; None: as long as for all.
         """
         response = None
         try:
-            response = self._http.post(path, data=asked)
+            response = self._http.post(path, data=asked, timeout=timeout_s or self._http.timeout)
             check_login(response)
             answer = from_json(response.content if samples is None else without_samples(response.content, samples))
             data = answer.get("data")
@@ -189,6 +209,32 @@ class RawSamples:
                 do=f"see its log; the query was {asked['query']}",
             )
         return data
+
+
+class _Silence:
+    """Whether a store hangs. Then one caller at a time finds out whether it still does, and no other waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until_s = -math.inf  # on a steady clock; -inf: it does not hang
+
+    def begin(self) -> None:
+        """Before anything is asked. Raises SourceUnreachable."""
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s < self._until_s:
+                raise SourceUnreachable(
+                    "Prometheus gives no answer",
+                    saw=f"it gave none within {_SOON_S:.0f} s a moment ago",
+                    do="see whether it hangs; it is asked again in some seconds",
+                )
+            if not math.isinf(self._until_s):
+                self._until_s = now_s + _SOON_S
+
+    def end(self, is_silent: bool) -> None:
+        """After it was asked."""
+        with self._lock:
+            self._until_s = time.monotonic() + _SILENT_S if is_silent else -math.inf
 
 
 class _TooMuch(SourceUnreachable):

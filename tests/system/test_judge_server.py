@@ -1,14 +1,17 @@
 """`kanaria judge serve`, asked over HTTP by stand-ins for Argo Rollouts and Flagger, with a real Prometheus."""
 
+import asyncio
 import atexit
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,17 +23,20 @@ from typer.testing import CliRunner
 from kanaria.cli import app
 from kanaria.kubernetes.wanted import Engine
 from kanaria.stack.ports import free_port
-from rollout.server.kept import Attempt, Kept
+from rollout.server.app import make_app
+from rollout.server.kept import Attempt, Failure, Kept
 from rollout.server.quarantine import Quarantine
 from rollout.server.questions import JudgeBody
 from rollout.server.releases import Releases
 from rollout.server.shared_map import SharedMap
 from rollout.sources.profiles import built_in
 from rollout.sources.raw_samples import RawSamples
+from tests.support.children import children_with
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
 from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
 from tests.support.judges import TOKEN, judging
 from tests.support.kubernetes_api import kubernetes_api
+from tests.support.markdown import blocks
 from tests.support.paths import ROOT
 from tests.support.rendered import manifests
 from tests.support.waiting import eventually
@@ -52,6 +58,16 @@ class Cluster:
     url: str
     stop: Callable[[], None]
     start: Callable[[], None]
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Its kernel takes connections, and it answers nothing until the block ends."""
+        (process,) = children_with(f"--web.listen-address={httpx.URL(self.url).netloc.decode()}")
+        process.suspend()
+        try:
+            yield
+        finally:
+            process.resume()
 
 
 def pods_of_the_cluster(now_s: float) -> list[str]:
@@ -330,6 +346,128 @@ def test_while_prometheus_is_away_the_weight_is_held(judge: str, cluster: Cluste
     assert (lifted["lifted"], "the judge's own clock" in lifted["notes"][0]) == (0, True)
     cluster.start()
     assert run.measure() == "Successful"
+
+
+def test_a_prometheus_that_hangs_holds_up_nothing_else(cluster: Cluster, tmp_path: Path) -> None:
+    """Sixty questions wait for it: probes, metrics and a version in quarantine do not, and none waits 30 s."""
+    build = {"name": "breaks", "namespace": "shop", "checksum": "1", "metadata": {"profile": "bentoml-app"}}
+    Kept(tmp_path / "judge.db").start(Attempt("shop", "breaks", "breaks", "1"), time.time() - 1500)
+    with judging(tmp_path, cluster.url) as replica, ThreadPoolExecutor(60) as callers:
+        assert replica.ask(question("bad")).json()["verdict"] == "fail"
+        assert replica.ask(build, path="/v1/flagger/failed").status_code == 200
+        assert replica.ask(question("good", to_percent=5)).json()["verdict"] == "pass"
+        limits = {"timeout": httpx.Timeout(15.0), "headers": {"authorization": f"Bearer {TOKEN}"}}
+        with cluster.hanging():
+            given = [question("good" if n % 2 else f"other-{n}", to_percent=5) for n in range(60)]
+            waiting = [callers.submit(ask, replica.url, each) for each in given]
+            eventually(waiting[0].running, within_s=10)
+            for path in ("/readyz", "/livez", "/metrics"):
+                assert _HTTP.get(f"{replica.url}{path}", **limits).status_code == 200
+            found = _HTTP.post(f"{replica.url}/v1/judge", json=question("bad"), **limits)
+            assert found.json()["verdict"] == "fail"
+            found = _HTTP.post(f"{replica.url}/v1/flagger/failed", json=build, **limits)
+            assert found.status_code == 200
+            assert not any(each.done() for each in waiting)  # all the while they have waited
+            answers = [each.result() for each in waiting]
+            assert {answer.status_code for answer in answers} == {503}
+            assert max(answer.elapsed.total_seconds() for answer in answers) < 30  # as long as engines wait
+        eventually(lambda: replica.ask(question("good", to_percent=5)).is_success, within_s=20)
+
+
+def test_the_documented_lift_works_while_prometheus_hangs(cluster: Cluster, tmp_path: Path) -> None:
+    """By the judge's own clock; the command of the page waits for it."""
+    (command,) = (block.code for block in blocks(Path("docs/kubernetes.md")) if "for pod in" in block.code)
+    (program,) = re.findall(r"python -c '(.*?)' shop digits", command, re.DOTALL)
+    with judging(tmp_path, cluster.url) as replica:
+        program = program.replace("http://127.0.0.1:8091", replica.url).replace("/secrets", str(tmp_path))
+        with cluster.hanging():
+            run = [sys.executable, "-c", program, "shop", "digits", "7fd54"]
+            done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the judge's own clock" in done.stdout
+
+
+def test_a_hook_of_flagger_is_judged_once(cluster: Cluster, tmp_path: Path) -> None:
+    """Also the one that must tell a canary that nobody knows."""
+
+    class Counting(RawSamples):
+        def now_s(self) -> float:
+            asked.append(1)
+            return super().now_s()
+
+    asked: list[int] = []
+    kept = Kept(tmp_path / "judge.db")
+    kept.start(Attempt("shop", "works", "works", "1"), time.time() - 1500)
+    hook = {"name": "works", "namespace": "shop", "checksum": "1", "metadata": {"profile": "bentoml"}}
+    samples = Counting(cluster.url)
+    releases = Releases(samples, built_in(), Quarantine(kept, now_s=time.time), url="http://127.0.0.1")
+    served = make_app(releases, token=lambda: TOKEN)
+
+    async def answered(name: str) -> int:
+        transport = httpx.ASGITransport(served)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            headers = {"authorization": f"Bearer {TOKEN}"}
+            answer = await client.post("/v1/flagger/failed", json=hook | {"name": name}, headers=headers)
+            return answer.status_code
+
+    assert asyncio.run(answered("works")) == 404  # by these labels there is no such canary
+    assert len(asked) == 1
+    kept.start(Attempt("shop", "good", "good", "1"), time.time() - 1500)
+    assert asyncio.run(answered("good")) == 409
+    assert len(asked) == 2
+    samples.close()
+
+
+def test_other_replicas_are_those_of_the_own_namespace(
+    tmp_path: Path, require_program: Callable[[str], str], cluster: Cluster
+) -> None:
+    """As the URL names it: other teams' judges may be read by the same Prometheus. And there is an end to the list."""
+    lines = []
+    for namespace, releases_there in (("kanaria", 250), ("team-b", 3)):
+        for n in range(releases_there):
+            labels = (
+                f'namespace="{namespace}",pod="kanaria-judge-1",release="{namespace}/r{n}",canary="c",verdict="pass"'
+            )
+            lines += [f"kanaria_judge_verdict{{{labels}}} 1 {time.time() + at_s:.3f}" for at_s in range(-60, 300, 30)]
+    fill(tmp_path / "store", lines, require_program("promtool"))
+    with running(tmp_path / "store", cluster.prometheus) as url:
+        for page_url, shown, own in (
+            ("http://kanaria-judge.kanaria.svc:8091", 200, 200),
+            ("http://judge.team-b.svc.cluster.local:8091", 3, 0),
+            ("http://localhost:8091", 200, 200),
+        ):
+            samples, kept = RawSamples(url), Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+            found = Releases(samples, built_in(), kept, url=page_url).elsewhere()
+            samples.close()
+            assert (len(found), sum(each.release.startswith("kanaria/") for each in found)) == (shown, own)
+
+
+def test_what_nobody_asks_about_any_more_is_not_shown(cluster: Cluster, tmp_path: Path) -> None:
+    """An hour later, also where no other question came."""
+    samples = RawSamples(cluster.url)
+    kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+    releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
+    releases.judge(JudgeBody.model_validate(question("young")))
+    samples.close()
+    (known,) = releases.all()
+    known.asked_s -= 3601
+    assert releases.all() == []
+
+
+def test_the_pages_grow_with_no_number_of_failures(judge: str, cluster: Cluster, tmp_path: Path) -> None:
+    """The newest are shown and all are counted; an older one has its page."""
+    kept, old = Kept(tmp_path / "judge.db"), Attempt("shop", "old", "v0")
+    answer = ask(judge, question("bad")).json()
+    for at_s, attempt in enumerate([old, *(Attempt("shop", "digits", f"v{n}") for n in range(300))]):
+        kept.keep(Failure(attempt, float(at_s), answer))
+    with judging(tmp_path, cluster.url) as replica:
+        page = _HTTP.get(replica.url).text
+        assert page.count('<span class="badge fail">') == 200
+        assert "and 101 more" in page
+        assert "v299" in page
+        assert "shop/old" not in page
+        assert _HTTP.get(f"{replica.url}/releases/shop/old/v0").status_code == 200
+        assert "kanaria_judge_quarantined 301.0" in _HTTP.get(f"{replica.url}/metrics").text
 
 
 @pytest.mark.parametrize(

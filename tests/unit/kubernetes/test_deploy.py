@@ -23,6 +23,7 @@ from rollout.server.shared_map import CONFIG_MAP
 from rollout.sources.profiles import profiles
 from tests.support.crds import all_faults, documents, faults, need_schemas
 from tests.support.kubernetes_example import DEPLOY, MODELS, store, write
+from tests.support.markdown import blocks
 
 TOKEN = "twenty-letters-or-more"  # noqa: S105 - of a test
 BASE = DEPLOY / "base"
@@ -124,8 +125,8 @@ class NoReleases:
     def all(self) -> list[Any]:
         return []
 
-    def failures(self) -> list[Any]:
-        return []
+    def quarantined(self) -> int:
+        return 0
 
 
 def test_the_alerts_read_metrics_that_the_judge_exports() -> None:
@@ -224,6 +225,19 @@ def test_replicas_share_failures_where_an_overlay_says_so(
     assert (shared["metadata"]["namespace"], "data" in shared) == ("kanaria", False)  # or an apply would empty it
     policy, before = (one("NetworkPolicy", each)["spec"]["egress"] for each in (found, alone))
     assert policy == [*before, {"ports": [{"port": 443}, {"port": 6443}]}]
+
+
+def test_the_documented_overlay_adds_what_replicas_share(tmp_path: Path, require_program: Callable[[str], str]) -> None:
+    """The block of the page, built where the page puts it."""
+    (block,) = (block.code for block in blocks(Path("docs/kubernetes.md")) if "components/shared" in block.code)
+    shutil.copytree(DEPLOY, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes/overlays/shared"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(block)
+    command = [require_program("kubectl"), "kustomize", str(overlay)]
+    found = documents(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert one("StatefulSet", found)["spec"]["template"]["spec"]["containers"][0]["args"][-1].startswith("--share=")
+    assert one("Role", found)
 
 
 def test_the_judge_keeps_to_the_restricted_standard_and_its_limits() -> None:

@@ -11,7 +11,7 @@ from rollout.errors import LedgerError
 from rollout.judge import Verdict
 from rollout.server.app import make_app
 from rollout.server.evidence import Answer
-from rollout.server.kept import Attempt, Failure
+from rollout.server.kept import Attempt
 from rollout.server.metrics import JudgeMetrics
 from rollout.server.releases import Known, Releases
 
@@ -35,10 +35,10 @@ class Seen:
     def all(self) -> list[Known]:
         return list(self._releases)
 
-    def failures(self) -> list[Failure]:
+    def quarantined(self) -> int:
         if self._failures is None:
             raise LedgerError("the ledger cannot be read", saw="locked", do="wait")
-        return [Failure(Attempt("shop", "digits", str(n)), 0.0, {}) for n in range(self._failures)]
+        return self._failures
 
 
 def values(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
@@ -72,7 +72,7 @@ def test_a_ledger_that_cannot_be_read_hides_nothing_else() -> None:
 class Broken(Seen):
     """A judge with a fault."""
 
-    def judge(self, asked: object, *, attempt_of: str = "") -> dict[str, Any]:
+    def question(self, asked: object, *, attempt_of: str = "") -> dict[str, Any]:
         raise ZeroDivisionError(f"about {asked} {attempt_of}")
 
 
