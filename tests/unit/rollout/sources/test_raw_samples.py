@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from rollout.errors import SourceUnreachable
+from rollout.sources import raw_samples
 from rollout.sources.raw_samples import RawSamples, Wanted
 
 WANTED = Wanted(("requests_total",), (("app", ("a",)),))
@@ -24,7 +25,10 @@ class Store(ThreadingHTTPServer):
     status = 200
     encoding = ""
 
+    hangs_at = "nothing"  # a query with this word is answered only when the server ends
+
     def __init__(self) -> None:
+        self.ends = threading.Event()
         self.asked: list[dict[str, list[str]]] = []
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -34,6 +38,9 @@ class _Handler(BaseHTTPRequestHandler):
         store = self.server
         assert isinstance(store, Store)
         store.asked.append(parse_qs(self.rfile.read(int(self.headers["content-length"])).decode()))
+        if store.hangs_at in store.asked[-1]["query"][0]:
+            store.ends.wait()
+            return
         self.send_response(store.status)
         if store.status == 302:
             self.send_header("location", "https://login.example/")
@@ -52,6 +59,7 @@ def store() -> Iterator[Store]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server
+        server.ends.set()
         server.shutdown()
         thread.join()
 
@@ -196,6 +204,38 @@ def test_the_time_of_a_store_that_has_no_scalars(store: Store, samples: RawSampl
     data = {"resultType": "vector", "result": [{"metric": {}, "value": [1796043243, "1796043242.735"]}]}
     store.answer = json.dumps({"status": "success", "data": data}).encode()
     assert samples.now_s() == 1796043242.735
+
+
+def test_a_large_query_that_takes_too_long_holds_up_no_other(store: Store) -> None:
+    """It says nothing about the store: the next question is asked."""
+    source = RawSamples(f"http://127.0.0.1:{store.server_port}", timeout_s=0.1)
+    store.answer = b'{"status": "success", "data": {"resultType": "scalar", "result": [7, "7"]}}'
+    store.hangs_at = "requests_total"
+    with pytest.raises(SourceUnreachable, match="no answer"):
+        source.between(WANTED, 10.0, 20.0)
+    assert source.now_s() == 7
+    source.close()
+
+
+def test_a_store_that_hangs_is_asked_by_one_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All others are refused at once, and it is asked again when it answers."""
+    monkeypatch.setattr(raw_samples, "_SOON_S", 0.1)
+    monkeypatch.setattr(raw_samples, "_SILENT_S", 3600.0)
+    source = RawSamples(f"http://127.0.0.1:{store.server_port}")
+    store.answer = b'{"status": "success", "data": {"resultType": "scalar", "result": [7, "7"]}}'
+    store.hangs_at = "time()"
+    for _ in range(5):
+        with pytest.raises(SourceUnreachable, match="no answer"):
+            source.now_s()
+    assert len(store.asked) == 1
+    monkeypatch.setattr(raw_samples, "_SILENT_S", 0.0)
+    source.close()
+    source = RawSamples(f"http://127.0.0.1:{store.server_port}")
+    with pytest.raises(SourceUnreachable, match="no answer"):
+        source.now_s()
+    store.hangs_at = "nothing"
+    assert [source.now_s(), source.now_s()] == [7, 7]
+    source.close()
 
 
 def test_an_expression_is_quoted() -> None:
