@@ -98,7 +98,7 @@ class VersionStatus:
     health: Health
     backends: tuple[Backend, ...] = ()  # none: it has no address
     has_crashed: bool = False  # its process ended by itself at least once since `start`
-    detail: str = ""  # last lines of its log, when it is not healthy
+    detail: str = ""  # how its process ended, or last lines of its log, when it is not healthy or has crashed
     restarts: int = 0  # workers, and processes of several, that ended by themselves since `start` and are replaced
     preparing: str = ""  # what is done to make its environment; it begins to load after that
 

@@ -212,7 +212,7 @@ class LocalFleet:
         self._decide_again(name, record)
         backends = (self._backend(record),)
         if not info.is_alive:
-            words = self._last_words(tag, info.log)
+            words = self._last_words(tag, info)
             if record.was_ready is None:
                 words = "; ".join(filter(None, (words, self._lacks(name, info.log))))
             return VersionStatus(Health.DEAD, backends, info.has_crashed, words, record.restarts)
@@ -231,9 +231,9 @@ class LocalFleet:
                         port=record.port,
                         why="it answers whoever lacks the secret of versions' ports",
                     )
-            return VersionStatus(Health.READY, backends, info.has_crashed, restarts=record.restarts)
+            return VersionStatus(Health.READY, backends, info.has_crashed, _killed(info), record.restarts)
         health = Health.UNREADY if was_ready else Health.STARTING
-        words = self._last_words(tag, info.log)
+        words = self._last_words(tag, info)
         detail = "; ".join(filter(None, (trouble, words))) if record.service else words
         preparing = last_line(info.log) if health is Health.STARTING and _is_preparing(info.pid) else ""
         return VersionStatus(health, backends, info.has_crashed, detail, record.restarts, preparing)
@@ -267,12 +267,12 @@ class LocalFleet:
             with suppress(OSError):  # a full disk: the next look tries again
                 self._write(name, record.model_copy(update={"was_ready": (process.pid, process.started_s)}))
 
-    def _last_words(self, tag: str, log: Path) -> str:
-        words = last_words(log)
+    def _last_words(self, tag: str, info: ProcessInfo) -> str:
+        words = last_words(info.log)
         if SignatureError.__name__ in words and tag not in self._refused:
             self._refused.add(tag)  # its status is read on every beat until it is gone
             self._on_refusal()
-        return words
+        return "; last in its log: ".join(filter(None, (_killed(info), words)))
 
     def _lacks(self, name: str, log: Path) -> str:
         """What it was not given of this environment, which is the keeper's too, in words."""
@@ -347,14 +347,21 @@ def of_processes(processes: Sequence[VersionStatus]) -> VersionStatus:
     worst_last = (Health.READY, Health.UNREADY, Health.STARTING, Health.DEAD)
     health = Health.STARTING if is_new else next(health for health in worst_last if health in found)
     crashed = [process for process in there if process.has_crashed]
+    is_told = health is not Health.READY or len(crashed) == len(there)
+    ready_last = sorted(there, key=lambda process: process.health is Health.READY)
     return VersionStatus(
         health=health,
         backends=tuple(backend for process in there for backend in process.backends),
         has_crashed=len(crashed) == len(there),
-        detail=next((process.detail for process in there if process.detail), "") if health is not Health.READY else "",
+        detail=next((process.detail for process in ready_last if process.detail), "") if is_told else "",
         restarts=sum(process.restarts for process in there) + (len(crashed) if len(there) > 1 else 0),
         preparing=next((process.preparing for process in there if process.preparing), ""),
     )
+
+
+def _killed(info: ProcessInfo) -> str:
+    """How a process ended that can have said nothing about it; "": in another way."""
+    return f"killed by signal {info.signal}" if info.has_crashed and info.signal else ""
 
 
 def _is_preparing(pid: int) -> bool:

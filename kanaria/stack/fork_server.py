@@ -4,6 +4,7 @@ So versions share what was imported. It never has their variables, models and co
 for it is gone; what it forked goes on. Linux only. Imports nothing of ours but what a server is: see `model_server`.
 """
 
+import functools
 import gc
 import json
 import os
@@ -15,12 +16,13 @@ from contextlib import suppress
 from multiprocessing import current_process
 
 from kanaria.stack import model_server
-from kanaria.stack.forks import reseed, say
+from kanaria.stack.forks import reseed
 from kanaria.stack.sandbox import Sandbox, enter
 from kanaria.stack.shown_words import show
 
 MODULE = "kanaria.stack.fork_server"
-FORK, READY = b"fork", b"ready"
+FORK, READY, ENDED = b"fork", b"ready", b"ended "
+THREADS = b"threads that imports started: "
 LARGEST_MESSAGE_BYTES = 4096
 _OF_THE_CONTRACT = ("orjson", "pydantic", "safetensors.torch", "simdjson", "structlog")
 
@@ -32,10 +34,10 @@ def main() -> None:
     model_server.start_no_threads()
     model_server.import_all(_OF_THE_CONTRACT)
     if threads := model_server.other_threads():
-        asked.send(f"threads that imports started: {threads}".encode())
+        asked.send(THREADS + str(threads).encode())
         sys.exit(1)
     gc.freeze()
-    signal.signal(signal.SIGCHLD, _note_ends)
+    signal.signal(signal.SIGCHLD, functools.partial(_tell_ends, asked))
     asked.send(READY)
     while (message := socket.recv_fds(asked, LARGEST_MESSAGE_BYTES, 2))[0]:
         request, log = message[1]
@@ -96,12 +98,13 @@ def _settle(request: int, log: int) -> list[str]:
     return list(command)
 
 
-def _note_ends(*_: object) -> None:
-    """The keeper is not their parent: it sees that one ended, and not how."""
+def _tell_ends(asked: socket.socket, *_: object) -> None:
+    """Say how a version ended: the keeper is not its parent, and sees only that it did."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             code = os.waitstatus_to_exitcode(ended[1])
-            say(json.dumps({"event": "forked_exited", "pid": ended[0], "exit_code": code}))
+            with suppress(OSError):  # the keeper has ended, or does not read
+                asked.send(ENDED + f"{ended[0]} {code}".encode(), socket.MSG_DONTWAIT)
 
 
 if __name__ == "__main__":

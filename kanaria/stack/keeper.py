@@ -37,6 +37,8 @@ BEAT_S = 0.2
 LOCK_WAIT_S = 2.0  # the one before may be about to end
 STARTED_AFTER_S = 1.0  # a process that lived for so long has started well, and is started again at once
 LONGEST_WAIT_S = 20.0  # before another attempt
+# Longest waits of a version for the fork server. One that has run before is missed: stable may be the only one.
+FIRST_FORK_WAIT_S, NEXT_FORK_WAIT_S = 15.0, 3.0
 LEFT_BEHIND_S = 5.0  # time for the workers of a process that ended by itself to end, too
 # ValueError: a null byte. SubprocessError: it could not be confined.
 _NOT_STARTED = (OSError, ValueError, StackError, subprocess.SubprocessError)
@@ -52,6 +54,7 @@ class _Care:
     started_s: float = 0.0  # monotonic, like the other times
     due_s: float = 0.0  # of the next attempt to start
     failed_starts: int = 0
+    waits_since_s: float | None = None  # for the fork server; None: it does not
     kill_at_s: float | None = None  # SIGKILL for what is left; None: it was not asked to end
 
 
@@ -84,6 +87,7 @@ class Keeper:
 
     def beat(self) -> None:
         """Bring what runs one step nearer to what should run."""
+        self._forked.listen()
         wanted = self._files.names()
         for name in (*wanted, *(set(self._cares) - set(wanted))):
             try:
@@ -91,6 +95,11 @@ class Keeper:
             except OSError as error:  # a full disk, a full process table: the other programs are not left alone
                 log.warning("not_done", program=name, error=_words(error))
         self._logs.rotate(lambda: self._droppable(wanted))
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """What can be read from when a beat is due."""
+        return self._forked.sockets
 
     def _droppable(self, names: Iterable[str]) -> Iterator[str]:
         for name in names:
@@ -124,9 +133,9 @@ class Keeper:
 
     def _start(self, program: Program, care: _Care) -> None:
         given = variables_of(program, os.environ) | marks(self._home, program.name)
-        if self._forked.is_preparing(program, given):
+        if self._waits_to_be_forked(program, given, care):
             return
-        care.started_s = time.monotonic()
+        care.started_s, care.waits_since_s = time.monotonic(), None
         try:
             pid = self._begin(program, given, care)
         except _NOT_STARTED as error:
@@ -138,11 +147,19 @@ class Keeper:
             started_s=found.started_s if found else 0.0,
             starts=care.state.starts + 1,
             exits=care.state.exits,
+            exit_code=care.state.exit_code,
             stop_wait_s=program.stop_wait_s,
             stop_order=program.stop_order,
         )
         self._write(program.name)
         log.info("started", program=program.name, pid=pid, starts=care.state.starts)
+
+    def _waits_to_be_forked(self, program: Program, given: Mapping[str, str], care: _Care) -> bool:
+        if not self._forked.is_preparing(program, given):
+            return False
+        now_s = time.monotonic()
+        care.waits_since_s = now_s if care.waits_since_s is None else care.waits_since_s
+        return now_s - care.waits_since_s < (NEXT_FORK_WAIT_S if care.state.starts else FIRST_FORK_WAIT_S)
 
     def _begin(self, program: Program, given: Mapping[str, str], care: _Care) -> int:
         """Start a process. Returns its pid."""
@@ -176,15 +193,17 @@ class Keeper:
 
     def _note_exit(self, name: str, care: _Care) -> None:
         """Write down that it ended by itself, and end what it left behind before it is started again."""
-        code = care.child.returncode if care.child else None
+        code = care.child.returncode if care.child else self._forked.exit_code(care.state.pid)
         log.warning("exited", program=name, pid=care.state.pid, exit_code=code)
         if time.monotonic() - care.started_s < STARTED_AFTER_S:
             self._wait_longer(care)
-        left = self._belongings(name, care)
-        if left:
+        care.state = care.state.model_copy(update={"exits": care.state.exits + 1, "exit_code": code})
+        self._write(name)  # before the search, which takes its time: the controller decides by it
+        if self._belongings(name, care):
             self._ask_to_end(name, care, LEFT_BEHIND_S)
-        care.state = care.state.model_copy(update={"exits": care.state.exits + 1} | ({} if left else {"pid": 0}))
-        self._write(name)
+        else:
+            care.state = care.state.model_copy(update={"pid": 0})
+            self._write(name)
 
     def _wait_longer(self, care: _Care) -> None:
         care.due_s = time.monotonic() + min(2**care.failed_starts, LONGEST_WAIT_S)
@@ -236,8 +255,9 @@ class _Alarm:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
 
-    def wait(self, seconds: float) -> None:
-        if select.select([self._here], [], [], seconds)[0]:
+    def wait(self, seconds: float, others: Iterable[socket.socket]) -> None:
+        """Also for what can be read from `others`."""
+        if self._here in select.select([self._here, *others], [], [], seconds)[0]:
             with suppress(BlockingIOError):
                 self._here.recv(4096)
 
@@ -253,7 +273,7 @@ def run(home: Path, logs: Path, *, ready: int) -> None:
         keeper.beat()
         os.close(ready)
         while not alarm.is_over:
-            alarm.wait(BEAT_S)
+            alarm.wait(BEAT_S, keeper.sockets)
             keeper.beat()
 
 

@@ -4,7 +4,7 @@ import errno
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -57,13 +57,32 @@ OPEN_ADMIN = "--envoy-admin"  # an argument of controllers whose gateway has a p
 CLOSED_PORTS = "--closed-ports"  # likewise, whose gateway and Prometheus send the secret of versions' ports
 _FIRST, _LAST = 0, 100  # in the order of stopping
 _CONTROLLER_READY_S = 60.0
-_SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again
+_SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again, and one that is back may take its time
 _SAY_EVERY_S = 15.0
 _SHOWN_ROUTES = 8
 _SLOWEST_UPLOAD = 1024 * 1024  # bytes a second: a large body that comes more slowly is given up
 _OTHER_COMMAND_S = 90.0  # longest wait for another command here
 _STAY_BEAT_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
+
+
+class _Crashes:
+    """Which of some processes go on crashing, as they are looked at again and again."""
+
+    def __init__(self, supervisor: Supervisor, names: Sequence[str]) -> None:
+        self._supervisor, self._names = supervisor, names
+        self._first_s, self._exits = dict[str, float](), dict[str, int]()
+
+    def going_on(self, now_s: float) -> str | None:
+        """The first that is not back some time after it was seen to have crashed, or that has crashed again since."""
+        for name in self._names:
+            info = self._supervisor.info(name)
+            if info is None or not info.has_crashed:
+                continue
+            is_over = now_s > self._first_s.setdefault(name, now_s) + _SECOND_CHANCE_S
+            if is_over and (not info.is_alive or info.exits > self._exits.setdefault(name, info.exits)):
+                return name
+        return None
 
 
 class Stack:
@@ -302,11 +321,6 @@ class Stack:
         records = record_environment(self.settings, self.settings.root.absolute())
         return ObserverProgram.beside(gateway, self.settings.recorded, records | dict.fromkeys(secret_names(), ""))
 
-    def _in_trouble(self) -> str | None:
-        """The first of the stack's own processes that ended by itself and is not back: others may be waiting for it."""
-        infos = {name: self.supervisor.info(name) for name in (GATEWAY, _CONTROLLER)}
-        return next((name for name, info in infos.items() if info and info.has_crashed and not info.is_alive), None)
-
     def _serves(self) -> bool:
         """Whether the gateway reaches a stable version that is ready; not while the controller is started again."""
         try:
@@ -320,32 +334,28 @@ class Stack:
     def _wait(
         self, what: str, is_ready: Callable[[], bool], *, program: str, say: Callable[[str], None], limit_s: float
     ) -> None:
-        """Raises StackError with the last words of `program`; sooner for one that has crashed than for a slow one."""
+        """Raises StackError with the last words of `program`; sooner for what goes on crashing than for a slow one."""
         began_s, say_at_s = time.monotonic(), _SAY_EVERY_S
-        allowed_s = limit_s
+        crashes = _Crashes(self.supervisor, (GATEWAY, _CONTROLLER, program))  # others may be waiting for the first two
         while not is_ready():
-            program = self._in_trouble() or program
-            info = self.supervisor.info(program)
             took_s = time.monotonic() - began_s
+            crashed = crashes.going_on(took_s)
             if self.supervisor.program(_CONTROLLER) is None:
                 raise StackError(
                     "the stack was taken down while it was starting", saw="no controller", do="`kanaria up` again"
                 )
             self.supervisor.start()  # where the keeper has ended meanwhile
-            if info is not None and info.has_crashed:
-                limit_s = min(limit_s, took_s + _SECOND_CHANCE_S)
-            log = info.log if info else self.settings.logs / f"{program}.log"
-            if took_s > limit_s:
-                ended = f"{program} ended by itself; " if info is not None and info.has_crashed else ""
+            log = self.settings.logs / f"{crashed or program}.log"
+            if crashed or took_s > limit_s:
                 raise StackError(
                     f"{what} was not ready after {took_s:.0f} s",
-                    saw=ended + (last_words(log) or "nothing in its log"),
+                    saw=(f"{crashed} ended by itself; " if crashed else "") + (last_words(log) or "nothing in its log"),
                     do=f"read {log if log.exists() else self.settings.logs} and fix the cause; "
                     "then `kanaria down` and `kanaria up` again",
                 )
             if took_s >= say_at_s:
                 say_at_s += _SAY_EVERY_S
-                say(f"waiting for {what}: {took_s:.0f} s of at most {allowed_s:.0f}; {last_words(log) or 'no output'}")
+                say(f"waiting for {what}: {took_s:.0f} s of at most {limit_s:.0f}; {last_words(log) or 'no output'}")
             time.sleep(0.1)
 
 

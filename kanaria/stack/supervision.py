@@ -55,6 +55,8 @@ class ProcessInfo:
     is_alive: bool  # or it was never started yet and will be in a moment
     is_stopping: bool
     has_crashed: bool  # ended by itself at least once since it was added
+    exits: int  # how often it did so, as far as the keeper has seen
+    signal: int  # that killed it when it ended last; 0: it ended in another way, or nobody knows
     log: Path
 
 
@@ -67,6 +69,7 @@ class ProcessState(BaseModel):
     started_s: float = 0.0
     starts: int = 0
     exits: int = 0  # how often it ended by itself
+    exit_code: int | None = None  # when it did so last; negative: a signal; None: nobody knows
     stop_wait_s: float = 30.0
     stop_order: int = 50
 
@@ -244,6 +247,8 @@ class Supervisor:
             is_alive=is_alive or (is_wanted and has_never_run),
             is_stopping=not is_wanted,
             has_crashed=is_wanted and ended,
+            exits=state.exits if state else 0,
+            signal=max(0, -(state.exit_code or 0)) if state else 0,
             log=self._logs / f"{name}.log",
         )
 

@@ -34,7 +34,7 @@ class Facts:
     stable: Health  # of the version to go back to
     has_crashed: bool  # the canary's process ended by itself at least once
     canary_unready_s: float  # how long the canary has not answered its readiness probe
-    detail: str  # last output of a canary that is not healthy
+    detail: str  # how the process of a canary ended that is not healthy or has crashed, or its last output
     is_measured: bool  # the metric source gave a reading
     is_fresh: bool  # ... in this beat, and it was judged
     recent_canary: Pair  # errors in the guard's window

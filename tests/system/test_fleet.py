@@ -120,8 +120,10 @@ def test_a_version_whose_process_is_new_is_starting(world: World) -> None:
     world.kept.pid(NAME, other_than=pid)
     assert world.is_(Health.STARTING)
     assert world.fleet.status(TAG).has_crashed
+    assert world.fleet.status(TAG).detail.startswith("killed by signal 9")
     world.ready.touch()
     assert world.is_(Health.READY)
+    assert world.fleet.status(TAG).detail == "killed by signal 9"
 
 
 def test_workers_that_end_with_their_version_did_not_end_by_themselves(world: World) -> None:

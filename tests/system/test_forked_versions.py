@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,7 +41,15 @@ class Versions(Kept):
         self._bentos = bentos
         self.ports: dict[str, int] = {}
 
-    def start(self, tag: str, *, is_guarded_by: str = "", hidden: Path | None = None, **variables: str) -> None:
+    def start(
+        self,
+        tag: str,
+        *,
+        is_guarded_by: str = "",
+        hidden: Path | None = None,
+        is_confined: bool = True,
+        **variables: str,
+    ) -> None:
         """Start a version as the fleet does, with one worker."""
         within = Sandbox(hidden=(str(hidden),)) if hidden else None
         port = self.ports[tag] = free_port()
@@ -57,7 +66,7 @@ class Versions(Kept):
         address = ("--host", "127.0.0.1", "--port", str(port))
         command = own_module(model_server.MODULE, tag, *address)
         program = Program(
-            name_of(tag), command, given, folder=str(self.home), listed=(), is_confined=True, sandbox=within
+            name_of(tag), command, given, folder=str(self.home), listed=(), is_confined=is_confined, sandbox=within
         )
         self.supervisor.add(program)
 
@@ -80,6 +89,17 @@ class Versions(Kept):
         url = f"http://127.0.0.1:{self.ports[tag]}{PREDICT_PATH}"
         return str(httpx.post(url, content=body).raise_for_status().json()["version"])
 
+    def stopped_server(self, *, other_than: int = 0) -> psutil.Process:
+        """The fork server that is started next, stopped while it imports."""
+        server = until(lambda: next((each for each in self.fork_servers if each.pid != other_than), None))
+        server.suspend()
+        return server
+
+    def restart_keeper(self, **variables: str) -> None:
+        """Let another keeper have these variables, too."""
+        self.kill_keeper()
+        self.supervisor.start(os.environ | variables)
+
     @property
     def fork_servers(self) -> list[psutil.Process]:
         return [process for process in self.everything() if fork_server.MODULE in process.cmdline()]
@@ -91,6 +111,11 @@ class Versions(Kept):
 
 def name_of(tag: str) -> str:
     return tag.replace(":", "@")
+
+
+def with_path(folder: Path) -> str:
+    """PYTHONPATH with another folder first."""
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH", ""))))
 
 
 def is_forked(process: psutil.Process) -> bool:
@@ -177,7 +202,7 @@ def test_a_forked_version_is_in_its_sandbox(versions: Versions, tmp_path: Path) 
 
 
 def test_a_killed_server_takes_no_version_along_and_the_next_start_gets_another(versions: Versions) -> None:
-    """A version that is killed afterwards comes back, forked again."""
+    """A version that is killed afterwards is forked from that."""
     versions.start("digits:v1")
     main = versions.ready("digits:v1")
     (server,) = versions.fork_servers
@@ -185,10 +210,12 @@ def test_a_killed_server_takes_no_version_along_and_the_next_start_gets_another(
     until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
     assert versions.answered_by("digits:v1") == "digits:v1"
     assert versions.info("digits@v1").has_crashed is False
-    main.kill()
-    second = versions.ready("digits:v1", other_than=main.pid)
+    versions.start("digits:v2")
+    second = versions.ready("digits:v2")
     assert is_forked(second)
     assert [each.pid for each in versions.fork_servers] == [second.ppid()]
+    main.kill()
+    assert versions.ready("digits:v1", other_than=main.pid).ppid() == second.ppid()
     assert versions.info("digits@v1").has_crashed
 
 
@@ -199,19 +226,23 @@ def test_a_killed_version_is_forked_again_at_once(versions: Versions) -> None:
     (server,) = versions.fork_servers
     main.kill()
     assert versions.ready("digits:v1", other_than=main.pid).ppid() == server.pid
+    assert versions.info("digits@v1").signal == signal.SIGKILL
     assert f'"pid": {main.pid}, "exit_code": -9' in versions.log("keeper")
 
 
 def test_a_killed_keeper_takes_its_server_along_and_no_version(versions: Versions) -> None:
-    """The next one takes the version over, and forks it again from a server of its own."""
+    """The next one takes the version over, and forks it again from a server of its own, which comes with a new version."""
     versions.start("digits:v1")
     main = versions.ready("digits:v1")
     versions.kill_keeper()
     until(lambda: not versions.fork_servers)
     versions.supervisor.start()
     assert versions.ready("digits:v1").pid == main.pid
+    versions.start("digits:v2")
+    second = versions.ready("digits:v2")
+    assert is_forked(second)
     main.kill()
-    assert is_forked(versions.ready("digits:v1", other_than=main.pid))
+    assert versions.ready("digits:v1", other_than=main.pid).ppid() == second.ppid()
 
 
 def test_versions_with_other_variables_for_libraries_have_other_servers(versions: Versions) -> None:
@@ -236,20 +267,63 @@ def test_a_server_that_hangs_holds_up_no_version(versions: Versions) -> None:
     assert versions.answered_by("digits:v1") == "digits:v1"
 
 
+def test_no_version_waits_long_for_a_server_that_hangs_while_it_imports(versions: Versions) -> None:
+    """Not one that has run before, nor a new one that needs another server. It is not given up meanwhile."""
+    versions.start("digits:v1")
+    main = versions.ready("digits:v1")
+    (server,) = versions.fork_servers
+    server.kill()
+    main.kill()
+    stopped = versions.stopped_server(other_than=server.pid)
+    versions.start("digits:v2", OMP_NUM_THREADS="3")
+    for tag, before in (("digits:v1", main.pid), ("digits:v2", 0)):
+        assert not is_forked(psutil.Process(versions.pid(name_of(tag), other_than=before)))
+        assert [each.pid for each in versions.fork_servers] == [stopped.pid]
+    assert not is_forked(versions.ready("digits:v1", other_than=main.pid))
+    stopped.resume()
+    pid = versions.pid("digits@v1")
+    until(lambda: versions.log("keeper").count("fork_server_started") == 2)
+    versions.start("digits:v3")
+    assert is_forked(psutil.Process(versions.pid("digits@v3")))
+    assert versions.pid("digits@v1") == pid
+
+
 def test_installing_a_package_ends_the_sharing(versions: Versions, tmp_path: Path) -> None:
     """A server that has imported the package as it was forks nothing any more."""
     packages = tmp_path / "packages"
-    packages.mkdir()
-    versions.kill_keeper()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(packages), os.environ.get("PYTHONPATH", "")))))
-        versions.supervisor.start()
+    (packages / "old.dist-info").mkdir(parents=True)
+    versions.restart_keeper(PYTHONPATH=with_path(packages))
     versions.start("digits:v1")
     (before,) = (versions.ready("digits:v1"), versions.fork_servers)[1]
     (packages / "new.dist-info").mkdir()
     versions.start("digits:v2")
     (after,) = (versions.ready("digits:v2"), versions.fork_servers)[1]
     assert after.pid != before.pid
+    assert '"why": "packages were installed or removed", "event": "fork_server_started"' in versions.log("keeper")
+
+
+def test_a_file_beside_a_project_ends_no_sharing(versions: Versions, tmp_path: Path) -> None:
+    """Programs write where they run, and that folder may be on PYTHONPATH."""
+    project = tmp_path / "project"
+    project.mkdir()
+    versions.restart_keeper(PYTHONPATH=with_path(project))
+    versions.start("digits:v1")
+    (before,) = (versions.ready("digits:v1"), versions.fork_servers)[1]
+    (project / "loadtest.log").touch()
+    versions.start("digits:v2")
+    assert versions.ready("digits:v2").ppid() == before.pid
+
+
+@pytest.mark.parametrize("is_confined", [True, False], ids=["forked", "alone"])
+def test_the_code_of_a_bento_comes_before_all_other(versions: Versions, tmp_path: Path, is_confined: bool) -> None:
+    """Of a package that lies elsewhere, too, and whose `__init__.py` would make it win against a folder without one."""
+    for name in ("examples", "examples/digits", "contract", "service"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    (tmp_path / "examples/digits/model.py").write_text("raise ImportError('this is not of the Bento')")
+    versions.start("digits:v1", is_confined=is_confined, PYTHONPATH=with_path(tmp_path))
+    assert is_forked(versions.ready("digits:v1")) is is_confined
+    assert versions.answered_by("digits:v1") == "digits:v1"
 
 
 @pytest.mark.parametrize("name", ["a thread", "no room"])

@@ -148,6 +148,20 @@ def test_up_goes_on_waiting_when_the_controller_dies(nasty: Kanaria) -> None:
     assert up.returncode == 0, output
 
 
+def test_up_goes_on_waiting_for_a_slow_version_when_the_controller_is_back(nasty: Kanaria) -> None:
+    """For as long as a version may take, and not for as long as what crashed may."""
+    up = nasty.begin("up", "digits:v1")
+    nasty.until(lambda status: status["stable"] is not None and status["stable"]["health"] != "ready")
+    version = psutil.Process(Kept(nasty.home).pid("digits@v1"))
+    version.suspend()
+    nasty.kill("controller")
+    assert up.stdout is not None
+    said = next(line for line in up.stdout if line.startswith(("waiting for the stable version", "error")))
+    version.resume()
+    output, _ = up.communicate(timeout=120)
+    assert up.returncode == 0, said + output
+
+
 def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path) -> None:
     """Two `up`: one stack. `down` while the controller is being started again: the release is aborted on record.
 

@@ -374,7 +374,7 @@ def test_a_bento_carries_the_service_the_contract_and_its_own_example(bentos: Be
     carried = bentos.carried(V1)
     files = {"bentofile.yaml", "constraints.txt"}
     assert {path.parts[0] for path in carried} == {"service", "contract", "examples", "container"} | files
-    assert {path.parts[1] for path in carried if path.parts[0] == "examples"} == {"digits"}
+    assert {path.parts[1] for path in carried if path.parts[0] == "examples"} == {"__init__.py", "digits"}
     assert {path.suffix for path in carried} == {".py", ".yaml", ".txt"}
 
 

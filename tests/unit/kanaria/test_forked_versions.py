@@ -1,16 +1,20 @@
 """Which programs are forked; how, is proven with real versions."""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
+from structlog.testing import capture_logs
 
-from kanaria.stack import model_server
+from kanaria.stack import fork_server, model_server
 from kanaria.stack.forked_versions import ForkedVersions
 from kanaria.stack.python import own_module
 from kanaria.stack.supervision import Program
+from tests.support.processes import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="versions are forked on Linux only")
 
@@ -49,3 +53,40 @@ def test_what_a_fork_would_not_be_is_started_by_itself(forked: ForkedVersions, p
     """No process is started for it here, and nothing that is to confine it is forgotten."""
     assert not forked.is_preparing(program, {})
     assert forked.fork(program, {}, 1, None) is None
+
+
+def test_a_server_that_ends_while_it_imports_is_tried_again_later(tmp_path: Path) -> None:
+    """Until then versions start by themselves at once."""
+    forked, version = ForkedVersions(tmp_path, again_after_s=0.5), Program("m@v1", COMMAND, is_confined=True)
+    with capture_logs() as logs:
+        assert forked.is_preparing(version, dict(os.environ))
+        the_server().kill()
+        until(lambda: not forked.is_preparing(version, dict(os.environ)))
+        until(lambda: forked.is_preparing(version, dict(os.environ)))
+        forked.close()
+    assert [line["event"] for line in logs] == ["fork_server_started", "no_fork_server", "fork_server_started"]
+
+
+def test_a_server_whose_imports_start_threads_is_not_tried_again(tmp_path: Path) -> None:
+    """Nor after one for other versions; these get theirs."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    )
+    forked, version = ForkedVersions(tmp_path, again_after_s=0.0), Program("m@v1", COMMAND, is_confined=True)
+    threads, none = {**os.environ, "PYTHONPATH": paths(tmp_path)}, dict(os.environ)
+    with capture_logs() as logs:
+        assert forked.is_preparing(version, threads)
+        until(lambda: not forked.is_preparing(version, threads), limit_s=60)
+        assert forked.is_preparing(version, none)
+        until(lambda: not forked.is_preparing(version, none), limit_s=60)
+        assert not forked.is_preparing(version, threads)
+        forked.close()
+    assert [line["event"] for line in logs] == ["fork_server_started", "no_fork_server", "fork_server_started"]
+
+
+def the_server() -> psutil.Process:
+    return next(each for each in psutil.Process().children() if fork_server.MODULE in each.cmdline())
+
+
+def paths(*more: Path) -> str:
+    return os.pathsep.join((*map(str, more), *filter(None, [os.environ.get("PYTHONPATH")])))
