@@ -231,7 +231,7 @@ def test_a_killed_version_is_forked_again_at_once(versions: Versions) -> None:
 
 
 def test_a_killed_keeper_takes_its_server_along_and_no_version(versions: Versions) -> None:
-    """The next one takes the version over, and forks it again from a server of its own, which comes with a new version."""
+    """The next one takes the version over, and forks it again from its own server, which a new version brings."""
     versions.start("digits:v1")
     main = versions.ready("digits:v1")
     versions.kill_keeper()

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import yaml
+from pathspec import PathSpec
 
 from contract.answer_types import AnswerKind, Labels, Number
 from contract.model_files import Feature, Schema
@@ -20,6 +22,7 @@ from kanaria.stack.bentos import (
 )
 from kanaria.stack.implementations import implementation_for
 from rollout.fleet import Route
+from tests.support.paths import ROOT
 
 
 def store(home: Path, answer: AnswerKind, version: str = "v1") -> None:
@@ -54,6 +57,23 @@ def test_a_model_is_loaded_by_the_class_of_its_bento(tmp_path: Path, monkeypatch
     assert implementation_for("other:v1") == ("other:Other", tmp_path)
     with pytest.raises(SetupError, match="is about other"):
         implementation_for("third:v1")
+
+
+@pytest.mark.parametrize(
+    "bentofile", ["bentofile.yaml", "examples/diabetes/bentofile.yaml", "tests/chaos/bentofile.yaml"]
+)
+def test_a_bento_carries_the_packages_around_its_modules(bentofile: str) -> None:
+    """A folder without its `__init__.py` would lose against another package of that name on PYTHONPATH."""
+    carried = PathSpec.from_lines("gitwildmatch", yaml.safe_load((ROOT / bentofile).read_text())["include"])
+    packages = {
+        parent / "__init__.py"
+        for folder in ("contract", "service", "examples", "tests/chaos")
+        for module in (ROOT / folder).rglob("*.py")
+        if carried.match_file(module.relative_to(ROOT))
+        for parent in module.relative_to(ROOT).parents
+        if (ROOT / parent / "__init__.py").exists()
+    }
+    assert {package for package in packages if not carried.match_file(package)} == set()
 
 
 def test_thousands_of_labels_need_no_comparison_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
