@@ -7,8 +7,10 @@ version's answers, no matter which process received the feedback or the other co
 """
 
 import asyncio
+import errno
 import hashlib
 import operator
+import os
 import sqlite3
 import threading
 import time
@@ -296,6 +298,8 @@ class AnswerLog(BackgroundWriter):
             self._spool = None
 
     def _connect(self) -> sqlite3.Connection:
+        if self._path.is_symlink():  # another version made it, maybe to a table that it does not reach itself
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._path))
         # Transactions are begun explicitly: a deferred one could not wait for another process's transaction.
         connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None)
         try:

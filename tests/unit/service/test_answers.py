@@ -341,6 +341,20 @@ def compared(tally: Tally) -> tuple[int, int]:
     return tally.counts["same"], tally.counts["different"]
 
 
+def test_no_other_table_is_written(tmp_path: Path) -> None:
+    """A link in the place of the table is not followed, and the loss is counted."""
+    other, tally = tmp_path / "ledger.db", Tally()
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("CREATE TABLE ledger (x)")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ANSWERS_FILE).symlink_to(other)
+    with open_log(tmp_path / "folder", "m:1", tally) as log:
+        log.record("r", ["a"], body=BODY)
+    with closing(sqlite3.connect(other)) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("ledger",)]
+    assert tally.counts["dropped"] == 1
+
+
 def count_again(folder: Path, version: str, tally: Tally, **options: Any) -> None:
     """Open a log and close it: it counts once more before it closes."""
     with open_log(folder, version, tally, **options):
