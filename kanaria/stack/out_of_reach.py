@@ -39,7 +39,7 @@ def sandbox_of(
     _make_folders(settings)
     return Sandbox(
         hidden=_texts(_hidden(settings)),
-        kept=_texts([*written, bento_folder(tag)]),
+        kept=_texts([*written, bento_folder(tag), store()]),  # BentoML writes there; it may lie beside code
         fixed=_texts(_fixed(settings)),
         is_required=settings.sandbox == "required",
     )

@@ -293,6 +293,24 @@ def test_what_is_hidden_is_made_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert [text for text in said if "not there" in text and ".netrc" in text and ".ssh" not in text]
 
 
+def test_bentoml_writes_into_its_store_beside_code(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    """Such as a project's folder with both in it: versions could not start. What is served stays as it is."""
+    for name in ("models", "bentos", "tmp"):
+        (place / "store" / name).mkdir()
+    monkeypatch.setenv("BENTOML_HOME", str(place / "store"))
+    monkeypatch.syspath_prepend(place)
+    given = out_of_reach.sandbox_of(Settings(home=place / "state"), "m:v1")
+    assert given is not None
+
+    def write() -> object:
+        enter(given)
+        return [
+            _error(lambda at=at: (place / at).write_text("")) for at in ("code.py", "store/models/a", "store/tmp/a")
+        ]
+
+    assert in_child(write) == repr([errno.EROFS, errno.EROFS, 0])
+
+
 def test_what_comes_later_is_not_seen_where_it_is_hidden(place: Path) -> None:
     """Such as a folder of `/run/user`, which systemd makes when its user logs in."""
     assert "/run/user" in (out_of_reach.sandbox_of(Settings(home=place), "m:v1") or Sandbox(())).hidden
