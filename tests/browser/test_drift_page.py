@@ -1,11 +1,11 @@
 """The drift page in a real browser: our thresholds, and Evidently's pictures in a frame that sees nothing of ours."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from kanaria.stack.pages import pages
 from monitoring.drift.column import Column
@@ -14,7 +14,6 @@ from monitoring.drift.evidently_report import write_report
 from monitoring.drift.result import write_result
 from monitoring.drift.rule import Rule
 from monitoring.drift.truth import Answered
-from tests.support.browser import ARGUMENTS
 from tests.support.releases import digits_world
 from tests.support.site import serving
 
@@ -45,11 +44,9 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(require_program: Callable[[str], str]) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
-        yield chromium.new_page()
-        chromium.close()
+def page(browser: Browser) -> Iterator[Page]:
+    with browser.new_page() as page:
+        yield page
 
 
 def test_evidently_draws_and_our_thresholds_are_the_only_ones(url: str, page: Page) -> None:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-from tests.support.browser import ARGUMENTS
 from tests.support.generated_series import SHAPES, Pod, openmetrics, prometheus_with
 from tests.support.judges import Judge, judging
 
@@ -39,14 +38,6 @@ def judge(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[s
             replica.ask(harm | {"profile": "bentoml"}).json()["verdict"] == "pass"
         )  # by an analysis in the background
         yield replica
-
-
-@pytest.fixture(scope="module")
-def browser(require_program: Callable[[str], str]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser
 
 from kanaria.stack.ports import free_port
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
-from tests.support.browser import ARGUMENTS
 from tests.support.gateway_rig import Gateway, StandIn
 
 KEY = "the-key"
@@ -46,7 +45,7 @@ def site(tmp_path: Path) -> Iterator[str]:
 
 
 def test_pages_of_named_sites_may_call_and_others_may_not(
-    tmp_path: Path, site: str, require_program: Callable[[str], str]
+    tmp_path: Path, site: str, browser: Browser, require_program: Callable[[str], str]
 ) -> None:
     """Answers, refusals and request ids can be read; by default no other site's page reads anything."""
     require_program("envoy")
@@ -57,19 +56,17 @@ def test_pages_of_named_sites_may_call_and_others_may_not(
         "none": ((), KEY),
     }
     seen: dict[str, dict[str, Any]] = {}
-    with StandIn("digits:v1") as stable, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
+    with StandIn("digits:v1") as stable:
         for name, (origins, key) in tries.items():
             settings = GatewaySettings(
                 tmp_path / name, free_port(), free_port(), api_keys=(ApiKey(KEY),), cors_origins=tuple(origins)
             )
             with Gateway(settings) as gateway:
                 gateway.router.apply(Split(stable.version))
-                page = chromium.new_page()
+                page = browser.new_page()
                 page.goto(site)
                 seen[name] = page.evaluate(CALL, [f"{gateway.url}/predict", key])
                 page.close()
-        chromium.close()
     assert (seen["named"]["status"], seen["named"]["id"], seen["named"]["body"]["version"]) == (
         200,
         "page-1",

@@ -1,11 +1,11 @@
 """The page in a real browser: it acts, it says what it will do, and nothing is cut on a desk, a phone or at night."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from kanaria.stack.pages import pages
 from rollout.control import commands as c
@@ -17,7 +17,6 @@ from rollout.spec import RolloutSpec
 from rollout.ui.api import Surroundings
 from rollout.ui.callers import NamedToken, digest
 from rollout.ui.html import Link
-from tests.support.browser import ARGUMENTS
 from tests.support.releases import LIVE, NO_SEVENS, DigitsWorld, digits_world
 from tests.support.site import TOKEN, serving
 
@@ -27,14 +26,6 @@ LINKS = Surroundings(
     firing=lambda: [Firing({"alertname": "KanariaCanaryDown", "version": "digits:v2"}, 1.8e9)],
 )
 SIZES = {"desk": (1280, 800, "light"), "phone": (360, 740, "light"), "night": (1280, 800, "dark")}
-
-
-@pytest.fixture(scope="module")
-def browser(require_program: Callable[[str], str]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 def world_with(path: Path, spec: RolloutSpec, seconds: float, **canary: object) -> DigitsWorld:

@@ -1,25 +1,16 @@
 """The report and the status page in a real browser: pictures are drawn, nothing is fetched, nothing overflows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from rollout.ui.report import Section, render_report
-from tests.support.browser import ARGUMENTS
 from tests.support.releases import NO_SEVENS, finished
 
 PICTURES = ("weight", "evidence", "errors", "latency", "class", "wrong_label", "disagreement")
-
-
-@pytest.fixture(scope="module")
-def browser(require_program: Callable[[str], str]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=require_program("chromium"), args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
