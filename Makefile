@@ -20,7 +20,7 @@ demo: setup
 test test-fast: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Without those that start the whole stack, a container or a browser, or compute for many seconds.
 test-fast: setup

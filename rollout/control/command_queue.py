@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from contract.errors import KanariaError
-from rollout.control.commands import Command
+from rollout.control.commands import Command, ForWhatWasSeen
 
-Execute = Callable[[Command], int | None]
+Execute = Callable[[Command | ForWhatWasSeen], int | None]
 _LAST_WAIT_S = 4.0  # for the answer to a command that is being carried out when its time is up
 
 
@@ -18,9 +18,9 @@ class CommandQueue:
     """A queue with answers. `submit` may be called from any thread, `serve` by the loop's own."""
 
     def __init__(self) -> None:
-        self._waiting: queue.Queue[tuple[Command, Future[int | None]] | None] = queue.Queue()
+        self._waiting: queue.Queue[tuple[Command | ForWhatWasSeen, Future[int | None]] | None] = queue.Queue()
 
-    def submit(self, command: Command, *, timeout_s: float) -> int | None:
+    def submit(self, command: Command | ForWhatWasSeen, *, timeout_s: float) -> int | None:
         """Hand over a command and wait until it is carried out.
 
         Returns: what `execute` returned.

@@ -93,6 +93,27 @@ class ReportDrift:
 Command = SetStable | StartRelease | Pause | Resume | PromoteNow | Abort | RollbackNow | Restore | ReportDrift
 
 
+@dataclass(frozen=True, slots=True)
+class ForWhatWasSeen:
+    """A command for the newest release as its sender saw it: the same word may do something else to what came after."""
+
+    command: Command
+    release: int | None  # its number; None: whichever it is
+    phase: str | None  # in which it was; None: whichever that is
+
+    def for_now(self, deployment: Deployment) -> Command:
+        """The command. Raises CommandRefused where the release went on meanwhile."""
+        newest = deployment.release
+        number, phase = (newest.number, newest.phase.value) if newest else (0, "")
+        if self.release in (None, number) and self.phase in (None, phase):
+            return self.command
+        raise CommandRefused(
+            "the release went on since you looked, so nothing was done",
+            saw=f"release {number} is {phase}" if newest else "there is no release",
+            do="look at the status, and decide again",
+        )
+
+
 def are_safe(events: Iterable[e.Event]) -> bool:
     """Whether all of `events` only take traffic from the canary or hold it: they count even unwritten."""
     return all(isinstance(event, e.Paused | e.Aborted | e.RolledBack | e.DriftMeasured) for event in events)

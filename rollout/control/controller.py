@@ -18,7 +18,7 @@ from rollout.control.after_promotion import watched
 from rollout.control.calibration import Calibration
 from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
-from rollout.control.commands import Command, ReportDrift, Restore, StartRelease, accept
+from rollout.control.commands import Command, ForWhatWasSeen, ReportDrift, Restore, StartRelease, accept
 from rollout.control.decide import Action, Facts, Hold, Rollback, decide
 from rollout.control.fitted_plan import asking, fitted, readable, refuse_unknown_routes
 from rollout.control.ledger_place import LedgerPlace
@@ -109,7 +109,7 @@ class Controller:
 
     # ---- other threads
 
-    def submit(self, command: Command, *, timeout_s: float = 30.0) -> int | None:
+    def submit(self, command: Command | ForWhatWasSeen, *, timeout_s: float = 30.0) -> int | None:
         """Hand over a command and wait until it is in the ledger.
 
         Returns: the number of the release it concerns.
@@ -601,11 +601,13 @@ class Controller:
 
     # ---- writing
 
-    def execute(self, command: Command) -> int | None:
+    def execute(self, command: Command | ForWhatWasSeen) -> int | None:
         """Carry out a command in the loop's own thread. Raises CommandRefused, LedgerError.
 
         One that only makes traffic safer is carried out even while the ledger cannot be written.
         """
+        if isinstance(command, ForWhatWasSeen):
+            command = command.for_now(self._deployment)
         left_out = ""
         # No other command may fail because a list of versions cannot be read: one that rolls back least of all.
         needs_tags = isinstance(command, commands.SetStable | StartRelease | Restore)

@@ -202,8 +202,8 @@ def make_app(
         return problem(503, "the control loop stands still", "; ".join(snapshot.troubles) or snapshot.last_action)
 
     async def submit(request: Request, command: c.Command, seen: _Body) -> Response:
-        _refuse_another(seen, controller.snapshot)
-        number = await run_sync(partial(controller.submit, command, timeout_s=_patience_s(request)))
+        asked = c.ForWhatWasSeen(command, seen.release, seen.phase)
+        number = await run_sync(partial(controller.submit, asked, timeout_s=_patience_s(request)))
         troubles = controller.snapshot.troubles
         return JSONResponse({"release": number} | ({"troubles": troubles} if troubles else {}), status_code=202)
 
@@ -270,19 +270,6 @@ def make_app(
                 do="see `kanaria status` and the log of the controller",
             ),
         },
-    )
-
-
-def _refuse_another(seen: _Body, snapshot: Snapshot) -> None:
-    """Raises CommandRefused where the release went on since the sender looked: the same word may do something else."""
-    newest = snapshot.deployment.release
-    number, phase = (newest.number, newest.phase.value) if newest else (0, "")
-    if seen.release in (None, number) and seen.phase in (None, phase):
-        return
-    raise CommandRefused(
-        "the release went on since you looked, so nothing was done",
-        saw=f"release {number} is {phase}" if newest else "there is no release",
-        do="look at the status, and decide again",
     )
 
 

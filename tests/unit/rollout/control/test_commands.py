@@ -154,3 +154,13 @@ def test_a_version_that_was_promoted_needs_nobody_else_any_more() -> None:
     four_eyes = REQUESTED.model_copy(update={"spec": RolloutSpec(second_person=True)})
     promoted = at(four_eyes, STEPPED, PROMOTED, e.Ended(at_s=4, release=1, outcome="promoted"))
     assert promoted.needs_another == {}
+
+
+@pytest.mark.parametrize("seen", [(1, "starting"), (2, "stepping"), (1, "watching")])
+def test_a_command_for_what_was_seen_is_compared_when_it_is_carried_out(seen: tuple[int, str]) -> None:
+    """The control loop's newest state counts, not the last one that it showed."""
+    known, promote = at(REQUESTED, STEPPED), c.PromoteNow("ann")
+    for matching in ((1, "stepping"), (None, "stepping"), (1, None), (None, None)):
+        assert c.ForWhatWasSeen(promote, *matching).for_now(known) == promote
+    with pytest.raises(CommandRefused, match="went on since you looked"):
+        c.ForWhatWasSeen(promote, *seen).for_now(known)
