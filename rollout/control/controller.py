@@ -196,9 +196,10 @@ class Controller:
         except Exception:
             log.exception("cannot_return_to_stable")
         self._metrics.failed_in_a_row.set(self._trouble.beats)
-        self.snapshot = replace(  # the time of its last beat stays
-            self.snapshot, troubles=self._troubles(), gateway=self._gateway_health()
-        )
+        seen = self.snapshot  # the time of its last beat stays
+        if self._is_recovered:
+            seen = replace(seen, deployment=self._deployment, head=self._ledger.last, unwritten=self._writer.waiting)
+        self.snapshot = replace(seen, troubles=self._troubles(), gateway=self._gateway_health())
 
     def _return_to_stable(self) -> None:
         """Nobody can judge the canary: give its traffic back, by the one way that asks the gateway alone.
@@ -232,7 +233,7 @@ class Controller:
                 self._ledger.close()
                 raise
             self._is_recovered = True
-            self.snapshot = replace(self.snapshot, deployment=self._deployment)
+            self.snapshot = replace(self.snapshot, deployment=self._deployment, head=self._ledger.last)
         finally:
             self._has_looked.set()
 

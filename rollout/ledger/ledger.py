@@ -164,10 +164,10 @@ class Ledger:
         return (event for _, event in self.numbered(release=release, without_ticks=without_ticks))
 
     def numbered(
-        self, *, since: int = 1, release: int | None = None, without_ticks: bool = False
+        self, *, since: int = 1, to: int = _NO_END, release: int | None = None, without_ticks: bool = False
     ) -> Iterator[tuple[int, Event]]:
-        """The same from number `since` on, each with its number. Raises LedgerError."""
-        where, values = ["seq >= ?"], [since]
+        """The same from number `since` to number `to`, each with its number. Raises LedgerError."""
+        where, values = ["seq BETWEEN ? AND ?"], [since, to]
         if release is not None:
             where.append("release = ?")
             values.append(release)
@@ -186,9 +186,9 @@ class Ledger:
         event = self._event(row) if row else None
         return event if isinstance(event, Ticked) else None
 
-    def of_release(self, number: int) -> tuple[Event, ...]:
-        """The events of one release, oldest first. Raises NoSuchRelease, LedgerError."""
-        events = tuple(self.events(release=number))
+    def of_release(self, number: int, *, to: int = _NO_END) -> tuple[Event, ...]:
+        """The events of one release up to event `to`, oldest first. Raises NoSuchRelease, LedgerError."""
+        events = tuple(event for _, event in self.numbered(to=to, release=number))
         if events and events[0].kind != "release_requested":
             raise self._damaged(f"{self.path}: release {number} begins with `{events[0].kind}`")
         if events:
@@ -226,15 +226,15 @@ class Ledger:
         if faults:
             raise LedgerDamaged("the ledger is damaged", saw=f"{self.path}: {faults}", do=places.restore(self.path))
 
-    def check_chain(self, *, to: int | None = None) -> Head:
+    def check_chain(self, *, to: int = _NO_END) -> Head:
         """Compare every event with its hash, and give the last. Raises LedgerDamaged, LedgerError.
 
         Args:
-            to: number of the event to stop at; None: the last.
+            to: number of the event to stop at.
         """
         head, is_chained = START, False
         with self._explained("be read"):
-            for row in self._rows("SELECT * FROM events WHERE seq <= ? ORDER BY seq", (_NO_END if to is None else to,)):
+            for row in self._rows("SELECT * FROM events WHERE seq <= ? ORDER BY seq", (to,)):
                 known = (row["at_s"], row["release"], row["kind"], row["data"], row.get("schema", 0))
                 head, stored = head.then(known, row.get("packed")), row.get("chain")
                 is_chained |= stored is not None or row.get("schema", 0) >= CHAINED  # older versions wrote none

@@ -289,8 +289,8 @@ def _looked(snapshot: Snapshot, spec: RolloutSpec) -> tuple[str | None, list[Fin
 
 
 def _story(number: int, ledger: Ledger, snapshot: Snapshot) -> Timeline:
-    """A release as its ledger has it, with what the ledger could not take yet."""
-    written = ledger.of_release(number)
+    """A release as it was at that beat: as the ledger had it then, with what it could not take yet."""
+    written = ledger.of_release(number, to=snapshot.head.events)
     known = {(event.kind, event.at_s) for event in written}
     own = (event for event in snapshot.unwritten if event.release == number)
     return timeline([*written, *(event for event in own if (event.kind, event.at_s) not in known)])

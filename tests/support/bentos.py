@@ -84,9 +84,13 @@ class Bentos:
         self._run("bentoml", "build", "--version", version, *arguments)
 
     def carried(self, tag: str) -> set[Path]:
-        """The files that a Bento carries beside its model, relative to their folder."""
+        """The files that a Bento carries beside its model, relative to their folder.
+
+        Without what Python compiles beside them when a version runs.
+        """
         source = self.home / "bentos" / tag.replace(":", "/") / "src"
-        return {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
+        found = (path.relative_to(source) for path in source.rglob("*") if path.is_file())
+        return {path for path in found if "__pycache__" not in path.parts}
 
     def model_folder(self, tag: str) -> Path:
         name, version = tag.split(":")

@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 
 from contract.http import DEADLINE_HEADER
 from kanaria.stack.ports import free_port
+from rollout.control.commands import PromoteNow, SetStable, StartRelease
 from rollout.control.metrics import ControllerMetrics
 from rollout.errors import ControllerUnreachable
 from rollout.fleet import Backend
@@ -173,6 +174,35 @@ def test_a_version_is_restored_and_shown_as_such(api: httpx.Client) -> None:
     assert refused.status_code == 409
     assert "`kanaria rollback` returns to it" in refused.json()["do"]
     client.close()
+
+
+def test_a_status_is_of_one_moment(ledger: Path, world: World) -> None:
+    """What the ledger has since the last beat belongs to the next: a status never mixes the two."""
+
+    async def read(app: Starlette) -> dict[str, Any]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+            found: dict[str, Any] = (await client.get("/api/status")).json()
+            return found
+
+    controller = world.controller()
+    controller.execute(SetStable(tag="m:v1", by="ann"))
+    controller.execute(StartRelease(tag="m:v2", spec=RolloutSpec(steps=(5, 100), soak=1), by="ann"))
+    world.live(controller, 30)
+    earlier = controller.snapshot
+    controller.execute(PromoteNow(by="ann"))
+    app = make_app(
+        controller,
+        ControllerMetrics(),
+        read_ledger=lambda: Ledger(ledger, read_only=True),
+        callers=Callers("secret", list),
+        name="test",
+    )
+    now = asyncio.run(read(app))
+    controller.snapshot = earlier
+    seen = asyncio.run(read(app))
+    assert (now["stable"]["tag"], now["release"]["outcome"]) == ("m:v2", "promoted")
+    assert (seen["stable"]["tag"], seen["release"]["outcome"]) == ("m:v1", None)
+    controller.close()
 
 
 @pytest.mark.parametrize(
