@@ -8,12 +8,12 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from contract import bounded_yaml
 from contract.complaints import advice, nearest
 from rollout.errors import SpecError
 
 Place = tuple[str, ...]
 
-_DEEPEST = 50  # levels of a file
 _LONGEST = 80  # letters of a value that are shown
 
 _UNKNOWN_KEY = ("extra_forbidden", "invalid_key")
@@ -39,24 +39,6 @@ class Mistake:
     do: str
 
 
-class _TooDeep(Exception):
-    """Lists within lists without end, which would take long to read."""
-
-
-class _Shallow(yaml.SafeLoader):
-    """Stops at what is nested more deeply than anybody means it."""
-
-    _depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        self._depth += 1
-        if self._depth > _DEEPEST:
-            raise _TooDeep
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
 def read_yaml(text: str, *, name: str, do: str = "correct it there") -> Any:
     """What a file holds, not checked. Raises SpecError where it is no YAML.
 
@@ -65,13 +47,13 @@ def read_yaml(text: str, *, name: str, do: str = "correct it there") -> Any:
         do: what its author should do.
     """
     try:
-        return yaml.load(text, _Shallow)  # noqa: S506 - a safe loader
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: what looks like a date and is none
+        return bounded_yaml.load(text)
+    except bounded_yaml.TooDeep as error:
+        raise SpecError(f"{name} is nested too deeply", saw=str(error), do="take them apart") from error
+    except bounded_yaml.TooLarge as error:
+        raise SpecError(f"{name} is too large", saw=str(error), do="write them out") from error
+    except yaml.YAMLError as error:
         raise SpecError(f"{name} is not YAML", saw=_place_in_yaml(error), do=do) from error
-    except _TooDeep as error:
-        raise SpecError(
-            f"{name} is nested too deeply", saw=f"lists or sections within {_DEEPEST} others", do="take them apart"
-        ) from error
 
 
 def _place_in_yaml(error: Exception) -> str:

@@ -1,19 +1,25 @@
 """What the local BentoML store holds, read from its folders: importing bentoml for its own listing takes seconds."""
 
 import os
+import re
+import reprlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from contract import bounded_yaml
 from contract.answer_types import Number
 from contract.complaints import nearest
-from contract.model_files import Schema
+from contract.files import read_of_others
+from contract.model_files import SCHEMA_FILE, Schema
+from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from rollout.fleet import CONTRACT, Route, Service
 
 _MANIFEST = "bento.yaml"
+PYTHON_FOLDER = "env/python"  # of a Bento: what it asks of its Python
 _MODEL_MANIFEST = "model.yaml"
 MOUNTED = "mounted"  # said of a path that belongs to an application in the service: nothing more is known of it
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
@@ -21,6 +27,8 @@ COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
 _USUAL_PORT = 3000  # BentoML's own
 _UNLIMITED_S = 3600.0  # where it sets that there is none
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._-]*")  # no path: it is made part of some
+LARGEST_FILE = 4 * 2**20  # bytes of what is read here of a Bento or a model
 
 
 def bento_tags() -> tuple[str, ...]:
@@ -50,7 +58,7 @@ def model_tag(tag: str) -> str:
 def model_folder(tag: str) -> Path:
     """The files of a model, by its own tag. Raises SetupError."""
     folder = store() / "models" / tag.replace(":", "/", 1)
-    if ":" not in tag or not (folder / _MODEL_MANIFEST).exists():
+    if not _TAG.fullmatch(tag) or not (folder / _MODEL_MANIFEST).exists():
         known = ", ".join(model_tags()) or "none"
         raise SetupError(
             f"there is no model {tag}{nearest(tag, model_tags())}",
@@ -82,8 +90,8 @@ def models_of(bento: str, *, copy: Path | None = None) -> list[str]:
     manifest = _manifest(bento, copy)
     try:
         of_services = [each for service in manifest.get("services") or () for each in service.get("models") or ()]
-        tags = [str(model["tag"]) for model in (*of_services, *(manifest.get("models") or ()))]
-    except (LookupError, AttributeError, TypeError) as error:
+        tags = [_model_tag(model["tag"]) for model in (*of_services, *(manifest.get("models") or ()))]
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
         saw = f"{error!r} in its {_MANIFEST}"
         raise SetupError(f"the models of {bento} cannot be read", saw=saw, do="build it again") from error
     return list(dict.fromkeys(tags))
@@ -183,9 +191,9 @@ def implementation_of(bento: str) -> tuple[str, Path]:
 
 
 def python_of(bento: str) -> str:
-    """The Python that a Bento was built for, `3.11`; empty where it does not say. Raises SetupError."""
-    note = bento_folder(bento) / "env" / "python" / "version.txt"
-    found = note.read_text() if note.exists() else (_manifest(bento).get("image") or {}).get("python_version", "")
+    """The Python that a Bento was built for, `3.11`; empty where it does not say. Raises SetupError, OSError."""
+    written = text_of(bento, f"{PYTHON_FOLDER}/version.txt")
+    found = written if written is not None else (_manifest(bento).get("image") or {}).get("python_version", "")
     return ".".join(str(found).strip().split(".")[:2])
 
 
@@ -209,7 +217,8 @@ def comparison_schema_of(bento: str) -> str | None:
     None when unknown, and for labels: they count as themselves, and thousands of them fit into no environment variable.
     """
     try:
-        answer = Schema.read(model_folder(model_of(bento)), unknown="ignore").answer
+        schema = read_of_others(model_folder(model_of(bento)), SCHEMA_FILE, most=LARGEST_FILE)
+        answer = Schema.model_validate_json(schema, extra="ignore").answer
         return answer.model_dump_json() if isinstance(answer, Number) else None
     except (SetupError, OSError, ValueError, KeyError):  # its server or its preflight will say what is wrong
         return None
@@ -220,18 +229,35 @@ def bento_folder(bento: str) -> Path:
     return store() / "bentos" / bento.replace(":", "/", 1)
 
 
+def text_of(bento: str, name: str) -> str | None:
+    """What a file of a Bento says; None: there is none. Raises OSError, also for a link, and UnicodeDecodeError."""
+    try:
+        return read_of_others(bento_folder(bento), name, most=LARGEST_FILE).decode()
+    except FileNotFoundError:
+        return None
+
+
+def _model_tag(written: object) -> str:
+    """The tag of a model as a manifest has it. Raises ValueError for what is none."""
+    if not isinstance(written, str) or not _TAG.fullmatch(written):
+        raise ValueError(f"no tag of a model: {reprlib.repr(written)}")
+    return written
+
+
 def _manifest(bento: str, copy: Path | None = None) -> dict[str, Any]:
-    path = (copy or bento_folder(bento)) / _MANIFEST
-    if ":" not in bento or not path.exists():
+    folder = copy or bento_folder(bento)
+    path = folder / _MANIFEST
+    if not _TAG.fullmatch(bento) or not os.path.lexists(path):
         raise SetupError(
             f"there is no Bento {bento}{nearest(bento, bento_tags())}",
             saw=f"Bentos here: {', '.join(bento_tags()) or 'none'}",
             do="build it (`bentoml build --version ...`) or correct the tag",
         )
     try:
-        manifest = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SetupError(f"{bento} cannot be read", saw=f"{path}: {error}", do="build it again") from error
+        manifest = bounded_yaml.load(read_of_others(folder, _MANIFEST, most=LARGEST_FILE).decode())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        saw = error.strerror if isinstance(error, OSError) else one_line(str(getattr(error, "problem", None) or error))
+        raise SetupError(f"{bento} cannot be read", saw=f"{path}: {saw}", do="build it again") from error
     if not isinstance(manifest, dict):
         raise SetupError(f"{bento} cannot be read", saw=f"{path} is not a mapping", do="build it again")
     return manifest

@@ -4,6 +4,7 @@ Read from files and from the metadata of what is installed: nothing of a Bento i
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
@@ -19,7 +20,15 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from kanaria.extras import PROJECT
-from kanaria.stack.bentos import base_image_of, bento_folder, model_folder, model_tags, models_of
+from kanaria.stack.bentos import (
+    PYTHON_FOLDER,
+    base_image_of,
+    bento_folder,
+    model_folder,
+    model_tags,
+    models_of,
+    text_of,
+)
 from kanaria.stack.requirements import Wanted, wanted_by
 
 _HASHES = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -47,7 +56,7 @@ def of_bento(tag: str) -> Bom:
         root.properties.add(Property(name="kanaria:python", value=wanted.python))
     models = [_model(model) for model in models_of(tag)]
     pins = dict(_pins(wanted))
-    packages = [_asked_for(line, pins) for line in _lines(wanted.file)]
+    packages = [_asked_for(line, pins) for line in _lines(tag, wanted.file.name)]
     return _bom(root, [*packages, *models, *_files(bento_folder(tag), tag), *_image(tag)])
 
 
@@ -83,18 +92,18 @@ def _needed(distribution: metadata.Distribution) -> Iterator[Requirement]:
             yield requirement
 
 
-def _lines(file: Path) -> Iterator[str]:
-    """Each requirement of a list or a lock, with its hashes."""
-    if file.exists():
-        for line in file.read_text().replace("\\\n", " ").splitlines():
-            if (text := line.partition(" #")[0].strip()) and not text.startswith(("#", "-")):
-                yield text
+def _lines(tag: str, name: str) -> Iterator[str]:
+    """Each requirement of a list or a lock of a Bento, with its hashes. Raises OSError, UnicodeDecodeError."""
+    path = os.path.normpath(f"{PYTHON_FOLDER}/{name}")
+    for line in (text_of(tag, path) or "").replace("\\\n", " ").splitlines():
+        if (text := line.partition(" #")[0].strip()) and not text.startswith(("#", "-")):
+            yield text
 
 
 def _pins(wanted: Wanted) -> Iterator[tuple[str, str]]:
     """The exact versions in the files with constraints that the Bento's installer is given."""
     for option, file in pairwise(wanted.options):
-        for line in _lines(wanted.folder / file) if option in ("-c", "--constraint") else ():
+        for line in _lines(wanted.tag, file) if option in ("-c", "--constraint") else ():
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate():
                 yield from ((canonicalize_name(requirement.name), each.version) for each in requirement.specifier)

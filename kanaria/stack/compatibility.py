@@ -6,17 +6,20 @@ Reads the files of both models, never a model's code.
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
 from contract.answer_types import AnswerKind, Labels, Number
 from contract.complaints import complaints
+from contract.files import read_of_others
 from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Feature, Schema
-from contract.records import Record, read_lines
+from contract.records import Record
 from kanaria.errors import SetupError
 
 _NAMED = 5  # names in one sentence
+_LARGEST = 256 * 2**20  # bytes of a file
 _BESIDE = "serve it beside this one, with ports and a state folder of its own (`kanaria --home FOLDER up TAG`)"
 _SAME = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
 _FILLED = "put new columns at the end and say in `defaults` of its schema what they are in requests of today's callers"
@@ -41,8 +44,9 @@ class Interface:
     def read(cls, folder: Path) -> "Interface":
         """Read a model's files. Raises SetupError."""
         try:
-            schema = Schema.read(folder, unknown="ignore")
-            return cls(schema, read_lines(folder / GOLDEN_FILE, GoldenRequest, unknown="ignore"))
+            schema = Schema.model_validate_json(_content(folder, SCHEMA_FILE), extra="ignore")
+            lines = BytesIO(_content(folder, GOLDEN_FILE))
+            return cls(schema, tuple(GoldenRequest.model_validate_json(line, extra="ignore") for line in lines))
         except (OSError, ValidationError) as error:
             said = complaints(error, Schema, whole="a line") if isinstance(error, ValidationError) else [str(error)]
             raise SetupError(
@@ -56,6 +60,11 @@ class Interface:
         """The fields of a row's answer and the kind of each."""
         row = next((row for request in self.golden for row in request.predictions), {})
         return {field: _KINDS.get(type(value), "nothing") for field, value in row.items()}
+
+
+def _content(folder: Path, name: str) -> bytes:
+    """Raises OSError, also for a link: what is wrong with a file is told on pages that all may read."""
+    return read_of_others(folder, name, most=_LARGEST)
 
 
 def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from contract import bounded_yaml
 from contract.complaints import complaints
 from contract.http import HEALTH_PATH, LIVE_PATH, METRICS_PATH, READY_PATH
 from kanaria.errors import SetupError
@@ -159,10 +160,10 @@ def read_listed(path: Path) -> dict[str, Listed]:
     try:
         if path.stat().st_size > _LARGEST:
             raise SetupError(f"{name} is too large", saw="more than 1 MiB", do="keep what you still release")
-        document = yaml.load(path.read_text(), _Loader)  # noqa: S506 - a safe loader that takes even less
-    except RecursionError as error:
+        document = bounded_yaml.load(path.read_text(), _Loader)
+    except bounded_yaml.TooDeep as error:
         raise SetupError(f"{name} cannot be read", saw="it is nested too deeply", do=_DO) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: what looks like a date and is none
+    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: it is no text
         raise SetupError(f"{name} cannot be read", saw=_in_one_line(error), do="correct it, or the path") from error
     if not isinstance(document, dict | None):
         raise SetupError(f"{name} is not valid", saw="no keys with values", do=_DO)
@@ -186,7 +187,7 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(bounded_yaml.Bounded):
     """YAML without aliases, which can make a small file huge, and without two values for one key."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:

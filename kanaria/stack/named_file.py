@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contract.complaints import first_complaint
 from contract.files import write_whole
+from contract.plain_text import read_as
 from kanaria.errors import SetupError
 from kanaria.private_files import close_folder
 from kanaria.stack.locks import locked
@@ -73,10 +74,10 @@ class NamedFile(Generic[Entry]):
                 self._is_held = False
 
     def add(self, entry: Entry) -> None:
-        """Keep one more. Names that differ in capitals alone are the same. Raises SetupError, StackError, OSError."""
+        """Keep one more. Names that a reader takes for one are the same. Raises SetupError, StackError, OSError."""
         with self.changing():
             known = self.all()
-            if same := next((one.name for one in known if one.name.casefold() == entry.name.casefold()), None):
+            if same := next((one.name for one in known if read_as(one.name) == read_as(entry.name)), None):
                 raise SetupError(
                     f"{same} has a {self._word} already",
                     saw=str(self._path),

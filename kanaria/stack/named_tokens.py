@@ -6,7 +6,7 @@ from pathlib import Path
 
 import structlog
 
-from contract.plain_text import one_line
+from contract.plain_text import one_line, read_as
 from kanaria.errors import SetupError
 from kanaria.stack.named_file import NamedFile
 from rollout.ledger.own_names import OWN_NAMES, is_own_name
@@ -27,7 +27,7 @@ class NamedTokens:
 
     def add(self, name: str, role: Role) -> str:
         """Make a token, which is told this once. Raises SetupError, OSError."""
-        is_short = 0 < len(name) <= _LONGEST_NAME
+        is_short = len(name) <= _LONGEST_NAME and read_as(name) != ""
         if not is_short or name.startswith("-") or name != one_line(name).strip() or is_own_name(name):
             raise SetupError(
                 "nobody can be called that",

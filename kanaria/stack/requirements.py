@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion
 
 from kanaria.errors import SetupError
-from kanaria.stack.bentos import bento_folder, python_of
+from kanaria.stack.bentos import PYTHON_FOLDER, bento_folder, python_of, text_of
 
 OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -39,10 +40,9 @@ class Wanted:
         return self.python in ("", OWN_PYTHON)
 
     def lines(self) -> Iterator[str]:
-        """Each line that names a package, without its comment and its hashes."""
-        if not self.file.exists():
-            return
-        for raw in self.file.read_text().replace("\\\n", " ").splitlines():
+        """Each line that names a package, without its comment and its hashes. Raises OSError, UnicodeDecodeError."""
+        text = text_of(self.tag, f"{PYTHON_FOLDER}/{self.file.name}") or ""
+        for raw in text.replace("\\\n", " ").splitlines():
             line = _AFTER_A_REQUIREMENT.sub("", f" {raw}").strip()
             if line and (not line.startswith("-") or line.startswith(_NAMES_PACKAGES)):
                 yield line
@@ -56,12 +56,15 @@ class Wanted:
 def wanted_by(tag: str) -> Wanted:
     """What the Bento `tag` asks for. Raises SetupError when it cannot be read."""
     bento = bento_folder(tag)
-    python = bento / "env" / "python"
-    locked, installer = python / _LOCKED, python / _INSTALLER
+    python = bento / PYTHON_FOLDER
+    locked = python / _LOCKED
     file = locked if locked.exists() else python / _ASKED
     try:
-        if installer.exists():  # as BentoML 1.3 and before, and for what its newer images do not support
-            found = _INSTALLER_OPTIONS.search(installer.read_text())
+        with suppress(UnicodeDecodeError):  # an installer may know what it is
+            text_of(tag, f"{PYTHON_FOLDER}/{file.name}")
+        installer = text_of(tag, f"{PYTHON_FOLDER}/{_INSTALLER}")
+        if installer is not None:  # as BentoML 1.3 and before, and for what its newer images do not support
+            found = _INSTALLER_OPTIONS.search(installer)
             options = tuple(shlex.split(found[1])) if found else ()
             wheels = tuple(sorted(python.glob("wheels/*.whl")))
             return Wanted(tag, python_of(tag), file, folder=python, options=options, wheels=wheels)

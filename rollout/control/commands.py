@@ -6,6 +6,7 @@ from typing import assert_never
 
 from contract.complaints import nearest
 from contract.own_answers import NO_ANSWERS, OwnAnswers
+from contract.plain_text import read_as
 from rollout.control.fitted_plan import NOT_COUNTED
 from rollout.errors import CommandRefused
 from rollout.ledger import events as e
@@ -78,6 +79,7 @@ class Restore:
     reason: str | None = None
     quarantine: bool = False  # what it replaces may not come back by itself
     anyway: bool = False  # although its preflight finds that callers would lose something
+    may_end_watch: bool = True  # whether whoever asks may take a promoted version out of its watch
     spec: RolloutSpec = field(default_factory=RolloutSpec)  # of which only the watch and the limits count
 
 
@@ -179,7 +181,7 @@ def accept(
 
 def _refuse_the_same_person(deployment: Deployment, tag: str, by: str, be: str) -> None:
     """Where the plan wants four eyes."""
-    if by.casefold() in deployment.needs_another.get(tag, ()):
+    if read_as(by) in deployment.needs_another.get(tag, ()):
         raise CommandRefused(
             f"{tag} must be {be} by somebody else: its plan asks for a second person",
             saw=f"{by} released it",
@@ -302,7 +304,20 @@ def _restore(
     requested = _requested(command, deployment.stable, number, now_s)
     if release is None:
         return (requested,)
+    _refuse_to_end_the_watch(command, deployment, release)
     return e.Ended(at_s=now_s, release=release.number, outcome="promoted"), requested  # its watch is over
+
+
+def _refuse_to_end_the_watch(command: Restore, deployment: Deployment, release: Release) -> None:
+    """Unless whoever asks may: once the restored version was aborted, the promoted one would serve unwatched."""
+    _refuse_the_same_person(deployment, release.canary, command.by, "taken out of the watch")
+    if not command.may_end_watch:
+        raise CommandRefused(
+            f"it would end the watch of {release.canary}, which your role may not",
+            saw=f"{release.canary} is watched, and {command.tag} is not the version before it",
+            do=f"`kanaria rollback` returns to {release.stable} now, and then `kanaria restore {command.tag}`; or ask "
+            "an approver",
+        )
 
 
 def _returned(command: Restore, release: Release, now_s: float) -> e.RolledBack:

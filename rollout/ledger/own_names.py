@@ -1,10 +1,11 @@
 """Under which names the parts of Kanaria act: no caller may have one."""
 
-from contract.plain_text import visible
+from contract.plain_text import read_as
 
-OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift"})
+RESTORE = "kanaria ledger restore"
+OWN_NAMES = frozenset({"judge", "controller", "alertmanager", "drift", RESTORE})
 
 
 def is_own_name(name: str) -> bool:
     """Whether a reader takes `name` for a part of Kanaria."""
-    return visible(name).strip().casefold() in OWN_NAMES
+    return read_as(name) in OWN_NAMES

@@ -17,9 +17,8 @@ from rollout.ledger.check import Contents, check
 from rollout.ledger.copies import copy
 from rollout.ledger.kept import KeptDecisions
 from rollout.ledger.ledger import Ledger
+from rollout.ledger.own_names import RESTORE
 from rollout.ledger.state import Phase, fold
-
-BY = "kanaria ledger restore"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +149,6 @@ def _write_down(incoming: Path, kept: KeptDecisions, copied: Path, lost: Lost | 
             opened.append(noted)
             return None
         reason = "the ledger was restored from a copy, and what became of this release later is not known"
-        aborted = e.Aborted(at_s=now_s, release=release.number, reason=reason, by=BY)
+        aborted = e.Aborted(at_s=now_s, release=release.number, reason=reason, by=RESTORE)
         opened.append(noted, aborted)
         return release.name

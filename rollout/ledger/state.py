@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from contract.own_answers import NO_ANSWERS, OwnAnswers
+from contract.plain_text import read_as
 from rollout.judge import JudgeConfig, Judgement, OwnNoise, Pair, Verdict, Window
 from rollout.ledger import events as e
 from rollout.observe import BY_DEFAULT, Observe
@@ -375,7 +376,7 @@ def _requested(deployment: Deployment, event: e.ReleaseRequested) -> Deployment:
     quarantined = {tag: why for tag, why in deployment.quarantined.items() if tag != event.tag}
     needs_another = dict(deployment.needs_another)
     if event.spec.second_person or event.tag in needs_another:  # a later plan without it does not lift it
-        needs_another[event.tag] = needs_another.get(event.tag, frozenset()) | {event.by.casefold()}
+        needs_another[event.tag] = needs_another.get(event.tag, frozenset()) | {read_as(event.by)}
     return replace(
         deployment,
         release=release,

@@ -74,6 +74,12 @@ class Admission:
             )
         return caller.name or by
 
+    @staticmethod
+    def may(request: Request, command: str) -> bool:
+        """Whether the role of whoever asks is enough for a command. The request is one to an endpoint for people."""
+        caller: Caller = request.state.caller
+        return caller.may(command)
+
 
 def _token(request: Request) -> str:
     return request.headers.get("authorization", "").removeprefix("Bearer ")

@@ -221,7 +221,14 @@ def make_app(
     async def post_restore(request: Request) -> Response:
         body = await _parse(request, _RestoreBody)
         person = admission.person(request, body.by, "restore")
-        command = c.Restore(tag=body.tag, by=person, reason=body.reason, quarantine=body.quarantine, anyway=body.anyway)
+        command = c.Restore(
+            tag=body.tag,
+            by=person,
+            reason=body.reason,
+            quarantine=body.quarantine,
+            anyway=body.anyway,
+            may_end_watch=admission.may(request, "promote"),
+        )
         return await submit(request, command, body)
 
     async def post_command(request: Request) -> Response:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.plain_text import one_line, printable, visible
+from contract.plain_text import one_line, printable, read_as, visible
 
 STEERING = {
     "\x1b[2Jmallory": "[2Jmallory",
@@ -38,3 +38,26 @@ def test_a_name_is_one_line() -> None:
 def test_a_name_is_compared_as_it_is_seen(text: str) -> None:
     """Spaces of no width, joiners and soft hyphens hide in it."""
     assert visible(text) == "judge"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ann Lee",
+        "ann  lee",
+        "ann\u00a0lee",
+        "a\u200bnn lee",
+        "ann\ufe0f lee",
+        "\uff41nn lee",
+        "ann\u3164 lee",
+        "ann lee\u2800",
+    ],
+)
+def test_names_that_a_reader_takes_for_one_are_one(name: str) -> None:
+    """Capitals, other spaces, full width, and what nobody sees."""
+    assert read_as(name) == "ann lee"
+
+
+def test_accents_are_the_same_however_they_are_written() -> None:
+    """As one letter or as two; without them it is another name."""
+    assert read_as("Zoe\u0308") == read_as("Zo\u00eb") != read_as("Zoe")

@@ -1,5 +1,7 @@
 """What is read from the local BentoML store."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,15 @@ from kanaria.stack.bentos import (
     comparison_schema_of,
     implementation_of,
     make_own_home,
+    model_folder,
     model_of,
     model_tag,
+    models_of,
     schemas_of,
     service_of,
 )
 from kanaria.stack.implementations import implementation_for
+from kanaria.stack.requirements import missing, wanted_by
 from rollout.fleet import Route
 from tests.support.paths import ROOT
 
@@ -194,3 +199,94 @@ def test_a_bento_that_says_nothing_of_its_routes_is_told_from_one_without_any(
     folder.mkdir(parents=True)
     (folder / "bento.yaml").write_text(manifest)
     assert schemas_of("m:v1") == expected
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "[" * 5_000,
+        "a: &a [" + "x, " * 9 + "x]\nb: &b [" + "*a, " * 9 + "*a]\nc: &c [" + "*b, " * 9 + "*b]\n"
+        "d: &d [" + "*c, " * 9 + "*c]\ne: &e [" + "*d, " * 9 + "*d]\nf: &f [" + "*e, " * 9 + "*e]\nmodels: [{tag: *f}]",
+        "models: &m [{tag: *m}]",
+        "!!bool maybe",
+        "x: " + ":".join(["1"] * 300) + ".5",
+        "name: '" + "x" * 5 * 2**20 + "'",
+    ],
+)
+def test_a_manifest_that_would_take_all_memory_is_refused(
+    manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller reads it, whoever built the Bento."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/s/v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(manifest)
+    for read in (models_of, service_of, schemas_of, bento_tag):
+        with pytest.raises(SetupError, match="cannot be read"):
+            read("s:v1")
+
+
+@pytest.mark.parametrize(
+    "tag", ["../../away:v1", "/etc:passwd", "m:../../v1", "m", "'m:'", "[1]", "{name: m, version: v1}", "5"]
+)
+def test_a_manifest_names_no_model_that_is_a_path(tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files would be copied from, and to, wherever that leads."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    store(tmp_path, Labels(labels=("a",)))
+    away = tmp_path / "away/v1"
+    away.mkdir(parents=True)
+    (away / "model.yaml").touch()
+    (tmp_path / "bentos/m/v1/bento.yaml").write_text(f"models: [{{tag: {tag}}}]")
+    with pytest.raises(SetupError, match="the models of m:v1 cannot be read"):
+        models_of("m:v1")
+    with pytest.raises(SetupError, match="there is no model"):
+        model_folder(tag)
+
+
+def test_no_secret_is_read_through_a_link_of_a_bento(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with these files is told on pages that all may read, and a version makes what links it likes."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
+    store(tmp_path / "store", Labels(labels=("a",)))
+    bento, secret = tmp_path / "store/bentos/m/v1", tmp_path / "token"
+    python = bento / "env/python"
+    python.mkdir(parents=True)
+    readers = (wanted_by, models_of, lambda tag: list(wanted_by(tag).lines()), missing_of)
+    for name in ("bento.yaml", "env/python/requirements.txt", "env/python/version.txt", "env/python/install.sh"):
+        place, before = bento / name, (bento / name).read_bytes() if (bento / name).exists() else None
+        for text in ("abc-secret", "-----BEGIN abc-secret\nx", "a: [abc-secret", "PIP_ARGS=(abc-secret)"):
+            secret.write_text(text)
+            place.unlink(missing_ok=True)
+            place.symlink_to(secret)
+            told = " ".join(map(said_by, readers, ["m:v1"] * len(readers)))
+            assert "abc-secret" not in told
+            assert "is a link" in told
+        place.unlink()
+        if before is not None:
+            place.write_bytes(before)
+    shutil.rmtree(bento / "env")
+    (tmp_path / "elsewhere/python").mkdir(parents=True)
+    (tmp_path / "elsewhere/python/requirements.txt").write_text("abc-secret")
+    (bento / "env").symlink_to(tmp_path / "elsewhere")
+    told = said_by(missing_of, "m:v1")
+    assert "abc-secret" not in told
+    assert "lies behind one" in told
+
+
+def missing_of(tag: str) -> str | None:
+    return missing(wanted_by(tag))
+
+
+def said_by(read: Callable[[str], object], tag: str) -> str:
+    try:
+        return str(read(tag))
+    except SetupError as error:
+        return f"{error.what} {error.saw}"
+
+
+def test_a_store_that_lies_behind_a_link_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is in the folder of a Bento is its author's."""
+    store(tmp_path / "store", Labels(labels=("a",)))
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    (tmp_path / "store/bentos/m/v2").symlink_to(tmp_path / "store/bentos/m/v1")
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "link"))
+    assert [models_of(tag) for tag in ("m:v1", "m:v2")] == [["m:v1"]] * 2

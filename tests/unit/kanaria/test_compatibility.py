@@ -165,6 +165,16 @@ def test_every_difference_is_told_at_once(stable: Interface, tmp_path: Path) -> 
     assert len(differences(canary, stable)) == 3
 
 
+@pytest.mark.parametrize("name", ["schema.json", "golden.jsonl"])
+def test_no_file_is_read_through_a_link(name: str, stable: Interface, tmp_path: Path) -> None:
+    """What is wrong in it is told on pages that all may read."""
+    (tmp_path / "secret").write_text('{"features": "abc-secret"}')
+    (tmp_path / "stable" / name).unlink()
+    (tmp_path / "stable" / name).symlink_to(tmp_path / "secret")
+    with pytest.raises(SetupError, match="it is a link"):
+        Interface.read(tmp_path / "stable")
+
+
 def test_a_model_without_its_files_is_named(tmp_path: Path) -> None:
     """What is missing and where."""
     with pytest.raises(SetupError, match=r"schema\.json"):

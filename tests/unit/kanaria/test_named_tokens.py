@@ -46,7 +46,22 @@ def test_a_token_is_told_once_and_opens_until_it_is_withdrawn(tokens: NamedToken
 
 
 @pytest.mark.parametrize(
-    "name", ["", "judge", "Controller", "ju\u200bdge", "two\nlines", " ann", "-x", "\x1b[2Jann", "x" * 101]
+    "name",
+    [
+        "",
+        "\u200b",
+        "\u3164",
+        "judge",
+        "Controller",
+        "ju\u200bdge",
+        "judge\ufe0f",
+        "Kanaria ledger restore",
+        "two\nlines",
+        " ann",
+        "-x",
+        "\x1b[2Jann",
+        "x" * 101,
+    ],
 )
 def test_names_that_the_ledger_could_not_tell_apart_are_refused(tokens: NamedTokens, name: str) -> None:
     with pytest.raises(SetupError, match="nobody can be called that"):
@@ -60,6 +75,9 @@ def test_two_people_of_one_name_and_a_name_without_a_token_are_refused(tokens: N
         tokens.add("ann", "approver")
     with pytest.raises(SetupError, match="ann has a token already"):
         tokens.add("Ann", "approver")
+    for looks_so in ("ann\u200b", "an\ufe0fn", "\uff41nn"):
+        with pytest.raises(SetupError, match="ann has a token already"):
+            tokens.add(looks_so, "approver")
     with pytest.raises(SetupError, match="bob has no token") as refused:
         tokens.remove("bob")
     assert refused.value.saw == "tokens: ann"

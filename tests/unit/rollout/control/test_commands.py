@@ -156,6 +156,23 @@ def test_a_version_that_was_promoted_needs_nobody_else_any_more() -> None:
     assert promoted.needs_another == {}
 
 
+def test_a_restore_ends_no_watch_for_whoever_may_not_end_it() -> None:
+    """The promoted version would serve unwatched, and as agreed on by two, once the restore was aborted."""
+    four_eyes = REQUESTED.model_copy(update={"spec": RolloutSpec(second_person=True)})
+    before = e.StableSet(at_s=0, tag="m:v3"), e.StableSet(at_s=0, tag="m:v1")
+    watched, watched_by_two = (fold((*before, requested, STEPPED, PROMOTED)) for requested in (REQUESTED, four_eyes))
+    for name in ("ann", "ANN"):
+        with pytest.raises(CommandRefused, match="taken out of the watch by somebody else"):
+            accept(c.Restore("m:v3", name), watched_by_two)
+    with pytest.raises(CommandRefused, match="end the watch of m:v2, which your role may not") as refused:
+        accept(c.Restore("m:v3", "rob", may_end_watch=False), watched)
+    assert refused.value.do.startswith("`kanaria rollback` returns to m:v1 now, and then `kanaria restore m:v3`")
+    assert accept(c.Restore("m:v3", "rob"), watched_by_two)
+    assert accept(c.Restore("m:v3", "ann"), watched)
+    for who in (c.Restore("m:v1", "ann"), c.Restore("m:v1", "rob", may_end_watch=False)):  # it is still warm
+        assert isinstance(accept(who, watched_by_two)[0], e.RolledBack)
+
+
 @pytest.mark.parametrize("seen", [(1, "starting"), (2, "stepping"), (1, "watching")])
 def test_a_command_for_what_was_seen_is_compared_when_it_is_carried_out(seen: tuple[int, str]) -> None:
     """The control loop's newest state counts, not the last one that it showed."""

@@ -17,7 +17,8 @@ from rollout.ledger import events as e
 from rollout.ledger.check import check
 from rollout.ledger.kept import KeptDecisions
 from rollout.ledger.ledger import Ledger
-from rollout.ledger.restoring import BY, begin_anew, restore
+from rollout.ledger.own_names import RESTORE
+from rollout.ledger.restoring import begin_anew, restore
 from rollout.ledger.state import Phase
 from rollout.spec import RolloutSpec
 from tests.support.small_disk import SmallDisk
@@ -231,7 +232,7 @@ def test_a_restored_ledger_brings_no_release_back_into_traffic(world: World, cop
     assert isinstance(noted, e.Noted)
     assert f"{done.lost.events} later events are lost" in noted.text
     assert isinstance(aborted, e.Aborted)
-    assert aborted.by == BY
+    assert aborted.by == RESTORE
     controller = world.controller()
     world.live(controller, 10)
     split = world.router.observed()

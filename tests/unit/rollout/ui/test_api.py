@@ -437,7 +437,24 @@ def test_nothing_that_steers_a_terminal_gets_into_the_ledger(api: httpx.Client, 
     assert not {"\x1b", "\x9b", "\u202e"} & set("".join(texts))
 
 
-@pytest.mark.parametrize("name", ["judge", " Controller", "alert\x1bmanager", "DRIFT", "ju\u200bdge", "\ufeff drift"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "judge",
+        " Controller",
+        "alert\x1bmanager",
+        "DRIFT",
+        "ju\u200bdge",
+        "\ufeff drift",
+        "judge\ufe0f",
+        "ju\u034fdge",
+        "\u3164judge",
+        "\uff4a\uff55dge",
+        "\U0001d423udge",
+        "con\U000e0101troller",
+        "Kanaria  ledger restore",
+    ],
+)
 def test_nobody_acts_in_the_name_of_kanaria(api: httpx.Client, name: str) -> None:
     """Else the ledger would say that the judge promoted what a person did."""
     for path, body in (
