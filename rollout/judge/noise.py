@@ -68,8 +68,9 @@ def _between_neighbours(counts: Sequence[Pair | Numbers], length: int) -> float:
     """
     import numpy as np  # noqa: PLC0415 - commands that only look load no library
 
-    numbers = [count if isinstance(count, Numbers) else Numbers(count.total, count.bad, count.bad) for count in counts]
-    total, sums, squares = np.cumsum([(0.0, 0.0, 0.0), *numbers], axis=0).T
+    table = np.array(counts, dtype=np.float64)  # of pairs: bad and all; each bad event is a 1
+    columns = table if isinstance(counts[0], Numbers) else table[:, [1, 0, 0]]
+    total, sums, squares = np.insert(columns, 0, 0.0, axis=0).cumsum(axis=0).T
     first, middle, end = (slice(at, len(counts) - 2 * length + 1 + at) for at in (0, length, 2 * length))
     a, b = total[middle] - total[first], total[end] - total[middle]
     difference = (sums[middle] - sums[first]) / a - (sums[end] - sums[middle]) / b

@@ -123,8 +123,10 @@ def own_noise(history: Sequence[Window]) -> OwnNoise:
     usual = list(compress(counts, _outside_blips(is_loud)))
     total = sum(counts, Pair(0, 0))
     mean = total.bad / total.total
-    clusters = beyond_chance(usual, 1)
-    bursts, blips = (max(clusters, *(beyond_chance(some, n) for n in lengths)) for some in (usual, counts))
+    of_usual = {length: beyond_chance(usual, length) for length in lengths}
+    clusters, bursts = of_usual[1], max(of_usual.values())
+    with_blips = bursts if len(usual) == len(counts) else max(beyond_chance(counts, length) for length in lengths)
+    blips = max(clusters, with_blips)
     at_once = _scatter(counts, mean) - 1
     together = (blips - 1) / at_once if blips > 1 and at_once > 0 else 1.0
     lasts = min(max(1.0, together, _mean_run(is_loud)), max(lengths))  # windows

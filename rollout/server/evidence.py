@@ -189,7 +189,8 @@ class Evidence:
     def _judge(self, judging: _Judging, windows: Sequence[Window]) -> None:
         selection = self._plan.selection
         border = next((place for place, one in enumerate(windows) if one.end_s > judging.since_s), len(windows))
-        before = [window for window in windows[:border] if selection.name(window.signal) is not None]
+        wanted = {signal for signal in {window.signal for window in windows} if selection.name(signal) is not None}
+        before = [window for window in windows[:border] if window.signal in wanted]
         after = selection.of(windows[border:])
         for end_s, tick in groupby(before, key=lambda window: window.end_s):
             judging.calibration.observe(tick, end_s, release=None, stable="stable")

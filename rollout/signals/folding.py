@@ -221,14 +221,16 @@ class Fold:
             columns |= self._columns(counter, slots, table, nothing)
         rows = []
         for name in sorted(columns):
-            since_s, of_name = columns[name]
-            stable_bad, stable_total, canary_bad, canary_total = (column.tolist() for column in of_name)
-            stable = [*map(_new_pair, zip(stable_bad, stable_total, strict=True))]
-            canary = [*map(_new_pair, zip(canary_bad, canary_total, strict=True))]
-            rows.append((name, since_s, stable, canary))
+            since_s, (stable_bad, stable_total, canary_bad, canary_total) = columns[name]
+            is_counted = (ends >= since_s) & ((stable_total != 0) | (canary_total != 0))
+            stable, canary = (
+                [*map(_new_pair, zip(bad.tolist(), total.tolist(), strict=True))]
+                for bad, total in ((stable_bad, stable_total), (canary_bad, canary_total))
+            )
+            rows.append((name, is_counted.tolist(), stable, canary))
         for place, end_s in enumerate(ends.tolist()):
-            for name, since_s, stable, canary in rows:
-                if since_s <= end_s and (stable[place].total or canary[place].total):
+            for name, is_counted, stable, canary in rows:
+                if is_counted[place]:
                     yield Window(end_s, self.window_s, name, stable[place], canary[place])
 
     def _columns(

@@ -30,9 +30,9 @@ def without_samples(content: bytes, samples: list[Samples]) -> bytes:
         end = _end(content, found.end(), is_compact=is_compact)
         if end is None:
             break
-        text = content[found.end() : end[0]].translate(None, b'[]"')
+        text = content[found.end() : end[0]]
         parts += [content[at : found.start()], b'"values":%d' % len(samples)]
-        samples.append(_whole_numbers(text, shared) or _numbers(text))
+        samples.append((_whole_numbers(text, shared) if is_compact else None) or _numbers(text))
         at = end[1]
     return b"".join([*parts, content[at:]])
 
@@ -48,28 +48,38 @@ def _end(content: bytes, begin: int, *, is_compact: bool) -> tuple[int, int] | N
 
 def _numbers(text: bytes) -> Samples:
     """Times and values in turn, with commas between them. Raises ValueError."""
-    read = np.fromstring(text, dtype=np.float64, sep=",")
-    if len(read) != text.count(b",") + 1 or len(read) % 2:
-        raise ValueError(f"these are no samples: {text[:100]!r}")
+    bare = text.translate(None, b'[]"')
+    read = np.fromstring(bare, dtype=np.float64, sep=",")
+    if len(read) != bare.count(b",") + 1 or len(read) % 2:
+        raise ValueError(f"these are no samples: {bare[:100]!r}")
     return np.ascontiguousarray(read[::2]), np.ascontiguousarray(read[1::2])
 
 
 def _whole_numbers(text: bytes, shared: dict[tuple[int, bytes], Floats]) -> Samples | None:
-    """The same numbers four times as fast, where every value is whole and every time has three decimals or none."""
-    if text.translate(None, b"0123456789.,"):
+    """The same numbers five times as fast, where every value is whole and every time has three decimals or none.
+
+    Without spaces each sample is `[time,"value"]`, here without the last bracket. So how many characters are left out
+    tells whether all samples were read, and how many dots there were.
+    """
+    bare = text.translate(None, b'[]".')
+    if not bare[bare.rfind(b",") + 1 :].isdigit():  # of the last value numpy might read a part
         return None
-    read = np.fromstring(text.translate(None, b"."), dtype=np.int64, sep=",")
-    if len(read) != text.count(b",") + 1 or len(read) % 2 or read.max() == _LARGEST:
+    try:
+        read = np.fromstring(bare, dtype=np.int64, sep=",")
+    except (ValueError, DeprecationWarning):  # where warnings are errors: numpy reads up to what is no number
         return None
-    dots = text.count(b".")
-    key = dots, read[::2].tobytes()
-    times = shared.get(key)
-    if times is None:
-        times = _times(read[::2], dots)
-        if times is None:
+    times, values = read[::2], read[1::2]
+    dots = len(text) - len(bare) - (4 * len(times) - 1)
+    if len(read) % 2 or not 0 <= dots <= len(times) or values.max() == _LARGEST:
+        return None
+    key = dots, times.tobytes()
+    known = shared.get(key)
+    if known is None:
+        known = _times(times, dots)
+        if known is None:
             return None
-        shared[key] = times
-    return times, read[1::2].astype(np.float64)
+        shared[key] = known
+    return known, values.astype(np.float64)
 
 
 def _times(read: np.ndarray[tuple[int], np.dtype[np.int64]], dots: int) -> Floats | None:

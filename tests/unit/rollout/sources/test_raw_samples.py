@@ -91,6 +91,7 @@ def test_samples_come_as_they_were_scraped(store: Store, samples: RawSamples) ->
     assert store.asked[0]["query"] == ['requests_total{app="a"}[10000ms]']
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as in use: numpy reads a part and only warns
 @pytest.mark.parametrize(
     "samples_of_series",
     [
@@ -99,10 +100,13 @@ def test_samples_come_as_they_were_scraped(store: Store, samples: RawSamples) ->
         [[1_764_479_000.123, "0.5"], [1_764_479_005, "1.25"]],
         [[1_764_479_000.123, "9223372036854775807"], [1_764_479_005.123, "18446744073709551616"]],
         [[1_764_479_000.123, "-3"], [1_764_479_005.123, "1e+06"]],
+        [[1_764_479_000, "3"], [1_764_479_005, "1e+06"]],
+        [[1_764_479_000, "1e+06"], [1_764_479_005, "7"]],
+        [[1_764_479_000.123, "3"], [1_764_479_005, "0.5"]],
         [[17_644_790.123, "3"], [17_644_795.123, "4"]],
         [[10.5, "3"], [11.5, "4"], [12.5, "5"]],
     ],
-    ids=["whole", "fewer decimals", "not whole", "large", "signs", "long ago", "very long ago"],
+    ids=["whole", "fewer decimals", "not whole", "large", "signs", "power last", "power first", "one dot each", "long ago", "very long ago"],
 )
 def test_each_number_is_the_one_that_is_written(
     store: Store, samples: RawSamples, samples_of_series: list[list[Any]]
