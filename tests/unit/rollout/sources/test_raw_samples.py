@@ -106,7 +106,18 @@ def test_samples_come_as_they_were_scraped(store: Store, samples: RawSamples) ->
         [[17_644_790.123, "3"], [17_644_795.123, "4"]],
         [[10.5, "3"], [11.5, "4"], [12.5, "5"]],
     ],
-    ids=["whole", "fewer decimals", "not whole", "large", "signs", "power last", "power first", "one dot each", "long ago", "very long ago"],
+    ids=[
+        "whole",
+        "fewer decimals",
+        "not whole",
+        "large",
+        "signs",
+        "power last",
+        "power first",
+        "one dot each",
+        "long ago",
+        "very long ago",
+    ],
 )
 def test_each_number_is_the_one_that_is_written(
     store: Store, samples: RawSamples, samples_of_series: list[list[Any]]
