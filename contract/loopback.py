@@ -1,13 +1,20 @@
-"""HTTP clients of the stack's own services. They use no proxy, whatever the environment says: none could reach them."""
+"""HTTP clients of the stack's own services. They use no proxy, whatever the environment says: none could reach them.
+
+A timeout of theirs is for all of a request, from its host's name to the last byte of its answer. httpx's own are for
+each part that is waited for: a server that sends a byte now and then keeps its clients for as long as it likes.
+"""
 
 import ipaddress
+import math
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 import httpx
 
+from contract.deadline import by, until_s, within
 from contract.login import Login
 from contract.tls import unchecked
 
@@ -27,32 +34,73 @@ def client(
     """A client that honours neither proxies nor other settings of the environment.
 
     Args:
-        timeout_s: longest wait for the next part of an answer, seconds.
+        timeout_s: longest wait for a whole answer, seconds; `contract.deadline` may make it shorter.
         keeps_connections: whether a connection is used again, which a service that is restarted may have closed.
         unix_socket: the one at which every host is; None: each is where its URL says.
         login: what every request brings; None: nothing.
         trust: whose certificates count; None: those that httpx knows.
     """
     limits = httpx.Limits() if keeps_connections else httpx.Limits(max_keepalive_connections=0)
-    transport = None if unix_socket is None else _AtSocket(unix_socket, limits)
     return httpx.Client(
         base_url=base_url,
         timeout=timeout_s,
         headers=headers,
-        limits=limits,
         trust_env=False,
-        transport=transport,
+        transport=_Bounded(limits, trust) if unix_socket is None else _AtSocket(limits, trust, unix_socket),
         auth=None if login is None else _LoggedIn(login),
-        verify=True if trust is None else trust,
     )
 
 
-class _AtSocket(httpx.HTTPTransport):
+class _Bounded(httpx.HTTPTransport):
+    """Keeps what httpx takes for the longest wait for a part of an answer for all of it."""
+
+    def __init__(self, limits: httpx.Limits, trust: ssl.SSLContext | None, unix_socket: Path | None = None) -> None:
+        import httpcore  # noqa: PLC0415 - httpx does so, too: who makes no client does without
+
+        from contract.network import Network  # noqa: PLC0415 - likewise
+
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=httpx.create_ssl_context(trust_env=False) if trust is None else trust,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            uds=None if unix_socket is None else str(unix_socket),
+            network_backend=Network(),
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        limit_s = request.extensions["timeout"]["read"]
+        with within(math.inf if limit_s is None else limit_s):
+            response = super().handle_request(request)
+            response.stream = _Parts(cast("httpx.SyncByteStream", response.stream), until_s())
+        return response
+
+
+class _Parts(httpx.SyncByteStream):
+    """The parts of an answer's body, each read by the same time."""
+
+    def __init__(self, stream: httpx.SyncByteStream, until_s: float) -> None:
+        self._stream, self._until_s = stream, until_s
+
+    def __iter__(self) -> Iterator[bytes]:
+        parts = iter(self._stream)
+        while True:
+            with by(self._until_s):
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class _AtSocket(_Bounded):
     """Sends every request to one Unix socket."""
 
-    def __init__(self, path: Path, limits: httpx.Limits) -> None:
-        super().__init__(uds=str(path), limits=limits, trust_env=False)
-        self._path = str(path)
+    def __init__(self, limits: httpx.Limits, trust: ssl.SSLContext | None, unix_socket: Path) -> None:
+        super().__init__(limits, trust, unix_socket)
+        self._path = str(unix_socket)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         # httpcore does not close a socket at which nobody listens.

@@ -7,9 +7,11 @@ import hashlib
 import logging
 import re
 import stat
+import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,6 +19,7 @@ from apprise import Apprise, NotifyBase, NotifyFormat
 from apprise.manager_plugins import NotificationManager
 
 from contract.complaints import nearest
+from contract.deadline import ended_within
 from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from rollout.explain.notices import KINDS
@@ -24,6 +27,7 @@ from rollout.explain.notices import KINDS
 # `waiting, rolled_back = slack://...`: only messages of these kinds.
 _LINE = re.compile(r"(?:(?P<kinds>[^=:/]+)=)?\s*(?P<url>(?P<service>[^:/=\s]+)://\S+)")
 _HIDDEN_IN_WORDS = 4  # letters; a shorter part of an address may be part of any word, and is hidden as a whole one
+_LONGEST_S = 30.0  # for one message; a plug-in's own limits are for each part that it waits for
 
 
 class NotDelivered(Exception):
@@ -31,11 +35,18 @@ class NotDelivered(Exception):
 
 
 class _LastWords(logging.Handler):
-    """What Apprise logs about a failure, which may hold the address: it goes nowhere else."""
+    """What Apprise logs about a failure, which may hold the address: only the thread that sends there sees it."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.said: deque[str] = deque(maxlen=3)
+        self._of_thread = threading.local()
+
+    @property
+    def said(self) -> deque[str]:
+        if not hasattr(self._of_thread, "said"):
+            self._of_thread.said = deque(maxlen=3)
+        said: deque[str] = self._of_thread.said
+        return said
 
     def emit(self, record: logging.LogRecord) -> None:
         self.said.append(record.getMessage())
@@ -56,21 +67,35 @@ class Address:
     key: str  # tells it from others, and not what it is
     url: str
     plugin: NotifyBase
+    _is_busy: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
 
     @property
     def name(self) -> str:
         return f"line {self.line} ({self.service})"
 
-    def send(self, title: str, lines: tuple[str, ...]) -> None:
-        """Deliver a message. It takes at most some seconds. Raises NotDelivered."""
-        _last_words.said.clear()
+    def send(self, title: str, lines: tuple[str, ...], *, limit_s: float = _LONGEST_S) -> None:
+        """Deliver a message. Raises NotDelivered, also where the address takes longer than `limit_s` seconds.
+
+        What takes longer goes on in a thread of its own; until it ends nothing else is sent there.
+        """
+        if not self._is_busy.acquire(blocking=False):
+            raise NotDelivered("it has not ended its answer to the message before")
+        try:
+            said = ended_within(limit_s, partial(self._sent, title, lines))
+        except TimeoutError:
+            raise NotDelivered(f"it did not end its answer within {limit_s:g} s") from None
+        if said:
+            raise NotDelivered(self._without_secrets(said))
+
+    def _sent(self, title: str, lines: tuple[str, ...]) -> str:
+        """What kept a message from being taken; empty: it was taken. It is busy no more."""
         try:
             is_taken = self.plugin.notify(title=title, body="\n\n".join(lines), body_format=NotifyFormat.TEXT)
+            return "" if is_taken else "; ".join(_last_words.said) or "it did not take the message"
         except Exception as error:  # noqa: BLE001 - a plug-in of another project, of which there are two hundred
-            raise NotDelivered(self._without_secrets(f"{type(error).__name__}: {error}")) from None
-        if not is_taken:
-            said = "; ".join(_last_words.said) or "it did not take the message"
-            raise NotDelivered(self._without_secrets(said))
+            return f"{type(error).__name__}: {error}"
+        finally:
+            self._is_busy.release()
 
     def _without_secrets(self, text: str) -> str:
         parts = {part for raw in re.split(r"[/?&=:@,]+", self.url) for part in (raw, unquote(raw))}

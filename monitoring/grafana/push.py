@@ -6,6 +6,7 @@ Everything has a stable uid, so that pushing again changes only what differs.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 from grafana_client import GrafanaApi
@@ -13,6 +14,7 @@ from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaU
 from niquests.exceptions import RequestException
 
 from contract import loopback
+from contract.deadline import ended_within
 from monitoring.errors import GrafanaError
 from monitoring.grafana.dashboards import TAG, Board
 from monitoring.grafana.dashboards.resources import (
@@ -58,7 +60,7 @@ class Grafana:
     Args:
         url: where people open it; may contain `user:password@`.
         token: of a service account; None: use the user and password of the URL.
-        timeout_s: longest wait for one answer.
+        timeout_s: longest wait for one whole answer, seconds.
 
     Every method raises GrafanaError.
     """
@@ -66,7 +68,10 @@ class Grafana:
     def __init__(self, url: str, token: str | None, *, timeout_s: float = 5.0) -> None:
         url = url if url.endswith("/") else f"{url}/"  # without it grafana-client appends the path to the prefix
         self._api = GrafanaApi.from_url(url, credential=token, timeout=timeout_s)
-        self._api.client.s.trust_env = not loopback.is_local(url)  # one of another machine may be behind a proxy
+        session = self._api.client.s
+        session.trust_env = not loopback.is_local(url)  # one of another machine may be behind a proxy
+        self._send, self._timeout_s = session.send, timeout_s
+        session.send = self._send_in_time  # its own limit is for each part of an answer
         self.url = self._api.client.url.removesuffix("api")  # without the password, so that it may be shown
 
     def __enter__(self) -> Self:
@@ -168,6 +173,9 @@ class Grafana:
                 )
         return len(missing)
 
+    def _send_in_time(self, *request: Any, **options: Any) -> Any:
+        return ended_within(self._timeout_s, partial(self._send, *request, **options))
+
     @staticmethod
     def _found(get: Callable[[], Any]) -> Any | None:
         """The result of `get`; None for a 404."""
@@ -188,7 +196,7 @@ class Grafana:
             ) from error
         except GrafanaClientError as error:
             raise self._refused(thing, error) from error
-        except (RequestException, GrafanaException) as error:
+        except (RequestException, GrafanaException, TimeoutError) as error:
             raise GrafanaError(
                 "Grafana does not answer",
                 saw=f"{error!r} from {self.url}",

@@ -1,7 +1,7 @@
 """All evidence about one signal so far: counts, streams of bets on harm, and the bound on its excess."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -133,10 +133,9 @@ class SignalEvidence:
             end_s = window.end_s
         return Course(self._streams, windows, self._noise)
 
-    def follow(self, windows: Iterable[Window]) -> None:
-        """Add windows on which its streams have bet already."""
-        for window in windows:
-            self._add(window)
+    def follow(self, window: Window) -> None:
+        """Add a window on which its streams have bet already. Raises nothing: `course` has checked it."""
+        self._add(window)
 
     def log_weights(self, *, own: float, continued: float) -> Iterator[tuple[Stream, float]]:
         """Each stream with the log of the weight of its e-value, where `log_e` and `continued_log_e` have these."""

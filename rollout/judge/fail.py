@@ -7,6 +7,7 @@ Sources: Robbins 1970 (mixtures); Ville 1939 (the bound over all time).
 
 import math
 from collections.abc import Iterable, Sequence
+from math import exp, inf, log1p
 from typing import Literal
 
 import numpy as np
@@ -29,10 +30,12 @@ Taken = tuple[float, float, float, float]
 def bets_after(log_bets: Sequence[float], log_e_of_window: Sequence[float], taken: Taken) -> tuple[list[float], float]:
     """What one window makes of the bets of a stream, and the log e-value after it."""
     log_start, log_left, log_cap, phi = taken
-    made = [
-        log_add(log_bet, log_start) + min(log_cap, log_e / phi)
-        for log_bet, log_e in zip(log_bets, log_e_of_window, strict=True)
-    ]
+    made = []
+    # `log_add(log_bet, log_start) + min(log_cap, log_e / phi)`, without a call for each.
+    for log_bet, log_e in zip(log_bets, log_e_of_window, strict=True):
+        most, least = (log_start, log_bet) if log_bet < log_start else (log_bet, log_start)
+        both = most + log1p(exp(least - most)) if least > -inf else most
+        made.append(both + min(log_cap, log_e / phi))
     return made, log_add(log_sum(made) - math.log(len(made)), log_left)
 
 

@@ -8,8 +8,10 @@ It reads no file and prints nothing.
 """
 
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from types import MappingProxyType
 from typing import Annotated, NoReturn
 
@@ -33,6 +35,16 @@ _TOO_MANY = 2**53  # from here on a float, which JSON numbers often are on their
 _JITTER = 0.01  # of a window: its ends are read from clocks, and so many of its events may count twice unnoticed
 _NONE: Mapping[str, NumberRule] = MappingProxyType({})
 _GZIP = b"\x1f\x8b"
+_new_pair = partial(tuple.__new__, Pair)  # takes half as long as `Pair` itself
+
+# A line of counts as most are written: keys in this order, plain numbers, nothing escaped. It is read three times as
+# fast; what is written otherwise, or wrong, is left to pydantic.
+_SECONDS, _EVENTS = rb"(-?(?:0|[1-9]\d{0,14})(?:\.\d{1,20})?)", rb"(0|[1-9]\d{0,14})"
+_COUNTS = rb'\{"bad": ?%b, ?"total": ?%b\}' % (_EVENTS, _EVENTS)
+_USUAL = re.compile(
+    rb'\{"end_s": ?%b, ?"window_s": ?%b, ?"signal": ?"([ !#-\[\]-~]*)", ?"stable": ?%b, ?"canary": ?%b\}[ \t\r\n]*'
+    % (_SECONDS, _SECONDS, _COUNTS, _COUNTS)
+)
 
 _Count = Annotated[float, Field(ge=0, lt=_TOO_MANY)]  # a float, because `3.0` and `1e3` are whole numbers, too
 
@@ -137,12 +149,9 @@ class _Reader:
 
     def window(self, line: str | bytes, number: int) -> Window:
         """The window of one line. Raises LineError."""
-        are_numbers = bool(self._numbers) and _has_sums(line)
-        try:
-            parsed = self._read_numbers(line) if are_numbers else self._read(line)
-        except ValidationError as error:
-            self._refuse(line, number, error, _NUMBERS_EXAMPLE if are_numbers else _EXAMPLE)
-        window = self._of_numbers(parsed, number) if are_numbers else self._of_counts(parsed, number)
+        window = None if self._numbers else _usual(line)
+        if window is None:
+            window = self._parsed(line, number)
         signal, end_s, window_s = window.signal, window.end_s, window.window_s
         if end_s < self._end_s:
             raise LineError(
@@ -158,6 +167,14 @@ class _Reader:
         self._end_s = end_s
         self._last[signal] = number, window
         return window
+
+    def _parsed(self, line: str | bytes, number: int) -> Window:
+        are_numbers = bool(self._numbers) and _has_sums(line)
+        try:
+            parsed = self._read_numbers(line) if are_numbers else self._read(line)
+        except ValidationError as error:
+            self._refuse(line, number, error, _NUMBERS_EXAMPLE if are_numbers else _EXAMPLE)
+        return self._of_numbers(parsed, number) if are_numbers else self._of_counts(parsed, number)
 
     def _of_counts(self, parsed: _WindowLine, number: int) -> Window:
         stable, canary = _pair(parsed.stable), _pair(parsed.canary)
@@ -270,6 +287,19 @@ class _Reader:
         if isinstance(line, bytes) and line.startswith(_GZIP):
             message, do = "it is compressed", "unpack it: `gunzip --stdout FILE | kanaria judge -`"
         raise LineError(f"{self._place} {number}: {what}: {message}", saw=f"{saw!r:.120}", do=do) from error
+
+
+def _usual(line: str | bytes) -> Window | None:
+    """The window of a line as most are written, which has no mistake; None: it is for `_WindowLine` to read."""
+    found = _USUAL.fullmatch(line) if isinstance(line, bytes) else None
+    if found is None:
+        return None
+    end_s, window_s, signal, stable_bad, stable, canary_bad, canary = found.groups()
+    length_s = float(window_s)
+    bad, total, own_bad, own_total = int(stable_bad), int(stable), int(canary_bad), int(canary)
+    if length_s <= 0 or bad > total or own_bad > own_total:
+        return None
+    return Window(float(end_s), length_s, signal.decode(), _new_pair((bad, total)), _new_pair((own_bad, own_total)))
 
 
 def _pair(counts: _PairLine) -> Pair | None:

@@ -193,7 +193,7 @@ class Judge:
 
     def _is_usual(self, tick: Sequence[Window]) -> bool:
         """Whether nothing but the bets of known signals changes in a tick: no shares, no callers, no labels."""
-        return not self._callers.are_apart and all(window.signal in self._usual for window in tick)
+        return not self._callers.are_apart and self._usual.issuperset([window.signal for window in tick])
 
     def _observe_run(self, run: Sequence[Sequence[Window]]) -> None:
         if len(run) > 1 and self._observe_together(run):
@@ -214,8 +214,9 @@ class Judge:
         begin = 0
         for end in (*np.flatnonzero(may_suffice[:-1]).tolist(), len(run) - 1):
             bets.arrive(end)
-            for name, own in windows.items():
-                self._signals[name].follow(window for place, window in own if begin <= place <= end)
+            for tick in run[begin : end + 1]:
+                for window in tick:
+                    self._signals[window.signal].follow(window)
             self._failing.detect(run[end][0].end_s)
             begin = end + 1
         return True

@@ -50,10 +50,10 @@ def rare(
     bad = stable.bad + canary.bad
     share = tolerance * canary.total / (tolerance * canary.total + stable.total)
     allowed = margin * canary.total * (1 - share)
-    inflations = [1 + share * (r - 1) for r in odds_ratios]
+    own_bad = canary.bad
     return [
-        canary.bad * log(r) - bad * log(inflation) - allowed * (r - 1) / inflation
-        for r, inflation in zip(odds_ratios, inflations, strict=True)
+        own_bad * log(r) - bad * log(inflation := 1 + share * (r - 1)) - allowed * (r - 1) / inflation
+        for r in odds_ratios
     ]
 
 

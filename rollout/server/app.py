@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 import structlog
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, move_on_after
 from anyio.to_thread import run_sync
 from prometheus_client import generate_latest
 from pydantic import BaseModel, ConfigDict
@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from contract.deadline import anew, left_s, within
 from contract.http import LIVE_PATH, METRICS_PATH, READY_PATH
 from rollout.errors import NoSuchRelease
 from rollout.explain.format import date
@@ -34,7 +35,7 @@ from rollout.server.evidence import NeverSeen
 from rollout.server.kept import Attempt
 from rollout.server.metrics import JudgeMetrics
 from rollout.server.questions import FlaggerBody, JudgeBody, Name, Namespace, Percent, Version
-from rollout.server.refusals import Endpoint, TooLong, counted, exception_handlers
+from rollout.server.refusals import Endpoint, TooBusy, TooLong, counted, exception_handlers
 from rollout.server.releases import Releases
 from rollout.server.tokens import is_given
 from rollout.signals.catalogue import catalogue
@@ -51,6 +52,8 @@ _TOKEN = "token"  # noqa: S105 - the name of a parameter
 _TOLD = ("eventType", "eventMessage", "timestamp")  # by Flagger; what else is in its metadata may be a secret
 _WAITS = "Waiting"  # the phase of a Canary whose new spec was not applied yet
 _LONGEST_TOLD = 300  # letters
+_ANSWERED_WITHIN_S = 25.0  # whoever else is asked for an answer; the engines wait 30 s, as `render` writes it
+_UNDONE_WITHIN_S = 10.0  # what an answer did that nobody heard
 
 
 class _LiftBody(BaseModel):
@@ -88,12 +91,19 @@ class _Threads:
         return await run_sync(work, limiter=self._own)
 
     async def kept(self, work: Callable[[], T]) -> T:
-        """What waits for the ledger, and for what replicas share."""
-        return await run_sync(work, limiter=self._kept)
+        """What waits for the ledger, and for what replicas share. Raises TooBusy."""
+        return await _in_turn(work, self._kept)
 
     async def asking(self, work: Callable[[], T]) -> T:
-        """What waits for Prometheus."""
-        return await run_sync(work, limiter=self._asking)
+        """What waits for Prometheus. Raises TooBusy."""
+        return await _in_turn(work, self._asking)
+
+
+async def _in_turn(work: Callable[[], T], limiter: CapacityLimiter) -> T:
+    """What begins in time ends in time: whatever it waits for has the same deadline."""
+    with move_on_after(left_s()):
+        return await run_sync(work, limiter=limiter)
+    raise TooBusy(limiter.statistics().tasks_waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +115,7 @@ class _Answers:
     threads: _Threads
 
     async def answer(self, asked: JudgeBody, *, attempt_of: str = "", must_be_seen: bool = False) -> dict[str, Any]:
-        """The answer, counted. Raises as `Releases.question` and `Releases.judged` do."""
+        """The answer, counted. Raises TooBusy, and as `Releases.question` and `Releases.judged` do."""
         began_s = time.perf_counter()
         question = await self.threads.kept(partial(self.releases.question, asked, attempt_of=attempt_of))
         said = question.answer
@@ -179,13 +189,20 @@ def _passed(said: Mapping[str, Any]) -> Response:
     return PlainTextResponse(said["reason"], status_code=200 if said["verdict"] == Verdict.PASS.value else 409)
 
 
-def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[str] = frozenset()) -> Starlette:
+def make_app(
+    releases: Releases,
+    *,
+    token: Callable[[], str],
+    names: frozenset[str] = frozenset(),
+    within_s: float = _ANSWERED_WITHIN_S,
+) -> Starlette:
     """The ASGI application.
 
     Args:
         releases: what answers.
         token: reads the token that questions carry; it may change at any time.
         names: hosts by which people reach the pages, besides addresses.
+        within_s: for how long a question may wait for others, seconds.
     """
     metrics, threads = JudgeMetrics(releases), _Threads()
     answers = _Answers(releases, metrics, threads)
@@ -206,7 +223,8 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         metrics.asked.set_to_current_time()
         answer = await hook(asked)
         if isinstance(answer, _FirstWeight) and await request.is_disconnected():
-            await hooks.unheard(asked)
+            with anew(_UNDONE_WITHIN_S):
+                await hooks.unheard(asked)
         return answer
 
     async def post_windows(request: Request) -> Response:
@@ -240,7 +258,7 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
         return HTMLResponse(await run_sync(partial(_page, releases, Attempt(**request.path_params))))
 
     def guarded(endpoint: Endpoint) -> Endpoint:
-        return partial(counted, partial(_for_callers, endpoint, partial(threads.own, token)), metrics)
+        return partial(counted, partial(_for_callers, endpoint, partial(threads.own, token), within_s), metrics)
 
     routes = f"/v1/judge, /v1/windows, /v1/lift, {', '.join(f'/v1/flagger/{hook}' for hook in steps)}"
     made = Starlette(
@@ -264,12 +282,15 @@ def make_app(releases: Releases, *, token: Callable[[], str], names: frozenset[s
     return made
 
 
-async def _for_callers(endpoint: Endpoint, token: Callable[[], Awaitable[str]], request: Request) -> Response:
+async def _for_callers(
+    endpoint: Endpoint, token: Callable[[], Awaitable[str]], within_s: float, request: Request
+) -> Response:
     """The endpoint, for whoever has the token: in the header, or in the query where the header cannot be set."""
     known = await token()
     if not is_given(known, request.headers.get("authorization", ""), request.query_params.getlist(_TOKEN)):
         return problem(401, "this needs the judge's token", "send `Authorization: Bearer TOKEN`, or `?token=TOKEN`")
-    return await endpoint(request)
+    with within(within_s):
+        return await endpoint(request)
 
 
 async def _body(request: Request, most: int) -> bytes:

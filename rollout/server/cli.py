@@ -1,5 +1,6 @@
 """`kanaria judge serve` and `kanaria judge explain`: the judge for engines in a cluster."""
 
+import socket
 import time
 from functools import partial
 from pathlib import Path
@@ -78,7 +79,7 @@ def serve(
         shared = SharedMap(share) if share else None
         kept = Quarantine(Kept(ledger), shared, now_s=partial(now_s, samples))
         page_url = url or f"http://{host}:{port}"
-        releases = Releases(samples, known, kept, url=page_url)
+        releases = Releases(samples, known, kept, url=page_url, pod=socket.gethostname())
         app = make_app(releases, token=token, names=hosts_of(page_url))
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
 

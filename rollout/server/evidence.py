@@ -6,13 +6,16 @@ What is kept between two calls only saves work: a fresh object reads all samples
 import math
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from contract.deadline import left_s
 from rollout.control.after_promotion import RecentFailures, Watch
 from rollout.control.calibration import HISTORY_S, Calibration
-from rollout.errors import RolloutError
+from rollout.errors import RolloutError, SourceUnreachable
+from rollout.explain.format import date
 from rollout.format import span
 from rollout.judge import Judgement, Verdict, Window
 from rollout.judge.judge import Judge
@@ -57,8 +60,17 @@ class _Judging:
     recent: RecentFailures = field(default_factory=RecentFailures)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one reading found."""
+
+    judging: _Judging | str  # str: why the release has not begun yet
+    now_s: float  # by the clock of the metric store
+    notes: tuple[str, ...]
+
+
 class Evidence:
-    """All that was counted of one release, and what it proves. One thread at a time is let in."""
+    """All that was counted of one release, and what it proves. Used from any thread."""
 
     def __init__(self, samples: RawSamples, profile: Profile, names: Names, plan: Plan, *, not_before_s: float) -> None:
         """
@@ -73,8 +85,10 @@ class Evidence:
         self._not_before_s = not_before_s
         self._counters = plan.counters(profile)
         self._wanted = Wanted.of(profile, self._counters, names, names.stable, names.canary).with_starts()
-        self._lock = threading.Lock()
         self._judging: _Judging | None = None
+        self._changing = threading.Lock()  # what is judged
+        self._asking = threading.Lock()  # the next
+        self._reading: Future[_Found] | None = None  # that is under way
 
     @property
     def spec(self) -> RolloutSpec:
@@ -88,7 +102,7 @@ class Evidence:
         return {side: str(self._requests_of(version)) for side, version in versions.items()}
 
     def answer(self, to_percent: float | None, *, own_clock_s: float) -> Answer:
-        """Read what is new, and judge.
+        """Read what is new, and judge. Who asks while another reads gets what that one finds.
 
         Args:
             to_percent: the weight that the canary shall get; None: only whether it does harm.
@@ -96,15 +110,46 @@ class Evidence:
 
         Raises: SourceUnreachable, CountedTwice.
         """
-        with self._lock:
-            now_s = self._samples.now_s()
-            notes = list(self._clocks(now_s, own_clock_s))
-            judging = self._judging or self._begun(now_s)
-            if isinstance(judging, str):
-                return Answer(Verdict.NO_DATA, judging, notes=tuple(notes))
-            self._judging = judging
-            self._read(judging, now_s)
-            return self._concluded(judging, to_percent, now_s, notes)
+        found = self._found(own_clock_s)
+        if isinstance(found.judging, str):
+            return Answer(Verdict.NO_DATA, found.judging, notes=found.notes)
+        with self._changing:
+            return self._concluded(found.judging, to_percent, found.now_s, list(found.notes))
+
+    def _found(self, own_clock_s: float) -> "_Found":
+        """What a reading finds that begins now; or one that is under way."""
+        with self._asking:
+            under_way = self._reading
+            reading: Future[_Found] = under_way or Future()
+            self._reading = reading
+        if under_way:
+            try:
+                return under_way.result(left_s(threading.TIMEOUT_MAX))
+            except TimeoutError as error:
+                raise SourceUnreachable(
+                    "Prometheus is still being read",
+                    saw="another question about this release waits for it, too",
+                    do="nothing: ask again",
+                ) from error
+        try:
+            reading.set_result(self._read_new(own_clock_s))
+        except BaseException as error:
+            reading.set_exception(error)
+            raise
+        finally:
+            with self._asking:
+                self._reading = None
+        return reading.result()
+
+    def _read_new(self, own_clock_s: float) -> "_Found":
+        now_s = self._samples.now_s()
+        notes = tuple(self._clocks(now_s, own_clock_s))
+        judging = self._judging or self._begun(now_s)
+        if isinstance(judging, str):
+            return _Found(judging, now_s, notes)
+        self._judging = judging
+        self._read(judging, now_s)
+        return _Found(judging, now_s, notes)
 
     def _requests_of(self, version: str) -> Wanted:
         errors = [counter for counter in self._counters if counter.signal == "errors"]
@@ -169,10 +214,21 @@ class Evidence:
     def _read(self, judging: _Judging, now_s: float) -> None:
         """Fold and judge all samples that will not change any more: the newest scrape may still be on its way."""
         fold = judging.fold
-        with closing(self._samples.ahead(self._wanted, self._spans(fold, now_s))) as parts:
-            for end_s, every in parts:
-                settled_s = end_s if end_s < now_s else now_s - fold.interval_s
-                self._judge(judging, fold.extend(every, settled_s))
+        begin_s = fold.cursor_s
+        try:
+            with closing(self._samples.ahead(self._wanted, self._spans(fold, now_s))) as parts:
+                for end_s, every in parts:
+                    settled_s = end_s if end_s < now_s else now_s - fold.interval_s
+                    with self._changing:
+                        self._judge(judging, fold.extend(every, settled_s))
+        except SourceUnreachable as error:
+            if left_s() or fold.cursor_s == begin_s:
+                raise
+            raise SourceUnreachable(
+                "the release has more samples than were read in time",
+                saw=f"those until {date(fold.cursor_s)}, of {span(now_s - begin_s)} in all",
+                do="nothing: the next question goes on from there",
+            ) from error
 
     @staticmethod
     def _spans(fold: Fold, now_s: float) -> Iterator[tuple[float, float]]:

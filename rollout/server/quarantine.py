@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -23,6 +24,14 @@ _NO_ROOM = (
 )
 
 
+@dataclass(slots=True)
+class Seen:
+    """What replicas share about a release, read once for an answer: its parts rest on one state."""
+
+    known: Tries | None  # None: nothing is shared, or the cluster was silent
+    notes: tuple[str, ...] = ()  # what a person should know about that
+
+
 class Quarantine:
     """What one replica keeps, and what all share. A verdict never waits for the cluster's answer to be a good one.
 
@@ -35,22 +44,28 @@ class Quarantine:
     def __init__(self, kept: Kept, shared: SharedMap | None = None, *, now_s: Callable[[], float]) -> None:
         self._kept, self._shared, self._now_s = kept, shared, now_s
 
-    def failure(self, attempt: Attempt, report: str) -> tuple[Failure | None, list[str]]:
+    def look(self, attempt: Attempt) -> Seen:
+        """Read what is shared."""
+        if self._shared is None:
+            return Seen(None)
+        try:
+            return Seen(self._shared.read(attempt))
+        except ClusterSilent as error:
+            return Seen(None, tuple(_notes(error)))
+
+    def failure(self, attempt: Attempt, report: str, seen: Seen | None = None) -> tuple[Failure | None, list[str]]:
         """The failure that keeps an attempt in quarantine, and what a person should know. Raises LedgerError.
 
         Args:
             report: URL of the page about it.
+            seen: what the same answer has read; None: nothing yet.
         """
-        own = self._kept.failure(attempt)
-        if self._shared is None:
-            return own, []
+        own, seen = self._kept.failure(attempt), seen or self.look(attempt)
+        if self._shared is None or seen.known is None:
+            return own, [*seen.notes]
+        found, notes = self._agreed(seen.known, attempt, own, report)
         try:
-            known = self._shared.read(attempt)
-        except ClusterSilent as error:
-            return own, _notes(error)
-        found, notes = self._agreed(known, attempt, own, report)
-        try:
-            return found, notes + self._catch_up(self._shared, known, attempt, found)
+            return found, notes + self._catch_up(self._shared, seen, attempt, found)
         except ClusterSilent as error:
             return found, notes + _notes(error)
 
@@ -142,13 +157,14 @@ class Quarantine:
         until_s = {attempt: at_s for attempt, at_s in lifts.items() if not self._is_ahead(at_s)}
         return [each for each in own if each.at_s > until_s.get(each.attempt, -math.inf)]
 
-    def start(self, attempt: Attempt, clock: Callable[[], float]) -> None:
+    def start(self, attempt: Attempt, clock: Callable[[], float], seen: Seen | None = None) -> None:
         """A try is under way. Its evidence begins now, or when another replica first heard of it. Raises LedgerError.
 
         Args:
             clock: the metric store's; what it raises is raised.
+            seen: what the same answer has read; None: nothing yet.
         """
-        began_s = self._begun(self._shared, attempt, clock) if self._shared else None
+        began_s = self._begun(self._shared, seen or self.look(attempt), attempt, clock) if self._shared else None
         if began_s is not None:
             if not self._kept.is_newest(attempt) or (self._kept.started_s(attempt) or -math.inf) < began_s:
                 self._kept.begin(attempt, began_s)
@@ -168,17 +184,19 @@ class Quarantine:
                 _notes(error)
         return self._kept.started_s(attempt)
 
-    def _begun(self, shared: SharedMap, attempt: Attempt, clock: Callable[[], float]) -> float | None:
+    def _begun(self, shared: SharedMap, seen: Seen, attempt: Attempt, clock: Callable[[], float]) -> float | None:
         """When all replicas take a try to have begun; None: they cannot be asked."""
+        if seen.known is None:
+            return None
         try:
-            known, now_s = shared.read(attempt), self._now_s()
+            known, now_s = seen.known, self._now_s()
             if (began_s := known.began_s(attempt, now_s=now_s)) is not None:
                 return began_s
             is_first = self._kept.is_newest(attempt) and not known.has_starts(attempt, now_s=now_s)
             own_s = self._kept.started_s(attempt) if is_first else None
             told_s = clock() if own_s is None else own_s
-            known, _ = shared.change(attempt, lambda tries: tries.with_start(attempt, told_s))
-            return known.began_s(attempt, now_s=max(now_s, told_s))
+            seen.known, _ = shared.change(attempt, lambda tries: tries.with_start(attempt, told_s))
+            return seen.known.began_s(attempt, now_s=max(now_s, told_s))
         except ClusterSilent as error:
             _notes(error)
             return None
@@ -204,11 +222,11 @@ class Quarantine:
                 _not_kept(error)
         return own, notes
 
-    def _catch_up(self, shared: SharedMap, known: Tries, attempt: Attempt, failure: Failure | None) -> list[str]:
+    def _catch_up(self, shared: SharedMap, seen: Seen, attempt: Attempt, failure: Failure | None) -> list[str]:
         """Share what this replica noted while the cluster was silent; with what a person should know."""
-        lifted_s = self._kept.lifted_s(attempt)
+        lifted_s, known = self._kept.lifted_s(attempt), seen.known or Tries({})
         if lifted_s > known.lifted_s(attempt):
-            shared.change(attempt, lambda tries: tries.with_lift(attempt, lifted_s, up_to_s=lifted_s))
+            seen.known, _ = shared.change(attempt, lambda tries: tries.with_lift(attempt, lifted_s, up_to_s=lifted_s))
         if failure is None:
             self._tell_first_weight(shared, known, attempt)
         elif not known.failure(attempt, after_s=lifted_s):

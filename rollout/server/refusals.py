@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from contract.complaints import advice
 from rollout.errors import LedgerError, NoSuchRelease, RolloutError, SourceUnreachable, SpecError
+from rollout.format import count
 from rollout.judge.jsonl import LineError
 from rollout.server.metrics import JudgeMetrics
 from rollout.server.tokens import TokenUnusable
@@ -28,6 +29,17 @@ class TooLong(Exception):
 
     def __init__(self, most: int) -> None:
         super().__init__(f"more than {most:,} bytes")
+
+
+class TooBusy(RolloutError):
+    """So many questions wait that one did not have its turn in time."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(
+            "the judge had no time for this question",
+            saw=f"{count(waiting)} more wait for what it asks others",
+            do="see whether Prometheus, the ledger's volume and the Kubernetes API answer quickly",
+        )
 
 
 def exception_handlers(metrics: JudgeMetrics, routes: str) -> dict[int | type[Exception], Handler]:
@@ -55,7 +67,7 @@ async def counted(endpoint: Endpoint, metrics: JudgeMetrics, request: Request) -
         answer = problem(404, "nothing is known of this canary", error.saw)
     except (SpecError, LineError) as error:
         answer = problem(422, error.what, error.saw, do=error.do)
-    except (SourceUnreachable, LedgerError, TokenUnusable) as error:
+    except (SourceUnreachable, LedgerError, TokenUnusable, TooBusy) as error:
         answer = problem(503, error.what, error.saw, do=error.do)
     except RolloutError as error:
         answer = problem(500, error.what, error.saw, do=error.do)

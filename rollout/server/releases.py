@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from contract.metrics import JUDGE_VERDICT
+from contract.metrics import JUDGE_RELEASES, JUDGE_VERDICT
 from rollout.errors import SourceUnreachable, SpecError
 from rollout.format import weight
 from rollout.judge import Verdict
@@ -19,7 +19,7 @@ from rollout.server.answers import answer_object, with_notes
 from rollout.server.evidence import Answer, Evidence, NeverSeen
 from rollout.server.hosts import namespace_of
 from rollout.server.kept import Attempt, Failure
-from rollout.server.quarantine import Quarantine
+from rollout.server.quarantine import Quarantine, Seen
 from rollout.server.questions import JudgeBody, Plan
 from rollout.signals.folding import CountedTwice
 from rollout.signals.profile import Profile
@@ -76,6 +76,7 @@ class Question:
     attempt: Attempt
     profile: Profile
     plan: Plan
+    seen: Seen
     notes: list[str]
     answer: dict[str, Any] | None  # of a version that failed before
 
@@ -88,13 +89,16 @@ class Releases:
         profiles: by name.
         kept: what outlives the samples.
         url: under which people reach the pages.
+        pod: the name of the one that this runs in, as Prometheus has it.
     """
 
-    def __init__(self, samples: RawSamples, profiles: Mapping[str, Profile], kept: Quarantine, *, url: str) -> None:
+    def __init__(
+        self, samples: RawSamples, profiles: Mapping[str, Profile], kept: Quarantine, *, url: str, pod: str = ""
+    ) -> None:
         self._samples, self._profiles, self._kept, self._url = samples, profiles, kept, url.rstrip("/")
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
-        self._namespace = namespace_of(url)
+        self._namespace, self._pod = namespace_of(url), pod
 
     def judge(self, asked: JudgeBody, *, attempt_of: str = "") -> dict[str, Any]:
         """The answer to a question, as an object. What was never seen is NO_DATA.
@@ -115,14 +119,15 @@ class Releases:
         profile = self._profile(asked.profile)
         plan = Plan.of(asked.plan, profile)
         attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of, asked.digest)
-        failure, notes = self._kept.failure(attempt, self.report_url(attempt))
+        seen = self._kept.look(attempt)
+        failure, notes = self._kept.failure(attempt, self.report_url(attempt), seen)
         answer = with_notes(failure.answer, notes) if failure else None
         if answer:
             try:
-                self._start(attempt)
+                self._start(attempt, seen)
             except SourceUnreachable as error:  # the failure is answered all the same
                 log.warning("start_not_noted", error=error.what, saw=error.saw)
-        return Question(asked, attempt, profile, plan, notes, answer)
+        return Question(asked, attempt, profile, plan, seen, notes, answer)
 
     def judged(self, question: Question, *, must_be_seen: bool = False) -> dict[str, Any]:
         """The answer from the samples.
@@ -137,7 +142,7 @@ class Releases:
         if asked.canary == asked.stable:
             same = Answer(Verdict.NO_DATA, f"no data: canary and stable are the same version, {asked.canary}")
             return with_notes(answer_object(same, report), notes)
-        self._start(attempt)
+        self._start(attempt, question.seen)
         known = self._of(question)
         try:
             answer = known.evidence.answer(asked.to_percent, own_clock_s=time.time())
@@ -223,11 +228,14 @@ class Releases:
     def elsewhere(self) -> list[Elsewhere]:
         """What other replicas were asked about, and this one was not; nothing while Prometheus is away.
 
-        Those of the namespace that the judge's URL names count, since other judges may be read by the same Prometheus.
+        Other judges may be read by the same Prometheus. Replicas of this one are in the namespace that its URL names,
+        and in the job that reads this pod, where it is seen.
         """
-        own_namespace = f'{{namespace=~"{self._namespace}|"}}' if self._namespace else ""
+        here = f'namespace=~"{self._namespace}|"' if self._namespace else ""
+        verdicts = f"{JUDGE_VERDICT}{{{here}}} == 1"
+        this = f"{JUDGE_RELEASES}{{{here}{here and ','}pod={json.dumps(self._pod)}}}"
         try:
-            found = self._samples.labels(f"{JUDGE_VERDICT.name}{own_namespace} == 1")
+            found = self._samples.labels(f"{verdicts} and on (namespace, job) {this} or {verdicts} unless on () {this}")
         except SourceUnreachable:
             return []
         attempts = [each.attempt for each in self.all()] + [each.attempt for each in self.failures()]
@@ -248,13 +256,13 @@ class Releases:
             )
         return self._profiles[name]
 
-    def _start(self, attempt: Attempt) -> None:
+    def _start(self, attempt: Attempt, seen: Seen) -> None:
         """A try that has a name is under way: its evidence begins now, unless it is the newest.
 
         Raises: SourceUnreachable, LedgerError.
         """
         if attempt.of:
-            self._kept.start(attempt, self._samples.now_s)
+            self._kept.start(attempt, self._samples.now_s, seen)
 
     def _of(self, question: Question) -> Known:
         """What is known of this release under this plan, or nothing yet."""

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from contract import loopback
 from contract.complaints import first_complaint
+from contract.deadline import left_s
 from rollout.errors import RolloutError, SpecError
 from rollout.server.kept import Attempt
 from rollout.server.shared import Tries, change_of
@@ -109,7 +110,7 @@ class SharedMap:
     def change(self, attempt: Attempt, change: Change) -> tuple[Tries, Told]:
         """Change what is shared, whoever else does so at the same time. Gives what is shared then."""
         with self._alone():
-            until_s = time.monotonic() + _TRIED_S
+            until_s = time.monotonic() + left_s(_TRIED_S)
             while True:
                 version, data = self._read()
                 known = self._tries(attempt, data)
@@ -131,7 +132,7 @@ class SharedMap:
     def _alone(self) -> Iterator[None]:
         """One thread of this replica at a time. None waits where another of them just got no answer."""
         began_s = time.monotonic()
-        if not self._changing.acquire(timeout=_TURN_S):
+        if not self._changing.acquire(timeout=left_s(_TURN_S)):
             raise _busy(f"{self._path} is being changed for other questions for {_TURN_S:.0f} s")
         try:
             if self._silent_s > began_s:
@@ -173,7 +174,8 @@ class SharedMap:
                 headers["content-type"] = "application/merge-patch+json"
             return self._http.request(method, self._path, headers=headers, json=body)
         except (httpx.HTTPError, OSError, ValueError) as error:
-            self._silent_s = time.monotonic()
+            if left_s():  # else it was given no time
+                self._silent_s = time.monotonic()
             raise ClusterSilent(
                 "the Kubernetes API gives no answer",
                 saw=f"{error!r:.150}",

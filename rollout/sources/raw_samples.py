@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ import numpy as np
 from pydantic_core import from_json
 
 from contract import loopback
+from contract.deadline import left_s
 from contract.login import Login
 from rollout.errors import SourceUnreachable
 from rollout.signals.folding import START_TIME, RawSeries
@@ -76,7 +78,7 @@ class RawSamples:
     """The Prometheus at `url`.
 
     Args:
-        timeout_s: longest wait for an answer, seconds; engines wait 30 s for a verdict.
+        timeout_s: longest wait for one answer, seconds.
         login: where it asks for one.
     """
 
@@ -155,7 +157,7 @@ class RawSamples:
         with ThreadPoolExecutor(1) as reader:
             coming: tuple[float, Future[list[RawSeries]]] | None = None
             for begin_s, end_s in spans:
-                following = end_s, reader.submit(self.between, wanted, begin_s, end_s)
+                following = end_s, reader.submit(copy_context().run, self.between, wanted, begin_s, end_s)
                 if coming:
                     yield coming[0], coming[1].result()
                 coming = following
@@ -173,7 +175,7 @@ class RawSamples:
         try:
             return self._ask("/api/v1/query", None, _SOON_S, query=query)
         except SourceUnreachable as error:
-            is_silent = isinstance(error.__cause__, httpx.TimeoutException)
+            is_silent = isinstance(error.__cause__, httpx.TimeoutException) and left_s() > 0
             raise
         finally:
             self._silence.end(is_silent)

@@ -4,8 +4,11 @@ import hmac
 import http.client
 import json
 import secrets
+import socket
 import ssl
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -41,6 +44,9 @@ def command(
 ) -> Answer:
     """POST `body` as JSON. Without a token nothing is asked first: there is nothing to show.
 
+    Args:
+        timeout_s: longest wait for a whole answer, seconds.
+
     Raises: NotProved, OSError, http.client.HTTPException.
     """
     parts = urlsplit(url)
@@ -51,15 +57,44 @@ def command(
         else http.client.HTTPConnection(host, port, timeout=timeout_s)
     )
     try:
+        connection.connect()
+        to_server = connection.sock  # the connection forgets it once an answer says that it is the last
         if token:
-            _prove(connection, token)
+            with _whole(to_server, timeout_s):
+                _prove(connection, token)
             # A connection that was closed would be opened anew, to whoever listens there by then.
             connection.auto_open = 0
         sent = {"content-type": "application/json", "authorization": f"Bearer {token}", **headers}
-        connection.request("POST", path, json.dumps(body), sent)
-        return _answer(connection)
+        with _whole(to_server, timeout_s):
+            connection.request("POST", path, json.dumps(body), sent)
+            return _answer(connection)
     finally:
         connection.close()
+
+
+@contextmanager
+def _whole(to_server: socket.socket, timeout_s: float) -> Iterator[None]:
+    """End what takes longer in all: the socket's own limit is for each part that comes. Raises TimeoutError."""
+    is_late = threading.Event()
+
+    def end() -> None:
+        is_late.set()
+        with suppress(OSError):  # it has ended by itself
+            to_server.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout_s, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception as error:  # what was read until then may be taken for another answer
+        if is_late.is_set():
+            raise TimeoutError from error
+        raise
+    finally:
+        timer.cancel()
+    if is_late.is_set():
+        raise TimeoutError
 
 
 def _prove(connection: http.client.HTTPConnection, token: str) -> None:

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -13,6 +13,7 @@ from monitoring.errors import GrafanaError
 from monitoring.grafana.dashboards import boards
 from monitoring.grafana.dashboards.resources import FOLDER_UID, DataSource, Webhook
 from monitoring.grafana.push import Annotation, Grafana, push
+from tests.support.dribbling import dribbling
 from tests.support.grafana import ADMIN, EDITOR, FakeGrafana, running
 
 SOURCE = DataSource("http://127.0.0.1:9090", 5.0)
@@ -156,6 +157,14 @@ def test_a_server_that_accepts_connections_and_never_answers_is_given_up() -> No
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with Grafana(url, ADMIN, timeout_s=0.2) as grafana:
             assert "does not answer" in refusal(grafana).what
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_server_that_sends_a_byte_now_and_then_is_given_up(part: str) -> None:
+    """The time limit is for all of the answer."""
+    kind: Literal["head", "body"] = "head" if part == "head" else "body"
+    with dribbling(kind) as server, Grafana(server.url, ADMIN, timeout_s=0.3) as grafana:
+        assert "does not answer" in refusal(grafana).what
 
 
 def test_another_kind_of_server_is_no_grafana() -> None:

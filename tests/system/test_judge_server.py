@@ -8,21 +8,24 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
 from typer.testing import CliRunner
 
+from contract.deadline import left_s, within
 from kanaria.cli import app
 from kanaria.kubernetes.wanted import Engine
 from kanaria.stack.ports import free_port
+from rollout.errors import SourceUnreachable
 from rollout.server.app import make_app
 from rollout.server.kept import Attempt, Failure, Kept
 from rollout.server.quarantine import Quarantine
@@ -30,8 +33,9 @@ from rollout.server.questions import JudgeBody
 from rollout.server.releases import Releases
 from rollout.server.shared_map import SharedMap
 from rollout.sources.profiles import built_in
-from rollout.sources.raw_samples import RawSamples
+from rollout.sources.raw_samples import RawSamples, Wanted
 from tests.support.children import children_with
+from tests.support.dribbling import dribbling
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
 from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
 from tests.support.judges import TOKEN, judging
@@ -46,6 +50,7 @@ pytestmark = pytest.mark.needs("judge", "serve")
 _HTTP = httpx.Client(trust_env=False)
 atexit.register(_HTTP.close)
 STABLE = "stable-6c"
+_GONE_EVERY_S = 120.0
 SHAPE = replace(SHAPES["bentoml"], bounds=("0.025", "0.05", "0.25", "0.5", "1.0"))  # slow requests are in none of these
 
 
@@ -56,6 +61,7 @@ class Cluster:
     folder: Path
     prometheus: str  # the program
     url: str
+    began_s: float  # when the samples were made, Unix seconds
     stop: Callable[[], None]
     start: Callable[[], None]
 
@@ -71,8 +77,8 @@ class Cluster:
 
 
 def pods_of_the_cluster(now_s: float) -> list[str]:
-    """Half an hour of canaries beside nine pods of stable, so far and for ten more minutes."""
-    begin_s, end_s, canary_s = now_s - 3600, now_s + 600, now_s - 1500
+    """Half an hour of canaries beside nine pods of stable, so far and for half an hour more: tests may take long."""
+    begin_s, end_s, canary_s = now_s - 3600, now_s + 1800, now_s - 1500
     hash_of = "rollouts_pod_template_hash"
     pods = [
         Pod({"pod": f"s{n}", hash_of: STABLE}, begin_s + n / 10, end_s, before=9_000, per_scrape=20) for n in range(9)
@@ -82,7 +88,9 @@ def pods_of_the_cluster(now_s: float) -> list[str]:
     pods.append(Pod({"pod": "g2", hash_of: "good"}, now_s - 900, end_s, per_scrape=20))
     pods.append(Pod({"pod": "b1", hash_of: "bad"}, canary_s, end_s, per_scrape=20, error_ratio=0.15))
     pods.append(Pod({"pod": "y1", hash_of: "young"}, now_s - 100, end_s, per_scrape=1))
-    pods.append(Pod({"pod": "d1", hash_of: "gone"}, canary_s, now_s - 60, per_scrape=20))
+    for number in range(15):  # one ends after the other
+        ends_s = now_s - 60 + _GONE_EVERY_S * number
+        pods.append(Pod({"pod": f"d{number}", hash_of: f"gone-{number}"}, ends_s - 600, ends_s, per_scrape=20))
     pods += [
         Pod({"pod": "t1", hash_of: "twice", "prometheus_replica": replica}, canary_s, end_s) for replica in ("a", "b")
     ]
@@ -104,14 +112,15 @@ def pods_of_the_cluster(now_s: float) -> list[str]:
 def cluster(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]) -> Iterator[Cluster]:
     folder, port = tmp_path_factory.mktemp("cluster"), free_port()
     program = require_program("prometheus")
-    fill(folder, pods_of_the_cluster(time.time()), require_program("promtool"))
+    began_s = time.time()
+    fill(folder, pods_of_the_cluster(began_s), require_program("promtool"))
     with ExitStack() as stack:
 
         def start() -> None:
             stack.enter_context(running(folder, program, port=port))
 
         start()
-        yield Cluster(folder, program, f"http://127.0.0.1:{port}", stack.close, start)
+        yield Cluster(folder, program, f"http://127.0.0.1:{port}", began_s, stack.close, start)
 
 
 @pytest.fixture(scope="module")
@@ -387,6 +396,129 @@ def test_the_documented_lift_works_while_prometheus_hangs(cluster: Cluster, tmp_
     assert "the judge's own clock" in done.stdout
 
 
+def test_who_asks_while_a_release_is_read_gets_what_is_found(cluster: Cluster, tmp_path: Path) -> None:
+    """The second question waited for the whole of the first, and then for a reading of its own."""
+
+    class Held(RawSamples):
+        def ahead(self, *given: Any) -> Any:
+            readings.append(1)
+            assert goes_on.wait(60)
+            return super().ahead(*given)
+
+    readings: list[int] = []
+    goes_on = threading.Event()
+    kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+    with closing(Held(cluster.url)) as samples, ThreadPoolExecutor(5) as callers:
+        releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
+        first = callers.submit(releases.judge, JudgeBody.model_validate(question("good", to_percent=5)))
+        eventually(lambda: readings)
+        asked = [JudgeBody.model_validate(question("good", **more)) for more in ({"to_percent": 5}, {}, {})]
+        waiting = [callers.submit(releases.judge, each) for each in asked]
+        with within(0.2), pytest.raises(SourceUnreachable, match="still being read"):
+            releases.judge(asked[0])  # by its own deadline, and not that of the first
+        goes_on.set()
+        answers = [each.result() for each in (first, *waiting)]
+    assert len(readings) == 1
+    assert {answer["verdict"] for answer in answers} == {"pass"}
+    assert answers[0] == answers[1]  # and about harm alone there are other words
+    assert answers[2] == answers[3]
+
+
+def test_who_waits_for_a_reading_that_fails_hears_why(cluster: Cluster, tmp_path: Path) -> None:
+    """And the next question reads anew."""
+
+    class Failing(RawSamples):
+        def now_s(self) -> float:
+            readings.append(1)
+            if len(readings) > 1:
+                return super().now_s()
+            assert goes_on.wait(60)
+            raise SourceUnreachable("it is away", saw="nothing", do="wait")
+
+    readings: list[int] = []
+    goes_on = threading.Event()
+    kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+    asked = JudgeBody.model_validate(question("good", to_percent=5))
+    with closing(Failing(cluster.url)) as samples, ThreadPoolExecutor(2) as callers:
+        releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
+        first = callers.submit(releases.judge, asked)
+        eventually(lambda: readings)
+        second = callers.submit(releases.judge, asked)
+        with within(0.2), pytest.raises(SourceUnreachable, match="still being read"):
+            releases.judge(asked)
+        goes_on.set()
+        for each in (first, second):
+            with pytest.raises(SourceUnreachable, match="it is away"):
+                each.result()
+        assert releases.judge(asked)["verdict"] == "pass"
+
+
+def asked_of(app: Any, asked: Any, *, path: str = "/v1/judge") -> httpx.Response:
+    """The answer of an application that runs in no server."""
+
+    async def answered() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.post(path, json=asked, headers={"authorization": f"Bearer {TOKEN}"})
+
+    return asyncio.run(answered())
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_question_has_one_deadline(tmp_path: Path, part: str) -> None:
+    """Its clock is told at once, and all else comes byte by byte: engines wait for no second answer of the store."""
+    clock = {"status": "success", "data": {"resultType": "scalar", "result": [time.time(), f"{time.time()}"]}}
+    kind: Literal["head", "body"] = "head" if part == "head" else "body"
+    told = json.dumps(clock).encode()
+    with dribbling(kind, lambda asked: told if "time%28%29" in asked else None) as server:
+        kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+        with closing(RawSamples(server.url, timeout_s=60)) as samples:
+            releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
+            answer = asked_of(make_app(releases, token=lambda: TOKEN, within_s=0.5), question("good"))
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert "ReadTimeout" in answer.json()["detail"]
+
+
+def test_a_release_that_is_not_read_in_time_is_read_on(cluster: Cluster, tmp_path: Path) -> None:
+    """The next question goes on where the first one stopped."""
+
+    class Slow(RawSamples):
+        def between(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
+            spans.append((begin_s, end_s))
+            if len(spans) == 4:  # the two looks at its beginning, and its first half hour, are read
+                time.sleep(left_s(60))
+            return super().between(wanted, begin_s, end_s)
+
+    spans: list[tuple[float, float]] = []
+    kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+    asked = JudgeBody.model_validate(question("good", to_percent=5))
+    with closing(Slow(cluster.url)) as samples:
+        releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
+        with within(3.0), pytest.raises(SourceUnreachable, match="more samples than were read in time") as error:
+            releases.judge(asked)
+        assert "the next question goes on from there" in error.value.do
+        assert releases.judge(asked)["verdict"] == "pass"
+        assert spans[4][0] > spans[2][0]
+
+
+def test_a_hook_of_flagger_reads_once_what_is_shared(cluster: Cluster, tmp_path: Path) -> None:
+    """Its halves, whether the build failed and when it began, rested on two readings, and could disagree."""
+    build = Attempt("shop", "works", "works", "1")
+    hook = {"name": "works", "namespace": "shop", "checksum": "1", "metadata": {"profile": "bentoml-app"}}
+    with kubernetes_api(tmp_path / "account") as api:
+        (tmp_path / "judge").mkdir()
+        shared = SharedMap(api.folder, api.environment)
+        kept = Quarantine(Kept(tmp_path / "judge/judge.db"), shared, now_s=time.time)
+        kept.start(build, lambda: time.time() - 1500)
+        share = f"--share={api.folder}"
+        with judging(tmp_path / "judge", cluster.url, share, environment=api.environment) as replica:
+            for name in ("failed", "promote"):
+                before = api.reads, api.writes
+                answer = replica.ask(hook, path=f"/v1/flagger/{name}")
+                assert answer.status_code in (200, 409), answer.text
+                assert (api.reads - before[0], api.writes - before[1]) == (1, 0)
+
+
 def test_a_hook_of_flagger_is_judged_once(cluster: Cluster, tmp_path: Path) -> None:
     """Also the one that must tell a canary that nobody knows."""
 
@@ -403,17 +535,13 @@ def test_a_hook_of_flagger_is_judged_once(cluster: Cluster, tmp_path: Path) -> N
     releases = Releases(samples, built_in(), Quarantine(kept, now_s=time.time), url="http://127.0.0.1")
     served = make_app(releases, token=lambda: TOKEN)
 
-    async def answered(name: str) -> int:
-        transport = httpx.ASGITransport(served)
-        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-            headers = {"authorization": f"Bearer {TOKEN}"}
-            answer = await client.post("/v1/flagger/failed", json=hook | {"name": name}, headers=headers)
-            return answer.status_code
+    def answered(name: str) -> int:
+        return asked_of(served, hook | {"name": name}, path="/v1/flagger/failed").status_code
 
-    assert asyncio.run(answered("works")) == 404  # by these labels there is no such canary
+    assert answered("works") == 404  # by these labels there is no such canary
     assert len(asked) == 1
     kept.start(Attempt("shop", "good", "good", "1"), time.time() - 1500)
-    assert asyncio.run(answered("good")) == 409
+    assert answered("good") == 409
     assert len(asked) == 2
     samples.close()
 
@@ -440,6 +568,27 @@ def test_other_replicas_are_those_of_the_own_namespace(
             found = Releases(samples, built_in(), kept, url=page_url).elsewhere()
             samples.close()
             assert (len(found), sum(each.release.startswith("kanaria/") for each in found)) == (shown, own)
+
+
+def test_other_replicas_are_those_of_the_own_job(
+    tmp_path: Path, require_program: Callable[[str], str], cluster: Cluster
+) -> None:
+    """Two judges of one namespace have the same names of versions; a replica that nobody scrapes knows no job."""
+    times = [time.time() + at_s for at_s in range(-60, 300, 30)]
+    verdicts, own = [], []
+    for job, of_pods, releases_there in (("kanaria/judge", "judge", 2), ("kanaria/other", "other", 3)):
+        where = f'namespace="kanaria",job="{job}",pod="{of_pods}'
+        for n in range(releases_there):
+            labels = f'{where}-1",release="{of_pods}/r{n}",canary="c",verdict="pass"'
+            verdicts += [f"kanaria_judge_verdict{{{labels}}} 1 {at_s:.3f}" for at_s in times]
+        own += [f'kanaria_judge_releases{{{where}-0"}} 0 {at_s:.3f}' for at_s in times]
+    fill(tmp_path / "store", verdicts + own, require_program("promtool"))
+    with running(tmp_path / "store", cluster.prometheus) as url, closing(RawSamples(url)) as samples:
+        kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+        for page_url in ("http://kanaria-judge.kanaria.svc:8091", "http://localhost:8091"):
+            for pod, shown in (("judge-0", {"judge"}), ("other-0", {"other"}), ("nobody-0", {"judge", "other"})):
+                found = Releases(samples, built_in(), kept, url=page_url, pod=pod).elsewhere()
+                assert {each.release.partition("/")[0] for each in found} == shown
 
 
 def test_what_nobody_asks_about_any_more_is_not_shown(cluster: Cluster, tmp_path: Path) -> None:
@@ -480,11 +629,10 @@ def test_the_pages_grow_with_no_number_of_failures(judge: str, cluster: Cluster,
             "no_data",
             ["no series of stable", 'hash="unknown"'],
         ),
-        (question("gone"), "no_data", ["the newest sample of canary is", "scraped every 5 s"]),
         (question("twice"), "no_data", ["each event is counted twice", "prometheus_replica=a and b"]),
         (question("young", to_percent=25), "inconclusive", ["more canary requests"]),
     ],
-    ids=["unknown", "same", "no stable", "gone", "two replicas", "young"],
+    ids=["unknown", "same", "no stable", "two replicas", "young"],
 )
 def test_what_cannot_be_judged_is_said(judge: str, asked: dict[str, Any], verdict: str, words: list[str]) -> None:
     """Always a 200 with an object, and a sentence that names what to look at."""
@@ -492,6 +640,15 @@ def test_what_cannot_be_judged_is_said(judge: str, asked: dict[str, Any], verdic
     said = answer.json()
     assert (answer.status_code, said["verdict"]) == (200, verdict), said
     for each in words:
+        assert each in said["reason"]
+
+
+def test_a_canary_that_has_just_gone_is_said(judge: str, cluster: Cluster) -> None:
+    """Its series are there for some minutes; nobody knows what its last requests came to."""
+    gone = question(f"gone-{(time.time() - cluster.began_s) // _GONE_EVERY_S:.0f}")
+    said = ask(judge, gone).json()
+    assert said["verdict"] == "no_data", said
+    for each in ("the newest sample of canary is", "scraped every 5 s"):
         assert each in said["reason"]
 
 

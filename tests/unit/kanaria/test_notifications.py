@@ -24,6 +24,7 @@ from rollout.control.controller import Controller
 from rollout.errors import LedgerError
 from rollout.signals.options import Classes
 from rollout.signals.plan import Signals
+from tests.support.dribbling import dribbling
 from tests.support.receivers import Webhook, mailbox, webhook
 from tests.support.releases import LIVE, NO_SEVENS, DigitsWorld, digits_world
 
@@ -466,3 +467,31 @@ def test_validate_says_who_is_told_or_which_line_is_wrong(tmp_path: Path, monkey
     assert isinstance(wrong, SetupError)
     assert "line 1: there is no service `jsn`" in str(wrong)
     assert "s3cr3t" not in str(wrong)
+
+
+def test_an_address_that_answers_byte_by_byte_is_given_up(tmp_path: Path) -> None:
+    """It held the only thread that tells people. Until its answer ends nothing else is sent there, and others are."""
+    with dribbling() as server, webhook() as hook:
+        slow, other = read_addresses(
+            addresses_file(tmp_path, f"json://127.0.0.1:{server.server_port}/s3cr3t-part", hook.url)
+        )
+        with pytest.raises(NotDelivered, match="did not end its answer"):
+            slow.send("one", ("text",), limit_s=0.3)
+        with pytest.raises(NotDelivered, match="has not ended its answer to the message before"):
+            slow.send("two", ("text",), limit_s=0.3)
+        other.send("three", ("text",))
+        assert hook.titles == ["three"]
+
+
+def test_each_address_is_told_of_its_own_failures(tmp_path: Path, hook: Webhook) -> None:
+    """What is said of one that fails late is not said of another: it may hold the other's secret."""
+    hook.status = 500
+    nobody, refuses = read_addresses(addresses_file(tmp_path, f"json://127.0.0.1:{free_port()}/first-s3cr3t", hook.url))
+    said = []
+    for address in (nobody, refuses):
+        with pytest.raises(NotDelivered) as error:
+            address.send("one", ("text",))
+        said.append(str(error.value))
+    assert "500" in said[1]
+    assert not any("s3cr3t" in each for each in said)
+    assert said[0] not in said[1]

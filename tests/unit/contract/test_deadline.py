@@ -1,0 +1,95 @@
+"""Limits of time hold for a whole answer, from servers that send a byte now and then. The servers are real."""
+
+from collections.abc import Iterator
+from contextvars import copy_context
+from threading import Thread
+from typing import Literal
+
+import httpx
+import pytest
+
+from contract import loopback
+from contract.deadline import anew, left_s, within
+from tests.support.dribbling import Dribbling, dribbling
+
+LIMIT_S = 0.4
+
+
+@pytest.fixture(params=["head", "body"])
+def server(request: pytest.FixtureRequest) -> Iterator[Dribbling]:
+    part: Literal["head", "body"] = request.param
+    with dribbling(part, lambda asked: b"good" if "/good" in asked else None) as running:
+        yield running
+
+
+def test_an_answer_that_comes_byte_by_byte_is_given_up(server: Dribbling) -> None:
+    """httpx's own limit begins anew with every byte. What is asked next has a connection of its own."""
+    with loopback.client(server.url, timeout_s=LIMIT_S) as client:
+        for _ in range(2):
+            with pytest.raises(httpx.ReadTimeout):
+                client.get("/")
+            assert client.get("/good").text == "good"
+
+
+def test_what_is_read_in_parts_has_the_same_limit() -> None:
+    """The head comes at once, and the body does not."""
+    with (
+        dribbling("body") as server,
+        loopback.client(server.url, timeout_s=LIMIT_S) as client,
+        client.stream("GET", "/") as answer,
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        list(answer.iter_raw())
+
+
+def test_a_limit_of_one_request_counts(server: Dribbling) -> None:
+    """In place of the client's."""
+    with loopback.client(server.url, timeout_s=60) as client, pytest.raises(httpx.ReadTimeout):
+        client.post("/", timeout=LIMIT_S)
+
+
+def test_several_questions_share_a_deadline(server: Dribbling) -> None:
+    """Also those of another thread that has the context; once it is over nothing more is asked."""
+    with loopback.client(server.url, timeout_s=60) as client:
+
+        def asked() -> None:
+            with pytest.raises(httpx.ReadTimeout):
+                client.get("/")
+            ended.append(True)
+
+        ended: list[bool] = []
+        with within(LIMIT_S):
+            assert client.get("/good").text == "good"
+            thread = Thread(target=copy_context().run, args=(asked,))
+            thread.start()
+            thread.join()
+            assert ended
+            for _ in range(2):
+                with pytest.raises(httpx.TimeoutException):
+                    client.get("/good")
+        assert client.get("/good").text == "good"
+
+
+def test_a_deadline_inside_another_is_no_later() -> None:
+    """But what must be done all the same has its own."""
+    assert left_s(7.0) == 7.0
+    with within(5.0):
+        with within(100.0):
+            assert 0.0 < left_s() <= 5.0
+        with within(-1.0):
+            assert left_s() == 0.0
+            with anew(3.0):
+                assert 2.0 < left_s() <= 3.0
+    assert left_s() == float("inf")
+
+
+def test_a_host_by_its_name_is_found() -> None:
+    """Whichever of its addresses listens; a name that nobody has is an error of the connection."""
+    with dribbling(at_once=lambda _: b"good") as server:
+        with loopback.client(f"http://localhost:{server.server_port}", timeout_s=5) as client:
+            assert client.get("/").text == "good"
+        with loopback.client("http://nobody.invalid", timeout_s=5) as client:
+            with pytest.raises((httpx.ConnectError, httpx.ConnectTimeout)):
+                client.get("/")
+            with within(0.0), pytest.raises(httpx.ConnectTimeout):
+                client.get("/")
