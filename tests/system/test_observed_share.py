@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from contract.observation import CANARY, COPY, OWN_REQUEST, READ, REPEAT, ROLE, STABLE, STABLE_COPY
+from contract.observation import CANARY, COPY, OWN_REQUEST, READ, RECORD, REPEAT, ROLE, STABLE, STABLE_COPY
 from contract.own_answers import OwnAnswers
 from kanaria.stack.ports import free_port
 from kanaria.stack.shown_share import ShownShare
@@ -20,6 +20,7 @@ from observer.server import Observer, make_server
 from rollout.fleet import Route, Service, Version
 from rollout.observe import Observe
 from rollout.routers.envoy import admin
+from rollout.routers.envoy.observation import NOT_RECORDED_PERCENT
 from rollout.routers.envoy.sampling import show
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
@@ -40,10 +41,11 @@ class Seen(Observer):
         findings.expect(MEANING)
         super().__init__(findings)
         self.requests: dict[str, set[str]] = defaultdict(set)
-        self.streams = 0
+        self.streams = self.recorded = 0
 
     async def observe(self, messages: AsyncIterator[Any], metadata: dict[str, str]) -> None:
         self.streams += 1
+        self.recorded += metadata.get(ROLE) == RECORD
 
         async def noted() -> AsyncIterator[Any]:
             async for message in messages:
@@ -186,6 +188,36 @@ def test_copies_of_the_steps_are_made_of_requests_that_are_observed(rig: Rig) ->
     assert clients.failures == []
     for tag, role in (("text:v1", STABLE), ("text:v2", CANARY)):
         assert binomtest(len(seen[role]), clients.answers[tag], 0.1).pvalue > LEAST_P
+
+
+@pytest.mark.parametrize("has_canary", [True, False])
+def test_the_share_that_is_recorded_has_nothing_to_do_with_what_is_observed(rig: Rig, has_canary: bool) -> None:
+    """Of what is observed a filter draws it, of all the rest the route, from the number that drew what is observed."""
+    shadow = Split(rig.stable, rig.canary, mirror=True)
+    rig.gateway.router.apply(shadow if has_canary else Split(rig.stable, answers=MEANING))
+    show(rig.admin, SHARE)
+    rig.observer.requests.clear()
+    before = rig.copies()
+    record(rig, percent=40)
+    with load(rig.gateway.url) as clients:
+        clients.wait_for(1000)
+    eventually(lambda: rig.copies() - before == (clients.total if has_canary else 0))
+    eventually(lambda: rig.streams() == rig.observer.streams)
+    assert (clients.failures, clients.answers.keys()) == ([], {rig.stable.tag})
+    assert binomtest(rig.observer.recorded, clients.total, 0.4).pvalue > LEAST_P
+    seen = rig.observer.requests[STABLE if has_canary else rig.stable.tag]
+    assert binomtest(len(seen), clients.total, SHARE).pvalue > LEAST_P
+    record(rig, percent=0)
+    recorded = rig.observer.recorded
+    with load(rig.gateway.url) as clients:
+        clients.wait_for(100)
+    eventually(lambda: rig.streams() == rig.observer.streams)
+    assert rig.observer.recorded == recorded
+
+
+def record(rig: Rig, *, percent: int) -> None:
+    """Let that share of the requests be recorded."""
+    rig.admin.post("/runtime_modify", params={NOT_RECORDED_PERCENT: str(100 - percent)}).raise_for_status()
 
 
 def test_a_caller_who_gives_all_requests_one_id_chooses_nothing(rig: Rig) -> None:

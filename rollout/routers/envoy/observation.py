@@ -22,6 +22,7 @@ FEEDBACK = "observer-feedback"  # the cluster of its other socket
 REPEAT = "repeat/"  # before a tag: the cluster of stable for requests that it is asked twice
 REPEATED_PERCENT = 20
 
+RECORDED = "recorded/"  # before a tag: the cluster of stable for requests that are recorded
 NOT_RECORDED_PERCENT = "kanaria.not_recorded_percent"  # a runtime value: the share of requests that is not recorded
 
 _OF_ANSWERS = (":status", "content-type", "content-encoding")  # headers that are shown
@@ -63,9 +64,7 @@ def shown(cluster: Resource, told: Mapping[str, str], *, shows_requests: bool = 
     Args:
         shows_requests: their bodies are shown as well.
     """
-    options = cluster.get("typed_extension_protocol_options", {HTTP_OPTIONS: HTTP_1})[HTTP_OPTIONS]
-    filters = {"http_filters": [_filter(told, shows_requests=shows_requests), _CODEC]}
-    return cluster | {"typed_extension_protocol_options": {HTTP_OPTIONS: options | filters}}
+    return _with_first(_filter(told, shows_requests=shows_requests), cluster)
 
 
 def is_shown(cluster: Resource) -> bool:
@@ -84,15 +83,27 @@ def read(tag: str) -> dict[str, str]:
     return {READ: tag}
 
 
-def recordable(cluster: Resource, tag: str) -> Resource:
-    """The same cluster, whose requests and answers the observer is shown while `NOT_RECORDED_PERCENT` is below 100.
+def not_recorded() -> Resource:
+    """The part of a route's match that holds for the requests that are not recorded: for all, unless a command says so.
 
     The share is a runtime value of Envoy's: recording begins and ends without another configuration, and a gateway
-    that was restarted records nothing.
+    that was restarted records nothing. Envoy draws it by a random number's rest by a hundred, and what is observed by
+    that number's rest by a million, in steps of a hundred (`sampling`): neither draw says anything about the other.
     """
-    options = cluster["typed_extension_protocol_options"][HTTP_OPTIONS]
-    filters = [_unless_skipped(_recorder(tag)), *options.get("http_filters", (_CODEC,))]
-    return cluster | {"typed_extension_protocol_options": {HTTP_OPTIONS: options | {"http_filters": filters}}}
+    return {"runtime_fraction": _NOT_RECORDED}
+
+
+def recorded(cluster: Resource, tag: str) -> Resource:
+    """The same cluster, whose requests and answers the observer is shown to be recorded."""
+    return _with_first(_recorder(tag), cluster)
+
+
+def recordable(cluster: Resource, tag: str) -> Resource:
+    """The same for a cluster whose requests are not drawn by a route, so for a share of them that the filter draws.
+
+    A request that is skipped costs the gateway a fifteenth more of its time, so this is for few.
+    """
+    return _with_first(_unless_skipped(_recorder(tag)), cluster)
 
 
 def mirror_policy(split: Split) -> Resource:
@@ -165,6 +176,13 @@ def feedback_cluster(settings: GatewaySettings) -> Resource:
     }
 
 
+def _with_first(one: Resource, cluster: Resource) -> Resource:
+    """The same cluster, with one filter more, before its others."""
+    options = cluster.get("typed_extension_protocol_options", {HTTP_OPTIONS: HTTP_1})[HTTP_OPTIONS]
+    filters = {"http_filters": [one, *options.get("http_filters", (_CODEC,))]}
+    return cluster | {"typed_extension_protocol_options": {HTTP_OPTIONS: options | filters}}
+
+
 def _filter(told: Mapping[str, str], *, shows_requests: bool) -> Resource:
     of_request = ["request.id", "xds.route_name", CALLER, OWN_REQUEST]
     asks: Resource = {"response_attributes": [*of_request, "xds.upstream_host_metadata"]}
@@ -182,7 +200,6 @@ def _recorder(tag: str) -> Resource:
 
 def _unless_skipped(shown_to: Resource) -> Resource:
     """The filter, for the share of requests that is not skipped: all are, unless the runtime value says otherwise."""
-    skipped = {"default_value": {"numerator": 100}, "runtime_key": NOT_RECORDED_PERCENT}
     request_id = {
         "name": "request_id",
         "typed_config": {"@type": TYPE + "type.matcher.v3.HttpRequestHeaderMatchInput", "header_name": "x-request-id"},
@@ -191,7 +208,7 @@ def _unless_skipped(shown_to: Resource) -> Resource:
         "name": "share",
         "typed_config": {
             "@type": TYPE + "extensions.matching.input_matchers.runtime_fraction.v3.RuntimeFraction",
-            "runtime_fraction": skipped,
+            "runtime_fraction": _NOT_RECORDED,
         },
     }
     skip = {
@@ -238,6 +255,7 @@ def _shows(told: Mapping[str, str], headers: tuple[str, ...], *, asks: Resource,
     }
 
 
+_NOT_RECORDED: Resource = {"default_value": {"numerator": 100}, "runtime_key": NOT_RECORDED_PERCENT}
 _CODEC: Resource = {
     "name": "envoy.filters.http.upstream_codec",
     "typed_config": {"@type": TYPE + "extensions.filters.http.upstream_codec.v3.UpstreamCodec"},

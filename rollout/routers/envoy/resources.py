@@ -1,4 +1,4 @@
-"""The clusters of a traffic split: dictionaries out. `routes` has the routes to them. Five kinds of cluster:
+"""The clusters of a traffic split: dictionaries out. `routes` has the routes to them. Six kinds of cluster:
 
 * a *version*, named by its tag: its backends with their health checks and circuit breaker;
 * a *choice*, named `digits:v2>digits:v1`: the version that the split chose, then the one that answers
@@ -8,6 +8,7 @@
   its statistics count only these; where the steps compare requests, stable has one as well;
 * an *observed* one, named `observed/` and the name of any of the former: the same for requests of which the observer is
   shown the answers;
+* a *recorded* one, named `recorded/digits:v1`: the same for requests to stable that are kept with their answers;
 * a *repeat*, named `repeat/digits:v1`: stable's backends for requests that it is asked twice, see `observation`.
 """
 
@@ -24,6 +25,7 @@ from rollout.routers.envoy.observation import (
     HTTP_1,
     HTTP_OPTIONS,
     OBSERVER,
+    RECORDED,
     REPEAT,
     compared,
     feedback_cluster,
@@ -32,6 +34,7 @@ from rollout.routers.envoy.observation import (
     observer_cluster,
     read,
     recordable,
+    recorded,
     shown,
     takes_feedback,
 )
@@ -59,9 +62,17 @@ def clusters_for(split: Split, settings: GatewaySettings) -> dict[str, Resource]
         named[FEEDBACK] = feedback_cluster(settings)
     if settings.has_observer and not split.keeps_contract:
         named[OBSERVER] = observer_cluster(settings)
-        for name in {split.stable.tag, OBSERVED + split.stable.tag} & named.keys():
-            named[name] = recordable(named[name], split.stable.tag)
+    if is_recordable(split, settings):
+        tag = split.stable.tag
+        named[RECORDED + tag] = recorded(_another_name(RECORDED + tag, named[tag], [tag], tag, settings), tag)
+        if OBSERVED + tag in named:
+            named[OBSERVED + tag] = recordable(named[OBSERVED + tag], tag)
     return named
+
+
+def is_recordable(split: Split, settings: GatewaySettings) -> bool:
+    """Whether requests to stable can be recorded with its answers: no other version may answer in its place."""
+    return settings.has_observer and not split.keeps_contract and fallback_of_stable(split) is None
 
 
 def clusters_of(tag: str) -> tuple[str, ...]:
@@ -82,8 +93,8 @@ def _shown(split: Split, settings: GatewaySettings, named: Mapping[str, Resource
         else:
             members = name.removeprefix(SHADOW).split(FALLBACK)
             shadow = SHADOW if name.startswith(SHADOW) else ""
-            made = _aggregate(OBSERVED + name, members[0], [shadow + tag for tag in members], settings)
-            made["alt_stat_name"] = named[name]["alt_stat_name"]
+            behind = [shadow + tag for tag in members]
+            made = _another_name(OBSERVED + name, named[name], behind, members[0], settings)
         shows_requests = split.answers.reads_requests and observation.READ in told
         found[made["name"]] = shown(made, told, shows_requests=shows_requests)
     return found
@@ -182,6 +193,11 @@ def _aggregate(name: str, tag: str, members: list[str], settings: GatewaySetting
             },
         },
     }
+
+
+def _another_name(name: str, of: Resource, members: list[str], tag: str, settings: GatewaySettings) -> Resource:
+    """The cluster `of` under one name more, with its statistics: filters of the one are not those of the other."""
+    return _aggregate(name, tag, members, settings) | {"alt_stat_name": of["alt_stat_name"]}
 
 
 def _named(name: str, tag: str, settings: GatewaySettings) -> Resource:

@@ -29,15 +29,24 @@ from rollout.routers.envoy.keys import FOR_FEEDBACK, OPEN_TO_ALL, labeller_heade
 from rollout.routers.envoy.observation import (
     FEEDBACK,
     OBSERVER,
+    RECORDED,
     REPEAT,
     is_observed,
     is_shown,
     is_watched,
     mirror_policy,
+    not_recorded,
     own_ids,
     takes_feedback,
 )
-from rollout.routers.envoy.resources import FALLBACK, SHADOW, choice_name, fallback_of_stable, headers_with
+from rollout.routers.envoy.resources import (
+    FALLBACK,
+    SHADOW,
+    choice_name,
+    fallback_of_stable,
+    headers_with,
+    is_recordable,
+)
 from rollout.routers.envoy.sampling import OBSERVED, drawn
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import ObservedSplit, Split
@@ -158,14 +167,18 @@ def clusters_used(routes: Mapping[str, Any], clusters: Mapping[str, Resource]) -
         return {}
     tags = {split.stable, split.canary, split.fallback}
     used = {
-        name: cluster
-        for name, cluster in clusters.items()
-        if tags.issuperset(name.removeprefix(OBSERVED).removeprefix(SHADOW).removeprefix(REPEAT).split(FALLBACK))
+        name: cluster for name, cluster in clusters.items() if tags.issuperset(_without_place(name).split(FALLBACK))
     }
     has_readers = any(is_shown(each) for name, each in used.items() if not name.startswith((SHADOW, REPEAT)))
     is_needed = OBSERVER in clusters and (split.mirror or has_readers)
     own = {name: clusters[name] for name in (OBSERVER, FEEDBACK) if name in clusters}
     return used | (own if is_needed else {})
+
+
+def _without_place(name: str) -> str:
+    for place in (OBSERVED, RECORDED, SHADOW, REPEAT):
+        name = name.removeprefix(place)
+    return name
 
 
 def _of_contract(split: Split | None, settings: GatewaySettings) -> list[Resource]:
@@ -259,16 +272,24 @@ def _passed(match: Resource, route: Route, split: Split, settings: GatewaySettin
             **_counted(route),
         }
     elif is_watched(split, settings):
-        for each in _by_length(match | drawn(), route, _passing(route, split, settings, is_drawn=True), settings):
+        for each in _by_length(match | drawn(), route, _passing(route, split, settings, OBSERVED), settings):
             own = {"request_headers_to_add": [*own_ids(), *told.get("request_headers_to_add", ())]}
             yield each | own | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
-    for each in _by_length(match, route, action, settings):
-        yield each | told | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
+    others = [(match, action)]
+    if is_recordable(split, settings) and not route.is_streamed:
+        others = [(match | not_recorded(), action), (match, _passing(route, split, settings, RECORDED))]
+    for of_those, passing in others:
+        for each in _by_length(of_those, route, passing, settings):
+            yield each | told | {"typed_per_filter_config": each["typed_per_filter_config"] | filters}
 
 
-def _passing(route: Route, split: Split, settings: GatewaySettings, *, is_drawn: bool = False) -> Resource:
-    """What is done with a request; `is_drawn`: and the observer is shown its answers."""
-    action = _shared(split, settings, is_copied=not route.is_streamed, is_drawn=is_drawn)
+def _passing(route: Route, split: Split, settings: GatewaySettings, place: str = "") -> Resource:
+    """What is done with a request.
+
+    Args:
+        place: `OBSERVED` or `RECORDED`: and the observer is shown its answers for that.
+    """
+    action = _shared(split, settings, is_copied=not route.is_streamed, place=place)
     limit_s = _limit_s(split)
     # Where an answer may be a stream, its end has no limit: `per_try_idle_timeout` limits the wait for each part.
     action["timeout"] = f"{0 if route.is_streamed else limit_s:g}s"
@@ -277,16 +298,17 @@ def _passing(route: Route, split: Split, settings: GatewaySettings, *, is_drawn:
 
 
 def _by_length(match: Resource, route: Route, action: Resource, settings: GatewaySettings) -> Iterator[Resource]:
-    """The same by whether the body is read before a version gets the request."""
+    """The same by whether the body is read before a version gets the request.
+
+    Two entries, because Envoy looks at those of every route that stands before the one of a request.
+    """
     measured = _BODY_LIMIT | {"buffer": {"max_request_bytes": settings.max_upload_bytes}}
     named = {} if route.is_streamed else {"name": route.path}  # the observer's: it says that there is a copy
     flows, is_read = _counted(route) | named, _counted(route, alone_s=_LONGEST_WAIT_S) | named
-    length = {"name": "content-length"}
-    is_small = length | {"range_match": {"start": 0, "end": _READ_FIRST_BYTES + 1}}
-    for is_read_first in (length | {"present_match": True, "invert_match": True}, is_small):
-        of_those = match | {"headers": [is_read_first]}
-        yield {"match": of_those, "route": action, "typed_per_filter_config": {BODY_FILTER: measured}, **is_read}
-    yield {"match": match, "route": action, "typed_per_filter_config": {BODY_FILTER: _UNMEASURED}, **flows}
+    is_large = {"name": "content-length", "range_match": {"start": _READ_FIRST_BYTES + 1, "end": 2**63 - 1}}
+    of_large = match | {"headers": [is_large]}
+    yield {"match": of_large, "route": action, "typed_per_filter_config": {BODY_FILTER: _UNMEASURED}, **flows}
+    yield {"match": match, "route": action, "typed_per_filter_config": {BODY_FILTER: measured}, **is_read}
 
 
 def _limit_s(split: Split) -> float:
@@ -339,11 +361,12 @@ def _predict(split: Split | None, settings: GatewaySettings) -> Resource:
     return {"route": timeout | _predict_retries(split, settings) | _shared(split, settings, is_copied=True)}
 
 
-def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, is_drawn: bool = False) -> Resource:
-    """The part of an action that gives each version its share; `is_drawn`: of requests that are observed."""
+def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, place: str = "") -> Resource:
+    """The part of an action that gives each version its share; `place`: see `_passing`."""
     is_any_drawn = split.compare_percent > 0 or is_watched(split, settings)
     to_stable, to_canary = weights(split, is_drawn=is_any_drawn)
-    place = OBSERVED if is_drawn else ""
+    is_drawn = place == OBSERVED
+    observed = OBSERVED if is_drawn else ""
     stable = place + choice_name(split.stable, fallback_of_stable(split))
     weighted: list[Resource] = [{"name": stable, "weight": to_stable}]
     clusters: Resource = {"clusters": weighted}
@@ -351,11 +374,11 @@ def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, is_draw
     if split.canary is not None:
         # Stable first: the hash of a sticky caller is compared with the running sum of the weights, so
         # the canary's share grows downwards from 100 and a rising weight never moves a caller off it.
-        of_canary = "" if split.mirror else place  # it has no request of its own while it gets copies
+        of_canary = "" if split.mirror else observed  # it has no request of its own while it gets copies
         weighted.append({"name": of_canary + choice_name(split.canary, split.stable), "weight": to_canary})
         is_seen = is_observed(split, settings)
         if split.mirror and is_copied:
-            action["request_mirror_policies"] = [{"cluster": place + SHADOW + split.canary.tag}]
+            action["request_mirror_policies"] = [{"cluster": observed + SHADOW + split.canary.tag}]
             if is_drawn:
                 action["request_mirror_policies"].append(mirror_policy(split))
         if split.compare_percent and is_copied and is_drawn is is_seen:  # a copy that nobody compares is not made
