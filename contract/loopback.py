@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import httpx
 
@@ -141,3 +141,33 @@ def is_local(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def whole(
+    http: Client,
+    url: httpx.URL | str,
+    *,
+    most: int,
+    headers: Mapping[str, str] | None = None,
+    method: str = "GET",
+    json: Any = None,
+) -> httpx.Response:
+    """An answer of a server that may be anybody's, read to its end.
+
+    Args:
+        most: bytes that it may have.
+
+    Raises: httpx.HTTPError, also where it is longer, or packed, which could make it longer.
+    """
+    with http.stream(method, url, json=json, headers={**(headers or {}), "accept-encoding": "identity"}) as answer:
+        parts, length = [], 0
+        if answer.headers.get("content-encoding", "identity") != "identity":
+            raise httpx.DecodingError("it is packed, and nobody asked for that", request=answer.request)
+        for part in answer.iter_raw():
+            length += len(part)
+            if length > most:
+                raise httpx.ReadError(f"it is longer than {most:,} bytes", request=answer.request)
+            parts.append(part)
+        return httpx.Response(
+            answer.status_code, headers=answer.headers, content=b"".join(parts), request=answer.request
+        )

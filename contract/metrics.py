@@ -17,6 +17,11 @@ class Metric:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names of the series that it is made of."""
+        return (self.name,)
+
 
 @dataclass(frozen=True, slots=True)
 class Histogram(Metric):
@@ -33,6 +38,15 @@ class Histogram(Metric):
     def count(self) -> str:
         """The series of all its events."""
         return f"{self.name}_count"
+
+    @property
+    def sum(self) -> str:
+        """The series of what its events add up to."""
+        return f"{self.name}_sum"
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        return self.bucket, self.count, self.sum
 
 
 # Of a model's server, labelled by the Bento tag that it serves. They exist at 0 before the first request. A route is a
@@ -101,6 +115,20 @@ MODEL_INFO = Metric(
     "kanaria_model_info",
     "1 for the model that is served and the engine that it runs on",
     ("version", "model", "engine"),
+)
+OF_VERSIONS: tuple[Metric, ...] = (
+    *(
+        REQUESTS,
+        REQUEST_DURATION,
+        PREDICTIONS,
+        CONFIDENCE,
+        FEEDBACK,
+        LABELS,
+        DISAGREEMENT,
+        PAIRED_LABELS,
+        ANSWERS_DROPPED,
+    ),
+    *(PREDICTION_LOG_DROPPED, LOG_FAILURES, MODEL_INFO),
 )
 
 # Of the observer, which compares the answers of versions that count nothing themselves. It counts DISAGREEMENT, too.

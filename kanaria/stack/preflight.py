@@ -31,6 +31,7 @@ from rollout.spec import RolloutSpec
 TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU sums in another order
 SHOWN_DIFFERENCES = 3  # of the golden requests; the rest is counted
 _TIMEOUT_S = 10.0
+_LARGEST_ANSWER = 64 * 2**20  # bytes
 _MEGABYTE = 1e6
 _DEFAULTS = RolloutSpec()
 
@@ -161,8 +162,11 @@ def replay(canary: Backend, golden: Sequence[GoldenRequest]) -> Replay:
         for number, request in enumerate(golden):
             started_s = time.perf_counter()
             try:
-                answer = client.post(
+                answer = loopback.whole(
+                    client,
                     PREDICT_PATH,
+                    method="POST",
+                    most=_LARGEST_ANSWER,
                     json={"features": request.features},
                     headers={REQUEST_ID_HEADER: f"{OWN_REQUESTS}{run}-{number}"},
                 )
@@ -192,7 +196,7 @@ def _bytes_of(process: psutil.Process) -> int:
 def _wrong(answer: httpx.Response, tag: str, expected: Sequence[dict[str, JsonValue]]) -> Iterator[str]:
     """How one answer differs from the golden one."""
     if answer.status_code != 200:
-        yield f"HTTP {answer.status_code}, {answer.text[:200]}"
+        yield f"HTTP {answer.status_code}, {answer.content[:200].decode(errors='replace')}"
         return
     try:
         document = _Answer.model_validate_json(answer.content)

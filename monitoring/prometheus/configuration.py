@@ -9,6 +9,7 @@ from types import MappingProxyType
 import yaml
 
 from contract.http import METRICS_PATH
+from contract.metrics import OF_VERSIONS
 from monitoring.prometheus.trusted import Trusted
 from monitoring.prometheus.user import USER
 
@@ -18,6 +19,16 @@ JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
 )
 VERSIONS = "service"
 OPEN_VERSIONS = "service-open"  # the list of those that ask for no secret; their series have the job of all versions
+# What the page of a version cannot say, for it is the gateway's, the controller's or Prometheus's own to say: alerts
+# and people go by it. Of Kanaria's own names a version has those of `OF_VERSIONS`.
+_NOT_OF_VERSIONS = "kanaria_.+|envoy_kanaria_.+|envoy_cluster_upstream_rq.*|slo:.+|up|scrape_.+|ALERTS.*"
+_OF_VERSIONS = "|".join(series for metric in OF_VERSIONS for series in metric.series)
+_LARGEST_PAGE = "16MB"  # as the controller itself reads
+_ONLY_ITS_OWN: tuple[Mapping[str, object], ...] = (
+    {"source_labels": ["__name__"], "regex": _NOT_OF_VERSIONS, "target_label": "__tmp_not_its_own", "replacement": "1"},
+    {"source_labels": ["__name__"], "regex": _OF_VERSIONS, "target_label": "__tmp_not_its_own", "replacement": ""},
+    {"source_labels": ["__tmp_not_its_own"], "regex": "1", "action": "drop"},
+)
 # An expensive query neither takes the memory nor keeps the controller waiting for long, and connections that ask
 # nothing keep no place.
 _LIMITS = ("--query.timeout=30s", "--query.max-samples=20000000", "--query.max-concurrency=8", "--web.read-timeout=30s")
@@ -80,6 +91,8 @@ def _scraped(job: str, path: str, settings: PrometheusSettings) -> dict[str, obj
         scraped["params"] = {"filter": [GATEWAY_FILTER]}
     if job == "controller" and settings.controller is not None:
         scraped |= {"scheme": "https", "tls_config": settings.controller.tls_config}
+    if job in (VERSIONS, OPEN_VERSIONS):
+        scraped |= {"body_size_limit": _LARGEST_PAGE, "metric_relabel_configs": [dict(rule) for rule in _ONLY_ITS_OWN]}
     if job == VERSIONS and settings.secret_file is not None:
         scraped["authorization"] = {"credentials_file": str(settings.secret_file)}
     return scraped

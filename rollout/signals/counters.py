@@ -11,7 +11,7 @@ from contract.answer_types import class_name
 from rollout.judge.types import BothNumbers, Pair, Window
 from rollout.signals.catalogue import catalogue
 from rollout.signals.counting import SQUARES, SUM, OutcomesByKey, Steps
-from rollout.signals.custom import PREFIX, Mean, OwnCounter
+from rollout.signals.custom import PREFIX, Mean, OwnCounter, is_count
 
 _NOTHING = Pair(0, 0)
 
@@ -59,10 +59,13 @@ def counters(tables: Iterable[Table]) -> dict[SeriesKey, Pair]:
     }
 
 
-def version_tables(instance: str, samples: Iterable[Sample]) -> Iterator[Table]:
+def version_tables(instance: str, samples: Iterable[Sample], *, own: str | None = None) -> Iterator[Table]:
     """The counts on the page of a version's process: each series that a signal is made of has the label `version`.
 
-    A label without text is the same as none, as in Prometheus, which drops it.
+    A label without text is the same as none, as in Prometheus, which drops it. What is no count is left out.
+
+    Args:
+        own: the version that the process serves: what its page says of others is left out; None: it counts for all.
     """
     counts: defaultdict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
     labels_of: defaultdict[str, list[str]] = defaultdict(list)
@@ -70,8 +73,9 @@ def version_tables(instance: str, samples: Iterable[Sample]) -> Iterator[Table]:
         labels_of[series].append(label)
     for sample in samples:
         version = sample.labels.get("version")
+        is_told = own in (None, version) and is_count(sample.value)
         for label in labels_of.get(sample.name, ()):
-            if version:
+            if version and is_told:
                 values = (class_name(sample.labels.get(each, "")) for each in label.split(","))
                 add(counts[version, sample.name, label], ",".join(values), sample.value)
     for (version, series, label), table in counts.items():

@@ -28,6 +28,7 @@ MOST_HISTORY_S = 1800.0  # what is kept
 _WEIGHT = 0.1
 _TOLERANCE = 1.25
 _PARTS = 1000  # a number is counted in so many parts of its range
+_TOO_MANY = 2**43  # events of one process; so many squares of parts are the most that 63 bits hold
 _COLOURS = ("#4c6ef5", "#0b7285", "#c2255c", "#5c940d", "#862e9c")
 
 Series = tuple[Mapping[str, str], float]  # labels and value
@@ -52,7 +53,7 @@ class Share:
     def pairs(self, page: Page) -> Iterator[tuple[str, Pair]]:
         """The counts, by the key of a counter; nothing where the page does not tell."""
         total, part = total_of(page, self.of), total_of(page, self.part)
-        if total is None or not _is_count(total) or not _is_count(part or 0.0):
+        if total is None or not is_count(total) or not is_count(part or 0.0):
             return
         counted = min(int(part or 0.0), int(total))
         yield "", Pair(int(total) - counted if self.is_good else counted, int(total))
@@ -290,13 +291,14 @@ def buckets(page: Page, histogram: Selector) -> dict[float, int]:
                 return {}
             sums[bound] = sums.get(bound, 0.0) + value
             series[bound] = series.get(bound, 0) + 1
-    if not all(_is_count(value) for value in sums.values()):
+    if not all(is_count(value) for value in sums.values()):
         return {}
     return {bound: int(value) for bound, value in sums.items() if series[bound] == series.get(math.inf)}
 
 
-def _is_count(value: float) -> bool:
-    return math.isfinite(value) and value >= 0
+def is_count(value: float) -> bool:
+    """Whether a value on a page can be a number of events; larger ones would not fit into the ledger."""
+    return math.isfinite(value) and 0 <= value < _TOO_MANY
 
 
 def _kept_braces(text: str) -> str:

@@ -16,7 +16,7 @@ from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.custom import Bound, CustomSignal, Mean, Page, Series, Share, buckets, total_of
 from rollout.signals.selectors import Selector
-from rollout.sources.page import without_exemplars
+from rollout.sources.page import LARGEST_PAGE, without_exemplars
 
 _NEAR = 3  # names that are offered for one that is not there
 _SHOWN = 12  # values that are listed
@@ -37,8 +37,9 @@ def look(backend: Backend, own: Mapping[str, CustomSignal], *, timeout_s: float 
     """What stands in the way of these signals on the page of one process. Raises SourceUnreachable."""
     http = loopback.client(timeout_s=timeout_s, headers=backend.headers)
     try:
-        text = http.get(f"{backend.url}{METRICS_PATH}").raise_for_status().text
-        return list(findings(text, own))
+        url = f"{backend.url}{METRICS_PATH}"
+        page = loopback.whole(http, url, most=LARGEST_PAGE).raise_for_status()
+        return list(findings(page.content.decode(errors="replace"), own))
     except (httpx.HTTPError, ValueError) as error:
         raise SourceUnreachable(
             f"{backend.tag} gives no metrics that can be read",

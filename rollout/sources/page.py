@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rollout.signals.counters import Sample
 
+LARGEST_PAGE = 16 * 2**20  # bytes: of thousands of classes, or of the gateway with many segments, it has some MB
 _EXEMPLAR = re.compile(r"(?<=\S) # \{[^{}]*\} \S+( \S+)?$", re.MULTILINE)  # what OpenMetrics may write after a value
 
 

@@ -61,7 +61,8 @@ class PrometheusSource:
         scraped_s, samples = self._latest((gateway, *wanted, *self._observers), _scraped_as(own))
         self.trouble = OBSERVER_AWAY if set(self._observers) - scraped_s.keys() else None
         missing = sorted({gateway, *wanted} - set(scraped_s))
-        if missing and (gateway in missing or len(missing) == len(wanted) or not self.has_read):
+        are_all = len(missing) == len(wanted) == len(backends)  # one that has no page hinders nothing
+        if missing and (gateway in missing or are_all or not self.has_read):
             raise SourceUnreachable(
                 "Prometheus has no fresh samples of the versions or of the gateway",
                 saw=f"no successful scrape of {', '.join(missing)} in the last {self._max_age_s:g} s",
@@ -85,7 +86,7 @@ class PrometheusSource:
             table
             for instance in (*wanted, *self._observers)
             if instance in scraped_s
-            for table in version_tables(instance, samples[instance])
+            for table in version_tables(instance, samples[instance], own=wanted.get(instance))
         ]
         read = counters(tables)
         for instance in wanted.keys() & scraped_s.keys():

@@ -1,7 +1,7 @@
 """Counters read directly from the gateway and from each version's process: the source where no Prometheus runs."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Self
@@ -13,9 +13,9 @@ from contract.http import METRICS_PATH
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.catalogue import catalogue
-from rollout.signals.counters import Reading, Sample, counters, own_counters, own_series, version_tables
+from rollout.signals.counters import Reading, Sample, Table, counters, own_counters, own_series, version_tables
 from rollout.signals.custom import OwnCounter
-from rollout.sources.page import parsed
+from rollout.sources.page import LARGEST_PAGE, parsed
 from rollout.sources.source import OBSERVER_AWAY, GatewayMetrics
 
 _OBSERVER_TIMEOUT_S = 0.5  # a reading waits for it, and can do without
@@ -67,7 +67,8 @@ class ScrapeSource:
                 do="see whether the gateway runs: `kanaria status`",
             )
         # A version's counts before its first reading are not new events, so the first reading must have all versions.
-        if missing and (len(missing) == len(of_versions) or not self.has_read):
+        are_all = len(missing) == len(of_versions) == len(backends)  # one that has no page hinders nothing
+        if missing and (are_all or not self.has_read):
             raise SourceUnreachable(
                 "a version gives no metrics",
                 saw="; ".join(f"{error!r} from {urls[instance]}" for instance, error in missing.items()),
@@ -75,7 +76,7 @@ class ScrapeSource:
             )
         self.has_read = True
         tables = [*self._gateway.tables(samples.pop(gateway), mirrored=mirrored)]
-        tables += [table for instance, page in samples.items() for table in version_tables(instance, page)]
+        tables += [table for instance, page in samples.items() for table in _tables(instance, page, counting)]
         found = counters(tables)
         for backend in backends:
             instance = backend.address
@@ -100,7 +101,13 @@ class ScrapeSource:
         """The samples of one page that any signal needs, or why there are none."""
         series = (*self._gateway.series, *(name for name, _ in catalogue().of_versions))
         try:
-            page = http.get(url, headers=headers).raise_for_status()
-            return parsed(page.text, series) + (parsed(page.text, own, is_foreign=True) if own else [])
+            page = loopback.whole(http, url, most=LARGEST_PAGE, headers=headers).raise_for_status()
+            text = page.content.decode(errors="replace")  # a `charset` of its own could take minutes
+            return parsed(text, series) + (parsed(text, own, is_foreign=True) if own else [])
         except (httpx.HTTPError, ValueError) as error:
             return error
+
+
+def _tables(instance: str, page: list[Sample], counting: Mapping[str, Backend]) -> Iterator[Table]:
+    """The counts of one process: of its own version alone, but for the observer's, which counts for all."""
+    return version_tables(instance, page, own=counting[instance].tag if instance in counting else None)

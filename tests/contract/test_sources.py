@@ -296,14 +296,15 @@ def test_counters_of_the_users_own_belong_to_the_version_that_shows_them(source:
 
 
 def test_a_reading_holds_every_signal_of_every_version(source: MetricSource, stack: Stack) -> None:
-    """Errors and latency come from the gateway, predictions from the version, feedback from whichever received it."""
+    """Errors and latency come from the gateway, all else from the version that it is about."""
     for code, ms in ((200, 20), (200, 300), (503, 5), (422, 5), (401, 5)):
         stack.gateway.answer(CANARY, code, ms=ms)
     stack.gateway.answer(STABLE, routed=CANARY)
     stack.gateway.answer(STABLE)
     stack.canary.predict(CANARY, "7", confidence=0.3)
     stack.canary.predict(CANARY, "1")
-    stack.stable.feedback(CANARY, "wrong")
+    stack.canary.feedback(CANARY, "wrong")
+    stack.stable.feedback(CANARY, "wrong")  # which no page of another version can say
     expected = {
         "errors": (Pair(0, 1), Pair(1, 5)),
         "rejected": (Pair(0, 1), Pair(1, 5)),

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract import metrics
-from contract.metrics import Histogram, Metric
+from contract.metrics import Metric
 from monitoring.drift.metrics import DriftCollector
 from rollout.control.metrics import ControllerMetrics
 from tests.support.paths import ROOT
@@ -23,8 +23,9 @@ def series() -> dict[str, frozenset[str]]:
     """The labels of every series that is exported, by its name."""
     found = {}
     for metric in DECLARED:
-        names = (metric.bucket, metric.count) if isinstance(metric, Histogram) else (metric.name,)
-        found |= {name: frozenset(metric.labels) | ({"le"} if name.endswith("_bucket") else set()) for name in names}
+        found |= {
+            name: frozenset(metric.labels) | ({"le"} if name.endswith("_bucket") else set()) for name in metric.series
+        }
     return found
 
 
