@@ -27,7 +27,7 @@ class ScrapeSource:
     Args:
         gateway: what the data plane counts, and where.
         observer: `host:port` of what counts for versions that do not; None: nothing does. Readings do without it.
-        timeout_s: longest wait for the next part of a page, seconds.
+        timeout_s: longest wait for a page, seconds.
     """
 
     def __init__(self, gateway: GatewayMetrics, *, observer: str | None = None, timeout_s: float = 2.0) -> None:
