@@ -13,25 +13,23 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from contract.bounded_http import bounded_http
 from kanaria.settings import Settings
 from kanaria.stack.handshakes import Connection, Handshake
 from rollout.ui.admission import IS_LET_IN
 
 _MOST_CONNECTIONS = 256
-_LONGEST_HEAD = 2**20  # bytes of a request until it is known what is asked
 _FIRST_REQUEST_S = 10.0  # until the headers of the first request are here
 _OLDEST_S = 120.0  # then a connection ends after the request that it has
 _GRACE_S = 60.0  # for that request
 
 
-class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class that is chosen when uvicorn is imported
+class Bounded(bounded_http()):  # type: ignore[misc] # a class that is chosen when uvicorn is imported
     """One connection, as long as it asks something."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        self._is_in_head, self._head_bytes = False, 0
         self._ends: list[asyncio.TimerHandle] = []
         self.opened_s = self.loop.time()
         _make_room(self, self.connections)
@@ -43,21 +41,6 @@ class Bounded(AutoHTTPProtocol):  # type: ignore[misc, valid-type] # a class tha
             (_OLDEST_S + _GRACE_S, transport.abort),
         ):
             self._ends.append(self.loop.call_later(after_s, end))
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._head_bytes = self._head_bytes + len(data) if self._is_in_head else 0
-        if self._head_bytes > _LONGEST_HEAD:
-            self.transport.abort()
-
-    # Called by httptools, which knows no limit, and copies all of a header with each part of it. h11 has a limit.
-    def on_message_begin(self) -> None:
-        self._is_in_head = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        self._is_in_head = False
-        super().on_headers_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for end in self._ends:

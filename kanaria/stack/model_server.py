@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kanaria.stack.forks import Workers, say
-from kanaria.stack.port_guard.sitecustomize import guarded, taken_guard
+from kanaria.stack.port_guard.sitecustomize import bounded_http, guarded, taken_guard
 
 MODULE = "kanaria.stack.model_server"
 _FOR_WORKERS = (
@@ -122,6 +122,7 @@ def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number
     server_context.bento_name, server_context.bento_version = service.bento.tag.name, service.bento.tag.version
     config = uvicorn.Config(
         guarded(service.to_asgi(is_main=True), guard),
+        http=bounded_http(),
         log_config=None,
         access_log=False,
         proxy_headers=False,  # the gateway is the only client

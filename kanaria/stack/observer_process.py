@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
 from contract import environment
+from contract.bounded_http import bounded_http
 from contract.log_lines import log_as_json
 from contract.own_answers import OwnAnswers
 from contract.recorded import RecordedFolder
@@ -52,7 +53,7 @@ async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded:
     findings = Findings(registry, records)
     recorder = Recorder(RecordedFolder(recorded), findings.recorded)
     server = make_server(Observer(findings, recorder), f"unix:{socket}")
-    quiet = partial(uvicorn.Config, log_level="warning", access_log=False)
+    quiet = partial(uvicorn.Config, http=bounded_http(), log_level="warning", access_log=False)
     pages = uvicorn.Server(quiet(pages_of(findings), host="127.0.0.1", port=port))
     labels = _Second(quiet(feedback_app(records), uds=str(feedback)))
     await server.start()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kanaria.stack.ports import free_port
 from kanaria.stack.python import own_module
+from kanaria.stack.sandbox import Sandbox
 from kanaria.stack.supervision import Program
 from rollout.routers.envoy.settings import GatewaySettings
 
@@ -22,11 +23,18 @@ class ObserverProgram:
     port: int
     recorded: Path  # folder of recorded requests
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # where it keeps answers, and its key
+    sandbox: Sandbox | None = None  # what it does not reach
 
     @classmethod
-    def beside(cls, gateway: GatewaySettings, recorded: Path, environment: Mapping[str, str]) -> "ObserverProgram":
+    def beside(
+        cls,
+        gateway: GatewaySettings,
+        recorded: Path,
+        environment: Mapping[str, str],
+        sandbox: Sandbox | None = None,
+    ) -> "ObserverProgram":
         """One at a free port."""
-        return cls(gateway, free_port(), recorded, environment)
+        return cls(gateway, free_port(), recorded, environment, sandbox)
 
     @property
     def address(self) -> str:
@@ -43,7 +51,7 @@ class ObserverProgram:
         }
         arguments = [word for pair in told.items() for word in pair]
         command = own_module("kanaria.stack.observer_process", *arguments)
-        return Program(OBSERVER, command, self.environment, stop_wait_s=5.0)
+        return Program(OBSERVER, command, self.environment, stop_wait_s=5.0, sandbox=self.sandbox)
 
     @staticmethod
     def address_of(program: Program) -> str:

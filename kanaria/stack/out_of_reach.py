@@ -15,6 +15,7 @@ from kanaria.stack import sandbox
 from kanaria.stack.bentos import bento_folder, service_of, store
 from kanaria.stack.confinement import refused
 from kanaria.stack.sandbox import Sandbox
+from rollout.routers.envoy.settings import GatewaySettings
 
 _IMPORTED = ("_bentoml_impl", "torch", "uvicorn")
 _OWN_PACKAGES = ("contract", "kanaria", "loadtest", "monitoring", "observer", "rollout", "service")
@@ -41,6 +42,24 @@ def sandbox_of(
         hidden=_texts(_hidden(settings)),
         kept=_texts([*written, bento_folder(tag), store()]),  # BentoML writes there; it may lie beside code
         fixed=_texts(_fixed(settings)),
+        is_required=settings.sandbox == "required",
+    )
+
+
+def sandbox_of_the_observer(settings: Settings, gateway: GatewaySettings) -> Sandbox | None:
+    """The sandbox of a process of Kanaria's own that writes where versions of the contract can; None: there is none.
+
+    They can leave links there, and journals by which SQLite removes a file, so it sees little more than they do.
+    """
+    if settings.sandbox == "off":
+        return None
+    written = [settings.answers, settings.predictions, settings.recorded, gateway.admin_folder.resolve()]
+    for folder in written:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Sandbox(
+        hidden=_texts(_hidden(settings)),
+        kept=_texts(written),
+        fixed=_texts([*_fixed(settings), gateway.directory]),
         is_required=settings.sandbox == "required",
     )
 

@@ -1,7 +1,8 @@
 """A process that does not see parts of this machine, and can do nothing to processes outside. Linux alone.
 
-Two things of the kernel that need no rights and no further process: a namespace of mounts, in which folders look empty
-or can only be read, and Landlock, which forbids to look into, signal or trace processes outside, and to change mounts.
+Three things of the kernel that need no rights and no further process: a namespace of mounts, in which folders look
+empty or can only be read; Landlock, which forbids to look into, signal or trace processes outside, and to change
+mounts; and seccomp, which forbids to set limits of other processes, inside or outside: it cannot tell them apart.
 Knows nothing of versions, and imports nothing of ours: a version that is forked has packages of its own.
 """
 
@@ -11,6 +12,7 @@ import functools
 import json
 import os
 import stat
+import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -37,6 +39,16 @@ _NO_NEW_PRIVILEGES, _DROP_CAPABILITY = 38, 24  # of prctl(2)
 _CAPABILITIES, _CAPABILITIES_FORMAT = 64, 0x20080522  # as many as the format has room for
 # Root keeps: files of others and their owners (0, 1, 3, 4), signals (5), other users (6, 7), ports below 1024 (10).
 _OF_ROOT = sum(1 << each for each in (0, 1, 3, 4, 5, 6, 7, 10))
+
+_ONLY_FILTER, _KEEPS_ITS_SPEED = 1, 4  # of seccomp(2): without what it would slow down before Linux 5.16
+_LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # of a filter: the word at a place, equality, the end
+_NUMBER, _MACHINE, _FIRST, _THIRD = 0, 4, 16, 32  # places of what is asked: a system call, and its arguments
+_ALLOWED, _REFUSED = 0x7FFF0000, 0x00050000 | errno.EPERM
+# seccomp(2) here, then prlimit64(2) as programs of each kind that run here ask for it.
+_LIMITS = {
+    "x86_64": (317, ((0xC000003E, 302), (0xC000003E, 0x40000000 + 302), (0x40000003, 340))),  # x32, i386
+    "aarch64": (277, ((0xC00000B7, 261), (0x40000028, 369))),  # arm
+}
 
 _NOT_OFFERED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES, errno.EINVAL)
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -76,6 +88,10 @@ class _CapabilitiesOf(ctypes.Structure):
 
 class _Capabilities(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable"))
+
+
+class _Filter(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
 
 
 class _MountAttributes(ctypes.Structure):
@@ -271,6 +287,25 @@ def _forbid_the_rest() -> None:
     _call(_c().syscall, _RESTRICT_SELF, ruleset, 0)
     os.close(everything)
     os.close(ruleset)
+    _forbid_limits_of_others()
+
+
+def _forbid_limits_of_others() -> None:
+    """Else it could end a process outside by its limit of files or of time. Its own, and to read them, stay allowed."""
+    call, asked = _LIMITS.get(os.uname().machine, (0, ())) if sys.maxsize > 2**32 else (0, ())
+    if not asked:
+        return
+    steps: list[tuple[int, ...]] = []
+    for number, (machine, limits) in enumerate(asked):
+        further = 4 * (len(asked) - number) - 3  # steps from here to where its arguments are looked at
+        steps += [(_LOAD, _MACHINE), (_IS, machine, 0, 2), (_LOAD, _NUMBER), (_IS, limits, further, 0)]
+    steps += [(_RETURN, _ALLOWED)]
+    steps += [(_LOAD, _FIRST), (_IS, 0, 4, 0)]  # its own limits
+    steps += [(_LOAD, _THIRD), (_IS, 0, 0, 3), (_LOAD, _THIRD + 4), (_IS, 0, 0, 1)]  # it names no new one
+    steps += [(_RETURN, _ALLOWED), (_RETURN, _REFUSED)]
+    packed = b"".join(struct.pack("=HBBI", code, *(ways or (0, 0)), value) for code, value, *ways in steps)
+    with suppress(OSError):  # a kernel without it
+        _call(_c().syscall, call, _ONLY_FILTER, _KEEPS_ITS_SPEED, ctypes.byref(_Filter(len(steps), packed)))
 
 
 def _landlock() -> int:

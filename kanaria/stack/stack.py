@@ -319,7 +319,9 @@ class Stack:
 
     def _observer_beside(self, gateway: GatewaySettings) -> ObserverProgram:
         records = record_environment(self.settings, self.settings.root.absolute())
-        return ObserverProgram.beside(gateway, self.settings.recorded, records | dict.fromkeys(secret_names(), ""))
+        variables = records | dict.fromkeys(secret_names(), "")
+        sandbox = out_of_reach.sandbox_of_the_observer(self.settings, gateway)
+        return ObserverProgram.beside(gateway, self.settings.recorded, variables, sandbox)
 
     def _serves(self) -> bool:
         """Whether the gateway reaches a stable version that is ready; not while the controller is started again."""

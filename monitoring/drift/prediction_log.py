@@ -3,7 +3,9 @@
 docs/prediction-log.md shows `read_predictions`.
 """
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import orjson
 import pandas as pd
 from pydantic import ValidationError
 
+from contract import plain_files
+from contract.plain_files import NotPlain
 from contract.prediction_log import COLUMNS_FILE, OWN_REQUESTS, SEGMENTS, Columns
 
 _CLOCK_S = 1.0  # a file's time comes from the kernel's coarse clock, some milliseconds behind that of its lines
@@ -48,8 +52,8 @@ def read_predictions(folder: Path, since_s: float, *, version: str | None = None
 
 def _table(folder: Path, since_s: float, version: str | None) -> pd.DataFrame:
     try:
-        columns = Columns.model_validate_json((folder / COLUMNS_FILE).read_bytes())
-    except (OSError, ValidationError):  # no log of a version, or one of another format
+        columns = Columns.model_validate_json(plain_files.read(folder / COLUMNS_FILE))
+    except (OSError, ValidationError):  # no log of a version, a link, or one of another format
         return pd.DataFrame()
     if version not in (None, columns.version):
         return pd.DataFrame()
@@ -65,9 +69,9 @@ def _table(folder: Path, since_s: float, version: str | None) -> pd.DataFrame:
 
 def _lines(folder: Path, since_s: float) -> Iterator[Line]:
     for path in sorted(folder.glob(SEGMENTS)):
-        if path.stat().st_mtime < since_s - _CLOCK_S:
-            continue
-        with path.open("rb") as segment:
+        with suppress(NotPlain), plain_files.opened(path) as segment:
+            if os.fstat(segment.fileno()).st_mtime < since_s - _CLOCK_S:
+                continue
             for text in segment:
                 if (line := parse_line(text)) and line.at_s >= since_s and not line.request_id.startswith(OWN_REQUESTS):
                     yield line

@@ -1,10 +1,12 @@
 """Draw a random sample of the prediction log: the log may hold millions of rows, and a report needs thousands.
 
 Line ends are counted in all segments of the period, so that every request has the same chance. Only the
-lines that were drawn are parsed. A binary search finds the period's lines in a segment.
+lines that were drawn are parsed. A binary search finds the period's lines in a segment. No link is followed: versions
+of the contract can write where the log lies.
 """
 
 import math
+import os
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from contract import plain_files
 from contract.model_files import MISSING, Value
+from contract.plain_files import NotPlain
 from contract.prediction_log import BEFORE_TIME, COLUMNS_FILE, OWN_REQUESTS, SEGMENTS, Columns, began_s
 from monitoring.drift.column import Column, Values
 from monitoring.drift.errors import NoLog
@@ -80,8 +84,8 @@ def version_logs(folder: Path) -> dict[str, VersionLog]:
     """The log of each version, by tag. Raises NoLog when there is none."""
     found: dict[str, VersionLog] = {}
     for path in sorted(folder.glob(f"*/{COLUMNS_FILE}")):
-        with suppress(OSError, ValidationError):  # not readable, or of another format
-            columns = Columns.model_validate_json(path.read_bytes())
+        with suppress(OSError, ValidationError):  # not readable, a link, or of another format
+            columns = Columns.model_validate_json(plain_files.read(path))
             found[columns.version] = VersionLog(path.parent, columns)
     if not found:
         raise NoLog(
@@ -130,24 +134,23 @@ def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: in
 
 def _segment(path: Path, since_s: float, until_s: float) -> _Segment | None:
     """Find the lines of a period; None when there are none. Meanwhile the writer may append, or remove the file."""
-    with suppress(FileNotFoundError):
-        if path.stat().st_mtime < since_s or _earliest_s(path) >= until_s:
+    with suppress(FileNotFoundError, NotPlain), plain_files.opened(path) as file:
+        if os.fstat(file.fileno()).st_mtime < since_s or _earliest_s(path) >= until_s:
             return None
-        with path.open("rb") as file:
-            ends = [np.zeros(1, np.int64)]
-            offset = 0
-            while chunk := file.read(_CHUNK_BYTES):
-                ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset + 1)
-                offset += len(chunk)
-            starts = np.concatenate(ends)  # a line without its end is not finished, and is left out
+        ends = [np.zeros(1, np.int64)]
+        offset = 0
+        while chunk := file.read(_CHUNK_BYTES):
+            ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset + 1)
+            offset += len(chunk)
+        starts = np.concatenate(ends)  # a line without its end is not finished, and is left out
 
-            def at_s(line: int) -> float:
-                file.seek(int(starts[line]))
-                return _time_of(file.read(_TIME_BYTES))
+        def at_s(line: int) -> float:
+            file.seek(int(starts[line]))
+            return _time_of(file.read(_TIME_BYTES))
 
-            lines = range(len(starts) - 1)
-            first = bisect_left(lines, since_s, key=at_s)
-            last = bisect_left(lines, until_s, lo=first, key=at_s)
+        lines = range(len(starts) - 1)
+        first = bisect_left(lines, since_s, key=at_s)
+        last = bisect_left(lines, until_s, lo=first, key=at_s)
         return _Segment(path, starts[first : last + 1]) if last > first else None
     return None
 
@@ -172,7 +175,7 @@ def _lines(segments: list[_Segment], drawn: NDArray[np.int64]) -> Iterator[Line]
     for segment in segments:
         own = drawn[(drawn >= first) & (drawn < first + len(segment))] - first
         first += len(segment)
-        with suppress(FileNotFoundError), segment.path.open("rb") as file:
+        with suppress(FileNotFoundError, NotPlain), plain_files.opened(segment.path) as file:
             for number in own.tolist():
                 begin, end = int(segment.starts[number]), int(segment.starts[number + 1])
                 file.seek(begin)

@@ -3,9 +3,12 @@
 They are read from the table in which the service joins feedback to its answers.
 """
 
+import errno
+import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -15,6 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from contract.answers_table import ANSWERS_FILE
+from contract.plain_files import NotPlain
 from monitoring.drift.column import Column
 from monitoring.drift.errors import AnswersUnreadable
 from monitoring.drift.sample import as_column
@@ -93,14 +97,14 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
     """
     path = folder / ANSWERS_FILE
     found: list[tuple[float, list[object], list[object]]] = []
-    if path.exists():
+    if os.path.lexists(path):
         try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            with _opened(path) as connection:
                 columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(answers)")}
                 # The table may come from a Bento with an older copy of it, which knows no copies.
                 query = _QUERY.format(of_users="AND is_copy IS NOT 1" if "is_copy" in columns else "")
                 rows = connection.execute(query, (version, since_s, until_s, requests)).fetchall()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise AnswersUnreadable(
                 "the answers with feedback cannot be read",
                 saw=f"{path}: {error}",
@@ -114,3 +118,17 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
         np.repeat(np.arange(len(found)), sizes),
         np.repeat([at_s for at_s, _, _ in found], sizes).tolist(),
     )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Versions of the contract can write where it lies: a link could lead to what only this process sees."""
+    place = path.parent.resolve() / path.name
+    if not stat.S_ISREG(place.lstat().st_mode):
+        raise NotPlain(errno.EINVAL, "it is no plain file")
+    with closing(sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True)) as connection:
+        [(_, _, opened)] = connection.execute("PRAGMA database_list")  # reads nothing of it yet
+        if Path(opened) != place:  # a link was made since: SQLite follows it by itself
+            raise NotPlain(errno.ELOOP, "it is a link")
+        connection.execute("PRAGMA trusted_schema = OFF")  # versions write the table, and so what its views call
+        yield connection

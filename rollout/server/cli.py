@@ -69,6 +69,7 @@ def serve(
         token()
         import uvicorn  # noqa: PLC0415 - `explain` does without
 
+        from contract.bounded_http import bounded_http  # noqa: PLC0415 - likewise
         from rollout.server.app import make_app  # noqa: PLC0415 - likewise
         from rollout.server.kept import Kept  # noqa: PLC0415 - likewise
         from rollout.server.quarantine import Quarantine  # noqa: PLC0415 - likewise
@@ -81,7 +82,7 @@ def serve(
         page_url = url or f"http://{host}:{port}"
         releases = Releases(samples, known, kept, url=page_url, pod=socket.gethostname())
         app = make_app(releases, token=token, names=hosts_of(page_url))
-        uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False)
+        uvicorn.run(app, host=host, port=port, http=bounded_http(), log_level="warning", access_log=False)
 
 
 def explain(

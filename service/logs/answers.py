@@ -298,11 +298,13 @@ class AnswerLog(BackgroundWriter):
             self._spool = None
 
     def _connect(self) -> sqlite3.Connection:
-        if self._path.is_symlink():  # another version made it, maybe to a table that it does not reach itself
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._path))
+        place = self._path.parent.resolve() / self._path.name
+        _refuse_a_link(place, is_one=place.is_symlink())
         # Transactions are begun explicitly: a deferred one could not wait for another process's transaction.
-        connection = sqlite3.connect(self._path, timeout=LOCKED_S, isolation_level=None)
+        connection = sqlite3.connect(place, timeout=LOCKED_S, isolation_level=None)
         try:
+            _refuse_a_link(place, is_one=_file_of(connection) != place)
+            connection.execute("PRAGMA trusted_schema = OFF")  # others write the table, and so what its views call
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
@@ -414,6 +416,18 @@ def _owned(request_id: str, caller: str) -> str:
     The owner's are as they always were: in tables of before keys had names, and for Bentos with an older copy of this.
     """
     return request_id if caller == OWN_CALLER else f"{caller}/{request_id}"
+
+
+def _refuse_a_link(place: Path, *, is_one: bool) -> None:
+    """Another version may have made it, also since the last look, to a table that it does not reach itself."""
+    if is_one:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(place))
+
+
+def _file_of(connection: sqlite3.Connection) -> Path:
+    """The file that is open: SQLite follows a link by itself, and says where it led. Nothing of it is read yet."""
+    with closing(connection.execute("PRAGMA database_list")) as found:
+        return Path(found.fetchone()[2])
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

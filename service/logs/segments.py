@@ -8,8 +8,8 @@ import fnmatch
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 from pydantic import ValidationError
 
+from contract.plain_files import NotPlain, opened_file, opened_folder
 from contract.prediction_log import COLUMNS_FILE, SEGMENTS, Columns, segment_name, version_folder
 from service.logs.background import BackgroundWriter
 
@@ -123,7 +124,7 @@ class SegmentLog(BackgroundWriter, Generic[EntryT]):
         if self._segment is None:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._folder.mkdir(exist_ok=True, mode=0o700)
-            with _opened(self._folder) as folder:
+            with opened_folder(self._folder) as folder:
                 self._write_columns(folder)
                 self._segment = _Segment(self._folder / segment_name(now_s, os.getpid()), now_s, folder)
             self._prune_at_s = now_s
@@ -150,7 +151,7 @@ class SegmentLog(BackgroundWriter, Generic[EntryT]):
         """Remove the oldest segments of all versions until the rest is small and young enough."""
         kept_bytes = self._segment_bytes  # room for the one that is being written
         for path in sorted(self._root.glob(f"*/{SEGMENTS}"), key=lambda path: path.name, reverse=True):
-            with suppress(FileNotFoundError, NotADirectoryError), _opened(path.parent) as folder:  # removed, or a link
+            with suppress(FileNotFoundError, NotPlain), opened_folder(path.parent) as folder:  # removed, or a link
                 found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
                 kept_bytes += found.st_size
                 is_own = self._segment is not None and path == self._segment.path
@@ -164,8 +165,7 @@ class _Segment:
     def __init__(self, path: Path, now_s: float, folder: int) -> None:
         self.path = path
         self._since_s = now_s
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        self._descriptor = os.open(path.name, flags, 0o600, dir_fd=folder)
+        self._descriptor = opened_file(path.name, folder, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def is_over(self, max_bytes: int, now_s: float) -> bool:
         """Whether it is time for another one, also because another process removed this one to make room."""
@@ -182,16 +182,6 @@ class _Segment:
         os.close(self._descriptor)
 
 
-@contextmanager
-def _opened(folder: Path) -> Iterator[int]:
-    """A folder that is no link. Raises NotADirectoryError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _segments(folder: int) -> list[str]:
     return fnmatch.filter(os.listdir(folder), SEGMENTS)
 
@@ -199,7 +189,7 @@ def _segments(folder: int) -> list[str]:
 def _read(name: str, folder: int) -> bytes | None:
     """The content of a file; None: there is none."""
     try:
-        with os.fdopen(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as file:
+        with os.fdopen(opened_file(name, folder), "rb") as file:
             return file.read()
     except FileNotFoundError:
         return None

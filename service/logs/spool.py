@@ -2,14 +2,15 @@
 
 What the kernel was given does not die with the process that gave it. So a process appends each answer to a file in the
 table's folder before the client gets it. It holds a lock on its files for as long as it lives: files without a lock
-were left by a process that died, and whoever finds them moves their answers to the table.
+were left by a process that died, and whoever finds them moves their answers to the table. Versions of the contract can
+write here, and the observer, which sees more than they, does as well: no link is followed.
 """
 
 import fcntl
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contract import plain_files
 from contract.answer_types import Label
 
 FILES = "*.spool"
@@ -94,7 +96,9 @@ class _OwnFile:
         self._path = folder / f"{os.getpid()}-{secrets.token_hex(8)}.spool"
         self._bytes = 0
         while True:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with plain_files.opened_folder(folder.resolve()) as opened:  # itself it may be a link of its owner's
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+                self._descriptor = plain_files.opened_file(self._path.name, opened, flags)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             except OSError:
@@ -126,9 +130,11 @@ class _OwnFile:
 def answers_to(folder: Path, request_ids: Collection[str]) -> list[bytes]:
     """The lines about `request_ids` in the files of all processes, also of those that live."""
     found: list[bytes] = []
-    for path in folder.glob(FILES):
-        with suppress(OSError):  # taken over meanwhile, or another user's
-            found += [line for line, answer in _read(path.read_bytes()) if answer and answer.request_id in request_ids]
+    for path in folder.resolve().glob(FILES):
+        with suppress(OSError):  # taken over meanwhile, another user's, or a link
+            found += [
+                line for line, answer in _read(plain_files.read(path)) if answer and answer.request_id in request_ids
+            ]
     return found
 
 
@@ -141,12 +147,13 @@ def take_over(folder: Path, write: Callable[[Sequence[bytes]], None]) -> int:
     Raises: OSError, or what `write` raised; the files remain.
     """
     damaged = 0
-    for path in folder.glob(FILES):
+    for path in folder.resolve().glob(FILES):
+        opening = ExitStack()
         try:
-            file = path.open("rb")
-        except OSError:  # taken over meanwhile, or another user's
+            file = opening.enter_context(plain_files.opened(path))
+        except OSError:  # taken over meanwhile, another user's, or a link
             continue
-        with file:
+        with opening:
             if not _is_left(file):
                 continue
             lines = list(_read(file.read()))

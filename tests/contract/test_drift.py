@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from contract.reference_file import MAX_REFERENCE_ROWS, write_reference
 from monitoring.drift.compare import Logs, Period, data_drift, release_drift
 from monitoring.drift.errors import AnswersUnreadable, NoLog, NoReference
 from monitoring.drift.evidently_report import write_report
+from monitoring.drift.prediction_log import read_predictions
 from monitoring.drift.reference import read_reference
 from monitoring.drift.result import State
 from monitoring.drift.rule import Rule
-from monitoring.drift.sample import MISSING, draw
+from monitoring.drift.sample import MISSING, draw, version_logs
 from monitoring.drift.truth import answered
 from service.logs.answers import AnswerLog, Feedback
 from service.logs.predictions import PredictionLog
@@ -224,6 +225,27 @@ def test_a_log_of_an_earlier_version_has_numbers_only(tmp_path: Path) -> None:
     assert draw(tmp_path, "m:1", 0.0, 1e12, rows=10).values["age"].tolist() == [40.0]
 
 
+@pytest.mark.parametrize("left", ["a link to columns", "a link to a segment", "a link to a folder", "a pipe"])
+def test_a_log_leads_to_no_other_file(tmp_path: Path, rng: np.random.Generator, left: str) -> None:
+    """A version can put links into its own log, to what it does not see itself; nobody waits for a pipe."""
+    write_log(tmp_path / "elsewhere", "people:2", single(rng, 5))
+    write_log(tmp_path / "predictions", "people:1", single(rng, 5))
+    elsewhere, own = tmp_path / "elsewhere" / "people@2", tmp_path / "predictions" / "people@1"
+    (segment,) = elsewhere.glob("*.jsonl")
+    if left == "a link to columns":
+        (tmp_path / "predictions" / "x").mkdir()
+        (tmp_path / "predictions" / "x" / "columns.json").symlink_to(elsewhere / "columns.json")
+    elif left == "a link to a segment":
+        (own / "1-1.jsonl").symlink_to(segment)
+    elif left == "a link to a folder":
+        (tmp_path / "predictions" / "x").symlink_to(elsewhere)
+    else:
+        os.mkfifo(own / "1-1.jsonl")
+    assert list(version_logs(tmp_path / "predictions")) == ["people:1"]
+    assert draw(tmp_path / "predictions", "people:1", 0.0, 1e12, rows=100).logged_requests == 5
+    assert len(read_predictions(tmp_path / "predictions", 0.0)) == 5
+
+
 async def _learn(folder: Path, truths: list[tuple[str, str]]) -> None:
     with AnswerLog(
         folder,
@@ -280,6 +302,43 @@ def test_a_broken_file_of_answers_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"torn" + path.read_bytes()[4:])
     with pytest.raises(AnswersUnreadable, match=f"{path}: file is not a database"):
         answered(tmp_path, "people:1", 0.0, 1e12, requests=100)
+
+
+@pytest.mark.parametrize("left", ["a link to another table", "a link to nothing", "a pipe", "a folder"])
+def test_no_other_table_is_read(tmp_path: Path, left: str) -> None:
+    """A version of the contract can put a link in its place, to what it does not see itself."""
+    asyncio.run(_learn(tmp_path / "other", [("yes", "no")]))
+    (tmp_path / "answers").mkdir()
+    path = tmp_path / "answers" / ANSWERS_FILE
+    {
+        "a link to another table": lambda: path.symlink_to(tmp_path / "other" / ANSWERS_FILE),
+        "a link to nothing": lambda: path.symlink_to("nothing"),
+        "a pipe": lambda: os.mkfifo(path),
+        "a folder": path.mkdir,
+    }[left]()
+    with pytest.raises(AnswersUnreadable, match="no plain file"):
+        answered(tmp_path / "answers", "people:1", 0.0, 1e12, requests=100)
+
+
+def test_a_link_that_is_made_after_the_look_is_not_read_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite follows it by itself."""
+    asyncio.run(_learn(tmp_path / "other", [("yes", "no")]))
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / ANSWERS_FILE).symlink_to(tmp_path / "other" / ANSWERS_FILE)
+    monkeypatch.setattr(Path, "lstat", lambda _: tmp_path.joinpath("other", ANSWERS_FILE).stat())
+    with pytest.raises(AnswersUnreadable, match="it is a link"):
+        answered(tmp_path / "answers", "people:1", 0.0, 1e12, requests=100)
+
+
+@pytest.mark.parametrize("beside", ["-journal", "-wal", "-shm"])
+def test_what_lies_beside_the_table_leads_nowhere(tmp_path: Path, beside: str) -> None:
+    """SQLite opens files of its own there."""
+    asyncio.run(_learn(tmp_path / "answers", [("yes", "no")]))
+    (tmp_path / "secret").write_bytes(b"secret" * 1000)
+    (tmp_path / "answers" / f"{ANSWERS_FILE}{beside}").symlink_to(tmp_path / "secret")
+    with suppress(AnswersUnreadable):
+        answered(tmp_path / "answers", "people:1", 0.0, 1e12, requests=100)
+    assert (tmp_path / "secret").read_bytes() == b"secret" * 1000
 
 
 def test_an_answer_that_is_a_number_has_an_error_in_its_units(tmp_path: Path) -> None:

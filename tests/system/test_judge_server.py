@@ -36,6 +36,7 @@ from rollout.sources.profiles import built_in
 from rollout.sources.raw_samples import RawSamples, Wanted
 from tests.support.children import children_with
 from tests.support.dribbling import dribbling
+from tests.support.endless import MOST, taken
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, rounds
 from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, running
 from tests.support.judges import TOKEN, judging
@@ -136,6 +137,13 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judge(cluster: Cluster, state: Path) -> Iterator[str]:
     with judging(state, cluster.url) as judge:
         yield judge.url
+
+
+@pytest.mark.parametrize("endless", ["headers", "a value of a trailer"])
+def test_nobody_fills_its_memory(judge: str, endless: str) -> None:
+    """Its token is asked for only when the headers have come."""
+    assert taken(judge, endless) < MOST / 2
+    assert _HTTP.get(f"{judge}/livez").is_success
 
 
 def question(canary: str, **more: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from kanaria.stack.ports import free_port
 from rollout.fleet import Route, Service, Version
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
+from tests.support.endless import MOST, taken
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
 STABLE, CANARY = "shop:v1", "shop:v2"
@@ -30,6 +31,10 @@ class Observed:
 
     def __init__(self, gateway: Gateway, observer: ObserverProgram) -> None:
         self._gateway, self._observer = gateway, observer
+
+    @property
+    def page(self) -> str:
+        return f"http://{self._observer.address}"
 
     def ask(self, caller: str, request: str) -> None:
         assert self._send("/detect", caller, {"x-request-id": request}).status_code == 200
@@ -95,3 +100,10 @@ def test_a_caller_who_gives_all_requests_one_id_keeps_no_release_waiting(observe
         observed.ask("clinic", "same")
     eventually(lambda: observed.counts("kanaria_observer_answers_total").get("compared", 0) >= 30)
     assert "ambiguous" not in observed.counts("kanaria_observer_answers_total")
+
+
+@pytest.mark.parametrize("endless", ["headers", "a value of a trailer"])
+def test_nobody_fills_its_memory(observed: Observed, endless: str) -> None:
+    """Every user of the machine reaches the port with its counts."""
+    assert taken(observed.page, endless) < MOST / 2
+    assert httpx.get(f"{observed.page}/metrics").is_success

@@ -153,6 +153,7 @@ WRITES = {
     "an end of the sandbox": "got = call(libc.umount2, b'{state}', 2)",
     "other mounts": "got = call(libc.mount, b'x', b'{owner}', b'tmpfs', 0, None)",
     "a namespace within": "call(libc.unshare, 0x10020000); got = call(libc.umount2, b'{state}', 2)",
+    "limits of the controller": "import resource; got = resource.prlimit({controller}, resource.RLIMIT_CPU, (1, 1))",
     "the folders below": "got = call(libc.syscall, 428, -100, b'/', 1)",
 }
 
@@ -298,3 +299,16 @@ def test_a_model_of_the_contract_keeps_its_records(kanaria: Kanaria) -> None:
         state = Path(f"/proc/{process.pid}/root{kanaria.home}")
         assert {path.name for path in state.iterdir()} == {"answers", "predictions", "versions"}
         assert [path.name for path in (state / "versions").iterdir()] == ["digits@v1.bentoml"]
+
+
+def test_the_observer_sees_little_more_than_a_version(tmp_path: Path) -> None:
+    """It writes where versions of the contract can write, and they can leave links there."""
+    store = tmp_path / "store"
+    tag = own_service.build(tmp_path / "hers", store, "v1")
+    stack = Kanaria.at(tmp_path, store)
+    stack.ok("up", tag)
+    try:
+        state = Path(f"/proc/{stack.pid('observer')}/root{stack.home}")
+        assert {path.name for path in state.iterdir()} == {"answers", "predictions", "recorded", "gateway"}
+    finally:
+        stack("down")

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from contract.http import CALLER_HEADER, SECRET_HEADER
 from kanaria.stack.stack import CLOSED_PORTS
 from kanaria.stack.supervision import Supervisor
+from tests.support.endless import MOST, taken
 from tests.support.own_service import store_with
 from tests.support.processes import until
 from tests.support.stack import Kanaria
@@ -115,6 +116,15 @@ def curious(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     made.ok("up", "summary:curious")
     yield made
     made("down")
+
+
+@pytest.mark.parametrize("endless", ["headers", "a value of a trailer"])
+@pytest.mark.parametrize("kind", ["stack", "curious"])
+def test_nobody_fills_the_memory_of_a_version(request: pytest.FixtureRequest, kind: str, endless: str) -> None:
+    """Who lacks the secret is refused only when his headers have come."""
+    kanaria: Kanaria = request.getfixturevalue(kind)
+    assert taken(url_of(kanaria), endless) < MOST / 2
+    httpx.get(f"{url_of(kanaria)}/livez", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status()
 
 
 def key_of(kanaria: Kanaria) -> dict[str, str]:

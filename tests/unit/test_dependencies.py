@@ -25,6 +25,7 @@ EXTRAS = {
 ELSEWHERE = {
     "rollout/server/cli.py": ("judge",),  # the server of that command alone
     "rollout/routers/envoy/bootstrap.py": ("serve",),  # it names the proxy's program, which is 100 MB
+    "contract/bounded_http.py": ("judge",),  # of whoever serves anything
     "benchmarks/proofs/continuous.py": ("bench", "dev"),  # its data are those of the examples
 }
 

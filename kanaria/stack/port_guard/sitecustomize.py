@@ -88,8 +88,17 @@ def taken_guard() -> dict[str, Any]:
     return json.loads(os.environ.pop(VARIABLE, "{}"))  # type: ignore[no-any-return] # as `guarding` writes it
 
 
+def bounded_http() -> type[Any]:
+    """How uvicorn is to speak HTTP: see contract/bounded_http.py of Kanaria. A Bento may bring another `contract`."""
+    file = Path(__file__).parents[3] / "contract" / "bounded_http.py"
+    spec: Any = importlib.util.spec_from_file_location("_kanaria_bounded_http", file)
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.bounded_http()  # type: ignore[no-any-return] # as it says
+
+
 def _guard_uvicorn(of_port: dict[str, Any]) -> None:
-    """Whatever app this process gives to uvicorn, as BentoML's workers do, is guarded."""
+    """Whatever app this process gives to uvicorn, as BentoML's workers do, is guarded, and its connections bounded."""
     import uvicorn  # noqa: PLC0415 - of the version's Python, and only its workers need it
 
     config: Any = uvicorn.Config
@@ -97,7 +106,7 @@ def _guard_uvicorn(of_port: dict[str, Any]) -> None:
 
     @functools.wraps(plain)
     def with_guard(self: Any, app: App, *arguments: Any, **options: Any) -> None:
-        plain(self, Guard(app, **of_port), *arguments, **options)
+        plain(self, Guard(app, **of_port), *arguments, **{"http": bounded_http(), **options})
 
     config.__init__ = with_guard
 

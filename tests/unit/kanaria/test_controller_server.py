@@ -28,6 +28,7 @@ from kanaria.stack.ports import free_port
 from rollout.ui.admission import Admission
 from rollout.ui.callers import Callers
 from tests.support.certificates import pair
+from tests.support.endless import ENDLESS, MOST, taken
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("serve")
@@ -233,6 +234,14 @@ def test_headers_without_end_end_the_connection(url: str) -> None:
         while sent < 100 * 2**20:
             sent += one.send(b"a" * 65536)
     assert 2**20 < sent < 20 * 2**20  # most of it lies in the kernel's buffers
+    assert ask(url) == "ok"
+
+
+@pytest.mark.parametrize("url", ["http"], indirect=True)
+@pytest.mark.parametrize("endless", ENDLESS)
+def test_a_request_without_end_ends_the_connection(url: str, endless: str) -> None:
+    """Trailers behind a body in chunks, too: they took memory as long as the connection lived."""
+    assert taken(url, endless) < MOST / 2
     assert ask(url) == "ok"
 
 

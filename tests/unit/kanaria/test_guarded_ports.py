@@ -42,6 +42,17 @@ def test_a_worker_has_its_guard_before_anything_of_the_model_runs() -> None:
 
 
 @pytest.mark.needs("serve")
+def test_a_worker_bounds_what_a_connection_sends() -> None:
+    """Whatever `contract` its Bento brings; where a service chose how it speaks HTTP, it speaks so."""
+    code = """
+import sys, types, uvicorn
+sys.modules["contract"] = types.ModuleType("contract")
+print(uvicorn.Config(print).http.__name__, uvicorn.Config(print, http="h11").http)
+"""
+    assert run(code, "--fd", "3", **guarding(1, "a secret")) == "Bounded h11"
+
+
+@pytest.mark.needs("serve")
 def test_what_starts_the_workers_listens_at_no_port() -> None:
     """Circus takes commands there from whoever connects, also to start a program; BentoML makes it as it does here."""
     code = """

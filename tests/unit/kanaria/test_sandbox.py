@@ -4,20 +4,27 @@ import ast
 import ctypes
 import errno
 import os
+import resource
 import socket
+import sqlite3
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from contract.answers_table import ANSWERS_FILE
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack import out_of_reach, sandbox
 from kanaria.stack.sandbox import Sandbox, enter, lacking
 from kanaria.stack.supervision import ProcessFiles, Program
+from rollout.routers.envoy.settings import GatewaySettings
+from tests.support.answer_logs import Tally, open_log
 
 pytestmark = pytest.mark.skipif(bool(lacking()), reason=f"no sandbox here: {lacking()}")
 
@@ -342,3 +349,69 @@ def test_a_program_keeps_its_sandbox_in_its_file(tmp_path: Path) -> None:
     read = files.program("m@v1")
     assert read is not None
     assert read.sandbox == Sandbox.from_json(wanted.to_json()) == wanted
+
+
+def _journal_that_removes(victim: Path, *, pages: int) -> bytes:
+    """SQLite's journal of one of several tables that were changed together: who undoes it removes what it names."""
+    begin, name = bytes.fromhex("d9d505f920a163d7"), os.fsencode(victim)
+    head = begin + struct.pack(">5I", 0, 0, pages, 512, 4096)
+    return (
+        head.ljust(512, b"\0") + struct.pack(">I", 2**18 + 1) + name + struct.pack(">2I", len(name), sum(name)) + begin
+    )
+
+
+@pytest.mark.needs("serve")
+@pytest.mark.parametrize("is_in_it", [True, False])
+def test_the_observer_is_not_led_out_of_its_folders(tmp_path: Path, is_in_it: bool) -> None:
+    """By a journal beside the table of answers, which a version wrote: outside the sandbox it removes any file."""
+    settings = Settings(home=tmp_path)
+    gateway = GatewaySettings(tmp_path / "gateway")
+    gateway.admin_folder.mkdir(parents=True)
+    wanted = out_of_reach.sandbox_of_the_observer(settings, gateway)
+    assert wanted is not None
+    (tmp_path / "signed-bentos.json").write_text('["m:v1"]')
+    (tmp_path / "ledger.db").write_bytes(b"")
+    table = settings.answers / ANSWERS_FILE
+    with closing(sqlite3.connect(table)) as made:
+        made.execute("CREATE TABLE x (x)")
+    journal = _journal_that_removes(tmp_path / "signed-bentos.json", pages=table.stat().st_size // 4096)
+    table.with_name(f"{ANSWERS_FILE}-journal").write_bytes(journal)
+
+    def write() -> object:
+        if is_in_it:
+            enter(wanted)
+        with open_log(settings.answers, "m:v1", Tally()) as log:
+            log.record("r", ["a"], body=b"")
+        (gateway.admin_folder / "observer").write_text("")
+        return _names(tmp_path), _error(lambda: gateway.answers_path.write_text(""))
+
+    seen_there, refused = ast.literal_eval(in_child(write))
+    assert (tmp_path / "signed-bentos.json").exists() is is_in_it
+    if is_in_it:
+        assert (set(seen_there), refused) == ({"answers", "predictions", "recorded", "gateway"}, errno.EROFS)
+
+
+def test_limits_of_other_processes_are_not_set() -> None:
+    """One of no files, or of no time, would end the controller. Its own it sets, and all may be read."""
+
+    def look() -> object:
+        enter(Sandbox(hidden=()))
+        (now, most), other = resource.getrlimit(resource.RLIMIT_NOFILE), os.getppid()
+        others: list[Callable[[], object]] = [
+            lambda: resource.prlimit(other, resource.RLIMIT_NOFILE, (now, most)),
+            lambda: resource.prlimit(other, resource.RLIMIT_CPU, (99, 99)),
+        ]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (now - 1, most))
+        resource.prlimit(0, resource.RLIMIT_NOFILE, (now, most))
+        read = resource.prlimit(other, resource.RLIMIT_NOFILE)
+        return read == (now, most), [_error(do) for do in others], [_of_x32(other)]
+
+    assert in_child(look) == repr((True, [errno.EPERM] * 2, [errno.EPERM]))
+
+
+def _of_x32(other: int) -> int:
+    """The error of the same by another number, which x86-64 may have for programs with short addresses."""
+    if os.uname().machine == "x86_64":
+        _LIBC.syscall(0x40000000 + 302, other, resource.RLIMIT_CPU, ctypes.byref((ctypes.c_ulong * 2)(99, 99)), None)
+        return ctypes.get_errno()
+    return errno.EPERM

@@ -355,6 +355,34 @@ def test_no_other_table_is_written(tmp_path: Path) -> None:
     assert tally.counts["dropped"] == 1
 
 
+def test_a_link_that_is_made_after_the_look_leads_to_no_other_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite follows it by itself."""
+    other, tally = tmp_path / "ledger.db", Tally()
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("CREATE TABLE ledger (x)")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / ANSWERS_FILE).symlink_to(other)
+    monkeypatch.setattr(Path, "is_symlink", lambda _: False)
+    with open_log(tmp_path / "folder", "m:1", tally) as log:
+        log.record("r", ["a"], body=BODY)
+    with closing(sqlite3.connect(other)) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("ledger",)]
+    assert tally.counts["dropped"] == 1
+
+
+def test_the_folder_of_the_table_may_be_a_link(tmp_path: Path) -> None:
+    """Its owner may keep it on another disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "folder").symlink_to(tmp_path / "disk")
+    tally = Tally()
+    with open_log(tmp_path / "folder", "m:1", tally) as log:
+        log.record("r", ["a"], body=BODY)
+        assert learn(log, "r", "a") is Feedback.ACCEPTED
+    assert tally.counts["correct"] == 1
+
+
 def count_again(folder: Path, version: str, tally: Tally, **options: Any) -> None:
     """Open a log and close it: it counts once more before it closes."""
     with open_log(folder, version, tally, **options):

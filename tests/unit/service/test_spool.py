@@ -324,3 +324,18 @@ def test_each_process_has_files_of_its_own(tmp_path: Path) -> None:
         names = [path.name for path in tmp_path.glob(spool.FILES)]
     assert len(names) == 4
     assert {name.partition("-")[0] for name in names} == {str(os.getpid())}
+
+
+@pytest.mark.parametrize("left", ["a pipe", "a link"])
+def test_what_is_no_plain_file_is_neither_read_nor_waited_for(tmp_path: Path, left: str) -> None:
+    """Another version may leave it, to hold up a process or to have it read what it does not see itself."""
+    elsewhere = left_by_a_dead_process(tmp_path / "elsewhere", ("r", "m:2", "a"))
+    (tmp_path / "answers").mkdir()
+    path = tmp_path / "answers" / "4711-0.spool"
+    os.mkfifo(path) if left == "a pipe" else path.symlink_to(elsewhere)
+    with open_log(tmp_path / "answers", "m:1", tally := Tally()) as log:
+        log.record("q", ["a"], body=b"")
+        assert learn(log, "r", "a") is Feedback.UNKNOWN
+        assert learn(log, "q", "a") is Feedback.ACCEPTED
+    assert rows(tmp_path / "answers") == {("q", "m:1"): ["a"]}
+    assert tally.counts["correct"] == 1

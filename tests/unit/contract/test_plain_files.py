@@ -1,0 +1,63 @@
+"""What others left in place of a file is neither followed nor waited for."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contract.plain_files import NotPlain, opened_file, opened_folder, read
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(path))
+
+
+LEFT: dict[str, Callable[[Path], object]] = {
+    "a link to a secret": lambda path: path.symlink_to(path.parents[1] / "secret"),
+    "a link to a link": lambda path: path.symlink_to(path.parent / "link"),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a pipe": os.mkfifo,
+    "a socket": _socket,
+    "a folder": Path.mkdir,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "secret")
+    return tmp_path / "folder"
+
+
+@pytest.mark.parametrize("left", LEFT)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_APPEND])
+def test_only_plain_files_are_opened(folder: Path, left: str, flags: int) -> None:
+    LEFT[left](folder / "file")
+    with opened_folder(folder) as opened, pytest.raises((NotPlain, IsADirectoryError)):
+        opened_file("file", opened, flags)
+    with pytest.raises(NotPlain):
+        read(folder / "file")
+    assert not (folder / "nothing").exists()
+
+
+def test_a_link_in_place_of_the_folder_is_none(folder: Path) -> None:
+    """Above it links are the owner's, such as to another disk."""
+    (folder / "file").write_text("content")
+    (folder.parent / "led").symlink_to(folder)
+    with pytest.raises(NotPlain):
+        read(folder.parent / "led" / "file")
+    (folder.parent / "above").symlink_to(folder.parent)
+    assert read(folder.parent / "above" / "folder" / "file") == b"content"
+
+
+def test_what_is_not_there_is_told_from_what_is_no_file(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read(folder / "missing")
+    with pytest.raises(FileNotFoundError):
+        read(folder / "missing" / "file")
