@@ -50,7 +50,7 @@ class DigitsDemo(DemoEnvironment):
         """See `DemoEnvironment`."""
         return read_spec(Path(*self._package.split("."), DEFAULT_SPEC))
 
-    def build(self, versions: Mapping[str, str]) -> None:
+    def _build(self, versions: Mapping[str, str]) -> None:
         """See `DemoEnvironment`."""
         with self.working("training"):
             output = self.run_python("-m", f"{self._package}.train", *dict.fromkeys(versions.values()))

@@ -10,7 +10,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, Self
 
@@ -19,6 +19,7 @@ from rich.text import Text
 from contract.terminal import Terminal
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import KEY_FILES, Settings
+from kanaria.stack import signing
 from kanaria.stack.ports import free_port, is_free
 from kanaria.stack.stack import Stack
 from loadtest.results import Live, Summary
@@ -83,26 +84,38 @@ class DemoEnvironment(ABC):
     def plan(self) -> RolloutSpec:
         """The plan beside the service. Raises SpecError."""
 
-    @abstractmethod
     def build(self, versions: Mapping[str, str]) -> None:
-        """Build a Bento of each version. Raises StackError.
+        """Build a Bento of each version, and sign what may only run with a signature. Raises StackError, SetupError.
 
         Args:
             versions: version -> variant of the service that it is built from.
         """
+        self._build(versions)
+        for tag in (f"{self.model}:{version}" for version in versions):
+            if signing.is_to_be_verified(self.settings, tag):  # such as one of this name that was signed here before
+                signing.sign_version(self.settings, tag, None)
+                self.say(f"signed {tag}")
+
+    @abstractmethod
+    def _build(self, versions: Mapping[str, str]) -> None:
+        """The same, unsigned. Raises StackError."""
 
     @abstractmethod
     def users(self) -> AbstractContextManager[Load]:
         """Start simulated users at the gateway; at the end of the block they stop. Raises LoadTestError."""
 
     def clear(self) -> None:
-        """Delete what an earlier demo left in the state folder, but no keys and no other files. Raises SetupError."""
+        """Delete what an earlier demo left in the state folder, but no keys and no other files. Raises SetupError.
+
+        What was signed here stays known: else a version of yours that lost its signature would run without one.
+        """
         if self.stack.is_running:
             raise SetupError(
                 "a stack runs in this state folder",
                 saw=str(self.root),
                 do="stop it with `kanaria down`, or set KANARIA_HOME to another folder",
             )
+        self._check_signatures()
         mark = self.root / _MARK
         if not mark.exists():
             if self.settings.ledger.exists():
@@ -113,10 +126,23 @@ class DemoEnvironment(ABC):
                 )
             self.root.mkdir(parents=True, exist_ok=True)
             mark.write_text("".join(f"{entry.name}\n" for entry in self.root.iterdir()))
-        kept = {_MARK, *KEY_FILES, *mark.read_text().splitlines()}
+        signed = (self.settings.signed_bentos.name, self.settings.signed_models.name)
+        kept = {_MARK, *KEY_FILES, *signed, *mark.read_text().splitlines()}
         for entry in self.root.iterdir():
             if entry.name not in kept:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _check_signatures(self) -> None:
+        """Refuse where what the demo builds could not run: it signs with the state folder's own key alone."""
+        given, own = self.settings.public_key, self.settings.own_public_key
+        if given and self.settings.signatures != "off" and not (own.exists() and own.read_bytes() == _content(given)):
+            raise SetupError(
+                "the demo cannot sign what it builds with the key that is asked for",
+                saw=f"KANARIA_PUBLIC_KEY is {given}, which is not {own}",
+                do="unset KANARIA_PUBLIC_KEY for the demo",
+            )
+        for is_bento in (True, False):  # a list that cannot be read is said now, and not after minutes
+            signing.was_signed(self.settings, signing.Item(f"{self.model}:v1", is_bento=is_bento))
 
     @contextmanager
     def up(self, version: str) -> Iterator[None]:
@@ -189,3 +215,9 @@ class DemoEnvironment(ABC):
             last = (done.stderr or done.stdout).strip().splitlines()[-1:]
             raise StackError(f"`python {' '.join(arguments)}` failed", saw=" ".join(last), do=f"read {log}")
         return done.stdout
+
+
+def _content(file: Path) -> bytes:
+    with suppress(OSError):
+        return file.read_bytes()
+    return b""

@@ -45,7 +45,7 @@ class TextDemo(DemoEnvironment):
         """See `DemoEnvironment`."""
         return read_spec(_EXAMPLE / _PLAN)
 
-    def build(self, versions: Mapping[str, str]) -> None:
+    def _build(self, versions: Mapping[str, str]) -> None:
         """See `DemoEnvironment`."""
         for version, variant in versions.items():
             tag = f"{self.model}:{version}"

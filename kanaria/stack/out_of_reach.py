@@ -1,6 +1,7 @@
 """What a version's process does not reach on this machine: a `Sandbox` for each."""
 
 import os
+import site
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -119,6 +120,9 @@ def _make_folders(settings: Settings) -> None:
         if path in SECRET_FOLDERS:
             with suppress(OSError):  # of a home folder that is not there, or that no version can write to, either
                 path.expanduser().mkdir(mode=0o700, exist_ok=True)
+    for path in _looked_into_by_python():
+        with suppress(OSError):  # as above
+            path.mkdir(parents=True, exist_ok=True)
 
 
 def _keeps_contract(tag: str) -> bool:
@@ -146,6 +150,7 @@ def _fixed(settings: Settings) -> list[Path]:
         *map(Path, (sys.executable, sys.prefix, sys.base_prefix)),
         *map(Path, filter(None, sys.path)),
         *_own_packages(),
+        *_looked_into_by_python(),
     ]
     home = Path.home()
     return [
@@ -154,6 +159,13 @@ def _fixed(settings: Settings) -> list[Path]:
         settings.own_public_key,
         *filter(None, (settings.public_key, settings.rules)),
     ]
+
+
+def _looked_into_by_python() -> list[Path]:
+    """Where it takes code from that somebody puts there, for processes of Kanaria's own, too; none in most set-ups."""
+    packages = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
+    compiled = [sys.pycache_prefix] if sys.pycache_prefix else []
+    return [Path(path) for path in (*packages, *compiled)]
 
 
 def _own_packages() -> list[Path]:

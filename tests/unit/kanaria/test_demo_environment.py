@@ -12,7 +12,10 @@ from kanaria.demo.environment import DemoEnvironment
 from kanaria.demo.story import without_shadow
 from kanaria.errors import SetupError
 from kanaria.settings import KEY_FILES, Settings
+from kanaria.stack import signing
+from kanaria.stack.sealing import seal
 from rollout.spec import parse_spec
+from service.signatures import SignatureError
 from tests.support.paths import ROOT
 
 KEYS = (
@@ -40,6 +43,17 @@ def fill(environment: DemoEnvironment, *names: str) -> None:
     environment.root.mkdir(parents=True, exist_ok=True)
     for name in names:
         (environment.root / name).write_text(name)
+
+
+def fill_store(store: Path, name: str, version: str) -> None:
+    """A model and a Bento built with it, both of this tag."""
+    for kind, file, more in (
+        ("models", "model.yaml", ""),
+        ("bentos", "bento.yaml", f"models: [{{tag: '{name}:{version}'}}]"),
+    ):
+        folder = store / kind / name / version
+        folder.mkdir(parents=True)
+        (folder / file).write_text(f"name: {name}\nversion: {version}\n{more}\n")
 
 
 def left_over(environment: DemoEnvironment) -> set[str]:
@@ -73,6 +87,41 @@ def test_releases_that_no_demo_made_are_never_swept_away(environment: DemoEnviro
         with pytest.raises(SetupError, match=re.escape(str(environment.settings.ledger))):
             environment.clear()
     assert environment.settings.ledger.exists()
+
+
+@pytest.mark.needs("serve")
+@pytest.mark.parametrize("is_before", [True, False])
+def test_versions_of_the_same_name_that_were_signed_here_before_do_not_stop_the_demo(
+    environment: DemoEnvironment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_before: bool
+) -> None:
+    """It signs what it builds in their place. Before or after the first demo; what was signed stays known as such."""
+    state, theirs, own = environment.settings, tmp_path / "theirs", tmp_path / "own"
+    if not is_before:
+        environment.clear()
+    for store in (theirs, own):
+        monkeypatch.setenv("BENTOML_HOME", str(store))
+        fill_store(store, "digits", "v2")
+        if store is theirs:
+            signing.sign_version(state, "digits:v2", None)
+            environment.clear()
+    monkeypatch.setattr(environment, "_build", lambda _: None)  # they are there
+    environment.build({"v2": "v2"})
+    assert seal(state, "digits:v2", own, tmp_path / "home")
+    monkeypatch.setenv("BENTOML_HOME", str(theirs))
+    (theirs / "bentos/digits/v2/bento.sig").unlink()
+    with pytest.raises(SignatureError, match="not signed any more"):
+        seal(state, "digits:v2", theirs, tmp_path / "home")
+
+
+def test_what_cannot_be_signed_is_said_before_anything_is_built(environment: DemoEnvironment, tmp_path: Path) -> None:
+    """By a key of somebody else's; and with a list of signed versions that nobody can read."""
+    (tmp_path / "theirs.pub").write_text("a key")
+    settings = environment.settings.model_copy(update={"public_key": tmp_path / "theirs.pub"})
+    with pytest.raises(SetupError, match=r"unset KANARIA_PUBLIC_KEY"):
+        DigitsDemo.of(settings, Terminal(stderr=True)).clear()
+    fill(environment, "signed-bentos.json")
+    with pytest.raises(SetupError, match=r"cannot be read"):
+        environment.clear()
 
 
 def test_every_key_is_known() -> None:

@@ -5,6 +5,7 @@ import ctypes
 import errno
 import os
 import resource
+import site
 import socket
 import sqlite3
 import struct
@@ -415,3 +416,21 @@ def _of_x32(other: int) -> int:
         _LIBC.syscall(0x40000000 + 302, other, resource.RLIMIT_CPU, ctypes.byref((ctypes.c_ulong * 2)(99, 99)), None)
         return ctypes.get_errno()
     return errno.EPERM
+
+
+def test_what_python_takes_code_from_is_made_and_kept_from_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiled files in a folder of their own (`PYTHONPYCACHEPREFIX`), and packages of the user."""
+    compiled, packages = tmp_path / "compiled", tmp_path / "lib" / "site-packages"
+    monkeypatch.setattr(sys, "pycache_prefix", str(compiled))
+    monkeypatch.setattr(site, "ENABLE_USER_SITE", True)
+    monkeypatch.setattr(site, "getusersitepackages", lambda: str(packages))
+    given = out_of_reach.sandbox_of(Settings(home=tmp_path / "state"), "m:v1")
+    assert given is not None
+
+    def write() -> object:
+        enter(given)
+        return [_error(lambda at=at: (at / "x.py").write_text("")) for at in (compiled, packages)]
+
+    assert in_child(write) == repr([errno.EROFS] * 2)

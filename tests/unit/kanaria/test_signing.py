@@ -2,8 +2,14 @@
 
 import errno
 import os
+import py_compile
+import re
 import shutil
 import stat
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -148,6 +154,54 @@ def test_a_changed_code_file_is_refused_by_its_name(name: str, state: Settings, 
         file.write("# more\n")
     with pytest.raises(SignatureError, match=f"^{name} was (changed after it was|never) signed"):
         seal_as_started(state, tmp_path)
+
+
+# All that Python imports, or that it runs when it starts.
+IMPORTED = (
+    "service.py",
+    "more.pyc",
+    "more/__init__.pyc",
+    f"service{EXTENSION_SUFFIXES[0]}",
+    f"more{EXTENSION_SUFFIXES[-1]}",
+    "more.pth",
+    "more.zip",
+    ".more.py",
+    "sitecustomize.py",
+    "usercustomize.pyc",
+    "../env/docker/setup_script",
+    "../env/python/wheels/more-1-py3-none-any.whl",
+    "bentofile.yaml",
+)
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_nothing_that_was_not_signed_is_beside_signed_code(state: Settings, tmp_path: Path, name: str) -> None:
+    """Compiled files, which are imported without a source, extension modules, which win over one, hooks."""
+    sign_version(state, "b:1", None)
+    planted = tmp_path / "bentos" / "b" / "1" / "src" / name
+    planted.parent.mkdir(parents=True, exist_ok=True)
+    planted.write_bytes(b"planted")
+    with pytest.raises(SignatureError, match=re.escape(os.path.normpath(Path("src", name)))):
+        seal(state, "b:1", tmp_path, tmp_path / "home")
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_a_compiled_file_beside_a_signed_source_is_not_what_runs(
+    state: Settings, tmp_path: Path, is_sealed: bool
+) -> None:
+    """Python would take it as it is: one says by itself that its source need not be looked at."""
+    bento = tmp_path / "bentos" / "b" / "1"
+    (tmp_path / "other.py").write_text("answer = 2\n")
+    compiled = cache_from_source(str(bento / "src" / "service.py"))
+    py_compile.compile(
+        str(tmp_path / "other.py"), compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH
+    )
+    sign_version(state, "b:1", None)
+    seal(state, "b:1", tmp_path, tmp_path / "home")
+    sources = (tmp_path / "home" / "bentos" / "b" / "1" if is_sealed else bento) / "src"
+    words = [sys.executable, "-c", "import service; print(service.answer)"]
+    done = subprocess.run(words, cwd=sources, env={}, capture_output=True, text=True, check=True)
+    assert done.stdout == ("1\n" if is_sealed else "2\n")
 
 
 def test_the_signed_code_of_one_version_does_not_stand_in_for_another(state: Settings, tmp_path: Path) -> None:
