@@ -18,6 +18,7 @@ from kanaria.errors import SetupError
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.bentos import (
+    bento_folder,
     bento_tags,
     implementation_of,
     model_folder,
@@ -112,6 +113,8 @@ def validate(
             raise typer.Exit(EXIT_DONE if _is_countable(plan, context) else EXIT_BAD_INPUT)
         listed = versions.listed(target)
         versions.require_startable(target)
+        if target in bento_tags() and not listed:
+            _warn_of_other_packages(target)
         if (listed or target in bento_tags()) and not (service := versions.service(target)).keeps_contract:
             with nullcontext() if listed else _verified(target):
                 for line in _of_own_service(target, service, read_spec(None), listed):
@@ -134,6 +137,18 @@ def validate(
             f"{found.right} of {found.samples} samples right"
         )
     raise typer.Exit(EXIT_BAD_INPUT if found.faults else EXIT_DONE)
+
+
+def _warn_of_other_packages(tag: str) -> None:
+    """Say on stderr which of its folders a Bento does not import. Raises SetupError."""
+    for name, other in load("kanaria.stack.shadowed:shadowed")(Settings(), tag, bento_folder(tag) / "src"):
+        say(
+            f"`import {name}` in {tag} does not import its own folder {name}\n"
+            f"  saw: no __init__.py in it, so that Python takes {other}\n"
+            f"  do:  put an empty {name}/__init__.py beside its code and build it again",
+            colour="yellow",
+            err=True,
+        )
 
 
 def _warn_of_unknown_routes(plan: RolloutSpec, versions: Versions) -> None:

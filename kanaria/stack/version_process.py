@@ -39,14 +39,15 @@ LISTED_OPTION, SEAL_OPTION, PREPARE_OPTION, SANDBOX_OPTION = "--listed", "--seal
 def server_command(settings: Settings, tag: str, port: int) -> list[str]:
     """How a tag is served on a port: in this Python, or by a process that first verifies it, or sees to another one."""
     is_sealed = is_to_be_verified(settings, tag)
-    if not is_sealed and _is_for_own_python(settings, tag):
+    if not is_sealed and is_for_own_python(settings, tag):
         return _in_own_python(tag, port)
     more = [*((SEAL_OPTION, str(store())) if is_sealed else ())]
     more += (LISTED_OPTION, *settings.pass_env) if settings.pass_env else ()
     return own_module(MODULE, str(settings.environments), settings.runtime, tag, PORT_OPTION, str(port), *more)
 
 
-def _is_for_own_python(settings: Settings, tag: str) -> bool:
+def is_for_own_python(settings: Settings, tag: str) -> bool:
+    """Whether a tag is served by this Python, with the packages that it has."""
     return settings.runtime == "shared" or (settings.runtime == "auto" and _has_all(tag))
 
 
@@ -94,7 +95,7 @@ def _lack(wanted: Wanted) -> str | None:
 
 def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None:
     """Have the environment of `tag` made now, where it needs one of its own. Raises InstallError, StackError."""
-    if _is_for_own_python(settings, tag):
+    if is_for_own_python(settings, tag):
         return
     if is_to_be_verified(settings, tag):
         _prepare_sealed(settings, tag, say)
