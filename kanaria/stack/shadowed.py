@@ -32,7 +32,12 @@ def shadowed(settings: Settings, tag: str, sources: Path) -> Iterator[tuple[str,
 
 
 def _looks_like_a_package(folder: Path) -> bool:
-    if not folder.name.isidentifier() or not folder.is_dir() or next(folder.rglob("*.py"), None) is None:
+    if (
+        not folder.name.isidentifier()
+        or folder.is_symlink()
+        or not folder.is_dir()
+        or next(folder.rglob("*.py"), None) is None
+    ):
         return False
     return not any((folder / f"__init__{suffix}").exists() for suffix in all_suffixes())
 
