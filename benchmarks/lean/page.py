@@ -20,7 +20,13 @@ VERSION_HEADS = (
 COMMAND_HEADS = ("command", "CPU now, s", "before, s", "now over before")
 IDLE_HEADS = ("process", "percent of a core")
 GATEWAY_HEADS = ("", "p50 over the whole gateway's", "Envoy's CPU over the whole gateway's", "Envoy's CPU, us/request")
-LONE_HEADS = ("ours over bare Starlette", "requests/s", "CPU for each request", "our p99 over our p50")
+LONE_HEADS = (
+    "ours over bare Starlette",
+    "requests/s",
+    "CPU for each request",
+    "our p99 over our p50",
+    "Starlette's p99 over its p50",  # what the machine and uvicorn make of it
+)
 
 HEADS = {
     "versions": VERSION_HEADS,
@@ -95,6 +101,7 @@ def lone_rows(visits: Sequence[Visit]) -> Iterator[tuple[str, ...]]:
             spread((ours.load.requests_per_s / theirs.load.requests_per_s for ours, theirs in pairs), 2, "x"),
             spread((ours.cpu_us / theirs.cpu_us for ours, theirs in pairs), 2, "x"),
             spread((ours.load.p99_us / ours.load.p50_us for ours, _ in pairs), 1, "x"),
+            spread((theirs.load.p99_us / theirs.load.p50_us for _, theirs in pairs), 1, "x"),
         )
 
 

@@ -32,15 +32,7 @@ class RecordSettings:
     key: bytes  # of the checksums in the table
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    at_s: float
-    row: Row
-    answer: bytes
-    rows: int = 1
-
-
-class _RowLog(SegmentLog[_Line]):
+class _RowLog(SegmentLog):
     """The prediction log of one version, of rows that were read already."""
 
     def record(self, row: Row, answer: bytes) -> None:
@@ -48,10 +40,7 @@ class _RowLog(SegmentLog[_Line]):
         if self._is_full:
             self._count_dropped(1)
         else:
-            self._give(_Line(time.time(), row, answer))
-
-    def _line(self, entry: _Line) -> bytes:
-        return LINE % (entry.at_s, orjson.dumps({"features": [entry.row]}), entry.answer)
+            self._give(LINE % (time.time(), orjson.dumps({"features": [row]}), answer), 1)
 
 
 @dataclass(slots=True)

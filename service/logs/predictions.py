@@ -7,9 +7,8 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -26,14 +25,7 @@ MAX_BYTES_PER_VALUE = 32
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
 
 
-class _Entry(NamedTuple):
-    at_s: float
-    request: bytes | NDArray[np.float32]  # the body as received, or checked rows that are still to be masked
-    answer: bytes
-    rows: int
-
-
-class PredictionLog(SegmentLog[_Entry]):
+class PredictionLog(SegmentLog):
     """The log of one process.
 
     Args:
@@ -76,16 +68,19 @@ class PredictionLog(SegmentLog[_Entry]):
         if self._is_full:
             self._count_dropped(len(rows))
             return
-        is_plain = is_listed and self._mask.is_empty and len(body) <= rows.size * MAX_BYTES_PER_VALUE
-        self._give(_Entry(time.time(), body if is_plain else rows, answer, len(rows)))
+        at_s, line = time.time(), None
+        if not (is_listed and self._mask.is_empty and len(body) <= rows.size * MAX_BYTES_PER_VALUE):
+            line = partial(self._masked, at_s, rows, answer)
+        elif b"\n" in body or b"\r" in body:
+            line = partial(_in_one_line, at_s, body, answer)
+        self._give(line or LINE % (at_s, body, answer), len(rows))
 
-    def _line(self, entry: _Entry) -> bytes:
-        request = entry.request
-        if not isinstance(request, bytes):
-            request = self._mask.request(request)
-        elif b"\n" in request or b"\r" in request:
-            request = request.translate(_ONE_LINE)
-        return LINE % (entry.at_s, request, entry.answer)
+    def _masked(self, at_s: float, rows: NDArray[np.float32], answer: bytes) -> bytes:
+        return LINE % (at_s, self._mask.request(rows), answer)
+
+
+def _in_one_line(at_s: float, body: bytes, answer: bytes) -> bytes:
+    return LINE % (at_s, body.translate(_ONE_LINE), answer)
 
 
 class _Mask:

@@ -1,48 +1,39 @@
 """Lines of a prediction log in segments: written on a thread, off the request path, in bounded room.
 
-Every process appends to segments of its own; when it cannot keep up, rows are dropped and counted.
+Every process appends to segments of its own; when it cannot keep up, rows are dropped and counted. Lines that are quick
+to make are given ready: a thread that made them, hundreds in a row, would keep requests from the interpreter meanwhile.
 Versions of the contract can write here, and the observer, which sees more than they, does as well: no link is followed.
 """
 
 import fnmatch
 import os
+import threading
 import time
-from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from typing import Generic, Protocol, TypeVar
 
 import structlog
 from pydantic import ValidationError
 
 from contract.plain_files import NotPlain, opened_file, opened_folder
 from contract.prediction_log import COLUMNS_FILE, SEGMENTS, Columns, segment_name, version_folder
-from service.logs.background import BackgroundWriter
+from service.logs.background import BackgroundWriter, Pauses
 
 MAX_WAITING_ROWS = 20_000
 SEGMENT_BYTES = 16 * 1024 * 1024
 SEGMENT_AGE_S = 3600.0
 MAX_AGE_S = 7 * 24 * 3600.0
 WRITE_EVERY_S = 0.1
+LINES_AT_ONCE = 1024  # as many as one call takes (IOV_MAX of Linux and macOS)
 PRUNE_EVERY_S = 60.0
+
+Line = bytes | Callable[[], bytes]  # a line as `contract.prediction_log` has it, or what makes it on the thread
 
 log = structlog.get_logger()
 
 
-class Entry(Protocol):
-    """One answered request."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows it has."""
-
-
-EntryT = TypeVar("EntryT", bound=Entry)
-
-
-class SegmentLog(BackgroundWriter, Generic[EntryT]):
+class SegmentLog(BackgroundWriter):
     """The segments of one process, of one version.
 
     Args:
@@ -69,53 +60,64 @@ class SegmentLog(BackgroundWriter, Generic[EntryT]):
         self._max_bytes = max_bytes
         self._segment_bytes = min(SEGMENT_BYTES, max_bytes // 4)
         self._count_dropped = count_dropped
-        self._waiting: SimpleQueue[EntryT] = SimpleQueue()
-        self._given_rows = 0  # changed on the event loop only
-        self._taken_rows = 0  # changed on the thread only
+        self._handing_over = threading.Lock()  # held while what follows changes hands
+        self._waiting: list[Line] = []
+        self._waiting_rows = 0
         self._segment: _Segment | None = None
         self._prune_at_s = 0.0
 
-    @abstractmethod
-    def _line(self, entry: EntryT) -> bytes:
-        """One line, as `contract.prediction_log` has it. Called on the thread."""
-
     @property
     def _is_full(self) -> bool:
-        return self._given_rows - self._taken_rows >= MAX_WAITING_ROWS
+        return self._waiting_rows >= MAX_WAITING_ROWS
 
-    def _give(self, entry: EntryT) -> None:
-        """Hand an entry to the thread. Never blocks."""
-        self._given_rows += entry.rows
-        self._waiting.put(entry)
+    def _give(self, line: Line, rows: int) -> None:
+        """Hand a line about so many rows to the thread. Never blocks. What takes longer to make is made there."""
+        with self._handing_over:
+            self._waiting.append(line)
+            self._waiting_rows += rows
         self._given()
 
     @property
     def _has_waiting(self) -> bool:
-        return not self._waiting.empty()
+        return bool(self._waiting)
 
     def _turn(self, is_last: bool) -> None:
-        if entries := self._drain():
-            self._write(entries)
+        lines, rows = self._drain()
+        if lines:
+            self._write(lines, rows)
         if is_last:
             self._close_segment()
 
-    def _drain(self) -> list[EntryT]:
-        entries: list[EntryT] = []
-        with suppress(Empty):
-            while True:
-                entries.append(self._waiting.get_nowait())
-                self._taken_rows += entries[-1].rows
-        return entries
+    def _drain(self) -> tuple[list[Line], int]:
+        """All lines that wait, and how many rows they are about."""
+        with self._handing_over:
+            lines, self._waiting = self._waiting, []
+            rows, self._waiting_rows = self._waiting_rows, 0
+        return lines, rows
 
-    def _write(self, entries: list[EntryT]) -> None:
+    def _write(self, lines: Iterable[Line], rows: int) -> None:
         try:
-            self._current_segment().write(b"".join(self._line(entry) for entry in entries))
+            self._current_segment().write(self._made(lines))
         except Exception as error:  # noqa: BLE001 - a log that cannot be written must not cost an answer, nor this thread
-            rows = sum(entry.rows for entry in entries)
             log.warning("predictions_not_written", path=str(self._folder), rows=rows, error=str(error))
             self._failed("write", error)
             self._count_dropped(rows)
             self._close_segment()  # its last line may be incomplete: begin another
+
+    def _made(self, lines: Iterable[Line]) -> list[bytes]:
+        pauses, made = Pauses(), []
+        for line in lines:
+            if isinstance(line, bytes):
+                made.append(line)
+            else:
+                made.append(line())
+                if not self._is_half_full:  # else those that come meanwhile might find no room
+                    pauses.take()
+        return made
+
+    @property
+    def _is_half_full(self) -> bool:
+        return self._waiting_rows >= MAX_WAITING_ROWS // 2
 
     def _current_segment(self) -> "_Segment":
         now_s = time.time()
@@ -172,9 +174,15 @@ class _Segment:
         found = os.fstat(self._descriptor)
         return found.st_size >= max_bytes or now_s - self._since_s >= SEGMENT_AGE_S or not found.st_nlink
 
-    def write(self, lines: bytes) -> None:
+    def write(self, lines: Sequence[bytes]) -> None:
         """Append all of `lines`. Raises OSError."""
-        rest = memoryview(lines)
+        for start in range(0, len(lines), LINES_AT_ONCE):
+            some = lines[start : start + LINES_AT_ONCE]
+            written = os.writev(self._descriptor, some)  # requests have the interpreter while the lines are copied
+            if written < sum(map(len, some)):
+                self._write_rest(memoryview(b"".join(some))[written:])
+
+    def _write_rest(self, rest: memoryview) -> None:
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
 

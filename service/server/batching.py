@@ -28,6 +28,9 @@ from contract.answer_types import Prediction
 from service.contract import Model
 
 LOOP_S = 0.002  # longest that one batch may hold the event loop
+PATIENCE_S = (
+    0.3  # a model seems slow for so long before it is: else one that starts on a busy machine stays on the thread
+)
 # A busy machine makes a batch late now and then; a model that has become slow makes many in a row late. A machine that
 # was very busy for a moment does so too: the model then comes back to the event loop.
 LATE_S = 10 * LOOP_S
@@ -321,13 +324,22 @@ def rows_within(limit_s: float, model: Model, rows: NDArray[np.float32]) -> int:
     with torch.inference_mode():
         while size <= model.schema.max_rows:
             batch = np.resize(rows, (size, rows.shape[1]))
-            took_s = min(_seconds(model, batch) for _ in range(5))
+            took_s = _least_s(model, batch, limit_s, patience_s=0.0 if found else PATIENCE_S)
             if took_s > limit_s:
                 break
             if took_s / size < least_s:
                 found, least_s = size, took_s / size
             size *= 2
     return found
+
+
+def _least_s(model: Model, batch: NDArray[np.float32], limit_s: float, *, patience_s: float) -> float:
+    """The shortest of five calls, or of more: while all took longer than `limit_s`, and for `patience_s`."""
+    give_up_at_s = time.perf_counter() + patience_s
+    least_s = min(_seconds(model, batch) for _ in range(5))
+    while least_s > limit_s and time.perf_counter() < give_up_at_s:
+        least_s = min(least_s, _seconds(model, batch))
+    return least_s
 
 
 def _seconds(model: Model, rows: NDArray[np.float32]) -> float:

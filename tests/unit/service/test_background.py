@@ -6,7 +6,7 @@ import time
 import pytest
 
 import service.logs.background as module
-from service.logs.background import BackgroundWriter
+from service.logs.background import BackgroundWriter, Pauses
 from tests.support.waiting import eventually
 
 NEVER_S = 3600.0
@@ -119,3 +119,16 @@ def test_a_thread_that_hangs_ends_or_was_never_started_is_not_alive(monkeypatch:
         notebook.may_go_on.set()
         eventually(lambda: notebook.is_alive)
     assert not notebook.is_alive
+
+
+def test_a_thread_that_works_for_long_lets_the_others_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It pauses after a while, not after each piece of work."""
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    monkeypatch.setattr(module, "WORK_S", NEVER_S)
+    quick = Pauses()
+    quick.take()
+    assert pauses == []
+    monkeypatch.setattr(module, "WORK_S", 0.0)
+    quick.take()
+    assert pauses == [module.PAUSE_S]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+import service.server.batching as module
 from contract.answer_types import Labels, Prediction
 from contract.model_files import Feature, Schema
 from service.contract import Model
@@ -213,6 +214,23 @@ def test_rows_for_the_event_loop_stay_within_limit_and_schema(echo: Echo, limit_
     """A model that is never fast enough gets none; no size above the schema's 50 rows is tried."""
     assert rows_within(limit_s, echo, rows(1, 2)) <= most
     assert max(echo.calls) <= 32
+
+
+def test_a_machine_that_is_busy_at_the_start_keeps_no_model_from_the_event_loop(
+    echo: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first calls took long. One of eight servers that started on a busy machine asked a thread for each answer."""
+    monkeypatch.setattr(module, "PATIENCE_S", 60.0)
+    limit_s, late = 0.02, [2 * 0.02] * 8
+    quick, asked = echo.predict, echo.calls
+
+    def predict(batch: torch.Tensor) -> torch.Tensor:
+        time.sleep(late.pop() if late else 0.0)
+        return quick(batch)
+
+    monkeypatch.setattr(echo, "predict", predict)
+    assert rows_within(limit_s, echo, rows(1, 2)) > 0
+    assert asked.count(1) >= 9
 
 
 def test_a_busy_model_leaves_the_event_loop_free(echo: Echo) -> None:

@@ -81,7 +81,7 @@ def record(log: PredictionLog, rows: list[list[float]], request_id: str = "r", b
 
 def turn(log: PredictionLog) -> None:
     """Do what the log's thread does in each turn; the thread itself is not running yet."""
-    log._write(log._drain())
+    log._write(*log._drain())
 
 
 def test_a_line_holds_the_request_and_the_answer(logs: Logs) -> None:
@@ -211,6 +211,30 @@ def test_a_segment_that_was_removed_is_replaced(logs: Logs) -> None:
     with log:
         pass
     assert [line["answer"]["request_id"] for line in logs.lines()] == ["after"]
+
+
+@pytest.mark.parametrize("takes", [1, 700])
+def test_a_write_that_stops_in_the_middle_goes_on_there(
+    logs: Logs, monkeypatch: pytest.MonkeyPatch, takes: int
+) -> None:
+    """A disk may take a part of what it is given at once. There are more lines than one call takes, too."""
+    write_some = os.writev
+    monkeypatch.setattr(os, "writev", lambda descriptor, lines: write_some(descriptor, [b"".join(lines)[:takes]]))
+    with logs.open() as log:
+        for number in range(2 * module.LINES_AT_ONCE + 1):
+            record(log, [[30, 70]], f"r{number}")
+    found = [line["answer"]["request_id"] for line in logs.lines()]
+    assert (found, logs.failures) == ([f"r{number}" for number in range(2 * module.LINES_AT_ONCE + 1)], [])
+
+
+def test_lines_of_all_kinds_keep_their_order(logs: Logs) -> None:
+    """Those that are given ready, and those that the thread makes."""
+    bodies = [None, b'{"features":\n[[30, 70]]}', b" " * 5000 + b'{"features": [[30, 70]]}']
+    with logs.open() as log:
+        for number in range(300):
+            record(log, [[30, 70]], f"r{number}", body=bodies[number % 3])
+    assert [line["answer"]["request_id"] for line in logs.lines()] == [f"r{number}" for number in range(300)]
+    assert all(line["request"] == {"features": [[30, 70]]} for line in logs.lines())
 
 
 def test_a_log_that_cannot_keep_up_drops_and_counts(logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
