@@ -16,7 +16,7 @@ _LONGEST_HOSTNAME = 253
 _LONGEST_NAME = 50  # of 63: engines add `-canary`, `-primary` and hashes
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_IMAGE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{64})?", re.ASCII)
+_IMAGE = re.compile(r"[a-z0-9][\w.-]*(:\d+)?(/[\w.-]+)*(:\w[\w.-]{0,127})?(@sha256:[0-9a-f]{64})?", re.ASCII)
 _HOSTNAME = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 # No login, query or braces: the URL is written into manifests that others read, and Argo Rollouts fills braces in.
 _JUDGE = re.compile(r"https?://([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?(/[A-Za-z0-9._~-]+)*")
@@ -71,7 +71,7 @@ class Wanted:
                 not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME,
                 "the model's name is none for Kubernetes",
                 self.name,
-                f"give another with --name: small letters, digits and `-`, at most {_LONGEST_NAME}",
+                f"use --name {_fitting(self.name)}, or another of small letters, digits and `-`, at most {_LONGEST_NAME}",
             ),
             (
                 not _NAMESPACE.fullmatch(self.namespace),
@@ -156,6 +156,13 @@ def parse_steps(text: str) -> tuple[int, ...]:
         do = "write whole percents from 1 to 99, the smallest first: --steps 5,25"
         raise SetupError("the steps are no rising weights", saw=text or "nothing", do=do)
     return tuple(int(each.strip().removesuffix("%")) for each in text.split(","))
+
+
+def _fitting(name: str) -> str:
+    """A name that Kubernetes takes, as like the given one as can be."""
+    fitting = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    whole = fitting if fitting[:1].isalpha() else f"model-{fitting}"
+    return whole[:_LONGEST_NAME].strip("-")
 
 
 def _tag_of(image: str) -> str:

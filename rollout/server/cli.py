@@ -2,6 +2,8 @@
 
 import socket
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +16,11 @@ from contract.complaints import advice
 from contract.login import Login
 from rollout.errors import SpecError
 from rollout.format import count, span
+from rollout.server.absence import why_nothing
 from rollout.server.hosts import hosts_of
 from rollout.server.tokens import token_in
-from rollout.signals.folding import scrape_interval
-from rollout.signals.profile import Names
+from rollout.signals.folding import RawSeries, scrape_interval
+from rollout.signals.profile import Names, Profile
 from rollout.sources.profiles import profiles
 from rollout.sources.raw_samples import RawSamples, Wanted
 from rollout.ui.cli.conventions import EXIT_DONE, EXIT_UNDECIDED, explained
@@ -103,34 +106,37 @@ def explain(
         if profile not in known:
             raise SpecError("there is no such metric profile", saw=profile, do=f"use one of: {', '.join(known)}")
         names = _names(namespace, rollout, canary, stable)
-        samples, chosen = _samples(prometheus, prometheus_login), known[profile]
-        now_s = samples.now_s()
-        if abs(now_s - time.time()) > _CLOCKS_APART_S:
-            typer.echo(f"Prometheus's clock is {span(abs(now_s - time.time()))} from this one; its own counts")
-        is_whole = True
-        for counter in chosen.counters({}):
-            for version in (stable, canary):
-                wanted = Wanted.of(chosen, [counter], names, version)
-                found = samples.between(wanted, now_s - _SPAN_S, now_s)
-                taken = [series for series in found if counter.of.takes(series.labels)]
-                pods = {tuple(series.labels.get(label, "") for label in chosen.process) for series in taken}
-                interval_s = scrape_interval(taken, chosen.process)
-                seen = "nothing"
-                if taken:
-                    age_s = now_s - max(float(series.times[-1]) for series in taken)
-                    every = f", scraped every {span(interval_s)}" if interval_s else ""
-                    seen = f"{count(len(taken))} series of {count(len(pods))} pods, the newest sample {span(age_s)} old"
-                    seen += every
-                typer.echo(f"{counter.signal}, {version}: {seen}")
-                typer.echo(f"  {wanted}")
-                is_whole &= bool(taken)
-        if not is_whole:
-            typer.echo(
-                "where nothing is found: look whether the pods are scraped, and whether the profile's labels are those "
-                "of the series",
-                err=True,
-            )
+        with closing(_samples(prometheus, prometheus_login)) as samples:
+            is_whole = _explain(samples, known[profile], names)
         raise typer.Exit(EXIT_DONE if is_whole else EXIT_UNDECIDED)
+
+
+def _explain(samples: RawSamples, profile: Profile, names: Names) -> bool:
+    """Say what is found; whether all queries find something."""
+    now_s = samples.now_s()
+    if abs(now_s - time.time()) > _CLOCKS_APART_S:
+        typer.echo(f"Prometheus's clock is {span(abs(now_s - time.time()))} from this one; its own counts")
+    is_whole = True
+    for counter in profile.counters({}):
+        for version in (names.stable, names.canary):
+            wanted = Wanted.of(profile, [counter], names, version)
+            found = samples.between(wanted, now_s - _SPAN_S, now_s)
+            taken = [series for series in found if counter.of.takes(series.labels)]
+            typer.echo(f"{counter.signal}, {version}: {_seen(taken, profile, now_s) if taken else 'nothing'}")
+            typer.echo(f"  {wanted}")
+            if not taken:
+                typer.echo(f"  {why_nothing(samples, wanted)}")
+                is_whole = False
+    return is_whole
+
+
+def _seen(taken: Sequence[RawSeries], profile: Profile, now_s: float) -> str:
+    pods = {tuple(series.labels.get(label, "") for label in profile.process) for series in taken}
+    age_s = now_s - max(float(series.times[-1]) for series in taken)
+    interval_s = scrape_interval(taken, profile.process)
+    every = f", scraped every {span(interval_s)}" if interval_s else ""
+    of_pods = f"{count(len(pods))} pod{'s' if len(pods) > 1 else ''}"
+    return f"{count(len(taken))} series of {of_pods}, the newest sample {span(age_s)} old{every}"
 
 
 def _names(namespace: str, rollout: str, canary: str, stable: str) -> Names:

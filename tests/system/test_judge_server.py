@@ -868,8 +868,37 @@ def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
     missing = subprocess.run([*command, "--canary=god"], capture_output=True, text=True, check=False)
     assert missing.returncode == 3
     assert "errors, god: nothing" in missing.stdout
+    assert 'with namespace shop, rollouts_pod_template_hash is lacking or "bad" or ' in missing.stdout
     wrong = subprocess.run([*command, "--canary=a/../b"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, "--canary is no name" in wrong.stderr) == (2, True), wrong
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "words"),
+    [
+        ({}, ["--namespace=prod"], 'of bentoml_service_request_total, namespace is "shop"'),
+        ({}, ["--profile=istio"], "there is no series istio_requests_total at all: look whether the pods are scraped"),
+        ({"rollouts_pod_template_hash": ""}, [], "with namespace shop, rollouts_pod_template_hash is lacking"),
+        (
+            {"endpoint": "/livez"},
+            [],
+            "its series are there, and none of them counts: look at what the profile leaves out",
+        ),
+    ],
+    ids=["namespace", "profile", "no pod label", "left out"],
+)
+def test_explain_says_which_label_it_is(
+    tmp_path: Path, require_program: Callable[[str], str], labels: dict[str, str], options: list[str], words: str
+) -> None:
+    """By what there is under the name of the series."""
+    known = {"namespace": "shop", "pod": "p", "rollouts_pod_template_hash": "v2"} | labels
+    series = f"bentoml_service_request_total{{{','.join(f'{key}={json.dumps(text)}' for key, text in known.items())}}}"
+    lines = [f"{series} 1 {time.time() + at_s:.3f}" for at_s in range(-60, 300, 5)]
+    fill(tmp_path, lines, require_program("promtool"))
+    with running(tmp_path, require_program("prometheus")) as url:
+        command = ["judge", "explain", f"--prometheus={url}", "--namespace=shop", "--profile=bentoml"]
+        done = CliRunner().invoke(app, [*command, "--stable=v1", "--canary=v2", *options])
+    assert (done.exit_code, words in done.output) == (3, True), done.output
 
 
 @pytest.mark.parametrize(

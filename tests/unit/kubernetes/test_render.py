@@ -85,7 +85,12 @@ def test_whatever_is_wanted_is_valid(
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"name": "Digits"}, "the model's name is none for Kubernetes"),
+        ({"name": "Digits"}, "use --name digits, or another"),
+        ({"name": "fraud_detector.v2"}, "use --name fraud-detector-v2, or another"),
+        ({"name": "3d-net"}, "use --name model-3d-net, or another"),
+        ({"name": "-"}, "use --name model, or another"),
+        ({"name": "d" * 49 + "-x"}, f"use --name {'d' * 49}, or another"),
+        ({"image": f"digits:{'v' * 129}"}, "that is no image"),
         ({"name": "d" * 51}, "the model's name is none for Kubernetes"),
         ({"name": ""}, "the model's name is none for Kubernetes"),
         ({"namespace": "my_shop"}, "that is no namespace"),

@@ -1,0 +1,35 @@
+"""Why a query finds nothing: by what there is under its names, with other labels."""
+
+import json
+import re
+
+from rollout.sources.raw_samples import RawSamples, Wanted
+
+_SHOWN = 5  # values of a label
+
+
+def why_nothing(samples: RawSamples, wanted: Wanted) -> str:
+    """What a person should know of it, in one sentence. Raises SourceUnreachable."""
+    names = " or ".join(wanted.names)
+    every = json.dumps("|".join(map(re.escape, wanted.names)))
+    labels = ", ".join(label for label, _ in wanted.labels)
+    there = samples.labels(f"count by ({labels}) ({{__name__=~{every}}})")
+    if not there:
+        return f"there is no series {names} at all: look whether the pods are scraped, and whether they count it"
+    fitting = []
+    for label, values in wanted.labels:
+        left = [each for each in there if each.get(label, "") in values]
+        if not left:
+            among = f" with {' and '.join(fitting)}" if fitting else ""
+            return f"of {names}{among}, {label} is {_listed({each.get(label, '') for each in there})}"
+        there = left
+        fitting.append(f"{label} {' or '.join(values)}")
+    return "its series are there, and none of them counts: look at what the profile leaves out"
+
+
+def _listed(values: set[str]) -> str:
+    """Some of a label's values, in words."""
+    named = [json.dumps(value) for value in sorted(values - {""})]
+    more = [f"{len(named) - _SHOWN} more"] if len(named) > _SHOWN else []
+    lacking = ["lacking"] if "" in values else []
+    return " or ".join([*lacking, *named[:_SHOWN], *more])
