@@ -71,7 +71,7 @@ class Wanted:
                 not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME,
                 "the model's name is none for Kubernetes",
                 self.name,
-                f"use --name {_fitting(self.name)}, or another of small letters, digits and `-`, at most {_LONGEST_NAME}",
+                f"use --name {_fitting(self.name)}, or another of small letters, digits, `-`, at most {_LONGEST_NAME}",
             ),
             (
                 not _NAMESPACE.fullmatch(self.namespace),
