@@ -16,7 +16,7 @@ def why_nothing(samples: RawSamples, wanted: Wanted) -> str:
     there = samples.labels(f"count by ({labels}) ({{__name__=~{every}}})")
     if not there:
         return f"there is no series {names} at all: look whether the pods are scraped, and whether they count it"
-    fitting = []
+    fitting: list[str] = []
     for label, values in wanted.labels:
         left = [each for each in there if each.get(label, "") in values]
         if not left:
