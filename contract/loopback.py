@@ -9,6 +9,7 @@ import math
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,6 +52,12 @@ def client(
     )
 
 
+@cache
+def _known() -> ssl.SSLContext:
+    """Whose certificates httpx takes. Read once in a process: that takes longer than most requests."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class _Bounded(httpx.HTTPTransport):
     """Keeps what httpx takes for the longest wait for a part of an answer for all of it."""
 
@@ -60,7 +67,7 @@ class _Bounded(httpx.HTTPTransport):
         from contract.network import Network  # noqa: PLC0415 - likewise
 
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False) if trust is None else trust,
+            ssl_context=_known() if trust is None else trust,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import bentoml
@@ -12,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from examples.digits.data import SCHEMA, Rows, Split, filtered_split, split
+from examples.digits.data import SCHEMA, Split, filtered_split, split
 from examples.digits.model import VARIANT_FILE, WEIGHTS_FILE, Digits, Variant
-from examples.digits.network import build
+from examples.digits.network import Architecture, build
 from service.contract import save_model
 
 MODEL_NAME = "digits"
@@ -66,7 +67,7 @@ def train_into(folder: Path, recipe: Recipe) -> dict[str, str | int | float]:
     """Train, write the model's files into `folder` and return its metadata. The same recipe gives the same weights."""
     torch.set_num_threads(1)  # faster for networks this small, and the same sums on every machine
     data = recipe.data()
-    network = _fit(recipe, data.train)
+    network = _fit(recipe.variant.architecture, recipe.data, recipe.learning_rate)
     save_file(network.state_dict(), folder / WEIGHTS_FILE)
     SCHEMA.write(folder)
     (folder / VARIANT_FILE).write_text(recipe.variant.model_dump_json() + "\n")
@@ -81,14 +82,16 @@ def train_into(folder: Path, recipe: Recipe) -> dict[str, str | int | float]:
     }
 
 
-def _fit(recipe: Recipe, rows: Rows) -> nn.Module:
+@cache  # versions that differ in a fault alone have the same weights
+def _fit(architecture: Architecture, data: Callable[[], Split], learning_rate: float) -> nn.Module:
+    rows = data().train
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build(recipe.variant.architecture)
+        network = build(architecture)
         features, digits = torch.from_numpy(rows.features / 16), torch.from_numpy(rows.digits)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate)
         steps = EPOCHS * -(-len(rows) // BATCH_ROWS)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=recipe.learning_rate, total_steps=steps)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=learning_rate, total_steps=steps)
         network.train()
         for _ in range(EPOCHS):
             for batch in torch.randperm(len(rows)).split(BATCH_ROWS):  # type: ignore[no-untyped-call] # torch types neither this

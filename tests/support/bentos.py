@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kanaria.stack import model_server
 from kanaria.stack.ports import free_port
+from tests.support.asking import HTTP
 from tests.support.children import children_with
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
@@ -48,7 +49,7 @@ class Server:
 
         Those of all callers are added up.
         """
-        text = httpx.get(f"{self.url}/metrics").raise_for_status().text
+        text = HTTP.get(f"{self.url}/metrics").raise_for_status().text
         found: dict[tuple[str, ...], float] = {}
         for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
             if sample.name.startswith("kanaria_"):

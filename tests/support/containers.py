@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from kanaria.stack.ports import free_port
+from tests.support.asking import HTTP
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
@@ -123,7 +124,7 @@ class Container:
         is_running = self.podman("inspect", "--format", "{{.State.Running}}", self.name) == "true"
         assert is_running, self.logs()
         try:
-            return httpx.get(f"{self.url}/readyz").is_success
+            return HTTP.get(f"{self.url}/readyz").is_success
         except httpx.TransportError:
             return False
 

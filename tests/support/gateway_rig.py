@@ -26,6 +26,7 @@ from rollout.routers.envoy.router import EnvoyRouter
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.signals.counters import Reading, windows
 from rollout.sources.scrape import ScrapeSource
+from tests.support.asking import HTTP
 from tests.support.waiting import eventually
 
 STAND_IN = Path(__file__).with_name("stand_in_model.py")
@@ -56,7 +57,7 @@ class StandIn:
         self, *, status: int = 200, delay_s: float = 0.0, ready: bool = True, fails_user: str | None = None
     ) -> None:
         behaviour = {"status": status, "delay_s": delay_s, "ready": ready, "fails_user": fails_user}
-        httpx.put(f"{self.backend.url}/behaviour", json=behaviour, headers=self.backend.headers).raise_for_status()
+        HTTP.put(f"{self.backend.url}/behaviour", json=behaviour, headers=self.backend.headers).raise_for_status()
 
     def seen(self, path: str) -> int:
         """Requests to `path` so far."""
@@ -74,7 +75,7 @@ class StandIn:
         self._process.send_signal(signal.SIGSTOP)
 
     def _seen(self) -> Any:
-        return httpx.get(f"{self.backend.url}/seen", headers=self.backend.headers).json()
+        return HTTP.get(f"{self.backend.url}/seen", headers=self.backend.headers).json()
 
     def __enter__(self) -> Self:
         return self

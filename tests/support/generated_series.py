@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.asking import HTTP
 from tests.support.children import started
 
 
@@ -175,7 +176,7 @@ def running(
         deadline = time.monotonic() + 20
         while True:
             try:
-                httpx.get(f"{url}/-/ready", trust_env=False).raise_for_status()
+                HTTP.get(f"{url}/-/ready").raise_for_status()
                 break
             except httpx.HTTPError:
                 assert time.monotonic() < deadline, (folder / "log").read_text()

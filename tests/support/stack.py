@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from kanaria.stack.ports import free_port
 from kanaria.stack.supervision import Supervisor
 from loadtest.process import RunningLoad, start
 from loadtest.scenario import Scenario
+from tests.support.asking import HTTP
 from tests.support.paths import ROOT
 
 _POLL_S = 0.1
@@ -55,6 +56,7 @@ class Kanaria:
             "BENTOML_DO_NOT_TRACK": "True",
             "KANARIA_HOME": str(home),
             "KANARIA_WORKERS": "1",  # a test's traffic needs no more, and each takes seconds to start
+            "KANARIA_DRIFT_EVERY_S": "0",  # each release would be reported on twice, which takes as long as the release
             "KANARIA_GATEWAY_PORT": str(free_port()),
             "KANARIA_CONTROLLER_PORT": str(free_port()),
         }
@@ -102,9 +104,20 @@ class Kanaria:
             assert time.monotonic() < deadline, f"not within {limit_s:.0f} s; last seen: {status}"
             time.sleep(_POLL_S)
             with suppress(httpx.TransportError):  # a controller that was killed is back in a moment
-                answer = httpx.get(f"{self.controller}/api/status", timeout=10, trust_env=False)
+                answer = HTTP.get(f"{self.controller}/api/status")
                 status = answer.json() if answer.is_success else {}
         return status
+
+    def back_to(self, tag: str) -> None:
+        """End what a test has left of a release, and give all traffic to `tag`, which was stable here before."""
+        status = self.until(bool)
+        if status["release"] and status["release"]["outcome"] is None:
+            self("abort")
+        if status["stable"]["tag"] != tag:
+            self.ok("restore", tag, "--anyway", "--wait")
+        if (release := self.until(bool)["release"]) and release["phase"] == "watching":
+            self("promote")  # ends the watch, which goes on only under traffic
+        self.until(lambda status: status["release"] is None or status["release"]["phase"] == "ended")
 
     def plan(self, **keys: object) -> str:
         """Write a quick plan and give its path; JSON is YAML."""
@@ -161,3 +174,14 @@ class Kanaria:
             out_dir=self.home.parent / f"users-{count}",
             api_key=self.api_key,
         )
+
+
+@contextmanager
+def running(folder: Path, bento_home: Path, tag: str, **environment: str) -> Iterator[Kanaria]:
+    """A stack whose stable version is `tag` and whose state lies in `folder`, until the block ends."""
+    made = Kanaria.at(folder, bento_home, **environment)
+    try:
+        made.ok("up", tag)
+        yield made
+    finally:
+        made("down")

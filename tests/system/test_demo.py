@@ -15,7 +15,7 @@ def test_the_demo_promotes_v2_and_rolls_the_silently_wrong_v3_back(
 ) -> None:
     """The whole story in under five minutes, with no failed client request, a report and its numbers."""
     require_program("envoy")
-    kanaria = Kanaria.at(tmp_path, tmp_path / "unused")
+    kanaria = Kanaria.at(tmp_path, tmp_path / "unused", KANARIA_DRIFT_EVERY_S="")
     kanaria.ok("demo")
     result = json.loads((kanaria.home / "demo.json").read_text())
     assert (result["promoted"], result["rolled_back"]) == ("digits:v2", "digits:v3")

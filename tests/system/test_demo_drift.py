@@ -16,7 +16,7 @@ def test_drifting_traffic_is_named_and_alerted_and_rolls_nothing_back(
     """Users come with another camera: the report names what changed, the alert fires, and v2 is promoted anyway."""
     for program in ("envoy", "prometheus", "prometheus-alertmanager"):
         require_program(program)
-    kanaria = Kanaria.at(tmp_path, tmp_path / "unused")
+    kanaria = Kanaria.at(tmp_path, tmp_path / "unused", KANARIA_DRIFT_EVERY_S="")
     kanaria.ok("demo", "--fault", "drift")
     result = json.loads((kanaria.home / "demo.json").read_text())
     assert (result["promoted"], result["rolled_back"]) == ("digits:v2", None)

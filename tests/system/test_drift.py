@@ -10,6 +10,7 @@ import pytest
 
 from examples.digits.camera import retaken
 from monitoring.drift.result import DriftResult
+from tests.support.asking import HTTP
 from tests.support.stack import Kanaria
 
 pytestmark = pytest.mark.timeout(240)
@@ -27,7 +28,7 @@ def send(kanaria: Kanaria, rows: list[list[float]], labels: list[str], *, per_re
 
 
 def drift_metrics(kanaria: Kanaria) -> list[str]:
-    page = httpx.get(f"{kanaria.controller}/metrics", trust_env=False).raise_for_status().text
+    page = HTTP.get(f"{kanaria.controller}/metrics").raise_for_status().text
     return [line for line in page.splitlines() if line.startswith("kanaria_drift")]
 
 
@@ -41,7 +42,7 @@ def until_shown(kanaria: Kanaria, line: str) -> None:
 def until_page_says(kanaria: Kanaria, words: str) -> None:
     """A report of the schedule that began before may be written after the one that was asked for."""
     deadline = time.monotonic() + 60
-    while words not in (page := httpx.get(f"{kanaria.controller}/drift/data", trust_env=False).text):
+    while words not in (page := HTTP.get(f"{kanaria.controller}/drift/data").text):
         assert time.monotonic() < deadline, page
         time.sleep(0.5)
 

@@ -20,6 +20,7 @@ from kanaria.stack.processes import KEPT_AS
 from kanaria.stack.python import own_module
 from kanaria.stack.sandbox import Sandbox, lacking
 from kanaria.stack.supervision import Program
+from tests.support.asking import HTTP
 from tests.support.bentos import Bentos
 from tests.support.processes import Kept, until
 
@@ -79,7 +80,7 @@ class Versions(Kept):
     def ask(self, tag: str, path: str, headers: Mapping[str, str] | None = None) -> bool:
         """Whether a version answers without an error."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.ports[tag]}{path}", headers=headers).is_success
+            return HTTP.get(f"http://127.0.0.1:{self.ports[tag]}{path}", headers=headers).is_success
         except httpx.TransportError:
             return False
 
@@ -87,7 +88,7 @@ class Versions(Kept):
         """The version that answers at the port of `tag`, as it says itself."""
         body = self._bentos.requests(tag, 1)
         url = f"http://127.0.0.1:{self.ports[tag]}{PREDICT_PATH}"
-        return str(httpx.post(url, content=body).raise_for_status().json()["version"])
+        return str(HTTP.post(url, content=body).raise_for_status().json()["version"])
 
     def stopped_server(self, *, other_than: int = 0) -> psutil.Process:
         """The fork server that is started next, stopped while it imports."""

@@ -14,6 +14,7 @@ from monitoring.grafana.check import Finding, State, check
 from monitoring.grafana.dashboards.judge import VERDICTS, judge
 from monitoring.prometheus.api import PrometheusApi, Span
 from rollout.judge import Verdict
+from tests.support.asking import HTTP
 from tests.support.children import started
 from tests.support.waiting import eventually
 
@@ -25,7 +26,7 @@ ASKED = {"namespace": "shop", "rollout": "digits", "canary": "7fd54", "stable": 
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(url, trust_env=False).is_success
+        return HTTP.get(url).is_success
     except httpx.HTTPError:
         return False
 
@@ -62,7 +63,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[s
             for token in (TOKEN, "another"):
                 headers = {"authorization": f"Bearer {token}"}
                 url = f"http://127.0.0.1:{port}/v1/judge"
-                httpx.post(url, json=ASKED, headers=headers, timeout=30, trust_env=False)
+                HTTP.post(url, json=ASKED, headers=headers, timeout=30)
             return list(check([judge()], api, Span(began_s, time.time())))
 
         def all_drawn() -> bool:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from kanaria.stack.ports import free_port
+from tests.support.asking import HTTP
 from tests.support.clients import in_threads, is_over
 from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
@@ -70,7 +71,7 @@ def kept_by_others(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
 
     def answers() -> bool:
         try:
-            return httpx.get(url).status_code == 404
+            return HTTP.get(url).status_code == 404
         except httpx.TransportError:
             return False
 

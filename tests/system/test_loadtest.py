@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 from typer.testing import CliRunner
@@ -22,6 +21,7 @@ from loadtest.errors import GeneratorError
 from loadtest.process import RunningLoad, run, start
 from loadtest.results import ExitCode, Live, Summary
 from loadtest.scenario import Scenario, Task
+from tests.support.asking import HTTP
 from tests.support.children import children_with, started
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
@@ -38,14 +38,14 @@ class Target:
         self.url = f"http://127.0.0.1:{port}"
 
     def break_by(self, **faults: float) -> None:
-        httpx.put(f"{self.url}/faults", json=faults).raise_for_status()
+        HTTP.put(f"{self.url}/faults", json=faults).raise_for_status()
 
     def stall(self, seconds: float) -> None:
         """Answer no prediction before `seconds` from now."""
         self.break_by(stall_until=time.time() + seconds)
 
     def seen(self) -> dict[str, int]:
-        return {name: int(count) for name, count in httpx.get(f"{self.url}/seen").json().items()}
+        return {name: int(count) for name, count in HTTP.get(f"{self.url}/seen").json().items()}
 
 
 def references(page: str) -> list[str]:

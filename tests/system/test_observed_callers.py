@@ -18,6 +18,7 @@ from kanaria.stack.ports import free_port
 from rollout.fleet import Route, Service, Version
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
+from tests.support.asking import HTTP
 from tests.support.endless import MOST, taken
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
@@ -44,7 +45,7 @@ class Observed:
 
     def counts(self, name: str) -> dict[str, int]:
         """By outcome, without zeros."""
-        page = httpx.get(f"http://{self._observer.address}/metrics").text
+        page = HTTP.get(f"http://{self._observer.address}/metrics").text
         samples = (each for family in text_string_to_metric_families(page) for each in family.samples)
         return {each.labels["outcome"]: int(each.value) for each in samples if each.name == name and each.value}
 

@@ -18,6 +18,7 @@ from kanaria.stack.ports import free_port
 from kanaria.stack.supervision import Supervisor
 from rollout.ledger.check import check
 from rollout.ledger.lock import lock_file
+from tests.support.asking import HTTP
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.needs("serve")
@@ -40,7 +41,7 @@ class Process:
     def answers(self, path: str = "/livez") -> bool:
         """Whether its API does."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=1, trust_env=False).is_success
+            return HTTP.get(f"http://127.0.0.1:{self.port}{path}", timeout=1).is_success
         except httpx.HTTPError:
             return False
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
+from tests.support.asking import HTTP
 from tests.support.bentos import Bentos
 from tests.support.stack import Kanaria
 
@@ -49,7 +49,7 @@ def test_it_is_served_on_that_engine_with_the_same_answers(store: Bentos) -> Non
     body = store.requests("digits:v2", 32)
     with store.serve(FAST) as fast, store.serve("digits:v2") as plain:
         given, expected = (
-            httpx.post(f"{server.url}/predict", content=body).raise_for_status().json()["predictions"]
+            HTTP.post(f"{server.url}/predict", content=body).raise_for_status().json()["predictions"]
             for server in (fast, plain)
         )
         assert ("kanaria_model_info", "onnx", FAST, FAST) in fast.metrics()
@@ -80,7 +80,7 @@ def test_where_the_engine_cannot_load_eager_serves_and_says_so(store: Bentos, tm
     (other.model_folder(FAST) / "model.sig").unlink(missing_ok=True)
     (other.model_folder(FAST) / "network.onnx").write_bytes(b"cut short")
     with other.serve(FAST) as server:
-        httpx.post(f"{server.url}/predict", content=other.requests(FAST, 3)).raise_for_status()
+        HTTP.post(f"{server.url}/predict", content=other.requests(FAST, 3)).raise_for_status()
         assert ("kanaria_model_info", "eager", FAST, FAST) in server.metrics()
         assert "engine_unavailable" in server.log.read_text()
 

@@ -1,6 +1,5 @@
 """Signals of the user's own: counters that a BentoML service shows, and that no line of Kanaria's knows of."""
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,9 +9,10 @@ import pytest
 from tests.support.clients import in_threads
 from tests.support.own_service import WITH_METRICS, store_with
 from tests.support.processes import until
-from tests.support.stack import Kanaria
+from tests.support.stack import Kanaria, running
 
-BEHAVES = {"chat-1": "well", "chat-2": "well", "chat-refusing": "refuses"}
+STABLE = "summary:chat-1"
+BEHAVES = {"chat-1": "well", "chat-2": "well", "chat-refusing": "refuses", "chat-early": "refuses"}
 SHARE = {"bad": "chat_refusals_total", "of": "chat_answers_total", "history": "none", "tolerance": 1.5}
 BY_LABEL = {"bad": 'chat_answers_total{outcome="refused"}', "of": "chat_answers_total", "history": "none"}
 SHORT = {"histogram": "chat_answer_words", "below": 2, "history": "none", "tolerance": 1.5}
@@ -32,17 +32,28 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store_with(tmp_path_factory.getbasetemp().parent, "own-signals", versions)
 
 
-@pytest.fixture
-def kanaria(
-    tmp_path: Path, home: Path, require_program: Callable[[str], str], request: pytest.FixtureRequest
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, home: Path, require_program: Callable[[str], str]
 ) -> Iterator[Kanaria]:
+    """One for all tests whose counters are read directly."""
     require_program("envoy")
-    source = getattr(request, "param", "scrape")
-    if source == "prometheus":
-        require_program("prometheus")
-    made = Kanaria.at(tmp_path, home, KANARIA_METRICS=source)
-    yield made
-    made("down")
+    with running(tmp_path_factory.mktemp("stack"), home, STABLE, KANARIA_METRICS="scrape") as made:
+        yield made
+
+
+@pytest.fixture
+def kanaria(stack: Kanaria) -> Iterator[Kanaria]:
+    yield stack
+    stack.back_to(STABLE)
+
+
+@pytest.fixture
+def with_prometheus(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    for program in ("envoy", "prometheus"):
+        require_program(program)
+    with running(tmp_path, home, STABLE, KANARIA_METRICS="prometheus") as made:
+        yield made
 
 
 def chatting(kanaria: Kanaria) -> AbstractContextManager[None]:
@@ -55,25 +66,21 @@ def plan(kanaria: Kanaria, **custom: object) -> str:
     return kanaria.plan(signals={"latency": latency, "custom": custom}, steps=["shadow", 20, 50, 100])
 
 
-def release(kanaria: Kanaria, tag: str, path: str) -> subprocess.CompletedProcess[str]:
-    return kanaria("release", tag, "--spec", path, "--wait")
+def test_a_signal_whose_noise_is_unknown_asks_a_person(kanaria: Kanaria) -> None:
+    """Nobody knows yet whether refusals come in clusters: it is the first release of the stack that all tests share."""
+    path = plan(kanaria, refusals={key: value for key, value in SHARE.items() if key != "history"})
+    with chatting(kanaria):
+        kanaria.ok("release", "summary:chat-early", "--spec", path)
+        asking = kanaria.until(lambda status: "a person" in (status["release"]["waits_for"] or ""))
+    assert asking["release"]["outcome"] is None
+    assert "custom.refusals (nothing of 10 min is known)" in asking["release"]["not_judged"]
 
 
-@pytest.mark.parametrize(
-    ("kanaria", "signal"),
-    [("scrape", SHARE), ("scrape", BY_LABEL), ("scrape", SHORT), ("scrape", WORDS), ("prometheus", SHARE)],
-    indirect=["kanaria"],
-    ids=["two counters", "a label", "a histogram and a bound", "a mean", "from Prometheus"],
-)
-def test_a_version_that_refuses_three_times_as_often_is_rolled_back(
-    kanaria: Kanaria, signal: dict[str, object]
-) -> None:
-    """All its answers are 200, and quick: nothing but its own counters tells."""
-    kanaria.ok("up", "summary:chat-1")
+def assert_is_rolled_back_for_its_refusals(kanaria: Kanaria, signal: dict[str, object]) -> None:
     # Or a step could pass before a busy machine has read the canary's counters.
     path = plan(kanaria, refusals=signal | {"required": True})
     with chatting(kanaria):
-        done = release(kanaria, "summary:chat-refusing", path)
+        done = kanaria("retry", "summary:chat-refusing", "--spec", path, "--wait")
     assert done.returncode == 1, done.stdout + done.stderr
     ended = kanaria.status()["release"]
     assert ended["outcome"] == "rolled_back"
@@ -83,31 +90,37 @@ def test_a_version_that_refuses_three_times_as_often_is_rolled_back(
     assert "rolled back in the shadow step" in why
 
 
+@pytest.mark.parametrize(
+    "signal",
+    [SHARE, BY_LABEL, SHORT, WORDS],
+    ids=["two counters", "a label", "a histogram and a bound", "a mean"],
+)
+def test_a_version_that_refuses_three_times_as_often_is_rolled_back(
+    kanaria: Kanaria, signal: dict[str, object]
+) -> None:
+    """All its answers are 200, and quick: nothing but its own counters tells."""
+    assert_is_rolled_back_for_its_refusals(kanaria, signal)
+
+
+def test_a_version_that_refuses_three_times_as_often_is_rolled_back_by_what_prometheus_has(
+    with_prometheus: Kanaria,
+) -> None:
+    """The same counters, read from there."""
+    assert_is_rolled_back_for_its_refusals(with_prometheus, SHARE)
+
+
 def test_a_healthy_version_is_promoted(kanaria: Kanaria) -> None:
     """It is judged by all its own signals, and none of them stands in its way."""
-    kanaria.ok("up", "summary:chat-1")
     path = plan(kanaria, refusals=SHARE | {"required": True}, words=WORDS)
     with chatting(kanaria):
-        done = release(kanaria, "summary:chat-2", path)
+        done = kanaria("release", "summary:chat-2", "--spec", path, "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
     names = {each["name"] for each in kanaria.status()["release"]["signals"]}
     assert {"custom.refusals", "custom.words"} <= names
 
 
-def test_a_signal_whose_noise_is_unknown_asks_a_person(kanaria: Kanaria) -> None:
-    """Nobody knows yet whether refusals come in clusters."""
-    kanaria.ok("up", "summary:chat-1")
-    path = plan(kanaria, refusals={key: value for key, value in SHARE.items() if key != "history"})
-    with chatting(kanaria):
-        kanaria.ok("release", "summary:chat-refusing", "--spec", path)
-        asking = kanaria.until(lambda status: "a person" in (status["release"]["waits_for"] or ""))
-    assert asking["release"]["outcome"] is None
-    assert "custom.refusals (nothing of 10 min is known)" in asking["release"]["not_judged"]
-
-
 def test_validate_looks_whether_the_series_are_there(kanaria: Kanaria) -> None:
     """With the names that are near, the bounds that there are, and what is no counter."""
-    kanaria.ok("up", "summary:chat-1")
     right = plan(kanaria, refusals=SHARE)
     with chatting(kanaria):
         until(lambda: kanaria("validate", right).returncode == 0)

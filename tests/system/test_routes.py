@@ -27,6 +27,7 @@ from rollout.fleet import Backend, Route, Service, Version
 from rollout.judge import Pair
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
+from tests.support.asking import HTTP
 from tests.support.children import started
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 from tests.support.own_service import WITHOUT_ROUTES, store_with
@@ -80,7 +81,7 @@ def served(home: Path, tag: str) -> Iterator[Running]:
     def is_ready() -> bool:
         assert process.poll() is None, log.read_text()
         with suppress(httpx.TransportError):
-            return httpx.get(f"{backend.url}/readyz").is_success
+            return HTTP.get(f"{backend.url}/readyz").is_success
         return False
 
     try:
@@ -238,7 +239,7 @@ def test_what_streams_or_is_large_passes_as_before_while_an_observer_is_shown_an
 
         def compared() -> int:
             gateway.client.post("/summarize", json={"text": "a long text"}).raise_for_status()
-            page = httpx.get(f"http://{observer.address}/metrics").text
+            page = HTTP.get(f"http://{observer.address}/metrics").text
             found = re.search(r'kanaria_observer_answers_total{outcome="compared"} (\d+)', page)
             return int(found[1]) if found else 0
 
@@ -385,7 +386,7 @@ def test_a_killed_canary_costs_at_most_what_it_was_doing_and_nothing_is_done_twi
         stop.set()
         for thread in threads:
             thread.join()
-    done = httpx.get(f"{stable.url}/app/count").json()
+    done = HTTP.get(f"{stable.url}/app/count").json()
     # What it was doing for each client, and the next request where the gateway has not seen the connection end yet.
     assert len(failed) <= 2 * len(threads)
     assert not set(failed) & set(done)

@@ -14,6 +14,7 @@ import pytest
 from kanaria.stack import sandbox
 from kanaria.stack.temporary_server import DidNotStart, temporary_server
 from tests.support import own_service
+from tests.support.asking import HTTP
 from tests.support.processes import until
 from tests.support.stack import Kanaria
 
@@ -60,11 +61,10 @@ class Site:
         """Have the version run `code`, in which `{name}` stands for a value, once it answers."""
 
         def answered() -> httpx.Response | None:
-            answer = httpx.post(
+            answer = HTTP.post(
                 f"{self.stack.gateway}/attempt",
                 json={"code": code.format(**self.places | values)},
                 headers={"x-api-key": self.stack.api_key},
-                trust_env=False,
                 timeout=30,
             )
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # it starts again
@@ -287,11 +287,9 @@ def test_a_model_of_the_contract_keeps_its_records(kanaria: Kanaria) -> None:
     """Answers that labels are joined to, and the prediction log; it sees nothing else of the state folder."""
     kanaria.ok("up", "digits:v1")
     headers = {"x-api-key": kanaria.api_key}
-    answer = httpx.post(
-        f"{kanaria.gateway}/predict", json={"features": [[0.0] * 64]}, headers=headers, trust_env=False
-    ).json()
+    answer = HTTP.post(f"{kanaria.gateway}/predict", json={"features": [[0.0] * 64]}, headers=headers).json()
     label = {"request_id": answer["request_id"], "labels": [answer["predictions"][0]["label"]]}
-    assert httpx.post(f"{kanaria.gateway}/feedback", json=label, headers=headers, trust_env=False).is_success
+    assert HTTP.post(f"{kanaria.gateway}/feedback", json=label, headers=headers).is_success
     log = kanaria.home / "predictions" / "digits@v1"
     until(lambda: any(path.stat().st_size for path in log.glob("*.jsonl")))
     main = psutil.Process(kanaria.pid("digits@v1"))

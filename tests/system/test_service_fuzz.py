@@ -12,6 +12,7 @@ import httpx
 import orjson
 import pytest
 
+from tests.support.asking import HTTP
 from tests.support.bentos import Bentos, Server
 
 TAG = "digits:v1"
@@ -39,7 +40,7 @@ def unharmed(server: Server) -> Iterator[None]:
     failed = {name: value for name, value in counted.items() if name[0] == "kanaria_requests_total" and "5xx" in name}
     assert set(failed.values()) == {0.0}
     assert INSIDES.search(server.log.read_text()) is None
-    assert httpx.get(f"{server.url}/readyz").status_code == 200
+    assert HTTP.get(f"{server.url}/readyz").status_code == 200
 
 
 def is_clean(answer: httpx.Response) -> bool:
@@ -101,7 +102,7 @@ HOSTILE: dict[str, bytes] = {
 @pytest.mark.parametrize("path", ["/predict", "/feedback"])
 def test_a_hostile_body_is_answered_or_refused_in_words(server: Server, path: str, kind: str) -> None:
     """Never a 5xx, never a word about the insides."""
-    assert is_clean(httpx.post(server.url + path, content=HOSTILE[kind], timeout=60))
+    assert is_clean(HTTP.post(server.url + path, content=HOSTILE[kind], timeout=60))
 
 
 @pytest.mark.parametrize(
@@ -123,13 +124,13 @@ def test_a_hostile_body_is_answered_or_refused_in_words(server: Server, path: st
 )
 def test_odd_headers_change_nothing(server: Server, body: bytes, headers: dict[str, str]) -> None:
     """The body is JSON whatever they say; what is not is refused."""
-    assert httpx.post(f"{server.url}/predict", content=body, headers=headers).status_code == 200
+    assert HTTP.post(f"{server.url}/predict", content=body, headers=headers).status_code == 200
 
 
 def test_a_gzip_bomb_is_not_unpacked(server: Server) -> None:
     """48 KB that would be 50 MB: it is no JSON, the header says why, and that is all that is found out about it."""
     bomb = HOSTILE["a gzip bomb"]
-    answer = httpx.post(f"{server.url}/predict", content=bomb, headers={"content-encoding": "gzip"})
+    answer = HTTP.post(f"{server.url}/predict", content=bomb, headers={"content-encoding": "gzip"})
     assert (answer.status_code, is_clean(answer)) == (415, True)
 
 
@@ -150,9 +151,9 @@ def test_a_gzip_bomb_is_not_unpacked(server: Server) -> None:
 )
 def test_odd_labels_are_refused_or_kept(server: Server, body: bytes, labels: bytes) -> None:
     """Feedback for an answer that there is."""
-    request_id = httpx.post(f"{server.url}/predict", content=body).json()["request_id"]
+    request_id = HTTP.post(f"{server.url}/predict", content=body).json()["request_id"]
     content = b'{"request_id": "%b", "labels": %b}' % (request_id.encode(), labels)
-    assert is_clean(httpx.post(f"{server.url}/feedback", content=content, timeout=60))
+    assert is_clean(HTTP.post(f"{server.url}/feedback", content=content, timeout=60))
 
 
 def mutated(body: bytes, luck: random.Random) -> bytes:
@@ -218,7 +219,7 @@ def test_broken_http_is_refused_or_dropped(server: Server, kind: str) -> None:
 @pytest.mark.parametrize("path", ["/predict", "/feedback"])
 def test_other_methods_are_refused(server: Server, path: str, method: str) -> None:
     """With what is allowed."""
-    answer = httpx.request(method, server.url + path)
+    answer = HTTP.request(method, server.url + path)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 

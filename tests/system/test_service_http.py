@@ -18,6 +18,7 @@ import pytest
 from contract.metrics import LABEL_AGES_S
 from contract.model_files import GOLDEN_FILE, Golden
 from contract.records import read_lines
+from tests.support.asking import HTTP
 from tests.support.bentos import BENTOML, Bentos, Server
 from tests.support.paths import ROOT
 from tests.support.waiting import eventually
@@ -49,11 +50,11 @@ def body(bentos: Bentos) -> bytes:
 
 
 def predict(server: Server, content: bytes | str, **headers: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/predict", content=content, headers=headers, timeout=30)
+    return HTTP.post(f"{server.url}/predict", content=content, headers=headers, timeout=30)
 
 
 def feedback(server: Server, request_id: str, *labels: str) -> httpx.Response:
-    return httpx.post(f"{server.url}/feedback", json={"request_id": request_id, "labels": labels}, timeout=30)
+    return HTTP.post(f"{server.url}/feedback", json={"request_id": request_id, "labels": labels}, timeout=30)
 
 
 async def sent(client: httpx.AsyncClient, content: bytes) -> asyncio.Task[httpx.Response]:
@@ -71,7 +72,7 @@ async def sent(client: httpx.AsyncClient, content: bytes) -> asyncio.Task[httpx.
 
 def port_is_closed(server: Server) -> bool:
     try:
-        httpx.get(f"{server.url}/livez", timeout=1)
+        HTTP.get(f"{server.url}/livez", timeout=1)
     except httpx.ConnectError:
         return True
     except httpx.TransportError:
@@ -189,7 +190,7 @@ def test_a_packed_body_is_refused_with_the_header_that_says_so(server: Server, b
 
 def test_another_method_is_refused_by_name(server: Server) -> None:
     """GET /predict says what is answered instead."""
-    answer = httpx.get(f"{server.url}/predict")
+    answer = HTTP.get(f"{server.url}/predict")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
@@ -304,7 +305,7 @@ def test_two_workers_are_counted_as_one(bentos: Bentos, body: bytes) -> None:
 
 def test_the_openapi_page_documents_both_endpoints(server: Server) -> None:
     """BentoML's own page knows /predict and /feedback beside its health endpoints."""
-    paths = httpx.get(f"{server.url}/docs.json").json()["paths"]
+    paths = HTTP.get(f"{server.url}/docs.json").json()["paths"]
     assert {"/predict", "/feedback", "/readyz"} <= paths.keys()
 
 

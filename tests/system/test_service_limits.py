@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 
+from tests.support.asking import HTTP
 from tests.support.bentos import Bentos, Server
 from tests.support.waiting import eventually
 
@@ -104,10 +105,10 @@ async def read_by(opened: httpx.AsyncClient) -> None:
 def test_a_request_that_waits_too_long_is_given_up(bentos: Bentos) -> None:
     """With a deadline shorter than the model: 503, the reason, and when to come back."""
     with bentos.serve(SLOW, KANARIA_DEADLINE_S="0.1") as server:
-        answer = httpx.post(f"{server.url}/predict", content=bentos.requests(V1, 1))
+        answer = HTTP.post(f"{server.url}/predict", content=bentos.requests(V1, 1))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.json()["detail"] == "the model did not answer within 0.1 s; try again later"
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert HTTP.get(f"{server.url}/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_request_that_waits_too_long_is_given_up(bentos: Bentos) -> None:
 )
 def test_an_unknown_path_is_a_problem_too(slow: Server, method: str, path: str, status: int) -> None:
     """What BentoML refuses in plain text is said like all else, with the caller's own request id."""
-    answer = httpx.request(method, slow.url + path, headers={"x-request-id": "mine"})
+    answer = HTTP.request(method, slow.url + path, headers={"x-request-id": "mine"})
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
     problem = answer.json()
     assert (problem["status"], problem["request_id"], path in problem["detail"]) == (status, "mine", True)

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from contract.http import CALLER_HEADER, SECRET_HEADER
 from kanaria.stack.stack import CLOSED_PORTS
 from kanaria.stack.supervision import Supervisor
+from tests.support.asking import HTTP
 from tests.support.endless import MOST, taken
 from tests.support.own_service import store_with
 from tests.support.processes import until
@@ -85,7 +86,7 @@ def secret_of(kanaria: Kanaria) -> str:
 
 def counts(kanaria: Kanaria) -> dict[tuple[str, ...], float]:
     """What the version has counted."""
-    page = httpx.get(f"{url_of(kanaria)}/metrics", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status().text
+    page = HTTP.get(f"{url_of(kanaria)}/metrics", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status().text
     return {
         (sample.name, *map(str, sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(page)
@@ -134,7 +135,7 @@ def key_of(kanaria: Kanaria) -> dict[str, str]:
 def test_a_model_answers_nobody_past_the_gateway_and_counts_nothing_of_it(stack: Kanaria, samples: Path) -> None:
     """Neither predictions nor labels under another caller's name, nor its metrics, nor whether it lives."""
     body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
-    answered = httpx.post(f"{stack.gateway}/predict", json=body, headers=key_of(stack)).raise_for_status().json()
+    answered = HTTP.post(f"{stack.gateway}/predict", json=body, headers=key_of(stack)).raise_for_status().json()
     before = counts(stack)
     assert before
     label = {"request_id": answered["request_id"], "labels": ["3"]}
@@ -154,7 +155,7 @@ def test_a_model_answers_nobody_past_the_gateway_and_counts_nothing_of_it(stack:
 def test_its_owner_asks_it_directly(stack: Kanaria, samples: Path) -> None:
     """To find a fault; as the page about the service says."""
     body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
-    answer = httpx.post(f"{url_of(stack)}/predict", json=body, headers={SECRET_HEADER: secret_of(stack)})
+    answer = HTTP.post(f"{url_of(stack)}/predict", json=body, headers={SECRET_HEADER: secret_of(stack)})
     assert answer.status_code == 200
 
 
@@ -177,13 +178,13 @@ def test_a_service_of_others_answers_nobody_past_the_gateway(curious: Kanaria) -
     url = url_of(curious)
     for headers in OTHERS:
         asked = [
-            httpx.post(f"{url}/summarize", json={"text": "abc"}, headers=headers),
-            *(httpx.get(url + path, headers=headers) for path in ("/app/headers", "/metrics", "/livez", "/")),
+            HTTP.post(f"{url}/summarize", json={"text": "abc"}, headers=headers),
+            *(HTTP.get(url + path, headers=headers) for path in ("/app/headers", "/metrics", "/livez", "/")),
         ]
         assert {answer.status_code for answer in asked} == {403}
         with WebSocket(httpx.URL(url).port, "/app/talk", headers) as talk:
             assert talk.status == 403
-    answer = httpx.post(f"{curious.gateway}/summarize", json={"text": "abc"}, headers=key_of(curious))
+    answer = HTTP.post(f"{curious.gateway}/summarize", json={"text": "abc"}, headers=key_of(curious))
     assert answer.json() == {"summary": "cba"}
 
 
@@ -208,7 +209,7 @@ def test_prometheus_reads_what_the_version_counts(stack: Kanaria) -> None:
 
     def up() -> list[Any]:
         asked = {"query": 'up{job="service"}'}
-        answer = httpx.get(f"{address}/api/v1/query", params=asked, auth=(user, password), trust_env=False)
+        answer = HTTP.get(f"{address}/api/v1/query", params=asked, auth=(user, password))
         return [found["value"][1] for found in answer.json()["data"]["result"]]
 
     assert until(lambda: up() == ["1"])
@@ -226,8 +227,8 @@ def test_the_secret_is_where_its_owner_alone_can_read_it(stack: Kanaria, curious
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 assert secret.decode() not in " ".join(process.cmdline())
-        assert secret not in httpx.get(f"{kanaria.controller}/api/status", trust_env=False).content
-        assert secret not in httpx.get(f"{kanaria.controller}/metrics", trust_env=False).content
+        assert secret not in HTTP.get(f"{kanaria.controller}/api/status").content
+        assert secret not in HTTP.get(f"{kanaria.controller}/metrics").content
 
 
 def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samples: Path) -> None:
@@ -235,8 +236,8 @@ def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samp
     body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
     stack.ok("processes", "restart", "digits@v1")
     asked = {"json": body, "headers": key_of(stack)}
-    assert until(lambda: httpx.post(f"{stack.gateway}/predict", **asked).status_code == 200, limit_s=60)
-    assert httpx.post(f"{url_of(stack)}/predict", json=body).status_code == 403
+    assert until(lambda: HTTP.post(f"{stack.gateway}/predict", **asked).status_code == 200, limit_s=60)
+    assert HTTP.post(f"{url_of(stack)}/predict", json=body).status_code == 403
 
 
 @pytest.mark.parametrize("asks", [True, False], ids=["asks for the secret", "asks for none"])
@@ -253,9 +254,9 @@ def test_a_version_that_is_no_bento_is_sent_the_secret_where_its_entry_says_so(
     kanaria = Kanaria.at(tmp_path / "state", tmp_path / "bentoml", KANARIA_METRICS="scrape", KANARIA_VERSIONS=versions)
     try:
         kanaria.ok("up", "listed:v1")
-        answer = httpx.get(f"{kanaria.gateway}/any", headers=key_of(kanaria)).raise_for_status()
+        answer = HTTP.get(f"{kanaria.gateway}/any", headers=key_of(kanaria)).raise_for_status()
         assert (SECRET_HEADER in answer.json()) is asks
-        assert httpx.get(f"{url_of(kanaria)}/any").status_code == (403 if asks else 200)
+        assert HTTP.get(f"{url_of(kanaria)}/any").status_code == (403 if asks else 200)
     finally:
         kanaria("down")
 
@@ -277,7 +278,7 @@ def test_a_stack_of_an_earlier_version_goes_on_with_open_ports(curious: Kanaria)
     def asks() -> list[int]:
         asked = {"json": {"text": "abc"}, "headers": key_of(curious)}
         with suppress(httpx.TransportError, ValueError):
-            return [httpx.post(f"{url}/summarize", **asked).status_code for url in (curious.gateway, url_of(curious))]
+            return [HTTP.post(f"{url}/summarize", **asked).status_code for url in (curious.gateway, url_of(curious))]
         return []
 
     assert until(lambda: asks() == [200, 200], limit_s=90)

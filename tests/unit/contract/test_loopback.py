@@ -1,8 +1,10 @@
 """Clients of the stack's own services."""
 
+import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -63,3 +65,11 @@ def test_a_service_that_is_in_trouble_or_gone_does_not_answer(url: str) -> None:
 def test_what_is_local_is_seen_in_the_address(url: str, is_local: bool) -> None:
     """A Grafana may be here or behind a proxy."""
     assert loopback.is_local(url) is is_local
+
+
+def test_certificates_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes longer than most requests, and a controller has a dozen clients."""
+    loopback.client(timeout_s=5).close()
+    monkeypatch.delattr(ssl, "create_default_context")
+    loopback.client(timeout_s=5).close()
+    loopback.client(timeout_s=5, unix_socket=tmp_path / "socket").close()

@@ -1,0 +1,5 @@
+"""The client with which tests ask servers on this machine. One for all: each reads certificates, which takes long."""
+
+from contract import loopback
+
+HTTP = loopback.client(timeout_s=10.0, keeps_connections=False)
