@@ -52,6 +52,7 @@ from rollout.ui.views import StatusView
 log = structlog.get_logger()
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
+_LONGEST_BODY = 4 * 2**20  # bytes of a command, or of alerts that come together
 _STALE_AFTER_S = 30.0  # a loop without a beat for this long is not ready
 _PATIENCE_S = 30.0  # longest wait for the loop to take a command, whatever its sender says
 # By the names in their paths, from who asks and, where one is given, the reason.
@@ -86,6 +87,10 @@ class Surroundings:
     links: Callable[[], Iterable[Link]] = tuple  # to other pages that are there now
     firing: Callable[[], Sequence[Firing]] = tuple  # alerts; raises SourceUnreachable
     names: frozenset[str] = frozenset()  # by which people reach them, besides `localhost` and addresses
+
+
+class _TooLong(Exception):
+    """A body that is longer than anything that could be meant, whoever sends it."""
 
 
 class _Body(BaseModel):
@@ -269,6 +274,9 @@ def make_app(
             RolloutError: _refused(500),
             KanariaError: _refused(409),  # of whoever runs the versions
             ValidationError: _invalid,
+            _TooLong: lambda _request, _error: problem(
+                413, "the request is too long", f"more than {_LONGEST_BODY:,} bytes", do="send what is asked for alone"
+            ),
             NoSuchRelease: _refused(404),
             TimeoutError: lambda _request, error: problem(
                 503,
@@ -362,7 +370,14 @@ def _patience_s(request: Request) -> float:
 
 
 async def _parse(request: Request, model: type[B]) -> B:
-    return model.model_validate_json(await request.body() or b"{}")
+    """The body of a request. Raises ValidationError, and _TooLong before more than the longest is kept."""
+    parts, length = [], 0
+    async for part in request.stream():
+        length += len(part)
+        if length > _LONGEST_BODY:
+            raise _TooLong
+        parts.append(part)
+    return model.model_validate_json(b"".join(parts) or b"{}")
 
 
 def _refused(status: int) -> Callable[[Request, Exception], Response]:
