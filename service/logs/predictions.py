@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from contract import plain_files
 from contract.model_files import Schema
 from contract.prediction_log import LINE, Columns
 from service.logs.segments import SegmentLog
@@ -112,7 +113,7 @@ class _Mask:
     @cached_property
     def _key(self) -> bytes:
         """The key that every process on this machine hashes with; created when there is none."""
-        path = self._folder / KEY_FILE
+        path = self._folder.resolve() / KEY_FILE
         if not path.exists():
             own = path.with_suffix(f".{os.getpid()}")
             own.touch(0o600)
@@ -120,7 +121,7 @@ class _Mask:
             with suppress(FileExistsError):  # the first key stays
                 path.hardlink_to(own)
             own.unlink()
-        return path.read_bytes()
+        return plain_files.read(path)
 
     def request(self, rows: NDArray[np.float32]) -> bytes:
         """The request that is logged for `rows`."""

@@ -177,6 +177,15 @@ def test_hashes_are_the_same_for_every_version_on_a_machine_and_for_no_other(log
     assert stat.S_IMODE((logs.folder / "hash-key").stat().st_mode) == 0o600
 
 
+def test_a_pipe_in_place_of_the_key_holds_up_nobody(logs: Logs) -> None:
+    """Another version may make it. The rows are lost, and counted."""
+    logs.folder.mkdir()
+    os.mkfifo(logs.folder / "hash-key")
+    with logs.open("m:1", PRIVATE) as log:
+        record(log, [[30, 1, 10_117]])
+    assert logs.dropped["m:1"] == 1
+
+
 def test_the_oldest_segments_make_room_for_all_versions_together(logs: Logs) -> None:
     """Of ten times more than is kept, the newest rows are there and the bound holds."""
     kept = 40_000
