@@ -1,6 +1,7 @@
 """The controller's own metrics, labelled by version and signal, at 0 from the start."""
 
 import math
+from collections.abc import Mapping
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -54,12 +55,11 @@ class ControllerMetrics:
         self._unwritten = _gauge(self.registry, m.UNWRITTEN)
         self._free = _gauge(self.registry, m.FREE_BYTES)
         self.release = ReleaseMetrics(self.registry)
-        self._state = _gauge(self.registry, m.RELEASE_STATE)
+        self._state = _Shown(self.registry, m.RELEASE_STATE)
         self._step_since = _gauge(self.registry, m.RELEASE_STEP_STARTED)
-        self._weight = _gauge(self.registry, m.RELEASE_WEIGHT)
-        self._up = _gauge(self.registry, m.VERSION_UP)
-        for phase in Phase:
-            self._state.labels(state=phase.value).set(0)
+        self._weight = _Shown(self.registry, m.RELEASE_WEIGHT)
+        self._up = _Shown(self.registry, m.VERSION_UP)
+        self._state.set({(phase.value,): 0 for phase in Phase})
         for kind in ("data", "release"):
             self._drift_crashes.labels(kind=kind)
         for result in (m.DELIVERED, m.WITHOUT_TEXT, m.FAILED, m.DROPPED):
@@ -90,22 +90,22 @@ class ControllerMetrics:
         self._ledger_events.set(snapshot.head.events)
         self._ledger_head.set(snapshot.head.as_number)
         release = snapshot.deployment.release
-        for phase in Phase:
-            self._state.labels(state=phase.value).set(release is not None and release.phase is phase)
+        self._state.set({(phase.value,): release is not None and release.phase is phase for phase in Phase})
         active = snapshot.deployment.active
         self._step_since.set(active.phase_since_s if active else 0)
-        for gauge in (self._weight, self._up):
-            gauge.clear()
+        up: dict[tuple[str, ...], float] = {}
         for version, state in snapshot.health.items():
             role = "stable" if version == snapshot.deployment.stable else "canary"
             if role == "stable" or state is not Health.STARTING:  # a canary that is loading is not down
-                self._up.labels(version=version, role=role).set(state is Health.READY)
-            self._weight.labels(version=version).set(0)
+                up[version, role] = state is Health.READY
+        self._up.set(up)
+        weights: dict[tuple[str, ...], float] = {(version,): 0 for version in snapshot.health}
         if snapshot.observed:
             split = snapshot.observed
-            self._weight.labels(version=split.stable).set(split.stable_percent)
+            weights[(split.stable,)] = split.stable_percent
             if split.canary:
-                self._weight.labels(version=split.canary).set(split.canary_percent)
+                weights[(split.canary,)] = split.canary_percent
+        self._weight.set(weights)
         self.release.publish(release)
 
     def exposition(self) -> bytes:
@@ -117,18 +117,16 @@ class ReleaseMetrics:
     """The gauges of the newest release, in `registry`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._info = _gauge(registry, m.RELEASE_INFO)
-        self._outcome = _gauge(registry, m.RELEASE_OUTCOME)
+        self._info = _Shown(registry, m.RELEASE_INFO)
+        self._outcome = _Shown(registry, m.RELEASE_OUTCOME)
         self._evidence = {metric: _gauge(registry, metric) for metric in _OF_EVIDENCE}
         self._judged: int | None = None  # number of the release that the evidence belongs to
 
     def publish(self, release: Release | None) -> None:
         """Show the newest release, ended or not."""
-        self._info.clear()
-        if release:
-            self._info.labels(release=str(release.number), canary=release.canary, stable=release.stable).set(1)
-        for outcome in get_args(Outcome):
-            self._outcome.labels(outcome=outcome).set(release is not None and release.outcome == outcome)
+        self._info.set({(str(release.number), release.canary, release.stable): 1} if release else {})
+        outcomes = get_args(Outcome)
+        self._outcome.set({(outcome,): release is not None and release.outcome == outcome for outcome in outcomes})
 
     def judged(self, release: Release, judgement: Judgement) -> None:
         """Show a judgement; it stays until the next release is judged.
@@ -155,6 +153,27 @@ class ReleaseMetrics:
 
     def _set(self, release: Release, metric: m.Metric, value: float, *labels: str) -> None:
         self._evidence[metric].labels(release.canary, *labels).set(value)
+
+
+class _Shown:
+    """A gauge with a series for each of some things that come and go. What stays is there all the time, for any reader.
+
+    It is set with every beat, so it keeps its series: to look one up takes longer than to set it.
+    """
+
+    def __init__(self, registry: CollectorRegistry, metric: m.Metric) -> None:
+        self._gauge = _gauge(registry, metric)
+        self._series: dict[tuple[str, ...], Gauge] = {}
+
+    def set(self, values: Mapping[tuple[str, ...], float]) -> None:
+        """Show these values by their labels, and no others."""
+        for labels in self._series.keys() - values.keys():
+            self._gauge.remove(*labels)
+            del self._series[labels]
+        for labels, value in values.items():
+            if labels not in self._series:
+                self._series[labels] = self._gauge.labels(*labels)
+            self._series[labels].set(value)
 
 
 def _gauge(registry: CollectorRegistry, metric: m.Metric) -> Gauge:

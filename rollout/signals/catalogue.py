@@ -166,6 +166,11 @@ class Catalogue:
         return row.words.of(signal.partition(":")[2] or key, stable=stable)
 
     @cached_property
+    def partitions(self) -> frozenset[str]:
+        """The names of all families of which every event has exactly one key; asked for each series of each reading."""
+        return frozenset(name for name, row in self._by_name.items() if row.is_partition)
+
+    @cached_property
     def in_plans(self) -> Mapping[str, Signal]:
         """The signals that a plan can ask for, by name."""
         return {row.name: row for row in self.rows if row.counter is not None}

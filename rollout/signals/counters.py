@@ -216,8 +216,7 @@ def _absent_keys(new: Mapping[SeriesKey, Pair]) -> dict[SeriesKey, Pair]:
 
 def _is_partition(key: SeriesKey) -> bool:
     """Whether it counts one of several classes, where every event has exactly one."""
-    row = catalogue().of(key[2])
-    return row is not None and row.is_partition
+    return key[2].partition(":")[0] in catalogue().partitions
 
 
 def _appears_late(key: SeriesKey) -> bool:
@@ -228,4 +227,5 @@ def _appears_late(key: SeriesKey) -> bool:
 
 def _family(key: SeriesKey) -> SeriesKey:
     """The key with all classes of one process taken together."""
-    return (key[0], key[1], key[2].partition(":")[0]) if _is_partition(key) else key
+    family = key[2].partition(":")[0]
+    return (key[0], key[1], family) if family in catalogue().partitions else key

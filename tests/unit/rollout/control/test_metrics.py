@@ -1,5 +1,7 @@
 """What the controller shows of a release, for boards and alerts."""
 
+from collections.abc import ItemsView, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from rollout.control.metrics import ControllerMetrics
 from rollout.control.snapshot import Snapshot
 from rollout.fleet import Health
 from rollout.ledger.state import Deployment, Release
+from rollout.routers.router import ObservedSplit
 from rollout.spec import RolloutSpec
 from tests.support.releases import LIVE, digits_world
 
@@ -67,6 +70,36 @@ def test_a_canary_that_is_loading_is_not_shown_as_down(health: Health, shown: di
         if sample.name == "kanaria_version_up"
     }
     assert found == shown
+
+
+class ReadMeanwhile(dict[str, Health]):
+    """States of versions, and what a scrape reads that comes while they are published."""
+
+    def __init__(self, metrics: ControllerMetrics) -> None:
+        super().__init__({"m:v1": Health.READY})
+        self._metrics, self.pages = metrics, list[str]()
+
+    def __iter__(self) -> Iterator[str]:
+        self.pages.append(self._metrics.exposition().decode())
+        return super().__iter__()
+
+    def items(self) -> ItemsView[str, Health]:
+        self.pages.append(self._metrics.exposition().decode())
+        return super().items()
+
+
+def test_what_stays_is_shown_while_it_is_published_again() -> None:
+    """A scrape between two moments of a beat found no version up, and no weight."""
+    metrics = ControllerMetrics()
+    split = ObservedSplit("m:v1", None, 0.0, False)
+    snapshot = Snapshot(Deployment("m:v1", None), split, None, {"m:v1": Health.READY}, "Hold: held", 1.0)
+    metrics.publish(snapshot)
+    states = ReadMeanwhile(metrics)
+    metrics.publish(replace(snapshot, health=states))
+    assert states.pages
+    for page in states.pages:
+        assert 'kanaria_version_up{role="stable",version="m:v1"} 1.0' in page
+        assert 'kanaria_release_weight_percent{version="m:v1"} 100.0' in page
 
 
 def test_the_next_release_begins_without_evidence(tmp_path: Path) -> None:
