@@ -16,7 +16,6 @@ from contract.model_files import REFERENCE_FILE, Feature, Schema
 from contract.reference_file import MAX_REFERENCE_ROWS, write_reference
 from monitoring.drift.compare import Logs, Period, data_drift, release_drift
 from monitoring.drift.errors import AnswersUnreadable, NoLog, NoReference
-from monitoring.drift.evidently_report import write_report
 from monitoring.drift.prediction_log import read_predictions
 from monitoring.drift.reference import read_reference
 from monitoring.drift.result import State
@@ -25,7 +24,10 @@ from monitoring.drift.sample import MISSING, draw, version_logs
 from monitoring.drift.truth import answered
 from service.logs.answers import AnswerLog, Feedback
 from service.logs.predictions import PredictionLog
+from tests.support.drift_pages import write_report
 from tests.support.drifting import people, write_log, write_model
+
+pytestmark = pytest.mark.needs("monitoring")
 
 ALWAYS = Period(0.0, 4e9)
 

@@ -13,10 +13,12 @@ import pytest
 from monitoring.drift.column import Column
 from monitoring.drift.compare import Comparison, Period, Side, compared
 from monitoring.drift.errors import NotWritten
-from monitoring.drift.evidently_report import write_report
 from monitoring.drift.result import read_result, write_result
 from monitoring.drift.rule import Rule
 from monitoring.drift.truth import Answered
+from tests.support.drift_pages import write_report
+
+pytestmark = pytest.mark.needs("monitoring")
 
 
 @pytest.fixture(scope="module")

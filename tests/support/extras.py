@@ -1,7 +1,7 @@
 """What the project declares to need, by extra, and which modules an installation with some extras has."""
 
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 
@@ -35,9 +35,15 @@ def absent_without(*extras: str) -> frozenset[str]:
     there = brought_by(*extras)
     return frozenset(
         module
-        for module, owners in packages_distributions().items()
+        for module, owners in _owners().items()
         if not there.intersection(map(canonicalize_name, owners)) and _PROJECT["name"] not in owners
     )
+
+
+@cache
+def _owners() -> Mapping[str, list[str]]:
+    """Whose each top-level module is: every file of every distribution is looked at."""
+    return packages_distributions()
 
 
 def _closure(requirements: Iterable[Requirement]) -> Iterator[str]:

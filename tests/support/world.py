@@ -282,19 +282,26 @@ class World:
             reserve_bytes=self.reserve_bytes,
         )
 
-    def live(self, controller: Controller, seconds: float) -> None:
-        """Let the controller beat while time passes."""
+    def live(self, controller: Controller, seconds: float, *, beat_s: float = BEAT_S) -> None:
+        """Let the controller beat while time passes.
+
+        Args:
+            beat_s: from one beat to the next. In a long wait the length of a window is enough: beats between two
+                readings see only what changes at once.
+        """
         end_s = self.steady_s + seconds
         while self.steady_s < end_s:
-            self.pass_time(BEAT_S)
+            self.pass_time(beat_s)
             with contextlib.suppress(RouterRefused):  # `Controller.run` logs it and goes on
                 controller.beat()
 
-    def live_until_ended(self, controller: Controller, *, limit_s: float = 3600.0) -> str | None:
+    def live_until_ended(
+        self, controller: Controller, *, limit_s: float = 3600.0, beat_s: float = BEAT_S
+    ) -> str | None:
         """Let time pass until the release is over; returns its outcome."""
         end_s = self.steady_s + limit_s
         while self.steady_s < end_s:
-            self.live(controller, BEAT_S)
+            self.live(controller, beat_s, beat_s=beat_s)
             release = controller.snapshot.deployment.release
             if release and controller.snapshot.deployment.active is None:
                 return release.outcome

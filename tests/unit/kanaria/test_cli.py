@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -79,24 +81,35 @@ def run(*arguments: str, folder: Path, path: Path = ROOT, **variables: str) -> s
     )
 
 
-def loaded(*arguments: str, folder: Path, package: str = "kanaria") -> set[str]:
-    """The modules in memory after a command."""
-    return set(
-        run("-c", RUN.format(package=package), *arguments, folder=folder).stderr.rpartition("modules: ")[2].split()
-    )
+Loaded = Callable[..., frozenset[str]]
 
 
-def test_listing_the_commands_imports_none_of_them(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """Gives the modules in memory after a command, which is run once, in a folder with a plan and counts."""
+
+    @cache
+    def after(command: str, package: str = "kanaria") -> frozenset[str]:
+        folder = tmp_path_factory.mktemp("loaded")
+        (folder / "rollout.yaml").write_text("steps: [5, 100]\n")
+        (folder / "counts.jsonl").touch()
+        said = run("-c", RUN.format(package=package), *command.split(), folder=folder).stderr
+        return frozenset(said.rpartition("modules: ")[2].split())
+
+    return after
+
+
+def test_listing_the_commands_imports_none_of_them(loaded: Loaded) -> None:
     """`kanaria --help` takes Typer and Rich alone."""
-    modules = loaded("--help", folder=tmp_path)
+    modules = loaded("--help")
     assert "typer" in modules
     assert modules & (HEAVY | UNUSED | MORE_THAN_A_LIST_NEEDS) == set()
     assert [name for name in modules if name.startswith(("rollout", "service", "loadtest", "monitoring"))] == []
 
 
-def test_listing_the_benchmarks_imports_none_of_them(tmp_path: Path) -> None:
+def test_listing_the_benchmarks_imports_none_of_them(loaded: Loaded) -> None:
     """`python -m benchmarks --help` works where neither torch nor the packages for charts and tables are."""
-    modules = loaded("--help", folder=tmp_path, package="benchmarks")
+    modules = loaded("--help", package="benchmarks")
     assert "benchmarks.cli" in modules
     assert modules & (HEAVY | MORE_THAN_A_LIST_NEEDS | {"tabulate"}) == set()
 
@@ -105,11 +118,9 @@ def test_listing_the_benchmarks_imports_none_of_them(tmp_path: Path) -> None:
     "command",
     ["status", "why", "history", "pause", "validate rollout.yaml", "judge counts.jsonl", "rules generate --out ."],
 )
-def test_a_command_imports_no_library_of_another(command: str, tmp_path: Path) -> None:
+def test_a_command_imports_no_library_of_another(command: str, loaded: Loaded) -> None:
     """What a person types twenty times a day does not wait for torch, a load generator or a chart."""
-    (tmp_path / "rollout.yaml").write_text("steps: [5, 100]\n")
-    (tmp_path / "counts.jsonl").touch()
-    modules = loaded(*command.split(), folder=tmp_path)
+    modules = loaded(command)
     target = Commands.sources[command.split(maxsplit=1)[0]].target
     assert target.partition(":")[0] in modules, "the command ran"
     arithmetic = set() if command.startswith("judge") else {"numpy", "scipy"}
@@ -125,10 +136,9 @@ def test_a_command_imports_no_library_of_another(command: str, tmp_path: Path) -
         for command in NOT_NEEDED
     ],
 )
-def test_a_command_imports_nothing_that_it_does_not_use(command: str, tmp_path: Path) -> None:
+def test_a_command_imports_nothing_that_it_does_not_use(command: str, loaded: Loaded) -> None:
     """What is imported is most of a command's time."""
-    (tmp_path / "rollout.yaml").write_text("steps: [5, 100]\n")
-    modules = loaded(*command.split(), folder=tmp_path)
+    modules = loaded(command)
     assert "kanaria.cli" in modules
     assert modules & NOT_NEEDED[command] == set()
 

@@ -1,8 +1,9 @@
 """When drift reports are made, with the real command, and what becomes of them at the end."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,11 @@ RESULT = DriftResult(
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Reports all the time, and the result of an earlier one."""
-    monkeypatch.setenv("KANARIA_HOME", str(tmp_path))
+    return in_folder(tmp_path, monkeypatch)
+
+
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("KANARIA_HOME", str(folder))
     monkeypatch.setenv("KANARIA_DRIFT_EVERY_S", "0.01")
     made = Settings()
     path = result_path(made, "release")
@@ -76,30 +81,49 @@ def test_no_report_is_handed_over_once_the_schedule_stops(settings: Settings) ->
     assert commands == []
 
 
-def test_a_report_on_the_canary_is_handed_over(settings: Settings) -> None:
+@dataclass(frozen=True)
+class Heard:
+    """What became of reports: commands to the controller, and those that crashed."""
+
+    commands: list[Command] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)
+
+    def listen(self, settings: Settings, until_this: Callable[[], object]) -> None:
+        schedule = DriftSchedule(
+            settings, release=lambda: RELEASE, submit=self.commands.append, on_crash=self.crashes.append
+        )
+        with running(schedule):
+            until(until_this, limit_s=60)
+
+
+@pytest.fixture(scope="module")
+def first_report(tmp_path_factory: pytest.TempPathFactory) -> Heard:
+    """Of a release whose versions have no prediction log yet."""
+    heard = Heard()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        heard.listen(in_folder(tmp_path_factory.mktemp("home"), monkeypatch), lambda: heard.commands)
+    return heard
+
+
+def test_a_report_on_the_canary_is_handed_over(first_report: Heard) -> None:
     """The newest result that there is about it."""
-    commands: list[Command] = []
-    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=print)
-    with running(schedule):
-        until(lambda: commands, limit_s=60)
-    assert getattr(commands[0], "canary", None) == "m:v2"
+    assert getattr(first_report.commands[0], "canary", None) == "m:v2"
 
 
 @pytest.mark.needs("monitoring")
-@pytest.mark.parametrize("is_broken", [True, False])
-def test_a_report_that_crashes_is_counted(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_broken: bool
-) -> None:
-    """Its exit code was once that of a report that found drift. A log that is not there yet is no crash."""
-    if is_broken:
-        (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['monitoring.drift.sample'] = sys\n")
-        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    crashes: list[str] = []
-    commands: list[Command] = []
-    schedule = DriftSchedule(settings, release=lambda: RELEASE, submit=commands.append, on_crash=crashes.append)
-    with running(schedule):
-        until(lambda: commands and (crashes or not is_broken), limit_s=60)
-    assert bool(crashes) == is_broken
+def test_a_log_that_is_not_there_yet_is_no_crash(first_report: Heard) -> None:
+    """A report says so, on purpose."""
+    assert first_report.crashes == []
+
+
+@pytest.mark.needs("monitoring")
+def test_a_report_that_crashes_is_counted(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exit code was once that of a report that found drift."""
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['monitoring.drift.sample'] = sys\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    heard = Heard()
+    heard.listen(settings, lambda: heard.crashes)
+    assert heard.crashes
 
 
 def test_a_report_that_was_killed_has_failed() -> None:

@@ -5,11 +5,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from kanaria.stack.systemd import unit
+from rollout.ledger.events import StableSet
+from rollout.ledger.ledger import Ledger
 from tests.support.stack import run
 
 NASTY = "a b#c %s 'q' \"Q\" \\x $HOME"
@@ -20,11 +23,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     """A state folder and a home with difficult names, and a ledger that knows a stable version."""
     home = tmp_path / NASTY / ".kanaria"
     home.mkdir(parents=True)
-    script = (
-        "import sys; from pathlib import Path; from rollout.ledger.ledger import Ledger; "
-        "from rollout.ledger.events import StableSet; Ledger(Path(sys.argv[1])).append(StableSet(at_s=1, tag='m:v1'))"
-    )
-    subprocess.run([sys.executable, "-c", script, str(home / "ledger.db")], check=True)
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        ledger.append(StableSet(at_s=1, tag="m:v1"))
     return {"KANARIA_HOME": str(home), "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config")}
 
 

@@ -1,7 +1,9 @@
 """`kanaria kubernetes render`: valid manifests for whatever is wanted, and a clear sentence where it cannot be."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from kanaria.kubernetes.tokens import read_token
 from kanaria.kubernetes.wanted import Engine, Gateway, Wanted, parse_steps
 from tests.support.crds import all_faults, documents, need_schemas
 from tests.support.kubernetes_example import render, store
+from tests.support.typed import typed
 
 TOKEN = "twenty-letters-or-more"  # noqa: S105 - of a test
 WEB = Gateway("edge", "web")
@@ -33,6 +36,10 @@ def wanted(**keys: Any) -> Wanted:
         "engine": Engine.ARGO,
     }
     return Wanted(**usual | keys)
+
+
+def typed_render(environment: Mapping[str, str], *arguments: str) -> CompletedProcess[str]:
+    return typed(environment, "kubernetes", "render", *arguments)
 
 
 def of_kind(kind: str, text: str) -> list[dict[str, Any]]:
@@ -307,7 +314,7 @@ def test_a_route_takes_what_the_model_answers_and_no_more(tmp_path: Path) -> Non
     }
     common = ("text:v7", "--gateway", "edge/web", "--hostname", "text.example.com", "--engine")
     environment = store(tmp_path, tag="text:v7", manifest=own)
-    done = render(environment, *common, "argo")
+    done = typed_render(environment, *common, "argo")
     (route,) = of_kind("HTTPRoute", done.stdout)
     (rule,) = route["spec"]["rules"]
     assert route["spec"]["hostnames"] == ["text.example.com"]
@@ -317,14 +324,14 @@ def test_a_route_takes_what_the_model_answers_and_no_more(tmp_path: Path) -> Non
         ("PathPrefix", "/v1"),
     ]
     assert "the route" not in done.stderr
-    (canary,) = of_kind("Canary", render(environment, *common, "flagger").stdout)
+    (canary,) = of_kind("Canary", typed_render(environment, *common, "flagger").stdout)
     assert canary["spec"]["service"]["hosts"] == ["text.example.com"]
     assert canary["spec"]["service"]["match"] == [
         {"uri": {"exact": "/summarize"}},
         {"uri": {"prefix": "/items"}},
         {"uri": {"prefix": "/v1"}},
     ]
-    (route,) = of_kind("HTTPRoute", render(environment, *common, "argo", "--path", "/v2").stdout)
+    (route,) = of_kind("HTTPRoute", typed_render(environment, *common, "argo", "--path", "/v2").stdout)
     assert route["spec"]["rules"][0]["matches"] == [{"path": {"type": "PathPrefix", "value": "/v2"}}]
 
 
@@ -338,7 +345,7 @@ def test_what_is_no_path_is_refused(path: str) -> None:
 @pytest.mark.parametrize("path", ["/", "/metrics"])
 def test_a_route_that_takes_metrics_is_said(path: str, tmp_path: Path) -> None:
     """And one that takes all hosts."""
-    done = render(store(tmp_path), "digits:v2", "--engine", "argo", "--gateway", "edge/web", "--path", path)
+    done = typed_render(store(tmp_path), "digits:v2", "--engine", "argo", "--gateway", "edge/web", "--path", path)
     said = re.sub(r"\s+", " ", done.stderr)
     assert "/metrics" in said
     assert "all hosts of the gateway" in said
@@ -390,14 +397,14 @@ def test_the_command_reads_the_bento(tmp_path: Path) -> None:
 )
 def test_the_command_says_what_is_wrong(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:
     """In one sentence, with exit code 2, and nothing on the output."""
-    done = render(store(tmp_path), *arguments)
+    done = typed_render(store(tmp_path), *arguments)
     assert re.sub(r"\s+", " ", done.stderr).count(words) == 1, done.stderr
     assert (done.stdout, done.returncode in (2, 3)) == ("", True)
 
 
 def test_a_placeholder_is_said(tmp_path: Path) -> None:
     """Without a token Flagger's hooks would be refused."""
-    done = render(store(tmp_path), "digits:v2", "--engine", "flagger", "--gateway", "shop/web")
+    done = typed_render(store(tmp_path), "digits:v2", "--engine", "flagger", "--gateway", "shop/web")
     assert done.returncode == 0
     assert "put the judge's token in its place" in re.sub(r"\s+", " ", done.stderr)
     assert "token=THE-TOKEN" in done.stdout
@@ -409,7 +416,7 @@ def test_a_placeholder_is_said(tmp_path: Path) -> None:
 def test_the_command_says_where_a_token_is(engine: str, words: str, tmp_path: Path) -> None:
     """Flagger's manifests have it; Argo's read it from a Secret."""
     (tmp_path / "token").write_text(f"{TOKEN}\n")
-    done = render(
+    done = typed_render(
         store(tmp_path / "home"),
         *("digits:v2", "--engine", engine, "--gateway", "a/b", "--token-file", str(tmp_path / "token")),
     )
@@ -419,6 +426,6 @@ def test_the_command_says_where_a_token_is(engine: str, words: str, tmp_path: Pa
 
 def test_the_command_says_what_has_to_be_there(tmp_path: Path) -> None:
     """Argo Rollouts aborts at once where an analysis cannot read its Secret."""
-    done = render(store(tmp_path), "digits:v2", "--engine", "argo", "--namespace", "shop")
+    done = typed_render(store(tmp_path), "digits:v2", "--engine", "argo", "--namespace", "shop")
     said = re.sub(r"\s+", " ", done.stderr)
     assert "kubectl --namespace shop create secret generic kanaria-judge --from-file token=FILE" in said

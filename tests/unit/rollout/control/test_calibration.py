@@ -8,6 +8,7 @@ import pytest
 from rollout.control import commands as c
 from rollout.control.calibration import HISTORY_S, Calibration
 from rollout.control.controller import Controller
+from rollout.control.timing import IDLE_BEAT_S
 from rollout.explain.why import why
 from rollout.judge import Pair, Window, own_noise
 from rollout.signals.options import CONFIDENCE_BOUNDS, LATENCY_BOUNDS_MS, Latency, LowConfidence
@@ -78,7 +79,7 @@ def known(controller: Controller) -> float:
 def test_a_restart_does_not_lose_the_history(tmp_path: Path, is_killed: bool) -> None:
     """A release that begins right after it knows how noisy stable is; a kill loses two minutes at most."""
     world, controller = digits_world(tmp_path / "ledger.db")
-    world.live(controller, 1200)
+    world.live(controller, 1200, beat_s=IDLE_BEAT_S)
     before_s = known(controller)
     assert before_s > 1200
     if not is_killed:
@@ -87,7 +88,7 @@ def test_a_restart_does_not_lose_the_history(tmp_path: Path, is_killed: bool) ->
     again = world.controller()
     world.live(again, 1)
     assert known(again) >= before_s - (130 if is_killed else 5)
-    world.live(again, HISTORY_S - 1000)
+    world.live(again, HISTORY_S - 1000, beat_s=IDLE_BEAT_S)
     assert HISTORY_S - 200 <= known(again) <= HISTORY_S + 10
     again.close()
     controller._ledger.close()  # what the end of a killed process does
@@ -96,7 +97,7 @@ def test_a_restart_does_not_lose_the_history(tmp_path: Path, is_killed: bool) ->
 def test_a_history_that_is_too_old_is_none(tmp_path: Path) -> None:
     """The controller was away for an hour."""
     world, controller = digits_world(tmp_path / "ledger.db")
-    world.live(controller, 600)
+    world.live(controller, 600, beat_s=IDLE_BEAT_S)
     controller.close()
     world.pass_time(3600)
     again = world.controller()
@@ -110,7 +111,7 @@ def test_stables_part_of_a_release_is_history(tmp_path: Path) -> None:
     world.edit("digits:v2", error_ratio=0.001)
     plan = RolloutSpec(steps=(50, 100), step_deadline=7200, risk_budget=1e-5)
     controller.execute(c.StartRelease("digits:v2", plan, "ann"))
-    world.live(controller, HISTORY_S + 100)
+    world.live(controller, HISTORY_S + 100, beat_s=plan.window)
     assert known(controller) > 0.95 * HISTORY_S
     assert controller._calibration.errors.total == pytest.approx(HISTORY_S * world.rps / 2, rel=0.05)
     controller.execute(c.Abort("", "ann"))
@@ -132,7 +133,7 @@ def test_bursts_seen_in_a_share_of_the_traffic_count_as_those_of_all() -> None:
 def test_a_release_that_knows_little_of_stable_says_so(tmp_path: Path, waited_s: float, warns: bool) -> None:
     """In its explanation and its status; ten minutes are enough."""
     world, controller = digits_world(tmp_path / "ledger.db")
-    world.live(controller, waited_s)
+    world.live(controller, waited_s, beat_s=IDLE_BEAT_S)
     controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
     world.live(controller, 5)
     controller.close()

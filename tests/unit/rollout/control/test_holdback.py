@@ -68,7 +68,7 @@ def test_a_better_version_stays_excused_in_the_watch(world: World, controller: C
     """Labels proved it better in the shadow; in the watch no pairs come, and its classes still differ grossly."""
     world.edit("m:v2", classes=(0.05, 0.05, 0.1, 0.8), differs_ratio=0.43, lost_ratio=0.05)
     live_until_promoted(world, controller, PLAN.model_copy(update={"steps": ("shadow", 5, 50, 100), "warmup": 0.0}))
-    assert world.live_until_ended(controller) == "promoted"
+    assert world.live_until_ended(controller, beat_s=PLAN.window) == "promoted"
     assert "proven better by labels: it differs in 4" in story(world).decisions[-2].reason
 
 
@@ -82,7 +82,7 @@ def test_the_version_before_keeps_its_share_until_the_watch_ends(world: World, c
     assert status.canary
     assert (status.stable.tag, status.stable.weight_percent) == ("m:v2", 95)
     assert (status.canary.tag, status.canary.weight_percent) == ("m:v1", 5)
-    assert world.live_until_ended(controller) == "promoted"
+    assert world.live_until_ended(controller, beat_s=PLAN.window) == "promoted"
     world.live(controller, 5)
     assert splits(world)[-1] == ("m:v2", None, 0)
     assert world.running() == ("m:v2",)
@@ -109,10 +109,10 @@ def test_a_leak_is_found(world: World, controller: Controller, spec: RolloutSpec
     before = failures(world)
     for step in range(1, 121):
         world.edit("m:v2", error_ratio=0.001 + 0.049 * step / 120)
-        world.live(controller, 10)
+        world.live(controller, 10, beat_s=PLAN.window)
         if release_of(controller).outcome == "rolled_back":
             break
-    assert (world.live_until_ended(controller), release_of(controller).outcome) == (outcome, outcome)
+    assert world.live_until_ended(controller, beat_s=PLAN.window) == outcome
     if outcome == "rolled_back":
         assert failures(world) - before < 800
         assert release_of(controller).outcome_signal == "errors"
@@ -142,7 +142,7 @@ def test_what_hits_both_versions_blames_neither(world: World, controller: Contro
     world.live(controller, 60)
     for tag in world.versions:
         world.edit(tag, error_ratio=0.1)
-    assert world.live_until_ended(controller) == "promoted"
+    assert world.live_until_ended(controller, beat_s=PLAN.window) == "promoted"
 
 
 def test_a_shift_that_is_left_to_a_person_holds_the_watch(world: World, controller: Controller) -> None:
@@ -151,7 +151,7 @@ def test_a_shift_that_is_left_to_a_person_holds_the_watch(world: World, controll
     world.edit("m:v2", classes=(0.38, 0.25, 0.25, 0.12))
     world.live(controller, 150)
     assert "the plan leaves this to a person" in controller.snapshot.last_action
-    assert world.live_until_ended(controller) == "rolled_back"
+    assert world.live_until_ended(controller, beat_s=PLAN.window) == "rolled_back"
     assert release_of(controller).outcome_signal == "deadline"
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from rollout.control import commands as c
 from rollout.control.controller import Controller
+from rollout.control.timing import IDLE_BEAT_S
 from rollout.fleet import Health
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
@@ -82,12 +83,12 @@ def test_a_decision_that_needs_a_measurement_follows_its_tick(world: World, cont
 def test_a_new_release_does_not_inherit_how_long_the_last_canary_was_silent(
     world: World, controller: Controller
 ) -> None:
-    """The last canary stopped answering an hour ago; the new one misses one probe and keeps its traffic."""
+    """The last canary stopped answering ten minutes ago; the new one misses one probe and keeps its traffic."""
     controller.execute(c.StartRelease("m:v2", SPEC, "ann"))
     world.live(controller, 10)
     world.edit("m:v2", health=Health.UNREADY)
     assert world.live_until_ended(controller) == "rolled_back"
-    world.live(controller, 3600)
+    world.live(controller, 600, beat_s=IDLE_BEAT_S)
     controller.execute(c.StartRelease("m:v3", SPEC.model_copy(update={"down_after": 30.0}), "ann"))
     while world.status("m:v3").health is not Health.READY or not world.router.history[-1].canary:
         world.live(controller, 0.5)

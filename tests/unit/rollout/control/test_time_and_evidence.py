@@ -72,6 +72,12 @@ def live_until(world: World, controller: Controller, percent: float) -> None:
     world.live(controller, 3)
 
 
+def live_long(world: World, controller: Controller, seconds: float) -> None:
+    """Live on for minutes; after some seconds only readings can change anything, so beats between them are left out."""
+    world.live(controller, 10)
+    world.live(controller, seconds - 10, beat_s=SPEC.window)
+
+
 def live_until_promoted(world: World, controller: Controller) -> None:
     while phase(controller) is not Phase.WATCHING:
         world.live(controller, 0.5)
@@ -95,7 +101,7 @@ def test_a_watch_in_which_nothing_is_counted_does_not_end(world: World, controll
     live_until_promoted(world, controller)
     world.live(controller, 12)
     switch(world, is_on=False)
-    world.live(controller, 1000)
+    live_long(world, controller, 1000)
     assert (phase(controller), world.running()) == (Phase.WATCHING, ("m:v1", "m:v2"))
     asked = controller._action
     assert isinstance(asked, Hold)
@@ -113,7 +119,7 @@ def test_errors_that_nobody_could_read_in_the_watch_are_found_afterwards(world: 
     live_until_promoted(world, controller)
     world.is_source_up = False
     world.edit("m:v2", error_ratio=0.6)
-    world.live(controller, 10 * SPEC.watch)
+    live_long(world, controller, 10 * SPEC.watch)
     world.is_source_up = True
     assert world.live_until_ended(controller, limit_s=30) == "rolled_back"
 
@@ -123,7 +129,7 @@ def test_one_window_after_a_long_silence_does_not_end_the_watch(world: World, co
     start(controller, watch=600.0)
     live_until_promoted(world, controller)
     world.is_source_up = False
-    world.live(controller, 900)
+    live_long(world, controller, 900)
     world.is_source_up = True
     world.live(controller, 10)
     assert phase(controller) is Phase.WATCHING
@@ -150,7 +156,7 @@ def test_a_watch_does_not_end_while_both_versions_are_down(world: World, control
     live_until_promoted(world, controller)
     for tag in world.versions:
         world.edit(tag, health=Health.DEAD, has_crashed=True)
-    world.live(controller, 10 * SPEC.watch)
+    live_long(world, controller, 10 * SPEC.watch)
     assert phase(controller) is Phase.WATCHING
     assert isinstance(controller._action, Hold)
     assert controller._action.needs_person
@@ -177,7 +183,7 @@ def test_a_soak_needs_requests(world: World, controller: Controller) -> None:
     start(controller, soak=30.0, evidence_deadline=HOUR_S)
     live_until(world, controller, 25)
     world.rps = 0.0
-    world.live(controller, 300)
+    live_long(world, controller, 300)
     assert weights(world)[-1] == 25
     world.rps = 100.0
     world.live(controller, 20)
@@ -190,7 +196,7 @@ def test_a_weight_that_is_not_in_force_earns_nothing(world: World, controller: C
     start(controller)
     live_until(world, controller, 5)
     world.router.reads_until_converged = 10**6
-    world.live(controller, 200)
+    live_long(world, controller, 200)
     steps = [event.weight_percent for event in events(world) if isinstance(event, e.StepEntered)]
     assert steps == [5, 25, 5]
 
@@ -207,7 +213,7 @@ def test_a_canary_that_nobody_can_see_returns_to_where_it_passed(
     world.is_source_up = False
     world.live(controller, SPEC.evidence_deadline - 5)
     assert weights(world)[-1] == 25
-    world.live(controller, 600)
+    live_long(world, controller, 600)
     assert weights(world) == [0, 0, 5, 25, 5] if weights(world)[1] == 0 else [0, 5, 25, 5]
     (_, _, back) = [event for event in events(world) if isinstance(event, e.StepEntered)]
     assert (back.weight_percent, "there was no reading for 40 s" in back.reason) == (5, True)
@@ -228,7 +234,7 @@ def test_the_first_weight_returns_to_no_traffic_and_comes_again(
     first = 5 if steps != "auto" else 1
     live_until(world, controller, first)
     world.is_source_up = False
-    world.live(controller, 300)
+    live_long(world, controller, 300)
     assert (weights(world)[-1], world.running()) == (0, ("m:v1", "m:v2"))
     world.is_source_up = True
     world.live(controller, 10)
@@ -241,7 +247,7 @@ def test_the_first_weight_returns_to_the_shadow(world: World, controller: Contro
     start(controller, steps=("shadow", 5, 100), soak=60.0)
     live_until(world, controller, 5)
     world.is_source_up = False
-    world.live(controller, 300)
+    live_long(world, controller, 300)
     assert (weights(world)[-1], world.router.history[-1].mirror) == (0, True)
     world.is_source_up = True
     assert world.live_until_ended(controller) == "promoted"
@@ -252,10 +258,10 @@ def test_a_night_without_traffic_takes_one_step_back_and_no_more(world: World, c
     start(controller)
     live_until(world, controller, 50)
     world.rps = 0.0
-    world.live(controller, 600)
+    live_long(world, controller, 600)
     assert weights(world)[-2:] == [50, 25]
     world.rps = 0.1
-    world.live(controller, 1800)
+    live_long(world, controller, 1800)
     left = [old for old, new in pairwise(weights(world)) if new < old]
     assert len(left) == len(set(left))
     world.rps = 100.0
@@ -268,7 +274,7 @@ def test_a_paused_release_without_traffic_keeps_its_weight(world: World, control
     live_until(world, controller, 25)
     controller.execute(c.Pause("ann"))
     world.rps = 0.0
-    world.live(controller, 600)
+    live_long(world, controller, 600)
     assert weights(world)[-1] == 25
 
 
@@ -278,7 +284,7 @@ def test_traffic_does_not_return_to_a_stable_that_is_down(world: World, controll
     live_until(world, controller, 25)
     world.is_source_up = False
     world.edit("m:v1", health=Health.UNREADY)
-    world.live(controller, 300)
+    live_long(world, controller, 300)
     assert weights(world)[-1] == 25
     assert isinstance(controller._action, Hold)
     assert controller._action.needs_person
@@ -292,7 +298,7 @@ def test_a_restarted_controller_knows_where_the_weight_returned_to(world: World,
     world.live(controller, 60)
     controller.close()
     again = world.controller()
-    world.live(again, 300)
+    live_long(world, again, 300)
     assert weights(world)[-2:] == [25, 5]
     world.is_source_up = True
     assert world.live_until_ended(again) == "promoted"
@@ -482,7 +488,7 @@ def test_what_was_counted_before_a_jump_is_neither_lost_nor_old(
     world: World, controller: Controller, by_s: float
 ) -> None:
     """The calibration keeps its history, and the guard forgets after half a minute."""
-    world.live(controller, 300)
+    live_long(world, controller, 300)
     span_s = controller._calibration.span_s
     world.set_clock(by_s)
     world.live(controller, 30)

@@ -38,12 +38,12 @@ def run(outcome: str, signal: str | None = None, *, stopped_s: float = 100.0, li
 
 @pytest.fixture(scope="module")
 def findings() -> Findings:
-    return study(SPEC, SCENARIO, releases=8, seed=3, jobs=1, history_s=300)
+    return study(SPEC, SCENARIO, releases=4, seed=3, jobs=1, history_s=300)
 
 
 def test_findings_do_not_depend_on_the_number_of_processes(findings: Findings) -> None:
     """One process or two: the same runs in the same order."""
-    assert study(SPEC, SCENARIO, releases=8, seed=3, jobs=2, history_s=300) == findings
+    assert study(SPEC, SCENARIO, releases=4, seed=3, jobs=2, history_s=300) == findings
 
 
 def test_progress_counts_every_run() -> None:
@@ -104,10 +104,10 @@ def test_a_better_canary_has_a_story_of_its_own() -> None:
     question = parse_question({"rps": "50", "worse": "+20%", "labels": "50%", "wrong": "40%", "better": "0.1x"})
     scenario = scenario_of(question, spec)
     better = better_of(question, scenario, spec)
-    found = study(spec, scenario, releases=3, seed=3, jobs=1, history_s=300, better=better)
+    found = study(spec, scenario, releases=2, seed=3, jobs=1, history_s=300, better=better)
     harmless, _, told = stories(found)
     assert told.title == "A better canary: 4 % of labels wrong instead of 40 %"
-    assert (told.answers[0].value, as_object(found)["better"]["promoted"]["count"]) == ("3 of 3", 3)
+    assert (told.answers[0].value, as_object(found)["better"]["promoted"]["count"]) == ("2 of 2", 2)
     assert "by this plan only a better one is" in harmless.answers[-1].note
     assert "A better canary" in render_page(found, "kanaria simulate")
 
