@@ -24,6 +24,7 @@ from tests.support.engines import ArgoRollout, FlaggerCanary
 from tests.support.judges import TOKEN, Judge, judging
 from tests.support.kubernetes_api import kubernetes_api
 from tests.support.rendered import manifests
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("judge", "serve")
 
@@ -134,8 +135,10 @@ def test_probes_are_no_requests_of_a_canary(cluster: Cluster) -> None:
     """The kubelet asks every pod whether it is ready: a canary without users would pass on its answers."""
     version_3 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours")
     cluster.serve("canary", version_3)
+    counted_nothing = "no requests on canary"  # BentoML's series are there from the start, at 0
+    eventually(lambda: counted_nothing in cluster.ask("v3", to_percent=25)["reason"], within_s=60)
     said = cluster.same_answers("v3")
-    assert (said["verdict"], "no requests of the canary v3" in said["reason"]) == ("no_data", True), said
+    assert (said["verdict"], counted_nothing in said["reason"]) == ("no_data", True), said
 
 
 def test_argo_promotes_a_good_version_through_bad_days(cluster: Cluster) -> None:
