@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.clients import in_threads
 from tests.support.own_service import store_with
-from tests.support.stack import Kanaria
+from tests.support.stack import Kanaria, running
 
 # Says what a text is about; no two of its answers are the same, and one in four orders its tags in another way.
 LABELS = """
@@ -53,6 +53,7 @@ class Summary:
     def repeat(self, text: str, times: int) -> str:
         return text * times
 """
+STABLE = "summary:l1"
 VERSIONS = {"l1": "well", "l2": "well", "l3": "wrong for a tenth", "l4": "wrong for most"}
 
 
@@ -62,12 +63,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store_with(tmp_path_factory.getbasetemp().parent, "labels", versions)
 
 
-@pytest.fixture
-def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, home: Path, require_program: Callable[[str], str]
+) -> Iterator[Kanaria]:
+    """One for all tests."""
     require_program("envoy")
-    made = Kanaria.at(tmp_path, home, KANARIA_METRICS="scrape")
-    yield made
-    made("down")
+    with running(tmp_path_factory.mktemp("stack"), home, STABLE, KANARIA_METRICS="scrape") as made:
+        yield made
+
+
+@pytest.fixture
+def kanaria(stack: Kanaria) -> Iterator[Kanaria]:
+    yield stack
+    stack.back_to(STABLE)
 
 
 @contextmanager
@@ -93,7 +102,6 @@ def plan(kanaria: Kanaria, **keys: object) -> str:
 
 def test_a_version_that_answers_the_same_is_promoted_although_no_two_answers_are_equal(kanaria: Kanaria) -> None:
     """Stable differs from itself in `id`, `tags` and `took_ms`, too."""
-    kanaria.ok("up", "summary:l1")
     with clients(kanaria) as seen:
         done = kanaria("release", "summary:l2", "--spec", plan(kanaria), "--wait")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -110,22 +118,20 @@ def why(kanaria: Kanaria) -> str:
 
 def test_a_version_that_is_wrong_for_a_tenth_stays_in_the_shadow(kanaria: Kanaria) -> None:
     """It never answers 5xx; that it differs is neither within what the plan allows nor proof, so a person decides."""
-    kanaria.ok("up", "summary:l1")
     with clients(kanaria) as seen:
         kanaria.ok("release", "summary:l3", "--spec", plan(kanaria, step_deadline="15s"))
         asked = ("no proof of safety", "the plan leaves this to a person")
         kanaria.until(lambda status: any(words in status["last_action"] for words in asked), limit_s=90)
         assert "Its answers differ from summary:l1's in `label` of /label (" in why(kanaria)
+        status = kanaria.status()  # while there is traffic: without, the release would end at its deadline
     assert seen.keys() == {200}
-    status = kanaria.status()
     assert (status["release"]["outcome"], status["canary"]["is_mirrored"]) == (None, True)
 
 
 def test_a_version_that_is_wrong_for_most_is_rolled_back_in_the_shadow(kanaria: Kanaria) -> None:
     """More than half of its answers have another label: a gross difference asks nobody."""
-    kanaria.ok("up", "summary:l1")
     with clients(kanaria) as seen:
-        done = kanaria("release", "summary:l4", "--spec", plan(kanaria), "--wait")
+        done = kanaria("retry", "summary:l4", "--spec", plan(kanaria), "--wait")
     assert done.returncode == 1, done.stdout + done.stderr
     assert seen.keys() == {200}
     said = why(kanaria)
@@ -136,9 +142,8 @@ def test_a_version_that_is_wrong_for_most_is_rolled_back_in_the_shadow(kanaria: 
 
 def test_a_version_that_is_wrong_for_most_is_found_by_requests_that_both_answer_in_the_steps(kanaria: Kanaria) -> None:
     """Without a shadow step, with fewer than one in two requests compared; it costs no client a request."""
-    kanaria.ok("up", "summary:l1")
     with clients(kanaria) as seen:
-        done = kanaria("release", "summary:l4", "--spec", plan(kanaria, steps=[50, 100], compare="40%"), "--wait")
+        done = kanaria("retry", "summary:l4", "--spec", plan(kanaria, steps=[50, 100], compare="40%"), "--wait")
     assert done.returncode == 1, done.stdout + done.stderr
     assert seen.keys() == {200}
     assert "Its answers differ from summary:l1's in `label` of /label (" in why(kanaria)
@@ -147,7 +152,6 @@ def test_a_version_that_is_wrong_for_most_is_found_by_requests_that_both_answer_
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
 def test_an_observer_that_ends_or_hangs_costs_no_client_a_request(kanaria: Kanaria, fault: signal.Signals) -> None:
     """Under load with large answers, in the shadow step; errors and latency are judged on, and the release goes on."""
-    kanaria.ok("up", "summary:l1")
     with clients(kanaria, large=300_000) as seen:
         kanaria.ok("release", "summary:l2", "--spec", plan(kanaria, steps=["shadow", 100], step_deadline="100s"))
         kanaria.until(lambda status: (status["canary"] or {}).get("is_mirrored"))

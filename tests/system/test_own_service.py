@@ -11,8 +11,9 @@ import pytest
 
 from tests.support.clients import in_threads
 from tests.support.own_service import WITH_TASK, store_with
-from tests.support.stack import Kanaria
+from tests.support.stack import Kanaria, running
 
+STABLE = "summary:v1"
 VERSIONS = {"v1": "well", "v2": "well", "rare": "breaks a rare route", "refusing": "refuses a tenth"}
 
 
@@ -23,12 +24,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store_with(tmp_path_factory.getbasetemp().parent, "own-services", versions | tasks)
 
 
-@pytest.fixture
-def kanaria(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, home: Path, require_program: Callable[[str], str]
+) -> Iterator[Kanaria]:
+    """One for all tests that begin with v1."""
     require_program("envoy")
-    made = Kanaria.at(tmp_path, home, KANARIA_METRICS="scrape")
-    yield made
-    made("down")
+    with running(tmp_path_factory.mktemp("stack"), home, STABLE, KANARIA_METRICS="scrape") as made:
+        yield made
+
+
+@pytest.fixture
+def kanaria(stack: Kanaria) -> Iterator[Kanaria]:
+    yield stack
+    stack.back_to(STABLE)
 
 
 @contextmanager
@@ -67,7 +76,7 @@ def release(kanaria: Kanaria, tag: str, **keys: object) -> subprocess.CompletedP
 
 def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
     """Through a shadow step, although there is nothing to compare the answers with, and no client sees a failure."""
-    up = kanaria.ok("up", "summary:v1")
+    up = kanaria.ok("up")
     assert "the gateway passes every path of summary:v1 but /metrics" in up
     assert f"gateway:    {kanaria.gateway}  (" in up
     assert "routes:     /" in up
@@ -83,7 +92,6 @@ def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
 
 def test_a_version_that_breaks_one_rare_route_is_rolled_back(kanaria: Kanaria) -> None:
     """Nine tenths of the requests are answered as well as before."""
-    kanaria.ok("up", "summary:v1")
     with clients(kanaria):
         done = release(kanaria, "summary:rare", guards={"error_ratio": "90%"})
     assert done.returncode == 1, done.stdout + done.stderr
@@ -96,7 +104,6 @@ def test_a_version_that_breaks_one_rare_route_is_rolled_back(kanaria: Kanaria) -
 
 def test_a_version_that_rejects_a_tenth_of_the_inputs_is_rolled_back_in_the_shadow(kanaria: Kanaria) -> None:
     """It answers 400 to what stable accepts, and never a 5xx: copies show it before any client is refused."""
-    kanaria.ok("up", "summary:v1")
     with clients(kanaria) as seen:
         done = release(kanaria, "summary:refusing", steps=["shadow", 20, 50, 100])
     assert done.returncode == 1, done.stdout + done.stderr
@@ -109,7 +116,6 @@ def test_a_version_that_rejects_a_tenth_of_the_inputs_is_rolled_back_in_the_shad
 
 def test_a_good_version_is_promoted_whatever_rubbish_clients_send(kanaria: Kanaria) -> None:
     """A tenth of the requests is wrong whichever version answers."""
-    kanaria.ok("up", "summary:v1")
     with clients(kanaria, send_rubbish=True) as seen:
         done = release(kanaria, "summary:v2", steps=["shadow", 20, 50, 100])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -117,16 +123,19 @@ def test_a_good_version_is_promoted_whatever_rubbish_clients_send(kanaria: Kanar
     assert {status for _, status in seen} == {200, 400}
 
 
-def test_questions_about_tasks_do_not_look_rejected_in_the_shadow(kanaria: Kanaria) -> None:
+def test_questions_about_tasks_do_not_look_rejected_in_the_shadow(
+    tmp_path: Path, home: Path, require_program: Callable[[str], str]
+) -> None:
     """Each is about a task that stable has: a copy would be answered 404 by a canary that never heard of it."""
-    kanaria.ok("up", "summary:task-1")
+    require_program("envoy")
     answers: Counter[int] = Counter()
 
     def submit_and_ask(client: httpx.Client, text: str) -> None:
         task = client.post("/digest/submit", json={"text": text}).json()["task_id"]
         answers[client.get("/digest/status", params={"task_id": task}).status_code] += 1
 
-    with in_threads(kanaria, submit_and_ask):
+    stack = running(tmp_path, home, "summary:task-1", KANARIA_METRICS="scrape")
+    with stack as kanaria, in_threads(kanaria, submit_and_ask):
         done = release(kanaria, "summary:task-2", steps=["shadow", 100])
     assert done.returncode == 0, done.stdout + done.stderr
     assert answers[200] > 0
