@@ -391,9 +391,9 @@ class RolloutSpec(_Part):
             trusted_callers=frozenset((OWN_CALLER,)),  # the owner may roll back anyway
         )
 
-    def expected(self, *, in_shadow: bool = False) -> tuple[str, ...]:
-        """Families that need canary traffic before a step may pass; in the shadow also compared answers."""
-        return (*self.signals.expected(in_shadow=in_shadow), *((AFFECTED_USERS,) if self.sticky else ()))
+    def expected(self, *, has_pairs: bool = False) -> tuple[str, ...]:
+        """Families that need canary traffic before a step may pass, see `Signals.expected`."""
+        return (*self.signals.expected(has_pairs=has_pairs), *((AFFECTED_USERS,) if self.sticky else ()))
 
     def words(self, signal: str, *, stable: str = "stable") -> SignalWords:
         """The words for `signal` in this release; `stable` is the name of the version compared with."""

@@ -100,7 +100,7 @@ class ReleaseJudge:
         weight, exposure = asked_weight(release), self._exposure
         judgement = self._compared.judgement(
             next_weight=weight,
-            expected=release.spec.expected(in_shadow=release.mirror),
+            expected=release.spec.expected(has_pairs=release.has_pairs),
             requests=exposure.after(release.spec, [weight or 0.0]),
             later=exposure.of_steps(release.spec, later_weights(release)),
         )

@@ -108,7 +108,7 @@ class Signal:
     former_name: str = ""  # plans may still use it
     has_keys: bool = False  # its evidence carries them, as in `latency:100`
     is_expected: bool = False  # no step passes before the canary has counts of it
-    is_of_copies: bool = False  # counted, and expected, while the canary gets copies of stable's requests
+    is_of_copies: bool = False  # counted, and expected, while both versions answer some requests
     is_observed: bool = False  # of versions that do not count it themselves, the observer does
     read_from: frozenset[str] = frozenset()  # ... where the plan says how to read one of these parts of an answer
     is_optional: bool = True  # plans may leave it out

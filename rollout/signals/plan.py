@@ -160,12 +160,16 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
         counted = f"{LABELS_CAME}:{labels.after:.0f}"
         return [replace(window, signal=LABELS_CAME) for window in every if window.signal == counted]
 
-    def expected(self, *, in_shadow: bool = False) -> tuple[str, ...]:
-        """Families that must have shown canary traffic before a step may pass."""
+    def expected(self, *, has_pairs: bool = False) -> tuple[str, ...]:
+        """Families that must have shown canary traffic before a step may pass.
+
+        Args:
+            has_pairs: whether both versions answer some requests, in the shadow or with `compare`.
+        """
         return tuple(
             row.name
             for row, options in self._judged()
-            if row.is_expected or options.is_required or (row.is_of_copies and in_shadow)
+            if row.is_expected or options.is_required or (row.is_of_copies and has_pairs)
         )
 
     @property

@@ -9,6 +9,7 @@ from rollout.control import commands as c
 from rollout.control.controller import Controller
 from rollout.control.release_judge import replayed
 from rollout.explain.compared import compared_sentence
+from rollout.judge import Verdict
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Phase, Release, fold
@@ -98,6 +99,23 @@ def test_the_shadow_copies_everything_and_compares_nothing_besides(begin: Begin)
         (False, 10),
         (False, 10),
     ]
+
+
+@pytest.mark.parametrize("steps", [(5, 50, 100), (50, 100), ("shadow", 50, 100)])
+def test_no_step_passes_while_nothing_was_compared(begin: Begin, steps: tuple[int | str, ...]) -> None:
+    """An observer that counts nothing yet, or is away, is no proof that the answers are alike."""
+    world, controller = begin(PLAN.model_copy(update={"steps": steps}))
+    world.is_compared = False
+    world.live(controller, 200)
+    release = release_of(controller)
+    first = 0 if steps[0] == "shadow" else steps[0]
+    assert (release.phase, release.weight_percent) == (Phase.STEPPING, first)
+    evidence = controller.snapshot.judgement
+    assert evidence is not None
+    assert evidence.verdict is Verdict.NO_DATA
+    assert "disagreement" in evidence.reason, evidence.reason
+    world.is_compared = True
+    assert lived(world, controller, until=Phase.WATCHING).outcome == "promoted"
 
 
 @pytest.mark.parametrize(("compare", "signal"), [(0.1, "paired_label"), (0.0, None)])

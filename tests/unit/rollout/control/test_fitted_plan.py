@@ -30,7 +30,7 @@ def test_a_plan_for_the_contract_stays_as_it_is() -> None:
 def test_no_step_waits_for_what_no_version_counts(canary: Service, stable: Service) -> None:
     """Of answers nothing is known; errors and latency stay, and so does the shadow."""
     plan, left_out = fitted(RolloutSpec(), "m:v2", canary, stable)
-    assert plan.expected(in_shadow=True) == ("errors", "latency")
+    assert plan.expected(has_pairs=True) == ("errors", "latency")
     assert plan.steps == RolloutSpec().steps
     assert "predicted classes, low confidence, wrong by label, wrong where only one is right, unlike stable" in left_out
 
@@ -38,11 +38,11 @@ def test_no_step_waits_for_what_no_version_counts(canary: Service, stable: Servi
 def test_what_an_observer_compares_is_judged() -> None:
     """Where there is one, and something to copy; the shadow step waits for it."""
     plan, left_out = fitted(RolloutSpec(), "m:v2", OWN, OWN, is_observed=True)
-    assert plan.expected(in_shadow=True) == ("errors", "latency", "disagreement")
+    assert plan.expected(has_pairs=True) == ("errors", "latency", "disagreement")
     assert "predicted classes, low confidence, wrong by label, wrong where only one is right" in left_out
     assert "unlike stable" not in left_out
     plan, left_out = fitted(RolloutSpec(), "m:v2", STREAMS, STREAMS, is_observed=True)
-    assert plan.expected(in_shadow=True) == ("errors", "latency")
+    assert plan.expected(has_pairs=True) == ("errors", "latency")
     assert "unlike stable" in left_out
 
 
