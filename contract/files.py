@@ -1,11 +1,8 @@
-"""Files as a whole: one that is replaced is seen old or new, never in part; one of others is read through no link."""
+"""Files that are written as a whole: whoever reads one meanwhile sees the old or the new one, never a part."""
 
-import errno
 import os
-import stat
 import threading
-from contextlib import ExitStack
-from pathlib import Path, PurePath
+from pathlib import Path
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_public: bool = False) -> None:
@@ -37,43 +34,3 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_publi
     except BaseException:
         incoming.unlink(missing_ok=True)
         raise
-
-
-def read_of_others(folder: Path, name: str, *, most: int) -> bytes:
-    """What a file holds whose folder others write, through no link: it could lead to a secret, which would be shown.
-
-    Args:
-        folder: itself may be reached through links.
-        name: of the file, relative to the folder.
-        most: bytes that it may have.
-
-    Raises: OSError, also for a link, on the way as well, for what is no regular file, and for a larger one.
-    """
-    path, parts = folder / name, PurePath(name).parts
-    if PurePath(name).is_absolute() or ".." in parts:
-        raise OSError(errno.EINVAL, "it lies outside", str(path))
-    with ExitStack() as held:
-
-        def opened(step: str, flags: int, place: int | None) -> int:
-            descriptor = os.open(step, flags | os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=place)
-            held.callback(os.close, descriptor)
-            return descriptor
-
-        try:
-            place = opened(str(folder), os.O_DIRECTORY, None)
-            *steps, last = parts
-            for step in steps:
-                place = opened(step, os.O_DIRECTORY | os.O_NOFOLLOW, place)
-            file = opened(last, os.O_NOFOLLOW, place)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise OSError(errno.ELOOP, "it is a link, or lies behind one", str(path)) from error
-            error.filename = str(path)
-            raise
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if found.st_size > most:
-            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
-        with os.fdopen(os.dup(file), "rb") as content:
-            return content.read(most)

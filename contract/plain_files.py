@@ -7,8 +7,8 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
 
@@ -51,11 +51,45 @@ def read(path: Path) -> bytes:
         return file.read()
 
 
+def read_within(folder: Path, name: str, *, most: int) -> bytes:
+    """The whole content of a file below a folder, which itself may lie behind links.
+
+    Args:
+        name: of the file, relative to the folder.
+        most: bytes that it may have.
+
+    Raises: NotPlain, OSError, also for a larger one.
+    """
+    path, parts = folder / name, PurePath(name).parts
+    if PurePath(name).is_absolute() or ".." in parts:
+        raise NotPlain(errno.EINVAL, "it lies outside", str(path))
+    with ExitStack() as held:
+
+        def kept(descriptor: int) -> int:
+            held.callback(os.close, descriptor)
+            return descriptor
+
+        try:
+            place = kept(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            *steps, last = parts
+            for step in steps:
+                place = kept(_opened(step, os.O_RDONLY | os.O_DIRECTORY, place))
+            file = held.enter_context(os.fdopen(opened_file(last, place), "rb"))
+        except OSError as error:
+            error.filename = str(path)
+            raise
+        if os.fstat(file.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+        return file.read(most)
+
+
 def _opened(path: Path | str, flags: int, folder: int | None = None) -> int:
     try:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
         # ELOOP: a link. ENOTDIR: one in place of a folder. ENXIO: a socket, or a pipe that nobody reads.
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
-            raise NotPlain(error.errno, os.strerror(error.errno), str(path)) from error
+            is_link = error.errno != errno.ENXIO
+            saw = "it is a link, or lies behind one" if is_link else "it is no plain file"
+            raise NotPlain(error.errno, saw, str(path)) from error
         raise

@@ -12,8 +12,8 @@ import yaml
 from contract import bounded_yaml
 from contract.answer_types import Number
 from contract.complaints import nearest
-from contract.files import read_of_others
 from contract.model_files import SCHEMA_FILE, Schema
+from contract.plain_files import read_within
 from contract.plain_text import one_line
 from kanaria.errors import SetupError
 from rollout.fleet import CONTRACT, Route, Service
@@ -217,7 +217,7 @@ def comparison_schema_of(bento: str) -> str | None:
     None when unknown, and for labels: they count as themselves, and thousands of them fit into no environment variable.
     """
     try:
-        schema = read_of_others(model_folder(model_of(bento)), SCHEMA_FILE, most=LARGEST_FILE)
+        schema = read_within(model_folder(model_of(bento)), SCHEMA_FILE, most=LARGEST_FILE)
         answer = Schema.model_validate_json(schema, extra="ignore").answer
         return answer.model_dump_json() if isinstance(answer, Number) else None
     except (SetupError, OSError, ValueError, KeyError):  # its server or its preflight will say what is wrong
@@ -232,7 +232,7 @@ def bento_folder(bento: str) -> Path:
 def text_of(bento: str, name: str) -> str | None:
     """What a file of a Bento says; None: there is none. Raises OSError, also for a link, and UnicodeDecodeError."""
     try:
-        return read_of_others(bento_folder(bento), name, most=LARGEST_FILE).decode()
+        return read_within(bento_folder(bento), name, most=LARGEST_FILE).decode()
     except FileNotFoundError:
         return None
 
@@ -254,7 +254,7 @@ def _manifest(bento: str, copy: Path | None = None) -> dict[str, Any]:
             do="build it (`bentoml build --version ...`) or correct the tag",
         )
     try:
-        manifest = bounded_yaml.load(read_of_others(folder, _MANIFEST, most=LARGEST_FILE).decode())
+        manifest = bounded_yaml.load(read_within(folder, _MANIFEST, most=LARGEST_FILE).decode())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         saw = error.strerror if isinstance(error, OSError) else one_line(str(getattr(error, "problem", None) or error))
         raise SetupError(f"{bento} cannot be read", saw=f"{path}: {saw}", do="build it again") from error

@@ -13,8 +13,8 @@ from pydantic import JsonValue, ValidationError
 
 from contract.answer_types import AnswerKind, Labels, Number
 from contract.complaints import complaints
-from contract.files import read_of_others
 from contract.model_files import GOLDEN_FILE, SCHEMA_FILE, Feature, Schema
+from contract.plain_files import read_within
 from contract.records import Record
 from kanaria.errors import SetupError
 
@@ -64,7 +64,7 @@ class Interface:
 
 def _content(folder: Path, name: str) -> bytes:
     """Raises OSError, also for a link: what is wrong with a file is told on pages that all may read."""
-    return read_of_others(folder, name, most=_LARGEST)
+    return read_within(folder, name, most=_LARGEST)
 
 
 def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.files import read_of_others, write_whole
+from contract.files import write_whole
 from tests.support.small_disk import SmallDisk
 
 
@@ -89,26 +89,3 @@ def test_a_public_file_can_be_read_by_all_whatever_the_umask(tmp_path: Path) -> 
     finally:
         os.umask(before)
     assert (tmp_path / "targets.json").stat().st_mode & 0o777 == 0o644
-
-
-def test_a_file_of_others_is_read_through_no_link(tmp_path: Path) -> None:
-    """Nor through one on the way, nor from outside, nor from what has no end; the folder itself may lie behind one."""
-    folder, secret = tmp_path / "theirs", tmp_path / "secret"
-    (folder / "in").mkdir(parents=True)
-    secret.write_text("secret")
-    (folder / "in" / "a").write_text("own")
-    (folder / "link").symlink_to(secret)
-    (folder / "way").symlink_to(tmp_path)
-    (folder / "nowhere").symlink_to(tmp_path / "nothing")
-    os.mkfifo(folder / "pipe")
-    (tmp_path / "behind").symlink_to(folder)
-    for place in (folder, tmp_path / "behind"):
-        assert read_of_others(place, "in/a", most=3) == b"own"
-    for name in ("link", "way/secret", "nowhere", "in/../link", "../secret", str(secret), "pipe", "in"):
-        with pytest.raises(OSError, match=r"is a link|lies outside|no regular file") as refused:
-            read_of_others(folder, name, most=100)
-        assert str(refused.value.filename).startswith(str(folder)) or name == str(secret)
-    with pytest.raises(OSError, match="larger than 2 bytes"):
-        read_of_others(folder, "in/a", most=2)
-    with pytest.raises(FileNotFoundError):
-        read_of_others(folder, "in/b", most=2)

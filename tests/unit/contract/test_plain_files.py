@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.plain_files import NotPlain, opened_file, opened_folder, read
+from contract.plain_files import NotPlain, opened_file, opened_folder, read, read_within
 
 
 def _socket(path: Path) -> None:
@@ -61,3 +61,26 @@ def test_what_is_not_there_is_told_from_what_is_no_file(folder: Path) -> None:
         read(folder / "missing")
     with pytest.raises(FileNotFoundError):
         read(folder / "missing" / "file")
+
+
+def test_a_file_of_others_is_read_through_no_link(tmp_path: Path) -> None:
+    """Nor through one on the way, nor from outside, nor from what has no end; the folder itself may lie behind one."""
+    folder, secret = tmp_path / "theirs", tmp_path / "secret"
+    (folder / "in").mkdir(parents=True)
+    secret.write_text("secret")
+    (folder / "in" / "a").write_text("own")
+    (folder / "link").symlink_to(secret)
+    (folder / "way").symlink_to(tmp_path)
+    (folder / "nowhere").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "pipe")
+    (tmp_path / "behind").symlink_to(folder)
+    for place in (folder, tmp_path / "behind"):
+        assert read_within(place, "in/a", most=3) == b"own"
+    for name in ("link", "way/secret", "nowhere", "in/../link", "../secret", str(secret), "pipe", "in"):
+        with pytest.raises(OSError, match=r"is a link|lies outside|no plain file") as refused:
+            read_within(folder, name, most=100)
+        assert str(refused.value.filename).startswith(str(folder)) or name == str(secret)
+    with pytest.raises(OSError, match="larger than 2 bytes"):
+        read_within(folder, "in/a", most=2)
+    with pytest.raises(FileNotFoundError):
+        read_within(folder, "in/b", most=2)
