@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.bentos import Bentos
-from tests.support.stack import Kanaria
+from tests.support.stack import Kanaria, running
 
 pytestmark = pytest.mark.timeout(240)
 
+STABLE = "tumours:v1"
 VERSIONS = ("v1", "v2", "v3")
 STEPS = ["shadow", 50, 100]
 
@@ -28,12 +29,20 @@ def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
     return made
 
 
-@pytest.fixture
-def kanaria(tmp_path: Path, bentos: Bentos, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, bentos: Bentos, require_program: Callable[[str], str]
+) -> Iterator[Kanaria]:
+    """One for all tests that begin with v1."""
     require_program("envoy")
-    made = Kanaria.at(tmp_path, bentos.home, KANARIA_METRICS="scrape")
-    yield made
-    made("down")
+    with running(tmp_path_factory.mktemp("stack"), bentos.home, STABLE, KANARIA_METRICS="scrape") as made:
+        yield made
+
+
+@pytest.fixture
+def kanaria(stack: Kanaria) -> Iterator[Kanaria]:
+    yield stack
+    stack.back_to(STABLE)
 
 
 @pytest.fixture
@@ -43,7 +52,6 @@ def samples(bentos: Bentos) -> Path:
 
 def test_a_better_model_that_differs_in_two_of_five_answers_is_promoted(kanaria: Kanaria, samples: Path) -> None:
     """No plan names a limit for that: half of the labels are enough."""
-    kanaria.ok("up", "tumours:v1")
     with kanaria.users(samples, labelled_ratio=0.5) as users:
         done = kanaria("release", "tumours:v2", "--spec", kanaria.plan(steps=STEPS, soak="8s"), "--wait")
         summary = users.stop()
@@ -51,18 +59,21 @@ def test_a_better_model_that_differs_in_two_of_five_answers_is_promoted(kanaria:
     assert "proven better by labels: it differs in" in " ".join(kanaria.ok("why").split())
 
 
-def test_a_model_that_labels_prove_worse_is_rolled_back_in_the_shadow(kanaria: Kanaria, samples: Path) -> None:
+def test_a_model_that_labels_prove_worse_is_rolled_back_in_the_shadow(
+    tmp_path: Path, bentos: Bentos, samples: Path, require_program: Callable[[str], str]
+) -> None:
     """Before any user got one of its answers."""
-    kanaria.ok("up", "tumours:v2")
-    with kanaria.users(samples, labelled_ratio=0.5) as users:
-        done = kanaria(
-            "release", "tumours:v3", "--spec", kanaria.plan(steps=STEPS, soak="30s", step_deadline="200s"), "--wait"
-        )
-        summary = users.stop()
-    assert (done.returncode, summary.failures) == (1, 0), done.stdout + done.stderr
-    (row,) = json.loads(kanaria.ok("history", "--json"))
-    assert row["signal"] in ("paired_label", "wrong_label")
-    assert set(summary.versions) == {"tumours:v2"}
+    require_program("envoy")
+    with running(tmp_path, bentos.home, "tumours:v2", KANARIA_METRICS="scrape") as kanaria:
+        with kanaria.users(samples, labelled_ratio=0.5) as users:
+            done = kanaria(
+                "release", "tumours:v3", "--spec", kanaria.plan(steps=STEPS, soak="30s", step_deadline="200s"), "--wait"
+            )
+            summary = users.stop()
+        assert (done.returncode, summary.failures) == (1, 0), done.stdout + done.stderr
+        (row,) = json.loads(kanaria.ok("history", "--json"))
+        assert row["signal"] in ("paired_label", "wrong_label")
+        assert set(summary.versions) == {"tumours:v2"}
 
 
 STEPS_ALONE = {"steps": [25, 50, 100], "compare": "50%", "step_deadline": "100s"}
@@ -78,7 +89,6 @@ PAIRS_ALONE = {
 
 def test_requests_that_both_versions_answer_in_the_steps_prove_a_model_better(kanaria: Kanaria, samples: Path) -> None:
     """Without a shadow step: the plan waits for that proof, and nothing else tells of labels."""
-    kanaria.ok("up", "tumours:v1")
     with kanaria.users(samples, labelled_ratio=0.5) as users:
         plan = kanaria.plan(**STEPS_ALONE, **PAIRS_ALONE, require="better")
         done = kanaria("release", "tumours:v2", "--spec", plan, "--wait")
@@ -89,7 +99,6 @@ def test_requests_that_both_versions_answer_in_the_steps_prove_a_model_better(ka
 
 def test_without_labels_a_person_decides_about_a_model_that_differs(kanaria: Kanaria, samples: Path) -> None:
     """Nobody knows which of the two is right, and it is held in the shadow: a person can promote it."""
-    kanaria.ok("up", "tumours:v1")
     with kanaria.users(samples, labelled_ratio=0.0) as users:
         signals = {"class": {"gross": None}, "latency": {"slower_than_ms": [250], "tolerance": 2}}
         kanaria.ok("release", "tumours:v2", "--spec", kanaria.plan(steps=STEPS, signals=signals))

@@ -14,11 +14,12 @@ import pytest
 from monitoring.drift.prediction_log import read_predictions
 from tests.support.bentos import Bentos
 from tests.support.paths import ROOT
-from tests.support.stack import Kanaria
+from tests.support.stack import Kanaria, running
 
 pytestmark = pytest.mark.timeout(240)
 
 BENTOFILE = "examples/diabetes/bentofile.yaml"
+STABLE = "diabetes:v1"
 VERSIONS = ("v1", "v2", "v3")
 ROWS_AT_ONCE = 5
 
@@ -33,13 +34,20 @@ def bentos(tmp_path_factory: pytest.TempPathFactory) -> Bentos:
     return made
 
 
-@pytest.fixture
-def kanaria(tmp_path: Path, bentos: Bentos, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, bentos: Bentos, require_program: Callable[[str], str]
+) -> Iterator[Kanaria]:
+    """One for all releases."""
     require_program("envoy")
-    made = Kanaria.at(tmp_path, bentos.home, KANARIA_METRICS="scrape")
-    made.ok("up", "diabetes:v1")
-    yield made
-    made("down")
+    with running(tmp_path_factory.mktemp("stack"), bentos.home, STABLE, KANARIA_METRICS="scrape") as made:
+        yield made
+
+
+@pytest.fixture
+def kanaria(stack: Kanaria) -> Iterator[Kanaria]:
+    yield stack
+    stack.back_to(STABLE)
 
 
 def seen(kanaria: Kanaria) -> dict[str, dict[str, tuple[int, int]]]:
@@ -73,7 +81,7 @@ def test_a_silently_wrong_version_is_rolled_back(kanaria: Kanaria, bentos: Bento
         done = kanaria("release", "diabetes:v3", "--spec", kanaria.plan(steps=["shadow", 50, 100]), "--wait")
         summary = users.stop()
     assert (done.returncode, summary.failures) == (1, 0), done.stdout + done.stderr
-    (row,) = json.loads(kanaria.ok("history", "--json"))
+    row = json.loads(kanaria.ok("history", "--json"))[-1]
     assert row["signal"].partition(":")[0] in ("disagreement", "paired_label", "wrong_label", "class")
     assert set(summary.versions) == {"diabetes:v1"}
     logged = read_predictions(kanaria.home / "predictions", 0)
@@ -81,17 +89,21 @@ def test_a_silently_wrong_version_is_rolled_back(kanaria: Kanaria, bentos: Bento
     assert "sex" not in logged.columns, "a private column"
 
 
-def test_drifting_traffic_is_named_by_its_column(kanaria: Kanaria, bentos: Bentos) -> None:
+def test_drifting_traffic_is_named_by_its_column(
+    tmp_path: Path, bentos: Bentos, require_program: Callable[[str], str]
+) -> None:
     """Patients with far more sugar in their blood than those that the model was tested on."""
+    require_program("envoy")
     lines = (bentos.model_folder("diabetes:v1") / "samples.jsonl").read_text().splitlines()
     rows = [json.loads(line)["features"] for line in lines]
     sweeter = [[*row[:-1], row[-1] + 100] for row in rows]
-    with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, trust_env=False) as client:
-        for first in range(0, len(rows), ROWS_AT_ONCE):
-            asked = {"features": sweeter[first : first + ROWS_AT_ONCE]}
-            client.post("/predict", json=asked).raise_for_status()
-    done = kanaria("drift", "report", "--quick")
-    assert (done.returncode, "`blood_sugar`" in done.stdout) == (1, True), done.stdout + done.stderr
+    with running(tmp_path, bentos.home, STABLE, KANARIA_METRICS="scrape") as kanaria:
+        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, trust_env=False) as client:
+            for first in range(0, len(rows), ROWS_AT_ONCE):
+                asked = {"features": sweeter[first : first + ROWS_AT_ONCE]}
+                client.post("/predict", json=asked).raise_for_status()
+        done = kanaria("drift", "report", "--quick")
+        assert (done.returncode, "`blood_sugar`" in done.stdout) == (1, True), done.stdout + done.stderr
 
 
 def test_nothing_outside_its_folder_names_it() -> None:
