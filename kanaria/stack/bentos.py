@@ -12,6 +12,7 @@ import yaml
 from contract import bounded_yaml
 from contract.answer_types import Number
 from contract.complaints import nearest
+from contract.known_files import KnownFiles
 from contract.model_files import SCHEMA_FILE, Schema
 from contract.plain_files import read_within
 from contract.plain_text import one_line
@@ -244,6 +245,13 @@ def _model_tag(written: object) -> str:
     return written
 
 
+def _document(path: Path) -> Any:
+    return bounded_yaml.load(read_within(path.parent, path.name, most=LARGEST_FILE).decode())
+
+
+_MANIFESTS: KnownFiles[Any] = KnownFiles(_document)  # each takes 10 ms and more
+
+
 def _manifest(bento: str, copy: Path | None = None) -> dict[str, Any]:
     folder = copy or bento_folder(bento)
     path = folder / _MANIFEST
@@ -254,7 +262,7 @@ def _manifest(bento: str, copy: Path | None = None) -> dict[str, Any]:
             do="build it (`bentoml build --version ...`) or correct the tag",
         )
     try:
-        manifest = bounded_yaml.load(read_within(folder, _MANIFEST, most=LARGEST_FILE).decode())
+        manifest = _MANIFESTS.at(path)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         saw = error.strerror if isinstance(error, OSError) else one_line(str(getattr(error, "problem", None) or error))
         raise SetupError(f"{bento} cannot be read", saw=f"{path}: {saw}", do="build it again") from error

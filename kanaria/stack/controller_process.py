@@ -15,7 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
-import uvicorn
 
 from contract.log_lines import log_as_json
 from kanaria.errors import SetupError, StackError
@@ -40,6 +39,7 @@ from kanaria.stack.remote_fleet import RemoteFleet
 from kanaria.stack.scrape_targets import write_versions
 from kanaria.stack.shown_share import ShownShare
 from kanaria.stack.signing import is_to_be_verified
+from kanaria.stack.sleeping_server import SleepingServer
 from kanaria.stack.stack import CLOSED_PORTS, GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
@@ -156,7 +156,7 @@ def main() -> None:
     )
     app.router.routes.extend(pages(settings.drift, links=partial(_links, settings)))
     config, encrypts = served(app, settings)
-    server = uvicorn.Server(config)
+    server = SleepingServer(config)
     certificates = certificate_watch(settings, gateway, encrypts, tell=metrics.certificate_shown)
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     loop.start()
@@ -196,13 +196,13 @@ def _compared(deployment: Deployment) -> dict[Kind, str]:
     return found | ({"release": deployment.active.canary} if deployment.active else {})
 
 
-def _serve(controller: Controller, server: uvicorn.Server) -> None:
+def _serve(controller: Controller, server: SleepingServer) -> None:
     """Answer until SIGTERM; not before the ledger was read, when every answer would say that there is no release."""
     controller.has_looked(within_s=_FIRST_LOOK_S)
     server.run()
 
 
-def _run(controller: Controller, server: uvicorn.Server) -> None:
+def _run(controller: Controller, server: SleepingServer) -> None:
     """When the loop ends, end the process: an API without a loop would look alive and decide nothing."""
     try:
         controller.run()

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 
 import structlog
 
+from contract.prediction_log import SEGMENTS, version_folder
 from kanaria.settings import Settings
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.python import own_module
@@ -26,6 +28,7 @@ from rollout.ledger.state import Phase, Release
 log = structlog.get_logger()
 
 RELEASE_EVERY_S = 60.0  # at most; a release is short, and its report is quick
+QUIET_EVERY_S = 600.0  # while neither version answers anything: a report takes a second, and only labels may have come
 _LONGEST_REPORT_S = 300.0
 _BEAT_S = 0.5
 _NICE = "15"
@@ -82,18 +85,33 @@ class DriftSchedule:
     def _watch_releases(self) -> None:
         """Report at intervals while a release steps, and once more after promotion, when all rows are there."""
         number, phase, due_s = 0, Phase.STARTING, 0.0
+        logged, again_s = None, 0.0  # of which there is a report, and when there is another one all the same
         while not self._stop.wait(_BEAT_S):
             release, now_s = self._release(), time.monotonic()
             if release is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
                 continue
             if (release.number, release.phase) != (number, phase):
-                number, phase = release.number, release.phase
+                number, phase, logged = release.number, release.phase, None
                 due_s = now_s + self._release_every_s if phase is Phase.STEPPING else now_s
-            if now_s >= due_s:
-                self._look_at(release)
-                if phase is Phase.WATCHING:
-                    self._look("--release", str(number))  # and once with pages, which nobody has to wait for
-                due_s = now_s + self._release_every_s if phase is Phase.STEPPING else inf
+            if now_s < due_s:
+                continue
+            due_s = now_s + self._release_every_s if phase is Phase.STEPPING else inf
+            found = self._logged(release)
+            if found == logged and now_s < again_s:
+                continue
+            logged, again_s = found, now_s + QUIET_EVERY_S
+            self._look_at(release)
+            if phase is Phase.WATCHING:
+                self._look("--release", str(number))  # and once with pages, which nobody has to wait for
+
+    def _logged(self, release: Release) -> dict[Path, int]:
+        """How much both versions have logged: bytes of each file."""
+        found = {}
+        for tag in (release.stable, release.canary):
+            for path in (self._settings.predictions / version_folder(tag)).glob(SEGMENTS):
+                with suppress(OSError):  # it has just been removed
+                    found[path] = path.stat().st_size
+        return found
 
     def _look_at(self, release: Release) -> None:
         self._look("--release", str(release.number), "--quick")

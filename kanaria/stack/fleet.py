@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contract import environment
 from contract.errors import KanariaError
 from contract.files import write_whole
+from contract.known_files import KnownFiles
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack import guarded_ports
@@ -33,7 +34,7 @@ from kanaria.stack.probes import Probes
 from kanaria.stack.processes import KEPT_PORT, Identity
 from kanaria.stack.sandbox import Sandbox
 from kanaria.stack.signing import policy_for
-from kanaria.stack.supervision import ProcessInfo, Program, Supervisor
+from kanaria.stack.supervision import ProcessInfo, Program, Supervisor, names_in
 from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, secluded, variables_for
 from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
@@ -104,6 +105,7 @@ class LocalFleet:
         self._is_to_be_verified = is_to_be_verified
         self._decide_at_s: dict[str, float] = {}  # by process
         self._probes, self._workers = Probes(), Workers()
+        self._known_names, self._known_records = KnownFiles(names_in), KnownFiles(_record_in)
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._refused: set[str] = set()
         self._services: dict[str, Service] = {}  # a Bento never changes
@@ -284,7 +286,7 @@ class LocalFleet:
     def _names(self, tag: str) -> tuple[str, ...]:
         """The names of the processes that a version has, or is to have: more than now where fewer were wanted since."""
         wanted = {process_name(tag, number) for number in range(1, self._replicas + 1)}
-        stored = {path.stem for path in self._folder.glob("[!.]*.json")} | set(self._supervisor.names())
+        stored = {*self._known_names.at(self._folder), *self._supervisor.names()}
         return tuple(sorted(wanted | {name for name in stored if tag_of(name) == tag}))
 
     def backends(self) -> tuple[Backend, ...]:
@@ -311,15 +313,11 @@ class LocalFleet:
         return _Record(tag=tag, port=free_port(), comparison_schema=schema, is_guarded=bool(self._secret))
 
     def _records(self) -> list[_Record]:
-        names = (path.stem for path in sorted(self._folder.glob("[!.]*.json")))
-        return [record for name in names if (record := self._record(name))]
+        return [record for name in self._known_names.at(self._folder) if (record := self._record(name))]
 
     def _record(self, name: str) -> _Record | None:
         """What is kept of a version; None when there is nothing that can be read."""
-        try:
-            return _Record.model_validate_json(self._path(name).read_bytes())
-        except (OSError, ValidationError):
-            return None
+        return self._known_records.at(self._path(name))
 
     def _write(self, name: str, record: _Record) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -331,6 +329,13 @@ class LocalFleet:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
+
+
+def _record_in(path: Path) -> _Record | None:
+    try:
+        return _Record.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def of_processes(processes: Sequence[VersionStatus]) -> VersionStatus:

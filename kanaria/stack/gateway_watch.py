@@ -9,12 +9,12 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from http.client import HTTPException
 
-import httpx
 import structlog
 
-from contract import loopback
 from contract.http import LIVE_PATH
+from contract.polled import FAILURES, Polled
 from contract.tls import unchecked
 from rollout.format import span
 from rollout.routers.router import GatewayHealth
@@ -50,9 +50,10 @@ class GatewayWatch(threading.Thread):
         restarted_after_s: float = 15.0,
     ) -> None:
         super().__init__(name="gateway-watch", daemon=True)
-        self._url, self._restart, self._tell, self._clock = f"{url}{LIVE_PATH}", restart, tell, clock
-        self._is_full = is_full
-        self._http = loopback.client(timeout_s=_TIMEOUT_S, keeps_connections=False, trust=unchecked())  # as new ones do
+        self._restart, self._tell, self._clock, self._is_full = restart, tell, clock, is_full
+        self._gateway = Polled(
+            url, timeout_s=_TIMEOUT_S, keeps_connection=False, trust=unchecked()
+        )  # as new clients do
         self._stopped = threading.Event()
         self.health = GatewayHealth.UNKNOWN
         self._since_s = clock()  # of the first look of those that found it the same way: taking clients, or not
@@ -111,16 +112,13 @@ class GatewayWatch(threading.Thread):
 
     def _asked(self) -> GatewayHealth:
         try:
-            self._http.get(self._url)
-        except httpx.TimeoutException:
-            return GatewayHealth.SILENT
-        except httpx.TransportError as error:
-            was_taken = not isinstance(error, httpx.ConnectError) or _was_hung_up_on(error)
-            return GatewayHealth.FULL if was_taken and self._is_full() else GatewayHealth.SILENT
+            self._gateway.get(LIVE_PATH)
+        except FAILURES as error:
+            return GatewayHealth.FULL if _was_taken(error) and self._is_full() else GatewayHealth.SILENT
         return GatewayHealth.READY
 
 
-def _was_hung_up_on(error: BaseException) -> bool:
-    """Whether the connection was taken, and closed in the handshake of TLS."""
-    cause = error.__cause__ or error.__context__
-    return isinstance(error, ssl.SSLError | ConnectionResetError) or (cause is not None and _was_hung_up_on(cause))
+def _was_taken(error: Exception) -> bool:
+    """Whether the connection was taken, and closed: before the answer, or in the handshake of TLS."""
+    is_closed = isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
+    return is_closed or isinstance(error, ssl.SSLError | HTTPException)

@@ -1,8 +1,8 @@
 """The server of a model of the contract: imports everything once, then forks the workers, which share that memory.
 
 `bentoml serve` starts a Python for each worker, beside one of its own that only watches. What a worker does is the
-same here. Nothing of ours is imported but forking and the guard of the port: a Bento brings its own `contract/` and
-`service/`. Linux only.
+same here. Nothing of ours is imported but forking, the guard of the port and uvicorn's loop: a Bento brings its own
+`contract/` and `service/`. Linux only.
 """
 
 import argparse
@@ -114,6 +114,8 @@ def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number
     import uvicorn  # noqa: PLC0415 - as above
     from bentoml._internal.context import server_context  # noqa: PLC0415 - as above
 
+    from kanaria.stack.sleeping_server import SleepingServer  # noqa: PLC0415 - as above
+
     gc.enable()
     server_context.worker_index = number
     server_context.service_type = "entry_service"
@@ -128,7 +130,7 @@ def _serve(service: Any, guard: dict[str, Any], listening: socket.socket, number
         proxy_headers=False,  # the gateway is the only client
         server_header=False,
     )
-    server = uvicorn.Server(config)
+    server = SleepingServer(config)
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, server.handle_exit)
     server.capture_signals = nullcontext  # type: ignore[method-assign, assignment] # it would kill itself at the end

@@ -20,6 +20,7 @@ from contract.own_answers import OwnAnswers
 from contract.recorded import RecordedFolder
 from kanaria.stack.observer_feedback import feedback_app
 from kanaria.stack.observer_records import KeptRecords, RecordSettings
+from kanaria.stack.sleeping_server import SleepingServer
 from observer.findings import Findings
 from observer.pages import pages_of
 from observer.recording import Recorder
@@ -54,7 +55,7 @@ async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded:
     recorder = Recorder(RecordedFolder(recorded), findings.recorded)
     server = make_server(Observer(findings, recorder), f"unix:{socket}")
     quiet = partial(uvicorn.Config, http=bounded_http(), log_level="warning", access_log=False)
-    pages = uvicorn.Server(quiet(pages_of(findings), host="127.0.0.1", port=port))
+    pages = SleepingServer(quiet(pages_of(findings), host="127.0.0.1", port=port))
     labels = _Second(quiet(feedback_app(records), uds=str(feedback)))
     await server.start()
     others = [asyncio.create_task(_keep_told(answers, findings)), asyncio.create_task(labels.serve())]
@@ -68,7 +69,7 @@ async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded:
         records.close()
 
 
-class _Second(uvicorn.Server):
+class _Second(SleepingServer):
     """A server beside the one that listens to signals."""
 
     @contextmanager

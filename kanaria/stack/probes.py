@@ -3,10 +3,9 @@
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
-import httpx
-
-from contract import loopback
+from contract.polled import FAILURES, Polled
 from rollout.fleet import Backend, Readiness
 
 _TIMEOUT_S = 1.0
@@ -29,7 +28,7 @@ class Probes:
     """What keeps servers from being ready, by their answers to their readiness probe."""
 
     def __init__(self) -> None:
-        self._http = loopback.client(timeout_s=_TIMEOUT_S)
+        self._polled: dict[str, Polled] = {}  # by URL
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="probe")
         self._newest: dict[str, _Probe] = {}
 
@@ -51,24 +50,33 @@ class Probes:
 
     def is_open(self, backend: Backend, readiness: Readiness) -> bool:
         """Whether a server that is ready says so to whoever lacks its secret. Waits for the answer, at most 1 s."""
-        return not unready(self._http, replace(backend, secret=""), readiness)
+        return not unready(polled(backend), replace(backend, secret=""), readiness)
 
     def forget(self, backend: Backend) -> None:
         """Another server may listen there later."""
         self._newest.pop(backend.url, None)
+        self._polled.pop(backend.url, None)
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._pool.shutdown()
+        self._polled.clear()
 
     def _ask(self, backend: Backend, readiness: Readiness) -> Future[str]:
-        return self._pool.submit(unready, self._http, backend, readiness)
+        server = self._polled.setdefault(backend.url, polled(backend))
+        return self._pool.submit(unready, server, backend, readiness)
 
 
-def unready(client: loopback.Client, backend: Backend, readiness: Readiness) -> str:
+def polled(backend: Backend, *, timeout_s: float = _TIMEOUT_S) -> Polled:
+    """A server, to be asked whether it is ready."""
+    return Polled(backend.url, timeout_s=timeout_s, most_bytes=_SMALL)  # what is at its path may have no end
+
+
+def unready(server: Polled, backend: Backend, readiness: Readiness) -> str:
     """Why a server is not ready, by its answer now; empty: it is."""
     url = f"{backend.url}{readiness.path}"
     try:
-        with client.stream("GET", url, headers=backend.headers) as answer:  # what is at that path may have no end
-            status = answer.status_code
-            if answer.headers.get("content-length", "").isdecimal() and int(answer.headers["content-length"]) < _SMALL:
-                answer.read()  # keeps the connection
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        status = server.get(readiness.path, headers=backend.headers).status
+    except FAILURES as error:
         return f"{url} gives no answer: {str(error) or type(error).__name__}"
-    return "" if httpx.codes.OK <= status < readiness.below else f"{url} answers {status}"
+    return "" if HTTPStatus.OK <= status < readiness.below else f"{url} answers {status}"

@@ -8,9 +8,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.files import write_whole
+from contract.known_files import KnownFiles
 from kanaria.errors import SetupError
 from kanaria.stack.bentos import process_name
 from kanaria.stack.probes import Probes
+from kanaria.stack.supervision import names_in
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Health, Service, VersionStatus
 
@@ -46,6 +48,7 @@ class RemoteFleet:
     ) -> None:
         self._folder, self._versions, self._on_change, self._secret = folder, versions, on_change, secret
         self._probes = Probes()
+        self._known_names, self._known_records = KnownFiles(names_in), KnownFiles(_read)
 
     def known_tags(self) -> tuple[str, ...]:
         return self._versions.tags()
@@ -93,14 +96,14 @@ class RemoteFleet:
 
     def backends(self) -> tuple[Backend, ...]:
         """Where those that are in use listen."""
-        records = map(_read, sorted(self._folder.glob("[!.]*.json")))
+        records = (self._known_records.at(self._folder / f"{name}.json") for name in self._known_names.at(self._folder))
         return tuple(self._backend(record) for record in records if record)
 
     def _backend(self, record: _Record) -> Backend:
         return replace(record.backend, secret=self._secret if record.is_guarded else "")
 
     def _record(self, tag: str) -> _Record | None:
-        return _read(self._path(tag))
+        return self._known_records.at(self._path(tag))
 
     def _write(self, record: _Record) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)

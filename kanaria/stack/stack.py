@@ -33,7 +33,7 @@ from kanaria.stack.locks import locked
 from kanaria.stack.log_words import last_words
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
-from kanaria.stack.probes import unready
+from kanaria.stack.probes import polled, unready
 from kanaria.stack.prometheus_stack import PROMETHEUS, PrometheusStack, has_password
 from kanaria.stack.python import own_module
 from kanaria.stack.release_end import end_release
@@ -217,10 +217,9 @@ class Stack:
         if listed is None:
             prepare(self.settings, tag, say=say)
         elif listed.url is not None:
-            with loopback.client(timeout_s=_PROBE_TIMEOUT_S) as client:
-                backend = listed.backend(tag, secret=self.settings.version_secret)
-                if trouble := unready(client, backend, listed.service.readiness):
-                    say(f"{tag} is not ready, and others keep it running: {trouble}")
+            backend = listed.backend(tag, secret=self.settings.version_secret)
+            if trouble := unready(polled(backend, timeout_s=_PROBE_TIMEOUT_S), backend, listed.service.readiness):
+                say(f"{tag} is not ready, and others keep it running: {trouble}")
 
     def _say_what_is_passed(self, tag: str, say: Callable[[str], None]) -> None:
         service = self.versions.service(tag)

@@ -16,6 +16,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.files import write_whole
+from contract.known_files import KnownFiles
 from kanaria.errors import StackError
 from kanaria.private_files import PERSONAL_TOKEN
 from kanaria.stack import locks
@@ -102,17 +103,15 @@ class ProcessFiles:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._programs, self._states = home / "programs", home / "processes"
+        self._known_names, self._known_programs = KnownFiles(names_in), KnownFiles(_program_in)
+        self._known_states = KnownFiles(_state_in)
 
     def names(self) -> tuple[str, ...]:
         """Every program that should run."""
-        return tuple(sorted(path.stem for path in self._programs.glob("[!.]*.json")))
+        return self._known_names.at(self._programs)
 
     def program(self, name: str) -> Program | None:
-        try:
-            stored = _StoredProgram.model_validate_json(self._program(name).read_bytes())
-        except (OSError, ValidationError):
-            return None
-        return Program(name=name, **dict(stored))
+        return self._known_programs.at(self._program(name))
 
     def is_wanted(self, name: str) -> bool:
         """Whether it should run, be its file readable or not."""
@@ -139,14 +138,10 @@ class ProcessFiles:
 
     def states(self) -> dict[str, ProcessState]:
         """What is known of each program that was started and has not been stopped to the end."""
-        names = (path.stem for path in self._states.glob("[!.]*.json"))
-        return {name: state for name in names if (state := self.state(name))}
+        return {name: state for name in names_in(self._states) if (state := self.state(name))}
 
     def state(self, name: str) -> ProcessState | None:
-        try:
-            return ProcessState.model_validate_json(self._state(name).read_bytes())
-        except (OSError, ValidationError):
-            return None
+        return self._known_states.at(self._state(name))
 
     def write_state(self, name: str, state: ProcessState) -> None:
         """Raises OSError."""
@@ -167,6 +162,26 @@ class ProcessFiles:
 
     def _state(self, name: str) -> Path:
         return self._states / f"{name}.json"
+
+
+def names_in(folder: Path) -> tuple[str, ...]:
+    """The names of the notes in a folder, sorted; none where there is no such folder."""
+    return tuple(sorted(path.stem for path in folder.glob("[!.]*.json")))
+
+
+def _program_in(path: Path) -> Program | None:
+    try:
+        stored = _StoredProgram.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return Program(name=path.stem, **dict(stored))
+
+
+def _state_in(path: Path) -> ProcessState | None:
+    try:
+        return ProcessState.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 class Supervisor:

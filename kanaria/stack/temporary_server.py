@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contract import loopback
 from kanaria.errors import StackError
 from kanaria.settings import Settings
 from kanaria.stack.confinement import confinement, offered, variables_of
@@ -20,7 +19,7 @@ from kanaria.stack.listed import Listed
 from kanaria.stack.log_words import last_lines, last_words
 from kanaria.stack.out_of_reach import sandbox_of
 from kanaria.stack.ports import free_port
-from kanaria.stack.probes import unready
+from kanaria.stack.probes import polled, unready
 from kanaria.stack.supervision import Program
 from kanaria.stack.temporary_folders import temporary_folder
 from kanaria.stack.version_process import SEAL_OPTION, prepare, secluded, server_command, variables_for
@@ -105,29 +104,29 @@ def _alone(tag: str, listed: Listed | None) -> str:
 
 def _wait_for_others(backend: Backend, readiness: Readiness) -> None:
     deadline_s = time.monotonic() + _REMOTE_WITHIN_S
-    with loopback.client(timeout_s=1.0) as client:
-        while trouble := unready(client, backend, readiness):
-            if time.monotonic() > deadline_s:
-                raise DidNotStart(f"{backend.tag} is not ready", saw=trouble, do="see to it that it runs there")
-            time.sleep(0.1)
+    server = polled(backend)
+    while trouble := unready(server, backend, readiness):
+        if time.monotonic() > deadline_s:
+            raise DidNotStart(f"{backend.tag} is not ready", saw=trouble, do="see to it that it runs there")
+        time.sleep(0.1)
 
 
 def _wait_until_ready(
     process: subprocess.Popen[bytes], backend: Backend, readiness: Readiness, log: Path, *, do: str, program: Program
 ) -> None:
     started_s = time.monotonic()
-    with loopback.client(timeout_s=1.0, keeps_connections=False) as client:
-        while trouble := unready(client, backend, readiness):
-            waited_s = time.monotonic() - started_s
-            if process.poll() is None and waited_s < _START_WITHIN_S:
-                time.sleep(0.1)
-                continue
-            is_silent = process.poll() is None
-            what = f"was not ready after {waited_s:.0f} s" if is_silent else "did not start"
-            last = trouble if is_silent else f"exit code {process.returncode}, no word from it"
-            lacks = as_reason(withheld(os.environ, program.listed or ()), "\n".join(last_lines(log)))
-            saw = "; ".join(filter(None, (last_words(log) or last, lacks)))
-            raise DidNotStart(f"{backend.tag} {what}", saw=saw, do=do)
+    server = polled(backend)
+    while trouble := unready(server, backend, readiness):
+        waited_s = time.monotonic() - started_s
+        if process.poll() is None and waited_s < _START_WITHIN_S:
+            time.sleep(0.1)
+            continue
+        is_silent = process.poll() is None
+        what = f"was not ready after {waited_s:.0f} s" if is_silent else "did not start"
+        last = trouble if is_silent else f"exit code {process.returncode}, no word from it"
+        lacks = as_reason(withheld(os.environ, program.listed or ()), "\n".join(last_lines(log)))
+        saw = "; ".join(filter(None, (last_words(log) or last, lacks)))
+        raise DidNotStart(f"{backend.tag} {what}", saw=saw, do=do)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -112,15 +112,15 @@ def _adder(counter: Any) -> Callable[[float], None]:
     return adder(counter._value)  # noqa: SLF001 - see `counting`
 
 
-def use_own_multiprocess_dir() -> None:
-    """Give the workers of this server their own folder for their counters.
+def use_own_multiprocess_dir() -> Path | None:
+    """Give the workers of this server their own folder for their counters, which is returned.
 
     BentoML uses one folder per BENTOML_HOME and empties it whenever a server starts: the counters of a
     version that already serves would vanish. The folder is named after the process that started the
-    workers; folders of ended servers are removed. Does nothing outside BentoML's workers.
+    workers; folders of ended servers are removed. Does nothing outside BentoML's workers: None.
     """
     if MULTIPROCESS_DIR not in os.environ:
-        return
+        return None
     shared = Path(os.environ[MULTIPROCESS_DIR])
     for folder in shared.parent.glob(f"{shared.name}.*"):
         if not _is_running(folder.suffix[1:]):
@@ -128,6 +128,7 @@ def use_own_multiprocess_dir() -> None:
     own = shared.with_name(f"{shared.name}.{_identity(psutil.Process(os.getppid()))}")
     own.mkdir(parents=True, exist_ok=True)
     os.environ[MULTIPROCESS_DIR] = str(own)
+    return own
 
 
 def _identity(process: psutil.Process) -> str:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from contract import environment
 from contract.answer_types import Labels, counted_as
-from contract.http import FEEDBACK_PATH, LIVE_PATH, PREDICT_PATH, READY_PATH
+from contract.http import FEEDBACK_PATH, LIVE_PATH, METRICS_PATH, PREDICT_PATH, READY_PATH
 from contract.log_lines import log_as_json
 from contract.model_files import GOLDEN_FILE, Golden, Schema
 from contract.records import read_lines
@@ -31,6 +31,7 @@ from service.logs.predictions import PredictionLog
 from service.server.batching import DEFAULT_DEADLINE_S, LOOP_S, Batcher, predict_rows, rows_within
 from service.server.http import Handlers, Route
 from service.server.metrics import Metrics, use_own_multiprocess_dir
+from service.server.metrics_page import MetricsPage
 from service.server.parsing import BodyParser
 from service.server.probes import probe
 from service.signatures import verified
@@ -63,7 +64,7 @@ class Runtime:
             rows = _golden_rows(files, loaded.schema)
             used_engine = move_or_stay_eager(engine, loaded, files, rows)
         loop_rows = _warm_up(loaded, rows)
-        use_own_multiprocess_dir()
+        counters = use_own_multiprocess_dir()
         answer = counted_as(loaded.schema.answer, os.environ.get(environment.COMPARISON_SCHEMA))
         metrics = Metrics(version, model, answer, engine=used_engine)
         self._opened = ExitStack()
@@ -116,6 +117,8 @@ class Runtime:
             READY_PATH: probe(lambda: self.is_ready),
             LIVE_PATH: probe(lambda: True),
         }
+        if counters is not None:
+            self.routes[METRICS_PATH] = MetricsPage(counters).endpoint
         # torch leaves a big heap that never changes; each garbage collection of it would take tens of milliseconds.
         gc.collect()
         gc.freeze()

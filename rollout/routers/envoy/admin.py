@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from contract import loopback
+from contract.polled import Polled
 from rollout.routers.envoy.settings import GatewaySettings
 
 _LONGEST_PATH = 100  # of a socket, bytes: macOS takes 103, Linux 107
@@ -31,6 +32,11 @@ def client(settings: GatewaySettings, *, timeout_s: float) -> loopback.Client:
     return loopback.client(
         settings.admin_url, timeout_s=timeout_s, keeps_connections=False, unix_socket=socket_of(settings)
     )
+
+
+def polled(settings: GatewaySettings, *, timeout_s: float) -> Polled:
+    """The admin, for who asks it all the time."""
+    return Polled(settings.admin_url, timeout_s=timeout_s, unix_socket=socket_of(settings))
 
 
 def socket_of(settings: GatewaySettings) -> Path | None:

@@ -60,6 +60,7 @@ PROBLEMS = {
 REFUSALS = tuple(status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
 
 LARGEST_BUFFERED = 512 * 1024  # of an answer, bytes; Envoy stops reading from a version at twice as much
+_SELDOM = {"miss_timeout": "10s", "megamiss_timeout": "30s"}
 # What the access log asks of a request, in CEL. An error, such as of metadata that is not there, counts as no.
 _OF_ROUTE = "xds.route_metadata.filter_metadata['kanaria']"
 _IS_COUNTED = f"{_OF_ROUTE}['route'] != ''"
@@ -154,6 +155,9 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
                 {"name": "admin", "admin_layer": {}},  # `kanaria record` sets a share there
             ]
         },
+        # Envoy looks for threads of its own that hang, and only counts them; for that each wakes up many times a second
+        # by default. Whether the gateway answers is seen from outside.
+        "watchdogs": {"main_thread_watchdog": _SELDOM, "worker_watchdog": _SELDOM},
         "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
         "stats_config": {
             "histogram_bucket_settings": [  # the first that matches

@@ -5,10 +5,10 @@ Envoy's own monitor of connections turns new ones away, and triggers nothing.
 
 import re
 
-import httpx
 import structlog
 
 from contract.files import write_whole
+from contract.polled import FAILURES
 from rollout.routers.envoy import admin
 from rollout.routers.envoy.connections import SHORTEST_FROM
 from rollout.routers.envoy.settings import GatewaySettings
@@ -24,18 +24,21 @@ class Pressure:
 
     def __init__(self, settings: GatewaySettings, *, timeout_s: float = 1.0) -> None:
         self._settings = settings
-        self._http = admin.client(settings, timeout_s=timeout_s)
+        self._admin = admin.polled(settings, timeout_s=timeout_s)
         self._told: str | None = None
         self.is_full = False  # as of the last count; it may turn clients away
 
     def tell(self) -> None:
         """Count the gateway's connections, and tell it. One that gives no answer goes on as before. Raises OSError."""
         try:
-            answer = self._http.get("/stats", params=_ASKED).raise_for_status()
-        except httpx.HTTPError:
+            answer = self._admin.get("/stats", _ASKED)
+        except FAILURES:
             self.is_full = False
             return
-        name, _, active = answer.text.strip().partition(": ")
+        if not answer.is_success:
+            self.is_full = False
+            return
+        name, _, active = answer.body.decode(errors="replace").strip().partition(": ")
         if name != _ACTIVE:  # of an earlier version: it cannot be counted, so its clients are spared
             self.is_full = True
             return

@@ -3,6 +3,7 @@
 The split in force is the one that Envoy's admin endpoint shows, never the one in our files.
 """
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -10,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from contract import loopback
 from contract.files import write_whole
+from contract.known_files import KnownFiles
 from contract.own_answers import OwnAnswers
+from contract.polled import FAILURES, Polled
 from rollout.errors import RouterRefused
 from rollout.routers.envoy import admin
 from rollout.routers.envoy.api import Resource
@@ -45,6 +45,7 @@ class EnvoyRouter:
         # What Envoy showed last, by the version of its table and how often it took another one: to be shown the whole
         # table with every beat took a sixth of the controller's time.
         self._shown: tuple[object, ObservedSplit | None] | None = None
+        self._written = KnownFiles(_version_in)
 
     def apply(self, split: Split) -> None:
         """Put `split` in force and return when it is; clients see no gap.
@@ -160,8 +161,7 @@ class EnvoyRouter:
     def _versions(self) -> dict[str, str | None]:
         """The version of each file, by Envoy's name for what is in it; None for a file that cannot be used."""
         files = {CLUSTERS: self._settings.clusters_path, ROUTES: self._settings.routes_path}
-        found = {subject: read_resources(path) for subject, path in files.items()}
-        return {subject: read and read[0] for subject, read in found.items()}
+        return {subject: self._written.at(path) for subject, path in files.items()}
 
     def _stats(self) -> Mapping[str, Any] | None:
         """Envoy's statistics about the two files; None when it is out of reach."""
@@ -171,15 +171,22 @@ class EnvoyRouter:
         return None if answer is None else {stat["name"]: stat["value"] for stat in answer["stats"] if "name" in stat}
 
     @cached_property
-    def _admin(self) -> loopback.Client:
-        return admin.client(self._settings, timeout_s=2.0)
+    def _admin(self) -> Polled:
+        return admin.polled(self._settings, timeout_s=2.0)
 
     def _get(self, path: str, **query: str) -> Any:
         """The JSON answer of Envoy's admin; None when it is out of reach."""
         try:
-            return self._admin.get(path, params=query).raise_for_status().json()
-        except (httpx.HTTPError, ValueError):  # ValueError: something answers there, but it is not Envoy
+            answer = self._admin.get(path, query)
+            return json.loads(answer.body) if answer.is_success else None
+        except (*FAILURES, ValueError):  # ValueError: something answers there, but it is not Envoy
             return None
+
+
+def _version_in(path: Path) -> str | None:
+    """The version of a file; None where it cannot be used."""
+    found = read_resources(path)
+    return found and found[0]
 
 
 def _write(path: Path, resources: list[Resource]) -> None:

@@ -1,6 +1,7 @@
 """When drift reports are made, with the real command, and what becomes of them at the end."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.prediction_log import segment_name, version_folder
 from kanaria.settings import Settings
 from kanaria.stack.drift_results import result_path
 from kanaria.stack.drift_schedule import DriftSchedule, has_failed
@@ -130,3 +132,41 @@ def test_a_report_that_was_killed_has_failed() -> None:
     """For want of memory, or after five minutes; what a report says on purpose is no crash."""
     assert has_failed(-9, "")
     assert not any(has_failed(code, "there is no prediction log") for code in (0, 1, 2, 3))
+
+
+def test_a_canary_that_answers_nothing_is_not_reported_on_again_and_again(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each report takes a second of a core: a release that waited without requests had one every minute."""
+    reports, looks = tmp_path / "reports", []
+    program = tmp_path / "bin" / "nice"  # what every report is started with
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho >> {reports}\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+
+    def release() -> Release:
+        looks.append(True)
+        return RELEASE
+
+    def made() -> int:
+        return len(reports.read_text().splitlines()) if reports.exists() else 0
+
+    schedule = DriftSchedule(settings, release=release, submit=lambda _: None, on_crash=print)
+    segment = settings.predictions / version_folder(RELEASE.canary) / segment_name(2.0, 1)
+    segment.parent.mkdir(parents=True)
+    thread = threading.Thread(target=schedule._watch_releases)
+    thread.start()
+    try:
+        until(made)
+        after = len(looks) + 4
+        until(lambda: len(looks) >= after, limit_s=60)
+        assert made() == 1
+        segment.write_text("{}\n")
+        until(lambda: made() == 2, limit_s=60)
+        after = len(looks) + 4
+        until(lambda: len(looks) >= after, limit_s=60)
+        assert made() == 2
+    finally:
+        schedule.stop()
+        thread.join()

@@ -62,8 +62,7 @@ class World:
     def close(self) -> None:
         """Close the connections of the fleets: else whichever test runs when they are collected is blamed."""
         for fleet in self._fleets:
-            fleet._probes._pool.shutdown()
-            fleet._probes._http.close()
+            fleet._probes.close()
 
     def all_fleets(self) -> AnyFleet:
         supervisor = Supervisor(self.folder, self.folder / "logs")

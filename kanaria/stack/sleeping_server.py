@@ -1,0 +1,64 @@
+"""uvicorn's server, which sleeps until something comes.
+
+uvicorn itself wakes up ten times a second, to see whether it is to end, and to write the time into the heads of
+answers. Imports nothing of ours: see `model_server`.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from email.utils import formatdate
+
+import uvicorn
+from uvicorn.server import ServerState
+
+Header = tuple[bytes, bytes]
+
+
+class SleepingServer(uvicorn.Server):
+    """Does what its base does, but for `limit_max_requests` and `callback_notify`. It may be ended by any thread."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._is_to_end = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        super().__init__(config)
+        self.server_state = _State(config)
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it is to end."""
+        return self._is_to_end
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        self._is_to_end = value
+        if value and self._loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._asked.set)
+
+    async def main_loop(self) -> None:
+        """Return when it is to end."""
+        self._asked, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        if not self._is_to_end:  # it may have been asked before there was a loop to wake up
+            await self._asked.wait()
+
+
+class _State(ServerState):
+    """The heads have the time at which they are read."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        self._config, self._second = config, 0
+        self._headers: list[Header] = []
+        super().__init__()
+
+    @property
+    def default_headers(self) -> list[Header]:
+        second = int(time.time())
+        if second != self._second:
+            date = [(b"date", formatdate(second, usegmt=True).encode())] if self._config.date_header else []
+            self._second, self._headers = second, date + self._config.encoded_headers
+        return self._headers
+
+    @default_headers.setter
+    def default_headers(self, _: list[Header]) -> None:
+        """Given once by its base, when there are none yet."""
