@@ -42,7 +42,7 @@ def lean(
         status.update("commands ...")
         tables["commands"] = _commands(folders["commands"], rounds)
         status.update("a stack without traffic ...")
-        tables["idle"] = list(page.idle_rows(idle.shares(stable, folders["idle"], idle_s)))
+        tables["idle"] = list(page.idle_rows(idle.shares(stable, canary, folders["idle"], idle_s)))
         status.update("the gateway ...")
         tables["gateway"] = list(page.gateway_rows([*gateway.rounds(folders["gateway"], rounds, seconds)]))
         status.update("one row ...")

@@ -1,12 +1,13 @@
-"""A stack that nobody asks: how much of a core each of its processes takes."""
+"""A stack that nobody asks: how much of a core each of its processes takes, alone and beside a canary that waits."""
 
 import os
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
@@ -16,13 +17,28 @@ from kanaria.stack.processes import marked
 _SETTLES_S = 15.0  # the first scrapes and probes, and what is done once
 
 
-def shares(tag: str, folder: Path, seconds: float) -> Mapping[str, float]:
-    """Percent of a core by program. Raises BenchmarkError."""
-    with _stack(tag, folder):
-        time.sleep(_SETTLES_S)
-        before = _cpu_s(folder)
-        time.sleep(seconds)
-        after = _cpu_s(folder)
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Percent of a core by program."""
+
+    alone: Mapping[str, float]  # one version
+    beside_canary: Mapping[str, float]  # the same with a second one, on trial and paused
+
+
+def shares(stable: str, canary: str, folder: Path, seconds: float) -> Shares:
+    """Measure each for some seconds. Raises BenchmarkError."""
+    with _stack(stable, folder) as kanaria:
+        alone = _measured(folder, seconds)
+        for words in (("release", canary), ("pause",)):
+            kanaria(*words)
+        return Shares(alone, _measured(folder, seconds))
+
+
+def _measured(folder: Path, seconds: float) -> Mapping[str, float]:
+    time.sleep(_SETTLES_S)
+    before = _cpu_s(folder)
+    time.sleep(seconds)
+    after = _cpu_s(folder)
     return {name: 100 * (after[name] - before.get(name, 0.0)) / seconds for name in sorted(after)}
 
 
@@ -36,7 +52,8 @@ def _cpu_s(folder: Path) -> dict[str, float]:
 
 
 @contextmanager
-def _stack(tag: str, folder: Path) -> Iterator[None]:
+def _stack(tag: str, folder: Path) -> Iterator[Callable[..., None]]:
+    """A stack, and what carries out a command for it."""
     own = {
         "KANARIA_HOME": str(folder),
         "KANARIA_GATEWAY_PORT": str(free_port()),
@@ -44,13 +61,17 @@ def _stack(tag: str, folder: Path) -> Iterator[None]:
         "KANARIA_WORKERS": "1",
     }
 
-    def kanaria(*words: str) -> subprocess.CompletedProcess[str]:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "kanaria", *words]
         return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
 
+    def kanaria(*words: str) -> None:
+        if (done := run(*words)).returncode:
+            do = f"run `kanaria {' '.join(words)}`"
+            raise BenchmarkError("the stack does not do what it is asked to", saw=done.stderr[-300:], do=do)
+
     try:
-        if (done := kanaria("up", tag)).returncode:
-            raise BenchmarkError("the stack does not start", saw=done.stderr[-300:], do="run `kanaria up`")
-        yield
+        kanaria("up", tag)
+        yield kanaria
     finally:
-        kanaria("down")
+        run("down")

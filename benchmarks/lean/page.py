@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from benchmarks.lean.gateway import DIRECT, PARTS, WHOLE
 from benchmarks.lean.gateway import Result as Loaded
+from benchmarks.lean.idle import Shares
 from benchmarks.lean.versions import WAYS, Second
 from benchmarks.markdown import table
 from benchmarks.service.visits import CASES, Visit
@@ -18,7 +19,7 @@ VERSION_HEADS = (
     "CPU until then, s",
 )
 COMMAND_HEADS = ("command", "CPU now, s", "before, s", "now over before")
-IDLE_HEADS = ("process", "percent of a core")
+IDLE_HEADS = ("process", "percent of a core", "beside a paused canary")
 GATEWAY_HEADS = ("", "p50 over the whole gateway's", "Envoy's CPU over the whole gateway's", "Envoy's CPU, us/request")
 LONE_HEADS = (
     "ours over bare Starlette",
@@ -70,11 +71,12 @@ def command_rows(rounds: Sequence[Mapping[str, tuple[float, float]]]) -> Iterato
         )
 
 
-def idle_rows(shares: Mapping[str, float]) -> Iterator[tuple[str, ...]]:
+def idle_rows(shares: Shares) -> Iterator[tuple[str, ...]]:
     """One row for each process, and the sum."""
-    for name, percent in sorted(shares.items(), key=lambda item: -item[1]):
-        yield name, f"{percent:.2f}"
-    yield "all", f"{sum(shares.values()):.2f}"
+    alone, beside = shares.alone, shares.beside_canary
+    for name in sorted(alone, key=lambda name: -alone[name]):
+        yield name, f"{alone[name]:.2f}", f"{beside.get(name, 0.0):.2f}"
+    yield "all", f"{sum(alone.values()):.2f}", f"{sum(beside.values()):.2f}"
 
 
 def gateway_rows(rounds: Sequence[Mapping[str, Loaded]]) -> Iterator[tuple[str, ...]]:
@@ -140,7 +142,8 @@ the fork server, whose imports (1.7 s of CPU) are paid with the first version
 
 ## A stack without traffic
 
-One version with one worker, Prometheus and Alertmanager where they are installed.
+One version with one worker, Prometheus and Alertmanager where they are installed; then the same with a second version
+on trial, which a person has paused. What takes it, and what was done: [decision 70](../decisions/0070-nobody-asks.md).
 
 {table(IDLE_HEADS, tables["idle"])}
 
