@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 DEEPEST = 50  # levels
-_LARGEST = 200_000  # values, each alias counted as all that it stands for
+_LARGEST = 50_000  # values, each alias counted as all that it stands for; to read so many takes a second or two
 
 # Raised by PyYAML's own constructors for what looks like a number, a date or has a tag, and is none.
 _NOT_CONSTRUCTED = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
@@ -20,18 +20,21 @@ class TooDeep(yaml.YAMLError):
 
 
 class TooLarge(yaml.YAMLError):
-    """Aliases that stand for more than anybody means to write."""
+    """More values than anybody means to write, or aliases that stand for more."""
 
 
 class Bounded(yaml.SafeLoader):
     """Raises TooDeep and TooLarge."""
 
-    _depth = 0
+    _depth = _size = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self._depth += 1
+        self._size += 1
         if self._depth > DEEPEST:
             raise TooDeep(f"lists or sections within {DEEPEST} others")
+        if self._size > _LARGEST:
+            raise TooLarge(f"more than {_LARGEST:,} values")
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node

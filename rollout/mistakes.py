@@ -51,7 +51,7 @@ def read_yaml(text: str, *, name: str, do: str = "correct it there") -> Any:
     except bounded_yaml.TooDeep as error:
         raise SpecError(f"{name} is nested too deeply", saw=str(error), do="take them apart") from error
     except bounded_yaml.TooLarge as error:
-        raise SpecError(f"{name} is too large", saw=str(error), do="write them out") from error
+        raise SpecError(f"{name} is too large", saw=str(error), do="write less, and aliases out") from error
     except yaml.YAMLError as error:
         raise SpecError(f"{name} is not YAML", saw=_place_in_yaml(error), do=do) from error
 

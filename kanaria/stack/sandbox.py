@@ -291,7 +291,8 @@ def _forbid_the_rest() -> None:
 
 
 def _forbid_limits_of_others() -> None:
-    """Else it could end a process outside by its limit of files or of time. Its own, and to read them, stay allowed."""
+    """Else it could end a process outside by its limit of files or of time. To read them, and to set its own by
+    `setrlimit`, stay allowed; by its number, even a process's own limits stay as they are."""
     call, asked = _LIMITS.get(os.uname().machine, (0, ())) if sys.maxsize > 2**32 else (0, ())
     if not asked:
         return

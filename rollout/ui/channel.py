@@ -80,7 +80,8 @@ def _whole(to_server: socket.socket, timeout_s: float) -> Iterator[None]:
     def end() -> None:
         is_late.set()
         with suppress(OSError):  # it has ended by itself
-            to_server.shutdown(socket.SHUT_RDWR)
+            # Not that of TLS's own sockets, which first forgets the encryption: a token could then leave without it.
+            socket.socket.shutdown(to_server, socket.SHUT_RDWR)
 
     timer = threading.Timer(timeout_s, end)
     timer.daemon = True

@@ -29,6 +29,8 @@ def doubled(line: str, times: int = 9) -> str:
         ("&a [*a]", TooLarge),
         ("&a {x: {y: *a}}", TooLarge),
         ("a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 60)), TooDeep),
+        ("- b\n" * 60_000, TooLarge),
+        ("a: {b: c}\n" * 20_000, TooLarge),
         ("[" * 10_000, TooDeep),
         ("x: " + "{y: " * 60 + "1" + "}" * 60, TooDeep),
     ],
