@@ -10,12 +10,16 @@ import psutil
 
 @contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """A process that ends with the block: `Popen` alone waits for it, for ever when an assertion fails."""
+    """A process that ends with the block, and what it started: `Popen` alone waits for it, for ever if a test fails."""
     with subprocess.Popen(command, **options) as process:
         try:
             yield process
         finally:
+            theirs = children_with("", of=process.pid) if process.poll() is None else []
             process.kill()
+            for child in theirs:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
 
 
 def children_with(word: str, *, of: int | None = None) -> list[psutil.Process]:
