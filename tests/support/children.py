@@ -15,7 +15,9 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
         try:
             yield process
         finally:
-            theirs = children_with("", of=process.pid) if process.poll() is None else []
+            theirs = []
+            with suppress(psutil.NoSuchProcess):
+                theirs = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             for child in theirs:
                 with suppress(psutil.NoSuchProcess):
