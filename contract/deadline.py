@@ -1,5 +1,6 @@
 """Until when work may wait for others: one time for all that is asked in a block, however many servers are asked."""
 
+import errno
 import math
 import threading
 import time
@@ -57,7 +58,8 @@ def left_s(most_s: float = math.inf) -> float:
 def ended_within(limit_s: float, work: Callable[[], T]) -> T:
     """What `work` gives, of another project's that keeps to no deadline. Raises what it raises.
 
-    Raises: TimeoutError where it takes longer; it goes on in a thread that nobody waits for.
+    Raises: TimeoutError where it takes longer; it goes on in a thread that nobody waits for. OSError where the system
+        gives no thread, and nothing was begun.
     """
     ended: Future[T] = Future()
 
@@ -67,5 +69,8 @@ def ended_within(limit_s: float, work: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
             ended.set_exception(error)
 
-    threading.Thread(target=run, name="left-alone", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="left-alone", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
     return ended.result(left_s(min(limit_s, threading.TIMEOUT_MAX)))

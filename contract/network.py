@@ -89,8 +89,12 @@ class _Names:
         with self._lock:
             found = self._asked.get(host)
             if found is None:
-                found = self._asked[host] = Future()
-                threading.Thread(target=self._ask, args=(host, found), daemon=True).start()
+                found = Future()
+                try:
+                    threading.Thread(target=self._ask, args=(host, found), daemon=True).start()
+                except RuntimeError as error:
+                    raise httpcore.ConnectError(f"nobody looked up the host {host}: {error}") from error
+                self._asked[host] = found  # only now: nobody would ever answer one whose thread did not start
         try:
             return found.result(limit_s)
         except TimeoutError as error:
@@ -101,8 +105,8 @@ class _Names:
     def _ask(self, host: str, found: Future[list[str]]) -> None:
         try:
             every = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            answer: list[str] | BaseException = list(dict.fromkeys(str(address[0]) for *_, address in every))
-        except (OSError, UnicodeError) as error:
+            answer: list[str] | BaseException = list(dict.fromkeys(_written(address) for *_, address in every))
+        except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
             answer = error
         with self._lock:
             del self._asked[host]
@@ -110,6 +114,13 @@ class _Names:
             found.set_exception(answer)
         else:
             found.set_result(answer)
+
+
+def _written(address: tuple[Any, ...]) -> str:
+    """An address as the system gives it, with the interface that a link-local one of IPv6 holds for."""
+    host, _, *more = address
+    scope = more[-1] if more else 0
+    return f"{host}%{scope}" if scope else str(host)
 
 
 def _is_address(host: str) -> bool:

@@ -84,6 +84,9 @@ class Address:
             said = ended_within(limit_s, partial(self._sent, title, lines))
         except TimeoutError:
             raise NotDelivered(f"it did not end its answer within {limit_s:g} s") from None
+        except OSError as error:
+            self._is_busy.release()
+            raise NotDelivered(f"nothing was sent: {error}") from None
         if said:
             raise NotDelivered(self._without_secrets(said))
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, Self
 
 from grafana_client import GrafanaApi
 from grafana_client.client import GrafanaClientError, GrafanaException, GrafanaUnauthorizedError
-from niquests.exceptions import RequestException
 
 from contract import loopback
 from contract.deadline import ended_within
@@ -196,7 +195,7 @@ class Grafana:
             ) from error
         except GrafanaClientError as error:
             raise self._refused(thing, error) from error
-        except (RequestException, GrafanaException, TimeoutError) as error:
+        except (OSError, GrafanaException) as error:
             raise GrafanaError(
                 "Grafana does not answer",
                 saw=f"{error!r} from {self.url}",

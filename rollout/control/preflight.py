@@ -68,10 +68,11 @@ class PreflightRun:
     def result(self, release: Release, canary: VersionStatus, stable: VersionStatus) -> PreflightResult | None:
         """Begin once the canary is ready. Returns the result; None until it is over."""
         if self._result is None and canary.health is Health.READY and canary.backends:
-            self._result = Future()
+            result: Future[PreflightResult] = Future()
             beside = stable.backends[0] if stable.health is Health.READY and stable.backends else None
-            arguments = (self._result, canary.backends[0], release, beside)
+            arguments = (result, canary.backends[0], release, beside)
             threading.Thread(target=self._work, args=arguments, name="preflight", daemon=True).start()
+            self._result = result  # only now: one whose thread did not start begins at the next beat
         return self._result.result() if self._result and self._result.done() else None
 
     def _work(self, result: Future[PreflightResult], canary: Backend, release: Release, beside: Backend | None) -> None:

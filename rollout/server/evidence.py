@@ -5,13 +5,14 @@ What is kept between two calls only saves work: a fresh object reads all samples
 
 import math
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from contract.deadline import left_s
+from contract.deadline import left_s, until_s
 from rollout.control.after_promotion import RecentFailures, Watch
 from rollout.control.calibration import HISTORY_S, Calibration
 from rollout.errors import RolloutError, SourceUnreachable
@@ -69,6 +70,14 @@ class _Found:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One that is under way for all who ask meanwhile."""
+
+    found: Future[_Found] = field(default_factory=Future)
+    until_s: float = field(default_factory=until_s)  # the deadline of who began it, on the steady clock
+
+
 class Evidence:
     """All that was counted of one release, and what it proves. Used from any thread."""
 
@@ -88,7 +97,7 @@ class Evidence:
         self._judging: _Judging | None = None
         self._changing = threading.Lock()  # what is judged
         self._asking = threading.Lock()  # the next
-        self._reading: Future[_Found] | None = None  # that is under way
+        self._reading: _Reading | None = None  # that is under way
 
     @property
     def spec(self) -> RolloutSpec:
@@ -116,30 +125,39 @@ class Evidence:
         with self._changing:
             return self._concluded(found.judging, to_percent, found.now_s, list(found.notes))
 
-    def _found(self, own_clock_s: float) -> "_Found":
-        """What a reading finds that begins now; or one that is under way."""
+    def _found(self, own_clock_s: float, *, goes_on: bool = True) -> "_Found":
+        """What a reading finds that begins now; or one that is under way.
+
+        Args:
+            goes_on: whether to read on, once, where the one that was under way failed by its own deadline.
+        """
         with self._asking:
             under_way = self._reading
-            reading: Future[_Found] = under_way or Future()
-            self._reading = reading
+            reading = self._reading = under_way or _Reading()
         if under_way:
             try:
-                return under_way.result(left_s(threading.TIMEOUT_MAX))
+                return under_way.found.result(left_s(threading.TIMEOUT_MAX))
             except TimeoutError as error:
                 raise SourceUnreachable(
                     "Prometheus is still being read",
                     saw="another question about this release waits for it, too",
                     do="nothing: ask again",
                 ) from error
+            except SourceUnreachable:
+                if not goes_on or time.monotonic() < under_way.until_s or not left_s():
+                    raise
+            return self._found(own_clock_s, goes_on=False)
         try:
-            reading.set_result(self._read_new(own_clock_s))
+            try:
+                found = self._read_new(own_clock_s)
+            finally:
+                with self._asking:
+                    self._reading = None  # first of all: who hears of it and reads on must not join it again
         except BaseException as error:
-            reading.set_exception(error)
+            reading.found.set_exception(error)
             raise
-        finally:
-            with self._asking:
-                self._reading = None
-        return reading.result()
+        reading.found.set_result(found)
+        return found
 
     def _read_new(self, own_clock_s: float) -> "_Found":
         now_s = self._samples.now_s()

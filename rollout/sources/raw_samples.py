@@ -170,15 +170,19 @@ class RawSamples:
 
     def _soon(self, query: str) -> dict[str, Any]:
         """The data of what any store answers soon; at once an error, while it is known to hang."""
-        self._silence.begin()
-        is_silent = False
+        before_s = self._silence.begin()
+        is_silent = is_over = False
         try:
             return self._ask("/api/v1/query", None, _SOON_S, query=query)
         except SourceUnreachable as error:
-            is_silent = isinstance(error.__cause__, httpx.TimeoutException) and left_s() > 0
+            is_silent = isinstance(error.__cause__, httpx.TimeoutException)
+            is_over = is_silent and not left_s()
             raise
         finally:
-            self._silence.end(is_silent)
+            if is_over:
+                self._silence.give_up(before_s)
+            else:
+                self._silence.end(is_silent)
 
     def _ask(
         self, path: str, samples: list[Samples] | None = None, timeout_s: float | None = None, /, **asked: str
@@ -220,23 +224,30 @@ class _Silence:
         self._lock = threading.Lock()
         self._until_s = -math.inf  # on a steady clock; -inf: it does not hang
 
-    def begin(self) -> None:
-        """Before anything is asked. Raises SourceUnreachable."""
+    def begin(self) -> float:
+        """Before anything is asked. Returns what `give_up` takes. Raises SourceUnreachable."""
         with self._lock:
-            now_s = time.monotonic()
-            if now_s < self._until_s:
+            now_s, before_s = time.monotonic(), self._until_s
+            if now_s < before_s:
                 raise SourceUnreachable(
                     "Prometheus gives no answer",
                     saw=f"it gave none within {_SOON_S:.0f} s a moment ago",
                     do="see whether it hangs; it is asked again in some seconds",
                 )
-            if not math.isinf(self._until_s):
+            if not math.isinf(before_s):
                 self._until_s = now_s + _SOON_S
+            return before_s
 
     def end(self, is_silent: bool) -> None:
         """After it was asked."""
         with self._lock:
             self._until_s = time.monotonic() + _SILENT_S if is_silent else -math.inf
+
+    def give_up(self, before_s: float) -> None:
+        """Who asked had no time left to find out: nothing is known that was not before, and the next one asks."""
+        with self._lock:
+            if not math.isinf(before_s):
+                self._until_s = before_s
 
 
 class _TooMuch(SourceUnreachable):

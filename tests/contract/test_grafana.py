@@ -15,6 +15,7 @@ from monitoring.grafana.dashboards.resources import FOLDER_UID, DataSource, Webh
 from monitoring.grafana.push import Annotation, Grafana, push
 from tests.support.dribbling import dribbling
 from tests.support.grafana import ADMIN, EDITOR, FakeGrafana, running
+from tests.support.thread_limit import no_more_threads
 
 SOURCE = DataSource("http://127.0.0.1:9090", 5.0)
 WEBHOOK = Webhook("http://127.0.0.1:8090", "controller's token")
@@ -165,6 +166,12 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(part: str) -> None:
     kind: Literal["head", "body"] = "head" if part == "head" else "body"
     with dribbling(kind) as server, Grafana(server.url, ADMIN, timeout_s=0.3) as grafana:
         assert "does not answer" in refusal(grafana).what
+
+
+def test_a_question_for_which_there_is_no_thread_is_an_error_like_others() -> None:
+    """What sends annotations goes on after those alone."""
+    with Grafana("http://127.0.0.1:9", ADMIN, timeout_s=5) as grafana, no_more_threads():
+        assert "can't start new thread" in refusal(grafana).saw
 
 
 def test_another_kind_of_server_is_no_grafana() -> None:

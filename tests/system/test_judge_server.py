@@ -461,6 +461,36 @@ def test_who_waits_for_a_reading_that_fails_hears_why(cluster: Cluster, tmp_path
         assert releases.judge(asked)["verdict"] == "pass"
 
 
+def test_who_has_time_left_reads_on_where_another_had_none(cluster: Cluster, tmp_path: Path) -> None:
+    """All who had joined a reading failed with it, whatever time they had."""
+
+    class Slow(RawSamples):
+        def between(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
+            spans.append((begin_s, end_s))
+            if len(spans) == 4:  # the two looks at its beginning, and its first half hour, are read
+                reads.set()
+                time.sleep(left_s(60))
+            return super().between(wanted, begin_s, end_s)
+
+    def asking(limit_s: float) -> dict[str, Any]:
+        with within(limit_s):
+            return releases.judge(asked)
+
+    spans: list[tuple[float, float]] = []
+    reads = threading.Event()
+    kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
+    asked = JudgeBody.model_validate(question("good", to_percent=5))
+    with closing(Slow(cluster.url)) as samples, ThreadPoolExecutor(3) as callers:
+        releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
+        first = callers.submit(asking, 3.0)
+        assert reads.wait(60)
+        patient = [callers.submit(asking, limit_s) for limit_s in (60.0, 120.0)]
+        with pytest.raises(SourceUnreachable, match="more samples than were read in time"):
+            first.result()
+        assert [each.result()["verdict"] for each in patient] == ["pass", "pass"]
+    assert spans[4][0] == spans[3][0] > spans[2][0]
+
+
 def asked_of(app: Any, asked: Any, *, path: str = "/v1/judge") -> httpx.Response:
     """The answer of an application that runs in no server."""
 

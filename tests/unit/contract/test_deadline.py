@@ -1,16 +1,20 @@
 """Limits of time hold for a whole answer, from servers that send a byte now and then. The servers are real."""
 
+import socket
 from collections.abc import Iterator
 from contextvars import copy_context
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
+import httpcore
 import httpx
 import pytest
 
 from contract import loopback
-from contract.deadline import anew, left_s, within
+from contract.deadline import anew, ended_within, left_s, within
+from contract.network import Network
 from tests.support.dribbling import Dribbling, dribbling
+from tests.support.thread_limit import no_more_threads
 
 LIMIT_S = 0.4
 
@@ -93,3 +97,60 @@ def test_a_host_by_its_name_is_found() -> None:
                 client.get("/")
             with within(0.0), pytest.raises(httpx.ConnectTimeout):
                 client.get("/")
+
+
+def test_a_host_that_was_not_looked_up_for_want_of_a_thread_is_looked_up_again() -> None:
+    """Its name was lost for as long as the process ran, and the error was none that clients expect."""
+    with (
+        dribbling(at_once=lambda _: b"good") as server,
+        loopback.client(f"http://localhost:{server.server_port}", timeout_s=5) as client,
+    ):
+        for _ in range(2):
+            with no_more_threads(), pytest.raises(httpx.ConnectError, match="can't start new thread"):
+                client.get("/")
+            assert client.get("/").text == "good"
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), ValueError("odd"), KeyError("odd")])
+def test_a_host_whose_look_up_fails_in_any_way_is_looked_up_again(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """Whoever waits hears of it."""
+    find = socket.getaddrinfo
+
+    def fails_once(*asked: Any, **how: Any) -> Any:
+        monkeypatch.setattr(socket, "getaddrinfo", find)
+        raise fault
+
+    network = Network()
+    with dribbling() as server:
+        monkeypatch.setattr(socket, "getaddrinfo", fails_once)
+        with pytest.raises(type(fault)):
+            network.connect_tcp("localhost", server.server_port, 5.0)
+        network.connect_tcp("localhost", server.server_port, 5.0).close()
+
+
+def test_an_address_that_holds_for_one_interface_is_asked_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link-local one of IPv6 is none without it. The answer is the system's own, for another name."""
+    find, asked_for = socket.getaddrinfo, []
+
+    def found(host: str, *asked: Any, **how: Any) -> Any:
+        return find("fe80::1%lo" if host == "router" else host, *asked, **how)
+
+    def connect(_: object, host: str, *__: object) -> Any:
+        asked_for.append(host)
+        raise httpcore.ConnectError
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect)
+    for host in ("router", "::1", "127.0.0.1"):
+        with pytest.raises(httpcore.ConnectError):
+            Network().connect_tcp(host, 80, 5.0)
+    assert asked_for == [f"fe80::1%{socket.if_nametoindex('lo')}", "::1", "127.0.0.1"]
+
+
+def test_work_that_gets_no_thread_is_an_error_of_the_system() -> None:
+    """As its limits are: callers know those."""
+    with no_more_threads(), pytest.raises(OSError, match="can't start new thread"):
+        ended_within(5.0, lambda: 1)
+    assert ended_within(5.0, lambda: 1) == 1

@@ -27,6 +27,7 @@ from rollout.signals.plan import Signals
 from tests.support.dribbling import dribbling
 from tests.support.receivers import Webhook, mailbox, webhook
 from tests.support.releases import LIVE, NO_SEVENS, DigitsWorld, digits_world
+from tests.support.thread_limit import no_more_threads
 
 LEFT_TO_A_PERSON = LIVE.model_copy(update={"signals": Signals({"class": Classes(on_fail="hold")})})
 
@@ -481,6 +482,16 @@ def test_an_address_that_answers_byte_by_byte_is_given_up(tmp_path: Path) -> Non
             slow.send("two", ("text",), limit_s=0.3)
         other.send("three", ("text",))
         assert hook.titles == ["three"]
+
+
+def test_a_message_for_which_there_is_no_thread_can_be_sent_later(tmp_path: Path, hook: Webhook) -> None:
+    """The address was busy for as long as the process ran."""
+    (address,) = read_addresses(addresses_file(tmp_path, hook.url))
+    for title in ("one", "two"):
+        with no_more_threads(), pytest.raises(NotDelivered, match=r"nothing was sent: .*can't start new thread"):
+            address.send("never", ("text",))
+        address.send(title, ("text",))
+    assert hook.titles == ["one", "two"]
 
 
 def test_each_address_is_told_of_its_own_failures(tmp_path: Path, hook: Webhook) -> None:

@@ -20,6 +20,7 @@ from rollout.ledger import events as e
 from rollout.ledger.findings import PreflightResult
 from rollout.ledger.ledger import Ledger
 from rollout.spec import RolloutSpec, parse_spec
+from tests.support.thread_limit import no_more_threads
 from tests.support.world import Version, World
 
 SPEC = RolloutSpec(steps=(5, 50, 100), soak=5, window=2, step_deadline=300, holdback=0, watch=20, risk_budget=0.02)
@@ -118,6 +119,18 @@ def test_a_canary_that_cannot_be_tested_gets_no_traffic(world: World, controller
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
     live_until(world, controller, lambda: is_over(controller))
     assert "the store is gone" in story(world)
+
+
+def test_a_preflight_that_gets_no_thread_begins_at_a_later_beat(
+    world: World, controller: Controller, trial: Trial
+) -> None:
+    """It was taken for one that runs, until the version was rolled back for it."""
+    controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
+    with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+        world.live(controller, 60)
+    live_until(world, controller, lambda: is_over(controller))
+    assert trial.asked == [("m:v2", "m:v1")]
+    assert "m:v2 was promoted" in story(world)
 
 
 def test_a_preflight_that_hangs_is_ended_by_the_startup_deadline(

@@ -4,6 +4,8 @@ import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
@@ -11,9 +13,11 @@ from urllib.parse import parse_qs
 import numpy as np
 import pytest
 
+from contract.deadline import within
 from rollout.errors import SourceUnreachable
 from rollout.sources import raw_samples
 from rollout.sources.raw_samples import RawSamples, Wanted
+from tests.support.waiting import eventually
 
 WANTED = Wanted(("requests_total",), (("app", ("a",)),))
 
@@ -250,6 +254,35 @@ def test_a_store_that_hangs_is_asked_by_one_at_a_time(store: Store, monkeypatch:
         source.now_s()
     store.hangs_at = "nothing"
     assert [source.now_s(), source.now_s()] == [7, 7]
+    source.close()
+
+
+def test_who_runs_out_of_time_says_nothing_of_a_store_that_hangs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others all waited for it again. Nor does one call a store silent that was not; the next one asks at once."""
+    monkeypatch.setattr(raw_samples, "_SOON_S", 0.1)
+    monkeypatch.setattr(raw_samples, "_SILENT_S", 0.0)
+    store.answer = b'{"status": "success", "data": {"resultType": "scalar", "result": [7, "7"]}}'
+    store.hangs_at = "time()"
+    source = RawSamples(f"http://127.0.0.1:{store.server_port}")
+    with pytest.raises(SourceUnreachable, match="no answer"):
+        source.now_s()
+    monkeypatch.setattr(raw_samples, "_SOON_S", 20.0)
+    for left_s in (0.05, 0.0):
+        with within(left_s), pytest.raises(SourceUnreachable, match="Timeout"):
+            source.now_s()
+    with ThreadPoolExecutor(1) as callers:
+        asking = callers.submit(source.now_s)
+        eventually(lambda: len(store.asked) == 3)
+        with pytest.raises(SourceUnreachable, match="a moment ago"):
+            source.now_s()
+        store.ends.set()
+        with pytest.raises(SourceUnreachable):
+            asking.result()
+    store.hangs_at = "nothing"
+    for left_s in (0.0, 60.0):
+        with within(left_s), suppress(SourceUnreachable):
+            source.now_s()
+    assert source.now_s() == 7
     source.close()
 
 
