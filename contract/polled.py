@@ -3,13 +3,17 @@
 httpx takes three times as long for a question, most of it for what nothing here uses.
 """
 
+import io
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
+
+from contract.deadline import left_s, within
 
 FAILURES = (OSError, HTTPException)  # what a question may raise
 _OF_PATHS = "/:@!$&'()*+,;=%"  # stands in them as it is
@@ -32,7 +36,8 @@ class Polled:
 
     Args:
         url: where it is; of its path nothing counts.
-        timeout_s: longest wait for the next part of an answer, seconds.
+        timeout_s: longest wait for a whole answer, seconds; `contract.deadline` may make it shorter. Only the system
+            bounds how long it takes to look up a name.
         keeps_connection: whether a connection is used again.
         unix_socket: the one at which it is; None: it is where its URL says.
         trust: whose certificates count, for https.
@@ -58,15 +63,19 @@ class Polled:
     ) -> Answer:
         """Ask once; twice where a connection that was kept has been closed. Raises one of FAILURES."""
         target = quote(path, safe=_OF_PATHS) + (f"?{urlencode(query)}" if query else "")
-        kept, self._connection = self._connection, None
-        if kept is not None:
+        with within(self._timeout_s):
+            kept, self._connection = self._connection, None
+            if kept is not None:
+                try:
+                    return self._asked(kept, target, headers or {})
+                except TimeoutError:
+                    raise
+                except FAILURES:  # it closes what is not used, and all when it is started again
+                    pass
             try:
-                return self._asked(kept, target, headers or {})
-            except TimeoutError:
-                raise
-            except FAILURES:  # it closes what is not used, and all when it is started again
-                pass
-        return self._asked(self._connected(), target, headers or {})
+                return self._asked(self._connected(), target, headers or {})
+            except UnicodeError as error:  # its name can be no host's
+                raise OSError(str(error)) from error
 
     def __del__(self) -> None:
         self.close()
@@ -94,26 +103,83 @@ class Polled:
 
     def _connected(self) -> HTTPConnection:
         if self._unix_socket is not None:
-            return _AtSocket(self._unix_socket, self._timeout_s)
-        host, port = self._url.hostname or "", self._url.port
-        if self._url.scheme == "https":
-            return HTTPSConnection(host, port, timeout=self._timeout_s, context=self._trust)
-        return HTTPConnection(host, port, timeout=self._timeout_s)
+            connection = HTTPConnection("localhost")
+            connection.sock = _InTime(_opened([(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", str(self._unix_socket))]))
+            return connection
+        host, is_tls = self._url.hostname or "", self._url.scheme == "https"
+        port = self._url.port or (443 if is_tls else 80)
+        connection = HTTPConnection(host, port)
+        opened = _opened(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        connection.sock = _InTime(self._encrypted(opened, host) if is_tls else opened)
+        return connection
 
-
-class _AtSocket(HTTPConnection):
-    """A connection to a Unix socket."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        super().__init__("localhost", timeout=timeout_s)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        at = socket.socket(socket.AF_UNIX)
+    def _encrypted(self, opened: socket.socket, host: str) -> socket.socket:
         try:
-            at.settimeout(self.timeout)
-            at.connect(self._path)
+            opened.settimeout(_left_s())
+            return (self._trust or ssl.create_default_context()).wrap_socket(opened, server_hostname=host)
         except BaseException:
-            at.close()
+            opened.close()
             raise
-        self.sock = at
+
+
+def _opened(addresses: Iterable[tuple[int, int, int, str, Any]]) -> socket.socket:
+    """A connection to the first that takes one. One that is silent leaves time for the next. Raises OSError."""
+    every = list(addresses)
+    failure = OSError("it has no address")
+    for left, (family, kind, protocol, _, address) in zip(range(len(every), 0, -1), every, strict=True):
+        opened = socket.socket(family, kind, protocol)
+        try:
+            opened.settimeout(_left_s() / left)
+            opened.connect(address)
+        except OSError as error:
+            opened.close()
+            failure = error
+        except BaseException:
+            opened.close()
+            raise
+        else:
+            return opened
+    raise failure
+
+
+class _InTime:
+    """What http.client uses of a socket. Each call waits for what is left: a socket's own limit is for each part."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._opened = opened
+
+    def sendall(self, data: bytes) -> None:
+        self._opened.settimeout(_left_s())
+        self._opened.sendall(data)
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(_Parts(self._opened))
+
+    def close(self) -> None:
+        self._opened.close()
+
+
+class _Parts(io.RawIOBase):
+    """The parts of an answer. They can be read when their socket is closed before they are."""
+
+    def __init__(self, opened: socket.socket) -> None:
+        self._opened, self._parts = opened, opened.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._opened.settimeout(_left_s())
+        return self._parts.readinto(buffer)
+
+    def close(self) -> None:
+        self._parts.close()
+        super().close()
+
+
+def _left_s() -> float:
+    """Seconds that a call may wait. Raises TimeoutError where there are none."""
+    limit_s = left_s()
+    if not limit_s:
+        raise TimeoutError("it took too long in all")
+    return limit_s

@@ -94,6 +94,12 @@ class Listed(BaseModel):
             is_address = False
         if not is_address or parts.username is not None or re.search(r"\s", url):
             raise ValueError("write an address such as http://10.0.0.5:8000")
+        try:
+            str(parts.hostname).encode("idna")  # as whoever connects does
+        except UnicodeError as error:
+            raise ValueError(
+                f"no machine has the name {parts.hostname}: between its dots stand 1 to 63 letters"
+            ) from error
         if parts.path not in ("", "/") or parts.query or parts.fragment:
             raise ValueError("write scheme, host and port alone: clients name the paths")
         return url

@@ -1,6 +1,7 @@
 """Asks servers in the background whether they are ready, so that one that hangs keeps nobody waiting."""
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -10,6 +11,7 @@ from rollout.fleet import Backend, Readiness
 
 _TIMEOUT_S = 1.0
 _FRESH_S = 0.4  # the controller asks several times in one beat
+_LATE_S = _TIMEOUT_S + _FRESH_S  # a question ends before, but for the look-up of a name
 _AT_ONCE = 32
 _SMALL = 65536  # bytes of an answer
 
@@ -20,6 +22,7 @@ class _Probe:
 
     pid: int  # of the server
     began_s: float
+    server: Polled  # no other probe asks it while this one runs
     running: Future[str]
     trouble: str = "no answer yet"  # by the last answer; empty: it is ready
 
@@ -27,25 +30,31 @@ class _Probe:
 class Probes:
     """What keeps servers from being ready, by their answers to their readiness probe."""
 
-    def __init__(self) -> None:
-        self._polled: dict[str, Polled] = {}  # by URL
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # seconds, never set
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="probe")
-        self._newest: dict[str, _Probe] = {}
+        self._newest: dict[str, _Probe] = {}  # by URL
 
     def trouble(self, backend: Backend, readiness: Readiness, pid: int) -> str:
-        """Why the process `pid` is not ready, by an answer at most 1.4 s old; empty: it is.
+        """Why the process `pid` is not ready, by its last answer; empty: it is.
 
-        Waits only where there is no answer yet, at most 1 s. The pid of a process of others is 0.
+        A look asks anew, for the next look, where the answer is older than 0.4 s. While that question has none, the
+        answer before it counts, but 1.4 s after the question it counts as not answered. Waits only for a process's
+        first answer, at most 1 s. The pid of a process of others is 0.
         """
-        url = backend.url
-        probe = self._newest.get(url)
+        probe = self._newest.get(backend.url)
         if probe is None or probe.pid != pid:
-            probe = self._newest[url] = _Probe(pid, time.monotonic(), self._ask(backend, readiness))
+            probe = self._newest[backend.url] = self._begun(polled(backend), backend, readiness, pid)
             wait([probe.running], _TIMEOUT_S)  # to look up a name may take longer
+        age_s = self._clock() - probe.began_s
         if probe.running.done():
             probe.trouble = probe.running.result()
-            if time.monotonic() - probe.began_s > _FRESH_S:
-                self._newest[url] = _Probe(pid, time.monotonic(), self._ask(backend, readiness), probe.trouble)
+            if age_s > _FRESH_S:
+                again = self._begun(probe.server, backend, readiness, pid)
+                again.trouble = probe.trouble
+                self._newest[backend.url] = again
+        elif age_s > _LATE_S:
+            return f"{backend.url}{readiness.path} gives no answer: it takes too long"
         return probe.trouble
 
     def is_open(self, backend: Backend, readiness: Readiness) -> bool:
@@ -55,16 +64,9 @@ class Probes:
     def forget(self, backend: Backend) -> None:
         """Another server may listen there later."""
         self._newest.pop(backend.url, None)
-        self._polled.pop(backend.url, None)
 
-    def close(self) -> None:
-        """Ask no more."""
-        self._pool.shutdown()
-        self._polled.clear()
-
-    def _ask(self, backend: Backend, readiness: Readiness) -> Future[str]:
-        server = self._polled.setdefault(backend.url, polled(backend))
-        return self._pool.submit(unready, server, backend, readiness)
+    def _begun(self, server: Polled, backend: Backend, readiness: Readiness, pid: int) -> _Probe:
+        return _Probe(pid, self._clock(), server, self._pool.submit(unready, server, backend, readiness))
 
 
 def polled(backend: Backend, *, timeout_s: float = _TIMEOUT_S) -> Polled:

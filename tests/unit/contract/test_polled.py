@@ -3,12 +3,15 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from contract.deadline import within
 from contract.polled import FAILURES, Answer, Polled
+from tests.support.dribbling import dribbling
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -137,6 +140,54 @@ def test_a_service_that_hangs_is_waited_for_once(path: Path) -> None:
         with pytest.raises(TimeoutError):
             asked.get("/")
         assert service.connections == 1
+
+
+@pytest.mark.parametrize("part", ["head", "body"])
+def test_a_service_that_sends_a_byte_now_and_then_is_waited_for_no_longer(part: Literal["head", "body"]) -> None:
+    """Every part comes in time, and the whole does not. A deadline around it counts, too."""
+    with dribbling(part) as service:
+        with pytest.raises(TimeoutError):
+            Polled(service.url, timeout_s=0.3).get("/")
+        with within(0.3), pytest.raises(TimeoutError):
+            Polled(service.url, timeout_s=60.0).get("/")
+
+
+def test_a_kept_connection_is_given_no_more_time(path: Path) -> None:
+    """The second answer comes byte by byte."""
+    seen, ends = list[bytes](), threading.Event()
+
+    def dribbles_later(connection: socket.socket, head: bytes) -> bool:
+        seen.append(head)
+        if len(seen) == 1:
+            return answers(connection, head)
+        with suppress(OSError):  # whoever asked has gone
+            for _ in range(200):
+                if ends.wait(0.05):
+                    break
+                connection.sendall(b"H")
+        return False
+
+    asked = polled(path, timeout_s=0.3)
+    with served(path, dribbles_later):
+        asked.get("/")
+        try:
+            with pytest.raises(TimeoutError):
+                asked.get("/")
+        finally:
+            ends.set()
+
+
+def test_every_address_of_a_name_is_tried() -> None:
+    """One that refuses, and then one that answers."""
+    with dribbling(at_once=lambda _: b"ok") as service:  # at 127.0.0.1 alone; localhost may be ::1 first
+        assert Polled(f"http://localhost:{service.server_port}", timeout_s=5.0).get("/").body == b"ok"
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "ü" * 63])
+def test_a_name_that_no_machine_can_have_is_an_error(host: str) -> None:
+    """One of those that whoever asks expects."""
+    with pytest.raises(OSError, match="label"):
+        Polled(f"http://{host}:80", timeout_s=1.0).get("/")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,9 @@ def test_what_it_says_of_itself_is_used(tmp_path: Path) -> None:
     [
         ("http://10.0.0.5", Backend(TAG, "10.0.0.5", 80, has_metrics=False), "10.0.0.5:80"),
         ("http://10.0.0.5:8000/", Backend(TAG, "10.0.0.5", 8000, has_metrics=False), "10.0.0.5:8000"),
+        ("http://bücher.de.:80", Backend(TAG, "bücher.de.", 80, has_metrics=False), "bücher.de.:80"),
+        ("http://my_model:8000", Backend(TAG, "my_model", 8000, has_metrics=False), "my_model:8000"),
+        (f"http://{'a' * 63}:1", Backend(TAG, "a" * 63, 1, has_metrics=False), f"{'a' * 63}:1"),
         ("http://[::1]:8000", Backend(TAG, "::1", 8000, has_metrics=False), "[::1]:8000"),
     ],
 )
@@ -96,6 +99,12 @@ def test_a_url_is_a_host_and_a_port(url: str, backend: Backend, address: str, tm
         ("flask:v1: {url: 'http://ann:secret@a:1'}", "write an address such as"),
         ("flask:v1: {url: 'http://a:99999'}", "write an address such as"),
         ("flask:v1: {url: 'a:1'}", "write an address such as"),
+        ("flask:v1: {url: 'http://a..b:80'}", "no machine has the name a..b: between its dots stand 1 to 63 letters"),
+        ("flask:v1: {url: 'http://.a:80'}", "no machine has the name .a"),
+        ("flask:v1: {url: 'http://.'}", "no machine has the name ."),
+        (f"flask:v1: {{url: 'http://{'a' * 64}.de'}}", f"no machine has the name {'a' * 64}.de"),
+        (f"flask:v1: {{url: 'http://de.{'a' * 64}:1'}}", f"no machine has the name de.{'a' * 64}"),
+        (f"flask:v1: {{url: 'http://{'ü' * 63}'}}", "no machine has the name ü"),
         ("flask:v1: {url: 'http://a:1', folder: models}", "`folder` is for a command"),
         ("flask:v1: {command: 'serve {port}', ready: health}", "write a path that begins with /"),
         ("flask:v1: {command: 'serve {port}', timeout: 60 minutes}", "write a duration such as"),

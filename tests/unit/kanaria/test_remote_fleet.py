@@ -48,7 +48,6 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder, self.port = folder, free_port()
         self.file, self.changes = folder / "versions.yaml", list[tuple[Backend, ...]]()
-        self._fleets: list[RemoteFleet] = []
         self.write(f"chat:v1: {{url: 'http://127.0.0.1:{self.port}', ready: /health, routes: [/chat]}}")
 
     def write(self, text: str) -> None:
@@ -56,13 +55,7 @@ class World:
 
     def controller(self) -> RemoteFleet:
         """The fleet as a controller that was just started has it."""
-        self._fleets.append(RemoteFleet(self.folder / "remote", Versions(self.file), on_change=self.changes.append))
-        return self._fleets[-1]
-
-    def close(self) -> None:
-        """Close the connections of the fleets: else whichever test runs when they are collected is blamed."""
-        for fleet in self._fleets:
-            fleet._probes.close()
+        return RemoteFleet(self.folder / "remote", Versions(self.file), on_change=self.changes.append)
 
     def all_fleets(self) -> AnyFleet:
         supervisor = Supervisor(self.folder, self.folder / "logs")
@@ -84,11 +77,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    made = World(tmp_path)
-    yield made
-    made.close()
+    return World(tmp_path)
 
 
 def test_its_health_is_that_of_its_probe(world: World) -> None:
@@ -130,6 +121,15 @@ def test_a_name_that_cannot_be_looked_up_is_said(world: World) -> None:
     fleet = world.controller()
     fleet.start(TAG)
     eventually(lambda: "http://no-such-host.invalid:8000/ gives no answer" in fleet.status(TAG).detail, within_s=30)
+
+
+def test_a_name_that_no_machine_can_have_is_said(world: World) -> None:
+    """Where an earlier Kanaria took it: it ended every beat."""
+    fleet = world.controller()
+    fleet.start(TAG)
+    note = next((world.folder / "remote").glob("*.json"))
+    note.write_text(note.read_text().replace("127.0.0.1", "a..b"))
+    assert "http://a..b:" in world.controller().status(TAG).detail
 
 
 def test_each_version_is_asked_of_the_fleet_of_its_kind(world: World) -> None:

@@ -1,0 +1,55 @@
+"""Servers that are asked whether they are ready and hold their answer back: they are not, and nobody waits for them."""
+
+from typing import Literal
+
+import pytest
+
+from kanaria.stack.probes import Probes, polled, unready
+from rollout.fleet import Backend, Readiness
+from tests.support.dribbling import Dribbling, dribbling
+from tests.support.waiting import eventually
+
+READY = Readiness("/ready", below=300)
+
+pytestmark = pytest.mark.parametrize("part", ["head", "body"])
+
+
+def backend_of(server: Dribbling) -> Backend:
+    return Backend("chat:v1", "127.0.0.1", server.server_port, secret="s")
+
+
+def test_one_that_sends_a_byte_now_and_then_is_not_ready(part: Literal["head", "body"]) -> None:
+    """Before the whole answer was bounded, it was ready after it."""
+    with dribbling(part) as server:
+        backend = backend_of(server)
+        assert "gives no answer" in unready(polled(backend, timeout_s=0.3), backend, READY)
+
+
+def test_one_that_was_ready_once_is_no_longer(part: Literal["head", "body"]) -> None:
+    """Also for a new process, whose predecessor's probe still runs."""
+    hangs = False
+    with dribbling(part, lambda _: None if hangs else b"ok") as server:
+        probes, backend = Probes(), backend_of(server)
+        assert not probes.trouble(backend, READY, 1)
+        hangs = True
+        eventually(lambda: "gives no answer" in probes.trouble(backend, READY, 1))
+        hangs = False
+        assert not probes.trouble(backend, READY, 2)
+
+
+def test_a_question_that_takes_too_long_counts_as_not_answered(part: Literal["head", "body"]) -> None:
+    """The answer before counts while it is young, and no longer than that."""
+    hangs, now_s = False, 0.0
+    with dribbling(part, lambda _: None if hangs else b"ok") as server:
+        probes, backend = Probes(lambda: now_s), backend_of(server)
+        assert not probes.trouble(backend, READY, 1)
+        hangs, now_s = True, 0.5
+        assert not probes.trouble(backend, READY, 1)
+        now_s = 2.0
+        assert "gives no answer" in probes.trouble(backend, READY, 1)
+
+
+def test_one_that_keeps_its_answer_from_who_lacks_the_secret_is_not_open(part: Literal["head", "body"]) -> None:
+    """The control loop asks that itself."""
+    with dribbling(part) as server:
+        assert not Probes().is_open(backend_of(server), READY)
