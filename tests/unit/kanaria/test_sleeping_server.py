@@ -30,8 +30,10 @@ WATCHED_S = 2.0
 MOST_WAKES = 5  # in that time; a server that looks ten times a second has 20
 
 PROGRAM = """
-import asyncio, sys, uvicorn
+import asyncio, signal, sys, uvicorn
 from kanaria.stack.sleeping_server import SleepingServer
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
