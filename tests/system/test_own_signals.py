@@ -12,7 +12,7 @@ from tests.support.processes import until
 from tests.support.stack import Kanaria, running
 
 STABLE = "summary:chat-1"
-BEHAVES = {"chat-1": "well", "chat-2": "well", "chat-refusing": "refuses", "chat-early": "refuses"}
+BEHAVES = {"chat-1": "well", "chat-2": "well", "chat-refusing": "refuses"}
 SHARE = {"bad": "chat_refusals_total", "of": "chat_answers_total", "history": "none", "tolerance": 1.5}
 BY_LABEL = {"bad": 'chat_answers_total{outcome="refused"}', "of": "chat_answers_total", "history": "none"}
 SHORT = {"histogram": "chat_answer_words", "below": 2, "history": "none", "tolerance": 1.5}
@@ -49,6 +49,13 @@ def kanaria(stack: Kanaria) -> Iterator[Kanaria]:
 
 
 @pytest.fixture
+def without_history(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
+    require_program("envoy")
+    with running(tmp_path, home, STABLE, KANARIA_METRICS="scrape") as made:
+        yield made
+
+
+@pytest.fixture
 def with_prometheus(tmp_path: Path, home: Path, require_program: Callable[[str], str]) -> Iterator[Kanaria]:
     for program in ("envoy", "prometheus"):
         require_program(program)
@@ -66,12 +73,12 @@ def plan(kanaria: Kanaria, **custom: object) -> str:
     return kanaria.plan(signals={"latency": latency, "custom": custom}, steps=["shadow", 20, 50, 100])
 
 
-def test_a_signal_whose_noise_is_unknown_asks_a_person(kanaria: Kanaria) -> None:
-    """Nobody knows yet whether refusals come in clusters: it is the first release of the stack that all tests share."""
-    path = plan(kanaria, refusals={key: value for key, value in SHARE.items() if key != "history"})
-    with chatting(kanaria):
-        kanaria.ok("release", "summary:chat-early", "--spec", path)
-        asking = kanaria.until(lambda status: "a person" in (status["release"]["waits_for"] or ""))
+def test_a_signal_whose_noise_is_unknown_asks_a_person(without_history: Kanaria) -> None:
+    """Nobody knows yet whether refusals come in clusters."""
+    path = plan(without_history, refusals={key: value for key, value in SHARE.items() if key != "history"})
+    with chatting(without_history):
+        without_history.ok("release", "summary:chat-refusing", "--spec", path)
+        asking = without_history.until(lambda status: "a person" in (status["release"]["waits_for"] or ""))
     assert asking["release"]["outcome"] is None
     assert "custom.refusals (nothing of 10 min is known)" in asking["release"]["not_judged"]
 
