@@ -59,11 +59,13 @@ class Labels(Record):
     """The answer is one of several names; `Model.predict` gives the probability of each."""
 
     kind: Literal["label"] = "label"
-    labels: tuple[str, ...] = Field(min_length=1)  # in the order of the columns of `Model.predict`
+    labels: tuple[str, ...] = Field(fail_fast=True)  # in the order of the columns of `Model.predict`
 
     @field_validator("labels")
     @classmethod
     def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if not labels:
+            raise ValueError("write at least 1 of them")
         named: defaultdict[str, list[int]] = defaultdict(list)
         for column, label in enumerate(labels):
             named[class_name(label)].append(column)
@@ -94,7 +96,7 @@ class Number(Record):
 
     kind: Literal["number"] = "number"
     tolerance: float = Field(ge=0)  # two answers, or an answer and the truth, are the same when at most this far apart
-    edges: tuple[float, ...] = Field(min_length=1, max_length=1000)  # rising; they bound the bins of the counts
+    edges: tuple[float, ...] = Field(max_length=1000, fail_fast=True)  # rising; they bound the bins of the counts
 
     @classmethod
     def binned(cls, answers: Iterable[float], *, tolerance: float, bins: int = 10) -> Self:
@@ -115,6 +117,8 @@ class Number(Record):
     @field_validator("edges")
     @classmethod
     def _edges_rise(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if not edges:
+            raise ValueError("write at least 1 of them")
         if any(low >= high for low, high in pairwise(edges)):
             raise ValueError("each edge must be above the one before it")
         return edges

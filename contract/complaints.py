@@ -1,6 +1,7 @@
 """What pydantic complains about, in plain English: what stands where, and what to write instead."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
@@ -10,6 +11,10 @@ from pydantic_core import ErrorDetails
 from contract.plain_text import one_line
 
 _LONGEST = 60  # letters of a value that are shown
+_REPR = reprlib.Repr()
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _LONGEST
+_REPR.maxstring = _REPR.maxother = 10_000
+_MOST = 200  # complaints that are listed one by one
 
 # `{...}` is filled in from the complaint.
 _ADVICE = {
@@ -53,6 +58,16 @@ _ADVICE = {
 }
 
 
+def listed(error: ValidationError) -> list[ErrorDetails]:
+    """Every complaint; of more than 200 one that says how many.
+
+    Each of a million is a dictionary, of which all are made together: a body of some megabytes would take gigabytes.
+    """
+    if (count := error.error_count()) > _MOST:
+        return [ErrorDetails(type="too_many", loc=(), msg=f"{count:,} mistakes are in it", input=None)]
+    return error.errors(include_url=False)
+
+
 def advice(details: ErrorDetails) -> str:
     """What to do about one complaint; pydantic's own words where we have none."""
     if (text := _ADVICE.get(details["type"])) is None:
@@ -74,12 +89,12 @@ def complaints(error: ValidationError, model: type[BaseModel], *, whole: str) ->
         model: what was read; its fields are what an unknown key may have meant.
         whole: what the value as a whole is called.
     """
-    return list(dict.fromkeys(_clause(details, model, whole) for details in error.errors(include_url=False)))
+    return list(dict.fromkeys(_clause(details, model, whole) for details in listed(error)))
 
 
 def first_complaint(error: ValidationError, *, whole: str) -> str:
     """The first complaint as one clause, without what stands there, which may be a secret."""
-    first = error.errors(include_url=False, include_input=False)[0]
+    first = listed(error)[0]
     place = f"`{'.'.join(map(str, first['loc']))}`" if first["loc"] else whole
     return one_line(f"{place}: {advice(first)}")
 
@@ -98,7 +113,7 @@ def _clause(details: ErrorDetails, model: type[BaseModel], whole: str) -> str:
         return f"{place} is no key here{nearest(str(loc[-1]), known)}"
     if details["type"] == "missing":
         return f"{place} is missing"
-    shown = repr(details["input"])
+    shown = _REPR.repr(details["input"])  # of millions of values the beginning is enough
     shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
     return f"{place}: {advice(details)}, not {shown}" if loc else f"{whole}: {advice(details)}"
 

@@ -7,7 +7,8 @@ reference.jsonl   held-out rows with this model's own answers, which drift is me
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -30,6 +31,7 @@ Value = float | str | None  # what a request says for one feature; None: it is m
 MISSING = "(missing)"  # what a missing value is called where all values are texts
 
 _SHOWN = 5  # categories in one sentence
+_MOST_DEFAULTS = 100_000
 
 
 class Feature(Record):
@@ -43,7 +45,7 @@ class Feature(Record):
     maximum: float = math.nan
     logged: Logged = "plain"
     # What a feature does without is not written: Bentos that were built before this can read the schema, too.
-    categories: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
+    categories: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names, fail_fast=True)
     may_be_missing: bool = Field(default=False, exclude_if=lambda may: not may)
 
     @model_validator(mode="before")
@@ -59,7 +61,7 @@ class Feature(Record):
             raise ValueError(f"feature {self.name!r} needs `minimum` and `maximum`, or `categories`")
         if self.minimum > self.maximum:
             raise ValueError(f"feature {self.name!r}: minimum {self.minimum} is above maximum {self.maximum}")
-        if twice := sorted({name for name in self.categories if self.categories.count(name) > 1}):
+        if twice := _twice(self.categories):
             raise ValueError(f"feature {self.name!r} has a category twice: {', '.join(twice)}")
         if self.may_be_missing and MISSING in self.categories:
             raise ValueError(f"feature {self.name!r}: no category may be called {MISSING!r}, as a missing value is")
@@ -106,7 +108,8 @@ class Feature(Record):
 class Schema(Record):
     """What a request may hold and what kind of answer it gets."""
 
-    features: tuple[Feature, ...] = Field(min_length=1)  # in column order
+    # Reading stops at the first mistake: each of a million takes memory. A hostile model's schema is read by others.
+    features: tuple[Feature, ...] = Field(fail_fast=True)  # in column order
     answer: AnswerKind
     max_rows: int = Field(default=1024, ge=1)  # most rows in one request
     # How requests that lack a feature are filled, by its name: those of callers who do not know it yet.
@@ -115,8 +118,9 @@ class Schema(Record):
     @field_validator("features")
     @classmethod
     def _names_differ(cls, features: tuple[Feature, ...]) -> tuple[Feature, ...]:
-        names = [feature.name for feature in features]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if not features:
+            raise ValueError("write at least 1 of them")
+        if twice := _twice(feature.name for feature in features):
             raise ValueError(f"two features have the same name: {', '.join(twice)}")
         return features
 
@@ -124,6 +128,8 @@ class Schema(Record):
     @classmethod
     def _no_default_is_a_bool(cls, given: Any) -> Any:
         """Neither is a value of a request, and it would become 0 or 1 here."""
+        if isinstance(given, dict) and len(given) > _MOST_DEFAULTS:
+            raise ValueError(f"defaults: expected at most {_MOST_DEFAULTS:,}, saw {len(given):,}")
         for name, value in given.items() if isinstance(given, dict) else ():
             if isinstance(value, bool):
                 raise ValueError(f"defaults: {name}: expected a number, a text or null, saw {value!r}")
@@ -186,6 +192,11 @@ class Schema(Record):
 
     def write(self, folder: Path) -> None:
         (folder / SCHEMA_FILE).write_text(self.model_dump_json(indent=1) + "\n")
+
+
+def _twice(names: Iterable[str]) -> list[str]:
+    """The names that come more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 class Golden(Record):

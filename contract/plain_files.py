@@ -78,9 +78,10 @@ def read_within(folder: Path, name: str, *, most: int) -> bytes:
         except OSError as error:
             error.filename = str(path)
             raise
-        if os.fstat(file.fileno()).st_size > most:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
             raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
-        return file.read(most)
+        return file.read(size)  # Python takes as much memory as it is told to read
 
 
 def _opened(path: Path | str, flags: int, folder: int | None = None) -> int:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from contract import bounded_yaml
-from contract.complaints import advice, nearest
+from contract.complaints import advice, listed, nearest
 from rollout.errors import SpecError
 
 Place = tuple[str, ...]
@@ -76,7 +76,7 @@ def mistakes(error: ValidationError, sections: Mapping[Place, Section], former: 
         sections: the parts of the plan, by place.
         former: places as they are written in this plan, where it uses a former name, by today's place.
     """
-    found = (_mistake(details, sections, former) for details in error.errors())
+    found = (_mistake(details, sections, former) for details in listed(error))
     return list(dict.fromkeys(found))
 
 

@@ -3,13 +3,15 @@
 Reads the files of both models, never a model's code.
 """
 
+import errno
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from contract.answer_types import AnswerKind, Labels, Number
 from contract.complaints import complaints
@@ -19,7 +21,8 @@ from contract.records import Record
 from kanaria.errors import SetupError
 
 _NAMED = 5  # names in one sentence
-_LARGEST = 256 * 2**20  # bytes of a file
+_LARGEST_SCHEMA, _LARGEST_GOLDEN = 16 * 2**20, 128 * 2**20  # bytes
+_MOST_PARTS = 2**20  # lists and objects in the golden requests: in memory each takes many times its two letters
 _BESIDE = "serve it beside this one, with ports and a state folder of its own (`kanaria --home FOLDER up TAG`)"
 _SAME = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
 _FILLED = "put new columns at the end and say in `defaults` of its schema what they are in requests of today's callers"
@@ -30,7 +33,7 @@ class GoldenRequest(Record):
     """A golden request of any version: its answers may have fields that this version of Kanaria does not know."""
 
     features: list[JsonValue]
-    predictions: list[dict[str, JsonValue]]
+    predictions: Annotated[list[dict[str, JsonValue]], Field(fail_fast=True)]  # or millions of mistakes fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,8 @@ class Interface:
     def read(cls, folder: Path) -> "Interface":
         """Read a model's files. Raises SetupError."""
         try:
-            schema = Schema.model_validate_json(_content(folder, SCHEMA_FILE), extra="ignore")
-            lines = BytesIO(_content(folder, GOLDEN_FILE))
+            schema = Schema.model_validate_json(_content(folder, SCHEMA_FILE, _LARGEST_SCHEMA), extra="ignore")
+            lines = BytesIO(_golden(folder))
             return cls(schema, tuple(GoldenRequest.model_validate_json(line, extra="ignore") for line in lines))
         except (OSError, ValidationError) as error:
             said = complaints(error, Schema, whole="a line") if isinstance(error, ValidationError) else [str(error)]
@@ -62,9 +65,17 @@ class Interface:
         return {field: _KINDS.get(type(value), "nothing") for field, value in row.items()}
 
 
-def _content(folder: Path, name: str) -> bytes:
+def _golden(folder: Path) -> bytes:
+    """Raises OSError."""
+    found = _content(folder, GOLDEN_FILE, _LARGEST_GOLDEN)
+    if found.count(b"[") + found.count(b"{") > _MOST_PARTS:
+        raise OSError(errno.EFBIG, f"it has more than {_MOST_PARTS:,} lists and objects", GOLDEN_FILE)
+    return found
+
+
+def _content(folder: Path, name: str, most: int) -> bytes:
     """Raises OSError, also for a link: what is wrong with a file is told on pages that all may read."""
-    return read_within(folder, name, most=_LARGEST)
+    return read_within(folder, name, most=most)
 
 
 def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:
@@ -80,7 +91,7 @@ def remarks(canary: Interface, stable: Interface) -> tuple[str, ...]:
     """What is new and breaks nobody."""
     own, known = canary.schema.answer, stable.schema.answer
     is_counted_otherwise = isinstance(own, Number) and isinstance(known, Number) and own != known
-    labels = [label for label in _labels(own) if label not in _labels(known)]
+    labels = _only_in(_labels(own), _labels(known))
     known_features = {column.name for column in stable.schema.features}
     filled = [
         f"`{name}` with {json.dumps(value)}"
@@ -112,7 +123,7 @@ def _refused_input(canary: Schema, stable: Schema) -> Iterator[str]:
 def _refused_values(mine: Feature, theirs: Feature) -> Iterator[str]:
     if bool(mine.categories) != bool(theirs.categories):
         yield f"feature `{mine.name}` takes {_kind(mine)}, with stable {_kind(theirs)}"
-    elif lacking := [name for name in theirs.categories if name not in mine.categories]:
+    elif lacking := _only_in(theirs.categories, mine.categories):
         yield f"feature `{mine.name}` does not take {_named(lacking)}, which stable takes"
     elif not mine.categories and (mine.minimum > theirs.minimum or mine.maximum < theirs.maximum):
         yield (
@@ -144,6 +155,12 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names[:_NAMED]) + more
 
 
+def _only_in(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Those of `names` that are none of `others`, in their order."""
+    known = frozenset(others)
+    return [name for name in names if name not in known]
+
+
 def _labels(answer: AnswerKind) -> tuple[str, ...]:
     return answer.labels if isinstance(answer, Labels) else ()
 
@@ -153,7 +170,7 @@ def _missing_answers(canary: Interface, stable: Interface) -> Iterator[str]:
     if own.kind != known.kind:
         yield f"it answers with a {own.kind}, stable with a {known.kind}"
         return
-    missing = [label for label in _labels(known) if label not in _labels(own)]
+    missing = _only_in(_labels(known), _labels(own))
     if missing:
         more = f" and {len(missing) - _NAMED} more labels" if len(missing) > _NAMED else ""
         yield f"it can never answer {', '.join(repr(label) for label in missing[:_NAMED])}{more}"

@@ -6,13 +6,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeGuard
+from typing import Annotated, TypeGuard
 
 import httpx
 import psutil
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from contract import loopback
+from contract.complaints import listed
 from contract.http import PREDICT_PATH, REQUEST_ID_HEADER
 from contract.prediction_log import OWN_REQUESTS
 from kanaria.errors import SetupError
@@ -31,7 +32,7 @@ from rollout.spec import RolloutSpec
 TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU sums in another order
 SHOWN_DIFFERENCES = 3  # of the golden requests; the rest is counted
 _TIMEOUT_S = 10.0
-_LARGEST_ANSWER = 64 * 2**20  # bytes
+_LARGEST_ANSWER = 16 * 2**20  # bytes
 _MEGABYTE = 1e6
 _DEFAULTS = RolloutSpec()
 
@@ -40,7 +41,8 @@ class _Answer(BaseModel):
     """What callers rely on in every answer."""
 
     version: str
-    predictions: list[dict[str, JsonValue]]
+    # Stop at the first error: millions of them, in an answer of some megabytes, would fill the controller's memory.
+    predictions: Annotated[list[dict[str, JsonValue]], Field(fail_fast=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,8 @@ def _wrong(answer: httpx.Response, tag: str, expected: Sequence[dict[str, JsonVa
     try:
         document = _Answer.model_validate_json(answer.content)
     except ValidationError as error:
-        yield f"the answer breaks the contract: {error.errors()[0]['loc']} {error.errors()[0]['msg']}"
+        first = listed(error)[0]
+        yield f"the answer breaks the contract: {first['loc']} {first['msg']}"
         return
     if document.version != tag:
         yield f"answered by {document.version}"

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from contract.complaints import advice
+from contract.complaints import advice, listed
 from rollout.errors import RolloutError
 from rollout.judge.means import impossible
 from rollout.judge.types import BothNumbers, Difference, Judgement, NumberRule, Numbers, Pair, SignalJudgement, Window
@@ -277,7 +277,7 @@ class _Reader:
 
     def _refuse(self, line: str | bytes, number: int, error: ValidationError, example: str) -> NoReturn:
         """Say which field of a line is wrong, and why."""
-        first = error.errors(include_url=False)[0]
+        first = listed(error)[0]
         what = ".".join(str(part) for part in first["loc"]) or "the line"
         message, saw = advice(first), first["input"]
         if first["type"] == "json_invalid":

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from contract.complaints import advice
+from contract.complaints import advice, listed
 from rollout.errors import LedgerError, NoSuchRelease, RolloutError, SourceUnreachable, SpecError
 from rollout.format import count
 from rollout.judge.jsonl import LineError
@@ -59,7 +59,7 @@ async def counted(endpoint: Endpoint, metrics: JudgeMetrics, request: Request) -
     except HTTPException:
         raise  # of a route: it is counted as such
     except ValidationError as error:
-        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {advice(e)}" for e in error.errors())
+        places = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {advice(e)}" for e in listed(error))
         answer = problem(422, "the question is not valid", places)
     except TooLong as error:
         answer = problem(413, "the question is too long", str(error))

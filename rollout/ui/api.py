@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from contract.complaints import advice
+from contract.complaints import advice, listed
 from contract.errors import KanariaError
 from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, READY_PATH
 from contract.own_answers import NO_ANSWERS, OwnAnswers
@@ -52,7 +52,7 @@ from rollout.ui.views import StatusView
 log = structlog.get_logger()
 
 Tag = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*:[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=200)]
-_LONGEST_BODY = 4 * 2**20  # bytes of a command, or of alerts that come together
+_LONGEST_COMMAND, _LONGEST_ALERTS = 2**20, 4 * 2**20  # bytes; alerts come together
 _STALE_AFTER_S = 30.0  # a loop without a beat for this long is not ready
 _PATIENCE_S = 30.0  # longest wait for the loop to take a command, whatever its sender says
 # By the names in their paths, from who asks and, where one is given, the reason.
@@ -91,6 +91,9 @@ class Surroundings:
 
 class _TooLong(Exception):
     """A body that is longer than anything that could be meant, whoever sends it."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"more than {most:,} bytes")
 
 
 class _Body(BaseModel):
@@ -155,7 +158,7 @@ class _Alert(BaseModel):
 
 
 class _AlertsBody(BaseModel):
-    alerts: list[_Alert]
+    alerts: Annotated[list[_Alert], Field(fail_fast=True)]
 
 
 def make_app(
@@ -246,7 +249,7 @@ def make_app(
 
     async def post_alerts(request: Request) -> Response:
         """Roll back for a firing alert that is labelled to do so; answer what was done for each."""
-        body = await _parse(request, _AlertsBody)
+        body = await _parse(request, _AlertsBody, most=_LONGEST_ALERTS)
         untrusted = alerts if alerts is not None and admission.is_alertmanager(request) else None
         return JSONResponse({"alerts": await run_sync(partial(_act_on_all, controller, body.alerts, untrusted))})
 
@@ -274,8 +277,8 @@ def make_app(
             RolloutError: _refused(500),
             KanariaError: _refused(409),  # of whoever runs the versions
             ValidationError: _invalid,
-            _TooLong: lambda _request, _error: problem(
-                413, "the request is too long", f"more than {_LONGEST_BODY:,} bytes", do="send what is asked for alone"
+            _TooLong: lambda _request, error: problem(
+                413, "the request is too long", str(error), do="send what is asked for alone"
             ),
             NoSuchRelease: _refused(404),
             TimeoutError: lambda _request, error: problem(
@@ -369,13 +372,13 @@ def _patience_s(request: Request) -> float:
     return min(left_s, _PATIENCE_S)
 
 
-async def _parse(request: Request, model: type[B]) -> B:
+async def _parse(request: Request, model: type[B], *, most: int = _LONGEST_COMMAND) -> B:
     """The body of a request. Raises ValidationError, and _TooLong before more than the longest is kept."""
     parts, length = [], 0
     async for part in request.stream():
         length += len(part)
-        if length > _LONGEST_BODY:
-            raise _TooLong
+        if length > most:
+            raise _TooLong(most)
         parts.append(part)
     return model.model_validate_json(b"".join(parts) or b"{}")
 
@@ -392,5 +395,5 @@ def _refused(status: int) -> Callable[[Request, Exception], Response]:
 def _invalid(_: Request, error: Exception) -> Response:
     if not isinstance(error, ValidationError):
         raise error
-    places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {advice(e)}" for e in error.errors())
+    places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {advice(e)}" for e in listed(error))
     return problem(422, "the request is not valid", places)

@@ -35,6 +35,7 @@ from rollout.signals.custom import CustomSignal
 from rollout.sources.own_page import look
 from rollout.sources.scrape import ScrapeSource
 from service.server import metrics
+from tests.support.peak import at_most
 from tests.support.processes import until
 
 STABLE, CANARY = "digits:v1", "digits:v2"
@@ -115,6 +116,15 @@ def test_an_answer_that_does_not_end_fails_the_preflight(monkeypatch: pytest.Mon
     with server(HOSTILE["without end"]) as canary:
         (said,) = replay(Backend(CANARY, "127.0.0.1", canary), golden).differences
     assert "longer than 10,000 bytes" in said
+
+
+def test_an_answer_of_millions_of_mistakes_fails_the_preflight_by_the_first() -> None:
+    """To list them all took the controller 400 times as much memory as the answer is long."""
+    answer = b'{"version":"m:v2","predictions":[' + b"1," * 100_000 + b"1]}"
+    golden = [GoldenRequest(features=[[1.0]], predictions=[{"label": "1"}])]
+    with server(handler(answer)) as canary, at_most(megabytes=20):
+        (said,) = replay(Backend(CANARY, "127.0.0.1", canary), golden).differences
+    assert "breaks the contract: ('predictions', 0)" in said
 
 
 def generate_page(version: str, outcome: str, value: object) -> bytes:

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from contract.complaints import complaints
+from contract.complaints import advice, complaints, first_complaint, listed
 from contract.errors import KanariaError
 from contract.model_files import Golden, Reference, Sample, Schema
 from loadtest.scenario import Scenario, load_scenario
 from monitoring.slo.objectives import Slo
+from tests.support.peak import at_most
 
 PYDANTIC = re.compile(r"Input should|valid (tuple|number|integer|string|dict|list)|instance of|not permitted|required")
 SCHEMA = {
@@ -66,3 +67,16 @@ def test_a_complaint_shows_what_stands_there() -> None:
     ]
     (long,) = said(Schema, features="x" * 1000, answer=SCHEMA["answer"])
     assert len(long) < 150
+
+
+def test_of_very_many_complaints_their_number_is_said() -> None:
+    """Each is a dictionary: a million of them fill the memory of who reads a hostile file."""
+    few, many = ({str(number): 1 for number in range(count)} for count in (200, 100_000))
+    with pytest.raises(ValidationError) as error, at_most(megabytes=20):
+        Golden.model_validate(VALID[Golden] | many)
+    assert [advice(details) for details in listed(error.value)] == ["100,000 mistakes are in it"]
+    assert first_complaint(error.value, whole="the file") == "the file: 100,000 mistakes are in it"
+    assert complaints(error.value, Golden, whole="the file") == ["the file: 100,000 mistakes are in it"]
+    with pytest.raises(ValidationError) as error:
+        Golden.model_validate(VALID[Golden] | few)
+    assert len(complaints(error.value, Golden, whole="the file")) == 200

@@ -8,6 +8,7 @@ import pytest
 
 from kanaria.errors import SetupError
 from kanaria.stack.compatibility import Interface, differences, remarks
+from tests.support.peak import at_most
 
 FEATURES = [{"name": "age", "minimum": 0, "maximum": 120}, {"name": "weight", "minimum": 0.5, "maximum": 300}]
 FILL = "put new columns at the end and say in `defaults` of its schema what they are in requests of today's callers"
@@ -179,3 +180,35 @@ def test_a_model_without_its_files_is_named(tmp_path: Path) -> None:
     """What is missing and where."""
     with pytest.raises(SetupError, match=r"schema\.json"):
         Interface.read(tmp_path)
+
+
+MANY = 100_001
+HOSTILE = {
+    "features that are none": ("schema.json", '{"features":[' + "1," * MANY + "1]}"),
+    "labels that are none": ("schema.json", '{"answer":{"kind":"label","labels":[' + "1," * MANY + "1]}}"),
+    "edges that are none": ("schema.json", '{"answer":{"kind":"number","edges":[' + '"a",' * MANY + '"a"]}}'),
+    "defaults that are none": ("schema.json", json.dumps({"defaults": {str(n): [] for n in range(MANY)}})),
+    "answers that are none": ("golden.jsonl", '{"features":[],"predictions":[' + "1," * MANY + "1]}"),
+    "lists without end": ("golden.jsonl", '{"predictions":[],"features":[' + "[]," * 2**20 + "[]]}"),
+    "lines without end": ("golden.jsonl", '{"features":[],"predictions":[]}\n' * 4 * MANY),
+}
+
+
+@pytest.mark.parametrize(("name", "content"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_model_does_not_fill_the_memory_of_who_reads_it(
+    name: str, content: str, stable: Interface, tmp_path: Path
+) -> None:
+    """The controller does: eight megabytes took it four gigabytes."""
+    (tmp_path / "stable" / name).write_text(content)
+    del content
+    with at_most(megabytes=60), pytest.raises(SetupError, match="does not keep the contract"):
+        Interface.read(tmp_path / "stable")
+
+
+def test_to_read_many_categories_takes_no_longer_than_they_are_many(tmp_path: Path) -> None:
+    """Each was compared with each: the control loop, which reads schemas, stood still for an hour."""
+    many = [str(number) for number in range(300_000)]
+    found = interface(tmp_path / "canary", features=[{"name": "a", "categories": many}])
+    assert differences(found, found) == ()
+    with pytest.raises(SetupError, match="category twice"):
+        interface(tmp_path / "canary", features=[{"name": "a", "categories": [*many, "0"]}])
