@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -77,7 +78,9 @@ def _record(settings: Settings, for_s: float, percent: int, leave_out: tuple[str
         say(f"records requests to {', '.join(routes)} for at most {span(for_s)}; Ctrl-C ends it", err=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the gateway is told before this ends
     began_s = time.monotonic()
-    found = record(settings, service, for_s=for_s, share_percent=percent, leave_out=leave_out)
+    found = record(
+        settings, service, for_s=for_s, share_percent=percent, leave_out=leave_out, say=partial(say, err=True)
+    )
     for line in _summary(found, service, time.monotonic() - began_s, settings):
         say(line)
     return EXIT_DONE if found.count else EXIT_UNDECIDED

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 _LOCK = "recording.lock"
 _POLL_S = 0.25
 _TIMEOUT_S = 2.0
-_BEFORE_A_RELEASE_S = 10.0
+_PREFLIGHT, _BEFORE_A_RELEASE_S = "a preflight", 10.0
 _ENDS_S = 1.0  # requests that are on their way to the observer
 _WHY = {
     m.UNWRITTEN_REQUEST: "that could not be written (see logs/observer.log in the state folder)",
@@ -73,17 +73,19 @@ def record(
     leave_out: tuple[str, ...] = (),
     enough: int = MOST_PER_ROUTE,
     doing: str = "kanaria record",
+    say: Callable[[str], None] = lambda _: None,
 ) -> Recorded:
     """Keep requests for `for_s` seconds, or until there are `enough` new ones of each route.
 
     Args:
         share_percent: of the requests, 1 to 100, that are looked at.
         doing: what this process does, for the messages of others.
+        say: prints which preflight is waited for.
 
     Raises: StackError where nothing can be recorded, also while another process records: the first to end would end
-        the other's recording.
+        the other's recording. A preflight's recording is over in seconds, and waited for.
     """
-    with _alone(settings, doing):
+    with _alone(settings, doing, say):
         routes, folder = recordable_routes(service, leave_out), RecordedFolder(settings.recorded)
         observer = _observer(settings)
         before, outcomes = {file.number for file in folder.files()}, _outcomes(observer)
@@ -128,11 +130,15 @@ def end_left_behind(settings: Settings) -> None:
 
 
 @contextmanager
-def _alone(settings: Settings, doing: str) -> Iterator[None]:
-    """Nobody else records meanwhile. Raises StackError where somebody does."""
+def _alone(settings: Settings, doing: str, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Nobody else records meanwhile. Raises StackError where somebody does, for longer than a preflight."""
+    lock = settings.root / _LOCK
+    other = holder(lock)
+    ends_soon = other is not None and other.doing == _PREFLIGHT != doing
+    wait_s = 2 * _BEFORE_A_RELEASE_S if ends_soon else 0.0
     with ExitStack() as held:
         try:
-            held.enter_context(locked(settings.root / _LOCK, doing=doing, wait_s=0))
+            held.enter_context(locked(lock, doing=doing, wait_s=wait_s, say=say))
         except StackError as error:
             raise StackError(
                 "requests are being recorded already",
@@ -154,9 +160,7 @@ def to_replay(
     routes = recordable_routes(stable, leave_out)
     if settings.is_up and not all(route_key(route) in known for route in routes):
         try:
-            record(
-                settings, stable, for_s=_BEFORE_A_RELEASE_S, leave_out=tuple(leave_out), enough=1, doing="a preflight"
-            )
+            record(settings, stable, for_s=_BEFORE_A_RELEASE_S, leave_out=tuple(leave_out), enough=1, doing=_PREFLIGHT)
         except StackError as error:
             said.append(f"no requests could be recorded: {error.what} ({error.saw})")
     found = list(folder.requests())

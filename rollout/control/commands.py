@@ -15,6 +15,8 @@ from rollout.ledger.state import Deployment, Phase, Release
 from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
 
+_LEAVES_SOON = "try again in some seconds: it answers its last requests"
+
 
 @dataclass(frozen=True, slots=True)
 class SetStable:
@@ -232,13 +234,12 @@ def _start(
             "there is no stable version to compare with", saw="no stable", do="run `kanaria up TAG` first"
         )
     if release := deployment.active:
-        watch = release.phase is Phase.WATCHING
         raise CommandRefused(
             "one release at a time",
             saw=f"{release.name} is {release.phase.value}",
-            do="`kanaria promote` ends its watch"
-            if watch
-            else "wait for it (`kanaria status --watch`) or `kanaria abort` it",
+            do={Phase.WATCHING: "`kanaria promote` ends its watch", Phase.LEAVING: _LEAVES_SOON}.get(
+                release.phase, "wait for it (`kanaria status --watch`) or `kanaria abort` it"
+            ),
         )
     if command.tag == deployment.stable:
         raise CommandRefused(f"{command.tag} is stable already", saw="nothing to release", do="choose another tag")
@@ -381,5 +382,17 @@ def _require(release: Release, allowed: bool, what: str) -> None:
     if not allowed:
         paused = ", paused" if release.is_paused else ""
         raise CommandRefused(
-            f"{release.name} cannot {what}", saw=f"it is {release.phase.value}{paused}", do="see `kanaria status`"
+            f"{release.name} cannot {what}", saw=f"it is {release.phase.value}{paused}", do=_instead(release)
         )
+
+
+def _instead(release: Release) -> str:
+    """What can be done about a release that does not allow what was asked for."""
+    match release.phase:
+        case Phase.STARTING:
+            return "wait for its first step (`kanaria status --watch`), or `kanaria abort` it"
+        case Phase.WATCHING:
+            return f"`kanaria rollback` returns to {release.stable}, `kanaria promote` ends the watch"
+        case Phase.LEAVING:
+            return "nothing: it was decided, and ends in some seconds"
+    return "`kanaria resume` lets it go on" if release.is_paused else "see `kanaria status`"

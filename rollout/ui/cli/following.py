@@ -19,6 +19,7 @@ from rollout.ui.views import DecisionView, StatusView
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0  # a controller that was killed is back long before that
+_LEAVES_WITHIN_S = 120.0  # its requests have 30 s, its process has 30 s to end after them
 
 console = Terminal()
 
@@ -88,11 +89,14 @@ def restore(
 
 
 def _wait_for_last_requests(client: ControllerClient) -> None:
-    """Wait while a canary leaves; whoever is in a hurry need not ask again."""
-    from rollout.ledger.state import Phase  # noqa: PLC0415 - slow, and only `restore` needs it
+    """Wait while a canary leaves: `--wait` has ended by then, and the next command comes at once.
 
-    said = False
-    while (now := client.status().release) and now.phase == Phase.LEAVING.value:
+    One that does not leave is for the controller to refuse.
+    """
+    from rollout.ledger.state import Phase  # noqa: PLC0415 - slow, and a status does without
+
+    said, end_s = False, time.monotonic() + _LEAVES_WITHIN_S
+    while (now := client.status().release) and now.phase == Phase.LEAVING.value and time.monotonic() < end_s:
         if not said:
             console.print(f"waits for {now.canary}, which answers its last requests")
         said = True
@@ -124,6 +128,7 @@ def _start(access: Access, tag: str, spec: Path | None, *, wait: bool, retry: bo
     plan = read_spec(spec)
     warn(plan)
     look_at_stable(plan, lambda: client)
+    _wait_for_last_requests(client)
     number = client.release(tag, plan, retry=retry)
     console.print(f"release {number}: {tag} is on trial; `kanaria status --watch` shows it, `kanaria why` explains it")
     if wait:

@@ -1,5 +1,6 @@
 """`kanaria record` without a stack: what it refuses, and what it shows of what is kept."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from contract.recorded import RecordedFolder, RecordedRequest
 from kanaria.cli import app
-from kanaria.errors import StackError
+from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
 from kanaria.stack.locks import locked
 from kanaria.stack.recording import record, to_replay
@@ -94,11 +95,26 @@ def test_a_file_that_was_edited_is_named_and_never_replayed(home: Path) -> None:
 
 def test_one_process_records_at_a_time(home: Path) -> None:
     """The first to end once ended the recording of the other, which then said that no request came."""
-    with locked(home / "recording.lock", doing="a preflight", wait_s=0), pytest.raises(StackError) as refused:
+    with locked(home / "recording.lock", doing="kanaria record", wait_s=0), pytest.raises(StackError) as refused:
         record(Settings(), Service((Route("/detect"),), 60), for_s=1.0)
     assert refused.value.what == "requests are being recorded already"
-    assert "`a preflight`, process " in refused.value.saw
+    assert "`kanaria record`, process " in refused.value.saw
     assert RecordedFolder(home / "recorded").recording(0.0) is None
+
+
+def test_what_a_preflight_records_is_waited_for(home: Path) -> None:
+    """It takes some seconds: a command that was typed meanwhile was refused."""
+    said: list[str] = []
+
+    def ends(text: str) -> None:
+        said.append(text)
+        preflight.close()
+
+    with ExitStack() as preflight:
+        preflight.enter_context(locked(home / "recording.lock", doing="a preflight", wait_s=0))
+        with pytest.raises(SetupError, match="nothing to record from"):  # no stack runs here; but its turn has come
+            record(Settings(), Service((Route("/detect"),), 60), for_s=1.0, say=ends)
+    assert [text.partition(", process")[0] for text in said] == ["waiting for `a preflight`"]
 
 
 def test_routes_that_a_plan_leaves_out_are_not_replayed(home: Path) -> None:

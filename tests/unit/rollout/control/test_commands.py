@@ -115,6 +115,26 @@ def test_a_decided_release_takes_no_further_commands() -> None:
             accept(command, leaving)
 
 
+@pytest.mark.parametrize(
+    ("events", "command", "words"),
+    [
+        ((), c.PromoteNow("ann"), "wait for its first step"),
+        ((STEPPED, e.Paused(at_s=3, release=1, reason="", by="ann")), c.Pause("ann"), "`kanaria resume`"),
+        ((STEPPED, PROMOTED), c.Abort("ann"), "`kanaria rollback` returns to m:v1"),
+        ((STEPPED, PROMOTED), c.Pause("ann"), "`kanaria promote` ends the watch"),
+        ((STEPPED, PROMOTED), START, "`kanaria promote` ends its watch"),
+        ((STEPPED, ROLLED_BACK), c.PromoteNow("ann"), "nothing: it was decided"),
+        ((STEPPED, ROLLED_BACK), START, "try again in some seconds"),
+        ((STEPPED,), START, "`kanaria abort`"),
+    ],
+)
+def test_a_refusal_names_what_can_be_done_now(events: tuple[e.Event, ...], command: c.Command, words: str) -> None:
+    """Not what would be refused as well: a version that is leaving cannot be aborted."""
+    with pytest.raises(CommandRefused) as refused:
+        accept(command, at(REQUESTED, *events))
+    assert words in refused.value.do
+
+
 def test_the_first_stable_is_set_once() -> None:
     """Later versions become stable by a release only."""
     (event,) = accept(c.SetStable("m:v1", "ann"), Deployment())

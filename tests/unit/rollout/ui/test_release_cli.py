@@ -1,7 +1,7 @@
 """`kanaria release --wait` as people with a token of their own type it: on a machine without the state folder."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from rollout.control import commands as c
 from rollout.spec import RolloutSpec
 from rollout.ui.callers import NamedToken, digest
-from rollout.ui.cli import Access
-from rollout.ui.cli.following import _wait, release
+from rollout.ui.cli import Access, following
+from rollout.ui.cli.following import _wait, release, retry
 from rollout.ui.client import ControllerClient
+from rollout.ui.views import StatusView
 from tests.support.site import serving
 from tests.support.waiting import eventually
 from tests.support.world import Version, World
@@ -23,33 +24,41 @@ ANN = NamedToken(name="ann", role="approver", sha256=digest("of-ann"), made_s=0)
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Iterator[ControllerClient]:
-    world = World(tmp_path / "ledger.db", versions={"m:v1": Version(start_s=0), "m:v2": Version(start_s=0)})
-    controller = world.controller()
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path / "ledger.db", versions={"m:v1": Version(start_s=0), "m:v2": Version(start_s=0)})
+    controller = made.controller()
     controller.execute(c.SetStable("m:v1", "ann"))
     controller.close()
+    return made
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[ControllerClient]:
     with serving(world, named=(ANN,)) as url:
         client = ControllerClient(url, token="of-ann", by="somebody")
         yield client
         client.close()
 
 
-def released(client: ControllerClient, folder: Path) -> Result:
+def typed(
+    client: ControllerClient, folder: Path, *words: str, command: Callable[..., None] = release, tag: str = "m:v2"
+) -> Result:
     access = Access(client=lambda: client, ledger=folder / "elsewhere" / "ledger.db", reports=folder)
     app = typer.Typer()
-    app.command()(release)
-    return CliRunner().invoke(app, ["m:v2", "--wait"], obj=lambda: access)
+    app.command()(command)
+    return CliRunner().invoke(app, [tag, *words], obj=lambda: access)
+
+
+def is_stepping(client: ControllerClient) -> bool:
+    now = client.status().release
+    return now is not None and now.phase == "stepping"
 
 
 def then(client: ControllerClient, *commands: str) -> threading.Thread:
     """Gives commands as soon as the release has traffic."""
 
     def act() -> None:
-        def is_stepping() -> bool:
-            now = client.status().release
-            return now is not None and now.phase == "stepping"
-
-        eventually(is_stepping)
+        eventually(lambda: is_stepping(client))
         for command in commands:
             client.command(command)
 
@@ -66,7 +75,7 @@ def test_a_release_is_followed_where_its_ledger_is_not(
 ) -> None:
     """Each decision is printed once; the exit code tells the outcome."""
     other = then(client, "pause", command)
-    done = released(client, tmp_path)
+    done = typed(client, tmp_path, "--wait")
     other.join()
     assert done.exit_code == code, done.output
     for line in ("release of m:v2 against m:v1 (by ann)", "paused (by ann)", words):
@@ -82,3 +91,47 @@ def test_a_release_that_another_one_followed_is_not_waited_for(client: Controlle
     with pytest.raises(typer.Exit) as left:
         _wait(client, 1)
     assert left.value.exit_code == 3
+
+
+def left_by(client: ControllerClient, world: World, command: str) -> None:
+    """A canary that was sent away, and still has a request to answer."""
+    client.release("m:v2", RolloutSpec())
+    eventually(lambda: is_stepping(client))
+    world.router.in_flight = {"m:v2": 1}
+    client.command(command)
+
+
+@pytest.mark.parametrize("command", [release, retry])
+def test_the_next_release_waits_for_the_last_requests_of_the_canary_before(
+    client: ControllerClient,
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: Callable[..., None],
+) -> None:
+    """`--wait` ends with the decision, and the command after it was refused: one release at a time."""
+    look = ControllerClient.status
+
+    def looked(self: ControllerClient) -> StatusView:
+        seen = look(self)
+        world.router.in_flight = {}  # after the command has seen that it leaves
+        return seen
+
+    left_by(client, world, "abort" if command is release else "rollback")
+    monkeypatch.setattr(ControllerClient, "status", looked)
+    done = typed(client, tmp_path, command=command)
+    assert done.exit_code == 0, done.output
+    assert "waits for m:v2, which answers its last requests" in done.output
+    assert "release 2: m:v2 is on trial" in done.output
+
+
+def test_a_canary_that_does_not_leave_is_not_waited_for_without_end(
+    client: ControllerClient, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal says what is in the way."""
+    monkeypatch.setattr(following, "_LEAVES_WITHIN_S", 0.1)
+    left_by(client, world, "abort")
+    done = typed(client, tmp_path)
+    assert done.exit_code == 2, done.output
+    assert "one release at a time" in done.output
+    assert "answers its last requests" in done.output.partition("one release at a time")[2]
