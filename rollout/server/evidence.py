@@ -117,7 +117,7 @@ class Evidence:
             to_percent: the weight that the canary shall get; None: only whether it does harm.
             own_clock_s: Unix seconds by this machine's clock.
 
-        Raises: SourceUnreachable, CountedTwice.
+        Raises: SourceUnreachable, Uncountable.
         """
         found = self._found(own_clock_s)
         if isinstance(found.judging, str):

@@ -21,7 +21,7 @@ from rollout.server.hosts import namespace_of
 from rollout.server.kept import Attempt, Failure
 from rollout.server.quarantine import Quarantine, Seen
 from rollout.server.questions import JudgeBody, Plan
-from rollout.signals.folding import CountedTwice
+from rollout.signals.folding import Uncountable
 from rollout.signals.profile import Profile
 from rollout.sources.raw_samples import RawSamples
 
@@ -146,7 +146,7 @@ class Releases:
         known = self._of(question)
         try:
             answer = known.evidence.answer(asked.to_percent, own_clock_s=time.time())
-        except (NeverSeen, CountedTwice) as error:
+        except (NeverSeen, Uncountable) as error:
             if must_be_seen and isinstance(error, NeverSeen):
                 raise
             answer = Answer(Verdict.NO_DATA, f"{error.what} ({error.saw}): {error.do}")

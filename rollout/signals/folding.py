@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rollout.errors import RolloutError
 from rollout.judge.types import Pair, Window
 from rollout.signals.growth import Counter, Floats, Process, Scrapes, Side, Slot, together
-from rollout.signals.profile import COPIED_BY, Names, Profile, SeriesOf
+from rollout.signals.profile import COPIED_BY, EXPORTED, OF_TARGET, TOLD_BY, Names, Profile, SeriesOf
 
 SIDES: tuple[Side, Side] = ("stable", "canary")
 
@@ -28,7 +28,11 @@ _GAPS = 20  # between samples, which tell the scrape interval
 _FEWEST_GAPS = 2
 
 
-class CountedTwice(RolloutError):
+class Uncountable(RolloutError):
+    """What there is of a release cannot be counted: events would be invented."""
+
+
+class CountedTwice(Uncountable):
     """The same pod's counters came from two scrapers: each event would count twice."""
 
 
@@ -96,6 +100,7 @@ class Fold:
         self._known: dict[frozenset[tuple[str, str]], Counter] = {}
         self._processes: dict[tuple[str, ...], Process] = {}
         self._copies: dict[int, frozenset[tuple[str, str]]] = {}  # by the hash of the labels without `COPIED_BY`
+        self._scraped: dict[int, frozenset[tuple[str, str]]] = {}  # and of those without what says who scraped
         self._since: dict[Slot, float] = {}  # when each was first counted
         self.newest_s: dict[Side, float] = {}  # time of the newest sample of each side
         self.cursor_s = self.border_before(from_s)  # all up to here is folded
@@ -111,7 +116,7 @@ class Fold:
             every: all samples after the cursor and up to `until_s`; others are not looked at, nor are those after that
                 border but for how new they are.
 
-        Raises: CountedTwice.
+        Raises: Uncountable.
         """
         end_s = self.border_before(until_s)
         by_process: defaultdict[tuple[str, ...], list[tuple[Counter, Floats, Floats]]] = defaultdict(list)
@@ -126,7 +131,9 @@ class Fold:
             self.newest_s[side] = max(self.newest_s.get(side, -math.inf), float(series.times[-1]))
             first, last = np.searchsorted(series.times, (max(self.cursor_s, known.time_s), end_s), "right")
             if first < last:
-                by_process[known.process].append((known, series.times[first:last], series.values[first:last]))
+                values = series.values[first:last]
+                _refuse_fractions(series.labels, values)
+                by_process[known.process].append((known, series.times[first:last], values))
         windows = round((end_s - self.cursor_s) / self.window_s)
         if windows <= 0:
             return []
@@ -142,9 +149,12 @@ class Fold:
         identity = frozenset(labels.items())
         known = self._known.get(identity)
         if known is None:
-            self._refuse_copies(labels, identity)
             slots = tuple(self._slots(labels))
-            known = self._known[identity] = Counter(_process_of(labels, self._profile.process), slots)
+            process = _process_of(labels, self._profile.process)
+            if slots:
+                self._refuse_copies(labels, identity)
+                self._refuse_nameless(labels, process)
+            known = self._known[identity] = Counter(process, slots)
             first_s = math.inf
             for slot in slots:
                 self._since.setdefault(slot, first_s)
@@ -154,7 +164,11 @@ class Fold:
         bare = frozenset((label, value) for label, value in identity if label not in COPIED_BY)
         other = self._copies.setdefault(hash(bare), identity)
         if other == identity:
-            return
+            own = frozenset((label, value) for label, value in bare if self._is_of_pod(label))
+            other = self._scraped.setdefault(hash(own), identity)
+            of_other = dict(other)
+            if all(of_other.get(label) == labels.get(label) for label in TOLD_BY):
+                return
         differ = sorted({label for label, _ in identity ^ other})
         seen = ", ".join(
             f"{label}={' and '.join(sorted({dict(each).get(label, '(none)') for each in (other, identity)}))}"
@@ -165,7 +179,21 @@ class Fold:
             "each event is counted twice: two scrapers have the same pod",
             saw=f"{labels.get(_NAME, '')} of {pod} with {seen}",
             do="read through a query layer that deduplicates replicas (Thanos, Mimir), or from one Prometheus; let one "
-            "job scrape the pods",
+            "job scrape the pods; of several clusters name one in the profile's `where`",
+        )
+
+    def _is_of_pod(self, label: str) -> bool:
+        """Whether a label says the same of a pod whoever scrapes it."""
+        return label in self._profile.process or not (label in OF_TARGET or label.startswith(EXPORTED))
+
+    def _refuse_nameless(self, labels: Mapping[str, str], process: tuple[str, ...]) -> None:
+        if any(process):
+            return
+        raise Uncountable(
+            "it is not known which pod has counted what, so neither which of them was restarted nor which is new",
+            saw=f"{labels.get(_NAME, '')} without {' and '.join(self._profile.process)}, with {_listed(labels)}",
+            do="name in the profile's `process` a label that is another for each pod, such as `process: [instance]`; "
+            "sums of many pods cannot be counted",
         )
 
     def _slots(self, labels: Mapping[str, str]) -> Iterator[Slot]:
@@ -179,8 +207,9 @@ class Fold:
                 continue
             takes = counter.of.name == labels[_NAME] and counter.of.takes(labels)
             if counter.is_histogram:
-                if takes and bound_of(labels) is not None:
-                    yield Slot(side, counter.signal, "", labels["le"])
+                bound = bound_of(labels)
+                if takes and bound is not None:
+                    yield Slot(side, counter.signal, "", f"{bound}")  # however this pod writes it
                 continue
             if takes:
                 yield Slot(side, counter.signal, key, "of")
@@ -281,6 +310,21 @@ def _pair(bad: Floats, total: Floats) -> list[NDArray[np.int64]]:
     """Whole events; where bad ones were read ahead of all, no more of them than there are."""
     every = np.maximum(np.rint(total), 0).astype(np.int64)
     return [np.clip(np.rint(bad).astype(np.int64), 0, every), every]
+
+
+def _refuse_fractions(labels: Mapping[str, str], values: Floats) -> None:
+    """Raises Uncountable: an event has happened or not."""
+    is_part = np.isfinite(values) & (values != np.rint(values))
+    if is_part.any():
+        raise Uncountable(
+            "these values are no counts of events",
+            saw=f"{values[is_part][0]:g} of {labels.get(_NAME, '')}, with {_listed(labels)}",
+            do="name the raw counter in the profile, and no rate or share of it, such as a recording rule's",
+        )
+
+
+def _listed(labels: Mapping[str, str]) -> str:
+    return f"{', '.join(f'{label}={value}' for label, value in sorted(labels.items()) if label != _NAME):.300}"
 
 
 def _process_of(labels: Mapping[str, str], process: Sequence[str]) -> tuple[str, ...]:

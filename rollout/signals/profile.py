@@ -50,6 +50,11 @@ _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("namespace", "rollout", "version")
 # Labels in which two copies of one series differ where two Prometheus replicas, or two jobs, scrape the same pod.
 COPIED_BY = ("prometheus_replica", "replica", "__replica__", "prometheus", "job")
+# Labels that say who scraped a pod, or in which cluster it is, and those by which each names its target in his words.
+# A label of the pod's own that has such a name is called `exported_` by who gives it a value of his own.
+TOLD_BY = ("job", "cluster")
+OF_TARGET = ("instance", "service", "endpoint", "container", "node", "cluster")
+EXPORTED = "exported_"
 _ROOT = Section(
     ("about", "extends", "versions", "where", "leave_out", "process", "signals"),
     "versions: {pod_hash: '{version}'}",

@@ -56,7 +56,8 @@ class Wanted:
 
     def only_bounds(self, bounds: Collection[str]) -> "Wanted":
         """The same, and of histograms only the buckets with these values of `le`."""
-        return replace(self, labels=(*self.labels, ("le", ("", *sorted(bounds))))) if bounds else self
+        every = sorted({spelling for bound in bounds for spelling in _spellings(bound)})
+        return replace(self, labels=(*self.labels, ("le", ("", *every)))) if bounds else self
 
     def with_starts(self) -> "Wanted":
         """The same, and since when each process runs, where it says so."""
@@ -286,6 +287,14 @@ def _joined(first: Sequence[RawSeries], second: Sequence[RawSeries]) -> list[Raw
         else:
             known[key] = series
     return list(known.values())
+
+
+def _spellings(bound: str) -> Iterator[str]:
+    """How pods may write a bound: `1` or `1.0`, by their libraries and by the release of Prometheus."""
+    yield bound
+    whole = bound.removesuffix(".0")
+    if whole.isdigit():
+        yield from (whole, f"{whole}.0")
 
 
 def _any(label: str, values: Sequence[str]) -> str:

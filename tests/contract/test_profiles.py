@@ -27,6 +27,12 @@ extends: bentoml
 versions: {app: '{version}'}
 """
 INTERVAL_S = 5.0
+NO_REQUESTS_OF_LINKERD = (  # its proxies count them like any other
+    {"target_addr": "10.42.0.7:3000", "target_port": "3000", "route_name": "probe"},
+    {"target_addr": "0.0.0.0:4191", "target_port": "4191", "route_name": "probe"},
+    {"target_addr": "0.0.0.0:4191", "target_port": "4191", "route_name": "default"},  # Prometheus
+    {"target_addr": "[::]:4191", "target_port": "4191", "route_name": "default"},
+)
 OWN_SHAPE = replace(SHAPES["bentoml"], says_start=True)
 
 
@@ -89,6 +95,9 @@ def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     older = replace(SHAPES["service"], common={"namespace": "shop", "endpoint": "predict"})
     for name, shape in (("older", older), ("newer", SHAPES["service"])):
         lines += openmetrics(shape, [Pod({"pod": name, "rollouts_pod_template_hash": name}, BEGIN_S, END_S)])
+    for number, labels in enumerate(NO_REQUESTS_OF_LINKERD):
+        pod = Pod({"pod": "n", "rollouts_pod_template_hash": "unasked", **labels}, BEGIN_S, END_S)
+        lines += openmetrics(SHAPES["linkerd"], [pod], seed=number)
     programs = {"prometheus": require_program("prometheus"), "promtool": require_program("promtool")}
     with prometheus_with(tmp_path_factory.mktemp("prometheus"), lines, **programs) as url:
         source = RawSamples(url)
@@ -149,6 +158,26 @@ def test_samples_fold_alike_at_once_and_in_parts(samples: RawSamples, name: str)
     for until_s in (BEGIN_S + 40, BEGIN_S + 63, BEGIN_S + 250, BEGIN_S + 402, END_S):
         in_parts += fold.extend(read(samples, profile, fold.cursor_s, until_s), until_s)
     assert in_parts == at_once
+
+
+def test_what_linkerd_counts_of_kubernetes_and_prometheus_is_no_request(samples: RawSamples) -> None:
+    """A canary without users once passed on the answers to its probes and scrapes."""
+    profile, names = built_in()["linkerd"], Names("shop", "digits", "unasked", NAMES.stable)
+    windows = fold_of(profile, names).extend(read(samples, profile, BEGIN_S, END_S, names), END_S)
+    assert summed(windows, "errors", "stable").total == happened(profile)[NAMES.stable]
+    for signal in ("errors", "latency:100"):
+        assert summed(windows, signal, "canary").total == 0
+
+
+def test_a_bound_is_read_however_a_pod_writes_it(samples: RawSamples) -> None:
+    """Which libraries differ in; one Prometheus writes all alike, and another does so after an upgrade."""
+    profile, names = built_in()["linkerd"], NAMES
+    wanted = Wanted.of(profile, profile.counters({})[1:], names, names.stable)
+    read_of = {
+        spelling: {series.labels["le"] for series in samples.between(wanted.only_bounds({spelling}), BEGIN_S, END_S)}
+        for spelling in ("100", "100.0", "10", "1000")
+    }
+    assert read_of == {"100": {"100"}, "100.0": {"100"}, "10": set(), "1000": set()}
 
 
 def test_the_scrape_interval_is_found(samples: RawSamples) -> None:

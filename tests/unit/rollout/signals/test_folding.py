@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rollout.judge.types import Pair, Window
-from rollout.signals.folding import START_TIME, Fold, RawSeries, scrape_interval
+from rollout.signals.folding import START_TIME, CountedTwice, Fold, RawSeries, Uncountable, scrape_interval
 from rollout.signals.profile import Names, parse_profile
 
 PROFILE = parse_profile(
@@ -141,3 +141,77 @@ def test_the_scrape_interval_is_the_median_gap(gaps: tuple[float, ...], interval
     times = 100.0 + np.cumsum([0.0, *gaps])
     samples = {float(at_s): float(number) for number, at_s in enumerate(times)}
     assert scrape_interval([requests("a", "p", samples)], ("pod",)) == interval_s
+
+
+def test_pods_of_one_version_may_write_a_bound_differently() -> None:
+    """`1` and `1.0` are one bound: requests of a pod in which it was overlooked all counted as slow."""
+    pods = [
+        series("seconds_bucket", "a", pod, steady(100, 130), le=le)
+        for pod, bound in (("p", "1"), ("q", "1.0"))
+        for le in (bound, "+Inf")
+    ]
+    assert total(fold().extend(pods, 130.0), "latency:1000") == Pair(0, 600)
+
+
+PODMONITOR = {"job": "shop/digits", "instance": "10.0.0.1:3000", "container": "model", "endpoint": "http"}
+
+
+@pytest.mark.parametrize(
+    ("other", "differing"),
+    [
+        ({**PODMONITOR, "job": "digits", "service": "digits"}, "job=digits and shop/digits, service="),
+        ({**PODMONITOR, "job": "mesh", "instance": "10.0.0.1:15020", "container": "proxy"}, "instance=10.0.0.1:15020"),
+        ({**PODMONITOR, "job": "pods", "exported_endpoint": "/predict"}, "exported_endpoint=(none) and /predict"),
+        ({**PODMONITOR, "cluster": "us"}, "cluster=(none) and us"),
+        ({**PODMONITOR, "prometheus_replica": "b"}, "prometheus_replica=(none) and b"),
+    ],
+    ids=["a service's", "a mesh's", "labels not honoured", "another cluster", "another replica"],
+)
+def test_a_pod_that_two_scrape_is_refused(other: dict[str, str], differing: str) -> None:
+    """Each event would count twice, whatever else the two say of their target."""
+    both = [
+        series("requests_total", "b", "p", steady(100, 130), code="200", **labels) for labels in (PODMONITOR, other)
+    ]
+    with pytest.raises(CountedTwice) as refused:
+        fold().extend(both, 130.0)
+    assert differing in refused.value.saw
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {**PODMONITOR, "instance": "10.0.0.1:3001", "container": "second"},
+        {**PODMONITOR, "endpoint": "/feedback"},
+        {**PODMONITOR, "service": "b"},
+        {**PODMONITOR, "job": "other", "pod": "q"},
+    ],
+    ids=["two containers", "two routes", "two labels of its own", "two pods"],
+)
+def test_what_one_job_reads_of_two_counts_as_two(other: dict[str, str]) -> None:
+    """Two containers of a pod count different requests."""
+    one = {"pod": "p", "code": "200", **PODMONITOR}
+    both = [series("requests_total", "b", **{"samples": steady(100, 130), **one, **labels}) for labels in ({}, other)]
+    assert total(fold().extend(both, 130.0), "errors", "canary") == Pair(0, 600)
+
+
+def test_two_that_count_other_things_may_scrape_one_pod() -> None:
+    """A mesh's proxy says, too, since when it runs."""
+    proxy = series(START_TIME, "a", "p", dict.fromkeys(steady(100, 130), 1.0), job="mesh", container="proxy")
+    own = series(START_TIME, "a", "p", dict.fromkeys(steady(100, 130), 2.0), **PODMONITOR)
+    assert total(fold().extend([requests("a", "p", steady(100, 130)), proxy, own], 130.0), "errors") == Pair(0, 300)
+
+
+def test_series_that_do_not_say_which_pod_they_are_of_are_refused() -> None:
+    """They once were one pod: what the second of them had counted before it was seen was a burst of this canary's."""
+    nameless = [requests("b", "", samples) for samples in (steady(100, 145), {130.0: 100_000.0, 135.0: 100_002.0})]
+    with pytest.raises(Uncountable, match="which pod") as refused:
+        fold().extend([requests("a", "p", steady(100, 145)), *nameless], 145.0)
+    assert refused.value.saw.startswith("requests_total without pod, with code=200")
+
+
+def test_a_rate_is_refused() -> None:
+    """Whole or not, no value of a counter is a part of an event; a rate that rose and fell once passed as requests."""
+    rates = {at_s: value / 7 for at_s, value in steady(100, 145).items()}
+    with pytest.raises(Uncountable, match="no counts of events") as refused:
+        fold().extend([requests("a", "p", rates)], 145.0)
+    assert refused.value.saw.startswith("142.857 of requests_total")
