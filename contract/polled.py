@@ -3,7 +3,6 @@
 httpx takes three times as long for a question, most of it for what nothing here uses.
 """
 
-import io
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from contract.deadline import left_s, within
+from contract.deadline import within
+from contract.in_time import InTime, must_be_left_s
 
 FAILURES = (OSError, HTTPException)  # what a question may raise
 _OF_PATHS = "/:@!$&'()*+,;=%"  # stands in them as it is
@@ -104,18 +104,18 @@ class Polled:
     def _connected(self) -> HTTPConnection:
         if self._unix_socket is not None:
             connection = HTTPConnection("localhost")
-            connection.sock = _InTime(_opened([(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", str(self._unix_socket))]))
+            connection.sock = InTime(_opened([(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", str(self._unix_socket))]))
             return connection
         host, is_tls = self._url.hostname or "", self._url.scheme == "https"
         port = self._url.port or (443 if is_tls else 80)
         connection = HTTPConnection(host, port)
         opened = _opened(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        connection.sock = _InTime(self._encrypted(opened, host) if is_tls else opened)
+        connection.sock = InTime(self._encrypted(opened, host) if is_tls else opened)
         return connection
 
     def _encrypted(self, opened: socket.socket, host: str) -> socket.socket:
         try:
-            opened.settimeout(_left_s())
+            opened.settimeout(must_be_left_s())
             return (self._trust or ssl.create_default_context()).wrap_socket(opened, server_hostname=host)
         except BaseException:
             opened.close()
@@ -129,7 +129,7 @@ def _opened(addresses: Iterable[tuple[int, int, int, str, Any]]) -> socket.socke
     for left, (family, kind, protocol, _, address) in zip(range(len(every), 0, -1), every, strict=True):
         opened = socket.socket(family, kind, protocol)
         try:
-            opened.settimeout(_left_s() / left)
+            opened.settimeout(must_be_left_s() / left)
             opened.connect(address)
         except OSError as error:
             opened.close()
@@ -140,46 +140,3 @@ def _opened(addresses: Iterable[tuple[int, int, int, str, Any]]) -> socket.socke
         else:
             return opened
     raise failure
-
-
-class _InTime:
-    """What http.client uses of a socket. Each call waits for what is left: a socket's own limit is for each part."""
-
-    def __init__(self, opened: socket.socket) -> None:
-        self._opened = opened
-
-    def sendall(self, data: bytes) -> None:
-        self._opened.settimeout(_left_s())
-        self._opened.sendall(data)
-
-    def makefile(self, _: str) -> io.BufferedReader:
-        return io.BufferedReader(_Parts(self._opened))
-
-    def close(self) -> None:
-        self._opened.close()
-
-
-class _Parts(io.RawIOBase):
-    """The parts of an answer. They can be read when their socket is closed before they are."""
-
-    def __init__(self, opened: socket.socket) -> None:
-        self._opened, self._parts = opened, opened.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._opened.settimeout(_left_s())
-        return self._parts.readinto(buffer)
-
-    def close(self) -> None:
-        self._parts.close()
-        super().close()
-
-
-def _left_s() -> float:
-    """Seconds that a call may wait. Raises TimeoutError where there are none."""
-    limit_s = left_s()
-    if not limit_s:
-        raise TimeoutError("it took too long in all")
-    return limit_s

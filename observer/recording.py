@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from contract.recorded import (
     Recording,
     has_secret,
 )
+from contract.threads import in_thread
 from observer.answers import Reader
 from observer.messages import ATTRIBUTES, ROUTE_NAME
 
@@ -139,7 +141,7 @@ class Recorder:
         )
         try:
             async with self._writing:
-                is_new = await asyncio.to_thread(self._write, request)
+                is_new = await in_thread(partial(self._write, request))
         except OSError as error:
             self._seen(m.UNWRITTEN_REQUEST)
             log.warning("request_not_recorded", error=error.strerror)  # its path is nobody's business

@@ -77,9 +77,10 @@ class Annotator(threading.Thread):
         while not self._stopped.wait(wait_s):
             try:
                 self._tell()
-            except (GrafanaError, LedgerError) as error:
+            except Exception as error:
                 if not fails:
-                    log.warning("annotations_fail", error=error.what, saw=error.saw)
+                    is_ours = isinstance(error, GrafanaError | LedgerError | OSError)
+                    log.warning("annotations_fail", error=str(error), exc_info=None if is_ours else error)
                 wait_s, fails = min(2 * wait_s, _SLOWEST_S), True
             else:
                 if fails:

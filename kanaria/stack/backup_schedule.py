@@ -38,7 +38,10 @@ class BackupSchedule(threading.Thread):
     def run(self) -> None:
         wait_s = min(self._every_s, _FIRST_AFTER_S)
         while self._every_s and not self._stopped.wait(wait_s):
-            self._copy()
+            try:
+                self._copy()
+            except Exception as error:  # noqa: BLE001 - the next copy has its turn
+                self._failed(str(error))
             wait_s = self._every_s
 
     def stop(self) -> None:
@@ -50,16 +53,14 @@ class BackupSchedule(threading.Thread):
     def _copy(self) -> None:
         command = ["nice", "-n", _NICE, *own_module("kanaria", "ledger", "backup")]
         began_s, output = time.monotonic(), ""
-        try:
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-                while process.poll() is None:
-                    with suppress(subprocess.TimeoutExpired):
-                        output, _ = process.communicate(timeout=_BEAT_S)
-                    if self._stopped.is_set() or time.monotonic() - began_s > _LONGEST_S:
-                        process.terminate()
-        except OSError as error:
-            self._failed(str(error))
-            return
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process:
+            while process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    output, _ = process.communicate(timeout=_BEAT_S)
+                if self._stopped.is_set() or time.monotonic() - began_s > _LONGEST_S:
+                    process.terminate()
         if process.returncode:
             self._failed(output.strip()[-500:])
         else:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -159,35 +159,51 @@ def main() -> None:
     server = SleepingServer(config)
     certificates = certificate_watch(settings, gateway, encrypts, tell=metrics.certificate_shown)
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
+    beside: list[_Beside] = []
     loop.start()
-    tellers = [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]
-    beside = (watch, certificates, drift, backups)
-    shown = _shown_share(settings, gateway, controller, metrics)
-    for thread in beside:
-        thread.start()
-    is_over = threading.Event()
-    keeper = threading.Thread(target=_keep_the_keeper, args=(supervisor, is_over))
-    keeper.start()
-    try:
+    try:  # where the system gives no more threads, the loop must not go on alone: nobody could ask or command it
+        beside += [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]
+        beside += _shown_share(settings, gateway, controller, metrics)
+        for thread in (watch, certificates, drift, backups, _KeeperWatch(supervisor)):
+            beside.append(thread)
+            thread.start()
         _serve(controller, server)
     finally:
         controller.stop()  # first, because the others take a moment, and a stack that shuts down must start nothing
-        is_over.set()
-        for part in (*beside, *shown, *tellers):
+        for part in reversed(beside):
             part.stop()
-        keeper.join()
         loop.join()
 
 
-def _keep_the_keeper(supervisor: Supervisor, is_over: threading.Event) -> None:
-    """Start a new keeper whenever there is none; it takes over what runs."""
-    while not is_over.wait(_KEEPER_EVERY_S):
-        if not supervisor.is_running:
+class _Beside(Protocol):
+    """What runs in threads of its own."""
+
+    def stop(self) -> None: ...
+
+
+class _KeeperWatch(threading.Thread):
+    """Starts a new keeper whenever there is none; it takes over what runs."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__(name="keeper-watch")
+        self._supervisor, self._stopped = supervisor, threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(_KEEPER_EVERY_S):
             try:
-                supervisor.start()
-                log.warning("keeper_started", reason="the one before had ended")
+                if not self._supervisor.is_running:
+                    self._supervisor.start()
+                    log.warning("keeper_started", reason="the one before had ended")
             except StackError as error:
                 log.warning("keeper_not_started", error=error.what, saw=error.saw)
+            except Exception:
+                log.exception("keeper_not_started")
+
+    def stop(self) -> None:
+        """Start none any more."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join()
 
 
 def _compared(deployment: Deployment) -> dict[Kind, str]:

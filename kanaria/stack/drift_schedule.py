@@ -57,7 +57,11 @@ class DriftSchedule:
         self._result = result_path(settings, "release")
         self._stop = threading.Event()
         # A release does not wait for the report on the traffic, which takes longer.
-        self._threads = [threading.Thread(target=run) for run in (self._watch_traffic, self._watch_releases)]
+        watched: tuple[tuple[Callable[[], None], Kind], ...] = (
+            (self._watch_traffic, "data"),
+            (self._watch_releases, "release"),
+        )
+        self._threads = [threading.Thread(target=self._keep_on, args=each) for each in watched]
 
     def start(self) -> None:
         """Start, unless the settings switch it off."""
@@ -75,6 +79,16 @@ class DriftSchedule:
     @property
     def _release_every_s(self) -> float:
         return min(self._settings.drift_every_s, RELEASE_EVERY_S)
+
+    def _keep_on(self, watch: Callable[[], None], kind: Kind) -> None:
+        """Begin to watch again after whatever failed: where no process could be started, one may be later."""
+        while not self._stop.is_set():
+            try:
+                watch()
+            except Exception:
+                log.exception("drift_schedule_failed", kind=kind)
+                self._on_crash(kind)
+                self._stop.wait(_BEAT_S)
 
     def _watch_traffic(self) -> None:
         wait_s = self._release_every_s  # the first time; before there is hardly any traffic
@@ -128,7 +142,9 @@ class DriftSchedule:
     def _look(self, *arguments: str) -> None:
         command = ["nice", "-n", _NICE, *own_module("kanaria", "drift", "report", "--json", *arguments)]
         began_s, output = time.monotonic(), ""
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace"
+        ) as process:
             while process.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
                     _, output = process.communicate(timeout=_BEAT_S)

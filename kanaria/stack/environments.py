@@ -285,7 +285,12 @@ class _Installer:
         passed = inherited(variables, self._listed)  # to build a package is to run its code
         process = self._begun(command, passed)
         too_late = threading.Timer(_LONGEST_S, process.kill)
-        too_late.start()
+        try:
+            too_late.start()
+        except RuntimeError as error:  # the system gives no thread: nobody would end an installer that hangs
+            process.kill()
+            process.communicate()
+            raise _install_error(self._wanted, str(error)) from error
         try:
             with process:
                 for line in process.stdout or ():

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import partial
 from http import HTTPStatus
 
 from contract.polled import FAILURES, Polled
+from contract.threads import begun_or_done
 from rollout.fleet import Backend, Readiness
 
 _TIMEOUT_S = 1.0
@@ -66,7 +68,9 @@ class Probes:
         self._newest.pop(backend.url, None)
 
     def _begun(self, server: Polled, backend: Backend, readiness: Readiness, pid: int) -> _Probe:
-        return _Probe(pid, self._clock(), server, self._pool.submit(unready, server, backend, readiness))
+        return _Probe(
+            pid, self._clock(), server, begun_or_done(self._pool, partial(unready, server, backend, readiness))
+        )
 
 
 def polled(backend: Backend, *, timeout_s: float = _TIMEOUT_S) -> Polled:

@@ -71,8 +71,12 @@ class PreflightRun:
             result: Future[PreflightResult] = Future()
             beside = stable.backends[0] if stable.health is Health.READY and stable.backends else None
             arguments = (result, canary.backends[0], release, beside)
-            threading.Thread(target=self._work, args=arguments, name="preflight", daemon=True).start()
-            self._result = result  # only now: one whose thread did not start begins at the next beat
+            try:
+                threading.Thread(target=self._work, args=arguments, name="preflight", daemon=True).start()
+            except RuntimeError as error:  # the system gives no thread: it begins at the next beat
+                log.warning("preflight_not_begun", canary=canary.backends[0].tag, error=str(error))
+                return None
+            self._result = result
         return self._result.result() if self._result and self._result.done() else None
 
     def _work(self, result: Future[PreflightResult], canary: Backend, release: Release, beside: Backend | None) -> None:

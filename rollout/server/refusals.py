@@ -103,6 +103,6 @@ async def _no_ledger(metrics: JudgeMetrics, request: Request, error: Exception) 
     return answer
 
 
-def _no_page(_: Request, error: Exception) -> Response:
+async def _no_page(_: Request, error: Exception) -> Response:
     saw = error.saw if isinstance(error, NoSuchRelease) else ""
     return problem(404, "this replica of the judge was not asked about this release", saw)

@@ -6,10 +6,12 @@ Both give the same counters under the same keys, so that a difference across the
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Protocol, Self
 
 import structlog
 
+from contract.threads import begun
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.counters import Reading
@@ -130,8 +132,8 @@ class FailoverSource:
         Raises: SourceUnreachable.
         """
         if self._probe is None:
-            if self._clock() - self._asked_s >= _ASK_AGAIN_S:
-                self._probe = self._pool.submit(self._store.read, backends, mirrored=mirrored, own=own)
+            if self._clock() - self._asked_s >= _ASK_AGAIN_S:  # where there is no thread for it, with the next reading
+                self._probe = begun(self._pool, partial(self._store.read, backends, mirrored=mirrored, own=own))
             return None
         if not self._probe.done():
             return None

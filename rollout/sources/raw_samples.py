@@ -11,8 +11,8 @@ import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import httpx
@@ -22,6 +22,7 @@ from pydantic_core import from_json
 from contract import loopback
 from contract.deadline import left_s
 from contract.login import Login
+from contract.threads import begun_or_done
 from rollout.errors import SourceUnreachable
 from rollout.signals.folding import START_TIME, RawSeries
 from rollout.signals.profile import Names, Profile, SeriesOf
@@ -158,7 +159,7 @@ class RawSamples:
         with ThreadPoolExecutor(1) as reader:
             coming: tuple[float, Future[list[RawSeries]]] | None = None
             for begin_s, end_s in spans:
-                following = end_s, reader.submit(copy_context().run, self.between, wanted, begin_s, end_s)
+                following = end_s, begun_or_done(reader, partial(self.between, wanted, begin_s, end_s))
                 if coming:
                     yield coming[0], coming[1].result()
                 coming = following

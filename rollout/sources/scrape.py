@@ -10,6 +10,7 @@ import httpx
 
 from contract import loopback
 from contract.http import METRICS_PATH
+from contract.threads import begun_or_done
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.catalogue import catalogue
@@ -54,8 +55,12 @@ class ScrapeSource:
         at_s = time.time()
         with ThreadPoolExecutor(max_workers=len(urls)) as pool:
             read = partial(self._page, own=own_series(own))
-            headers = [counting[instance].headers if instance in counting else {} for instance in urls]
-            pages = dict(zip(urls, pool.map(read, urls.values(), clients.values(), headers), strict=True))
+            headers = {instance: counting[instance].headers if instance in counting else {} for instance in urls}
+            coming = {
+                instance: begun_or_done(pool, partial(read, url, clients[instance], headers[instance]))
+                for instance, url in urls.items()
+            }
+            pages = {instance: page.result() for instance, page in coming.items()}
         samples = {instance: page for instance, page in pages.items() if isinstance(page, list)}
         missing = {instance: page for instance, page in pages.items() if not isinstance(page, list)}
         is_away = self._observer is not None and missing.pop(self._observer, None) is not None

@@ -6,7 +6,7 @@ It uses the loop's `submit` and its snapshot only; everything else comes from th
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +25,7 @@ from contract.complaints import advice, listed
 from contract.errors import KanariaError
 from contract.http import DEADLINE_HEADER, LIVE_PATH, METRICS_PATH, READY_PATH
 from contract.own_answers import NO_ANSWERS, OwnAnswers
+from contract.threads import in_thread
 from rollout.control import commands as c
 from rollout.control.alerts import SIGNAL, Alert, objection
 from rollout.control.controller import Controller
@@ -195,7 +196,7 @@ def make_app(
             ledger.close()
 
     async def get_status(_: Request) -> Response:
-        return Response((await run_sync(status)).model_dump_json(), media_type="application/json")
+        return Response((await in_thread(status, by=run_sync)).model_dump_json(), media_type="application/json")
 
     async def get_metrics(_: Request) -> Response:
         return PlainTextResponse(metrics.exposition(), media_type="text/plain; version=0.0.4")
@@ -211,7 +212,7 @@ def make_app(
 
     async def submit(request: Request, command: c.Command, seen: _Body) -> Response:
         asked = c.ForWhatWasSeen(command, seen.release, seen.phase)
-        number = await run_sync(partial(controller.submit, asked, timeout_s=_patience_s(request)))
+        number = await in_thread(partial(controller.submit, asked, timeout_s=_patience_s(request)), by=run_sync)
         troubles = controller.snapshot.troubles
         return JSONResponse({"release": number} | ({"troubles": troubles} if troubles else {}), status_code=202)
 
@@ -251,7 +252,8 @@ def make_app(
         """Roll back for a firing alert that is labelled to do so; answer what was done for each."""
         body = await _parse(request, _AlertsBody, most=_LONGEST_ALERTS)
         untrusted = alerts if alerts is not None and admission.is_alertmanager(request) else None
-        return JSONResponse({"alerts": await run_sync(partial(_act_on_all, controller, body.alerts, untrusted))})
+        did = await in_thread(partial(_act_on_all, controller, body.alerts, untrusted), by=run_sync)
+        return JSONResponse({"alerts": did})
 
     site = Site(status, read_ledger, surroundings.links, AlertsNow(surroundings.firing))
     return Starlette(
@@ -277,16 +279,9 @@ def make_app(
             RolloutError: _refused(500),
             KanariaError: _refused(409),  # of whoever runs the versions
             ValidationError: _invalid,
-            _TooLong: lambda _request, error: problem(
-                413, "the request is too long", str(error), do="send what is asked for alone"
-            ),
+            _TooLong: _too_long,
             NoSuchRelease: _refused(404),
-            TimeoutError: lambda _request, error: problem(
-                503,
-                "the control loop did not answer in time",
-                str(error),
-                do="see `kanaria status` and the log of the controller",
-            ),
+            TimeoutError: _too_late,
         },
     )
 
@@ -383,8 +378,9 @@ async def _parse(request: Request, model: type[B], *, most: int = _LONGEST_COMMA
     return model.model_validate_json(b"".join(parts) or b"{}")
 
 
-def _refused(status: int) -> Callable[[Request, Exception], Response]:
-    def answer(_: Request, error: Exception) -> Response:
+# Coroutines: Starlette answers by a plain function in a thread, which the system may not give.
+def _refused(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(_: Request, error: Exception) -> Response:
         if not isinstance(error, KanariaError):
             raise error
         return problem(status, error.what, error.saw, do=error.do)
@@ -392,7 +388,16 @@ def _refused(status: int) -> Callable[[Request, Exception], Response]:
     return answer
 
 
-def _invalid(_: Request, error: Exception) -> Response:
+async def _too_long(_: Request, error: Exception) -> Response:
+    return problem(413, "the request is too long", str(error), do="send what is asked for alone")
+
+
+async def _too_late(_: Request, error: Exception) -> Response:
+    do = "see `kanaria status` and the log of the controller"
+    return problem(503, "the control loop did not answer in time", str(error), do=do)
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
     if not isinstance(error, ValidationError):
         raise error
     places = "; ".join(f"{'.'.join(str(part) for part in e['loc']) or 'body'}: {advice(e)}" for e in listed(error))

@@ -4,15 +4,14 @@ import hmac
 import http.client
 import json
 import secrets
-import socket
 import ssl
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from contract.deadline import within
+from contract.in_time import InTime
 from rollout.ui.callers import digest
 from rollout.ui.proof import PROOF_PATH, id_of, proof_of
 
@@ -58,44 +57,18 @@ def command(
     )
     try:
         connection.connect()
-        to_server = connection.sock  # the connection forgets it once an answer says that it is the last
+        connection.sock = InTime(connection.sock)  # the connection's own limit is for each part that comes
         if token:
-            with _whole(to_server, timeout_s):
+            with within(timeout_s):
                 _prove(connection, token)
             # A connection that was closed would be opened anew, to whoever listens there by then.
             connection.auto_open = 0
         sent = {"content-type": "application/json", "authorization": f"Bearer {token}", **headers}
-        with _whole(to_server, timeout_s):
+        with within(timeout_s):
             connection.request("POST", path, json.dumps(body), sent)
             return _answer(connection)
     finally:
         connection.close()
-
-
-@contextmanager
-def _whole(to_server: socket.socket, timeout_s: float) -> Iterator[None]:
-    """End what takes longer in all: the socket's own limit is for each part that comes. Raises TimeoutError."""
-    is_late = threading.Event()
-
-    def end() -> None:
-        is_late.set()
-        with suppress(OSError):  # it has ended by itself
-            # Not that of TLS's own sockets, which first forgets the encryption: a token could then leave without it.
-            socket.socket.shutdown(to_server, socket.SHUT_RDWR)
-
-    timer = threading.Timer(timeout_s, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except Exception as error:  # what was read until then may be taken for another answer
-        if is_late.is_set():
-            raise TimeoutError from error
-        raise
-    finally:
-        timer.cancel()
-    if is_late.is_set():
-        raise TimeoutError
 
 
 def _prove(connection: http.client.HTTPConnection, token: str) -> None:

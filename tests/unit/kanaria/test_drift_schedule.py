@@ -170,3 +170,11 @@ def test_a_canary_that_answers_nothing_is_not_reported_on_again_and_again(
     finally:
         schedule.stop()
         thread.join()
+
+
+def test_a_report_that_cannot_be_started_ends_no_schedule(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Full process tables and files that are gone ended both threads for good, without a word."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    heard = Heard()
+    heard.listen(settings, lambda: {"data", "release"} <= set(heard.crashes) and len(heard.crashes) > 4)
+    assert heard.commands == []

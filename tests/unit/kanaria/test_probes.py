@@ -1,5 +1,6 @@
 """Servers that are asked whether they are ready and hold their answer back: they are not, and nobody waits for them."""
 
+import socket
 from typing import Literal
 
 import pytest
@@ -7,17 +8,19 @@ import pytest
 from kanaria.stack.probes import Probes, polled, unready
 from rollout.fleet import Backend, Readiness
 from tests.support.dribbling import Dribbling, dribbling
+from tests.support.thread_limit import no_more_threads
 from tests.support.waiting import eventually
 
 READY = Readiness("/ready", below=300)
 
-pytestmark = pytest.mark.parametrize("part", ["head", "body"])
+of_each_part = pytest.mark.parametrize("part", ["head", "body"])
 
 
 def backend_of(server: Dribbling) -> Backend:
     return Backend("chat:v1", "127.0.0.1", server.server_port, secret="s")
 
 
+@of_each_part
 def test_one_that_sends_a_byte_now_and_then_is_not_ready(part: Literal["head", "body"]) -> None:
     """Before the whole answer was bounded, it was ready after it."""
     with dribbling(part) as server:
@@ -25,6 +28,7 @@ def test_one_that_sends_a_byte_now_and_then_is_not_ready(part: Literal["head", "
         assert "gives no answer" in unready(polled(backend, timeout_s=0.3), backend, READY)
 
 
+@of_each_part
 def test_one_that_was_ready_once_is_no_longer(part: Literal["head", "body"]) -> None:
     """Also for a new process, whose predecessor's probe still runs."""
     hangs = False
@@ -37,6 +41,7 @@ def test_one_that_was_ready_once_is_no_longer(part: Literal["head", "body"]) -> 
         assert not probes.trouble(backend, READY, 2)
 
 
+@of_each_part
 def test_a_question_that_takes_too_long_counts_as_not_answered(part: Literal["head", "body"]) -> None:
     """The answer before counts while it is young, and no longer than that."""
     hangs, now_s = False, 0.0
@@ -49,7 +54,21 @@ def test_a_question_that_takes_too_long_counts_as_not_answered(part: Literal["he
         assert "gives no answer" in probes.trouble(backend, READY, 1)
 
 
+@of_each_part
 def test_one_that_keeps_its_answer_from_who_lacks_the_secret_is_not_open(part: Literal["head", "body"]) -> None:
     """The control loop asks that itself."""
     with dribbling(part) as server:
         assert not Probes().is_open(backend_of(server), READY)
+
+
+def test_where_the_system_gives_no_thread_the_loop_asks_itself() -> None:
+    """Each beat failed with an error of Python's, and no version was looked at."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        closed = Backend("chat:v1", "127.0.0.1", silent.getsockname()[1])
+        probes = Probes()
+    with no_more_threads():
+        assert "gives no answer" in probes.trouble(closed, READY, 1)
+        assert "gives no answer" in probes.trouble(closed, READY, 1)
+    with dribbling(at_once=lambda _: b"ok") as server:
+        assert not probes.trouble(backend_of(server), READY, 2)

@@ -126,7 +126,7 @@ def test_a_preflight_that_gets_no_thread_begins_at_a_later_beat(
 ) -> None:
     """It was taken for one that runs, until the version was rolled back for it."""
     controller.execute(c.StartRelease("m:v2", PATIENT, "ann"))
-    with no_more_threads(), pytest.raises(RuntimeError, match="can't start new thread"):
+    with no_more_threads():
         world.live(controller, 60)
     live_until(world, controller, lambda: is_over(controller))
     assert trial.asked == [("m:v2", "m:v1")]

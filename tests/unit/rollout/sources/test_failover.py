@@ -10,6 +10,7 @@ from rollout.fleet import Backend
 from rollout.signals.counters import Reading
 from rollout.signals.custom import OwnCounter
 from rollout.sources.failover import FailoverSource
+from tests.support.thread_limit import no_more_threads
 
 
 class Source:
@@ -157,3 +158,16 @@ def test_a_version_may_be_missing_in_the_first_direct_reading(rig: Rig) -> None:
     """It was in one of the store's: its counters are known, so its history cannot look new."""
     rig.at_s()
     assert rig.direct.has_read
+
+
+def test_a_store_that_nobody_can_ask_beside_the_loop_is_asked_later(rig: Rig) -> None:
+    """Where the system gives no thread, each reading failed; now counters are read directly until it does."""
+    rig.store.at_s = None
+    assert rig.at_s() == 200.0
+    rig.steady_s, rig.store.at_s = 10.0, 300.0
+    with no_more_threads():
+        assert [rig.at_s(), rig.at_s()] == [200.0, 200.0]
+    assert rig.store.asked == 1
+    rig.at_s()
+    rig.until_probed()
+    assert rig.at_s() == 300.0

@@ -19,6 +19,7 @@ from rollout.ui.callers import NamedToken, digest
 from rollout.ui.client import ControllerClient
 from rollout.ui.proof import PROOF_PATH, id_of, proof_of
 from tests.support.site import TOKEN, serving
+from tests.support.thread_limit import no_more_threads
 from tests.support.world import Version, World
 
 RIGHT = digest(TOKEN)
@@ -151,3 +152,10 @@ def test_the_real_controller_proves_nothing_to_others(tmp_path: Path) -> None:
             {"token": ANN.sha256, "nonce": "n"},
         ):
             assert httpx.get(f"{url}{PROOF_PATH}", params=asked).status_code == 404, asked
+
+
+def test_a_command_needs_no_thread_on_either_side(tmp_path: Path) -> None:
+    """A version that starts processes without end must not keep people from rolling it back."""
+    world = World(tmp_path / "ledger.db", versions={"m:v1": Version(start_s=0)})
+    with serving(world) as url, no_more_threads(), pytest.raises(CommandRefused, match="no release"):
+        commanded(url)

@@ -1,0 +1,68 @@
+"""A system that gives no more threads: counters are read all the same, one page after the other."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from rollout.fleet import Backend
+from rollout.judge.types import Pair
+from rollout.routers.envoy.metrics import EnvoyMetrics
+from rollout.sources.raw_samples import RawSamples, Wanted
+from rollout.sources.scrape import ScrapeSource
+from tests.support.thread_limit import no_more_threads
+
+STABLE, CANARY = "digits:v1", "digits:v2"
+GATEWAY = 'envoy_kanaria_predict_total{version="%s",routed="%s",code="503"} 7\n'
+FEEDBACK = 'kanaria_feedback_total{version="%s",outcome="correct"} 3\n'
+
+
+@contextmanager
+def saying(page: str) -> Iterator[int]:
+    """The port of a server with one thread, which answers everything with a page."""
+
+    class Says(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.wfile.write(f"HTTP/1.0 200 OK\r\ncontent-length: {len(page)}\r\n\r\n{page}".encode())
+
+        do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Says) as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        try:
+            yield made.server_port
+        finally:
+            made.shutdown()
+            thread.join()
+
+
+def test_pages_are_read_one_after_the_other() -> None:
+    """Each reading failed, in a way that nothing counted as a source that cannot be read."""
+    with (
+        saying(GATEWAY % (CANARY, CANARY)) as gateway,
+        saying(FEEDBACK % STABLE) as stable,
+        saying(FEEDBACK % CANARY) as canary,
+        ScrapeSource(EnvoyMetrics(f"127.0.0.1:{gateway}")) as source,
+        no_more_threads(),
+    ):
+        found = source.read((Backend(STABLE, "127.0.0.1", stable), Backend(CANARY, "127.0.0.1", canary))).counters
+        assert found[f"127.0.0.1:{gateway}", CANARY, "errors"] == Pair(7, 7)
+        assert found[f"127.0.0.1:{stable}", STABLE, "wrong_label"] == Pair(0, 3)
+        assert found[f"127.0.0.1:{canary}", CANARY, "wrong_label"] == Pair(0, 3)
+
+
+def test_spans_are_read_one_after_the_other() -> None:
+    series = {"metric": {"__name__": "asked"}, "values": [[1.0, "2"]]}
+    answer = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": [series]}})
+    with saying(answer) as port:
+        samples = RawSamples(f"http://127.0.0.1:{port}")
+        with no_more_threads():
+            found = list(samples.ahead(Wanted(("asked",), ()), [(0.0, 10.0), (10.0, 20.0)]))
+        samples.close()
+    assert [(end_s, len(each)) for end_s, each in found] == [(10.0, 1), (20.0, 1)]
