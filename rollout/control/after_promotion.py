@@ -45,21 +45,26 @@ class RecentFailures:
     """
 
     def __init__(self) -> None:
-        self._errors: deque[tuple[float, Pair]] = deque()  # each with the time at the end of its window
+        # Each with the time at the end of its window: those that are too young to be known, and those that are known.
+        self._young, self._aged = deque[tuple[float, Pair]](), deque[tuple[float, Pair]]()
+        self._known = _NOTHING  # the sum of the latter
         self._now_s = 0.0
 
     def add(self, windows: Iterable[Window], *, is_alone: bool) -> None:
         """Take in new windows of any signals; `is_alone`: the canary had all the traffic."""
         for window in watched(windows):
             self._now_s += window.window_s
-            self._errors.append((self._now_s, window.canary if is_alone else window.stable))
-            while self._errors[0][0] <= self._now_s - _LAG_S - _SPAN_S:
-                self._errors.popleft()
+            self._young.append((self._now_s, window.canary if is_alone else window.stable))
+        until_s = self._now_s - _LAG_S
+        while self._young and self._young[0][0] <= until_s:
+            self._aged.append(aged := self._young.popleft())
+            self._known += aged[1]
+        while self._aged and self._aged[0][0] <= until_s - _SPAN_S:
+            self._known = self._known.less(self._aged.popleft()[1])
 
     def known(self) -> Pair:
         """Failed and all requests of the five minutes that ended two minutes before the end of the last window."""
-        until_s = self._now_s - _LAG_S
-        return sum((errors for end_s, errors in self._errors if until_s - _SPAN_S < end_s <= until_s), _NOTHING)
+        return self._known
 
 
 class Watch:

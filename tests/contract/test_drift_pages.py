@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -33,6 +34,21 @@ def comparison() -> Comparison:
     return compared(
         "data", "m:1", "m:1", Period(0.0, 4e9), Rule(), reference=sides[0], current=sides[1], logged=(400, 400)
     )
+
+
+@pytest.fixture(scope="module")
+def drawn_once(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a first report on that: `data.html`, `data-quality.html` and `workspace`."""
+    folder = tmp_path_factory.mktemp("drawn")
+    pages = write_report(comparison, folder / "data.html", folder / "workspace")
+    assert (len(pages.pages), pages.set_aside) == (2, None)
+    return folder
+
+
+@pytest.fixture
+def drawn(drawn_once: Path, tmp_path: Path) -> Path:
+    """Its copy, for one test."""
+    return Path(shutil.copytree(drawn_once, tmp_path / "drift"))
 
 
 def side(label: list[object], truth: list[object], **columns: list[float]) -> Side:
@@ -109,9 +125,9 @@ def test_a_truth_that_is_no_label_has_a_bin_of_its_own(tmp_path: Path) -> None:
     assert ("another truth" in page, "unheardof" in page, "zqzqzq" in page) == (True, False, False)
 
 
-def test_evidently_names_the_rule_and_not_a_share_of_columns(tmp_path: Path, comparison: Comparison) -> None:
+def test_evidently_names_the_rule_and_not_a_share_of_columns(drawn: Path) -> None:
     """Its page once said that the threshold of drift was 0.0001."""
-    page = write_report(comparison, tmp_path / "data.html", tmp_path / "workspace").pages[0].read_text()
+    page = (drawn / "data.html").read_text()
     assert "0.0001" not in page.partition("<script")[0]
     assert "Dataset drift detection threshold" not in page
     assert "Drifted: 1 of 3 columns. A score counts as drift from 0.1 on, of `error` from 0.05 on" in page
@@ -132,22 +148,21 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_evidently_says_what_the_rule_says(tmp_path: Path, comparison: Comparison) -> None:
+def test_evidently_says_what_the_rule_says(drawn: Path, comparison: Comparison) -> None:
     """Its page and its run show our distances; numbers with feedback get a page about their quality."""
-    drift, quality = write_report(comparison, tmp_path / "data.html", tmp_path / "workspace").pages
+    drift, quality = drawn / "data.html", drawn / "data-quality.html"
     assert "in 1 of 3 columns (1 rose): <code>age</code> mean" in drift.read_text()
     assert "href='data-quality.html'" in drift.read_text()
     assert "href='data.html'" in quality.read_text()
     assert "Mean Absolute Error" in quality.read_text() or "MAE" in quality.read_text()
-    runs = [json.loads(path.read_bytes()) for path in tmp_path.glob("workspace/*/snapshots/*.json")]
+    runs = [json.loads(path.read_bytes()) for path in drawn.glob("workspace/*/snapshots/*.json")]
     (score,) = {column.score for column in comparison.result.columns if column.column == "age"}
     assert any(str(score)[:8] in json.dumps(run) for run in runs)
 
 
-def test_evidently_draws_every_column_that_was_judged(tmp_path: Path, comparison: Comparison) -> None:
+def test_evidently_draws_every_column_that_was_judged(drawn: Path, comparison: Comparison) -> None:
     """The page once lacked the mistakes, which are known for some rows only: 66 columns under a headline of 67."""
-    write_report(comparison, tmp_path / "data.html", tmp_path / "workspace")
-    runs = [json.loads(path.read_bytes()) for path in tmp_path.glob("workspace/*/snapshots/*.json")]
+    runs = [json.loads(path.read_bytes()) for path in drawn.glob("workspace/*/snapshots/*.json")]
     (drawn,) = [
         set(result["metric_value_location"]["metric"]["params"]["columns"])
         for run in runs
@@ -172,27 +187,25 @@ def halve(path: Path) -> None:
     ids=["a run", "a project", "its dashboard", "a project without its description"],
 )
 def test_a_workspace_that_a_killed_report_left_half_written_is_set_aside(
-    tmp_path: Path, comparison: Comparison, file: str, broken: Callable[[Path], None]
+    drawn: Path, comparison: Comparison, file: str, broken: Callable[[Path], None]
 ) -> None:
     """Every later report once failed on it. Now a new history begins, and the old one is kept unchanged."""
-    workspace = tmp_path / "workspace"
-    assert write_report(comparison, tmp_path / "data.html", workspace).set_aside is None
+    workspace = drawn / "workspace"
     broken(next(iter(workspace.glob(file))))
     left = files(workspace)
-    set_aside = write_report(comparison, tmp_path / "data.html", workspace).set_aside
+    set_aside = write_report(comparison, drawn / "data.html", workspace).set_aside
     assert set_aside is not None
-    assert (set_aside.parent, files(set_aside)) == (tmp_path, left)
-    assert write_report(comparison, tmp_path / "data.html", workspace).set_aside is None
+    assert (set_aside.parent, files(set_aside)) == (drawn, left)
+    assert write_report(comparison, drawn / "data.html", workspace).set_aside is None
     assert len(list(workspace.glob("*/snapshots/*.json"))) == 4, "two reports of two pages each, in one project"
 
 
-def test_a_report_killed_before_it_wrote_its_dashboard_is_repaired(tmp_path: Path, comparison: Comparison) -> None:
+def test_a_report_killed_before_it_wrote_its_dashboard_is_repaired(drawn: Path, comparison: Comparison) -> None:
     """Its project can be read but shows nothing."""
-    workspace = tmp_path / "workspace"
-    write_report(comparison, tmp_path / "data.html", workspace)
+    workspace = drawn / "workspace"
     (dashboard,) = workspace.glob("*/dashboard.json")
     dashboard.unlink()
-    assert write_report(comparison, tmp_path / "data.html", workspace).set_aside is None
+    assert write_report(comparison, drawn / "data.html", workspace).set_aside is None
     assert "Drifted columns" in dashboard.read_text()
 
 
@@ -207,18 +220,16 @@ def room_for(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_report_before_and_says_so(tmp_path: Path, comparison: Comparison) -> None:
+def test_a_full_disk_leaves_the_report_before_and_says_so(drawn: Path, comparison: Comparison) -> None:
     """Neither the page nor the result is cut off, and no half-written file is left."""
-    drift = tmp_path / "drift"
-    write_result(comparison.result, drift / "data.json")
-    write_report(comparison, drift / "data.html", drift / "workspace")
-    before = files(drift)
-    with room_for(100), pytest.raises(NotWritten, match=f"cannot be written to {drift}\n  saw: .*too large"):
-        write_result(comparison.result, drift / "data.json")
+    write_result(comparison.result, drawn / "data.json")
+    before = files(drawn)
+    with room_for(100), pytest.raises(NotWritten, match=f"cannot be written to {drawn}\n  saw: .*too large"):
+        write_result(comparison.result, drawn / "data.json")
     with room_for(1_000_000), pytest.raises(NotWritten, match="free some space"):
-        write_report(comparison, drift / "data.html", drift / "workspace")
-    assert files(drift) == before
-    assert read_result(drift / "data.json") == comparison.result
+        write_report(comparison, drawn / "data.html", drawn / "workspace")
+    assert files(drawn) == before
+    assert read_result(drawn / "data.json") == comparison.result
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path, comparison: Comparison) -> None:

@@ -71,6 +71,7 @@ def kanaria(*arguments: object) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-m", "kanaria", "rules", *map(str, arguments))
 
 
+@pytest.mark.exhaustive
 def test_each_alert_fires_when_it_should_and_is_silent_otherwise(require_program: Find) -> None:
     """`kanaria rules check` runs monitoring/rules/tests, and compares the rules with their sources."""
     require_program("promtool")

@@ -9,6 +9,7 @@ from itertools import count
 from typing import ClassVar
 
 import pytest
+import structlog
 
 from rollout.control import commands as c
 from rollout.control.controller import Controller
@@ -42,6 +43,18 @@ def every_database_is_closed() -> Iterator[None]:
     yield
     sqlite3.connect = connect
     assert not Watched.opened, sorted(Watched.opened.values())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    """What structlog does by itself draws a traceback with all variables of each frame: a tenth of a second."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ]
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -47,6 +47,7 @@ def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
     assert np.allclose([(one.score, one.p_value) for one in found], [(one.score, one.p_value) for one in again])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("per_request", [1, 16])
 def test_where_nothing_changed_at_most_alpha_of_the_reports_find_drift(per_request: int) -> None:
     """300 reports over 17 columns, without a threshold on the distance, so that chance alone decides; alpha is 5 %.

@@ -159,6 +159,7 @@ def test_a_rollback_never_comes_before_all_labels_prove_it() -> None:
         assert len(apart) >= len(together)
 
 
+@pytest.mark.exhaustive
 def test_of_many_harmless_canaries_few_are_held() -> None:
     runs = [ends(World(*FIVE, seed=seed)) for seed in range(40)]
     assert runs.count("rollback") + runs.count("hold") <= 1

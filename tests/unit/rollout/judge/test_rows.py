@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from scipy.stats import binomtest
 
 from rollout.judge import JudgeConfig, Pair, Verdict, Window
@@ -52,6 +53,7 @@ def is_failed_by_labels(rng: np.random.Generator, count: Count) -> bool:
     return judge.judgement(next_weight=None).verdict is Verdict.FAIL
 
 
+@pytest.mark.exhaustive
 def test_a_harmless_share_of_requests_that_differ_wholly_is_not_failed() -> None:
     """8 % of the requests differ in all of their 200 rows, 10 % are harmless. Counted by row, several in 100 FAIL."""
     runs = 400
@@ -66,6 +68,7 @@ def test_a_harmless_share_of_requests_that_differ_wholly_is_not_failed() -> None
     assert binomtest(failed[by_row], runs, 0.01, alternative="greater").pvalue < 0.001
 
 
+@pytest.mark.exhaustive
 def test_an_equal_canary_is_not_failed_by_labels_that_are_wrong_for_whole_requests() -> None:
     """Counted by row, most would be, because a window with one such request more is 200 events worse."""
     runs = 100
