@@ -1,6 +1,8 @@
 """`kanaria judge serve` and `kanaria judge explain`: the judge for engines in a cluster."""
 
+import re
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -30,10 +32,23 @@ PrometheusLogin = Annotated[
     Path | None,
     typer.Option(help="File with `user:password` or a bearer token for Prometheus; it is read anew for each query."),
 ]
+PrometheusCa = Annotated[
+    Path | None,
+    typer.Option(help="File (PEM) with the authority that Prometheus's certificate is from. Default: the public ones."),
+]
+PrometheusHeader = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Header that each query carries, such as `X-Scope-OrgID: shop` for a tenant of Mimir; may be repeated.",
+        show_default=False,
+    ),
+]
 Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with metric profiles of your own.")]
 
 _SPAN_S = 300.0  # of samples that `explain` looks at
 _CLOCKS_APART_S = 30.0
+_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):\s*([!-~][ -~]*)")
+_NOT_THEIRS = ("authorization", "host", "connection", "content-type", "content-length", "transfer-encoding")
 
 
 def serve(
@@ -46,6 +61,8 @@ def serve(
         "judge.db"
     ),
     prometheus_login: PrometheusLogin = None,
+    prometheus_ca: PrometheusCa = None,
+    prometheus_header: PrometheusHeader = None,
     profile_folder: Folder = None,
     share: Annotated[
         Path | None,
@@ -79,7 +96,7 @@ def serve(
         from rollout.server.releases import Releases, now_s  # noqa: PLC0415 - likewise
         from rollout.server.shared_map import SharedMap  # noqa: PLC0415 - likewise
 
-        samples = _samples(prometheus, prometheus_login)
+        samples = _samples(prometheus, prometheus_login, prometheus_ca, prometheus_header or ())
         shared = SharedMap(share) if share else None
         kept = Quarantine(Kept(ledger), shared, now_s=partial(now_s, samples))
         page_url = url or f"http://{host}:{port}"
@@ -97,6 +114,8 @@ def explain(
     rollout: Annotated[str, typer.Option(help="Name of the release, where the profile asks for it.")] = "",
     profile: Annotated[str, typer.Option(help="Name of the metric profile.")] = "service",
     prometheus_login: PrometheusLogin = None,
+    prometheus_ca: PrometheusCa = None,
+    prometheus_header: PrometheusHeader = None,
     profile_folder: Folder = None,
 ) -> None:
     """Say which query of a metric profile finds what in a Prometheus; exit code 3 where one of them finds nothing."""
@@ -106,7 +125,7 @@ def explain(
         if profile not in known:
             raise SpecError("there is no such metric profile", saw=profile, do=f"use one of: {', '.join(known)}")
         names = _names(namespace, rollout, canary, stable)
-        with closing(_samples(prometheus, prometheus_login)) as samples:
+        with closing(_samples(prometheus, prometheus_login, prometheus_ca, prometheus_header or ())) as samples:
             is_whole = _explain(samples, known[profile], names)
         raise typer.Exit(EXIT_DONE if is_whole else EXIT_UNDECIDED)
 
@@ -152,16 +171,47 @@ def _names(namespace: str, rollout: str, canary: str, stable: str) -> Names:
     return Names(namespace, rollout, canary, stable)
 
 
-def _samples(prometheus: str, login: Path | None) -> RawSamples:
-    if login is None:
-        return RawSamples(prometheus)
-    known = Login(login)
+def _samples(prometheus: str, login: Path | None, authority: Path | None, headers: Sequence[str]) -> RawSamples:
+    """Raises SpecError for what cannot be used."""
+    return RawSamples(
+        prometheus,
+        login=None if login is None else _login(login),
+        trust=None if authority is None else _trust(authority),
+        headers=dict(map(_header, headers)),
+    )
+
+
+def _login(path: Path) -> Login:
+    known = Login(path)
     try:
         known.header()
     except (OSError, ValueError) as error:
         do = "write `user:password` or a bearer token into that file"
         raise SpecError("the login of Prometheus cannot be read", saw=str(error), do=do) from error
-    return RawSamples(prometheus, login=known)
+    return known
+
+
+def _trust(path: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise SpecError(
+            "the authority of Prometheus's certificate cannot be read",
+            saw=f"{path}: {error}",
+            do="give a file with certificates in PEM: --prometheus-ca FILE",
+        ) from error
+
+
+def _header(text: str) -> tuple[str, str]:
+    found = _HEADER.fullmatch(text.strip())
+    if found is None or found[1].lower() in _NOT_THEIRS:
+        raise SpecError(
+            "that is no header for Prometheus",
+            saw=text.partition(":")[0][:100],  # what follows may be a secret
+            do="write a name and a value, such as --prometheus-header 'X-Scope-OrgID: shop'; a login is a file: "
+            "--prometheus-login FILE",
+        )
+    return found[1], found[2]
 
 
 def _check_url(url: str) -> None:
@@ -174,6 +224,12 @@ def _check_url(url: str) -> None:
         is_whole = bool(parts.hostname) and parts.port != 0  # which is read here, and may be no number
     except ValueError:
         is_whole = False
+    if is_whole and parts.username is not None:
+        do = "write them into a file: --prometheus-login FILE"
+        raise SpecError("the URL of Prometheus has a login in it, which is shown to many", saw="user:password@", do=do)
+    if is_whole and (parts.query or parts.fragment):
+        do = "leave them out; what each query shall carry is a header: --prometheus-header 'NAME: VALUE'"
+        raise SpecError("the URL of Prometheus has parameters", saw=url.partition("?")[2] or parts.fragment, do=do)
     if not is_whole:
         do = "write a host and, where it is not the usual one, a port: --prometheus http://localhost:9090"
         raise SpecError("that is no URL of a Prometheus", saw=url, do=do)

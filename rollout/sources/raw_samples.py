@@ -6,6 +6,7 @@ A range of raw samples is the answer to an instant query of `series[range]`.
 import json
 import math
 import re
+import ssl
 import threading
 import time
 from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
@@ -29,8 +31,15 @@ from rollout.signals.profile import Names, Profile, SeriesOf
 from rollout.sources.login import check_login
 from rollout.sources.sample_text import Samples, without_samples
 
+_NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
+_UNKNOWN_AUTHORITY = (
+    "give a file with the authority that its certificate is from (--prometheus-ca), and its name in --prometheus"
+)
+_NO_ANSWER = "see whether it runs, and whether --prometheus names it"
+_NO_TENANT = "no org id"  # as Mimir and Cortex say it
 _SHORTEST_S = 60.0  # span of samples that is not parted any more
 _TOO_MUCH = re.compile("too many samples|err-mimir-max|exceeded.*limit")
+_LONGEST_REFUSAL = 300  # letters that are looked at
 _SOON_S = 5.0  # longest wait for what costs the store nothing
 _SILENT_S = 2.0  # how long nothing more is asked of a store that did not even say what time it is
 _STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
@@ -82,13 +91,24 @@ class RawSamples:
     Args:
         timeout_s: longest wait for one answer, seconds.
         login: where it asks for one.
+        trust: whose certificates count; None: those of the public authorities.
+        headers: that each query carries besides, such as the name of a tenant.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0, login: Login | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 10.0,
+        login: Login | None = None,
+        trust: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.url = url
         self._silence = _Silence()
         # Compressed, a large answer takes both sides longer than the network within a cluster does.
-        self._http = loopback.client(url, timeout_s=timeout_s, headers={"accept-encoding": "identity"}, login=login)
+        sent = {**headers, "accept-encoding": "identity"}
+        self._http = loopback.client(url, timeout_s=timeout_s, headers=sent, login=login, trust=trust)
 
     def now_s(self) -> float:
         """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
@@ -198,6 +218,7 @@ class RawSamples:
         response = None
         try:
             response = self._http.post(path, data=asked, timeout=timeout_s or self._http.timeout)
+            _check_tenant(response)
             check_login(response)
             answer = from_json(response.content if samples is None else without_samples(response.content, samples))
             data = answer.get("data")
@@ -206,7 +227,7 @@ class RawSamples:
             raise SourceUnreachable(
                 "Prometheus gives no answer",
                 saw=f"{repr(error) if response is None else _seen(response):.200} from {self._http.base_url}",
-                do="see whether it runs, and whether --prometheus names it",
+                do=_UNKNOWN_AUTHORITY if _NOT_VERIFIED in repr(error) else _NO_ANSWER,
             ) from error
         # A warning means that the answer may lack something, as when a store behind Thanos is away.
         if answer.get("status") != "success" or faults or not isinstance(data, dict):
@@ -254,6 +275,16 @@ class _Silence:
 
 class _TooMuch(SourceUnreachable):
     """The store's limit of samples in one query."""
+
+
+def _check_tenant(response: httpx.Response) -> None:
+    """Raises SourceUnreachable where a store has tenants, and was not told whose samples are meant."""
+    if response.is_client_error and _NO_TENANT in response.text[:_LONGEST_REFUSAL]:
+        raise SourceUnreachable(
+            "Prometheus does not know whose samples are meant",
+            saw=_seen(response),
+            do="name a tenant that you may read: --prometheus-header 'X-Scope-OrgID: shop'",
+        )
 
 
 @contextmanager

@@ -1,0 +1,93 @@
+"""How `kanaria judge explain` and `serve` reach a Prometheus: what is taken, and what is named as wrong."""
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from kanaria.cli import app
+from tests.support.certificates import Pair, pair
+
+
+class _OfTenants(BaseHTTPRequestHandler):
+    """A store that has tenants, under a path of its own, with no series at all."""
+
+    def do_POST(self) -> None:
+        query = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())["query"]
+        result = [{"metric": {}, "value": [0, "1700000000"]}] if query == ["time()"] else []
+        kind = "matrix" if query[0].endswith("ms]") else "vector"
+        status, text = 200, json.dumps({"status": "success", "data": {"resultType": kind, "result": result}})
+        if self.headers["X-Scope-OrgID"] != "shop":
+            status, text = 401, "no org id\n"
+        elif not self.path.startswith("/prometheus/api/v1/"):
+            status, text = 404, "no such page\n"
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Pair:
+    return pair(tmp_path / "certificates")
+
+
+@pytest.fixture
+def store(certificate: Pair) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _OfTenants) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate.certificate, certificate.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}/prometheus"
+        server.shutdown()
+        thread.join()
+
+
+def explained(prometheus: str, *options: str) -> Result:
+    command = ["judge", "explain", "--prometheus", prometheus, "--canary", "v2", "--stable", "v1", *options]
+    return CliRunner().invoke(app, command)
+
+
+def test_a_store_of_tenants_behind_an_authority_of_its_own_is_read(store: str, certificate: Pair) -> None:
+    """As Mimir is, and OpenShift's Prometheus; without the option for one of them, the answer names it."""
+    trusting = ("--prometheus-ca", str(certificate.authority))
+    tenant = ("--prometheus-header", "X-Scope-OrgID: shop")
+    read = explained(store, *trusting, *tenant)
+    assert (read.exit_code, "there is no series kanaria_requests_total at all" in read.output) == (3, True), read.output
+    unknown = explained(store, *tenant)
+    assert "--prometheus-ca" in unknown.output
+    assert explained(store, *trusting, *tenant, "--prometheus-header", "X-Scope-OrgID: other").exit_code != 3
+    nobody = explained(store, *trusting)
+    assert "--prometheus-header 'X-Scope-OrgID: shop'" in " ".join(nobody.output.split())
+
+
+@pytest.mark.parametrize(
+    ("prometheus", "options", "words"),
+    [
+        ("https://me:secret@prometheus.example", (), "--prometheus-login FILE"),
+        ("https://prometheus.example/?dedup=true", (), "dedup=true"),
+        ("https://prometheus.example/#graph", (), "has parameters"),
+        ("https://prometheus.example", ("--prometheus-header", "X-Scope-OrgID"), "--prometheus-header"),
+        ("https://prometheus.example", ("--prometheus-header", "X-Scope-OrgID:"), "--prometheus-header"),
+        ("https://prometheus.example", ("--prometheus-header", "a b: c"), "--prometheus-header"),
+        ("https://prometheus.example", ("--prometheus-header", "a: secret\nb: c"), "--prometheus-header"),
+        ("https://prometheus.example", ("--prometheus-header", "Authorization: secret"), "--prometheus-login FILE"),
+        ("https://prometheus.example", ("--prometheus-ca", "missing.pem"), "missing.pem"),
+        ("https://prometheus.example", ("--prometheus-ca", __file__), "in PEM"),
+    ],
+)
+def test_what_reaches_no_prometheus_is_named(prometheus: str, options: tuple[str, ...], words: str) -> None:
+    """Exit code 2, and no secret is repeated."""
+    done = explained(prometheus, *options)
+    output = " ".join(done.output.split())
+    assert (done.exit_code, words in output, "secret" in output) == (2, True, False), output
