@@ -23,8 +23,8 @@ class JudgeCommands(LazyGroup):
         ),
         "explain": Source(
             "rollout.server.cli:explain",
-            "Say which query of a metric profile finds what in a Prometheus; exit code 3 where one of them finds "
-            "nothing.",
+            "Say which query of a metric profile finds what in a Prometheus; exit code 3 where one finds nothing "
+            "to count.",
         ),
     }
 

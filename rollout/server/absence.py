@@ -2,9 +2,11 @@
 
 import json
 import re
+from dataclasses import replace
 
 from rollout.sources.raw_samples import RawSamples, Wanted
 
+_BUCKETS = "_bucket"
 _SHOWN = 5  # values of a label
 
 
@@ -14,6 +16,11 @@ def why_nothing(samples: RawSamples, wanted: Wanted) -> str:
     every = json.dumps("|".join(map(re.escape, wanted.names)))
     labels = ", ".join(label for label, _ in wanted.labels)
     there = samples.labels(f"count by ({labels}) ({{__name__=~{every}}})")
+    if native := [name for name in wanted.names if name.endswith(_BUCKETS) and _is_native(samples, name, wanted)]:
+        return (
+            f"{native[0].removesuffix(_BUCKETS)} is there without buckets, as a native histogram: let Prometheus keep "
+            "the classic buckets as well (`scrape_classic_histograms`, since 3.0 `always_scrape_classic_histograms`)"
+        )
     if not there:
         return f"there is no series {names} at all: look whether the pods are scraped, and whether they count it"
     fitting: list[str] = []
@@ -25,6 +32,11 @@ def why_nothing(samples: RawSamples, wanted: Wanted) -> str:
         there = left
         fitting.append(f"{label} {' or '.join(values)}")
     return "its series are there, and none of them counts: look at what the profile leaves out"
+
+
+def _is_native(samples: RawSamples, buckets: str, wanted: Wanted) -> bool:
+    """Whether a histogram is there under its own name, which one with buckets never is."""
+    return bool(samples.labels(f"count({replace(wanted, names=(buckets.removesuffix(_BUCKETS),))})"))
 
 
 def _listed(values: set[str]) -> str:

@@ -21,7 +21,7 @@ from rollout.format import count, span
 from rollout.server.absence import why_nothing
 from rollout.server.hosts import hosts_of
 from rollout.server.tokens import token_in
-from rollout.signals.folding import RawSeries, scrape_interval
+from rollout.signals.folding import Fold, RawSeries, Uncountable, scrape_interval
 from rollout.signals.profile import Names, Profile
 from rollout.sources.profiles import profiles
 from rollout.sources.raw_samples import RawSamples, Wanted
@@ -118,7 +118,7 @@ def explain(
     prometheus_header: PrometheusHeader = None,
     profile_folder: Folder = None,
 ) -> None:
-    """Say which query of a metric profile finds what in a Prometheus; exit code 3 where one of them finds nothing."""
+    """Say which query of a metric profile finds what in a Prometheus; exit code 3 where one finds nothing to count."""
     with explained():
         _check_url(prometheus)
         known = profiles(profile_folder)
@@ -131,21 +131,31 @@ def explain(
 
 
 def _explain(samples: RawSamples, profile: Profile, names: Names) -> bool:
-    """Say what is found; whether all queries find something."""
+    """Say what is found; whether all queries find something, and all of that can be counted."""
     now_s = samples.now_s()
     if abs(now_s - time.time()) > _CLOCKS_APART_S:
         typer.echo(f"Prometheus's clock is {span(abs(now_s - time.time()))} from this one; its own counts")
     is_whole = True
-    for counter in profile.counters({}):
+    counters = profile.counters({})
+    begin_s = now_s - _SPAN_S
+    fold = Fold(profile, counters, names, origin_s=begin_s, window_s=_SPAN_S, interval_s=_SPAN_S, from_s=begin_s)
+    every: list[RawSeries] = []
+    for counter in counters:
         for version in (names.stable, names.canary):
             wanted = Wanted.of(profile, [counter], names, version)
-            found = samples.between(wanted, now_s - _SPAN_S, now_s)
+            found = samples.between(wanted, begin_s, now_s)
+            every += found
             taken = [series for series in found if counter.of.takes(series.labels)]
             typer.echo(f"{counter.signal}, {version}: {_seen(taken, profile, now_s) if taken else 'nothing'}")
             typer.echo(f"  {wanted}")
             if not taken:
                 typer.echo(f"  {why_nothing(samples, wanted)}")
                 is_whole = False
+    try:
+        fold.extend(every, now_s)
+    except Uncountable as error:
+        typer.echo(f"{error.what}: {error.saw}\n  {error.do}")
+        is_whole = False
     return is_whole
 
 

@@ -310,6 +310,10 @@ class Evidence:
         sides = SIDES[1:] if is_promoted else SIDES
         if verdict is not Verdict.FAIL and (silent := self._silent(fold, now_s, sides)):
             verdict, reason = Verdict.NO_DATA, silent
+        elif verdict is Verdict.NO_DATA and (query := self._missing(fold)):
+            reason = (
+                f"{reason}: Prometheus has no series for `{query}`; leave the signal out of the plan if there are none"
+            )
         return Answer(verdict, reason, judging.since_s, judgement, tuple(notes))
 
     @staticmethod
@@ -331,6 +335,16 @@ class Evidence:
                     f"no data: the newest sample of {side} is {span(age_s)} old, and pods are scraped every "
                     f"{span(fold.interval_s)}: `{query}`"
                 )
+        return None
+
+    def _missing(self, fold: Fold) -> Wanted | None:
+        """What finds nothing of the first signal that is needed and lacking; None: all are there."""
+        versions = {"canary": self._names.canary, "stable": self._names.stable}
+        for side in reversed(SIDES):
+            for signal in fold.lacking(side):
+                if signal in self._plan.expected:
+                    counters = [counter for counter in self._counters if counter.signal == signal]
+                    return Wanted.of(self._profile, counters, self._names, versions[side])
         return None
 
     @staticmethod

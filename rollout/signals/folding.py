@@ -109,6 +109,11 @@ class Fold:
         """The last border between two windows that is not after `at_s`."""
         return self._origin_s + self.window_s * math.floor((at_s - self._origin_s) / self.window_s)
 
+    def lacking(self, side: Side) -> list[str]:
+        """The signals of which a side has no series that was ever seen."""
+        seen = {slot.signal for slot in self._since if slot.side == side}
+        return [signal for signal in self._by_signal if signal not in seen]
+
     def extend(self, every: Iterable[RawSeries], until_s: float) -> list[Window]:
         """The windows between the cursor and the last border before `until_s`.
 

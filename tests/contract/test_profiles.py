@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import pytest
 
 from rollout.judge import Verdict
 from rollout.judge.types import Pair, Window
+from rollout.server.absence import why_nothing
 from rollout.server.evidence import Evidence
 from rollout.server.questions import Plan
 from rollout.signals.folding import CountedTwice, Fold, RawSeries, scrape_interval
 from rollout.signals.profile import Names, Profile, parse_profile, profile_data
 from rollout.sources.profiles import built_in, profiles
 from rollout.sources.raw_samples import RawSamples, Wanted
-from tests.support.generated_series import SHAPES, Pod, fill, openmetrics, prometheus_with, running
+from tests.support.generated_series import SHAPES, Pod, Shape, fill, openmetrics, prometheus_with, running
 from tests.support.paths import ROOT
 
 BEGIN_S = 1_700_000_000.0
@@ -27,6 +29,7 @@ extends: bentoml
 versions: {app: '{version}'}
 """
 INTERVAL_S = 5.0
+COMMON = {"namespace": "shop"}
 NO_REQUESTS_OF_LINKERD = (  # its proxies count them like any other
     {"target_addr": "10.42.0.7:3000", "target_port": "3000", "route_name": "probe"},
     {"target_addr": "0.0.0.0:4191", "target_port": "4191", "route_name": "probe"},
@@ -95,6 +98,11 @@ def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     older = replace(SHAPES["service"], common={"namespace": "shop", "endpoint": "predict"})
     for name, shape in (("older", older), ("newer", SHAPES["service"])):
         lines += openmetrics(shape, [Pod({"pod": name, "rollouts_pod_template_hash": name}, BEGIN_S, END_S)])
+    native = Shape("bentoml_service_request_total", {"http_response_code": "200"}, {}, "other_seconds", "0.1", COMMON)
+    own_name = replace(native, requests="bentoml_service_request_duration_seconds", histogram="others_seconds")
+    for name in ("native", "native-too"):
+        pod = Pod({"pod": name, "rollouts_pod_template_hash": name}, BEGIN_S, END_S)
+        lines += [*openmetrics(native, [pod]), *openmetrics(own_name, [pod])]
     for number, labels in enumerate(NO_REQUESTS_OF_LINKERD):
         pod = Pod({"pod": "n", "rollouts_pod_template_hash": "unasked", **labels}, BEGIN_S, END_S)
         lines += openmetrics(SHAPES["linkerd"], [pod], seed=number)
@@ -240,6 +248,30 @@ def test_a_fresh_judge_says_what_one_that_was_asked_all_the_time_says(
     assert verdicts[-1] is verdict
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        replace(NAMES, canary="native"),
+        replace(NAMES, canary=NAMES.stable, stable="native"),
+        Names("shop", "digits", "native", "native-too"),
+    ],
+    ids=["canary", "stable", "both"],
+)
+def test_a_histogram_without_buckets_is_named(samples: RawSamples, names: Names) -> None:
+    """It was said that there were no requests, while the errors of thousands were counted."""
+    profile = built_in()["bentoml"]
+    latency = [counter for counter in profile.counters({}) if counter.signal == "latency"]
+    with closing(_At(samples.url)) as now:
+        now.at_s = END_S
+        evidence = Evidence(now, profile, names, Plan.of(None, profile), not_before_s=-math.inf)
+        said = evidence.answer(25.0, own_clock_s=END_S)
+        why = why_nothing(now, Wanted.of(profile, latency, names, "native"))
+    assert said.verdict is Verdict.NO_DATA
+    assert 'no series for `bentoml_service_request_duration_seconds_bucket{namespace="shop",' in said.reason
+    assert 'rollouts_pod_template_hash="native"' in said.reason
+    assert "as a native histogram: let Prometheus keep" in why
+
+
 class _At(RawSamples):
     """What was in Prometheus at a moment: as if that were now."""
 
@@ -247,6 +279,9 @@ class _At(RawSamples):
 
     def now_s(self) -> float:
         return self.at_s
+
+    def labels(self, query: str) -> list[dict[str, str]]:
+        return super().labels(f"last_over_time(({query})[1m:5s] @ {self.at_s})")
 
 
 def test_what_is_too_much_for_one_answer_is_read_in_parts(

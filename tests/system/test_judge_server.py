@@ -899,6 +899,8 @@ def test_explain_says_which_query_finds_nothing(cluster: Cluster) -> None:
     assert missing.returncode == 3
     assert "errors, god: nothing" in missing.stdout
     assert 'with namespace shop, rollouts_pod_template_hash is lacking or "bad" or ' in missing.stdout
+    twice = subprocess.run([*command, "--canary=twice"], capture_output=True, text=True, check=False)
+    assert (twice.returncode, "each event is counted twice" in twice.stdout) == (3, True), twice
     wrong = subprocess.run([*command, "--canary=a/../b"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, "--canary is no name" in wrong.stderr) == (2, True), wrong
 
