@@ -1,5 +1,6 @@
 """What the local BentoML store holds, read from its folders: importing bentoml for its own listing takes seconds."""
 
+import math
 import os
 import re
 import reprlib
@@ -28,6 +29,8 @@ COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
 _USUAL_PORT = 3000  # BentoML's own
 _UNLIMITED_S = 3600.0  # where it sets that there is none
+_LONGEST_TIMEOUT_S = 24 * 3600.0  # nobody waits longer for one answer
+_LONGEST_PATH = 2000  # letters
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._-]*")  # no path: it is made part of some
 LARGEST_FILE = 4 * 2**20  # bytes of what is read here of a Bento or a model
 
@@ -115,9 +118,7 @@ def service_of(bento: str) -> Service:
     try:
         return Service(_routes(manifest.get("schema") or {}), _timeout_s(manifest))
     except (LookupError, AttributeError, TypeError, ValueError) as error:
-        raise SetupError(
-            f"the routes of {bento} cannot be read", saw=f"{error!r} in its {_MANIFEST}", do="build it again"
-        ) from error
+        raise _unreadable_routes(bento, error) from error
 
 
 def schemas_of(bento: str) -> dict[str, dict[str, Any]] | None:
@@ -128,16 +129,24 @@ def schemas_of(bento: str) -> dict[str, dict[str, Any]] | None:
     manifest = _manifest(bento)
     if "schema" not in manifest:
         return None
-    schema = manifest["schema"] or {}
-    own = {str(route.get("route")): route for route in schema.get("routes") or () if isinstance(route, dict)}
-    return own | {path: {MOUNTED: True} for path in _mounted(schema)}
+    try:
+        schema = manifest["schema"] or {}
+        own = {str(route.get("route")): route for route in schema.get("routes") or () if isinstance(route, dict)}
+        return own | {path: {MOUNTED: True} for path in _mounted(schema)}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _unreadable_routes(bento, error) from error
+
+
+def _unreadable_routes(bento: str, error: Exception) -> SetupError:
+    saw = f"{error!r} in its {_MANIFEST}"
+    return SetupError(f"the routes of {bento} cannot be read", saw=saw, do="build it again")
 
 
 def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:
     """The routes of a service, then those of applications that are mounted in it: of these any may stream."""
     own: list[Route] = []
     for route in schema.get("routes") or ():
-        path, is_streamed = str(route["route"]), bool((route.get("output") or {}).get("is_stream"))
+        path, is_streamed = _path(route["route"]), bool((route.get("output") or {}).get("is_stream"))
         own.append(Route(path, is_streamed))
         if route.get("is_task"):
             own.append(Route(f"{path}/submit"))
@@ -148,7 +157,15 @@ def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:
 
 def _mounted(schema: dict[str, Any]) -> list[str]:
     """The paths of the applications in a service, where they name any."""
-    return [str(path) for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
+    return [_path(path) for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
+
+
+def _path(written: object) -> str:
+    """The path of a route. Raises ValueError for what is none: the gateway would refuse all routes with it."""
+    is_path = isinstance(written, str) and written.isprintable() and written[:1] in ("", "/")
+    if not is_path or len(str(written)) > _LONGEST_PATH:
+        raise ValueError(f"no path: {reprlib.repr(written)}")
+    return str(written)
 
 
 def port_of(bento: str) -> int:
@@ -158,8 +175,13 @@ def port_of(bento: str) -> int:
 
 
 def _timeout_s(manifest: dict[str, Any]) -> float:
+    """Raises ValueError, and as `float`."""
     given = (_config(manifest).get("traffic") or {}).get("timeout", _USUAL_TIMEOUT_S)
-    return _UNLIMITED_S if given is None else float(given)
+    if given is None:
+        return _UNLIMITED_S
+    if not 0 < (timeout_s := float(given)) < math.inf:
+        raise ValueError(f"no timeout: {given!r:.40}")
+    return min(timeout_s, _LONGEST_TIMEOUT_S)
 
 
 def _config(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
@@ -19,6 +20,7 @@ from packageurl import PackageURL
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from contract.plain_files import opened
 from kanaria.extras import PROJECT
 from kanaria.stack.bentos import (
     PYTHON_FOLDER,
@@ -30,6 +32,9 @@ from kanaria.stack.bentos import (
     text_of,
 )
 from kanaria.stack.requirements import Wanted, wanted_by
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 _HASHES = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _SKIPPED = "__pycache__"
@@ -133,19 +138,20 @@ def _model(tag: str) -> Component:
 
 
 def _files(folder: Path, of: str) -> list[Component]:
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and _SKIPPED not in path.parts)
-    return [_file(path, str(path.relative_to(folder)), of) for path in paths]
+    paths = (path for path in sorted(folder.rglob("*")) if _SKIPPED not in path.parts)
+    return [_file(path, str(path.relative_to(folder)), of) for path in paths if path.is_symlink() or path.is_file()]
 
 
 def _file(path: Path, name: str, of: str) -> Component:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Component(
-        type=ComponentType.FILE,
-        name=name,
-        bom_ref=f"{of}/{name}",
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
-    )
+    """A file with its hash. A bill is given to others: of a link, which may lead to a secret, only where it leads."""
+    found = Component(type=ComponentType.FILE, name=name, bom_ref=f"{of}/{name}")
+    if path.is_symlink():
+        found.properties.add(Property(name="kanaria:link", value=str(path.readlink())))
+        return found
+    with opened(path) as file:
+        digest = hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
+    found.hashes.add(HashType(alg=HashAlgorithm.SHA_256, content=digest))
+    return found
 
 
 def _image(tag: str) -> list[Component]:

@@ -55,7 +55,9 @@ async def _run(socket: Path, feedback: Path, port: int, answers: Path, recorded:
     recorder = Recorder(RecordedFolder(recorded), findings.recorded)
     server = make_server(Observer(findings, recorder), f"unix:{socket}")
     quiet = partial(uvicorn.Config, http=bounded_http(), log_level="warning", access_log=False)
-    pages = SleepingServer(quiet(pages_of(findings), host="127.0.0.1", port=port))
+    # Every user of the machine may read them: whoever has done so keeps no file of this process.
+    closing = quiet(pages_of(findings), host="127.0.0.1", port=port, headers=[("connection", "close")])
+    pages = SleepingServer(closing)
     labels = _Second(quiet(feedback_app(records), uds=str(feedback)))
     await server.start()
     others = [asyncio.create_task(_keep_told(answers, findings)), asyncio.create_task(labels.serve())]

@@ -73,6 +73,7 @@ class Guard:
         headers = [
             (b"content-type", b"application/problem+json"),
             (b"content-length", str(len(self._refusal)).encode()),
+            (b"connection", b"close"),  # whoever lacks the secret keeps no file of this process
         ]
         await send({"type": "http.response.start", "status": _REFUSED, "headers": headers})
         await send({"type": "http.response.body", "body": self._refusal})

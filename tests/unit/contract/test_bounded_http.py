@@ -1,7 +1,10 @@
 """No request takes memory without end; real sockets."""
 
+import resource
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -11,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from contract import bounded_http as bounded
 from contract.bounded_http import LARGEST_FIELDS, bounded_http
 from kanaria.stack.ports import free_port
 from tests.support.endless import ENDLESS, MOST, taken
@@ -23,8 +27,8 @@ async def _size(request: Request) -> Response:
     return PlainTextResponse(str(len(await request.body())))
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
+@contextmanager
+def serving() -> Iterator[str]:
     app, port = Starlette(routes=[Route("/x", _size, methods=["POST"])]), free_port()
     config = uvicorn.Config(app, host="127.0.0.1", port=port, http=bounded_http(), log_config=None)
     server = uvicorn.Server(config)
@@ -34,6 +38,12 @@ def url() -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving() as made:
+        yield made
 
 
 @pytest.mark.parametrize("endless", ENDLESS)
@@ -48,3 +58,52 @@ def test_bodies_have_no_bound(url: str) -> None:
         assert client.post("/x", content=b"b" * 3 * LARGEST_FIELDS).text == str(3 * LARGEST_FIELDS)
         assert client.post("/x", content=iter([b"b" * 2**18] * 20)).text == str(20 * 2**18)
         assert client.post("/x", content=iter([b"b"] * 250_000)).text == "250000"
+
+
+HEAD = b"POST /x HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n"
+SLOW = {
+    "silent": [b""],
+    "slow headers": [HEAD + b"x: "],
+    "slow headers behind a request": [HEAD + b"\r\na", HEAD + b"x: "],
+}
+
+
+def begun(url: str, parts: list[bytes], held: ExitStack) -> socket.socket:
+    """A connection on which this was sent, each part after the answer to the one before."""
+    asked = httpx.URL(url)
+    client = held.enter_context(socket.create_connection((asked.host, asked.port), timeout=30))
+    for number, part in enumerate(parts):
+        assert not number or client.recv(65536).startswith(b"HTTP/1.1 200")
+        client.sendall(part)
+    return client
+
+
+@pytest.mark.parametrize("parts", SLOW.values(), ids=SLOW)
+def test_whoever_says_nothing_is_not_waited_for(parts: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It kept its connection, and so a file of the process, for as long as it liked. A slow body has its time."""
+    monkeypatch.setattr(bounded, "HEAD_WITHIN_S", 0.5)
+    with serving() as url, ExitStack() as held:
+        uploads = begun(url, [HEAD + b"\r\n"], held)
+        assert b"x" * len(ended(begun(url, parts, held))) == b""
+        uploads.sendall(b"a")
+        assert uploads.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def ended(client: socket.socket) -> bytes:
+    """What comes until the server ends the connection."""
+    try:
+        return b"".join(iter(lambda: client.recv(65536), b""))
+    except ConnectionResetError:
+        return b""
+
+
+def test_whoever_opens_many_connections_leaves_files_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files of a version could be taken, so that the gateway's next connection was not accepted."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (16, 16))
+    with serving() as url, ExitStack() as held:
+        asking = begun(url, [HEAD + b"\r\na"], held)
+        silent = [begun(url, [b""], held) for _ in range(20)]
+        assert [ended(each) for each in silent[:12]] == [b""] * 12
+        assert httpx.post(f"{url}/x", content=b"body", trust_env=False).text == "4"
+        asking.sendall(HEAD + b"\r\na")
+        assert asking.recv(65536).startswith(b"HTTP/1.1 200")

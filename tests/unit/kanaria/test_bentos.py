@@ -290,3 +290,50 @@ def test_a_store_that_lies_behind_a_link_is_read(tmp_path: Path, monkeypatch: py
     (tmp_path / "store/bentos/m/v2").symlink_to(tmp_path / "store/bentos/m/v1")
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "link"))
     assert [models_of(tag) for tag in ("m:v1", "m:v2")] == [["m:v1"]] * 2
+
+
+CONFIG = "{entry_service: s, services: [{name: s, config: {traffic: {timeout: %s}}}]}"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *(CONFIG % timeout for timeout in (".nan", ".inf", "-.inf", "-1", "0", "[]", "soon")),
+        "{schema: {routes: [{route: predict}]}}",
+        "{schema: {routes: [{route: 5}]}}",
+        '{schema: {routes: [{route: "/a\\nb"}]}}',
+        '{schema: {routes: [{route: "/a\\ud800"}]}}',
+        f"{{schema: {{routes: [{{route: /{'a' * 3000}}}]}}}}",
+        '{schema: {paths: {"/a\\0": {mounted: true}}}}',
+        "{schema: {paths: [1]}}",
+        "{schema: [1]}",
+    ],
+)
+def test_a_manifest_that_no_gateway_could_follow_is_refused(
+    manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway refuses all routes where one is wrong, so that each beat of the control loop failed."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos" / "m" / "v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(manifest)
+    with pytest.raises(SetupError, match=r"routes of m:v1 cannot be read"):
+        service_of("m:v1")
+
+
+def test_a_timeout_that_nobody_waits_for_is_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos" / "m" / "v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(CONFIG % "1e300")
+    assert service_of("m:v1").timeout_s == 24 * 3600
+
+
+@pytest.mark.parametrize("schema", ["[1]", "{routes: 5}", "{paths: [1]}"])
+def test_schemas_that_are_none_are_refused(schema: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos" / "m" / "v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(f"schema: {schema}")
+    with pytest.raises(SetupError, match=r"routes of m:v1 cannot be read"):
+        schemas_of("m:v1")

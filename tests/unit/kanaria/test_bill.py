@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -102,3 +103,19 @@ def test_an_unknown_bento_is_named() -> None:
     """As every command does it."""
     done = CliRunner().invoke(app, ["sbom", "b:9"])
     assert "there is no Bento b:9" in str(done.exception)
+
+
+def test_a_bill_says_of_a_link_where_it_leads_and_nothing_of_what_is_there(store: Path, tmp_path: Path) -> None:
+    """Bills are given to others, who could try which secret has the hash. A pipe is no file, and not waited for."""
+    (tmp_path / "secret").write_text("hunter2")
+    for folder in ("bentos/b/1/src", "models/m/1"):
+        (store / folder / "innocent.txt").symlink_to(tmp_path / "secret")
+        os.mkfifo(store / folder / "pipe")
+    found = bill("b:1")
+    (model,) = [each for each in found["components"] if each["type"] == "machine-learning-model"]
+    for name, components in (("src/innocent.txt", found["components"]), ("innocent.txt", model["components"])):
+        (link,) = [each for each in components if each["name"] == name]
+        assert "hashes" not in link
+        assert link["properties"] == [{"name": "kanaria:link", "value": str(tmp_path / "secret")}]
+    assert hashlib.sha256(b"hunter2").hexdigest() not in json.dumps(found)
+    assert "pipe" not in json.dumps(found)

@@ -94,6 +94,19 @@ def test_no_header_shows_the_secret_to_the_app() -> None:
     assert headers_behind("/metrics", other, (b"x-kanaria-secret", b"t")) is None
 
 
+def test_whoever_lacks_the_secret_keeps_no_connection() -> None:
+    """Each takes a file of the version's process; uvicorn closes after such an answer."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/predict", "headers": [], "server": ("127.0.0.1", 1)}
+    guard = Guard(send, port=1, header="x-kanaria-secret", secret="s")  # type: ignore[arg-type] # it is not called
+    asyncio.run(guard(scope, send, send))  # type: ignore[arg-type] # likewise
+    assert (sent[0]["status"], (b"connection", b"close") in sent[0]["headers"]) == (403, True)
+
+
 def test_an_environment_gets_the_guard_and_no_other_path_of_ours() -> None:
     """A version with packages of its own must not find Kanaria's."""
     guard = guarding(1, "a secret")
