@@ -139,7 +139,7 @@ def _notes(wanted: Wanted, out: Path | None) -> Iterator[str]:
         yield (
             f"no manifest has the token: the analyses read the Secret {SECRET} of {wanted.namespace}, and without it "
             f"a rollout aborts: `kubectl --namespace {wanted.namespace} create secret generic {SECRET} "
-            f"--from-file {SECRET_KEY}=FILE` once"
+            f"--from-file {SECRET_KEY}=FILE` once, of a file without a line end: with one no header is sent"
         )
     for name in secrets(wanted):
         yield f"{name if out is None else out / name} has the token: keep it out of Git, or leave --token-file out"

@@ -145,7 +145,7 @@ def _explain(samples: RawSamples, profile: Profile, names: Names) -> bool:
             wanted = Wanted.of(profile, [counter], names, version)
             found = samples.between(wanted, begin_s, now_s)
             every += found
-            taken = [series for series in found if counter.of.takes(series.labels)]
+            taken = [series for series in found if counter.counts(series.labels)]
             typer.echo(f"{counter.signal}, {version}: {_seen(taken, profile, now_s) if taken else 'nothing'}")
             typer.echo(f"  {wanted}")
             if not taken:

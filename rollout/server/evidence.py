@@ -172,7 +172,7 @@ class Evidence:
     def _requests_of(self, version: str) -> Wanted:
         errors = [counter for counter in self._counters if counter.signal == "errors"]
         wanted = Wanted.of(self._profile, errors, self._names, version)
-        return replace(wanted, names=wanted.names[:1])
+        return replace(wanted, names=wanted.names[:1]) if errors[0].is_whole else wanted
 
     def _begun(self, now_s: float) -> "_Judging | str":
         """The release from its beginning, or why it has none yet."""

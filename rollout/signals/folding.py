@@ -210,7 +210,7 @@ class Fold:
             key = labels.get(counter.each, "") if counter.each else ""
             if counter.each and not key:
                 continue
-            takes = counter.of.name == labels[_NAME] and counter.of.takes(labels)
+            takes = counter.counts(labels)
             if counter.is_histogram:
                 bound = bound_of(labels)
                 if takes and bound is not None:
@@ -218,7 +218,7 @@ class Fold:
                 continue
             if takes:
                 yield Slot(side, counter.signal, key, "of")
-            if counter.bad and counter.bad.name == labels[_NAME] and counter.bad.takes(labels):
+            if counter.is_part(labels):
                 yield Slot(side, counter.signal, key, "bad")
 
     def _met(self, process: tuple[str, ...], every: Sequence[Scrapes], starts: Sequence[RawSeries]) -> Process:
@@ -319,8 +319,8 @@ def _pair(bad: Floats, total: Floats) -> list[NDArray[np.int64]]:
 
 def _refuse_fractions(labels: Mapping[str, str], values: Floats) -> None:
     """Raises Uncountable: an event has happened or not."""
-    is_part = np.isfinite(values) & (values != np.rint(values))
-    if is_part.any():
+    is_part = values != np.rint(values)
+    if is_part.any() and (is_part := is_part & np.isfinite(values)).any():
         raise Uncountable(
             "these values are no counts of events",
             saw=f"{values[is_part][0]:g} of {labels.get(_NAME, '')}, with {_listed(labels)}",

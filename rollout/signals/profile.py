@@ -31,7 +31,7 @@ KINDS: Mapping[str, Kind] = {
     "wrong_label": "share",
 }
 _KEYS: Mapping[Kind, tuple[frozenset[str], ...]] = {
-    "share": (frozenset({"bad", "of"}), frozenset({"good", "of"})),
+    "share": (frozenset({"bad", "of"}), frozenset({"good", "of"}), frozenset({"good", "bad"})),
     "share of each": (frozenset({"bad", "of", "each"}),),
     "each": (frozenset({"of", "each"}),),
     "durations": (frozenset({"histogram", "unit"}),),
@@ -192,6 +192,7 @@ class SeriesOf:
     of: Selector  # all events; of a histogram its buckets
     bad: Selector | None = None
     is_good: bool = False  # `bad` counts the good ones
+    is_whole: bool = True  # else `of` counts the good ones alone, and no series counts all
     each: str | None = None  # label whose values are keys
     is_histogram: bool = False
     is_bad_above: bool = True  # of a histogram: the events above a bound are bad, else those within it
@@ -209,6 +210,14 @@ class SeriesOf:
         of = Selector(self.of.name, (*self.of.matchers, *left_out))
         bad = Selector(self.bad.name, (*self.bad.matchers, *left_out)) if self.bad else None
         return replace(self, of=of, bad=bad)
+
+    def counts(self, labels: Mapping[str, str]) -> bool:
+        """Whether a series counts towards all events."""
+        return _takes(self.of, labels) or (not self.is_whole and self.is_part(labels))
+
+    def is_part(self, labels: Mapping[str, str]) -> bool:
+        """Whether a series counts those events that tell how many are bad."""
+        return self.bad is not None and _takes(self.bad, labels)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -284,10 +293,12 @@ def _series_of(name: str, counted: Counted) -> SeriesOf:
             is_bad_above=KINDS[name] == "durations",
             per_bound=_PER_SECOND[counted.unit] if counted.unit else 1.0,
         )
+    if counted.of is None:
+        return SeriesOf(name, selector(counted.good or ""), bad=selector(counted.bad or ""), is_whole=False)
     part = counted.bad or counted.good
     return SeriesOf(
         name,
-        selector(counted.of or ""),
+        selector(counted.of),
         bad=selector(part) if part else None,
         is_good=counted.good is not None,
         each=counted.each,
@@ -303,6 +314,10 @@ def _series_of_own(name: str, options: CustomSignal) -> SeriesOf:
         )
     part = selector(options.bad or options.good or "")
     return SeriesOf(name, selector(options.of or ""), bad=part, is_good=options.good is not None)
+
+
+def _takes(selected: Selector, labels: Mapping[str, str]) -> bool:
+    return labels.get("__name__") == selected.name and selected.takes(labels)
 
 
 def _buckets(histogram: str) -> Selector:

@@ -428,4 +428,5 @@ def test_the_command_says_what_has_to_be_there(tmp_path: Path) -> None:
     """Argo Rollouts aborts at once where an analysis cannot read its Secret."""
     done = typed_render(store(tmp_path), "digits:v2", "--engine", "argo", "--namespace", "shop")
     said = re.sub(r"\s+", " ", done.stderr)
-    assert "kubectl --namespace shop create secret generic kanaria-judge --from-file token=FILE" in said
+    assert "kubectl --namespace shop create secret generic kanaria-judge --from-file token=FILE` once" in said
+    assert "a file without a line end" in said

@@ -215,3 +215,15 @@ def test_a_rate_is_refused() -> None:
     with pytest.raises(Uncountable, match="no counts of events") as refused:
         fold().extend([requests("a", "p", rates)], 145.0)
     assert refused.value.saw.startswith("142.857 of requests_total")
+
+
+@pytest.mark.parametrize("bad", ["failure_total", 'success_total{kind="late"}'], ids=["another", "of the same name"])
+def test_good_and_bad_events_may_be_counted_apart(bad: str) -> None:
+    """As Triton does: no series of it counts all requests."""
+    counted = f"{{good: 'success_total{{kind!=\"late\"}}', bad: '{bad}'}}"
+    profile = parse_profile(f"{{versions: {{version: '{{version}}'}}, signals: {{errors: {counted}}}}}", name="apart")
+    folded = Fold(profile, profile.counters({}), NAMES, origin_s=100.0, window_s=15.0, interval_s=5.0, from_s=0.0)
+    name, kind = ("failure_total", "") if bad == "failure_total" else ("success_total", "late")
+    good = series("success_total", "a", "p", steady(100, 145))
+    failed = series(name, "a", "p", {at_s: value / 10 for at_s, value in steady(100, 145).items()}, kind=kind)
+    assert total(folded.extend([good, failed], 145.0), "errors") == Pair(45, 495)

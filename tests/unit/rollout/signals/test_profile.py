@@ -41,6 +41,12 @@ def test_a_profile_says_which_labels_a_version_has() -> None:
         (GOOD + "  latency: {histogram: duration, unit: us}\n", "us", "write `s` or `ms`"),
         (GOOD.replace('{code=~"5.."}', '{code=~"5("}'), "5(", "no regular expression"),
         (GOOD.replace("bad:", "worse:"), "`signals.errors.worse` does not exist", "the keys of `signals.errors`"),
+        (
+            GOOD.replace("of:", "each: route, good:"),
+            "`signals.errors` has `bad`, `each`, `good`",
+            "write `errors: {of:",
+        ),
+        (GOOD.replace("bad:", "good:").replace("of: requests_total, ", ""), "`good`", "write `errors: {of:"),
         (GOOD.replace("where:", "process: []\nwhere:"), "process", "at least 1"),
         (GOOD.replace("where:", "wehre:"), "`wehre` does not exist", "where"),
     ],
