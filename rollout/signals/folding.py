@@ -7,7 +7,7 @@ it first. The same samples give the same windows, whether they are folded at onc
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,6 +23,8 @@ SIDES: tuple[Side, Side] = ("stable", "canary")
 STALE_INTERVALS = 3  # scrapes that a pod may miss before its newest sample is stale
 START_TIME = "process_start_time_seconds"  # as Prometheus's client libraries name it
 _NAME = "__name__"
+_ALL = "all"  # key of the events of those histograms that have a bound
+_INFINITE = f"{math.inf}"  # the bound that all have
 _new_pair = partial(tuple.__new__, Pair)  # `Pair._make` without its check takes half as long
 _GAPS = 20  # between samples, which tell the scrape interval
 _FEWEST_GAPS = 2
@@ -159,7 +161,8 @@ class Fold:
             if slots:
                 self._refuse_copies(labels, identity)
                 self._refuse_nameless(labels, process)
-            known = self._known[identity] = Counter(process, slots)
+            family = hash(identity - {("le", labels["le"])}) if "le" in labels else 0
+            known = self._known[identity] = Counter(process, slots, family)
             first_s = math.inf
             for slot in slots:
                 self._since.setdefault(slot, first_s)
@@ -234,6 +237,7 @@ class Fold:
 
     def _count(self, process: Process, every: Sequence[Scrapes], windows: int, table: dict[Slot, Floats]) -> None:
         """Add the new events of one pod."""
+        bounds = _bounds(every)
         for scrapes, growth in zip(every, process.growth(every), strict=True):
             # A sample on a border closes the window that ends there.
             places = np.ceil((scrapes.times - self.cursor_s) / self.window_s).astype(np.int64) - 1
@@ -244,6 +248,7 @@ class Fold:
             for counter, of_counter in zip(scrapes.counters, events, strict=True):
                 for slot in counter.slots:
                     self._since[slot] = min(self._since[slot], first_s)
+                for slot in _adds_to(counter, bounds):
                     table[slot] = table[slot] + of_counter if slot in table else of_counter
 
     def _windows(self, table: Mapping[Slot, Floats], begin_s: float, windows: int) -> Iterator[Window]:
@@ -304,7 +309,8 @@ class Fold:
                 if side not in present:
                     columns += _pair(nothing, nothing)
                     continue
-                every = table.get(bounds[side][math.inf], nothing)
+                # Of the pods that have this bound: another's requests would all be beyond it.
+                every = table.get(replace(bounds[side][bound], key=_ALL), nothing)
                 within = table.get(bounds[side][bound], nothing)
                 columns += _pair(every - within if counter.is_bad_above else within, every)
             found[counter.named(bound)] = (since_s, tuple(columns))
@@ -315,6 +321,24 @@ def _pair(bad: Floats, total: Floats) -> list[NDArray[np.int64]]:
     """Whole events; where bad ones were read ahead of all, no more of them than there are."""
     every = np.maximum(np.rint(total), 0).astype(np.int64)
     return [np.clip(np.rint(bad).astype(np.int64), 0, every), every]
+
+
+def _bounds(every: Iterable[Scrapes]) -> dict[int, set[str]]:
+    """Those of each histogram of a pod, by its family."""
+    found: defaultdict[int, set[str]] = defaultdict(set)
+    for scrapes in every:
+        for counter in scrapes.counters:
+            if counter.family:
+                found[counter.family] |= {slot.part for slot in counter.slots}
+    return found
+
+
+def _adds_to(counter: Counter, bounds: Mapping[int, Iterable[str]]) -> Iterator[Slot]:
+    """Its slots. All events of a histogram also add to all that each of its bounds is compared with."""
+    yield from counter.slots
+    for slot in counter.slots:
+        if slot.part == _INFINITE:
+            yield from (replace(slot, key=_ALL, part=bound) for bound in bounds[counter.family])
 
 
 def _refuse_fractions(labels: Mapping[str, str], values: Floats) -> None:

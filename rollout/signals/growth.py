@@ -30,6 +30,7 @@ class Counter:
 
     process: tuple[str, ...]
     slots: tuple[Slot, ...]
+    family: int = 0  # of a histogram: the same for all of its buckets
     time_s: float = -math.inf
     value: float = 0.0
 

@@ -153,6 +153,24 @@ def test_pods_of_one_version_may_write_a_bound_differently() -> None:
     assert total(fold().extend(pods, 130.0), "latency:1000") == Pair(0, 600)
 
 
+@pytest.mark.parametrize("until_s", [(160.0,), (115.0, 130.0, 145.0, 160.0)], ids=["at once", "in parts"])
+def test_pods_of_one_version_may_have_other_bounds(until_s: tuple[float, ...]) -> None:
+    """As proxies of a mesh that are set up differently: a request of a pod without the bound once counted as slow."""
+    pods = [
+        series("seconds_bucket", "a", pod, {at_s: value * share for at_s, value in steady(100, 160).items()}, le=le)
+        for pod, bounds in (
+            ("p", {"1": 0.9, "+Inf": 1}),
+            ("q", {"2": 0.8, "+Inf": 1}),
+            ("r", {"1": 0.5, "2": 1, "+Inf": 1}),
+        )
+        for le, share in bounds.items()
+    ]
+    folded = fold()
+    windows = [window for end_s in until_s for window in folded.extend(pods, end_s)]
+    assert total(windows, "latency:1000") == Pair(60 + 300, 1200)
+    assert total(windows, "latency:2000") == Pair(120, 1200)
+
+
 PODMONITOR = {"job": "shop/digits", "instance": "10.0.0.1:3000", "container": "model", "endpoint": "http"}
 
 
