@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def opened(url: str, begin: Begin) -> socket.socket | None:
         return None
 
 
+@cache
 def port_of(url: str) -> int:
     port = httpx.URL(url).port
     assert port is not None

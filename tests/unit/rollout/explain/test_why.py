@@ -48,9 +48,9 @@ def with_(**changes: object) -> RolloutSpec:
     return SPEC.model_copy(update=changes)
 
 
-@pytest.fixture
-def silently_wrong(tmp_path: Path) -> Timeline:
-    return turned_wrong(tmp_path / "ledger.db")
+@pytest.fixture(scope="module")
+def silently_wrong(tmp_path_factory: pytest.TempPathFactory) -> Timeline:
+    return turned_wrong(tmp_path_factory.mktemp("wrong") / "ledger.db")
 
 
 def test_the_verdict_names_signal_evidence_and_price(silently_wrong: Timeline) -> None:

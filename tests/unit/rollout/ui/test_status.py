@@ -33,10 +33,11 @@ def released(path: Path, spec: RolloutSpec = SPEC, **canary: object) -> tuple[Di
     return world, controller, lambda: build_status("digits", controller.snapshot, newest(path))
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> StatusView:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> StatusView:
     """Status in the second step, which needs many more requests."""
-    world, controller, look = released(tmp_path / "ledger.db", UNPROVEN, error_ratio=0.002)
+    path = tmp_path_factory.mktemp("running") / "ledger.db"
+    world, controller, look = released(path, UNPROVEN, error_ratio=0.002)
     world.live(controller, UNPROVEN_S)
     controller.close()
     return look()

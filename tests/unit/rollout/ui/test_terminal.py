@@ -21,14 +21,15 @@ def shown(picture: RenderableType, *, width: int = 80) -> str:
     return out.getvalue()
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> StatusView:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> StatusView:
     """Status in the second step, which needs many more requests."""
-    world, controller = digits_world(tmp_path / "ledger.db", error_ratio=0.002)
+    path = tmp_path_factory.mktemp("running") / "ledger.db"
+    world, controller = digits_world(path, error_ratio=0.002)
     controller.execute(c.StartRelease("digits:v2", UNPROVEN, "ann"))
     world.live(controller, UNPROVEN_S)
     controller.close()
-    return build_status("digits", controller.snapshot, newest(tmp_path / "ledger.db"))
+    return build_status("digits", controller.snapshot, newest(path))
 
 
 def test_status_fits_80_columns_and_cuts_nothing(running: StatusView) -> None:
