@@ -8,6 +8,7 @@ import typer
 from contract.http import API_KEY_HEADER
 from contract.terminal import say
 from kanaria.access import person
+from kanaria.private_files import only_for_the_owner
 from kanaria.settings import API_KEY_FILE, Settings
 from kanaria.stack.stack import Stack
 from rollout.ui.cli import explained
@@ -62,4 +63,5 @@ def _start(stack: Stack, tag: str | None) -> None:
 
 
 def _stack() -> Stack:
+    only_for_the_owner()  # a state folder of somebody else's stays open
     return Stack(Settings(), by=person())

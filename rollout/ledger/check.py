@@ -3,11 +3,28 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.errors import LedgerDamaged
+from rollout.errors import LedgerDamaged, LedgerError
 from rollout.ledger import places
 from rollout.ledger.chain import Head
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Deployment, apply
+
+
+def _refuse_another(ledger: Ledger) -> None:
+    """A whole ledger in the place of the one that its folder knows is none that anybody wrote here."""
+    file = places.identity_file(ledger.path)
+    try:
+        known = file.read_text().strip()
+    except FileNotFoundError:  # beside a copy there is none
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        raise LedgerError("the ledger cannot be checked", saw=f"{file}: {error}", do=f"remove {file}") from error
+    if known not in ("", ledger.identity()):
+        raise LedgerDamaged(
+            "this is another ledger than the one that was here",
+            saw=f"the first event of {ledger.path} is not the one that {file} knows",
+            do=f"{places.restore(ledger.path)}; or, to go on with this file, remove {file}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +50,7 @@ def check(path: Path, *, at: int | None = None) -> Contents:
     try:
         ledger.check_file()
         head = ledger.check_chain()
+        _refuse_another(ledger)
         if at is not None and at > head.events:
             raise LedgerDamaged(
                 "the ledger lacks events",

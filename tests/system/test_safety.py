@@ -1,6 +1,7 @@
 """Models that were tampered with, or that unfold code when they are read, never answer a request."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -217,9 +218,16 @@ def test_nothing_is_unpickled_when_a_model_is_loaded_and_answers(bento_home: Pat
 
 
 def test_no_other_user_reads_what_the_stack_keeps(stack: Kanaria) -> None:
-    """The state folder is closed, also one that was open before, and so is all that the processes write in it."""
+    """The state folder is closed, also one that was open before, and so is all that is written in it.
+
+    Whatever the umask of whoever types the command.
+    """
     stack.home.mkdir(mode=0o755)
-    stack.ok("up", "digits:v1")
+    before = os.umask(0)
+    try:
+        stack.ok("up", "digits:v1")
+    finally:
+        os.umask(before)
     golden = model_of(stack, "digits:v1") / "golden.jsonl"
     features = json.loads(golden.read_text().splitlines()[0])["features"]
     with httpx.Client(base_url=stack.gateway, headers={"x-api-key": stack.api_key}, timeout=30) as user:
@@ -228,6 +236,8 @@ def test_no_other_user_reads_what_the_stack_keeps(stack: Kanaria) -> None:
         user.post("/feedback", json={"request_id": answer["request_id"], "labels": labels}).raise_for_status()
     stack.ok("ledger", "backup")
     assert stack.home.stat().st_mode & 0o777 == 0o700
+    others = [path for path in stack.home.rglob("*") if not path.is_symlink()]
+    assert [path for path in others if path.exists() and path.stat().st_mode & 0o022] == []
     for kept in ("logs", "answers", "predictions", "ledger.db"):
         found = stack.home / kept
         assert found.exists(), kept

@@ -107,3 +107,16 @@ def test_what_older_versions_wrote_is_covered_from_the_next_event_on(tmp_path: P
     attack(old, "UPDATE events SET at_s = at_s + 1 WHERE seq = 1")
     with pytest.raises(LedgerDamaged, match="was changed"):
         check(old)
+
+
+def test_another_ledger_in_its_place_is_no_unchanged_one(path: Path, tmp_path: Path) -> None:
+    """All of its hashes are right; the folder knows how the one before began. A copy elsewhere is told by nothing."""
+    assert check(path).events == 4
+    (tmp_path / "elsewhere").mkdir()
+    with closing(Ledger(tmp_path / "elsewhere" / "other.db")) as other:
+        other.append(Noted(at_s=9.0, topic="fleet", text="another history"))
+    copy(tmp_path / "elsewhere" / "other.db", tmp_path / "copy.db")
+    assert check(tmp_path / "copy.db").events == 1
+    (tmp_path / "copy.db").replace(path)
+    with pytest.raises(LedgerDamaged, match="another ledger"):
+        check(path)
