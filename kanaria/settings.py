@@ -97,8 +97,8 @@ class Settings(BaseSettings):
         default=None,
         ge=1,
         le=64,
-        description="workers of each process of a version; not set: 2 where four times 400 MB and the model fit into "
-        "the free memory, else 1",
+        description="workers of each process of a version of the model contract; not set: 2 where four times 400 MB "
+        "and the model fit into the free memory, else 1",
     )
     replicas: int = Field(
         default=1,

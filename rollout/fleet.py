@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from contract.http import ANSWER_TIMEOUT_S, PREDICT_PATH, READY_PATH, SECRET_HEADER
+from contract.http import ANSWER_TIMEOUT_S, METRICS_PATH, PREDICT_PATH, READY_PATH, SECRET_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Backend:
     port: int
     has_metrics: bool = True  # whether it has a page with counters
     secret: str = field(default="", repr=False)  # what it asks for at its port; empty: nothing
+    metrics_path: str = METRICS_PATH  # of that page
 
     @property
     def address(self) -> str:
@@ -55,6 +56,7 @@ class Service:
     timeout_s: float  # until an answer begins
     keeps_contract: bool = False  # the model contract: predictions that may be computed twice, and labels
     readiness: Readiness = Readiness()
+    metrics_path: str = METRICS_PATH  # of its page with counters, which is not for callers; empty: it has none
     idle_s: float = 4.0  # a connection unused for so long is closed; its server must wait longer, as uvicorn's 5 s
 
     @property

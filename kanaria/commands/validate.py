@@ -184,7 +184,7 @@ def _of_own_service(tag: str, service: Service, plan: RolloutSpec, listed: Liste
     paths = [route.path + (" (streamed)" if route.is_streamed else "") for route in service.routes]
     source = "entry" if listed else "manifest"
     yield f"  routes: {', '.join(paths) or f'its {source} names none; every path is passed'}"
-    if listed is not None:
+    if listed is not None or service.readiness != Readiness():
         yield f"  ready:  {_readiness(service.readiness)}"
     spec, left_out = fitted(plan, tag, service, service, is_observed=True)
     yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"

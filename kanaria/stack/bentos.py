@@ -7,18 +7,20 @@ import reprlib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
 from contract import bounded_yaml
 from contract.answer_types import Number
 from contract.complaints import nearest
+from contract.http import LIVE_PATH, METRICS_PATH, READY_PATH
 from contract.known_files import KnownFiles
 from contract.model_files import SCHEMA_FILE, Schema
 from contract.plain_files import read_within
 from contract.plain_text import one_line
 from kanaria.errors import SetupError
-from rollout.fleet import CONTRACT, Route, Service
+from rollout.fleet import CONTRACT, Readiness, Route, Service
 
 _MANIFEST = "bento.yaml"
 PYTHON_FOLDER = "env/python"  # of a Bento: what it asks of its Python
@@ -116,9 +118,20 @@ def service_of(bento: str) -> Service:
     if _IMPLEMENTATION in (manifest.get("args") or {}):
         return CONTRACT
     try:
-        return Service(_routes(manifest.get("schema") or {}), _timeout_s(manifest))
+        config = _config(manifest)
+        ready, metrics = _pages(config)
+        routes = _routes(manifest.get("schema") or {})
+        return Service(routes, _timeout_s(config), readiness=Readiness(ready), metrics_path=metrics)
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise _unreadable_routes(bento, error) from error
+
+
+def keeps_contract(bento: str) -> bool:
+    """Whether a Bento keeps the model contract; not where it cannot be read: its server will say what is wrong."""
+    try:
+        return service_of(bento).keeps_contract
+    except SetupError:
+        return False
 
 
 def schemas_of(bento: str) -> dict[str, dict[str, Any]] | None:
@@ -127,7 +140,7 @@ def schemas_of(bento: str) -> dict[str, dict[str, Any]] | None:
     Returns: None where it says nothing of them, as Bentos of an older BentoML. Raises: SetupError.
     """
     manifest = _manifest(bento)
-    if "schema" not in manifest:
+    if "schema" not in manifest or manifest.get("apis"):  # the latter of a `bentoml.legacy.Service`
         return None
     try:
         schema = manifest["schema"] or {}
@@ -174,9 +187,25 @@ def port_of(bento: str) -> int:
     return given if isinstance(given, int) else _USUAL_PORT
 
 
-def _timeout_s(manifest: dict[str, Any]) -> float:
+def _pages(config: dict[str, Any]) -> tuple[str, str]:
+    """The paths of the readiness probe and of the counters; empty: it has none.
+
+    BentoML puts a `path_prefix` before both, and writes it down in those of the probes alone. Raises ValueError.
+    """
+    ends = config.get("endpoints") or {}
+    live, ready = (f"/{quote(str(ends.get(path[1:]) or path).strip('/'))}" for path in (LIVE_PATH, READY_PATH))
+    if len(ready) > _LONGEST_PATH:
+        raise ValueError(f"no path of a probe: {ready:.40}")
+    prefix = ready.removesuffix(READY_PATH)
+    has_prefix = (live, ready) == (prefix + LIVE_PATH, prefix + READY_PATH)
+    has_counters = (config.get("metrics") or {}).get("enabled") is not False
+    metrics = (prefix if has_prefix else "") + METRICS_PATH
+    return ready, metrics if has_counters else ""
+
+
+def _timeout_s(config: dict[str, Any]) -> float:
     """Raises ValueError, and as `float`."""
-    given = (_config(manifest).get("traffic") or {}).get("timeout", _USUAL_TIMEOUT_S)
+    given = (config.get("traffic") or {}).get("timeout", _USUAL_TIMEOUT_S)
     if given is None:
         return _UNLIMITED_S
     if not 0 < (timeout_s := float(given)) < math.inf:

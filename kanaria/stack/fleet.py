@@ -7,7 +7,6 @@ So a release reads stable's bins and tolerance in both versions, whatever the ca
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +20,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contract import environment
 from contract.errors import KanariaError
 from contract.files import write_whole
+from contract.http import METRICS_PATH
 from contract.known_files import KnownFiles
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack import guarded_ports
-from kanaria.stack.bentos import comparison_schema_of, make_own_home, process_name, service_of, tag_of
-from kanaria.stack.inherited import as_reason, withheld
+from kanaria.stack.bentos import (
+    comparison_schema_of,
+    keeps_contract,
+    make_own_home,
+    process_name,
+    service_of,
+    tag_of,
+)
 from kanaria.stack.listed import Listed
-from kanaria.stack.log_words import last_line, last_lines, last_words
+from kanaria.stack.log_words import last_line, last_words, what_it_lacks
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
 from kanaria.stack.processes import KEPT_PORT, Identity
@@ -38,7 +44,7 @@ from kanaria.stack.supervision import ProcessInfo, Program, Supervisor, names_in
 from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, secluded, variables_for
 from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
-from rollout.fleet import Backend, Health, Readiness, Service, VersionStatus
+from rollout.fleet import CONTRACT, Backend, Health, Service, VersionStatus
 from service.signatures import SignatureError
 
 log = structlog.get_logger()
@@ -59,6 +65,7 @@ class _Record(BaseModel):
     comparison_schema: str | None = None
     service: Service | None = None  # of a version that is no Bento: as it was listed when it was started
     has_metrics: bool = True
+    metrics_path: str = METRICS_PATH
     is_guarded: bool = False  # whether it asks for the secret of versions' ports; those of an earlier Kanaria do not
     was_ready: tuple[int, float] | None = None  # pid and start of the process that was ready once
     restarts: int = 0  # workers that ended by themselves since it was started
@@ -152,7 +159,7 @@ class LocalFleet:
         variables = {**self._environment(record.tag), TASK_RESULTS: str(self._home(name) / "tasks.db")}
         if SEAL_OPTION in command:  # its process makes that home
             variables |= {"BENTOML_HOME": str(self._home(name))}
-        elif not self._keeps_contract(record.tag):  # with the contract a service sees to that itself
+        elif not self._known_service(record.tag).keeps_contract:  # with the contract a service sees to that itself
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
@@ -161,11 +168,12 @@ class LocalFleet:
         program = Program(name, command, variables, listed=passed, is_confined=True)
         return secluded(program, self._sandbox(record.tag, self._home(name)))
 
-    def _keeps_contract(self, tag: str) -> bool:
+    def _known_service(self, tag: str) -> Service:
+        """The same as `service`; where it cannot be read, that of the contract."""
         try:
-            return self.service(tag).keeps_contract
+            return self.service(tag)
         except SetupError:  # its server will say what is wrong with the Bento
-            return True
+            return CONTRACT
 
     def status(self, tag: str) -> VersionStatus:
         at_s, status = self._seen.get(tag, (0.0, None))
@@ -221,7 +229,7 @@ class LocalFleet:
         if not info.is_stopping:  # its workers are asked to end, too
             record = self._with_restarts(name, record, info.pid)
         was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
-        readiness = record.service.readiness if record.service else Readiness()
+        readiness = (record.service or self._known_service(record.tag)).readiness
         trouble = self._probes.trouble(self._backend(record), readiness, info.pid)
         if not trouble:
             if not was_ready:
@@ -279,9 +287,7 @@ class LocalFleet:
     def _lacks(self, name: str, log: Path) -> str:
         """What it was not given of this environment, which is the keeper's too, in words."""
         program = self._supervisor.program(name)
-        if program is None or program.listed is None:
-            return ""
-        return as_reason(withheld(os.environ, program.listed), "\n".join(last_lines(log)))
+        return what_it_lacks(program.listed, log) if program else ""
 
     def _names(self, tag: str) -> tuple[str, ...]:
         """The names of the processes that a version has, or is to have: more than now where fewer were wanted since."""
@@ -295,7 +301,7 @@ class LocalFleet:
 
     def _backend(self, record: _Record) -> Backend:
         secret = self._secret if record.is_guarded else ""
-        return Backend(record.tag, "127.0.0.1", record.port, record.has_metrics, secret)
+        return Backend(record.tag, "127.0.0.1", record.port, record.has_metrics, secret, record.metrics_path)
 
     def _new_record(self, tag: str, listed: Listed | None, info: ProcessInfo | None) -> _Record:
         """What is to be kept of a process; `info` of one that runs without a record."""
@@ -306,11 +312,11 @@ class LocalFleet:
             return _Record(
                 tag=tag, port=port, service=listed.service, has_metrics=listed.metrics, is_guarded=is_guarded
             )
-        if known:
-            return known
+        metrics_path = self._known_service(tag).metrics_path
         first = next((record.comparison_schema for record in self._records()), None)
         schema = first or comparison_schema_of(tag)
-        return _Record(tag=tag, port=free_port(), comparison_schema=schema, is_guarded=bool(self._secret))
+        made = known or _Record(tag=tag, port=free_port(), comparison_schema=schema, is_guarded=bool(self._secret))
+        return made.model_copy(update={"has_metrics": bool(metrics_path), "metrics_path": metrics_path})
 
     def _records(self) -> list[_Record]:
         return [record for name in self._known_names.at(self._folder) if (record := self._record(name))]
@@ -412,13 +418,15 @@ def record_environment(settings: Settings, records: Path) -> dict[str, str]:
 
 def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:
     """What the server of a tag needs besides what it inherits; it keeps its records under `records`."""
-    # `bentoml serve --api-workers` does not reach a service class; its configuration does.
-    workers = {"services": {"predictor": {"workers": workers_for(settings, tag)}}}
-    return {
+    given = {
         environment.VERSION: tag,
         **record_environment(settings, records),
         environment.DEADLINE_S: str(settings.deadline_s),
-        "BENTOML_CONFIG_OVERRIDES": json.dumps(workers),
         "BENTOML_DO_NOT_TRACK": "True",
         **policy_for(settings, tag),
     }
+    if keeps_contract(tag):  # another service says itself how many workers it has, and may have the same name
+        # `bentoml serve --api-workers` does not reach a service class; its configuration does.
+        workers = {"services": {"predictor": {"workers": workers_for(settings, tag)}}}
+        given["BENTOML_CONFIG_OVERRIDES"] = json.dumps(workers)
+    return given

@@ -1,10 +1,12 @@
 """What a process said last, read from the end of its log."""
 
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from contract.plain_text import printable
-from kanaria.stack.inherited import NOT_PASSED
+from kanaria.stack.inherited import NOT_PASSED, as_reason, withheld
 
 _READ_BYTES = 4096
 _LONGEST_LINE = 300
@@ -17,6 +19,15 @@ def last_words(log: Path) -> str:
     return (errors or lines or [""])[-1][:_LONGEST_LINE]
 
 
+def what_it_lacks(listed: Sequence[str] | None, log: Path) -> str:
+    """What a process that said so in its log was not given of this environment, in words; empty: nothing.
+
+    Args:
+        listed: which variables it gets besides the usual ones, see `inherited`; None: it gets all.
+    """
+    return "" if listed is None else as_reason(withheld(os.environ, listed), "\n".join(last_lines(log)))
+
+
 def last_line(log: Path) -> str:
     """The last line of a log, whatever it says."""
     return (last_lines(log) or [""])[-1][:_LONGEST_LINE]
@@ -26,8 +37,11 @@ def last_lines(log: Path) -> list[str]:
     """The lines at the end of a log that are the process's own; none where it cannot be read."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - _READ_BYTES))
-            lines = map(printable, file.read().decode(errors="replace").splitlines())
-            return [line.strip() for line in lines if line.strip() and not line.startswith(NOT_PASSED)]
+            before = max(0, log.stat().st_size - _READ_BYTES)
+            file.seek(before)
+            lines = file.read().decode(errors="replace").splitlines()
+            whole = lines[1:] if before and len(lines) > 1 else lines  # nobody knows what the first one began with
+            own = (printable(line) for line in whole)
+            return [line.strip() for line in own if line.strip() and not line.startswith(NOT_PASSED)]
     except OSError:
         return []

@@ -10,10 +10,9 @@ from dataclasses import replace
 from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
-from kanaria.errors import SetupError
 from kanaria.settings import SECRET_FOLDERS, Settings
 from kanaria.stack import sandbox
-from kanaria.stack.bentos import bento_folder, service_of, store
+from kanaria.stack.bentos import bento_folder, keeps_contract, store
 from kanaria.stack.confinement import refused
 from kanaria.stack.sandbox import Sandbox
 from rollout.routers.envoy.settings import GatewaySettings
@@ -34,7 +33,7 @@ def sandbox_of(
     if settings.sandbox == "off":
         return None
     written = list(own)
-    if records is not None and _keeps_contract(tag):
+    if records is not None and keeps_contract(tag):
         written += [records / "answers", records / "predictions"]
     for folder in written:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -123,13 +122,6 @@ def _make_folders(settings: Settings) -> None:
     for path in _looked_into_by_python():
         with suppress(OSError):  # as above
             path.mkdir(parents=True, exist_ok=True)
-
-
-def _keeps_contract(tag: str) -> bool:
-    try:
-        return service_of(tag).keeps_contract
-    except SetupError:  # its server will say what is wrong with the Bento
-        return False
 
 
 def _hidden(settings: Settings) -> list[Path]:

@@ -35,5 +35,5 @@ def write_versions(settings: Settings, backends: Sequence[Backend], *, knows_sec
     counting = [backend for backend in backends if backend.has_metrics]
     is_open = {backend: knows_secret and not backend.secret for backend in counting}
     for job, wanted in ((VERSIONS, False), (OPEN_VERSIONS, True)):
-        targets = [Target(backend.address) for backend in counting if is_open[backend] is wanted]
+        targets = [Target(backend.address, backend.metrics_path) for backend in counting if is_open[backend] is wanted]
         write_whole(settings.targets / f"{job}.json", file_sd(targets, job=VERSIONS), is_public=True)

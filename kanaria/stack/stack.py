@@ -30,7 +30,7 @@ from kanaria.stack.controller_trust import controller_trust
 from kanaria.stack.fleet import record_environment
 from kanaria.stack.installation import given_environment, secret_names
 from kanaria.stack.locks import locked
-from kanaria.stack.log_words import last_words
+from kanaria.stack.log_words import last_words, what_it_lacks
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
 from kanaria.stack.probes import polled, unready
@@ -231,7 +231,8 @@ class Stack:
         )
         source = "entry" if self.versions.listed(tag) else "manifest"
         named = f"its {source} names {shown}" if paths else f"its {source} names none, so all are counted together"
-        say(f"the gateway passes every path of {tag} but /metrics; {named}")
+        kept = f" but {service.metrics_path}" if service.metrics_path else ""
+        say(f"the gateway passes every path of {tag}{kept}; {named}")
 
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """While the block runs, no other command starts or stops processes here. Raises StackError, OSError."""
@@ -348,9 +349,12 @@ class Stack:
             self.supervisor.start()  # where the keeper has ended meanwhile
             log = self.settings.logs / f"{crashed or program}.log"
             if crashed or took_s > limit_s:
+                ended = self.supervisor.program(crashed or program)
+                words = last_words(log) or "nothing in its log"
+                lacks = what_it_lacks(ended.listed, log) if ended else ""
                 raise StackError(
                     f"{what} was not ready after {took_s:.0f} s",
-                    saw=(f"{crashed} ended by itself; " if crashed else "") + (last_words(log) or "nothing in its log"),
+                    saw="; ".join(filter(None, (f"{crashed} ended by itself" if crashed else "", words, lacks))),
                     do=f"read {log if log.exists() else self.settings.logs} and fix the cause; "
                     "then `kanaria down` and `kanaria up` again",
                 )

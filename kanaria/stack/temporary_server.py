@@ -14,9 +14,8 @@ from kanaria.settings import Settings
 from kanaria.stack.confinement import confinement, offered, variables_of
 from kanaria.stack.fleet import TASK_RESULTS, program_of, server_environment
 from kanaria.stack.guarded_ports import guarding
-from kanaria.stack.inherited import as_reason, withheld
 from kanaria.stack.listed import Listed
-from kanaria.stack.log_words import last_lines, last_words
+from kanaria.stack.log_words import last_words, what_it_lacks
 from kanaria.stack.out_of_reach import sandbox_of
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import polled, unready
@@ -47,12 +46,13 @@ class TemporaryServer:
 @contextmanager
 def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]) -> Iterator[TemporaryServer]:
     """Serve `tag` until the block ends. Raises DidNotStart, InstallError, SetupError."""
-    listed, port, secret = Versions(settings.versions).listed(tag), free_port(), settings.version_secret
+    versions = Versions(settings.versions)
+    listed, port, secret = versions.listed(tag), free_port(), settings.version_secret
     if listed is None:
         prepare(settings, tag, say=say)
     started_s = time.monotonic()
     backend = listed.backend(tag, port, secret=secret) if listed else Backend(tag, "127.0.0.1", port, secret=secret)
-    readiness = listed.service.readiness if listed else Readiness()
+    readiness = versions.service(tag).readiness
     if listed is not None and listed.url is not None:
         _wait_for_others(backend, readiness)
         yield TemporaryServer(backend, None, time.monotonic() - started_s)
@@ -124,8 +124,7 @@ def _wait_until_ready(
         is_silent = process.poll() is None
         what = f"was not ready after {waited_s:.0f} s" if is_silent else "did not start"
         last = trouble if is_silent else f"exit code {process.returncode}, no word from it"
-        lacks = as_reason(withheld(os.environ, program.listed or ()), "\n".join(last_lines(log)))
-        saw = "; ".join(filter(None, (last_words(log) or last, lacks)))
+        saw = "; ".join(filter(None, (last_words(log) or last, what_it_lacks(program.listed or (), log))))
         raise DidNotStart(f"{backend.tag} {what}", saw=saw, do=do)
 
 

@@ -15,10 +15,10 @@ from typing import get_args
 
 from contract.environment import SEALED
 from contract.errors import KanariaError
-from kanaria.errors import SetupError, StackError
+from kanaria.errors import StackError
 from kanaria.settings import Runtime, Settings
 from kanaria.stack import model_server
-from kanaria.stack.bentos import asked_for_by, service_of, store
+from kanaria.stack.bentos import asked_for_by, keeps_contract, service_of, store
 from kanaria.stack.confinement import is_offered
 from kanaria.stack.environments import Environments, python_in, variables_in
 from kanaria.stack.inherited import INSTALLER, inherited
@@ -67,16 +67,9 @@ def secluded(program: Program, sandbox: Sandbox | None) -> Program:
 
 
 def _in_own_python(tag: str, port: int) -> list[str]:
-    if sys.platform == "linux" and _keeps_contract(tag):  # elsewhere a process that has imported torch cannot fork
+    if sys.platform == "linux" and keeps_contract(tag):  # elsewhere a process that has imported torch cannot fork
         return own_module(model_server.MODULE, tag, *_address(port))
     return own_module("bentoml", *_arguments(tag, port))
-
-
-def _keeps_contract(tag: str) -> bool:
-    try:
-        return service_of(tag).keeps_contract
-    except SetupError:  # BentoML will say what is wrong with it
-        return False
 
 
 def _has_all(tag: str) -> bool:

@@ -49,6 +49,7 @@ class Target:
     """
 
     address: str  # host:port
+    path: str = METRICS_PATH  # of its page
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,13 @@ def file_sd(targets: Iterable[Target], *, job: str | None = None) -> str:
     Args:
         job: what their series have as `job`; None: the name of what scrapes them.
     """
-    labels = {"labels": {"job": job}} if job else {}
-    return json.dumps([{"targets": [target.address], **labels} for target in targets], indent=2)
+    return json.dumps([_listed(target, job) for target in targets], indent=2)
+
+
+def _listed(target: Target, job: str | None) -> dict[str, object]:
+    labels = {"job": job} if job else {}
+    labels |= {"__metrics_path__": target.path} if target.path != METRICS_PATH else {}
+    return {"targets": [target.address], **({"labels": labels} if labels else {})}
 
 
 def _duration(seconds: float) -> str:

@@ -11,7 +11,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract import loopback
-from contract.http import METRICS_PATH
 from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.custom import Bound, CustomSignal, Mean, Page, Series, Share, buckets, total_of
@@ -37,13 +36,13 @@ def look(backend: Backend, own: Mapping[str, CustomSignal], *, timeout_s: float 
     """What stands in the way of these signals on the page of one process. Raises SourceUnreachable."""
     http = loopback.client(timeout_s=timeout_s, headers=backend.headers)
     try:
-        url = f"{backend.url}{METRICS_PATH}"
+        url = f"{backend.url}{backend.metrics_path}"
         page = loopback.whole(http, url, most=LARGEST_PAGE).raise_for_status()
         return list(findings(page.content.decode(errors="replace"), own))
     except (httpx.HTTPError, ValueError) as error:
         raise SourceUnreachable(
             f"{backend.tag} gives no metrics that can be read",
-            saw=f"{error!r} from {backend.url}{METRICS_PATH}",
+            saw=f"{error!r} from {backend.url}{backend.metrics_path}",
             do="let it answer there in Prometheus's text format",
         ) from error
     finally:

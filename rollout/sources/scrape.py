@@ -46,7 +46,9 @@ class ScrapeSource:
         gateway = self._gateway.address
         urls = {gateway: httpx.URL(self._gateway.url)}
         counting = {backend.address: backend for backend in backends if backend.has_metrics}
-        of_versions = {address: httpx.URL(f"{backend.url}{METRICS_PATH}") for address, backend in counting.items()}
+        of_versions = {
+            address: httpx.URL(f"{backend.url}{backend.metrics_path}") for address, backend in counting.items()
+        }
         urls |= of_versions
         clients = dict.fromkeys(urls, self._http) | {gateway: self._gateway_http}
         if self._observer is not None:

@@ -308,6 +308,16 @@ def test_most_routes_are_counted_one_by_one_and_the_rest_together(gateway: Gatew
     assert counted(gateway) == {("/made-0", "404"): 1, ("/made-49", "404"): 1, ("other", "404"): 2, ("other", "200"): 1}
 
 
+def test_a_route_beyond_ascii_is_counted_by_its_name(gateway: Gateway, stable: Running) -> None:
+    """Clients send its path escaped."""
+    some = stable.version.service.routes[0]
+    routes = tuple(replace(some, path=path) for path in ("/größe", "/with space/{id}"))
+    gateway.router.apply(Split(replace(stable.version, service=replace(stable.version.service, routes=routes))))
+    for path in ("/größe", "/with space/7"):
+        assert gateway.client.get(path).status_code == 404
+    assert counted(gateway) == {("/größe", "404"): 1, ("/with space/{id}", "404"): 1}
+
+
 def test_a_route_that_only_one_version_has_follows_the_split(
     gateway: Gateway, stable: Running, canary: Running
 ) -> None:

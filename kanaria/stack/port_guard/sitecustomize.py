@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 VARIABLE = "KANARIA_PORT_GUARD"  # which port, which header, which secret, as JSON
-_METRICS_PATH = "/metrics"
+_METRICS_PATH = "/metrics"  # behind the prefix of a service that has one
+_HOME = "BENTOML_HOME"
 _REFUSED = 403
+_WITHOUT_CONTENT = (204, 304)
 _POLICY_VIOLATION = 1008  # of WebSockets
 
 
@@ -64,7 +66,7 @@ class Guard:
         for each in found:
             headers.remove(each)
         # Prometheus sends no header of another name before its version 2.55.
-        return bool(found) and (scope["path"] == _METRICS_PATH or self._header in [name for name, _ in found])
+        return bool(found) and (scope["path"].endswith(_METRICS_PATH) or self._header in [name for name, _ in found])
 
     async def _refuse(self, scope: Message, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -77,6 +79,30 @@ class Guard:
         ]
         await send({"type": "http.response.start", "status": _REFUSED, "headers": headers})
         await send({"type": "http.response.body", "body": self._refusal})
+
+
+def without_forbidden_bodies(app: App) -> App:
+    """Have an answer without content send none.
+
+    BentoML sends what a method returns whatever status it chose, `null` for nothing. HTTP allows no body there: the
+    gateway took it for no HTTP, or for the beginning of the next answer.
+    """
+
+    async def lawful(scope: Message, receive: Receive, send: Send) -> None:
+        is_empty = False
+
+        async def sent(message: Message) -> None:
+            nonlocal is_empty
+            if message["type"] == "http.response.start" and message["status"] in _WITHOUT_CONTENT:
+                is_empty = True
+                message["headers"] = [each for each in message["headers"] if each[0].lower() != b"content-length"]
+            elif is_empty and message["type"] == "http.response.body":
+                message["body"] = b""
+            await send(message)
+
+        await app(scope, receive, sent)
+
+    return lawful
 
 
 def guarded(app: App, guard: dict[str, Any]) -> App:
@@ -107,9 +133,49 @@ def _guard_uvicorn(of_port: dict[str, Any]) -> None:
 
     @functools.wraps(plain)
     def with_guard(self: Any, app: App, *arguments: Any, **options: Any) -> None:
-        plain(self, Guard(app, **of_port), *arguments, **{"http": bounded_http(), **options})
+        _refuse_a_taken_port(app)
+        plain(self, Guard(without_forbidden_bodies(app), **of_port), *arguments, **{"http": bounded_http(), **options})
 
     config.__init__ = with_guard
+
+
+def _refuse_a_taken_port(app: App) -> None:
+    """Do not serve where the command of a service (`cmd`, `__command__`) would meet another server at its port.
+
+    BentoML asks whoever listens there. Two versions have one port, so that one would answer for both.
+    """
+    factory = getattr(getattr(getattr(app, "router", None), "lifespan_context", None), "__self__", None)
+    service: Any = getattr(factory, "service", None)  # as BentoML 1.4 makes its apps
+    if service is None or not getattr(service, "has_custom_command", bool)():
+        return
+    port = service.config.get("http", {}).get("proxy_port", 8000)  # as BentoML takes it
+    if _is_taken_by_another(port):
+        raise OSError(
+            f"port {port}, at which its command is to listen, is taken, maybe by another version; give each version "
+            "another port, or list its command with {port} in the file KANARIA_VERSIONS"
+        )
+
+
+def _is_taken_by_another(port: int) -> bool:
+    """Whether a process that is none of this version listens at a port of this machine."""
+    import psutil  # noqa: PLC0415 - of the version's Python, where Circus needs it
+
+    try:
+        there = psutil.net_connections("inet")
+    except psutil.Error:  # macOS tells only root
+        return False
+    listening = [each for each in there if each.status == psutil.CONN_LISTEN and each.laddr[1:] == (port,)]
+    return any(not _is_own(each.pid) for each in listening)
+
+
+def _is_own(pid: int | None) -> bool:
+    """Whether a process is of this version, which has a home of its own, also after what had started it ended."""
+    import psutil  # noqa: PLC0415 - likewise
+
+    try:
+        return pid is not None and psutil.Process(pid).environ().get(_HOME) == os.environ.get(_HOME)
+    except psutil.Error:  # a sandbox does not see into others
+        return False
 
 
 def _close_ports_of_circus() -> None:

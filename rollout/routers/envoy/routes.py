@@ -10,6 +10,7 @@ the paths that the services declare, and `kind` whether its answers come as a wh
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from contract.http import (
     FEEDBACK_PATH,
@@ -66,6 +67,7 @@ ALONE = "alone"  # for how long one process alone has a request that was read fi
 MOST_ROUTES = 50  # that are counted one by one: what is counted must stay bounded
 OTHER = Route("other", is_streamed=True)  # all the rest: pages of BentoML, applications that declare no paths
 
+_UNESCAPED = "/!$&'()*+,;=:@%"  # besides letters, digits and -._~: RFC 3986, `pchar`; what is escaped stays so
 _READ_FIRST_BYTES = 64 * 1024  # larger bodies of known length flow through
 _LATER_S = 5.0  # a service that says itself that it is too late is heard
 _LONGEST_WAIT_S = 24 * 3600.0  # nobody waits longer for one answer
@@ -208,7 +210,9 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
         ready_path = split.stable.service.readiness.path
         to_ready = {"cluster": choice_name(split.stable, fallback_of_stable(split)), "prefix_rewrite": ready_path}
         yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": _FOR_PROBES | _ANSWERS_AT_ALL}
-    yield {"match": {"path_separated_prefix": METRICS_PATH}, "direct_response": {"status": 404}}
+    for path in dict.fromkeys((METRICS_PATH, *(version.service.metrics_path for version in split.versions))):
+        if path:
+            yield {"match": {"path_separated_prefix": path}, "direct_response": {"status": 404}}
     too_large = {"name": "content-length", "range_match": {"start": settings.max_upload_bytes + 1, "end": 2**63 - 1}}
     yield {
         "match": {"prefix": "/", "headers": [too_large]},
@@ -241,10 +245,11 @@ def _declared(split: Split) -> list[Route]:
 
 
 def _match(route: Route) -> Resource:
+    """Its path as requests bring it: with what is no letter of ASCII escaped."""
     if "{" not in route.path:
-        return {"path": route.path}
+        return {"path": quote(route.path, safe=_UNESCAPED)}
     parts = re.split(r"(\{[^}]*\})", route.path)
-    whole = "".join(_any(part) if part.startswith("{") else re.escape(part) for part in parts)
+    whole = "".join(_any(part) if part.startswith("{") else re.escape(quote(part, safe=_UNESCAPED)) for part in parts)
     return {"safe_regex": {"regex": whole}}
 
 

@@ -166,6 +166,34 @@ def test_questions_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pyte
     assert Route("/train/{action}", is_streamed=True) in service.routes
 
 
+@pytest.mark.parametrize(
+    ("config", "ready", "metrics"),
+    [
+        ("{}", "/readyz", "/metrics"),
+        ("{endpoints: {livez: /v1/livez, readyz: /v1/readyz}}", "/v1/readyz", "/v1/metrics"),  # `path_prefix: /v1`
+        (
+            "{endpoints: {livez: /größe/livez, readyz: /größe/readyz}}",
+            "/gr%C3%B6%C3%9Fe/readyz",
+            "/gr%C3%B6%C3%9Fe/metrics",
+        ),
+        ("{endpoints: {readyz: health}}", "/health", "/metrics"),
+        ("{endpoints: {livez: /alive}}", "/readyz", "/metrics"),
+        ("{endpoints: {livez: null, readyz: /a/readyz}, metrics: {enabled: true}}", "/a/readyz", "/metrics"),
+        ("{endpoints: null, metrics: {enabled: false}}", "/readyz", ""),
+    ],
+)
+def test_a_service_may_have_its_probe_and_its_counters_elsewhere(
+    config: str, ready: str, metrics: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a prefix, as it names them, or not at all. It never became ready, and its counters were for callers."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/m/v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(f"entry_service: M\nservices: [{{name: D}}, {{name: M, config: {config}}}]")
+    service = service_of("m:v1")
+    assert (service.readiness.path, service.metrics_path) == (ready, metrics)
+
+
 def test_a_process_has_the_common_bentos_and_counters_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +213,8 @@ def test_a_process_has_the_common_bentos_and_counters_of_its_own(
     ("manifest", "expected"),
     [
         ("{apis: [{name: classify}]}", None),
+        ("{apis: [{name: classify}], schema: {}}", None),
+        ("{apis: [], schema: {}}", {}),
         ("{schema: {routes: []}}", {}),
         ("{schema: null}", {}),
         ("{schema: {routes: [{route: /a, input: {}}]}}", {"/a": {"route": "/a", "input": {}}}),

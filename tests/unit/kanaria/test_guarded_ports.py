@@ -5,12 +5,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
 
 from kanaria.stack.guarded_ports import carried, guarding, is_guarded
-from kanaria.stack.port_guard.sitecustomize import VARIABLE, Guard
+from kanaria.stack.port_guard.sitecustomize import VARIABLE, Guard, without_forbidden_bodies
 
 
 def run(code: str, *words: str, **environment: str) -> str:
@@ -90,6 +91,7 @@ def test_no_header_shows_the_secret_to_the_app() -> None:
     ours, bearer, other = (b"x-kanaria-secret", b"s"), (b"authorization", b"Bearer s"), (b"authorization", b"Bearer t")
     assert headers_behind("/predict", ours, other, ours, bearer) == [other]
     assert headers_behind("/metrics", bearer) == []
+    assert headers_behind("/v1/metrics", bearer) == []
     assert headers_behind("/predict", bearer) is None
     assert headers_behind("/metrics", other, (b"x-kanaria-secret", b"t")) is None
 
@@ -115,3 +117,77 @@ def test_an_environment_gets_the_guard_and_no_other_path_of_ours() -> None:
     taken = carried({**guard, "PYTHONPATH": "ours"})["PYTHONPATH"]
     assert [path.name for path in Path(taken).glob("*.py")] == ["__init__.py", "sitecustomize.py"]
     assert json.loads(guard[VARIABLE]) == {"port": 1, "header": "x-kanaria-secret", "secret": "a secret"}
+
+
+@pytest.mark.parametrize(("status", "body"), [(204, b""), (304, b""), (200, b"null"), (404, b"null")])
+def test_an_answer_without_content_has_no_body(status: int, body: bytes) -> None:
+    """BentoML sends `null` where a method returns nothing, also with status 204: the gateway answered 502."""
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        headers = [(b"content-length", b"4"), (b"etag", b"1")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"null"})
+
+    async def ask() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await without_forbidden_bodies(app)({"type": "http"}, send, send)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
+    start, end = sent
+    assert dict(start["headers"]) == ({b"etag": b"1"} if not body else {b"content-length": b"4", b"etag": b"1"})
+    assert end["body"] == body
+
+
+SERVES = """
+import sys, bentoml, uvicorn
+from _bentoml_impl.server.app import ServiceAppFactory
+from bentoml._internal.server.base_app import BaseAppFactory
+
+@bentoml.service(http={"proxy_port": int(sys.argv[3])}, **({"cmd": ["true"]} if "command" in sys.argv else {}))
+class Own:
+    pass
+
+Own.inject_config()
+uvicorn.Config(BaseAppFactory.__call__(ServiceAppFactory(Own, is_main=True)))
+print("serves")
+"""
+LISTENS = """
+import socket, sys
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.needs("serve")
+@pytest.mark.parametrize(
+    ("listener", "kind", "serves"), [("other", "command", False), ("own", "command", True), ("other", "class", True)]
+)
+def test_a_service_whose_command_would_meet_another_server_does_not_serve(
+    tmp_path: Path, listener: str, kind: str, *, serves: bool
+) -> None:
+    """BentoML passes requests to whoever listens at its port: another version would answer for it, until it ended.
+
+    A server of its own may have outlived the worker that started it.
+    """
+    environment = {**guarding(1, "a secret"), "BENTOML_HOME": str(tmp_path / "own"), "BENTOML_DO_NOT_TRACK": "True"}
+    of_listener = {"BENTOML_HOME": str(tmp_path / listener)}
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENS], env=of_listener, stdin=PIPE, stdout=PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        port = other.stdout.readline().strip()
+        done = subprocess.run(
+            [sys.executable, "-c", SERVES, "--fd", "3", port, kind],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        other.communicate()
+    assert done.stdout.strip() == ("serves" if serves else ""), done.stderr
+    assert (f"OSError: port {port}, at which its command is to listen, is taken" in done.stderr) is not serves

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from kanaria.stack.log_words import last_line, last_words
+import pytest
+
+from kanaria.stack.log_words import last_line, last_words, what_it_lacks
 
 
 def test_a_log_cannot_steer_a_terminal(tmp_path: Path) -> None:
@@ -12,3 +14,16 @@ def test_a_log_cannot_steer_a_terminal(tmp_path: Path) -> None:
     assert last_line(log) == "[31mbye\ufffd"
     log.write_bytes(b"ValueError: \x1b[2Jgone\n")
     assert last_words(log) == "ValueError: [2Jgone"
+
+
+def test_what_a_version_lacked_is_what_it_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long list of what it was not given is above: the end of it was taken for the version's own words."""
+    log = tmp_path / "version.log"
+    for name in ("HF_TOKEN", "LAST_OF_MANY"):
+        monkeypatch.setenv(name, "secret")
+    told = f"not passed of the environment: {'X, ' * 1300}LAST_OF_MANY (see KANARIA_PASS_ENV)\n"
+    log.write_text(f"{told}Error: 'HF_TOKEN' is required for service 'ranker'\n")
+    assert what_it_lacks((), log).startswith("HF_TOKEN of the environment is not passed to it")
+    assert what_it_lacks(None, log) == ""
+    log.write_text("x" * 10_000)
+    assert last_line(log) == "x" * 300

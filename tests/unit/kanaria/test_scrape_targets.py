@@ -9,7 +9,7 @@ from kanaria.settings import Settings
 from kanaria.stack.scrape_targets import write_targets, write_versions
 from rollout.fleet import Backend
 
-ASKING = Backend("m:v2", "127.0.0.1", 2, secret="a secret")
+ASKING = Backend("m:v2", "127.0.0.1", 2, secret="a secret", metrics_path="/v1/metrics")
 SILENT = Backend("m:v1", "127.0.0.1", 1)
 WITHOUT_COUNTS = Backend("chat:v1", "10.0.0.5", 8000, has_metrics=False)
 
@@ -30,4 +30,11 @@ def test_each_version_is_in_the_list_that_prometheus_reads(
     lists = [json.loads(text) for text in texts]
     assert [[address for group in groups for address in group["targets"]] for groups in lists] == [closed, open_]
     assert {group["labels"]["job"] for groups in lists for group in groups} == {"service"}
+    at_another_path = {
+        address: group["labels"].get("__metrics_path__")
+        for groups in lists
+        for group in groups
+        for address in group["targets"]
+    }
+    assert at_another_path == {"127.0.0.1:1": None, "127.0.0.1:2": "/v1/metrics"}
     assert "a secret" not in "".join(texts)

@@ -150,3 +150,16 @@ def test_what_no_browser_sends_is_refused(origin: str, monkeypatch: pytest.Monke
     with pytest.raises(SetupError) as refused:
         Settings()
     assert refused.value.saw == f"KANARIA_CORS_ORIGINS has {origin}"
+
+
+def test_no_service_but_that_of_the_contract_is_given_a_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one says itself how many it has, also where it happens to have the name of the contract's."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    for version, arguments in (("own", "{}"), ("contract", "{implementation: a.b:C}")):
+        folder = tmp_path / "bentos/m" / version
+        folder.mkdir(parents=True)
+        (folder / "bento.yaml").write_text(f"entry_service: predictor\nargs: {arguments}")
+        given = server_environment(Settings(home=tmp_path, workers=2), f"m:{version}", records=tmp_path)
+        assert ("BENTOML_CONFIG_OVERRIDES" in given) == (version == "contract")
