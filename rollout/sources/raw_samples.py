@@ -28,7 +28,6 @@ from contract.threads import begun_or_done
 from rollout.errors import SourceUnreachable
 from rollout.signals.folding import START_TIME, RawSeries
 from rollout.signals.profile import Names, Profile, SeriesOf
-from rollout.sources.login import check_login
 from rollout.sources.sample_text import Samples, without_samples
 
 _NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
@@ -218,8 +217,7 @@ class RawSamples:
         response = None
         try:
             response = self._http.post(path, data=asked, timeout=timeout_s or self._http.timeout)
-            _check_tenant(response)
-            check_login(response)
+            _check_refusal(response)
             answer = from_json(response.content if samples is None else without_samples(response.content, samples))
             data = answer.get("data")
             faults = [fault for fault in (answer.get("error"), *(answer.get("warnings") or ())) if fault]
@@ -277,13 +275,19 @@ class _TooMuch(SourceUnreachable):
     """The store's limit of samples in one query."""
 
 
-def _check_tenant(response: httpx.Response) -> None:
-    """Raises SourceUnreachable where a store has tenants, and was not told whose samples are meant."""
+def _check_refusal(response: httpx.Response) -> None:
+    """Raises SourceUnreachable where a store asks who reads, or whose samples are meant."""
     if response.is_client_error and _NO_TENANT in response.text[:_LONGEST_REFUSAL]:
         raise SourceUnreachable(
             "Prometheus does not know whose samples are meant",
             saw=_seen(response),
             do="name a tenant that you may read: --prometheus-header 'X-Scope-OrgID: shop'",
+        )
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise SourceUnreachable(
+            "Prometheus does not let Kanaria read",
+            saw=f"{_seen(response)} from {response.url.copy_with(path='/', query=None)}",
+            do="give a file with a login that may read: --prometheus-login FILE",
         )
 
 

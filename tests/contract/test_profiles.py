@@ -1,6 +1,7 @@
 """Every metric profile against a real Prometheus: what is counted is what happened, whatever the pods do."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -103,6 +104,14 @@ def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     for name in ("native", "native-too"):
         pod = Pod({"pod": name, "rollouts_pod_template_hash": name}, BEGIN_S, END_S)
         lines += [*openmetrics(native, [pod]), *openmetrics(own_name, [pod])]
+    of_grpc = replace(
+        SHAPES["istio"],
+        good={"response_code": "200", "grpc_response_status": "0"},
+        bad={"response_code": "200", "grpc_response_status": "14"},
+        common={**SHAPES["istio"].common, "request_protocol": "grpc"},
+    )
+    grpc = Pod({"pod": "caller", "destination_workload": "of-grpc"}, BEGIN_S, END_S, error_ratio=0.1)
+    lines += openmetrics(of_grpc, [grpc])
     for number, labels in enumerate(NO_REQUESTS_OF_LINKERD):
         pod = Pod({"pod": "n", "rollouts_pod_template_hash": "unasked", **labels}, BEGIN_S, END_S)
         lines += openmetrics(SHAPES["linkerd"], [pod], seed=number)
@@ -175,6 +184,29 @@ def test_what_linkerd_counts_of_kubernetes_and_prometheus_is_no_request(samples:
     assert summed(windows, "errors", "stable").total == happened(profile)[NAMES.stable]
     for signal in ("errors", "latency:100"):
         assert summed(windows, signal, "canary").total == 0
+
+
+def test_failures_of_grpc_are_told_by_its_own_status(samples: RawSamples) -> None:
+    """Its answers all have the HTTP status 200: each failure once counted as an answer that was good."""
+    names = Names("shop", "digits", "of-grpc", NAMES.stable)
+    istio = built_in()["istio"]
+    assert summed(
+        fold_of(istio, names).extend(read(samples, istio, BEGIN_S, END_S, names), END_S), "errors", "canary"
+    ) == Pair(0, 0)
+    page = (ROOT / "docs/metric-profiles.md").read_text()
+    where, errors = (
+        re.search(pattern, page) for pattern in (r"`(where: .*request_protocol: grpc})`", r"`({of: istio.*})`")
+    )
+    assert where is not None
+    assert errors is not None
+    own = parse_profile(
+        f"extends: istio\n{where[1]}\nleave_out: {{}}\nsignals:\n  errors: {errors[1]}\n",
+        name="grpc",
+        known={"istio": _raw("istio")},
+    )
+    windows = fold_of(own, names).extend(read(samples, own, BEGIN_S, END_S, names), END_S)
+    found = summed(windows, "errors", "canary")
+    assert 0.08 < found.bad / found.total < 0.12
 
 
 def test_a_bound_is_read_however_a_pod_writes_it(samples: RawSamples) -> None:

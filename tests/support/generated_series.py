@@ -86,7 +86,7 @@ SHAPES: Mapping[str, Shape] = {
         {"response_code": "503"},
         "istio_request_duration_milliseconds",
         "100",
-        {"destination_workload_namespace": "shop", "reporter": "source"},
+        {"destination_workload_namespace": "shop", "reporter": "source", "request_protocol": "http"},
     ),
     "envoy-gateway": Shape(
         "envoy_cluster_upstream_rq_xx",

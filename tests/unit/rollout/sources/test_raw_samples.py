@@ -296,3 +296,13 @@ def test_a_value_of_a_label_is_quoted() -> None:
     """A profile of the user's own may have any text in `where`; names in questions may not."""
     wanted = Wanted(("requests_total",), (("app", ('a"} or up{x="',)), ("path", ("C:\\new",))))
     assert str(wanted) == 'requests_total{app="a\\"} or up{x=\\"",path="C:\\\\new"}'
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_a_proxy_says_of_a_login_is_shown(store: Store, samples: RawSamples, status: int) -> None:
+    """Such as which right it lacks; of the stack's own Prometheus nothing is said in a cluster."""
+    store.status, store.answer = status, b"Forbidden (resource=prometheuses)"
+    with pytest.raises(SourceUnreachable, match="does not let Kanaria read") as refused:
+        samples.now_s()
+    assert "resource=prometheuses" in refused.value.saw
+    assert refused.value.do == "give a file with a login that may read: --prometheus-login FILE"
