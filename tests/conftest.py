@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from kanaria.extras import missing_packages
 from tests.support.absence import DEBIAN_PACKAGES, is_strict, leave_out
@@ -18,7 +18,8 @@ from tests.support.longest import longest_first, took_longest
 from tests.support.paths import ROOT
 from tests.support.small_disk import SmallDisk, mounted
 
-settings.register_profile("kanaria", deadline=None)  # no timed asserts: a busy machine is no bug
+# No timed asserts: a busy machine is no bug.
+settings.register_profile("kanaria", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kanaria")
 
 

@@ -2,4 +2,4 @@
 
 from contract import loopback
 
-HTTP = loopback.client(timeout_s=10.0, keeps_connections=False)
+HTTP = loopback.client(timeout_s=60.0, keeps_connections=False)

@@ -28,7 +28,7 @@ def in_threads(
     stop = threading.Event()
 
     def one(name: int) -> None:
-        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=30) as client:
+        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=60) as client:
             number = 0
             while not stop.wait(pause_s):
                 number += 1

@@ -22,7 +22,7 @@ from tests.support.waiting import eventually
 
 _HTTP = httpx.Client(trust_env=False, timeout=5)  # one for all: each makes a TLS context of its own, which takes long
 atexit.register(_HTTP.close)
-_STARTS_IN_S = 60.0
+_STARTS_IN_S = 180.0
 _HASH = "rollouts_pod_template_hash"
 
 

@@ -30,7 +30,7 @@ def taken(url: str, endless: str) -> int:
     """How many bytes of it the server at `url` took before it closed the connection; at most about `MOST`."""
     asked, (begin, part) = httpx.URL(url), ENDLESS[endless]
     many, sent = part * (65536 // len(part)), 0
-    with socket.create_connection((asked.host, asked.port), timeout=20) as client, suppress(OSError):
+    with socket.create_connection((asked.host, asked.port), timeout=60) as client, suppress(OSError):
         client.sendall(begin)
         while sent < MOST:
             sent += client.send(many)

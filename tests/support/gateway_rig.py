@@ -89,9 +89,9 @@ class Gateway:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self.settings = settings
-        self.router = EnvoyRouter(settings, timeout_s=5.0)
+        self.router = EnvoyRouter(settings, timeout_s=60.0)
         self.url = f"http://127.0.0.1:{settings.port}"
-        self.client = httpx.Client(base_url=self.url)
+        self.client = httpx.Client(base_url=self.url, timeout=60)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -140,7 +140,7 @@ class Gateway:
 
     def samples(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Everything Envoy exports, as (name, labels, value)."""
-        with admin.client(self.settings, timeout_s=5.0) as asked:
+        with admin.client(self.settings, timeout_s=30.0) as asked:
             page = asked.get("/stats/prometheus").text
         for family in text_string_to_metric_families(page):
             for sample in family.samples:
@@ -150,7 +150,7 @@ class Gateway:
         assert self._process is not None
         assert self._process.poll() is None, (self.settings.directory / "envoy.log").read_text()[-2000:]
         try:
-            with admin.client(self.settings, timeout_s=5.0) as asked:
+            with admin.client(self.settings, timeout_s=30.0) as asked:
                 return asked.get("/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
@@ -184,7 +184,7 @@ class Load:
     def wait_for(self, more: int) -> None:
         """Return when `more` further requests were answered or failed."""
         target = self.total + more
-        eventually(lambda: self.total >= target, within_s=30)
+        eventually(lambda: self.total >= target, within_s=120)
 
 
 @contextmanager
@@ -193,7 +193,7 @@ def load(url: str, *, clients: int = 4, headers: dict[str, str] | None = None) -
     seen, stop = Load(), threading.Event()
 
     def one_client() -> None:
-        with httpx.Client(base_url=url, headers=headers, timeout=20.0) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=60.0) as client:
             while not stop.is_set():
                 try:
                     answer = client.post("/predict", json={"features": [[0.0]]}).raise_for_status()

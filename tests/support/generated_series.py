@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from kanaria.stack.ports import free_port
 from tests.support.asking import HTTP
 from tests.support.children import started
 
@@ -137,7 +137,7 @@ def fill(folder: Path, lines: Sequence[str], promtool: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "samples").write_text("\n".join([*sorted(lines, key=lambda line: line.partition("{")[0]), "# EOF", ""]))
     command = [promtool, "tsdb", "create-blocks-from", "openmetrics", "samples", "data"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
 
 
 @contextmanager
@@ -160,9 +160,7 @@ def running(
     """A Prometheus on the data of `folder`, by its URL."""
     (folder / "prometheus.yml").write_text(json.dumps(config or {"global": {"scrape_interval": "5s"}}))
     shutil.rmtree(folder / "data" / "wal", ignore_errors=True)
-    if port is None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
         prometheus,
@@ -173,7 +171,7 @@ def running(
         f"--query.max-samples={most_samples}",
     ]
     with (folder / "log").open("w") as log, started(command, cwd=folder, stdout=log, stderr=log):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
                 HTTP.get(f"{url}/-/ready").raise_for_status()

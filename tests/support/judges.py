@@ -15,7 +15,7 @@ from tests.support.children import started
 from tests.support.waiting import eventually
 
 TOKEN = "twenty-letters-or-more"  # noqa: S105 - of a test
-_HTTP = httpx.Client(trust_env=False)  # one for all: each makes a TLS context of its own, which takes long
+_HTTP = httpx.Client(trust_env=False, timeout=60)  # one for all: each makes a TLS context of its own, which takes long
 atexit.register(_HTTP.close)
 
 
@@ -48,13 +48,13 @@ class Judge:
         environment = {**os.environ, **self._environment}
         process = started(self._command, stdout=log, stderr=log, env=environment)
         self._running.enter_context(process)
-        eventually(self._is_ready, within_s=60)
+        eventually(self._is_ready, within_s=180)
 
     def kill(self) -> None:
         self._running.close()
 
     def ask(self, asked: Any, *, path: str = "/v1/judge") -> httpx.Response:
-        return _HTTP.post(f"{self.url}{path}", json=asked, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
+        return _HTTP.post(f"{self.url}{path}", json=asked, headers={"authorization": f"Bearer {TOKEN}"})
 
     def _is_ready(self) -> bool:
         try:

@@ -28,7 +28,7 @@ _START_WORKER = "subprocess.Popen([sys.executable, '-c', 'import time; time.slee
 WITH_WORKER = (sys.executable, "-c", f"import subprocess, sys, time; {_START_WORKER}; time.sleep(600)")
 
 
-def until(seen: Callable[[], T], *, limit_s: float = 20.0) -> T:
+def until(seen: Callable[[], T], *, limit_s: float = 60.0) -> T:
     """Wait for something true, and give it."""
     deadline = time.monotonic() + limit_s
     while not (value := seen()):

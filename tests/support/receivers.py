@@ -33,11 +33,11 @@ class Webhook:
 
     def wait_for_tries(self, tries: int) -> None:
         with self.arrived:
-            assert self.arrived.wait_for(lambda: self.tries >= tries, 30), self.tries
+            assert self.arrived.wait_for(lambda: self.tries >= tries, 120), self.tries
 
     def wait_for(self, messages: int) -> None:
         with self.arrived:
-            assert self.arrived.wait_for(lambda: len(self.bodies) >= messages, 30), self.titles
+            assert self.arrived.wait_for(lambda: len(self.bodies) >= messages, 120), self.titles
 
 
 @contextmanager

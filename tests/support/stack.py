@@ -34,7 +34,7 @@ _BEHIND_A_PROXY = dict.fromkeys(
 def run(arguments: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run one of the project's commands as a person would, from the project's folder."""
     return subprocess.run(
-        arguments, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False, timeout=400
+        arguments, env={**os.environ, **environment}, cwd=ROOT, capture_output=True, text=True, check=False, timeout=800
     )
 
 
@@ -96,7 +96,7 @@ class Kanaria:
         answer: dict[str, Any] = json.loads(self.ok("status", "--json"))
         return answer
 
-    def until(self, holds: Callable[[dict[str, Any]], bool], *, limit_s: float = 60.0) -> dict[str, Any]:
+    def until(self, holds: Callable[[dict[str, Any]], bool], *, limit_s: float = 150.0) -> dict[str, Any]:
         """Wait until what `status --json` prints is as wanted; asked of the controller itself, which costs less."""
         deadline = time.monotonic() + limit_s
         status: dict[str, Any] = {}
@@ -112,7 +112,8 @@ class Kanaria:
         """End what a test has left of a release, and give all traffic to `tag`, which was stable here before."""
         status = self.until(bool)
         if status["release"] and status["release"]["outcome"] is None:
-            self("abort")
+            self("abort")  # refused where it was decided meanwhile
+            status = self.until(lambda status: status["release"]["outcome"] is not None)
         if status["stable"]["tag"] != tag:
             self.ok("restore", tag, "--anyway", "--wait")
         if (release := self.until(bool)["release"]) and release["phase"] == "watching":

@@ -1,10 +1,10 @@
-"""Waiting for a condition, with a deadline."""
+"""Waiting for a condition, with a deadline that a machine which is busy with other tests keeps, too."""
 
 import time
 from collections.abc import Callable
 
 
-def eventually(claim: Callable[[], object], *, within_s: float = 10.0) -> None:
+def eventually(claim: Callable[[], object], *, within_s: float = 60.0) -> None:
     """Poll until `claim()` is true; fail with the last value that it returned."""
     deadline = time.monotonic() + within_s
     while not (seen := claim()):

@@ -14,7 +14,7 @@ class WebSocket:
     """One open connection."""
 
     def __init__(self, port: int, path: str, headers: Mapping[str, str] = _NONE) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self._connection = socket.create_connection(("127.0.0.1", port), timeout=60)
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         key = base64.b64encode(os.urandom(16)).decode()
         self._connection.sendall(

@@ -4,12 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.support.stack import Kanaria
 
 
-@pytest.mark.timeout(420)
 def test_the_demo_promotes_v2_and_rolls_the_silently_wrong_v3_back(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:

@@ -4,12 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.support.stack import Kanaria
 
 
-@pytest.mark.timeout(420)
 def test_drifting_traffic_is_named_and_alerted_and_rolls_nothing_back(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.support.paths import ROOT
 from tests.support.stack import Kanaria
 
@@ -18,7 +16,6 @@ QUICK = {"steps: [shadow, 10, 50, 100]": "steps: [50, 100]", "soak: 5s": "soak: 
 QUICK |= {"watch: 8s": "watch: 1s"}
 
 
-@pytest.mark.timeout(240)
 def test_the_demo_of_text_promotes_v2_and_rolls_the_silently_wrong_v3_back(
     tmp_path: Path, require_program: Callable[[str], str]
 ) -> None:

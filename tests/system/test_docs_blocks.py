@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 from tests.support.waiting import eventually
 
 README = Path("README.md")
-LIMIT_S = 280
+LIMIT_S = 700
 
 
 def run_of(page: Path) -> list[Block]:
@@ -83,7 +83,7 @@ class Terminal:
                 self._down()
         printed = log.read_text()
         assert code == 0, f"{page} ended with {code} in the last block of these:\n{printed}"
-        eventually(self._is_quiet, within_s=30)
+        eventually(self._is_quiet, within_s=120)
         return printed
 
     def _script(self, page: Path) -> str:
@@ -108,7 +108,7 @@ class Terminal:
 
     def _down(self) -> None:
         down = [sys.executable, "-m", "kanaria", "down"]
-        subprocess.run(down, cwd=self.folder, env=self.environment, check=True, capture_output=True, timeout=60)
+        subprocess.run(down, cwd=self.folder, env=self.environment, check=True, capture_output=True, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,6 @@ def terminal(tmp_path_factory: pytest.TempPathFactory, require_program: Callable
     return made
 
 
-@pytest.mark.timeout(300)
 def test_the_readme_releases_a_version_as_pasted(terminal: Terminal) -> None:
     """Whoever pastes "Use it" sees an answer, a promotion, and why."""
     printed = (terminal.folder.parent / "readme").read_text()
@@ -130,7 +129,6 @@ def test_the_readme_releases_a_version_as_pasted(terminal: Terminal) -> None:
     assert "digits:v2 was promoted" in printed
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", [page for page in PAGES if page != README and run_of(page)], ids=str)
 def test_a_page_works_as_pasted(terminal: Terminal, page: Path) -> None:
     """No command on it fails; what one prints is the page's own affair."""

@@ -56,7 +56,7 @@ def build(folder: Path, home: Path, version: str, code: str, *packages: str) -> 
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -86,7 +86,7 @@ def hers(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Kana
 
 def size(url: str, headers: dict[str, str]) -> dict[str, str]:
     """What a version answers to who has its secret, and to nobody else."""
-    asked = {"json": {"number": 12345}}
+    asked = {"json": {"number": 12345}, "timeout": 60}
     assert httpx.post(f"{url}/size", **asked, trust_env=False).status_code == 403
     answer: dict[str, str] = (
         httpx.post(f"{url}/size", **asked, headers=headers, trust_env=False).raise_for_status().json()
@@ -122,10 +122,10 @@ def test_a_version_that_cannot_be_installed_ends_its_release_with_the_reason(her
     assert "environment" not in up
     for version, words in (("absent", "humanize==99.9"), ("cut-off", "the package index was not reached")):
         hers.ok("release", f"sizes:{version}")
-        status = hers.until(lambda status: status["release"]["outcome"] is not None, limit_s=120)
+        status = hers.until(lambda status: status["release"]["outcome"] is not None)
         assert status["release"]["outcome"] == "rolled_back"
         reason = status["release"]["decisions"][-1]["reason"]
         assert f"sizes:{version} did not start: InstallError: the packages of sizes:{version}" in reason
         assert words in reason
         hers.until(lambda status: status["canary"] is None)
-    assert hers.status()["stable"]["health"] == "ready"
+    hers.until(lambda status: status["stable"]["health"] == "ready")

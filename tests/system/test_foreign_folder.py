@@ -52,7 +52,7 @@ def in_folder(
     own = {name: value for name, value in kanaria.environment.items() if has_proxy or "proxy" not in name.lower()}
     environment = {**os.environ, **own}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=400
     )
 
 

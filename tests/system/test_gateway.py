@@ -75,7 +75,7 @@ def test_the_canary_gets_its_share(gateway: Gateway, stable: StandIn, canary: St
     gateway.router.apply(Split(stable.version, canary.version, percent))
     with load(gateway.url) as clients:
         clients.wait_for(1000)
-    assert binomtest(clients.answers[CANARY], clients.total, percent / 100).pvalue > 1e-4
+    assert binomtest(clients.answers[CANARY], clients.total, percent / 100).pvalue > 1e-6
 
 
 def test_a_whole_release_loses_no_request(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
@@ -105,7 +105,7 @@ def test_a_weight_is_in_force_when_apply_returns(gateway: Gateway, stable: Stand
 def test_a_request_on_a_replaced_version_is_finished(gateway: Gateway, stable: StandIn, canary: StandIn) -> None:
     """A slow request that the old version has begun is counted as in flight, then answered by it."""
     gateway.router.apply(Split(stable.version, canary.version, 0))
-    stable.behave(delay_s=1.0)
+    stable.behave(delay_s=4.0)
     answers: list[httpx.Response] = []
     client = threading.Thread(target=lambda: answers.append(gateway.predict()))
     client.start()
@@ -114,7 +114,7 @@ def test_a_request_on_a_replaced_version_is_finished(gateway: Gateway, stable: S
     assert gateway.router.requests_in_flight(STABLE) == 1
     client.join()
     assert answers[0].json()["version"] == STABLE
-    assert gateway.router.requests_in_flight(STABLE) == 0
+    eventually(lambda: gateway.router.requests_in_flight(STABLE) == 0)
 
 
 def test_a_sticky_caller_stays_and_never_leaves_a_growing_canary(
@@ -456,10 +456,10 @@ def test_a_client_that_hangs_up_is_no_error_but_its_wait_is_counted(
     gateway: Gateway, stable: StandIn, canary: StandIn
 ) -> None:
     """A version so slow that clients give up cannot hide: their wait is in the latency histogram."""
-    canary.behave(delay_s=5.0)
+    canary.behave(delay_s=9.0)
     gateway.router.apply(Split(stable.version, canary.version, 100))
     with pytest.raises(httpx.ReadTimeout):
-        gateway.predict(timeout=0.4)
+        gateway.predict(timeout=1.0)
     eventually(lambda: gateway.counted() == {(CANARY, CANARY, "0"): 1})
 
     def waited() -> dict[str, float]:
@@ -467,7 +467,7 @@ def test_a_client_that_hangs_up_is_no_error_but_its_wait_is_counted(
         return {labels["le"]: value for found, labels, value in gateway.samples() if found == name}
 
     eventually(lambda: waited().get("+Inf") == 1)
-    assert (waited()["250"], waited()["1000"]) == (0, 1)
+    assert (waited()["250"], waited()["5000"]) == (0, 1)
 
 
 def test_only_predictions_are_evidence(gateway: Gateway, stable: StandIn) -> None:
@@ -527,14 +527,14 @@ def test_what_the_shadow_rejects_is_counted_by_its_status(gateway: Gateway, stab
 
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
-    [({"status": 500}, 20), ({"delay_s": 5.0}, 20), ({}, 0)],
+    [({"status": 500}, 20), ({"delay_s": 9.0}, 20), ({}, 0)],
     ids=["failing", "too slow", "healthy"],
 )
 def test_what_the_shadow_does_wrong_is_counted_and_hurts_nobody(
     settings: GatewaySettings, stable: StandIn, canary: StandIn, behaviour: dict[str, Any], expected: int
 ) -> None:
     """A bad shadow shows in series that carry its tag; the clients' answers are those of stable."""
-    with Gateway(replace(settings, request_timeout_s=0.5)) as gateway:
+    with Gateway(replace(settings, request_timeout_s=2.0)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, mirror=True))
         canary.behave(**behaviour)
         assert {gateway.predict().status_code for _ in range(20)} == {200}
@@ -551,16 +551,16 @@ def test_copies_that_wait_when_the_shadow_ends_are_evidence_about_nobody(
     settings: GatewaySettings, stable: StandIn, canary: StandIn
 ) -> None:
     """Envoy gives them up in time, but only a shadow's copies are read: so a shadow step waits for its first ones."""
-    with Gateway(replace(settings, request_timeout_s=1.0)) as gateway:
+    with Gateway(replace(settings, request_timeout_s=2.0)) as gateway:
         gateway.router.apply(Split(stable.version, canary.version, mirror=True))
         before = canary.seen("/predict")
-        canary.behave(delay_s=5.0)
+        canary.behave(delay_s=9.0)
         assert {gateway.predict().status_code for _ in range(20)} == {200}
         eventually(lambda: canary.seen("/predict") == before + 20)
         gateway.router.apply(Split(stable.version, canary.version, 1))
-        stable.behave(delay_s=5.0)
+        stable.behave(delay_s=9.0)
         assert {gateway.predict().status_code for _ in range(2)} == {504}  # by then each copy has waited long enough
-        assert copies_by_code(gateway) == {"504": 20}
+        eventually(lambda: copies_by_code(gateway) == {"504": 20})
         users = sum(gateway.errors(stable=STABLE, canary=CANARY), Pair(0, 0))
         assert users == Pair(2, 22)
 
@@ -719,7 +719,7 @@ def test_oversized_headers_are_a_problem(gateway: Gateway) -> None:
 
 def test_more_requests_than_the_rate_limit_are_a_problem(settings: GatewaySettings, stable: StandIn) -> None:
     """The limit is on all clients together; those over it are told when to come back."""
-    with Gateway(replace(settings, max_requests_per_s=5)) as gateway:
+    with Gateway(replace(settings, max_requests_per_s=1)) as gateway:
         gateway.router.apply(Split(stable.version))
         answers = [gateway.predict() for _ in range(20)]
         assert {gateway.client.get(path).status_code for path in ("/livez", "/readyz")} == {200}

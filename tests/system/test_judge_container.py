@@ -67,16 +67,16 @@ def test_it_serves_and_asks_for_a_token(server: Container) -> None:
     """401 without one; with it the question is read, and Prometheus is not there."""
     asked = {"namespace": "shop", "rollout": "digits", "canary": "b", "stable": "a", "profile": "bentoml-app"}
     url = f"{server.url}/v1/judge"
-    assert httpx.post(url, json=asked).status_code == 401
-    answer = httpx.post(url, json=asked, headers={"authorization": f"Bearer {TOKEN}"}, timeout=30)
+    assert httpx.post(url, json=asked, timeout=60).status_code == 401
+    answer = httpx.post(url, json=asked, headers={"authorization": f"Bearer {TOKEN}"}, timeout=60)
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
 
 
 def test_it_has_its_pages_metrics_and_runbooks(server: Container) -> None:
     """The templates, the style and the runbooks are in the image."""
     for path, words in (("/", "not asked"), ("/metrics", "kanaria_judge_"), ("/runbooks", 'id="kanariajudgeaway"')):
-        assert words in httpx.get(server.url + path).raise_for_status().text
-    assert httpx.get(f"{server.url}/static/style.css").is_success
+        assert words in httpx.get(server.url + path, timeout=60).raise_for_status().text
+    assert httpx.get(f"{server.url}/static/style.css", timeout=60).is_success
 
 
 def test_it_runs_as_nobody_in_particular_on_a_root_that_cannot_be_written(server: Container) -> None:

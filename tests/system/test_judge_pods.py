@@ -31,7 +31,7 @@ pytestmark = pytest.mark.needs("judge", "serve")
 # Of the cluster's pods only what they answer is judged: this machine has two cores for all of them.
 PLAN = {"risk_budget": "5%", "signals": {"latency": None}}
 FASTER = 60.0  # times than Argo Rollouts and Flagger, which ask every 15 s
-LONGEST_S = 150.0
+LONGEST_S = 400.0
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Cluster:
 
     def same_answers(self, canary: str) -> dict[str, Any]:
         """What both replicas say between the ends of two windows."""
-        for _ in range(20):
+        for _ in range(100):
             one, other, again = (self.ask(canary, replica, to_percent=25) for replica in (0, 1, 0))
             if one == again:
                 assert {**one, "report": ""} == {**other, "report": ""}
@@ -136,7 +136,7 @@ def test_probes_are_no_requests_of_a_canary(cluster: Cluster) -> None:
     version_3 = next(pod for pod in cluster.pods if pod.labels["app"] == "colours")
     cluster.serve("canary", version_3)
     counted_nothing = "no requests on canary"  # BentoML's series are there from the start, at 0
-    eventually(lambda: counted_nothing in cluster.ask("v3", to_percent=25)["reason"], within_s=60)
+    eventually(lambda: counted_nothing in cluster.ask("v3", to_percent=25)["reason"], within_s=120)
     said = cluster.same_answers("v3")
     assert (said["verdict"], counted_nothing in said["reason"]) == ("no_data", True), said
 

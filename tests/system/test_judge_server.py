@@ -48,7 +48,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.needs("judge", "serve")
 
-_HTTP = httpx.Client(trust_env=False)
+_HTTP = httpx.Client(trust_env=False, timeout=60)
 atexit.register(_HTTP.close)
 STABLE = "stable-6c"
 _GONE_EVERY_S = 120.0
@@ -276,7 +276,7 @@ def test_a_version_is_lifted_at_a_replica_that_was_not_asked_about_it(cluster: C
         assert ask(url, asked).json()["verdict"] != "fail"
     began_s = Kept(tmp_path / "judge.db").started_s(build)
     assert began_s is not None
-    assert began_s > time.time() - 60
+    assert began_s > time.time() - 600
 
 
 def test_what_is_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
@@ -338,8 +338,8 @@ def test_a_first_weight_that_flagger_did_not_hear_of_is_given_again(cluster: Clu
             client.sendall(f"{head}\r\n\r\n{content}".encode())
             eventually(lambda: api.reads)
         api.goes_on.set()
-        eventually(lambda: 'answers_total{verdict="no_data"} 1.0' in _HTTP.get(f"{one.url}/metrics").text, within_s=60)
-        eventually(lambda: two.ask(asked, path="/v1/flagger/step").status_code == 200, within_s=30)
+        eventually(lambda: 'answers_total{verdict="no_data"} 1.0' in _HTTP.get(f"{one.url}/metrics").text)
+        eventually(lambda: two.ask(asked, path="/v1/flagger/step").status_code == 200)
         for judge in (one, two):
             assert judge.ask(asked, path="/v1/flagger/step").status_code == 409
 
@@ -377,7 +377,7 @@ def test_a_prometheus_that_hangs_holds_up_nothing_else(cluster: Cluster, tmp_pat
         with cluster.hanging():
             given = [question("good" if n % 2 else f"other-{n}", to_percent=5) for n in range(60)]
             waiting = [callers.submit(ask, replica.url, each) for each in given]
-            eventually(waiting[0].running, within_s=10)
+            eventually(waiting[0].running)
             for path in ("/readyz", "/livez", "/metrics"):
                 assert _HTTP.get(f"{replica.url}{path}", **limits).status_code == 200
             found = _HTTP.post(f"{replica.url}/v1/judge", json=question("bad"), **limits)
@@ -388,7 +388,7 @@ def test_a_prometheus_that_hangs_holds_up_nothing_else(cluster: Cluster, tmp_pat
             answers = [each.result() for each in waiting]
             assert {answer.status_code for answer in answers} == {503}
             assert max(answer.elapsed.total_seconds() for answer in answers) < 30  # as long as engines wait
-        eventually(lambda: replica.ask(question("good", to_percent=5)).is_success, within_s=20)
+        eventually(lambda: replica.ask(question("good", to_percent=5)).is_success)
 
 
 def test_the_documented_lift_works_while_prometheus_hangs(cluster: Cluster, tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_who_asks_while_a_release_is_read_gets_what_is_found(cluster: Cluster, t
         eventually(lambda: readings)
         asked = [JudgeBody.model_validate(question("good", **more)) for more in ({"to_percent": 5}, {}, {})]
         waiting = [callers.submit(releases.judge, each) for each in asked]
-        with within(0.2), pytest.raises(SourceUnreachable, match="still being read"):
+        with within(2.0), pytest.raises(SourceUnreachable, match="still being read"):
             releases.judge(asked[0])  # by its own deadline, and not that of the first
         goes_on.set()
         answers = [each.result() for each in (first, *waiting)]
@@ -452,7 +452,7 @@ def test_who_waits_for_a_reading_that_fails_hears_why(cluster: Cluster, tmp_path
         first = callers.submit(releases.judge, asked)
         eventually(lambda: readings)
         second = callers.submit(releases.judge, asked)
-        with within(0.2), pytest.raises(SourceUnreachable, match="still being read"):
+        with within(2.0), pytest.raises(SourceUnreachable, match="still being read"):
             releases.judge(asked)
         goes_on.set()
         for each in (first, second):
@@ -482,7 +482,7 @@ def test_who_has_time_left_reads_on_where_another_had_none(cluster: Cluster, tmp
     asked = JudgeBody.model_validate(question("good", to_percent=5))
     with closing(Slow(cluster.url)) as samples, ThreadPoolExecutor(3) as callers:
         releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
-        first = callers.submit(asking, 3.0)
+        first = callers.submit(asking, 8.0)
         assert reads.wait(60)
         patient = [callers.submit(asking, limit_s) for limit_s in (60.0, 120.0)]
         with pytest.raises(SourceUnreachable, match="more samples than were read in time"):
@@ -512,7 +512,7 @@ def test_a_question_has_one_deadline(tmp_path: Path, part: str) -> None:
         kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
         with closing(RawSamples(server.url, timeout_s=60)) as samples:
             releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
-            answer = asked_of(make_app(releases, token=lambda: TOKEN, within_s=0.5), question("good"))
+            answer = asked_of(make_app(releases, token=lambda: TOKEN, within_s=2.0), question("good"))
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
     assert "ReadTimeout" in answer.json()["detail"]
 
@@ -532,7 +532,7 @@ def test_a_release_that_is_not_read_in_time_is_read_on(cluster: Cluster, tmp_pat
     asked = JudgeBody.model_validate(question("good", to_percent=5))
     with closing(Slow(cluster.url)) as samples:
         releases = Releases(samples, built_in(), kept, url="http://127.0.0.1")
-        with within(3.0), pytest.raises(SourceUnreachable, match="more samples than were read in time") as error:
+        with within(8.0), pytest.raises(SourceUnreachable, match="more samples than were read in time") as error:
             releases.judge(asked)
         assert "the next question goes on from there" in error.value.do
         assert releases.judge(asked)["verdict"] == "pass"
@@ -979,7 +979,7 @@ def test_a_prometheus_whose_clock_is_two_minutes_off_is_said(
         kept.started_s(Attempt("shop", *["works"] * 2, "1")),
     ):
         assert began_s is not None
-        assert abs(began_s - time.time()) < 60
+        assert abs(began_s - time.time()) < 100
 
 
 def halves(lines: list[str], begin_s: float) -> tuple[list[str], list[str]]:

@@ -109,7 +109,7 @@ def test_a_process_that_was_started_but_not_written_down_is_found(kept: Kept) ->
     assert kept.pid("one") == process.pid
     assert len(kept.everything()) == 3  # with its worker and the keeper
     kept.supervisor.stop("one")
-    process.wait(20)
+    process.wait(60)
     until(lambda: len(kept.everything()) == 1)
 
 

@@ -76,7 +76,7 @@ def kept_by_others(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
             return False
 
     try:
-        eventually(answers, within_s=30)
+        eventually(answers, within_s=120)
         yield url, psutil.Process(process.pid)
     finally:
         process.kill()
@@ -134,7 +134,7 @@ def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
     assert seen.keys() == {200}
     assert "What both accept and answer could not be compared: flask:v2 has no schemas" in why(kanaria)
     assert kanaria.status()["stable"]["tag"] == "flask:v2"
-    with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}) as client:
+    with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=60) as client:
         answer = client.post("/predict", json={"text": "four"})
         assert (answer.json(), answer.headers["x-kanaria-version"]) == ({"price": 4}, "flask:v2")
         answers = {path: client.get(path).status_code for path in ("/", "/readyz", "/healthz", "/metrics")}
@@ -171,19 +171,19 @@ def test_a_version_at_a_url_is_promoted_and_nobody_ends_it(kanaria: Kanaria, fol
 
 
 @pytest.mark.parametrize(
-    ("version", "words"),
+    ("version", "words", "deadline"),
     [
-        ("missing", "No such file or directory"),
-        ("ends", "the model is not here"),
-        ("deaf", "/healthy answers 404"),
-        ("nowhere", "gives no answer"),
+        ("missing", "No such file or directory", "30s"),
+        ("ends", "the model is not here", "30s"),
+        ("deaf", "/healthy answers 404", "15s"),  # it must have started by then
+        ("nowhere", "gives no answer", "6s"),
     ],
 )
 def test_a_version_that_cannot_serve_ends_its_release_in_the_startup(
-    version: str, words: str, kanaria: Kanaria
+    version: str, words: str, deadline: str, kanaria: Kanaria
 ) -> None:
     """With its last words: of a command that is not there or ends, of a probe that is never answered as wanted."""
-    done = release(kanaria, f"flask:{version}", startup_deadline="6s")
+    done = release(kanaria, f"flask:{version}", startup_deadline=deadline)
     assert done.returncode == 1, done.stdout + done.stderr
     assert words in why(kanaria)
     assert kanaria.status()["release"]["outcome"] == "rolled_back"
@@ -194,7 +194,7 @@ def test_a_port_that_is_taken_is_said(kanaria: Kanaria, folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         command = [*FLASK[:-1], str(other.getsockname()[1])]
         listed(folder, insists={"command": command, "environment": {"PORT": "{port}"}})
-        done = release(kanaria, "flask:insists", startup_deadline="20s")
+        done = release(kanaria, "flask:insists", startup_deadline="60s")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "in use by another program" in why(kanaria)
 

@@ -67,7 +67,7 @@ def test_a_server_that_is_ending_takes_no_new_connection_and_answers_those_it_ha
             assert server.process.poll() is None
             asked.sendall(body[10:])
             assert asked.recv(15).startswith(b"HTTP/1.1 200")
-        assert server.process.wait(30) == 0
+        assert server.process.wait(120) == 0
         assert server.log.read_text().count("ended as asked") == 2
         assert "exit code" not in server.log.read_text()
 

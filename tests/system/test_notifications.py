@@ -5,13 +5,10 @@ import stat
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.support.receivers import mailbox, webhook
 from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
-
-pytestmark = pytest.mark.timeout(400)
 
 _KILLS = 2  # of the controller: each may come between sending a message and noting that it was sent
 

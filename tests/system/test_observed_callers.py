@@ -107,4 +107,4 @@ def test_a_caller_who_gives_all_requests_one_id_keeps_no_release_waiting(observe
 def test_nobody_fills_its_memory(observed: Observed, endless: str) -> None:
     """Every user of the machine reaches the port with its counts."""
     assert taken(observed.page, endless) < MOST / 2
-    assert httpx.get(f"{observed.page}/metrics").is_success
+    assert HTTP.get(f"{observed.page}/metrics").is_success

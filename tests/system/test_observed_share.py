@@ -30,7 +30,7 @@ from tests.support.waiting import eventually
 OWN = Service((Route("/predict"),), 60)
 MEANING = OwnAnswers.model_validate({"/predict": {"label": "version"}})
 SHARE = 0.25
-LEAST_P = 1e-4
+LEAST_P = 1e-6  # there are dozens of draws in each run
 
 
 class Seen(Observer):
@@ -145,11 +145,12 @@ def test_the_share_is_the_same_for_both_versions_and_skipped_requests_cost_the_o
     with load(rig.gateway.url) as clients:
         clients.wait_for(1500)
     eventually(lambda: rig.observer.streams - streams == rig.streams() - before)
-    shown = {tag: len(rig.observer.requests[tag]) for tag in ("text:v1", "text:v2")}
+    tags = ("text:v1", "text:v2")
+    # What a request is, is told in a stream's first message.
+    eventually(lambda: sum(len(rig.observer.requests[tag]) for tag in tags) == rig.streams() - before)
     assert clients.failures == []
-    assert sum(shown.values()) == rig.streams() - before
-    for tag, count in shown.items():
-        assert binomtest(count, clients.answers[tag], SHARE).pvalue > LEAST_P
+    for tag in tags:
+        assert binomtest(len(rig.observer.requests[tag]), clients.answers[tag], SHARE).pvalue > LEAST_P
 
 
 def test_where_nothing_is_to_be_shown_nothing_is(rig: Rig) -> None:
@@ -265,8 +266,7 @@ def test_answers_that_the_observer_did_not_take_are_counted(rig: Rig) -> None:
     missed.clear()
     rig.end_observer()
     answers = [rig.gateway.predict() for _ in range(20)]
-    kept.look()
     assert {answer.status_code for answer in answers} == {200}
-    assert sum(missed) == 20
+    eventually(lambda: (kept.look(), sum(missed))[1] == 20)
     kept.look()
     assert missed[-1] == 0

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pytest
 from tests.support.clients import in_threads
 from tests.support.own_service import store_with
 from tests.support.stack import Kanaria, running
+from tests.support.waiting import eventually
 
 # Says what a text is about; no two of its answers are the same, and one in four orders its tags in another way.
 LABELS = """
@@ -121,7 +121,7 @@ def test_a_version_that_is_wrong_for_a_tenth_stays_in_the_shadow(kanaria: Kanari
     with clients(kanaria) as seen:
         kanaria.ok("release", "summary:l3", "--spec", plan(kanaria, step_deadline="15s"))
         asked = ("no proof of safety", "the plan leaves this to a person")
-        kanaria.until(lambda status: any(words in status["last_action"] for words in asked), limit_s=90)
+        kanaria.until(lambda status: any(words in status["last_action"] for words in asked))
         assert "Its answers differ from summary:l1's in `label` of /label (" in why(kanaria)
         status = kanaria.status()  # while there is traffic: without, the release would end at its deadline
     assert seen.keys() == {200}
@@ -159,11 +159,10 @@ def test_an_observer_that_ends_or_hangs_costs_no_client_a_request(kanaria: Kanar
         os.kill(pid, fault)
         try:
             before = seen.total()
-            time.sleep(5.0)
-            assert seen.total() - before > 100
+            eventually(lambda: seen.total() - before > 300)
         finally:
             if fault is signal.SIGSTOP:
                 os.kill(pid, signal.SIGCONT)
-        status = kanaria.until(lambda status: status["release"]["outcome"] is not None, limit_s=120)
+        status = kanaria.until(lambda status: status["release"]["outcome"] is not None)
     assert status["release"]["outcome"] == "promoted"
     assert seen.keys() == {200}

@@ -16,8 +16,6 @@ from tests.support.bentos import Bentos
 from tests.support.paths import ROOT
 from tests.support.stack import Kanaria, running
 
-pytestmark = pytest.mark.timeout(240)
-
 BENTOFILE = "examples/diabetes/bentofile.yaml"
 STABLE = "diabetes:v1"
 VERSIONS = ("v1", "v2", "v3")
@@ -98,7 +96,9 @@ def test_drifting_traffic_is_named_by_its_column(
     rows = [json.loads(line)["features"] for line in lines]
     sweeter = [[*row[:-1], row[-1] + 100] for row in rows]
     with running(tmp_path, bentos.home, STABLE, KANARIA_METRICS="scrape") as kanaria:
-        with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, trust_env=False) as client:
+        with httpx.Client(
+            base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, trust_env=False, timeout=60
+        ) as client:
             for first in range(0, len(rows), ROWS_AT_ONCE):
                 asked = {"features": sweeter[first : first + ROWS_AT_ONCE]}
                 client.post("/predict", json=asked).raise_for_status()

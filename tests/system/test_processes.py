@@ -17,8 +17,6 @@ from rollout.routers.envoy.settings import GatewaySettings
 from tests.support.processes import Kept, until
 from tests.support.stack import Kanaria
 
-pytestmark = pytest.mark.timeout(240)
-
 NASTY = "a b#c %s 'q'"  # a project may lie in such a folder
 
 
@@ -62,8 +60,10 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
         nasty.until(at_weight(50))
         until(lambda: kept.supervisor.is_running and kept.keeper != first)  # the controller has started another one
 
-        for pid in (kept.keeper, nasty.pid("controller")):
-            os.kill(pid, signal.SIGKILL)
+        both = kept.keeper, nasty.pid("controller")
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # or the one could start the other again
+            for pid in both:
+                os.kill(pid, number)
         assert "taken over" in nasty.ok("up")
         nasty.until(is_over)
         assert (nasty.pid("gateway"), nasty.pid("digits@v2")) == (served_by[0], served_by[2])
@@ -107,7 +107,7 @@ def test_a_release_goes_on_after_the_machine_was_started_again(nasty: Kanaria, s
 
     `up --foreground`, as a service runs it, brings back keeper and controller when both are killed; SIGTERM ends all.
     """
-    plan = nasty.plan(steps=[25, 100], soak="3s", watch="60s", down_after="1s")
+    plan = nasty.plan(steps=[25, 100], soak="5m", step_deadline="10m", watch="10m", down_after="1s")
     nasty.ok("up", "digits:v1")
     with nasty.users(samples):
         nasty.ok("release", "digits:v2", "--spec", plan)
@@ -129,7 +129,7 @@ def test_a_release_goes_on_after_the_machine_was_started_again(nasty: Kanaria, s
         until(lambda: kept.supervisor.is_running and kept.pid("controller") != controller)
         assert (nasty.pid("gateway"), nasty.pid("digits@v2")) == served_by
         up.send_signal(signal.SIGTERM)
-        output, _ = up.communicate(timeout=60)
+        output, _ = up.communicate(timeout=200)
     assert up.returncode == 0, output
     assert "`kanaria down` interrupted the watch" in output
     assert kept.everything() == []
@@ -149,7 +149,7 @@ def test_up_goes_on_waiting_for_a_slow_version_when_the_controller_is_back(nasty
     assert up.stdout is not None
     said = next(line for line in up.stdout if line.startswith(("waiting for the stable version", "error")))
     version.resume()
-    output, _ = up.communicate(timeout=120)
+    output, _ = up.communicate(timeout=300)
     assert up.returncode == 0, said + output
 
 
@@ -171,6 +171,7 @@ def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path)
 
     nasty.ok("up")
     kept, ledger = Kept(nasty.home), nasty.home / "ledger.db"
+    psutil.Process(nasty.pid("controller")).suspend()  # it would start another keeper
     kept.kill_keeper()
     nasty.kill("controller")  # it would put its ledger back
     for file in (*companions(ledger), ledger):  # so would the ledger's own log
@@ -196,5 +197,5 @@ def test_a_gateway_that_answers_nobody_is_started_again(nasty: Kanaria) -> None:
         strike(before)
         silent = nasty.until(lambda status: status["gateway"] == "silent" and status["troubles"])
         assert silent["troubles"][0].startswith("the gateway has not answered for ")
-        nasty.until(lambda status: status["gateway"] == "ready" and not status["troubles"], limit_s=90)
+        nasty.until(lambda status: status["gateway"] == "ready" and not status["troubles"])
         assert nasty.pid("gateway") != before

@@ -85,7 +85,7 @@ def served(home: Path, tag: str) -> Iterator[Running]:
         return False
 
     try:
-        eventually(is_ready, within_s=90)
+        eventually(is_ready, within_s=180)
         yield running
     finally:
         if process.poll() is None:
@@ -389,10 +389,10 @@ def test_a_killed_canary_costs_at_most_what_it_was_doing_and_nothing_is_done_twi
         threads = [threading.Thread(target=one_client, args=(client, name)) for name, client in enumerate(pool)]
         for thread in threads:
             thread.start()
-        eventually(lambda: len(answered) > 50, within_s=30)
+        eventually(lambda: len(answered) > 50)
         doomed.kill()
         before = len(answered)
-        eventually(lambda: len(answered) > before + 100, within_s=30)
+        eventually(lambda: len(answered) > before + 100)
         stop.set()
         for thread in threads:
             thread.join()

@@ -19,7 +19,6 @@ from tests.support.processes import until
 from tests.support.stack import Kanaria
 
 pytestmark = [
-    pytest.mark.timeout(300),
     pytest.mark.skipif(bool(sandbox.lacking()), reason=f"no sandbox here: {sandbox.lacking()}"),
 ]
 
@@ -69,7 +68,7 @@ class Site:
             )
             return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer  # it starts again
 
-        found: dict[str, str] = until(answered, limit_s=60).json()
+        found: dict[str, str] = until(answered).json()
         return found
 
     @property
@@ -209,7 +208,7 @@ def test_a_worker_that_is_started_again_is_no_freer(site: Site) -> None:
             return False
         return "done" in found and found != before
 
-    until(again, limit_s=60)
+    until(again)
     assert main.is_running()
     assert "refused" in site.attempt(READS["the owner's token"])
 

@@ -47,7 +47,7 @@ def models() -> Iterator[tuple[StandIn, StandIn]]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("gateway")
-    settings = GatewaySettings(directory=folder, port=free_port(), stats_port=free_port(), try_timeout_s=0.3)
+    settings = GatewaySettings(directory=folder, port=free_port(), stats_port=free_port(), try_timeout_s=1.0)
     with Gateway(settings) as gateway:
         yield gateway
 
@@ -80,7 +80,7 @@ def send(gateway: Gateway, *headers: bytes) -> bytes:
     """Send a prediction as bytes; gives the status line."""
     body = b'{"features": [[0.0]]}'
     lines = (b"POST /predict HTTP/1.1", b"host: x", b"connection: close", b"content-length: %d" % len(body), *headers)
-    with socket.create_connection(("127.0.0.1", gateway.settings.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", gateway.settings.port), timeout=60) as client:
         client.sendall(b"\r\n".join(lines) + b"\r\n\r\n" + body)
         return client.makefile("rb").readline()
 
@@ -137,7 +137,7 @@ def test_a_segment_is_counted_for_the_version_that_was_chosen(
     ask(3)
     canary.behave(status=422)
     ask(2)
-    canary.behave(delay_s=1.0)
+    canary.behave(delay_s=5.0)
     ask(1)
 
     def counted() -> dict[str, Pair]:

@@ -22,7 +22,7 @@ def server(bentos: Bentos) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def page(server: Server) -> schemathesis.BaseSchema:
-    read = schemathesis.openapi.from_dict(httpx.get(f"{server.url}/docs.json").json())
+    read = schemathesis.openapi.from_dict(httpx.get(f"{server.url}/docs.json", timeout=60).json())
     read.config.update(base_url=server.url)
     return read
 
@@ -42,7 +42,7 @@ def test_the_page_has_no_other_operation(page: schemathesis.BaseSchema) -> None:
 def test_schemathesis_finds_nothing(page: schemathesis.BaseSchema, label: str, mode: GenerationMode) -> None:
     """What is allowed is accepted, all else refused; no 5xx, documented statuses, the right types and shapes."""
     (operation,) = (found.ok() for found in page.get_all_operations() if found.ok().label == label)
-    with httpx.Client() as client:
+    with httpx.Client(timeout=60) as client:
 
         @settings(max_examples=EXAMPLES, derandomize=True, database=None)
         @given(case=operation.as_strategy(generation_mode=mode))

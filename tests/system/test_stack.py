@@ -52,7 +52,7 @@ def test_nothing_is_running_is_said_only_where_that_is_true(settings: Settings) 
     os.kill(kept.keeper, signal.SIGKILL)
     subprocess.run(["rm", "-r", str(settings.root)], check=True)
     done = subprocess.run(
-        [sys.executable, "-m", "kanaria", "down"], capture_output=True, text=True, check=False, timeout=100
+        [sys.executable, "-m", "kanaria", "down"], capture_output=True, text=True, check=False, timeout=300
     )
     assert "stopped" in done.stdout
     assert "there is no ledger" in done.stdout
@@ -94,7 +94,7 @@ def test_a_keeper_that_ends_while_up_waits_is_brought_back(settings: Settings) -
         kept.run("controller", ("sleep", "600"))
         kept.kill_keeper()
         Stack(settings, by="me")._wait(
-            "the keeper", lambda: kept.supervisor.is_running, program="controller", say=print, limit_s=20
+            "the keeper", lambda: kept.supervisor.is_running, program="controller", say=print, limit_s=120
         )
     finally:
         kept.supervisor.shutdown()

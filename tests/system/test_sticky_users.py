@@ -67,7 +67,7 @@ class Rig(ReleaseRig):
 @pytest.fixture
 def rig(tmp_path: Path, require_program: Callable[[str], str]) -> Iterator[Rig]:
     require_program("envoy")
-    settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port(), try_timeout_s=0.3)
+    settings = GatewaySettings(directory=tmp_path, port=free_port(), stats_port=free_port(), try_timeout_s=1.0)
     with Gateway(settings) as gateway, StandIn(STABLE) as stable, StandIn(CANARY) as canary:
         made = Rig(gateway, tmp_path / "ledger.db", (stable, canary))
         yield made
@@ -110,7 +110,7 @@ def test_a_user_whom_another_version_answered_is_affected(rig: Rig) -> None:
     """The canary hangs for one user after the other: stable answers them, and they are the canary's failures."""
     rig.release(STICKY)
     users = [user for n in range(40) if rig.predict(user := f"user-{n}") == CANARY]
-    rig.models[1].behave(delay_s=2.0)
+    rig.models[1].behave(delay_s=6.0)
     assert {rig.predict(user) for user in (*users[:3], users[0])} == {STABLE}
     rig.until(lambda: rig.counted("errors")[1] >= 4 and rig.counted(AFFECTED_USERS)[1] >= 3)
     named = {logged["user"] for logged in rig.log() if logged["user"]}

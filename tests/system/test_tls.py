@@ -1,6 +1,5 @@
 """A stack whose gateway and controller speak TLS: all of Kanaria's own goes on, and everybody else is encrypted."""
 
-import json
 import re
 import ssl
 import time
@@ -18,8 +17,6 @@ from tests.support.certificates import Pair, pair
 from tests.support.processes import until
 from tests.support.stack import Kanaria
 
-pytestmark = pytest.mark.timeout(240)
-
 
 def with_tls(kanaria: Kanaria, made: Pair) -> None:
     for service in ("", "CONTROLLER_"):
@@ -31,8 +28,8 @@ def with_tls(kanaria: Kanaria, made: Pair) -> None:
 
 def answers(url: str, trust: ssl.SSLContext) -> bool:
     try:
-        return httpx.get(url, verify=trust, trust_env=False, timeout=10).is_success
-    except httpx.ConnectError:
+        return httpx.get(url, verify=trust, trust_env=False, timeout=60).is_success
+    except httpx.TransportError:
         return False
 
 
@@ -46,7 +43,7 @@ def scraped(kanaria: Kanaria, job: str) -> bool:
 def expires(kanaria: Kanaria, service: str, trust: ssl.SSLContext) -> float | None:
     """When its certificate does, as the controller's metrics say, Unix seconds; None: they do not."""
     url = kanaria.controller.replace("http:", "https:")
-    page = httpx.get(f"{url}/metrics", verify=trust, trust_env=False, timeout=10).text
+    page = httpx.get(f"{url}/metrics", verify=trust, trust_env=False, timeout=60).text
     found = re.search(
         rf'^kanaria_certificate_expires_timestamp_seconds{{service="{service}"}} (\S+)$', page, re.MULTILINE
     )
@@ -66,7 +63,7 @@ def alert(kanaria: Kanaria, name: str) -> None:
     before = log.read_text().count('"event": "alerts"')
     alerts = [{"labels": {"alertname": name, "severity": "page", "action": "rollback"}}]
     httpx.post(f"http://{address}/api/v2/alerts", json=alerts, auth=owner, trust_env=False).raise_for_status()
-    until(lambda: log.read_text().count('"event": "alerts"') > before, limit_s=60)
+    until(lambda: log.read_text().count('"event": "alerts"') > before)
 
 
 def test_a_stack_with_certificates_is_used_over_tls_alone(
@@ -89,21 +86,22 @@ def test_a_stack_with_certificates_is_used_over_tls_alone(
     del kanaria.environment["KANARIA_CONTROLLER_TLS_CERTIFICATE"]  # the running stack knows
     assert kanaria.status()["stable"]["tag"] == "digits:v1"
     assert "no release" in kanaria("pause").stderr
-    until(lambda: scraped(kanaria, "controller"), limit_s=60)
+    until(lambda: scraped(kanaria, "controller"))
     alert(kanaria, "BeforeTheRenewal")
     for service in ("gateway", "controller"):
-        until(lambda service=service: expires(kanaria, service, made.trust()) == until_when(made), limit_s=60)  # type: ignore[misc]
+        until(lambda service=service: expires(kanaria, service, made.trust()) == until_when(made))  # type: ignore[misc]
     pids = [kanaria.pid(name) for name in ("gateway", "controller")]
     renewed = pair(tmp_path / "renewed", days=(-1, 60))
     made.replace_by(renewed)
     for url in (f"{gateway}/readyz", f"{controller}/livez"):
-        until(lambda url=url: answers(url, renewed.trust()), limit_s=60)  # type: ignore[misc]
-        assert not answers(url, made.trust())
+        until(lambda url=url: answers(url, renewed.trust()))  # type: ignore[misc]
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url, verify=made.trust(), trust_env=False, timeout=60)
     for service in ("gateway", "controller"):
-        until(lambda service=service: expires(kanaria, service, renewed.trust()) == until_when(renewed), limit_s=60)  # type: ignore[misc]
-    assert json.loads(kanaria.ok("status", "--json"))["gateway"] == "ready"
+        until(lambda service=service: expires(kanaria, service, renewed.trust()) == until_when(renewed))  # type: ignore[misc]
+    until(lambda: kanaria.status()["gateway"] == "ready")
     assert pids == [kanaria.pid(name) for name in ("gateway", "controller")]
-    until(lambda: scraped(kanaria, "controller"), limit_s=60)
+    until(lambda: scraped(kanaria, "controller"))
     alert(kanaria, "AfterTheRenewal")
 
 

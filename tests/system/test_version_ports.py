@@ -125,7 +125,7 @@ def test_nobody_fills_the_memory_of_a_version(request: pytest.FixtureRequest, ki
     """Who lacks the secret is refused only when his headers have come."""
     kanaria: Kanaria = request.getfixturevalue(kind)
     assert taken(url_of(kanaria), endless) < MOST / 2
-    httpx.get(f"{url_of(kanaria)}/livez", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status()
+    HTTP.get(f"{url_of(kanaria)}/livez", headers={SECRET_HEADER: secret_of(kanaria)}).raise_for_status()
 
 
 def key_of(kanaria: Kanaria) -> dict[str, str]:
@@ -139,7 +139,7 @@ def test_a_model_answers_nobody_past_the_gateway_and_counts_nothing_of_it(stack:
     before = counts(stack)
     assert before
     label = {"request_id": answered["request_id"], "labels": ["3"]}
-    with httpx.Client(base_url=url_of(stack)) as client:
+    with httpx.Client(base_url=url_of(stack), timeout=60) as client:
         for headers in OTHERS:
             for answer in (
                 client.post("/predict", json=body, headers=headers),
@@ -161,7 +161,7 @@ def test_its_owner_asks_it_directly(stack: Kanaria, samples: Path) -> None:
 
 def test_no_client_of_the_gateway_can_set_or_see_the_secret(curious: Kanaria) -> None:
     """What it sends in that header is replaced; the service is shown none, so that it can pass none on or back."""
-    with httpx.Client(base_url=curious.gateway, headers=key_of(curious)) as client:
+    with httpx.Client(base_url=curious.gateway, headers=key_of(curious), timeout=60) as client:
         for sent in ({}, {SECRET_HEADER: "of a client"}):
             answer = client.get("/app/headers", headers=sent).raise_for_status()
             assert SECRET_HEADER not in answer.json()["headers"]
@@ -215,13 +215,20 @@ def test_prometheus_reads_what_the_version_counts(stack: Kanaria) -> None:
     assert until(lambda: up() == ["1"])
 
 
+def content(path: Path) -> bytes:
+    """Nothing of a file that a process has replaced or removed meanwhile."""
+    with suppress(FileNotFoundError):
+        return path.read_bytes()
+    return b""
+
+
 def test_the_secret_is_where_its_owner_alone_can_read_it(stack: Kanaria, curious: Kanaria) -> None:
     """Not in command lines, which all users see, nor in logs, the ledger or Prometheus's data."""
     allowed = {"version-secret", "programs", "gateway"}
     for kanaria in (stack, curious):
         secret = secret_of(kanaria).encode()
         files = [path for path in kanaria.home.rglob("*") if path.is_file()]
-        holders = [path for path in files if secret in path.read_bytes()]
+        holders = [path for path in files if secret in content(path)]
         assert {path.relative_to(kanaria.home).parts[0] for path in holders} <= allowed
         assert [path for path in holders if path.stat().st_mode & 0o077] == []
         for process in psutil.process_iter():
@@ -236,7 +243,7 @@ def test_a_version_that_was_started_again_asks_for_the_same(stack: Kanaria, samp
     body = {"features": [json.loads(samples.read_text().splitlines()[0])["features"]]}
     stack.ok("processes", "restart", "digits@v1")
     asked = {"json": body, "headers": key_of(stack)}
-    assert until(lambda: HTTP.post(f"{stack.gateway}/predict", **asked).status_code == 200, limit_s=60)
+    assert until(lambda: HTTP.post(f"{stack.gateway}/predict", **asked).status_code == 200)
     assert HTTP.post(f"{url_of(stack)}/predict", json=body).status_code == 403
 
 
@@ -281,9 +288,9 @@ def test_a_stack_of_an_earlier_version_goes_on_with_open_ports(curious: Kanaria)
             return [HTTP.post(f"{url}/summarize", **asked).status_code for url in (curious.gateway, url_of(curious))]
         return []
 
-    assert until(lambda: asks() == [200, 200], limit_s=90)
+    assert until(lambda: asks() == [200, 200])
     assert "can ask versions at their own ports until `kanaria down` and `kanaria up`" in curious.ok("upgrade")
-    assert until(lambda: asks() == [200, 200], limit_s=90)
+    assert until(lambda: asks() == [200, 200])
     targets = curious.home / "prometheus" / "targets"
     assert json.loads((targets / "service-open.json").read_text()) == []
     assert [each["targets"] for each in json.loads((targets / "service.json").read_text())] == [

@@ -23,7 +23,7 @@ def fake() -> Iterator[FakeGrafana]:
         yield grafana
 
 
-def until(holds: Callable[[], bool], *, within_s: float = 10.0) -> None:
+def until(holds: Callable[[], bool], *, within_s: float = 60.0) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, f"not within {within_s} s"
