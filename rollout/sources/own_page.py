@@ -15,7 +15,7 @@ from rollout.errors import SourceUnreachable
 from rollout.fleet import Backend
 from rollout.signals.custom import Bound, CustomSignal, Mean, Page, Series, Share, buckets, total_of
 from rollout.signals.selectors import Selector
-from rollout.sources.page import LARGEST_PAGE, without_exemplars
+from rollout.sources.page import LARGEST_PAGE, lines, without_exemplars
 
 _NEAR = 3  # names that are offered for one that is not there
 _SHOWN = 12  # values that are listed
@@ -66,7 +66,7 @@ class _Whole:
     def __init__(self, text: str) -> None:
         samples: defaultdict[str, list[Series]] = defaultdict(list)
         self.types: dict[str, str] = {}
-        for family in text_string_to_metric_families(without_exemplars(text)):
+        for family in text_string_to_metric_families(without_exemplars("\n".join(lines(text)))):
             for name in _series_of(family):
                 self.types[name] = family.type
             for sample in family.samples:

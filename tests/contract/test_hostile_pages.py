@@ -32,7 +32,8 @@ from rollout.fleet import Backend
 from rollout.judge.types import Pair
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.signals.custom import CustomSignal
-from rollout.sources.own_page import look
+from rollout.sources.own_page import findings, look
+from rollout.sources.page import parsed
 from rollout.sources.scrape import ScrapeSource
 from service.server import metrics
 from tests.support.peak import at_most
@@ -107,6 +108,16 @@ def test_a_page_that_does_not_end_keeps_nobody_waiting(how: str) -> None:
         source.close()
         with pytest.raises(SourceUnreachable, match="no metrics that can be read"):
             look(backends[1], OWN, timeout_s=TIMEOUT_S)
+
+
+def test_a_line_of_very_many_labels_is_none() -> None:
+    """To read one of 13 MB takes an hour, in which the control loop would stand still."""
+    labels = ",".join(f'l{number}="v"' for number in range(1_000_000))
+    text = f'kanaria_feedback_total{{{labels}}} 1\n{FEEDBACK.name}{{version="{CANARY}",outcome="correct"}} 3\n'
+    text += f"bad_total{{{labels}}} 1\nall_total 2\n"
+    assert [sample.value for sample in parsed(text, [FEEDBACK.name])] == [3.0]
+    assert [sample.value for sample in parsed(text, ["bad_total", "all_total"], is_foreign=True)] == [2.0]
+    assert ["bad_total" in finding.saw for finding in findings(text, OWN)] == [True]
 
 
 def test_an_answer_that_does_not_end_fails_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
