@@ -19,7 +19,7 @@ from rollout.control.calibration import Calibration
 from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
 from rollout.control.commands import Command, ForWhatWasSeen, ReportDrift, Restore, StartRelease, accept
-from rollout.control.decide import Action, Facts, Hold, Rollback, decide
+from rollout.control.decide import Action, EnterStep, Facts, Hold, Promote, Rollback, decide
 from rollout.control.fitted_plan import asking, fitted, readable, refuse_unknown_routes
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
@@ -497,8 +497,12 @@ class Controller:
             self._keep(*self._run.asking.news(release, action, self._clock()))
 
     def _note_differences(self, release: Release, action: Action) -> None:
-        """Note in which fields answers differ, once a person is asked or the canary is rolled back."""
-        is_over, is_asked = isinstance(action, Rollback), isinstance(action, Hold) and action.needs_person
+        """Note in which fields answers differ, once a person is asked, or the canary moves on or is rolled back.
+
+        Also where it moves on: what differs on one route is little of all answers.
+        """
+        is_over = isinstance(action, Rollback | EnterStep | Promote)
+        is_asked = isinstance(action, Hold) and action.needs_person
         if self._observer is None or not release.has_pairs or not (is_over or (is_asked and not self._run.differences)):
             return
         found = self._observer.differences(stable=release.stable, canary=release.canary)

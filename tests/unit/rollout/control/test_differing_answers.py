@@ -64,11 +64,21 @@ def test_a_canary_that_differs_is_held_or_rolled_back_and_the_fields_are_named(
     assert observer.asked[0] == ("m:v1", "m:v2")
 
 
-def test_a_canary_that_does_not_differ_is_promoted_and_nobody_asks(tmp_path: Path) -> None:
+def test_a_canary_that_may_move_on_says_where_it_differs_all_the_same(tmp_path: Path) -> None:
+    """All answers of one route may be other ones: few of all, or too few to be counted yet."""
     observer = Finds(FOUND)
     world = released(tmp_path / "ledger.db", observer, differs=0.0)
-    assert explained(world.path)[0] == "promoted"
-    assert observer.asked == []
+    outcome, topics = explained(world.path)
+    assert outcome == "promoted"
+    assert f"{FOUND[0].upper()}{FOUND[1:]}." in topics["The evidence"]
+    assert observer.asked == [("m:v1", "m:v2")]  # when it left the shadow
+
+
+def test_a_canary_that_does_not_differ_is_promoted_without_a_word(tmp_path: Path) -> None:
+    world = released(tmp_path / "ledger.db", Finds(""), differs=0.0)
+    outcome, topics = explained(world.path)
+    assert outcome == "promoted"
+    assert not any("its answers differ" in line.lower() for line in topics["The evidence"])
 
 
 def test_without_an_observer_differences_are_not_judged(tmp_path: Path) -> None:
