@@ -4,13 +4,14 @@ A manifest names an answer's fields only where the service does: of a method tha
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kanaria.stack.bentos import MOUNTED
 from rollout.control.preflight import Loss
 
 _DEEPEST = 20  # a schema may contain itself
+_MOST_FIELDS = 50_000
 _NAMES = {
     "string": "text", "number": "a number", "integer": "a number", "boolean": "true or false", "array": "a list",
     "object": "an object", "null": "nothing",
@@ -23,23 +24,41 @@ def losses(canary: Mapping[str, dict[str, Any]], stable: Mapping[str, dict[str, 
     Args:
         canary, stable: of each route what the manifest says: `input` and `output`, or that it is `mounted`.
     """
-    return tuple(loss for route, known in stable.items() for loss in _of_route(route, canary.get(route), known))
+    budget = _Budget()
+    return tuple(loss for route, known in stable.items() for loss in _of_route(route, canary.get(route), known, budget))
 
 
-def _of_route(route: str, own: dict[str, Any] | None, known: dict[str, Any]) -> Iterator[Loss]:
+@dataclass(slots=True)
+class _Budget:
+    """By how many paths the same fields are looked at: where each of a few contains all of them, there is no end."""
+
+    left: int = _MOST_FIELDS
+    seen: dict[tuple[int, int], int] = field(default_factory=dict)  # the least depth of each two, by their schemas
+
+    def takes(self, own: "_Part", known: "_Part") -> bool:
+        """Whether these two are compared; when all is spent, only two that were not, or deeper than here."""
+        pair = id(own.schema), id(known.schema)
+        is_new = self.seen.get(pair, _DEEPEST + 1) > own.depth
+        if is_new:
+            self.seen[pair] = own.depth
+        self.left -= 1
+        return is_new or self.left >= 0
+
+
+def _of_route(route: str, own: dict[str, Any] | None, known: dict[str, Any], budget: _Budget) -> Iterator[Loss]:
     if own is None:
         yield Loss(route, f"it has no route {route}")
         return
     if MOUNTED in (own.keys() | known.keys()):
         return
-    for name in sorted(_required(_Part.of(own, "input"), _Part.of(known, "input"))):
+    for name in sorted(_required(_Part.of(own, "input"), _Part.of(known, "input"), budget)):
         yield Loss(f"{route} {name}", f"{route} requires `{name}`, which callers of stable need not send")
     answer, known_answer = _Part.of(own, "output"), _Part.of(known, "output")
     if answer.is_streamed != known_answer.is_streamed:
         ways = ("as a whole", "in parts")
         yield Loss(route, f"{route} answers {ways[answer.is_streamed]}, with stable {ways[known_answer.is_streamed]}")
         return
-    yield from _answers(route, answer, known_answer)
+    yield from _answers(route, answer, known_answer, budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,30 +120,34 @@ class _Part:
         return _Part(self.root, {}, self.path, self.depth)
 
 
-def _required(own: _Part, known: _Part) -> Iterator[str]:
+def _required(own: _Part, known: _Part, budget: _Budget) -> Iterator[str]:
     """Paths of inputs that only `own` requires, in what callers of `known` may send."""
+    if not budget.takes(own, known):
+        return
     fields, known_fields = own.properties(), known.properties()
     for name in own.required - known.required:
         yield fields[name].path if name in fields else (f"{own.path}.{name}" if own.path else name)
     for name in fields.keys() & known_fields.keys():
-        yield from _required(fields[name], known_fields[name])
+        yield from _required(fields[name], known_fields[name], budget)
     items, known_items = own.items(), known.items()
     if items and known_items:
-        yield from _required(items, known_items)
+        yield from _required(items, known_items, budget)
 
 
-def _answers(route: str, own: _Part, known: _Part) -> Iterator[Loss]:
+def _answers(route: str, own: _Part, known: _Part, budget: _Budget) -> Iterator[Loss]:
     """What `known` says of its answers and `own` does not, or says otherwise."""
     if own.type and known.type and _NAMES[own.type] != _NAMES[known.type]:
         name, place = (f"`{own.path}`", f"{route} {own.path}") if own.path else ("the whole", route)
         yield Loss(place, f"{name} of its answers at {route} is {_NAMES[own.type]}, with stable {_NAMES[known.type]}")
         return
-    fields = own.properties()
-    for name, field in known.properties().items():
+    if not budget.takes(own, known):
+        return
+    fields, known_fields = own.properties(), known.properties()
+    for name, inner in known_fields.items():
         if name in fields:
-            yield from _answers(route, fields[name], field)
+            yield from _answers(route, fields[name], inner, budget)
         else:
-            yield Loss(f"{route} {field.path}", f"its answers at {route} lack `{field.path}`")
+            yield Loss(f"{route} {inner.path}", f"its answers at {route} lack `{inner.path}`")
     items, known_items = own.items(), known.items()
     if items and known_items:
-        yield from _answers(route, items, known_items)
+        yield from _answers(route, items, known_items, budget)

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
 from kanaria.errors import SetupError
@@ -20,6 +22,9 @@ OWN_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _LOCKED, _ASKED, _INSTALLER = "requirements.lock.txt", "requirements.txt", "install.sh"
 _INSTALLER_OPTIONS = re.compile(r"^PIP_ARGS=\((.*)\)$", re.MULTILINE)
 _AFTER_A_REQUIREMENT = re.compile(r"\s(?:#|--).*")  # a comment, hashes
+# The control loop asks whether this Python has what a Bento asks for. What is longer is left to its own process.
+_MOST_LINES, _LONGEST_LINE = 5000, 2000
+_SHOWN = 200  # letters
 _NAMES_PACKAGES = ("-r", "--requirement", "-e", "--editable")
 
 
@@ -76,19 +81,24 @@ def wanted_by(tag: str) -> Wanted:
 
 def missing(wanted: Wanted) -> str | None:
     """The first package that this Python lacks, in words; None when it has what is asked for."""
+    seen: set[tuple[str, str]] = set()
     try:
-        lacks = (_lack(line) for line in wanted.lines())
-        return next(filter(None, lacks), None)
+        lines = list(dict.fromkeys(islice(wanted.lines(), _MOST_LINES + 1)))
+        if len(lines) > _MOST_LINES:
+            return f"more than {_MOST_LINES:,} packages"
+        return next(filter(None, (_lack(line, seen) for line in lines)), None)
     except (OSError, UnicodeError) as error:
         return f"{wanted.file}, which cannot be read here: {error}"
 
 
-def _lack(line: str) -> str | None:
+def _lack(line: str, seen: set[tuple[str, str]]) -> str | None:
+    if len(line) > _LONGEST_LINE:
+        return f"{line[:_SHOWN]}..."
     try:
-        requirement = Requirement(line)
-    except InvalidRequirement:
-        return line  # a path, an address, another file: an installer knows what is in it
-    return _lack_of(requirement, extra="", seen=set())
+        return _lack_of(Requirement(line), extra="", seen=seen)
+    except (InvalidRequirement, ValueError, RecursionError):
+        # A path, an address, another file, a marker that is none: an installer knows what is in it.
+        return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}..."
 
 
 def _lack_of(requirement: Requirement, *, extra: str, seen: set[tuple[str, str]]) -> str | None:
@@ -103,8 +113,9 @@ def _lack_of(requirement: Requirement, *, extra: str, seen: set[tuple[str, str]]
         return f"{requirement}, which is not installed here"
     if not is_enough:
         return f"{requirement}, and {installed} is installed here"
+    offered = set(map(canonicalize_name, metadata.metadata(requirement.name).get_all("Provides-Extra") or ()))
     for wanted in requirement.extras:
-        if (requirement.name, wanted) in seen:
+        if (requirement.name, wanted) in seen or canonicalize_name(wanted) not in offered:
             continue
         seen.add((requirement.name, wanted))
         for text in metadata.requires(requirement.name) or ():

@@ -158,3 +158,22 @@ def test_a_model_of_the_contract_runs_with_kanarias_packages(home: Path, runtime
     command = server_command(settings, "m:v1", 3000)
     assert (MODULE in command) is is_own
     assert (model_server.MODULE in command) is (not is_own and sys.platform == "linux")
+
+
+HOSTILE = {
+    "extras without end": "numpy[" + ",".join(f"e{number}" for number in range(100_000)) + "]",
+    "extras that fit a line": "\n".join(f"httpx[{'a' * 9}{number},{'b' * 900},{'c' * 900}]" for number in range(2000)),
+    "a long line": "a" * 1_000_000,
+    "a deep marker": "numpy; " + "(" * 100_000,
+    "a deep marker that fits": "numpy; " + "(" * 1900,
+    "a marker of nothing": "numpy; python_version ~= 'abc'",
+    "packages without end": "\n".join(f"numpy>=0.{number}" for number in range(200_000)),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_what_asks_for_more_than_anybody_does_is_left_to_its_own_process(text: str, home: Path) -> None:
+    """The control loop looks at it, and stood still for an hour, or failed at each beat."""
+    write_bento(home, "m:v1", *text.split("\n"))
+    found = missing(wanted_by("m:v1"))
+    assert found is None or len(found) < 300

@@ -96,3 +96,19 @@ def test_a_schema_that_is_none_says_nothing(broken: Any) -> None:
 def test_a_plan_allows_a_loss_by_its_place_or_its_route(may_break: list[str], is_allowed: bool) -> None:
     (loss,) = losses({"/a": route("text")}, {"/a": route("text", answer=("label",))})
     assert loss.is_allowed(may_break) is is_allowed
+
+
+def test_a_schema_whose_every_field_contains_all_of_it_is_looked_at_for_a_while() -> None:
+    """Three fields that lead back to the whole have 3^20 paths: the control loop did not come back from them."""
+    inner: dict[str, Any] = {name: {"$ref": "#/definitions/all"} for name in ("left", "right", "above")}
+    whole = {"definitions": {"all": {"type": "object", "properties": inner}}, "$ref": "#/definitions/all"}
+    known = {"/a": {"input": whole, "output": whole}, "/b": route(answer=("label",))}
+    assert says({"/a": known["/a"], "/b": route(answer=("label",))}, known) == ()
+    lacking = {
+        "definitions": {"all": {"type": "object", "properties": _texts(("left",))}},
+        **whole["definitions"]["all"],
+    }
+    assert "its answers at /a lack `right`" in says(
+        {"/a": {"input": whole, "output": lacking | {"properties": {}}}}, known
+    )
+    assert says({"/a": known["/a"], "/b": route()}, known) == ("its answers at /b lack `label`",)
