@@ -12,7 +12,7 @@ from rollout.judge.limits import events_needed, upper_limit_at_any_time
 from rollout.judge.logarithms import log_sum
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.runs import Course
-from rollout.judge.types import Ask, Difference, JudgeConfig, Pair, SignalRule, Window
+from rollout.judge.types import Ask, Difference, JudgeConfig, Pair, SignalRule, Window, sum_of
 
 _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next one keeps
 
@@ -118,7 +118,7 @@ class SignalEvidence:
         Returns: what its streams must still bet on; `fail.observe_all` lets them.
         """
         self._check(window, self._end_s)
-        self._add(window)
+        self._add((window,), window.stable, window.canary)
         if self._is_noisy:
             phi, windows = self._noise.tempering(window)
             for stream in self._every_stream:
@@ -133,9 +133,11 @@ class SignalEvidence:
             end_s = window.end_s
         return Course(self._streams, windows, self._noise)
 
-    def follow(self, window: Window) -> None:
-        """Add a window on which its streams have bet already. Raises nothing: `course` has checked it."""
-        self._add(window)
+    def follow(self, windows: Sequence[Window]) -> None:
+        """Add windows on which its streams have bet already. Raises nothing: `course` has checked them."""
+        if windows:
+            stable, canary = sum_of([each.stable for each in windows]), sum_of([each.canary for each in windows])
+            self._add(windows, stable, canary)
 
     def log_weights(self, *, own: float, continued: float) -> Iterator[tuple[Stream, float]]:
         """Each stream with the log of the weight of its e-value, where `log_e` and `continued_log_e` have these."""
@@ -143,18 +145,22 @@ class SignalEvidence:
             for stream in streams:
                 yield stream, log_weight - math.log(len(streams))
 
-    def _add(self, window: Window) -> None:
-        """Count a window, for all but its streams."""
-        self._end_s = window.end_s
+    def _add(self, windows: Sequence[Window], stable: Pair, canary: Pair) -> None:
+        """Count windows with so many events in all, for all but its streams."""
+        self._end_s = windows[-1].end_s
         self._log_e = None
-        self.stable += window.stable
-        self.canary += window.canary
-        if window.canary.total:
-            self.latest_s = window.end_s
-        self._recent_requests = _RATE_MEMORY * self._recent_requests + window.canary.total
-        self._recent_s = _RATE_MEMORY * self._recent_s + window.window_s
-        if self.bound:
-            self.bound.observe(window.stable, window.canary)
+        self.stable += stable
+        self.canary += canary
+        requests, seconds = self._recent_requests, self._recent_s
+        for window in windows:
+            total = window.canary.total
+            if total:
+                self.latest_s = window.end_s
+            requests = _RATE_MEMORY * requests + total
+            seconds = _RATE_MEMORY * seconds + window.window_s
+            if self.bound:
+                self.bound.observe(window.stable, window.canary)
+        self._recent_requests, self._recent_s = requests, seconds
 
     def _bet(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
         """What `observe` returns."""

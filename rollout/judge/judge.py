@@ -214,9 +214,8 @@ class Judge:
         begin = 0
         for end in (*np.flatnonzero(may_suffice[:-1]).tolist(), len(run) - 1):
             bets.arrive(end)
-            for tick in run[begin : end + 1]:
-                for window in tick:
-                    self._signals[window.signal].follow(window)
+            for name, own in windows.items():
+                self._signals[name].follow([window for place, window in own if begin <= place <= end])
             self._failing.detect(run[end][0].end_s)
             begin = end + 1
         return True

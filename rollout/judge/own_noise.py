@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
 from rollout.judge.noise import BLOCKS_S, MIN_BAD, beyond_chance
-from rollout.judge.types import Numbers, Pair, Window
+from rollout.judge.types import Numbers, Pair, Window, sum_of
 
 if TYPE_CHECKING:  # commands that only look load no library
     import numpy as np
@@ -121,7 +121,7 @@ def own_noise(history: Sequence[Window]) -> OwnNoise:
     ratio, scatter = _usual(counts)
     is_loud = [pair.bad > _loud_above(ratio * pair.total, scatter) for pair in counts]
     usual = list(compress(counts, _outside_blips(is_loud)))
-    total = sum(counts, Pair(0, 0))
+    total = sum_of(counts)
     mean = total.bad / total.total
     of_usual = {length: beyond_chance(usual, length) for length in lengths}
     clusters, bursts = of_usual[1], max(of_usual.values())
@@ -159,7 +159,7 @@ def _share_of_stable(windows: Sequence[Window]) -> float:
 def _usual(counts: Sequence[Pair]) -> tuple[float, float]:
     """The ratio of bad events and its scatter in nine tenths of the windows, without those of most bad events."""
     least = sorted(counts, key=lambda pair: pair.bad / pair.total)[: math.ceil((1 - _FEW) * len(counts))]
-    total = sum(least, Pair(0, 0))
+    total = sum_of(least)
     ratio = total.bad / total.total
     return ratio, max(1.0, _scatter(least, ratio))
 

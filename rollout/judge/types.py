@@ -4,7 +4,7 @@ The ledger stores windows and judgements as they are: a change of their fields t
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, NoReturn
 
@@ -37,6 +37,11 @@ class Pair(NamedTuple):
 
 
 _NOTHING = Pair(0, 0)
+
+
+def sum_of(pairs: Sequence[Pair]) -> Pair:
+    """All of them together, much cheaper than to add one to the other; (0, 0) for none."""
+    return Pair(*map(sum, zip(*pairs, strict=True))) if pairs else _NOTHING
 
 
 class Numbers(NamedTuple):

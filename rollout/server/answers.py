@@ -2,6 +2,7 @@
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,12 +47,20 @@ def with_notes(said: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
 
 def _fitting(found: dict[str, Any]) -> dict[str, Any]:
     """The same object without the signals for which there is no room, and then without the last notes."""
-    while len(json.dumps(found)) > MOST_BYTES and found["signals"]:
-        found["signals"].popitem()
-        found["signals_left_out"] = found.get("signals_left_out", 0) + 1
-    while len(json.dumps(found)) > MOST_BYTES and found["notes"]:
+    signals, left_out = [*found["signals"].items()], found.get("signals_left_out", 0)
+
+    def without(last: int) -> dict[str, Any]:
+        kept = {**found, "signals": dict(signals[: len(signals) - last])}
+        return {**kept, "signals_left_out": left_out + last} if last else kept
+
+    found = without(bisect_left(range(len(signals)), True, key=lambda last: _is_short(without(last))))
+    while not _is_short(found) and found["notes"]:
         found["notes"].pop()
     return found
+
+
+def _is_short(found: dict[str, Any]) -> bool:
+    return len(json.dumps(found)) <= MOST_BYTES
 
 
 def _rows(judgement: Judgement) -> list[tuple[str, SignalJudgement]]:

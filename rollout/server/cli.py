@@ -1,5 +1,6 @@
 """`kanaria judge serve` and `kanaria judge explain`: the judge for engines in a cluster."""
 
+import gc
 import re
 import socket
 import ssl
@@ -49,6 +50,7 @@ _SPAN_S = 300.0  # of samples that `explain` looks at
 _CLOCKS_APART_S = 30.0
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):\s*([!-~][ -~]*)")
 _NOT_THEIRS = ("authorization", "host", "connection", "content-type", "content-length", "transfer-encoding")
+_NEW_OBJECTS = 10_000  # from which on they are looked through for garbage
 
 
 def serve(
@@ -102,6 +104,10 @@ def serve(
         page_url = url or f"http://{host}:{port}"
         releases = Releases(samples, known, kept, url=page_url, pod=socket.gethostname())
         app = make_app(releases, token=token, names=hosts_of(page_url))
+        # What is there now stays, and an answer makes objects by the ten thousand, but no cycles of them: to look for
+        # garbage among all of these would be a seventh of the first one.
+        gc.freeze()
+        gc.set_threshold(_NEW_OBJECTS)
         uvicorn.run(app, host=host, port=port, http=bounded_http(), log_level="warning", access_log=False)
 
 

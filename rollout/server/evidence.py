@@ -233,6 +233,9 @@ class Evidence:
         """Fold and judge all samples that will not change any more: the newest scrape may still be on its way."""
         fold = judging.fold
         begin_s = fold.cursor_s
+        is_judged = fold.border_before(now_s - fold.interval_s) <= begin_s
+        if is_judged and self._silent(fold, now_s, SIDES) is None:
+            return  # no window has ended since, and newer samples of both sides would change nothing
         try:
             with closing(self._samples.ahead(self._wanted, self._spans(fold, now_s))) as parts:
                 for end_s, every in parts:

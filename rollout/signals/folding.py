@@ -7,7 +7,7 @@ it first. The same samples give the same windows, whether they are folded at onc
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -279,14 +279,18 @@ class Fold:
         if counter.is_histogram:
             return self._of_histogram(counter, slots, table, nothing)
         found = {}
-        for key in {slot.key for slot in slots}:
-            since_s = min(self._since[slot] for slot in slots if slot.key == key)
+        since: dict[str, float] = {}
+        for slot in slots:
+            since[slot.key] = min(self._since[slot], since.get(slot.key, math.inf))
+        every = {
+            side: sum((table[slot] for slot in slots & table.keys() if slot.side == side), nothing) for side in SIDES
+        }
+        for key, since_s in since.items():
             columns: list[NDArray[np.int64]] = []
             for side in SIDES:
                 of_key = table.get(Slot(side, counter.signal, key, "of"), nothing)
                 if counter.bad is None:  # every event has one key: all of them are the total
-                    every = sum((table.get(slot, nothing) for slot in slots if slot.side == side), nothing)
-                    columns += _pair(of_key, every)
+                    columns += _pair(of_key, every[side])
                     continue
                 part = table.get(Slot(side, counter.signal, key, "bad"), nothing)
                 columns += _pair(of_key - part if counter.is_good else part, of_key)
@@ -310,7 +314,7 @@ class Fold:
                     columns += _pair(nothing, nothing)
                     continue
                 # Of the pods that have this bound: another's requests would all be beyond it.
-                every = table.get(replace(bounds[side][bound], key=_ALL), nothing)
+                every = table.get(bounds[side][bound]._replace(key=_ALL), nothing)
                 within = table.get(bounds[side][bound], nothing)
                 columns += _pair(every - within if counter.is_bad_above else within, every)
             found[counter.named(bound)] = (since_s, tuple(columns))
@@ -338,7 +342,7 @@ def _adds_to(counter: Counter, bounds: Mapping[int, Iterable[str]]) -> Iterator[
     yield from counter.slots
     for slot in counter.slots:
         if slot.part == _INFINITE:
-            yield from (replace(slot, key=_ALL, part=bound) for bound in bounds[counter.family])
+            yield from (slot._replace(key=_ALL, part=bound) for bound in bounds[counter.family])
 
 
 def _refuse_fractions(labels: Mapping[str, str], values: Floats) -> None:

@@ -275,6 +275,9 @@ def test_a_fresh_judge_says_what_one_that_was_asked_all_the_time_says(
         fresh = Evidence(now, profile, names, plan, not_before_s=-math.inf)
         one, other = (each.answer(25.0, own_clock_s=now.at_s) for each in (asked_often, fresh))
         assert one == other
+        spans_read = now.spans_read
+        assert asked_often.answer(25.0, own_clock_s=now.at_s) == one
+        assert now.spans_read == spans_read, "no window has ended since, and nothing new is read"
         verdicts.append(one.verdict)
     now.close()
     assert verdicts[-1] is verdict
@@ -308,12 +311,17 @@ class _At(RawSamples):
     """What was in Prometheus at a moment: as if that were now."""
 
     at_s = 0.0
+    spans_read = 0
 
     def now_s(self) -> float:
         return self.at_s
 
     def labels(self, query: str) -> list[dict[str, str]]:
         return super().labels(f"last_over_time(({query})[1m:5s] @ {self.at_s})")
+
+    def between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
+        self.spans_read += 1
+        return super().between(wanted, begin_s, end_s)
 
 
 def test_what_is_too_much_for_one_answer_is_read_in_parts(

@@ -45,6 +45,16 @@ def test_an_answer_is_less_than_4_kb(reason: str, notes: list[str], more: list[s
         assert len(each["signals"]) + each.get("signals_left_out", 0) == 51
 
 
+def test_as_many_signals_are_told_as_there_is_room_for() -> None:
+    """The next one would make the answer too long."""
+    said = answer_object(Answer(Verdict.INCONCLUSIVE, "why", 5.0, JUDGEMENT), "http://kanaria-judge/releases/a/b/c")
+    left_out = said["signals_left_out"]
+    assert 0 < left_out < 51
+    longest = max(len(json.dumps(each)) for each in said["signals"].items())
+    assert MOST_BYTES - longest < len(json.dumps(said)) <= MOST_BYTES
+    assert with_notes(said, ()) == said
+
+
 @given(
     reason=LONG,
     since=st.none() | LONG,

@@ -135,6 +135,18 @@ def test_each_number_is_the_one_that_is_written(
             assert series.values.tolist() == [float(value) for _, value in samples_of_series]
 
 
+def test_a_series_may_have_more_than_its_samples(store: Store, samples: RawSamples) -> None:
+    """Native histograms, or labels, behind them: both end in the same letters as samples do, or in none of these."""
+    histograms = b'"histograms":[[11,{"count":"3","sum":"9","buckets":[[0,"0.5","1","3"]]}]]'
+    values, labels = b'"values":[[1764479000.123,"3"],[1764479005.123,"40"]]', b'"metric":{"pod":"p"}'
+    for parts in ([labels, values], [values, labels], [labels, values, histograms], [labels, histograms, values]):
+        each = b"{%s}" % b",".join(parts)
+        store.answer = b'{"status":"success","data":{"resultType":"matrix","result":[%s,%s]}}' % (each, each)
+        for series in samples.between(WANTED, 10.0, 20.0):
+            assert series.labels == {"pod": "p"}
+            assert series.values.tolist() == [3.0, 40.0]
+
+
 def test_the_next_span_is_read_while_the_one_before_is_worked_on(store: Store, samples: RawSamples) -> None:
     """Each once and in their order; a caller who stops early asks for no more than one in vain."""
     store.answer = matrix(({"pod": "p"}, [[11, "3"]]))
