@@ -90,7 +90,7 @@ def test_a_command_that_needs_more_says_what(machine: FreshMachine) -> None:
 
 @pytest.mark.usefixtures("set_up")
 def test_a_unit_test_of_each_file_that_needs_no_more_passes(machine: FreshMachine) -> None:
-    """Those of an extra are skipped by its name.
+    """Those of an extra are skipped by its name, and all others of their files run.
 
     What another Python or a smaller installation breaks shows where a file and all that it tests are imported, and
     where that is called for the first time: a syntax, a module, a signature that is gone. A file's other tests call the
@@ -104,5 +104,5 @@ def test_a_unit_test_of_each_file_that_needs_no_more_passes(machine: FreshMachin
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr
     passed, skipped = map(int, re.findall(r"(\d+) passed, (\d+) skipped", done.stdout)[-1])
     assert passed > skipped > 0
-    assert passed + skipped == len([*(ROOT / "tests/unit").rglob("test_*.py")])
+    assert passed + skipped > len([*(ROOT / "tests/unit").rglob("test_*.py")])
     assert "the extra serve is not installed: no bentoml, torch" in done.stdout
