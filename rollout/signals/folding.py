@@ -9,13 +9,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, combinations
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollout.errors import RolloutError
 from rollout.judge.types import Pair, Window
-from rollout.signals.growth import Counter, Floats, Process, Scrapes, Side, Slot, together
+from rollout.signals.growth import Counter, Cut, Floats, Process, Scrapes, Side, Slot, together
 from rollout.signals.profile import COPIED_BY, EXPORTED, OF_TARGET, TOLD_BY, Names, Profile, SeriesOf
 
 SIDES: tuple[Side, Side] = ("stable", "canary")
@@ -23,7 +25,7 @@ SIDES: tuple[Side, Side] = ("stable", "canary")
 STALE_INTERVALS = 3  # scrapes that a pod may miss before its newest sample is stale
 START_TIME = "process_start_time_seconds"  # as Prometheus's client libraries name it
 _NAME = "__name__"
-_ALL = "all"  # key of the events of those histograms that have a bound
+_ALL = "all"  # key of all events of histograms; the part names the bounds that they have
 _INFINITE = f"{math.inf}"  # the bound that all have
 _new_pair = partial(tuple.__new__, Pair)  # `Pair._make` without its check takes half as long
 _GAPS = 20  # between samples, which tell the scrape interval
@@ -101,8 +103,8 @@ class Fold:
         self._by_signal = {counter.signal: counter for counter in counters}
         self._known: dict[frozenset[tuple[str, str]], Counter] = {}
         self._processes: dict[tuple[str, ...], Process] = {}
-        self._copies: dict[int, frozenset[tuple[str, str]]] = {}  # by the hash of the labels without `COPIED_BY`
-        self._scraped: dict[int, frozenset[tuple[str, str]]] = {}  # and of those without what says who scraped
+        self._alike: dict[int, tuple[Counter, ...]] = {}  # by the hash of the labels without what says who scraped
+        self._copied: dict[int, Sequence[str]] = {}  # of those, where several did, with the labels that tell them apart
         self._since: dict[Slot, float] = {}  # when each was first counted
         self.newest_s: dict[Side, float] = {}  # time of the newest sample of each side
         self.cursor_s = self.border_before(from_s)  # all up to here is folded
@@ -126,7 +128,7 @@ class Fold:
         Raises: Uncountable.
         """
         end_s = self.border_before(until_s)
-        by_process: defaultdict[tuple[str, ...], list[tuple[Counter, Floats, Floats]]] = defaultdict(list)
+        cuts: dict[int, Cut] = {}
         starts: defaultdict[tuple[str, ...], list[RawSeries]] = defaultdict(list)
         for series in every:
             if series.labels.get(_NAME) == START_TIME:
@@ -138,16 +140,19 @@ class Fold:
             self.newest_s[side] = max(self.newest_s.get(side, -math.inf), float(series.times[-1]))
             first, last = np.searchsorted(series.times, (max(self.cursor_s, known.time_s), end_s), "right")
             if first < last:
-                values = series.values[first:last]
-                _refuse_fractions(series.labels, values)
-                by_process[known.process].append((known, series.times[first:last], values))
+                cuts[id(known)] = known, series.times[first:last], series.values[first:last]
         windows = round((end_s - self.cursor_s) / self.window_s)
         if windows <= 0:
             return []
+        by_process: defaultdict[tuple[str, ...], list[Cut]] = defaultdict(list)
+        for cut in self._counted_once(cuts):
+            by_process[cut[0].process].append(cut)
+        pods = {process: scrapes for process, own in by_process.items() if (scrapes := together(own))}
+        for each in chain.from_iterable(pods.values()):
+            _refuse_fractions(each)
         table: dict[Slot, Floats] = {}
-        for process, cuts in by_process.items():
-            if every_scrape := together(cuts):
-                self._count(self._met(process, every_scrape, starts.get(process, ())), every_scrape, windows, table)
+        for process, every_scrape in pods.items():
+            self._count(self._met(process, every_scrape, starts.get(process, ())), every_scrape, windows, table)
         begin_s, self.cursor_s = self.cursor_s, end_s
         return list(self._windows(table, begin_s, windows))
 
@@ -158,41 +163,96 @@ class Fold:
         if known is None:
             slots = tuple(self._slots(labels))
             process = _process_of(labels, self._profile.process)
-            if slots:
-                self._refuse_copies(labels, identity)
-                self._refuse_nameless(labels, process)
             family = hash(identity - {("le", labels["le"])}) if "le" in labels else 0
-            known = self._known[identity] = Counter(process, slots, family)
+            known = Counter(process, slots, identity, family, f"{bound_of(labels)}" if family else "")
+            if slots:
+                self._refuse_nameless(labels, process)
+                self._compare(known, labels)
+            self._known[identity] = known
             first_s = math.inf
             for slot in slots:
                 self._since.setdefault(slot, first_s)
         return known if known.slots else None
 
-    def _refuse_copies(self, labels: Mapping[str, str], identity: frozenset[tuple[str, str]]) -> None:
-        bare = frozenset((label, value) for label, value in identity if label not in COPIED_BY)
-        other = self._copies.setdefault(hash(bare), identity)
-        if other == identity:
-            own = frozenset((label, value) for label, value in bare if self._is_of_pod(label))
-            other = self._scraped.setdefault(hash(own), identity)
-            of_other = dict(other)
-            if all(of_other.get(label) == labels.get(label) for label in TOLD_BY):
-                return
-        differ = sorted({label for label, _ in identity ^ other})
-        seen = ", ".join(
-            f"{label}={' and '.join(sorted({dict(each).get(label, '(none)') for each in (other, identity)}))}"
-            for label in differ
+    def _compare(self, new: Counter, labels: Mapping[str, str]) -> None:
+        """Find out whether another who scrapes has the same series."""
+        bare = new.identity.difference([(label, labels[label]) for label in COPIED_BY if label in labels])
+        own = bare.difference([(label, labels[label]) for label in labels if not self._is_of_pod(label)])
+        for kind, told_by in ((bare, COPIED_BY), (own, TOLD_BY)):
+            key = hash((kind, told_by))
+            alike = self._alike.get(key, ())
+            self._alike[key] = (*alike, new)
+            if alike and _told(alike[0], told_by) != _told(new, told_by):
+                self._copied[key] = told_by
+
+    def _counted_once(self, cuts: dict[int, Cut]) -> Iterable[Cut]:
+        """The new samples, without those from before the release of one who then scraped what another scraped, too.
+
+        Who scrapes a pod after another, as where a job was renamed, begins to count with the first sample.
+
+        Raises: CountedTwice where two scrape a pod in the release.
+        """
+        copied = [self._by_who_scraped(self._alike[key], told_by, cuts) for key, told_by in self._copied.items()]
+        for several in copied:
+            for (one, times), (other, of_other) in combinations(several, 2):
+                if self._are_at_once(times[times > self._origin_s], of_other[of_other > self._origin_s]):
+                    self._refuse_copies(one[0], other[0])
+        for several in copied:
+            several.sort(key=lambda each: -each[1][-1])  # the one stays that goes on
+            for place, (counters, times) in enumerate(several):
+                before = times[times <= self._origin_s]
+                is_second = any(self._are_at_once(before, of_other) for _, of_other in several[:place])
+                begun_s = min((of_other[0] for others, of_other in several if others is not counters), default=math.inf)
+                for counter in counters:
+                    if is_second and id(counter) in cuts:
+                        cuts[id(counter)] = _after(self._origin_s, cuts[id(counter)])
+                    if id(counter) in cuts and counter.time_s == -math.inf:
+                        _, own, values = cuts[id(counter)]
+                        first = np.flatnonzero(np.isfinite(values))[:1]
+                        if len(first) and begun_s < own[first[0]]:
+                            cuts[id(counter)] = _after(float(own[first[0]]), cuts[id(counter)])
+        return cuts.values()
+
+    @staticmethod
+    def _by_who_scraped(
+        alike: Iterable[Counter], told_by: Sequence[str], cuts: Mapping[int, Cut]
+    ) -> list[tuple[list[Counter], Floats]]:
+        """The counters of each who scraped, and the times of what is new of them and of the last before."""
+        counters: defaultdict[tuple[str | None, ...], list[Counter]] = defaultdict(list)
+        times: defaultdict[tuple[str | None, ...], list[Floats]] = defaultdict(list)
+        for counter in alike:
+            told = _told(counter, told_by)
+            counters[told].append(counter)
+            if counter.time_s > -math.inf:
+                times[told].append(np.array([counter.time_s]))
+            if id(counter) in cuts:
+                times[told].append(cuts[id(counter)][1])
+        return [(counters[told], np.unique(np.concatenate(own))) for told, own in times.items()]
+
+    def _are_at_once(self, one: Floats, other: Floats) -> bool:
+        """Whether one was scraped while the other was."""
+        return any(
+            (np.diff(of)[places[(places > 0) & (places < len(of))] - 1] <= STALE_INTERVALS * self.interval_s).any()
+            for of, places in ((one, np.searchsorted(one, other)), (other, np.searchsorted(other, one)))
         )
-        pod = "/".join(_process_of(labels, self._profile.process))
+
+    def _refuse_copies(self, one: Counter, other: Counter) -> NoReturn:
+        differ = sorted({label for label, _ in one.identity ^ other.identity})
+        labels = [dict(each.identity) for each in (one, other)]
+        seen = ", ".join(
+            f"{label}={' and '.join(sorted({each.get(label, '(none)') for each in labels}))}" for label in differ
+        )
         raise CountedTwice(
             "each event is counted twice: two scrapers have the same pod",
-            saw=f"{labels.get(_NAME, '')} of {pod} with {seen}",
+            saw=f"{labels[0].get(_NAME, '')} of {'/'.join(one.process)} with {seen}",
             do="read through a query layer that deduplicates replicas (Thanos, Mimir), or from one Prometheus; let one "
-            "job scrape the pods; of several clusters name one in the profile's `where`",
+            "job scrape the pods; of several clusters name one in the profile's `where`; then lift the version "
+            "(POST /v1/lift), so that its evidence begins anew",
         )
 
     def _is_of_pod(self, label: str) -> bool:
         """Whether a label says the same of a pod whoever scrapes it."""
-        return label in self._profile.process or not (label in OF_TARGET or label.startswith(EXPORTED))
+        return not (label in OF_TARGET or label.startswith(EXPORTED)) or label in self._profile.process
 
     def _refuse_nameless(self, labels: Mapping[str, str], process: tuple[str, ...]) -> None:
         if any(process):
@@ -248,8 +308,9 @@ class Fold:
             for counter, of_counter in zip(scrapes.counters, events, strict=True):
                 for slot in counter.slots:
                     self._since[slot] = min(self._since[slot], first_s)
-                for slot in _adds_to(counter, bounds):
-                    table[slot] = table[slot] + of_counter if slot in table else of_counter
+                    is_whole = slot.part == _INFINITE
+                    to = Slot(slot.side, slot.signal, _ALL, bounds[counter.family]) if is_whole else slot
+                    table[to] = table[to] + of_counter if to in table else of_counter
 
     def _windows(self, table: Mapping[Slot, Floats], begin_s: float, windows: int) -> Iterator[Window]:
         nothing = np.zeros(windows)
@@ -304,6 +365,7 @@ class Fold:
         bounds = {side: {float(slot.part): slot for slot in slots if slot.side == side} for side in SIDES}
         present = [side for side in SIDES if math.inf in bounds[side]]
         common = set.intersection(*(set(bounds[side]) for side in present)) if present else set()
+        wholes = {side: [slot for slot in table if slot[:3] == (side, counter.signal, _ALL)] for side in SIDES}
         for bound in common - {math.inf}:
             if counter.bound is not None and bound != counter.bound:
                 continue
@@ -314,7 +376,7 @@ class Fold:
                     columns += _pair(nothing, nothing)
                     continue
                 # Of the pods that have this bound: another's requests would all be beyond it.
-                every = table.get(bounds[side][bound]._replace(key=_ALL), nothing)
+                every = sum((table[slot] for slot in wholes[side] if f"{bound}" in slot.part.split()), nothing)
                 within = table.get(bounds[side][bound], nothing)
                 columns += _pair(every - within if counter.is_bad_above else within, every)
             found[counter.named(bound)] = (since_s, tuple(columns))
@@ -327,31 +389,39 @@ def _pair(bad: Floats, total: Floats) -> list[NDArray[np.int64]]:
     return [np.clip(np.rint(bad).astype(np.int64), 0, every), every]
 
 
-def _bounds(every: Iterable[Scrapes]) -> dict[int, set[str]]:
-    """Those of each histogram of a pod, by its family."""
+def _bounds(every: Iterable[Scrapes]) -> dict[int, str]:
+    """Those of each histogram of a pod, in one text, by its family."""
     found: defaultdict[int, set[str]] = defaultdict(set)
     for scrapes in every:
         for counter in scrapes.counters:
             if counter.family:
-                found[counter.family] |= {slot.part for slot in counter.slots}
-    return found
+                found[counter.family].add(counter.bound)
+    return {family: " ".join(sorted(bounds)) for family, bounds in found.items()}
 
 
-def _adds_to(counter: Counter, bounds: Mapping[int, Iterable[str]]) -> Iterator[Slot]:
-    """Its slots. All events of a histogram also add to all that each of its bounds is compared with."""
-    yield from counter.slots
-    for slot in counter.slots:
-        if slot.part == _INFINITE:
-            yield from (slot._replace(key=_ALL, part=bound) for bound in bounds[counter.family])
+def _after(at_s: float, cut: Cut) -> Cut:
+    """The samples after a moment; the last one until then is the counter's last."""
+    counter, times, values = cut
+    place = int(np.searchsorted(times, at_s, "right"))
+    for known in np.flatnonzero(np.isfinite(values[:place]))[-1:]:
+        counter.time_s, counter.value = float(times[known]), float(values[known])
+    return counter, times[place:], values[place:]
 
 
-def _refuse_fractions(labels: Mapping[str, str], values: Floats) -> None:
+def _told(counter: Counter, told_by: Sequence[str]) -> tuple[str | None, ...]:
+    labels = dict(counter.identity)
+    return tuple(labels.get(label) for label in told_by)
+
+
+def _refuse_fractions(scrapes: Scrapes) -> None:
     """Raises Uncountable: an event has happened or not."""
-    is_part = values != np.rint(values)
-    if is_part.any() and (is_part := is_part & np.isfinite(values)).any():
+    is_part = scrapes.values != np.rint(scrapes.values)
+    if is_part.any():
+        place, at = np.argwhere(is_part)[0]
+        labels = dict(scrapes.counters[place].identity)
         raise Uncountable(
             "these values are no counts of events",
-            saw=f"{values[is_part][0]:g} of {labels.get(_NAME, '')}, with {_listed(labels)}",
+            saw=f"{scrapes.values[place, at]:g} of {labels.get(_NAME, '')}, with {_listed(labels)}",
             do="name the raw counter in the profile, and no rate or share of it, such as a recording rule's",
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Cut = tuple["Counter", Floats, Floats]  # the times and the values of its new samples
 Side = Literal["stable", "canary"]
 
 
@@ -29,7 +30,9 @@ class Counter:
 
     process: tuple[str, ...]
     slots: tuple[Slot, ...]
+    identity: frozenset[tuple[str, str]] = frozenset()  # its labels
     family: int = 0  # of a histogram: the same for all of its buckets
+    bound: str = ""  # of a bucket
     time_s: float = -math.inf
     value: float = 0.0
 
@@ -96,13 +99,13 @@ class Process:
                 insort(self.resets, time_s)
 
 
-def together(cuts: Iterable[tuple[Counter, Floats, Floats]]) -> list[Scrapes]:
+def together(cuts: Iterable[Cut]) -> list[Scrapes]:
     """The counters of one pod by the scrapes that they have in common.
 
     Args:
         cuts: each with the times and the values of its new samples; values that are no numbers count for nothing.
     """
-    groups: dict[tuple[float, bytes], list[tuple[Counter, Floats, Floats]]] = {}
+    groups: dict[tuple[float, bytes], list[Cut]] = {}
     for counter, times, values in cuts:
         groups.setdefault((counter.time_s, times.tobytes()), []).append((counter, times, values))
     found: list[Scrapes] = []

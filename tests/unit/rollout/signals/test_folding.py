@@ -195,6 +195,72 @@ def test_a_pod_that_two_scrape_is_refused(other: dict[str, str], differing: str)
     assert differing in refused.value.saw
 
 
+SERVICES = [{"job": name, "service": name} for name in ("digits-stable", "digits-canary")]
+
+
+def scraped_by(labels: dict[str, str], begin_s: int, end_s: int) -> RawSeries:
+    return series("requests_total", "a", "p", steady(begin_s, end_s), code="200", **labels)
+
+
+@pytest.mark.parametrize("until_s", [(160.0,), (70.0, 130.0, 160.0)], ids=["at once", "in parts"])
+@pytest.mark.parametrize("first", [0, 1], ids=["stable's first", "the canary's first"])
+def test_copies_from_before_the_release_count_once_and_refuse_nothing(first: int, until_s: tuple[float, ...]) -> None:
+    """Both services of Argo Rollouts have stable's pods until there is a canary: no such release was judged."""
+    both = [scraped_by(SERVICES[0], 0, 160), scraped_by(SERVICES[1], 0, 95)]
+    canary = series("requests_total", "b", "q", steady(100, 160), code="200", **SERVICES[1])
+    folded = fold()
+    windows = [window for end_s in until_s for window in folded.extend([both[first], both[1 - first], canary], end_s)]
+    release = [window for window in windows if window.end_s > 100.0]
+    assert total(release, "errors") == Pair(0, 600)
+    assert total(release, "errors", "canary") == Pair(0, 600)
+    assert total(windows, "errors") == Pair(0, 1600)
+
+
+@pytest.mark.parametrize("until_s", [(160.0,), (85.0, 130.0, 160.0)], ids=["at once", "in parts"])
+@pytest.mark.parametrize(("ends_s", "begins_s"), [(50, 55), (125, 130), (115, 140)])
+def test_a_job_that_follows_another_goes_on_with_its_count(
+    ends_s: int, begins_s: int, until_s: tuple[float, ...]
+) -> None:
+    """A job that was renamed: nothing counts twice, nor does the other count anew what it had counted before."""
+    both = [scraped_by(SERVICES[1], begins_s, 160), scraped_by(SERVICES[0], 0, ends_s)]
+    folded = fold()
+    windows = [window for end_s in until_s for window in folded.extend(both, end_s)]
+    assert total(windows, "errors") == Pair(0, 10 * (160 - (begins_s - ends_s)))
+
+
+def test_a_pod_that_two_scraped_in_the_release_is_refused_until_its_evidence_begins_anew() -> None:
+    """What counted twice stays in the release; after a lift it is history."""
+    both = [scraped_by(SERVICES[0], 0, 160), scraped_by(SERVICES[1], 0, 110)]
+    for end_s in (130.0, 160.0):
+        with pytest.raises(CountedTwice) as refused:
+            fold().extend(both, end_s)
+        assert "lift the version (POST /v1/lift)" in refused.value.do
+    lifted = Fold(PROFILE, PROFILE.counters({}), NAMES, origin_s=115.0, window_s=15.0, interval_s=5.0, from_s=0.0)
+    assert total([each for each in lifted.extend(both, 160.0) if each.end_s > 115.0], "errors") == Pair(0, 450)
+
+
+def test_of_three_who_scrape_one_after_another_two_at_once_are_refused() -> None:
+    """Not only what follows on the first is compared."""
+    jobs = [{"job": name} for name in ("one", "two", "three")]
+    every = [scraped_by(labels, *span) for labels, span in zip(jobs, [(0, 60), (65, 160), (120, 160)], strict=True)]
+    with pytest.raises(CountedTwice, match="two scrapers") as refused:
+        fold().extend(every, 160.0)
+    assert refused.value.saw.endswith("job=three and two")
+
+
+def test_copies_with_several_containers_each_are_left_out_before_the_release() -> None:
+    """Of the two whole sets one counts."""
+    containers = ({"container": "m", "instance": "1"}, {"container": "n", "instance": "2"})
+    every = [
+        scraped_by({**who, **container}, 0, end_s)
+        for who, end_s in zip(SERVICES, (160, 95), strict=True)
+        for container in containers
+    ]
+    windows = fold().extend(every, 160.0)
+    assert total([each for each in windows if each.end_s > 100.0], "errors") == Pair(0, 1200)
+    assert total([each for each in windows if each.end_s <= 100.0], "errors") == Pair(0, 2000)
+
+
 @pytest.mark.parametrize(
     "other",
     [
