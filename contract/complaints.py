@@ -15,6 +15,7 @@ _REPR = reprlib.Repr()
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _LONGEST
 _REPR.maxstring = _REPR.maxother = 10_000
 _MOST = 200  # complaints that are listed one by one
+TOO_MANY = "too_many"  # the one in the place of more
 
 # `{...}` is filled in from the complaint.
 _ADVICE = {
@@ -64,7 +65,7 @@ def listed(error: ValidationError) -> list[ErrorDetails]:
     Each of a million is a dictionary, of which all are made together: a body of some megabytes would take gigabytes.
     """
     if (count := error.error_count()) > _MOST:
-        return [ErrorDetails(type="too_many", loc=(), msg=f"{count:,} mistakes are in it", input=None)]
+        return [ErrorDetails(type=TOO_MANY, loc=(), msg=f"{count:,} mistakes are in it", input=None)]
     return error.errors(include_url=False)
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from contract import bounded_yaml
-from contract.complaints import advice, listed, nearest
+from contract.complaints import TOO_MANY, advice, listed, nearest
 from rollout.errors import SpecError
 
 Place = tuple[str, ...]
@@ -95,6 +95,8 @@ def shown(value: Any) -> str:
 
 def _mistake(details: ErrorDetails, sections: Mapping[Place, Section], former: Mapping[Place, Place]) -> Mistake:
     kind, context = details["type"], details.get("ctx", {})
+    if kind == TOO_MANY:
+        return Mistake("", details["msg"], "correct those that you find, and try again: each of at most 200 is named")
     is_key = kind in _UNKNOWN_KEY  # and a key may be a number
     loc = (*details["loc"][:-1], details["input"]) if kind == "invalid_key" else details["loc"]
     today = tuple(_part(part) for part in loc if is_key or not isinstance(part, int))

@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from contract.complaints import advice, listed
+from contract.complaints import TOO_MANY, advice, listed
 from rollout.errors import RolloutError
 from rollout.judge.means import impossible
 from rollout.judge.types import BothNumbers, Difference, Judgement, NumberRule, Numbers, Pair, SignalJudgement, Window
@@ -282,6 +282,7 @@ class _Reader:
         message, saw = advice(first), first["input"]
         if first["type"] == "json_invalid":
             message = message.replace(" at line 1 column ", " at letter ")
+        if first["type"] in ("json_invalid", TOO_MANY):
             saw = line.decode(errors="replace") if isinstance(line, bytes) else line
         do = f"write one window per line, like {example}"
         if isinstance(line, bytes) and line.startswith(_GZIP):

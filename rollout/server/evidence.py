@@ -179,11 +179,7 @@ class Evidence:
         canary = self._requests_of(self._names.canary)
         began_s = self._samples.began_s(canary, until_s=now_s, longest_s=MOST_S)
         if began_s is None:
-            raise NeverSeen(
-                f"no data: Prometheus has no requests of the canary {self._names.canary}",
-                saw=f"nothing for `{canary}`",
-                do="see whether the pods are scraped, and whether the profile's labels are those of the series",
-            )
+            raise self._never_seen(canary)
         began_s = max(began_s, self._not_before_s)
         first = self._samples.between(canary, began_s, min(now_s, began_s + _EARLY_S))
         times = [float(time_s) for series in first for time_s in series.times if time_s >= began_s]
@@ -205,6 +201,17 @@ class Evidence:
             from_s=since_s - HISTORY_S,
         )
         return _Judging(since_s, fold)
+
+    def _never_seen(self, canary: Wanted) -> NeverSeen:
+        saw = f"nothing for `{canary}`"
+        do = "see whether the pods are scraped, and whether the profile's labels are those of the series"
+        if canary.left_out and self._samples.labels(f"{replace(canary, left_out=())}"):
+            saw += ", but for what the profile's `leave_out` leaves out"
+            do = (
+                "wait for its first request; or, where those are requests of users, ask with a profile that counts "
+                "them, such as `istio-grpc` for gRPC"
+            )
+        return NeverSeen(f"no data: Prometheus has no requests of the canary {self._names.canary}", saw=saw, do=do)
 
     def _look(self, since_s: float, now_s: float) -> tuple[list[RawSeries], float | None]:
         """Samples around the beginning, and the scrape interval that they show; None: they are too few."""

@@ -1,7 +1,6 @@
 """Every metric profile against a real Prometheus: what is counted is what happened, whatever the pods do."""
 
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -104,14 +103,8 @@ def samples(tmp_path_factory: pytest.TempPathFactory, require_program: Callable[
     for name in ("native", "native-too"):
         pod = Pod({"pod": name, "rollouts_pod_template_hash": name}, BEGIN_S, END_S)
         lines += [*openmetrics(native, [pod]), *openmetrics(own_name, [pod])]
-    of_grpc = replace(
-        SHAPES["istio"],
-        good={"response_code": "200", "grpc_response_status": "0"},
-        bad={"response_code": "200", "grpc_response_status": "14"},
-        common={**SHAPES["istio"].common, "request_protocol": "grpc"},
-    )
     grpc = Pod({"pod": "caller", "destination_workload": "of-grpc"}, BEGIN_S, END_S, error_ratio=0.1)
-    lines += openmetrics(of_grpc, [grpc])
+    lines += openmetrics(SHAPES["istio-grpc"], [grpc])
     for number, labels in enumerate(NO_REQUESTS_OF_LINKERD):
         pod = Pod({"pod": "n", "rollouts_pod_template_hash": "unasked", **labels}, BEGIN_S, END_S)
         lines += openmetrics(SHAPES["linkerd"], [pod], seed=number)
@@ -193,20 +186,11 @@ def test_failures_of_grpc_are_told_by_its_own_status(samples: RawSamples) -> Non
     assert summed(
         fold_of(istio, names).extend(read(samples, istio, BEGIN_S, END_S, names), END_S), "errors", "canary"
     ) == Pair(0, 0)
-    page = (ROOT / "docs/metric-profiles.md").read_text()
-    where, errors = (
-        re.search(pattern, page) for pattern in (r"`(where: .*request_protocol: grpc})`", r"`({of: istio.*})`")
-    )
-    assert where is not None
-    assert errors is not None
-    own = parse_profile(
-        f"extends: istio\n{where[1]}\nleave_out: {{}}\nsignals:\n  errors: {errors[1]}\n",
-        name="grpc",
-        known={"istio": _raw("istio")},
-    )
+    own = built_in()["istio-grpc"]
     windows = fold_of(own, names).extend(read(samples, own, BEGIN_S, END_S, names), END_S)
     found = summed(windows, "errors", "canary")
     assert 0.08 < found.bad / found.total < 0.12
+    assert summed(windows, "latency:100", "canary").total == found.total
 
 
 def test_a_bound_is_read_however_a_pod_writes_it(samples: RawSamples) -> None:

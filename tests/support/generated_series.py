@@ -88,6 +88,14 @@ SHAPES: Mapping[str, Shape] = {
         "100",
         {"destination_workload_namespace": "shop", "reporter": "source", "request_protocol": "http"},
     ),
+    "istio-grpc": Shape(
+        "istio_requests_total",
+        {"response_code": "200", "grpc_response_status": "0"},
+        {"response_code": "200", "grpc_response_status": "14"},
+        "istio_request_duration_milliseconds",
+        "100",
+        {"destination_workload_namespace": "shop", "reporter": "source", "request_protocol": "grpc"},
+    ),
     "envoy-gateway": Shape(
         "envoy_cluster_upstream_rq_xx",
         {"envoy_response_code_class": "2"},

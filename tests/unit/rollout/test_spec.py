@@ -201,6 +201,13 @@ def test_every_mistake_of_a_plan_is_named_at_once() -> None:
     assert all(f"`{place}`: " in caught.value.do for place in ("alpha", "soak", "signals.class.gros"))
 
 
+def test_a_plan_with_very_many_mistakes_says_how_many() -> None:
+    """It once said that `` was `null`, and had the number in the place of what to do."""
+    with pytest.raises(SpecError) as error:
+        parse_spec("\n".join(f"x{number}: 1" for number in range(300)))
+    assert (error.value.saw, error.value.do[:35]) == ("300 mistakes are in it", "correct those that you find, and tr")
+
+
 def test_broken_yaml_names_its_line() -> None:
     """The place is counted as editors count it."""
     with pytest.raises(SpecError) as caught:

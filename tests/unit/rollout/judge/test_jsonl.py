@@ -103,6 +103,14 @@ def test_what_is_not_an_object_is_refused(line: str | bytes, saw: str) -> None:
     assert len(str(refused.value)) < 600
 
 
+def test_of_a_line_with_very_many_mistakes_the_beginning_is_shown() -> None:
+    """Where each of a few is named, and what stands there."""
+    (line,) = lines({f"x{number}": 1 for number in range(300)})
+    with pytest.raises(LineError, match="line 1: the line: 300 mistakes are in it") as error:
+        list(parse_windows([line], FAMILIES))
+    assert line[:60] in error.value.saw
+
+
 def test_a_compressed_file_is_to_be_unpacked() -> None:
     """Its first bytes tell."""
     with pytest.raises(RolloutError, match=r"line 1: the line: it is compressed\n.*\n.*gunzip"):
