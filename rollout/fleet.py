@@ -60,6 +60,11 @@ class Service:
     idle_s: float = 4.0  # a connection unused for so long is closed; its server must wait longer, as uvicorn's 5 s
 
     @property
+    def kept_back(self) -> tuple[str, ...]:
+        """The paths, and what is below them, that the gateway passes to nobody."""
+        return tuple(dict.fromkeys((METRICS_PATH, self.metrics_path or METRICS_PATH)))
+
+    @property
     def answers_whole(self) -> tuple[Route, ...]:
         """The routes whose answers come as a whole: their requests can be copied, and the answers' times compared."""
         return tuple(route for route in self.routes if not route.is_streamed)

@@ -4,6 +4,7 @@ import math
 import os
 import re
 import reprlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,9 @@ def service_of(bento: str) -> Service:
         return CONTRACT
     try:
         config = _config(manifest)
-        ready, metrics = _pages(config)
-        routes = _routes(manifest.get("schema") or {})
+        schema = manifest.get("schema") or {}
+        ready, metrics = _pages(config, _mounted(schema))
+        routes = _routes(schema)
         return Service(routes, _timeout_s(config), readiness=Readiness(ready), metrics_path=metrics)
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         raise _unreadable_routes(bento, error) from error
@@ -187,20 +189,23 @@ def port_of(bento: str) -> int:
     return given if isinstance(given, int) else _USUAL_PORT
 
 
-def _pages(config: dict[str, Any]) -> tuple[str, str]:
+def _pages(config: dict[str, Any], mounted: Sequence[str]) -> tuple[str, str]:
     """The paths of the readiness probe and of the counters; empty: it has none.
 
-    BentoML puts a `path_prefix` before both, and writes it down in those of the probes alone. Raises ValueError.
+    BentoML serves both behind a `path_prefix`, which it writes down in the paths of its probes alone, and only where
+    the service names none. What a service names is asked only where an application that is mounted in it has it.
+    Raises ValueError.
     """
     ends = config.get("endpoints") or {}
-    live, ready = (f"/{quote(str(ends.get(path[1:]) or path).strip('/'))}" for path in (LIVE_PATH, READY_PATH))
-    if len(ready) > _LONGEST_PATH:
-        raise ValueError(f"no path of a probe: {ready:.40}")
-    prefix = ready.removesuffix(READY_PATH)
-    has_prefix = (live, ready) == (prefix + LIVE_PATH, prefix + READY_PATH)
+    named = {own: f"/{str(ends[own[1:]]).strip('/')}" for own in (LIVE_PATH, READY_PATH) if ends.get(own[1:])}
+    if any(len(path) > _LONGEST_PATH for path in named.values()):
+        raise ValueError("no path of a probe: it is too long")
+    before = [path.removesuffix(end) for end, path in named.items() if path.endswith(end) and path not in mounted]
+    prefix = before[0] if before and len(named) > 1 else ""  # BentoML writes down both
+    ready = named.get(READY_PATH)
     has_counters = (config.get("metrics") or {}).get("enabled") is not False
-    metrics = (prefix if has_prefix else "") + METRICS_PATH
-    return ready, metrics if has_counters else ""
+    metrics = prefix + METRICS_PATH if has_counters else ""
+    return quote(ready if ready and ready in mounted else prefix + READY_PATH), quote(metrics)
 
 
 def _timeout_s(config: dict[str, Any]) -> float:

@@ -231,8 +231,7 @@ class Stack:
         )
         source = "entry" if self.versions.listed(tag) else "manifest"
         named = f"its {source} names {shown}" if paths else f"its {source} names none, so all are counted together"
-        kept = f" but {service.metrics_path}" if service.metrics_path else ""
-        say(f"the gateway passes every path of {tag}{kept}; {named}")
+        say(f"the gateway passes every path of {tag} but {' and '.join(service.kept_back)}; {named}")
 
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """While the block runs, no other command starts or stops processes here. Raises StackError, OSError."""

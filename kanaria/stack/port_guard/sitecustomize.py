@@ -95,7 +95,9 @@ def without_forbidden_bodies(app: App) -> App:
             nonlocal is_empty
             if message["type"] == "http.response.start" and message["status"] in _WITHOUT_CONTENT:
                 is_empty = True
-                message["headers"] = [each for each in message["headers"] if each[0].lower() != b"content-length"]
+                message["headers"] = [
+                    each for each in message.get("headers", ()) if each[0].lower() != b"content-length"
+                ]
             elif is_empty and message["type"] == "http.response.body":
                 message["body"] = b""
             await send(message)

@@ -16,7 +16,6 @@ from contract.http import (
     FEEDBACK_PATH,
     HEALTH_PATH,
     LIVE_PATH,
-    METRICS_PATH,
     PREDICT_PATH,
     READY_PATH,
     REQUEST_ID_HEADER,
@@ -210,9 +209,8 @@ def _of_services(split: Split, settings: GatewaySettings) -> Iterator[Resource]:
         ready_path = split.stable.service.readiness.path
         to_ready = {"cluster": choice_name(split.stable, fallback_of_stable(split)), "prefix_rewrite": ready_path}
         yield {"match": {"path": probe}, "route": to_ready, "typed_per_filter_config": _FOR_PROBES | _ANSWERS_AT_ALL}
-    for path in dict.fromkeys((METRICS_PATH, *(version.service.metrics_path for version in split.versions))):
-        if path:
-            yield {"match": {"path_separated_prefix": path}, "direct_response": {"status": 404}}
+    for path in dict.fromkeys(path for version in split.versions for path in version.service.kept_back):
+        yield {"match": {"path_separated_prefix": path}, "direct_response": {"status": 404}}
     too_large = {"name": "content-length", "range_match": {"start": settings.max_upload_bytes + 1, "end": 2**63 - 1}}
     yield {
         "match": {"prefix": "/", "headers": [too_large]},

@@ -4,6 +4,8 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from gc import collect
+from weakref import ref
 
 import pytest
 
@@ -24,6 +26,28 @@ def test_what_a_pool_has_no_thread_for_is_not_done_later() -> None:
         assert first is not None
         assert first.result(30)
     assert done == ["here"]
+
+
+class Work:
+    def __call__(self) -> str:
+        return "done"
+
+
+def test_what_is_tried_again_and_again_is_not_kept() -> None:
+    """Some kilobytes each second, for as long as there was no thread."""
+    with ThreadPoolExecutor(2) as pool:
+        kept: list[ref[Work]] = []
+        with no_more_threads():
+            for _ in range(20):
+                work = Work()
+                kept.append(ref(work))
+                assert begun(pool, work) is None
+                del work
+        collect()
+        assert sum(each() is not None for each in kept) <= 1
+        later = begun(pool, Work())
+        assert later is not None
+        assert later.result(30) == "done"
 
 
 def test_a_pool_that_was_closed_begins_nothing() -> None:

@@ -176,9 +176,18 @@ def test_questions_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pyte
             "/gr%C3%B6%C3%9Fe/readyz",
             "/gr%C3%B6%C3%9Fe/metrics",
         ),
-        ("{endpoints: {readyz: health}}", "/health", "/metrics"),
+        ("{endpoints: {readyz: app/ready}}", "/app/ready", "/metrics"),  # of an application that is mounted
+        ("{endpoints: {livez: /app/livez, readyz: /app/readyz}}", "/app/readyz", "/metrics"),  # likewise
+        ("{endpoints: {livez: /v1/livez, readyz: /app/ready}}", "/app/ready", "/v1/metrics"),  # with a prefix besides
+        ("{endpoints: {livez: /health, readyz: /v1/readyz}}", "/v1/readyz", "/v1/metrics"),
+        ("{endpoints: {livez: /v1/livez, readyz: /health}}", "/v1/readyz", "/v1/metrics"),  # which nobody serves
+        (
+            "{endpoints: {livez: /health, readyz: /health}}",
+            "/readyz",
+            "/metrics",
+        ),  # likewise, as BentoML's own is there
         ("{endpoints: {livez: /alive}}", "/readyz", "/metrics"),
-        ("{endpoints: {livez: null, readyz: /a/readyz}, metrics: {enabled: true}}", "/a/readyz", "/metrics"),
+        ("{endpoints: {livez: null, readyz: /a/readyz}, metrics: {enabled: true}}", "/readyz", "/metrics"),
         ("{endpoints: null, metrics: {enabled: false}}", "/readyz", ""),
     ],
 )
@@ -189,7 +198,11 @@ def test_a_service_may_have_its_probe_and_its_counters_elsewhere(
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     folder = tmp_path / "bentos/m/v1"
     folder.mkdir(parents=True)
-    (folder / "bento.yaml").write_text(f"entry_service: M\nservices: [{{name: D}}, {{name: M, config: {config}}}]")
+    mounted = ", ".join(f"{path}: {{mounted: true}}" for path in ("/app/ready", "/app/readyz", "/app/livez"))
+    (folder / "bento.yaml").write_text(
+        f"entry_service: M\nservices: [{{name: D}}, {{name: M, config: {config}}}]\n"
+        f"schema: {{paths: {{/ask: {{mounted: false}}, {mounted}}}}}"
+    )
     service = service_of("m:v1")
     assert (service.readiness.path, service.metrics_path) == (ready, metrics)
 

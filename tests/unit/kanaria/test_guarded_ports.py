@@ -119,15 +119,13 @@ def test_an_environment_gets_the_guard_and_no_other_path_of_ours() -> None:
     assert json.loads(guard[VARIABLE]) == {"port": 1, "header": "x-kanaria-secret", "secret": "a secret"}
 
 
-@pytest.mark.parametrize(("status", "body"), [(204, b""), (304, b""), (200, b"null"), (404, b"null")])
-def test_an_answer_without_content_has_no_body(status: int, body: bytes) -> None:
-    """BentoML sends `null` where a method returns nothing, also with status 204: the gateway answered 502."""
+def answered(*messages: Any) -> list[Any]:
+    """What comes of these messages of an app."""
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-length", b"4"), (b"etag", b"1")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"null"})
+        for message in messages:
+            await send(message)
 
     async def ask() -> None:
         async def send(message: Any) -> None:
@@ -136,9 +134,25 @@ def test_an_answer_without_content_has_no_body(status: int, body: bytes) -> None
         await without_forbidden_bodies(app)({"type": "http"}, send, send)  # type: ignore[arg-type]
 
     asyncio.run(ask())
-    start, end = sent
+    return sent
+
+
+@pytest.mark.parametrize(("status", "body"), [(204, b""), (304, b""), (200, b"null"), (404, b"null")])
+def test_an_answer_without_content_has_no_body(status: int, body: bytes) -> None:
+    """BentoML sends `null` where a method returns nothing, also with status 204: the gateway answered 502."""
+    headers = [(b"content-length", b"4"), (b"etag", b"1")]
+    start, end = answered(
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": b"null"},
+    )
     assert dict(start["headers"]) == ({b"etag": b"1"} if not body else {b"content-length": b"4", b"etag": b"1"})
     assert end["body"] == body
+
+
+def test_an_answer_may_have_no_headers() -> None:
+    """ASGI leaves it to the app: the answer was an error."""
+    start, end = answered({"type": "http.response.start", "status": 204}, {"type": "http.response.body"})
+    assert (list(start["headers"]), end["body"]) == ([], b"")
 
 
 SERVES = """

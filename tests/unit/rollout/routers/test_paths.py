@@ -63,3 +63,5 @@ def test_no_versions_counters_are_passed_wherever_they_are() -> None:
         if "path_separated_prefix" in entry["match"]
     ]
     assert kept_back == ["/metrics", "/v1/metrics"]
+    assert Service((), 60, metrics_path="").kept_back == ("/metrics",)
+    assert Service((), 60, metrics_path="/v1/metrics").kept_back == ("/metrics", "/v1/metrics")
