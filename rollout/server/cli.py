@@ -144,7 +144,7 @@ def _explain(samples: RawSamples, profile: Profile, names: Names) -> bool:
     is_whole = True
     counters = profile.counters({})
     begin_s = now_s - _SPAN_S
-    fold = Fold(profile, counters, names, origin_s=begin_s, window_s=_SPAN_S, interval_s=_SPAN_S, from_s=begin_s)
+    since_s = now_s  # when the canary was first seen
     every: list[RawSeries] = []
     for counter in counters:
         for version in (names.stable, names.canary):
@@ -152,11 +152,14 @@ def _explain(samples: RawSamples, profile: Profile, names: Names) -> bool:
             found = samples.between(wanted, begin_s, now_s)
             every += found
             taken = [series for series in found if counter.counts(series.labels)]
+            if version == names.canary:
+                since_s = min([since_s, *(float(series.times[0]) for series in taken)])
             typer.echo(f"{counter.signal}, {version}: {_seen(taken, profile, now_s) if taken else 'nothing'}")
             typer.echo(f"  {wanted}")
             if not taken:
                 typer.echo(f"  {why_nothing(samples, wanted)}")
                 is_whole = False
+    fold = Fold(profile, counters, names, origin_s=since_s, window_s=1.0, interval_s=_SPAN_S, from_s=begin_s)
     try:
         fold.extend(every, now_s)
     except Uncountable as error:

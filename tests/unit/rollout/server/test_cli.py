@@ -71,6 +71,63 @@ def test_a_store_of_tenants_behind_an_authority_of_its_own_is_read(store: str, c
     assert "--prometheus-header 'X-Scope-OrgID: shop'" in " ".join(nobody.output.split())
 
 
+NOW_S = 1_700_000_000
+
+
+class _OfArgo(BaseHTTPRequestHandler):
+    """A store where two services had stable's pod until some seconds ago; the canary began a minute ago."""
+
+    second_until_s = 60
+
+    def do_POST(self) -> None:
+        query = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())["query"][0]
+        kind, result = ("matrix", self.series(query)) if query.endswith("ms]") else ("vector", [])
+        if query == "time()":
+            result = [{"metric": {}, "value": [0, f"{NOW_S}"]}]
+        text = json.dumps({"status": "success", "data": {"resultType": kind, "result": result}})
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def series(self, query: str) -> list[dict[str, object]]:
+        return [
+            {
+                "metric": {
+                    "__name__": "kanaria_requests_total",
+                    "namespace": "default",
+                    "rollouts_pod_template_hash": version,
+                    "pod": version,
+                    "job": job,
+                    "code": "200",
+                },
+                "values": [[NOW_S - ago, f"{1000 - ago}"] for ago in range(first, last, -5)],
+            }
+            for version, job, first, last in (
+                ("v1", "stable", 290, 0),
+                ("v1", "canary", 290, self.second_until_s),
+                ("v2", "canary", 60, 0),
+            )
+            if f'"{version}"' in query and "kanaria_requests_total" in query
+        ]
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize(("second_until_s", "is_twice"), [(60, False), (30, True)])
+def test_only_what_two_scrape_in_the_release_is_counted_twice(second_until_s: int, is_twice: bool) -> None:
+    """Both services of Argo Rollouts have stable's pods until there is a canary."""
+    kind = type("_OfArgo", (_OfArgo,), {"second_until_s": second_until_s})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        done = explained(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert "errors, v2: 1 series of 1 pod" in done.output, done.output
+    assert ("each event is counted twice" in done.output) is is_twice, done.output
+
+
 @pytest.mark.parametrize(
     ("prometheus", "options", "words"),
     [
