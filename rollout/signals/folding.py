@@ -192,7 +192,11 @@ class Fold:
 
         Raises: CountedTwice where two scrape a pod in the release.
         """
-        copied = [self._by_who_scraped(self._alike[key], told_by, cuts) for key, told_by in self._copied.items()]
+        copied = [
+            self._by_who_scraped(self._alike[key], told_by, cuts)
+            for key, told_by in self._copied.items()
+            if not _is_alone(self._alike[key], cuts)
+        ]
         for several in copied:
             for (one, times), (other, of_other) in combinations(several, 2):
                 if self._are_at_once(times[times > self._origin_s], of_other[of_other > self._origin_s]):
@@ -406,6 +410,12 @@ def _after(at_s: float, cut: Cut) -> Cut:
     for known in np.flatnonzero(np.isfinite(values[:place]))[-1:]:
         counter.time_s, counter.value = float(times[known]), float(values[known])
     return counter, times[place:], values[place:]
+
+
+def _is_alone(alike: Iterable[Counter], cuts: Mapping[int, Cut]) -> bool:
+    """Whether of series that several scraped only one goes on, which has counted since all others ended."""
+    latest = sorted(alike, key=lambda each: each.time_s)
+    return latest[-1].time_s > -math.inf and not any(id(each) in cuts for each in latest[:-1])
 
 
 def _told(counter: Counter, told_by: Sequence[str]) -> tuple[str | None, ...]:
