@@ -224,6 +224,7 @@ def test_a_survivor_that_dies_in_between_changes_nothing(tmp_path: Path) -> None
     assert (tally.counts, len(rows(tmp_path))) == ({"correct": 1, "wrong": 0}, 1)
 
 
+@pytest.mark.usefixtures("never_old")
 def test_a_late_answer_of_a_dead_process_is_the_first(tmp_path: Path) -> None:
     """The client asked again under the same id, and another worker of the version answered and wrote sooner."""
     with open_log(tmp_path, "m:2", Tally()) as log:
