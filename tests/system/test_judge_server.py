@@ -276,7 +276,7 @@ def test_a_version_is_lifted_at_a_replica_that_was_not_asked_about_it(cluster: C
         assert ask(url, asked).json()["verdict"] != "fail"
     began_s = Kept(tmp_path / "judge.db").started_s(build)
     assert began_s is not None
-    assert began_s > time.time() - 600
+    assert began_s > time.time() - 60
 
 
 def test_what_is_lifted_while_it_is_judged_stays_lifted(cluster: Cluster, tmp_path: Path) -> None:
@@ -979,7 +979,7 @@ def test_a_prometheus_whose_clock_is_two_minutes_off_is_said(
         kept.started_s(Attempt("shop", *["works"] * 2, "1")),
     ):
         assert began_s is not None
-        assert abs(began_s - time.time()) < 100
+        assert abs(began_s - time.time()) < 60
 
 
 def halves(lines: list[str], begin_s: float) -> tuple[list[str], list[str]]:

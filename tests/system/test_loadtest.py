@@ -256,7 +256,7 @@ def test_sigterm_to_the_command_stops_the_traffic_and_writes_the_summary(
         process.terminate()
         process.wait(timeout=120)
     assert generators
-    assert psutil.wait_procs(generators, timeout=20)[1] == []
+    assert psutil.wait_procs(generators, timeout=0)[1] == []
     assert Summary.model_validate_json((out / "summary.json").read_bytes()).requests > 0
 
 
@@ -288,8 +288,7 @@ def test_the_locust_file_works_by_hand(target: Target, samples: Path, tmp_path: 
     )
     summary = Summary.model_validate_json((tmp_path / "summary.json").read_bytes())
     assert (summary.scenario.name, summary.failures) == ("steady", 0)
-    broken = {gate.name for gate in summary.gates if not gate.passed}
-    assert {"min_requests"} <= broken <= {"min_requests", "p95_ms", "p99_ms"}  # those two, where the machine is busy
+    assert [gate.name for gate in summary.gates if not gate.passed] == ["min_requests"]
     assert result.returncode == ExitCode.GATE_BROKEN
     assert "min_requests" in result.stdout
 
