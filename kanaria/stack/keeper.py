@@ -26,14 +26,17 @@ from kanaria.errors import StackError
 from kanaria.private_files import only_for_the_owner
 from kanaria.stack import locks
 from kanaria.stack.confinement import confinement, leave_no_core_dumps, offered, say_withheld, variables_of
+from kanaria.stack.folder_watch import FolderWatch
 from kanaria.stack.forked_versions import ForkedVersions
 from kanaria.stack.log_files import LogFiles
+from kanaria.stack.process_ends import ProcessEnds
 from kanaria.stack.processes import Identity, belongings, leader, marked, marks, send
 from kanaria.stack.supervision import KEEPER, ProcessFiles, ProcessState, Program
 
 log = structlog.get_logger()
 
 BEAT_S = 0.2
+CALM_BEAT_S = 1.0  # while all runs, and whatever changes wakes the keeper: only a net
 LOCK_WAIT_S = 2.0  # the one before may be about to end
 STARTED_AFTER_S = 1.0  # a process that lived for so long has started well, and is started again at once
 LONGEST_WAIT_S = 20.0  # before another attempt
@@ -65,7 +68,9 @@ class Keeper:
         self._home = home
         self._files, self._logs = ProcessFiles(home), LogFiles(logs)
         self._cares: dict[str, _Care] = {}
+        self._wanted: tuple[str, ...] = ()  # as of the last beat
         self._forked = ForkedVersions(home)
+        self._ends, self._changes = ProcessEnds(), FolderWatch(self._files.wanted_in)
 
     def adopt(self) -> None:
         """Take over all that still runs. Where nothing does, nothing has crashed: the machine was started again."""
@@ -88,7 +93,7 @@ class Keeper:
     def beat(self) -> None:
         """Bring what runs one step nearer to what should run."""
         self._forked.listen()
-        wanted = self._files.names()
+        wanted = self._wanted = self._files.names()
         for name in (*wanted, *(set(self._cares) - set(wanted))):
             try:
                 self._keep(name) if name in wanted else self._stop(name)
@@ -96,10 +101,23 @@ class Keeper:
                 log.warning("not_done", program=name, error=_words(error))
         self._logs.rotate(lambda: self._droppable(wanted))
 
+    def pause(self) -> tuple[float, tuple[socket.socket | int, ...]]:
+        """How long to wait for the next beat, seconds, and what can be read from when it is due before. Signals end it.
+
+        Where the end of each process and each change of what should run is told, there is no reason to look often.
+        """
+        kept = [care.state.identity for care in self._cares.values() if care.child is None]
+        ends = self._ends.of([identity for identity in kept if identity]) if self._is_calm else None
+        if ends is None or not self._changes.is_in_force():
+            return BEAT_S, self._forked.sockets
+        return CALM_BEAT_S, (*self._forked.sockets, *ends)
+
     @property
-    def sockets(self) -> tuple[socket.socket, ...]:
-        """What can be read from when a beat is due."""
-        return self._forked.sockets
+    def _is_calm(self) -> bool:
+        """Whether all that should run does, nothing else, and no time is waited for."""
+        return set(self._cares) == set(self._wanted) and all(
+            care.state.pid and care.kill_at_s is None and not care.failed_starts for care in self._cares.values()
+        )
 
     def _droppable(self, names: Iterable[str]) -> Iterator[str]:
         for name in names:
@@ -242,7 +260,7 @@ class Keeper:
 
 
 class _Alarm:
-    """Waits for a time, for the end of a child, or to be asked to end."""
+    """Waits for a time, for a signal, such as of the end of a child, or to be asked to end."""
 
     def __init__(self) -> None:
         self.is_over = False
@@ -255,7 +273,7 @@ class _Alarm:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
 
-    def wait(self, seconds: float, others: Iterable[socket.socket]) -> None:
+    def wait(self, seconds: float, others: Iterable[socket.socket | int]) -> None:
         """Also for what can be read from `others`."""
         if self._here in select.select([self._here, *others], [], [], seconds)[0]:
             with suppress(BlockingIOError):
@@ -273,7 +291,7 @@ def run(home: Path, logs: Path, *, ready: int) -> None:
         keeper.beat()
         os.close(ready)
         while not alarm.is_over:
-            alarm.wait(BEAT_S, keeper.sockets)
+            alarm.wait(*keeper.pause())
             keeper.beat()
 
 

@@ -106,6 +106,11 @@ class ProcessFiles:
         self._known_names, self._known_programs = KnownFiles(names_in), KnownFiles(_program_in)
         self._known_states = KnownFiles(_state_in)
 
+    @property
+    def wanted_in(self) -> Path:
+        """The folder in which each change of what should run is one."""
+        return self._programs
+
     def names(self) -> tuple[str, ...]:
         """Every program that should run."""
         return self._known_names.at(self._programs)
