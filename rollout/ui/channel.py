@@ -6,12 +6,12 @@ import json
 import secrets
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from contract.deadline import within
 from contract.in_time import InTime
+from contract.polled import Answer
 from rollout.ui.callers import digest
 from rollout.ui.proof import PROOF_PATH, id_of, proof_of
 
@@ -20,15 +20,6 @@ _LARGEST = 16 * 2**20  # of an answer, bytes
 
 class NotProved(Exception):
     """What listens there is not a controller that knows the token; the message is what was seen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Of a controller."""
-
-    status: int
-    content_type: str
-    body: bytes
 
 
 def command(
@@ -81,4 +72,4 @@ def _prove(connection: http.client.HTTPConnection, token: str) -> None:
 
 def _answer(connection: http.client.HTTPConnection) -> Answer:
     response = connection.getresponse()
-    return Answer(response.status, response.getheader("content-type", ""), response.read(_LARGEST))
+    return Answer(response.status, response.read(_LARGEST), response.getheader("content-type", ""))

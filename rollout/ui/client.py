@@ -3,17 +3,17 @@
 import json
 import ssl
 import time
-from http.client import HTTPException
+from http import HTTPStatus
+from http.client import IncompleteRead
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from pydantic import BaseModel, ValidationError
 
-from contract import loopback
 from contract.http import DEADLINE_HEADER, READY_PATH
 from contract.plain_text import one_line
+from contract.polled import FAILURES, Answer, Polled
 from rollout.errors import CommandRefused, ControllerUnreachable
-from rollout.ui.channel import Answer, NotProved, command
+from rollout.ui.channel import NotProved, command
 
 if TYPE_CHECKING:  # what a plan is made of takes longer to import than a command without one takes
     from contract.own_answers import OwnAnswers
@@ -47,7 +47,7 @@ class ControllerClient:
 
     def __init__(self, url: str, *, token: str, by: str, tls: ssl.SSLContext | None = None) -> None:
         self._url, self._token, self._by, self._tls = url, token, by, tls
-        self._http = loopback.client(url, timeout_s=_TIMEOUT_S, trust=tls)
+        self._polled = Polled(url, timeout_s=_TIMEOUT_S, trust=tls)
 
     def set_stable(self, tag: str, *, answers: "OwnAnswers | None" = None, observe: "Observe | None" = None) -> None:
         """Let `tag` take all traffic; `answers` says what is counted of its answers, `observe` of how many requests.
@@ -85,10 +85,9 @@ class ControllerClient:
         from rollout.ui.views import StatusView  # noqa: PLC0415 - slow, and commands that steer a release show none
 
         try:
-            response = self._http.get("/api/status")
-        except httpx.HTTPError as error:
+            answer = self._polled.get("/api/status")
+        except FAILURES as error:
             raise self._unreachable(error) from error
-        answer = Answer(response.status_code, response.headers.get("content-type", ""), response.content)
         try:
             return StatusView.model_validate_json(self._checked(answer))
         except ValidationError as error:
@@ -97,12 +96,12 @@ class ControllerClient:
     def is_ready(self) -> bool:
         """Whether the control loop beats."""
         try:
-            return self._http.get(READY_PATH).is_success
-        except httpx.HTTPError:
+            return self._polled.get(READY_PATH).is_success
+        except FAILURES:
             return False
 
     def close(self) -> None:
-        self._http.close()
+        self._polled.close()
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         """Command what has proved to be the controller."""
@@ -119,7 +118,7 @@ class ControllerClient:
                 do="if the token was withdrawn: `kanaria token list`; if the controller is of an earlier version: "
                 "`kanaria upgrade`; else see who listens there: `kanaria processes show`",
             ) from error
-        except (OSError, HTTPException) as error:
+        except FAILURES as error:
             raise self._unreachable(error) from error
         carried_out = _object(self._checked(answer))
         if carried_out is None:
@@ -129,11 +128,11 @@ class ControllerClient:
     def _unreachable(self, error: Exception) -> ControllerUnreachable:
         saw, do = str(error) or type(error).__name__, "see who listens there: `kanaria processes show`"
         match error:
-            case httpx.TimeoutException() | TimeoutError():
+            case TimeoutError():
                 saw, do = f"no answer within {_TIMEOUT_S:.0f} s", "try again; logs/controller.log says what it does"
-            case httpx.ConnectError() | ConnectionRefusedError() if "refused" in str(error):
+            case ConnectionRefusedError():
                 saw, do = f"nothing listens at {self._url}", "start the stack with `kanaria up TAG`"
-            case httpx.RemoteProtocolError() | httpx.ReadError() | httpx.WriteError() | ConnectionError():
+            case ConnectionError() | IncompleteRead():
                 saw = f"it closed the connection: {saw}"
                 do = "try again: it ends, or all its connections are taken; `ss -tnp` shows by whom"
         return ControllerUnreachable(f"the controller at {self._url} does not answer", saw=saw, do=do)
@@ -150,12 +149,12 @@ class ControllerClient:
 
     def _checked(self, answer: Answer) -> bytes:
         """The body of an answer. Raises CommandRefused, ControllerUnreachable for one that is a refusal."""
-        if httpx.codes.is_success(answer.status):
+        if answer.is_success:
             return answer.body
         problem = _object(answer.body)
         if problem is None or "title" not in problem:
             raise self._other(answer)
-        kind = ControllerUnreachable if answer.status >= httpx.codes.INTERNAL_SERVER_ERROR else CommandRefused
+        kind = ControllerUnreachable if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else CommandRefused
         what, saw, do = (str(problem.get(key, other)) for key, other in _PROBLEM.items())
         raise kind(what, saw=saw, do=do)
 

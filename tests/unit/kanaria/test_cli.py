@@ -28,6 +28,7 @@ HEAVY = {
     "starlette", "envoy", "matplotlib", "duckdb", "model_signing", "simdjson", "jinja2",
 }  # fmt: skip
 UNUSED = {"httpx._main", "psutil", "tabulate"}  # by what a person types twenty times a day
+OF_HTTPX = {"httpx", "httpcore", "h11", "anyio", "certifi", "contract.loopback"}  # also to ask the controller
 MORE_THAN_A_LIST_NEEDS = {"numpy", "scipy", "httpx", "pydantic", "yaml", "packaging"}
 # What takes a tenth of a command's time. Who steers or looks at a release needs nothing that a plan is made of,
 # who reads the ledger no Bentos, and a plan is checked without a ledger.
@@ -125,8 +126,7 @@ def test_a_command_imports_no_library_of_another(command: str, loaded: Loaded) -
     assert target.partition(":")[0] in modules, "the command ran"
     arithmetic = set() if command.startswith("judge") else {"numpy", "scipy"}
     assert modules & (HEAVY | UNUSED | arithmetic) == set()
-    if command not in {"status", "pause"}:  # which ask the controller
-        assert modules & {"httpx", "anyio"} == set()
+    assert modules & OF_HTTPX == set()
 
 
 @pytest.mark.parametrize(
