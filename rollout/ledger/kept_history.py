@@ -6,7 +6,7 @@ a number of signals. Nothing that was decided is in it: where it is lost, a new 
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ EVERY_S = 120.0  # what a killed controller may lose
 _BLOCK_S = 10.0  # windows are joined to so long ones at least
 _MOST_SIGNALS = 200  # those with the most bad events: without bad events there is no noise to know
 _LARGEST_BYTES = 64 * 2**20  # of a file that is read, unpacked
+_NOTHING = Pair(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,38 +121,29 @@ def _blocks(ticks: Iterable[StableWindows]) -> Iterator[_Block]:
         bad.update({window.signal: window.stable.bad for window in tick.windows})
     numbers = {window.signal for tick in ticks for window in tick.windows if window.numbers}
     kept = {"errors", *numbers, *(signal for signal, _ in bad.most_common(_MOST_SIGNALS))}
-    open_block: _Block | None = None
+    together: list[StableWindows] = []
+    seconds = 0.0
     for tick in ticks:
-        block = _Block(
-            end_s=tick.windows[0].end_s,
-            window_s=tick.windows[0].window_s,
-            version=tick.version,
-            counts={w.signal: (w.stable, w.canary) for w in tick.windows if w.signal in kept},
-            numbers={w.signal: w.numbers for w in tick.windows if w.numbers},
-        )
-        if open_block and open_block.version == block.version and open_block.window_s < _BLOCK_S:
-            open_block = _joined(open_block, block)
-            continue
-        if open_block:
-            yield open_block
-        open_block = block
-    if open_block:
-        yield open_block
+        if together and (tick.version != together[0].version or seconds >= _BLOCK_S):
+            yield _joined(together, seconds, kept)
+            together, seconds = [], 0.0
+        together.append(tick)
+        seconds += tick.windows[0].window_s
+    if together:
+        yield _joined(together, seconds, kept)
 
 
-def _joined(first: _Block, second: _Block) -> _Block:
-    counts = dict(first.counts)
-    for signal, (stable, canary) in second.counts.items():
-        before = counts.get(signal, (Pair(0, 0), Pair(0, 0)))
-        counts[signal] = (before[0] + stable, before[1] + canary)
-    numbers = dict(first.numbers)
-    for signal, both in second.numbers.items():
-        known = numbers.get(signal)
-        numbers[signal] = BothNumbers(known.stable + both.stable, known.canary + both.canary) if known else both
-    return _Block(
-        end_s=second.end_s,
-        window_s=first.window_s + second.window_s,
-        version=second.version,
-        counts=counts,
-        numbers=numbers,
-    )
+def _joined(ticks: Sequence[StableWindows], seconds: float, kept: Collection[str]) -> _Block:
+    """Ticks of one version, `seconds` together, as one block."""
+    counts: dict[str, tuple[Pair, Pair]] = {}
+    numbers: dict[str, BothNumbers] = {}
+    for window in (window for tick in ticks for window in tick.windows):
+        signal = window.signal
+        if signal in kept:
+            stable, canary = counts.get(signal, (_NOTHING, _NOTHING))
+            counts[signal] = stable + window.stable, canary + window.canary
+        if both := window.numbers:
+            known = numbers.get(signal)
+            numbers[signal] = BothNumbers(known.stable + both.stable, known.canary + both.canary) if known else both
+    last = ticks[-1]
+    return _Block(end_s=last.windows[0].end_s, window_s=seconds, version=last.version, counts=counts, numbers=numbers)

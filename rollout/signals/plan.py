@@ -21,7 +21,7 @@ from pydantic import field_validator as validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from contract.answer_types import class_name
-from rollout.judge.types import BothPairs, Pair, SignalRule, Window
+from rollout.judge.types import BothPairs, SignalRule, Window, sum_of
 from rollout.mistakes import Place, Section, contradiction
 from rollout.signals.catalogue import Catalogue, Signal, catalogue
 from rollout.signals.custom import PREFIX, CustomSignal, OwnCounter
@@ -69,27 +69,29 @@ class SignalSelection:
         """The windows that the release wants, under its names for them."""
         windows = list(every)
         names = {counted: self.name(counted) for counted in {window.signal for window in windows}}
+        wanted = set(names.values())
+        callers = {family: _by_caller(begins, windows) for family, begins in self.by_caller.items() if family in wanted}
         return [
-            self._with_callers(window if signal == window.signal else replace(window, signal=signal), windows)
+            _with_callers(window if signal == window.signal else replace(window, signal=signal), callers.get(signal))
             for window in windows
             if (signal := names[window.signal]) is not None
         ]
 
-    def _with_callers(self, window: Window, every: Iterable[Window]) -> Window:
-        """The same with its counts by caller, where these are all of its events."""
-        begins = self.by_caller.get(window.signal)
-        if begins is None:
-            return window
-        callers = {
-            each.signal.removeprefix(begins): BothPairs(each.stable, each.canary)
-            for each in every
-            if each.signal.startswith(begins) and each.signal != begins + _NOBODY
-        }
-        of_callers = (
-            sum((getattr(each, side) for each in callers.values()), Pair(0, 0)) for side in ("stable", "canary")
-        )
-        is_complete = (window.stable, window.canary) == (*of_callers,)
-        return replace(window, callers=callers) if callers and is_complete else window
+
+def _by_caller(begins: str, every: Iterable[Window]) -> tuple[dict[str, BothPairs], BothPairs]:
+    """The counts of each caller in the windows whose names begin so, and all of them together."""
+    callers = {
+        each.signal.removeprefix(begins): BothPairs(each.stable, each.canary)
+        for each in every
+        if each.signal.startswith(begins) and each.signal != begins + _NOBODY
+    }
+    return callers, BothPairs(*(sum_of([both[side] for both in callers.values()]) for side in (0, 1)))
+
+
+def _with_callers(window: Window, of_callers: tuple[dict[str, BothPairs], BothPairs] | None) -> Window:
+    """The same with its counts by caller, where these are all of its events."""
+    callers, together = of_callers or ({}, None)
+    return replace(window, callers=callers) if callers and (window.stable, window.canary) == together else window
 
 
 class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
