@@ -37,7 +37,8 @@ class Route:
     """Requests that a service answers in one way."""
 
     path: str  # as the service declares it: `{name}` stands for one part of a path, `{name:path}` for any number
-    is_streamed: bool = False  # whether its answers may come in parts, for as long as they like
+    is_streamed: bool = False  # whether its answers come in parts, for as long as they like
+    may_stream: bool = False  # nobody says whether they do: taken as a whole, and as long as they like
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Service:
     keeps_contract: bool = False  # the model contract: predictions that may be computed twice, and labels
     readiness: Readiness = Readiness()
     metrics_path: str = METRICS_PATH  # of its page with counters, which is not for callers; empty: it has none
+    has_tls: bool = False  # whether it asks for TLS at its port, which behind the gateway it does not get
     idle_s: float = 4.0  # a connection unused for so long is closed; its server must wait longer, as uvicorn's 5 s
 
     @property

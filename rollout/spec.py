@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from contract.http import ANSWER_TIMEOUT_S, API_KEY_HEADER, OWN_CALLER
+from contract.http import ANSWER_TIMEOUT_S, API_KEY_HEADER, CALLER_HEADER, OWN_CALLER
 from contract.own_answers import NO_ANSWERS, OwnAnswers, RouteAnswers
 from rollout.errors import SpecError
 from rollout.format import span
@@ -188,12 +188,17 @@ class RolloutSpec(_Part):
 
     @field_validator("sticky", mode="before")
     @classmethod
-    def _sticky(cls, sticky: Any) -> Any:
+    def _sticky(cls, sticky: Any, info: ValidationInfo) -> Any:
         if sticky in (None, "none"):
             return None
         header = _header(sticky)
         if header is None:
             raise ValueError("write `none` or `header:x-user-id`")
+        # Where the gateway notes whose requests failed there is no key any more, but the name that it has.
+        if header == API_KEY_HEADER:
+            return CALLER_HEADER
+        if header in _SECRETS and info.context == WRITTEN_BY_A_PERSON:  # ledgers have plans of before
+            raise ValueError("its values are secrets, and the gateway notes whose requests failed; name another header")
         return header
 
     @model_validator(mode="before")

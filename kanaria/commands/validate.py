@@ -186,6 +186,8 @@ def _of_own_service(tag: str, service: Service, plan: RolloutSpec, listed: Liste
     yield f"  routes: {', '.join(paths) or f'its {source} names none; every path is passed'}"
     if listed is not None or service.readiness != Readiness():
         yield f"  ready:  {_readiness(service.readiness)}"
+    if service.has_tls:
+        yield "  ssl:    left out behind the gateway, whose certificate (KANARIA_TLS_CERTIFICATE) callers see"
     spec, left_out = fitted(plan, tag, service, service, is_observed=True)
     yield f"  judged: {', '.join(name for name, options in spec.signals.root.items() if options)}"
     yield from (f"  {part}" for part in left_out.split("; ") if part)

@@ -27,6 +27,7 @@ _MANIFEST = "bento.yaml"
 PYTHON_FOLDER = "env/python"  # of a Bento: what it asks of its Python
 _MODEL_MANIFEST = "model.yaml"
 MOUNTED = "mounted"  # said of a path that belongs to an application in the service: nothing more is known of it
+_DESCRIPTION, _NAME = "apis/openapi.yaml", "x-bentoml-name"  # a Bento's OpenAPI document; said in it of its own routes
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
 COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
 _USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
@@ -122,9 +123,10 @@ def service_of(bento: str) -> Service:
         config = _config(manifest)
         schema = manifest.get("schema") or {}
         ready, metrics = _pages(config, _mounted(schema))
-        routes = _routes(schema)
-        return Service(routes, _timeout_s(config), readiness=Readiness(ready), metrics_path=metrics)
-    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        routes = _routes_of_legacy(bento) if _is_legacy(manifest) else _routes(schema)
+        has_tls = bool((config.get("ssl") or {}).get("enabled"))
+        return Service(routes, _timeout_s(config), readiness=Readiness(ready), metrics_path=metrics, has_tls=has_tls)
+    except (OSError, yaml.YAMLError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise _unreadable_routes(bento, error) from error
 
 
@@ -142,19 +144,39 @@ def schemas_of(bento: str) -> dict[str, dict[str, Any]] | None:
     Returns: None where it says nothing of them, as Bentos of an older BentoML. Raises: SetupError.
     """
     manifest = _manifest(bento)
-    if "schema" not in manifest or manifest.get("apis"):  # the latter of a `bentoml.legacy.Service`
-        return None
     try:
+        if _is_legacy(manifest):
+            return {route.path: {MOUNTED: True} for route in _routes_of_legacy(bento)} or None
         schema = manifest["schema"] or {}
         own = {str(route.get("route")): route for route in schema.get("routes") or () if isinstance(route, dict)}
         return own | {path: {MOUNTED: True} for path in _mounted(schema)}
-    except (AttributeError, TypeError, ValueError) as error:
+    except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
         raise _unreadable_routes(bento, error) from error
 
 
 def _unreadable_routes(bento: str, error: Exception) -> SetupError:
     saw = f"{error!r} in its {_MANIFEST}"
     return SetupError(f"the routes of {bento} cannot be read", saw=saw, do="build it again")
+
+
+def _is_legacy(manifest: dict[str, Any]) -> bool:
+    """Whether a Bento is a `bentoml.Service` with `svc.api`, as before BentoML 1.2: it says nothing of its routes."""
+    return "schema" not in manifest or bool(manifest.get("apis"))
+
+
+def _routes_of_legacy(bento: str) -> tuple[Route, ...]:
+    """Its own routes, by the description that lies beside its manifest.
+
+    Of those that answer text nobody says whether they stream it. Raises OSError, yaml.YAMLError; and AttributeError,
+    LookupError, TypeError or ValueError for what is no description.
+    """
+    written = text_of(bento, _DESCRIPTION)
+    paths = (bounded_yaml.load(written) or {}).get("paths") or {} if written else {}
+    asked = {path: methods["post"] for path, methods in paths.items() if _NAME in methods.get("post", ())}
+    return tuple(
+        Route(_path(path), may_stream=any(str(kind).startswith("text/") for kind in about.get("produces") or ()))
+        for path, about in asked.items()
+    )
 
 
 def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:

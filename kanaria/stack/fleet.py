@@ -6,7 +6,9 @@ All that run at a time count and compare their answers by one comparison schema:
 So a release reads stable's bins and tolerance in both versions, whatever the canary was trained with.
 """
 
+import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +54,7 @@ log = structlog.get_logger()
 _FRESH_S = 0.4  # the controller asks several times in one beat
 _DECIDED_EVERY_S = 10.0  # whether signatures have come
 
+_HASH_SEED = "PYTHONHASHSEED"
 TASK_RESULTS = "BENTOML_RESULT_STORE"  # the file of a service's tasks, which its server deletes when it starts
 
 
@@ -163,7 +166,8 @@ class LocalFleet:
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
-        variables |= guarded_ports.guarding(record.port, self._secret) if record.is_guarded else {}
+        if record.is_guarded:
+            variables |= guarded_ports.guarding(record.port, self._secret, processes=self._replicas)
         passed = variables_for(record.tag, command, self._pass_env)
         program = Program(name, command, variables, listed=passed, is_confined=True)
         return secluded(program, self._sandbox(record.tag, self._home(name)))
@@ -429,4 +433,8 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         # `bentoml serve --api-workers` does not reach a service class; its configuration does.
         workers = {"services": {"predictor": {"workers": workers_for(settings, tag)}}}
         given["BENTOML_CONFIG_OVERRIDES"] = json.dumps(workers)
+    elif _HASH_SEED not in os.environ:
+        # A set of texts has another order in each Python, so that two versions with the same code would differ in it.
+        seed = hashlib.blake2b(settings.version_secret.encode(), person=b"order of sets", digest_size=4).digest()
+        given[_HASH_SEED] = str(int.from_bytes(seed))  # hard to guess for a caller who would fill a table's one place
     return given

@@ -16,11 +16,16 @@ _FOLDER = str(Path(sitecustomize.__file__).parent.absolute())
 _PATHS = "PYTHONPATH"
 
 
-def guarding(port: int, secret: str) -> dict[str, str]:
-    """What has a version's server ask for `secret` at `port`, as variables of its process."""
+def guarding(port: int, secret: str, *, processes: int = 1) -> dict[str, str]:
+    """What has a version's server ask for `secret` at `port`, as variables of its process.
+
+    Args:
+        processes: how many the version has.
+    """
     others = os.environ.get(_PATHS, "")
     guard = {"port": port, "header": SECRET_HEADER, "secret": secret}
-    return {sitecustomize.VARIABLE: json.dumps(guard), _PATHS: os.pathsep.join(filter(None, (_FOLDER, others)))}
+    paths = os.pathsep.join(filter(None, (_FOLDER, others)))
+    return {sitecustomize.VARIABLE: json.dumps(guard), sitecustomize.PROCESSES: str(processes), _PATHS: paths}
 
 
 def carried(variables: Mapping[str, str]) -> dict[str, str]:

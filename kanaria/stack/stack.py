@@ -232,6 +232,8 @@ class Stack:
         source = "entry" if self.versions.listed(tag) else "manifest"
         named = f"its {source} names {shown}" if paths else f"its {source} names none, so all are counted together"
         say(f"the gateway passes every path of {tag} but {' and '.join(service.kept_back)}; {named}")
+        if service.has_tls and self.settings.tls_certificate is None:
+            say(f"{tag} has `ssl`, and the gateway speaks plain HTTP: KANARIA_TLS_CERTIFICATE takes its certificate")
 
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """While the block runs, no other command starts or stops processes here. Raises StackError, OSError."""
@@ -408,6 +410,7 @@ def gateway_settings(settings: Settings, stats_port: int, *, with_keys: bool = T
         port=settings.gateway_port,
         stats_port=stats_port,
         api_keys=accepted(settings) if with_keys and settings.needs_api_key else (),
+        asks_for_keys=settings.needs_api_key,
         max_requests_per_s=settings.max_requests_per_s,
         cors_origins=settings.cors_origins,
         underscore_headers=settings.underscore_headers,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kanaria.errors import StackError
 from kanaria.settings import Settings
+from kanaria.stack.bentos import keeps_contract, make_own_home
 from kanaria.stack.confinement import confinement, offered, variables_of
 from kanaria.stack.fleet import TASK_RESULTS, program_of, server_environment
 from kanaria.stack.guarded_ports import guarding
@@ -77,6 +78,9 @@ def _bento(settings: Settings, backend: Backend, records: Path) -> Program:
     variables = own | guarding(port, backend.secret)
     if SEAL_OPTION in command:
         variables |= {"BENTOML_HOME": str(records / "sealed"), "KANARIA_HOME": str(settings.root)}
+    elif not keeps_contract(tag):  # as in the stack: what is of another version is known by its home
+        make_own_home(records / "home")
+        variables |= {"BENTOML_HOME": str(records / "home")}
     listed = variables_for(tag, command, settings.pass_env)
     sandbox = sandbox_of(settings, tag, [records])
     return secluded(Program(tag, command, variables, listed=listed, is_confined=True), sandbox)

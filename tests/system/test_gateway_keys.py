@@ -19,6 +19,7 @@ from rollout.fleet import Route, Service
 from rollout.routers.envoy.api import TYPE
 from rollout.routers.envoy.bootstrap import envoy_command
 from rollout.routers.router import Split
+from rollout.spec import RolloutSpec
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
 
@@ -195,3 +196,36 @@ def test_a_path_of_feedback_wants_its_key_for_any_service(gateway: Gateway, sett
             gateway.router.apply(Split(replace(prices.version, service=service)))
             answers = {path: [asked(gateway, path, key) for key in (shop, clinic)] for path in ("/ask", "/feedback")}
             assert answers == {"/ask": [200, 401], "/feedback": [401, 200]}
+
+
+def test_callers_stay_on_one_side_by_their_keys(gateway: Gateway, stable: StandIn) -> None:
+    """Whatever they say that they are. Whose requests failed is noted by the name of the key, and the key nowhere.
+
+    By `x-kanaria-caller` each request was drawn anew, and by `x-api-key` each failure counted as another caller's.
+    """
+    by_header = RolloutSpec.model_validate({"sticky": "header:x-api-key"}).sticky
+    assert by_header == CALLER_HEADER
+    names = [f"shop-{number}" for number in range(8)]
+    keys = {name: typed("add", name) for name in names}
+    with StandIn("digits:v2") as canary:
+        gateway.router.apply(Split(stable.version, canary.version, 50, sticky=by_header))
+        sides = {
+            name: {
+                gateway.client.post(
+                    "/predict", json={}, headers={"x-api-key": key, CALLER_HEADER: f"another-{number}"}
+                ).json()["version"]
+                for number in range(6)
+            }
+            for name, key in keys.items()
+        }
+        assert [len(versions) for versions in sides.values()] == [1] * len(names)
+        canary.behave(status=500)
+        failed = {name for name, key in keys.items() if asked(gateway, "/predict", key) == 500}
+        assert failed == {name for name, versions in sides.items() if versions == {"digits:v2"}}
+        written = gateway.settings.failures_path
+
+        def noted() -> set[str]:
+            return {json.loads(line)["user"] for line in written.read_text().splitlines()}
+
+        eventually(lambda: noted() == failed)
+        assert not [key for key in keys.values() if key in written.read_text()]

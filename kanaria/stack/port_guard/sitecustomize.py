@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 VARIABLE = "KANARIA_PORT_GUARD"  # which port, which header, which secret, as JSON
+PROCESSES = "KANARIA_PORT_PROCESSES"  # how many processes this version has; not set: one
 _METRICS_PATH = "/metrics"  # behind the prefix of a service that has one
 _HOME = "BENTOML_HOME"
 _REFUSED = 403
@@ -136,9 +137,23 @@ def _guard_uvicorn(of_port: dict[str, Any]) -> None:
     @functools.wraps(plain)
     def with_guard(self: Any, app: App, *arguments: Any, **options: Any) -> None:
         _refuse_a_taken_port(app)
-        plain(self, Guard(without_forbidden_bodies(app), **of_port), *arguments, **{"http": bounded_http(), **options})
+        options = {"http": bounded_http(), **_without_tls(options)}
+        plain(self, Guard(without_forbidden_bodies(app), **of_port), *arguments, **options)
 
     config.__init__ = with_guard
+
+
+def _without_tls(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of uvicorn for a server behind the gateway, which has the certificate that callers see.
+
+    Raises OSError for a service that wants certificates of its callers: none of theirs would reach it.
+    """
+    if options.get("ssl_certfile") and options.get("ssl_cert_reqs"):
+        raise OSError(
+            "it asks its callers for certificates (`ssl.cert_reqs`), which the gateway cannot pass on; leave that out, "
+            "and let callers bring keys to the gateway"
+        )
+    return {name: value for name, value in options.items() if not name.startswith("ssl_")}
 
 
 def _refuse_a_taken_port(app: App) -> None:
@@ -151,6 +166,11 @@ def _refuse_a_taken_port(app: App) -> None:
     if service is None or not getattr(service, "has_custom_command", bool)():
         return
     port = service.config.get("http", {}).get("proxy_port", 8000)  # as BentoML takes it
+    if (processes := int(os.environ.get(PROCESSES, "1"))) > 1:  # also before the first one's command listens
+        raise OSError(
+            f"its service runs a command, which is to listen at port {port} in each of its {processes} processes; set "
+            "KANARIA_REPLICAS=1, or list its command with {port} in the file KANARIA_VERSIONS"
+        )
     if _is_taken_by_another(port):
         raise OSError(
             f"port {port}, at which its command is to listen, is taken, maybe by another version; give each version "

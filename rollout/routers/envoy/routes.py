@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from contract.http import (
+    API_KEY_HEADER,
+    CALLER_HEADER,
     FEEDBACK_PATH,
     HEALTH_PATH,
     LIVE_PATH,
@@ -234,12 +236,13 @@ def _declared(split: Split) -> list[Route]:
 
     A route that any of them streams is one that streams.
     """
-    routes: dict[str, bool] = {}
+    routes: dict[str, Route] = {}
     for version in split.versions:
         for route in version.service.routes:
-            routes[route.path] = routes.get(route.path, False) or route.is_streamed
-    counted = [Route(path, is_streamed) for path, is_streamed in list(routes.items())[:MOST_ROUTES]]
-    return sorted(counted, key=lambda route: "{" in route.path)
+            known = routes.get(route.path, route)
+            is_streamed, may_stream = known.is_streamed or route.is_streamed, known.may_stream or route.may_stream
+            routes[route.path] = Route(route.path, is_streamed, may_stream)
+    return sorted(list(routes.values())[:MOST_ROUTES], key=lambda route: "{" in route.path)
 
 
 def _match(route: Route) -> Resource:
@@ -295,7 +298,7 @@ def _passing(route: Route, split: Split, settings: GatewaySettings, place: str =
     action = _shared(split, settings, is_copied=not route.is_streamed, place=place)
     limit_s = _limit_s(split)
     # Where an answer may be a stream, its end has no limit: `per_try_idle_timeout` limits the wait for each part.
-    action["timeout"] = f"{0 if route.is_streamed else limit_s:g}s"
+    action["timeout"] = f"{0 if route.is_streamed or route.may_stream else limit_s:g}s"
     action["idle_timeout"] = f"{max(_LONGEST_SILENCE_S, limit_s):g}s"
     return action
 
@@ -389,8 +392,13 @@ def _shared(split: Split, settings: GatewaySettings, *, is_copied: bool, place: 
             action["request_mirror_policies"] = copy_policies(split, is_observed=is_seen)
     if split.sticky is not None:
         clusters["use_hash_policy"] = True
-        action["hash_policy"] = [{"header": {"header_name": split.sticky}}]
+        action["hash_policy"] = [{"header": {"header_name": _told_by(split.sticky, settings)}}]
     return action
+
+
+def _told_by(sticky: str, settings: GatewaySettings) -> str:
+    """The header by which a version is chosen: before the gateway knows whose key it is, so by the key."""
+    return API_KEY_HEADER if sticky == CALLER_HEADER and settings.asks_for_keys else sticky
 
 
 def _for_labels() -> Resource:

@@ -33,6 +33,7 @@ class GatewaySettings:
     stats_port: int = 8081  # of the page with its metrics
     host: str = "127.0.0.1"  # address that clients connect to
     api_keys: tuple[ApiKey, ...] = ()  # accepted in the header x-api-key; none: the gateway is open
+    asks_for_keys: bool = True  # whether it knows callers by the names of their keys, also where these are not at hand
     max_requests_per_s: int | None = None  # of all clients together; None: no limit
     max_body_bytes: int = 8 * 1024 * 1024  # of a request under the model contract
     max_upload_bytes: int = 100 * 1024 * 1024  # of a request to any other service

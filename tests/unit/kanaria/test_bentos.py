@@ -25,6 +25,7 @@ from kanaria.stack.bentos import (
     service_of,
 )
 from kanaria.stack.implementations import implementation_for
+from kanaria.stack.manifests import losses
 from kanaria.stack.requirements import missing, wanted_by
 from rollout.fleet import Route
 from tests.support.paths import ROOT
@@ -164,6 +165,62 @@ def test_questions_about_a_task_are_not_copied(tmp_path: Path, monkeypatch: pyte
     service = service_of("m:v1")
     assert [route.path for route in service.answers_whole] == ["/train", "/train/submit", "/ask"]
     assert Route("/train/{action}", is_streamed=True) in service.routes
+
+
+@pytest.mark.parametrize(
+    ("config", "has_tls"), [("{}", False), ("{ssl: {enabled: true}}", True), ("{ssl: null}", False)]
+)
+def test_a_service_may_ask_for_tls(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_tls: bool
+) -> None:
+    """Its owner is told whose certificate callers see."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/m/v1"
+    folder.mkdir(parents=True)
+    (folder / "bento.yaml").write_text(f"entry_service: M\nservices: [{{name: M, config: {config}}}]\nschema: {{}}")
+    assert service_of("m:v1").has_tls is has_tls
+
+
+LEGACY = """
+components: {}
+paths:
+  /livez: {get: {tags: [Infrastructure]}}
+  /v1/score: {post: {produces: [application/json], x-bentoml-name: score, description: '', requestBody: {}}}
+  /talk: {post: {produces: [text/plain], x-bentoml-name: talk}}
+  /{id}: {get: {summary: of an application that was mounted somewhere}, post: {summary: likewise}}
+"""
+
+
+def test_the_routes_of_a_legacy_service_are_those_of_its_description(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`svc.api` of `bentoml.legacy.Service`: its manifest has none, and all were counted together and never copied."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/m/v1"
+    (folder / "apis").mkdir(parents=True)
+    (folder / "bento.yaml").write_text("{apis: [{name: score}, {name: talk}], schema: {}}")
+    (folder / "apis/openapi.yaml").write_text(LEGACY)
+    assert service_of("m:v1").routes == (Route("/v1/score"), Route("/talk", may_stream=True))
+    known = schemas_of("m:v1")
+    assert known is not None
+    assert known.keys() == {"/v1/score", "/talk"}
+    assert [each.says for each in losses({"/talk": {}}, known)] == ["it has no route /v1/score"]
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["[", "- a", "paths: [/a]", "paths: {/a: {post: {x-bentoml-name: a, produces: 7}}}", "paths: {/a: 7}"],
+)
+def test_a_description_that_is_none_is_said(description: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged Bento is no traceback."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    folder = tmp_path / "bentos/m/v1"
+    (folder / "apis").mkdir(parents=True)
+    (folder / "bento.yaml").write_text("{apis: [{name: a}]}")
+    (folder / "apis/openapi.yaml").write_text(description)
+    for read in (service_of, schemas_of):
+        with pytest.raises(SetupError, match="the routes of m:v1 cannot be read"):
+            read("m:v1")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 
 from kanaria.stack.guarded_ports import carried, guarding, is_guarded
 from kanaria.stack.port_guard.sitecustomize import VARIABLE, Guard, without_forbidden_bodies
+from kanaria.stack.ports import free_port
 
 
 def run(code: str, *words: str, **environment: str) -> str:
@@ -51,6 +52,26 @@ sys.modules["contract"] = types.ModuleType("contract")
 print(uvicorn.Config(print).http.__name__, uvicorn.Config(print, http="h11").http)
 """
     assert run(code, "--fd", "3", **guarding(1, "a secret")) == "Bounded h11"
+
+
+@pytest.mark.needs("serve")
+@pytest.mark.parametrize("asks_for_certificates", [0, 2])
+def test_a_worker_leaves_tls_to_the_gateway(asks_for_certificates: int) -> None:
+    """A service with `ssl` never became ready. One that wants certificates of its callers is not opened to all."""
+    code = f"""
+import uvicorn
+print(uvicorn.Config(print, ssl_certfile='none.pem', ssl_version=17, ssl_cert_reqs={asks_for_certificates}).is_ssl)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--fd", "3"],
+        env=guarding(1, "a secret"),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout.strip() == ("" if asks_for_certificates else "False")
+    assert ("OSError: it asks its callers for certificates" in done.stderr) is bool(asks_for_certificates)
 
 
 @pytest.mark.needs("serve")
@@ -205,3 +226,20 @@ def test_a_service_whose_command_would_meet_another_server_does_not_serve(
         other.communicate()
     assert done.stdout.strip() == ("serves" if serves else ""), done.stderr
     assert (f"OSError: port {port}, at which its command is to listen, is taken" in done.stderr) is not serves
+
+
+@pytest.mark.needs("serve")
+@pytest.mark.parametrize("kind", ["command", "class"])
+def test_a_service_with_a_command_serves_in_one_process_alone(tmp_path: Path, kind: str) -> None:
+    """Both commands would listen at one port: whichever came second ended unnoticed, and the first answered for it."""
+    guard = guarding(1, "a secret", processes=2)
+    done = subprocess.run(
+        [sys.executable, "-c", SERVES, "--fd", "3", str(free_port()), kind],
+        env={**guard, "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.strip() == ("serves" if kind == "class" else ""), done.stderr
+    assert ("each of its 2 processes; set KANARIA_REPLICAS=1" in done.stderr) is (kind == "command")

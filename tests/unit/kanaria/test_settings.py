@@ -1,6 +1,8 @@
 """Settings come from the environment, and from the stack that is up."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -163,3 +165,24 @@ def test_no_service_but_that_of_the_contract_is_given_a_number_of_workers(
         (folder / "bento.yaml").write_text(f"entry_service: predictor\nargs: {arguments}")
         given = server_environment(Settings(home=tmp_path, workers=2), f"m:{version}", records=tmp_path)
         assert ("BENTOML_CONFIG_OVERRIDES" in given) == (version == "contract")
+
+
+def test_versions_of_one_stack_have_sets_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else `list({...})` in an answer made two versions with the same code differ, and stable never from itself."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    for version in ("v1", "v2"):
+        folder = tmp_path / "bentos/own" / version
+        folder.mkdir(parents=True)
+        (folder / "bento.yaml").write_text("schema: {routes: [{route: /ask}]}")
+    homes = [Settings(home=tmp_path / name) for name in ("one", "one", "another")]
+    environments = [
+        server_environment(home, f"own:{version}", records=tmp_path)
+        for home, version in zip(homes, ("v1", "v2", "v1"), strict=True)
+    ]
+    code = "print({str(number) for number in range(99)})"
+    orders = [subprocess.check_output([sys.executable, "-c", code], env=each) for each in environments]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    monkeypatch.setenv("PYTHONHASHSEED", "7")  # what a person sets holds
+    assert "PYTHONHASHSEED" not in server_environment(homes[0], "own:v1", records=tmp_path)

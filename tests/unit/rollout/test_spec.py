@@ -178,6 +178,7 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("{compare: 10%, signals: {paired_label: null, disagreement: null}}", "compare", "judge `paired_label` or"),
         ("sticky: 'cookie monster'", "sticky", "header:x-user-id"),
         ("sticky: yes", "sticky", "header:x-user-id"),
+        ("sticky: header:Authorization", "sticky", "its values are secrets"),
     ],
 )
 def test_an_impossible_plan_names_the_place_and_the_reason(text: str, place: str, words: str) -> None:
@@ -226,6 +227,12 @@ def test_sticky_names_a_header() -> None:
     """`header:X-User-Id` keeps callers with the same value on one side."""
     assert parse_spec("sticky: header:X-User-Id").sticky == "x-user-id"
     assert parse_spec("sticky: none").sticky is None
+
+
+def test_keys_are_no_names_of_sticky_callers() -> None:
+    """The gateway hides a key before it notes whose request failed. A plan of before is read from its ledger."""
+    assert parse_spec("sticky: header:x-api-key").sticky == "x-kanaria-caller"
+    assert RolloutSpec.model_validate({"sticky": "authorization"}).sticky == "authorization"
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "none", "null"])
