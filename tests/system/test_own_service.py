@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
+from kanaria.stack.temporary_server import TemporaryServer, temporary_server
 from tests.support.clients import in_threads
 from tests.support.own_service import WITH_TASK, store_with
 from tests.support.stack import Kanaria, running
@@ -139,3 +141,20 @@ def test_questions_about_tasks_do_not_look_rejected_in_the_shadow(
         done = release(kanaria, "summary:task-2", steps=["shadow", 100])
     assert done.returncode == 0, done.stdout + done.stderr
     assert answers[200] > 0
+
+
+def test_two_versions_that_one_command_starts_have_homes_of_their_own(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its home a version knows which server is its own: with one for both, each took the other's for it."""
+    settings = Kanaria.at(tmp_path, home).settings(monkeypatch)
+
+    def home_of(server: TemporaryServer) -> str:
+        assert server.pid is not None
+        return psutil.Process(server.pid).environ()["BENTOML_HOME"]
+
+    with (
+        temporary_server(settings, "summary:v1", say=lambda _: None) as stable,
+        temporary_server(settings, "summary:v2", say=lambda _: None) as canary,
+    ):
+        assert len({home_of(stable), home_of(canary), str(home)}) == 3
