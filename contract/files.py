@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,7 +23,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_publi
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(encoded)
         return
-    incoming = path.with_name(f".{path.name}.{os.getpid()}{threading.get_native_id()}")  # no other writer has this name
+    incoming = _incoming(path)
     try:
         with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(encoded)
@@ -34,3 +35,36 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_publi
     except BaseException:
         incoming.unlink(missing_ok=True)
         raise
+
+
+def write_once(path: Path, content: bytes) -> None:
+    """Make the file at `path`, for its owner alone, whole or not at all and on disk when this returns. It is a secret.
+
+    One that is there stays, also where another process makes it at this moment. An empty one does not: it is what a
+    power cut left of one that was not on disk yet, and who asks for an empty secret lets everybody in. Raises OSError.
+    """
+    incoming = _incoming(path)
+    incoming.unlink(missing_ok=True)  # a killed process may have left it
+    try:
+        with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            path.hardlink_to(incoming)
+        except FileExistsError:
+            if not path.lstat().st_size:
+                incoming.replace(path)
+        with suppress(OSError):  # of a folder some file systems cannot do this
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the name
+            finally:
+                os.close(folder)
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+def _incoming(path: Path) -> Path:
+    """Where the content of `path` is written first; no other writer has this name."""
+    return path.with_name(f".{path.name}.{os.getpid()}{threading.get_native_id()}")

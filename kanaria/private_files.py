@@ -2,9 +2,9 @@
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+
+from contract.files import write_once
 
 # The variable of whoever types a command: no process of the stack acts in his name.
 PERSONAL_TOKEN = "KANARIA_MY_TOKEN"  # noqa: S105 - a name, not a secret
@@ -22,15 +22,12 @@ def close_folder(path: Path) -> None:
     """
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = path.stat()
-    if found.st_uid == os.getuid() and not found.st_mode & stat.S_ISVTX:
+    is_open = stat.S_IMODE(found.st_mode) != 0o700  # one that is closed may lie on a disk that can only be read
+    if found.st_uid == os.getuid() and not found.st_mode & stat.S_ISVTX and is_open:
         path.chmod(0o700)
 
 
 def keep(path: Path, secret: bytes) -> None:
-    """Write `path` whole or not at all, even on a full disk. An existing file stays as it is. Raises OSError."""
+    """Make `path` in a folder for this user alone, see `write_once`. Raises OSError."""
     close_folder(path.parent)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as file:  # made with rights for its owner alone
-        file.write(secret)
-        file.flush()
-        with suppress(FileExistsError):  # another command was quicker
-            path.hardlink_to(file.name)
+    write_once(path, secret)

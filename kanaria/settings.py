@@ -3,6 +3,7 @@
 import re
 import secrets
 import socket
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -436,9 +437,11 @@ class Settings(BaseSettings):
     def secret(self, name: str, *, user: str = "") -> str:
         """The secret kept in file `name`, readable by this user only; made when there is none, for `user:` if given."""
         path = self.root / name
-        if not path.exists():
-            made = secrets.token_urlsafe(24)
-            private_files.keep(path, (f"{user}:{made}" if user else made).encode())
+        with suppress(FileNotFoundError):
+            if kept := path.read_text().strip():
+                return kept
+        made = secrets.token_urlsafe(24)
+        private_files.keep(path, (f"{user}:{made}" if user else made).encode())
         return path.read_text().strip()
 
     @property

@@ -93,7 +93,9 @@ class Keeper:
     def beat(self) -> None:
         """Bring what runs one step nearer to what should run."""
         self._forked.listen()
-        wanted = self._wanted = self._files.names()
+        found = self._files.names()
+        # Asked after they were read: the folder may be moved at any moment.
+        wanted = self._wanted = found if self._files.are_in_place else tuple(self._cares)
         for name in (*wanted, *(set(self._cares) - set(wanted))):
             try:
                 self._keep(name) if name in wanted else self._stop(name)

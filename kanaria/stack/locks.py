@@ -1,5 +1,6 @@
 """A lock on a state folder: one process at a time has it, and it ends with that process however that ends."""
 
+import errno
 import fcntl
 import os
 import time
@@ -55,8 +56,7 @@ def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] 
     Raises: StackError after that wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not inherited by children, or the lock would live on in them.
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    file = _opened(path)
     try:
         _wait_for(file, path, wait_s, say)
         own = Identity.of(os.getpid())
@@ -67,6 +67,16 @@ def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] 
             _note(file, b"")
     finally:
         os.close(file)
+
+
+def _opened(path: Path) -> int:
+    # Not inherited by children, or the lock would live on in them.
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # without a note, but the lock holds
 
 
 def _note(file: int, text: bytes) -> None:

@@ -23,7 +23,7 @@ class LogFiles:
     def open(self, name: str) -> BinaryIO:
         """The log of `name`, to be appended to; where no file can be made, what is written to it is lost."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(exist_ok=True)
             return (self._folder / f"{name}.log").open("ab")
         except OSError:
             return Path(os.devnull).open("ab")

@@ -33,11 +33,14 @@ def end_release(path: Path, *, by: str, say: Callable[[str], None]) -> None:
                 _settle(ledger, by=by, say=say)
         finally:
             lock.release()
-    except RolloutError as error:
+    except (RolloutError, OSError) as error:
+        saw, do = str(error), "let the state folder be written again"
+        if isinstance(error, RolloutError):
+            saw, do = f"{error.what}: {error.saw}", error.do
         raise StackError(
             "everything is stopped, but nothing could be written down about a release",
-            saw=f"{error.what}: {error.saw}",
-            do=f"{error.do}; a release that was running goes on with the next `kanaria up`",
+            saw=saw,
+            do=f"{do}; a release that was running goes on with the next `kanaria up`",
         ) from error
 
 

@@ -256,7 +256,7 @@ def _memory(settings: Settings, item: Item) -> Path:
 def _own_keys(settings: Settings) -> tuple[Path, Path]:
     """The state folder's key pair, private and public; made when there is none."""
     private_path, public_path = settings.own_private_key, settings.own_public_key
-    if not private_path.exists():
+    if not (private_path.exists() and private_path.stat().st_size):
         made = ec.generate_private_key(ec.SECP256R1())
         private_files.keep(private_path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key = load_pem_private_key(private_path.read_bytes(), password=None)

@@ -115,6 +115,11 @@ class ProcessFiles:
         """Every program that should run."""
         return self._known_names.at(self._programs)
 
+    @property
+    def are_in_place(self) -> bool:
+        """Whether there is a folder that says what should run. Where somebody has moved it, nobody knows."""
+        return self._programs.is_dir()
+
     def program(self, name: str) -> Program | None:
         return self._known_programs.at(self._program(name))
 
@@ -124,7 +129,7 @@ class ProcessFiles:
 
     def write_program(self, program: Program) -> None:
         """Raises OSError."""
-        self._programs.mkdir(parents=True, exist_ok=True)
+        self._programs.mkdir(exist_ok=True)
         stored = _StoredProgram(
             command=tuple(map(str, program.command)),
             environment=dict(program.environment),
@@ -150,7 +155,7 @@ class ProcessFiles:
 
     def write_state(self, name: str, state: ProcessState) -> None:
         """Raises OSError."""
-        self._states.mkdir(parents=True, exist_ok=True)
+        self._states.mkdir(exist_ok=True)  # and not the state folder itself: it may come back
         write_whole(self._state(name), state.model_dump_json())
 
     def drop_state(self, name: str) -> None:
@@ -318,7 +323,10 @@ class Supervisor:
             end(lambda: identity.processes, wait_s=_RESTART_WAIT_S)
 
     def shutdown(self, *, doing: str = "kanaria down") -> None:
-        """End every process of this state folder, the keeper too, and forget them. Raises StackError."""
+        """End every process of this state folder, the keeper too, and forget them.
+
+        Raises StackError when one stays, or when all have ended and could not be forgotten.
+        """
         with self.taken_over(doing=doing):
             states: dict[str, ProcessState | None] = dict(self._files.states())
             for name in self.alive():
@@ -327,7 +335,15 @@ class Supervisor:
             for _, group in groupby(ordered, key=lambda item: item[1].stop_order if item[1] else _FIRST):
                 self._end(dict(group))
             self._end(dict.fromkeys((*self.alive(), KEEPER)))  # what came meanwhile, and keepers that wait
-            self._files.clear()
+            try:
+                self._files.clear()
+            except OSError as error:
+                raise StackError(
+                    "everything is stopped, but what should run could not be forgotten",
+                    saw=str(error),
+                    do="let the state folder be written again, then `kanaria down` once more: "
+                    "it writes down, too, that a release was stopped",
+                ) from error
 
     def _end(self, states: Mapping[str, ProcessState | None]) -> None:
         if not states:
@@ -342,7 +358,8 @@ class Supervisor:
             left = ", ".join(str(process.pid) for process in find())
             raise StackError("a process does not end", saw=f"{', '.join(states)}: pid {left}", do=f"kill -9 {left}")
         for name in states:
-            self._files.drop_state(name)
+            with suppress(OSError):  # a disk that can only be read: what is left there is about no living process
+                self._files.drop_state(name)
 
     def _belongings(
         self, name: str, state: ProcessState | None, by_mark: Mapping[str, list[psutil.Process]]

@@ -2,11 +2,9 @@
 
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from contract import plain_files
+from contract.files import write_once
 from contract.model_files import Schema
 from contract.prediction_log import LINE, Columns
 from service.logs.segments import SegmentLog
@@ -114,14 +113,10 @@ class _Mask:
     def _key(self) -> bytes:
         """The key that every process on this machine hashes with; created when there is none."""
         path = self._folder.resolve() / KEY_FILE
-        if not path.exists():
-            own = path.with_suffix(f".{os.getpid()}")
-            own.touch(0o600)
-            own.write_bytes(secrets.token_bytes(32))
-            with suppress(FileExistsError):  # the first key stays
-                path.hardlink_to(own)
-            own.unlink()
-        return plain_files.read(path)
+        if not (path.exists() and (kept := plain_files.read(path))):
+            write_once(path, secrets.token_bytes(32))
+            kept = plain_files.read(path)
+        return kept
 
     def request(self, rows: NDArray[np.float32]) -> bytes:
         """The request that is logged for `rows`."""

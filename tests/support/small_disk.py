@@ -1,5 +1,6 @@
-"""A file system of a few MiB that a test can fill to the last byte: a tmpfs, which only root may mount."""
+"""File systems of a few MiB that a test can fill to the last byte, or cut off from power. Only root may mount them."""
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,5 +48,54 @@ def mounted(folder: Path, *, mib: int, options: str = "") -> Iterator[SmallDisk]
         leave_out(f"a small file system cannot be mounted here: {done.stderr.strip()}")
     try:
         yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nobody open, make or remove a file in `folder`, though it is in use; what is open can still be written to."""
+    done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        leave_out(f"a folder cannot be mounted here: {done.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsafeDisk:
+    """A mounted file system in a file."""
+
+    folder: Path
+    image: Path
+
+    def lose_power(self) -> None:
+        """Forget all that was written and is not on the disk yet; then mount it again. No file of it may be open."""
+        subprocess.run(["mount", "-o", "remount,abort", str(self.folder)], check=True)
+        subprocess.run(["umount", str(self.folder)], check=True)
+        left = self.image.rename(self.image.with_name("cut-off.img"))
+        shutil.copy(left, self.image)  # of the other the kernel may still know what was not on the disk
+        subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", str(self.image), str(self.folder)], check=True)
+
+
+@contextmanager
+def in_a_file(folder: Path) -> Iterator[UnsafeDisk]:
+    """Mount a file system that lies in a file at `folder`, which is made; not permitted here: leave the test out."""
+    folder.mkdir(parents=True)
+    image = folder.with_name("disk.img")
+    with image.open("wb") as file:
+        file.truncate(16 * _MIB)
+    for command in (["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(folder)]):
+        if shutil.which(command[0]) is None:
+            leave_out(f"there is no {command[0]}")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            leave_out(f"a file system in a file cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield UnsafeDisk(folder, image)
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)

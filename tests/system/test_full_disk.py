@@ -1,4 +1,4 @@
-"""The whole stack with its state folder on a disk without a byte left: users are safe, and nothing is forgotten.
+"""The whole stack with its state folder on a disk that takes nothing more: users are safe, and nothing is forgotten.
 
 Users send no feedback here: it is answered 503 while it cannot be kept.
 """
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_disk import SmallDisk, mounted
+from tests.support.left_running import processes_under
+from tests.support.small_disk import SmallDisk, mounted, read_only
 from tests.support.stack import Kanaria
 
 Stack = tuple[Kanaria, SmallDisk]
@@ -86,3 +87,18 @@ def test_a_person_rolls_back_on_a_full_disk(stack: Stack, samples: Path) -> None
     assert summary.failures == 0, summary.failure_list
     (row,) = json.loads(kanaria.ok("history", "--json"))
     assert (row["outcome"], row["signal"], row["reason"]) == ("rolled_back", "person", "looks wrong")
+
+
+def test_down_ends_all_on_a_disk_that_can_only_be_read(stack: Stack) -> None:
+    """It ended nothing, so that nobody could repair the disk. The next one writes down what came of the release."""
+    kanaria, _ = stack
+    kanaria.ok("up", "digits:v1")
+    kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="300s", step_deadline="900s"))
+    kanaria.until(lambda status: share(status) == 50)
+    with read_only(kanaria.home):
+        done = kanaria("down")
+        assert (done.returncode, processes_under(str(kanaria.home.parent))) == (3, [])
+        assert "everything is stopped, but" in done.stderr
+        assert "Read-only file system" in done.stderr
+    assert "release 1 (digits:v2) is aborted" in kanaria.ok("down")
+    assert "nothing is running" in kanaria.ok("down")

@@ -470,6 +470,18 @@ def test_a_client_that_hangs_up_is_no_error_but_its_wait_is_counted(
     assert (waited()["250"], waited()["5000"]) == (0, 1)
 
 
+def test_clients_that_hang_up_write_no_line_to_the_gateways_log(gateway: Gateway, canary: StandIn) -> None:
+    """Each wrote one, of a time that there was not: whoever wants could fill the log, and its disk held up requests."""
+    canary.behave(delay_s=9.0)
+    gateway.router.apply(Split(canary.version))
+    log = gateway.settings.directory / "envoy.log"
+    before = log.read_text()
+    with pytest.raises(httpx.ReadTimeout):
+        gateway.predict(timeout=0.5)
+    eventually(lambda: gateway.counted() == {(CANARY, CANARY, "0"): 1})
+    assert log.read_text() == before
+
+
 def test_only_predictions_are_evidence(gateway: Gateway, stable: StandIn) -> None:
     """Feedback, probes, wrong methods and unknown paths say nothing about a version."""
     gateway.router.apply(Split(stable.version))

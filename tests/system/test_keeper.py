@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kanaria.errors import StackError
 from kanaria.stack import log_files
 from kanaria.stack.processes import KEPT_IN, Identity, marks
 from kanaria.stack.supervision import ProcessFiles, ProcessState, Program
 from tests.support.processes import SLEEPER, STUBBORN, WITH_WORKER, Kept, until
-from tests.support.small_disk import SmallDisk
+from tests.support.small_disk import SmallDisk, read_only
 
 NASTY = "a b#c %s 'q' \"Q\" ;$HOME"  # a state folder may be called so
 
@@ -302,6 +303,39 @@ def test_a_full_disk_keeps_no_process_from_being_started_again(kept: Kept, small
         assert full.pid("one") == again[0].pid
     finally:
         full.supervisor.shutdown()
+
+
+def test_a_disk_that_can_only_be_read_keeps_nothing_from_being_ended(tmp_path: Path) -> None:
+    """As the kernel leaves a disk on which it found a fault. Once it can be written, the next command forgets all."""
+    kept = Kept(tmp_path / "state")
+    kept.supervisor.start()
+    kept.run("one")
+    kept.run("two", STUBBORN, stop_wait_s=0.5)
+    try:
+        with read_only(kept.home), pytest.raises(StackError, match="everything is stopped, but") as caught:
+            kept.supervisor.shutdown()
+        assert (kept.everything(), "Read-only" in caught.value.saw) == ([], True)
+        assert kept.supervisor.names() == ("one", "two")
+    finally:
+        kept.supervisor.shutdown()
+    assert (kept.supervisor.names(), kept.supervisor.is_running) == ((), False)
+
+
+def test_a_state_folder_that_is_moved_away_ends_nothing(tmp_path: Path) -> None:
+    """Without a folder of what should run, nothing seemed to be wanted. What died is back once the folder is."""
+    kept, elsewhere = Kept(tmp_path / "state"), tmp_path / "elsewhere"
+    kept.supervisor.start()
+    try:
+        stays, dies = kept.run("stays"), kept.run("dies")
+        kept.home.rename(elsewhere)
+        os.kill(dies, signal.SIGKILL)
+        until(lambda: '"exited"' in (elsewhere / "logs" / "keeper.log").read_text())
+        assert not kept.home.exists()
+        elsewhere.rename(kept.home)
+        assert kept.pid("dies", other_than=dies)
+        assert kept.pid("stays") == stays
+    finally:
+        kept.supervisor.shutdown()
 
 
 def test_the_shell_of_a_command_is_never_ended(kept: Kept) -> None:

@@ -139,9 +139,10 @@ def envoy_command(settings: GatewaySettings) -> list[str]:
         "--log-level",
         "warning",
         "--component-log-level",
-        # One warns eight times per start that the API key filter may still change, the other at every request while
-        # the observer is away.
-        "misc:error,ext_proc:error",
+        # One warns eight times per start that the API key filter may still change, and says of each request whose
+        # time nobody knows, as when its client left, that this is no number: whoever wants could fill the log, for
+        # which requests wait while the disk hangs. The other warns at every request while the observer is away.
+        "misc:critical,ext_proc:error",
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from kanaria.private_files import close_folder, keep
 from kanaria.settings import Settings
+from tests.support.small_disk import in_a_file
 
 
 @contextmanager
@@ -44,6 +45,22 @@ def test_a_full_disk_leaves_no_empty_secret(tmp_path: Path) -> None:
         settings.token  # noqa: B018 - made when it is first read
     assert list(tmp_path.iterdir()) == []
     assert len(settings.token) > 20
+
+
+def test_a_power_cut_leaves_no_empty_secret(tmp_path: Path) -> None:
+    """It did, and without a token whoever asked was the owner. What was said before it still counts."""
+    with in_a_file(tmp_path / "disk") as disk:
+        said = Settings(home=disk.folder / "state").token
+        disk.lose_power()
+        assert Settings(home=disk.folder / "state").token == said
+
+
+def test_an_empty_secret_is_made_anew(tmp_path: Path) -> None:
+    """Earlier versions left one after a power cut."""
+    settings = Settings(home=tmp_path)
+    settings.token_file.touch()
+    assert len(settings.token) > 20
+    assert settings.token == settings.token_file.read_text() == Settings(home=tmp_path).token
 
 
 def rights(path: Path) -> int:
