@@ -2,25 +2,66 @@
 
 import enum
 import os
-import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
-from kanaria.stack.ports import free_port
+from kanaria.stack.supervision import KEEPER
+from tests.chaos.on_files import (
+    disk_full,
+    disk_full_and_controller_killed,
+    disk_hangs,
+    disk_read_only,
+    ledger_damaged,
+    ledger_deleted,
+    ledger_locked,
+    metrics_damaged,
+    metrics_deleted,
+    no_image,
+    no_inodes,
+    no_mount,
+    routes_cut,
+    state_moved,
+    temporary_emptied,
+    temporary_full,
+    versions_emptied,
+)
+from tests.chaos.on_machine import (
+    SLEEPS_S,
+    at_once,
+    clock_set,
+    no_loopback,
+    not_alone_in_network,
+    promoted_too_late,
+    restored,
+    suspended,
+    taken_down,
+    upgraded,
+)
+from tests.chaos.on_processes import (
+    Strike,
+    hung,
+    killed,
+    killed_while_hung,
+    left_alone,
+    no_memory_group,
+    out_of_memory,
+    rebooted,
+    rebooted_slowly,
+    rebooted_twice,
+    second_controller,
+    worker_hung,
+    worker_hung_for_good,
+    worker_killed,
+)
 from tests.chaos.seen import Outcome
-from tests.chaos.site import Site
+from tests.chaos.site import FORK_SERVER, Disk
 from tests.chaos.states import (
     CANARY,
     IDLE,
     LEAVING,
+    PAUSED,
+    PROMOTING,
     SHADOW,
     STABLE,
     STARTING,
@@ -31,14 +72,10 @@ from tests.chaos.states import (
     WATCHING_BAD,
     State,
 )
-from tests.support.paths import ROOT
 
 HANGS_S = 8.0  # twice `down_after`
-CLOCK = "clock"  # the file that says how far the wall clock is off
 _BACK = frozenset[Outcome]({"rolled_back"})
 _ONE_WORKER = {"KANARIA_WORKERS": "1"}  # of two, the other would answer everybody
-
-Strike = Callable[[Site], AbstractContextManager[None]]
 
 
 class Hurts(enum.Enum):
@@ -46,7 +83,9 @@ class Hurts(enum.Enum):
 
     NOBODY = "nothing that serves"
     GATEWAY = "the gateway"
+    GATEWAY_AND_KEEPER = "the gateway, and who starts it again"
     VERSION = "a version"
+    VERSIONS = "both versions"
     EVERYBODY = "everything"  # until a person starts it again
 
 
@@ -66,265 +105,9 @@ class Fault:
     aborts: bool = False  # a release in its steps is aborted by it
     may_fail: frozenset[str] = frozenset()  # commands that need not succeed
     environment: Mapping[str, str] = field(default_factory=dict)
-    room_mb: int | None = None  # the state folder is a file system of this size
+    disk: Disk | None = None  # the state folder is a file system of its own
+    has_own_temporary: bool = False  # temporary files lie in a small file system of their own
     why_not_here: Callable[[], str] = lambda: ""  # why it cannot be made on this machine; empty: it can
-
-
-# ---- how they are made
-
-
-def killed(*programs: str) -> Strike:
-    """kill -9 of programs and all below them."""
-
-    @contextmanager
-    def strike(site: Site) -> Iterator[None]:
-        _kill(process for program in programs for process in site.tree(program))
-        yield
-
-    return strike
-
-
-def hung(*programs: str) -> Strike:
-    """SIGSTOP of programs and all below them, and SIGCONT."""
-
-    @contextmanager
-    def strike(site: Site) -> Iterator[None]:
-        with _stopped([process for program in programs for process in site.tree(program)]):
-            yield
-
-    return strike
-
-
-def worker_killed(tag: str) -> Strike:
-    """kill -9 of one worker; the process that holds the port lives."""
-
-    @contextmanager
-    def strike(site: Site) -> Iterator[None]:
-        site.worker(tag).kill()
-        yield
-
-    return strike
-
-
-def worker_hung(tag: str) -> Strike:
-    """SIGSTOP of one worker, and SIGCONT."""
-
-    @contextmanager
-    def strike(site: Site) -> Iterator[None]:
-        with _stopped([site.worker(tag)]):
-            yield
-
-    return strike
-
-
-@contextmanager
-def worker_hung_for_good(site: Site) -> Iterator[None]:
-    """It still hangs when the stack is taken down."""
-    site.worker(CANARY).suspend()
-    yield
-
-
-@contextmanager
-def keeper_killed(site: Site) -> Iterator[None]:
-    """kill -9 of the process that keeps all others."""
-    site.keeper().kill()
-    yield
-
-
-@contextmanager
-def rebooted(site: Site) -> Iterator[None]:
-    """Every process is gone at once; then a person starts the stack."""
-    _kill_all(site)
-    yield
-    site.command("up")
-
-
-@contextmanager
-def rebooted_slowly(site: Site) -> Iterator[None]:
-    """The same with versions that load longer than `down_after`."""
-    site.let_versions_load_slowly(7.0)
-    with rebooted(site):
-        yield
-
-
-@contextmanager
-def rebooted_twice(site: Site) -> Iterator[None]:
-    """Two people start the stack in the same moment."""
-    _kill_all(site)
-    yield
-    command = [sys.executable, "-m", "kanaria", "up"]
-    environment = {**os.environ, **site.kanaria.environment}
-    with (site.folder / "other-up.log").open("wb") as log:
-        other = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
-        mine = site.command("up", label="one `up`")
-        site.commands["the other `up`"] = other.wait()
-    if mine and site.commands["the other `up`"]:
-        site.problems.append("neither `up` succeeded")
-
-
-@contextmanager
-def taken_down(site: Site) -> Iterator[None]:
-    """`kanaria down`, then `kanaria up`."""
-    site.command("down", label="down in between")
-    yield
-    site.command("up")
-
-
-@contextmanager
-def disk_full(site: Site) -> Iterator[None]:
-    """Not one byte is free where the state lies."""
-    filler = site.home / "filler"
-    with filler.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12, 1):
-            with suppress(OSError):
-                while True:
-                    file.write(b"\0" * size)
-    try:
-        yield
-    finally:
-        filler.unlink()
-
-
-@contextmanager
-def disk_full_and_controller_killed(site: Site) -> Iterator[None]:
-    """It has to recover without writing."""
-    with disk_full(site):
-        site.wait(1.0)
-        _kill(site.tree("controller"))
-        yield
-
-
-@contextmanager
-def ledger_locked(site: Site) -> Iterator[None]:
-    """Another program holds SQLite's lock for writers."""
-    other = sqlite3.connect(site.home / "ledger.db", isolation_level=None, timeout=30)
-    try:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-    finally:
-        other.close()
-
-
-@contextmanager
-def ledger_damaged(site: Site) -> Iterator[None]:
-    """Its first pages are noise, and the controller has to read it again; a person puts a copy back."""
-    with _copied(site):
-        with (site.home / "ledger.db").open("r+b") as file:
-            file.write(b"noise" * 1000)
-        _kill(site.tree("controller"))
-        yield
-
-
-@contextmanager
-def ledger_deleted(site: Site) -> Iterator[None]:
-    """Its files are gone, and the controller has to read them again; a person puts a copy back."""
-    with _copied(site):
-        for path in site.home.glob("ledger.db*"):
-            path.unlink()
-        _kill(site.tree("controller"))
-        yield
-
-
-@contextmanager
-def routes_cut(site: Site) -> Iterator[None]:
-    """Half of the file that the gateway starts with, as a crash of the machine leaves it."""
-    path = site.home / "gateway" / "routes.json"
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    _kill(site.tree("gateway"))
-    yield
-
-
-@contextmanager
-def versions_emptied(site: Site) -> Iterator[None]:
-    """The files that say where versions listen hold nothing, and the controller has to read them again."""
-    for path in site.home.glob("versions/*.json"):
-        path.write_bytes(b"")
-    _kill(site.tree("controller"))
-    yield
-
-
-def clock_set(shift_s: float) -> Strike:
-    """The wall clock of every Python process jumps, for good; time as such goes on evenly."""
-
-    @contextmanager
-    def strike(site: Site) -> Iterator[None]:
-        (site.folder / CLOCK).write_text(str(shift_s))
-        yield
-
-    return strike
-
-
-@contextmanager
-def second_controller(site: Site) -> Iterator[None]:
-    """Another controller is started on the same state folder."""
-    command = psutil.Process(site.pid("controller")).cmdline()
-    environment = {**os.environ, **site.kanaria.environment, "KANARIA_CONTROLLER_PORT": str(free_port())}
-    with (site.folder / "second-controller.log").open("wb") as log:
-        other = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
-        try:
-            yield
-        finally:
-            other.kill()
-            other.wait()
-
-
-@contextmanager
-def promoted_too_late(site: Site) -> Iterator[None]:
-    """A person promotes while the controller hangs, and reads that it failed; then the controller wakes up."""
-    with _stopped(site.tree("controller")):
-        if site.command("promote") == 0:
-            site.problems.append("`promote` succeeded while the controller hung")
-        yield
-
-
-def _kill(processes: Iterator[psutil.Process] | list[psutil.Process]) -> None:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
-def _kill_all(site: Site) -> None:
-    found = site.everything()
-    for process in found:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()  # so that nobody starts another
-    _kill(found)
-    psutil.wait_procs(found, timeout=5.0)
-
-
-@contextmanager
-def _stopped(processes: list[psutil.Process]) -> Iterator[None]:
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()
-    try:
-        yield
-    finally:
-        for process in processes:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
-
-
-@contextmanager
-def _copied(site: Site) -> Iterator[None]:
-    """A copy of the ledger is made before, and put back in the end."""
-    ledger, copy = site.home / "ledger.db", site.folder / "copy.db"
-    source, target = sqlite3.connect(ledger), sqlite3.connect(copy)
-    source.backup(target)
-    source.close()
-    target.close()
-    yield
-    for path in site.home.glob("ledger.db-*"):
-        path.unlink()
-    shutil.copy(copy, site.home / "ledger.db.new")
-    (site.home / "ledger.db.new").replace(ledger)
-    with suppress(Exception):  # where it waits for a good ledger, it is started again all the same
-        _kill(site.tree("controller"))
-
-
-def _no_mount() -> str:
-    return "" if os.geteuid() == 0 and shutil.which("mount") else "a small file system takes root to mount"
 
 
 _MOVED_CLOCK = {
@@ -332,14 +115,12 @@ _MOVED_CLOCK = {
     "PYTHONPATH": os.pathsep.join(filter(None, (str(Path(__file__).with_name("clock")), os.environ.get("PYTHONPATH")))),
 }
 
-# ---- the rows
-
 FAULTS = (
     Fault(
         "controller killed",
         "kill -9 of the controller",
         killed("controller"),
-        (STEP_50_BAD, STEP_50, LEAVING, WATCHING_BAD, WATCHING, SHADOW, STARTING, STEP_10),
+        (STEP_50_BAD, STEP_50, LEAVING, WATCHING_BAD, WATCHING, SHADOW, STARTING, STEP_10, PROMOTING, PAUSED),
         blinds_s=5.0,
     ),
     Fault(
@@ -442,7 +223,7 @@ FAULTS = (
     Fault(
         "keeper killed",
         "kill -9 of the process that keeps all others, as when memory runs out",
-        keeper_killed,
+        killed(KEEPER),
         (STEP_50_BAD, STEP_50, IDLE, WATCHING, LEAVING),
         blinds_s=5.0,
     ),
@@ -464,7 +245,7 @@ FAULTS = (
         "reboot",
         "kill -9 of everything at once, then `kanaria up`",
         rebooted,
-        (STEP_50_BAD, STEP_50, WATCHING, LEAVING, WATCHING_BAD, SHADOW, STARTING, IDLE),
+        (STEP_50_BAD, STEP_50, WATCHING, LEAVING, WATCHING_BAD, SHADOW, STARTING, IDLE, PROMOTING, PAUSED),
         lasts_s=1.0,
         hurts=Hurts.EVERYBODY,
     ),
@@ -489,7 +270,7 @@ FAULTS = (
         "down and up",
         "`kanaria down`, then `kanaria up`",
         taken_down,
-        (STEP_50, WATCHING_BAD, STARTING, WATCHING, SHADOW, LEAVING),
+        (STEP_50, WATCHING_BAD, STARTING, WATCHING, SHADOW, LEAVING, PROMOTING, PAUSED),
         hurts=Hurts.EVERYBODY,
         aborts=True,
     ),
@@ -499,8 +280,8 @@ FAULTS = (
         disk_full,
         (STEP_50_BAD, WATCHING_BAD, LEAVING, STEP_50, STARTING),
         lasts_s=HANGS_S,
-        room_mb=96,
-        why_not_here=_no_mount,
+        disk=Disk(96),
+        why_not_here=no_mount,
     ),
     Fault(
         "disk full, controller killed",
@@ -509,8 +290,8 @@ FAULTS = (
         (STEP_50_BAD, WATCHING),
         lasts_s=HANGS_S,
         blinds_s=6.0,
-        room_mb=96,
-        why_not_here=_no_mount,
+        disk=Disk(96),
+        why_not_here=no_mount,
     ),
     Fault(
         "ledger locked",
@@ -573,5 +354,223 @@ FAULTS = (
         promoted_too_late,
         (STEP_50,),
         may_fail=frozenset({"promote"}),
+    ),
+    Fault(
+        "keeper hangs",
+        f"SIGSTOP of the process that keeps all others for {HANGS_S:g} s",
+        hung(KEEPER),
+        (STEP_50_BAD, STARTING, PROMOTING),
+        lasts_s=HANGS_S,
+    ),
+    Fault(
+        "keeper hangs, stable killed",
+        "the same, and kill -9 of all processes of the version that is stable before the release",
+        killed_while_hung(STABLE, KEEPER),
+        (STEP_50,),
+        lasts_s=HANGS_S,
+        hurts=Hurts.VERSION,
+    ),
+    Fault(
+        "keeper and controller killed",
+        "kill -9 of both at once; `kanaria up` 3 s later",
+        left_alone,
+        (STEP_50_BAD, PROMOTING, PAUSED, WATCHING, LEAVING),
+        lasts_s=3.0,
+        blinds_s=12.0,
+    ),
+    Fault(
+        "keeper and gateway killed",
+        "kill -9 of both at once",
+        killed(KEEPER, "gateway"),
+        (STEP_50, PROMOTING, STEP_50_BAD),
+        hurts=Hurts.GATEWAY_AND_KEEPER,
+        blinds_s=5.0,
+    ),
+    Fault(
+        "gateway and controller killed",
+        "kill -9 of both at once",
+        killed("gateway", "controller"),
+        (PROMOTING, STEP_50_BAD, PAUSED, LEAVING),
+        hurts=Hurts.GATEWAY,
+        blinds_s=5.0,
+    ),
+    Fault(
+        "gateway hangs",
+        "SIGSTOP of the gateway for 3 s",
+        hung("gateway"),
+        (PROMOTING, STEP_50_BAD, LEAVING),
+        lasts_s=3.0,
+        blinds_s=3.0,
+    ),
+    Fault(
+        "both versions killed",
+        "kill -9 of all processes of stable and of the canary",
+        killed(STABLE, CANARY),
+        (STEP_50, WATCHING, PROMOTING),
+        hurts=Hurts.VERSIONS,
+        ends=frozenset({"rolled_back", "running", "promoted"}),
+        is_of_canary=True,
+    ),
+    Fault(
+        "keeper and stable killed",
+        "kill -9 of the keeper and of stable at once",
+        killed(KEEPER, STABLE),
+        (STEP_50, SHADOW),
+        hurts=Hurts.VERSION,
+        blinds_s=10.0,
+    ),
+    Fault(
+        "fork server killed",
+        "kill -9 of the process from which versions are forked",
+        killed(FORK_SERVER),
+        (STARTING, STEP_50),
+    ),
+    Fault(
+        "fork server hangs, stable killed",
+        f"SIGSTOP of that process for {HANGS_S:g} s, and kill -9 of stable",
+        killed_while_hung(STABLE, FORK_SERVER),
+        (STEP_50, STARTING),
+        lasts_s=HANGS_S,
+        hurts=Hurts.VERSION,
+    ),
+    Fault(
+        "Prometheus and controller killed",
+        "kill -9 of both at once",
+        killed("prometheus", "controller"),
+        (STEP_50_BAD, PROMOTING, WATCHING_BAD),
+        blinds_s=5.0,
+    ),
+    Fault(
+        "Prometheus and Alertmanager killed",
+        "kill -9 of both at once",
+        killed("prometheus", "alertmanager"),
+        (WATCHING_BAD, STEP_50),
+    ),
+    Fault(
+        "Prometheus' data deleted",
+        "all that it stored is gone, and kill -9 of Prometheus",
+        metrics_deleted,
+        (STEP_50_BAD, STEP_50, WATCHING),
+    ),
+    Fault(
+        "Prometheus' data damaged",
+        "noise in its write-ahead log, and kill -9 of Prometheus",
+        metrics_damaged,
+        (STEP_50_BAD, STEP_50, WATCHING),
+    ),
+    Fault(
+        "machine sleeps",
+        f"SIGSTOP of everything for 3 s, during which the wall clock goes on {SLEEPS_S / 60:g} minutes",
+        suspended,
+        (STEP_50, STEP_50_BAD, WATCHING, STARTING, PAUSED, SHADOW, LEAVING),
+        lasts_s=3.0,
+        blinds_s=3.0,
+        hurts=Hurts.EVERYBODY,
+        environment=_MOVED_CLOCK,
+    ),
+    Fault(
+        "canary out of memory",
+        "the kernel kills each process of the canary that takes one more page",
+        out_of_memory,
+        (STEP_50, WATCHING, STARTING),
+        lasts_s=HANGS_S,
+        hurts=Hurts.VERSION,
+        ends=_BACK,
+        is_of_canary=True,
+        why_not_here=no_memory_group,
+    ),
+    Fault(
+        "no inodes",
+        f"no file can be made in the state folder for {HANGS_S:g} s",
+        no_inodes,
+        (STEP_50_BAD, STARTING, PROMOTING, LEAVING, STEP_50),
+        lasts_s=HANGS_S,
+        disk=Disk(256, inodes=1000),
+        why_not_here=no_mount,
+    ),
+    Fault(
+        "disk hangs",
+        f"whoever writes to the state folder waits for {HANGS_S:g} s",
+        disk_hangs,
+        (STEP_50_BAD, PROMOTING, STARTING, LEAVING),
+        lasts_s=HANGS_S,
+        blinds_s=HANGS_S,
+        disk=Disk(256, is_image=True),
+        why_not_here=no_image,
+    ),
+    Fault(
+        "disk read-only",
+        f"the kernel lets nobody write to the state folder; after {HANGS_S:g} s it is repaired, then `kanaria up`",
+        disk_read_only,
+        (STEP_50_BAD, STEP_50, PROMOTING, WATCHING_BAD),
+        lasts_s=HANGS_S,
+        hurts=Hurts.EVERYBODY,
+        disk=Disk(256, is_image=True),
+        why_not_here=no_image,
+    ),
+    Fault(
+        "temporary files full",
+        f"no byte is free for temporary files for {HANGS_S:g} s",
+        temporary_full,
+        (STARTING, STEP_50_BAD),
+        lasts_s=HANGS_S,
+        has_own_temporary=True,
+        why_not_here=no_mount,
+    ),
+    Fault(
+        "temporary files removed",
+        "all temporary files are removed; the state folder has a path too long for sockets, so the gateway's lie there",
+        temporary_emptied,
+        (STEP_50_BAD, STEP_50, IDLE),
+        has_own_temporary=True,
+        why_not_here=no_mount,
+    ),
+    Fault(
+        "state folder moved",
+        "somebody gives it another name, and takes that back 6 s later",
+        state_moved,
+        (STEP_50_BAD, STEP_50, IDLE),
+        lasts_s=6.0,
+        blinds_s=6.0,
+    ),
+    Fault(
+        "upgrade",
+        "`kanaria upgrade`",
+        upgraded,
+        (STEP_50_BAD, PROMOTING, STARTING, PAUSED, WATCHING_BAD, LEAVING),
+        blinds_s=8.0,
+    ),
+    Fault(
+        "ledger restored",
+        "a copy of the ledger is made; 2 s later `kanaria down`, `kanaria ledger restore`, `kanaria up`",
+        restored,
+        (STEP_50, WATCHING, PAUSED),
+        lasts_s=2.0,
+        hurts=Hurts.EVERYBODY,
+        aborts=True,
+    ),
+    Fault(
+        "promote and abort at once",
+        "two people give the two commands in the same moment",
+        at_once("promote", "abort"),
+        (STEP_50, PAUSED),
+        ends=frozenset({"promoted", "aborted", "rolled_back"}),
+        may_fail=frozenset({"promote", "abort"}),
+    ),
+    Fault(
+        "two upgrades at once",
+        "two people give `kanaria upgrade` in the same moment, and one `kanaria up`",
+        at_once("upgrade", "upgrade", "up"),
+        (STEP_50,),
+    ),
+    Fault(
+        "loopback down",
+        "the network device by which everything talks is down for 1 s",
+        no_loopback,
+        (STEP_50, STEP_50_BAD, PROMOTING, WATCHING, STARTING),
+        lasts_s=1.0,
+        blinds_s=3.0,
+        hurts=Hurts.EVERYBODY,
+        why_not_here=not_alone_in_network,
     ),
 )

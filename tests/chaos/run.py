@@ -12,10 +12,11 @@ import psutil
 
 from contract.errors import KanariaError
 from kanaria.cli import Commands
+from rollout.errors import CommandRefused, ControllerUnreachable
 from rollout.ledger.events import Event
 from rollout.ledger.state import Phase, desired, fold
 from tests.chaos.combinations import Combination
-from tests.chaos.faults import CLOCK
+from tests.chaos.on_machine import CLOCK
 from tests.chaos.seen import (
     Seen,
     applied_by,
@@ -28,7 +29,7 @@ from tests.chaos.seen import (
     phase_of,
 )
 from tests.chaos.site import NotReached, Site, named
-from tests.chaos.states import CANARY, IDLE, LEAVING, STABLE, State
+from tests.chaos.states import CANARY, IDLE, PAUSED, STABLE, State
 from tests.chaos.users import Users
 
 REACHED_WITHIN_S = 45.0
@@ -65,7 +66,14 @@ def run(one: Combination, folder: Path, store: Path, stopping: threading.Event, 
     """
     began_s = time.monotonic()
     clock = {"CHAOS_CLOCK": str(folder / CLOCK)}
-    site = Site(folder, store, stopping, environment=clock | dict(one.fault.environment), room_mb=one.fault.room_mb)
+    site = Site(
+        folder,
+        store,
+        stopping,
+        environment=clock | dict(one.fault.environment),
+        disk=one.fault.disk,
+        has_own_temporary=one.fault.has_own_temporary,
+    )
     with site.open():
         (folder / CLOCK).write_text("0")
         course = Course(time.time(), time.time())
@@ -97,6 +105,8 @@ def _live(site: Site, one: Combination, course: Course) -> None:
         with one.fault.strike(site):
             site.wait(one.fault.lasts_s)
         course.undone_s = time.time()
+        if one.state is PAUSED:
+            _resume(site)
         known = site.count_ticks()
         if _settle(site, one.state) and one.state.phase is Phase.WATCHING:
             course.watched_s = round(time.monotonic() - reached_s, 1)
@@ -117,10 +127,24 @@ def _reach(site: Site, state: State, users: Users) -> None:
         site.wait(1.0)
     else:
         site.until(lambda: (split := users.split) is not None and state.is_in_force(split), limit_s=5.0)
-    if state is LEAVING:
-        site.client().command("abort", reason="a person has seen enough")
+    if state.asked:
+        site.client().command(state.asked, reason="a person has seen enough")
     if state.is_bad:
         site.let_the_canary_fail()
+
+
+def _resume(site: Site) -> None:
+    """As soon as the controller answers; it may refuse, as where the release has ended."""
+
+    def is_answered() -> bool:
+        with suppress(CommandRefused):
+            try:
+                site.client().command("resume")
+            except ControllerUnreachable:
+                return False
+        return True
+
+    site.until(is_answered, limit_s=SETTLED_WITHIN_S)
 
 
 def _settle(site: Site, state: State) -> bool:

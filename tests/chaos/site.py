@@ -8,15 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from contract.errors import KanariaError
 from kanaria.settings import API_KEY_FILE, TOKEN_FILE
+from kanaria.stack import fork_server
 from kanaria.stack.bentos import process_name
 from kanaria.stack.locks import holder
+from kanaria.stack.supervision import KEEPER
 from rollout.ledger.events import Event
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Deployment, fold
@@ -32,6 +35,18 @@ from tests.support.stack import Kanaria
 COMMAND_LIMIT_S = 90.0
 DID_NOT_END = 124
 _POLL_S = 0.2
+
+
+FORK_SERVER = "fork server"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A file system for one state folder."""
+
+    mb: int
+    inodes: int | None = None
+    is_image: bool = False  # ext4 in a file, which can be frozen and break; else it lies in memory
 
 
 class Interrupted(Exception):
@@ -50,7 +65,9 @@ class Site:
         store: the BentoML home with both versions.
         stopping: set when the driver has to stop: every wait ends then with Interrupted.
         environment: more variables for `kanaria up`.
-        room_mb: the size of a file system of its own for the state folder; None: a plain folder.
+        disk: a file system of its own for the state folder; None: a plain folder.
+        has_own_temporary: whether temporary files lie in a small file system, and the state folder's path is too long
+            for the gateway's sockets, which then lie there, too.
     """
 
     def __init__(
@@ -60,9 +77,11 @@ class Site:
         stopping: threading.Event,
         *,
         environment: Mapping[str, str],
-        room_mb: int | None = None,
+        disk: Disk | None = None,
+        has_own_temporary: bool = False,
     ) -> None:
-        self.folder, self._stopping, self._room_mb = folder, stopping, room_mb
+        self.folder, self._stopping, self._disk = folder, stopping, disk
+        self._has_own_temporary, self.temporary = has_own_temporary, folder / "temporary"
         self.switches = folder / "switches"
         fixed = {
             SWITCHES: str(self.switches),
@@ -70,7 +89,10 @@ class Site:
             "KANARIA_DRIFT_EVERY_S": "0",
             "KANARIA_WORKERS": "2",
         }
-        self.kanaria = Kanaria.at(folder, store, **fixed | dict(environment))
+        if has_own_temporary:
+            fixed["TMPDIR"] = str(self.temporary)
+        place = folder / ("long" * 20) if has_own_temporary else folder
+        self.kanaria = Kanaria.at(place, store, **fixed | dict(environment))
         self.home = self.kanaria.home
         self.commands: dict[str, int] = {}  # those that were run, with their exit codes
         self.problems: list[str] = []
@@ -84,16 +106,37 @@ class Site:
         """Make the folder; at the end of the block everything that was started in it is gone."""
         self.switches.mkdir(parents=True)
         self.home.mkdir()
-        if self._room_mb is not None:
-            size = f"size={self._room_mb}m"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(self.home)], check=True)
-        try:
+        with ExitStack() as mounted:
+            mounted.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            if self._has_own_temporary:
+                self.temporary.mkdir()
+                mounted.enter_context(_mounted(self.temporary, "-t", "tmpfs", "-o", "size=4m", "tmpfs"))
+            if self._disk is not None:
+                mounted.enter_context(_mounted(self.home, *self._source(self._disk)))
+            mounted.callback(end_all, self.home)
             yield
-        finally:
-            end_all(self.home)
-            if self._room_mb is not None:
-                subprocess.run(["umount", "--lazy", str(self.home)], check=False)
-            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _source(self, disk: Disk) -> list[str]:
+        """What is mounted, as `mount` wants it."""
+        if not disk.is_image:
+            inodes = f",nr_inodes={disk.inodes}" if disk.inodes else ""
+            return ["-t", "tmpfs", "-o", f"size={disk.mb}m{inodes}", "tmpfs"]
+        with self._image.open("wb") as image:
+            image.truncate(disk.mb << 20)
+        subprocess.run(["mkfs.ext4", "-q", str(self._image)], check=True)
+        return ["-o", "loop,errors=remount-ro", str(self._image)]
+
+    @property
+    def _image(self) -> Path:
+        return self.folder / "disk.img"
+
+    def repair(self) -> None:
+        """Check the state folder's disk, which nothing uses, and mount it anew."""
+        subprocess.run(["umount", str(self.home)], check=True)
+        repaired = self._image.with_name("repaired.img")  # the kernel may still know the other one as it was
+        shutil.copy(self._image, repaired)
+        subprocess.run(["e2fsck", "-fy", str(repaired)], check=False, capture_output=True)
+        subprocess.run(["mount", "-o", "loop,errors=remount-ro", str(repaired), str(self.home)], check=True)
 
     def users(self) -> Users:
         """Users who begin with a `with` block."""
@@ -176,7 +219,14 @@ class Site:
         return self.kanaria.pid(process_name(program))
 
     def tree(self, program: str) -> list[psutil.Process]:
-        """A program's main process and all below it; the children come first."""
+        """A program's main process and all below it; the children come first.
+
+        The keeper and the fork server are alone: their children are the other programs.
+        """
+        if program == KEEPER:
+            return [self.keeper()]
+        if program == FORK_SERVER:
+            return [self._fork_server()]
         main = psutil.Process(self.pid(program))
         return [*main.children(recursive=True), main]
 
@@ -193,6 +243,12 @@ class Site:
         if found is None:
             raise NotReached("there is no keeper")
         return psutil.Process(found.pid)
+
+    def _fork_server(self) -> psutil.Process:
+        for process in self.keeper().children():
+            if fork_server.MODULE in process.cmdline():
+                return process
+        raise NotReached("there is no fork server")
 
     def everything(self) -> list[psutil.Process]:
         """Every process of this stack."""
@@ -213,6 +269,15 @@ class Site:
                 return False
             self.wait(_POLL_S)
         return True
+
+
+@contextmanager
+def _mounted(folder: Path, *source: str) -> Iterator[None]:
+    subprocess.run(["mount", *source, str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
 def processes_of(home: Path) -> list[psutil.Process]:

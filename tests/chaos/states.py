@@ -32,6 +32,7 @@ class State:
     is_bad: bool = False  # most requests that the canary gets fail from the moment of the fault on
     steps: tuple[str | int, ...] = (50, 100)
     keys: dict[str, Any] = field(default_factory=dict)  # of the plan, where they differ
+    asked: str | None = None  # the command that a person gives in the release's first step
 
     def plan(self) -> dict[str, Any]:
         """The release's plan."""
@@ -42,8 +43,6 @@ class State:
         release = deployment.active
         if self.phase is None or release is None:
             return self.phase is None
-        if self.phase is Phase.LEAVING:  # a person aborts it in its first step
-            return release.phase is Phase.STEPPING
         return release.phase is self.phase and (
             self.phase is not Phase.STEPPING or release.weight_percent == self.weight_percent
         )
@@ -52,8 +51,7 @@ class State:
         """Whether the gateway's split is the one of this state."""
         if self.phase is Phase.WATCHING:
             return split.stable == CANARY
-        weight_percent = self.steps[0] if self.phase is Phase.LEAVING else self.weight_percent
-        return (split.canary, split.canary_percent) == (CANARY, weight_percent)
+        return (split.canary, split.canary_percent) == (CANARY, self.weight_percent)
 
 
 IDLE = State("no release", None)
@@ -66,7 +64,9 @@ STEP_50 = State("50 %", Phase.STEPPING, 50)
 STEP_50_BAD = State("50 %, bad", Phase.STEPPING, 50, is_bad=True)
 WATCHING = State("watch", Phase.WATCHING, keys={"soak": "2s"})
 WATCHING_BAD = State("watch, bad", Phase.WATCHING, is_bad=True, keys={"soak": "2s"})
-LEAVING = State("leaving", Phase.LEAVING)  # a person has just aborted it at 50 %
+PAUSED = State("paused", Phase.STEPPING, 50, asked="pause")  # until the fault is undone
+PROMOTING = State("promoting", Phase.STEPPING, 50, asked="promote")  # a person has just promoted it at 50 %
+LEAVING = State("leaving", Phase.STEPPING, 50, asked="abort")  # a person has just aborted it at 50 %
 
 STATES = (
     IDLE,
@@ -79,5 +79,7 @@ STATES = (
     STEP_50_BAD,
     WATCHING,
     WATCHING_BAD,
+    PAUSED,
+    PROMOTING,
     LEAVING,
 )

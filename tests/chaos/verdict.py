@@ -4,9 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tests.chaos.faults import Fault, Hurts
 from tests.chaos.seen import Held, Outcome, Seen, Split
-from tests.chaos.states import CANARY, IDLE, LEAVING, STABLE, WATCH_S, WATCHING, WATCHING_BAD, State
+from tests.chaos.states import CANARY, IDLE, LEAVING, PAUSED, PROMOTING, STABLE, WATCH_S, WATCHING, WATCHING_BAD, State
 
-MOST_FAILING_S = {Hurts.NOBODY: 0.0, Hurts.GATEWAY: 1.0, Hurts.VERSION: 3.0}
+MOST_FAILING_S = {
+    Hurts.NOBODY: 0.0,
+    Hurts.GATEWAY: 1.0,
+    Hurts.GATEWAY_AND_KEEPER: 4.0,
+    Hurts.VERSION: 3.0,
+    Hurts.VERSIONS: 12.0,
+}
 SEEN_WITHIN_S = 2.0  # how late the driver may see that a watch began
 AFTER_UP_S = 1.0  # users notice a moment later that the stack is back
 FOUND_WITHIN_S = 8.0  # three windows, a reading and a beat: how long a bad version may answer users
@@ -30,7 +36,7 @@ def right_ends(fault: Fault, state: State) -> frozenset[Outcome]:
         return frozenset({"aborted"})
     if state.is_bad:
         return frozenset({"rolled_back", "aborted"} if fault.aborts else {"rolled_back"})
-    if fault.aborts and state is not WATCHING:
+    if fault.aborts and state not in (WATCHING, PROMOTING):
         return frozenset({"aborted"})
     return fault.ends or frozenset({"promoted", "running"})
 
@@ -52,7 +58,8 @@ def _outcome(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
         yield f"{kind} is {_words(seen.outcome)} ({seen.phase}), right is {' or '.join(map(_words, sorted(right)))}"
     if seen.outcome == "promoted" and seen.watched_s is not None and seen.watched_s < WATCH_S - SEEN_WITHIN_S:
         yield f"the watch of {WATCH_S:g} s was over after {seen.watched_s:.1f} s"
-    if seen.outcome == "promoted" and seen.by not in ("judge", ""):
+    is_asked = state is PROMOTING or seen.commands.get("promote") == 0
+    if seen.outcome == "promoted" and seen.by not in ("judge", "") and not is_asked:
         yield f"promoted by {seen.by}, whose command had failed"
 
 
@@ -74,7 +81,7 @@ def _progress(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
         yield f"the aborted release did not end: {seen.phase}"
 
 
-def _decisions(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
+def _decisions(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
     """Every split was decided before, in this order, is in the ledger, and the last one is in force."""
     held = _splits(seen.held)
     for split in _not_in_order(held, seen.asked):
@@ -82,6 +89,8 @@ def _decisions(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
     long = [one for one in seen.held if one.for_s >= RECORDED_AFTER_S]
     for split in _not_in_order(_splits(long), seen.applied):
         yield f"in force for {_longest(long, split):.1f} s and not recorded: {split}"
+    if state is PAUSED and any(one.stable == CANARY and 0 < one.since_s < seen.undone_s for one in seen.held):
+        yield "promoted while it was paused"
     if held and seen.asked and held[-1] != seen.asked[-1]:
         yield f"the ledger asks for {seen.asked[-1]}; in force at the end: {held[-1]}"
 
