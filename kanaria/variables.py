@@ -10,6 +10,7 @@ PREFIX = "KANARIA_"
 # Read by a load test, by a model's server, by the keeper's processes of themselves, and by the benchmarks.
 OTHERS = (
     "PORT_GUARD",
+    "PORT_PROCESSES",
     "API_KEY",
     "SAMPLES",
     "KEPT_IN",
