@@ -1,7 +1,7 @@
 """All evidence about one signal so far: counts, streams of bets on harm, and the bound on its excess."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 
@@ -11,8 +11,9 @@ from rollout.judge.fail import Stream
 from rollout.judge.limits import events_needed, upper_limit_at_any_time
 from rollout.judge.logarithms import log_sum
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
-from rollout.judge.runs import Course
-from rollout.judge.types import Ask, Difference, JudgeConfig, Pair, SignalRule, Window, sum_of
+from rollout.judge.runs import Bettors
+from rollout.judge.types import Ask, Difference, JudgeConfig, Pair, SignalRule, Window
+from rollout.judge.windows import Windows
 
 _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next one keeps
 
@@ -47,7 +48,7 @@ class SignalEvidence:
         self._are_numbers = rule.numbers is not None
         self._noise, self._is_noisy = noise, noise != INDEPENDENT
         self._min_bad, self._most_excess = config.min_bad, config.most_excess
-        self._end_s = -math.inf
+        self.end_s = -math.inf  # of the last window, Unix seconds
         self._recent_requests = self._recent_s = 0.0
 
     @property
@@ -117,27 +118,45 @@ class SignalEvidence:
 
         Returns: what its streams must still bet on; `fail.observe_all` lets them.
         """
-        self._check(window, self._end_s)
-        self._add((window,), window.stable, window.canary)
+        self._check(window, self.end_s)
+        self._count(window.stable, window.canary)
+        self._pass([(window.end_s, window.window_s, window.canary.total)])
+        if self.bound:
+            self.bound.observe(window.stable, window.canary)
         if self._is_noisy:
             phi, windows = self._noise.tempering(window)
             for stream in self._every_stream:
                 stream.temper(phi, windows_per_burst=windows)
         return self._bet(window)
 
-    def course(self, windows: Sequence[tuple[int, Window]]) -> Course:
-        """What its streams bet on in windows to come, each with the place of its tick. Raises as `observe` does."""
-        end_s = self._end_s
-        for _, window in windows:
+    def check(self, windows: Iterable[Window]) -> None:
+        """Raises as `observe` would on windows to come."""
+        end_s = self.end_s
+        for window in windows:
             self._check(window, end_s)
             end_s = window.end_s
-        return Course(self._streams, windows, self._noise)
 
-    def follow(self, windows: Sequence[Window]) -> None:
-        """Add windows on which its streams have bet already. Raises nothing: `course` has checked them."""
-        if windows:
-            stable, canary = sum_of([each.stable for each in windows]), sum_of([each.canary for each in windows])
-            self._add(windows, stable, canary)
+    @property
+    def bettors(self) -> Bettors:
+        """Its streams, for a `Run`."""
+        return Bettors(self._streams, self._noise)
+
+    def follow(self, windows: Windows, place: int) -> None:
+        """Add windows on which its streams have bet already, and which were checked before.
+
+        Args:
+            place: of this signal.
+        """
+        is_there = windows.is_there[:, place]
+        counts = windows.counts[is_there, place]
+        if len(counts):
+            bad, total, own_bad, own_total = counts.sum(axis=0).tolist()
+            self._count(Pair(bad, total), Pair(own_bad, own_total))
+            ends_s, lengths_s = windows.ends_s[is_there], windows.lengths_s[is_there, place]
+            self._pass(zip(ends_s.tolist(), lengths_s.tolist(), counts[:, 3].tolist(), strict=True))
+            if self.bound:
+                for bad, total, own_bad, own_total in counts.tolist():
+                    self.bound.observe(Pair(bad, total), Pair(own_bad, own_total))
 
     def log_weights(self, *, own: float, continued: float) -> Iterator[tuple[Stream, float]]:
         """Each stream with the log of the weight of its e-value, where `log_e` and `continued_log_e` have these."""
@@ -145,21 +164,21 @@ class SignalEvidence:
             for stream in streams:
                 yield stream, log_weight - math.log(len(streams))
 
-    def _add(self, windows: Sequence[Window], stable: Pair, canary: Pair) -> None:
-        """Count windows with so many events in all, for all but its streams."""
-        self._end_s = windows[-1].end_s
+    def _count(self, stable: Pair, canary: Pair) -> None:
+        """Count new events."""
         self._log_e = None
         self.stable += stable
         self.canary += canary
+
+    def _pass(self, windows: Iterable[tuple[float, float, int]]) -> None:
+        """Let windows pass, each with its end and its length in seconds and the canary's events."""
         requests, seconds = self._recent_requests, self._recent_s
-        for window in windows:
-            total = window.canary.total
+        for end_s, length_s, total in windows:
+            self.end_s = end_s
             if total:
-                self.latest_s = window.end_s
+                self.latest_s = end_s
             requests = _RATE_MEMORY * requests + total
-            seconds = _RATE_MEMORY * seconds + window.window_s
-            if self.bound:
-                self.bound.observe(window.stable, window.canary)
+            seconds = _RATE_MEMORY * seconds + length_s
         self._recent_requests, self._recent_s = requests, seconds
 
     def _bet(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:

@@ -36,6 +36,7 @@ from rollout.judge.types import (
     Window,
 )
 from rollout.judge.verdicts import overall, signal_verdict
+from rollout.judge.windows import Windows
 
 _NO_NOISE: Mapping[str, OwnNoise] = MappingProxyType({})
 _INDEPENDENT: Mapping[str, float] = MappingProxyType({})
@@ -105,8 +106,13 @@ class Judge:
     def observe(self, windows: Iterable[Window]) -> None:
         """Take in new windows, oldest first. Those that end together are one tick: give them in one call, in any order.
 
+        `Windows` cost much less than as many of them one by one.
+
         Raises: ValueError for a family without a rule, impossible counts, or a window that was seen already.
         """
+        if isinstance(windows, Windows):
+            self._observe_windows(windows)
+            return
         run: list[list[Window]] = []  # ticks that may be taken in together
         for _, group in groupby(windows, key=attrgetter("end_s")):
             tick = list(group)
@@ -196,27 +202,64 @@ class Judge:
         return not self._callers.are_apart and self._usual.issuperset([window.signal for window in tick])
 
     def _observe_run(self, run: Sequence[Sequence[Window]]) -> None:
-        if len(run) > 1 and self._observe_together(run):
-            return
+        if len(run) > 1:
+            self._check([window for tick in run for window in tick])
+            if self._observe_together(Windows.of(run, tuple(self._signals))):
+                return
         for tick in run:
             self._observe_tick(tick[0].end_s, tick)
 
-    def _observe_together(self, run: Sequence[Sequence[Window]]) -> bool:
-        """What `_observe_tick` does with each, to the last bit; False: it cannot, and has changed nothing."""
-        windows: dict[str, list[tuple[int, Window]]] = {name: [] for name in self._signals}
-        for place, tick in enumerate(run):
-            for window in tick:
-                windows[window.signal].append((place, window))
-        bets = Run([self._signals[name].course(own) for name, own in windows.items()], len(run))
+    def _observe_windows(self, windows: Windows) -> None:
+        begin = 0
+        while begin < len(windows):
+            run = windows.part(begin, begin + _LONGEST_RUN)
+            run = run.part(0, max(1, self._usual_ticks(run)))
+            if not (len(run) > 1 and self._observe_together(self._checked(run))):
+                for place, end_s in enumerate(run.ends_s.tolist()):
+                    self._observe_tick(end_s, run.tick(place))
+            begin += len(run)
+
+    def _usual_ticks(self, windows: Windows) -> int:
+        """How many of the first ticks may be taken in together, see `_is_usual`."""
+        others = [place for place, name in enumerate(windows.signals) if name not in self._usual]
+        is_other = windows.is_there[:, others].any(axis=1)
+        if self._callers.are_apart:
+            return 0
+        return int(is_other.argmax()) if is_other.any() else len(windows)
+
+    def _check(self, windows: Iterable[Window]) -> None:
+        """Raises as `observe` does. All windows are of known signals."""
+        by_signal: dict[str, list[Window]] = {name: [] for name in self._signals}
+        for window in windows:
+            by_signal[window.signal].append(window)
+        for name, own in by_signal.items():
+            self._signals[name].check(own)
+
+    def _checked(self, run: Windows) -> Windows:
+        """The same windows, as those of all known signals. Raises as `observe` does."""
+        windows = run.of_signals(self._signals)
+        newest_s = max(signal.end_s for signal in self._signals.values())
+        if not windows.are_sound or windows.ends_s[0] <= newest_s:
+            self._check(windows)  # says what is wrong
+        return windows
+
+    def _observe_together(self, run: Windows) -> bool:
+        """What `_observe_tick` does with each, to the last bit; False: it cannot, and has changed nothing.
+
+        Args:
+            run: windows of all known signals, which were checked.
+        """
+        bets = Run([signal.bettors for signal in self._signals.values()], run)
         if not bets.are_whole:
             return False
         may_suffice = bets.log_e(self._pool.log_weights()) >= self._threshold - _ROUNDING
         begin = 0
         for end in (*np.flatnonzero(may_suffice[:-1]).tolist(), len(run) - 1):
             bets.arrive(end)
-            for name, own in windows.items():
-                self._signals[name].follow([window for place, window in own if begin <= place <= end])
-            self._failing.detect(run[end][0].end_s)
+            part = run.part(begin, end + 1)
+            for place, signal in enumerate(self._signals.values()):
+                signal.follow(part, place)
+            self._failing.detect(float(run.ends_s[end]))
             begin = end + 1
         return True
 

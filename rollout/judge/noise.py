@@ -7,8 +7,13 @@ fail 18 % of healthy canaries and bursts of half a minute 88 %; with it at most 
 
 from collections.abc import Iterable, Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from rollout.judge.types import Numbers, Pair, Window
+
+if TYPE_CHECKING:  # commands that only look load no library
+    import numpy as np
+    from numpy.typing import NDArray
 
 BLOCKS_S = (5.0, 20.0, 60.0)  # clusters longer than a window show only between longer blocks
 _MIN_BLOCKS = 10  # fewer say too little about a block length
@@ -31,8 +36,8 @@ def dispersion(history: Sequence[Window]) -> float:
         return 1.0
     window_s = fmean(window.window_s for window in windows)
     lengths = {1, *(max(1, round(block_s / window_s)) for block_s in BLOCKS_S)}
-    counts = [window.stable for window in windows]
-    return max(beyond_chance(counts, length) for length in lengths)
+    sums = running_sums([window.stable for window in windows])
+    return max(beyond_chance(sums, length) for length in lengths)
 
 
 def user_dispersion(bad_per_user: Iterable[int]) -> float:
@@ -47,35 +52,49 @@ def user_dispersion(bad_per_user: Iterable[int]) -> float:
     return squares / bad if bad else 1.0
 
 
-def beyond_chance(counts: Sequence[Pair | Numbers], length: int) -> float:
+def running_sums(counts: Sequence[Pair | Numbers]) -> "NDArray[np.float64]":
+    """How many numbers there were before each window and at the end, their sum and that of their squares.
+
+    Of pairs each bad event is a 1, and each other one a 0. Shape (windows + 1, 3).
+    """
+    import numpy as np  # noqa: PLC0415 - commands that only look load no library
+
+    table = np.array(counts, dtype=np.float64)  # of pairs: bad and all
+    sums = np.zeros((len(table) + 1, 3))
+    columns = table if counts and isinstance(counts[0], Numbers) else table.reshape(-1, 2)[:, [1, 0, 0]]
+    np.cumsum(columns, axis=0, out=sums[1:])
+    return sums
+
+
+def beyond_chance(sums: "NDArray[np.float64]", length: int) -> float:
     """Phi between blocks of `length` windows, shrunk towards 1 where chance may well explain it.
 
     Their estimate has a variance of 4/3 (1 + 5 / (4 length^2)) over the number of blocks, whatever their rate: that of
     the mean of squares of a triangular filter, as for the overlapping Allan variance of white noise.
+
+    Args:
+        sums: see `running_sums`.
     """
-    blocks = len(counts) / length
+    blocks = (len(sums) - 1) / length
     if blocks < _MIN_BLOCKS:
         return 1.0
-    excess = max(0.0, _between_neighbours(counts, length) - 1)
+    excess = max(0.0, _between_neighbours(sums, length) - 1)
     chance = _CHANCE_SDS**2 * 4 / 3 * (1 + 5 / (4 * length**2)) / blocks
     return 1 + excess**3 / (excess**2 + chance)
 
 
-def _between_neighbours(counts: Sequence[Pair | Numbers], length: int) -> float:
+def _between_neighbours(sums: "NDArray[np.float64]", length: int) -> float:
     """Squared differences of the means of all neighbouring blocks over their mean for independent events.
 
     Blocks begin at every window. Source: Howe, Allan & Barnes 1981 (overlapping estimates, half of the variance).
     """
     import numpy as np  # noqa: PLC0415 - commands that only look load no library
 
-    table = np.array(counts, dtype=np.float64)  # of pairs: bad and all; each bad event is a 1
-    columns = table if isinstance(counts[0], Numbers) else table[:, [1, 0, 0]]
-    total, sums, squares = np.insert(columns, 0, 0.0, axis=0).cumsum(axis=0).T
-    first, middle, end = (slice(at, len(counts) - 2 * length + 1 + at) for at in (0, length, 2 * length))
-    a, b = total[middle] - total[first], total[end] - total[middle]
-    difference = (sums[middle] - sums[first]) / a - (sums[end] - sums[middle]) / b
-    mean = (sums[end] - sums[first]) / (a + b)
-    scatter = np.maximum(0.0, (squares[end] - squares[first]) / (a + b) - mean * mean)
+    first, middle, end = sums[: -2 * length].T, sums[length:-length].T, sums[2 * length :].T
+    a, b = middle[0] - first[0], end[0] - middle[0]
+    difference = (middle[1] - first[1]) / a - (end[1] - middle[1]) / b
+    mean = (end[1] - first[1]) / (a + b)
+    scatter = np.maximum(0.0, (end[2] - first[2]) / (a + b) - mean * mean)
     seen = float((difference * difference / (1 / a + 1 / b)).sum())
     expected = float((scatter * (a + b) / (a + b - 1)).sum())
     return seen / expected if expected else 0.0

@@ -17,7 +17,7 @@ from itertools import compress, groupby
 from statistics import fmean
 from typing import TYPE_CHECKING, TypeVar
 
-from rollout.judge.noise import BLOCKS_S, MIN_BAD, beyond_chance
+from rollout.judge.noise import BLOCKS_S, MIN_BAD, beyond_chance, running_sums
 from rollout.judge.types import Numbers, Pair, Window, sum_of
 
 if TYPE_CHECKING:  # commands that only look load no library
@@ -109,23 +109,33 @@ def own_noise(history: Sequence[Window]) -> OwnNoise:
             a part of the traffic, `canary` holds it.
     """
     windows = [window for window in history if window.stable.total]
-    numbers = [window.numbers.stable for window in windows if window.numbers]
-    counts = [window.stable for window in windows]
-    if sum(each.total for each in numbers) + sum(pair.bad for pair in counts) < MIN_BAD:
+    if not windows:
         return INDEPENDENT
-    window_s = fmean(window.window_s for window in windows)
-    lengths = {1, *(max(1, round(block_s / window_s)) for block_s in BLOCKS_S)}
-    share = _share_of_stable(windows)
-    if numbers:
-        return _of_numbers(numbers, lengths, window_s, share)
+    lengths_s, share = [window.window_s for window in windows], _share_of_stable(windows)
+    if numbers := [window.numbers.stable for window in windows if window.numbers]:
+        return _of_numbers(numbers, lengths_s, share)
+    return of_counts([window.stable for window in windows], lengths_s, share=share)
+
+
+def of_counts(counts: Sequence[Pair], lengths_s: Sequence[float], *, share: float = 1.0) -> OwnNoise:
+    """The same, of counts of stable.
+
+    Args:
+        counts: in windows with any event, oldest first.
+        lengths_s: of these windows, seconds.
+        share: stable's of the requests, above 0 and up to 1.
+    """
+    if sum(pair.bad for pair in counts) < MIN_BAD:
+        return INDEPENDENT
+    window_s, lengths = _blocks(lengths_s)
     ratio, scatter = _usual(counts)
     is_loud = [pair.bad > _loud_above(ratio * pair.total, scatter) for pair in counts]
     usual = list(compress(counts, _outside_blips(is_loud)))
     total = sum_of(counts)
     mean = total.bad / total.total
-    of_usual = {length: beyond_chance(usual, length) for length in lengths}
+    of_usual = _between_blocks(usual, lengths)
     clusters, bursts = of_usual[1], max(of_usual.values())
-    with_blips = bursts if len(usual) == len(counts) else max(beyond_chance(counts, length) for length in lengths)
+    with_blips = bursts if len(usual) == len(counts) else max(_between_blocks(counts, lengths).values())
     blips = max(clusters, with_blips)
     at_once = _scatter(counts, mean) - 1
     together = (blips - 1) / at_once if blips > 1 and at_once > 0 else 1.0
@@ -143,12 +153,28 @@ def own_noise(history: Sequence[Window]) -> OwnNoise:
     )
 
 
-def _of_numbers(numbers: Sequence[Numbers], lengths: Collection[int], window_s: float, share: float) -> OwnNoise:
+def _of_numbers(numbers: Sequence[Numbers], lengths_s: Sequence[float], share: float) -> OwnNoise:
     """Every length of bursts counts as one version's own: no number is bad, so blips are not told apart."""
-    clusters = beyond_chance(numbers, 1)
-    bursts, less = max((beyond_chance(numbers, length), -length) for length in lengths)  # of equal ones the shortest
+    if sum(each.total for each in numbers) < MIN_BAD:
+        return INDEPENDENT
+    window_s, lengths = _blocks(lengths_s)
+    of_lengths = _between_blocks(numbers, lengths)
+    clusters = of_lengths[1]
+    bursts, less = max((phi, -length) for length, phi in of_lengths.items())  # of equal ones the shortest
     bursts = clusters + (max(clusters, bursts) - clusters) / share
     return OwnNoise(clusters=clusters, bursts=bursts, blips=bursts, burst_s=-window_s * less)
+
+
+def _blocks(lengths_s: Sequence[float]) -> tuple[float, set[int]]:
+    """The mean length of windows, seconds, and of how many windows blocks are that are compared."""
+    window_s = fmean(lengths_s)
+    return window_s, {1, *(max(1, round(block_s / window_s)) for block_s in BLOCKS_S)}
+
+
+def _between_blocks(counts: Sequence[Pair | Numbers], lengths: Collection[int]) -> dict[int, float]:
+    """Phi between blocks of so many windows."""
+    sums = running_sums(counts)
+    return {length: beyond_chance(sums, length) for length in lengths}
 
 
 def _share_of_stable(windows: Sequence[Window]) -> float:

@@ -14,37 +14,34 @@ from numpy.typing import NDArray
 from rollout.judge.fail import LOST, MANY, Stream, bets_after
 from rollout.judge.kernels import Comparisons
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise, of_comparison
-from rollout.judge.types import Window
-
-Floats = NDArray[np.float64]
-
-_NEVER: tuple[int, None] = (-1, None)
+from rollout.judge.types import Pair
+from rollout.judge.windows import Floats, Windows
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """What the streams of one signal bet on in a run; without a window they stay as they are."""
+class Bettors:
+    """The streams that bet on one signal; without a window they stay as they are."""
 
     streams: Sequence[Stream]
-    windows: Sequence[tuple[int, Window]]  # each with the place of its tick in the run
     noise: OwnNoise = INDEPENDENT  # tempers the bets
 
 
 class Run:
     """The bets of all streams of a judge in so many ticks."""
 
-    def __init__(self, courses: Sequence[Course], ticks: int) -> None:
+    def __init__(self, bettors: Sequence[Bettors], windows: Windows) -> None:
         """
         Args:
-            courses: of every signal that was seen.
+            bettors: of each signal of the windows, in their order.
         """
-        self._ticks = ticks
-        streams = [(place, stream) for place, course in enumerate(courses) for stream in course.streams]
+        self._ticks = len(windows)
+        streams = [(place, stream) for place, each in enumerate(bettors) for stream in each.streams]
         exact = [(place, stream) for place, stream in streams if stream.kernel == "exact"]
         are_many = len(exact) >= MANY
-        self._together = _Together(courses, exact, ticks) if are_many else None
+        tempering = _tempering([each.noise for each in bettors], windows)
+        self._together = _Together(exact, windows, tempering) if are_many else None
         self._alone = [
-            _Alone(stream, courses[place], ticks)
+            _Alone(stream, windows.counts[:, place], tempering[:, :, place])
             for place, stream in streams
             if not (are_many and stream.kernel == "exact")
         ]
@@ -75,21 +72,22 @@ class Run:
 class _Alone:
     """The bets of one stream, as single numbers."""
 
-    def __init__(self, stream: Stream, course: Course, ticks: int) -> None:
+    def __init__(self, stream: Stream, counts: NDArray[np.int64], tempering: Floats) -> None:
+        """
+        Args:
+            counts: of its signal, see `Windows`; shape (ticks, 4).
+            tempering: see `_tempering`; shape (2, ticks).
+        """
         self.stream, self._spent = stream, 0
         self.log_e: list[float] = []  # after each tick
         self._after: list[tuple[int, int, list[float]]] = []  # how many bets and bad events there were, and the bets
         made, bad, log_bets, log_e = 0, stream.bad, stream.log_bets, stream.log_e
-        priors, coming = stream.starts.ahead(len(course.windows)), iter(course.windows)
-        place, window = next(coming, _NEVER)
-        for tick in range(ticks):
-            if place == tick and window:
-                if arms := stream.arms(window.stable, window.canary):
-                    phi, windows_per_burst = course.noise.tempering(window)
-                    taken = (*priors[made], stream.log_cap / windows_per_burst, phi)
-                    log_bets, log_e = bets_after(log_bets, stream.log_e_of(*arms), taken)
-                    made, bad = made + 1, bad + arms[1].bad
-                place, window = next(coming, _NEVER)
+        priors = stream.starts.ahead(len(counts))
+        for window, phi, windows_per_burst in zip(counts.tolist(), *tempering.tolist(), strict=True):
+            if arms := stream.arms(Pair(*window[:2]), Pair(*window[2:])):
+                taken = (*priors[made], stream.log_cap / windows_per_burst, phi)
+                log_bets, log_e = bets_after(log_bets, stream.log_e_of(*arms), taken)
+                made, bad = made + 1, bad + arms[1].bad
             self.log_e.append(log_e)
             self._after.append((made, bad, log_bets))
 
@@ -107,23 +105,23 @@ class _Together:
     evidence nor, after the next start is added, the bet itself ever shows it.
     """
 
-    def __init__(self, courses: Sequence[Course], exact: Sequence[tuple[int, Stream]], ticks: int) -> None:
+    def __init__(self, exact: Sequence[tuple[int, Stream]], windows: Windows, tempering: Floats) -> None:
         """
         Args:
-            exact: the streams, each with the place of its course.
+            exact: the streams, each with the place of its signal.
+            tempering: see `_tempering`.
         """
         self.streams = [stream for _, stream in exact]
-        counts, phi, windows_per_burst = _table(courses, ticks)
-        of_course = [place for place, _ in exact]
+        of_signal = [place for place, _ in exact]
         arms = [(2, 3, 0, 1) if stream.swapped else (0, 1, 2, 3) for stream in self.streams]
-        arms_of_streams = counts[:, np.array(of_course)[:, np.newaxis], arms]
+        arms_of_streams = windows.counts.astype(np.float64)[:, np.array(of_signal)[:, np.newaxis], arms]
         other_bad, other, tested_bad, tested = np.moveaxis(arms_of_streams, 2, 0)
         can_bet = (other > 0) & (tested > 0)
         self._made = can_bet.cumsum(axis=0)  # bets until each tick
         self.are_whole = bool(np.isin(can_bet.sum(axis=1), range(1, MANY), invert=True).all())
         self._bad = np.where(can_bet, tested_bad, 0.0).cumsum(axis=0) + [stream.bad for stream in self.streams]
         starts, left = self._priors(can_bet)
-        phi, windows_per_burst = phi[:, of_course, np.newaxis], windows_per_burst[:, of_course, np.newaxis]
+        phi, windows_per_burst = tempering[:, :, of_signal, np.newaxis]
         log_caps = self.streams[0].log_cap / windows_per_burst
         tolerances = np.broadcast_to([stream.tolerance for stream in self.streams], tested.shape)
         compared = Comparisons(
@@ -134,7 +132,7 @@ class _Together:
         lost = np.where(can_bet, left, 0.0)[:, :, np.newaxis] - LOST
         is_wanted = compared.most >= (lost - before) * phi
         change = np.minimum(log_caps, compared.log_e(is_wanted) / phi)
-        if ticks > 1:
+        if len(windows) > 1:
             before = self._before(starts, change)
         self._bets = before + change
         self.log_e = self._log_e(left)
@@ -174,18 +172,11 @@ class _Together:
         self._spent = self._made[tick].tolist()
 
 
-def _table(courses: Sequence[Course], ticks: int) -> tuple[Floats, Floats, Floats]:
-    """All windows, and their `OwnNoise.tempering`; shape (ticks, courses) each.
-
-    Of a window: bad and all events of stable and of the canary, and its length.
-    """
-    table = np.zeros((ticks, len(courses), 5))
-    windows = [(tick, place, window) for place, course in enumerate(courses) for tick, window in course.windows]
-    at = [tick for tick, _, _ in windows], [place for _, place, _ in windows]
-    table[at] = [(*window.stable, *window.canary, window.window_s) for _, _, window in windows]
-    both, window_s = table[:, :, 1] + table[:, :, 3], table[:, :, 4]
-    parts = [(course.noise.clusters, course.noise.blips, course.noise.burst_s) for course in courses]
-    clusters, blips, burst_s = np.array(parts).T
-    phi = of_comparison(clusters, blips, table[:, :, 3] / np.maximum(1.0, both))
-    windows_per_burst = np.divide(burst_s, window_s, out=np.ones_like(both), where=window_s > 0)
-    return table, phi, np.maximum(1.0, windows_per_burst)
+def _tempering(noise: Sequence[OwnNoise], windows: Windows) -> Floats:
+    """`OwnNoise.tempering` of each window, with the noise of each signal; shape (2, ticks, signals)."""
+    own = windows.counts[:, :, 3]
+    both = windows.counts[:, :, 1] + own
+    clusters, blips, burst_s = np.array([(each.clusters, each.blips, each.burst_s) for each in noise]).T
+    phi = of_comparison(clusters, blips, own / np.maximum(1.0, both))
+    windows_per_burst = np.divide(burst_s, windows.lengths_s, out=np.ones_like(phi), where=windows.lengths_s > 0)
+    return np.array((phi, np.maximum(1.0, windows_per_burst)))

@@ -10,16 +10,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+
+import numpy as np
 
 from contract.deadline import left_s, until_s
 from rollout.control.after_promotion import RecentFailures, Watch
-from rollout.control.calibration import HISTORY_S, Calibration
+from rollout.control.calibration import HISTORY_S
 from rollout.errors import RolloutError, SourceUnreachable
 from rollout.explain.format import date
 from rollout.format import span
-from rollout.judge import Judgement, Verdict, Window
+from rollout.judge import Judgement, Verdict
 from rollout.judge.judge import Judge
+from rollout.judge.own_noise import INDEPENDENT, of_counts
+from rollout.judge.types import sum_of
+from rollout.judge.windows import Windows
 from rollout.server.questions import Plan
 from rollout.signals.folding import SIDES, STALE_INTERVALS, Fold, RawSeries, bound_of, scrape_interval
 from rollout.signals.growth import Side
@@ -55,7 +59,7 @@ class _Judging:
 
     since_s: float
     fold: Fold
-    calibration: Calibration = field(default_factory=Calibration)
+    history: list[Windows] = field(default_factory=list)  # from before, until `judge` begins
     judge: Judge | None = None
     watch: Watch | None = None
     recent: RecentFailures = field(default_factory=RecentFailures)
@@ -270,33 +274,32 @@ class Evidence:
             yield begin_s, end_s
             begin_s = end_s
 
-    def _judge(self, judging: _Judging, windows: Sequence[Window]) -> None:
-        selection = self._plan.selection
-        border = next((place for place, one in enumerate(windows) if one.end_s > judging.since_s), len(windows))
-        wanted = {signal for signal in {window.signal for window in windows} if selection.name(signal) is not None}
-        before = [window for window in windows[:border] if window.signal in wanted]
-        after = selection.of(windows[border:])
-        for end_s, tick in groupby(before, key=lambda window: window.end_s):
-            judging.calibration.observe(tick, end_s, release=None, stable="stable")
+    def _judge(self, judging: _Judging, windows: Windows) -> None:
+        wanted = self._plan.selection.of_arrays(windows)
+        border = int(np.searchsorted(wanted.ends_s, judging.since_s, "right"))
+        before, after = wanted.part(0, border), wanted.part(border, len(wanted))
+        if judging.judge is None:
+            judging.history.append(before)
         if judging.judge is None and judging.fold.cursor_s >= judging.since_s:
-            calibration = judging.calibration
-            noise = calibration.noise(selection)
-            known = {"errors": calibration.errors}
-            judging.judge = Judge(self._plan.config, noise, known)
-            judging.calibration = Calibration()  # its windows are of no more use
-            judging.watch = Watch(
-                self._plan.spec, phi=noise["errors"].blips if "errors" in noise else 1.0, known=known["errors"]
-            )
+            self._begin(judging)
         if judging.judge is None or judging.watch is None:
             return
         judging.judge.observe(after)
-        for window in after:
-            if window.signal == "errors":
-                # Without a request of stable there is nothing to compare with: the canary has all the traffic.
-                is_alone = not window.stable.total
-                if is_alone:
-                    judging.watch.observe([window], judging.recent)
-                judging.recent.add([window], is_alone=is_alone)
+        for window in after.of_signals(["errors"]):
+            # Without a request of stable there is nothing to compare with: the canary has all the traffic.
+            is_alone = not window.stable.total
+            if is_alone:
+                judging.watch.observe([window], judging.recent)
+            judging.recent.add([window], is_alone=is_alone)
+
+    def _begin(self, judging: _Judging) -> None:
+        """Begin to judge, by what stable counted before."""
+        history, judging.history = Windows.joined(judging.history), []
+        counted = {name: history.of_stable(place) for place, name in enumerate(history.signals)}
+        noise = {name: of_counts(*counts) for name, counts in counted.items()}
+        known = sum_of(counted.get("errors", ([], []))[0])
+        judging.judge = Judge(self._plan.config, noise, {"errors": known})
+        judging.watch = Watch(self._plan.spec, phi=noise.get("errors", INDEPENDENT).blips, known=known)
 
     def _concluded(self, judging: _Judging, to_percent: float | None, now_s: float, notes: list[str]) -> Answer:
         fold = judging.fold

@@ -8,7 +8,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, combinations
 from typing import NoReturn
 
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rollout.errors import RolloutError
-from rollout.judge.types import Pair, Window
+from rollout.judge.windows import Windows
 from rollout.signals.growth import Counter, Cut, Floats, Process, Scrapes, Side, Slot, together
 from rollout.signals.profile import COPIED_BY, EXPORTED, OF_TARGET, TOLD_BY, Names, Profile, SeriesOf
 
@@ -27,9 +26,11 @@ START_TIME = "process_start_time_seconds"  # as Prometheus's client libraries na
 _NAME = "__name__"
 _ALL = "all"  # key of all events of histograms; the part names the bounds that they have
 _INFINITE = f"{math.inf}"  # the bound that all have
-_new_pair = partial(tuple.__new__, Pair)  # `Pair._make` without its check takes half as long
 _GAPS = 20  # between samples, which tell the scrape interval
 _FEWEST_GAPS = 2
+
+# Of a signal: since when it is known, and bad and all events of stable and of the canary in each window.
+Column = tuple[float, tuple[NDArray[np.int64], ...]]
 
 
 class Uncountable(RolloutError):
@@ -118,7 +119,7 @@ class Fold:
         seen = {slot.signal for slot in self._since if slot.side == side}
         return [signal for signal in self._by_signal if signal not in seen]
 
-    def extend(self, every: Iterable[RawSeries], until_s: float) -> list[Window]:
+    def extend(self, every: Iterable[RawSeries], until_s: float) -> Windows:
         """The windows between the cursor and the last border before `until_s`.
 
         Args:
@@ -129,6 +130,7 @@ class Fold:
         """
         end_s = self.border_before(until_s)
         cuts: dict[int, Cut] = {}
+        parts: dict[tuple[int, float], tuple[Floats, slice]] = {}  # of times, which series share
         starts: defaultdict[tuple[str, ...], list[RawSeries]] = defaultdict(list)
         for series in every:
             if series.labels.get(_NAME) == START_TIME:
@@ -138,12 +140,16 @@ class Fold:
                 continue
             side = known.slots[0].side
             self.newest_s[side] = max(self.newest_s.get(side, -math.inf), float(series.times[-1]))
-            first, last = np.searchsorted(series.times, (max(self.cursor_s, known.time_s), end_s), "right")
-            if first < last:
-                cuts[id(known)] = known, series.times[first:last], series.values[first:last]
+            shared = id(series.times), known.time_s
+            if shared not in parts:
+                first, last = np.searchsorted(series.times, (max(self.cursor_s, known.time_s), end_s), "right")
+                parts[shared] = series.times, slice(first, last)
+            _, part = parts[shared]
+            if part.start < part.stop:
+                cuts[id(known)] = known, series.times[part], series.values[part]
         windows = round((end_s - self.cursor_s) / self.window_s)
         if windows <= 0:
-            return []
+            return self._windows({}, end_s, 0)
         by_process: defaultdict[tuple[str, ...], list[Cut]] = defaultdict(list)
         for cut in self._counted_once(cuts):
             by_process[cut[0].process].append(cut)
@@ -154,7 +160,7 @@ class Fold:
         for process, every_scrape in pods.items():
             self._count(self._met(process, every_scrape, starts.get(process, ())), every_scrape, windows, table)
         begin_s, self.cursor_s = self.cursor_s, end_s
-        return list(self._windows(table, begin_s, windows))
+        return self._windows(table, begin_s, windows)
 
     def _known_of(self, labels: Mapping[str, str]) -> Counter | None:
         """What is known of a series; None where it counts for nothing."""
@@ -316,30 +322,30 @@ class Fold:
                     to = Slot(slot.side, slot.signal, _ALL, bounds[counter.family]) if is_whole else slot
                     table[to] = table[to] + of_counter if to in table else of_counter
 
-    def _windows(self, table: Mapping[Slot, Floats], begin_s: float, windows: int) -> Iterator[Window]:
+    def _windows(self, table: Mapping[Slot, Floats], begin_s: float, windows: int) -> Windows:
         nothing = np.zeros(windows)
-        ends = begin_s + self.window_s * np.arange(1, windows + 1)
-        columns: dict[str, tuple[float, tuple[NDArray[np.int64], ...]]] = {}
+        ends_s = begin_s + self.window_s * np.arange(1, windows + 1)
+        columns: dict[str, Column] = {}
         for signal, counter in self._by_signal.items():
             slots = {slot for slot in self._since if slot.signal == signal and self._since[slot] < math.inf}
             columns |= self._columns(counter, slots, table, nothing)
-        rows = []
-        for name in sorted(columns):
-            since_s, (stable_bad, stable_total, canary_bad, canary_total) = columns[name]
-            is_counted = (ends >= since_s) & ((stable_total != 0) | (canary_total != 0))
-            stable, canary = (
-                [*map(_new_pair, zip(bad.tolist(), total.tolist(), strict=True))]
-                for bad, total in ((stable_bad, stable_total), (canary_bad, canary_total))
-            )
-            rows.append((name, is_counted.tolist(), stable, canary))
-        for place, end_s in enumerate(ends.tolist()):
-            for name, is_counted, stable, canary in rows:
-                if is_counted[place]:
-                    yield Window(end_s, self.window_s, name, stable[place], canary[place])
+        names = sorted(columns)
+        counts = np.array([columns[name][1] for name in names], dtype=np.int64).reshape(len(names), 4, windows)
+        has_events = (counts[:, 1] != 0) | (counts[:, 3] != 0)
+        since_s = np.array([columns[name][0] for name in names])
+        is_there = has_events.T & (ends_s[:, np.newaxis] >= since_s)
+        some = is_there.any(axis=1)
+        return Windows(
+            tuple(names),
+            ends_s[some],
+            np.full((int(some.sum()), len(names)), self.window_s),
+            np.where(is_there[:, :, np.newaxis], counts.transpose(2, 0, 1), 0)[some],
+            is_there[some],
+        )
 
     def _columns(
         self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], nothing: Floats
-    ) -> dict[str, tuple[float, tuple[NDArray[np.int64], ...]]]:
+    ) -> dict[str, Column]:
         """By signal with its key: since when it is known, and bad and all events of stable and of the canary."""
         if counter.is_histogram:
             return self._of_histogram(counter, slots, table, nothing)
@@ -364,7 +370,7 @@ class Fold:
 
     def _of_histogram(
         self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], nothing: Floats
-    ) -> dict[str, tuple[float, tuple[NDArray[np.int64], ...]]]:
+    ) -> dict[str, Column]:
         found = {}
         bounds = {side: {float(slot.part): slot for slot in slots if slot.side == side} for side in SIDES}
         present = [side for side in SIDES if math.inf in bounds[side]]

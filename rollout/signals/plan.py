@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -26,6 +26,9 @@ from rollout.mistakes import Place, Section, contradiction
 from rollout.signals.catalogue import Catalogue, Signal, catalogue
 from rollout.signals.custom import PREFIX, CustomSignal, OwnCounter
 from rollout.signals.options import LABELS_CAME, Options, WrongLabel
+
+if TYPE_CHECKING:  # commands that only look load no library
+    from rollout.judge.windows import Windows
 
 Part = TypeVar("Part", bound=Options)
 
@@ -76,6 +79,11 @@ class SignalSelection:
             for window in windows
             if (signal := names[window.signal]) is not None
         ]
+
+    def of_arrays(self, windows: "Windows") -> "Windows":
+        """The same of windows that are no objects, and have no callers."""
+        names = {counted: name for counted in windows.signals if (name := self.name(counted)) is not None}
+        return windows.of_signals(names).renamed(names.values())
 
 
 def _by_caller(begins: str, every: Iterable[Window]) -> tuple[dict[str, BothPairs], BothPairs]:

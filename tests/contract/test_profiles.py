@@ -1,7 +1,7 @@
 """Every metric profile against a real Prometheus: what is counted is what happened, whatever the pods do."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -140,7 +140,7 @@ def test_a_version_whose_route_is_called_an_endpoint_is_read_beside_a_newer_one(
         assert summed(windows, signal, "canary").total == summed(windows, signal, "stable").total > 4_000
 
 
-def summed(windows: list[Window], signal: str, side: str) -> Pair:
+def summed(windows: Iterable[Window], signal: str, side: str) -> Pair:
     return sum((getattr(window, side) for window in windows if window.signal == signal), Pair(0, 0))
 
 
@@ -167,7 +167,7 @@ def test_samples_fold_alike_at_once_and_in_parts(samples: RawSamples, name: str)
     fold, in_parts = fold_of(profile), []
     for until_s in (BEGIN_S + 40, BEGIN_S + 63, BEGIN_S + 250, BEGIN_S + 402, END_S):
         in_parts += fold.extend(read(samples, profile, fold.cursor_s, until_s), until_s)
-    assert in_parts == at_once
+    assert in_parts == [*at_once]
 
 
 def test_what_linkerd_counts_of_kubernetes_and_prometheus_is_no_request(samples: RawSamples) -> None:
@@ -317,6 +317,6 @@ def test_what_is_too_much_for_one_answer_is_read_in_parts(
     for most in (50_000_000, 1_000):
         with running(tmp_path, require_program("prometheus"), most_samples=most) as url:
             source = RawSamples(url)
-            found.append(fold_of(profile).extend(read(source, profile, BEGIN_S, END_S), END_S))
+            found.append([*fold_of(profile).extend(read(source, profile, BEGIN_S, END_S), END_S)])
             source.close()
     assert found[0] == found[1] != []

@@ -1,6 +1,7 @@
 """Many ticks at once: to the last bit what the judge says tick by tick."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from rollout.judge import JudgeConfig, OwnNoise, Pair, SignalRule, Verdict, Window
 from rollout.judge.judge import Judge
 from rollout.judge.types import BothPairs
+from rollout.judge.windows import Windows
 from rollout.signals.catalogue import catalogue
 from rollout.spec import RolloutSpec
 
@@ -82,6 +84,51 @@ def test_many_ticks_at_once_have_the_judgement_of_each_alone(
     at_once.observe(coming)
     for weight in (None, 0.1, 1.0):
         assert at_once.judgement(next_weight=weight) == one_by_one.judgement(next_weight=weight)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    release=st.tuples(
+        st.integers(0, 2**32),
+        st.integers(2, 90),
+        st.sampled_from([20, 400, 20_000, 2_000_000]),
+        st.sampled_from([1.0, 1.6, 30.0]),
+    ),
+    config=st.sampled_from([BY_PLAN, BY_DEFAULT]),
+    noise=st.sampled_from([{}, NOISE]),
+    parts=st.sets(st.integers(1, 89), max_size=3),
+)
+def test_windows_as_arrays_have_the_judgement_of_each_alone(
+    release: tuple[int, int, int, float], config: JudgeConfig, noise: dict[str, OwnNoise], parts: set[int]
+) -> None:
+    """Also where some are missing, where labels come in between, and where a part ends anywhere."""
+    as_arrays, one_by_one = (Judge(config, noise) for _ in range(2))
+    ticks = [[replace(window, callers=None) for window in tick] for tick in history(*release) if tick]
+    names = ["errors", "latency:100", "latency:250", *(f"class:{key}" for key in range(8)), "wrong_label"]
+    windows = Windows.of(ticks, names)
+    assert [*windows] == [window for tick in ticks for window in tick]
+    for begin, end in pairwise([0, *sorted(parts), len(ticks)]):
+        as_arrays.observe(windows.part(begin, end))
+    for tick in ticks:
+        one_by_one.observe(tick)
+    for weight in (None, 0.1, 1.0):
+        assert as_arrays.judgement(next_weight=weight) == one_by_one.judgement(next_weight=weight)
+
+
+@pytest.mark.parametrize(
+    ("ends_s", "bad", "what"),
+    [((10, 20, 30, 30), 1, "two windows end at"), ((2, 30), 1, "two windows end at"), ((30, 40), 91, "91 bad of 90")],
+    ids=["twice", "seen before", "impossible"],
+)
+def test_arrays_with_what_cannot_be_are_refused(ends_s: tuple[float, ...], bad: int, what: str) -> None:
+    """And nothing of that run is counted."""
+    judge = Judge(BY_DEFAULT)
+    for end_s in (1.0, 2.0):
+        judge.observe([Window(end_s, 1.0, "errors", Pair(1, 90), Pair(0, 10))])
+    ticks = [[Window(end_s, 5.0, "errors", Pair(bad, 90), Pair(0, 10))] for end_s in ends_s]
+    with pytest.raises(ValueError, match=what):
+        judge.observe(Windows.of(ticks, ["errors"]))
+    assert judge.judgement(next_weight=None).signals["errors"].canary == (0, 20)
 
 
 @pytest.mark.parametrize("first", range(12, 16))
