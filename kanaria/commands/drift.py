@@ -17,6 +17,7 @@ from contract.errors import KanariaError
 from contract.terminal import Terminal, print_error, say
 from kanaria.errors import SetupError
 from kanaria.failures import message
+from kanaria.lazy import load
 from kanaria.settings import Settings
 from kanaria.stack.bentos import model_folder
 from kanaria.stack.drift_results import result_path
@@ -28,6 +29,7 @@ from rollout.units import Seconds
 
 if TYPE_CHECKING:
     from monitoring.drift.compare import Comparison, Logs
+    from monitoring.drift.evidently_report import Written
 
 drift = typer.Typer(help="Compare the traffic with what a model was tested on, and a canary with stable.")
 _EXITS = {State.NO_DRIFT: EXIT_DONE, State.DRIFT: EXIT_FAIL, State.TOO_FEW_ROWS: EXIT_UNDECIDED}
@@ -151,9 +153,8 @@ def _logs(settings: Settings) -> "Logs":
 
 
 def _pages(comparison: "Comparison", settings: Settings, path: Path) -> tuple[Path, ...]:
-    from monitoring.drift.evidently_report import write_report  # noqa: PLC0415 - takes seconds to import
-
-    written = write_report(comparison, path.with_suffix(".html"), settings.drift / "workspace")
+    write_report = load("monitoring.drift.evidently_report:write_report")  # takes seconds to import
+    written: Written = write_report(comparison, path.with_suffix(".html"), settings.drift / "workspace")
     if written.set_aside:
         typer.echo(
             "the history of drift reports cannot be read: a report was killed while it wrote it\n"

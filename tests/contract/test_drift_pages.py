@@ -172,6 +172,22 @@ def test_evidently_draws_every_column_that_was_judged(drawn: Path, comparison: C
     assert drawn == {column.column for column in comparison.result.columns}
 
 
+def test_the_history_has_the_score_of_every_column_and_its_pictures_once(drawn: Path, comparison: Comparison) -> None:
+    """Each run once held all pictures twice, of which Evidently shows one."""
+    runs = [json.loads(path.read_bytes()) for path in drawn.glob("workspace/*/snapshots/*.json")]
+    results = [result for run in runs for result in run["metric_results"].values()]
+    scores = {
+        result["metric_value_location"]["metric"]["params"]["column"]: (result["value"], result["widget"])
+        for result in results
+        if result["metric_value_location"]["metric"]["params"]["type"].endswith("ValueDrift")
+    }
+    assert scores == {column.column: (column.score, []) for column in comparison.result.columns}
+    (run,) = (run for run in runs if run["tags"][0] == "drift")
+    (table,) = (widget for widget in run["widgets"] if widget["type"] == "big_table")
+    shown = [len(row["details"]["parts"]) for row in table["params"]["data"]]
+    assert (len(shown), min(shown)) == (len(comparison.result.columns), 2), "where it drifts, and how it is distributed"
+
+
 def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
