@@ -234,6 +234,9 @@ def test_a_shadow_that_differs_in_a_third_of_its_answers_is_left_to_a_person(tmp
     """A better model may differ as often; nobody decides here, so it goes when its time is over."""
     release = finished(tmp_path / "ledger.db", differs_ratio=0.31)
     assert re.search(r"3\d(\.\d)? %\), 10 % are allowed; .*; nobody decided in", release.decisions[-2].reason)
+    to_do = lines(why(release), "What to do")
+    assert "Compare its answers with stable's on the same inputs" in to_do
+    assert "Proof needs requests" not in to_do
 
 
 def test_a_shadow_that_disagrees_as_a_better_model_does_goes_on(tmp_path: Path) -> None:
