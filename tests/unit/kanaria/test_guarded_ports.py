@@ -55,6 +55,21 @@ print(uvicorn.Config(print).http.__name__, uvicorn.Config(print, http="h11").htt
 
 
 @pytest.mark.needs("serve")
+def test_a_worker_waits_longer_than_a_service_that_uses_it() -> None:
+    """A request on a connection that just ended was answered 500, once in some 600 where one service uses another."""
+    code = """
+import asyncio, aiohttp, uvicorn
+async def caller():
+    async with aiohttp.TCPConnector() as connector:
+        return connector._keepalive_timeout
+kept = asyncio.run(caller())
+print(*(uvicorn.Config(print, **given).timeout_keep_alive > kept for given in ({}, {"timeout_keep_alive": 5})))
+print(uvicorn.Config(print, timeout_keep_alive=99).timeout_keep_alive)
+"""
+    assert run(code, "--fd", "3", **guarding(1, "a secret")) == "True True\n99"
+
+
+@pytest.mark.needs("serve")
 @pytest.mark.parametrize("asks_for_certificates", [0, 2])
 def test_a_worker_leaves_tls_to_the_gateway(asks_for_certificates: int) -> None:
     """A service with `ssl` never became ready. One that wants certificates of its callers is not opened to all."""
