@@ -10,10 +10,10 @@ from playwright.sync_api import Browser, Page
 from kanaria.stack.pages import pages
 from monitoring.drift.column import Column
 from monitoring.drift.compare import Period, Side, compared
-from monitoring.drift.evidently_report import write_report
 from monitoring.drift.result import write_result
 from monitoring.drift.rule import Rule
 from monitoring.drift.truth import Answered
+from tests.support.drift_pages import write_report
 from tests.support.releases import digits_world
 from tests.support.site import serving
 
