@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -28,6 +29,7 @@ from rollout.sources.raw_samples import RawSamples
 log = structlog.get_logger()
 
 _MOST_KNOWN = 500  # releases whose windows are kept
+_MOST_PLANS = 100  # that are not read again
 _FORGOTTEN_AFTER_S = 3600.0
 _MOST_SHOWN = 200  # failures, and releases of other replicas, on one page
 _SHOWN_S = 60.0  # an answer about a weight: engines ask every 15 s
@@ -99,6 +101,7 @@ class Releases:
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._lock = threading.Lock()
         self._namespace, self._pod = namespace_of(url), pod
+        self._plan = lru_cache(_MOST_PLANS)(self._read_plan)  # engines send the same one with each question
 
     def judge(self, asked: JudgeBody, *, attempt_of: str = "") -> dict[str, Any]:
         """The answer to a question, as an object. What was never seen is NO_DATA.
@@ -117,7 +120,7 @@ class Releases:
         Raises: SpecError for a plan or profile that cannot be used; LedgerError.
         """
         profile = self._profile(asked.profile)
-        plan = Plan.of(asked.plan, profile)
+        plan = self._plan(asked.plan if isinstance(asked.plan, str) else json.dumps(asked.plan or {}), asked.profile)
         attempt = Attempt(asked.namespace, asked.rollout, asked.canary, attempt_of, asked.digest)
         seen = self._kept.look(attempt)
         failure, notes = self._kept.failure(attempt, self.report_url(attempt), seen)
@@ -255,6 +258,9 @@ class Releases:
                 do=f"ask with one of: {', '.join(self._profiles)}; `--profiles` names a folder with your own",
             )
         return self._profiles[name]
+
+    def _read_plan(self, text: str, profile: str) -> Plan:
+        return Plan.of(text, self._profile(profile))
 
     def _start(self, attempt: Attempt, seen: Seen) -> None:
         """A try that has a name is under way: its evidence begins now, unless it is the newest.

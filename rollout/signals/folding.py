@@ -30,7 +30,7 @@ _GAPS = 20  # between samples, which tell the scrape interval
 _FEWEST_GAPS = 2
 
 # Of a signal: since when it is known, and bad and all events of stable and of the canary in each window.
-Column = tuple[float, tuple[NDArray[np.int64], ...]]
+Column = tuple[float, list[Floats]]
 
 
 class Uncountable(RolloutError):
@@ -330,7 +330,7 @@ class Fold:
             slots = {slot for slot in self._since if slot.signal == signal and self._since[slot] < math.inf}
             columns |= self._columns(counter, slots, table, nothing)
         names = sorted(columns)
-        counts = np.array([columns[name][1] for name in names], dtype=np.int64).reshape(len(names), 4, windows)
+        counts = _whole(np.array([columns[name][1] for name in names]).reshape(len(names), 4, windows))
         has_events = (counts[:, 1] != 0) | (counts[:, 3] != 0)
         since_s = np.array([columns[name][0] for name in names])
         is_there = has_events.T & (ends_s[:, np.newaxis] >= since_s)
@@ -357,15 +357,15 @@ class Fold:
             side: sum((table[slot] for slot in slots & table.keys() if slot.side == side), nothing) for side in SIDES
         }
         for key, since_s in since.items():
-            columns: list[NDArray[np.int64]] = []
+            columns: list[Floats] = []
             for side in SIDES:
                 of_key = table.get(Slot(side, counter.signal, key, "of"), nothing)
                 if counter.bad is None:  # every event has one key: all of them are the total
-                    columns += _pair(of_key, every[side])
+                    columns += of_key, every[side]
                     continue
                 part = table.get(Slot(side, counter.signal, key, "bad"), nothing)
-                columns += _pair(of_key - part if counter.is_good else part, of_key)
-            found[f"{counter.signal}:{key}" if key else counter.signal] = (since_s, tuple(columns))
+                columns += of_key - part if counter.is_good else part, of_key
+            found[f"{counter.signal}:{key}" if key else counter.signal] = since_s, columns
         return found
 
     def _of_histogram(
@@ -379,24 +379,30 @@ class Fold:
         for bound in common - {math.inf}:
             if counter.bound is not None and bound != counter.bound:
                 continue
-            columns: list[NDArray[np.int64]] = []
+            columns: list[Floats] = []
             since_s = min(self._since[bounds[side][bound]] for side in present)
             for side in SIDES:
                 if side not in present:
-                    columns += _pair(nothing, nothing)
+                    columns += nothing, nothing
                     continue
                 # Of the pods that have this bound: another's requests would all be beyond it.
                 every = sum((table[slot] for slot in wholes[side] if f"{bound}" in slot.part.split()), nothing)
                 within = table.get(bounds[side][bound], nothing)
-                columns += _pair(every - within if counter.is_bad_above else within, every)
-            found[counter.named(bound)] = (since_s, tuple(columns))
+                columns += every - within if counter.is_bad_above else within, every
+            found[counter.named(bound)] = since_s, columns
         return found
 
 
-def _pair(bad: Floats, total: Floats) -> list[NDArray[np.int64]]:
-    """Whole events; where bad ones were read ahead of all, no more of them than there are."""
-    every = np.maximum(np.rint(total), 0).astype(np.int64)
-    return [np.clip(np.rint(bad).astype(np.int64), 0, every), every]
+def _whole(counts: Floats) -> NDArray[np.int64]:
+    """Whole events; where bad ones were read ahead of all, no more of them than there are.
+
+    Args:
+        counts: bad and all events in turn along the second axis.
+    """
+    whole = np.rint(counts).astype(np.int64)
+    every = np.maximum(whole[:, 1::2], 0)
+    whole[:, 1::2], whole[:, ::2] = every, np.clip(whole[:, ::2], 0, every)
+    return whole
 
 
 def _bounds(every: Iterable[Scrapes]) -> dict[int, str]:
