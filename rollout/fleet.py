@@ -130,5 +130,11 @@ class Fleet(Protocol):
     def stop(self, tag: str) -> None:
         """Ask `tag` to finish its requests and end; returns at once. Idempotent. Raises KanariaError."""
 
+    def suspend(self, tag: str) -> bool:
+        """Let `tag` answer nobody from now on, without ending it and without a file. `stop` can still end it.
+
+        Returns: whether it has processes here. Idempotent.
+        """
+
     def running(self) -> tuple[str, ...]:
         """Tags that were started and have not ended after `stop`."""

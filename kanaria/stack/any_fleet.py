@@ -32,6 +32,9 @@ class AnyFleet:
     def stop(self, tag: str) -> None:
         self._of(tag).stop(tag)
 
+    def suspend(self, tag: str) -> bool:
+        return self._of(tag).suspend(tag)
+
     def running(self) -> tuple[str, ...]:
         return tuple(sorted((*self._local.running(), *self._remote.running())))
 

@@ -192,6 +192,10 @@ class LocalFleet:
             self._on_change(self.backends())
         self._seen.pop(tag, None)
 
+    def suspend(self, tag: str) -> bool:
+        suspended = [self._supervisor.suspend(name) for name in self._names(tag)]
+        return any(suspended)
+
     def _stop(self, name: str) -> bool:
         """Ask one process to end; True once it has."""
         record = self._record(name)

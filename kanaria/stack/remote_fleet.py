@@ -91,6 +91,9 @@ class RemoteFleet:
             self._probes.forget(record.backend)
         self._on_change(self.backends())
 
+    def suspend(self, _tag: str) -> bool:
+        return False  # others run it
+
     def running(self) -> tuple[str, ...]:
         return tuple(sorted(backend.tag for backend in self.backends()))
 

@@ -322,6 +322,14 @@ class Supervisor:
         if identity is not None:
             end(lambda: identity.processes, wait_s=_RESTART_WAIT_S)
 
+    def suspend(self, name: str) -> bool:
+        """SIGSTOP for every process of `name`: the keeper lets it be, and can still end it. False where it has none."""
+        found = self._belongings(name, self._files.state(name), marked(self._home))
+        for process in found:
+            with suppress(psutil.Error):
+                process.suspend()
+        return bool(found)
+
     def shutdown(self, *, doing: str = "kanaria down") -> None:
         """End every process of this state folder, the keeper too, and forget them.
 

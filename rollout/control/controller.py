@@ -56,6 +56,7 @@ from rollout.spec import RolloutSpec
 log = structlog.get_logger()
 
 _SHOWN_LOSSES = 5
+SILENCED_AFTER_S = 3.0  # a split that is refused for so long stays refused; a gateway that was killed is back before
 
 
 class Controller:
@@ -104,6 +105,8 @@ class Controller:
         self._trouble = Trouble()
         self._is_recovered = False
         self._refusal = ""  # why the router refused the newest split; empty: it did not
+        self._refused_since_s: float | None = None  # on the steady clock
+        self._is_silenced = False  # whether the version that it is to leave out is suspended
         self._deployment = Deployment()
         self.snapshot = Snapshot(Deployment(), None, None, {}, "starting", 0.0, -math.inf)
 
@@ -582,11 +585,25 @@ class Controller:
             if error.what != self._refusal:  # each beat tries again
                 self._note("router_refused", f"{error.what}: {error.saw}")
             self._refusal = error.what
+            self._silence()
             raise
-        self._refusal = ""
+        self._refusal, self._refused_since_s, self._is_silenced = "", None, False
         if split is None:
             return
         self._put_in_force(split)
+
+    def _silence(self) -> None:
+        """A version that was rolled back, and that the gateway cannot be kept from asking, must answer nobody."""
+        release, now_s = self._deployment.active, self._clock().steady_s
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        is_over = release and release.phase is Phase.LEAVING and release.outcome in ("rolled_back", "aborted")
+        if release is None or not is_over or self._is_silenced or now_s - self._refused_since_s < SILENCED_AFTER_S:
+            return
+        if self._world.silence(release.canary, other=release.stable):
+            self._is_silenced = True
+            text = f"{release.canary} is out, and the gateway takes no split without it: its processes are suspended"
+            self._note("suspended", f"{text}, so that {release.stable} answers in its place")
 
     def _put_in_force(self, split: ObservedSplit) -> None:
         """Write down a split that came into force; counting begins with it."""

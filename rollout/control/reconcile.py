@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from contract.errors import KanariaError
 from rollout.control.clock import Clock, Instant
-from rollout.fleet import Backend, Fleet, Version
+from rollout.fleet import Backend, Fleet, Health, Version
 from rollout.ledger.state import Desired
 from rollout.routers.router import ObservedSplit, Split, TrafficRouter
 
@@ -104,6 +104,16 @@ class Reconciler:
         if seen is None or seen.canary_percent == 0 or self._version(seen.stable) is None:
             return None
         return self.give_all_to(seen.stable)
+
+    def silence(self, tag: str, *, other: str) -> bool:
+        """Suspend `tag`, which the gateway goes on asking, where `other` is ready and answers in its place.
+
+        Returns: whether it was suspended. A gateway that asks nobody is left alone.
+        """
+        seen = self._router.observed()
+        if seen is None or other not in (seen.stable, seen.canary, seen.fallback):
+            return False
+        return self._fleet.status(other).health is Health.READY and self._fleet.suspend(tag)
 
     def is_in_force(self, wish: Desired) -> bool:
         """Whether the gateway has the split that `wish` asks for: only then requests count for its weight."""

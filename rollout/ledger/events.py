@@ -242,7 +242,7 @@ class Noted(_Event):
     kind: Literal["noted"] = "noted"
     # `source_unreachable` and `source_back` (nothing is read), `store_unreachable` and `store_back` (counters are read
     # directly), `clock_jumped`, `router_refused`, `fleet`, `controller_started`, `disk_full`, `watch_interrupted`,
-    # `answers_differ`, `segments_unread`.
+    # `answers_differ`, `segments_unread`, `suspended` (a version, as the gateway could not be kept from asking it).
     topic: str
     text: Words
 

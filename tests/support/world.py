@@ -153,6 +153,10 @@ class World:
     def stop(self, tag: str) -> None:
         self.versions[tag].health = Health.ABSENT
 
+    def suspend(self, tag: str) -> bool:
+        self.versions[tag].hangs = True
+        return True
+
     def running(self) -> tuple[str, ...]:
         return tuple(tag for tag, version in self.versions.items() if version.health is not Health.ABSENT)
 

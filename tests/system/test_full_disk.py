@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.support.left_running import processes_under
@@ -102,3 +103,27 @@ def test_down_ends_all_on_a_disk_that_can_only_be_read(stack: Stack) -> None:
         assert "Read-only file system" in done.stderr
     assert "release 1 (digits:v2) is aborted" in kanaria.ok("down")
     assert "nothing is running" in kanaria.ok("down")
+
+
+def test_a_version_that_was_rolled_back_answers_nobody_where_no_split_can_be_written(
+    stack: Stack, samples: Path
+) -> None:
+    """It had half of the requests until somebody repaired the disk. Nobody notices that its processes are suspended."""
+    kanaria, _ = stack
+    kanaria.ok("up", "digits:v1")
+    with kanaria.users(samples, rate=20, labelled_ratio=0) as users:
+        kanaria.ok("release", "digits:v2", "--spec", kanaria.plan(steps=[50, 100], soak="300s", step_deadline="900s"))
+        kanaria.until(lambda status: share(status) == 50)
+        suspended = psutil.Process(kanaria.pid("digits@v2"))
+        with read_only(kanaria.home / "gateway"):
+            kanaria.ok("rollback", "--reason", "looks wrong")
+            kanaria.until(lambda _: suspended.status() == psutil.STATUS_STOPPED)
+            status = kanaria.until(lambda status: any("cannot be written" in one for one in status["troubles"]))
+            assert share(status) == 50
+            before = users.live().requests
+            kanaria.until(lambda _: users.live().requests > before + 100)
+        kanaria.until(lambda status: status["release"]["phase"] == "ended" and status["canary"] is None)
+        assert not suspended.is_running()
+        summary = users.stop()
+    assert summary.failures == 0, summary.failure_list
+    assert "its processes are suspended" in " ".join(kanaria.ok("why").split())

@@ -7,7 +7,8 @@ import pytest
 
 from contract.errors import KanariaError
 from rollout.control import commands as c
-from rollout.control.controller import Controller
+from rollout.control.controller import SILENCED_AFTER_S, Controller
+from rollout.control.timing import BEAT_S
 from rollout.explain.timeline import timeline
 from rollout.fleet import Health
 from rollout.ledger import events as e
@@ -170,6 +171,31 @@ def test_a_weight_that_the_router_refuses_is_tried_again(world: World, controlle
     assert weights(world)[-1] == 0
     topics = [event.topic for event in events(world) if isinstance(event, e.Noted)]
     assert topics.count("router_refused") == 1, "the reason is noted once, not with each beat"
+
+
+@pytest.mark.parametrize("is_stable_ready", [True, False])
+def test_a_version_that_is_out_answers_nobody_where_the_router_keeps_it_in(
+    world: World, controller: Controller, is_stable_ready: bool
+) -> None:
+    """On a disk that takes no split it went on answering until a person came. Never where nobody could in its place."""
+    start(controller, SPEC.model_copy(update={"steps": (50, 100)}))
+    world.live(controller, 4)
+    world.edit("m:v2", error_ratio=0.5)
+    world.router.refusals = ["the disk can only be read"] * 10_000
+    while not any(isinstance(event, e.RolledBack) for event in events(world)):
+        world.live(controller, BEAT_S)
+    if not is_stable_ready:
+        world.edit("m:v1", health=Health.UNREADY)
+    world.live(controller, SILENCED_AFTER_S / 2)
+    assert not world.versions["m:v2"].hangs, "a moment later it may be taken"
+    world.live(controller, SILENCED_AFTER_S * 2)
+    assert world.versions["m:v2"].hangs is is_stable_ready
+    world.router.refusals.clear()
+    world.edit("m:v1", health=Health.READY)
+    assert world.live_until_ended(controller) == "rolled_back"
+    assert weights(world)[-1] == 0
+    topics = [event.topic for event in events(world) if isinstance(event, e.Noted)]
+    assert topics.count("suspended") == int(is_stable_ready)
 
 
 def test_a_paused_release_holds_and_goes_on_after(world: World, controller: Controller) -> None:
