@@ -1,4 +1,4 @@
-"""What is in files that are looked at again and again, and hardly ever change."""
+"""Files that are looked at again and again, and hardly ever change: where each is, and what is in it."""
 
 import time
 from collections.abc import Callable
@@ -10,6 +10,18 @@ ReadT = TypeVar("ReadT")
 # A system notes the time of a change to some milliseconds, some file systems to two seconds: a change that follows at
 # once on the one before may look the same.
 _SETTLED_NS = 3 * 10**9
+
+
+class Notes(dict[str, Path]):
+    """The path of each note of a folder by its name. To put one together takes longer than to look at its file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Path:
+        path = self[name] = self.folder / f"{name}.json"
+        return path
 
 
 class KnownFiles(Generic[ReadT]):

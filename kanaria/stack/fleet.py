@@ -23,7 +23,7 @@ from contract import environment
 from contract.errors import KanariaError
 from contract.files import write_whole
 from contract.http import METRICS_PATH
-from contract.known_files import KnownFiles
+from contract.known_files import KnownFiles, Notes
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack import guarded_ports
@@ -115,6 +115,7 @@ class LocalFleet:
         self._is_to_be_verified = is_to_be_verified
         self._decide_at_s: dict[str, float] = {}  # by process
         self._probes, self._workers = Probes(), Workers()
+        self._notes = Notes(folder)
         self._known_names, self._known_records = KnownFiles(names_in), KnownFiles(_record_in)
         self._seen: dict[str, tuple[float, VersionStatus]] = {}
         self._refused: set[str] = set()
@@ -204,7 +205,7 @@ class LocalFleet:
         self._supervisor.stop(name)
         if self._supervisor.info(name) is not None:
             return False
-        self._path(name).unlink(missing_ok=True)
+        self._notes[name].unlink(missing_ok=True)
         shutil.rmtree(self._home(name), ignore_errors=True)  # it removes links, and nothing behind them
         if record is not None:
             self._probes.forget(self._backend(record))
@@ -331,18 +332,15 @@ class LocalFleet:
 
     def _record(self, name: str) -> _Record | None:
         """What is kept of a version; None when there is nothing that can be read."""
-        return self._known_records.at(self._path(name))
+        return self._known_records.at(self._notes[name])
 
     def _write(self, name: str, record: _Record) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._path(name), record.model_dump_json())
+        write_whole(self._notes[name], record.model_dump_json())
 
     def _home(self, name: str) -> Path:
         """The folder of one process: BentoML's home, where it has one of its own, and the results of tasks."""
         return self._folder / f"{name}.bentoml"
-
-    def _path(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
 
 
 def _record_in(path: Path) -> _Record | None:

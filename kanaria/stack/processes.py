@@ -16,6 +16,7 @@ KEPT_IN = "KANARIA_KEPT_IN"  # the state folder, absolute and without links
 KEPT_AS = "KANARIA_KEPT_AS"  # the program's name
 KEPT_PORT = "KANARIA_KEPT_PORT"  # where a version that is no Bento listens
 
+_LONGEST_STAT = 4096  # bytes of 52 numbers and a name
 _SAME_START_S = 0.05  # a start time is kept to the hundredth of a second
 _POLL_S = 0.1
 
@@ -57,9 +58,15 @@ def start_of(pid: int) -> float | None:
 def _start_by_kernel(pid: int) -> float | None:
     # psutil adds the time of the boot, which moves whenever the clock is set: then nothing would be found again.
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a Path takes twice as long as all the rest
     except OSError:
         return None
+    try:
+        fields = os.read(file, _LONGEST_STAT).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    finally:
+        os.close(file)
     if not fields or fields[0] in (b"Z", b"X"):
         return None
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")

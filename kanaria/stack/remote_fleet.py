@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.files import write_whole
-from contract.known_files import KnownFiles
+from contract.known_files import KnownFiles, Notes
 from kanaria.errors import SetupError
 from kanaria.stack.bentos import process_name
 from kanaria.stack.probes import Probes
@@ -48,6 +48,7 @@ class RemoteFleet:
     ) -> None:
         self._folder, self._versions, self._on_change, self._secret = folder, versions, on_change, secret
         self._probes = Probes()
+        self._notes = Notes(folder)
         self._known_names, self._known_records = KnownFiles(names_in), KnownFiles(_read)
 
     def known_tags(self) -> tuple[str, ...]:
@@ -55,7 +56,7 @@ class RemoteFleet:
 
     def has(self, tag: str) -> bool:
         """Whether it is in use."""
-        return self._path(tag).exists()
+        return self._notes[process_name(tag)].exists()
 
     def service(self, tag: str) -> Service:
         record = self._record(tag)
@@ -86,7 +87,7 @@ class RemoteFleet:
         record = self._record(tag)
         if not self.has(tag):
             return
-        self._path(tag).unlink(missing_ok=True)
+        self._notes[process_name(tag)].unlink(missing_ok=True)
         if record is not None:
             self._probes.forget(record.backend)
         self._on_change(self.backends())
@@ -99,21 +100,18 @@ class RemoteFleet:
 
     def backends(self) -> tuple[Backend, ...]:
         """Where those that are in use listen."""
-        records = (self._known_records.at(self._folder / f"{name}.json") for name in self._known_names.at(self._folder))
+        records = (self._known_records.at(self._notes[name]) for name in self._known_names.at(self._folder))
         return tuple(self._backend(record) for record in records if record)
 
     def _backend(self, record: _Record) -> Backend:
         return replace(record.backend, secret=self._secret if record.is_guarded else "")
 
     def _record(self, tag: str) -> _Record | None:
-        return self._known_records.at(self._path(tag))
+        return self._known_records.at(self._notes[process_name(tag)])
 
     def _write(self, record: _Record) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self._path(record.backend.tag), record.model_dump_json())
-
-    def _path(self, tag: str) -> Path:
-        return self._folder / f"{process_name(tag)}.json"
+        write_whole(self._notes[process_name(record.backend.tag)], record.model_dump_json())
 
 
 def _read(path: Path) -> _Record | None:

@@ -16,7 +16,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.files import write_whole
-from contract.known_files import KnownFiles
+from contract.known_files import KnownFiles, Notes
 from kanaria.errors import StackError
 from kanaria.private_files import PERSONAL_TOKEN
 from kanaria.stack import locks
@@ -102,34 +102,34 @@ class ProcessFiles:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self._programs, self._states = home / "programs", home / "processes"
+        self._programs, self._states = Notes(home / "programs"), Notes(home / "processes")
         self._known_names, self._known_programs = KnownFiles(names_in), KnownFiles(_program_in)
         self._known_states = KnownFiles(_state_in)
 
     @property
     def wanted_in(self) -> Path:
         """The folder in which each change of what should run is one."""
-        return self._programs
+        return self._programs.folder
 
     def names(self) -> tuple[str, ...]:
         """Every program that should run."""
-        return self._known_names.at(self._programs)
+        return self._known_names.at(self._programs.folder)
 
     @property
     def are_in_place(self) -> bool:
         """Whether there is a folder that says what should run. Where somebody has moved it, nobody knows."""
-        return self._programs.is_dir()
+        return self._programs.folder.is_dir()
 
     def program(self, name: str) -> Program | None:
-        return self._known_programs.at(self._program(name))
+        return self._known_programs.at(self._programs[name])
 
     def is_wanted(self, name: str) -> bool:
         """Whether it should run, be its file readable or not."""
-        return self._program(name).exists()
+        return self._programs[name].exists()
 
     def write_program(self, program: Program) -> None:
         """Raises OSError."""
-        self._programs.mkdir(exist_ok=True)
+        self._programs.folder.mkdir(exist_ok=True)
         stored = _StoredProgram(
             command=tuple(map(str, program.command)),
             environment=dict(program.environment),
@@ -141,37 +141,31 @@ class ProcessFiles:
             is_confined=program.is_confined,
             sandbox=program.sandbox,
         )
-        write_whole(self._program(program.name), stored.model_dump_json(indent=1), mode=0o600)
+        write_whole(self._programs[program.name], stored.model_dump_json(indent=1), mode=0o600)
 
     def drop_program(self, name: str) -> None:
-        self._program(name).unlink(missing_ok=True)
+        self._programs[name].unlink(missing_ok=True)
 
     def states(self) -> dict[str, ProcessState]:
         """What is known of each program that was started and has not been stopped to the end."""
-        return {name: state for name in names_in(self._states) if (state := self.state(name))}
+        return {name: state for name in names_in(self._states.folder) if (state := self.state(name))}
 
     def state(self, name: str) -> ProcessState | None:
-        return self._known_states.at(self._state(name))
+        return self._known_states.at(self._states[name])
 
     def write_state(self, name: str, state: ProcessState) -> None:
         """Raises OSError."""
-        self._states.mkdir(exist_ok=True)  # and not the state folder itself: it may come back
-        write_whole(self._state(name), state.model_dump_json())
+        self._states.folder.mkdir(exist_ok=True)  # and not the state folder itself: it may come back
+        write_whole(self._states[name], state.model_dump_json())
 
     def drop_state(self, name: str) -> None:
-        self._state(name).unlink(missing_ok=True)
+        self._states[name].unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget every program and process."""
-        for folder in (self._programs, self._states):
-            for path in folder.glob("*.json"):
+        for notes in (self._programs, self._states):
+            for path in notes.folder.glob("*.json"):
                 path.unlink(missing_ok=True)
-
-    def _program(self, name: str) -> Path:
-        return self._programs / f"{name}.json"
-
-    def _state(self, name: str) -> Path:
-        return self._states / f"{name}.json"
 
 
 def names_in(folder: Path) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """The workers of a version: how many a version gets, and which of them ended by themselves."""
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -74,11 +74,12 @@ def _children(server: int) -> Iterable[int]:
     Linux keeps a list of them, without those that are just coming or going; a look later it is right. psutil would read
     about every process of the machine, which took a sixth of the controller's time.
     """
-    lists = sorted(Path("/proc", str(server), "task").glob("*/children")) if sys.platform == "linux" else []
-    if not lists:  # a kernel that was built without them
-        return [child.pid for child in psutil.Process(server).children()]
     texts: list[str] = []
-    for path in lists:
-        with suppress(OSError):  # the thread has ended
-            texts.append(path.read_text())
+    threads = f"/proc/{server}/task"
+    with suppress(OSError):
+        for thread in os.listdir(threads) if sys.platform == "linux" else ():  # noqa: PTH208 - a Path takes thrice as long
+            with suppress(OSError), open(f"{threads}/{thread}/children") as file:  # noqa: PTH123 - likewise
+                texts.append(file.read())  # the thread may have ended
+    if not texts:  # a kernel that was built without them
+        return [child.pid for child in psutil.Process(server).children()]
     return map(int, " ".join(texts).split())

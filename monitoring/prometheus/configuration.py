@@ -37,7 +37,7 @@ _EVALUATION_S = (
     5.0  # between evaluations of rules: every second they take more than all scrapes, and no alert waits less
 )
 _RETENTION = "32d"  # how long samples are kept: longer than the period of an objective
-# Keeps the lines about versions, of some 1,500 on Envoy's page. It matches Envoy's own names, not Prometheus's.
+# Keeps the lines about versions, of some 1,000 on Envoy's page. It matches Envoy's own names, not Prometheus's.
 GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
 
 

@@ -50,7 +50,8 @@ class PrometheusSource:
         self._max_age_s = max_age_s
         self._newest_s = 0.0  # time of the newest reading, Unix seconds
         self.has_read = False
-        self._http = loopback.client(url, timeout_s=timeout_s, login=login)
+        # Prometheus takes a megabyte of memory for each answer that it packs, and then has to collect it.
+        self._http = loopback.client(url, timeout_s=timeout_s, headers={"accept-encoding": "identity"}, login=login)
 
     def read(
         self, backends: tuple[Backend, ...], *, mirrored: str | None = None, own: Sequence[OwnCounter] = ()

@@ -15,6 +15,7 @@ import pytest
 from contract.loopback import answers
 from kanaria.stack.ports import free_port
 from rollout.fleet import Backend, Version
+from rollout.routers.envoy import admin
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.routers.envoy.router import EnvoyRouter
@@ -77,6 +78,19 @@ def test_headers_of_envoy_change_nothing_at_the_metrics(gateway: Gateway) -> Non
     with httpx.Client(base_url=f"http://{gateway.settings.stats_address}") as local:
         local.get("/stats/prometheus", headers={"x-envoy-upstream-alt-stat-name": "mine"}).raise_for_status()
         assert "mine" not in local.get("/stats/prometheus").text
+
+
+def test_a_look_at_statistics_does_not_go_through_those_of_looks(gateway: Gateway) -> None:
+    """Two in five of all were about the admin and the page with the metrics. Those of the gateway itself are there."""
+    with httpx.Client(base_url=f"http://{gateway.settings.stats_address}") as local:
+        local.get("/stats/prometheus").raise_for_status()
+    with admin.client(gateway.settings, timeout_s=30.0) as asked:
+        names = {line.partition(": ")[0] for line in asked.get("/stats").text.splitlines()}
+    own = ("cluster.admin.", "http.admin.", "http.stats.", "listener.admin.")
+    assert [name for name in names if name.startswith(own)] == []
+    address = f"listener.127.0.0.1_{gateway.settings.port}"
+    there = {"http.gateway.downstream_cx_active", "cluster_manager.warming_clusters", f"{address}.downstream_cx_total"}
+    assert there <= names
 
 
 def test_readers_of_the_metrics_take_no_place_of_a_client(settings: GatewaySettings) -> None:

@@ -83,6 +83,8 @@ _ANSWER_TIMES = r"kanaria\..*|cluster\.shadow.*\.upstream_rq_time"  # names of t
 _FINER_BOUNDS_MS = sorted({*LATENCY_STEPS_MS, *LATENCY_BOUNDS_MS})
 _UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
 ADMIN_CLUSTER = "admin"
+# Statistics about who asks for statistics: two in five of all. Each look at any goes through all there are.
+_OF_ITS_OWN_PAGES = (f"cluster.{ADMIN_CLUSTER}.", "http.admin.", "http.stats.", "listener.admin.")
 _MOST_READERS = 32  # of the page with the metrics, at one time
 _VERSIONS: tuple[Resource, ...] = (
     {"name": "version", "value_format": "%UPSTREAM_METADATA(kanaria:version)%"},
@@ -161,6 +163,7 @@ def _bootstrap(settings: GatewaySettings) -> Resource:
         "watchdogs": {"main_thread_watchdog": _SELDOM, "worker_watchdog": _SELDOM},
         "stats_flush_interval": "0.5s",  # histograms are exported only as of the last flush
         "stats_config": {
+            "stats_matcher": {"exclusion_list": {"patterns": [{"prefix": each} for each in _OF_ITS_OWN_PAGES]}},
             "histogram_bucket_settings": [  # the first that matches
                 {"match": {"safe_regex": {"regex": _ANSWER_TIMES}}, "buckets": _FINER_BOUNDS_MS},
                 {"match": {"safe_regex": {"regex": ".*"}}, "buckets": list(LATENCY_BOUNDS_MS)},

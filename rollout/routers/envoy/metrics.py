@@ -33,7 +33,7 @@ SHADOW_CLASSES = "envoy_cluster_upstream_rq_xx"  # the same by class: all that a
 SHADOW_DURATION = "envoy_cluster_upstream_rq_time"
 
 STATS_PATH = "/stats/prometheus"
-# Of some 1,500 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
+# Of some 1,000 lines of Envoy's page, those about versions. It matches Envoy's own names, not Prometheus's.
 PAGE_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
 
 FAILED = "5xx"  # the code of a request that the chosen version did not answer, or not to its end

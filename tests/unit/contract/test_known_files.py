@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.known_files import KnownFiles
+from contract.known_files import KnownFiles, Notes
 
 
 class Reader:
@@ -128,3 +128,11 @@ def test_the_names_in_a_folder_are_known_as_well(tmp_path: Path, monkeypatch: py
     assert folders.at(tmp_path) == ("b", "c")
     (tmp_path / "b").unlink()
     assert folders.at(tmp_path) == ("c",)
+
+
+def test_the_path_of_a_note_is_put_together_once(tmp_path: Path) -> None:
+    """A controller looks at dozens with each beat."""
+    notes = Notes(tmp_path)
+    assert notes["digits@v1"] == tmp_path / "digits@v1.json"
+    assert notes["digits@v1"] is notes["digits@v1"]
+    assert notes["digits@v2"] == tmp_path / "digits@v2.json"
