@@ -126,7 +126,7 @@ def panels_when_drawn(kanaria: Kanaria) -> list[dict[str, Any]]:
         panels: list[dict[str, Any]] = json.loads(kanaria("dashboards", "check", "--last", "5m", "--json").stdout)
         if time.monotonic() > deadline or all(panel["state"] == "drawn" for panel in panels):
             return panels
-        time.sleep(1)
+        time.sleep(3)  # each look asks Prometheus for all panels
 
 
 def runbook_links(kanaria: Kanaria) -> list[str]:
