@@ -4,15 +4,17 @@ Rich would read `[a]` as markup, and `:b:` of the tag `a:b:c` as an emoji.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.status import Status
 from rich.text import Text
 
 from contract.plain_text import printable
+
+if TYPE_CHECKING:  # most commands show no spinner
+    from rich.status import Status
 
 
 class Terminal(Console):
@@ -26,7 +28,7 @@ class Terminal(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
-    def status(self, status: RenderableType, **settings: Any) -> Status:
+    def status(self, status: RenderableType, **settings: Any) -> "Status":
         """A spinner; it reads strings as markup, whatever its console says."""
         return super().status(Text(status) if isinstance(status, str) else status, **settings)
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from kanaria.lazy import load
 from kanaria.settings import Settings
-from kanaria.stack.controller_trust import controller_trust
 from rollout.ledger.own_names import is_own_name
 from rollout.ui.cli import Access
 
@@ -46,5 +45,5 @@ def _full_tag(settings: Settings, tag: str) -> str:
 
 def _client(settings: Settings) -> "ControllerClient":
     client: type[ControllerClient] = load("rollout.ui.client:ControllerClient")  # its HTTP library takes long to import
-    tls = controller_trust(settings)
+    tls = load("kanaria.stack.controller_trust:controller_trust")(settings)
     return client(settings.controller_url, token=settings.known_token, by=person(), tls=tls)

@@ -21,7 +21,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type] # as above
 def load(target: str) -> Any:
     """What `target` names, written `module:name`."""
     module, _, name = target.partition(":")
-    with _no_collection():
+    with _no_collection(), _no_plugins():
         return getattr(import_module(module), name)
 
 
@@ -38,6 +38,19 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextmanager
+def _no_plugins() -> Iterator[None]:
+    """Keep pydantic from looking for plugins in every package that is installed; whoever sets its variable decides."""
+    is_ours = _PLUGINS not in os.environ
+    if is_ours:
+        os.environ[_PLUGINS] = _NONE_OF_THEM
+    try:
+        yield
+    finally:
+        if is_ours:  # versions would inherit it
+            os.environ.pop(_PLUGINS, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where a command comes from."""
@@ -47,6 +60,7 @@ class Source:
     needs: tuple[str, ...] = ()  # extras without which its module cannot be imported or does nothing
 
 
+_PLUGINS, _NONE_OF_THEM = "PYDANTIC_DISABLE_PLUGINS", "__all__"
 _NOBODY_READS = 128 + 13  # as a shell says of a program that a closed pipe ended
 
 

@@ -1,22 +1,21 @@
-"""Settings of the local stack: `KANARIA_*` environment variables, and where everything lies."""
+"""Settings of the local stack: `KANARIA_*` environment variables, and where everything lies.
 
+pydantic-settings would read them in as many lines, and is a seventh of a command to import.
+"""
+
+import json
+import os
 import re
 import secrets
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    JsonConfigSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo, field_validator, model_validator
 
 from contract.files import write_whole
 from contract.login import Login
@@ -25,6 +24,7 @@ from kanaria.errors import SetupError
 from monitoring.prometheus.user import USER
 from service.signatures import Policy
 
+PREFIX = "KANARIA_"  # of a variable
 _LISTENING_FILE = "listening.json"
 
 Runtime = Literal["auto", "shared", "venv"]
@@ -53,10 +53,13 @@ KEY_FILES = (
 SECRET_FOLDERS = (Path("~/.ssh"), Path("~/.gnupg"))
 
 
-class Settings(BaseSettings):
-    """What can be set; every name is an environment variable with `KANARIA_` before it."""
+class Settings(BaseModel):
+    """What can be set; every name is an environment variable with `KANARIA_` before it.
 
-    model_config = SettingsConfigDict(env_prefix="KANARIA_", env_ignore_empty=True, extra="ignore", frozen=True)
+    What is given counts more than the environment, and that more than what the running stack was given.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
     home: Path = Field(default=Path(".kanaria"), description="folder of all state")
     host: str = Field(default="127.0.0.1", description="address that the gateway listens on")
@@ -112,7 +115,7 @@ class Settings(BaseSettings):
         description="which Python runs a version: `shared` is Kanaria's own, `venv` an environment with the packages "
         "that its Bento asks for, `auto` the first where it has them all, else the second",
     )
-    pass_env: Annotated[tuple[str, ...], NoDecode] = Field(
+    pass_env: tuple[str, ...] = Field(
         default=(),
         description="variables of your environment that versions get besides those that programs run by, such as "
         "`AWS_REGION,HF_*`; several with a comma between them; `*` stands for any letters",
@@ -122,7 +125,7 @@ class Settings(BaseSettings):
         description="whether Bentos run without sight of the state folder, of what `KANARIA_HIDE` names, and of other "
         "processes (Linux): `auto` where the machine offers that, `required` else not at all",
     )
-    hide: Annotated[tuple[Path, ...], NoDecode] = Field(
+    hide: tuple[Path, ...] = Field(
         default=SECRET_FOLDERS,
         description="what Bentos do not see besides, such as `~/.ssh,~/.gnupg,~/.aws`; several with a comma between "
         "them; `none`: nothing",
@@ -147,7 +150,7 @@ class Settings(BaseSettings):
         description="URL at which people reach the controller's page, for links; not set: this machine's own",
     )
     needs_api_key: bool = Field(default=True, description="whether the gateway asks for the header x-api-key")
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+    cors_origins: tuple[str, ...] = Field(
         default=(),
         description="sites whose pages may call the gateway from a browser, such as `https://shop.example`; several "
         "with a comma between them; `*`: all",
@@ -197,6 +200,12 @@ class Settings(BaseSettings):
         default=3600.0, ge=0, description="how often the controller has the ledger copied, seconds; 0: never"
     )
     ledger_backups: int = Field(default=24, ge=1, description="how many copies of the ledger are kept")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_what_is_set(cls, given: dict[str, Any]) -> dict[str, Any]:
+        said = _of_environment(cls.model_fields) | given
+        return _of_running_stack(Path(said.get("home", cls.model_fields["home"].default))) | said
 
     @field_validator("host", "controller_host")
     @classmethod
@@ -270,27 +279,6 @@ class Settings(BaseSettings):
                 do="name another one with --home or KANARIA_HOME",
             )
         return home
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic names it; there is no such file
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What the environment leaves open is taken from the running stack."""
-        home = {**env_settings(), **init_settings()}.get("home", cls.model_fields["home"].default)
-        path = Path(home, _LISTENING_FILE)
-        try:
-            return init_settings, env_settings, JsonConfigSettingsSource(settings_cls, path)
-        except ValueError as error:
-            raise SetupError(
-                "the ports of the running stack cannot be read",
-                saw=f"{path}: {error}",
-                do="remove that file, and name ports that are not the defaults in the environment",
-            ) from error
 
     def remember_where_it_listens(self) -> None:
         """Remember the ports, and the list of versions, for later commands in this state folder."""
@@ -517,6 +505,25 @@ class Settings(BaseSettings):
         if self.my_token:
             return self.my_token.get_secret_value()
         return self.token if self.token_file.exists() else ""
+
+
+def _of_environment(names: Iterable[str]) -> dict[str, Any]:
+    """What the variables of these settings say; an empty one says nothing. Small letters do as well."""
+    said = {name.lower(): value for name, value in os.environ.items() if value}
+    return {name: said[variable] for name in names if (variable := f"{PREFIX}{name}".lower()) in said}
+
+
+def _of_running_stack(home: Path) -> dict[str, Any]:
+    """What the stack of a state folder remembers. Raises SetupError."""
+    path = home / _LISTENING_FILE
+    try:
+        return {**json.loads(path.read_text("utf-8").strip() or "{}")} if path.is_file() else {}
+    except (ValueError, TypeError) as error:  # it is no JSON; it is a list
+        raise SetupError(
+            "the ports of the running stack cannot be read",
+            saw=f"{path}: {error}",
+            do="remove that file, and name ports that are not the defaults in the environment",
+        ) from error
 
 
 def _reached_at(host: str) -> str:

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from contract import environment
 from contract.complaints import nearest
-from kanaria.settings import Settings
+from kanaria.settings import PREFIX, Settings
 
-PREFIX = "KANARIA_"
 # Read by a load test, by a model's server, by the keeper's processes of themselves, and by the benchmarks.
 OTHERS = (
     "PORT_GUARD",

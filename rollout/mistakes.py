@@ -1,14 +1,16 @@
-"""What is wrong with a plan, in plain English: what stands where, and what to write instead."""
+"""What is wrong with a plan, in plain English: what stands where, and what to write instead.
+
+PyYAML takes as long to import as all that a plan is made of. Who reads a plan from the ledger does without, so it is
+imported where YAML is read or written.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from contract import bounded_yaml
 from contract.complaints import TOO_MANY, advice, listed, nearest
 from rollout.errors import SpecError
 
@@ -46,6 +48,10 @@ def read_yaml(text: str, *, name: str, do: str = "correct it there") -> Any:
         name: of the file, for the error.
         do: what its author should do.
     """
+    import yaml  # noqa: PLC0415 - see above
+
+    from contract import bounded_yaml  # noqa: PLC0415 - likewise
+
     try:
         return bounded_yaml.load(text)
     except bounded_yaml.TooDeep as error:
@@ -53,15 +59,10 @@ def read_yaml(text: str, *, name: str, do: str = "correct it there") -> Any:
     except bounded_yaml.TooLarge as error:
         raise SpecError(f"{name} is too large", saw=str(error), do="write less, and aliases out") from error
     except yaml.YAMLError as error:
-        raise SpecError(f"{name} is not YAML", saw=_place_in_yaml(error), do=do) from error
-
-
-def _place_in_yaml(error: Exception) -> str:
-    """Where the file stops being YAML, and why."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
+        saw = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+            saw = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+        raise SpecError(f"{name} is not YAML", saw=saw, do=do) from error
 
 
 def contradiction(saw: str, do: str) -> PydanticCustomError:
@@ -85,6 +86,8 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         others = "`on` and `yes`" if value else "`off` and `no`"
         return f"`{str(value).lower()}` (YAML reads {others} as that, too)"
+    import yaml  # noqa: PLC0415 - see above
+
     try:
         text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False, allow_unicode=True)
     except RecursionError:

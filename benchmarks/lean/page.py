@@ -182,5 +182,4 @@ and counted without locks: [decision 64](../decisions/0064-a-lone-request.md).
 - Fewer labels of the gateway's counters, or such with a fixed value, or one logger for all answers: nothing that stands
   out of nine rounds by hand, which differed by half. In their median, to ask which requests count took some 7 % of
   Envoy's time and to count them 11 %; both are evidence.
-- No search for plugins of pydantic's: 2 % of a command. Only a variable ends it, which versions would inherit.
 """

@@ -4,7 +4,7 @@ from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from kanaria.settings import Settings
+from kanaria.settings import PREFIX, Settings
 from tests.support.paths import ROOT
 
 PAGE = ROOT / "docs/settings.md"
@@ -26,8 +26,7 @@ container are in [containers](container.md), those of a load test in [load tests
 
 def settings_page() -> str:
     """The page as it should be."""
-    prefix = Settings.model_config["env_prefix"]
-    rows = (_row(f"{prefix}{name.upper()}", field) for name, field in Settings.model_fields.items())
+    rows = (_row(f"{PREFIX}{name.upper()}", field) for name, field in Settings.model_fields.items())
     return _HEAD + "".join(rows)
 
 

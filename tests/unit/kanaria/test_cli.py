@@ -27,7 +27,13 @@ HEAVY = {
     "onnx", "onnxruntime", "onnxscript", "grafana_client", "grafana_foundation_sdk", "promql_parser", "uvicorn",
     "starlette", "envoy", "matplotlib", "duckdb", "model_signing", "simdjson", "jinja2",
 }  # fmt: skip
-UNUSED = {"httpx._main", "psutil", "tabulate"}  # by what a person types twenty times a day
+UNUSED = {
+    "httpx._main",
+    "pydantic_settings",
+    "dotenv",
+    "psutil",
+    "tabulate",
+}  # by what a person types twenty times a day
 OF_HTTPX = {"httpx", "httpcore", "h11", "anyio", "certifi", "contract.loopback"}  # also to ask the controller
 MORE_THAN_A_LIST_NEEDS = {"numpy", "scipy", "httpx", "pydantic", "yaml", "packaging"}
 # What takes a tenth of a command's time. Who steers or looks at a release needs nothing that a plan is made of,
@@ -40,14 +46,32 @@ OF_A_PLAN = {
     "kanaria.stack.bentos",
     "contract.model_files",
 }
+OF_A_PICTURE = {"rollout.ui.views", "rollout.ui.terminal", "rich.status", "rich.table"}
+NOT_OF_THE_LEDGER = {
+    "packaging",
+    "yaml",
+    "ssl",
+    "kanaria.stack.bentos",
+    "contract.model_files",
+    "rollout.control.snapshot",
+}
+OF_A_PICTURE = {"rollout.ui.views", "rollout.ui.terminal", "rich.status", "rich.table"}
+NOT_OF_THE_LEDGER = {
+    "packaging",
+    "yaml",
+    "ssl",
+    "kanaria.stack.bentos",
+    "contract.model_files",
+    "rollout.control.snapshot",
+}
 NOT_NEEDED = {
-    "status": OF_A_PLAN,
-    "pause": OF_A_PLAN | {"rollout.ui.views", "rollout.ui.terminal"},
-    "resume": OF_A_PLAN | {"rollout.ui.views", "rollout.ui.terminal"},
-    "why": {"packaging", "kanaria.stack.bentos", "contract.model_files", "rollout.control.snapshot"},
-    "history": {"packaging", "kanaria.stack.bentos", "contract.model_files", "rollout.control.snapshot"},
+    "status": OF_A_PLAN | {"rich.status"},
+    "pause": OF_A_PLAN | OF_A_PICTURE,
+    "resume": OF_A_PLAN | OF_A_PICTURE,
+    "why": NOT_OF_THE_LEDGER,
+    "history": NOT_OF_THE_LEDGER,
     "validate rollout.yaml": {"packaging", "rollout.ledger.events", "contract.recorded"},
-    "preflight --help": {"httpx", "structlog", "pydantic_settings", "rollout.spec", "kanaria.stack.preflight"},
+    "preflight --help": {"httpx", "structlog", "kanaria.settings", "rollout.spec", "kanaria.stack.preflight"},
 }
 ALL = {(group.program, name): source for group in (Commands, Benchmarks) for name, source in group.sources.items()}
 RUN = """
@@ -124,7 +148,7 @@ def test_a_command_imports_no_library_of_another(command: str, loaded: Loaded) -
     modules = loaded(command)
     target = Commands.sources[command.split(maxsplit=1)[0]].target
     assert target.partition(":")[0] in modules, "the command ran"
-    arithmetic = set() if command.startswith("judge") else {"numpy", "scipy"}
+    arithmetic = set() if command.startswith("judge") else {"numpy", "scipy", "asyncio"}
     assert modules & (HEAVY | UNUSED | arithmetic) == set()
     assert modules & OF_HTTPX == set()
 
@@ -141,6 +165,28 @@ def test_a_command_imports_nothing_that_it_does_not_use(command: str, loaded: Lo
     modules = loaded(command)
     assert "kanaria.cli" in modules
     assert modules & NOT_NEEDED[command] == set()
+
+
+PLUGIN = """
+class Plugin:
+    def new_schema_validator(self, *_, **__):
+        print("asked")
+        return None, None, None
+plugin = Plugin()
+"""
+MODEL = "from kanaria.lazy import load; import os; load('kanaria.settings:Settings')(); print(os.environ.get({name!r}))"
+
+
+@pytest.mark.parametrize(("given", "said"), [({}, "None\n"), ({"PYDANTIC_DISABLE_PLUGINS": "another"}, "asked\n")])
+def test_a_command_looks_for_no_plugins_of_pydantics(given: dict[str, str], said: str, tmp_path: Path) -> None:
+    """Not in every installed package, unless a person wants them; and no version inherits the variable that says so."""
+    (tmp_path / "plugged.py").write_text(PLUGIN)
+    (installed := tmp_path / "plugged-1.dist-info").mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: plugged\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[pydantic]\nplugged = plugged:plugin\n")
+    done = run("-c", MODEL.format(name="PYDANTIC_DISABLE_PLUGINS"), folder=tmp_path, path=tmp_path, **given)
+    assert done.stdout.startswith(said), done.stderr
+    assert done.stdout.endswith(f"{given.get('PYDANTIC_DISABLE_PLUGINS')}\n")
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,12 @@ def test_a_port_in_the_environment_wins(home: Path, monkeypatch: pytest.MonkeyPa
     assert (Settings().gateway_port, Settings().controller_port) == (9080, 9191)
 
 
+def test_small_letters_do_as_well(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a variable; and what is given counts more than any."""
+    monkeypatch.setenv("kanaria_controller_port", "9191")
+    assert (Settings().controller_port, Settings(controller_port=9292).controller_port) == (9191, 9292)
+
+
 def test_another_state_folder_has_ports_of_its_own(home: Path, tmp_path: Path) -> None:
     """Two stacks on one machine do not mix."""
     assert Settings(home=tmp_path / "another").controller_port == 8090
@@ -45,9 +51,10 @@ def test_the_next_stack_begins_with_the_defaults(home: Path) -> None:
     assert (Settings().gateway_port, Settings().controller_port) == (8080, 8090)
 
 
-def test_a_torn_file_is_named(home: Path) -> None:
+@pytest.mark.parametrize("kept", ['{"gateway_port": 90', "[1]", "null"])
+def test_a_torn_file_is_named(kept: str, home: Path) -> None:
     """Whoever sees it knows which file, and what to do."""
-    (home / "listening.json").write_text('{"gateway_port": 90')
+    (home / "listening.json").write_text(kept)
     with pytest.raises(SetupError, match=r"(?s)listening\.json.*remove that file"):
         Settings()
 
