@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rollout.control.calibration import HISTORY_S
@@ -77,6 +78,20 @@ def test_hours_without_a_release_leave_nothing_behind(world: World, controller: 
     events, kept_blocks = controller._ledger.count(), memory_of(lambda: live(world, controller, 2 * HOUR_S))
     assert controller._ledger.count() == events
     assert kept_blocks < SLACK_BLOCKS
+
+
+def test_twelve_hours_beside_a_paused_canary_leave_no_file_behind(world: World, controller: Controller) -> None:
+    """Neither an open one nor one on disk; an event a minute, and no more memory than after the first hours."""
+    held(world, controller, is_paused=True)
+    live(world, controller, HISTORY_S + MINUTE_S)
+    events, files, opened = controller._ledger.count(), files_of(world), psutil.Process().num_fds()
+    assert memory_of(lambda: live(world, controller, 12 * HOUR_S)) < SLACK_BLOCKS
+    assert 12 * 60 <= controller._ledger.count() - events <= 12 * 60 + 5
+    assert (files_of(world), psutil.Process().num_fds()) == (files, opened)
+
+
+def files_of(world: World) -> set[Path]:
+    return set(world.path.parent.rglob("*"))
 
 
 @pytest.mark.parametrize("is_paused", [True, False], ids=["paused", "held"])
