@@ -1,6 +1,6 @@
 """Settings of the local stack: `KANARIA_*` environment variables, and where everything lies.
 
-pydantic-settings would read them in as many lines, and is a seventh of a command to import.
+pydantic-settings would read them in as many lines, and takes a fifteenth of a command to import.
 """
 
 import json

@@ -1,6 +1,6 @@
 """What is wrong with a plan, in plain English: what stands where, and what to write instead.
 
-PyYAML takes as long to import as all that a plan is made of. Who reads a plan from the ledger does without, so it is
+PyYAML takes a twentieth of a command to import. Who reads a plan from the ledger does without, so it is
 imported where YAML is read or written.
 """
 
