@@ -40,7 +40,7 @@ from kanaria.stack.scrape_targets import write_versions
 from kanaria.stack.shown_share import ShownShare
 from kanaria.stack.signing import is_to_be_verified
 from kanaria.stack.sleeping_server import SleepingServer
-from kanaria.stack.stack import CLOSED_PORTS, GATEWAY, OPEN_ADMIN, gateway_settings
+from kanaria.stack.stack import CLOSED_PORTS, CONTROLLER, GATEWAY, OPEN_ADMIN, gateway_settings
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.version_process import server_command
 from kanaria.stack.versions import Versions
@@ -191,7 +191,8 @@ class _KeeperWatch(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(_KEEPER_EVERY_S):
             try:
-                if not self._supervisor.is_running:
+                # A folder that does not name this process is another one, in the place of one that was moved away.
+                if not self._supervisor.is_running and self._supervisor.program(CONTROLLER):
                     self._supervisor.start()
                     log.warning("keeper_started", reason="the one before had ended")
             except StackError as error:

@@ -65,7 +65,7 @@ class Keeper:
     """Takes care of the programs of one state folder. Call `adopt` once, then `beat` again and again."""
 
     def __init__(self, home: Path, logs: Path) -> None:
-        self._home = home
+        self._home, self._folder = home, home.stat()
         self._files, self._logs = ProcessFiles(home), LogFiles(logs)
         self._cares: dict[str, _Care] = {}
         self._wanted: tuple[str, ...] = ()  # as of the last beat
@@ -95,13 +95,20 @@ class Keeper:
         self._forked.listen()
         found = self._files.names()
         # Asked after they were read: the folder may be moved at any moment.
-        wanted = self._wanted = found if self._files.are_in_place else tuple(self._cares)
+        wanted = self._wanted = found if self._is_in_place() else tuple(self._cares)
         for name in (*wanted, *(set(self._cares) - set(wanted))):
             try:
                 self._keep(name) if name in wanted else self._stop(name)
             except OSError as error:  # a full disk, a full process table: the other programs are not left alone
                 log.warning("not_done", program=name, error=_words(error))
         self._logs.rotate(lambda: self._droppable(wanted))
+
+    def _is_in_place(self) -> bool:
+        """Whether the state folder is the one that this keeper has: what another one says is about another stack."""
+        try:
+            return self._files.wanted_in.is_dir() and os.path.samestat(self._home.stat(), self._folder)
+        except OSError:
+            return False
 
     def pause(self) -> tuple[float, tuple[socket.socket | int, ...]]:
         """How long to wait for the next beat, seconds, and what can be read from when it is due before. Signals end it.

@@ -52,7 +52,7 @@ from rollout.ui.cli.plan import read_spec
 from rollout.ui.cli.reading import newest_plan, stable_version
 from rollout.ui.client import ControllerClient
 
-GATEWAY, _CONTROLLER = "gateway", "controller"  # the names of their programs
+GATEWAY, CONTROLLER = "gateway", "controller"  # the names of their programs
 OPEN_ADMIN = "--envoy-admin"  # an argument of controllers whose gateway has a port for its admin
 CLOSED_PORTS = "--closed-ports"  # likewise, whose gateway and Prometheus send the secret of versions' ports
 _FIRST, _LAST = 0, 100  # in the order of stopping
@@ -116,7 +116,7 @@ class Stack:
             if not self.supervisor.alive():
                 self._prepare(stable or tag or "", say)
             self._start(stable or tag or "", say)
-        self._wait("the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
+        self._wait("the controller", self.client.is_ready, program=CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         stable = self.stable()
         if stable is None and tag is not None:
             plan = _plan_here()
@@ -164,20 +164,18 @@ class Stack:
         Raises StackError when the new controller does not come up.
         """
         with self._alone("kanaria upgrade", say):
-            controller = self.supervisor.program(_CONTROLLER)
+            controller = self.supervisor.program(CONTROLLER)
             if controller is None or not self.is_running:
                 raise SetupError(
                     "there is nothing to upgrade", saw="no stack runs here", do="`kanaria up` starts the new code"
                 )
             environment = self.supervisor.environment()
             with self.supervisor.taken_over(doing="kanaria upgrade"):
-                self.supervisor.end(_CONTROLLER)
+                self.supervisor.end(CONTROLLER)
                 self.supervisor.replace(replace(controller, command=[sys.executable, *controller.command[1:]]))
             self.supervisor.start(environment)
         try:
-            self._wait(
-                "the controller", self.client.is_ready, program=_CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S
-            )
+            self._wait("the controller", self.client.is_ready, program=CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         except StackError as error:
             raise StackError(
                 "the new controller did not come up; gateway and versions serve on as before",
@@ -192,7 +190,7 @@ class Stack:
             say("any user of this machine can read Prometheus, which is of an earlier version, until it is restarted")
         if CLOSED_PORTS not in controller.command:
             say("any user of this machine can ask versions at their own ports until `kanaria down` and `kanaria up`")
-        others = sorted(set(self.supervisor.alive()) - {_CONTROLLER})
+        others = sorted(set(self.supervisor.alive()) - {CONTROLLER})
         say(f"serve on with the code they were started with: {', '.join(tag_of(name) or name for name in others)}")
 
     def stable(self) -> str | None:
@@ -242,7 +240,7 @@ class Stack:
 
     def _start(self, tag: str, say: Callable[[str], None]) -> None:
         """Start what is missing: the keeper of processes that run without one, or everything."""
-        is_whole = self.supervisor.program(_CONTROLLER) is not None  # it is added last
+        is_whole = self.supervisor.program(CONTROLLER) is not None  # it is added last
         alive = self.supervisor.alive()
         if is_whole and self.supervisor.is_running:
             return
@@ -295,7 +293,7 @@ class Stack:
         say(f"metrics: {prometheus.names if prometheus else 'the built-in scraper'}")
         self.supervisor.add(
             Program(
-                _CONTROLLER,
+                CONTROLLER,
                 own_module("kanaria.stack.controller_process", *arguments),
                 given_environment(settings),
                 stop_order=_FIRST,  # before the versions: it would take their end for a crash
@@ -339,11 +337,11 @@ class Stack:
     ) -> None:
         """Raises StackError with the last words of `program`; sooner for what goes on crashing than for a slow one."""
         began_s, say_at_s = time.monotonic(), _SAY_EVERY_S
-        crashes = _Crashes(self.supervisor, (GATEWAY, _CONTROLLER, program))  # others may be waiting for the first two
+        crashes = _Crashes(self.supervisor, (GATEWAY, CONTROLLER, program))  # others may be waiting for the first two
         while not is_ready():
             took_s = time.monotonic() - began_s
             crashed = crashes.going_on(took_s)
-            if self.supervisor.program(_CONTROLLER) is None:
+            if self.supervisor.program(CONTROLLER) is None:
                 raise StackError(
                     "the stack was taken down while it was starting", saw="no controller", do="`kanaria up` again"
                 )

@@ -115,11 +115,6 @@ class ProcessFiles:
         """Every program that should run."""
         return self._known_names.at(self._programs.folder)
 
-    @property
-    def are_in_place(self) -> bool:
-        """Whether there is a folder that says what should run. Where somebody has moved it, nobody knows."""
-        return self._programs.folder.is_dir()
-
     def program(self, name: str) -> Program | None:
         return self._known_programs.at(self._programs[name])
 

@@ -81,12 +81,12 @@ def _progress(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
         yield f"the aborted release did not end: {seen.phase}"
 
 
-def _decisions(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
+def _decisions(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
     """Every split was decided before, in this order, is in the ledger, and the last one is in force."""
-    held = _splits(seen.held)
+    held = [] if fault.forgets else _splits(seen.held)
     for split in _not_in_order(held, seen.asked):
         yield f"in force without a decision in the ledger: {split}"
-    long = [one for one in seen.held if one.for_s >= RECORDED_AFTER_S]
+    long = [one for one in seen.held if one.for_s >= RECORDED_AFTER_S and not fault.forgets]
     for split in _not_in_order(_splits(long), seen.applied):
         yield f"in force for {_longest(long, split):.1f} s and not recorded: {split}"
     if state is PAUSED and any(one.stable == CANARY and 0 < one.since_s < seen.undone_s for one in seen.held):

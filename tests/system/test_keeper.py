@@ -326,13 +326,18 @@ def test_a_state_folder_that_is_moved_away_ends_nothing(tmp_path: Path) -> None:
     kept, elsewhere = Kept(tmp_path / "state"), tmp_path / "elsewhere"
     kept.supervisor.start()
     try:
-        stays, dies = kept.run("stays"), kept.run("dies")
+        stays, dies, dies_later = (kept.run(name) for name in ("stays", "dies", "dies later"))
         kept.home.rename(elsewhere)
         os.kill(dies, signal.SIGKILL)
         until(lambda: '"exited"' in (elsewhere / "logs" / "keeper.log").read_text())
         assert not kept.home.exists()
+        (kept.home / "programs").mkdir(parents=True)  # as whoever still writes there makes it
+        os.kill(dies_later, signal.SIGKILL)
+        until(lambda: (elsewhere / "logs" / "keeper.log").read_text().count('"exited"') == 2)
+        kept.home.rename(tmp_path / "anew")
         elsewhere.rename(kept.home)
         assert kept.pid("dies", other_than=dies)
+        assert kept.pid("dies later", other_than=dies_later)
         assert kept.pid("stays") == stays
     finally:
         kept.supervisor.shutdown()
