@@ -312,12 +312,13 @@ class Supervisor:
             end(lambda: identity.processes, wait_s=_RESTART_WAIT_S)
 
     def suspend(self, name: str) -> bool:
-        """SIGSTOP for every process of `name`: the keeper lets it be, and can still end it. False where it has none."""
-        found = self._belongings(name, self._files.state(name), marked(self._home))
-        for process in found:
+        """SIGSTOP for every process of `name`: the keeper lets it be, and can still end it. False where none got it."""
+        is_any = False
+        for process in self._belongings(name, self._files.state(name), marked(self._home)):
             with suppress(psutil.Error):
                 process.suspend()
-        return bool(found)
+                is_any = True
+        return is_any
 
     def shutdown(self, *, doing: str = "kanaria down") -> None:
         """End every process of this state folder, the keeper too, and forget them.

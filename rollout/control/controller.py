@@ -105,8 +105,8 @@ class Controller:
         self._trouble = Trouble()
         self._is_recovered = False
         self._refusal = ""  # why the router refused the newest split; empty: it did not
-        self._refused_since_s: float | None = None  # on the steady clock
-        self._is_silenced = False  # whether the version that it is to leave out is suspended
+        self._kept_in_since_s: float | None = None  # the router, one that is out; on the steady clock
+        self._is_silenced = False  # whether that version was suspended, which is noted once
         self._deployment = Deployment()
         self.snapshot = Snapshot(Deployment(), None, None, {}, "starting", 0.0, -math.inf)
 
@@ -587,7 +587,7 @@ class Controller:
             self._refusal = error.what
             self._silence()
             raise
-        self._refusal, self._refused_since_s, self._is_silenced = "", None, False
+        self._refusal, self._kept_in_since_s, self._is_silenced = "", None, False
         if split is None:
             return
         self._put_in_force(split)
@@ -595,12 +595,14 @@ class Controller:
     def _silence(self) -> None:
         """A version that was rolled back, and that the gateway cannot be kept from asking, must answer nobody."""
         release, now_s = self._deployment.active, self._clock().steady_s
-        if self._refused_since_s is None:
-            self._refused_since_s = now_s
-        is_over = release and release.phase is Phase.LEAVING and release.outcome in ("rolled_back", "aborted")
-        if release is None or not is_over or self._is_silenced or now_s - self._refused_since_s < SILENCED_AFTER_S:
+        if release is None or release.phase is not Phase.LEAVING or release.outcome not in ("rolled_back", "aborted"):
             return
-        if self._world.silence(release.canary, other=release.stable):
+        if self._kept_in_since_s is None:
+            self._kept_in_since_s = now_s
+        if now_s - self._kept_in_since_s < SILENCED_AFTER_S:
+            return
+        # With each beat: a suspended process that is killed is started again, and would answer.
+        if self._world.silence(release.canary, other=release.stable) and not self._is_silenced:
             self._is_silenced = True
             text = f"{release.canary} is out, and the gateway takes no split without it: its processes are suspended"
             self._note("suspended", f"{text}, so that {release.stable} answers in its place")

@@ -108,10 +108,13 @@ class Reconciler:
     def silence(self, tag: str, *, other: str) -> bool:
         """Suspend `tag`, which the gateway goes on asking, where `other` is ready and answers in its place.
 
-        Returns: whether it was suspended. A gateway that asks nobody is left alone.
+        Returns: whether it was suspended. A gateway that asks nobody is left alone, and a version that is out of the
+        split already: it answers its last requests.
         """
         seen = self._router.observed()
-        if seen is None or other not in (seen.stable, seen.canary, seen.fallback):
+        if seen is None or tag not in (seen.stable, seen.canary):
+            return False
+        if other not in (seen.stable, seen.canary, seen.fallback):
             return False
         return self._fleet.status(other).health is Health.READY and self._fleet.suspend(tag)
 

@@ -1,5 +1,6 @@
 """The control loop in a small simulated world: good and bad versions, bad days, and death at any point."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from rollout.control import commands as c
 from rollout.control.controller import SILENCED_AFTER_S, Controller
 from rollout.control.timing import BEAT_S
 from rollout.explain.timeline import timeline
-from rollout.fleet import Health
+from rollout.fleet import CONTRACT, Health
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import Phase
+from rollout.routers.router import Split
 from rollout.spec import RiskBudget, RolloutSpec
 from tests.support.killing import Killed, Killer
 from tests.support.world import Version, World
@@ -29,6 +31,7 @@ SPEC = RolloutSpec(
     risk_budget=0.02,
     startup_deadline=30,
 )
+OTHER = replace(CONTRACT, idle_s=8.0)
 
 
 @pytest.fixture
@@ -190,12 +193,58 @@ def test_a_version_that_is_out_answers_nobody_where_the_router_keeps_it_in(
     assert not world.versions["m:v2"].hangs, "a moment later it may be taken"
     world.live(controller, SILENCED_AFTER_S * 2)
     assert world.versions["m:v2"].hangs is is_stable_ready
+    world.edit("m:v2", hangs=False)
+    world.live(controller, 60)
+    assert world.versions["m:v2"].hangs is is_stable_ready, "its process was killed, and the keeper started it again"
     world.router.refusals.clear()
     world.edit("m:v1", health=Health.READY)
     assert world.live_until_ended(controller) == "rolled_back"
     assert weights(world)[-1] == 0
     topics = [event.topic for event in events(world) if isinstance(event, e.Noted)]
     assert topics.count("suspended") == int(is_stable_ready)
+
+
+def test_a_version_is_suspended_only_where_the_split_without_it_was_refused(
+    world: World, controller: Controller
+) -> None:
+    """A step up that was refused for minutes says nothing of the rollback after it: that may be taken at once."""
+    start(controller, SPEC.model_copy(update={"steps": (50, 100), "soak": 60}))
+    world.live(controller, 4)
+    world.router.refusals = ["no"] * 10_000
+    world.edit("m:v1", service=OTHER)  # with which the gateway's split is another one
+    world.live(controller, 60)
+    controller.execute(c.RollbackNow("ann", "looks wrong"))
+    world.live(controller, SILENCED_AFTER_S / 2)
+    assert not world.versions["m:v2"].hangs
+    world.live(controller, SILENCED_AFTER_S)
+    assert world.versions["m:v2"].hangs
+
+
+def test_a_version_that_is_out_of_the_split_answers_its_last_requests(world: World, controller: Controller) -> None:
+    """They were cut off where a later split, of other addresses of stable's, was refused."""
+    start(controller, SPEC.model_copy(update={"steps": (50, 100), "soak": 60}))
+    world.live(controller, 4)
+    world.router.in_flight = {"m:v2": 3}
+    controller.execute(c.RollbackNow("ann", "looks wrong"))
+    world.live(controller, 1)
+    assert weights(world)[-1] == 0
+    world.router.refusals = ["no"] * 10_000
+    world.edit("m:v1", service=OTHER)
+    world.live(controller, SILENCED_AFTER_S * 3)
+    assert not world.versions["m:v2"].hangs
+
+
+def test_a_version_that_the_gateway_gives_all_to_is_not_suspended(world: World, controller: Controller) -> None:
+    """A split in force that does not name stable: nobody would answer in its place."""
+    start(controller, SPEC.model_copy(update={"steps": (50, 100), "soak": 60}))
+    world.live(controller, 4)
+    canary = world.router.history[-1].canary
+    assert canary
+    world.router.history.append(Split(canary))
+    world.router.refusals = ["no"] * 10_000
+    controller.execute(c.RollbackNow("ann", "looks wrong"))
+    world.live(controller, SILENCED_AFTER_S * 3)
+    assert not world.versions["m:v2"].hangs
 
 
 def test_a_paused_release_holds_and_goes_on_after(world: World, controller: Controller) -> None:
