@@ -57,9 +57,12 @@ def advice(release: Timeline) -> tuple[str, ...]:
 
 def _about_the_signal(release: Timeline) -> tuple[str, ...]:
     signal, failed_signal = release.state.outcome_signal or "", release.failed_signal
+    row = release.spec.signals.row(signal)
     if signal == "deadline" and release.end and release.end.evidence:  # harm may be proven, and left to a person
-        signal = release.end.evidence.failed_signal or signal
-    row, key = release.spec.signals.row(signal), signal.partition(":")[2]
+        failed = release.end.evidence.failed_signal or signal
+        row = release.spec.signals.row(failed)
+        signal = failed if row else signal
+    key = signal.partition(":")[2]
     if row is None:
         return (_WITHOUT_A_SIGNAL[signal],) if signal in _WITHOUT_A_SIGNAL else ()
     has_fewer = failed_signal is not None and _has_fewer(failed_signal)

@@ -209,8 +209,8 @@ class Judge:
         for tick in run:
             self._observe_tick(tick[0].end_s, tick)
 
-    def _observe_windows(self, windows: Windows) -> None:
-        begin = 0
+    def _observe_windows(self, every: Windows) -> None:
+        windows, begin = every.without_empty_ticks(), 0
         while begin < len(windows):
             run = windows.part(begin, begin + _LONGEST_RUN)
             run = run.part(0, max(1, self._usual_ticks(run)))

@@ -105,6 +105,13 @@ class Windows:
         """The same windows under other names, in the same order."""
         return replace(self, signals=tuple(names))
 
+    def without_empty_ticks(self) -> "Windows":
+        """The ticks that have a window."""
+        at = self.is_there.any(axis=1)
+        if at.all():
+            return self
+        return Windows(self.signals, self.ends_s[at], self.lengths_s[at], self.counts[at], self.is_there[at])
+
     @property
     def are_sound(self) -> bool:
         """Whether ticks follow each other, and no more events are bad than there are."""

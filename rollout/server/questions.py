@@ -115,9 +115,8 @@ class Plan:
     expected: tuple[str, ...]  # that must be counted before a step passes
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | str | None, profile: Profile) -> "Plan":
-        """The plan as it stands in a request. Raises SpecError, also for signals that the profile cannot give."""
-        text = given if isinstance(given, str) else json.dumps(given or {})
+    def of(cls, text: str, profile: Profile) -> "Plan":
+        """The plan as the text that it is in a request. Raises SpecError, also for signals that the profile cannot give."""
         spec = parse_spec(text, name="plan")
         named = _signals(text)
         if missing := sorted(impossible(profile, named, spec.signals.own)):

@@ -251,7 +251,7 @@ def test_a_fresh_judge_says_what_one_that_was_asked_all_the_time_says(
 ) -> None:
     """To the last bit, through restarts and pods that come and go: same samples, same verdict."""
     profile = built_in()["bentoml"]
-    plan = Plan.of(None, profile)
+    plan = Plan.of("{}", profile)
     now = _At(samples.url)
     asked_often = Evidence(now, profile, names, plan, not_before_s=-math.inf)
     verdicts = []
@@ -282,7 +282,7 @@ def test_a_histogram_without_buckets_is_named(samples: RawSamples, names: Names)
     latency = [counter for counter in profile.counters({}) if counter.signal == "latency"]
     with closing(_At(samples.url)) as now:
         now.at_s = END_S
-        evidence = Evidence(now, profile, names, Plan.of(None, profile), not_before_s=-math.inf)
+        evidence = Evidence(now, profile, names, Plan.of("{}", profile), not_before_s=-math.inf)
         said = evidence.answer(25.0, own_clock_s=END_S)
         why = why_nothing(now, Wanted.of(profile, latency, names, "native"))
     assert said.verdict is Verdict.NO_DATA

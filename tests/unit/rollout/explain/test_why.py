@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from rollout.control import commands as c
+from rollout.explain.advice import advice
 from rollout.explain.timeline import Timeline
 from rollout.explain.why import Explanation, one_sentence, why
 from rollout.fleet import Health
@@ -237,6 +238,16 @@ def test_a_shadow_that_differs_in_a_third_of_its_answers_is_left_to_a_person(tmp
     to_do = lines(why(release), "What to do")
     assert "Compare its answers with stable's on the same inputs" in to_do
     assert "Proof needs requests" not in to_do
+
+
+def test_a_signal_that_the_plan_has_not_takes_no_advice_away(tmp_path: Path) -> None:
+    """One of which nothing is known any more: what helps at a deadline is said, where nothing was."""
+    release = finished(tmp_path / "ledger.db", differs_ratio=0.31)
+    assert release.end is not None
+    assert release.end.evidence is not None
+    evidence = replace(release.end.evidence, failed_signal="custom.gone")
+    decisions = [replace(each, evidence=evidence) if each is release.end else each for each in release.decisions]
+    assert "Proof needs requests" in advice(replace(release, decisions=tuple(decisions)))[0]
 
 
 def test_a_shadow_that_disagrees_as_a_better_model_does_goes_on(tmp_path: Path) -> None:

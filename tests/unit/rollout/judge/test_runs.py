@@ -115,6 +115,16 @@ def test_windows_as_arrays_have_the_judgement_of_each_alone(
         assert as_arrays.judgement(next_weight=weight) == one_by_one.judgement(next_weight=weight)
 
 
+def test_ticks_without_a_window_are_no_evidence() -> None:
+    """A histogram with no bound that the plan wants, before the first errors: the judge failed there."""
+    ticks = [tick for tick in history(1, 9, 400, 1.0) if tick]
+    nothing = Windows.of(ticks, sorted({window.signal for tick in ticks for window in tick})).of_signals(["errors:no"])
+    judge = Judge(BY_PLAN)
+    judge.observe(nothing)
+    assert judge.judgement(next_weight=None) == Judge(BY_PLAN).judgement(next_weight=None)
+    assert len(nothing.without_empty_ticks()) == 0
+
+
 @pytest.mark.parametrize(
     ("ends_s", "bad", "what"),
     [((10, 20, 30, 30), 1, "two windows end at"), ((2, 30), 1, "two windows end at"), ((30, 40), 91, "91 bad of 90")],

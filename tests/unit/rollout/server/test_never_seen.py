@@ -56,7 +56,7 @@ def test_it_is_said_whether_all_that_was_counted_is_left_out(
     """Of a canary that is asked by gRPC alone it once said that its pods might not be scraped."""
     profile = built_in()["istio"]
     names = Names("shop", "digits", canary, "v1")
-    evidence = Evidence(samples, profile, names, Plan.of({}, profile), not_before_s=-float("inf"))
+    evidence = Evidence(samples, profile, names, Plan.of("{}", profile), not_before_s=-float("inf"))
     with pytest.raises(NeverSeen) as never:
         evidence.answer(None, own_clock_s=1_700_000_000.0)
     assert words[0] in never.value.saw
