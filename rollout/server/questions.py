@@ -116,7 +116,7 @@ class Plan:
 
     @classmethod
     def of(cls, text: str, profile: Profile) -> "Plan":
-        """The plan as the text that it is in a request. Raises SpecError, also for signals that the profile cannot give."""
+        """The plan of a request, a text. Raises SpecError, also for signals that the profile cannot give."""
         spec = parse_spec(text, name="plan")
         named = _signals(text)
         if missing := sorted(impossible(profile, named, spec.signals.own)):
