@@ -69,6 +69,8 @@ class Keeper:
         self._files, self._logs = ProcessFiles(home), LogFiles(logs)
         self._cares: dict[str, _Care] = {}
         self._wanted: tuple[str, ...] = ()  # as of the last beat
+        self._has_failed = False  # in the last beat: what woke it is still there, and would wake it at once
+        self._unlisted_since_s: dict[str, float] = {}  # when a program was first missed in the list
         self._forked = ForkedVersions(home)
         self._ends, self._changes = ProcessEnds(), FolderWatch(self._files.wanted_in)
 
@@ -93,20 +95,33 @@ class Keeper:
     def beat(self) -> None:
         """Bring what runs one step nearer to what should run."""
         self._forked.listen()
-        found = self._files.names()
-        # Asked after they were read: the folder may be moved at any moment.
-        wanted = self._wanted = found if self._is_in_place() else tuple(self._cares)
+        wanted = self._wanted = self._should_run()
+        self._has_failed = False
         for name in (*wanted, *(set(self._cares) - set(wanted))):
             try:
                 self._keep(name) if name in wanted else self._stop(name)
             except OSError as error:  # a full disk, a full process table: the other programs are not left alone
                 log.warning("not_done", program=name, error=_words(error))
+                self._has_failed = True
         self._logs.rotate(lambda: self._droppable(wanted))
+
+    def _should_run(self) -> tuple[str, ...]:
+        """What should run. Where nobody knows, all that does.
+
+        Also what was listed a moment ago: whoever moves the folder to another disk removes one file after the other.
+        """
+        listed = self._files.listed()
+        if listed is None or not self._is_in_place():
+            self._unlisted_since_s.clear()
+            return tuple(self._cares)
+        now_s, before = time.monotonic(), self._unlisted_since_s
+        self._unlisted_since_s = {name: before.get(name, now_s) for name in set(self._cares) - set(listed)}
+        return (*listed, *(name for name, since_s in self._unlisted_since_s.items() if now_s - since_s < BEAT_S))
 
     def _is_in_place(self) -> bool:
         """Whether the state folder is the one that this keeper has: what another one says is about another stack."""
         try:
-            return self._files.wanted_in.is_dir() and os.path.samestat(self._home.stat(), self._folder)
+            return os.path.samestat(self._home.stat(), self._folder)
         except OSError:
             return False
 
@@ -124,7 +139,9 @@ class Keeper:
     @property
     def _is_calm(self) -> bool:
         """Whether all that should run does, nothing else, and no time is waited for."""
-        return set(self._cares) == set(self._wanted) and all(
+        if self._has_failed or self._unlisted_since_s or set(self._cares) != set(self._wanted):
+            return False
+        return all(
             care.state.pid and care.kill_at_s is None and not care.failed_starts for care in self._cares.values()
         )
 

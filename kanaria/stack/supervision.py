@@ -103,7 +103,7 @@ class ProcessFiles:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._programs, self._states = Notes(home / "programs"), Notes(home / "processes")
-        self._known_names, self._known_programs = KnownFiles(names_in), KnownFiles(_program_in)
+        self._known_names, self._known_programs = KnownFiles(_listed), KnownFiles(_program_in)
         self._known_states = KnownFiles(_state_in)
 
     @property
@@ -112,7 +112,11 @@ class ProcessFiles:
         return self._programs.folder
 
     def names(self) -> tuple[str, ...]:
-        """Every program that should run."""
+        """Every program that should run; none where nobody knows."""
+        return self.listed() or ()
+
+    def listed(self) -> tuple[str, ...] | None:
+        """Every program that should run. None where nobody knows: the folder was moved away, or cannot be read."""
         return self._known_names.at(self._programs.folder)
 
     def program(self, name: str) -> Program | None:
@@ -165,7 +169,15 @@ class ProcessFiles:
 
 def names_in(folder: Path) -> tuple[str, ...]:
     """The names of the notes in a folder, sorted; none where there is no such folder."""
-    return tuple(sorted(path.stem for path in folder.glob("[!.]*.json")))
+    return _listed(folder) or ()
+
+
+def _listed(folder: Path) -> tuple[str, ...] | None:
+    try:
+        found = os.listdir(folder)  # noqa: PTH208 - `glob` takes its failures for an empty folder
+    except OSError:
+        return None
+    return tuple(sorted(name.removesuffix(".json") for name in found if name[0] != "." and name.endswith(".json")))
 
 
 def _program_in(path: Path) -> Program | None:
