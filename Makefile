@@ -32,7 +32,7 @@ check: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# Faults in every state of a release, on real stacks; at most 25 minutes, then docs/benchmarks/chaos.md. As root for all.
+# Faults in every state of a release, on real stacks; for one to two hours, then docs/benchmarks/chaos.md. As root for all.
 chaos: setup
 	@$(BIN)/python -m tests.chaos --write $(ARGS)
 

@@ -125,7 +125,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--only", type=re.compile, default="", help="regular expression to find in a name; see --list")
     parser.add_argument("--jobs", type=int, default=3, help="stacks side by side (default: 3; they mostly wait)")
-    parser.add_argument("--minutes", type=float, default=25.0, help="no combination begins later (default: 25)")
+    parser.add_argument("--minutes", type=float, default=120.0, help="no combination begins later (default: 120)")
     parser.add_argument("--list", action="store_true", help="print the combinations and end")
     parser.add_argument("--resume", action="store_true", help="leave out what an earlier run has written down")
     parser.add_argument("--out", type=Path, default=Path("build/chaos"), help="results, and the logs of each stack")

@@ -103,7 +103,7 @@ class Fault:
     ends: frozenset[Outcome] = frozenset()  # how a healthy release may end for it; empty: as without it
     is_of_canary: bool = False
     aborts: bool = False  # a release in its steps is aborted by it
-    forgets: bool = False  # what was decided after it is in no ledger
+    forgets: bool = False  # what was decided between it and its end is in no ledger
     may_fail: frozenset[str] = frozenset()  # commands that need not succeed
     environment: Mapping[str, str] = field(default_factory=dict)
     disk: Disk | None = None  # the state folder is a file system of its own

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import psutil
 
 from tests.chaos.on_processes import Strike, stopped
+from tests.chaos.seen import numbered
 from tests.chaos.site import Site
 
 SLEEPS_S = 600.0
@@ -51,12 +52,13 @@ def restored(site: Site) -> Iterator[None]:
 
 
 def at_once(*commands: str) -> Strike:
-    """Several people give a command in the same moment."""
+    """Several people give a command in the same moment; each has a number, so that none hides another's exit code."""
 
     @contextmanager
     def strike(site: Site) -> Iterator[None]:
+        labels = [numbered(command, number) for number, command in enumerate(commands, 1)]
         with ThreadPoolExecutor() as people:
-            list(people.map(site.command, commands))
+            list(people.map(lambda command, label: site.command(command, label=label), commands, labels))
         yield
 
     return strike

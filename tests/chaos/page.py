@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.markdown import table
 from tests.chaos.combinations import Combination, left_out
-from tests.chaos.faults import FAULTS, Hurts
+from tests.chaos.faults import FAULTS
 from tests.chaos.seen import Seen
 from tests.chaos.states import CANARY
 from tests.chaos.users import RATE
@@ -49,15 +49,16 @@ Written by `{COMMAND}` on {machine}: {took_s / 60:.0f} minutes of stacks, some s
 **{right} of {len(rows)} combinations are right.** Each is a real stack of its own: Envoy, two versions served by
 BentoML, Prometheus, Alertmanager, and users who send {RATE:g} requests a second from before the release until after its
 end. {failed:,} of {requests:,} requests failed, without those that a bad version answered; its own column has these.
-
+{_not_run(len(planned) - len(rows))}
 Right means all of this: a healthy version is promoted or goes on, and is never in quarantine, unless the fault is its
 own; a bad one is rolled back into quarantine; each split that the gateway had was decided before and is in the ledger,
-in that order; a watch takes its time; requests fail only while a process that serves is dead, for at most
-{MOST_FAILING_S[Hurts.GATEWAY]:g} s where it is the gateway, {MOST_FAILING_S[Hurts.VERSION]:g} s where it is a version,
-and until a second after `kanaria up` where everything is; `down` leaves no process behind, and `history` and `why` can
-be read afterwards. A version with one process has nobody to answer while it loads again, unless the other version may:
-where that takes too long, `KANARIA_REPLICAS=2` is the remedy. In a state called *bad*, most requests to the canary
-({CANARY}) fail from the moment of the fault on.
+in that order; what the judge or a person had decided stays so, and a command that failed is not carried out later; a
+watch takes its time; requests fail only while what serves is dead or hangs, for at most
+{_limits()},
+and until a second after `kanaria up` where everything does; `down` leaves no process behind, and `history` and `why`
+can be read afterwards. A version with one process has nobody to answer while it loads again, unless the other version
+may: where that takes too long, `KANARIA_REPLICAS=2` is the remedy. In a state called *bad*, most requests to the
+canary ({CANARY}) fail from the moment of the fault on.
 
 {table(HEADS, rows)}
 
@@ -69,6 +70,15 @@ where that takes too long, `KANARIA_REPLICAS=2` is the remedy. In a state called
 
 {table(("fault", "state", "why"), _left_out(results, planned))}
 """
+
+
+def _not_run(count: int) -> str:
+    return f"**{count} more were not run**, each for a reason that stands [below](#left-out).\n" if count else ""
+
+
+def _limits() -> str:
+    """How long requests may fail, by what cannot serve."""
+    return ", ".join(f"{most_s:g} s ({hurts.value})" for hurts, most_s in MOST_FAILING_S.items() if most_s)
 
 
 def _place(one: Combination) -> int:

@@ -21,12 +21,12 @@ from tests.chaos.seen import (
     Seen,
     applied_by,
     asked_by,
-    decided_by,
     failures_of,
     held_by,
     is_bad_answer,
     outcome_of,
     phase_of,
+    promoter_of,
 )
 from tests.chaos.site import NotReached, Site, named
 from tests.chaos.states import CANARY, IDLE, PAUSED, STABLE, State
@@ -221,7 +221,7 @@ def _seen(site: Site, one: Combination, course: Course) -> Seen:
         phase=phase_of(deployment),
         signal=(release.outcome_signal if release else None) or "",
         reason=(release.outcome_reason if release else None) or "",
-        by=decided_by(events),
+        promoted_by=promoter_of(events),
         quarantined=dict(deployment.quarantined),
         ticks_after=course.ticks_after,
         watched_s=course.watched_s,

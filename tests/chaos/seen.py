@@ -1,5 +1,6 @@
 """What was seen of one combination of a fault and a state: facts, without an opinion. Written as one line of JSON."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -66,11 +67,11 @@ class Seen(_Fact):
     phase: str
     signal: str = ""
     reason: str = ""
-    by: str = ""
+    promoted_by: str = ""  # even if it was rolled back later; empty: nobody has
     quarantined: dict[str, str] = {}
     ticks_after: int = 0  # ticks and decisions in the ledger after the fault was undone
     watched_s: float | None = None  # how long the watch was; None: its end was not seen
-    commands: dict[str, int] = {}  # exit codes; 124: it did not end
+    commands: dict[str, int] = {}  # exit codes by label; 124: it did not end
     left: tuple[str, ...] = ()  # processes that were still there after `down`
     problems: tuple[str, ...] = ()  # what kept the driver from going on
 
@@ -139,10 +140,9 @@ def outcome_of(deployment: Deployment) -> Outcome:
     return release.outcome or "running"
 
 
-def decided_by(events: Iterable[e.Event]) -> str:
-    """Who took the last decision about the outcome."""
-    ends = [event.by for event in events if isinstance(event, e.Promoted | e.RolledBack | e.Aborted)]
-    return ends[-1] if ends else ""
+def promoter_of(events: Iterable[e.Event]) -> str:
+    """Who promoted the release, be it rolled back later or not."""
+    return next((event.by for event in events if isinstance(event, e.Promoted)), "")
 
 
 def phase_of(deployment: Deployment) -> str:
@@ -151,6 +151,16 @@ def phase_of(deployment: Deployment) -> str:
     if release is None:
         return "no release"
     return f"at {release.weight_percent:g} %" if release.phase is Phase.STEPPING else release.phase.value
+
+
+def numbered(command: str, number: int) -> str:
+    """The label of a command that several people give, or that is given with others."""
+    return f"{command} ({number})"
+
+
+def command_of(label: str) -> str:
+    """The command that has this label."""
+    return re.sub(r" \(\d+\)$", "", label)
 
 
 def without_repeats(splits: Sequence[Split]) -> tuple[Split, ...]:

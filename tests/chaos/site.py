@@ -27,7 +27,7 @@ from rollout.routers.envoy.settings import GatewaySettings
 from rollout.spec import RolloutSpec
 from rollout.ui.client import ControllerClient
 from tests.chaos.model import FAILS, LOADS_SLOWLY, SWITCHES
-from tests.chaos.states import CANARY
+from tests.chaos.states import CANARY, PERSON
 from tests.chaos.users import Users
 from tests.support.paths import ROOT
 from tests.support.stack import Kanaria
@@ -173,7 +173,7 @@ class Site:
     def client(self) -> ControllerClient:
         """The controller's API, as the commands use it."""
         token = (self.home / TOKEN_FILE).read_text().strip()
-        return ControllerClient(self.kanaria.controller, token=token, by="chaos")
+        return ControllerClient(self.kanaria.controller, token=token, by=PERSON)
 
     def release(self, plan: Mapping[str, object]) -> None:
         """Start a release of the canary. Raises RolloutError."""

@@ -7,6 +7,7 @@ from rollout.ledger.state import Deployment, Phase
 from rollout.routers.router import ObservedSplit
 
 STABLE, CANARY = "digits:v1", "digits:v2"
+PERSON = "chaos"  # who releases the canary, and gives the command of `State.asked`
 
 WATCH_S = 12.0
 _PLAN: dict[str, Any] = {

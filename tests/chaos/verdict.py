@@ -3,8 +3,20 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 from tests.chaos.faults import Fault, Hurts
-from tests.chaos.seen import Held, Outcome, Seen, Split
-from tests.chaos.states import CANARY, IDLE, LEAVING, PAUSED, PROMOTING, STABLE, WATCH_S, WATCHING, WATCHING_BAD, State
+from tests.chaos.seen import Held, Outcome, Seen, Split, command_of
+from tests.chaos.states import (
+    CANARY,
+    IDLE,
+    LEAVING,
+    PAUSED,
+    PERSON,
+    PROMOTING,
+    STABLE,
+    WATCH_S,
+    WATCHING,
+    WATCHING_BAD,
+    State,
+)
 
 MOST_FAILING_S = {
     Hurts.NOBODY: 0.0,
@@ -13,6 +25,7 @@ MOST_FAILING_S = {
     Hurts.VERSION: 3.0,
     Hurts.VERSIONS: 12.0,
 }
+PROMOTERS = {WATCHING: "judge", WATCHING_BAD: "judge", PROMOTING: PERSON}  # who has promoted it before the fault
 SEEN_WITHIN_S = 2.0  # how late the driver may see that a watch began
 AFTER_UP_S = 1.0  # users notice a moment later that the stack is back
 FOUND_WITHIN_S = 8.0  # three windows, a reading and a beat: how long a bad version may answer users
@@ -23,7 +36,18 @@ def wrongs(seen: Seen, fault: Fault, state: State) -> tuple[str, ...]:
     """What is wrong, in words; nothing when all is right."""
     return tuple(
         text
-        for check in (_problems, _outcome, _quarantine, _progress, _decisions, _failures, _harm, _leftovers, _commands)
+        for check in (
+            _problems,
+            _outcome,
+            _word,
+            _quarantine,
+            _progress,
+            _decisions,
+            _failures,
+            _harm,
+            _leftovers,
+            _commands,
+        )
         for text in check(seen, fault, state)
     )
 
@@ -36,7 +60,9 @@ def right_ends(fault: Fault, state: State) -> frozenset[Outcome]:
         return frozenset({"aborted"})
     if state.is_bad:
         return frozenset({"rolled_back", "aborted"} if fault.aborts else {"rolled_back"})
-    if fault.aborts and state not in (WATCHING, PROMOTING):
+    if state in PROMOTERS:
+        return (fault.ends or frozenset({"promoted"})) - {"running"}
+    if fault.aborts:
         return frozenset({"aborted"})
     return fault.ends or frozenset({"promoted", "running"})
 
@@ -58,9 +84,24 @@ def _outcome(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
         yield f"{kind} is {_words(seen.outcome)} ({seen.phase}), right is {' or '.join(map(_words, sorted(right)))}"
     if seen.outcome == "promoted" and seen.watched_s is not None and seen.watched_s < WATCH_S - SEEN_WITHIN_S:
         yield f"the watch of {WATCH_S:g} s was over after {seen.watched_s:.1f} s"
-    is_asked = state is PROMOTING or seen.commands.get("promote") == 0
-    if seen.outcome == "promoted" and seen.by not in ("judge", "") and not is_asked:
-        yield f"promoted by {seen.by}, whose command had failed"
+
+
+def _word(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
+    """What the judge or a person has decided stays decided; what a person could not decide is not done later."""
+    if state in PROMOTERS:
+        if seen.promoted_by != PROMOTERS[state]:
+            yield f"promoted by {seen.promoted_by or 'nobody'}, right is {PROMOTERS[state]}, before the fault"
+        return
+    has_promoted = _has_succeeded(seen, "promote")
+    if seen.promoted_by not in ("judge", "") and not has_promoted:
+        yield f"promoted by {seen.promoted_by}, whose command had failed"
+    if has_promoted and not seen.promoted_by:
+        yield f"`promote` succeeded, and the release is {_words(seen.outcome)}"
+    if _has_succeeded(seen, "abort") and seen.outcome != "aborted":
+        yield f"`abort` succeeded, and the release is {_words(seen.outcome)}"
+    is_early = any(one.stable == CANARY and 0 < one.since_s < seen.undone_s for one in seen.held)
+    if state is PAUSED and is_early and not has_promoted:
+        yield "promoted while it was paused"
 
 
 def _quarantine(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
@@ -81,18 +122,16 @@ def _progress(seen: Seen, _fault: Fault, state: State) -> Iterator[str]:
         yield f"the aborted release did not end: {seen.phase}"
 
 
-def _decisions(seen: Seen, fault: Fault, state: State) -> Iterator[str]:
+def _decisions(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
     """Every split was decided before, in this order, is in the ledger, and the last one is in force."""
-    held = [] if fault.forgets else _splits(seen.held)
-    for split in _not_in_order(held, seen.asked):
+    known = [one for one in seen.held if not (fault.forgets and 0 < one.since_s < seen.undone_s)]
+    for split in _not_in_order(_splits(known), seen.asked):
         yield f"in force without a decision in the ledger: {split}"
-    long = [one for one in seen.held if one.for_s >= RECORDED_AFTER_S and not fault.forgets]
+    long = [one for one in known if one.for_s >= RECORDED_AFTER_S]
     for split in _not_in_order(_splits(long), seen.applied):
         yield f"in force for {_longest(long, split):.1f} s and not recorded: {split}"
-    if state is PAUSED and any(one.stable == CANARY and 0 < one.since_s < seen.undone_s for one in seen.held):
-        yield "promoted while it was paused"
-    if held and seen.asked and held[-1] != seen.asked[-1]:
-        yield f"the ledger asks for {seen.asked[-1]}; in force at the end: {held[-1]}"
+    if seen.held and seen.asked and (last := _splits(seen.held)[-1]) != seen.asked[-1]:
+        yield f"the ledger asks for {seen.asked[-1]}; in force at the end: {last}"
 
 
 def _failures(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
@@ -128,9 +167,13 @@ def _leftovers(seen: Seen, _fault: Fault, _state: State) -> Iterator[str]:
 
 
 def _commands(seen: Seen, fault: Fault, _state: State) -> Iterator[str]:
-    for command, code in seen.commands.items():
-        if code and command not in fault.may_fail:
-            yield f"`{command}` ended with {code}" if code != 124 else f"`{command}` did not end"
+    for label, code in seen.commands.items():
+        if code and command_of(label) not in fault.may_fail:
+            yield f"`{label}` ended with {code}" if code != 124 else f"`{label}` did not end"
+
+
+def _has_succeeded(seen: Seen, command: str) -> bool:
+    return any(command_of(label) == command and code == 0 for label, code in seen.commands.items())
 
 
 def _not_in_order(some: Sequence[Split], whole: Sequence[Split]) -> Iterator[Split]:

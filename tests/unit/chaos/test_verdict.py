@@ -7,11 +7,25 @@ from rollout.ledger.state import fold
 from rollout.routers.router import ObservedSplit
 from rollout.spec import RolloutSpec
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.seen import Failure, Held, Seen, Split, applied_by, asked_by, failures_of, held_by, outcome_of
+from tests.chaos.seen import (
+    Failure,
+    Held,
+    Seen,
+    Split,
+    applied_by,
+    asked_by,
+    failures_of,
+    held_by,
+    outcome_of,
+    promoter_of,
+)
 from tests.chaos.states import (
     CANARY,
     IDLE,
     LEAVING,
+    PAUSED,
+    PERSON,
+    PROMOTING,
     SHADOW,
     STABLE,
     STEP_50,
@@ -56,7 +70,7 @@ def seen(state: State = STEP_50, **facts: object) -> Seen:
         "applied": splits,
         "outcome": "promoted",
         "phase": "watching",
-        "by": "judge",
+        "promoted_by": "judge",
         "ticks_after": 9,
         "commands": {"first up": 0, "down": 0},
     }
@@ -68,6 +82,7 @@ def rolled_back(**facts: object) -> Seen:
     back: dict[str, object] = {
         "outcome": "rolled_back",
         "phase": "ended",
+        "promoted_by": "",
         "signal": "guard",
         "quarantined": BACK,
         "held": held(*splits),
@@ -171,12 +186,16 @@ def test_a_split_that_was_not_recorded_is_found() -> None:
         ("stable killed", (0.1, 2.9), ""),
         ("stable killed", (0.1, 4.0), "over 3.9 s; right is at most 3.0 s"),
         ("stable killed", (-2.0, 0.1), "the first 1.8 s before the fault"),
+        ("keeper and gateway killed", (0.0, 3.9), ""),
+        ("keeper and gateway killed", (0.0, 4.1), "over 4.1 s; right is at most 4.0 s"),
+        ("both versions killed", (0.0, 11.9), ""),
+        ("both versions killed", (0.0, 12.1), "over 12.1 s; right is at most 12.0 s"),
         ("reboot", (0.0, 9.0, 10.9), ""),
         ("reboot", (0.0, 11.2), "right is at most 11.0 s"),
     ],
 )
 def test_requests_fail_only_while_what_serves_is_dead(name: str, sent_s: tuple[float, ...], wrong: str) -> None:
-    """A second for the gateway, three for a version, a second after `up` where everything was gone."""
+    """A second for the gateway, four without the keeper; three for a version, twelve for both; a second after `up`."""
     text = found(seen(failures=failed(*sent_s), undone_s=10.0), name)
     assert (wrong in text) if wrong else (text == "")
 
@@ -197,12 +216,81 @@ def test_what_is_left_behind_and_what_cannot_be_asked_is_wrong() -> None:
     assert "`history` ended with 3" in found(seen(commands={"history": 3}))
     assert "`down` did not end" in found(seen(commands={"down": 124}))
     assert not found(seen(commands={"promote": 3}), "late promote")
+    twice = seen(commands={"upgrade (1)": 3, "upgrade (2)": 0, "up (3)": 0})
+    assert found(twice, "two upgrades at once") == "`upgrade (1)` ended with 3"
+    refused = seen(commands={"promote (1)": 2, "abort (2)": 2})
+    assert not found(refused, "promote and abort at once")
+    assert "`promote (1)` ended with 2; `abort (2)` ended with 2" in found(refused, "two upgrades at once")
     assert "the stack did not start" in found(seen(problems=("the stack did not start",)))
 
 
 def test_a_command_that_failed_is_not_carried_out_later() -> None:
     """A release that a person promoted too late is wrong, one that the judge promoted is right."""
-    assert "promoted by ann" in found(seen(by="ann"), "late promote")
+    assert "promoted by ann" in found(seen(promoted_by="ann"), "late promote")
+    assert not found(seen(promoted_by="ann", commands={"promote": 0}), "late promote")
+
+
+@pytest.mark.parametrize("name", ["gateway hangs", "down and up"])
+def test_what_a_person_promoted_before_the_fault_stays_promoted(name: str) -> None:
+    """A promote that was answered and is lost is wrong, whatever the judge makes of the release then."""
+    lost = "promoted by nobody, right is chaos, before the fault"
+    assert not found(seen(PROMOTING, promoted_by=PERSON), name, PROMOTING)
+    assert "promoted by judge, right is chaos" in found(seen(PROMOTING), name, PROMOTING)
+    for outcome in ("running", "aborted"):
+        text = found(seen(PROMOTING, outcome=outcome, promoted_by=""), name, PROMOTING)
+        assert "right is promoted" in text
+        assert lost in text
+    assert lost in found(rolled_back(), "both versions killed", PROMOTING)
+    assert not found(rolled_back(promoted_by=PERSON), "both versions killed", PROMOTING)
+    assert "under way" in found(seen(outcome="running", promoted_by=PERSON), "both versions killed", PROMOTING)
+
+
+def test_what_the_judge_promoted_before_the_fault_stays_promoted() -> None:
+    """A release in its watch is no longer under way."""
+    text = found(seen(WATCHING, outcome="running", promoted_by=""), state=WATCHING)
+    assert "under way" in text
+    assert "promoted by nobody, right is judge, before the fault" in text
+
+
+def test_of_two_people_at_once_whoever_succeeded_was_heard() -> None:
+    """The other one's command fails, and a command that succeeded is not lost."""
+    name, promote, abort = (
+        "promote and abort at once",
+        {"promote (1)": 0, "abort (2)": 2},
+        {"promote (1)": 2, "abort (2)": 0},
+    )
+    aborted = rolled_back(outcome="aborted", quarantined={}, signal="person")
+    assert not found(seen(promoted_by="ann", commands=promote), name)
+    assert not found(aborted.model_copy(update={"commands": abort}), name)
+    assert "`promote` succeeded, and the release is aborted" in found(
+        aborted.model_copy(update={"commands": promote}), name
+    )
+    assert "`abort` succeeded, and the release is promoted" in found(seen(commands=abort), name)
+    assert "promoted by ann, whose command had failed" in found(seen(promoted_by="ann", commands=abort), name)
+
+
+def test_a_release_that_is_paused_is_promoted_by_nobody_but_a_person() -> None:
+    """Until it is resumed, which is when the fault is undone: in these facts the canary is stable from 10 s on."""
+    assert "promoted while it was paused" in found(seen(PAUSED, undone_s=11.0), state=PAUSED)
+    assert not found(seen(PAUSED, undone_s=9.0), state=PAUSED)
+    assert not found(seen(STEP_50, undone_s=11.0))
+    asked = seen(PAUSED, undone_s=11.0, promoted_by="ann", commands={"promote (1)": 0, "abort (2)": 2})
+    assert not found(asked, "promote and abort at once", PAUSED)
+
+
+def test_what_an_older_copy_of_the_ledger_does_not_know_was_decided_until_it_was_put_back() -> None:
+    """Before and after, and at the end, the gateway has what the ledger says."""
+    whole = HALF.model_copy(update={"percent": 100})
+    splits, known = (ALONE, HALF, whole, ALONE), (ALONE, HALF, ALONE)
+    facts = rolled_back(
+        outcome="aborted", quarantined={}, held=held(*splits), asked=known, applied=known, undone_s=20.0
+    )
+    assert not found(facts, "ledger restored")
+    assert f"without a decision in the ledger: {whole}" in found(facts, "down and up")
+    early = facts.model_copy(update={"undone_s": 9.0})
+    assert f"without a decision in the ledger: {whole}" in found(early, "ledger restored")
+    last = facts.model_copy(update={"held": held(*splits[:-1])})
+    assert f"in force at the end: {whole}" in found(last, "ledger restored")
 
 
 def test_the_facts_are_taken_from_the_ledger_and_the_gateway() -> None:
@@ -219,6 +307,9 @@ def test_the_facts_are_taken_from_the_ledger_and_the_gateway() -> None:
     trial = HALF.model_copy(update={"percent": 0})
     assert asked_by(events) == (ALONE, trial, HALF, ALONE)
     assert applied_by(events) == (ALONE, HALF)
+    assert promoter_of(events) == ""
+    promoted = e.Promoted(at_s=5, release=1, reason="enough", by="ann")
+    assert promoter_of([*events[:-1], promoted, events[-1]]) == "ann"
     assert outcome_of(fold(events)) == "rolled_back"
     observed = [(1.0, ObservedSplit(STABLE, None, 0, False)), (3.0, ObservedSplit(STABLE, CANARY, 50, False))]
     assert held_by(observed, 2.0, 10.0) == (
@@ -237,3 +328,5 @@ def test_a_state_is_reached_when_ledger_and_gateway_say_so() -> None:
     assert SHADOW.is_in_force(ObservedSplit(STABLE, CANARY, 0, True))
     assert not STEP_50.is_in_force(ObservedSplit(STABLE, CANARY, 0, False))
     assert WATCHING.is_in_force(ObservedSplit(CANARY, None, 0, False))
+    for state in (PAUSED, PROMOTING):  # the command comes when the step is in force
+        assert state.is_in_force(ObservedSplit(STABLE, CANARY, 50, False))
