@@ -31,6 +31,7 @@ from rollout.signals.options import OnFail, PairedLabel, WrongLabel
 from rollout.signals.plan import Signals, former_places, sections
 from rollout.signals.segments import ABSENT, LONGEST_SEGMENT, MOST_SEGMENTS, OTHER, is_name
 from rollout.units import (
+    KEPT_IN_A_LEDGER,
     WRITTEN_BY_A_PERSON,
     ComparedOrNone,
     MinorityOrNone,
@@ -197,7 +198,7 @@ class RolloutSpec(_Part):
         # Where the gateway notes whose requests failed there is no key any more, but the name that it has.
         if header == API_KEY_HEADER:
             return CALLER_HEADER
-        if header in _SECRETS and info.context == WRITTEN_BY_A_PERSON:  # ledgers have plans of before
+        if header in _SECRETS and info.context != KEPT_IN_A_LEDGER:
             raise ValueError("its values are secrets, and the gateway notes whose requests failed; name another header")
         return header
 

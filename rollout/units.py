@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo
 
 WRITTEN_BY_A_PERSON = "written by a person"  # as the context of a validation: a share needs its sign
+KEPT_IN_A_LEDGER = "kept in a ledger"  # likewise: what was allowed once can be read
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 7 * 86400

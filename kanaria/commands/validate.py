@@ -32,7 +32,7 @@ from kanaria.stack.implementations import implementation_here
 from kanaria.stack.inherited import as_reason, first_word, inherited, withheld
 from kanaria.stack.listed import Listed
 from kanaria.stack.versions import Versions
-from rollout.control.fitted_plan import fitted, refuse_unknown_routes
+from rollout.control.fitted_plan import fitted, refuse_callers_without_names, refuse_unknown_routes
 from rollout.errors import CommandRefused
 from rollout.explain.plan import plan_in_words
 from rollout.fleet import Readiness, Service
@@ -202,7 +202,7 @@ def _readiness(readiness: Readiness) -> str:
 
 
 def _checked_plan(path: Path) -> RolloutSpec:
-    """Raises SpecError; SetupError when there is no such file: it may be meant for a model."""
+    """Raises SpecError, CommandRefused; SetupError when there is no such file: it may be meant for a model."""
     if not path.exists():
         models, bentos = ", ".join(model_tags()) or "none", ", ".join(bento_tags()) or "none"
         raise SetupError(
@@ -211,6 +211,7 @@ def _checked_plan(path: Path) -> RolloutSpec:
             do="give the path of a plan, or name a model or a Bento as NAME:VERSION",
         )
     plan = read_spec(path)
+    refuse_callers_without_names(plan, asks_for_keys=Settings().needs_api_key)
     warn(plan)
     return plan
 

@@ -20,7 +20,13 @@ from rollout.control.clock import Clock, Instant, WallClock, system_clock
 from rollout.control.command_queue import CommandQueue
 from rollout.control.commands import Command, ForWhatWasSeen, ReportDrift, Restore, StartRelease, accept
 from rollout.control.decide import Action, EnterStep, Facts, Hold, Promote, Rollback, decide
-from rollout.control.fitted_plan import asking, fitted, readable, refuse_unknown_routes
+from rollout.control.fitted_plan import (
+    asking,
+    fitted,
+    readable,
+    refuse_callers_without_names,
+    refuse_unknown_routes,
+)
 from rollout.control.ledger_place import LedgerPlace
 from rollout.control.measure import Measure, Measurement
 from rollout.control.metrics import ControllerMetrics
@@ -89,7 +95,7 @@ class Controller:
         """
         self._open_ledger, self._reserve_bytes = open_ledger, reserve_bytes
         self._fleet, self._metrics, self._clock = fleet, metrics, clock
-        self._world = Reconciler(router, fleet, clock)
+        self._router, self._world = router, Reconciler(router, fleet, clock)
         self._failures, self._preflight, self._gateway = failures, preflight, gateway
         self._observer, self._segments = observer, segments
         self._run = ReleaseRun(failures, preflight, requested_s=clock().steady_s)
@@ -677,6 +683,7 @@ class Controller:
             spec, left_out = fitted(wanted, command.tag, *services)
             return replace(command, spec=spec), left_out
         refuse_unknown_routes(command.spec.golden, *services)
+        refuse_callers_without_names(command.spec, asks_for_keys=self._router.asks_for_keys)
         spec, left_out = fitted(command.spec, command.tag, *services, is_observed=self._observer is not None)
         now_s = self._clock().steady_s
         spec, asks = asking(spec, lambda counted: self._calibration.known_s(counted, now_s))

@@ -6,7 +6,7 @@ The model contract says what a version counts of its answers. Of a service of it
 from collections.abc import Callable, Collection
 
 from contract.complaints import nearest
-from contract.http import FEEDBACK_PATH
+from contract.http import API_KEY_HEADER, CALLER_HEADER, FEEDBACK_PATH
 from contract.own_answers import NO_ANSWERS, OwnAnswers
 from rollout.errors import CommandRefused
 from rollout.fleet import Service
@@ -36,6 +36,19 @@ def refuse_unknown_routes(golden: Golden, *services: Service) -> None:
             f"requests to {unknown[0]} are to be left out, and no version has that route{nearest(unknown[0], known)}",
             saw=f"their routes: {', '.join(known) or 'none are named'}",
             do="correct `leave_out`: requests to the route that was meant would be asked again",
+        )
+
+
+def refuse_callers_without_names(spec: RolloutSpec, *, asks_for_keys: bool) -> None:
+    """Refuse a plan that tells callers apart by their keys where the gateway asks for none: nobody would stay.
+
+    Raises: CommandRefused.
+    """
+    if spec.sticky == CALLER_HEADER and not asks_for_keys:
+        raise CommandRefused(
+            "the plan keeps callers on one side by their keys, and the gateway asks for none",
+            saw=f"`sticky: header:{CALLER_HEADER}`, which `header:{API_KEY_HEADER}` means too",
+            do="name a header that tells callers apart and is no secret, such as `sticky: header:x-user-id`",
         )
 
 

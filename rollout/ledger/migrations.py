@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rollout.ledger.events import EVENT, Event
+from rollout.units import KEPT_IN_A_LEDGER
 
 Json = dict[str, Any]  # an event as an older version stored it: only a migration knows what is in it
 
@@ -92,8 +93,8 @@ def read_event(data: str, number: int) -> Event:
     Raises: ValueError, KeyError or TypeError for data that no version of that number writes.
     """
     if number == NUMBER:
-        return EVENT.validate_json(data)
+        return EVENT.validate_json(data, context=KEPT_IN_A_LEDGER)
     event = json.loads(data)
     for migration in MIGRATIONS[number:]:
         event = migration.event(event)
-    return EVENT.validate_json(json.dumps(event))
+    return EVENT.validate_json(json.dumps(event), context=KEPT_IN_A_LEDGER)

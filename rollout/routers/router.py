@@ -55,6 +55,10 @@ class ObservedSplit:
 class TrafficRouter(Protocol):
     """What the controller may ask of a data plane."""
 
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether it knows callers by the names of their keys."""
+
     def apply(self, split: Split) -> None:
         """Ask for `split`. Idempotent; keeps serving through the change. Raises RouterRefused."""
 

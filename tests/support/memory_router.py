@@ -18,6 +18,7 @@ class MemoryRouter:
     refusals: list[str] = field(default_factory=list)  # reasons with which the next calls of `apply` are refused
     reads_until_converged: int = 0  # calls of `observed` that still return None after each change
     reachable: bool = True
+    asks_for_keys: bool = True
     in_flight: dict[str, int] = field(default_factory=dict)  # unanswered requests by tag
     history: list[Split] = field(default_factory=list)  # every change, oldest first; repeats are not changes
     _reads_left: int = 0

@@ -47,6 +47,10 @@ class EnvoyRouter:
         self._shown: tuple[object, ObservedSplit | None] | None = None
         self._written = KnownFiles(_version_in)
 
+    @property
+    def asks_for_keys(self) -> bool:
+        return self._settings.asks_for_keys
+
     def apply(self, split: Split) -> None:
         """Put `split` in force and return when it is; clients see no gap.
 

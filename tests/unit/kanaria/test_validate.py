@@ -57,6 +57,18 @@ def test_a_plan_is_still_a_plan(tmp_path: Path) -> None:
     assert (code, "alpha" in output) == (2, True)
 
 
+@pytest.mark.parametrize(("asks_for_keys", "code"), [("true", 0), ("false", 2)])
+def test_a_plan_by_keys_needs_a_gateway_that_asks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for_keys: str, code: int
+) -> None:
+    """With an open one nobody would stay on one side."""
+    monkeypatch.setenv("KANARIA_NEEDS_API_KEY", asks_for_keys)
+    monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "home"))
+    (plan := tmp_path / "plan.yaml").write_text("sticky: header:x-api-key")
+    found, output = validate(str(plan))
+    assert (found, "such as `sticky: header:x-user-id`" in output) == (code, code == 2)
+
+
 def test_a_plan_is_said_in_words(tmp_path: Path) -> None:
     """Half a percent, not half of all requests: its author sees what the file means."""
     plan = tmp_path / "plan.yaml"

@@ -1,5 +1,6 @@
 """rollout.yaml is checked once, and says what is wrong with it."""
 
+import json
 import math
 import re
 
@@ -11,6 +12,8 @@ from rollout.errors import SpecError
 from rollout.explain.plan import plan_in_words
 from rollout.judge import Pair, Window
 from rollout.judge.judge import Judge
+from rollout.ledger.events import ReleaseRequested
+from rollout.ledger.migrations import NUMBER, read_event
 from rollout.signals.options import WrongLabel
 from rollout.spec import RolloutSpec, parse_spec
 
@@ -232,7 +235,10 @@ def test_sticky_names_a_header() -> None:
 def test_keys_are_no_names_of_sticky_callers() -> None:
     """The gateway hides a key before it notes whose request failed. A plan of before is read from its ledger."""
     assert parse_spec("sticky: header:x-api-key").sticky == "x-kanaria-caller"
-    assert RolloutSpec.model_validate({"sticky": "authorization"}).sticky == "authorization"
+    kept = {"tag": "m:v2", "stable": "m:v1", "by": "ann", "spec": {"sticky": "authorization"}}
+    event = read_event(json.dumps({"kind": "release_requested", "at_s": 1.0, **kept}), NUMBER)
+    assert isinstance(event, ReleaseRequested)
+    assert event.spec.sticky == "authorization"
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "none", "null"])

@@ -7,6 +7,7 @@ import pytest
 
 from rollout.control import commands as c
 from rollout.control.controller import Controller
+from rollout.errors import CommandRefused
 from rollout.explain.timeline import Timeline, timeline
 from rollout.explain.why import why
 from rollout.judge import Verdict, Window
@@ -14,7 +15,7 @@ from rollout.judge.judge import Judge
 from rollout.ledger.ledger import Ledger
 from rollout.signals.catalogue import AFFECTED_USERS
 from rollout.signals.sticky_users import UserFailure
-from rollout.spec import Guards, RolloutSpec
+from rollout.spec import Guards, RolloutSpec, parse_spec
 from rollout.ui.report.pictures import pictures
 from rollout.ui.status import build_status
 from rollout.ui.views import StatusView
@@ -157,6 +158,18 @@ def test_raw_errors_are_shown_as_a_bound_on_the_risk(tmp_path: Path) -> None:
     assert thresholds["errors"] is None
     assert thresholds[AFFECTED_USERS] is not None
     assert "bounds the risk only" in status_page(status)
+
+
+def test_nobody_is_to_stay_by_a_key_where_there_are_none(tmp_path: Path) -> None:
+    """An open gateway removes the name of a key that a caller brings: each request would be drawn anew, unsaid."""
+    world, controller = sticky_world(tmp_path / "ledger.db")
+    plan = parse_spec("sticky: header:x-api-key")
+    world.router.asks_for_keys = False
+    with pytest.raises(CommandRefused, match="the gateway asks for none"):
+        controller.execute(c.StartRelease("m:v2", plan, "ann"))
+    world.router.asks_for_keys = True
+    assert controller.execute(c.StartRelease("m:v2", plan, "ann")) == 1
+    controller.close()
 
 
 def test_the_report_of_a_sticky_release_is_written(tmp_path: Path) -> None:

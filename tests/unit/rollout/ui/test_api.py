@@ -114,6 +114,14 @@ def test_commands_need_the_token(api: httpx.Client, path: str, headers: dict[str
     assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
 
 
+@pytest.mark.parametrize("header", ["authorization", "header:Cookie"])
+def test_nobody_releases_by_secrets_of_callers(api: httpx.Client, header: str) -> None:
+    """The gateway would note them of failed requests. A plan was refused in a file, and taken in a post."""
+    answer = api.post("/api/releases", json={"tag": "m:v2", "spec": {**PLAN, "sticky": header}}, headers=TOKEN)
+    assert (answer.status_code, "its values are secrets" in answer.text) == (422, True)
+    assert api.get("/api/status").json()["release"] is None
+
+
 def test_a_plans_own_signals_are_looked_for_where_stable_shows_them(api: httpx.Client, world: World) -> None:
     """On the page as it is now; where it cannot be read, that is said."""
     registry = CollectorRegistry()
