@@ -1,9 +1,12 @@
 """Files that are written as a whole: whoever reads one meanwhile sees the old or the new one, never a part."""
 
+import fcntl
 import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+
+from contract import plain_files
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_public: bool = False) -> None:
@@ -40,8 +43,8 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_publi
 def write_once(path: Path, content: bytes) -> None:
     """Make the file at `path`, for its owner alone, whole or not at all and on disk when this returns. It is a secret.
 
-    One that is there stays, also where another process makes it at this moment. An empty one does not: it is what a
-    power cut left of one that was not on disk yet, and who asks for an empty secret lets everybody in. Raises OSError.
+    One that is there stays, also where another process makes it at this moment. One that was lost does not, see
+    `is_lost`: who asks for an empty secret lets everybody in. Raises OSError.
     """
     incoming = _incoming(path)
     incoming.unlink(missing_ok=True)  # a killed process may have left it
@@ -50,11 +53,7 @@ def write_once(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            path.hardlink_to(incoming)
-        except FileExistsError:
-            if not path.lstat().st_size:
-                incoming.replace(path)
+        _put(incoming, path)
         with suppress(OSError):  # of a folder some file systems cannot do this
             folder = os.open(path.parent, os.O_RDONLY)
             try:
@@ -63,6 +62,27 @@ def write_once(path: Path, content: bytes) -> None:
                 os.close(folder)
     finally:
         incoming.unlink(missing_ok=True)
+
+
+def is_lost(content: bytes) -> bool:
+    """Whether this is what a power cut may leave of a file that was not on disk yet: nothing, or nothing but zeros."""
+    return not content.strip(b"\0 \t\r\n")
+
+
+def _put(incoming: Path, path: Path) -> None:
+    """Give the file `incoming` the name `path`, unless there is a file that was not lost."""
+    while True:
+        with suppress(FileExistsError):
+            path.hardlink_to(incoming)
+            return
+        with suppress(FileNotFoundError), plain_files.opened(path.parent.resolve() / path.name) as there:
+            # Of two who find it lost, one replaces it: else the first would use a content that is there no more.
+            fcntl.flock(there, fcntl.LOCK_EX)
+            if not is_lost(there.read()):
+                return
+            if os.path.samestat(os.fstat(there.fileno()), path.lstat()):
+                incoming.replace(path)
+                return
 
 
 def _incoming(path: Path) -> Path:

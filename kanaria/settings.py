@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationInfo, field_validator, model_validator
 
-from contract.files import write_whole
+from contract.files import is_lost, write_whole
 from contract.login import Login
 from kanaria import private_files
 from kanaria.errors import SetupError
@@ -423,14 +423,25 @@ class Settings(BaseModel):
         return f"{'https' if self.tls_certificate else 'http'}://{_reached_at(self.host)}:{self.gateway_port}"
 
     def secret(self, name: str, *, user: str = "") -> str:
-        """The secret kept in file `name`, readable by this user only; made when there is none, for `user:` if given."""
-        path = self.root / name
+        """The secret kept in file `name`, readable by this user only; made when there is none, for `user:` if given.
+
+        Raises SetupError when there is something else.
+        """
+        path, kept = self.root / name, b""
         with suppress(FileNotFoundError):
-            if kept := path.read_text().strip():
-                return kept
-        made = secrets.token_urlsafe(24)
-        private_files.keep(path, (f"{user}:{made}" if user else made).encode())
-        return path.read_text().strip()
+            kept = path.read_bytes()
+        if is_lost(kept):
+            made = secrets.token_urlsafe(24)
+            private_files.keep(path, (f"{user}:{made}" if user else made).encode())
+            kept = path.read_bytes()
+        text = kept.decode(errors="surrogateescape").strip()
+        if text and text.isprintable():
+            return text
+        raise SetupError(
+            f"{path} holds no secret",
+            saw="characters that cannot be printed" if text else "an empty file",
+            do="write one into it, or remove it: the next command makes one",
+        )
 
     @property
     def api_key(self) -> str:

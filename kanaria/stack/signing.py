@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from contract.files import write_whole
+from contract.files import is_lost, write_whole
 from kanaria import private_files
 from kanaria.errors import SetupError
 from kanaria.settings import Settings
@@ -256,7 +256,7 @@ def _memory(settings: Settings, item: Item) -> Path:
 def _own_keys(settings: Settings) -> tuple[Path, Path]:
     """The state folder's key pair, private and public; made when there is none."""
     private_path, public_path = settings.own_private_key, settings.own_public_key
-    if not (private_path.exists() and private_path.stat().st_size):
+    if not private_path.exists() or is_lost(private_path.read_bytes()):
         made = ec.generate_private_key(ec.SECP256R1())
         private_files.keep(private_path, made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key = load_pem_private_key(private_path.read_bytes(), password=None)

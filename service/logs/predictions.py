@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from contract import plain_files
-from contract.files import write_once
+from contract.files import is_lost, write_once
 from contract.model_files import Schema
 from contract.prediction_log import LINE, Columns
 from service.logs.segments import SegmentLog
@@ -113,7 +113,8 @@ class _Mask:
     def _key(self) -> bytes:
         """The key that every process on this machine hashes with; created when there is none."""
         path = self._folder.resolve() / KEY_FILE
-        if not (path.exists() and (kept := plain_files.read(path))):
+        kept = plain_files.read(path) if path.exists() else b""
+        if is_lost(kept):
             write_once(path, secrets.token_bytes(32))
             kept = plain_files.read(path)
         return kept

@@ -1,13 +1,16 @@
 """Keys and tokens: whole or not at all, for this user alone, and never replaced."""
 
+import fcntl
 import resource
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from kanaria.errors import SetupError
 from kanaria.private_files import close_folder, keep
 from kanaria.settings import Settings
 from tests.support.small_disk import in_a_file
@@ -55,12 +58,47 @@ def test_a_power_cut_leaves_no_empty_secret(tmp_path: Path) -> None:
         assert Settings(home=disk.folder / "state").token == said
 
 
-def test_an_empty_secret_is_made_anew(tmp_path: Path) -> None:
-    """Earlier versions left one after a power cut."""
+@pytest.mark.parametrize("left", [b"", b"\n", b" \r\n\t", b"\0" * 32])
+def test_an_empty_secret_is_made_anew(tmp_path: Path, left: bytes) -> None:
+    """Earlier versions left one after a power cut. One of blanks or zeros lets everybody in as well."""
     settings = Settings(home=tmp_path)
-    settings.token_file.touch()
-    assert len(settings.token) > 20
+    settings.token_file.write_bytes(left)
+    assert (len(settings.token) > 20, settings.token.isprintable()) == (True, True)
     assert settings.token == settings.token_file.read_text() == Settings(home=tmp_path).token
+
+
+@pytest.mark.parametrize("written", [b"tok\0en", b"\0\0token", b"to\nken", b"\xff\xfe"])
+def test_what_nobody_can_type_is_no_secret(tmp_path: Path, written: bytes) -> None:
+    """Part of it may be lost; and a header cannot carry it. It is not replaced: somebody may know what it was."""
+    settings = Settings(home=tmp_path)
+    settings.token_file.write_bytes(written)
+    with pytest.raises(SetupError, match="holds no secret"):
+        settings.token  # noqa: B018 - read again each time
+    assert settings.token_file.read_bytes() == written
+
+
+def test_all_who_find_an_empty_secret_use_the_same_one(tmp_path: Path) -> None:
+    """However many do at once."""
+    settings = Settings(home=tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(40):
+            settings.token_file.write_bytes(b"")
+            assert len(set(pool.map(lambda _: settings.token, range(8)))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [settings.token_file.name]
+
+
+def test_who_finds_an_empty_secret_waits_for_another_who_replaces_it(tmp_path: Path) -> None:
+    """Both replaced it, one after the other, and the first went on with what was there no more."""
+    settings, other = Settings(home=tmp_path), tmp_path / "other"
+    settings.token_file.touch()
+    other.write_text("made by the other")
+    with ThreadPoolExecutor(1) as pool:
+        with settings.token_file.open("rb") as empty:
+            fcntl.flock(empty, fcntl.LOCK_EX)
+            asked = pool.submit(lambda: settings.token)
+            wait([asked], timeout=1.0)
+            other.replace(settings.token_file)
+        assert asked.result() == settings.token == "made by the other"
 
 
 def rights(path: Path) -> int:
