@@ -174,7 +174,9 @@ def test_no_service_but_that_of_the_contract_is_given_a_number_of_workers(
         assert ("BENTOML_CONFIG_OVERRIDES" in given) == (version == "contract")
 
 
-def test_versions_of_one_stack_have_sets_in_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_of_ones_own_in_one_stack_have_sets_in_one_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Else `list({...})` in an answer made two versions with the same code differ, and stable never from itself."""
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path))
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
@@ -191,5 +193,10 @@ def test_versions_of_one_stack_have_sets_in_one_order(tmp_path: Path, monkeypatc
     orders = [subprocess.check_output([sys.executable, "-c", code], env=each) for each in environments]
     assert orders[0] == orders[1]
     assert orders[0] != orders[2]
+    (tmp_path / "bentos/own/contract").mkdir()
+    (tmp_path / "bentos/own/contract/bento.yaml").write_text("args: {implementation: model:Model}")
+    assert "PYTHONHASHSEED" not in server_environment(
+        homes[0], "own:contract", records=tmp_path
+    )  # answers have no sets
     monkeypatch.setenv("PYTHONHASHSEED", "7")  # what a person sets holds
     assert "PYTHONHASHSEED" not in server_environment(homes[0], "own:v1", records=tmp_path)
