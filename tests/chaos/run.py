@@ -12,7 +12,6 @@ import psutil
 
 from contract.errors import KanariaError
 from kanaria.cli import Commands
-from rollout.errors import CommandRefused, ControllerUnreachable
 from rollout.ledger.events import Event
 from rollout.ledger.state import Phase, desired, fold
 from tests.chaos.combinations import Combination
@@ -106,7 +105,7 @@ def _live(site: Site, one: Combination, course: Course) -> None:
             site.wait(one.fault.lasts_s)
         course.undone_s = time.time()
         if one.state is PAUSED:
-            _resume(site)
+            resume(site)
         known = site.count_ticks()
         if _settle(site, one.state) and one.state.phase is Phase.WATCHING:
             course.watched_s = round(time.monotonic() - reached_s, 1)
@@ -133,18 +132,15 @@ def _reach(site: Site, state: State, users: Users) -> None:
         site.let_the_canary_fail()
 
 
-def _resume(site: Site) -> None:
-    """As soon as the controller answers; it may refuse, as where the release has ended."""
+def resume(site: Site) -> None:
+    """By the command, whose clock is the machine's; again until the controller takes it, if the release is paused."""
 
-    def is_answered() -> bool:
-        with suppress(CommandRefused):
-            try:
-                site.client().command("resume")
-            except ControllerUnreachable:
-                return False
-        return True
+    def is_resumed() -> bool:
+        release = site.deployment.active
+        is_paused = release is not None and release.phase is Phase.STEPPING and release.is_paused
+        return not is_paused or site.command("resume") == 0
 
-    site.until(is_answered, limit_s=SETTLED_WITHIN_S)
+    site.until(is_resumed, limit_s=SETTLED_WITHIN_S)
 
 
 def _settle(site: Site, state: State) -> bool:

@@ -5,18 +5,27 @@ from pathlib import Path
 
 import pytest
 
+from rollout.ledger import events as e
+from rollout.ledger.state import Deployment, fold
 from rollout.spec import RolloutSpec
 from tests.chaos.__main__ import LEAST, _options, main, read
 from tests.chaos.combinations import combinations, left_out
 from tests.chaos.faults import FAULTS, Hurts
 from tests.chaos.on_machine import at_once
 from tests.chaos.page import HEADS, page
+from tests.chaos.run import resume
 from tests.chaos.seen import Held, Seen, Split, command_of
 from tests.chaos.site import Site
-from tests.chaos.states import STABLE, STATES
+from tests.chaos.states import CANARY, STABLE, STATES
 from tests.chaos.verdict import MOST_FAILING_S
 from tests.support.paths import ROOT
 
+PAUSED_AT_50: list[e.Event] = [
+    e.StableSet(at_s=1, tag=STABLE),
+    e.ReleaseRequested(at_s=2, release=1, tag=CANARY, stable=STABLE, spec=RolloutSpec(steps=(50, 100)), by="ann"),
+    e.StepEntered(at_s=3, release=1, step=0, weight_percent=50, mirror=False, reason="ready"),
+    e.Paused(at_s=4, release=1, reason="a look", by="ann"),
+]
 ALONE = Split(stable=STABLE, canary=None, percent=0, mirror=False)
 
 
@@ -37,6 +46,15 @@ def seen(fault: str, state: str) -> Seen:
         outcome="none",
         phase="no release",
     )
+
+
+def site_in(folder: Path, kind: type[Site] = Site) -> Site:
+    """A stack that is not started."""
+    shelf = folder / "store/models/digits/v1"
+    shelf.mkdir(parents=True)
+    (shelf / "samples.jsonl").write_text("")
+    (folder / "stack").mkdir()
+    return kind(folder / "stack", folder / "store", threading.Event(), environment={})
 
 
 def test_there_are_enough_combinations_and_each_is_run_once() -> None:
@@ -103,15 +121,38 @@ def test_the_page_says_how_long_requests_may_fail_for_each_sort_of_fault() -> No
 
 def test_people_who_give_a_command_at_once_hide_no_exit_code_of_each_other(tmp_path: Path) -> None:
     """Each command's code is kept under a label of its own, by which the command is known."""
-    shelf, _ = tmp_path / "store/models/digits/v1", (tmp_path / "stack").mkdir()
-    shelf.mkdir(parents=True)
-    (shelf / "samples.jsonl").write_text("")
-    site = Site(tmp_path / "stack", tmp_path / "store", threading.Event(), environment={})
+    site = site_in(tmp_path)
     with at_once("nothing", "nothing", "--version")(site):
         pass
     assert site.commands == {"nothing (1)": 2, "nothing (2)": 2, "--version (3)": 0}
     assert sorted(command_of(label) for label in site.commands) == ["--version", "nothing", "nothing"]
     assert command_of("one `up`") == "one `up`"
+
+
+def test_a_paused_release_is_resumed_by_the_command_until_that_succeeds(tmp_path: Path) -> None:
+    """What it ended with is known at the end, and one that is not paused any more needs none."""
+
+    class Answering(Site):
+        """A stack whose ledger says what it is given, and whose first command is refused."""
+
+        given: tuple[str, ...] = ()
+
+        @property
+        def deployment(self) -> Deployment:
+            return fold(
+                PAUSED_AT_50 if len(self.given) < 2 else [*PAUSED_AT_50, e.Resumed(at_s=5, release=1, by="ann")]
+            )
+
+        def command(self, *arguments: str, label: str | None = None) -> int:
+            self.given += (label or " ".join(arguments),)
+            return 2 if len(self.given) < 2 else 0
+
+    site = site_in(tmp_path, Answering)
+    assert isinstance(site, Answering)
+    resume(site)
+    assert site.given == ("resume", "resume")
+    resume(site)
+    assert site.given == ("resume", "resume")
 
 
 def test_make_chaos_has_time_for_all() -> None:

@@ -278,6 +278,14 @@ def test_a_release_that_is_paused_is_promoted_by_nobody_but_a_person() -> None:
     assert not found(asked, "promote and abort at once", PAUSED)
 
 
+def test_a_release_that_could_not_be_resumed_is_not_right() -> None:
+    """It goes on to be measured, and is under way for ever."""
+    facts = {"outcome": "running", "held": held(ALONE, HALF), "asked": (ALONE, HALF), "applied": (ALONE, HALF)}
+    refused = seen(PAUSED, **facts, commands={"resume": 2})
+    assert found(refused, "machine sleeps", PAUSED) == "`resume` ended with 2"
+    assert not found(refused.model_copy(update={"commands": {"resume": 0}}), "machine sleeps", PAUSED)
+
+
 def test_what_an_older_copy_of_the_ledger_does_not_know_was_decided_until_it_was_put_back() -> None:
     """Before and after, and at the end, the gateway has what the ledger says."""
     whole = HALF.model_copy(update={"percent": 100})
