@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.lean import commands, gateway, idle, page, versions
+from benchmarks.lean import commands, gateway, idle, lone, page, versions
 from benchmarks.machine import machine
 from benchmarks.output import FOLDER, Out, Write, command_line, show_table, write_files
 from benchmarks.service.cli import subject_of
@@ -17,6 +17,7 @@ from benchmarks.service.wrk import find_wrk
 from contract.terminal import Terminal
 
 ROUNDS, SECONDS, IDLE_S = 5, 3, 120
+_TURNS = 4  # a round, of one second for each server
 
 
 def lean(
@@ -33,7 +34,7 @@ def lean(
     find_wrk()
     where, subject = machine(), subject_of(canary)
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name, Terminal(stderr=True).status("") as status:
-        folders = {part: Path(name, part) for part in ("versions", "commands", "idle", "gateway", "lone")}
+        folders = {part: Path(name, part) for part in ("versions", "commands", "idle", "gateway", "lone", "slowest")}
         for folder in folders.values():
             folder.mkdir()
         tables: dict[str, Iterable[tuple[str, ...]]] = {}
@@ -49,12 +50,18 @@ def lean(
         peers = [peer for peer in PEERS if peer.key in page.KEYS]
         visits = visit_all([OURS, *peers], subject, folders["lone"], rounds=rounds, seconds=seconds)
         tables["lone"] = list(page.lone_rows([*visits]))
+        status.update("the slowest of a hundred ...")
+        turns = [*lone.turns([OURS, *peers], subject, folders["slowest"], _TURNS * rounds)]
+        tables["slowest"] = list(page.slowest_rows(turns, {one.key: one.title for one in (OURS, *peers)}))
     for part, heads in page.HEADS.items():
         show_table(heads, tables[part])
     if write:
         options = [("--rounds", rounds, ROUNDS), ("--seconds", seconds, SECONDS), ("--idle-s", idle_s, IDLE_S)]
         command = command_line(f"lean {stable} {canary}", *options)
-        write_files(out, {page.PAGE: page.page(tables, command=command, machine=where, rounds=rounds)})
+        write_files(
+            out,
+            {page.PAGE: page.page(tables, command=command, machine=where, rounds=rounds, is_ahead=turns[0].is_ahead)},
+        )
 
 
 def _versions(tags: tuple[str, str], folder: Path, rounds: int) -> list[tuple[str, ...]]:

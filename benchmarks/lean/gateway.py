@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from benchmarks.errors import BenchmarkError
+from benchmarks.priority import ahead_of_others
 from benchmarks.service.wrk import load
 from contract import loopback
 from contract.http import API_KEY_HEADER, LIVE_PATH
@@ -74,11 +75,12 @@ def rounds(folder: Path, count: int, seconds: int) -> Iterator[Mapping[str, Resu
     bodies = folder / "bodies.jsonl"
     bodies.write_bytes(b'{"features": [[' + b",".join([b"1"] * 64) + b"]]}\n")
     with ExitStack() as opened:
-        backend = opened.enter_context(_backend(folder))
+        backend, behind = opened.enter_context(_backend(folder))
         gateways = {
             name: opened.enter_context(_gateway(folder / f"gateway-{number}", backend, change))
             for number, (name, change) in enumerate(PARTS.items())
         }
+        opened.enter_context(ahead_of_others(behind, *(process for _, process in gateways.values())))
         names = [*PARTS, DIRECT]
         for number in range(count):
             first = number % len(names)
@@ -116,12 +118,12 @@ def _gateway(folder: Path, backend: int, change: Callable[[_Manager], None]) -> 
 
 
 @contextmanager
-def _backend(folder: Path) -> Iterator[int]:
+def _backend(folder: Path) -> Iterator[tuple[int, psutil.Process]]:
     port, log = free_port(), folder / "backend.log"
     words = ["uvicorn", "benchmarks.observer.backend:app", "--port", str(port), "--no-access-log"]
-    with _running([sys.executable, "-m", *words], log):
+    with _running([sys.executable, "-m", *words], log) as process:
         _wait(f"http://127.0.0.1:{port}/", log)
-        yield port
+        yield port, process
 
 
 @contextmanager

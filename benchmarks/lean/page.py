@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from benchmarks.lean.gateway import DIRECT, PARTS, WHOLE
 from benchmarks.lean.gateway import Result as Loaded
 from benchmarks.lean.idle import Shares
+from benchmarks.lean.lone import TURN_S, Turn
 from benchmarks.lean.versions import WAYS, Second
 from benchmarks.markdown import table
 from benchmarks.service.visits import CASES, Visit
 
 PAGE = "lean.md"
+MOST_SLOWEST = 3.0  # p99 over p50 of lone requests
 VERSION_HEADS = (
     "a second version beside a running one",
     "PSS, MB",
@@ -21,13 +23,8 @@ VERSION_HEADS = (
 COMMAND_HEADS = ("command", "CPU now, s", "before, s", "now over before")
 IDLE_HEADS = ("process", "percent of a core", "beside a paused canary")
 GATEWAY_HEADS = ("", "p50 over the whole gateway's", "Envoy's CPU over the whole gateway's", "Envoy's CPU, us/request")
-LONE_HEADS = (
-    "ours over bare Starlette",
-    "requests/s",
-    "CPU for each request",
-    "our p99 over our p50",
-    "Starlette's p99 over its p50",  # what the machine and uvicorn make of it
-)
+LONE_HEADS = ("ours over bare Starlette", "requests/s", "CPU for each request")
+SLOWEST_HEADS = ("", "p50, us", "p99, us", "p99 over p50 (quartiles)", f"turns of at most {MOST_SLOWEST:.0f}")
 
 HEADS = {
     "versions": VERSION_HEADS,
@@ -35,8 +32,13 @@ HEADS = {
     "idle": IDLE_HEADS,
     "gateway": GATEWAY_HEADS,
     "lone": LONE_HEADS,
+    "slowest": SLOWEST_HEADS,
 }
-KEYS = ("kanaria", "starlette")  # the servers of the last one
+KEYS = ("kanaria", "starlette")  # the servers of the last two
+_WHETHER_AHEAD = {
+    True: "It was allowed.",
+    False: "It was not allowed: whatever else the machine did is in these numbers.",
+}
 
 
 def spread(values: Iterable[float], digits: int = 2, unit: str = "") -> str:
@@ -102,19 +104,35 @@ def lone_rows(visits: Sequence[Visit]) -> Iterator[tuple[str, ...]]:
             case.title,
             spread((ours.load.requests_per_s / theirs.load.requests_per_s for ours, theirs in pairs), 2, "x"),
             spread((ours.cpu_us / theirs.cpu_us for ours, theirs in pairs), 2, "x"),
-            spread((ours.load.p99_us / ours.load.p50_us for ours, _ in pairs), 1, "x"),
-            spread((theirs.load.p99_us / theirs.load.p50_us for _, theirs in pairs), 1, "x"),
         )
 
 
-def page(tables: Mapping[str, Iterable[tuple[str, ...]]], *, command: str, machine: str, rounds: int) -> str:
+def slowest_rows(turns: Sequence[Turn], titles: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+    """One row for each server; `titles` by its key."""
+    for key, title in titles.items():
+        loads = [turn.loads[key] for turn in turns]
+        ratios = [one.p99_us / one.p50_us for one in loads]
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        yield (
+            title,
+            f"{statistics.median(one.p50_us for one in loads):,.0f}",
+            f"{statistics.median(one.p99_us for one in loads):,.0f}",
+            f"{median:.1f} ({low:.1f}-{high:.1f})",
+            f"{statistics.mean(ratio <= MOST_SLOWEST for ratio in ratios):.0%}",
+        )
+
+
+def page(
+    tables: Mapping[str, Iterable[tuple[str, ...]]], *, command: str, machine: str, rounds: int, is_ahead: bool
+) -> str:
     """The whole page.
 
     Args:
-        tables: rows by section: versions, commands, idle, gateway, lone.
+        tables: rows by section: versions, commands, idle, gateway, lone, slowest.
         command: the command that wrote it.
         machine: cores and system, in words.
         rounds: how often each thing was measured, in turn with what it is compared with.
+        is_ahead: whether the slowest requests were measured ahead of all other work.
     """
     return f"""\
 # What little things cost
@@ -163,6 +181,15 @@ even a bare proxy is: measure with more before one is taken out.
 
 Who asks alone, one request after the other on one connection, is answered without the queue of batches, in one write,
 and counted without locks: [decision 64](../decisions/0064-a-lone-request.md).
+
+## The slowest of a hundred
+
+Both servers run, and each is asked for {TURN_S} s in turn, over one connection. Where the system allows it (Linux, as
+root), servers and client have a core whenever they want one (`SCHED_FIFO`): what is slow then is the server, or the
+machine below the system. wrk counts a pause as slow requests for as long as it lasts, so one of 20 ms spoils a turn.
+Medians of the turns. {_WHETHER_AHEAD[is_ahead]}
+
+{table(SLOWEST_HEADS, tables["slowest"])}
 
 ## What was tried and did not pay
 
