@@ -7,14 +7,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kanaria.stack.keeper import BEAT_S, CALM_BEAT_S, Keeper
 from kanaria.stack.processes import Identity
 from kanaria.stack.supervision import ProcessFiles, ProcessState, Program, Supervisor
+from tests.support.absence import leave_out
 from tests.support.processes import SLEEPER, until
 
 NOBODY = 65534
@@ -77,6 +79,18 @@ def closed(folder: Path) -> Iterator[None]:
         if not os.getuid():
             os.seteuid(0)
         folder.chmod(before)
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Only root can be somebody else for a while."""
+    if os.getuid():
+        leave_out("only root can be another user for a while")
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
 
 
 @contextmanager
@@ -153,3 +167,17 @@ def test_a_keeper_that_fails_waits_before_it_tries_again(home: Path, supervisor:
             with no_file_to_open():
                 keeper.beat()
             assert keeper.pause() == (BEAT_S, ())
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_what_took_no_signal_is_not_called_suspended(home: Path, supervisor: Supervisor, is_own: bool) -> None:
+    """It said so of processes of somebody else, which went on."""
+    with ExitStack() as stack:
+        process = stack.enter_context(subprocess.Popen(SLEEPER, start_new_session=True))
+        stack.callback(process.kill)
+        found = Identity.of(process.pid)
+        assert found
+        ProcessFiles(home).write_state("one", ProcessState(pid=found.pid, started_s=found.started_s, starts=1))
+        with nullcontext() if is_own else as_nobody():
+            assert [supervisor.suspend("one") for _ in range(2)] == [is_own] * 2
+        assert (psutil.Process(process.pid).status() == psutil.STATUS_STOPPED) is is_own
