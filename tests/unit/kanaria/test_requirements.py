@@ -30,7 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ["# a comment", "", "--index-url https://example.org/simple", "--extra-index-url https://example.org/more"],
         [f"httpx=={HTTPX}  # pinned"],
         [f"httpx=={HTTPX} \\", "    --hash=sha256:00", f"pydantic=={version('pydantic')} --hash=sha256:00"],
-        ["HTTPX>=0.1", "Pydantic_Settings"],
+        ["HTTPX>=0.1", "Prometheus_Client"],
         ["absent-here==1; python_version < '3'", "absent-here; sys_platform == 'nowhere'"],
         ["httpx[no-such-extra]>=0.1,<99", "-c constraints.txt"],
     ],
