@@ -35,7 +35,8 @@ class Windows:
         is_there = np.zeros(shape, dtype=bool)
         windows = [(place, column[window.signal], window) for place, tick in enumerate(ticks) for window in tick]
         at = [place for place, _, _ in windows], [place for _, place, _ in windows]
-        counts[at] = [(*window.stable, *window.canary) for _, _, window in windows]
+        numbers = [(*window.stable, *window.canary) for _, _, window in windows]
+        counts[at] = np.reshape(np.array(numbers, dtype=np.int64), (-1, 4))  # also of none
         lengths_s[at] = [window.window_s for _, _, window in windows]
         is_there[at] = True
         return cls(tuple(signals), np.array([tick[0].end_s for tick in ticks]), lengths_s, counts, is_there)

@@ -25,6 +25,8 @@ PATH = "/api/v1/namespaces/kanaria/configmaps/kanaria-judge-shared"
 class KubernetesApi(ThreadingHTTPServer):
     """It has the ConfigMap that the judge's replicas share, and nothing else."""
 
+    request_queue_size = 128  # as a real one, which lets no connection wait for the handshake of another, either
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.version = 1  # of the ConfigMap
@@ -42,7 +44,7 @@ class KubernetesApi(ThreadingHTTPServer):
         _write_certificate(folder)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(folder / "ca.crt", folder / "key.pem")
-        self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         (folder / "token").write_text(TOKEN)
         (folder / "namespace").write_text("kanaria")
 

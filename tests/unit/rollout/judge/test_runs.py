@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rollout.judge import JudgeConfig, OwnNoise, Pair, SignalRule, Verdict, Window
@@ -98,6 +98,7 @@ def test_many_ticks_at_once_have_the_judgement_of_each_alone(
     noise=st.sampled_from([{}, NOISE]),
     parts=st.sets(st.integers(1, 89), max_size=3),
 )
+@example(release=(149, 2, 400, 1.0), config=BY_PLAN, noise={}, parts=set())  # of no window at all
 def test_windows_as_arrays_have_the_judgement_of_each_alone(
     release: tuple[int, int, int, float], config: JudgeConfig, noise: dict[str, OwnNoise], parts: set[int]
 ) -> None:
