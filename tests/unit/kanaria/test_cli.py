@@ -55,15 +55,6 @@ NOT_OF_THE_LEDGER = {
     "contract.model_files",
     "rollout.control.snapshot",
 }
-OF_A_PICTURE = {"rollout.ui.views", "rollout.ui.terminal", "rich.status", "rich.table"}
-NOT_OF_THE_LEDGER = {
-    "packaging",
-    "yaml",
-    "ssl",
-    "kanaria.stack.bentos",
-    "contract.model_files",
-    "rollout.control.snapshot",
-}
 NOT_NEEDED = {
     "status": OF_A_PLAN | {"rich.status"},
     "pause": OF_A_PLAN | OF_A_PICTURE,
