@@ -230,16 +230,17 @@ class LocalFleet:
             return VersionStatus(Health.ABSENT)
         self._decide_again(name, record)
         backends = (self._backend(record),)
+        if info.is_stopping:  # whatever it answers: asked for again, it is started anew once it has ended
+            return VersionStatus(Health.UNREADY, backends, detail="it is being ended", restarts=record.restarts)
         if not info.is_alive:
             words = self._last_words(tag, info)
             if record.was_ready is None:
                 words = "; ".join(filter(None, (words, self._lacks(name, info.log))))
             return VersionStatus(Health.DEAD, backends, info.has_crashed, words, record.restarts)
-        if not info.is_stopping:  # its workers are asked to end, too
-            record = self._with_restarts(name, record, info.pid)
-        was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
         readiness = (record.service or self._known_service(record.tag)).readiness
         trouble = self._probes.trouble(self._backend(record), readiness, info.pid)
+        record = self._with_restarts(name, record, info.pid)  # a first answer was waited for, and has come from one
+        was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
         if not trouble:
             if not was_ready:
                 self._remember_ready(name, record, info.pid)

@@ -53,6 +53,24 @@ while not path.with_suffix(".end").exists():
     time.sleep(0.05)
 """
 
+# Listens, says so in a file, and has its worker only when it is asked for the first time.
+LATE_WORKER = """
+import http.server, pathlib, subprocess, sys
+waits = [sys.executable, "-c", "import time; time.sleep(600)", "bentoml.worker.http"]
+path, workers = pathlib.Path(sys.argv[1]), []
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if not workers:
+            workers.append(subprocess.Popen(waits))
+            path.write_text(str(workers[0].pid))
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[2])), Handler)
+path.touch()
+server.serve_forever()
+"""
+
 
 class World:
     """A fleet, and the controllers that come and go."""
@@ -156,6 +174,39 @@ def test_workers_that_end_with_their_version_did_not_end_by_themselves(world: Wo
     assert info.pid
     assert fleet.status("m:v2").restarts == 0
     (kept.home / "workers.end").touch()
+
+
+def test_a_version_that_is_being_ended_is_not_ready_and_not_dead(world: World) -> None:
+    """It answered a moment ago, and was taken for the one that a restore had asked for: that was then refused."""
+    world.kept.kill_keeper()
+    world.fleet.stop(TAG)
+    assert world.fleet.status(TAG).health is Health.UNREADY
+    os.kill(world.pid(), signal.SIGKILL)
+    until(lambda: world.pid() == 0)
+    world.fleet._seen.clear()
+    assert world.fleet.status(TAG).health is Health.UNREADY
+    world.kept.supervisor.start()
+    assert until(lambda: (world.fleet.start(TAG), world.fleet.status(TAG).health)[1] is Health.READY)
+    assert not world.fleet.status(TAG).has_crashed
+
+
+def test_a_worker_that_is_lost_soon_after_its_version_is_ready_is_counted(world: World) -> None:
+    """It was there when the first answer came, and not yet when that was asked for."""
+    kept, path = world.kept, world.kept.home / "late"
+    fleet = LocalFleet(
+        kept.supervisor,
+        kept.home / "versions",
+        command=lambda _, port: [sys.executable, "-c", LATE_WORKER, str(path), str(port)],
+        environment=lambda _: {},
+        on_change=lambda _: None,
+        on_refusal=lambda: None,
+    )
+    fleet.start("m:v2")
+    until(path.exists)
+    until(lambda: fleet.status("m:v2").health is Health.READY)
+    os.kill(int(path.read_text()), signal.SIGKILL)
+    assert until(lambda: fleet.status("m:v2").restarts == 1)
+    assert until(lambda: (fleet.stop("m:v2"), fleet.status("m:v2").health)[1] is Health.ABSENT)
 
 
 def test_states_are_known_and_versions_stop_without_a_keeper(world: World) -> None:
