@@ -40,15 +40,23 @@ def refuse_unknown_routes(golden: Golden, *services: Service) -> None:
 
 
 def refuse_callers_without_names(spec: RolloutSpec, *, asks_for_keys: bool) -> None:
-    """Refuse a plan that tells callers apart by their keys where the gateway asks for none: nobody would stay.
+    """Refuse a plan that tells callers apart by their keys where the gateway asks for none: nobody has such a name.
 
     Raises: CommandRefused.
     """
-    if spec.sticky == CALLER_HEADER and not asks_for_keys:
+    if asks_for_keys:
+        return
+    if spec.sticky == CALLER_HEADER:
         raise CommandRefused(
             "the plan keeps callers on one side by their keys, and the gateway asks for none",
             saw=f"`sticky: header:{CALLER_HEADER}`, which `header:{API_KEY_HEADER}` means too",
             do="name a header that tells callers apart and is no secret, such as `sticky: header:x-user-id`",
+        )
+    if spec.segments and spec.segments.header == CALLER_HEADER:
+        raise CommandRefused(
+            "the plan tells callers apart by their keys, and the gateway asks for none",
+            saw=f"`segments: header:{CALLER_HEADER}`",
+            do="name a header that tells callers apart and is no secret, such as `segments: header:x-tenant`",
         )
 
 

@@ -57,16 +57,23 @@ def test_a_plan_is_still_a_plan(tmp_path: Path) -> None:
     assert (code, "alpha" in output) == (2, True)
 
 
+BY_KEYS = {  # a plan, and what is advised in its place
+    "sticky: header:x-api-key": "sticky: header:x-user-id",
+    "segments: header:x-kanaria-caller": "segments: header:x-tenant",
+}
+
+
 @pytest.mark.parametrize(("asks_for_keys", "code"), [("true", 0), ("false", 2)])
+@pytest.mark.parametrize("by_keys", BY_KEYS)
 def test_a_plan_by_keys_needs_a_gateway_that_asks_for_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for_keys: str, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for_keys: str, code: int, by_keys: str
 ) -> None:
-    """With an open one nobody would stay on one side."""
+    """With an open one nobody would stay on one side, and all requests would be of one segment, `absent`."""
     monkeypatch.setenv("KANARIA_NEEDS_API_KEY", asks_for_keys)
     monkeypatch.setenv("KANARIA_HOME", str(tmp_path / "home"))
-    (plan := tmp_path / "plan.yaml").write_text("sticky: header:x-api-key")
+    (plan := tmp_path / "plan.yaml").write_text(by_keys)
     found, output = validate(str(plan))
-    assert (found, "such as `sticky: header:x-user-id`" in output) == (code, code == 2)
+    assert (found, f"such as `{BY_KEYS[by_keys]}`" in output) == (code, code == 2)
 
 
 def test_a_plan_is_said_in_words(tmp_path: Path) -> None:

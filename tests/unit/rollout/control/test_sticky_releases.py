@@ -160,10 +160,11 @@ def test_raw_errors_are_shown_as_a_bound_on_the_risk(tmp_path: Path) -> None:
     assert "bounds the risk only" in status_page(status)
 
 
-def test_nobody_is_to_stay_by_a_key_where_there_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_keys", ["sticky: header:x-api-key", "segments: header:x-kanaria-caller"])
+def test_nobody_is_told_apart_by_a_key_where_there_are_none(tmp_path: Path, by_keys: str) -> None:
     """An open gateway removes the name of a key that a caller brings: each request would be drawn anew, unsaid."""
     world, controller = sticky_world(tmp_path / "ledger.db")
-    plan = parse_spec("sticky: header:x-api-key")
+    plan = parse_spec(by_keys)
     world.router.asks_for_keys = False
     with pytest.raises(CommandRefused, match="the gateway asks for none"):
         controller.execute(c.StartRelease("m:v2", plan, "ann"))
