@@ -337,6 +337,7 @@ class Controller:
         if measured is None or measured.windows is None:
             return False, None
         self._find_segments(release)
+        self._count_refusals(release, measured.windows, now)
         is_warming_up = release is not None and release.is_warming_up
         run.recent.add(measured.windows, now.steady_s, is_warming_up=is_warming_up)
         self._calibration.observe(measured.windows, now.steady_s, release=release, stable=stable)
@@ -409,6 +410,16 @@ class Controller:
             return
         if names := self._run.segments.found(asked, known=segments.names):
             self._keep(e.SegmentsFound(at_s=self._clock().wall_s, release=release.number, names=names))
+
+    def _count_refusals(self, release: Release | None, windows: Sequence[Window], now: Instant) -> None:
+        """Look what the data plane refuses while a release waits for requests, and note it once."""
+        if release is None or release.phase not in (Phase.STEPPING, Phase.WATCHING):
+            return
+        refusals, is_counted = self._run.refusals, any(window.signal == "errors" for window in windows)
+        refusals.saw(now.steady_s, is_counted=is_counted, refused=self._router.refused)
+        if not refusals.is_noted and (words := refusals.words(release.spec.window)):
+            refusals.is_noted = True
+            self._note(e.REQUESTS_REFUSED, words)
 
     def _note_trouble(self, trouble: str | None) -> None:
         """Note what the source has to work around, once when it begins and once when it is over."""
@@ -768,6 +779,7 @@ class Controller:
             troubles=self._troubles(),
             loaded_s=now.steady_s - self._run.loaded_since_s,
             gateway=self._gateway_health(),
+            refused=self._refused(),
             unjudged_s=self._unjudged_s(now.steady_s),
         )
         self._metrics.publish(self.snapshot)
@@ -787,6 +799,11 @@ class Controller:
         place, writer = self._place.trouble, self._writer.trouble
         found = [gateway, self._trouble.sentence, place, writer, low, self._unjudged(), self._source_trouble]
         return tuple(filter(None, found))
+
+    def _refused(self) -> str:
+        """Requests that were refused while the release waits for some, in words; empty: none."""
+        release = self._deployment.active
+        return self._run.refusals.words(release.spec.window) if release else ""
 
     def _unjudged_s(self, now_s: float) -> float:
         """For how long a release that should be judged has not been; a few windows are nothing."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from rollout.control.asking import Asking
 from rollout.control.guard import RecentErrors
 from rollout.control.preflight import Preflight, PreflightRun
+from rollout.control.refusals import Refusals
 from rollout.control.release_judge import ReleaseJudge
 from rollout.control.user_evidence import UserEvidence
 from rollout.fleet import Health
@@ -33,6 +34,7 @@ class ReleaseRun:
         self.preflight = PreflightRun(preflight)
         self.recent = RecentErrors()
         self.asking = Asking()
+        self.refusals = Refusals()
         self.is_blind = False  # the metric source does not answer; this is noted in the ledger
         self.differences = ""  # between the answers of both versions, as they were noted in the ledger last
         self.was_loading = False  # a version that has traffic, at some time since the last reading

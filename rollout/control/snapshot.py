@@ -32,4 +32,5 @@ class Snapshot:
     troubles: tuple[str, ...] = ()  # what a person must see to, in words
     loaded_s: float = math.inf  # for how long no version with traffic has been loading in this release
     gateway: GatewayHealth = GatewayHealth.UNKNOWN
+    refused: str = ""  # requests, in words, while no version gets one; empty: none, or a version does
     unjudged_s: float = 0.0  # for how long the release has not been judged although it should be

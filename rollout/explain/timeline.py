@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from math import inf
 
 from rollout.explain.callers import labels_by_caller
 from rollout.explain.earlier import words as earlier_words
@@ -180,6 +181,13 @@ class Timeline:
         return next((note.text for note in reversed(self.notes) if note.topic == e.ANSWERS_DIFFER), None)
 
     @property
+    def refused(self) -> str:
+        """Requests that were refused since the last one that was counted, as it was noted; empty: none, or unknown."""
+        counted_s = max((tick.window.end_s for tick in self.failures if _has_events(tick.window)), default=-inf)
+        noted = (note.text for note in self.notes if note.topic == e.REQUESTS_REFUSED and note.at_s > counted_s)
+        return next(noted, "")
+
+    @property
     def watch_interrupted(self) -> str | None:
         """That the watch ended before its time, in words; None where it did not."""
         return next((note.text for note in self.notes if note.topic == e.WATCH_INTERRUPTED), None)
@@ -213,6 +221,10 @@ class Timeline:
         """The canary's counts of `signal` from users' requests; mirrored copies are not users' requests."""
         ticks = self.signals.get(signal, ())
         return sum((tick.window.canary for tick in ticks if tick.is_users), Pair(0, 0))
+
+
+def _has_events(window: Window) -> bool:
+    return window.stable.total > 0 or window.canary.total > 0
 
 
 def ended_as(release: Release) -> str | None:

@@ -10,6 +10,7 @@ from rollout.format import about, span, weight
 from rollout.judge import Judgement, Verdict
 from rollout.ledger.state import Phase
 
+_NONE_ARRIVE = "requests: none arrive; `kanaria loadtest demo` sends some"
 _SILENT_WINDOWS = 2  # without a request, and what came before says nothing about now
 
 
@@ -23,15 +24,19 @@ class Wait:
     deadline_s: float | None = None  # measured seconds left in this step
 
 
-def waiting(release: Timeline, now_s: float) -> Wait | None:
-    """What `release` waits for; None once it is over."""
+def waiting(release: Timeline, now_s: float, *, refused: str = "") -> Wait | None:
+    """What `release` waits for; None once it is over.
+
+    Args:
+        refused: requests that the gateway refused since a version got one, in words; empty: as the ledger has noted.
+    """
     state, spec = release.state, release.spec
     in_phase_s = now_s - state.phase_since_s
     match state.phase:
         case Phase.STARTING:
             return Wait(f"its first ready answer, {span(in_phase_s)} of at most {span(spec.startup_deadline)}")
         case Phase.STEPPING:
-            return _in_step(release, now_s)
+            return _in_step(release, now_s, refused or release.refused)
         case Phase.WATCHING:
             left_s = max(0.0, spec.watch - state.seen_s)
             seen = f"{span(state.seen_s)} of {span(spec.watch)} were measured"
@@ -50,7 +55,7 @@ def canary_rate(step: StepSpan, seen_s: float) -> float | None:
     return step.canary.total / lasted_s if lasted_s > 0 and step.canary.total else None
 
 
-def _in_step(release: Timeline, now_s: float) -> Wait:
+def _in_step(release: Timeline, now_s: float, refused: str) -> Wait:
     step = release.steps[-1]
     deadline_s = max(0.0, release.spec.step_deadline - release.state.measured_s)
     if release.state.is_paused:
@@ -58,7 +63,8 @@ def _in_step(release: Timeline, now_s: float) -> Wait:
     if release.blind_since_s is not None:
         return Wait("the metric source, which does not answer; nothing is decided without data", deadline_s=deadline_s)
     if release.judgements and not release.has_requests and now_s - step.from_s > _SILENT_WINDOWS * release.spec.window:
-        return Wait("requests: none arrive; `kanaria loadtest demo` sends some", deadline_s=deadline_s)
+        said = f"requests that a version gets: {refused}" if refused else _NONE_ARRIVE
+        return Wait(said, deadline_s=deadline_s)
     if release.state.is_warming_up and deadline_s:
         warmed_s, warmup_s = release.state.warmed_s, release.spec.warmup_s
         text = f"the end of its warm-up, {span(warmed_s)} of {span(warmup_s)}: nothing is judged yet"
@@ -69,7 +75,7 @@ def _in_step(release: Timeline, now_s: float) -> Wait:
     evidence = release.last_evidence
     left_s = max(0.0, release.state.soak_s - release.state.seen_s)
     if wait := _in_shadow(release, step, evidence, now_s, left_s):
-        return wait
+        return _beside(wait, refused)
     if evidence.verdict is Verdict.PASS and not left_s and lacks_improvement(release.state, evidence):
         text = "labels that prove it better, which the plan requires"
         return Wait(text if deadline_s else f"a person, or for {text}", deadline_s=deadline_s or None)
@@ -80,7 +86,13 @@ def _in_step(release: Timeline, now_s: float) -> Wait:
     wait = _for_labels(release, evidence, now_s=now_s, deadline_s=deadline_s) or _for_proof(
         release, step, evidence, now_s=now_s, deadline_s=deadline_s
     )
+    wait = _beside(wait, refused)
     return wait if deadline_s else replace(wait, text=f"a person, or for {wait.text}", deadline_s=None)
+
+
+def _beside(wait: Wait, refused: str) -> Wait:
+    """The same, with what was refused meanwhile."""
+    return replace(wait, text=f"{wait.text}; {refused}") if refused else wait
 
 
 def _in_shadow(release: Timeline, step: StepSpan, evidence: Judgement, now_s: float, soaks_s: float) -> Wait | None:

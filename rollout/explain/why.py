@@ -64,8 +64,12 @@ def why(release: Timeline, *, now_s: float | None = None) -> Explanation:
     return Explanation(one_sentence(release, now_s=now_s), tuple(topic for topic in topics if topic.lines))
 
 
-def one_sentence(release: Timeline, *, now_s: float | None = None) -> str:
-    """The outcome of `release`: by which signal, on how much evidence, at what cost to users."""
+def one_sentence(release: Timeline, *, now_s: float | None = None, refused: str = "") -> str:
+    """The outcome of `release`: by which signal, on how much evidence, at what cost to users.
+
+    Args:
+        refused: see `waiting`.
+    """
     match release.state.outcome:
         case "promoted":
             cut = f"; {release.watch_interrupted}" if release.watch_interrupted else ""
@@ -78,7 +82,7 @@ def one_sentence(release: Timeline, *, now_s: float | None = None) -> str:
             return f"{release.canary} was rolled back{_after(release)}{_for_what(release)}; {price(release)}."
         case "aborted":
             return f"{release.canary} was stopped{_after(release)}{_for_what(release)}; {price(release)}."
-    wait = waiting(release, release.seen_s if now_s is None else now_s)
+    wait = waiting(release, release.seen_s if now_s is None else now_s, refused=refused)
     return f"{release.canary} {_place(release)}" + (f" and waits for {one_line(wait.text)}." if wait else ".")
 
 

@@ -27,6 +27,7 @@ from rollout.spec import RolloutSpec
 
 WATCH_INTERRUPTED = "watch_interrupted"  # topic of a note: the stack was taken down in the watch
 ANSWERS_DIFFER = "answers_differ"  # another: in which fields a canary's answers differ from stable's
+REQUESTS_REFUSED = "requests_refused"  # another: how many the gateway refused while no version got one, and why
 
 
 _Counts = dict[str, Pair | BothNumbers | Mapping[str, BothPairs]]  # of a window, by side or kind

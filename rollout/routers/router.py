@@ -52,6 +52,23 @@ class ObservedSplit:
         return round(100 - self.canary_percent, 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Requests that got a 4xx status from the data plane. Of those answered otherwise some may be a version's."""
+
+    for_key: int = 0  # it was missing, or is not known
+    otherwise: int = 0  # such as to a path that no version has
+
+    def __bool__(self) -> bool:
+        return bool(self.for_key or self.otherwise)
+
+    def since(self, before: "Refused") -> "Refused":
+        """What came after `before`; everything where a count fell: the data plane was started again."""
+        if self.for_key < before.for_key or self.otherwise < before.otherwise:
+            return self
+        return Refused(self.for_key - before.for_key, self.otherwise - before.otherwise)
+
+
 class TrafficRouter(Protocol):
     """What the controller may ask of a data plane."""
 
@@ -67,6 +84,9 @@ class TrafficRouter(Protocol):
 
     def requests_in_flight(self, tag: str) -> int | None:
         """Requests that `tag` has not answered yet, for draining; None when unknown."""
+
+    def refused(self) -> Refused | None:
+        """Requests that it refused since it was started; None when unknown."""
 
 
 class GatewayHealth(Enum):

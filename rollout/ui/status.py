@@ -93,8 +93,8 @@ def _version(tag: str, snapshot: Snapshot) -> VersionView:
 def _release(release: Timeline, snapshot: Snapshot) -> ReleaseStatus:
     now_s, preparing = snapshot.beat_s, snapshot.preparing.get(release.canary)
     is_promoted = release.state.outcome == "promoted"
-    wait, evidence = waiting(release, now_s), release.shown_evidence
-    sentence = one_sentence(release, now_s=now_s)
+    wait, evidence = waiting(release, now_s, refused=snapshot.refused), release.shown_evidence
+    sentence = one_sentence(release, now_s=now_s, refused=snapshot.refused)
     if preparing and release.state.phase is Phase.STARTING:  # no time that it has to load passes
         wait = Wait(f"its environment: {preparing}")
         sentence = f"{release.canary} waits for {wait.text}"

@@ -12,7 +12,7 @@ from kanaria.stack.ports import free_port
 from rollout.errors import RouterRefused
 from rollout.fleet import Backend, Version
 from rollout.routers.envoy.settings import GatewaySettings
-from rollout.routers.router import ObservedSplit, Split, TrafficRouter
+from rollout.routers.router import ObservedSplit, Refused, Split, TrafficRouter
 from tests.support.gateway_rig import Gateway
 from tests.support.memory_router import MemoryRouter
 from tests.support.processes import until
@@ -158,6 +158,11 @@ def test_requests_in_flight_are_known_of_served_versions_only(plane: DataPlane) 
     assert [plane.router.requests_in_flight(tag) for tag in ("digits:v1", "digits:v2", "digits:v3")] == [0, 0, None]
 
 
+def test_nothing_is_refused_before_the_first_request(plane: DataPlane) -> None:
+    """That is known, also before the first split."""
+    assert plane.router.refused() == Refused()
+
+
 def test_a_version_that_was_just_replaced_can_still_be_drained(plane: DataPlane) -> None:
     """After the promotion the old version's requests in flight are still counted."""
     plane.router.apply(Split(V1, V2, 100))
@@ -181,11 +186,12 @@ def test_a_version_may_gain_and_lose_processes(plane: DataPlane) -> None:
 
 
 def test_a_data_plane_out_of_reach_says_so(plane: DataPlane) -> None:
-    """No split is observed, the requests in flight are unknown, and no split can be applied."""
+    """No split is observed, the requests in flight and those refused are unknown, and no split can be applied."""
     plane.router.apply(Split(V1))
     plane.disconnect()
     assert plane.router.observed() is None
     assert plane.router.requests_in_flight("digits:v1") is None
+    assert plane.router.refused() is None
     with pytest.raises(RouterRefused):
         plane.router.apply(Split(V2))
 

@@ -7,7 +7,7 @@ slowly, be out of reach.
 from dataclasses import dataclass, field
 
 from rollout.errors import RouterRefused
-from rollout.routers.router import ObservedSplit, Split
+from rollout.routers.router import ObservedSplit, Refused, Split
 from rollout.routers.validation import check_split
 
 
@@ -20,6 +20,7 @@ class MemoryRouter:
     reachable: bool = True
     asks_for_keys: bool = True
     in_flight: dict[str, int] = field(default_factory=dict)  # unanswered requests by tag
+    turned_away: Refused = field(default_factory=Refused)  # since it was started
     history: list[Split] = field(default_factory=list)  # every change, oldest first; repeats are not changes
     _reads_left: int = 0
 
@@ -48,6 +49,9 @@ class MemoryRouter:
             fallback=split.fallback.tag if split.fallback else None,
             compare_percent=split.compare_percent,
         )
+
+    def refused(self) -> Refused | None:
+        return self.turned_away if self.reachable else None
 
     def requests_in_flight(self, tag: str) -> int | None:
         known = {

@@ -18,7 +18,7 @@ from kanaria.stack.stack import gateway_settings
 from rollout.fleet import Route, Service
 from rollout.routers.envoy.api import TYPE
 from rollout.routers.envoy.bootstrap import envoy_command
-from rollout.routers.router import Split
+from rollout.routers.router import Refused, Split
 from rollout.spec import RolloutSpec
 from tests.support.gateway_rig import Gateway, StandIn, eventually
 
@@ -70,9 +70,14 @@ def test_a_key_opens_what_it_was_made_for_until_it_is_withdrawn(gateway: Gateway
         both: (200, 200, 200),
         settings.api_key: (200, 200, 200),
     }
+    before = gateway.router.refused()
     refused = gateway.client.post("/feedback", json={}, headers={"x-api-key": shop})
     assert refused.headers["content-type"] == "application/problem+json"
     assert "made for this path" in refused.json()["detail"]
+    assert asked(gateway, "/predct", shop) == 404
+    assert gateway.client.post("/predict", json={}).status_code == 401
+    assert before is not None
+    eventually(lambda: (now := gateway.router.refused()) and now.since(before) == Refused(for_key=2, otherwise=1))
     typed("remove", "shop")
     assert [asked(gateway, "/predict", key) for key in (shop, both)] == [401, 200]
     assert [line.partition(",")[0] for line in typed("list").splitlines()] == [

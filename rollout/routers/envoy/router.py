@@ -22,12 +22,14 @@ from rollout.routers.envoy.files import are_usable, read_resources, saved_resour
 from rollout.routers.envoy.resources import clusters_for, clusters_of
 from rollout.routers.envoy.routes import ROUTE_CONFIG, clusters_used, routes_for, split_of
 from rollout.routers.envoy.settings import GatewaySettings
-from rollout.routers.router import ObservedSplit, Split
+from rollout.routers.router import ObservedSplit, Refused, Split
 from rollout.routers.validation import check_split
 
 CLUSTERS = "cluster_manager.cds"  # prefix of Envoy's statistics about each file
 ROUTES = f"http.gateway.rds.{ROUTE_CONFIG}"
 WARMING = "cluster_manager.warming_clusters"
+NO_KEY = "http.gateway.api_key_auth.unauthorized"
+REFUSED = "http.gateway.downstream_rq_4xx"  # for whatever reason
 POLL_S = 0.01
 
 
@@ -122,6 +124,15 @@ class EnvoyRouter:
             for stat in backend["stats"]
             if stat["name"] in {"rq_active", "rq_pending_active"}
         )
+
+    def refused(self) -> Refused | None:
+        """Requests that Envoy refused since it was started; None when it is out of reach."""
+        answer = self._get("/stats", format="json", filter=rf"^({re.escape(NO_KEY)}|{re.escape(REFUSED)})$")
+        if answer is None:
+            return None
+        found = {stat["name"]: int(stat["value"]) for stat in answer["stats"] if "name" in stat}
+        for_key = found.get(NO_KEY, 0)  # not counted where it asks for none
+        return Refused(for_key, max(0, found.get(REFUSED, 0) - for_key))
 
     def _files(self) -> tuple[dict[str, Resource], Resource | None]:
         """Clusters by name and the route table, as last written; no table where neither it nor its spare is usable."""

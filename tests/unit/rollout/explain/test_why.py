@@ -14,13 +14,17 @@ from rollout.explain.why import Explanation, one_sentence, why
 from rollout.fleet import Health
 from rollout.format import odds, sentence, share, share_up, span, weight
 from rollout.judge.words import tally
+from rollout.routers.router import Refused
 from rollout.signals.options import Classes
 from rollout.signals.plan import Signals
 from rollout.spec import Guards, RiskBudget, RolloutSpec
+from rollout.ui.status import build_status
 from tests.support.releases import (
     LIVE,
     NO_SEVENS,
     SPEC,
+    UNPROVEN,
+    UNPROVEN_S,
     digits_world,
     finished,
     harmed_after_promotion,
@@ -450,6 +454,60 @@ def test_without_any_request_it_says_how_to_send_some(tmp_path: Path) -> None:
         world.live(controller, 20)
         controller.close()
         assert "waits for requests: none arrive; `kanaria loadtest demo` sends some." in one_sentence(newest(path))
+
+
+def test_requests_that_the_gateway_refuses_are_not_said_not_to_arrive(tmp_path: Path) -> None:
+    """A person looked for a fault in her clients' network; their key was wrong. One that is answered ends it."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    world.rps = 0
+    world.counters.clear()
+    world.router.turned_away = Refused(1000, 5)
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    world.live(controller, 5)
+    world.router.turned_away = Refused(1040, 5)
+    world.live(controller, 15)
+    said = "refused 40 requests for a missing or wrong key (`kanaria key list` shows whose it takes)"
+    shown = build_status("digits", controller.snapshot, newest(path)).release
+    assert shown is not None
+    assert "waits for requests that a version gets: in " in shown.sentence
+    for words in (
+        shown.sentence,
+        shown.waits_for or "",
+        one_sentence(newest(path)),
+        lines(why(newest(path)), "Worth knowing"),
+    ):
+        assert (said in words, "none arrive" in words) == (True, False), words
+    world.router.turned_away = Refused(3, 2)
+    world.live(controller, 10)
+    shown = build_status("digits", controller.snapshot, newest(path)).release
+    assert shown is not None
+    assert "refused 3 requests" in shown.sentence, "since the gateway was started again"
+    assert "and answered 2 with another 4xx status, such as 404 for a path that no version has" in shown.sentence
+    world.rps = 120
+    world.live(controller, 6)
+    shown = build_status("digits", controller.snapshot, newest(path)).release
+    controller.close()
+    assert shown is not None
+    for words in (shown.sentence, shown.waits_for or "", one_sentence(newest(path))):
+        assert "refused" not in words
+    assert len([note for note in newest(path).notes if note.topic == "requests_refused"]) == 1
+
+
+def test_requests_that_are_refused_from_some_time_on_are_said_beside_what_is_missing(tmp_path: Path) -> None:
+    """As after a key was withdrawn."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path, error_ratio=0.002)
+    controller.execute(c.StartRelease("digits:v2", UNPROVEN, "ann"))
+    world.live(controller, UNPROVEN_S)
+    world.rps, world.router.turned_away = 0, Refused(7)
+    world.live(controller, 6)
+    world.router.turned_away = Refused(19)
+    world.live(controller, 20)
+    shown = build_status("digits", controller.snapshot, newest(path)).release
+    controller.close()
+    assert shown is not None
+    assert re.search(r"about .* more requests to the canary; none came for .* s; in .* refused \d+", shown.sentence)
 
 
 def test_where_only_the_canary_gets_none_it_does_not_say_that_none_arrive(tmp_path: Path) -> None:

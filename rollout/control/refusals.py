@@ -1,0 +1,50 @@
+"""Requests that the data plane refused while no version got one: nothing is wrong with the callers' network then."""
+
+from collections.abc import Callable
+
+from rollout.format import count, span
+from rollout.routers.router import Refused
+
+_SILENT_WINDOWS = 2  # a single one without requests is nothing
+
+
+class Refusals:
+    """What was refused since the first reading of those in a row that counted no request."""
+
+    def __init__(self) -> None:
+        self._before: Refused | None = None  # at that reading; None: the newest one counted some
+        self._refused = Refused()  # since then
+        self._since_s = self._seen_s = 0.0  # on the steady clock
+        self.is_noted = False  # in the ledger
+
+    def saw(self, now_s: float, *, is_counted: bool, refused: Callable[[], Refused | None]) -> None:
+        """Remember a reading.
+
+        Args:
+            is_counted: whether it counted a request of either version.
+            refused: asks the data plane; only called where none was counted.
+        """
+        if is_counted:
+            self._before, self._refused = None, Refused()
+            return
+        if (every := refused()) is None:
+            return
+        if self._before is None:
+            self._before, self._since_s = every, now_s
+        self._refused, self._seen_s = every.since(self._before), now_s
+
+    def words(self, window_s: float) -> str:
+        """How many were refused, why, and what to do; empty where none was, or requests came moments ago."""
+        lasted_s, refused = self._seen_s - self._since_s, self._refused
+        if not refused or lasted_s <= _SILENT_WINDOWS * window_s:
+            return ""
+        said = []
+        if refused.for_key:
+            of_key = f"refused {count(refused.for_key)} requests for a missing or wrong key"
+            said.append(f"{of_key} (`kanaria key list` shows whose it takes)")
+        if refused.otherwise:
+            status = "another 4xx status" if refused.for_key else "a 4xx status"
+            said.append(
+                f"answered {count(refused.otherwise)} with {status}, such as 404 for a path that no version has"
+            )
+        return f"in {span(lasted_s)} the gateway {' and '.join(said)}"
