@@ -42,7 +42,7 @@ from kanaria.stack.probes import Probes
 from kanaria.stack.processes import KEPT_PORT, Identity
 from kanaria.stack.sandbox import Sandbox
 from kanaria.stack.signing import policy_for
-from kanaria.stack.supervision import ProcessInfo, Program, Supervisor, names_in
+from kanaria.stack.supervision import ProcessInfo, Program, Supervisor, names_in, text_of
 from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, secluded, variables_for
 from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for
@@ -224,7 +224,7 @@ class LocalFleet:
         return of_processes([self._look_at(tag, name) for name in self._names(tag)])
 
     def _look_at(self, tag: str, name: str) -> VersionStatus:
-        """The state of one process of a version."""
+        """The state of one process of a version. Raises OSError where nobody knows it."""
         info, record = self._supervisor.info(name), self._record(name)
         if info is None or record is None:
             return VersionStatus(Health.ABSENT)
@@ -240,7 +240,7 @@ class LocalFleet:
         readiness = (record.service or self._known_service(record.tag)).readiness
         trouble = self._probes.trouble(self._backend(record), readiness, info.pid)
         record = self._with_restarts(name, record, info.pid)  # a first answer was waited for, and has come from one
-        was_ready = record.was_ready is not None and Identity(*record.was_ready).is_alive
+        was_ready = record.was_ready is not None and _is_still(*record.was_ready, of=info.pid)
         if not trouble:
             if not was_ready:
                 self._remember_ready(name, record, info.pid)
@@ -282,9 +282,8 @@ class LocalFleet:
         return counted
 
     def _remember_ready(self, name: str, record: _Record, pid: int) -> None:
-        process = Identity.of(pid)
-        if process is not None:
-            with suppress(OSError):  # a full disk: the next look tries again
+        with suppress(OSError):  # a full disk, no file to open: the next look tries again
+            if (process := Identity.of(pid)) is not None:
                 self._write(name, record.model_copy(update={"was_ready": (process.pid, process.started_s)}))
 
     def _last_words(self, tag: str, info: ProcessInfo) -> str:
@@ -344,10 +343,18 @@ class LocalFleet:
         return self._folder / f"{name}.bentoml"
 
 
+def _is_still(pid: int, started_s: float, *, of: int) -> bool:
+    """Whether a process is the living one with the number `of`. One that this user may not look at is taken for it."""
+    try:
+        return Identity(pid, started_s).is_alive
+    except PermissionError:
+        return pid == of
+
+
 def _record_in(path: Path) -> _Record | None:
     try:
-        return _Record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return _Record.model_validate_json(text_of(path) or b"")
+    except ValidationError:
         return None
 
 
@@ -384,7 +391,7 @@ def _killed(info: ProcessInfo) -> str:
 
 def _is_preparing(pid: int) -> bool:
     """Whether a version's process still sees to its environment: it becomes the server after that."""
-    with suppress(psutil.Error):
+    with suppress(psutil.Error, OSError):
         return MODULE in psutil.Process(pid).cmdline()
     return False
 

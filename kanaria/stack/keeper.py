@@ -5,7 +5,6 @@ output goes straight to files, and each program has a session of its own.
 """
 
 import argparse
-import errno
 import os
 import select
 import signal
@@ -30,7 +29,8 @@ from kanaria.stack.folder_watch import FolderWatch
 from kanaria.stack.forked_versions import ForkedVersions
 from kanaria.stack.log_files import LogFiles
 from kanaria.stack.process_ends import ProcessEnds
-from kanaria.stack.processes import Identity, belongings, leader, marked, marks, send
+from kanaria.stack.processes import Identity, belongings, boot, leader, marked, marks, send
+from kanaria.stack.shortage import is_shortage
 from kanaria.stack.supervision import KEEPER, ProcessFiles, ProcessState, Program
 
 log = structlog.get_logger()
@@ -45,7 +45,6 @@ FIRST_FORK_WAIT_S, NEXT_FORK_WAIT_S = 15.0, 3.0
 LEFT_BEHIND_S = 5.0  # time for the workers of a process that ended by itself to end, too
 # ValueError: a null byte. SubprocessError: it could not be confined.
 _NOT_STARTED = (OSError, ValueError, StackError, subprocess.SubprocessError)
-_BUSY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # the machine's trouble, not the program's
 
 
 @dataclass
@@ -54,6 +53,7 @@ class _Care:
 
     state: ProcessState
     child: subprocess.Popen[bytes] | None = None  # None: an earlier keeper started it, or it was forked
+    is_unidentified: bool = False  # nobody could look when it started; it lives until somebody can
     started_s: float = 0.0  # monotonic, like the other times
     due_s: float = 0.0  # of the next attempt to start
     failed_starts: int = 0
@@ -65,7 +65,7 @@ class Keeper:
     """Takes care of the programs of one state folder. Call `adopt` once, then `beat` again and again."""
 
     def __init__(self, home: Path, logs: Path) -> None:
-        self._home, self._folder = home, home.stat()
+        self._home, self._folder, self._boot = home, home.stat(), boot()
         self._files, self._logs = ProcessFiles(home), LogFiles(logs)
         self._cares: dict[str, _Care] = {}
         self._wanted: tuple[str, ...] = ()  # as of the last beat
@@ -75,7 +75,10 @@ class Keeper:
         self._ends, self._changes = ProcessEnds(), FolderWatch(self._files.wanted_in)
 
     def adopt(self) -> None:
-        """Take over all that still runs. Where nothing does, nothing has crashed: the machine was started again."""
+        """Take over all that still runs. Where nothing does, nothing has crashed: the machine was started again.
+
+        Raises OSError where nobody knows what runs: a keeper that forgot some of it would start that again.
+        """
         by_mark = marked(self._home)
         by_mark.pop(KEEPER, None)
         states = self._files.states()
@@ -85,7 +88,12 @@ class Keeper:
             found = None if state.is_alive else leader(by_mark.get(name, ()))
             if found is not None:  # the keeper was killed before it could write down what it had started
                 state = state.model_copy(
-                    update={"pid": found.pid, "started_s": found.started_s, "starts": state.starts + 1}
+                    update={
+                        "pid": found.pid,
+                        "started_s": found.started_s,
+                        "boot": self._boot,
+                        "starts": state.starts + 1,
+                    }
                 )
             self._cares[name] = _Care(state)
             self._write(name)
@@ -99,6 +107,8 @@ class Keeper:
         self._has_failed = False
         for name in (*wanted, *(set(self._cares) - set(wanted))):
             try:
+                if (care := self._cares.get(name)) and care.is_unidentified:
+                    self._identify(name, care)
                 self._keep(name) if name in wanted else self._stop(name)
             except OSError as error:  # a full disk, a full process table: the other programs are not left alone
                 log.warning("not_done", program=name, error=_words(error))
@@ -185,18 +195,28 @@ class Keeper:
         except _NOT_STARTED as error:
             self._could_not_start(program.name, care, error)
             return
-        found = Identity.of(pid)
         care.state = ProcessState(
             pid=pid,
-            started_s=found.started_s if found else 0.0,
+            boot=self._boot,
             starts=care.state.starts + 1,
             exits=care.state.exits,
             exit_code=care.state.exit_code,
             stop_wait_s=program.stop_wait_s,
             stop_order=program.stop_order,
         )
-        self._write(program.name)
+        self._identify(program.name, care)
         log.info("started", program=program.name, pid=pid, starts=care.state.starts)
+
+    def _identify(self, name: str, care: _Care) -> None:
+        """Write down which process was started, once somebody can look at it: others would take it for ended."""
+        try:
+            found = Identity.of(care.state.pid)
+        except OSError:
+            care.is_unidentified = True
+            return
+        care.is_unidentified = False
+        care.state = care.state.model_copy(update={"started_s": found.started_s if found else 0.0})
+        self._write(name)
 
     def _waits_to_be_forked(self, program: Program, given: Mapping[str, str], care: _Care) -> bool:
         if not self._forked.is_preparing(program, given):
@@ -226,9 +246,8 @@ class Keeper:
             return care.child.pid
 
     def _could_not_start(self, name: str, care: _Care, error: Exception) -> None:
-        is_busy = isinstance(error, OSError) and error.errno in _BUSY
         self._wait_longer(care)
-        if not is_busy:
+        if not is_shortage(error):  # else it is the machine's trouble, not the program's
             care.state = care.state.model_copy(update={"exits": care.state.exits + 1})
             self._write(name)
         with suppress(OSError), self._logs.open(name) as output:
@@ -242,10 +261,12 @@ class Keeper:
         if time.monotonic() - care.started_s < STARTED_AFTER_S:
             self._wait_longer(care)
         care.state = care.state.model_copy(update={"exits": care.state.exits + 1, "exit_code": code})
+        care.kill_at_s = time.monotonic() + LEFT_BEHIND_S  # first: it is noted once, also where the search fails
         self._write(name)  # before the search, which takes its time: the controller decides by it
-        if self._belongings(name, care):
-            self._ask_to_end(name, care, LEFT_BEHIND_S)
+        if left := self._belongings(name, care):
+            send(left, signal.SIGTERM)
         else:
+            care.kill_at_s = None
             care.state = care.state.model_copy(update={"pid": 0})
             self._write(name)
 
@@ -274,9 +295,10 @@ class Keeper:
         return belongings(care.state.identity, marked(self._home).get(name, ()))
 
     def _is_alive(self, care: _Care) -> bool:
+        """Raises OSError: nobody knows."""
         if care.child is not None:
             return care.child.poll() is None
-        return care.state.is_alive
+        return care.is_unidentified or care.state.is_alive
 
     def _write(self, name: str) -> None:
         try:

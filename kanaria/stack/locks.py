@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from kanaria.errors import StackError
 from kanaria.stack.processes import Identity
+from kanaria.stack.shortage import is_shortage
 
 _POLL_S = 0.05
 _SAY_AFTER_S = 1.0
@@ -36,12 +37,20 @@ _HOLDER = TypeAdapter(Holder)
 
 
 def holder(path: Path) -> Holder | None:
-    """The living process that has the lock `path`; None when it is free. Asking does not touch the lock."""
+    """The living process that has the lock `path`; None when it is free. Asking does not touch the lock.
+
+    Raises: OSError where nobody knows.
+    """
     try:
         found = _HOLDER.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        is_alive = found.identity.is_alive
+    except ValidationError:
         return None
-    return found if found.identity.is_alive else None
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return None
+    return found if is_alive else None
 
 
 @contextmanager

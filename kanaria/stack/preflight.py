@@ -186,7 +186,7 @@ def memory_mb(pid: int) -> float | None:
         root = psutil.Process(pid)
         tree = [root, *root.children(recursive=True)]
         return sum(_bytes_of(process) for process in tree) / _MEGABYTE
-    except psutil.Error:  # it ended meanwhile, or is not ours to look into
+    except (psutil.Error, OSError):  # it ended meanwhile, is not ours to look into, or there is no file to open
         return None
 
 

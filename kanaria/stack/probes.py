@@ -9,6 +9,7 @@ from http import HTTPStatus
 
 from contract.polled import FAILURES, Polled
 from contract.threads import begun_or_done
+from kanaria.stack.shortage import is_shortage
 from rollout.fleet import Backend, Readiness
 
 _TIMEOUT_S = 1.0
@@ -43,6 +44,8 @@ class Probes:
         A look asks anew, for the next look, where the answer is older than 0.4 s. While that question has none, the
         answer before it counts, but 1.4 s after the question it counts as not answered. Waits only for a process's
         first answer, at most 1 s. The pid of a process of others is 0.
+
+        Raises: OSError where it could not be asked, for want of a file to open or of memory here.
         """
         probe = self._newest.get(backend.url)
         if probe is None or probe.pid != pid:
@@ -50,11 +53,15 @@ class Probes:
             wait([probe.running], _TIMEOUT_S)  # to look up a name may take longer
         age_s = self._clock() - probe.began_s
         if probe.running.done():
-            probe.trouble = probe.running.result()
+            failure = probe.running.exception()
+            if failure is None:
+                probe.trouble = probe.running.result()
             if age_s > _FRESH_S:
                 again = self._begun(probe.server, backend, readiness, pid)
                 again.trouble = probe.trouble
                 self._newest[backend.url] = again
+            if failure is not None:
+                raise failure
         elif age_s > _LATE_S:
             return f"{backend.url}{readiness.path} gives no answer: it takes too long"
         return probe.trouble
@@ -69,7 +76,7 @@ class Probes:
 
     def _begun(self, server: Polled, backend: Backend, readiness: Readiness, pid: int) -> _Probe:
         return _Probe(
-            pid, self._clock(), server, begun_or_done(self._pool, partial(unready, server, backend, readiness))
+            pid, self._clock(), server, begun_or_done(self._pool, partial(_asked, server, backend, readiness))
         )
 
 
@@ -80,9 +87,22 @@ def polled(backend: Backend, *, timeout_s: float = _TIMEOUT_S) -> Polled:
 
 def unready(server: Polled, backend: Backend, readiness: Readiness) -> str:
     """Why a server is not ready, by its answer now; empty: it is."""
-    url = f"{backend.url}{readiness.path}"
+    try:
+        return _asked(server, backend, readiness)
+    except OSError as error:
+        return _no_answer(backend, readiness, error)
+
+
+def _asked(server: Polled, backend: Backend, readiness: Readiness) -> str:
+    """The same. Raises OSError where it is no fault of the server that it could not be asked."""
     try:
         status = server.get(readiness.path, headers=backend.headers).status
     except FAILURES as error:
-        return f"{url} gives no answer: {str(error) or type(error).__name__}"
-    return "" if HTTPStatus.OK <= status < readiness.below else f"{url} answers {status}"
+        if is_shortage(error):
+            raise
+        return _no_answer(backend, readiness, error)
+    return "" if HTTPStatus.OK <= status < readiness.below else f"{backend.url}{readiness.path} answers {status}"
+
+
+def _no_answer(backend: Backend, readiness: Readiness, error: Exception) -> str:
+    return f"{backend.url}{readiness.path} gives no answer: {str(error) or type(error).__name__}"

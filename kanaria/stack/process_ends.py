@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Collection
+from contextlib import suppress
 
 from kanaria.stack.processes import Identity
 
@@ -32,7 +33,8 @@ def _opened(process: Identity) -> int | None:
         file = os.pidfd_open(process.pid)
     except OSError:
         return None
-    if process.is_alive:  # and no other one got its number
-        return file
+    with suppress(OSError):  # nobody knows
+        if process.is_alive:  # and no other one got its number
+            return file
     os.close(file)
     return None

@@ -1,5 +1,11 @@
-"""Processes of this machine: which one is meant, whether it lives, and all that belongs to it."""
+"""Processes of this machine: which one is meant, whether it lives, and all that belongs to it.
 
+Where that cannot be looked up just now, for want of a file to open or of memory, nobody knows: OSError is raised, and
+no process is taken for ended.
+"""
+
+import errno
+import functools
 import os
 import signal
 import sys
@@ -10,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from kanaria.stack.shortage import is_shortage
 
 # Marks in the environment of everything that a stack starts. Their children inherit them.
 KEPT_IN = "KANARIA_KEPT_IN"  # the state folder, absolute and without links
@@ -30,26 +38,36 @@ class Identity:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs. A process that ended and was not waited for does not."""
+        """Whether it still runs. A process that ended and was not waited for does not. Raises OSError: nobody knows."""
         started_s = start_of(self.pid)
         return started_s is not None and abs(started_s - self.started_s) < _SAME_START_S
 
     @property
     def processes(self) -> list[psutil.Process]:
-        """This process, where it still runs."""
+        """This process, where it still runs. Raises OSError."""
         with suppress(psutil.Error):
             return [psutil.Process(self.pid)] if self.is_alive else []
         return []
 
     @classmethod
     def of(cls, pid: int) -> "Identity | None":
-        """The process with this number now; None when there is none."""
+        """The process with this number now; None when there is none. Raises OSError."""
         started_s = start_of(pid)
         return None if started_s is None else cls(pid, started_s)
 
 
+@functools.cache
+def boot() -> str:
+    """Which start of this machine this is; "" where the system does not tell. Raises OSError."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if sys.platform == "linux" else ""
+
+
 def start_of(pid: int) -> float | None:
-    """When the living process `pid` started, as `Identity` has it; None when there is none."""
+    """When the living process `pid` started, as `Identity` has it; None when there is none.
+
+    Raises: OSError where nobody knows. PermissionError: there is one, and this user may not look at it.
+    """
     if pid <= 0:
         return None
     return _start_by_kernel(pid) if sys.platform == "linux" else _start_by_psutil(pid)
@@ -59,17 +77,29 @@ def _start_by_kernel(pid: int) -> float | None:
     # psutil adds the time of the boot, which moves whenever the clock is set: then nothing would be found again.
     try:
         file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a Path takes twice as long as all the rest
-    except OSError:
+    except FileNotFoundError as error:
+        if _exists(pid):  # where /proc is mounted with `hidepid`
+            raise PermissionError(errno.EACCES, "it is hidden from this user", error.filename) from error
         return None
     try:
         fields = os.read(file, _LONGEST_STAT).rpartition(b")")[2].split()
-    except OSError:
+    except ProcessLookupError:  # it ended meanwhile
         return None
     finally:
         os.close(file)
     if not fields or fields[0] in (b"Z", b"X"):
         return None
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):  # no number of a process
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _start_by_psutil(pid: int) -> float | None:
@@ -86,37 +116,46 @@ def marks(home: Path, name: str) -> dict[str, str]:
 
 
 def marked(home: Path) -> dict[str, list[psutil.Process]]:
-    """Every living process that carries the mark of this state folder, by the program's name; never this one."""
+    """Every living process that carries the mark of this state folder, by the program's name; never this one.
+
+    Raises OSError.
+    """
     folder, found = str(home.resolve()), dict[str, list[psutil.Process]]()
     own = _own_line()
     for process in psutil.process_iter():
         if process.pid in own:
             continue
-        with suppress(psutil.Error, OSError):
+        try:
             environment = process.environ()
             if environment.get(KEPT_IN) == folder and process.status() != psutil.STATUS_ZOMBIE:
                 found.setdefault(environment.get(KEPT_AS, ""), []).append(process)
+        except psutil.Error:
+            continue
+        except OSError as error:
+            if is_shortage(error):
+                raise
     return found
 
 
 def belongings(main: Identity | None, marked_as: Sequence[psutil.Process]) -> list[psutil.Process]:
     """All living processes of a program: its main one, its session, what carries its mark, and all children of these.
 
-    A worker may have left its process group, lost its parent, or written over its environment.
+    A worker may have left its process group, lost its parent, or written over its environment. Raises OSError.
     """
     own, found = _own_line(), {process.pid: process for process in marked_as}
     # While a session has members, its number is given to no other process.
-    is_own_session = main is not None and (main.is_alive or start_of(main.pid) is None)
+    is_alive = main is not None and _may_be_alive(main)
+    is_own_session = main is not None and (is_alive or start_of(main.pid) is None)
     everyone = {process.pid: process for process in psutil.process_iter()}
     if main is not None and is_own_session:
         found |= {pid: process for pid, process in everyone.items() if _session(pid) == main.pid}
-    if main is not None and main.is_alive:
+    if main is not None and is_alive:
         with suppress(KeyError):
             found[main.pid] = everyone[main.pid]
     for pid in list(found):
         with suppress(psutil.Error):
             found |= {child.pid: child for child in found[pid].children(recursive=True)}
-    return [process for pid, process in found.items() if pid not in own and start_of(pid) is not None]
+    return [process for pid, process in found.items() if pid not in own and _is_there(pid)]
 
 
 def leader(processes: Sequence[psutil.Process]) -> Identity | None:
@@ -161,6 +200,20 @@ def _tries(for_s: float) -> Iterator[None]:
         if time.monotonic() >= deadline:
             return
         time.sleep(_POLL_S)
+
+
+def _may_be_alive(main: Identity) -> bool:
+    try:
+        return main.is_alive
+    except PermissionError:
+        return True
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        return start_of(pid) is not None
+    except PermissionError:
+        return True
 
 
 def _session(pid: int) -> int | None:

@@ -12,7 +12,7 @@ from contract.known_files import KnownFiles, Notes
 from kanaria.errors import SetupError
 from kanaria.stack.bentos import process_name
 from kanaria.stack.probes import Probes
-from kanaria.stack.supervision import names_in
+from kanaria.stack.supervision import names_in, text_of
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Health, Service, VersionStatus
 
@@ -115,8 +115,8 @@ class RemoteFleet:
 
 
 def _read(path: Path) -> _Record | None:
-    """None when there is nothing that can be read."""
+    """None when there is nothing that can be read. Raises OSError where only a file to open is missing."""
     try:
-        return _Record.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return _Record.model_validate_json(text_of(path) or b"")
+    except ValidationError:
         return None

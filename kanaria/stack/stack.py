@@ -149,14 +149,21 @@ class Stack:
 
     def stay(self, *, say: Callable[[str], None]) -> None:
         """Bring back a keeper that ended, until the stack is taken down."""
-        while self.supervisor.names():
-            if not self.supervisor.is_running:
-                try:
+        while self._is_kept():
+            try:
+                if self.supervisor.names() and not self.supervisor.is_running:
                     self.supervisor.start()
                     say("the keeper had ended; a new one took over what runs")
-                except StackError as error:
-                    say(str(error))
+            except (StackError, OSError) as error:
+                say(str(error))
             time.sleep(_STAY_BEAT_S)
+
+    def _is_kept(self) -> bool:
+        """Whether the stack was not taken down, as far as anybody knows: its folder may be away for a while."""
+        try:
+            return bool(self.supervisor.names()) or (self.supervisor.is_away and bool(self.supervisor.alive()))
+        except OSError:
+            return True
 
     def upgrade(self, *, say: Callable[[str], None]) -> None:
         """Restart the controller and the keeper with the code as it is now; everything else serves on.

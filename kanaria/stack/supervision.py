@@ -20,9 +20,10 @@ from contract.known_files import KnownFiles, Notes
 from kanaria.errors import StackError
 from kanaria.private_files import PERSONAL_TOKEN
 from kanaria.stack import locks
-from kanaria.stack.processes import Identity, belongings, end, marked, marks
+from kanaria.stack.processes import Identity, belongings, boot, end, marked, marks
 from kanaria.stack.python import own_module
 from kanaria.stack.sandbox import Sandbox
+from kanaria.stack.shortage import is_shortage
 
 KEEPER = "keeper"
 _START_TIMEOUT_S = 20.0
@@ -68,6 +69,7 @@ class ProcessState(BaseModel):
 
     pid: int = 0  # 0: no process now
     started_s: float = 0.0
+    boot: str = ""  # of the machine, that it was started in; "": nobody knows
     starts: int = 0
     exits: int = 0  # how often it ended by itself
     exit_code: int | None = None  # when it did so last; negative: a signal; None: nobody knows
@@ -76,11 +78,16 @@ class ProcessState(BaseModel):
 
     @property
     def identity(self) -> Identity | None:
-        return Identity(self.pid, self.started_s) if self.pid else None
+        """None: it has no process; since the machine was started again, its number is another's."""
+        return Identity(self.pid, self.started_s) if self.pid and self.boot in ("", boot()) else None
 
     @property
     def is_alive(self) -> bool:
-        return self.pid > 0 and Identity(self.pid, self.started_s).is_alive
+        """Raises OSError: nobody knows. A process that this user may not look at is taken for it."""
+        try:
+            return self.identity is not None and self.identity.is_alive
+        except PermissionError:
+            return True
 
 
 class _StoredProgram(BaseModel):
@@ -98,7 +105,11 @@ class _StoredProgram(BaseModel):
 
 
 class ProcessFiles:
-    """The files of one state folder: what should run, and what does. A file that cannot be read counts as none."""
+    """The files of one state folder: what should run, and what does.
+
+    A file that cannot be read counts as none; but where only a file to open is missing, OSError is raised: the file is
+    there, and nobody must act as if it was not.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -112,8 +123,9 @@ class ProcessFiles:
         return self._programs.folder
 
     def names(self) -> tuple[str, ...]:
-        """Every program that should run; none where nobody knows."""
-        return self.listed() or ()
+        """Every program that should run; none where there is no such folder. Raises OSError where nobody knows."""
+        listed = self.listed()
+        return names_in(self._programs.folder) if listed is None else listed
 
     def listed(self) -> tuple[str, ...] | None:
         """Every program that should run. None where nobody knows: the folder was moved away, or cannot be read."""
@@ -168,30 +180,42 @@ class ProcessFiles:
 
 
 def names_in(folder: Path) -> tuple[str, ...]:
-    """The names of the notes in a folder, sorted; none where there is no such folder."""
-    return _listed(folder) or ()
+    """The names of the notes in a folder, sorted; none where there is no such folder. Raises OSError: nobody knows."""
+    try:
+        found = os.listdir(folder)  # noqa: PTH208 - `glob` takes its failures for an empty folder
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(sorted(name.removesuffix(".json") for name in found if name[0] != "." and name.endswith(".json")))
 
 
 def _listed(folder: Path) -> tuple[str, ...] | None:
+    with suppress(OSError):
+        return names_in(folder) if folder.is_dir() else None
+    return None
+
+
+def text_of(path: Path) -> bytes | None:
+    """What is in a note; None: it cannot be read. Raises OSError where only a file to open is missing."""
     try:
-        found = os.listdir(folder)  # noqa: PTH208 - `glob` takes its failures for an empty folder
-    except OSError:
+        return path.read_bytes()
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return None
-    return tuple(sorted(name.removesuffix(".json") for name in found if name[0] != "." and name.endswith(".json")))
 
 
 def _program_in(path: Path) -> Program | None:
     try:
-        stored = _StoredProgram.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        stored = _StoredProgram.model_validate_json(text_of(path) or b"")
+    except ValidationError:
         return None
     return Program(name=path.stem, **dict(stored))
 
 
 def _state_in(path: Path) -> ProcessState | None:
     try:
-        return ProcessState.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return ProcessState.model_validate_json(text_of(path) or b"")
+    except ValidationError:
         return None
 
 
@@ -205,8 +229,13 @@ class Supervisor:
 
     @property
     def is_running(self) -> bool:
-        """Whether a keeper, or a command in its place, takes care of the processes."""
+        """Whether a keeper, or a command in its place, takes care of the processes. Raises OSError: nobody knows."""
         return locks.holder(self._lock) is not None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the folder of what should run is not there: the state folder was moved, or its disk is unmounted."""
+        return not self._files.wanted_in.is_dir()
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
         """Start a keeper, which takes over what still runs and stays when this process ends. Raises StackError.
@@ -257,11 +286,11 @@ class Supervisor:
         self._files.write_program(program)
 
     def program(self, name: str) -> Program | None:
-        """What is kept under this name; None when there is nothing that can be read."""
+        """What is kept under this name; None when there is nothing that can be read. Raises OSError: nobody knows."""
         return self._files.program(name)
 
     def info(self, name: str) -> ProcessInfo | None:
-        """What is known of `name`; None when it is not kept."""
+        """What is known of `name`; None when it is not kept. Raises OSError where nobody knows whether it lives."""
         state, is_wanted = self._files.state(name), self._files.is_wanted(name)
         if state is None and not is_wanted:
             return None
@@ -283,11 +312,14 @@ class Supervisor:
         self._files.drop_program(name)
 
     def names(self) -> tuple[str, ...]:
-        """Every program that is kept."""
+        """Every program that is kept. Raises OSError where nobody knows."""
         return self._files.names()
 
     def alive(self) -> dict[str, list[psutil.Process]]:
-        """The living processes of this state folder by program, whether somebody takes care of them or not."""
+        """The living processes of this state folder by program, whether somebody takes care of them or not.
+
+        Raises OSError where nobody knows.
+        """
         by_mark, states = marked(self._home), self._files.states()
         names = sorted({*states, *by_mark} - {KEEPER})
         found = {name: self._belongings(name, states.get(name), by_mark) for name in names}

@@ -36,4 +36,7 @@ def remove_left_over(settings: Settings) -> None:
 
 def _is_in_use(name: str) -> bool:
     maker = _MAKER.match(name)
-    return maker is not None and Identity(int(maker[1]), float(maker[2])).is_alive
+    try:
+        return maker is not None and Identity(int(maker[1]), float(maker[2])).is_alive
+    except OSError:  # nobody knows
+        return True

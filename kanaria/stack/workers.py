@@ -44,12 +44,20 @@ class Workers:
         self._alive: dict[int, dict[int, float]] = {}  # when each started, by pid, by the pid of their server
 
     def ended(self, server: int) -> int:
-        """How many workers of the process `server` ended since it was asked last; 0 at first."""
+        """How many workers of the process `server` ended since it was asked last; 0 at first.
+
+        Those that nobody can look at just now are counted at a later look.
+        """
         before = self._alive.get(server, {})
-        # One that is ending has no command line any more before it has ended: it is not lost from sight meanwhile.
-        alive = {pid: began for pid, began in before.items() if start_of(pid) == began}
-        self._alive[server] = alive | _new_workers(server, known=alive)
-        return len(before) - len(alive) if start_of(server) is not None else 0
+        try:
+            # One that is ending has no command line any more before it has ended: it is not lost from sight meanwhile.
+            alive = {pid: began for pid, began in before.items() if start_of(pid) == began}
+            there = alive | _new_workers(server, known=alive)
+            ended = len(before) - len(alive) if start_of(server) is not None else 0
+        except OSError:
+            return 0
+        self._alive[server] = there
+        return ended
 
     def forget(self, server: int) -> None:
         """It is being stopped."""

@@ -22,6 +22,7 @@ from kanaria.stack.fleet import LocalFleet, of_processes
 from kanaria.stack.processes import start_of
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Health, Route, VersionStatus
+from tests.support.no_files import no_file_to_open
 from tests.support.processes import Kept, until
 
 TAG, NAME = "m:v1", "m@v1"
@@ -394,3 +395,14 @@ def test_a_version_has_crashed_when_all_its_processes_have() -> None:
     one, both, alone = of_processes([crashed, sound]), of_processes([crashed, crashed]), of_processes([crashed])
     assert [status.has_crashed for status in (one, both, alone)] == [False, True, True]
     assert [status.restarts for status in (one, both, alone)] == [2, 4, 1]
+
+
+def test_a_controller_without_a_file_to_open_does_not_say_that_a_version_ended(world: World) -> None:
+    """Its beat fails, which is said of the controller. It said that the canary had died, and rolled it back."""
+    address, pid = world.fleet.backends(), world.pid()
+    for fleet in (world.fleet, world.new_controller()):
+        with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
+            fleet.status(TAG)
+    assert world.is_(Health.READY)
+    assert (world.fleet.backends(), world.pid()) == (address, pid)
+    assert not world.fleet.status(TAG).has_crashed

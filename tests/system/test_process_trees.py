@@ -1,16 +1,22 @@
 """Which process is meant, with and without /proc."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
 
 from kanaria.stack import processes
-from kanaria.stack.processes import Identity, belongings, leader
+from kanaria.stack.processes import Identity, belongings, leader, marked
+from tests.support.absence import leave_out
+from tests.support.no_files import no_file_to_open
 from tests.support.processes import SLEEPER, WITH_WORKER, until
 
 
@@ -93,3 +99,70 @@ def test_the_leader_is_the_first_of_a_program_that_has_a_session() -> None:
     finally:
         parent.kill()
         parent.wait()
+
+
+def test_without_a_file_to_open_nobody_knows_what_lives(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    """Every process was taken for ended."""
+    found = Identity.of(sleeper.pid)
+    assert found is not None
+    for ask in (
+        lambda: found.is_alive,
+        lambda: Identity.of(1),
+        lambda: marked(tmp_path),
+        lambda: belongings(found, ()),
+    ):
+        with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
+            ask()
+    assert found.is_alive
+
+
+# What `home` must know of a program whose process is another user's, where this one does not see those of others.
+HIDDEN = """
+import pathlib, signal, subprocess, sys, time
+from kanaria.stack.keeper import BEAT_S, Keeper
+from kanaria.stack.supervision import Program, Supervisor
+home, program = pathlib.Path(sys.argv[1]), sys.argv[2]
+supervisor = Supervisor(home, home / "logs")
+supervisor.add(Program("one", (program, "600"), folder="/"))
+first = Keeper(home, home / "logs")
+first.adopt()
+first.beat()
+seen = [supervisor.info("one").is_alive]
+pid = first._cares["one"].state.pid
+state = first._cares["one"].state.model_copy(update={"started_s": 1.0})
+first._files.write_state("one", state)  # as it is written where it can be looked at before it is the other user's
+second = Keeper(home, home / "logs")
+second.adopt()
+for _ in range(3):
+    second.beat()
+    time.sleep(BEAT_S)
+again = second._cares["one"].state
+elsewhere = state.model_copy(update={"boot": "another"})
+print([*seen, supervisor.info("one").is_alive, again.pid == pid, again.exits, elsewhere.is_alive])
+"""
+
+
+@pytest.mark.parametrize("hidepid", [1, 2])
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
+def test_a_process_that_is_hidden_is_not_started_twice(hidepid: int) -> None:
+    """Where /proc shows nobody the processes of others, as of a program that becomes root: it was taken for ended."""
+    home = Path(tempfile.mkdtemp())  # where anybody may enter; the folders of pytest are closed
+    program = home / "becomes-root"
+    try:
+        shutil.copy("/bin/sleep", program)
+        (home / "logs").mkdir()
+        for path, mode in ((home, 0o777), (home / "logs", 0o777), (program, 0o4755)):
+            path.chmod(mode)
+        mount = f'mount -t proc -o hidepid={hidepid} proc /proc && exec "$@"'
+        user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        command = ["unshare", "--mount", "sh", "-c", mount, "sh", *user, sys.executable, "-c", HIDDEN, home, program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+        if os.getuid() or "mount:" in done.stderr or "unshare:" in done.stderr:
+            leave_out(f"a /proc of its own cannot be mounted here: {done.stderr.strip()}")
+        assert done.stdout.splitlines()[-1:] == ["[True, True, True, 0, False]"], done.stdout + done.stderr
+    finally:
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.exe() == str(program):
+                    process.kill()
+        shutil.rmtree(home)

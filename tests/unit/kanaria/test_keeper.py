@@ -1,7 +1,6 @@
 """What a keeper does at a single look at its state folder; its life as a process is in the system tests."""
 
 import os
-import resource
 import shutil
 import subprocess
 import tempfile
@@ -14,9 +13,11 @@ import psutil
 import pytest
 
 from kanaria.stack.keeper import BEAT_S, CALM_BEAT_S, Keeper
-from kanaria.stack.processes import Identity
+from kanaria.stack.processes import Identity, marks
 from kanaria.stack.supervision import ProcessFiles, ProcessState, Program, Supervisor
 from tests.support.absence import leave_out
+from tests.support.children import started
+from tests.support.no_files import no_file_to_open
 from tests.support.processes import SLEEPER, until
 
 NOBODY = 65534
@@ -94,13 +95,15 @@ def as_nobody() -> Iterator[None]:
 
 
 @contextmanager
-def no_file_to_open() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+def adopted(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that an earlier keeper has started as `one`."""
+    environment = {**os.environ, **marks(home, "one")}
+    with started(SLEEPER, start_new_session=True, env=environment) as process:
+        found = Identity.of(process.pid)
+        assert found
+        ProcessFiles(home).write_program(Program("one", SLEEPER))
+        ProcessFiles(home).write_state("one", ProcessState(pid=found.pid, started_s=found.started_s, starts=1))
+        yield process
 
 
 def beat_for(keeper: Keeper, seconds: float) -> None:
@@ -181,3 +184,52 @@ def test_what_took_no_signal_is_not_called_suspended(home: Path, supervisor: Sup
         with nullcontext() if is_own else as_nobody():
             assert [supervisor.suspend("one") for _ in range(2)] == [is_own] * 2
         assert (psutil.Process(process.pid).status() == psutil.STATUS_STOPPED) is is_own
+
+
+def test_a_keeper_without_a_file_to_open_takes_nothing_for_ended(home: Path, supervisor: Supervisor) -> None:
+    """It counted an exit with each beat. Where it could look again within the beat, it ended the living process."""
+    with adopted(home) as process, keeping(home) as keeper:
+        with no_file_to_open():
+            for _ in range(5):
+                keeper.beat()
+        assert keeper._cares["one"].state.exits == 0
+        beat_for(keeper, BEAT_S * 3)
+        info = supervisor.info("one")
+        assert info
+        assert (process.poll(), info.pid, info.exits, info.has_crashed) == (None, process.pid, 0, False)
+
+
+def test_what_ends_while_no_file_can_be_opened_has_ended_once(keeper: Keeper, supervisor: Supervisor) -> None:
+    """The search for what it had left behind failed with each beat, and each counted another exit."""
+    care = keeper._cares["one"]
+    assert care.child
+    with no_file_to_open():
+        care.child.kill()
+        care.child.wait()
+        for _ in range(5):
+            keeper.beat()
+    info = until(lambda: keeper.beat() or ((seen := supervisor.info("one")) and seen.pid and seen))
+    assert (info.exits, info.has_crashed) == (1, True)
+
+
+def test_a_keeper_that_cannot_look_does_not_begin(home: Path, supervisor: Supervisor) -> None:
+    """Whoever forgets what runs starts all of it once more."""
+    with adopted(home), keeping(home) as keeper:
+        another = Keeper(home, home / "logs")
+        with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
+            another.adopt()
+        another._forked.close()
+        assert pids(supervisor) == {"one": keeper._cares["one"].state.pid}
+
+
+def test_a_list_that_cannot_be_read_is_not_empty(home: Path, keeper: Keeper, supervisor: Supervisor) -> None:
+    """`kanaria down` said that nothing ran, and the command that stays under systemd took the stack for taken down."""
+    del keeper
+    with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
+        Supervisor(home, home / "logs").names()
+    with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
+        assert supervisor.info("one").is_alive
+    assert (supervisor.names(), supervisor.is_away) == (("one", "two"), False)
+    (home / "programs").rename(home / "elsewhere")
+    assert (supervisor.names(), supervisor.is_away) == ((), True)
+    (home / "elsewhere").rename(home / "programs")

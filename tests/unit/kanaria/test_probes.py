@@ -8,6 +8,7 @@ import pytest
 from kanaria.stack.probes import Probes, polled, unready
 from rollout.fleet import Backend, Readiness
 from tests.support.dribbling import Dribbling, dribbling
+from tests.support.no_files import no_file_to_open
 from tests.support.thread_limit import no_more_threads
 from tests.support.waiting import eventually
 
@@ -72,3 +73,19 @@ def test_where_the_system_gives_no_thread_the_loop_asks_itself() -> None:
         assert "gives no answer" in probes.trouble(closed, READY, 1)
     with dribbling(at_once=lambda _: b"ok") as server:
         assert not probes.trouble(backend_of(server), READY, 2)
+
+
+def test_a_probe_that_could_not_be_sent_says_nothing_of_the_server() -> None:
+    """Without a file to open here, a server that is ready was said to give no answer, and was rolled back for it."""
+    with dribbling("head", lambda _: b"ok") as server:
+        probes, backend = Probes(), backend_of(server)
+        with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
+            probes.trouble(backend, READY, 1)
+        eventually(lambda: _trouble(probes, backend) == "")
+
+
+def _trouble(probes: Probes, backend: Backend) -> str | None:
+    try:
+        return probes.trouble(backend, READY, 1)
+    except OSError:  # by the question of before
+        return None

@@ -14,6 +14,7 @@ from kanaria.settings import Settings
 from kanaria.stack import model_server, workers
 from kanaria.stack.workers import Workers, workers_for
 from tests.support.children import children_with, started
+from tests.support.no_files import no_file_to_open
 from tests.support.processes import until
 
 # A server with two children like BentoML's workers and one other. It replaces none and waits for none.
@@ -107,3 +108,17 @@ def test_two_workers_where_they_fit(
         pytest.skip("too little free memory for two workers of the smallest model")
     assert workers_for(Settings(home=tmp_path, replicas=replicas), "b:1") == expected
     assert workers_for(Settings(home=tmp_path, replicas=replicas, workers=3), "b:1") == 3
+
+
+def test_workers_that_nobody_can_look_at_have_not_ended(server: int) -> None:
+    """Without a file to open all of them seemed to have ended, and a healthy canary was rolled back for it."""
+    seen = Workers()
+    until(lambda: seen.ended(server) == 0 and len(seen._alive[server]) == 2)
+    with no_file_to_open():
+        assert [seen.ended(server) for _ in range(3)] == [0, 0, 0]
+    lost = next(iter(seen._alive[server]))
+    with no_file_to_open():
+        os.kill(lost, signal.SIGKILL)
+        assert seen.ended(server) == 0
+    until(lambda: psutil.Process(lost).status() == psutil.STATUS_ZOMBIE)
+    assert [seen.ended(server), seen.ended(server)] == [1, 0]
