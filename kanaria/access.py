@@ -2,8 +2,10 @@
 
 import getpass
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
+from contract.terminal import say
 from kanaria.lazy import load
 from kanaria.settings import Settings
 from rollout.ledger.own_names import is_own_name
@@ -46,4 +48,16 @@ def _full_tag(settings: Settings, tag: str) -> str:
 def _client(settings: Settings) -> "ControllerClient":
     client: type[ControllerClient] = load("rollout.ui.client:ControllerClient")  # its HTTP library takes long to import
     tls = load("kanaria.stack.controller_trust:controller_trust")(settings)
-    return client(settings.controller_url, token=settings.known_token, by=person(), tls=tls)
+    return client(
+        settings.controller_url,
+        token=settings.known_token,
+        by=person(),
+        tls=tls,
+        comes=lambda: _is_seen_to(settings),
+        say=partial(say, err=True),
+    )
+
+
+def _is_seen_to(settings: Settings) -> bool:
+    """Whether somebody starts what should run here: the keeper, or a command in its place."""
+    return settings.is_up and bool(load("kanaria.stack.locks:is_seen_to")(settings.root))

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from contract.terminal import Terminal
+from contract.terminal import Terminal, say
 from kanaria.errors import SetupError, StackError
 from kanaria.settings import Settings
 from kanaria.stack.bentos import tag_of
+from kanaria.stack.locks import one_command
 from kanaria.stack.supervision import ProcessInfo, Supervisor
 from rollout.ui.cli import explained
 
@@ -44,11 +45,17 @@ def restart(name: NameArgument) -> None:
     """End a process and start it again. Its requests in progress are finished first."""
     with explained():
         supervisor = _supervisor()
-        program = supervisor.program(name)
-        if program is None:
+        if supervisor.program(name) is None:
             raise _unknown(supervisor, name)
-        _stop(supervisor, name)
-        supervisor.add(program)
+        # A stack that lacks its controller for a moment is a broken one to `kanaria up`, which would begin anew.
+        with one_command(Settings().root, doing="kanaria processes restart", say=say):
+            program = supervisor.program(name)
+            if program is None:
+                raise _unknown(supervisor, name)
+            try:
+                _stop(supervisor, name)
+            finally:  # also when this command is ended meanwhile
+                supervisor.add(program)
         typer.echo(f"{name} is started again")
 
 

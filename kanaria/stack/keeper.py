@@ -333,7 +333,7 @@ class _Alarm:
 
 def run(home: Path, logs: Path, *, ready: int) -> None:
     """Keep until SIGTERM, which ends no program. Closes the file `ready` when all was taken over. Raises StackError."""
-    with locks.locked(home / "keeper.lock", doing=KEEPER, wait_s=LOCK_WAIT_S):
+    with locks.locked(home / locks.KEEPER_LOCK, doing=KEEPER, wait_s=LOCK_WAIT_S):
         alarm, keeper = _Alarm(), Keeper(home, logs)
         keeper.adopt()
         keeper.beat()

@@ -5,7 +5,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from kanaria.errors import StackError
 from kanaria.stack.processes import Identity
 from kanaria.stack.shortage import is_shortage
 
+KEEPER_LOCK, COMMAND_LOCK = "keeper.lock", "command.lock"  # of whoever keeps processes; of a command that does it
+_OTHER_COMMAND_S = 90.0  # longest wait for another command
 _POLL_S = 0.05
 _SAY_AFTER_S = 1.0
 _NOTE_BYTES = 256  # longer than any note
@@ -51,6 +53,16 @@ def holder(path: Path) -> Holder | None:
             raise
         return None
     return found if is_alive else None
+
+
+def is_seen_to(home: Path) -> bool:
+    """Whether somebody starts what should run in this state folder: its keeper, or a command in its place."""
+    return any(holder(home / lock) for lock in (KEEPER_LOCK, COMMAND_LOCK))
+
+
+def one_command(home: Path, *, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """While the block runs, no other command starts or stops processes in this state folder. Raises StackError."""
+    return locked(home / COMMAND_LOCK, doing=doing, wait_s=_OTHER_COMMAND_S, say=say)
 
 
 @contextmanager

@@ -55,8 +55,7 @@ def _settle(ledger: Ledger, *, by: str, say: Callable[[str], None]) -> None:
     state = timeline(ledger.of_release(release.number)).state
     if missing and state.phase is Phase.LEAVING:
         say(f"{state.name} had been decided, and that is written now: {state.outcome_reason}")
-    else:
-        _end(state, writer, by=by, say=say)
+    _end(state, writer, by=by, say=say)
 
 
 def _end(release: Release, writer: Writer, *, by: str, say: Callable[[str], None]) -> None:
@@ -66,6 +65,8 @@ def _end(release: Release, writer: Writer, *, by: str, say: Callable[[str], None
             aborted = e.Aborted(at_s=now_s, release=number, reason="the stack was taken down", by=by)
             writer.write(aborted, e.Ended(at_s=now_s, release=number, outcome="aborted"))
             say(f"release {number} ({release.canary}) is aborted: the stack was taken down")
+        case Phase.LEAVING if release.outcome:  # its last requests are over
+            writer.write(e.Ended(at_s=now_s, release=number, outcome=release.outcome))
         case Phase.WATCHING:
             measured = f"{release.seen_s:.0f} s of {release.spec.watch:.0f} s"
             text = f"`kanaria down` interrupted the watch: {measured} were measured"

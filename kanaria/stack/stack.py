@@ -29,7 +29,7 @@ from kanaria.stack.certificates import (
 from kanaria.stack.controller_trust import controller_trust
 from kanaria.stack.fleet import record_environment
 from kanaria.stack.installation import given_environment, secret_names
-from kanaria.stack.locks import locked
+from kanaria.stack.locks import one_command
 from kanaria.stack.log_words import last_words, what_it_lacks
 from kanaria.stack.observer_program import ObserverProgram
 from kanaria.stack.ports import free_port, obstacle
@@ -61,7 +61,6 @@ _SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again, and one th
 _SAY_EVERY_S = 15.0
 _SHOWN_ROUTES = 8
 _SLOWEST_UPLOAD = 1024 * 1024  # bytes a second: a large body that comes more slowly is given up
-_OTHER_COMMAND_S = 90.0  # longest wait for another command here
 _STAY_BEAT_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
 
@@ -243,7 +242,7 @@ class Stack:
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
         """While the block runs, no other command starts or stops processes here. Raises StackError, OSError."""
         close_folder(self.settings.root)
-        return locked(self.settings.root / "command.lock", doing=doing, wait_s=_OTHER_COMMAND_S, say=say)
+        return one_command(self.settings.root, doing=doing, say=say)
 
     def _start(self, tag: str, say: Callable[[str], None]) -> None:
         """Start what is missing: the keeper of processes that run without one, or everything."""
@@ -348,9 +347,9 @@ class Stack:
         while not is_ready():
             took_s = time.monotonic() - began_s
             crashed = crashes.going_on(took_s)
-            if self.supervisor.program(CONTROLLER) is None:
+            if not self.supervisor.names():
                 raise StackError(
-                    "the stack was taken down while it was starting", saw="no controller", do="`kanaria up` again"
+                    "the stack was taken down while it was starting", saw="nothing runs", do="`kanaria up` again"
                 )
             self.supervisor.start()  # where the keeper has ended meanwhile
             log = self.settings.logs / f"{crashed or program}.log"

@@ -225,7 +225,7 @@ class Supervisor:
     def __init__(self, home: Path, logs: Path) -> None:
         self._home, self._logs = home, logs
         self._files = ProcessFiles(home)
-        self._lock = home / "keeper.lock"
+        self._lock = home / locks.KEEPER_LOCK
 
     @property
     def is_running(self) -> bool:

@@ -16,6 +16,7 @@ from rollout.observe import BY_DEFAULT, Observe
 from rollout.spec import RolloutSpec
 
 _LEAVES_SOON = "try again in some seconds: it answers its last requests"
+_RESUMED, _SHOWN = "`kanaria resume` lets it go on", "`kanaria status --watch`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +238,7 @@ def _start(
         raise CommandRefused(
             "one release at a time",
             saw=f"{release.name} is {release.phase.value}",
-            do={Phase.WATCHING: "`kanaria promote` ends its watch", Phase.LEAVING: _LEAVES_SOON}.get(
-                release.phase, "wait for it (`kanaria status --watch`) or `kanaria abort` it"
-            ),
+            do=_first(release),
         )
     if command.tag == deployment.stable:
         raise CommandRefused(f"{command.tag} is stable already", saw="nothing to release", do="choose another tag")
@@ -266,6 +265,18 @@ def _start(
     )
 
 
+def _first(release: Release) -> str:
+    """What must come before another release."""
+    match release.phase:
+        case Phase.WATCHING:
+            return "`kanaria promote` ends its watch"
+        case Phase.LEAVING:
+            return _LEAVES_SOON
+    if release.is_paused:
+        return f"{_RESUMED}, `kanaria abort` ends it"
+    return f"wait for it ({_SHOWN}) or `kanaria abort` it"
+
+
 def _restore(
     command: Restore, deployment: Deployment, known_tags: Collection[str], number: int, now_s: float
 ) -> tuple[e.Event, ...]:
@@ -286,7 +297,9 @@ def _restore(
         raise CommandRefused(
             f"{tag} was never promoted here",
             saw=f"promoted here: {', '.join(deployment.promoted)}",
-            do=f"release it: `kanaria release {tag}`; or {_restorable(deployment)}",
+            do="; or ".join(
+                [f"release it: `kanaria release {tag}`", *([_restorable(deployment)] * bool(deployment.restorable))]
+            ),
         )
     is_warm = release is not None and release.phase is Phase.WATCHING and tag == release.stable
     if why := deployment.quarantined.get(tag):
@@ -389,10 +402,14 @@ def _require(release: Release, allowed: bool, what: str) -> None:
 def _instead(release: Release) -> str:
     """What can be done about a release that does not allow what was asked for."""
     match release.phase:
+        case Phase.STARTING if release.is_paused:
+            return f"{_RESUMED}, `kanaria abort` ends it"
+        case Phase.STARTING if release.restore:
+            return f"wait until it is ready: then it takes all traffic ({_SHOWN}), or `kanaria abort` it"
         case Phase.STARTING:
-            return "wait for its first step (`kanaria status --watch`), or `kanaria abort` it"
+            return f"wait for its first step ({_SHOWN}), or `kanaria abort` it"
         case Phase.WATCHING:
             return f"`kanaria rollback` returns to {release.stable}, `kanaria promote` ends the watch"
         case Phase.LEAVING:
             return "nothing: it was decided, and ends in some seconds"
-    return "`kanaria resume` lets it go on" if release.is_paused else "see `kanaria status`"
+    return _RESUMED if release.is_paused else "see `kanaria status`"

@@ -33,6 +33,8 @@ def waiting(release: Timeline, now_s: float, *, refused: str = "") -> Wait | Non
     state, spec = release.state, release.spec
     in_phase_s = now_s - state.phase_since_s
     match state.phase:
+        case Phase.STARTING | Phase.STEPPING if state.is_paused:
+            return Wait("a person: it is paused (`kanaria resume`)")
         case Phase.STARTING:
             return Wait(f"its first ready answer, {span(in_phase_s)} of at most {span(spec.startup_deadline)}")
         case Phase.STEPPING:
@@ -58,8 +60,6 @@ def canary_rate(step: StepSpan, seen_s: float) -> float | None:
 def _in_step(release: Timeline, now_s: float, refused: str) -> Wait:
     step = release.steps[-1]
     deadline_s = max(0.0, release.spec.step_deadline - release.state.measured_s)
-    if release.state.is_paused:
-        return Wait("a person: it is paused (`kanaria resume`)")
     if release.blind_since_s is not None:
         return Wait("the metric source, which does not answer; nothing is decided without data", deadline_s=deadline_s)
     if release.judgements and not release.has_requests and now_s - step.from_s > _SILENT_WINDOWS * release.spec.window:

@@ -3,6 +3,7 @@
 import json
 import ssl
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from http.client import IncompleteRead
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:  # what a plan is made of takes longer to import than a comman
 _PATIENCE_S = 30.0  # after that a command is not carried out any more
 _PROBLEM = {"title": "", "detail": "no reason", "do": "see `kanaria status`"}
 _TIMEOUT_S = 40.0  # longer: the controller answers a command that it has begun a few seconds late
+_COMES_WITHIN_S = 30.0  # one that is being started; longer than the keeper waits before it tries again
+_SAY_AFTER_S = 1.0
+_POLL_S = 0.05
 
 
 class CheckFinding(BaseModel):
@@ -43,11 +47,26 @@ class Check(BaseModel):
 
 
 class ControllerClient:
-    """Talks to one controller. Every method raises ControllerUnreachable when it does not answer."""
+    """Talks to one controller. Every method raises ControllerUnreachable when it does not answer.
 
-    def __init__(self, url: str, *, token: str, by: str, tls: ssl.SSLContext | None = None) -> None:
+    Args:
+        comes: whether one that does not listen is being started: it is waited for, for some seconds in all.
+        say: prints that it is.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str,
+        by: str,
+        tls: ssl.SSLContext | None = None,
+        comes: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._url, self._token, self._by, self._tls = url, token, by, tls
         self._polled = Polled(url, timeout_s=_TIMEOUT_S, trust=tls)
+        self._comes, self._say, self._waited_s = comes, say, 0.0
 
     def set_stable(self, tag: str, *, answers: "OwnAnswers | None" = None, observe: "Observe | None" = None) -> None:
         """Let `tag` take all traffic; `answers` says what is counted of its answers, `observe` of how many requests.
@@ -85,7 +104,7 @@ class ControllerClient:
         from rollout.ui.views import StatusView  # noqa: PLC0415 - slow, and commands that steer a release show none
 
         try:
-            answer = self._polled.get("/api/status")
+            answer = self._answered(lambda: self._polled.get("/api/status"))
         except FAILURES as error:
             raise self._unreachable(error) from error
         try:
@@ -105,12 +124,16 @@ class ControllerClient:
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         """Command what has proved to be the controller."""
-        headers = {DEADLINE_HEADER: f"{time.time() + _PATIENCE_S:.3f}"}
         sent = {"by": self._by, **body}
-        try:
-            answer = command(
+
+        def send() -> Answer:
+            headers = {DEADLINE_HEADER: f"{time.time() + _PATIENCE_S:.3f}"}
+            return command(
                 self._url, path, token=self._token, body=sent, headers=headers, timeout_s=_TIMEOUT_S, tls=self._tls
             )
+
+        try:
+            answer = self._answered(send)
         except NotProved as error:
             raise ControllerUnreachable(
                 f"what listens at {self._url} is not the controller that knows your token, so it was not sent",
@@ -125,11 +148,26 @@ class ControllerClient:
             raise self._other(answer)
         return carried_out
 
+    def _answered(self, ask: Callable[[], Answer]) -> Answer:
+        """What `ask` gives or raises, once the controller listens: until then nothing was sent."""
+        while True:
+            try:
+                return ask()
+            except ConnectionRefusedError:
+                if self._waited_s >= _COMES_WITHIN_S or not self._comes():
+                    raise
+            if self._waited_s < _SAY_AFTER_S <= self._waited_s + _POLL_S:
+                self._say("waits for the controller, which is being started")
+            self._waited_s += _POLL_S
+            time.sleep(_POLL_S)
+
     def _unreachable(self, error: Exception) -> ControllerUnreachable:
         saw, do = str(error) or type(error).__name__, "see who listens there: `kanaria processes show`"
         match error:
             case TimeoutError():
                 saw, do = f"no answer within {_TIMEOUT_S:.0f} s", "try again; logs/controller.log says what it does"
+            case ConnectionRefusedError() if self._comes():
+                saw, do = f"nothing listens at {self._url} yet", "try again; logs/controller.log says what it does"
             case ConnectionRefusedError():
                 saw, do = f"nothing listens at {self._url}", "start the stack with `kanaria up TAG`"
             case ConnectionError() | IncompleteRead():

@@ -182,6 +182,31 @@ def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path)
     assert kept.everything() == []
 
 
+def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) -> None:
+    """Killed, and restarted by a command: the next one was told to start the stack, which ran.
+
+    `up` meanwhile waits, too: a stack without a controller is a broken one to it, and was ended with all its versions.
+    """
+    nasty.ok("up", "digits:v1")
+    nasty.kill("controller")
+    assert "digits:v1" in nasty.ok("status")
+    nasty.ok("processes", "restart", "controller")
+    refused = nasty("promote")
+    assert (refused.returncode, "no release is running" in refused.stderr) == (2, True), refused.stderr
+
+    controller, gateway = psutil.Process(nasty.pid("controller")), nasty.pid("gateway")
+    controller.suspend()
+    restart = nasty.begin("processes", "restart", "controller")
+    until(lambda: ProcessFiles(nasty.home).program("controller") is None)
+    up = nasty.begin("up")
+    assert up.stdout is not None
+    said = up.stdout.readline()
+    controller.resume()
+    outputs = [process.communicate(timeout=300)[0] for process in (restart, up)]
+    assert (restart.returncode, up.returncode, nasty.pid("gateway")) == (0, 0, gateway), outputs
+    assert said.startswith("waiting for `kanaria processes restart`"), said
+
+
 def test_a_gateway_that_answers_nobody_is_started_again(nasty: Kanaria) -> None:
     """Its listeners are drained, then it hangs: the status says that it is silent, and soon it serves again."""
     nasty.ok("up", "digits:v1")

@@ -114,10 +114,21 @@ def test_a_rollback_that_could_not_be_written_is_written_now(path: Path) -> None
     end_release(path, by="me", say=lines.append)
     state = fold(read(path))
     assert state.release is not None
-    assert (state.release.phase, state.release.outcome) == (Phase.LEAVING, "rolled_back")
+    assert (state.release.phase, state.release.outcome) == (Phase.ENDED, "rolled_back")
     assert "m:v2" in state.quarantined
     assert lines == ["release 1 (m:v2) had been decided, and that is written now: 9 of 9 failed"]
     assert KeptDecisions(path).read() == ()
+
+
+def test_a_release_that_was_decided_is_over(path: Path) -> None:
+    """Its canary was answering its last requests; a copy of this ledger said that the release had not ended."""
+    write(path, REQUESTED, STEPPING, e.Aborted(at_s=NOW_S - 1, release=1, reason="no", by="ann"))
+    lines: list[str] = []
+    end_release(path, by="me", say=lines.append)
+    state = fold(read(path))
+    assert state.release is not None
+    assert (state.active, state.release.outcome, state.release.outcome_reason) == (None, "aborted", "no")
+    assert lines == []
 
 
 def test_a_release_whose_pause_could_not_be_written_is_aborted(path: Path) -> None:

@@ -25,6 +25,7 @@ REQUESTED = e.ReleaseRequested(at_s=1, release=1, tag="m:v2", stable="m:v1", spe
 STEPPED = e.StepEntered(at_s=2, release=1, step=1, weight_percent=5, mirror=False, reason="ready")
 ROLLED_BACK = e.RolledBack(at_s=3, release=1, signal="errors", reason="12 of 240 failed")
 PROMOTED = e.Promoted(at_s=3, release=1, reason="safe")
+PAUSED = e.Paused(at_s=3, release=1, reason="", by="ann")
 ENDED = e.Ended(at_s=4, release=1, outcome="rolled_back")
 START = c.StartRelease(tag="m:v2", spec=RolloutSpec(), by="ann")
 
@@ -119,7 +120,10 @@ def test_a_decided_release_takes_no_further_commands() -> None:
     ("events", "command", "words"),
     [
         ((), c.PromoteNow("ann"), "wait for its first step"),
-        ((STEPPED, e.Paused(at_s=3, release=1, reason="", by="ann")), c.Pause("ann"), "`kanaria resume`"),
+        ((PAUSED,), c.PromoteNow("ann"), "`kanaria resume` lets it go on, `kanaria abort` ends it"),
+        ((PAUSED,), START, "`kanaria resume` lets it go on, `kanaria abort` ends it"),
+        ((STEPPED, PAUSED), START, "`kanaria resume` lets it go on, `kanaria abort` ends it"),
+        ((STEPPED, PAUSED), c.Pause("ann"), "`kanaria resume`"),
         ((STEPPED, PROMOTED), c.Abort("ann"), "`kanaria rollback` returns to m:v1"),
         ((STEPPED, PROMOTED), c.Pause("ann"), "`kanaria promote` ends the watch"),
         ((STEPPED, PROMOTED), START, "`kanaria promote` ends its watch"),
@@ -133,6 +137,21 @@ def test_a_refusal_names_what_can_be_done_now(events: tuple[e.Event, ...], comma
     with pytest.raises(CommandRefused) as refused:
         accept(command, at(REQUESTED, *events))
     assert words in refused.value.do
+
+
+def test_a_restored_version_needs_no_promotion() -> None:
+    """It has no steps: as soon as it is ready, all traffic is its own."""
+    restored = REQUESTED.model_copy(update={"restore": e.Restore()})
+    with pytest.raises(CommandRefused) as refused:
+        accept(c.PromoteNow("ann"), at(restored))
+    assert refused.value.do.startswith("wait until it is ready: then it takes all traffic")
+
+
+def test_where_nothing_can_be_restored_only_a_release_is_named() -> None:
+    """A way on that is none is not offered beside it."""
+    with pytest.raises(CommandRefused, match="m:v2 was never promoted here") as refused:
+        accept(c.Restore("m:v2", "ann"), at())
+    assert refused.value.do == "release it: `kanaria release m:v2`"
 
 
 def test_the_first_stable_is_set_once() -> None:

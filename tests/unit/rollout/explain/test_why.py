@@ -298,6 +298,12 @@ def test_a_paused_release_waits_for_a_person(tmp_path: Path) -> None:
     assert "paused by bob: lunch" in lines(explanation, "Worth knowing")
 
 
+def test_a_release_that_is_paused_before_its_first_step_waits_for_a_person(tmp_path: Path) -> None:
+    """Whether it has answered or not: it was said to wait for its first ready answer."""
+    paused = after(tmp_path / "ledger.db", 1, then=c.Pause("ann"))
+    assert "waits for a person: it is paused (`kanaria resume`)" in one_sentence(paused)
+
+
 def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
     """The limit is the startup deadline."""
     assert "waits for its first ready answer" in one_sentence(after(tmp_path / "ledger.db", 1))

@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -32,9 +32,9 @@ OTHERS = {
 
 
 @contextmanager
-def listening(say: Callable[[str], bytes]) -> Iterator[str]:
+def listening(say: Callable[[str], bytes], *, on: socket.socket | None = None) -> Iterator[str]:
     """Somebody who answers each request on a connection with `say` of it; gives the address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+    with on or socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             while True:
@@ -91,3 +91,42 @@ def test_a_connection_that_is_closed_is_no_reason_to_start_the_stack(*, commands
     with listening(lambda _: b"") as url:
         found = refusal(url, commands=commands)
     assert ("closed the connection" in found.saw, "try again" in found.do, "up TAG" in found.do) == (True, True, False)
+
+
+@pytest.mark.parametrize("commands", [True, False])
+def test_a_controller_that_is_being_started_is_waited_for(*, commands: bool) -> None:
+    """A command that was typed just after it ended was told to start the stack, which ran."""
+    taken, said = socket.socket(), list[str]()
+    taken.bind(("127.0.0.1", 0))  # whoever connects is refused
+    url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    asked = iter(range(100))
+
+    def say(asked: str) -> bytes:
+        nonce = asked.partition("nonce=")[2].split()
+        return answer(f"200 OK\r\n{JSON}", proof_of(digest(TOKEN), nonce[0]).encode() if nonce else b"[]")
+
+    with ExitStack() as stack:
+
+        def comes() -> bool:
+            if next(asked) == 30:
+                taken.listen()
+                stack.enter_context(listening(say, on=taken))
+            return True
+
+        client = ControllerClient(url, token=TOKEN, by="ann", comes=comes, say=said.append)
+        with pytest.raises(ControllerUnreachable, match="does not answer as a controller does"):
+            client.command("pause") if commands else client.status()
+        client.close()
+    assert said == ["waits for the controller, which is being started"]
+
+
+def test_a_controller_that_nobody_starts_is_not_waited_for() -> None:
+    """Nor one that was waited for, and did not come while somebody started it."""
+    asked = iter([True, True, False])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        client = ControllerClient(url, token=TOKEN, by="ann", comes=lambda: next(asked, False))
+        with pytest.raises(ControllerUnreachable, match="does not answer") as raised:
+            client.status()
+    assert raised.value.do == "start the stack with `kanaria up TAG`"
