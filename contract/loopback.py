@@ -53,7 +53,7 @@ def client(
 
 
 @cache
-def _known() -> ssl.SSLContext:
+def public_authorities() -> ssl.SSLContext:
     """Whose certificates httpx takes. Read once in a process: that takes longer than most requests."""
     return httpx.create_ssl_context(trust_env=False)
 
@@ -67,7 +67,7 @@ class _Bounded(httpx.HTTPTransport):
         from contract.network import Network  # noqa: PLC0415 - likewise
 
         self._pool = httpcore.ConnectionPool(
-            ssl_context=_known() if trust is None else trust,
+            ssl_context=public_authorities() if trust is None else trust,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,

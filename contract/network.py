@@ -1,26 +1,23 @@
 """Connections that keep to `contract.deadline`: a server that sends a byte now and then keeps nobody waiting."""
 
-import ipaddress
 import math
-import socket
 import ssl
-import threading
 from collections.abc import Iterable
-from concurrent.futures import Future
 from typing import Any
 
 import httpcore
 
 from contract.deadline import left_s
+from contract.names import Names
 
 _PART = 65536  # bytes that are sent at once
 
 
 class Network(httpcore.NetworkBackend):
-    """Looks up names, and connects to one of their addresses after the other."""
+    """Connects to one address of a host after the other."""
 
     def __init__(self) -> None:
-        self._sockets, self._names = httpcore.SyncBackend(), _Names()
+        self._sockets, self._names = httpcore.SyncBackend(), Names()
 
     def connect_tcp(
         self,
@@ -31,7 +28,7 @@ class Network(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> "_Stream":
         """Raises httpcore.ConnectError, httpcore.ConnectTimeout. An address that is silent leaves time for the next."""
-        addresses = self._names.addresses(host, _limit(timeout, httpcore.ConnectTimeout))
+        addresses = self._addresses(host, _limit(timeout, httpcore.ConnectTimeout))
         for left in range(len(addresses), 0, -1):
             limit_s = _limit(timeout, httpcore.ConnectTimeout)
             share_s = None if limit_s is None else limit_s / left
@@ -43,6 +40,14 @@ class Network(httpcore.NetworkBackend):
                 if left == 1:
                     raise
         raise httpcore.ConnectError(f"the name {host} has no address")
+
+    def _addresses(self, host: str, limit_s: float | None) -> list[str]:
+        try:
+            return self._names.addresses(host, limit_s)
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from error
 
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -73,62 +78,6 @@ class _Stream(httpcore.NetworkStream):
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
-
-
-class _Names:
-    """Asks the system for the addresses of hosts, which takes as long as it likes."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._asked: dict[str, Future[list[str]]] = {}
-
-    def addresses(self, host: str, limit_s: float | None) -> list[str]:
-        """Raises httpcore.ConnectError, httpcore.ConnectTimeout."""
-        if _is_address(host):
-            return [host]
-        with self._lock:
-            found = self._asked.get(host)
-            if found is None:
-                found = Future()
-                try:
-                    threading.Thread(target=self._ask, args=(host, found), daemon=True).start()
-                except RuntimeError as error:
-                    raise httpcore.ConnectError(f"nobody looked up the host {host}: {error}") from error
-                self._asked[host] = found  # only now: nobody would ever answer one whose thread did not start
-        try:
-            return found.result(limit_s)
-        except TimeoutError as error:
-            raise httpcore.ConnectTimeout(f"nobody said in time what address {host} has") from error
-        except (OSError, UnicodeError) as error:
-            raise httpcore.ConnectError(str(error)) from error
-
-    def _ask(self, host: str, found: Future[list[str]]) -> None:
-        try:
-            every = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            answer: list[str] | BaseException = list(dict.fromkeys(_written(address) for *_, address in every))
-        except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
-            answer = error
-        with self._lock:
-            del self._asked[host]
-        if isinstance(answer, BaseException):
-            found.set_exception(answer)
-        else:
-            found.set_result(answer)
-
-
-def _written(address: tuple[Any, ...]) -> str:
-    """An address as the system gives it, with the interface that a link-local one of IPv6 holds for."""
-    host, _, *more = address
-    scope = more[-1] if more else 0
-    return f"{host}%{scope}" if scope else str(host)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _limit(timeout: float | None, too_late: type[httpcore.TimeoutException]) -> float | None:

@@ -14,7 +14,7 @@ from rollout.fleet import Backend, Readiness
 
 _TIMEOUT_S = 1.0
 _FRESH_S = 0.4  # the controller asks several times in one beat
-_LATE_S = _TIMEOUT_S + _FRESH_S  # a question ends before, but for the look-up of a name
+_LATE_S = _TIMEOUT_S + _FRESH_S  # a question ends before
 _AT_ONCE = 32
 _SMALL = 65536  # bytes of an answer
 

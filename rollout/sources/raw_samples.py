@@ -17,28 +17,20 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
-import httpx
 import numpy as np
 from pydantic_core import from_json
 
-from contract import loopback
 from contract.deadline import left_s
 from contract.login import Login
 from contract.threads import begun_or_done
 from rollout.errors import SourceUnreachable
 from rollout.signals.folding import START_TIME, RawSeries
 from rollout.signals.profile import Names, Profile, SeriesOf
+from rollout.sources.prometheus_api import PrometheusApi, seen
 from rollout.sources.sample_text import Samples, without_samples
 
-_NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
-_UNKNOWN_AUTHORITY = (
-    "give a file with the authority that its certificate is from (--prometheus-ca), and its name in --prometheus"
-)
-_NO_ANSWER = "see whether it runs, and whether --prometheus names it"
-_NO_TENANT = "no org id"  # as Mimir and Cortex say it
 _SHORTEST_S = 60.0  # span of samples that is not parted any more
 _TOO_MUCH = re.compile("too many samples|err-mimir-max|exceeded.*limit")
-_LONGEST_REFUSAL = 300  # letters that are looked at
 _SOON_S = 5.0  # longest wait for what costs the store nothing
 _SILENT_S = 2.0  # how long nothing more is asked of a store that did not even say what time it is
 _STEP_S = 60  # of the look for the beginning of a release; Prometheus answers at most 11,000 steps
@@ -103,11 +95,8 @@ class RawSamples:
         trust: ssl.SSLContext | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.url = url
         self._silence = _Silence()
-        # Compressed, a large answer takes both sides longer than the network within a cluster does.
-        sent = {**headers, "accept-encoding": "identity"}
-        self._http = loopback.client(url, timeout_s=timeout_s, headers=sent, login=login, trust=trust)
+        self._api = PrometheusApi(url, timeout_s=timeout_s, login=login, trust=trust, headers=headers)
 
     def now_s(self) -> float:
         """The time by its clock, Unix seconds: that of the samples. Raises SourceUnreachable, as all do here."""
@@ -187,7 +176,7 @@ class RawSamples:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._api.close()
 
     def _soon(self, query: str) -> dict[str, Any]:
         """The data of what any store answers soon; at once an error, while it is known to hang."""
@@ -196,7 +185,7 @@ class RawSamples:
         try:
             return self._ask("/api/v1/query", None, _SOON_S, query=query)
         except SourceUnreachable as error:
-            is_silent = isinstance(error.__cause__, httpx.TimeoutException)
+            is_silent = isinstance(error.__cause__, TimeoutError)
             is_over = is_silent and not left_s()
             raise
         finally:
@@ -214,25 +203,19 @@ class RawSamples:
             samples: takes up the samples of all series, whose places the answer has; None: it has them itself.
             timeout_s: longest wait for it, seconds; None: as long as for all.
         """
-        response = None
+        said = self._api.ask(path, asked, timeout_s=timeout_s)
         try:
-            response = self._http.post(path, data=asked, timeout=timeout_s or self._http.timeout)
-            _check_refusal(response)
-            answer = from_json(response.content if samples is None else without_samples(response.content, samples))
+            answer = from_json(said.body if samples is None else without_samples(said.body, samples))
             data = answer.get("data")
             faults = [fault for fault in (answer.get("error"), *(answer.get("warnings") or ())) if fault]
-        except (httpx.HTTPError, ValueError, AttributeError, TypeError) as error:
-            raise SourceUnreachable(
-                "Prometheus gives no answer",
-                saw=f"{repr(error) if response is None else _seen(response):.200} from {self._http.base_url}",
-                do=_UNKNOWN_AUTHORITY if _NOT_VERIFIED in repr(error) else _NO_ANSWER,
-            ) from error
+        except (ValueError, AttributeError, TypeError) as error:
+            raise self._api.no_answer(seen(said)) from error
         # A warning means that the answer may lack something, as when a store behind Thanos is away.
         if answer.get("status") != "success" or faults or not isinstance(data, dict):
-            said = "; ".join(map(str, faults))
-            raise (_TooMuch if _TOO_MUCH.search(said) else SourceUnreachable)(
+            words = "; ".join(map(str, faults))
+            raise (_TooMuch if _TOO_MUCH.search(words) else SourceUnreachable)(
                 "Prometheus did not answer in full",
-                saw=f"HTTP {response.status_code}: {said:.300}",
+                saw=f"HTTP {said.status}: {words:.300}",
                 do=f"see its log; the query was {asked['query']}",
             )
         return data
@@ -275,22 +258,6 @@ class _TooMuch(SourceUnreachable):
     """The store's limit of samples in one query."""
 
 
-def _check_refusal(response: httpx.Response) -> None:
-    """Raises SourceUnreachable where a store asks who reads, or whose samples are meant."""
-    if response.is_client_error and _NO_TENANT in response.text[:_LONGEST_REFUSAL]:
-        raise SourceUnreachable(
-            "Prometheus does not know whose samples are meant",
-            saw=_seen(response),
-            do="name a tenant that you may read: --prometheus-header 'X-Scope-OrgID: shop'",
-        )
-    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        raise SourceUnreachable(
-            "Prometheus does not let Kanaria read",
-            saw=f"{_seen(response)} from {response.url.copy_with(path='/', query=None)}",
-            do="give a file with a login that may read: --prometheus-login FILE",
-        )
-
-
 @contextmanager
 def _as_prometheus(answer: Mapping[str, Any]) -> Iterator[None]:
     """Raises SourceUnreachable where an answer has another form than Prometheus's."""
@@ -302,13 +269,6 @@ def _as_prometheus(answer: Mapping[str, Any]) -> Iterator[None]:
             saw=f"{answer!r:.200}",
             do="see whether --prometheus names the root of Prometheus's HTTP API",
         ) from error
-
-
-def _seen(response: httpx.Response) -> str:
-    """What came in the place of an answer, such as the page of a login."""
-    place = f" to {response.headers['location']}" if "location" in response.headers else ""
-    kind = response.headers.get("content-type", "")
-    return " ".join(filter(None, (f"HTTP {response.status_code}{place}", kind, f"{response.text[:80]!r}")))
 
 
 def _joined(first: Sequence[RawSeries], second: Sequence[RawSeries]) -> list[RawSeries]:

@@ -3,14 +3,17 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
+from contract import polled as polled_module
 from contract.deadline import within
-from contract.polled import FAILURES, Answer, Polled
+from contract.polled import FAILURES, Answer, ConnectTimeout, Polled, ReadTimeout
 from tests.support.dribbling import dribbling
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -219,3 +222,104 @@ def test_a_refusal_is_an_answer(path: Path) -> None:
     with served(path, refuses):
         assert (asked.get("/").status, asked.get("/").is_success) == (404, False)
         asked.close()
+
+
+def test_a_form_is_sent_again_where_a_connection_was_closed_meanwhile(path: Path) -> None:
+    """Whole, with its head."""
+
+    def answers_forms_once(connection: socket.socket, part: bytes) -> bool:
+        return b"query=" not in part or answers_once(connection, part)
+
+    asked = polled(path)
+    with served(path, answers_forms_once) as service:
+        found = [asked.post("/api/v1/query", {"query": "up{a='b'}"}) for _ in range(3)]
+    assert found == [Answer(200, b"ok")] * 3
+    sent = b"".join(service.requests)
+    assert sent.count(b"POST /api/v1/query HTTP/1.1\r\n") == 3
+    assert sent.count(b"content-type: application/x-www-form-urlencoded\r\n") == 3
+    assert sent.count(b"Content-Length: 25\r\n") == 3
+
+
+def test_a_connection_that_was_not_used_for_long_is_not_used_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine in between may have forgotten it: what is sent then comes to nobody, and no error comes back."""
+    monkeypatch.setattr(polled_module, "_KEPT_S", 0.0)
+    asked = polled(path)
+    with served(path, answers) as service:
+        for _ in range(3):
+            asked.get("/")
+        asked.close()
+    assert service.connections == 3
+
+
+class _Meeting(BaseHTTPRequestHandler):
+    """Answers four questions when it has them all."""
+
+    protocol_version = "HTTP/1.1"
+    met = threading.Barrier(4)
+    connections: list[Any]
+
+    def setup(self) -> None:
+        super().setup()
+        self.connections.append(self.client_address)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.met.wait(20)
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+def test_threads_that_ask_at_one_time_get_each_its_own_answer() -> None:
+    """By connections of their own, which whoever asks later uses again."""
+    connections: list[Any] = []
+    kind = type("_Meeting", (_Meeting,), {"connections": connections, "met": threading.Barrier(4)})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server, ThreadPoolExecutor(4) as callers:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        asked = Polled(f"http://127.0.0.1:{server.server_port}", timeout_s=20.0)
+        for _ in range(5):
+            found = list(callers.map(lambda number: asked.post("/", {"number": str(number)}).body, range(4)))
+            assert found == [b"number=%d" % number for number in range(4)]
+        asked.close()
+        server.shutdown()
+        thread.join()
+    assert len(connections) == 4
+
+
+def test_who_takes_the_connection_and_says_nothing_is_told_from_who_does_not_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the second kind is a name that the system does not look up in time, and a service that begins no TLS."""
+    find, ends = socket.getaddrinfo, threading.Event()
+
+    def slow(host: str, *asked: Any, **how: Any) -> Any:
+        if host == "slow.example":
+            ends.wait()
+            host = "127.0.0.1"
+        return find(host, *asked, **how)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ReadTimeout):
+            Polled(f"http://127.0.0.1:{port}", timeout_s=0.2).get("/")
+        with pytest.raises(ConnectTimeout):
+            Polled(f"https://127.0.0.1:{port}", timeout_s=0.2).get("/")
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        try:
+            with pytest.raises(ConnectTimeout, match=r"slow\.example"):
+                Polled(f"http://slow.example:{port}", timeout_s=0.2).get("/")
+        finally:
+            ends.set()
+
+
+def test_a_limit_of_one_question_counts_in_the_place_of_the_one_for_all() -> None:
+    """Whichever is longer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asked = Polled(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=60.0)
+        with pytest.raises(ReadTimeout):
+            asked.post("/", {}, timeout_s=0.2)

@@ -63,6 +63,7 @@ NOT_NEEDED = {
     "history": NOT_OF_THE_LEDGER,
     "validate rollout.yaml": {"packaging", "rollout.ledger.events", "contract.recorded"},
     "preflight --help": {"httpx", "structlog", "kanaria.settings", "rollout.spec", "kanaria.stack.preflight"},
+    "judge explain --help": OF_HTTPX,
 }
 ALL = {(group.program, name): source for group in (Commands, Benchmarks) for name, source in group.sources.items()}
 RUN = """
