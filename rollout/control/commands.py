@@ -234,14 +234,14 @@ def _start(
         raise CommandRefused(
             "there is no stable version to compare with", saw="no stable", do="run `kanaria up TAG` first"
         )
+    if command.tag == deployment.stable:
+        raise CommandRefused(f"{command.tag} is stable already", saw="nothing to release", do="choose another tag")
     if release := deployment.active:
         raise CommandRefused(
             "one release at a time",
             saw=f"{release.name} is {release.phase.value}",
             do=_first(release),
         )
-    if command.tag == deployment.stable:
-        raise CommandRefused(f"{command.tag} is stable already", saw="nothing to release", do="choose another tag")
     if (why := deployment.quarantined.get(command.tag)) and not command.retry:
         raise CommandRefused(
             f"{command.tag} is in quarantine: a failed version does not come back by itself",

@@ -50,8 +50,12 @@ def advice(release: Timeline) -> tuple[str, ...]:
                 if restore and restore.quarantine
                 else f"Nothing. To go back in one command: `kanaria restore {stable}`.",
             )
+    if release.state.is_paused:
+        return ("`kanaria resume` lets it go on, `kanaria abort` ends it.",)
     if restore:
         return ("Nothing: it takes all traffic as soon as it is ready. To stop that: `kanaria abort`.",)
+    if release.state.phase is Phase.STARTING:
+        return ("Nothing, unless you want to: `kanaria pause` or `kanaria abort`.",)
     return ("Nothing, unless you want to: `kanaria pause`, `kanaria promote` or `kanaria abort`.",)
 
 

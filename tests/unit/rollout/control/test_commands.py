@@ -126,7 +126,7 @@ def test_a_decided_release_takes_no_further_commands() -> None:
         ((STEPPED, PAUSED), c.Pause("ann"), "`kanaria resume`"),
         ((STEPPED, PROMOTED), c.Abort("ann"), "`kanaria rollback` returns to m:v1"),
         ((STEPPED, PROMOTED), c.Pause("ann"), "`kanaria promote` ends the watch"),
-        ((STEPPED, PROMOTED), START, "`kanaria promote` ends its watch"),
+        ((STEPPED, PROMOTED), replace(START, tag="m:v3"), "`kanaria promote` ends its watch"),
         ((STEPPED, ROLLED_BACK), c.PromoteNow("ann"), "nothing: it was decided"),
         ((STEPPED, ROLLED_BACK), START, "try again in some seconds"),
         ((STEPPED,), START, "`kanaria abort`"),
@@ -137,6 +137,12 @@ def test_a_refusal_names_what_can_be_done_now(events: tuple[e.Event, ...], comma
     with pytest.raises(CommandRefused) as refused:
         accept(command, at(REQUESTED, *events))
     assert words in refused.value.do
+
+
+def test_a_watched_version_that_is_released_again_is_stable_already() -> None:
+    """It was said to end its watch first, and was refused after that, too."""
+    with pytest.raises(CommandRefused, match="m:v2 is stable already"):
+        accept(START, at(REQUESTED, STEPPED, PROMOTED))
 
 
 def test_a_restored_version_needs_no_promotion() -> None:

@@ -304,6 +304,22 @@ def test_a_release_that_is_paused_before_its_first_step_waits_for_a_person(tmp_p
     assert "waits for a person: it is paused (`kanaria resume`)" in one_sentence(paused)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "then", "says"),
+    [
+        (1, None, "Nothing, unless you want to: `kanaria pause` or `kanaria abort`."),
+        (15, None, "Nothing, unless you want to: `kanaria pause`, `kanaria promote` or `kanaria abort`."),
+        (1, c.Pause("ann"), "`kanaria resume` lets it go on, `kanaria abort` ends it."),
+        (15, c.Pause("ann"), "`kanaria resume` lets it go on, `kanaria abort` ends it."),
+    ],
+)
+def test_only_commands_that_are_accepted_now_are_advised(
+    tmp_path: Path, seconds: float, then: c.Command | None, says: str
+) -> None:
+    """A version that is starting cannot be promoted, nor one that is paused be paused again."""
+    assert advice(after(tmp_path / "ledger.db", seconds, then=then)) == (says,)
+
+
 def test_a_starting_release_says_how_long_it_may_take(tmp_path: Path) -> None:
     """The limit is the startup deadline."""
     assert "waits for its first ready answer" in one_sentence(after(tmp_path / "ledger.db", 1))
