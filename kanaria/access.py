@@ -13,7 +13,7 @@ from rollout.ui.cli import Access
 
 if TYPE_CHECKING:
     from kanaria.stack.versions import Versions
-    from rollout.ui.client import ControllerClient
+    from rollout.ui.client import Absence, ControllerClient
 
 
 def access() -> Access:
@@ -54,8 +54,14 @@ def _client(settings: Settings) -> "ControllerClient":
         by=person(),
         tls=tls,
         comes=lambda: _is_seen_to(settings),
+        absence=lambda: _absence(settings),
         say=partial(say, err=True),
     )
+
+
+def _absence(settings: Settings) -> "Absence | None":
+    found: Absence | None = load("kanaria.stack.controller_absence:controller_absence")(settings.root)
+    return found
 
 
 def _is_seen_to(settings: Settings) -> bool:

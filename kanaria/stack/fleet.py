@@ -35,14 +35,16 @@ from kanaria.stack.bentos import (
     service_of,
     tag_of,
 )
+from kanaria.stack.identity import Identity
 from kanaria.stack.listed import Listed
 from kanaria.stack.log_words import last_line, last_words, what_it_lacks
 from kanaria.stack.ports import free_port
 from kanaria.stack.probes import Probes
-from kanaria.stack.processes import KEPT_PORT, Identity
+from kanaria.stack.processes import KEPT_PORT
 from kanaria.stack.sandbox import Sandbox
+from kanaria.stack.shortage import text_of
 from kanaria.stack.signing import policy_for
-from kanaria.stack.supervision import ProcessInfo, Program, Supervisor, names_in, text_of
+from kanaria.stack.supervision import ProcessInfo, Program, Supervisor, names_in
 from kanaria.stack.version_process import MODULE, PORT_OPTION, SEAL_OPTION, secluded, variables_for
 from kanaria.stack.versions import Versions
 from kanaria.stack.workers import Workers, workers_for

@@ -27,11 +27,13 @@ from kanaria.stack import locks
 from kanaria.stack.confinement import confinement, leave_no_core_dumps, offered, say_withheld, variables_of
 from kanaria.stack.folder_watch import FolderWatch
 from kanaria.stack.forked_versions import ForkedVersions
+from kanaria.stack.identity import Identity, boot
 from kanaria.stack.log_files import LogFiles
 from kanaria.stack.process_ends import ProcessEnds
-from kanaria.stack.processes import Identity, belongings, boot, leader, marked, marks, send
+from kanaria.stack.process_state import ProcessState
+from kanaria.stack.processes import belongings, leader, marked, marks, send
 from kanaria.stack.shortage import is_shortage
-from kanaria.stack.supervision import KEEPER, ProcessFiles, ProcessState, Program
+from kanaria.stack.supervision import KEEPER, ProcessFiles, Program
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from kanaria.errors import StackError
-from kanaria.stack.processes import Identity
+from kanaria.stack.identity import Identity
 from kanaria.stack.shortage import is_shortage
 
 KEEPER_LOCK, COMMAND_LOCK = "keeper.lock", "command.lock"  # of whoever keeps processes; of a command that does it

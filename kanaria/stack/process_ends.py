@@ -5,7 +5,7 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 
-from kanaria.stack.processes import Identity
+from kanaria.stack.identity import Identity
 
 
 class ProcessEnds:

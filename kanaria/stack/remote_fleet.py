@@ -12,7 +12,8 @@ from contract.known_files import KnownFiles, Notes
 from kanaria.errors import SetupError
 from kanaria.stack.bentos import process_name
 from kanaria.stack.probes import Probes
-from kanaria.stack.supervision import names_in, text_of
+from kanaria.stack.shortage import text_of
+from kanaria.stack.supervision import names_in
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Health, Service, VersionStatus
 

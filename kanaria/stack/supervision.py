@@ -20,10 +20,11 @@ from contract.known_files import KnownFiles, Notes
 from kanaria.errors import StackError
 from kanaria.private_files import PERSONAL_TOKEN
 from kanaria.stack import locks
-from kanaria.stack.processes import Identity, belongings, boot, end, marked, marks
+from kanaria.stack.process_state import ProcessState, state_in
+from kanaria.stack.processes import belongings, end, marked, marks
 from kanaria.stack.python import own_module
 from kanaria.stack.sandbox import Sandbox
-from kanaria.stack.shortage import is_shortage
+from kanaria.stack.shortage import text_of
 
 KEEPER = "keeper"
 _START_TIMEOUT_S = 20.0
@@ -62,34 +63,6 @@ class ProcessInfo:
     log: Path
 
 
-class ProcessState(BaseModel):
-    """What the keeper writes down about a program."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    pid: int = 0  # 0: no process now
-    started_s: float = 0.0
-    boot: str = ""  # of the machine, that it was started in; "": nobody knows
-    starts: int = 0
-    exits: int = 0  # how often it ended by itself
-    exit_code: int | None = None  # when it did so last; negative: a signal; None: nobody knows
-    stop_wait_s: float = 30.0
-    stop_order: int = 50
-
-    @property
-    def identity(self) -> Identity | None:
-        """None: it has no process; since the machine was started again, its number is another's."""
-        return Identity(self.pid, self.started_s) if self.pid and self.boot in ("", boot()) else None
-
-    @property
-    def is_alive(self) -> bool:
-        """Raises OSError: nobody knows. A process that this user may not look at is taken for it."""
-        try:
-            return self.identity is not None and self.identity.is_alive
-        except PermissionError:
-            return True
-
-
 class _StoredProgram(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -115,7 +88,7 @@ class ProcessFiles:
         self.home = home
         self._programs, self._states = Notes(home / "programs"), Notes(home / "processes")
         self._known_names, self._known_programs = KnownFiles(_listed), KnownFiles(_program_in)
-        self._known_states = KnownFiles(_state_in)
+        self._known_states = KnownFiles(state_in)
 
     @property
     def wanted_in(self) -> Path:
@@ -194,29 +167,12 @@ def _listed(folder: Path) -> tuple[str, ...] | None:
     return None
 
 
-def text_of(path: Path) -> bytes | None:
-    """What is in a note; None: it cannot be read. Raises OSError where only a file to open is missing."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        if is_shortage(error):
-            raise
-        return None
-
-
 def _program_in(path: Path) -> Program | None:
     try:
         stored = _StoredProgram.model_validate_json(text_of(path) or b"")
     except ValidationError:
         return None
     return Program(name=path.stem, **dict(stored))
-
-
-def _state_in(path: Path) -> ProcessState | None:
-    try:
-        return ProcessState.model_validate_json(text_of(path) or b"")
-    except ValidationError:
-        return None
 
 
 class Supervisor:

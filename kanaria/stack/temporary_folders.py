@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kanaria.settings import Settings
-from kanaria.stack.processes import Identity
+from kanaria.stack.identity import Identity
 
 _MAKER = re.compile(r"(\d+)-(\d+\.\d+)-")  # of a folder, at the beginning of its name
 

@@ -11,7 +11,7 @@ from kanaria.errors import SetupError
 from kanaria.settings import Settings
 from kanaria.stack import model_server
 from kanaria.stack.bentos import model_folder, model_of
-from kanaria.stack.processes import start_of
+from kanaria.stack.identity import start_of
 
 _WORKER_BYTES = 400 * 2**20  # where nothing is shared, a torch service without a model takes about 310 MB
 # In the command line of BentoML's workers and of none of its other children; a fork has that of its server.

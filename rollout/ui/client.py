@@ -4,6 +4,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import IncompleteRead
 from typing import TYPE_CHECKING, Any
@@ -46,11 +47,20 @@ class Check(BaseModel):
     findings: tuple[CheckFinding, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A controller that does not listen, and is to."""
+
+    saw: str
+    do: str
+
+
 class ControllerClient:
     """Talks to one controller. Every method raises ControllerUnreachable when it does not answer.
 
     Args:
         comes: whether one that does not listen is being started: it is waited for, for some seconds in all.
+        absence: looks why it still does not; None: nobody knows.
         say: prints that it is.
     """
 
@@ -62,11 +72,12 @@ class ControllerClient:
         by: str,
         tls: ssl.SSLContext | None = None,
         comes: Callable[[], bool] = lambda: False,
+        absence: Callable[[], Absence | None] = lambda: None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._url, self._token, self._by, self._tls = url, token, by, tls
         self._polled = Polled(url, timeout_s=_TIMEOUT_S, trust=tls)
-        self._comes, self._say, self._waited_s = comes, say, 0.0
+        self._comes, self._absence, self._say, self._waited_s = comes, absence, say, 0.0
 
     def set_stable(self, tag: str, *, answers: "OwnAnswers | None" = None, observe: "Observe | None" = None) -> None:
         """Let `tag` take all traffic; `answers` says what is counted of its answers, `observe` of how many requests.
@@ -168,6 +179,8 @@ class ControllerClient:
                 saw, do = f"no answer within {_TIMEOUT_S:.0f} s", "try again; logs/controller.log says what it does"
             case ConnectionRefusedError() if self._comes():
                 saw, do = f"nothing listens at {self._url} yet", "try again; logs/controller.log says what it does"
+                if found := self._absence():
+                    saw, do = f"{saw}: {found.saw}", found.do
             case ConnectionRefusedError():
                 saw, do = f"nothing listens at {self._url}", "start the stack with `kanaria up TAG`"
             case ConnectionError() | IncompleteRead():

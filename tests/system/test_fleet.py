@@ -19,7 +19,7 @@ from contract import environment
 from kanaria.stack import probes
 from kanaria.stack.bentos import process_name
 from kanaria.stack.fleet import LocalFleet, of_processes
-from kanaria.stack.processes import start_of
+from kanaria.stack.identity import start_of
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Health, Route, VersionStatus
 from tests.support.no_files import no_file_to_open

@@ -13,8 +13,10 @@ import pytest
 
 from kanaria.errors import StackError
 from kanaria.stack import log_files
-from kanaria.stack.processes import KEPT_IN, Identity, marks
-from kanaria.stack.supervision import ProcessFiles, ProcessState, Program
+from kanaria.stack.identity import Identity
+from kanaria.stack.process_state import ProcessState
+from kanaria.stack.processes import KEPT_IN, marks
+from kanaria.stack.supervision import ProcessFiles, Program
 from tests.support.processes import SLEEPER, STUBBORN, WITH_WORKER, Kept, until
 from tests.support.small_disk import SmallDisk, read_only
 

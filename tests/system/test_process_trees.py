@@ -13,8 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kanaria.stack import processes
-from kanaria.stack.processes import Identity, belongings, leader, marked
+from kanaria.stack import identity, processes
+from kanaria.stack.identity import Identity
+from kanaria.stack.processes import belongings, leader, marked
 from tests.support.absence import leave_out
 from tests.support.no_files import no_file_to_open
 from tests.support.processes import SLEEPER, WITH_WORKER, until
@@ -24,7 +25,8 @@ from tests.support.processes import SLEEPER, WITH_WORKER, until
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Start times from /proc, and from psutil alone as on a Mac."""
     if request.param == "darwin":
-        monkeypatch.setattr(processes, "start_of", processes._start_by_psutil)
+        for module in (identity, processes):
+            monkeypatch.setattr(module, "start_of", identity._start_by_psutil)
     elif sys.platform != "linux":
         pytest.skip("there is no /proc")
     return str(request.param)

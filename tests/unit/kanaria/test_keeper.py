@@ -12,9 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kanaria.stack.identity import Identity
 from kanaria.stack.keeper import BEAT_S, CALM_BEAT_S, Keeper
-from kanaria.stack.processes import Identity, marks
-from kanaria.stack.supervision import ProcessFiles, ProcessState, Program, Supervisor
+from kanaria.stack.process_state import ProcessState
+from kanaria.stack.processes import marks
+from kanaria.stack.supervision import ProcessFiles, Program, Supervisor
 from tests.support.absence import leave_out
 from tests.support.children import started
 from tests.support.no_files import no_file_to_open

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from kanaria.stack.identity import Identity
 from kanaria.stack.process_ends import ProcessEnds
-from kanaria.stack.processes import Identity
 from tests.support.processes import SLEEPER
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other system has files of processes")

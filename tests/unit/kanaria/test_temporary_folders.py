@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from kanaria.settings import Settings
-from kanaria.stack.processes import Identity, start_of
+from kanaria.stack.identity import Identity, start_of
 from kanaria.stack.temporary_folders import remove_left_over, temporary_folder
 
 _WORKS = """

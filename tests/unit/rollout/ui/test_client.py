@@ -9,7 +9,7 @@ import pytest
 
 from rollout.errors import ControllerUnreachable
 from rollout.ui.callers import digest
-from rollout.ui.client import ControllerClient
+from rollout.ui.client import Absence, ControllerClient
 from rollout.ui.proof import PROOF_PATH, proof_of
 
 TOKEN = "the-token"  # noqa: S105 - of a test
@@ -130,3 +130,17 @@ def test_a_controller_that_nobody_starts_is_not_waited_for() -> None:
         with pytest.raises(ControllerUnreachable, match="does not answer") as raised:
             client.status()
     assert raised.value.do == "start the stack with `kanaria up TAG`"
+
+
+def test_of_a_controller_that_is_waited_for_in_vain_it_is_said_what_is_known() -> None:
+    """Whoever knows why it does not listen says so; `kanaria up` would change nothing."""
+    asked = iter([False])  # enough was waited
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        absence = Absence("it has been down for 2 s", "read its log")
+        client = ControllerClient(url, token=TOKEN, by="ann", comes=lambda: next(asked, True), absence=lambda: absence)
+        with pytest.raises(ControllerUnreachable) as raised:
+            client.status()
+    assert raised.value.saw == f"nothing listens at {url} yet: it has been down for 2 s"
+    assert raised.value.do == "read its log"

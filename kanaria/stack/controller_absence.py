@@ -1,0 +1,69 @@
+"""Why nothing listens at the controller's address, as far as the files of its state folder tell.
+
+A command asks when it has waited for it in vain, so this imports little.
+"""
+
+import signal
+import time
+from pathlib import Path
+
+from kanaria.stack import locks
+from kanaria.stack.process_state import ProcessState, state_in
+from rollout.format import span
+from rollout.ui.client import Absence
+
+_CONTROLLER, _KEEPER = "controller", "keeper"  # a program, and what the lock says of who starts it again
+_KILLED_FOR_MEMORY = "`journalctl -k | grep -i memory` says whether it was for memory"
+
+
+def controller_absence(home: Path) -> Absence | None:
+    """What is seen, and what to do; None: nobody starts the controller of this folder."""
+    keeper = locks.holder(home / locks.KEEPER_LOCK)
+    other = locks.holder(home / locks.COMMAND_LOCK)
+    if keeper is not None and keeper.doing != _KEEPER:  # it ended the keeper, and has taken its place
+        other = keeper
+    is_wanted = (home / "programs" / f"{_CONTROLLER}.json").exists()
+    if keeper is None or keeper is other or not is_wanted:
+        if other is None:
+            return None
+        return Absence(f"`{other.doing}`, process {other.pid}, is at work", "wait until it is over")
+    path = home / "processes" / f"{_CONTROLLER}.json"
+    state = state_in(path)
+    seen = _seen(state, _age_s(path)) if state else "it was never started"
+    ended = _ended(state) if state else ""
+    again = "" if state and state.is_alive else f"; the keeper, process {keeper.pid}, starts it again"
+    is_killed = state is not None and state.exit_code == -signal.SIGKILL
+    why = f"; {_KILLED_FOR_MEMORY}" if is_killed else ""
+    return Absence(
+        f"{seen}{ended}{again}",
+        f"try again in some seconds; `tail {home / 'logs' / 'controller.log'}` says what it did last{why}",
+    )
+
+
+def _seen(state: ProcessState, age_s: float) -> str:
+    """The controller as it is, `age_s` after that was written down."""
+    if state.is_alive:
+        return f"its process, {state.pid}, was started {span(age_s)} ago and does not listen yet"
+    if state.pid:  # nobody has written down yet that it ended
+        return "it ended a moment ago"
+    return f"it has been down for {span(age_s)}"
+
+
+def _ended(state: ProcessState) -> str:
+    """How it ended by itself; empty where it never did."""
+    if not state.exits:
+        return ""
+    how = "in an unknown way"
+    if state.exit_code is not None:
+        how = f"with exit code {state.exit_code}"
+        if state.exit_code < 0:
+            how = f"killed by {signal.Signals(-state.exit_code).name}"
+    times = f"{state.exits} times without being asked to, last" if state.exits > 1 else "once without being asked to,"
+    return f"; it has ended {times} {how}"
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:  # it was replaced a moment ago
+        return 0.0

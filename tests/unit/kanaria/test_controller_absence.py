@@ -1,0 +1,86 @@
+"""What a command says of a controller that does not listen: asked of real keepers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kanaria.stack.controller_absence import controller_absence
+from kanaria.stack.locks import locked
+from kanaria.stack.supervision import Program
+from tests.support.paths import ROOT
+from tests.support.processes import Kept, until
+
+CRASHES = (sys.executable, "-c", "raise SystemExit(3)")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Kept]:
+    made = Kept(tmp_path)
+    made.supervisor.start()
+    yield made
+    made.supervisor.shutdown()
+
+
+def said(home: Path) -> str:
+    found = controller_absence(home)
+    return f"{found.saw}\n{found.do}" if found else ""
+
+
+def test_one_that_was_killed_is_started_again_by_the_keeper(kept: Kept) -> None:
+    """Nobody has to start the stack; where the system killed it, memory may have been the reason."""
+    pid = kept.run("controller")
+    assert re.match(f"its process, {pid}, was started .* ago and does not listen yet\\n", said(kept.home))
+    os.kill(pid, signal.SIGKILL)
+    again = kept.pid("controller", other_than=pid)
+    words = until(lambda: str(again) in (now := said(kept.home)) and now)
+    assert f"its process, {again}, was started" in words
+    assert "does not listen yet; it has ended once without being asked to, killed by SIGKILL\n" in words
+    assert (f"tail {kept.home}/logs/controller.log" in words, "whether it was for memory" in words) == (True, True)
+
+
+def test_one_that_crashes_again_and_again_is_said_to(kept: Kept) -> None:
+    """Since when it is down, how often it ended, how it did so last, and who starts it again."""
+    kept.supervisor.add(Program("controller", CRASHES))
+    wanted = (
+        r"it has been down for \d\S* m?s; it has ended \d+ times without being asked to, last with exit code 3; "
+        rf"the keeper, process {kept.keeper}, starts it again\n"
+    )
+    words = until(lambda: re.match(wanted, now := said(kept.home)) and now)
+    assert "memory" not in words
+
+
+def test_where_no_keeper_lives_nobody_starts_it(kept: Kept) -> None:
+    """Also where its files say that it should run; and in a folder in which no stack ever was."""
+    kept.run("controller")
+    kept.kill_keeper()
+    assert controller_absence(kept.home) is None
+    kept.supervisor.start()
+    assert controller_absence(kept.home / "elsewhere") is None
+
+
+def test_a_command_that_is_at_work_is_waited_for(tmp_path: Path) -> None:
+    """One that has the keeper's place, or none of the two yet."""
+    with locked(tmp_path / "command.lock", doing="kanaria up", wait_s=0):
+        assert said(tmp_path) == f"`kanaria up`, process {os.getpid()}, is at work\nwait until it is over"
+        with locked(tmp_path / "keeper.lock", doing="kanaria down", wait_s=0):
+            assert said(tmp_path).startswith("`kanaria down`, process ")
+
+
+def test_a_command_does_not_wait_for_what_it_does_not_need() -> None:
+    """Neither to know whether somebody starts the controller, nor for the words."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, kanaria.stack.controller_absence; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    modules = set(done.stdout.split())
+    assert "kanaria.stack.locks" in modules
+    assert modules & {"psutil", "httpx", "asyncio", "numpy", "kanaria.stack.supervision"} == set()
