@@ -1,8 +1,10 @@
 """`kanaria dashboards`: write the boards, push them to a Grafana, check every panel against a live Prometheus."""
 
 import json
+import ssl
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,7 @@ import promql_parser
 import typer
 from rich.table import Table
 
+from contract.given_headers import given_header
 from contract.login import Login
 from contract.terminal import Terminal
 from kanaria.errors import SetupError
@@ -36,6 +39,21 @@ LoginOption = Annotated[
         help="File with `user:password` or a bearer token for Prometheus. Default: that of the running stack's own.",
     ),
 ]
+CaOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--prometheus-ca",
+        help="File (PEM) with the authority that Prometheus's certificate is from. Default: the public ones.",
+    ),
+]
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prometheus-header",
+        help="Header that each query carries, such as `X-Scope-OrgID: shop` for a tenant of Mimir; may be repeated.",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -53,8 +71,11 @@ def generate(
 
 @app.command()
 def push(
+    *,
     prometheus: PrometheusOption = None,
     login: LoginOption = None,
+    authority: CaOption = None,
+    header: HeaderOption = None,
     controller: Annotated[
         str | None, typer.Option(help="URL of the controller, as Grafana and people's browsers reach it.")
     ] = None,
@@ -73,7 +94,13 @@ def push(
         )
     at = (controller or settings.controller_url).rstrip("/")
     url, known = _prometheus(prometheus, login, settings)
-    source = DataSource(url, settings.scrape_interval_s, _header(known) if known else None)
+    source = DataSource(
+        url,
+        settings.scrape_interval_s,
+        _header(known) if known else None,
+        authority=None if authority is None else _authority(authority)[0],
+        headers=_headers(header or ()),
+    )
     with Grafana(str(settings.grafana_url), settings.grafana_secret) as grafana:
         webhook = Webhook(at, settings.token)
         for change in push_all(grafana, [board.at(at) for board in boards(signal_graphs())], source, webhook):
@@ -85,8 +112,11 @@ def push(
 
 @app.command("check")
 def check_(
+    *,
     prometheus: PrometheusOption = None,
     login: LoginOption = None,
+    authority: CaOption = None,
+    header: HeaderOption = None,
     last: Annotated[str, typer.Option(help="How far back to look, as Prometheus writes durations.")] = "15m",
     as_json: Json = False,
 ) -> None:
@@ -96,9 +126,12 @@ def check_(
     except ValueError as error:
         raise typer.BadParameter(f"{last}: {error}; write for example 15m", param_hint="--last") from error
     now_s = time.time()
-    url, known = _prometheus(prometheus, login, Settings())
-    with PrometheusApi(url, login=known) as api:
-        findings = list(check(boards(signal_graphs()), api, Span(now_s - span_s, now_s)))
+    settings = Settings()
+    url, known = _prometheus(prometheus, login, settings)
+    trust = None if authority is None else _authority(authority)[1]
+    with PrometheusApi(url, login=known, trust=trust, headers=_headers(header or ())) as api:
+        span = Span(now_s - span_s, now_s)
+        findings = list(check(boards(signal_graphs()), api, span, scrape_interval_s=settings.scrape_interval_s))
     if as_json:
         shown = [
             {k: v for k, v in asdict(one).items() if k != "series"} | {"state": one.state.value} for one in findings
@@ -135,6 +168,31 @@ def _prometheus(given: str | None, login: Path | None, settings: Settings) -> tu
             do="start it (`kanaria up`, with `prometheus` installed), or name one with --prometheus URL",
         )
     return own, Login(login) if login else settings.prometheus_login
+
+
+def _authority(path: Path) -> tuple[str, ssl.SSLContext]:
+    """Its certificates, and a client that knows no other. Raises SetupError."""
+    try:
+        return path.read_text(), ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise SetupError(
+            "the authority of Prometheus's certificate cannot be read",
+            saw=f"{path}: {error}",
+            do="give a file with certificates in PEM: --prometheus-ca FILE",
+        ) from error
+
+
+def _headers(given: Sequence[str]) -> dict[str, str]:
+    """Raises SetupError."""
+    try:
+        return dict(map(given_header, given))
+    except ValueError as error:
+        raise SetupError(
+            "that is no header for Prometheus",
+            saw=str(error),
+            do="write a name and a value, such as --prometheus-header 'X-Scope-OrgID: shop'; a login is a file: "
+            "--prometheus-login FILE",
+        ) from error
 
 
 def _header(login: Login) -> str:

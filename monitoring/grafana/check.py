@@ -45,12 +45,17 @@ class Finding:
     series: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
-def check(boards: Sequence[Board], prometheus: PrometheusApi, span: Span) -> Iterator[Finding]:
+def check(
+    boards: Sequence[Board], prometheus: PrometheusApi, span: Span, *, scrape_interval_s: float = 15.0
+) -> Iterator[Finding]:
     """Send every query of every panel over `span`.
+
+    Args:
+        scrape_interval_s: where the store does not say how often it is fed; Grafana's own default.
 
     Raises: PrometheusUnreachable; NothingToCheck without traffic in `span`.
     """
-    asked = _Asked(prometheus, span)
+    asked = _Asked(prometheus, span, scrape_interval_s)
     drawn = [board for board in boards if asked.has_happened(board.about)]
     if not drawn:
         raise NothingToCheck(
@@ -65,9 +70,10 @@ def check(boards: Sequence[Board], prometheus: PrometheusApi, span: Span) -> Ite
 class _Asked:
     """One Prometheus, asked about one period."""
 
-    def __init__(self, prometheus: PrometheusApi, span: Span) -> None:
+    def __init__(self, prometheus: PrometheusApi, span: Span, scrape_interval_s: float) -> None:
         self._prometheus, self._span = prometheus, span
-        self._scrape_s = promql_parser.parse_duration(prometheus.scrape_interval()).total_seconds()
+        told = prometheus.scrape_interval()
+        self._scrape_s = promql_parser.parse_duration(told).total_seconds() if told else scrape_interval_s
         self._names = _BUILT_IN | set(prometheus.label_values("__name__", span))
         self._happened: dict[str, bool] = {}
 

@@ -21,6 +21,8 @@ from monitoring.grafana.dashboards.resources import (
     CONTACT_UID,
     FOLDER_TITLE,
     FOLDER_UID,
+    HEADER_NAME,
+    OF_AUTHORITY,
     DataSource,
     Webhook,
 )
@@ -108,7 +110,7 @@ class Grafana:
             if known is None:
                 self._api.datasource.create_datasource(wanted | source.secrets)
                 return Change("data source", "created")
-            is_same = _holds(known, wanted)
+            is_same = _holds(known, wanted) and _sent_and_trusted(known) == _sent_and_trusted(wanted)
             if not is_same or source.secrets:  # those cannot be read back, so they are written each time
                 self._api.datasource.update_datasource_by_uid(DATA_SOURCE_UID, wanted | source.secrets)
             return Change("data source", "unchanged" if is_same else "updated")
@@ -232,6 +234,12 @@ def _holds(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         _holds(known.get(key) or {}, value) if isinstance(value, Mapping) else known.get(key) == value
         for key, value in wanted.items()
     )
+
+
+def _sent_and_trusted(source: Mapping[str, Any]) -> set[str]:
+    """Which headers a data source sends, and whether it has an authority: what is no longer wanted is taken away."""
+    settings = source.get("jsonData") or {}
+    return {name for name, value in settings.items() if value and name.startswith((HEADER_NAME, OF_AUTHORITY))}
 
 
 def _key_tag(annotation: Annotation) -> str:

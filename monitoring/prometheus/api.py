@@ -1,6 +1,8 @@
 """A client of Prometheus's HTTP API: queries, label values, the scrape interval."""
 
 import math
+import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -12,6 +14,9 @@ from contract.login import Login
 from monitoring.errors import PrometheusUnreachable
 
 _TIMEOUT_S = 30.0
+_NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
+_NO_TENANT = "no org id"  # as Mimir and Cortex say it
+_LONGEST_REFUSAL = 300  # letters that are looked at
 
 Samples = list[float]
 
@@ -35,9 +40,17 @@ class Span:
 class PrometheusApi:
     """Prometheus's HTTP API at `url`. Every method raises PrometheusUnreachable when there is none."""
 
-    def __init__(self, url: str, *, login: Login | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        login: Login | None = None,
+        trust: ssl.SSLContext | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
-        self._http = loopback.client(f"{self.url}/api/v1", timeout_s=_TIMEOUT_S, login=login)
+        at = f"{self.url}/api/v1"
+        self._http = loopback.client(at, timeout_s=_TIMEOUT_S, login=login, trust=trust, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -59,34 +72,45 @@ class PrometheusApi:
 
     def label_values(self, label: str, span: Span, *, selector: str | None = None) -> list[str]:
         """Every value of `label` among the series of `selector` in `span`. Raises QueryRefused."""
-        among = {"match[]": selector} if selector else {}
+        among: dict[str, Any] = {"match[]": selector} if selector else {}
         values: list[str] = self._ask(f"/label/{label}/values", start=span.start_s, end=span.end_s, **among)
         return values
 
-    def scrape_interval(self) -> str:
-        """The default scrape interval, as Prometheus writes durations."""
-        config = yaml.safe_load(self._ask("/status/config")["yaml"])
-        interval: str = config["global"]["scrape_interval"]
-        return interval
+    def scrape_interval(self) -> str | None:
+        """The default scrape interval, as Prometheus writes durations; None: a store that scrapes nothing itself."""
+        answer = self._ask("/status/config", may_lack=True)
+        return None if answer is None else str(yaml.safe_load(answer["yaml"])["global"]["scrape_interval"])
 
-    def _ask(self, path: str, **parameters: Any) -> Any:
+    def _ask(self, path: str, *, may_lack: bool = False, **parameters: Any) -> Any:
+        """What is answered; None where it `may_lack` this path, and does."""
         try:
             answer = self._http.get(path, params=parameters)
+            if answer.is_client_error and _NO_TENANT in answer.text[:_LONGEST_REFUSAL]:
+                raise PrometheusUnreachable(
+                    "Prometheus does not know whose samples are meant",
+                    saw=f"HTTP {answer.status_code} from {self.url}: {_NO_TENANT}",
+                    do="name a tenant that you may read: --prometheus-header 'X-Scope-OrgID: shop'",
+                )
             if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 raise PrometheusUnreachable(
                     "Prometheus asks for a login",
                     saw=f"HTTP {answer.status_code} from {self.url}",
                     do="give a file with `user:password` or a bearer token: --prometheus-login FILE",
                 )
+            if may_lack and answer.status_code == httpx.codes.NOT_FOUND:
+                return None
             body = answer.json()
             if body["status"] == "success":
                 return body["data"]
             refusal: str = body["error"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            is_unknown = _NOT_VERIFIED in str(error)
             raise PrometheusUnreachable(
                 "there is no Prometheus that answers",
                 saw=f"{error!r} from {self.url}",
-                do="start the stack with KANARIA_METRICS=prometheus, or name another one with --prometheus URL",
+                do="give a file with the authority that its certificate is from: --prometheus-ca FILE"
+                if is_unknown
+                else "start the stack with KANARIA_METRICS=prometheus, or name another one with --prometheus URL",
             ) from error
         raise QueryRefused(refusal)
 

@@ -1,7 +1,6 @@
 """`kanaria judge serve` and `kanaria judge explain`: the judge for engines in a cluster."""
 
 import gc
-import re
 import socket
 import ssl
 import time
@@ -16,6 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from contract.complaints import advice
+from contract.given_headers import given_header
 from contract.login import Login
 from rollout.errors import SpecError
 from rollout.format import count, span
@@ -48,8 +48,6 @@ Folder = Annotated[Path | None, typer.Option("--profiles", help="Folder with met
 
 _SPAN_S = 300.0  # of samples that `explain` looks at
 _CLOCKS_APART_S = 30.0
-_HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):\s*([!-~][ -~]*)")
-_NOT_THEIRS = ("authorization", "host", "connection", "content-type", "content-length", "transfer-encoding")
 _NEW_OBJECTS = 10_000  # from which on they are looked through for garbage
 
 
@@ -222,15 +220,15 @@ def _trust(path: Path) -> ssl.SSLContext:
 
 
 def _header(text: str) -> tuple[str, str]:
-    found = _HEADER.fullmatch(text.strip())
-    if found is None or found[1].lower() in _NOT_THEIRS:
+    try:
+        return given_header(text)
+    except ValueError as error:
         raise SpecError(
             "that is no header for Prometheus",
-            saw=text.partition(":")[0][:100],  # what follows may be a secret
+            saw=str(error),
             do="write a name and a value, such as --prometheus-header 'X-Scope-OrgID: shop'; a login is a file: "
             "--prometheus-login FILE",
-        )
-    return found[1], found[2]
+        ) from error
 
 
 def _check_url(url: str) -> None:

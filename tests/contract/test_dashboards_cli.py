@@ -1,12 +1,16 @@
 """`kanaria dashboards` on the command line."""
 
 import json
+import ssl
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import pair
 from tests.support.grafana import ADMIN, FakeGrafana, running
 from tests.support.releases import finished
 from tests.support.stack import run
@@ -55,6 +59,73 @@ def test_the_stacks_login_goes_to_the_stacks_prometheus_alone(tmp_path: Path) ->
         assert secrets.get("httpHeaderValue1") == header, options
 
 
+def test_grafana_is_told_whom_prometheus_trusts_and_what_it_asks_for(tmp_path: Path) -> None:
+    """In its own settings of TLS and of headers, beside a login; what is no longer wanted is taken away."""
+    authority = pair(tmp_path / "certificates").authority
+    (tmp_path / "theirs").write_text("a-token")
+    login = ("--prometheus-login", str(tmp_path / "theirs"))
+    tenant = ("--prometheus-header", "X-Scope-OrgID: shop", "--prometheus-header", "x-team: ml")
+    with running(FakeGrafana()) as grafana:
+        access = {"KANARIA_GRAFANA_URL": grafana.url, "KANARIA_GRAFANA_TOKEN": ADMIN}
+        push = ("push", "--prometheus", "https://mimir.example/prometheus")
+        done = dashboards(tmp_path, *push, *login, *tenant, "--prometheus-ca", str(authority), **access)
+        assert done.returncode == 0, done.stderr
+        kept = grafana.data_sources["kanaria-prometheus"]
+        names = {key: value for key, value in kept["jsonData"].items() if key.startswith(("httpHeader", "tls"))}
+        assert names == {
+            "httpHeaderName1": "Authorization",
+            "httpHeaderName2": "X-Scope-OrgID",
+            "httpHeaderName3": "x-team",
+            "tlsAuthWithCACert": True,
+        }
+        assert kept["secureJsonData"] == {
+            "httpHeaderValue1": "Bearer a-token",
+            "httpHeaderValue2": "shop",
+            "httpHeaderValue3": "ml",
+            "tlsCACert": authority.read_text(),
+        }
+        done = dashboards(tmp_path, *push, **access)
+        assert "updated    data source" in done.stdout, done.stdout + done.stderr
+        assert not [key for key in kept["jsonData"] if key.startswith(("httpHeader", "tls"))]
+
+
+class _OfTenants(BaseHTTPRequestHandler):
+    """A store with tenants, and nothing in it. It is fed by others, so it has no configuration of scrapes to show."""
+
+    def do_GET(self) -> None:
+        is_named = self.headers["X-Scope-OrgID"] == "shop"
+        empty = {"status": "success", "data": [] if "/label/" in self.path else {"resultType": "vector", "result": []}}
+        status, text = 200, json.dumps(empty)
+        if not is_named:
+            status, text = 401, "no org id\n"
+        elif "/status/config" in self.path:
+            status, text = 404, "no such page\n"
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Nobody reads it."""
+
+
+def test_a_check_reads_a_store_of_tenants_behind_an_authority_of_its_own(tmp_path: Path) -> None:
+    """As Mimir is; without the option for one of them, the answer names it."""
+    own = pair(tmp_path / "certificates")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _OfTenants) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(own.certificate, own.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever).start()
+        check = ("check", "--prometheus", f"https://127.0.0.1:{server.server_port}")
+        trusting, tenant = ("--prometheus-ca", str(own.authority)), ("--prometheus-header", "X-Scope-OrgID: shop")
+        said = {given: dashboards(tmp_path, *check, *given) for given in ((*trusting, *tenant), trusting, tenant)}
+        server.shutdown()
+    assert [done.returncode for done in said.values()] == [3, 3, 3], [done.stderr for done in said.values()]
+    assert "no traffic" in said[*trusting, *tenant].stderr
+    assert "--prometheus-header 'X-Scope-OrgID: shop'" in said[trusting].stderr
+    assert "--prometheus-ca FILE" in said[tenant].stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "exit_code", "words"),
     [
@@ -65,8 +136,20 @@ def test_the_stacks_login_goes_to_the_stacks_prometheus_alone(tmp_path: Path) ->
         (("check",), {}, 2, "--prometheus URL"),
         (("check", "--prometheus", "http://127.0.0.1:1"), {}, 3, "no Prometheus that answers"),
         (("check", "--last", "soon"), {}, 2, "15m"),
+        (("check", "--prometheus", PROMETHEUS, "--prometheus-ca", "/dev/null"), {}, 2, "--prometheus-ca FILE"),
+        (("check", "--prometheus", PROMETHEUS, "--prometheus-header", "Authorization: x"), {}, 2, "--prometheus-login"),
     ],
-    ids=["no Grafana", "no URL", "no Prometheus to name", "Grafana away", "no stack", "Prometheus away", "no duration"],
+    ids=[
+        "no Grafana",
+        "no URL",
+        "no Prometheus to name",
+        "Grafana away",
+        "no stack",
+        "Prometheus away",
+        "no duration",
+        "no authority",
+        "a login in a header",
+    ],
 )
 def test_what_cannot_be_done_is_explained(
     tmp_path: Path, arguments: tuple[str, ...], environment: dict[str, str], exit_code: int, words: str

@@ -3,12 +3,15 @@
 They are the same whether they are pushed through the API or read from provisioning files.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from monitoring.grafana.dashboards.style import DATA_SOURCE_UID
 
 FOLDER_UID, FOLDER_TITLE = "kanaria", "Kanaria"
 CONTACT_UID, CONTACT_NAME = "kanaria-controller", "Kanaria's controller"
+
+HEADER_NAME, OF_AUTHORITY = "httpHeaderName", "tlsAuthWithCACert"  # Grafana's settings of what it sends and trusts
 
 Document = dict[str, object]
 
@@ -20,12 +23,19 @@ class DataSource:
     url: str
     scrape_interval_s: float
     authorization: str | None = None  # what Grafana brings, as in the header of that name; None: nothing
+    authority: str | None = None  # certificates (PEM) of whom its own is from; None: of one that Grafana knows
+    headers: Mapping[str, str] = field(default_factory=dict)  # that each query carries besides
+
+    @property
+    def _sent(self) -> dict[str, str]:
+        return ({} if self.authorization is None else {"Authorization": self.authorization}) | dict(self.headers)
 
     @property
     def document(self) -> Document:
-        settings = {"httpMethod": "POST", "timeInterval": f"{self.scrape_interval_s:g}s"}
-        if self.authorization is not None:
-            settings["httpHeaderName1"] = "Authorization"
+        settings: Document = {"httpMethod": "POST", "timeInterval": f"{self.scrape_interval_s:g}s"}
+        settings |= {f"{HEADER_NAME}{number}": name for number, name in enumerate(self._sent, start=1)}
+        if self.authority is not None:
+            settings[OF_AUTHORITY] = True
         return {
             "uid": DATA_SOURCE_UID,
             "name": "Kanaria",
@@ -38,7 +48,9 @@ class DataSource:
     @property
     def secrets(self) -> Document:
         """What is written with it, and Grafana never shows."""
-        return {} if self.authorization is None else {"secureJsonData": {"httpHeaderValue1": self.authorization}}
+        secret = {f"httpHeaderValue{number}": value for number, value in enumerate(self._sent.values(), start=1)}
+        secret |= {} if self.authority is None else {"tlsCACert": self.authority}
+        return {"secureJsonData": secret} if secret else {}
 
 
 @dataclass(frozen=True, slots=True)
