@@ -107,6 +107,8 @@ class DriftSchedule:
             if (release.number, release.phase) != (number, phase):
                 number, phase, logged = release.number, release.phase, None
                 due_s = now_s + self._release_every_s if phase is Phase.STEPPING else now_s
+                if phase is Phase.WATCHING and self._has_pages(release):
+                    due_s = inf
             if now_s < due_s:
                 continue
             due_s = now_s + self._release_every_s if phase is Phase.STEPPING else inf
@@ -117,6 +119,15 @@ class DriftSchedule:
             self._look_at(release)
             if phase is Phase.WATCHING:
                 self._look("--release", str(number))  # and once with pages, which nobody has to wait for
+
+    def _has_pages(self, release: Release) -> bool:
+        """Whether they were drawn since it was promoted: for a controller that ran before this one."""
+        result = read_result(self._result)
+        if result is None or result.version != release.canary or result.at_s < release.phase_since_s:
+            return False
+        with suppress(OSError):
+            return self._result.with_suffix(".html").stat().st_mtime >= release.phase_since_s
+        return False
 
     def _logged(self, release: Release) -> dict[Path, int]:
         """How much both versions have logged: bytes of each file."""

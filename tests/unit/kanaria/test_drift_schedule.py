@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -134,42 +134,83 @@ def test_a_report_that_was_killed_has_failed() -> None:
     assert not any(has_failed(code, "there is no prediction log") for code in (0, 1, 2, 3))
 
 
-def test_a_canary_that_answers_nothing_is_not_reported_on_again_and_again(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each report takes a second of a core: a release that waited without requests had one every minute."""
-    reports, looks = tmp_path / "reports", []
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Gives the arguments of each report that was started; none of them finds anything, or takes any time."""
+    reports = tmp_path / "reports"
     program = tmp_path / "bin" / "nice"  # what every report is started with
     program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\necho >> {reports}\nexit 3\n")
+    program.write_text(f'#!/bin/sh\necho "report: $*" >> {reports}\nexit 3\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return lambda: reports.read_text().splitlines() if reports.exists() else []
 
-    def release() -> Release:
+
+@contextmanager
+def watching(settings: Settings, release: Release) -> Iterator[Callable[[], None]]:
+    """A schedule that watches this release, and how to wait until it has looked a few times more."""
+    looks = []
+
+    def looked_at() -> Release:
         looks.append(True)
-        return RELEASE
+        return release
 
-    def made() -> int:
-        return len(reports.read_text().splitlines()) if reports.exists() else 0
+    def look() -> None:
+        after = len(looks) + 4
+        until(lambda: len(looks) >= after, limit_s=60)
 
-    schedule = DriftSchedule(settings, release=release, submit=lambda _: None, on_crash=print)
-    segment = settings.predictions / version_folder(RELEASE.canary) / segment_name(2.0, 1)
-    segment.parent.mkdir(parents=True)
+    schedule = DriftSchedule(settings, release=looked_at, submit=lambda _: None, on_crash=print)
     thread = threading.Thread(target=schedule._watch_releases)
     thread.start()
     try:
-        until(made)
-        after = len(looks) + 4
-        until(lambda: len(looks) >= after, limit_s=60)
-        assert made() == 1
-        segment.write_text("{}\n")
-        until(lambda: made() == 2, limit_s=60)
-        after = len(looks) + 4
-        until(lambda: len(looks) >= after, limit_s=60)
-        assert made() == 2
+        yield look
     finally:
         schedule.stop()
         thread.join()
+
+
+def test_a_canary_that_answers_nothing_is_not_reported_on_again_and_again(
+    settings: Settings, made: Callable[[], list[str]]
+) -> None:
+    """Each report takes a second of a core: a release that waited without requests had one every minute."""
+    segment = settings.predictions / version_folder(RELEASE.canary) / segment_name(2.0, 1)
+    segment.parent.mkdir(parents=True)
+    with watching(settings, RELEASE) as look:
+        until(made)
+        look()
+        assert len(made()) == 1
+        segment.write_text("{}\n")
+        until(lambda: len(made()) == 2, limit_s=60)
+        look()
+        assert len(made()) == 2
+
+
+PROMOTED = replace(RELEASE, phase=Phase.WATCHING, phase_since_s=RESULT.at_s)
+
+
+@pytest.mark.parametrize(
+    ("release", "page_at_s", "reports"),
+    [
+        (PROMOTED, PROMOTED.phase_since_s, 0),
+        (PROMOTED, PROMOTED.phase_since_s - 1, 2),  # it was drawn before, and the one after was not finished
+        (PROMOTED, None, 2),
+        (replace(PROMOTED, phase_since_s=RESULT.at_s + 1), RESULT.at_s + 2, 2),  # begun before it was promoted
+        (replace(PROMOTED, canary="m:v3"), PROMOTED.phase_since_s, 2),
+    ],
+    ids=["drawn", "drawn before", "not drawn", "begun before", "of another"],
+)
+def test_a_promoted_version_is_reported_on_once_however_often_the_controller_starts(
+    settings: Settings, made: Callable[[], list[str]], release: Release, page_at_s: float | None, reports: int
+) -> None:
+    """Each start of a controller made both reports anew, with pages that take seconds, and used up error budget."""
+    if page_at_s is not None:
+        page = result_path(settings, "release").with_suffix(".html")
+        page.touch()
+        os.utime(page, (page_at_s, page_at_s))
+    with watching(settings, release) as look:
+        until(lambda: len(made()) >= reports, limit_s=60)
+        look()
+    assert ["--quick" in report for report in made()] == [True, False][:reports]
 
 
 def test_a_report_that_cannot_be_started_ends_no_schedule(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
