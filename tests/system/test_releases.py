@@ -140,9 +140,8 @@ def runbook_links(kanaria: Kanaria) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def story(
-    tmp_path_factory: pytest.TempPathFactory, bento_home: Path, samples: Path, require_program: Any
-) -> Iterator[Story]:
+def story(tmp_path_factory: pytest.TempPathFactory, bento_home: Path, samples: Path, require_program: Any) -> Story:
+    """Told when everything has ended again: this stack reports on drift every few seconds as long as it runs."""
     for program in ("envoy", "prometheus", "prometheus-alertmanager"):
         require_program(program)
     with running_grafana(FakeGrafana()) as grafana:
@@ -163,7 +162,7 @@ def story(
                 kanaria.until(is_over)
                 panels = panels_when_drawn(kanaria)
                 summary = users.stop()
-            yield Story(
+            return Story(
                 disagreement=canary_counts(kanaria, "disagreement"),
                 summary=summary,
                 panels=panels,
