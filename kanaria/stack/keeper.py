@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import psutil
 import structlog
@@ -33,13 +34,15 @@ from kanaria.stack.process_ends import ProcessEnds
 from kanaria.stack.process_state import ProcessState
 from kanaria.stack.processes import belongings, leader, marked, marks, send
 from kanaria.stack.shortage import is_shortage
-from kanaria.stack.supervision import KEEPER, ProcessFiles, Program
+from kanaria.stack.supervision import KEEPER, ProcessFiles, Program, keepers_of
 
 log = structlog.get_logger()
 
 BEAT_S = 0.2
 CALM_BEAT_S = 1.0  # while all runs, and whatever changes wakes the keeper: only a net
 LOCK_WAIT_S = 2.0  # the one before may be about to end
+OTHERS_END_S = LOCK_WAIT_S + 1.0  # those that waited for the lock together with this one
+RETURNED_AFTER_S = 5.0  # a state folder's list stayed the same for so long: whoever brings it back is done with it
 STARTED_AFTER_S = 1.0  # a process that lived for so long has started well, and is started again at once
 LONGEST_WAIT_S = 20.0  # before another attempt
 # Longest waits of a version for the fork server. One that has run before is missed: stable may be the only one.
@@ -73,6 +76,7 @@ class Keeper:
         self._wanted: tuple[str, ...] = ()  # as of the last beat
         self._has_failed = False  # in the last beat: what woke it is still there, and would wake it at once
         self._unlisted_since_s: dict[str, float] = {}  # when a program was first missed in the list
+        self._returned: tuple[float, tuple[str, ...]] | None = None  # since when a folder that is this one's lists what
         self._forked = ForkedVersions(home)
         self._ends, self._changes = ProcessEnds(), FolderWatch(self._files.wanted_in)
 
@@ -136,6 +140,41 @@ class Keeper:
             return os.path.samestat(self._home.stat(), self._folder)
         except OSError:
             return False
+
+    def follow(self, lock: locks.Lock) -> bool:
+        """Stay the only keeper where somebody removes the lock's file, or moves the folder to another disk and back.
+
+        Returns: False where another process has the lock, and this one must do nothing more.
+        """
+        try:
+            if lock.is_in_place:
+                self._returned = None
+                return True
+            is_here = self._is_in_place()
+            if not (is_here or self._has_returned()):
+                return True
+            if not lock.take_again():
+                log.critical("lock_lost", saw=f"another process has {lock.path}, which was replaced")
+                return False
+            self._folder, self._returned = self._home.stat(), None
+        except OSError as error:  # a full disk, or moved away at this moment: the next look tries again
+            log.warning("lock_not_taken", error=_words(error))
+        else:
+            log.warning(
+                "lock_taken_again", saw="its file was replaced" if is_here else "the state folder is another one"
+            )
+        return True
+
+    def _has_returned(self) -> bool:
+        """Whether the folder that is there names the processes of this keeper, and is not just being filled."""
+        listed, now_s = self._files.listed(), time.monotonic()
+        kept = {(care.state.pid, care.state.started_s) for care in self._cares.values() if care.state.pid}
+        if listed is None or not any((one.pid, one.started_s) in kept for one in self._files.states().values()):
+            self._returned = None
+            return False
+        if self._returned is None or self._returned[1] != listed:
+            self._returned = now_s, listed
+        return now_s - self._returned[0] >= RETURNED_AFTER_S
 
     def pause(self) -> tuple[float, tuple[socket.socket | int, ...]]:
         """How long to wait for the next beat, seconds, and what can be read from when it is due before. Signals end it.
@@ -333,16 +372,33 @@ class _Alarm:
         self.is_over = True
 
 
-def run(home: Path, logs: Path, *, ready: int) -> None:
+def run(home: Path, logs: Path, *, ready: BinaryIO) -> None:
     """Keep until SIGTERM, which ends no program. Closes the file `ready` when all was taken over. Raises StackError."""
-    with locks.locked(home / locks.KEEPER_LOCK, doing=KEEPER, wait_s=LOCK_WAIT_S):
+    with locks.locked(home / locks.KEEPER_LOCK, doing=KEEPER, wait_s=LOCK_WAIT_S) as lock:
+        _be_alone(home)
         alarm, keeper = _Alarm(), Keeper(home, logs)
         keeper.adopt()
         keeper.beat()
-        os.close(ready)
+        ready.close()
         while not alarm.is_over:
             alarm.wait(*keeper.pause())
+            if not keeper.follow(lock):
+                return
             keeper.beat()
+
+
+def _be_alone(home: Path) -> None:
+    """Raises StackError where a keeper lives whose lock was removed, or was moved away with its folder."""
+    until_s = time.monotonic() + OTHERS_END_S
+    while others := keepers_of(home):
+        if time.monotonic() >= until_s:
+            pids = ", ".join(str(process.pid) for process in others)
+            raise StackError(
+                "another keeper takes care of these processes",
+                saw=f"process {pids}, which has the lock of a file or a folder that was here before",
+                do=f"wait some seconds: it comes back to this one; or end it, which ends nothing else: kill {pids}",
+            )
+        time.sleep(BEAT_S)
 
 
 def main() -> None:
@@ -366,13 +422,14 @@ def main() -> None:
     with LogFiles(arguments.logs).open(KEEPER) as output:
         for stream in (1, 2):
             os.dup2(output.fileno(), stream)
-    try:
-        run(arguments.home, arguments.logs, ready=ready)
-    except (StackError, OSError) as error:
-        with suppress(OSError):
-            os.write(ready, str(error).encode())
-        log.exception("keeper_failed")
-        sys.exit(1)
+    with os.fdopen(ready, "wb", buffering=0) as said:
+        try:
+            run(arguments.home, arguments.logs, ready=said)
+        except (StackError, OSError) as error:
+            with suppress(OSError, ValueError):  # ValueError: it had begun, and its file is closed
+                said.write(str(error).encode())
+            log.exception("keeper_failed")
+            sys.exit(1)
 
 
 def _words(error: Exception) -> str:

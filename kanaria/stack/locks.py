@@ -60,13 +60,46 @@ def is_seen_to(home: Path) -> bool:
     return any(holder(home / lock) for lock in (KEEPER_LOCK, COMMAND_LOCK))
 
 
-def one_command(home: Path, *, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
+def one_command(home: Path, *, doing: str, say: Callable[[str], None]) -> AbstractContextManager[object]:
     """While the block runs, no other command starts or stops processes in this state folder. Raises StackError."""
     return locked(home / COMMAND_LOCK, doing=doing, wait_s=_OTHER_COMMAND_S, say=say)
 
 
+class Lock:
+    """A lock that this process holds, by the file that was at its path then."""
+
+    def __init__(self, path: Path, file: int, doing: str) -> None:
+        self.path, self.file, self._doing = path, file, doing
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether others who want it ask for the same file; no longer once somebody has removed or replaced that."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.file))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # whoever cannot see the file cannot see that it was replaced
+            return True
+
+    def take_again(self) -> bool:
+        """Hold the file that is there now, made where there is none. False: another process does. Raises OSError."""
+        file = _opened(self.path)
+        if not _taken(file):
+            os.close(file)
+            return False
+        os.close(self.file)
+        self.file = file
+        self.sign()
+        return True
+
+    def sign(self) -> None:
+        """Write down who holds it."""
+        own = Identity.of(os.getpid())
+        _note(self.file, _HOLDER.dump_json(Holder(doing=self._doing, **asdict(own))) if own is not None else b"")
+
+
 @contextmanager
-def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] = lambda _: None) -> Iterator[Lock]:
     """Hold the lock `path` while the block runs.
 
     Args:
@@ -77,17 +110,16 @@ def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] 
     Raises: StackError after that wait.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = _opened(path)
+    lock = Lock(path, _opened(path), doing)
     try:
-        _wait_for(file, path, wait_s, say)
-        own = Identity.of(os.getpid())
-        _note(file, _HOLDER.dump_json(Holder(doing=doing, **asdict(own))) if own is not None else b"")
+        _wait_for(lock.file, path, wait_s, say)
+        lock.sign()
         try:
-            yield
+            yield lock
         finally:
-            _note(file, b"")
+            _note(lock.file, b"")
     finally:
-        os.close(file)
+        os.close(lock.file)
 
 
 def _opened(path: Path) -> int:

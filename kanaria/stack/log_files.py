@@ -31,7 +31,8 @@ class LogFiles:
     def rotate(self, droppable: Callable[[], Iterable[str]] = tuple) -> None:
         """Copy each log that is too large, and begin it anew. Its process goes on writing to the same file.
 
-        Lines that are written in between are lost. So is the log itself where there is no room for a copy.
+        Lines that are written in between are lost. So is the log itself where there is no room for a copy. A folder
+        that cannot be read, as on a disk that is gone, is left for the next time.
 
         Args:
             droppable: gives the paths of files of which no copy is made; asked only when it is time to look.
@@ -39,14 +40,16 @@ class LogFiles:
         if time.monotonic() < self._due_s:
             return
         self._due_s = time.monotonic() + _EVERY_S
-        for path in self._folder.glob("*.log"):
-            with suppress(OSError):
-                if path.stat().st_size > LARGEST_BYTES:
-                    _rotate(path)
-        for path in map(Path, droppable()):
-            with suppress(OSError):
-                if path.stat().st_size > LARGEST_BYTES:
-                    os.truncate(path, 0)
+        with suppress(OSError):
+            for path in self._folder.glob("*.log"):
+                with suppress(OSError):
+                    if path.stat().st_size > LARGEST_BYTES:
+                        _rotate(path)
+        with suppress(OSError):
+            for path in map(Path, droppable()):
+                with suppress(OSError):
+                    if path.stat().st_size > LARGEST_BYTES:
+                        os.truncate(path, 0)
 
 
 def _rotate(path: Path) -> None:

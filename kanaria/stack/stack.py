@@ -239,7 +239,7 @@ class Stack:
         if service.has_tls and self.settings.tls_certificate is None:
             say(f"{tag} has `ssl`, and the gateway speaks plain HTTP: KANARIA_TLS_CERTIFICATE takes its certificate")
 
-    def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[object]:
         """While the block runs, no other command starts or stops processes here. Raises StackError, OSError."""
         close_folder(self.settings.root)
         return one_command(self.settings.root, doing=doing, say=say)

@@ -26,7 +26,7 @@ from kanaria.stack.python import own_module
 from kanaria.stack.sandbox import Sandbox
 from kanaria.stack.shortage import text_of
 
-KEEPER = "keeper"
+KEEPER, KEEPER_MODULE = "keeper", "kanaria.stack.keeper"
 _START_TIMEOUT_S = 20.0
 _RESTART_WAIT_S = 3.0  # whoever is started again because it hangs has had its time
 _KEEPER_ENDS_S = 2.0  # it has nothing to finish
@@ -152,6 +152,16 @@ class ProcessFiles:
                 path.unlink(missing_ok=True)
 
 
+def keepers_of(home: Path) -> list[psutil.Process]:
+    """The living keepers of a state folder, but this process; also those that wait. Raises OSError."""
+    found = []
+    for process in marked(home).get(KEEPER, ()):
+        with suppress(psutil.Error):
+            if KEEPER_MODULE in process.cmdline():  # and no fork server
+                found.append(process)
+    return found
+
+
 def names_in(folder: Path) -> tuple[str, ...]:
     """The names of the notes in a folder, sorted; none where there is no such folder. Raises OSError: nobody knows."""
     try:
@@ -204,7 +214,7 @@ class Supervisor:
         self._logs.mkdir(parents=True, exist_ok=True, mode=0o700)
         given = os.environ if environment is None else environment
         base = {name: value for name, value in given.items() if name != PERSONAL_TOKEN}
-        command = own_module("kanaria.stack.keeper", str(self._home), str(self._logs))
+        command = own_module(KEEPER_MODULE, str(self._home), str(self._logs))
         try:
             done = subprocess.run(
                 command,
@@ -296,9 +306,11 @@ class Supervisor:
             yield
 
     def _end_keeper(self) -> None:
+        """Also one whose lock another folder has, which was in the place of this one."""
         keeper = locks.holder(self._lock)
-        if keeper is not None and keeper.doing == KEEPER:
-            end(lambda: keeper.identity.processes, wait_s=_KEEPER_ENDS_S)
+        named = keeper.identity if keeper is not None and keeper.doing == KEEPER else None
+        if named is not None or keepers_of(self._home):
+            end(lambda: [*(named.processes if named else ()), *keepers_of(self._home)], wait_s=_KEEPER_ENDS_S)
 
     def end(self, name: str) -> None:
         """End one program with all that belongs to it, in place of the keeper. Raises StackError when it stays."""

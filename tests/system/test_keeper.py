@@ -1,11 +1,13 @@
 """Real processes under a real keeper, which is killed at every bad moment."""
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -14,6 +16,7 @@ import pytest
 from kanaria.errors import StackError
 from kanaria.stack import log_files
 from kanaria.stack.identity import Identity
+from kanaria.stack.locks import locked
 from kanaria.stack.process_state import ProcessState
 from kanaria.stack.processes import KEPT_IN, marks
 from kanaria.stack.supervision import ProcessFiles, Program
@@ -321,6 +324,66 @@ def test_a_disk_that_can_only_be_read_keeps_nothing_from_being_ended(tmp_path: P
     finally:
         kept.supervisor.shutdown()
     assert (kept.supervisor.names(), kept.supervisor.is_running) == ((), False)
+
+
+def test_a_state_folder_that_comes_back_from_another_disk_is_kept_by_the_one_keeper(
+    tmp_path: Path, small_disk: SmallDisk
+) -> None:
+    """It is a copy, and so is its lock: what should run did not change any more, and a second keeper could come."""
+    kept, elsewhere = Kept(tmp_path / "state"), small_disk.folder / "state"
+    kept.supervisor.start()
+    try:
+        (one, _), keeper = (kept.run("one"), kept.run("two")), kept.keeper
+        shutil.move(kept.home, elsewhere)
+        shutil.move(elsewhere, kept.home)
+        kept.supervisor.stop("two")
+        assert kept.run("three")
+        until(lambda: kept.info("two") is None)
+        assert (kept.keeper, kept.pid("one")) == (keeper, one)
+        with pytest.raises(StackError, match="another command is at work"), _lock_of(kept):
+            pass
+    finally:
+        kept.supervisor.shutdown()
+    assert kept.everything() == []
+
+
+def test_a_folder_that_comes_back_file_by_file_ends_nothing(tmp_path: Path, small_disk: SmallDisk) -> None:
+    """What should run is listed before all of it is; and whoever starts a keeper meanwhile has no second one."""
+    kept, elsewhere = Kept(tmp_path / "state"), small_disk.folder / "state"
+    kept.supervisor.start()
+    try:
+        pids = {name: kept.run(name) for name in ("one", "two")}
+        shutil.move(kept.home, elsewhere)
+        (kept.home / "logs").mkdir(parents=True)
+        for part in ("processes/one.json", "programs/one.json"):
+            (kept.home / part).parent.mkdir()
+            shutil.copy2(elsewhere / part, kept.home / part)
+        with pytest.raises(StackError, match="keeper of the processes did not start") as caught:
+            kept.supervisor.start()
+        assert "another keeper takes care of these processes" in caught.value.saw
+        shutil.copytree(elsewhere, kept.home, dirs_exist_ok=True)
+        assert kept.run("three")
+        assert {name: kept.pid(name) for name in pids} == pids
+    finally:
+        kept.supervisor.shutdown()
+    assert kept.everything() == []
+
+
+def test_a_keeper_whose_lock_file_is_removed_makes_it_again(kept: Kept) -> None:
+    """Another one could take the new file, and both started again what ended."""
+    pid, keeper = kept.run("one"), kept.keeper
+    (kept.home / "keeper.lock").unlink()
+    until(lambda: kept.supervisor.is_running)
+    assert (kept.keeper, kept.pid("one")) == (keeper, pid)
+    with _lock_of(kept, "new.lock"):  # as a command in its place that was quicker
+        (kept.home / "new.lock").rename(kept.home / "keeper.lock")
+        until(lambda: not psutil.pid_exists(keeper))
+    kept.supervisor.start()
+    assert kept.pid("one") == pid
+
+
+def _lock_of(kept: Kept, name: str = "keeper.lock") -> AbstractContextManager[object]:
+    return locked(kept.home / name, doing="kanaria upgrade", wait_s=0.0)
 
 
 def test_a_state_folder_that_is_moved_away_ends_nothing(tmp_path: Path) -> None:

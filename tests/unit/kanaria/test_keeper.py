@@ -235,3 +235,13 @@ def test_a_list_that_cannot_be_read_is_not_empty(home: Path, keeper: Keeper, sup
     (home / "programs").rename(home / "elsewhere")
     assert (supervisor.names(), supervisor.is_away) == ((), True)
     (home / "elsewhere").rename(home / "programs")
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_logs_that_cannot_be_looked_at_end_no_beat(keeper: Keeper, home: Path, *, is_closed: bool) -> None:
+    """The keeper ended, and the next one, and each that the controller started every second."""
+    keeper._logs._due_s = 0.0
+    with closed(home) if is_closed else no_file_to_open():
+        keeper.beat()
+    assert keeper._logs._due_s
+    keeper.beat()
