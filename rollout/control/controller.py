@@ -53,7 +53,7 @@ from rollout.ledger.reserve import reserve_of
 from rollout.ledger.state import Deployment, Desired, Phase, Release, desired, fold
 from rollout.room import LOW_BYTES, free_bytes
 from rollout.routers.router import FailureLog, GatewayHealth, GatewayState, ObservedSplit, SegmentLog, TrafficRouter
-from rollout.signals.catalogue import AFFECTED_USERS, SEGMENT
+from rollout.signals.catalogue import AFFECTED_USERS, ANSWERED_ELSEWHERE, SEGMENT
 from rollout.signals.counters import Reading
 from rollout.signals.sticky_users import Progress
 from rollout.sources.source import MetricSource, Observer
@@ -347,7 +347,8 @@ class Controller:
         affected = run.users.windows(selected, is_mirrored=release.mirror)
         run.was_judged(selected, now.steady_s)
         came = release.spec.signals.labels_came(measured.windows)
-        tick = self._judged(release, run.judge, measured, [*selected, *affected, *came])
+        saved = [each for each in measured.windows if each.signal == ANSWERED_ELSEWHERE and _has_bad(each)]
+        tick = self._judged(release, run.judge, measured, [*selected, *affected, *came, *saved])
         if tick:
             after = release.measured(measured.window_s, tick.windows, tick.judgement)
             self._next_reading_s = next_reading_s(after, now.steady_s)
@@ -441,7 +442,8 @@ class Controller:
             return None
         self._metrics.release.judged(release, judgement)
         is_compared = release.phase is Phase.STEPPING or release.held_back_percent > 0
-        return Tick(measured, windows if is_compared else watched(windows), judgement)
+        saved = [window for window in windows if window.signal == ANSWERED_ELSEWHERE]
+        return Tick(measured, windows if is_compared else [*watched(windows), *saved], judgement)
 
     def _continue_preflight(self) -> None:
         """Start the canary's preflight where one is due, and write down its result."""
@@ -818,6 +820,10 @@ class Controller:
         unjudged_s = self._unjudged_s(self._clock().steady_s)
         why = "there is no reading of the counters" if self._run.is_blind else "no reading follows on the one before"
         return f"the release has not been judged for {span(unjudged_s)}: {why}" if unjudged_s else None
+
+
+def _has_bad(window: Window) -> bool:
+    return window.stable.bad > 0 or window.canary.bad > 0
 
 
 def _by(seconds: float) -> str:

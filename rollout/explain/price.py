@@ -9,7 +9,8 @@ def price(release: Timeline) -> str:
     """What it cost users."""
     if release.first_canary_s is None:
         return "no user's request reached it"
-    return answered_requests(Pair(release.canary_failures, release.canary_requests))
+    counted = Pair(release.canary_failures, release.canary_requests)
+    return answered_requests(counted, saved=release.canary_saved, by=release.stable)
 
 
 def cost(release: Timeline) -> str:
@@ -17,12 +18,19 @@ def cost(release: Timeline) -> str:
     if release.state.outcome != "promoted":
         return price(release)
     before = release.answered_in_steps
-    return answered_requests(before) if before.total else "no user's request reached it before it had all traffic"
+    return before_promotion(release) if before.total else "no user's request reached it before it had all traffic"
 
 
-def answered_requests(counted: Pair) -> str:
-    """Failed and all of users' requests, in words."""
+def before_promotion(release: Timeline) -> str:
+    """What it cost users until then."""
+    return answered_requests(release.answered_in_steps, saved=release.saved_in_steps, by=release.stable)
+
+
+def answered_requests(counted: Pair, *, saved: int, by: str) -> str:
+    """Failed and all of users' requests, in words; of the former `saved` were answered by the version `by`."""
     if not counted.total:
         return "none of its requests was counted"
     failed = count(counted.bad) if counted.bad else "none"
-    return f"it answered {count(counted.total)} users' requests, {failed} of which failed"
+    priced = f"it answered {count(counted.total)} users' requests, {failed} of which failed"
+    some = "all" if saved >= counted.bad else count(saved)
+    return f"{priced}; {by} answered {some} of these in its place" if saved else priced

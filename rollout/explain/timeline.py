@@ -14,7 +14,7 @@ from rollout.judge import Judgement, Pair, SignalJudgement, Window
 from rollout.ledger import events as e
 from rollout.ledger.findings import DriftReport, PreflightResult
 from rollout.ledger.state import Deployment, Phase, Release, apply
-from rollout.signals.catalogue import WATCHED_ERRORS
+from rollout.signals.catalogue import ANSWERED_ELSEWHERE, WATCHED_ERRORS
 from rollout.spec import RolloutSpec
 
 
@@ -39,6 +39,15 @@ class SignalTick:
     window: Window  # the new events
     is_users: bool  # of users' requests; the others are copies
     evidence: SignalJudgement  # with them included
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Requests of one tick that a version failed, and that the other one answered in its place."""
+
+    window: Window  # `bad` is their number
+    is_users: bool  # the canary's, too; else those are copies
+    in_watch: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,7 @@ class Timeline:
     signals: Mapping[str, Sequence[SignalTick]]  # of each signal, the judged ticks that counted it
     judgements: tuple[tuple[float, Judgement], ...]  # (Unix seconds, judgement of all signals)
     whys: tuple[str, ...]  # of each, why it led to what it did
+    saved: Sequence[Saved]
     phi: Mapping[str, float]
     user_phi: float | None  # dispersion of the errors over stable's users, as last measured; None: not sticky
     last_evidence: Judgement | None
@@ -213,6 +223,16 @@ class Timeline:
         return sum((step.canary for step in self.steps if not step.mirror), Pair(0, 0))
 
     @property
+    def canary_saved(self) -> int:
+        """Of its failures, how many stable answered in its place."""
+        return sum(each.window.canary.bad for each in self.saved if each.is_users)
+
+    @property
+    def saved_in_steps(self) -> int:
+        """The same, before promotion."""
+        return sum(each.window.canary.bad for each in self.saved if each.is_users and not each.in_watch)
+
+    @property
     def failures(self) -> Sequence[SignalTick]:
         """Errors while both versions had traffic, then those of the watch."""
         return [*self.signals.get("errors", ()), *self.signals.get(WATCHED_ERRORS, ())]
@@ -264,6 +284,7 @@ def timeline(events: Iterable[e.Event]) -> Timeline:
         steps=_steps(own, decisions, of_warmup),
         weights=tuple((event.at_s, _canary_percent(event, request.tag), event.mirror) for event in applied),
         signals=_by_signal(judged),
+        saved=_saved(judged),
         judgements=tuple((tick.at_s, tick.evidence) for tick in ticks),
         whys=tuple(tick.why for tick in ticks),
         phi=state.phi,
@@ -326,6 +347,15 @@ def _by_signal(ticks: list[e.Ticked]) -> dict[str, list[SignalTick]]:
             if name in evidence:
                 signals[name].append(SignalTick(window, is_users=not tick.mirror, evidence=evidence[name]))
     return dict(signals)
+
+
+def _saved(ticks: list[e.Ticked]) -> Sequence[Saved]:
+    return [
+        Saved(window, is_users=not tick.mirror, in_watch=WATCHED_ERRORS in tick.evidence.signals)
+        for tick in ticks
+        for window in tick.windows
+        if window.signal == ANSWERED_ELSEWHERE
+    ]
 
 
 @dataclass(slots=True)

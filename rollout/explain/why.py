@@ -9,7 +9,7 @@ from rollout.explain.budget import budget_sentence
 from rollout.explain.earlier import words as earlier_words
 from rollout.explain.format import clock, one_line
 from rollout.explain.observed import observed_sentence
-from rollout.explain.price import answered_requests, cost, price
+from rollout.explain.price import before_promotion, cost, price
 from rollout.explain.timeline import FailedSignal, StepSpan, Timeline
 from rollout.explain.waiting import waiting
 from rollout.format import certainty, count, odds, sentence, share, share_up, span, weight
@@ -97,7 +97,7 @@ def _on_what(release: Timeline) -> str:
     if first is None or (first >= decided_s and not release.answered_in_steps.total):
         return (f" by {by}" if by != "judge" else "") + " before it took any traffic"
     after = f" after {span(decided_s - first)} of users' traffic"
-    price = answered_requests(release.answered_in_steps)
+    price = before_promotion(release)
     if by != "judge":
         return f" by {by}{after}; {price}"
     bound = _excess_bound(release.deciding)

@@ -17,6 +17,7 @@ from rollout.judge.types import NumberRule, SignalRule, SignalWords
 from rollout.signals.counting import (
     GATEWAY_DURATION_MS,
     GATEWAY_REQUESTS,
+    SAVED,
     Buckets,
     Counter,
     EachValue,
@@ -55,6 +56,7 @@ SEGMENT = "segment"
 AFFECTED_USERS = "affected_users"
 PAIRED = ("paired_label", "disagreement")  # of requests that both versions answered
 WATCHED_ERRORS = "watched_errors"
+ANSWERED_ELSEWHERE = "answered_elsewhere"  # errors that users did not meet: the other version answered. For people only
 WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
 
 _WHAT_IT_SAYS = frozenset((LABEL, NUMBER))
@@ -224,6 +226,7 @@ BUILT_IN = Catalogue(
             advice="Find the failed requests in the canary's log (`x-request-id`), fix the cause, build a new version.",
             colour=_PINK,
             counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad="5.."),
+            other_counters={ANSWERED_ELSEWHERE: Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad=SAVED)},
             judged=SignalRule(kernel="rare", weight=0.4, budgeted=True, is_bad_answer=True),
             options=Errors,
             is_expected=True,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from contract.answer_types import class_name
 from rollout.judge.types import BothNumbers, Pair, Window
-from rollout.signals.catalogue import catalogue
+from rollout.signals.catalogue import ANSWERED_ELSEWHERE, catalogue
 from rollout.signals.counting import SQUARES, SUM, OutcomesByKey, Steps
 from rollout.signals.custom import PREFIX, Mean, OwnCounter, is_count
 
@@ -222,7 +222,7 @@ def _is_partition(key: SeriesKey) -> bool:
 def _appears_late(key: SeriesKey) -> bool:
     """Whether it is one of those that begin with their first event, or that an earlier controller did not count."""
     row = catalogue().of(key[2])
-    return row is not None and isinstance(row.counter, OutcomesByKey)
+    return key[2] == ANSWERED_ELSEWHERE or (row is not None and isinstance(row.counter, OutcomesByKey))
 
 
 def _family(key: SeriesKey) -> SeriesKey:

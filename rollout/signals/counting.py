@@ -15,6 +15,7 @@ from rollout.judge.types import Numbers, Pair
 
 # The counts of every data plane, under our names: its folder under routers/ translates its own.
 GATEWAY_REQUESTS = "requests"  # answered requests by `code`: three digits
+SAVED = "5ok"  # the code of a request that the chosen version failed, and that another one answered in its place
 GATEWAY_DURATION_MS = "duration_ms"  # the same requests in a cumulative histogram
 
 SUM, SQUARES = "sum", "squares"  # keys of the two counters of a signal whose events are numbers

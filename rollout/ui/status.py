@@ -17,7 +17,7 @@ from rollout.explain.waiting import Wait, waiting
 from rollout.explain.why import caution, one_sentence
 from rollout.fleet import Health
 from rollout.format import in_order, weight
-from rollout.judge import Judgement, Pair, SignalJudgement, SignalRule, number_words
+from rollout.judge import Judgement, Pair, SignalJudgement, SignalRule, Window, number_words
 from rollout.ledger.state import Phase
 from rollout.spec import SHADOW, RolloutSpec
 from rollout.ui.trace import trace
@@ -209,6 +209,11 @@ def _clients(release: Timeline, now_s: float) -> ClientsView | None:
     requests = recent.get("errors", Pair(0, 0))
     if not requests.total:
         return None
+    saved = sum(
+        each.window.stable.bad + (each.window.canary.bad if each.is_users else 0)
+        for each in release.saved
+        if _is_recent(each.window, now_s)
+    )
     slow = {
         int(signal.removeprefix("latency:")): pair.bad / pair.total
         for signal, pair in recent.items()
@@ -217,7 +222,8 @@ def _clients(release: Timeline, now_s: float) -> ClientsView | None:
     return ClientsView(
         span_s=min(CLIENT_SPAN_S, max(0.0, now_s - release.steps[0].from_s) or CLIENT_SPAN_S),
         requests=requests.total,
-        failed=requests.bad,
+        failed=max(0, requests.bad - saved),
+        saved=saved,
         slow=dict(sorted(slow.items())),
     )
 
@@ -225,6 +231,10 @@ def _clients(release: Timeline, now_s: float) -> ClientsView | None:
 def _recent(ticks: Sequence[SignalTick], now_s: float) -> Pair:
     total = Pair(0, 0)
     for tick in ticks:
-        if now_s - CLIENT_SPAN_S < tick.window.end_s <= now_s + CLIENT_SPAN_S:  # later ones: the clock was set back
+        if _is_recent(tick.window, now_s):
             total += tick.window.stable + tick.window.canary if tick.is_users else tick.window.stable
     return total
+
+
+def _is_recent(window: Window, now_s: float) -> bool:
+    return now_s - CLIENT_SPAN_S < window.end_s <= now_s + CLIENT_SPAN_S  # later ones: the clock was set back

@@ -158,7 +158,8 @@ def _clients(clients: ClientsView) -> Text:
         else Text(f"{count(clients.failed)} failed", style="bold red")
     )
     lead = f"users, last {span(clients.span_s)}: {count(clients.requests)} requests, "
-    return Text.assemble(lead, failed, slowness(clients.slow))
+    saved = f", {count(clients.saved)} answered by the other version after one failed" if clients.saved else ""
+    return Text.assemble(lead, failed, saved, slowness(clients.slow))
 
 
 def decision(made: DecisionView) -> RenderableType:

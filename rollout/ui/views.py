@@ -82,7 +82,8 @@ class ClientsView(_Part):
 
     span_s: float
     requests: int
-    failed: int
+    failed: int  # for the user
+    saved: int = 0  # not failed for the user: one version failed it, and the other one answered
     slow: dict[int, float]  # bound, ms -> share of answers slower than it
 
 

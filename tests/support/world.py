@@ -24,6 +24,7 @@ from rollout.fleet import CONTRACT, Backend, Health, Service, VersionStatus
 from rollout.judge import Pair
 from rollout.ledger.ledger import Ledger
 from rollout.routers.router import SegmentLog
+from rollout.signals.catalogue import ANSWERED_ELSEWHERE
 from rollout.signals.counters import Reading, SeriesKey
 from rollout.signals.custom import OwnCounter
 from rollout.signals.options import LATENCY_BOUNDS_MS
@@ -204,6 +205,7 @@ class World:
         version = self.versions[tag]
         if version.hangs:
             self._count(tag, "errors", requests, requests)  # the other version answers, after a try of this one
+            self._count(tag, ANSWERED_ELSEWHERE, requests, requests)
             return
         if version.health is not Health.READY:
             return  # the gateway gave them to the other version: evidence about neither
@@ -211,6 +213,7 @@ class World:
             requests -= self._hang(tag, int(self.rng.binomial(requests, version.hang_ratio)))
         failed = int(self.rng.binomial(requests, version.error_ratio))
         self._count(tag, "errors", failed, requests)
+        self._count(tag, ANSWERED_ELSEWHERE, 0, requests)
         for bound, slow in self._slow(version, requests).items():
             self._count(tag, f"latency:{bound}", slow, requests)
         answered = requests - failed

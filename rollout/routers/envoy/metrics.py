@@ -4,7 +4,8 @@ The names follow from the statistics that `bootstrap` sets up and the clusters t
 is evidence about the version that the split chose, once, whoever answered it:
 
 * the chosen version answered, at the first try or a later one: its answer counts;
-* another version answered after the chosen one had failed a try: a failure, whatever the user got;
+* another version answered after the chosen one had failed a try: a failure, whatever the user got. Where he got no
+  failure, people are told so;
 * another version answered because the chosen one was known not to be up: about neither. How long a canary is away is a
   fact of its own (`control.release_run`).
 """
@@ -22,7 +23,7 @@ from rollout.routers.envoy.resources import SHADOW
 from rollout.routers.envoy.routes import STREAMED
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.signals.counters import Sample, Table, add
-from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS
+from rollout.signals.counting import GATEWAY_DURATION_MS, GATEWAY_REQUESTS, SAVED
 from rollout.signals.segments import OTHER
 
 REQUESTS = "envoy_kanaria_predict_total"
@@ -134,4 +135,4 @@ def _event(sample: Sample, read: _Read) -> _Event | None:
     if not answered:
         return _Event(chosen, value, place) if value.startswith("5") else None  # over its limit, or nobody is up
     has_failed_a_try = sample.labels.get("attempts", "1") != "1"  # gateways of earlier versions did not count them
-    return _Event(chosen, FAILED, place) if has_failed_a_try else None
+    return _Event(chosen, FAILED if value.startswith("5") else SAVED, place) if has_failed_a_try else None

@@ -13,6 +13,7 @@ from rollout.routers.envoy.metrics import (
     SHADOW_REQUESTS,
     EnvoyMetrics,
 )
+from rollout.signals.catalogue import ANSWERED_ELSEWHERE
 from rollout.signals.counters import Reading, Sample, counters, windows
 
 OLD, NEW = "m:v1", "m:v2"
@@ -54,6 +55,25 @@ def test_a_request_is_evidence_once_about_the_version_that_was_chosen(
 ) -> None:
     """What another version answered for it is its failure, whatever the user got."""
     assert errors(sample) == (stable, canary)
+
+
+def test_what_another_version_answered_well_is_known() -> None:
+    """So that people are not told of failures that no user met; an answer 500 of the other version's was one."""
+    samples = [requests(OLD, NEW, "2"), requests(OLD, NEW, "3", "422"), requests(OLD, NEW, "4", "500")]
+    samples += [requests(OLD, NEW, "2", "5xx"), requests(NEW, NEW, "1", "503"), requests(NEW, NEW, "2")]
+    found = counters(EnvoyMetrics("gateway:1").tables(samples))
+    assert {(version, pair) for (_, version, signal), pair in found.items() if signal == ANSWERED_ELSEWHERE} == {
+        (NEW, Pair(20, 60))
+    }
+    assert errors(*samples) == (Pair(0, 0), Pair(50, 60))
+
+
+def test_what_another_version_answered_before_it_was_looked_at_is_not_counted() -> None:
+    """A controller of an earlier version did not look: all that the gateway counted would look new."""
+    found = counters(EnvoyMetrics("gateway:1").tables([requests(OLD, NEW, "2")]))
+    before = {key: pair for key, pair in found.items() if key[2] != ANSWERED_ELSEWHERE}
+    new = windows(Reading(0.0, before), Reading(10.0, found), stable=OLD, canary=NEW)
+    assert [window for window in new if window.signal == ANSWERED_ELSEWHERE] == []
 
 
 def test_routes_are_told_apart_by_the_version_that_was_chosen() -> None:
@@ -137,6 +157,7 @@ def test_a_copy_counts_once_where_it_is_counted_by_code_and_by_class() -> None:
 
     classes = copies(SHADOW_CLASSES, "envoy_response_code_class", _2=5, _4=3, _5=2)
     codes = copies(SHADOW_REQUESTS, "envoy_response_code", _200=5, _422=2, _429=1, _503=2)
-    by_code = {"errors": Pair(2, 10), "rejected": Pair(2, 10)}
-    assert shadow(classes) == {"errors": Pair(2, 10)}
+    errors = {"errors": Pair(2, 10), ANSWERED_ELSEWHERE: Pair(0, 10)}
+    by_code = errors | {"rejected": Pair(2, 10)}
+    assert shadow(classes) == errors
     assert shadow(codes) == shadow([*classes, *codes]) == shadow([*codes, *classes]) == by_code

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rollout.judge.types import BothPairs, Pair, Window
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.signals import counters as c
-from rollout.signals.catalogue import BUILT_IN, Catalogue, using
+from rollout.signals.catalogue import ANSWERED_ELSEWHERE, BUILT_IN, Catalogue, using
 from rollout.signals.counters import Reading, Sample, SeriesKey, merge, version_tables, windows
 from rollout.signals.options import LATENCY_STEPS_MS, Latency, LowConfidence, WrongLabel
 from rollout.signals.plan import Signals
@@ -62,14 +62,14 @@ def test_errors_are_5xx_among_answered_requests() -> None:
     """A client that hung up (code 0) was not answered; a refused input (422) was, and correctly."""
     samples = request_samples(CANARY, c200=90, c422=5, c500=3, c504=2, c0=7)
     found = counters(samples)
-    assert found == {(GATEWAY, CANARY, "errors"): Pair(5, 100)}
+    assert found == {(GATEWAY, CANARY, "errors"): Pair(5, 100), (GATEWAY, CANARY, ANSWERED_ELSEWHERE): Pair(0, 100)}
 
 
 def test_a_fallback_is_evidence_about_no_version() -> None:
     """Requests sent to the canary and answered by stable count for neither."""
     samples = [*request_samples(STABLE, c200=10), *request_samples(STABLE, routed=CANARY, c200=50, c503=50)]
     found = counters(samples)
-    assert found == {(GATEWAY, STABLE, "errors"): Pair(0, 10)}
+    assert found == {(GATEWAY, STABLE, "errors"): Pair(0, 10), (GATEWAY, STABLE, ANSWERED_ELSEWHERE): Pair(0, 10)}
 
 
 def test_latency_counts_what_is_slower_than_each_bound() -> None:
@@ -92,7 +92,8 @@ def test_only_the_mirrored_version_has_its_copied_requests_read() -> None:
     ]
     assert counters(samples) == {}
     copied = counters(samples, mirrored=CANARY)
-    assert copied == {(f"{GATEWAY}/shadow", CANARY, "errors"): Pair(7, 14)}
+    shadow = f"{GATEWAY}/shadow"
+    assert copied == {(shadow, CANARY, "errors"): Pair(7, 14), (shadow, CANARY, ANSWERED_ELSEWHERE): Pair(0, 14)}
 
 
 def test_a_version_that_failed_before_starts_its_next_attempt_clean() -> None:
@@ -103,7 +104,8 @@ def test_a_version_that_failed_before_starts_its_next_attempt_clean() -> None:
     )
     shadow = Reading(0.0, counters([*old, copies], mirrored=CANARY))
     live = Reading(5.0, counters(request_samples(CANARY, c200=410, c500=100)))
-    assert judged(shadow, merge(shadow, live)) == {"errors": (Pair(0, 0), Pair(0, 10))}
+    grew = Pair(0, 0), Pair(0, 10)
+    assert judged(shadow, merge(shadow, live)) == {"errors": grew, ANSWERED_ELSEWHERE: grew}
 
 
 def test_predictions_confidence_and_feedback_come_from_the_service() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rollout.control import commands as c
 from rollout.control.controller import Controller
-from rollout.explain.why import why
+from rollout.explain.why import one_sentence, why
 from rollout.fleet import Health
 from rollout.ledger.state import Deployment
 from rollout.signals.options import Classes
@@ -123,6 +123,27 @@ def test_mirrored_requests_are_not_charged_to_users(tmp_path: Path) -> None:
     stable_requests = newest(tmp_path / "ledger.db").steps[0].stable.total
     assert status.clients.requests == stable_requests
     assert status.clients.span_s == status.at_s - newest(tmp_path / "ledger.db").steps[0].from_s < 30
+
+
+def test_what_the_other_version_answered_did_not_fail_for_users(tmp_path: Path) -> None:
+    """A canary that hangs: the gateway asks stable. Those are failures of the canary, and no user met one."""
+    world, controller, look = released(tmp_path / "ledger.db", LIVE.model_copy(update={"soak": 60.0}))
+    world.edit("digits:v1", error_ratio=0.0)
+    world.live(controller, 40)
+    world.edit("digits:v2", hangs=True)
+    seen = 0
+    while not (release := controller.snapshot.deployment.release) or not release.outcome:
+        world.live(controller, 0.5)
+        if (clients := look().clients) and clients.saved:
+            assert (clients.failed, clients.requests > clients.saved) == (0, True)
+            assert "none failed</strong>, " in (page := status_page(look()))
+            assert "answered by the other version after one failed" in page
+            seen = clients.saved
+    world.live_until_ended(controller)
+    controller.close()
+    ended = newest(tmp_path / "ledger.db")
+    assert ended.canary_saved == ended.canary_failures >= seen > 0
+    assert one_sentence(ended).endswith("of which failed; digits:v1 answered all of these in its place.")
 
 
 def test_a_rolled_back_release_is_marked_where_it_ended(tmp_path: Path) -> None:
