@@ -9,7 +9,8 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from pydantic_core import from_json
 
 from contract.deadline import left_s
 from contract.login import Login
+from contract.polled import Answer
 from contract.threads import begun_or_done
 from rollout.errors import SourceUnreachable
 from rollout.signals.folding import START_TIME, RawSeries
@@ -29,6 +31,7 @@ from rollout.signals.profile import Names, Profile, SeriesOf
 from rollout.sources.prometheus_api import PrometheusApi, seen
 from rollout.sources.sample_text import Samples, without_samples
 
+_QUERY = "/api/v1/query"
 _SHORTEST_S = 60.0  # span of samples that is not parted any more
 _TOO_MUCH = re.compile("too many samples|err-mimir-max|exceeded.*limit")
 _SOON_S = 5.0  # longest wait for what costs the store nothing
@@ -95,6 +98,7 @@ class RawSamples:
         trust: ssl.SSLContext | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self.url = url
         self._silence = _Silence()
         self._api = PrometheusApi(url, timeout_s=timeout_s, login=login, trust=trust, headers=headers)
 
@@ -121,13 +125,13 @@ class RawSamples:
         """
         end_s = math.floor(until_s)
         step_s = max(_STEP_S, math.ceil(longest_s / 10_000))
-        asked: dict[str, str] = {
+        form = {
             "query": f"count({wanted})",
             "start": f"{end_s - step_s * math.floor(longest_s / step_s)}",  # so that the last step is at the end
             "end": f"{end_s}",
             "step": f"{step_s}",
         }
-        answer = self._ask("/api/v1/query_range", **asked)
+        answer = self._ask("/api/v1/query_range", form)
         with _as_prometheus(answer):
             times = [float(time_s) for found in answer["result"][:1] for time_s, _ in found["values"]]
         if not times:
@@ -142,37 +146,46 @@ class RawSamples:
         return began_s - step_s
 
     def between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
-        """All samples from `begin_s` to `end_s`, Unix seconds. What is too much for one answer is read in parts."""
-        try:
-            return self._between(wanted, begin_s, end_s)
-        except _TooMuch:
-            if end_s - begin_s < 2 * _SHORTEST_S:
-                raise
-            middle_s = (begin_s + end_s) / 2
-            return _joined(self.between(wanted, begin_s, middle_s), self.between(wanted, middle_s, end_s))
+        """All samples from `begin_s` to `end_s`, Unix seconds."""
+        return self.asked(wanted, begin_s, end_s)()
 
-    def _between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
+    def asked(self, wanted: Wanted, begin_s: float, end_s: float) -> Callable[[], list[RawSeries]]:
+        """What reads the same, from an answer that has come; what was too much for one is asked for in parts."""
         span_ms = max(1, math.ceil(1000 * (end_s - begin_s)))
+        form = {"query": f"{wanted}[{span_ms}ms]", "time": f"{end_s:.3f}"}
+        answer = self._api.ask(_QUERY, form)
+
+        def read() -> list[RawSeries]:
+            try:
+                return self._series(answer, form)
+            except _TooMuch:
+                if end_s - begin_s < 2 * _SHORTEST_S:
+                    raise
+                middle_s = (begin_s + end_s) / 2
+                return _joined(self.between(wanted, begin_s, middle_s), self.between(wanted, middle_s, end_s))
+
+        return read
+
+    def _series(self, answer: Answer, form: Mapping[str, str]) -> list[RawSeries]:
         samples: list[Samples] = []
-        answer = self._ask("/api/v1/query", samples, query=f"{wanted}[{span_ms}ms]", time=f"{end_s:.3f}")
-        with _as_prometheus(answer):
+        data = self._data(answer, form, samples)
+        with _as_prometheus(data):
             return [
-                RawSeries(found["metric"], *samples[found["values"]]) for found in answer["result"] if "values" in found
+                RawSeries(found["metric"], *samples[found["values"]]) for found in data["result"] if "values" in found
             ]
 
     def ahead(
         self, wanted: Wanted, spans: Iterable[tuple[float, float]]
     ) -> Generator[tuple[float, list[RawSeries]], None, None]:
-        """The end of each span, and all samples in it. The next span is read while the one before is worked on."""
-        with ThreadPoolExecutor(1) as reader:
-            coming: tuple[float, Future[list[RawSeries]]] | None = None
+        """The end of each span, and all samples in it. The next is asked for while one is read and worked on."""
+        coming: deque[tuple[float, Future[Callable[[], list[RawSeries]]]]] = deque()
+        with ThreadPoolExecutor(1) as asking:
             for begin_s, end_s in spans:
-                following = end_s, begun_or_done(reader, partial(self.between, wanted, begin_s, end_s))
-                if coming:
-                    yield coming[0], coming[1].result()
-                coming = following
+                coming.append((end_s, begun_or_done(asking, partial(self.asked, wanted, begin_s, end_s))))
+                if len(coming) > 1:
+                    yield _read(*coming.popleft())
             if coming:
-                yield coming[0], coming[1].result()
+                yield _read(*coming.popleft())
 
     def close(self) -> None:
         """Close the connections."""
@@ -183,7 +196,7 @@ class RawSamples:
         before_s = self._silence.begin()
         is_silent = is_over = False
         try:
-            return self._ask("/api/v1/query", None, _SOON_S, query=query)
+            return self._ask(_QUERY, {"query": query}, _SOON_S)
         except SourceUnreachable as error:
             is_silent = isinstance(error.__cause__, TimeoutError)
             is_over = is_silent and not left_s()
@@ -194,16 +207,16 @@ class RawSamples:
             else:
                 self._silence.end(is_silent)
 
-    def _ask(
-        self, path: str, samples: list[Samples] | None = None, timeout_s: float | None = None, /, **asked: str
-    ) -> dict[str, Any]:
-        """The data of an answer.
+    def _ask(self, path: str, form: Mapping[str, str], timeout_s: float | None = None) -> dict[str, Any]:
+        """The data of an answer, for which `timeout_s` seconds are waited; None: as long as for all."""
+        return self._data(self._api.ask(path, form, timeout_s=timeout_s), form)
+
+    def _data(self, said: Answer, form: Mapping[str, str], samples: list[Samples] | None = None) -> dict[str, Any]:
+        """The data of an answer to a form.
 
         Args:
-            samples: takes up the samples of all series, whose places the answer has; None: it has them itself.
-            timeout_s: longest wait for it, seconds; None: as long as for all.
+            samples: takes up the samples of all series, whose places the data has; None: it has them itself.
         """
-        said = self._api.ask(path, asked, timeout_s=timeout_s)
         try:
             answer = from_json(said.body if samples is None else without_samples(said.body, samples))
             data = answer.get("data")
@@ -216,7 +229,7 @@ class RawSamples:
             raise (_TooMuch if _TOO_MUCH.search(words) else SourceUnreachable)(
                 "Prometheus did not answer in full",
                 saw=f"HTTP {said.status}: {words:.300}",
-                do=f"see its log; the query was {asked['query']}",
+                do=f"see its log; the query was {form['query']}",
             )
         return data
 
@@ -269,6 +282,11 @@ def _as_prometheus(answer: Mapping[str, Any]) -> Iterator[None]:
             saw=f"{answer!r:.200}",
             do="see whether --prometheus names the root of Prometheus's HTTP API",
         ) from error
+
+
+def _read(end_s: float, asked: Future[Callable[[], list[RawSeries]]]) -> tuple[float, list[RawSeries]]:
+    """What was asked for up to a time. Nothing holds the text of the answer any more."""
+    return end_s, asked.result()()
 
 
 def _joined(first: Sequence[RawSeries], second: Sequence[RawSeries]) -> list[RawSeries]:

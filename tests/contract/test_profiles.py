@@ -303,9 +303,9 @@ class _At(RawSamples):
     def labels(self, query: str) -> list[dict[str, str]]:
         return super().labels(f"last_over_time(({query})[1m:5s] @ {self.at_s})")
 
-    def between(self, wanted: Wanted, begin_s: float, end_s: float) -> list[RawSeries]:
+    def asked(self, wanted: Wanted, begin_s: float, end_s: float) -> Callable[[], list[RawSeries]]:
         self.spans_read += 1
-        return super().between(wanted, begin_s, end_s)
+        return super().asked(wanted, begin_s, end_s)
 
 
 def test_what_is_too_much_for_one_answer_is_read_in_parts(
@@ -318,5 +318,9 @@ def test_what_is_too_much_for_one_answer_is_read_in_parts(
         with running(tmp_path, require_program("prometheus"), most_samples=most) as url:
             source = RawSamples(url)
             found.append([*fold_of(profile).extend(read(source, profile, BEGIN_S, END_S), END_S)])
+            wanted = Wanted.of(profile, profile.counters({}), NAMES, NAMES.stable, NAMES.canary)
+            fold, middle_s = fold_of(profile), (BEGIN_S + END_S) / 2
+            parts = source.ahead(wanted, [(BEGIN_S, middle_s), (middle_s, END_S)])
+            found.append([window for end_s, every in parts for window in fold.extend(every, end_s)])
             source.close()
-    assert found[0] == found[1] != []
+    assert found[0] == found[1] == found[2] == found[3] != []

@@ -465,12 +465,12 @@ def test_who_has_time_left_reads_on_where_another_had_none(cluster: Cluster, tmp
     """All who had joined a reading failed with it, whatever time they had."""
 
     class Slow(RawSamples):
-        def between(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
+        def asked(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
             spans.append((begin_s, end_s))
             if len(spans) == 4:  # the two looks at its beginning, and its first half hour, are read
                 reads.set()
                 time.sleep(left_s(60))
-            return super().between(wanted, begin_s, end_s)
+            return super().asked(wanted, begin_s, end_s)
 
     def asking(limit_s: float) -> dict[str, Any]:
         with within(limit_s):
@@ -521,11 +521,11 @@ def test_a_release_that_is_not_read_in_time_is_read_on(cluster: Cluster, tmp_pat
     """The next question goes on where the first one stopped."""
 
     class Slow(RawSamples):
-        def between(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
+        def asked(self, wanted: Wanted, begin_s: float, end_s: float) -> Any:
             spans.append((begin_s, end_s))
             if len(spans) == 4:  # the two looks at its beginning, and its first half hour, are read
                 time.sleep(left_s(60))
-            return super().between(wanted, begin_s, end_s)
+            return super().asked(wanted, begin_s, end_s)
 
     spans: list[tuple[float, float]] = []
     kept = Quarantine(Kept(tmp_path / "judge.db"), now_s=time.time)
