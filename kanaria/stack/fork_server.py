@@ -38,9 +38,10 @@ def main() -> None:
         sys.exit(1)
     gc.freeze()
     signal.signal(signal.SIGCHLD, functools.partial(_tell_ends, asked))
-    asked.send(READY)
-    while (message := socket.recv_fds(asked, LARGEST_MESSAGE_BYTES, 2))[0]:
-        request, log = message[1]
+    with suppress(ConnectionError):  # the keeper was killed meanwhile
+        asked.send(READY)
+    while files := _received(asked):
+        request, log = files
         if _is_forked(asked):
             _become(asked, request, log)
             return
@@ -54,6 +55,14 @@ def written(command: Sequence[str], folder: str, environment: Mapping[str, str],
     with open(request, "wb", closefd=False) as file:
         file.write(json.dumps([list(command), folder, dict(environment), sandbox and sandbox.to_json()]).encode())
     return request
+
+
+def _received(asked: socket.socket) -> list[int]:
+    """The files of the next request; none once the keeper is gone."""
+    try:
+        return socket.recv_fds(asked, LARGEST_MESSAGE_BYTES, 2)[1]
+    except ConnectionError:  # it had not read all that it was told
+        return []
 
 
 def _is_forked(asked: socket.socket) -> bool:

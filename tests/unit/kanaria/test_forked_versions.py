@@ -1,6 +1,9 @@
 """Which programs are forked; how, is proven with real versions."""
 
 import os
+import select
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,3 +93,17 @@ def the_server() -> psutil.Process:
 
 def paths(*more: Path) -> str:
     return os.pathsep.join((*map(str, more), *filter(None, [os.environ.get("PYTHONPATH")])))
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_fork_server_whose_keeper_was_killed_ends_quietly(*, is_ready: bool) -> None:
+    """While it was still importing, or before its keeper read that it is ready: it left a traceback in the log."""
+    keeper, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, "-m", fork_server.MODULE, str(own.fileno())]
+    with keeper, own, subprocess.Popen(command, pass_fds=[own.fileno()], stderr=subprocess.PIPE) as process:
+        own.close()
+        if is_ready:
+            select.select([keeper], [], [])
+        keeper.close()
+        _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (0, b"")
