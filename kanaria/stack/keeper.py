@@ -428,7 +428,10 @@ def main() -> None:
         except (StackError, OSError) as error:
             with suppress(OSError, ValueError):  # ValueError: it had begun, and its file is closed
                 said.write(str(error).encode())
-            log.exception("keeper_failed")
+            if isinstance(error, StackError):  # there is one: two that miss it may each start another
+                log.info("keeper_not_needed", why=error.saw)
+            else:
+                log.exception("keeper_failed")
             sys.exit(1)
 
 

@@ -292,14 +292,13 @@ def _restore(
             do=f"`kanaria rollback` (or `kanaria abort`, without quarantine){again}",
         )
     if tag == deployment.stable:
-        raise CommandRefused(f"{tag} is stable already", saw="nothing to restore", do=_restorable(deployment))
+        do = _restorable(deployment) or "nothing: there is no other version to bring back"
+        raise CommandRefused(f"{tag} is stable already", saw="nothing to restore", do=do)
     if tag not in deployment.promoted:
         raise CommandRefused(
             f"{tag} was never promoted here",
             saw=f"promoted here: {', '.join(deployment.promoted)}",
-            do="; or ".join(
-                [f"release it: `kanaria release {tag}`", *([_restorable(deployment)] * bool(deployment.restorable))]
-            ),
+            do="; or ".join(filter(None, (f"release it: `kanaria release {tag}`", _restorable(deployment)))),
         )
     is_warm = release is not None and release.phase is Phase.WATCHING and tag == release.stable
     if why := deployment.quarantined.get(tag):
@@ -307,7 +306,7 @@ def _restore(
         raise CommandRefused(
             f"{tag} is in quarantine: a failed version does not come back by itself",
             saw=why,
-            do=f"{_restorable(deployment)}; if you still want {tag}: {still}",
+            do="; ".join(filter(None, (_restorable(deployment), f"if you still want {tag}: {still}"))),
         )
     if release and is_warm:
         return (_returned(command, release, now_s),)
@@ -359,9 +358,9 @@ def _requested(command: Restore, stable: str, number: int, now_s: float) -> e.Re
 
 
 def _restorable(deployment: Deployment) -> str:
-    """What to do for another version."""
+    """What to do for another version; "" where there is none."""
     if not deployment.restorable:
-        return "nothing: there is no other version to bring back"
+        return ""
     first, *others = deployment.restorable
     also = f" ({', '.join(others)} can be restored as well)" if others else ""
     return f"`kanaria restore {first}` brings {first} back{also}"

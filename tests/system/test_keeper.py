@@ -227,6 +227,7 @@ def test_only_one_keeper_takes_care_of_a_state_folder(kept: Kept) -> None:
     outputs = [process.communicate()[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 1]
     assert "another command is at work" in "".join(outputs)
+    assert "Traceback" not in (kept.home / "logs" / "keeper.log").read_text()
     assert len(kept.everything()) == 2
 
 

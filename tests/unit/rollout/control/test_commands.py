@@ -158,6 +158,10 @@ def test_where_nothing_can_be_restored_only_a_release_is_named() -> None:
     with pytest.raises(CommandRefused, match="m:v2 was never promoted here") as refused:
         accept(c.Restore("m:v2", "ann"), at())
     assert refused.value.do == "release it: `kanaria release m:v2`"
+    rolled_back = at(REQUESTED, STEPPED, PROMOTED, ROLLED_BACK, ENDED)
+    with pytest.raises(CommandRefused, match="m:v2 is in quarantine") as refused:
+        accept(c.Restore("m:v2", "ann"), rolled_back)
+    assert refused.value.do == "if you still want m:v2: `kanaria retry m:v2` puts it on trial"
 
 
 def test_the_first_stable_is_set_once() -> None:
