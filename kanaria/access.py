@@ -24,6 +24,7 @@ def access() -> Access:
         ledger=settings.ledger,
         reports=settings.reports,
         ledger_copies=settings.ledger_backups,
+        nobody_decides=lambda: load("kanaria.stack.controller_absence:nobody_decides")(settings.root),
         full_tag=lambda tag: _full_tag(settings, tag),
     )
 

@@ -9,15 +9,18 @@ from pathlib import Path
 
 from kanaria.stack import locks
 from kanaria.stack.process_state import ProcessState, state_in
-from rollout.format import span
+from rollout.format import sentence, span
 from rollout.ui.client import Absence
 
 _CONTROLLER, _KEEPER = "controller", "keeper"  # a program, and what the lock says of who starts it again
+_LEFT = Absence(
+    "nobody starts it again: there is no keeper", "start it again: `kanaria up`, which takes over what still runs"
+)
 _KILLED_FOR_MEMORY = "`journalctl -k | grep -i memory` says whether it was for memory"
 
 
 def controller_absence(home: Path) -> Absence | None:
-    """What is seen, and what to do; None: nobody starts the controller of this folder."""
+    """What is seen, and what to do; None: no stack was started in this folder."""
     keeper = locks.holder(home / locks.KEEPER_LOCK)
     other = locks.holder(home / locks.COMMAND_LOCK)
     if keeper is not None and keeper.doing != _KEEPER:  # it ended the keeper, and has taken its place
@@ -25,7 +28,7 @@ def controller_absence(home: Path) -> Absence | None:
     is_wanted = (home / "programs" / f"{_CONTROLLER}.json").exists()
     if keeper is None or keeper is other or not is_wanted:
         if other is None:
-            return None
+            return _LEFT if is_wanted else None
         return Absence(f"`{other.doing}`, process {other.pid}, is at work", "wait until it is over")
     path = home / "processes" / f"{_CONTROLLER}.json"
     state = state_in(path)
@@ -38,6 +41,17 @@ def controller_absence(home: Path) -> Absence | None:
         f"{seen}{ended}{again}",
         f"try again in some seconds; `tail {home / 'logs' / 'controller.log'}` says what it did last{why}",
     )
+
+
+def nobody_decides(home: Path) -> str | None:
+    """Why no controller of this folder runs, and what to do; None: one does."""
+    state = state_in(home / "processes" / f"{_CONTROLLER}.json")
+    if state is not None and state.is_alive:
+        return None
+    found = controller_absence(home)
+    if found is None:
+        return "no controller runs here"
+    return f"the controller does not run. {sentence(found.saw)}. {sentence(found.do)}"
 
 
 def _seen(state: ProcessState, age_s: float) -> str:

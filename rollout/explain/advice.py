@@ -56,7 +56,12 @@ def advice(release: Timeline) -> tuple[str, ...]:
         return ("Nothing: it takes all traffic as soon as it is ready. To stop that: `kanaria abort`.",)
     if release.state.phase is Phase.STARTING:
         return ("Nothing, unless you want to: `kanaria pause` or `kanaria abort`.",)
-    return ("Nothing, unless you want to: `kanaria pause`, `kanaria promote` or `kanaria abort`.",)
+    unless = "Nothing else, unless you want to: `kanaria pause`, `kanaria promote` or `kanaria abort`."
+    if release.refused:
+        return (f"See to its callers: {release.refused}.", unless)
+    if release.judgements and not release.has_requests:
+        return ("Let requests come: none was counted. `kanaria loadtest demo` sends some.", unless)
+    return (unless.replace("Nothing else", "Nothing"),)
 
 
 def _about_the_signal(release: Timeline) -> tuple[str, ...]:

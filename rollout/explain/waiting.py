@@ -62,9 +62,12 @@ def _in_step(release: Timeline, now_s: float, refused: str) -> Wait:
     deadline_s = max(0.0, release.spec.step_deadline - release.state.measured_s)
     if release.blind_since_s is not None:
         return Wait("the metric source, which does not answer; nothing is decided without data", deadline_s=deadline_s)
-    if release.judgements and not release.has_requests and now_s - step.from_s > _SILENT_WINDOWS * release.spec.window:
+    is_out = not step.weight_percent and not step.mirror  # until requests are counted again
+    is_silent = now_s - step.from_s > _SILENT_WINDOWS * release.spec.window and not release.has_requests
+    if is_out or (release.judgements and is_silent):
         said = f"requests that a version gets: {refused}" if refused else _NONE_ARRIVE
-        return Wait(said, deadline_s=deadline_s)
+        passes = is_out or deadline_s > 0  # else a person was asked
+        return Wait(said if passes else f"a person, or for {said}", deadline_s=None if is_out else deadline_s or None)
     if release.state.is_warming_up and deadline_s:
         warmed_s, warmup_s = release.state.warmed_s, release.spec.warmup_s
         text = f"the end of its warm-up, {span(warmed_s)} of {span(warmup_s)}: nothing is judged yet"

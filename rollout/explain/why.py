@@ -160,7 +160,8 @@ def _after(release: Timeline) -> str:
     if first is not None:
         was_promoted = any(decision.action == "promoted" for decision in release.decisions)
         lasted = span((release.out_of_traffic_s or release.seen_s) - first)
-        return f" after {lasted} of users' traffic" + (", already promoted" if was_promoted else "")
+        had = "of users' traffic" if release.canary_requests else "with a share of the traffic"  # and nobody came
+        return f" after {lasted} {had}" + (", already promoted" if was_promoted else "")
     return " in the shadow step" if release.steps else " before it took any traffic"
 
 

@@ -60,7 +60,7 @@ class ControllerClient:
 
     Args:
         comes: whether one that does not listen is being started: it is waited for, for some seconds in all.
-        absence: looks why it still does not; None: nobody knows.
+        absence: looks why it does not; None: nobody knows.
         say: prints that it is.
     """
 
@@ -179,13 +179,13 @@ class ControllerClient:
                 saw, do = f"no answer within {_TIMEOUT_S:.0f} s", "try again; logs/controller.log says what it does"
             case ConnectionRefusedError() if self._comes():
                 saw, do = f"nothing listens at {self._url} yet", "try again; logs/controller.log says what it does"
-                if found := self._absence():
-                    saw, do = f"{saw}: {found.saw}", found.do
             case ConnectionRefusedError():
                 saw, do = f"nothing listens at {self._url}", "start the stack with `kanaria up TAG`"
             case ConnectionError() | IncompleteRead():
                 saw = f"it closed the connection: {saw}"
                 do = "try again: it ends, or all its connections are taken; `ss -tnp` shows by whom"
+        if isinstance(error, ConnectionRefusedError) and (found := self._absence()):
+            saw, do = f"{saw}: {found.saw}", found.do
         return ControllerUnreachable(f"the controller at {self._url} does not answer", saw=saw, do=do)
 
     def _other(self, answer: Answer) -> ControllerUnreachable:

@@ -40,6 +40,9 @@ def status(view: StatusView) -> RenderableType:
         parts += ["", Text("no release yet; start one with `kanaria release TAG`", style="dim")]
     if view.clients:
         parts += ["", _clients(view.clients)]
+    if view.quarantined:
+        again = "`kanaria why TAG` says why, `kanaria retry TAG` puts it on trial again"
+        parts += ["", Text(f"in quarantine: {', '.join(view.quarantined)}; {again}", style="dim")]
     if view.release:
         parts += ["", *map(decision, view.release.decisions)]
     return Group(*parts)

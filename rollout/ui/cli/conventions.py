@@ -31,6 +31,7 @@ class Access:
     ledger: Path
     reports: Path
     ledger_copies: int = 24  # how many are kept
+    nobody_decides: Callable[[], str | None] = lambda: None  # why no controller runs, and what to do; None: one does
     full_tag: Callable[[str], str] = str  # from a tag as a person writes it; raises KanariaError when there is none
 
 

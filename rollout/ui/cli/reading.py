@@ -9,6 +9,7 @@ import typer
 from contract.terminal import Terminal
 from rollout.errors import NoLedger, SpecError
 from rollout.explain import why as explanation
+from rollout.explain.format import clock
 from rollout.explain.timeline import Timeline, timeline
 from rollout.ledger.check import check
 from rollout.ledger.events import ReleaseRequested
@@ -16,7 +17,7 @@ from rollout.ledger.ledger import Ledger
 from rollout.ledger.state import fold
 from rollout.spec import RolloutSpec
 from rollout.ui import told
-from rollout.ui.cli.conventions import Json, access_of, explained, print_json
+from rollout.ui.cli.conventions import Access, Json, access_of, explained, print_json
 
 ReleaseArgument = Annotated[str | None, typer.Argument(help="Number of a release, or a tag. Default: the newest.")]
 
@@ -24,11 +25,13 @@ ReleaseArgument = Annotated[str | None, typer.Argument(help="Number of a release
 def why(context: typer.Context, which: ReleaseArgument = None, as_json: Json = False) -> None:
     """Explain what was decided about a release, and on what evidence."""
     with explained():
-        found = find_release(access_of(context).ledger, which)
+        access = access_of(context)
+        found = find_release(access.ledger, which)
         if as_json:
             print_json({"release": found.number, "outcome": found.outcome, **asdict(explanation.why(found))})
         else:
             Terminal().print(told.why(found))
+            _say_that_nobody_decides(access, found)
 
 
 def history(
@@ -40,14 +43,22 @@ def history(
 ) -> None:
     """List every release with its outcome."""
     with explained():
-        ledger = access_of(context).ledger
+        access = access_of(context)
         if verify:
-            check(ledger)
-        found = all_releases(ledger)
+            check(access.ledger)
+        found = all_releases(access.ledger)
         if as_json:
             print_json([_row(one) for one in found])
         else:
             Terminal().print(told.history(found))
+            for release in found[-1:]:
+                _say_that_nobody_decides(access, release)
+
+
+def _say_that_nobody_decides(access: Access, release: Timeline) -> None:
+    """What the ledger says of a running release is about now only where a controller runs."""
+    if release.state.outcome is None and (why_not := access.nobody_decides()):
+        typer.secho(f"note: nothing is decided since {clock(release.seen_s)} UTC: {why_not}", fg="yellow", err=True)
 
 
 def find_release(ledger_path: Path, which: str | None) -> Timeline:
@@ -58,9 +69,8 @@ def find_release(ledger_path: Path, which: str | None) -> Timeline:
         matching = [event for event in requested if which in (None, str(event.release), event.tag)]
         if not matching:
             known = ", ".join(f"{event.release} ({event.tag})" for event in requested) or "none yet"
-            raise SpecError(
-                f"there is no release {which or 'yet'}", saw=f"releases: {known}", do="see `kanaria history`"
-            )
+            do = "see `kanaria history`" if requested else "start one: `kanaria release TAG`"
+            raise SpecError(f"there is no release {which or 'yet'}", saw=f"releases: {known}", do=do)
         return timeline(ledger.of_release(matching[-1].release or 0))
     finally:
         ledger.close()

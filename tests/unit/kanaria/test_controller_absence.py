@@ -13,8 +13,11 @@ import pytest
 from kanaria.stack.controller_absence import controller_absence
 from kanaria.stack.locks import locked
 from kanaria.stack.supervision import Program
+from rollout.control.commands import StartRelease
+from rollout.ledger.ledger import Ledger
 from tests.support.paths import ROOT
 from tests.support.processes import Kept, until
+from tests.support.releases import LIVE, digits_world
 
 CRASHES = (sys.executable, "-c", "raise SystemExit(3)")
 
@@ -56,10 +59,12 @@ def test_one_that_crashes_again_and_again_is_said_to(kept: Kept) -> None:
 
 
 def test_where_no_keeper_lives_nobody_starts_it(kept: Kept) -> None:
-    """Also where its files say that it should run; and in a folder in which no stack ever was."""
+    """What runs is taken over, so nothing is said of a first version. In a folder without a stack nothing is known."""
     kept.run("controller")
     kept.kill_keeper()
-    assert controller_absence(kept.home) is None
+    assert said(kept.home) == (
+        "nobody starts it again: there is no keeper\nstart it again: `kanaria up`, which takes over what still runs"
+    )
     kept.supervisor.start()
     assert controller_absence(kept.home / "elsewhere") is None
 
@@ -70,6 +75,39 @@ def test_a_command_that_is_at_work_is_waited_for(tmp_path: Path) -> None:
         assert said(tmp_path) == f"`kanaria up`, process {os.getpid()}, is at work\nwait until it is over"
         with locked(tmp_path / "keeper.lock", doing="kanaria down", wait_s=0):
             assert said(tmp_path).startswith("`kanaria down`, process ")
+
+
+def typed(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kanaria", "--home", str(home), *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_what_the_ledger_says_of_a_running_release_is_about_now_only_where_a_controller_runs(kept: Kept) -> None:
+    """`why` and `history` read the ledger alone: they said what is waited for, where nobody did."""
+    world, controller = digits_world(kept.home / "ledger.db")
+    controller.execute(StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 5)
+    controller.close()
+    for words in (("why",), ("history",)):
+        noted = " ".join(typed(kept.home, *words).stderr.split())
+        assert re.search(r"note: nothing is decided since \d\d:\d\d:\d\d UTC: no controller runs here", noted), noted
+    assert "note" not in typed(kept.home, "why", "--json").stderr
+    pid = kept.run("controller")
+    assert typed(kept.home, "why").stderr == ""
+    assert typed(kept.home, "history").stderr == ""
+    kept.kill_keeper()
+    os.kill(pid, signal.SIGKILL)
+    noted = " ".join(typed(kept.home, "why").stderr.split())
+    assert (
+        "the controller does not run. Nobody starts it again: there is no keeper. Start it again: `kanaria up`" in noted
+    )
+
+
+def test_before_the_first_release_it_is_said_how_to_begin_one(tmp_path: Path) -> None:
+    """It said to look at `kanaria history`, which is empty."""
+    Ledger(tmp_path / "ledger.db").close()
+    done = typed(tmp_path, "why")
+    assert (done.returncode, "do:  start one: `kanaria release TAG`" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_command_does_not_wait_for_what_it_does_not_need() -> None:

@@ -498,6 +498,7 @@ def test_requests_that_the_gateway_refuses_are_not_said_not_to_arrive(tmp_path: 
         shown.waits_for or "",
         one_sentence(newest(path)),
         lines(why(newest(path)), "Worth knowing"),
+        lines(why(newest(path)), "What to do"),
     ):
         assert (said in words, "none arrive" in words) == (True, False), words
     world.router.turned_away = Refused(3, 2)
@@ -530,6 +531,53 @@ def test_requests_that_are_refused_from_some_time_on_are_said_beside_what_is_mis
     controller.close()
     assert shown is not None
     assert re.search(r"about .* more requests to the canary; none came for .* s; in .* refused \d+", shown.sentence)
+
+
+def test_a_deadline_that_has_passed_is_not_waited_for(tmp_path: Path) -> None:
+    """Without requests a person is asked; at weight 0 nobody is: it goes on with the first request."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    world.rps = 0
+    world.counters.clear()
+    controller.execute(c.StartRelease("digits:v2", LIVE.model_copy(update={"step_deadline": 30.0}), "ann"))
+    world.live(controller, 50)
+    at_a_weight = newest(path)
+    while controller.snapshot.deployment.release and controller.snapshot.deployment.release.weight_percent:
+        world.live(controller, 1)
+    world.live(controller, 60)
+    controller.close()
+    without = newest(path)
+    assert at_a_weight.state.asked
+    assert "waits for a person, or for requests: none arrive; `kanaria loadtest demo` sends" in one_sentence(
+        at_a_weight
+    )
+    assert "has 0 % of the traffic and waits for requests: none arrive; `kanaria loadtest demo`" in one_sentence(
+        without
+    )
+    for release in (at_a_weight, without):
+        assert "more of measured time" not in lines(why(release), "What it waits for")
+    told = lines(why(without), "What to do")
+    assert told.startswith(
+        "Let requests come: none was counted. `kanaria loadtest demo` sends some.\nNothing else, unless"
+    )
+
+
+def test_a_release_that_a_person_ends_without_a_request_had_none_of_users_traffic(tmp_path: Path) -> None:
+    """It said "after 21 s of users' traffic", and that none of its requests was counted."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    world.rps = 0
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 20)
+    controller.execute(c.RollbackNow("bob", "customers complain"))
+    world.live_until_ended(controller)
+    controller.close()
+    said = one_sentence(newest(path))
+    assert re.fullmatch(
+        r"digits:v2 was rolled back after \S+ s with a share of the traffic by bob: customers complain; "
+        r"none of its requests was counted\.",
+        said,
+    ), said
 
 
 def test_where_only_the_canary_gets_none_it_does_not_say_that_none_arrive(tmp_path: Path) -> None:

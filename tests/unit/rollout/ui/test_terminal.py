@@ -11,7 +11,7 @@ from rollout.explain.timeline import Decision
 from rollout.ui import terminal, told
 from rollout.ui.status import build_status, decision_view
 from rollout.ui.views import StatusView
-from tests.support.releases import NO_SEVENS, UNPROVEN, UNPROVEN_S, digits_world, finished, newest
+from tests.support.releases import NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, digits_world, finished, newest
 
 
 def shown(picture: RenderableType, *, width: int = 80) -> str:
@@ -30,6 +30,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> StatusView:
     world.live(controller, UNPROVEN_S)
     controller.close()
     return build_status("digits", controller.snapshot, newest(path))
+
+
+def test_what_is_in_quarantine_is_shown_with_the_way_back(tmp_path: Path) -> None:
+    """After the release that put it there, and beside the next one."""
+    world, controller = digits_world(tmp_path / "ledger.db", classes=NO_SEVENS)
+    controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
+    world.live_until_ended(controller)
+    controller.close()
+    text = " ".join(shown(terminal.status(build_status("digits", controller.snapshot, newest(world.path)))).split())
+    assert "in quarantine: digits:v2; `kanaria why TAG` says why, `kanaria retry TAG` puts it on trial again" in text
 
 
 def test_status_fits_80_columns_and_cuts_nothing(running: StatusView) -> None:
