@@ -7,11 +7,15 @@ It runs in the Python of the version, which has nothing of Kanaria's and may be 
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import functools
 import hmac
 import importlib.util
 import json
 import os
+import signal
+import socket
 import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -36,6 +40,8 @@ _POLICY_VIOLATION = 1008  # of WebSockets
 # A service that another one uses closed idle connections after 5 s, and its caller (aiohttp) keeps them for 15 s: a
 # request that met the end of one was a 500 for a user (BentoML issue 4971).
 _KEPT_ALIVE_S = 20
+_LOOKED_EVERY_S, _ENDS_WITHIN_S = 1.0, 10.0  # whether a command lives; for its worker to end its requests
+_NOBODY_LISTENS = (errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # the others: a machine without IPv6
 
 
 class Guard:
@@ -139,7 +145,9 @@ def _guard_uvicorn(of_port: dict[str, Any]) -> None:
 
     @functools.wraps(plain)
     def with_guard(self: Any, app: App, *arguments: Any, **options: Any) -> None:
-        _refuse_a_taken_port(app)
+        if (service := _with_command(app)) is not None:
+            _refuse_a_taken_port(service)
+            app = ending_with_its_command(app, service)
         options = {"http": bounded_http(), **_without_tls(options)}
         options["timeout_keep_alive"] = max(options.get("timeout_keep_alive", 0), _KEPT_ALIVE_S)
         plain(self, Guard(without_forbidden_bodies(app), **of_port), *arguments, **options)
@@ -160,16 +168,67 @@ def _without_tls(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if not name.startswith("ssl_")}
 
 
-def _refuse_a_taken_port(app: App) -> None:
-    """Do not serve where the command of a service (`cmd`, `__command__`) would meet another server at its port.
+def _with_command(app: App) -> Any:
+    """The service of an app, where it has a command (`cmd`, `__command__`) answer for it; None: it has none."""
+    factory = getattr(getattr(getattr(app, "router", None), "lifespan_context", None), "__self__", None)
+    service: Any = getattr(factory, "service", None)  # as BentoML 1.4 makes its apps
+    return service if service is not None and getattr(service, "has_custom_command", bool)() else None
+
+
+def _port_of_command(service: Any) -> int:
+    return int(service.config.get("http", {}).get("proxy_port", 8000))  # as BentoML takes it
+
+
+def ending_with_its_command(app: App, service: Any) -> App:
+    """Have a worker end after the command that it started: BentoML starts another worker, and that the command.
+
+    Else all requests would fail for good, by a server that says that it is ready. A command that left its server in
+    the background has ended, too, and nothing is wrong: that listens.
+    """
+    tasks = []  # an event loop keeps none
+
+    async def watched(scope: Message, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                tasks.append(asyncio.ensure_future(_end_after_command(service)))
+            await send(message)
+
+        await app(scope, receive, sent if scope["type"] == "lifespan" else send)
+
+    return watched
+
+
+async def _end_after_command(service: Any) -> None:
+    command, port = service.context.state.get("proc"), _port_of_command(service)  # None in all workers but the first
+    while command is not None:
+        await asyncio.sleep(_LOOKED_EVERY_S)
+        if command.returncode is not None and not _is_served(port):
+            words = f"its command has ended ({command.returncode}), and nothing of it listens at port {port}"
+            print(f"{words}: this worker ends, so that both are started again", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(_ENDS_WITHIN_S)
+            os._exit(1)
+
+
+def _is_served(port: int) -> bool:
+    """Whether a process of this version may listen at a port of this machine."""
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as asked:
+                asked.settimeout(_LOOKED_EVERY_S)
+                if asked.connect_ex(address) not in _NOBODY_LISTENS:
+                    return not _is_taken_by_another(port)
+    except OSError:  # nobody knows
+        return True
+    return False
+
+
+def _refuse_a_taken_port(service: Any) -> None:
+    """Do not serve where the command of a service would meet another server at its port.
 
     BentoML asks whoever listens there. Two versions have one port, so that one would answer for both.
     """
-    factory = getattr(getattr(getattr(app, "router", None), "lifespan_context", None), "__self__", None)
-    service: Any = getattr(factory, "service", None)  # as BentoML 1.4 makes its apps
-    if service is None or not getattr(service, "has_custom_command", bool)():
-        return
-    port = service.config.get("http", {}).get("proxy_port", 8000)  # as BentoML takes it
+    port = _port_of_command(service)
     if (processes := int(os.environ.get(PROCESSES, "1"))) > 1:  # also before the first one's command listens
         raise OSError(
             f"its service runs a command, which is to listen at port {port} in each of its {processes} processes; set "

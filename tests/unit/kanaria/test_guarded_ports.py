@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
+import psutil
 import pytest
 
 from kanaria.stack.guarded_ports import carried, guarding, is_guarded
 from kanaria.stack.port_guard.sitecustomize import VARIABLE, Guard, without_forbidden_bodies
 from kanaria.stack.ports import free_port
+from tests.support.children import started
 
 
 def run(code: str, *words: str, **environment: str) -> str:
@@ -258,3 +262,53 @@ def test_a_service_with_a_command_serves_in_one_process_alone(tmp_path: Path, ki
     )
     assert done.stdout.strip() == ("serves" if kind == "class" else ""), done.stderr
     assert ("each of its 2 processes; set KANARIA_REPLICAS=1" in done.stderr) is (kind == "command")
+
+
+# A worker as BentoML has it: it starts the command, and says so in the state of its service. The command serves, by
+# itself or by what it left in the background.
+WORKS = """
+import asyncio, os, sys
+from types import SimpleNamespace
+from kanaria.stack.port_guard.sitecustomize import ending_with_its_command
+SERVER = "import socket, time; s = socket.create_server(('127.0.0.1', %s)); time.sleep(600)" % sys.argv[1]
+COMMAND = ["-c", SERVER] if sys.argv[2] == "itself" else ["-c", f"import os, sys\\nif not os.fork(): exec({SERVER!r})"]
+service = SimpleNamespace(config={"http": {"proxy_port": int(sys.argv[1])}}, context=SimpleNamespace(state={}))
+
+async def app(scope, receive, send):
+    service.context.state["proc"] = await asyncio.create_subprocess_exec(sys.executable, *COMMAND)
+    while True:
+        try:
+            (await asyncio.open_connection("127.0.0.1", int(sys.argv[1])))[1].close()
+            break
+        except OSError:
+            await asyncio.sleep(0.1)
+    await send({"type": "lifespan.startup.complete"})
+    await asyncio.sleep(600)
+
+async def sent(message):
+    print(service.context.state["proc"].pid, flush=True)
+
+asyncio.run(ending_with_its_command(app, service)({"type": "lifespan"}, None, sent))
+"""
+
+
+@pytest.mark.parametrize("server", ["itself", "background"])
+def test_a_worker_ends_after_its_command_alone(tmp_path: Path, server: str) -> None:
+    """All requests of the version failed for good, while it said that it was ready."""
+    port, environment = free_port(), {**os.environ, "BENTOML_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", WORKS, str(port), server]
+    with started(command, env=environment, stdout=PIPE, stderr=PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        pid = int(worker.stdout.readline())
+        (listener,) = {each.pid for each in psutil.net_connections("inet") if each.laddr[1:] == (port,) if each.pid}
+        try:
+            if server == "background":  # its command has ended: it must go on for as long as somebody could look
+                with pytest.raises(subprocess.TimeoutExpired):
+                    worker.wait(3)
+            else:
+                assert listener == pid
+        finally:
+            psutil.Process(listener).kill()
+        assert worker.wait(60) == -signal.SIGTERM
+        assert worker.stderr is not None
+        assert f"and nothing of it listens at port {port}: this worker ends" in worker.stderr.read()
