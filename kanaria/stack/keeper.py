@@ -288,11 +288,11 @@ class Keeper:
 
     def _could_not_start(self, name: str, care: _Care, error: Exception) -> None:
         self._wait_longer(care)
+        with suppress(OSError), self._logs.open(name) as output:  # first: who sees the exit looks here for why
+            output.write(f"{type(error).__name__}: it could not be started: {_words(error)}\n".encode())
         if not is_shortage(error):  # else it is the machine's trouble, not the program's
             care.state = care.state.model_copy(update={"exits": care.state.exits + 1})
             self._write(name)
-        with suppress(OSError), self._logs.open(name) as output:
-            output.write(f"{type(error).__name__}: it could not be started: {_words(error)}\n".encode())
         log.warning("could_not_start", program=name, error=_words(error))
 
     def _note_exit(self, name: str, care: _Care) -> None:

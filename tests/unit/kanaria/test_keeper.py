@@ -174,6 +174,24 @@ def test_a_keeper_that_fails_waits_before_it_tries_again(home: Path, supervisor:
             assert keeper.pause() == (BEAT_S, ())
 
 
+def test_why_a_program_could_not_be_started_is_in_its_log_before_it_counts_as_ended(
+    home: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever saw the end first reported a version that had not started without a reason."""
+    was_said: list[bool] = []
+    write, log = ProcessFiles.write_state, home / "logs" / "one.log"
+
+    def write_state(files: ProcessFiles, name: str, state: ProcessState) -> None:
+        if state.exits:
+            was_said.append(log.exists() and "No such file or directory" in log.read_text())
+        write(files, name, state)
+
+    monkeypatch.setattr(ProcessFiles, "write_state", write_state)
+    supervisor.add(Program("one", ("no-such-program",)))
+    with keeping(home):
+        assert was_said == [True]
+
+
 @pytest.mark.parametrize("is_own", [True, False])
 def test_what_took_no_signal_is_not_called_suspended(home: Path, supervisor: Supervisor, is_own: bool) -> None:
     """It said so of processes of somebody else, which went on."""
@@ -185,7 +203,7 @@ def test_what_took_no_signal_is_not_called_suspended(home: Path, supervisor: Sup
         ProcessFiles(home).write_state("one", ProcessState(pid=found.pid, started_s=found.started_s, starts=1))
         with nullcontext() if is_own else as_nobody():
             assert [supervisor.suspend("one") for _ in range(2)] == [is_own] * 2
-        assert (psutil.Process(process.pid).status() == psutil.STATUS_STOPPED) is is_own
+        until(lambda: (psutil.Process(process.pid).status() == psutil.STATUS_STOPPED) is is_own)
 
 
 def test_a_keeper_without_a_file_to_open_takes_nothing_for_ended(home: Path, supervisor: Supervisor) -> None:
