@@ -1,6 +1,5 @@
 """`kanaria dashboards check` against a real Prometheus: which panels it accepts, and which are faults."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
+from kanaria.stack.ports import free_port
 from monitoring.errors import NothingToCheck, PrometheusUnreachable
 from monitoring.grafana.check import Finding, State, check
 from monitoring.grafana.dashboards.board import Board, Row, Variable
@@ -38,8 +38,7 @@ def prometheus(
     (folder / "prometheus.yml").write_text("global: {scrape_interval: 5s}\n")
     filled = [require_program("promtool"), "tsdb", "create-blocks-from", "openmetrics", "samples", "data"]
     subprocess.run(filled, cwd=folder, check=True, capture_output=True, timeout=60)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [
         require_program("prometheus"),
         "--config.file=prometheus.yml",
@@ -48,7 +47,7 @@ def prometheus(
         f"--web.listen-address={address}",
     ]
     with (folder / "log").open("w") as log, started(command, cwd=folder, stdout=log, stderr=log):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
                 httpx.get(f"http://{address}/-/ready", trust_env=False).raise_for_status()
@@ -118,7 +117,6 @@ def test_without_traffic_nothing_is_checked(prometheus: PrometheusApi) -> None:
 
 def test_a_prometheus_that_is_not_there_is_named() -> None:
     """The error has the address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     with PrometheusApi(url) as api, pytest.raises(PrometheusUnreachable, match=url):
         list(check([], api, SPAN))

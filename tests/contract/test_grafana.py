@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
+from kanaria.stack.ports import free_port
 from kanaria.stack.signal_graphs import signal_graphs
 from monitoring.errors import GrafanaError
 from monitoring.grafana.dashboards import boards
@@ -140,8 +141,7 @@ def test_an_old_grafana_is_refused_before_anything_is_written(version: str, *, i
 
 def test_a_grafana_that_does_not_answer_is_named() -> None:
     """The message has the address, without the password that may be part of it."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     with Grafana(f"http://admin:hidden@127.0.0.1:{port}", None) as grafana:
         error = refusal(grafana)
     assert ("does not answer" in error.what, f":{port}" in error.saw, "KANARIA_GRAFANA_URL" in error.do) == (

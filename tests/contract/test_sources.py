@@ -51,7 +51,7 @@ STABLE, CANARY = "digits:v1", "digits:v2"
 SELECTION = Signals({"latency": Latency(slower_than_ms=(100,))}).selection()
 NOTHING = Pair(0, 0)
 SCRAPE_INTERVAL_S = 0.25
-DEADLINE_S = 30.0  # Prometheus takes up to 5 s to find its targets
+DEADLINE_S = 120.0  # Prometheus takes up to 5 s to find its targets
 
 
 class Exporter:

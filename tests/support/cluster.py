@@ -8,7 +8,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -224,7 +224,8 @@ class Users:
 
 def _kill_children(pid: int) -> None:
     for child in psutil.Process(pid).children(recursive=True):
-        child.kill()
+        with suppress(psutil.NoSuchProcess):  # it has ended with the one before
+            child.kill()
 
 
 def answers(url: str) -> bool:

@@ -45,12 +45,12 @@ def test_a_forged_alert_rolls_nothing_back(
         ((address,),) = (one["targets"] for one in configuration["alerting"]["alertmanagers"][0]["static_configs"])
         url, silence = f"http://{address}/api/v2", {"matchers": [], "createdBy": "eve", "comment": ""}
         for path, body in (("alerts", [forged]), ("silences", silence)):
-            assert httpx.post(f"{url}/{path}", json=body, trust_env=False).status_code == 401
+            assert httpx.post(f"{url}/{path}", json=body, trust_env=False, timeout=60).status_code == 401
         prometheus = (kanaria.home / "prometheus" / "url").read_text().strip()
         for path in ("", "graph", "metrics", "api/v1/query?query=up", "api/v1/alerts", "federate?match[]=up"):
-            assert httpx.get(f"{prometheus}/{path}", trust_env=False).status_code == 401, path
+            assert httpx.get(f"{prometheus}/{path}", trust_env=False, timeout=60).status_code == 401, path
         owner = ("kanaria", (kanaria.home / "alertmanager-password").read_text())
-        httpx.post(f"{url}/alerts", json=[forged], auth=owner, trust_env=False).raise_for_status()
+        httpx.post(f"{url}/alerts", json=[forged], auth=owner, trust_env=False, timeout=60).raise_for_status()
         log = kanaria.home / "logs" / "controller.log"
         until(lambda: "Prometheus has no such alert firing" in log.read_text())
         status = kanaria.status()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contract.files import write_whole
 from rollout.ledger import events as e
 from rollout.ledger.ledger import Ledger
 from tests.support.absence import leave_out
@@ -39,8 +40,8 @@ def test_a_bad_canary_leaves_although_the_clock_was_set(tmp_path: Path, library:
     }
     command = [sys.executable, "-m", "tests.support.faked_clock", str(tmp_path / "ledger.db"), str(begun), str(go)]
     with started(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        eventually(begun.exists)
-        clock.write_text(by)
+        eventually(begun.exists, within_s=300)
+        write_whole(clock, by)  # it is read all the time, and an empty one would be another time
         go.touch()
         output, _ = process.communicate(timeout=300)
     assert output.splitlines()[-1] == "rolled_back"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -61,7 +62,7 @@ def test_a_kept_version_has_no_secret_and_gains_no_rights(kept: Kept, is_confine
     kept.supervisor.add(program)
     log = kept.home / "logs" / "m@v1.log"
     told = json.loads(
-        until(lambda: log.exists() and next((x for x in log.read_text().splitlines() if x[0] == "{"), ""))
+        until(lambda: log.exists() and next(iter(re.findall(r"^\{.*\n", log.read_text(), re.MULTILINE)), ""))
     )
     assert not SECRETS.keys() & told["env"].keys()
     assert (told["env"]["OWN"], told["env"]["PATH"]) == ("given", os.environ["PATH"])

@@ -213,7 +213,8 @@ def test_a_worker_that_is_lost_soon_after_its_version_is_ready_is_counted(world:
 def test_states_are_known_and_versions_stop_without_a_keeper(world: World) -> None:
     """The loop lives on: it sees who is ready, and what it asks for is done by the next keeper."""
     world.kept.kill_keeper()
-    assert world.new_controller().status(TAG).health is Health.READY
+    world.new_controller()
+    assert world.is_(Health.READY)
     world.fleet.stop(TAG)
     world.fleet.stop(TAG)
     assert world.fleet.running() == (TAG,)
@@ -260,7 +261,8 @@ def test_probes_ignore_a_proxy_of_the_environment(world: World, monkeypatch: pyt
     """A version is on this machine."""
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert world.new_controller().status(TAG).health is Health.READY
+    world.new_controller()
+    assert world.is_(Health.READY)
 
 
 def test_a_leftover_folder_of_records_is_made_where_it_is_gone(world: World) -> None:

@@ -49,7 +49,7 @@ def test_requests_copies_and_health_checks_bring_the_secret(gateway: Gateway, cl
     gateway.router.apply(Split(stable.version, canary.version, canary_percent=100))
     eventually(lambda: gateway.predict(headers=OF_A_CLIENT).json()["version"] == CANARY)
     for headers in ({}, OF_A_CLIENT):
-        refused = httpx.post(f"{stable.backend.url}/predict", json={}, headers=headers)
+        refused = httpx.post(f"{stable.backend.url}/predict", json={}, headers=headers, timeout=60)
         assert (refused.status_code, refused.json()["title"]) == (403, "Forbidden")
     assert SECRET_HEADER not in canary.last_headers()
 
@@ -95,4 +95,4 @@ def test_what_has_the_secret_is_the_owners(gateway: Gateway, closed: tuple[Stand
     files = [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
     assert files
     assert [path.name for path in files if path.stat().st_mode & 0o077] == []
-    assert SECRET not in httpx.get(f"http://127.0.0.1:{gateway.settings.stats_port}/stats/prometheus").text
+    assert SECRET not in httpx.get(f"http://127.0.0.1:{gateway.settings.stats_port}/stats/prometheus", timeout=60).text

@@ -159,7 +159,7 @@ def test_an_observer_that_ends_or_hangs_costs_no_client_a_request(kanaria: Kanar
         os.kill(pid, fault)
         try:
             before = seen.total()
-            eventually(lambda: seen.total() - before > 300)
+            eventually(lambda: seen.total() - before > 300, within_s=150)
         finally:
             if fault is signal.SIGSTOP:
                 os.kill(pid, signal.SIGCONT)

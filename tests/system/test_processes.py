@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
 
     (worker, *_) = psutil.Process(nasty.pid("digits@v2")).children(recursive=True)
     os.kill(worker.pid, signal.SIGSTOP)
+    until(lambda: kept.supervisor.is_running)  # the controller has started one in the place of the killed one
     for pid in (kept.keeper, nasty.pid("controller")):
         os.kill(pid, signal.SIGKILL)
     assert "stopped" in nasty.ok("down")
@@ -95,10 +97,10 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
 def kill_all(kanaria: Kanaria) -> None:
     """What a power cut does: every process at once, and the files stay."""
     kept = Kept(kanaria.home)
-    for process in kept.everything():
-        process.send_signal(signal.SIGSTOP)  # or one of them would still see the other's end
-    for process in kept.everything():
-        process.kill()
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # or one of them would still see the other's end
+        for process in kept.everything():
+            with suppress(psutil.NoSuchProcess):  # what one of them ran for a moment has ended meanwhile
+                process.send_signal(number)
     until(lambda: not kept.everything())
 
 

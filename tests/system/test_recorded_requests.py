@@ -140,12 +140,12 @@ def test_a_recording_that_was_killed_is_ended_for_it(kanaria: Kanaria) -> None:
     assert (is_begun.exists(), shown_percent(kanaria)) == (True, 100)
     recording.kill()
     recording.communicate()
-    eventually(lambda: (is_begun.exists(), shown_percent(kanaria)) == (False, 0), within_s=30)
+    eventually(lambda: (is_begun.exists(), shown_percent(kanaria)) == (False, 0), within_s=120)
     eventually(lambda: "recording_ended" in (kanaria.home / "logs" / "controller.log").read_text())  # said after that
 
 
 def shown_percent(kanaria: Kanaria) -> int:
     """The share of the requests that the gateway shows for recording."""
-    with admin.client(GatewaySettings(directory=kanaria.home / "gateway"), timeout_s=5) as client:
+    with admin.client(GatewaySettings(directory=kanaria.home / "gateway"), timeout_s=30) as client:
         entries = client.get("/runtime").raise_for_status().json()["entries"]
     return 100 - int(entries.get(NOT_RECORDED_PERCENT, {"final_value": "100"})["final_value"])

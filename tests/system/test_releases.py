@@ -134,7 +134,7 @@ def runbook_links(kanaria: Kanaria) -> list[str]:
     address = (kanaria.home / "prometheus" / "url").read_text().strip()
     user, _, password = (kanaria.home / "prometheus-login").read_text().partition(":")
     rules, wanted = f"{address}/api/v1/rules", {"type": "alert"}
-    answer = httpx.get(rules, params=wanted, auth=(user, password), trust_env=False)
+    answer = httpx.get(rules, params=wanted, auth=(user, password), trust_env=False, timeout=60)
     groups = answer.raise_for_status().json()["data"]["groups"]
     return [rule["annotations"]["runbook_url"] for group in groups for rule in group["rules"]]
 
@@ -167,7 +167,7 @@ def story(tmp_path_factory: pytest.TempPathFactory, bento_home: Path, samples: P
                 summary=summary,
                 panels=panels,
                 annotations=list(grafana.annotations),
-                runbooks={link: httpx.get(link, trust_env=False).text for link in runbook_links(kanaria)},
+                runbooks={link: httpx.get(link, trust_env=False, timeout=60).text for link in runbook_links(kanaria)},
             )
         finally:
             kanaria("down")
@@ -207,7 +207,9 @@ def test_the_version_before_keeps_a_share_until_the_watch_ends(kanaria: Kanaria,
     with kanaria.users(samples) as users:
         plan = kanaria.plan(steps=[50, 100], holdback="20%", watch="8s")
         kanaria.ok("release", "digits:v2", "--spec", plan)
-        status = kanaria.until(lambda status: status["stable"]["tag"] == "digits:v2")
+        status = kanaria.until(  # the decision comes first, and then the split
+            lambda status: status["stable"]["tag"] == "digits:v2" and status["stable"]["weight_percent"] == 80
+        )
         shares = {status[role]["tag"]: status[role]["weight_percent"] for role in ("stable", "canary")}
         kanaria.kill("controller")
         kanaria.until(is_over)

@@ -62,7 +62,9 @@ def alert(kanaria: Kanaria, name: str) -> None:
     log = kanaria.home / "logs" / "controller.log"
     before = log.read_text().count('"event": "alerts"')
     alerts = [{"labels": {"alertname": name, "severity": "page", "action": "rollback"}}]
-    httpx.post(f"http://{address}/api/v2/alerts", json=alerts, auth=owner, trust_env=False).raise_for_status()
+    httpx.post(
+        f"http://{address}/api/v2/alerts", json=alerts, auth=owner, trust_env=False, timeout=60
+    ).raise_for_status()
     until(lambda: log.read_text().count('"event": "alerts"') > before)
 
 

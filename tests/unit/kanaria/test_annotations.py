@@ -67,7 +67,7 @@ def test_the_annotator_tells_each_decision_once(tmp_path: Path, fake: FakeGrafan
         annotator = Annotator(lambda: Grafana(fake.url, ADMIN), annotations, every_s=0.01)
         annotator.start()
         for _ in range(3):
-            assert looks.acquire(timeout=10)
+            assert looks.acquire(timeout=60)
         annotator.stop()
         annotator.join()
     assert len(fake.annotations) == wanted
@@ -106,11 +106,11 @@ def test_no_release_waits_for_a_grafana_that_hangs(tmp_path: Path) -> None:
         annotator = Annotator(lambda: Grafana(url, ADMIN, timeout_s=60.0), annotations, every_s=0.01)
         annotator.start()
         controller.execute(c.StartRelease("digits:v2", SPEC, "ann"))
-        assert asked.wait(10), "the annotator now waits for an answer"
+        assert asked.wait(60), "the annotator now waits for an answer"
         world.live_until_ended(controller)
         release = controller.snapshot.deployment.release
         assert release is not None
         assert (release.outcome, annotator.is_alive(), annotator.daemon) == ("promoted", True, True)
         annotator.stop()
     controller.close()
-    annotator.join(10)
+    annotator.join(60)

@@ -151,7 +151,7 @@ def test_a_restart_that_fails_ends_no_watch(port: int) -> None:
 
     watch = GatewayWatch(f"http://127.0.0.1:{port}", restart=fails, clock=Clock(), restarted_after_s=0.0)
     watch.start()
-    assert tried.wait(20)
+    assert tried.wait(60)
     with listening(port, answers):
         eventually(lambda: watch.health is GatewayHealth.READY, within_s=60)
         assert watch.is_alive()

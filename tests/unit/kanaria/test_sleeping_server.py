@@ -89,7 +89,7 @@ def test_a_server_that_sleeps_ends_when_it_is_asked_to(loop: str, number: signal
     """By a signal, which wakes it up; it is raised again then, as uvicorn does."""
     with program(loop) as (process, _):
         process.send_signal(number)
-        assert process.wait(timeout=30) in (-number, 1)
+        assert process.wait(timeout=60) in (-number, 1)
 
 
 @of_both_loops
@@ -104,7 +104,7 @@ def test_a_request_is_answered_before_its_server_ends(loop: str) -> None:
         process.terminate()
         client.join()
         assert found == ["ok"]
-        assert process.wait(timeout=30) == -signal.SIGTERM
+        assert process.wait(timeout=60) == -signal.SIGTERM
 
 
 @contextmanager

@@ -76,7 +76,7 @@ def test_a_forked_worker_that_is_replaced_at_once_is_counted() -> None:
         until(lambda: len(server.children()) == 2)
         assert seen.ended(server.pid) == 0
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_server_that_ends_with_its_workers_is_not_counted_by_them(server: int) -> None:
