@@ -147,9 +147,7 @@ class Kanaria:
         """kill -9 of one of the stack's programs and of all its children."""
         process = psutil.Process(self.pid(program))
         for one in (*process.children(recursive=True), process):
-            with suppress(
-                psutil.NoSuchProcess
-            ):  # what it ran for a moment has ended meanwhile, or it did with its children
+            with suppress(psutil.NoSuchProcess):  # what it ran for a moment has ended meanwhile
                 one.kill()
 
     @property

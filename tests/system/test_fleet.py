@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from contract import environment
 from kanaria.stack import probes
 from kanaria.stack.bentos import process_name
-from kanaria.stack.fleet import LocalFleet, of_processes
+from kanaria.stack.fleet import _FRESH_S, LocalFleet, of_processes
 from kanaria.stack.identity import start_of
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Health, Route, VersionStatus
@@ -402,6 +402,7 @@ def test_a_version_has_crashed_when_all_its_processes_have() -> None:
 def test_a_controller_without_a_file_to_open_does_not_say_that_a_version_ended(world: World) -> None:
     """Its beat fails, which is said of the controller. It said that the canary had died, and rolled it back."""
     address, pid = world.fleet.backends(), world.pid()
+    time.sleep(_FRESH_S)  # for so long the answer before would be given
     for fleet in (world.fleet, world.new_controller()):
         with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
             fleet.status(TAG)
