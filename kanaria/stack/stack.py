@@ -43,13 +43,14 @@ from kanaria.stack.temporary_folders import remove_left_over
 from kanaria.stack.version_process import prepare
 from kanaria.stack.versions import Versions
 from rollout.errors import ControllerUnreachable, RolloutError
+from rollout.explain.choices import how_to_try
 from rollout.fleet import Health
 from rollout.routers.envoy.bootstrap import envoy_command, write_bootstrap
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.envoy.tls import write_certificate
 from rollout.spec import RolloutSpec
 from rollout.ui.cli.plan import read_spec
-from rollout.ui.cli.reading import newest_plan, stable_version
+from rollout.ui.cli.reading import deployment, newest_plan, stable_version
 from rollout.ui.client import ControllerClient
 
 GATEWAY, CONTROLLER = "gateway", "controller"  # the names of their programs
@@ -116,12 +117,13 @@ class Stack:
                 self._prepare(stable or tag or "", say)
             self._start(stable or tag or "", say)
         self._wait("the controller", self.client.is_ready, program=CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
-        stable = self.stable()
+        known = deployment(self.settings.ledger)
+        stable = known.stable
         if stable is None and tag is not None:
             plan = _plan_here()
             self.client.set_stable(tag, answers=plan.answers, observe=plan.observe)
-        elif tag not in (None, stable):
-            say(f"{stable} is stable; to put {tag} on trial: kanaria release {tag}")
+        elif tag is not None and tag != stable:
+            say(f"{stable} is stable; {how_to_try(tag, known)}")
         stable = stable or tag or ""
         self._say_what_is_passed(stable, say)
         self._wait(

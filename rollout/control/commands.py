@@ -285,11 +285,14 @@ def _restore(
     if deployment.stable is None:
         raise CommandRefused("there is no version to replace", saw="no stable", do=f"run `kanaria up {tag}`")
     if release and release.phase in (Phase.STARTING, Phase.STEPPING):
+        first = "`kanaria rollback` (or `kanaria abort`, without quarantine)"
+        if tag == release.canary:  # in quarantine it could not be restored
+            first = "`kanaria abort`"
         again = "" if tag == deployment.stable else f", then `kanaria restore {tag}` again"
         raise CommandRefused(
             f"{release.name} is running: it must end first",
             saw=f"it is {release.phase.value}; {deployment.stable} is stable",
-            do=f"`kanaria rollback` (or `kanaria abort`, without quarantine){again}",
+            do=first + again,
         )
     if tag == deployment.stable:
         do = _restorable(deployment) or "nothing: there is no other version to bring back"

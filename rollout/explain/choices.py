@@ -40,6 +40,15 @@ def choices(deployment: Deployment) -> tuple[Choice, ...]:
             return ()
 
 
+def how_to_try(tag: str, deployment: Deployment) -> str:
+    """How a version that is not stable comes to be on trial."""
+    release = deployment.active
+    if release and release.canary == tag and release.phase in (Phase.STARTING, Phase.STEPPING):
+        return f"{tag} is on trial"
+    command = "retry" if tag in deployment.quarantined else "release"
+    return f"to put {tag} on trial: kanaria {command} {tag}"
+
+
 def _of_trial(release: Release) -> Iterator[Choice]:
     canary, stable = release.canary, release.stable
     if release.is_paused:

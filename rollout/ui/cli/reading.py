@@ -14,7 +14,7 @@ from rollout.explain.timeline import Timeline, timeline
 from rollout.ledger.check import check
 from rollout.ledger.events import ReleaseRequested
 from rollout.ledger.ledger import Ledger
-from rollout.ledger.state import fold
+from rollout.ledger.state import Deployment, fold
 from rollout.spec import RolloutSpec
 from rollout.ui import told
 from rollout.ui.cli.conventions import Access, Json, access_of, explained, print_json
@@ -86,16 +86,21 @@ def all_releases(ledger_path: Path) -> list[Timeline]:
         ledger.close()
 
 
-def stable_version(ledger_path: Path) -> str | None:
-    """The version that is trusted now; None before the first one. Raises LedgerError."""
+def deployment(ledger_path: Path) -> Deployment:
+    """The state that the ledger says; that of no version before the first one. Raises LedgerError."""
     try:
         ledger = Ledger(ledger_path, read_only=True)
     except NoLedger:
-        return None
+        return Deployment()
     try:
-        return fold(ledger.events(without_ticks=True)).stable
+        return fold(ledger.events(without_ticks=True))
     finally:
         ledger.close()
+
+
+def stable_version(ledger_path: Path) -> str | None:
+    """The version that is trusted now; None before the first one. Raises LedgerError."""
+    return deployment(ledger_path).stable
 
 
 def newest_plan(ledger_path: Path) -> RolloutSpec | None:

@@ -394,6 +394,17 @@ def test_a_release_that_runs_must_end_first(world: World, later: Controller, tag
         assert ("then `kanaria restore m:v1` again" in refused.value.do) is (tag == "m:v1")
 
 
+def test_a_canary_is_to_be_aborted_before_it_is_restored(world: World, later: Controller) -> None:
+    """After the rollback that was advised, it was in quarantine, and its restore was refused."""
+    later.execute(c.StartRelease("m:v1", SPEC, "ann"))
+    with pytest.raises(CommandRefused, match="is running: it must end first") as refused:
+        later.execute(c.Restore("m:v1", "bob"))
+    assert refused.value.do == "`kanaria abort`, then `kanaria restore m:v1` again"
+    later.execute(c.Abort("bob"))
+    world.live(later, 5)
+    later.execute(c.Restore("m:v1", "bob"))
+
+
 def test_without_a_stable_version_there_is_nothing_to_replace(world: World) -> None:
     """The first one comes with `kanaria up`."""
     empty = world.controller()

@@ -7,7 +7,7 @@ import pytest
 
 from rollout.control import commands as c
 from rollout.errors import CommandRefused
-from rollout.explain.choices import Choice, choices
+from rollout.explain.choices import Choice, choices, how_to_try
 from rollout.ledger import events as e
 from rollout.ledger.state import Deployment, apply, fold
 from rollout.spec import RolloutSpec
@@ -88,3 +88,18 @@ def test_what_is_promised_of_quarantine_holds() -> None:
         goes_in = release.canary in after.quarantined
         assert ("goes into quarantine" in of(deployment, "rollback").effect) is goes_in, state
         assert release.stable not in after.quarantined
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ((), "to put m:v2 on trial: kanaria release m:v2"),
+        ((request(),), "m:v2 is on trial"),
+        ((request(), STEPPING), "m:v2 is on trial"),
+        ((*STATES["leaving"], e.Ended(at_s=5, release=1, outcome="aborted")), "kanaria release m:v2"),
+        ((request(), STEPPING, e.RolledBack(at_s=4, release=1, signal="guard", reason="no")), "kanaria retry m:v2"),
+    ],
+)
+def test_how_a_version_comes_to_be_on_trial(events: tuple[e.Event, ...], says: str) -> None:
+    """`kanaria up TAG` named a command that was refused: for a version in quarantine, and for one that is on trial."""
+    assert how_to_try("m:v2", fold(events, SOLD)).endswith(says)
