@@ -796,11 +796,17 @@ class Controller:
         gateway = self._gateway.trouble if self._gateway else None
         if not self._is_recovered:
             return tuple(filter(None, [gateway, self._trouble.sentence]))
-        free = free_bytes(self._ledger.path.parent)
-        low = f"the disk of the state folder is almost full: {free / 1e6:.0f} MB are left" if free < LOW_BYTES else None
         place, writer = self._place.trouble, self._writer.trouble
-        found = [gateway, self._trouble.sentence, place, writer, low, self._unjudged(), self._source_trouble]
+        found = [gateway, self._trouble.sentence, place, writer, self._low(), self._unjudged(), self._source_trouble]
         return tuple(filter(None, found))
+
+    def _low(self) -> str | None:
+        """That the disk is almost full, in words."""
+        folder = self._ledger.path.parent
+        if (free := free_bytes(folder)) >= LOW_BYTES:
+            return None
+        left = f"the disk of the state folder is almost full: {free / 1e6:.0f} MB are left in {folder}"
+        return f"{left}; make room: once nothing can be written, no version gets more traffic"
 
     def _refused(self) -> str:
         """Requests that were refused while the release waits for some, in words; empty: none."""

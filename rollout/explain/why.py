@@ -96,7 +96,7 @@ def _on_what(release: Timeline) -> str:
     # The split after the decision is no traffic before it.
     if first is None or (first >= decided_s and not release.answered_in_steps.total):
         return (f" by {by}" if by != "judge" else "") + " before it took any traffic"
-    after = f" after {span(decided_s - first)} of users' traffic"
+    after = f" after {span(decided_s - first)} {_of_traffic(release.answered_in_steps.total)}"
     price = before_promotion(release)
     if by != "judge":
         return f" by {by}{after}; {price}"
@@ -160,9 +160,14 @@ def _after(release: Timeline) -> str:
     if first is not None:
         was_promoted = any(decision.action == "promoted" for decision in release.decisions)
         lasted = span((release.out_of_traffic_s or release.seen_s) - first)
-        had = "of users' traffic" if release.canary_requests else "with a share of the traffic"  # and nobody came
-        return f" after {lasted} {had}" + (", already promoted" if was_promoted else "")
+        return f" after {lasted} {_of_traffic(release.canary_requests)}" + (
+            ", already promoted" if was_promoted else ""
+        )
     return " in the shadow step" if release.steps else " before it took any traffic"
+
+
+def _of_traffic(requests: int) -> str:
+    return "of users' traffic" if requests else "with a share of the traffic"  # in which nobody came
 
 
 def _place(release: Timeline) -> str:

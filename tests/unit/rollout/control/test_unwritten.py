@@ -412,3 +412,15 @@ def test_readers_never_keep_the_controller_from_writing(world: World, controller
     active = controller.snapshot.deployment.active
     assert active
     assert active.phase is not Phase.LEAVING
+
+
+def test_a_disk_that_is_almost_full_is_named_with_what_to_do(small_disk: SmallDisk) -> None:
+    """Before anything cannot be written: how much is left, where, and what comes of it."""
+    world = World(small_disk.folder / "ledger.db", versions={"m:v1": Version()})
+    controller = world.controller()
+    controller.execute(c.SetStable("m:v1", "ann"))
+    world.live(controller, 2)
+    (said,) = controller.snapshot.troubles
+    controller.close()
+    assert said.startswith("the disk of the state folder is almost full: ")
+    assert f" MB are left in {small_disk.folder}; make room: once nothing can be written, no version gets more" in said

@@ -580,6 +580,23 @@ def test_a_release_that_a_person_ends_without_a_request_had_none_of_users_traffi
     ), said
 
 
+def test_a_release_that_a_person_promotes_without_a_request_had_none_either(tmp_path: Path) -> None:
+    """Nobody came."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path)
+    world.rps = 0
+    controller.execute(c.StartRelease("digits:v2", LIVE, "ann"))
+    world.live(controller, 20)
+    controller.execute(c.PromoteNow("bob"))
+    world.live(controller, 2)
+    controller.close()
+    said = one_sentence(newest(path))
+    assert re.fullmatch(
+        r"digits:v2 was promoted by bob after \S+ s with a share of the traffic; none of its requests was counted\.",
+        said,
+    ), said
+
+
 def test_where_only_the_canary_gets_none_it_does_not_say_that_none_arrive(tmp_path: Path) -> None:
     """Stable's requests are counted: a load test would change nothing."""
     path = tmp_path / "ledger.db"
