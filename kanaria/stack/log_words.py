@@ -10,12 +10,20 @@ from kanaria.stack.inherited import NOT_PASSED, as_reason, withheld
 
 _READ_BYTES = 4096
 _LONGEST_LINE = 300
+_LED_TO_ANOTHER = (  # between the exceptions of one traceback, of which the last one ended the process
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
 
 
 def last_words(log: Path) -> str:
     """The end of a log as one line, preferring the line that names an error."""
-    lines = last_lines(log)
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
+    lines, errors = last_lines(log), list[str]()
+    for line in lines:
+        if re.match(r"[\w.]*(Error|Exception|Exit)\b", line):
+            errors.append(line)
+        elif errors and line in _LED_TO_ANOTHER:  # which a process that is only just ending may not have written yet
+            errors.pop()
     return (errors or lines or [""])[-1][:_LONGEST_LINE]
 
 

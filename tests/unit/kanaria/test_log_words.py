@@ -1,5 +1,7 @@
 """What is shown of the log of a version, which may write there what it likes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,15 @@ def test_what_a_version_lacked_is_what_it_names_itself(tmp_path: Path, monkeypat
     assert what_it_lacks(None, log) == ""
     log.write_text("x" * 10_000)
     assert last_line(log) == "x" * 300
+
+
+def test_an_error_that_led_to_another_one_is_not_the_reason(tmp_path: Path) -> None:
+    """A crashed version was started again, and its log read while it wrote its second traceback."""
+    log, code = tmp_path / "version.log", tmp_path / "version.py"
+    code.write_text("try:\n    import no_such_module\nexcept ImportError:\n    raise RuntimeError('built broken')\n")
+    ended = subprocess.run([sys.executable, code], check=False, capture_output=True).stderr
+    log.write_bytes(ended)
+    assert last_words(log) == "RuntimeError: built broken"
+    led_to_it = ended.index(b"During handling")
+    log.write_bytes(ended + ended[: ended.index(b"\n", led_to_it) + 1])
+    assert last_words(log) == "RuntimeError: built broken"
