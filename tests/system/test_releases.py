@@ -329,19 +329,6 @@ def test_no_traffic_holds_and_then_follows_the_deadline_rule(kanaria: Kanaria) -
     assert (row["outcome"], row["signal"]) == ("rolled_back", "deadline")
 
 
-def test_a_version_that_does_not_start_gets_no_request(kanaria: Kanaria, bento_home: Path) -> None:
-    """Its model is missing from the store: rolled back, and the reason carries its last words."""
-    bento = bento_home / "bentos" / "digits" / "broken"
-    (source,) = bento.glob("src/service/service.py")
-    source.write_text("raise RuntimeError('this version was built broken')\n")
-    kanaria.ok("up", "digits:v1")
-    done = kanaria("release", "digits:broken", "--wait", "--spec", kanaria.plan())
-    assert done.returncode == 1, done.stdout + done.stderr
-    (row,) = json.loads(kanaria.ok("history", "--json"))
-    assert row["signal"] == "startup"
-    assert "built broken" in row["reason"]
-
-
 def test_people_can_pause_resume_and_go_back(kanaria: Kanaria, samples: Path) -> None:
     """A paused release holds; a second one is refused; after promotion `rollback` returns to the warm version."""
     kanaria.ok("up", "digits:v1")
@@ -382,17 +369,28 @@ def test_down_during_a_release_leaves_stable_for_the_next_start(kanaria: Kanaria
     assert (answer.status_code, answer.json()["version"]) == (200, "digits:v1")
 
 
-def test_taken_ports_and_unknown_versions_are_refused_before_anything_starts(kanaria: Kanaria) -> None:
+def test_a_version_that_does_not_start_gets_no_request(running: Kanaria, bento_home: Path) -> None:
+    """Its model is missing from the store: rolled back, and the reason carries its last words."""
+    bento = bento_home / "bentos" / "digits" / "broken"
+    (source,) = bento.glob("src/service/service.py")
+    source.write_text("raise RuntimeError('this version was built broken')\n")
+    done = running("release", "digits:broken", "--wait", "--spec", running.plan())
+    assert done.returncode == 1, done.stdout + done.stderr
+    (row,) = json.loads(running.ok("history", "--json"))
+    assert row["signal"] == "startup"
+    assert "built broken" in row["reason"]
+
+
+def test_taken_ports_and_unknown_versions_are_refused_before_anything_starts(running: Kanaria) -> None:
     """Exit code 2, what was seen, what to do; and no process is left behind."""
-    kanaria.ok("up", "digits:v1")
-    home = kanaria.home.with_name("other")
-    other = Kanaria(home, kanaria.environment | {"KANARIA_HOME": str(home)})
+    home = running.home.with_name("other")
+    other = Kanaria(home, running.environment | {"KANARIA_HOME": str(home)})
     taken = other("up", "digits:v1")
     assert (taken.returncode, "KANARIA_GATEWAY_PORT" in taken.stderr) == (2, True)
     unknown = other("up", "digits:v99")
     assert (unknown.returncode, "digits:v2" in unknown.stderr) == (2, True)
     assert Supervisor(other.home, other.home / "logs").alive() == {}
-    refused = kanaria("release", "digits:v99")
+    refused = running("release", "digits:v99")
     assert (refused.returncode, "digits:v2" in refused.stderr) == (2, True)
 
 
@@ -421,7 +419,7 @@ def test_bad_input_is_a_clear_problem_for_the_client(running: Kanaria, body: Any
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, bento_home: Path) -> Iterator[Kanaria]:
-    """One stack for the tests that only send requests."""
+    """One stack for the tests that never change which version is stable; one of them alone begins a release."""
     made = Kanaria.at(tmp_path_factory.mktemp("stack"), bento_home, KANARIA_METRICS="scrape")
     made.ok("up", "digits:v1")
     yield made

@@ -19,7 +19,7 @@ from tests.support.stack import Kanaria
 from tests.support.waiting import eventually
 
 PLAIN = {".safetensors", ".json", ".jsonl", ".yaml", ".py", ".txt", ".in", ".md", ".sh", ".template", ""}
-# Loads a model and answers with it while every unpickling of a class is reported by Python itself.
+# Loads models and answers with them while every unpickling of a class is reported by Python itself.
 LOAD_UNDER_WATCH = """
 import sys
 from pathlib import Path
@@ -34,9 +34,10 @@ def watch(event, arguments):
         raise SystemExit(f"unpickles {arguments}")
 
 sys.addaudithook(watch)
-folder = Path(sys.argv[1])
-rows = [row for golden in read_lines(folder / GOLDEN_FILE, Golden) for row in golden.features]
-predict_rows(Digits(folder), np.array(rows, dtype=np.float32))
+for folder in map(Path, sys.argv[1:]):
+    rows = [row for golden in read_lines(folder / GOLDEN_FILE, Golden) for row in golden.features]
+    predict_rows(Digits(folder), np.array(rows, dtype=np.float32))
+    print(folder)
 """
 
 
@@ -207,12 +208,11 @@ def test_no_file_of_a_model_or_a_bento_can_hold_a_pickle(bento_home: Path) -> No
 
 def test_nothing_is_unpickled_when_a_model_is_loaded_and_answers(bento_home: Path) -> None:
     """Python's own audit hook would tell."""
-    for folder in (bento_home / "models" / "digits").iterdir():
-        if folder.is_dir():
-            done = subprocess.run(
-                [sys.executable, "-c", LOAD_UNDER_WATCH, folder], cwd=ROOT, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
+    folders = [str(folder) for folder in (bento_home / "models" / "digits").iterdir() if folder.is_dir()]
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_UNDER_WATCH, *folders], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (0, folders), done.stderr
 
 
 def test_no_other_user_reads_what_the_stack_keeps(stack: Kanaria) -> None:
