@@ -32,5 +32,9 @@ def answered_requests(counted: Pair, *, saved: int, by: str) -> str:
         return "none of its requests was counted"
     failed = count(counted.bad) if counted.bad else "none"
     priced = f"it answered {count(counted.total)} users' requests, {failed} of which failed"
-    some = "all" if saved >= counted.bad else count(saved)
-    return f"{priced}; {by} answered {some} of these in its place" if saved else priced
+    rescued = min(saved, counted.bad)  # the two are counted apart
+    if not rescued:
+        return priced
+    all_of_them = "that one" if rescued == 1 else f"all {count(rescued)}"
+    which = all_of_them if rescued == counted.bad else f"{count(rescued)} of these {count(counted.bad)}"
+    return f"{priced}; {by} answered {which} in its place"

@@ -284,7 +284,7 @@ def timeline(events: Iterable[e.Event]) -> Timeline:
         steps=_steps(own, decisions, of_warmup),
         weights=tuple((event.at_s, _canary_percent(event, request.tag), event.mirror) for event in applied),
         signals=_by_signal(judged),
-        saved=_saved(judged),
+        saved=_saved(own, of_warmup),
         judgements=tuple((tick.at_s, tick.evidence) for tick in ticks),
         whys=tuple(tick.why for tick in ticks),
         phi=state.phi,
@@ -330,11 +330,14 @@ def _last_evidence(ticks: list[e.Ticked]) -> Judgement | None:
 
 def _last_of(events: Sequence[e.Event], *, since: bool) -> Judgement | None:
     """The last judgement before the promotion, or `since` it; None where there is none."""
-    at = next((place for place, event in enumerate(events) if isinstance(event, e.Promoted)), None)
-    if at is None:
+    if (at := _place_of_promotion(events)) is None:
         return None
     ticks = [event for event in (events[at:] if since else events[:at]) if isinstance(event, e.Ticked)]
     return ticks[-1].evidence if ticks else None
+
+
+def _place_of_promotion(events: Sequence[e.Event]) -> int | None:
+    return next((place for place, event in enumerate(events) if isinstance(event, e.Promoted)), None)
 
 
 def _by_signal(ticks: list[e.Ticked]) -> dict[str, list[SignalTick]]:
@@ -349,11 +352,14 @@ def _by_signal(ticks: list[e.Ticked]) -> dict[str, list[SignalTick]]:
     return dict(signals)
 
 
-def _saved(ticks: list[e.Ticked]) -> Sequence[Saved]:
+def _saved(events: Sequence[e.Event], of_warmup: Collection[int]) -> Sequence[Saved]:
+    """By the order of the ledger: a watch in which the version before keeps a part judges what the steps judge."""
+    promoted = _place_of_promotion(events)
     return [
-        Saved(window, is_users=not tick.mirror, in_watch=WATCHED_ERRORS in tick.evidence.signals)
-        for tick in ticks
-        for window in tick.windows
+        Saved(window, is_users=not event.mirror, in_watch=promoted is not None and place > promoted)
+        for place, event in enumerate(events)
+        if isinstance(event, e.Ticked) and place not in of_warmup
+        for window in event.windows
         if window.signal == ANSWERED_ELSEWHERE
     ]
 

@@ -414,9 +414,13 @@ def test_a_version_promoted_from_the_shadow_has_no_time_of_traffic_before(tmp_pa
     assert sentence == "digits:v2 was promoted by ann before it took any traffic."
 
 
+@pytest.mark.parametrize("hangs_s", [0.0, 0.5])
 @pytest.mark.parametrize("holdback", [0.0, 0.05])
-def test_what_decided_a_promotion_is_told_the_same_for_ever(tmp_path: Path, holdback: float) -> None:
-    """What the watch counts afterwards has a topic of its own, and no other number grows by it."""
+def test_what_decided_a_promotion_is_told_the_same_for_ever(tmp_path: Path, holdback: float, hangs_s: float) -> None:
+    """What the watch counts afterwards has a topic of its own, and no other number grows by it.
+
+    Where the version before kept a part, what it answered in the watch was told as if it had been in the steps.
+    """
     path = tmp_path / "ledger.db"
     world, controller = digits_world(path)
     controller.execute(c.StartRelease("digits:v2", with_(holdback=holdback, watch=60.0), "ann"))
@@ -428,8 +432,12 @@ def test_what_decided_a_promotion_is_told_the_same_for_ever(tmp_path: Path, hold
         explained = why(newest(path))
         told.add((explained.verdict, *(lines(explained, title) for title in ("What it cost", "The other signals"))))
         counted.add(lines(explained, "Since its promotion"))
+        world.edit("digits:v2", hangs=hangs_s > 0)
+        world.live(controller, hangs_s)
+        world.edit("digits:v2", hangs=False)
     controller.close()
     assert (len(told), len(counted)) == (1, 3)
+    assert (newest(path).canary_saved > 0, newest(path).saved_in_steps) == (hangs_s > 0, 0)
 
 
 def test_what_a_version_cost_that_was_promoted_without_traffic_never_grows(tmp_path: Path) -> None:

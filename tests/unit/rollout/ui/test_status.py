@@ -143,7 +143,8 @@ def test_what_the_other_version_answered_did_not_fail_for_users(tmp_path: Path) 
     controller.close()
     ended = newest(tmp_path / "ledger.db")
     assert ended.canary_saved == ended.canary_failures >= seen > 0
-    assert one_sentence(ended).endswith("of which failed; digits:v1 answered all of these in its place.")
+    failed = f"{ended.canary_failures:,}"
+    assert one_sentence(ended).endswith(f"{failed} of which failed; digits:v1 answered all {failed} in its place.")
 
 
 def test_a_rolled_back_release_is_marked_where_it_ended(tmp_path: Path) -> None:
