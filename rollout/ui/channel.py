@@ -22,6 +22,10 @@ class NotProved(Exception):
     """What listens there is not a controller that knows the token; the message is what was seen."""
 
 
+class NotSent(ConnectionError):
+    """The connection was closed before the command was sent."""
+
+
 def command(
     url: str,
     path: str,
@@ -37,7 +41,7 @@ def command(
     Args:
         timeout_s: longest wait for a whole answer, seconds.
 
-    Raises: NotProved, OSError, http.client.HTTPException.
+    Raises: NotProved, NotSent, OSError, http.client.HTTPException.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port
@@ -47,11 +51,17 @@ def command(
         else http.client.HTTPConnection(host, port, timeout=timeout_s)
     )
     try:
-        connection.connect()
-        connection.sock = InTime(connection.sock)  # the connection's own limit is for each part that comes
+        try:
+            connection.connect()
+            connection.sock = InTime(connection.sock)  # the connection's own limit is for each part that comes
+            if token:
+                with within(timeout_s):
+                    _prove(connection, token)
+        except ConnectionRefusedError:
+            raise
+        except (ConnectionError, http.client.IncompleteRead) as error:
+            raise NotSent(str(error) or type(error).__name__) from error
         if token:
-            with within(timeout_s):
-                _prove(connection, token)
             # A connection that was closed would be opened anew, to whoever listens there by then.
             connection.auto_open = 0
         sent = {"content-type": "application/json", "authorization": f"Bearer {token}", **headers}

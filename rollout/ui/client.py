@@ -15,7 +15,7 @@ from contract.http import DEADLINE_HEADER, READY_PATH
 from contract.plain_text import one_line
 from contract.polled import FAILURES, Answer, Polled
 from rollout.errors import CommandRefused, ControllerUnreachable
-from rollout.ui.channel import NotProved, command
+from rollout.ui.channel import NotProved, NotSent, command
 
 if TYPE_CHECKING:  # what a plan is made of takes longer to import than a command without one takes
     from contract.own_answers import OwnAnswers
@@ -27,6 +27,7 @@ _PATIENCE_S = 30.0  # after that a command is not carried out any more
 _PROBLEM = {"title": "", "detail": "no reason", "do": "see `kanaria status`"}
 _TIMEOUT_S = 40.0  # longer: the controller answers a command that it has begun a few seconds late
 _COMES_WITHIN_S = 30.0  # one that is being started; longer than the keeper waits before it tries again
+_CLOSED_TIMES = 3  # by one that is killed just now; one that goes on closing connections is full
 _SAY_AFTER_S = 1.0
 _POLL_S = 0.05
 
@@ -115,7 +116,7 @@ class ControllerClient:
         from rollout.ui.views import StatusView  # noqa: PLC0415 - slow, and commands that steer a release show none
 
         try:
-            answer = self._answered(lambda: self._polled.get("/api/status"))
+            answer = self._answered(lambda: self._polled.get("/api/status"), again=ConnectionError)
         except FAILURES as error:
             raise self._unreachable(error) from error
         try:
@@ -144,7 +145,7 @@ class ControllerClient:
             )
 
         try:
-            answer = self._answered(send)
+            answer = self._answered(send, again=NotSent)
         except NotProved as error:
             raise ControllerUnreachable(
                 f"what listens at {self._url} is not the controller that knows your token, so it was not sent",
@@ -153,26 +154,36 @@ class ControllerClient:
                 "`kanaria upgrade`; else see who listens there: `kanaria processes show`",
             ) from error
         except FAILURES as error:
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, is_sent=True) from error
         carried_out = _object(self._checked(answer))
         if carried_out is None:
             raise self._other(answer)
         return carried_out
 
-    def _answered(self, ask: Callable[[], Answer]) -> Answer:
-        """What `ask` gives or raises, once the controller listens: until then nothing was sent."""
+    def _answered(self, ask: Callable[[], Answer], *, again: type[ConnectionError]) -> Answer:
+        """What `ask` gives or raises, once the controller listens.
+
+        Args:
+            again: raised where a connection was closed, and nothing was commanded.
+        """
+        closed = 0
         while True:
             try:
                 return ask()
             except ConnectionRefusedError:
                 if self._waited_s >= _COMES_WITHIN_S or not self._comes():
                     raise
+            except again:
+                closed += 1
+                if closed > _CLOSED_TIMES or not self._comes():
+                    raise
             if self._waited_s < _SAY_AFTER_S <= self._waited_s + _POLL_S:
                 self._say("waits for the controller, which is being started")
             self._waited_s += _POLL_S
             time.sleep(_POLL_S)
 
-    def _unreachable(self, error: Exception) -> ControllerUnreachable:
+    def _unreachable(self, error: Exception, *, is_sent: bool = False) -> ControllerUnreachable:
+        """`is_sent`: a command may have reached it."""
         saw, do = str(error) or type(error).__name__, "see who listens there: `kanaria processes show`"
         match error:
             case TimeoutError():
@@ -184,6 +195,8 @@ class ControllerClient:
             case ConnectionError() | IncompleteRead():
                 saw = f"it closed the connection: {saw}"
                 do = "try again: it ends, or all its connections are taken; `ss -tnp` shows by whom"
+                if is_sent and not isinstance(error, NotSent):
+                    do = "see `kanaria status`: the command may have been carried out"
         if isinstance(error, ConnectionRefusedError) and (found := self._absence()):
             saw, do = f"{saw}: {found.saw}", found.do
         return ControllerUnreachable(f"the controller at {self._url} does not answer", saw=saw, do=do)

@@ -144,3 +144,40 @@ def test_of_a_controller_that_is_waited_for_in_vain_it_is_said_what_is_known() -
             client.status()
     assert raised.value.saw == f"nothing listens at {url} yet: it has been down for 2 s"
     assert raised.value.do == "read its log"
+
+
+def test_a_controller_that_is_killed_just_now_is_asked_again() -> None:
+    """Its connection is closed before anything was commanded; one that goes on so is full, and that is said."""
+    answers = iter([b"", b"", b"", b"x", b"", b"", b"", b""])
+    asked = list[bytes]()
+
+    def say(_: str) -> bytes:
+        asked.append(given := next(answers))
+        return answer(f"500 No\r\n{JSON}", given) if given else b""
+
+    with listening(say) as url:
+        client = ControllerClient(url, token=TOKEN, by="ann", comes=lambda: True)
+        with pytest.raises(ControllerUnreachable, match="does not answer as a controller does"):
+            client.status()
+        client.close()
+        with pytest.raises(ControllerUnreachable, match="does not answer") as raised:
+            ControllerClient(url, token=TOKEN, by="ann", comes=lambda: True).command("pause")
+    assert (len(asked), "all its connections are taken" in raised.value.do) == (8, True)
+
+
+def test_a_command_that_was_sent_is_not_sent_again() -> None:
+    """It may have been carried out: the advice was to try again."""
+    commands = list[str]()
+
+    def say(asked: str) -> bytes:
+        if PROOF_PATH not in asked:
+            commands.append(asked)
+            return b""
+        nonce = asked.partition("nonce=")[2].split()[0]
+        return answer("200 OK", proof_of(digest(TOKEN), nonce).encode())
+
+    with listening(say) as url:
+        client = ControllerClient(url, token=TOKEN, by="ann", comes=lambda: True)
+        with pytest.raises(ControllerUnreachable, match="does not answer") as raised:
+            client.command("pause")
+    assert (len(commands), raised.value.do) == (1, "see `kanaria status`: the command may have been carried out")
