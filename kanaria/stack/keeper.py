@@ -136,10 +136,14 @@ class Keeper:
 
     def _is_in_place(self) -> bool:
         """Whether the state folder is the one that this keeper has: what another one says is about another stack."""
-        try:
-            return os.path.samestat(self._home.stat(), self._folder)
-        except OSError:
-            return False
+        folder = self._there()
+        return folder is not None and os.path.samestat(folder, self._folder)
+
+    def _there(self) -> os.stat_result | None:
+        """The folder that is at the place of the state folder; None: nobody sees one."""
+        with suppress(OSError):
+            return self._home.stat()
+        return None
 
     def follow(self, lock: locks.Lock) -> bool:
         """Stay the only keeper where somebody removes the lock's file, or moves the folder to another disk and back.
@@ -147,8 +151,9 @@ class Keeper:
         Returns: False where another process has the lock, and this one must do nothing more.
         """
         try:
+            folder = self._there()  # before the look at the lock, which says whether it is the right one
             if lock.is_in_place:
-                self._returned = None
+                self._folder, self._returned = folder or self._folder, None
                 return True
             is_here = self._is_in_place()
             if not (is_here or self._has_returned()):
@@ -156,8 +161,8 @@ class Keeper:
             if not lock.take_again():
                 log.critical("lock_lost", saw=f"another process has {lock.path}, which was replaced")
                 return False
-            self._folder, self._returned = self._home.stat(), None
-        except OSError as error:  # a full disk, or moved away at this moment: the next look tries again
+            self._folder, self._returned = folder or self._folder, None  # or moved a moment ago: the next look sees it
+        except OSError as error:  # a full disk, or nobody can see the lock: the next look tries again
             log.warning("lock_not_taken", error=_words(error))
         else:
             log.warning(

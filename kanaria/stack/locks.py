@@ -73,23 +73,28 @@ class Lock:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether others who want it ask for the same file; no longer once somebody has removed or replaced that."""
+        """Whether others who want it ask for the same file; no longer once somebody has removed or replaced that.
+
+        Raises OSError: nobody knows.
+        """
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.file))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:  # whoever cannot see the file cannot see that it was replaced
-            return True
 
     def take_again(self) -> bool:
-        """Hold the file that is there now, made where there is none. False: another process does. Raises OSError."""
-        file = _opened(self.path)
-        if not _taken(file):
-            os.close(file)
-            return False
-        os.close(self.file)
-        self.file = file
-        self.sign()
+        """Hold the file that is there now, made where there is none. False: another process does.
+
+        Raises OSError, and holds the one before then.
+        """
+        left = _opened(self.path)
+        try:
+            if not _taken(left):
+                return False
+            Lock(self.path, left, self._doing).sign()
+            self.file, left = left, self.file
+        finally:
+            os.close(left)
         return True
 
     def sign(self) -> None:

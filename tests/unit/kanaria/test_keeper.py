@@ -1,5 +1,6 @@
 """What a keeper does at a single look at its state folder; its life as a process is in the system tests."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from kanaria.stack import keeper as keeper_module
 from kanaria.stack.identity import Identity
 from kanaria.stack.keeper import BEAT_S, CALM_BEAT_S, Keeper
+from kanaria.stack.locks import Lock, locked
 from kanaria.stack.process_state import ProcessState
 from kanaria.stack.processes import marks
 from kanaria.stack.supervision import ProcessFiles, Program, Supervisor
@@ -263,3 +266,47 @@ def test_logs_that_cannot_be_looked_at_end_no_beat(keeper: Keeper, home: Path, *
         keeper.beat()
     assert keeper._logs._due_s
     keeper.beat()
+
+
+@pytest.mark.parametrize("trouble", ["note", "away", "copy"])
+def test_a_keeper_goes_on_in_a_copy_that_it_did_not_take_at_once(
+    home: Path, keeper: Keeper, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """It had the copy's lock, took the folder for another stack's for good, and started and ended nothing."""
+    monkeypatch.setattr(keeper_module, "RETURNED_AFTER_S", 0.0)
+    sign, take_again, tries = Lock.sign, Lock.take_again, list[Lock]()
+    before, between = home.with_suffix(".before"), home.with_suffix(".between")
+
+    def cannot_at_first(lock: Lock) -> None:
+        tries.append(lock)
+        if trouble == "note" and len(tries) == 1:
+            raise OSError(errno.ENFILE, "Too many open files in system")
+        sign(lock)
+
+    def is_moved(lock: Lock) -> bool:
+        if trouble == "copy":
+            copied(home, between)
+        is_taken = take_again(lock)
+        if trouble == "away":
+            home.rename(between)
+        return is_taken
+
+    with locked(home / "keeper.lock", doing="kanaria upgrade", wait_s=0.0) as lock:
+        monkeypatch.setattr(Lock, "sign", cannot_at_first)
+        monkeypatch.setattr(Lock, "take_again", is_moved)
+        copied(home, before)
+        supervisor.stop("one")
+        assert keeper.follow(lock)
+        if trouble == "away":
+            between.rename(home)
+        until(lambda: keeper.follow(lock) and (keeper.beat() or supervisor.info("one") is None))
+        assert (len(tries), pids(supervisor).keys()) == (2 if trouble == "note" else 1, {"two"})
+    for folder in home.parent.glob(f"{home.name}.be*"):
+        shutil.rmtree(folder)
+
+
+def copied(home: Path, before: Path) -> None:
+    """Put a copy into its place, as `mv` to another disk and back does."""
+    copy = shutil.copytree(home, home.with_suffix(".copy"))
+    home.rename(before)
+    copy.rename(home)

@@ -1,11 +1,14 @@
 """Locks between real processes."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from kanaria.errors import StackError
@@ -97,3 +100,26 @@ def test_a_full_disk_keeps_nobody_from_a_lock_that_was_there(small_disk: SmallDi
         assert found is not None
         assert found.doing == "kanaria upgrade"
     assert holder(path) is None
+
+
+def test_a_lock_that_cannot_be_taken_again_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each look one more stayed open, where a disk of the network gave no lock, until none could be opened."""
+
+    def gives_none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    path = tmp_path / "keeper.lock"
+    with locked(path, doing="keeper", wait_s=0) as lock:
+        path.unlink()
+        before = psutil.Process().num_fds()
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", gives_none)
+            for _ in range(3):
+                with pytest.raises(OSError, match="No locks available"):
+                    lock.take_again()
+        assert (psutil.Process().num_fds(), lock.is_in_place) == (before, False)
+        assert (lock.take_again(), lock.is_in_place) == (True, True)
+        assert psutil.Process().num_fds() == before
+        found = holder(path)
+        assert found
+        assert found.pid == os.getpid()
