@@ -61,7 +61,7 @@ def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
     reader = threading.Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
     reader.start()
     write_whole(pipe, "text")
-    reader.join(10)
+    reader.join(60)
     assert (read, pipe.is_fifo()) == (["text"], True)
 
 

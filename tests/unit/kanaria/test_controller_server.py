@@ -67,7 +67,7 @@ of_both_schemes = pytest.mark.parametrize("url", ["http", "https"], indirect=Tru
 def opened(url: str, begin: Begin) -> socket.socket | None:
     """A connection that began so; None: it was closed at once."""
     plain = socket.create_connection(("127.0.0.1", port_of(url)))
-    plain.settimeout(20)
+    plain.settimeout(60)
     try:
         return begin(plain)
     except OSError:
@@ -83,7 +83,7 @@ def port_of(url: str) -> int:
 
 
 def ask(url: str) -> str:
-    return httpx.get(f"{url}/livez", trust_env=False, timeout=20, verify=unchecked()).text
+    return httpx.get(f"{url}/livez", trust_env=False, timeout=60, verify=unchecked()).text
 
 
 def command_answered(url: str) -> str:
@@ -302,7 +302,7 @@ def test_whoever_holds_all_places_keeps_nobody_out(url: str, command: Command, b
     crowd = Crowd(url, begin)
     crowd.start()
     for _ in range(controller_server._MOST_CONNECTIONS):
-        assert crowd.has_opened.acquire(timeout=20)
+        assert crowd.has_opened.acquire(timeout=60)
     for _ in range(20):
         assert ask(url) == "ok"
     command.may_end.set()
@@ -316,7 +316,7 @@ def test_a_command_keeps_its_place_until_it_is_answered(url: str, command: Comma
     answered: list[str] = []
     asking = threading.Thread(target=lambda: answered.append(command_answered(url)))
     asking.start()
-    assert command.has_begun.wait(20)
+    assert command.has_begun.wait(60)
     with ExitStack() as stack:
         for _ in range(controller_server._MOST_CONNECTIONS + 20):
             stack.enter_context(socket.create_connection(("127.0.0.1", port_of(url))))

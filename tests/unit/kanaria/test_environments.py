@@ -246,7 +246,7 @@ def test_killed_while_it_is_made_it_is_made_anew(
 ) -> None:
     """kill -9 of the process alone, whose installer goes on, or of both: what they left is never used, and removed."""
     with place.process("m:v1") as maker:
-        assert hanging.asked.wait(30)
+        assert hanging.asked.wait(120)
         (torn,) = place.made()
         if has_orphan:
             maker.kill()
@@ -281,7 +281,7 @@ def test_a_version_that_cannot_be_installed_ends_with_the_reason_as_its_last_wor
     """That is what the controller reads."""
     write_bento(place.bentos, "m:bad", "tiny==9.0", "bentoml")
     version = place.process("m:bad")
-    said, _ = version.communicate(timeout=60)
+    said, _ = version.communicate(timeout=120)
     assert version.returncode == 1
     last = said.strip().splitlines()[-1]
     assert last.startswith("InstallError: the packages of m:bad could not be installed: ")
@@ -308,13 +308,13 @@ def test_both_are_served_at_the_same_time(place: Place, fleet: LocalFleet) -> No
     """Each with its own package; one that is killed comes back with it."""
     for tag in ("m:v1", "m:v2"):
         fleet.start(tag)
-    assert until(lambda: all(fleet.status(tag).health is Health.READY for tag in ("m:v1", "m:v2")), limit_s=60)
+    assert until(lambda: all(fleet.status(tag).health is Health.READY for tag in ("m:v1", "m:v2")), limit_s=120)
     assert [answer(fleet, tag) for tag in ("m:v1", "m:v2")] == ["1.0", "2.0"]
     pid = fleet.process_of("m:v2")
     assert pid
     os.kill(pid, signal.SIGKILL)
     assert until(lambda: fleet.process_of("m:v2") not in {None, pid})
-    assert until(lambda: answer(fleet, "m:v2"), limit_s=60)  # what is known of its readiness may be a moment old
+    assert until(lambda: answer(fleet, "m:v2"), limit_s=120)  # what is known of its readiness may be a moment old
     assert answer(fleet, "m:v2") == "2.0"
 
 
@@ -333,12 +333,12 @@ def test_what_is_done_is_known_and_why_it_failed(
     """While it is made the version is starting and says so; what cannot be installed has crashed, with the reason."""
     fleet: LocalFleet = request.getfixturevalue("fleet")  # its keeper hands the hanging index on
     fleet.start("m:v1")
-    assert hanging.asked.wait(60)
+    assert hanging.asked.wait(120)
     status = fleet.status("m:v1")
     assert status.health is Health.STARTING
     assert until(lambda: fleet.status("m:v1").preparing)
     hanging.close()
-    assert until(lambda: fleet.status("m:v1").has_crashed, limit_s=60)
+    assert until(lambda: fleet.status("m:v1").has_crashed, limit_s=120)
     assert "InstallError: the packages of m:v1 could not be installed: the package index" in fleet.status("m:v1").detail
 
 

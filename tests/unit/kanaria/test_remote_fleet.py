@@ -120,7 +120,7 @@ def test_a_name_that_cannot_be_looked_up_is_said(world: World) -> None:
     world.write("chat:v1: {url: 'http://no-such-host.invalid:8000'}")
     fleet = world.controller()
     fleet.start(TAG)
-    eventually(lambda: "http://no-such-host.invalid:8000/ gives no answer" in fleet.status(TAG).detail, within_s=30)
+    eventually(lambda: "http://no-such-host.invalid:8000/ gives no answer" in fleet.status(TAG).detail, within_s=120)
 
 
 def test_a_name_that_no_machine_can_have_is_said(world: World) -> None:

@@ -52,7 +52,7 @@ def test_turns_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     """At regular times, without being asked for, also while there is nothing to do."""
     monkeypatch.setattr(module, "IDLE_S", 0.02)
     with Notebook(every_s=0.01) as notebook:
-        assert all(notebook.seen.acquire(timeout=5) for _ in range(3))
+        assert all(notebook.seen.acquire(timeout=60) for _ in range(3))
 
 
 def test_an_idle_thread_wakes_up_for_what_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_a_turn_that_is_asked_for_does_not_wait_for_its_time() -> None:
     """Feedback is answered at once, even if the log is rarely written."""
     with Notebook() as notebook:
         notebook.ask_for_a_turn()
-        assert notebook.seen.acquire(timeout=5)
+        assert notebook.seen.acquire(timeout=60)
     assert notebook.turns == [False, True]
 
 
@@ -81,7 +81,7 @@ def test_turns_that_are_asked_for_together_are_one_turn() -> None:
     with Notebook() as notebook:
         for _ in range(1000):
             notebook.ask_for_a_turn()
-        assert notebook.seen.acquire(timeout=5)
+        assert notebook.seen.acquire(timeout=60)
     assert len(notebook.turns) < 20
 
 
