@@ -289,10 +289,11 @@ def _restore(
         if tag == release.canary:  # in quarantine it could not be restored
             first = "`kanaria abort`"
         again = "" if tag == deployment.stable else f", then `kanaria restore {tag}` again"
+        is_on_its_way = release.restore is not None and tag == release.canary
         raise CommandRefused(
-            f"{release.name} is running: it must end first",
+            f"{tag} is being restored already" if is_on_its_way else f"{release.name} is running: it must end first",
             saw=f"it is {release.phase.value}; {deployment.stable} is stable",
-            do=first + again,
+            do=_instead(release) if is_on_its_way else first + again,
         )
     if tag == deployment.stable:
         do = _restorable(deployment) or "nothing: there is no other version to bring back"

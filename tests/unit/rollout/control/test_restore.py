@@ -405,6 +405,14 @@ def test_a_canary_is_to_be_aborted_before_it_is_restored(world: World, later: Co
     later.execute(c.Restore("m:v1", "bob"))
 
 
+def test_a_version_that_is_being_restored_is_waited_for(world: World, later: Controller) -> None:
+    """Typed again, the command was refused with the advice to stop the restore, and to begin it once more."""
+    later.execute(BACK)
+    with pytest.raises(CommandRefused, match="m:v1 is being restored already") as refused:
+        later.execute(BACK)
+    assert refused.value.do.startswith("wait until it is ready: then it takes all traffic")
+
+
 def test_without_a_stable_version_there_is_nothing_to_replace(world: World) -> None:
     """The first one comes with `kanaria up`."""
     empty = world.controller()
