@@ -29,8 +29,8 @@ _INFINITE = f"{math.inf}"  # the bound that all have
 _GAPS = 20  # between samples, which tell the scrape interval
 _FEWEST_GAPS = 2
 
-# Of a signal: since when it is known, and bad and all events of stable and of the canary in each window.
-Column = tuple[float, list[Floats]]
+# Of a signal in each window: whether it was known by its end, and bad and all events of stable and of the canary.
+Column = tuple[NDArray[np.bool_], list[Floats]]
 
 
 class Uncountable(RolloutError):
@@ -323,17 +323,16 @@ class Fold:
                     table[to] = table[to] + of_counter if to in table else of_counter
 
     def _windows(self, table: Mapping[Slot, Floats], begin_s: float, windows: int) -> Windows:
-        nothing = np.zeros(windows)
-        ends_s = begin_s + self.window_s * np.arange(1, windows + 1)
+        ends_s: Floats = begin_s + self.window_s * np.arange(1, windows + 1, dtype=np.float64)
         columns: dict[str, Column] = {}
         for signal, counter in self._by_signal.items():
             slots = {slot for slot in self._since if slot.signal == signal and self._since[slot] < math.inf}
-            columns |= self._columns(counter, slots, table, nothing)
+            columns |= self._columns(counter, slots, table, ends_s)
         names = sorted(columns)
         counts = _whole(np.array([columns[name][1] for name in names]).reshape(len(names), 4, windows))
         has_events = (counts[:, 1] != 0) | (counts[:, 3] != 0)
-        since_s = np.array([columns[name][0] for name in names])
-        is_there = has_events.T & (ends_s[:, np.newaxis] >= since_s)
+        is_known = np.array([columns[name][0] for name in names], np.bool_).reshape(len(names), windows)
+        is_there = (has_events & is_known).T
         some = is_there.any(axis=1)
         return Windows(
             tuple(names),
@@ -344,12 +343,12 @@ class Fold:
         )
 
     def _columns(
-        self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], nothing: Floats
+        self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], ends_s: Floats
     ) -> dict[str, Column]:
-        """By signal with its key: since when it is known, and bad and all events of stable and of the canary."""
+        """By signal with its key, in the windows that end at `ends_s`."""
         if counter.is_histogram:
-            return self._of_histogram(counter, slots, table, nothing)
-        found = {}
+            return self._of_histogram(counter, slots, table, ends_s)
+        found, nothing = {}, np.zeros(len(ends_s))
         since: dict[str, float] = {}
         for slot in slots:
             since[slot.key] = min(self._since[slot], since.get(slot.key, math.inf))
@@ -365,31 +364,40 @@ class Fold:
                     continue
                 part = table.get(Slot(side, counter.signal, key, "bad"), nothing)
                 columns += of_key - part if counter.is_good else part, of_key
-            found[f"{counter.signal}:{key}" if key else counter.signal] = since_s, columns
+            found[f"{counter.signal}:{key}" if key else counter.signal] = ends_s >= since_s, columns
         return found
 
     def _of_histogram(
-        self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], nothing: Floats
+        self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], ends_s: Floats
     ) -> dict[str, Column]:
-        found = {}
+        """A bound is known in each window by whose end all sides that had been seen by then had it.
+
+        What comes later changes nothing of it: also where all is read at once, nobody knew that the canary would lack
+        a bound of stable's.
+        """
+        found, nothing = {}, np.zeros(len(ends_s))
         bounds = {side: {float(slot.part): slot for slot in slots if slot.side == side} for side in SIDES}
         present = [side for side in SIDES if math.inf in bounds[side]]
-        common = set.intersection(*(set(bounds[side]) for side in present)) if present else set()
+        every_bound = {bound for side in present for bound in bounds[side]}
         wholes = {side: [slot for slot in table if slot[:3] == (side, counter.signal, _ALL)] for side in SIDES}
-        for bound in common - {math.inf}:
+        for bound in every_bound - {math.inf}:
             if counter.bound is not None and bound != counter.bound:
                 continue
             columns: list[Floats] = []
-            since_s = min(self._since[bounds[side][bound]] for side in present)
+            is_seen, lacks = np.zeros((2, len(ends_s)), np.bool_)
             for side in SIDES:
-                if side not in present:
+                has_side = ends_s >= (self._since[bounds[side][math.inf]] if side in present else math.inf)
+                if side not in present or bound not in bounds[side]:
                     columns += nothing, nothing
+                    lacks |= has_side
                     continue
+                has_bound = ends_s >= self._since[bounds[side][bound]]
+                is_seen, lacks = is_seen | has_bound, lacks | (has_side & ~has_bound)
                 # Of the pods that have this bound: another's requests would all be beyond it.
                 every = sum((table[slot] for slot in wholes[side] if f"{bound}" in slot.part.split()), nothing)
                 within = table.get(bounds[side][bound], nothing)
                 columns += every - within if counter.is_bad_above else within, every
-            found[counter.named(bound)] = since_s, columns
+            found[counter.named(bound)] = is_seen & ~lacks, columns
         return found
 
 

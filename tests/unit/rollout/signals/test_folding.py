@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rollout.judge.types import Pair, Window
 from rollout.signals.folding import START_TIME, CountedTwice, Fold, RawSeries, Uncountable, scrape_interval
@@ -37,6 +39,13 @@ def requests(version: str, pod: str, samples: dict[float, float], code: str = "2
 
 def total(windows: Iterable[Window], signal: str, side: str = "stable") -> Pair:
     return sum((getattr(window, side) for window in windows if window.signal == signal), Pair(0, 0))
+
+
+def buckets(version: str, pod: str, samples: dict[float, float], *bounds: str) -> list[RawSeries]:
+    """A pod's histogram with these bounds: a quarter of the events, rounded down, is within any but the last."""
+    counts = {at_s: float(value // 4) for at_s, value in samples.items()}
+    of_bounds = [series("seconds_bucket", version, pod, counts, le=bound) for bound in bounds]
+    return [*of_bounds, series("seconds_bucket", version, pod, samples, le="+Inf")]
 
 
 def steady(begin_s: int, end_s: int) -> dict[float, float]:
@@ -313,3 +322,50 @@ def test_good_and_bad_events_may_be_counted_apart(bad: str) -> None:
     good = series("success_total", "a", "p", steady(100, 145))
     failed = series(name, "a", "p", {at_s: value / 10 for at_s, value in steady(100, 145).items()}, kind=kind)
     assert total(folded.extend([good, failed], 145.0), "errors") == Pair(45, 495)
+
+
+pods = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b"]),
+        st.sets(st.sampled_from(["0.025", "0.05", "0.1"])),
+        st.integers(16, 40),
+        st.integers(0, 12),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(pods=pods, cuts=st.sets(st.integers(101, 229)))
+def test_a_bound_is_there_alike_at_once_and_in_parts(
+    pods: list[tuple[str, set[str], int, int]], cuts: set[int]
+) -> None:
+    """One that the canary lacks was there in parts, until the canary's first sample, and at once never."""
+    every = [
+        one
+        for number, (version, bounds, first, length) in enumerate(pods)
+        for one in buckets(version, f"p{number}", steady(5 * first, 5 * (first + length)), *sorted(bounds))
+    ]
+    at_once = list(fold().extend(every, 230.0))
+    folded = fold()
+    assert [
+        window for until_s in (*sorted(cuts), 230) for window in folded.extend(_until(every, until_s), until_s)
+    ] == (at_once)
+
+
+def _until(every: Iterable[RawSeries], until_s: float) -> list[RawSeries]:
+    return [RawSeries(one.labels, one.times[one.times <= until_s], one.values[one.times <= until_s]) for one in every]
+
+
+def test_a_bound_that_the_canary_lacks_is_there_until_the_canary_is() -> None:
+    """What stable did before is its history. From then on nothing can be compared by it, and no event is invented."""
+    every = [
+        *buckets("a", "p", steady(100, 190), "0.025", "0.05"),
+        *buckets("b", "q", steady(145, 190), "0.05"),
+    ]
+    windows = list(fold().extend(every, 190.0))
+    ends_s = {
+        signal: [each.end_s for each in windows if each.signal == signal] for signal in ("latency:25", "latency:50")
+    }
+    assert ends_s == {"latency:25": [115.0, 130.0], "latency:50": [115.0, 130.0, 145.0, 160.0, 175.0, 190.0]}
+    assert total(windows, "latency:25", "canary") == Pair(0, 0)
