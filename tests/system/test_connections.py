@@ -20,6 +20,15 @@ ATTACKER = "127.0.0.9"
 MORE_THAN_IT_TAKES = 4200
 BACK_WITHIN_S = 20.0  # with a margin for a busy machine; before, an idle connection was closed after 120 s
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # with an empty SETTINGS
+
+
+def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+# SETTINGS_INITIAL_WINDOW_SIZE 0: the server may send no byte of a body. A GET of /livez, without a key.
+_NO_WINDOW = PREFACE[:-9] + _frame(4, 0, 0, (4).to_bytes(2) + bytes(4))
+_LIVEZ = b"\x82\x86\x00\x05:path\x06/livez\x00\x0a:authority\x07gateway"
 HELD: dict[str, bytes] = {
     "silent": b"",
     "one letter": b"G",
@@ -27,6 +36,7 @@ HELD: dict[str, bytes] = {
     "answered once": b"GET /livez HTTP/1.1\r\nhost: gateway\r\n\r\n",
     "refused once": b"POST /predict HTTP/1.1\r\nhost: gateway\r\ncontent-length: 0\r\n\r\n",
     "HTTP/2": PREFACE,
+    "HTTP/2 answers that are never taken": _NO_WINDOW + _frame(1, 5, 1, _LIVEZ) + _frame(1, 5, 3, _LIVEZ),
 }
 
 
@@ -81,6 +91,18 @@ def test_all_connections_in_one_hand_keep_others_out_for_seconds(gateway: Gatewa
     """Whatever they have sent; a new client gets its answer although nobody restarts the gateway."""
     with held(gateway, MORE_THAN_IT_TAKES, sent):
         eventually(lambda: serves(gateway), within_s=BACK_WITHIN_S)
+
+
+def test_answers_that_nobody_takes_keep_no_place(gateway: Gateway) -> None:
+    """Each connection with one kept its place for five minutes: a new client had the few that were left."""
+    with held(gateway, MORE_THAN_IT_TAKES, HELD["HTTP/2 answers that are never taken"]):
+        eventually(lambda: _taken(gateway) > 4000)
+        eventually(lambda: _taken(gateway) < 100)
+
+
+def _taken(gateway: Gateway) -> float:
+    name, prefix = "envoy_http_downstream_cx_active", "gateway"
+    return sum(value for found, labels, value in gateway.samples() if found == name and prefix in labels.values())
 
 
 def test_idle_connections_keep_their_time_while_there_is_room(gateway: Gateway) -> None:

@@ -85,6 +85,7 @@ _UNDERSCORES = {"drop": "DROP_HEADER", "accept": "ALLOW"}
 ADMIN_CLUSTER = "admin"
 # Statistics about who asks for statistics: two in five of all. Each look at any goes through all there are.
 _OF_ITS_OWN_PAGES = (f"cluster.{ADMIN_CLUSTER}.", "http.admin.", "http.stats.", "listener.admin.")
+_FLUSHED_WITHIN = "60s"  # of HTTP/2: how long a client may take nothing of an answer that is there; default: 300 s
 _MOST_READERS = 32  # of the page with the metrics, at one time
 _VERSIONS: tuple[Resource, ...] = (
     {"name": "version", "value_format": "%UPSTREAM_METADATA(kanaria:version)%"},
@@ -254,6 +255,7 @@ def _http_connection_manager(settings: GatewaySettings) -> Resource:
         max_request_headers_kb=settings.max_header_kib,
         request_headers_timeout="10s",
         request_timeout=f"{settings.receive_timeout_s:g}s",  # to receive the whole request
+        stream_flush_timeout=_FLUSHED_WITHIN,
         common_http_protocol_options={
             "idle_timeout": f"{settings.idle_timeout_s}s",
             "max_headers_count": 100,

@@ -8,7 +8,7 @@ from rollout.routers.envoy.api import TYPE, Resource
 from rollout.routers.envoy.settings import GatewaySettings
 
 _SHORTER_FROM, SHORTEST_FROM = 0.5, 0.9  # shares of the connections that are taken
-_SHORTEST_IDLE, _SHORTEST_HANDSHAKE = "1s", "2s"
+_SHORTEST_IDLE, _SHORTEST_HANDSHAKE, _SHORTEST_FLUSH = "1s", "2s", "5s"
 _LOOKED_AT = "0.25s"  # how often Envoy compares
 _MOST, _TAKEN = (
     f"envoy.resource_monitors.{name}" for name in ("global_downstream_max_connections", "injected_resource")
@@ -49,6 +49,7 @@ def overload_manager(settings: GatewaySettings) -> Resource:
                     "@type": f"{TYPE}config.overload.v3.ScaleTimersOverloadActionConfig",
                     "timer_scale_factors": [
                         {"timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": _SHORTEST_IDLE},
+                        {"timer": "HTTP_DOWNSTREAM_STREAM_FLUSH", "min_timeout": _SHORTEST_FLUSH},
                         {"timer": "TRANSPORT_SOCKET_CONNECT", "min_timeout": _SHORTEST_HANDSHAKE},
                     ],
                 },
