@@ -15,7 +15,7 @@ class Refusals:
         self._before: Refused | None = None  # at that reading; None: the newest one counted some
         self._refused = Refused()  # since then
         self._since_s = self._seen_s = 0.0  # on the steady clock
-        self.is_noted = False  # in the ledger
+        self.is_noted = False  # in the ledger, of this silence
 
     def saw(self, now_s: float, *, is_counted: bool, refused: Callable[[], Refused | None]) -> None:
         """Remember a reading.
@@ -25,7 +25,7 @@ class Refusals:
             refused: asks the data plane; only called where none was counted.
         """
         if is_counted:
-            self._before, self._refused = None, Refused()
+            self._before, self._refused, self.is_noted = None, Refused(), False
             return
         if (every := refused()) is None:
             return
@@ -40,7 +40,8 @@ class Refusals:
             return ""
         said = []
         if refused.for_key:
-            of_key = f"refused {count(refused.for_key)} requests for a missing or wrong key"
+            requests = "request" if refused.for_key == 1 else "requests"
+            of_key = f"refused {count(refused.for_key)} {requests} for a missing or wrong key"
             said.append(f"{of_key} (`kanaria key list` shows whose it takes)")
         if refused.otherwise:
             status = "another 4xx status" if refused.for_key else "a 4xx status"

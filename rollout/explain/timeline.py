@@ -194,8 +194,8 @@ class Timeline:
     def refused(self) -> str:
         """Requests that were refused since the last one that was counted, as it was noted; empty: none, or unknown."""
         counted_s = max((tick.window.end_s for tick in self.failures if _has_events(tick.window)), default=-inf)
-        noted = (note.text for note in self.notes if note.topic == e.REQUESTS_REFUSED and note.at_s > counted_s)
-        return next(noted, "")
+        noted = [note for note in self.notes if note.topic == e.REQUESTS_REFUSED]
+        return noted[-1].text if noted and noted[-1].at_s > counted_s else ""
 
     @property
     def watch_interrupted(self) -> str | None:

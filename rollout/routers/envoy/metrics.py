@@ -4,8 +4,8 @@ The names follow from the statistics that `bootstrap` sets up and the clusters t
 is evidence about the version that the split chose, once, whoever answered it:
 
 * the chosen version answered, at the first try or a later one: its answer counts;
-* another version answered after the chosen one had failed a try: a failure, whatever the user got. Where he got no
-  failure, people are told so;
+* another version answered after the chosen one had failed a try: a failure, whatever the user got. Those that were no
+  failure for the user have a code of their own, so that people can be told how many there were;
 * another version answered because the chosen one was known not to be up: about neither. How long a canary is away is a
   fact of its own (`control.release_run`).
 """

@@ -541,6 +541,25 @@ def test_requests_that_are_refused_from_some_time_on_are_said_beside_what_is_mis
     assert re.search(r"about .* more requests to the canary; none came for .* s; in .* refused \d+", shown.sentence)
 
 
+def test_each_time_that_requests_are_refused_is_noted(tmp_path: Path) -> None:
+    """Of the second time in a release, `why` said only that no requests came, where `status` said why."""
+    path = tmp_path / "ledger.db"
+    world, controller = digits_world(path, error_ratio=0.002)
+    controller.execute(c.StartRelease("digits:v2", UNPROVEN, "ann"))
+    world.live(controller, UNPROVEN_S)
+    for before in (0, 500):
+        world.rps, world.router.turned_away = 0, Refused(before)
+        world.live(controller, 6)
+        world.router.turned_away = Refused(before + 1 + before // 5)
+        world.live(controller, 20)
+        assert f"refused {'101 requests' if before else '1 request'} for a missing" in one_sentence(newest(path))
+        world.rps = 120
+        world.live(controller, 6)
+        assert "refused" not in one_sentence(newest(path))
+    controller.close()
+    assert len([note for note in newest(path).notes if note.topic == "requests_refused"]) == 2
+
+
 def test_a_deadline_that_has_passed_is_not_waited_for(tmp_path: Path) -> None:
     """Without requests a person is asked; at weight 0 nobody is: it goes on with the first request."""
     path = tmp_path / "ledger.db"
