@@ -6,7 +6,7 @@ It is apart from `rollout.format` because it needs `datetime`, which the decidin
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from rollout.format import share
+from rollout.format import count, share
 
 
 def slowness(slow: Mapping[int, float]) -> str:
@@ -15,6 +15,13 @@ def slowness(slow: Mapping[int, float]) -> str:
     met = [bound for bound, ratio in slow.items() if not ratio]
     some = f", {share(slow[max(exceeded)])} slower than {max(exceeded)} ms" if exceeded else ""
     return some + (f", none slower than {min(met)} ms" if met else "")
+
+
+def rescued(saved: int) -> str:
+    """Requests that failed at one version, and for no user."""
+    if not saved:
+        return ""
+    return f", {count(saved)} that failed at one version {'was' if saved == 1 else 'were'} answered by the other"
 
 
 def clock(at_s: float) -> str:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from rollout.explain.format import clock, date, slowness
+from rollout.explain.format import clock, date, rescued, slowness
 from rollout.format import about, count, sentence, share, span, weight
 
 _CODE = re.compile(r"`([^`]+)`")
@@ -54,6 +54,7 @@ def templates() -> Environment:
         "share": share,
         "rate": lambda per_s: f"{about(per_s)}/s",
         "slowness": slowness,
+        "rescued": rescued,
         "span": span,
         "weight": weight,
         "words": lambda text: text.replace("_", " "),

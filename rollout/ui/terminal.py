@@ -10,7 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from rollout.explain.format import clock, one_line, slowness
+from rollout.explain.format import clock, one_line, rescued, slowness
 from rollout.fleet import Health
 from rollout.format import count, span, weight
 from rollout.judge import Pair, Verdict
@@ -161,8 +161,7 @@ def _clients(clients: ClientsView) -> Text:
         else Text(f"{count(clients.failed)} failed", style="bold red")
     )
     lead = f"users, last {span(clients.span_s)}: {count(clients.requests)} requests, "
-    saved = f", {count(clients.saved)} answered by the other version after one failed" if clients.saved else ""
-    return Text.assemble(lead, failed, saved, slowness(clients.slow))
+    return Text.assemble(lead, failed, rescued(clients.saved), slowness(clients.slow))
 
 
 def decision(made: DecisionView) -> RenderableType:

@@ -6,7 +6,7 @@ Who only reads it does not import what builds it (`rollout.ui.status`), which ta
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rollout.judge import Pair, Verdict
 
@@ -83,7 +83,9 @@ class ClientsView(_Part):
     span_s: float
     requests: int
     failed: int  # for the user
-    saved: int = 0  # not failed for the user: one version failed it, and the other one answered
+    # Not failed for the user: one version failed it, and the other one answered. Left out at 0: a command of an earlier
+    # version, such as a `status --watch` that goes on over an upgrade, takes no keys that it does not know.
+    saved: int = Field(default=0, exclude_if=lambda saved: not saved)
     slow: dict[int, float]  # bound, ms -> share of answers slower than it
 
 

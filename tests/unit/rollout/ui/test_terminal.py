@@ -10,7 +10,7 @@ from rollout.control import commands as c
 from rollout.explain.timeline import Decision
 from rollout.ui import terminal, told
 from rollout.ui.status import build_status, decision_view
-from rollout.ui.views import StatusView
+from rollout.ui.views import ClientsView, StatusView
 from tests.support.releases import NO_SEVENS, SPEC, UNPROVEN, UNPROVEN_S, digits_world, finished, newest
 
 
@@ -97,6 +97,23 @@ def test_history_has_every_release_with_its_sentence(tmp_path: Path) -> None:
     assert "promoted" in text
     assert "rolled back" in text
     assert 'were "7"' in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("failed", "saved", "says"),
+    [
+        (0, 0, "none failed, 2 % slower"),
+        (0, 1, "none failed, 1 that failed at one version was answered by the other, 2 % slower"),
+        (3, 12, "3 failed, 12 that failed at one version were answered by the other, 2 % slower"),
+    ],
+)
+def test_what_the_other_version_answered_is_shown_beside_what_failed(
+    running: StatusView, failed: int, saved: int, says: str
+) -> None:
+    """It is no part of that: no user met it."""
+    clients = ClientsView(span_s=30, requests=900, failed=failed, saved=saved, slow={250: 0.02})
+    text = shown(terminal.status(running.model_copy(update={"clients": clients})), width=200)
+    assert f"users, last 30 s: 900 requests, {says} than 250 ms" in text
 
 
 def test_a_reason_with_brackets_is_shown_as_written() -> None:
