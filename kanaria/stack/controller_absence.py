@@ -71,9 +71,16 @@ def _ended(state: ProcessState) -> str:
     if state.exit_code is not None:
         how = f"with exit code {state.exit_code}"
         if state.exit_code < 0:
-            how = f"killed by {signal.Signals(-state.exit_code).name}"
+            how = f"killed by {_signal(-state.exit_code)}"
     times = f"{state.exits} times without being asked to, last" if state.exits > 1 else "once without being asked to,"
     return f"; it has ended {times} {how}"
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of those for real time has no name
+        return f"signal {number}"
 
 
 def _age_s(path: Path) -> float:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import psutil
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux
 _LONGEST_STAT = 4096  # bytes of 52 numbers and a name
 _SAME_START_S = 0.05  # a start time is kept to the hundredth of a second
 
@@ -52,8 +53,9 @@ class Identity:
 @functools.cache
 def boot() -> str:
     """Which start of this machine this is; "" where the system does not tell. Raises OSError."""
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if sys.platform == "linux" else ""
+    with suppress(FileNotFoundError, PermissionError):  # a sandbox that shows little of /proc
+        return _BOOT_ID.read_text().strip()
+    return ""
 
 
 def start_of(pid: int) -> float | None:
@@ -101,5 +103,7 @@ def _start_by_psutil(pid: int) -> float | None:
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.AccessDenied as error:
+        raise PermissionError(errno.EACCES, f"process {pid} is hidden from this user") from error
     except psutil.Error:
         return None

@@ -59,6 +59,7 @@ class _Care:
     state: ProcessState
     child: subprocess.Popen[bytes] | None = None  # None: an earlier keeper started it, or it was forked
     is_unidentified: bool = False  # nobody could look when it started; it lives until somebody can
+    is_hidden: bool = False  # because it is another user's, as a program that becomes root
     started_s: float = 0.0  # monotonic, like the other times
     due_s: float = 0.0  # of the next attempt to start
     failed_starts: int = 0
@@ -235,7 +236,7 @@ class Keeper:
         given = variables_of(program, os.environ) | marks(self._home, program.name)
         if self._waits_to_be_forked(program, given, care):
             return
-        care.started_s, care.waits_since_s = time.monotonic(), None
+        care.started_s, care.waits_since_s, care.is_hidden = time.monotonic(), None, False
         try:
             pid = self._begin(program, given, care)
         except _NOT_STARTED as error:
@@ -254,13 +255,19 @@ class Keeper:
         log.info("started", program=program.name, pid=pid, starts=care.state.starts)
 
     def _identify(self, name: str, care: _Care) -> None:
-        """Write down which process was started, once somebody can look at it: others would take it for ended."""
+        """Write down which process was started, once somebody can look at it: others would take it for ended.
+
+        Of one that is hidden from this user its number is written down at once: nobody else may look, either.
+        """
         try:
             found = Identity.of(care.state.pid)
-        except OSError:
+        except OSError as error:
+            was_hidden, care.is_hidden = care.is_hidden, isinstance(error, PermissionError)
             care.is_unidentified = True
+            if care.is_hidden and not was_hidden:
+                self._write(name)
             return
-        care.is_unidentified = False
+        care.is_unidentified = care.is_hidden = False
         care.state = care.state.model_copy(update={"started_s": found.started_s if found else 0.0})
         self._write(name)
 

@@ -14,7 +14,7 @@ class ProcessState(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     pid: int = 0  # 0: no process now
-    started_s: float = 0.0
+    started_s: float = 0.0  # 0: nobody may look at it
     boot: str = ""  # of the machine, that it was started in; "": nobody knows
     starts: int = 0
     exits: int = 0  # how often it ended by itself
@@ -25,7 +25,9 @@ class ProcessState(BaseModel):
     @property
     def identity(self) -> Identity | None:
         """None: it has no process; since the machine was started again, its number is another's."""
-        return Identity(self.pid, self.started_s) if self.pid and self.boot in ("", boot()) else None
+        if not self.pid or (self.boot and boot() not in ("", self.boot)):
+            return None
+        return Identity(self.pid, self.started_s)
 
     @property
     def is_alive(self) -> bool:

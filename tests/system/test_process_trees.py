@@ -1,5 +1,6 @@
 """Which process is meant, with and without /proc."""
 
+import errno
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from kanaria.stack import identity, processes
 from kanaria.stack.identity import Identity
+from kanaria.stack.process_state import ProcessState
 from kanaria.stack.processes import belongings, leader, marked
 from tests.support.absence import leave_out
 from tests.support.no_files import no_file_to_open
@@ -103,6 +105,44 @@ def test_the_leader_is_the_first_of_a_program_that_has_a_session() -> None:
         parent.wait()
 
 
+def test_without_proc_one_that_may_not_be_looked_at_has_not_ended(
+    monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """As with /proc; it was taken for ended. A sandbox of a Mac may forbid it."""
+
+    def forbidden(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", forbidden)
+    with pytest.raises(PermissionError, match="is hidden from this user"):
+        identity._start_by_psutil(sleeper.pid)
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_where_the_system_does_not_name_its_start_processes_are_found_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes], *, is_closed: bool
+) -> None:
+    """No keeper began, and no command could say what runs."""
+
+    def forbidden(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    found = Identity.of(sleeper.pid)
+    assert found
+    state = ProcessState(pid=found.pid, started_s=found.started_s, boot=identity.boot())
+    identity.boot.cache_clear()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(identity, "_BOOT_ID", tmp_path / "boot_id")
+            if is_closed:
+                patch.setattr(Path, "read_text", forbidden)
+            assert identity.boot() == ""
+            assert (state.is_alive, state.model_copy(update={"boot": ""}).is_alive) == (True, True)
+    finally:
+        identity.boot.cache_clear()
+    assert (state.is_alive, state.model_copy(update={"boot": "another"}).is_alive) == (True, False)
+
+
 def test_without_a_file_to_open_nobody_knows_what_lives(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     """Every process was taken for ended."""
     found = Identity.of(sleeper.pid)
@@ -123,16 +163,16 @@ HIDDEN = """
 import pathlib, signal, subprocess, sys, time
 from kanaria.stack.keeper import BEAT_S, Keeper
 from kanaria.stack.supervision import Program, Supervisor
-home, program = pathlib.Path(sys.argv[1]), sys.argv[2]
+home, program, late_s = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+identify = Keeper._identify
+Keeper._identify = lambda *given: time.sleep(late_s) or identify(*given)
 supervisor = Supervisor(home, home / "logs")
 supervisor.add(Program("one", (program, "600"), folder="/"))
 first = Keeper(home, home / "logs")
 first.adopt()
 first.beat()
 seen = [supervisor.info("one").is_alive]
-pid = first._cares["one"].state.pid
-state = first._cares["one"].state.model_copy(update={"started_s": 1.0})
-first._files.write_state("one", state)  # as it is written where it can be looked at before it is the other user's
+pid, state = first._cares["one"].state.pid, first._cares["one"].state
 second = Keeper(home, home / "logs")
 second.adopt()
 for _ in range(3):
@@ -145,9 +185,13 @@ print([*seen, supervisor.info("one").is_alive, again.pid == pid, again.exits, el
 
 
 @pytest.mark.parametrize("hidepid", [1, 2])
+@pytest.mark.parametrize("late_s", ["0", "0.3"], ids=["at once", "late"])
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc")
-def test_a_process_that_is_hidden_is_not_started_twice(hidepid: int) -> None:
-    """Where /proc shows nobody the processes of others, as of a program that becomes root: it was taken for ended."""
+def test_a_process_that_is_hidden_is_not_started_twice(hidepid: int, late_s: str) -> None:
+    """Where /proc shows nobody the processes of others, as of a program that becomes root: it was taken for ended.
+
+    Where it was hidden before the keeper could look, nothing was written down, and the next keeper knew of none.
+    """
     home = Path(tempfile.mkdtemp())  # where anybody may enter; the folders of pytest are closed
     program = home / "becomes-root"
     try:
@@ -157,7 +201,8 @@ def test_a_process_that_is_hidden_is_not_started_twice(hidepid: int) -> None:
             path.chmod(mode)
         mount = f'mount -t proc -o hidepid={hidepid} proc /proc && exec "$@"'
         user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        command = ["unshare", "--mount", "sh", "-c", mount, "sh", *user, sys.executable, "-c", HIDDEN, home, program]
+        command = ["unshare", "--mount", "sh", "-c", mount, "sh", *user, sys.executable, "-c", HIDDEN]
+        command += [str(home), str(program), late_s]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
         if os.getuid() or "mount:" in done.stderr or "unshare:" in done.stderr:
             leave_out(f"a /proc of its own cannot be mounted here: {done.stderr.strip()}")

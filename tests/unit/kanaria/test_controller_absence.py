@@ -47,6 +47,16 @@ def test_one_that_was_killed_is_started_again_by_the_keeper(kept: Kept) -> None:
     assert (f"tail {kept.home}/logs/controller.log" in words, "whether it was for memory" in words) == (True, True)
 
 
+def test_one_that_a_signal_without_a_name_killed_is_said_to_be(kept: Kept) -> None:
+    """The command ended with an error of Python's, for those of real time."""
+    pid = kept.run("controller")
+    os.kill(pid, 40)
+    again = kept.pid("controller", other_than=pid)
+    assert "without being asked to, killed by signal 40\n" in until(
+        lambda: str(again) in (now := said(kept.home)) and now
+    )
+
+
 def test_one_that_crashes_again_and_again_is_said_to(kept: Kept) -> None:
     """Since when it is down, how often it ended, how it did so last, and who starts it again."""
     kept.supervisor.add(Program("controller", CRASHES))
