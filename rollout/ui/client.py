@@ -60,7 +60,7 @@ class ControllerClient:
     """Talks to one controller. Every method raises ControllerUnreachable when it does not answer.
 
     Args:
-        comes: whether one that does not listen is being started: it is waited for, for some seconds in all.
+        comes: whether one that does not listen is being started: it is waited for, for some seconds each time.
         absence: looks why it does not; None: nobody knows.
         say: prints that it is.
     """
@@ -78,7 +78,9 @@ class ControllerClient:
     ) -> None:
         self._url, self._token, self._by, self._tls = url, token, by, tls
         self._polled = Polled(url, timeout_s=_TIMEOUT_S, trust=tls)
-        self._comes, self._absence, self._say, self._waited_s = comes, absence, say, 0.0
+        self._comes, self._absence, self._say = comes, absence, say
+        self._away_since_s: float | None = None  # on the steady clock; None: its last answer is newer
+        self._is_said = False  # that it is waited for
 
     def set_stable(self, tag: str, *, answers: "OwnAnswers | None" = None, observe: "Observe | None" = None) -> None:
         """Let `tag` take all traffic; `answers` says what is counted of its answers, `observe` of how many requests.
@@ -111,12 +113,16 @@ class ControllerClient:
         answer = self._post(f"/api/commands/{name}", **({"reason": reason} if reason else {}))
         return tuple(answer.get("troubles", ()))
 
-    def status(self) -> "StatusView":
-        """The present status."""
+    def status(self, *, waits: bool = True) -> "StatusView":
+        """The present status.
+
+        Args:
+            waits: for a controller that is being started; False for who asks again anyway.
+        """
         from rollout.ui.views import StatusView  # noqa: PLC0415 - slow, and commands that steer a release show none
 
         try:
-            answer = self._answered(lambda: self._polled.get("/api/status"), again=ConnectionError)
+            answer = self._answered(lambda: self._polled.get("/api/status"), again=ConnectionError, waits=waits)
         except FAILURES as error:
             raise self._unreachable(error) from error
         try:
@@ -160,27 +166,38 @@ class ControllerClient:
             raise self._other(answer)
         return carried_out
 
-    def _answered(self, ask: Callable[[], Answer], *, again: type[ConnectionError]) -> Answer:
+    def _answered(self, ask: Callable[[], Answer], *, again: type[ConnectionError], waits: bool = True) -> Answer:
         """What `ask` gives or raises, once the controller listens.
 
         Args:
             again: raised where a connection was closed, and nothing was commanded.
+            waits: for a controller that is being started.
         """
         closed = 0
         while True:
             try:
-                return ask()
+                answer = ask()
             except ConnectionRefusedError:
-                if self._waited_s >= _COMES_WITHIN_S or not self._comes():
+                if not waits or self._away_s() >= _COMES_WITHIN_S or not self._comes():
                     raise
             except again:
                 closed += 1
                 if closed > _CLOSED_TIMES or not self._comes():
                     raise
-            if self._waited_s < _SAY_AFTER_S <= self._waited_s + _POLL_S:
+            else:
+                self._away_since_s, self._is_said = None, False
+                return answer
+            if waits and self._away_s() >= _SAY_AFTER_S and not self._is_said:
+                self._is_said = True
                 self._say("waits for the controller, which is being started")
-            self._waited_s += _POLL_S
             time.sleep(_POLL_S)
+
+    def _away_s(self) -> float:
+        """For how long it has not answered, seconds; 0 where that begins."""
+        now_s = time.monotonic()
+        if self._away_since_s is None:
+            self._away_since_s = now_s
+        return now_s - self._away_since_s
 
     def _unreachable(self, error: Exception, *, is_sent: bool = False) -> ControllerUnreachable:
         """`is_sent`: a command may have reached it."""

@@ -173,7 +173,7 @@ def _watch(client: ControllerClient) -> None:
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live, suppress(KeyboardInterrupt):
         while True:
             try:
-                picture = terminal.status(client.status())
+                picture = terminal.status(client.status(waits=False))
             except ControllerUnreachable as error:
                 picture = str(error)
             live.update(picture, refresh=True)

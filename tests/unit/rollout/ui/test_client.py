@@ -120,6 +120,45 @@ def test_a_controller_that_is_being_started_is_waited_for(*, commands: bool) -> 
     assert said == ["waits for the controller, which is being started"]
 
 
+def test_each_time_that_the_controller_is_away_it_is_waited_for_anew() -> None:
+    """`--wait` lasts for hours. Who waited half a minute once was told each later time that it does not answer."""
+    taken, said, address = [socket.socket(), socket.socket()], list[str](), ("127.0.0.1", 0)
+    for each in taken:  # whoever connects is refused
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        each.bind(address)
+        address = each.getsockname()
+    url, asked = f"http://127.0.0.1:{address[1]}", iter(range(100))
+
+    with ExitStack() as stack:
+
+        def comes() -> bool:
+            if next(asked) in (30, 70):
+                server = taken.pop()
+                server.listen()
+                stack.enter_context(listening(lambda _: answer("200 OK", b"x"), on=server))
+            return True
+
+        client = ControllerClient(url, token=TOKEN, by="ann", comes=comes, say=said.append)
+        for _ in range(2):
+            with pytest.raises(ControllerUnreachable, match="does not answer as a controller does"):
+                client.status()
+            client.close()
+            stack.close()
+    assert said == ["waits for the controller, which is being started"] * 2
+
+
+def test_who_asks_again_anyway_is_told_at_once() -> None:
+    """`kanaria status --watch` showed an old picture for half a minute, with a line across it."""
+    said = list[str]()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        client = ControllerClient(url, token=TOKEN, by="ann", comes=lambda: True, say=said.append)
+        with pytest.raises(ControllerUnreachable) as raised:
+            client.status(waits=False)
+    assert (raised.value.saw, said) == (f"nothing listens at {url} yet", [])
+
+
 def test_a_controller_that_nobody_starts_is_not_waited_for() -> None:
     """Nor one that was waited for, and did not come while somebody started it."""
     asked = iter([True, True, False])

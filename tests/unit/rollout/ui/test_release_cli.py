@@ -1,5 +1,6 @@
 """`kanaria release --wait` as people with a token of their own type it: on a machine without the state folder."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -123,6 +124,26 @@ def test_the_next_release_waits_for_the_last_requests_of_the_canary_before(
     assert done.exit_code == 0, done.output
     assert "waits for m:v2, which answers its last requests" in done.output
     assert "release 2: m:v2 is on trial" in done.output
+
+
+def test_a_status_that_stays_on_the_screen_says_at_once_that_the_controller_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks again each second anyway: while it waited for the controller, an old picture stayed."""
+
+    def left(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(following.time, "sleep", left)  # with the first sleep, whoever sleeps
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        client = ControllerClient(url, token="of-ann", by="ann", comes=lambda: True)
+        access = Access(client=lambda: client, ledger=tmp_path / "ledger.db", reports=tmp_path)
+        app = typer.Typer()
+        app.command()(following.status)
+        done = CliRunner().invoke(app, ["--watch"], obj=lambda: access)
+    assert "does not answer" in done.output
 
 
 def test_a_canary_that_does_not_leave_is_not_waited_for_without_end(
