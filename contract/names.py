@@ -1,6 +1,8 @@
 """The addresses of hosts, asked of the system, which takes as long as it likes: nobody here waits longer than told."""
 
+import errno
 import ipaddress
+import os
 import socket
 import threading
 from concurrent.futures import Future
@@ -15,7 +17,11 @@ class Names:
         self._asked: dict[str, Future[list[str]]] = {}
 
     def addresses(self, host: str, limit_s: float | None) -> list[str]:
-        """Those of a host, as text. Raises OSError; TimeoutError where nobody said them within `limit_s` seconds."""
+        """Those of a host, as text.
+
+        Raises: OSError; TimeoutError where nobody said them within `limit_s` seconds. Where this process or machine
+            lacks a file to open, memory or a thread, `errno` says so.
+        """
         if _is_address(host):
             return [host]
         with self._lock:
@@ -25,7 +31,7 @@ class Names:
                 try:
                     threading.Thread(target=self._ask, args=(host, found), daemon=True).start()
                 except RuntimeError as error:
-                    raise OSError(f"nobody looked up the host {host}: {error}") from error
+                    raise OSError(errno.EAGAIN, f"nobody looked up the host {host}: {error}") from error
                 self._asked[host] = found  # only now: nobody would ever answer one whose thread did not start
         try:
             return found.result(limit_s)
@@ -38,6 +44,8 @@ class Names:
         try:
             every = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             answer: list[str] | BaseException = list(dict.fromkeys(_written(address) for *_, address in every))
+        except OSError as error:
+            answer = _lack(host, error) or error
         except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
             answer = error
         with self._lock:
@@ -46,6 +54,18 @@ class Names:
             found.set_exception(answer)
         else:
             found.set_result(answer)
+
+
+def _lack(host: str, failure: OSError) -> OSError | None:
+    """What was lacking here, where it is not the host's fault: the system's own codes do not say it."""
+    if isinstance(failure, socket.gaierror) and failure.errno == socket.EAI_MEMORY:
+        return OSError(errno.ENOMEM, f"nobody looked up the host {host}: {failure.strerror}")
+    try:
+        for end in os.pipe():
+            os.close(end)
+    except OSError as error:
+        return OSError(error.errno, f"nobody looked up the host {host}: {error.strerror}")
+    return None
 
 
 def _written(address: tuple[Any, ...]) -> str:

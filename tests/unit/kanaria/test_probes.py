@@ -1,6 +1,7 @@
 """Servers that are asked whether they are ready and hold their answer back: they are not, and nobody waits for them."""
 
 import socket
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -75,13 +76,35 @@ def test_where_the_system_gives_no_thread_the_loop_asks_itself() -> None:
         assert not probes.trouble(backend_of(server), READY, 2)
 
 
-def test_a_probe_that_could_not_be_sent_says_nothing_of_the_server() -> None:
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_probe_that_could_not_be_sent_says_nothing_of_the_server(host: str) -> None:
     """Without a file to open here, a server that is ready was said to give no answer, and was rolled back for it."""
     with dribbling("head", lambda _: b"ok") as server:
-        probes, backend = Probes(), backend_of(server)
+        probes, backend = Probes(), replace(backend_of(server), host=host)
         with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
             probes.trouble(backend, READY, 1)
         eventually(lambda: _trouble(probes, backend) == "")
+
+
+def test_where_nobody_can_look_up_its_name_nothing_is_said_of_the_server() -> None:
+    """For want of a thread; one at an address needs none."""
+    with no_more_threads(), pytest.raises(OSError, match="nobody looked up the host localhost"):
+        Probes().trouble(Backend("chat:v1", "localhost", 1), READY, 1)
+
+
+def test_a_name_that_cannot_be_looked_up_is_the_servers_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it was for want of memory here."""
+    code = socket.EAI_AGAIN
+
+    def fails(*_: object, **__: object) -> None:
+        raise socket.gaierror(code, "in words")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    backend = Backend("chat:v1", "elsewhere", 1)
+    assert "gives no answer" in Probes().trouble(backend, READY, 1)
+    code = socket.EAI_MEMORY
+    with pytest.raises(OSError, match="nobody looked up the host elsewhere: in words"):
+        Probes().trouble(backend, READY, 1)
 
 
 def _trouble(probes: Probes, backend: Backend) -> str | None:
