@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPMessage
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class Polled:
         timeout_s: longest wait for a whole answer, seconds; `contract.deadline` may make it shorter.
         keeps_connection: whether a connection is used again.
         unix_socket: the one at which it is; None: it is where its URL says.
-        trust: whose certificates count, for https.
+        trust: whose certificates count, for https; it is told to speak HTTP/1.1. None: those that the system trusts.
         most_bytes: a body is read where it says that it is no longer than this; None: always. One may have no end.
     """
 
@@ -71,7 +72,11 @@ class Polled:
     ) -> None:
         self._kept: list[tuple[float, HTTPConnection]] = []  # since when, on a steady clock; the last one used last
         self._url, self._timeout_s, self._keeps_connection = urlsplit(url), timeout_s, keeps_connection
-        self._unix_socket, self._trust, self._most_bytes = unix_socket, trust, most_bytes
+        self._unix_socket, self._most_bytes = unix_socket, most_bytes
+        self._trust: ssl.SSLContext | None = None
+        if self._url.scheme == "https":
+            self._trust = trust or ssl.create_default_context()
+            self._trust.set_alpn_protocols(["http/1.1"])
 
     def get(
         self, path: str, query: Mapping[str, str] | None = None, *, headers: Mapping[str, str] | None = None
@@ -139,6 +144,8 @@ class Polled:
         try:
             connection.request(method, target, body, headers)
             answer = connection.getresponse()
+            if answer.status < HTTPStatus.OK:  # the next one by this connection would be the answer to this question
+                raise HTTPException(f"HTTP {answer.status} in the place of an answer")
             is_read = self._most_bytes is None or (answer.length is not None and answer.length <= self._most_bytes)
             read = answer.read() if is_read else b""
             is_kept = self._keeps_connection and is_read and not answer.will_close and len(self._kept) < _MOST_KEPT
@@ -156,26 +163,24 @@ class Polled:
             connection = HTTPConnection("localhost")
             connection.sock = InTime(_opened([(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", str(self._unix_socket))]))
             return connection
-        host, is_tls = self._url.hostname or "", self._url.scheme == "https"
-        usual = 443 if is_tls else 80
+        host, usual = self._url.hostname or "", 443 if self._trust else 80
         connection = HTTPConnection(host, self._url.port or usual)
         connection.default_port = usual  # it names any other to the service
         try:
             opened = _opened(_addresses(host, connection.port))
-            connection.sock = InTime(self._encrypted(opened, host) if is_tls else opened)
+            connection.sock = InTime(_encrypted(opened, host, self._trust) if self._trust else opened)
         except TimeoutError as error:
             raise ConnectTimeout(str(error)) from error
         return connection
 
-    def _encrypted(self, opened: socket.socket, host: str) -> socket.socket:
-        try:
-            opened.settimeout(must_be_left_s())
-            trust = self._trust or ssl.create_default_context()
-            trust.set_alpn_protocols(["http/1.1"])
-            return trust.wrap_socket(opened, server_hostname=host)
-        except BaseException:
-            opened.close()
-            raise
+
+def _encrypted(opened: socket.socket, host: str, trust: ssl.SSLContext) -> socket.socket:
+    try:
+        opened.settimeout(must_be_left_s())
+        return trust.wrap_socket(opened, server_hostname=host)
+    except BaseException:
+        opened.close()
+        raise
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:

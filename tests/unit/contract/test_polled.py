@@ -4,9 +4,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import sleep
 from typing import Any, Literal
 
 import pytest
@@ -317,9 +319,32 @@ def test_who_takes_the_connection_and_says_nothing_is_told_from_who_does_not_tak
             ends.set()
 
 
-def test_a_limit_of_one_question_counts_in_the_place_of_the_one_for_all() -> None:
+@pytest.mark.parametrize(("for_all_s", "for_one_s", "is_answered"), [(60.0, 0.1, False), (0.1, 60.0, True)])
+def test_a_limit_of_one_question_counts_in_the_place_of_the_one_for_all(
+    path: Path, for_all_s: float, for_one_s: float, *, is_answered: bool
+) -> None:
     """Whichever is longer."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        asked = Polled(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=60.0)
-        with pytest.raises(ReadTimeout):
-            asked.post("/", {}, timeout_s=0.2)
+
+    def answers_late(connection: socket.socket, _: bytes) -> bool:
+        sleep(0.5)
+        with suppress(OSError):  # the client has gone
+            connection.sendall(ANSWER)
+        return False
+
+    with served(path, answers_late), nullcontext() if is_answered else pytest.raises(ReadTimeout):
+        assert polled(path, timeout_s=for_all_s).post("/", {}, timeout_s=for_one_s).is_success
+
+
+@pytest.mark.parametrize("interim", [b"102 Processing", b"103 Early Hints", b"101 Switching Protocols"])
+def test_what_comes_before_an_answer_is_taken_for_none_and_shifts_no_later_one(path: Path, interim: bytes) -> None:
+    """http.client takes it for the answer, and the next question would have got this one's."""
+
+    def hints(connection: socket.socket, head: bytes) -> bool:
+        is_first = head.startswith(b"GET /first")
+        connection.sendall(b"HTTP/1.1 " + interim + b"\r\n\r\n" + ANSWER if is_first else ANSWER.replace(b"ok", b"no"))
+        return True
+
+    with served(path, hints), closing(polled(path)) as asked:
+        with pytest.raises(HTTPException, match=interim[:3].decode()):
+            asked.get("/first")
+        assert asked.get("/second").body == b"no"
