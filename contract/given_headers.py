@@ -2,6 +2,10 @@
 
 import re
 
+WRITE_ONE = (
+    "write a name and a value, such as --prometheus-header 'X-Scope-OrgID: shop'; a login is a file: "
+    "--prometheus-login FILE"
+)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):\s*([!-~][ -~]*)")
 _NOT_THEIRS = ("authorization", "host", "connection", "content-type", "content-length", "transfer-encoding")
 

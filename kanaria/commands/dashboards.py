@@ -13,7 +13,7 @@ import promql_parser
 import typer
 from rich.table import Table
 
-from contract.given_headers import given_header
+from contract.given_headers import WRITE_ONE, given_header
 from contract.login import Login
 from contract.terminal import Terminal
 from kanaria.errors import SetupError
@@ -190,8 +190,7 @@ def _headers(given: Sequence[str]) -> dict[str, str]:
         raise SetupError(
             "that is no header for Prometheus",
             saw=str(error),
-            do="write a name and a value, such as --prometheus-header 'X-Scope-OrgID: shop'; a login is a file: "
-            "--prometheus-login FILE",
+            do=WRITE_ONE,
         ) from error
 
 

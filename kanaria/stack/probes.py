@@ -50,7 +50,7 @@ class Probes:
         probe = self._newest.get(backend.url)
         if probe is None or probe.pid != pid:
             probe = self._newest[backend.url] = self._begun(polled(backend), backend, readiness, pid)
-            wait([probe.running], _TIMEOUT_S)  # to look up a name may take longer
+            wait([probe.running], _TIMEOUT_S)
         age_s = self._clock() - probe.began_s
         if probe.running.done():
             failure = probe.running.exception()

@@ -11,12 +11,10 @@ import yaml
 
 from contract import loopback
 from contract.login import Login
+from contract.prometheus_refusals import NAME_A_TENANT, asks_for_tenant, has_unknown_authority
 from monitoring.errors import PrometheusUnreachable
 
 _TIMEOUT_S = 30.0
-_NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
-_NO_TENANT = "no org id"  # as Mimir and Cortex say it
-_LONGEST_REFUSAL = 300  # letters that are looked at
 
 Samples = list[float]
 
@@ -85,11 +83,11 @@ class PrometheusApi:
         """What is answered; None where it `may_lack` this path, and does."""
         try:
             answer = self._http.get(path, params=parameters)
-            if answer.is_client_error and _NO_TENANT in answer.text[:_LONGEST_REFUSAL]:
+            if asks_for_tenant(answer.status_code, answer.text):
                 raise PrometheusUnreachable(
                     "Prometheus does not know whose samples are meant",
-                    saw=f"HTTP {answer.status_code} from {self.url}: {_NO_TENANT}",
-                    do="name a tenant that you may read: --prometheus-header 'X-Scope-OrgID: shop'",
+                    saw=f"HTTP {answer.status_code} from {self.url}: {answer.text:.80}",
+                    do=NAME_A_TENANT,
                 )
             if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 raise PrometheusUnreachable(
@@ -104,12 +102,11 @@ class PrometheusApi:
                 return body["data"]
             refusal: str = body["error"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            is_unknown = _NOT_VERIFIED in str(error)
             raise PrometheusUnreachable(
                 "there is no Prometheus that answers",
                 saw=f"{error!r} from {self.url}",
                 do="give a file with the authority that its certificate is from: --prometheus-ca FILE"
-                if is_unknown
+                if has_unknown_authority(str(error))
                 else "start the stack with KANARIA_METRICS=prometheus, or name another one with --prometheus URL",
             ) from error
         raise QueryRefused(refusal)

@@ -15,7 +15,7 @@ import typer
 from pydantic import ValidationError
 
 from contract.complaints import advice
-from contract.given_headers import given_header
+from contract.given_headers import WRITE_ONE, given_header
 from contract.login import Login
 from rollout.errors import SpecError
 from rollout.format import count, span
@@ -226,8 +226,7 @@ def _header(text: str) -> tuple[str, str]:
         raise SpecError(
             "that is no header for Prometheus",
             saw=str(error),
-            do="write a name and a value, such as --prometheus-header 'X-Scope-OrgID: shop'; a login is a file: "
-            "--prometheus-login FILE",
+            do=WRITE_ONE,
         ) from error
 
 

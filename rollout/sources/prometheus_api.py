@@ -13,17 +13,16 @@ from urllib.request import Request
 
 from contract.login import Login
 from contract.polled import FAILURES, Answer, Polled
+from contract.prometheus_refusals import NAME_A_TENANT, asks_for_tenant, has_unknown_authority
 from rollout.errors import SourceUnreachable
 
 _OWN_HEADERS = {"accept": "*/*", "user-agent": "kanaria"}
-_NOT_VERIFIED = "CERTIFICATE_VERIFY_FAILED"
 _UNKNOWN_AUTHORITY = (
     "give a file with the authority that its certificate is from (--prometheus-ca), and its name in --prometheus"
 )
 _NO_ANSWER = "see whether it runs, and whether --prometheus names it"
-_NO_TENANT = "no org id"  # as Mimir and Cortex say it
-_LONGEST_REFUSAL = 300  # letters that are looked at
 _SHOWN = 80  # letters
+_LOOKED_AT = 1200  # bytes
 _WITH_HEAD, _BARE = zlib.MAX_WBITS + 32, -zlib.MAX_WBITS  # gzip's or zlib's head, or none, which some take for deflate
 
 
@@ -82,7 +81,7 @@ class PrometheusApi:
 
     def no_answer(self, saw: str) -> SourceUnreachable:
         """The error for what is no answer of Prometheus's."""
-        do = _UNKNOWN_AUTHORITY if _NOT_VERIFIED in saw else _NO_ANSWER
+        do = _UNKNOWN_AUTHORITY if has_unknown_authority(saw) else _NO_ANSWER
         return SourceUnreachable("Prometheus gives no answer", saw=f"{saw:.200} from {self.url}", do=do)
 
     def close(self) -> None:
@@ -103,12 +102,11 @@ class PrometheusApi:
 
     def _check_refusal(self, answer: Answer) -> None:
         """Raises SourceUnreachable where a store asks who reads, or whose samples are meant."""
-        is_client_error = HTTPStatus.BAD_REQUEST <= answer.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        if is_client_error and _NO_TENANT in _text(answer, _LONGEST_REFUSAL):
+        if asks_for_tenant(answer.status, _text(answer)):
             raise SourceUnreachable(
                 "Prometheus does not know whose samples are meant",
                 saw=seen(answer),
-                do="name a tenant that you may read: --prometheus-header 'X-Scope-OrgID: shop'",
+                do=NAME_A_TENANT,
             )
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise SourceUnreachable(
@@ -121,11 +119,12 @@ class PrometheusApi:
 def seen(answer: Answer) -> str:
     """What came in the place of an answer, such as the page of a login."""
     place = f" to {answer.headers['location']}" if "location" in answer.headers else ""
-    return " ".join(filter(None, (f"HTTP {answer.status}{place}", answer.content_type, repr(_text(answer, _SHOWN)))))
+    return " ".join(filter(None, (f"HTTP {answer.status}{place}", answer.content_type, repr(_text(answer)[:_SHOWN]))))
 
 
-def _text(answer: Answer, letters: int) -> str:
-    return answer.body[: 4 * letters].decode(errors="replace")[:letters]
+def _text(answer: Answer) -> str:
+    """Its beginning."""
+    return answer.body[:_LOOKED_AT].decode(errors="replace")
 
 
 def _unpacked(answer: Answer) -> bytes:
