@@ -1,7 +1,10 @@
 """`kanaria processes`: what runs in this state folder, one by one."""
 
+import signal
 import time
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
 
 import typer
 from rich.table import Table
@@ -52,10 +55,11 @@ def restart(name: NameArgument) -> None:
             program = supervisor.program(name)
             if program is None:
                 raise _unknown(supervisor, name)
-            try:
-                _stop(supervisor, name)
-            finally:  # also when this command is ended meanwhile
-                supervisor.add(program)
+            with _ending_in_order():
+                try:
+                    _stop(supervisor, name)
+                finally:
+                    supervisor.add(program)
         typer.echo(f"{name} is started again")
 
 
@@ -72,6 +76,25 @@ def stop(name: NameArgument) -> None:
             )
         _stop(supervisor, name)
         typer.echo(f"{name} is stopped")
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise SystemExit in the block, as Ctrl-C raises an error: without it no `finally` runs."""
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+
+    def end(number: int, _: object) -> NoReturn:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)  # who closes a terminal may send both
+        raise SystemExit(128 + number)
+
+    for each in numbers:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _stop(supervisor: Supervisor, name: str) -> None:

@@ -209,6 +209,22 @@ def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) 
     assert said.startswith("waiting for `kanaria processes restart`"), said
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_restart_that_is_ended_meanwhile_leaves_the_process(nasty: Kanaria, number: signal.Signals) -> None:
+    """Ended by `kill`, or with its terminal, it left the stack without a controller."""
+    nasty.ok("up", "digits:v1")
+    controller = psutil.Process(nasty.pid("controller"))
+    controller.suspend()
+    restart = nasty.begin("processes", "restart", "controller")
+    until(lambda: ProcessFiles(nasty.home).program("controller") is None)
+    restart.send_signal(number)
+    output = restart.communicate(timeout=300)[0]
+    controller.resume()
+    assert restart.returncode != 0, output
+    assert ProcessFiles(nasty.home).program("controller") is not None, output
+    assert "digits:v1" in nasty.ok("status")
+
+
 def test_a_gateway_that_answers_nobody_is_started_again(nasty: Kanaria) -> None:
     """Its listeners are drained, then it hangs: the status says that it is silent, and soon it serves again."""
     nasty.ok("up", "digits:v1")
