@@ -8,6 +8,7 @@ from math import inf
 
 from rollout.explain.callers import labels_by_caller
 from rollout.explain.earlier import words as earlier_words
+from rollout.explain.format import clock
 from rollout.explain.labels import Labels, labels_of
 from rollout.format import weight
 from rollout.judge import Judgement, Pair, SignalJudgement, Window
@@ -192,10 +193,12 @@ class Timeline:
 
     @property
     def refused(self) -> str:
-        """Requests that were refused since the last one that was counted, as it was noted; empty: none, or unknown."""
+        """Requests that were refused since the last one that was counted, as noted once; empty: none, or unknown."""
         counted_s = max((tick.window.end_s for tick in self.failures if _has_events(tick.window)), default=-inf)
         noted = [note for note in self.notes if note.topic == e.REQUESTS_REFUSED]
-        return noted[-1].text if noted and noted[-1].at_s > counted_s else ""
+        if not noted or noted[-1].at_s <= counted_s:
+            return ""
+        return f"{noted[-1].text}, as seen at {clock(noted[-1].at_s)} UTC"
 
     @property
     def watch_interrupted(self) -> str | None:

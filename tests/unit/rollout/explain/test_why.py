@@ -552,7 +552,9 @@ def test_each_time_that_requests_are_refused_is_noted(tmp_path: Path) -> None:
         world.live(controller, 6)
         world.router.turned_away = Refused(before + 1 + before // 5)
         world.live(controller, 20)
-        assert f"refused {'101 requests' if before else '1 request'} for a missing" in one_sentence(newest(path))
+        said = one_sentence(newest(path))
+        assert f"refused {'101 requests' if before else '1 request'} for a missing" in said
+        assert re.search(r", as seen at [\d:]{8} UTC\.$", said), "there may be more by now, which only `status` counts"
         world.rps = 120
         world.live(controller, 6)
         assert "refused" not in one_sentence(newest(path))
