@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from kanaria.stack import locks
 from kanaria.stack.supervision import ProcessFiles
 from rollout.ledger.places import companions
 from rollout.routers.envoy import admin
@@ -196,14 +197,16 @@ def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) 
     refused = nasty("promote")
     assert (refused.returncode, "no release is running" in refused.stderr) == (2, True), refused.stderr
 
-    controller, gateway = psutil.Process(nasty.pid("controller")), nasty.pid("gateway")
-    controller.suspend()
+    keeper = locks.holder(nasty.home / "keeper.lock")
+    assert keeper is not None
+    gateway = nasty.pid("gateway")
+    os.kill(keeper.pid, signal.SIGSTOP)  # so it ends nothing yet, and the restart goes on
     restart = nasty.begin("processes", "restart", "controller")
     until(lambda: ProcessFiles(nasty.home).program("controller") is None)
     up = nasty.begin("up")
     assert up.stdout is not None
     said = up.stdout.readline()
-    controller.resume()
+    os.kill(keeper.pid, signal.SIGCONT)
     outputs = [process.communicate(timeout=300)[0] for process in (restart, up)]
     assert (restart.returncode, up.returncode, nasty.pid("gateway")) == (0, 0, gateway), outputs
     assert said.startswith("waiting for `kanaria processes restart`"), said
