@@ -161,7 +161,7 @@ def test_without_a_file_to_open_nobody_knows_what_lives(tmp_path: Path, sleeper:
 # What `home` must know of a program whose process is another user's, where this one does not see those of others.
 HIDDEN = """
 import pathlib, signal, subprocess, sys, time
-from kanaria.stack.keeper import BEAT_S, Keeper
+from kanaria.stack.care import BEAT_S, Keeper
 from kanaria.stack.supervision import Program, Supervisor
 home, program, late_s = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 identify = Keeper._identify

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kanaria.stack import keeper as keeper_module
+from kanaria.stack import care as care_module
+from kanaria.stack.care import BEAT_S, CALM_BEAT_S, Keeper
 from kanaria.stack.identity import Identity
-from kanaria.stack.keeper import BEAT_S, CALM_BEAT_S, Keeper
 from kanaria.stack.locks import Lock, locked
 from kanaria.stack.process_state import ProcessState
 from kanaria.stack.processes import marks
@@ -273,7 +273,7 @@ def test_a_keeper_goes_on_in_a_copy_that_it_did_not_take_at_once(
     home: Path, keeper: Keeper, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """It had the copy's lock, took the folder for another stack's for good, and started and ended nothing."""
-    monkeypatch.setattr(keeper_module, "RETURNED_AFTER_S", 0.0)
+    monkeypatch.setattr(care_module, "RETURNED_AFTER_S", 0.0)
     sign, take_again, tries = Lock.sign, Lock.take_again, list[Lock]()
     before, between = home.with_suffix(".before"), home.with_suffix(".between")
 
