@@ -4,7 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,18 @@ def test_two_commands_at_once_wait_for_each_other(nasty: Kanaria, samples: Path)
     assert kept.everything() == []
 
 
+@contextmanager
+def suspended_keeper(kanaria: Kanaria) -> Iterator[None]:
+    """It ends nothing that it is asked to, so that a restart goes on."""
+    keeper = locks.holder(kanaria.home / "keeper.lock")
+    assert keeper is not None
+    os.kill(keeper.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(keeper.pid, signal.SIGCONT)
+
+
 def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) -> None:
     """Killed, and restarted by a command: the next one was told to start the stack, which ran.
 
@@ -197,16 +209,13 @@ def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) 
     refused = nasty("promote")
     assert (refused.returncode, "no release is running" in refused.stderr) == (2, True), refused.stderr
 
-    keeper = locks.holder(nasty.home / "keeper.lock")
-    assert keeper is not None
     gateway = nasty.pid("gateway")
-    os.kill(keeper.pid, signal.SIGSTOP)  # so it ends nothing yet, and the restart goes on
-    restart = nasty.begin("processes", "restart", "controller")
-    until(lambda: ProcessFiles(nasty.home).program("controller") is None)
-    up = nasty.begin("up")
-    assert up.stdout is not None
-    said = up.stdout.readline()
-    os.kill(keeper.pid, signal.SIGCONT)
+    with suspended_keeper(nasty):
+        restart = nasty.begin("processes", "restart", "controller")
+        until(lambda: ProcessFiles(nasty.home).program("controller") is None)
+        up = nasty.begin("up")
+        assert up.stdout is not None
+        said = up.stdout.readline()
     outputs = [process.communicate(timeout=300)[0] for process in (restart, up)]
     assert (restart.returncode, up.returncode, nasty.pid("gateway")) == (0, 0, gateway), outputs
     assert said.startswith("waiting for `kanaria processes restart`"), said
@@ -216,13 +225,13 @@ def test_a_command_waits_for_a_controller_that_is_started_again(nasty: Kanaria) 
 def test_a_restart_that_is_ended_meanwhile_leaves_the_process(nasty: Kanaria, number: signal.Signals) -> None:
     """Ended by `kill`, or with its terminal, it left the stack without a controller."""
     nasty.ok("up", "digits:v1")
-    controller = psutil.Process(nasty.pid("controller"))
-    controller.suspend()
-    restart = nasty.begin("processes", "restart", "controller")
-    until(lambda: ProcessFiles(nasty.home).program("controller") is None)
-    restart.send_signal(number)
-    output = restart.communicate(timeout=300)[0]
-    controller.resume()
+    with suspended_keeper(nasty):
+        before = signal.signal(number, signal.default_int_handler)  # a shell has what runs in its background ignore it
+        restart = nasty.begin("processes", "restart", "controller")
+        signal.signal(number, before)
+        until(lambda: ProcessFiles(nasty.home).program("controller") is None)
+        restart.send_signal(number)
+        output = restart.communicate(timeout=300)[0]
     assert restart.returncode != 0, output
     assert ProcessFiles(nasty.home).program("controller") is not None, output
     assert "digits:v1" in nasty.ok("status")
