@@ -1,4 +1,4 @@
-"""What the keeper does with each program: starts it, starts it again when it ends, ends it, takes it over."""
+"""How a keeper takes care of programs: it starts what should run and what has ended, and ends what should not run."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The keeper: starts what should run, starts again what ends, ends what should not run any longer.
+"""The keeper's process, in which a `Keeper` takes care of the programs; `care` says how.
 
 It can be killed at any time: what it started goes on, and the next keeper takes it over. Its process leads no other:
 output goes straight to files, and each program has a session of its own.
