@@ -116,9 +116,11 @@ def _state(info: ProcessInfo | None) -> str:
 
 
 def _unknown(supervisor: Supervisor, name: str) -> SetupError:
-    return SetupError(
-        f"there is no process {name}", saw=f"here: {', '.join(supervisor.names()) or 'none'}", do="correct it"
-    )
+    if not (names := supervisor.names()):
+        return SetupError(
+            f"there is no process {name}", saw="nothing runs here", do="start the stack with `kanaria up TAG`"
+        )
+    return SetupError(f"there is no process {name}", saw=f"here: {', '.join(names)}", do="correct it")
 
 
 def _supervisor() -> Supervisor:

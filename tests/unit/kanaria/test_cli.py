@@ -339,3 +339,17 @@ def test_a_folder_in_place_of_the_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     done = run("-m", "kanaria", "why", folder=tmp_path)
     assert (done.returncode, f"saw: {tmp_path / 'ledger.db'} is a folder" in done.stderr) == (3, True), done.stderr
+
+
+@pytest.mark.parametrize("what", ["restart", "stop"])
+def test_a_process_of_no_stack_is_not_called_a_wrong_name(tmp_path: Path, what: str) -> None:
+    """What to do was to correct the name, and no other one is right."""
+    done = run("-m", "kanaria", "processes", what, "controller", folder=tmp_path)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        2,
+        [
+            "there is no process controller",
+            "  saw: nothing runs here",
+            "  do:  start the stack with `kanaria up TAG`",
+        ],
+    )
