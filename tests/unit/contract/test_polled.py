@@ -37,7 +37,7 @@ class Service:
             except OSError:
                 return
             self.connections += 1
-            with connection:
+            with connection, suppress(ConnectionError):  # a client need not read all of an answer
                 while head := connection.recv(4096):
                     self.requests.append(head)
                     if not self._answer(connection, head):
