@@ -341,6 +341,7 @@ def test_a_folder_in_place_of_the_ledger_is_named(tmp_path: Path) -> None:
     assert (done.returncode, f"saw: {tmp_path / 'ledger.db'} is a folder" in done.stderr) == (3, True), done.stderr
 
 
+@pytest.mark.needs(*Commands.sources["processes"].needs)
 @pytest.mark.parametrize("what", ["restart", "stop"])
 def test_a_process_of_no_stack_is_not_called_a_wrong_name(tmp_path: Path, what: str) -> None:
     """What to do was to correct the name, and no other one is right."""
