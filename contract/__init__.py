@@ -1,1 +1,1 @@
-"""What the parts of Kanaria say to one another, declared once. The lowest layer: imports no other part."""
+"""What the parts of Kanaria share: names, formats and clients. It is the lowest layer and imports no other part."""

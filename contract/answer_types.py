@@ -22,19 +22,19 @@ from contract.records import Record
 
 Label = str | float  # what an answer says, and what the truth turns out to be
 
-_UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, half characters, ends of lines
+_UNSAFE = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: control characters, surrogates, line and paragraph separators
 
 _SINGLE_PRECISION = 2e-7  # relative error of a float32
 _LAST_PLACES = 16  # error of a few operations with float64, in units of the last place
-_FEW = 200  # rounding an edge may move one in so many answers to the next bin
-_MOST_DECIMALS = 330  # of the smallest number that there is
+_FEW = 200  # rounding an edge may move at most one in 200 answers to the next bin
+_MOST_DECIMALS = 330  # enough for the smallest float64
 
 
 def class_name(label: str) -> str:
-    r"""The name that a label is counted under, which every metric store keeps as it is.
+    r"""The name under which a label is counted. Every metric store keeps this name unchanged.
 
-    Prometheus drops a label without text, and others end a line at U+2028. So a label without text becomes two
-    quotation marks, and such characters become escapes like `\u2028`. All other labels are their own name.
+    Prometheus drops an empty label, and other stores end a line at U+2028. So an empty label becomes two quotation
+    marks, and such characters become escapes like `\u2028`. All other labels are their own name.
     """
     if label.isprintable() and label:
         return label
@@ -52,7 +52,7 @@ class Prediction:
     """The answer for one row."""
 
     label: Label
-    confidence: float | None = None  # the model's own probability of `label`, 0-1; None: it gives none
+    confidence: float | None = None  # the model's own probability of `label`, 0-1; None: the model gives none
 
 
 class Labels(Record):
@@ -142,16 +142,16 @@ class Number(Record):
 
 
 def _noise(number: float, spread: float) -> float:
-    """By how much two answers may differ that are the same, computed in two ways.
+    """The largest rounding difference between two computations of the same answer.
 
     Args:
-        spread: of all answers; where they hardly differ, smaller differences matter.
+        spread: the highest answer minus the lowest; if the answers hardly differ, smaller differences matter.
     """
     return max(_LAST_PLACES * ulp(number), min(_SINGLE_PRECISION * abs(number), spread / 1000))
 
 
 def _distinct(rising: list[float]) -> list[float]:
-    """The smallest of each group of numbers that may be the same number."""
+    """The smallest number of each group whose members differ only by rounding."""
     spread, kept = rising[-1] - rising[0], rising[:1]
     for number in rising[1:]:
         if number - kept[-1] > _noise(number, spread):
@@ -160,7 +160,7 @@ def _distinct(rising: list[float]) -> list[float]:
 
 
 def _rounded(edges: list[float], values: list[float]) -> list[float]:
-    """`edges` with as few decimals as leave nearly all of `values`, sorted, in their bins."""
+    """`edges`, rounded to the fewest decimals that keep nearly all of the sorted `values` in their bins."""
     spread = values[-1] - values[0]
     distance = min(*(high - low for low, high in pairwise(edges)), spread, float_info.max)
     return [_rounded_edge(edge, values, distance, _noise(edge, spread)) for edge in edges]
@@ -185,13 +185,13 @@ AnswerKind = Annotated[Labels | Number, Field(discriminator="kind")]
 
 
 def counted_as(own: AnswerKind, comparison_schema: str | None) -> AnswerKind:
-    """Choose how a version's answers are counted: like those of the other version, so that the counts can be compared.
+    """Choose how a version's answers are counted: with the bins of the other version, so that counts can be compared.
 
     Args:
         own: the `answer` of the version's own schema.
         comparison_schema: the `answer` of the other version's schema as JSON; None when there is no other.
 
-    Raises: pydantic.ValidationError when `comparison_schema` is not such a JSON object.
+    Raises: pydantic.ValidationError if `comparison_schema` is not the JSON of an `answer`.
     """
     if comparison_schema is None:
         return own

@@ -1,9 +1,9 @@
-"""Ends a connection of uvicorn that sends headers, or trailers behind a body in chunks, without end, or none at all.
+"""Closes a uvicorn connection that sends endless headers, endless trailers after a chunked body, or nothing.
 
-httptools, by which uvicorn parses, knows no limit: it keeps all of a field, and copies it with each part that comes.
-h11, which uvicorn takes where there is no httptools, has one. A connection takes a file of the process: whoever opens
-many and says nothing would take all of them. The standard library has to do: the server of a version loads this file
-by its path, in a Python that may be older and have another `contract`.
+httptools, which uvicorn uses as its parser, has no limit: it keeps a whole field and copies it with each part that
+arrives. h11, which uvicorn uses if httptools is not installed, has a limit. Each connection uses a file descriptor: a
+client that opens many silent connections would use all of them. This module uses only the standard library: the server
+of a version loads this file by its path, in a Python that may be older and have another `contract`.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-LARGEST_FIELDS = 2**20  # bytes of a request before its body, between two parts of it, or behind it
-_MOST_FILES = 2**20
-HEAD_WITHIN_S = 10.0  # from the beginning of a connection, or of a request, until its headers are here
-_BRINGS_IT_WITHIN_S = 1.0  # a client that connects because it has a request
+LARGEST_FIELDS = 2**20  # bytes of a request before its body, between two parts of the body, or after it
+_MOST_FILES = 2**20  # used if the process has no limit of open files
+HEAD_WITHIN_S = 10.0  # from the start of a connection, or of a request, until its headers are complete
+_BRINGS_IT_WITHIN_S = 1.0  # a client that connects to send a request has sent it by then
 
 
 def bounded_http() -> type[Any]:
-    """The HTTP protocol that uvicorn would choose, bounded: what `uvicorn.Config` takes as `http`."""
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: PLC0415 - few who import this serve anything
+    """The HTTP protocol that uvicorn would choose, with limits. Pass it to `uvicorn.Config` as `http`."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol  # noqa: PLC0415 - few importers of this module serve HTTP
 
     protocol: type[Any] = AutoHTTPProtocol
     return _bounded(_timed(protocol)) if hasattr(protocol, "on_message_begin") else _timed_h11(_timed(protocol))
 
 
 def _timed(protocol: type[Any]) -> type[Any]:
-    # Those whose headers are not here, the oldest first. The oldest ends when they take half of the process's files and
-    # it had its time, and when they take three quarters and the loop could read what it had sent, as in a burst.
+    # Connections whose headers are not complete, oldest first. If they use half of the process's files, the oldest is
+    # closed once it has had `_BRINGS_IT_WITHIN_S`. If they use three quarters, as in a burst, it is closed as soon as
+    # the loop has read what it had sent.
     waiting: dict[Any, asyncio.TimerHandle] = {}
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = (files if files > 0 else _MOST_FILES) // 2  # below 0: without a limit
+    most = (files if files > 0 else _MOST_FILES) // 2  # below 0: no limit
 
-    class Timed(protocol):  # type: ignore[misc] # a class that is chosen when uvicorn is imported
-        """One connection."""
+    class Timed(protocol):  # type: ignore[misc] # the base class is chosen when uvicorn is imported
+        """One connection whose headers must be complete in time."""
 
         _in_head, _read_at_s = True, math.inf
 
@@ -62,16 +63,19 @@ def _timed(protocol: type[Any]) -> type[Any]:
             self._once_read(self._make_room)
 
         def _once_read(self, do: Callable[[], None]) -> None:
-            """Do it when the loop has read what had come: it may have been busy, and takes some up in another order."""
+            """Call `do` after the loop has read the data that had arrived.
+
+            The loop may have been busy, and it does not handle connections in order. So it takes two more turns.
+            """
             self.loop.call_soon(self.loop.call_soon, do)
 
         def _make_room(self) -> None:
             self._read_at_s = now_s = self.loop.time()
             while len(waiting) > most:
                 oldest = next(iter(waiting))
-                if now_s - oldest._read_at_s < (_BRINGS_IT_WITHIN_S if len(waiting) <= most * 3 // 2 else 0):  # noqa: SLF001 - another of its kind
+                if now_s - oldest._read_at_s < (_BRINGS_IT_WITHIN_S if len(waiting) <= most * 3 // 2 else 0):  # noqa: SLF001 - same class
                     return
-                oldest._end_if_waiting()  # noqa: SLF001 - likewise
+                oldest._end_if_waiting()  # noqa: SLF001 - same class
 
         def _end_if_waiting(self) -> None:
             if self in waiting:
@@ -86,7 +90,7 @@ def _timed(protocol: type[Any]) -> type[Any]:
 
 
 def _bounded(protocol: type[Any]) -> type[Any]:
-    class Bounded(protocol):  # type: ignore[misc] # likewise
+    class Bounded(protocol):  # type: ignore[misc] # as in `_timed`
         """One connection that httptools parses."""
 
         _of_fields, _has_body = 0, False
@@ -116,8 +120,8 @@ def _bounded(protocol: type[Any]) -> type[Any]:
 def _timed_h11(protocol: type[Any]) -> type[Any]:
     import h11  # noqa: PLC0415 - only uvicorn needs it
 
-    class TimedH11(protocol):  # type: ignore[misc] # likewise
-        """One connection that h11 parses, which tells nothing by callbacks."""
+    class TimedH11(protocol):  # type: ignore[misc] # as in `_timed`
+        """One connection that h11 parses. h11 has no callbacks, so its state is read instead."""
 
         @property
         def _in_head(self) -> bool:

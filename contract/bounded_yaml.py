@@ -1,7 +1,7 @@
-"""YAML of others: read with no more work and memory than its text is long, however its parts refer to each other.
+"""Reads untrusted YAML with work and memory in proportion to the length of its text, whatever its aliases refer to.
 
-A few hundred letters may stand for thousands of millions of values, by aliases (`*name`), or by `<<`, which copies what
-it names while it is read. What a tag such as `!!bool` cannot read is an error of PyYAML's as all others.
+A few hundred letters may stand for thousands of millions of values, by aliases (`*name`) or by `<<`, which copies its
+target during reading. A value that a tag such as `!!bool` cannot read raises yaml.YAMLError like any other mistake.
 """
 
 from typing import Any
@@ -9,22 +9,22 @@ from typing import Any
 import yaml
 
 DEEPEST = 50  # levels
-_LARGEST = 50_000  # values, each alias counted as all that it stands for; to read so many takes a second or two
+_LARGEST = 50_000  # values, each alias counted as all that it stands for; reading so many takes a second or two
 
-# Raised by PyYAML's own constructors for what looks like a number, a date or has a tag, and is none.
+# Raised by PyYAML's own constructors for text that looks like a number or a date, or has a tag, and cannot be read so.
 _NOT_CONSTRUCTED = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError)
 
 
 class TooDeep(yaml.YAMLError):
-    """Lists within lists without end, which would take long to read."""
+    """The text nests lists or sections too deeply, which would take long to read."""
 
 
 class TooLarge(yaml.YAMLError):
-    """More values than anybody means to write, or aliases that stand for more."""
+    """The text holds too many values, or aliases that stand for too many."""
 
 
 class Bounded(yaml.SafeLoader):
-    """Raises TooDeep and TooLarge."""
+    """A safe loader that raises TooDeep and TooLarge."""
 
     _depth = _size = 0
 
@@ -48,7 +48,7 @@ class Bounded(yaml.SafeLoader):
 
 
 def load(text: str, loader: type[Bounded] = Bounded) -> Any:
-    """What a text holds, not checked. Raises yaml.YAMLError."""
+    """Read a text into plain values, which are not validated. Raises yaml.YAMLError."""
     try:
         return yaml.load(text, loader)  # noqa: S506 - a safe loader
     except _NOT_CONSTRUCTED as error:
@@ -56,7 +56,11 @@ def load(text: str, loader: type[Bounded] = Bounded) -> Any:
 
 
 def _weigh(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """How many values a node stands for, and in how many levels. `known`: those before it; None: it is around it."""
+    """The number of values that a node stands for, and of their levels.
+
+    Args:
+        known: the result for each node seen so far, by its id; None: the node is being weighed, so it contains itself.
+    """
     if id(node) in known:
         if (found := known[id(node)]) is None:
             raise TooLarge("a part that contains itself")

@@ -1,4 +1,4 @@
-"""What pydantic complains about, in plain English: what stands where, and what to write instead."""
+"""Turns pydantic's errors into plain English: where the mistake is, what was found, and what to write instead."""
 
 import difflib
 import reprlib
@@ -15,7 +15,7 @@ _REPR = reprlib.Repr()
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _LONGEST
 _REPR.maxstring = _REPR.maxother = 10_000
 _MOST = 200  # complaints that are listed one by one
-TOO_MANY = "too_many"  # the one in the place of more
+TOO_MANY = "too_many"  # the type of the one complaint that replaces more than `_MOST`
 
 # `{...}` is filled in from the complaint.
 _ADVICE = {
@@ -60,9 +60,10 @@ _ADVICE = {
 
 
 def listed(error: ValidationError) -> list[ErrorDetails]:
-    """Every complaint; of more than 200 one that says how many.
+    """Every complaint. More than 200 are replaced by one that gives their number.
 
-    Each of a million is a dictionary, of which all are made together: a body of some megabytes would take gigabytes.
+    pydantic makes a dictionary for every complaint at once: a million of them, from a body of some megabytes, would
+    take gigabytes.
     """
     if (count := error.error_count()) > _MOST:
         return [ErrorDetails(type=TOO_MANY, loc=(), msg=f"{count:,} mistakes are in it", input=None)]
@@ -70,7 +71,7 @@ def listed(error: ValidationError) -> list[ErrorDetails]:
 
 
 def advice(details: ErrorDetails) -> str:
-    """What to do about one complaint; pydantic's own words where we have none."""
+    """What to do about one complaint; pydantic's own words if `_ADVICE` has none."""
     if (text := _ADVICE.get(details["type"])) is None:
         return details["msg"]
     said = text.format_map({name: _number(value) for name, value in details.get("ctx", {}).items()})
@@ -84,24 +85,24 @@ def _number(value: Any) -> Any:
 
 
 def complaints(error: ValidationError, model: type[BaseModel], *, whole: str) -> list[str]:
-    """Each complaint as one clause: where, what stands there, what to write.
+    """Each complaint as one clause: where it is, what to write, what was found.
 
     Args:
-        model: what was read; its fields are what an unknown key may have meant.
-        whole: what the value as a whole is called.
+        model: the model that was read; an unknown key is compared with its fields.
+        whole: the name of the value as a whole.
     """
     return list(dict.fromkeys(_clause(details, model, whole) for details in listed(error)))
 
 
 def first_complaint(error: ValidationError, *, whole: str) -> str:
-    """The first complaint as one clause, without what stands there, which may be a secret."""
+    """The first complaint as one clause, without the value found, which may be a secret."""
     first = listed(error)[0]
     place = f"`{'.'.join(map(str, first['loc']))}`" if first["loc"] else whole
     return one_line(f"{place}: {advice(first)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?`, or nothing."""
+    """`; did you mean ...?` with the known name nearest to `name`, or an empty text."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean `{near[0]}`?" if near else ""
 
@@ -114,13 +115,13 @@ def _clause(details: ErrorDetails, model: type[BaseModel], whole: str) -> str:
         return f"{place} is no key here{nearest(str(loc[-1]), known)}"
     if details["type"] == "missing":
         return f"{place} is missing"
-    shown = _REPR.repr(details["input"])  # of millions of values the beginning is enough
+    shown = _REPR.repr(details["input"])  # only the beginning: there may be millions of values
     shown = shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}..."
     return f"{place}: {advice(details)}, not {shown}" if loc else f"{whole}: {advice(details)}"
 
 
 def _parts(kind: Any, loc: tuple[int | str, ...]) -> Iterator[type[BaseModel]]:
-    """The models that may stand at `loc` within `kind`; what is no field on the way is an index, or a kind's name."""
+    """The models that may stand at `loc` within `kind`. A part of `loc` that is not a field is an index or a tag."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         if not loc:
             yield kind

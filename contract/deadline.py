@@ -1,4 +1,4 @@
-"""Until when work may wait for others: one time for all that is asked in a block, however many servers are asked."""
+"""A deadline for a block of work: one limit for all requests in the block, however many servers are asked."""
 
 import errno
 import math
@@ -17,9 +17,9 @@ _until_s: ContextVar[float] = ContextVar("until_s", default=math.inf)  # on the 
 
 @contextmanager
 def within(limit_s: float) -> Iterator[None]:
-    """Whoever waits in this block waits for at most `limit_s` seconds in all, and no longer than a block around it.
+    """All waits in this block take at most `limit_s` seconds together, and no longer than an enclosing block allows.
 
-    It holds for threads, too, that get a copy of the context.
+    The limit also holds for threads that get a copy of the context.
     """
     with by(time.monotonic() + limit_s):
         yield
@@ -27,7 +27,7 @@ def within(limit_s: float) -> Iterator[None]:
 
 @contextmanager
 def by(at_s: float) -> Iterator[None]:
-    """The same until a time of the steady clock."""
+    """As `within`, until the time `at_s` of the monotonic clock."""
     token = _until_s.set(min(at_s, _until_s.get()))
     try:
         yield
@@ -37,7 +37,7 @@ def by(at_s: float) -> Iterator[None]:
 
 @contextmanager
 def anew(limit_s: float) -> Iterator[None]:
-    """What must be done all the same, when a block around this one has no time left: it has `limit_s` seconds."""
+    """Give a block `limit_s` seconds of its own, for work that must be done even if no time is left outside."""
     token = _until_s.set(time.monotonic() + limit_s)
     try:
         yield
@@ -46,27 +46,27 @@ def anew(limit_s: float) -> Iterator[None]:
 
 
 def until_s() -> float:
-    """The time, on the steady clock; inf: there is none."""
+    """The deadline, on the monotonic clock; inf: there is none."""
     return _until_s.get()
 
 
 def left_s(most_s: float = math.inf) -> float:
-    """Seconds that are left, at most `most_s`; 0: it is over."""
+    """Seconds left until the deadline, at most `most_s`; 0: it has passed."""
     return max(0.0, min(most_s, _until_s.get() - time.monotonic()))
 
 
 def ended_within(limit_s: float, work: Callable[[], T]) -> T:
-    """What `work` gives, of another project's that keeps to no deadline. Raises what it raises.
+    """The result of `work`, code of another project that keeps to no deadline. Raises what `work` raises.
 
-    Raises: TimeoutError where it takes longer; it goes on in a thread that nobody waits for. OSError where the system
-        gives no thread, and nothing was begun.
+    Raises: TimeoutError if it takes longer; it continues in a thread that nothing waits for. OSError if the system
+        has no thread for it; then nothing was started.
     """
     ended: Future[T] = Future()
 
     def run() -> None:
         try:
             ended.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             ended.set_exception(error)
 
     try:

@@ -1,8 +1,8 @@
 """JMESPath expressions that a plan may hold: which part of a service's JSON answer means what.
 
-Plans may come from others, and expressions run beside the gateway. So an expression is short, and has only parts whose
-work is at most in proportion to the answer: none that builds new lists or texts, which could double with each letter,
-and no list or object that the expression itself holds, which could stand in the place of each item of an answer.
+Plans may be untrusted, and expressions run beside the gateway. So an expression is short, and the work of each of its
+parts is at most in proportion to the answer. It may not build new lists or texts, which could double with each letter,
+and it may not hold a list or an object of its own, which could replace each item of an answer.
 Source of the language: https://jmespath.org/specification.html
 """
 
@@ -19,7 +19,7 @@ from contract.plain_text import one_line
 
 MOST_LETTERS = 300
 _SHOWN = 60  # letters of a value
-MOST_PARTS = 60  # of the tree that an expression is
+MOST_PARTS = 60  # nodes of an expression's syntax tree
 
 _BUILDS = {"multi_select_list": "[a, b]", "multi_select_dict": "{a: b}"}
 FUNCTIONS = (
@@ -29,28 +29,28 @@ FUNCTIONS = (
 
 _EVERY = "*"  # in the path of a field, any key of an object
 
-FieldPath = tuple[str, ...]  # the keys to a field; items of lists take no place in it
+FieldPath = tuple[str, ...]  # the keys to a field; list items are not part of it
 
 Tree = Mapping[str, Any]  # as `jmespath` parses an expression
 
 
 class Expression:
-    """A compiled expression. Raises ValueError, in words for a person, where it is none or is not allowed."""
+    """A compiled expression. Raises ValueError, worded for a person, if the text is not one or is not allowed."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self._compiled = _compiled(text)
 
     def of(self, content: object) -> object:
-        """What it gives of the content of a JSON document; None: it matches nothing, or a function got a wrong type."""
+        """Its value for a JSON document; None: it matches nothing, or a function got a wrong type."""
         try:
             return self._compiled.search(content)
         except (JMESPathError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError):
-            return None  # jmespath raises the latter ones for odd content, such as NaN in `ceil`
+            return None  # jmespath raises other errors than its own for odd content, such as NaN in `ceil`
 
 
 def field_path(text: str) -> FieldPath:
-    """The keys to the field that an expression names, such as `items[].id`. Raises ValueError where it names none."""
+    """The keys to the field that an expression names, such as `items[].id`. Raises ValueError if it names no field."""
     tree = _compiled(text).parsed
     try:
         if path := tuple(_keys(tree)):
@@ -61,7 +61,7 @@ def field_path(text: str) -> FieldPath:
 
 
 def without(content: Any, paths: tuple[FieldPath, ...]) -> Any:
-    """`content` without the fields at `paths`; it is changed in place."""
+    """Remove the fields at `paths` from `content`, in place, and return it."""
     for path in paths:
         for holder in _holders(content, path):
             for key in list(holder) if path[-1] == _EVERY else [path[-1]]:
@@ -70,7 +70,7 @@ def without(content: Any, paths: tuple[FieldPath, ...]) -> Any:
 
 
 def near(text: str, content: object) -> str:
-    """`; did you mean ...?` with a field of `content` that is like a path that matches nothing in it, or nothing."""
+    """`; did you mean ...?` with the field of `content` nearest to a path that matches nothing, or an empty text."""
     known = list(fields(content))
     last = text.rpartition(".")[2]
     found = difflib.get_close_matches(text, known, n=1) or [one for one in known if one.rpartition(".")[2] == last][:1]
@@ -78,7 +78,7 @@ def near(text: str, content: object) -> str:
 
 
 def fields(content: object, *, most: int = 200, deepest: int = 5) -> Iterator[str]:
-    """The paths of the fields of a JSON document, as expressions; of lists those of the first item."""
+    """The paths of the fields of a JSON document, as expressions. Of a list, only its first item is looked at."""
     found = 0
     waiting: list[tuple[str, object, int]] = [("", content, 0)]
     while waiting and found < most:
@@ -118,7 +118,7 @@ def _compiled(text: str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except JMESPathError as error:
-        raise ValueError(f"it is no JMESPath expression: {_why(text, error)}") from error
+        raise ValueError(f"it is not a JMESPath expression: {_why(text, error)}") from error
     if len(parts) > MOST_PARTS:
         raise ValueError(f"an expression has at most {MOST_PARTS} parts; this one has {len(parts)}")
     for part in parts:
@@ -151,7 +151,7 @@ def _why(text: str, error: JMESPathError) -> str:
         rest = text.lstrip("$").lstrip(".")
         return f"`$` is JSONPath; did you mean `{rest}`?" if rest else "`$` is JSONPath; the whole answer is `@`"
     if "-" in text and '"' not in text:
-        return 'a key with `-` stands in double quotes, such as `"my-label"`'
+        return 'write a key with `-` in double quotes, such as `"my-label"`'
     if isinstance(error, LexerError):
         return f"{error.message} at letter {error.lexer_position + 1}"
     if isinstance(error, ParseError):
@@ -160,7 +160,7 @@ def _why(text: str, error: JMESPathError) -> str:
 
 
 def _keys(tree: Tree) -> Iterator[str]:
-    """Raises KeyError for what is no part of a plain path."""
+    """The keys of a plain path. Raises KeyError for a part that a plain path cannot have."""
     children = tree.get("children", ())
     match tree["type"]:
         case "field":
@@ -181,7 +181,7 @@ def _keys(tree: Tree) -> Iterator[str]:
 
 
 def _holders(content: Any, path: FieldPath) -> Iterator[dict[str, Any]]:
-    """The objects in which the last key of `path` is looked for; in a loop, as answers may be nested deeply."""
+    """The objects in which to look for the last key of `path`. It uses no recursion: answers may be nested deeply."""
     waiting = [(content, path)]
     while waiting:
         value, rest = waiting.pop()

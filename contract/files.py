@@ -1,4 +1,4 @@
-"""Files that are written as a whole: whoever reads one meanwhile sees the old or the new one, never a part."""
+"""Writes files as a whole: a reader sees the old or the new content, never a part."""
 
 import fcntl
 import os
@@ -10,18 +10,18 @@ from contract import plain_files
 
 
 def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_public: bool = False) -> None:
-    """Replace the file at `path` in one step, on disk when this returns. A pipe or a terminal is written to.
+    """Replace the file at `path` in one step; it is on disk when this returns. A pipe or terminal is written directly.
 
-    A failure leaves the old file, and nothing beside it. The file that is being written begins with a dot and ends with
-    a number, so that nobody who looks for `*.json` finds it.
+    A failure leaves the old file and no other. The name of the temporary file begins with a dot and ends with a number,
+    so that a search for `*.json` does not find it.
 
     Args:
-        mode: rights of the new file, before the umask.
-        is_public: whether everybody who may enter its folder may read it, whatever the umask says.
+        mode: permissions of the new file, before the umask.
+        is_public: whether everyone who may enter its folder may read it, whatever the umask says.
 
     Raises: OSError.
     """
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # a link stays a link: its target is replaced
     encoded = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(encoded)
@@ -41,10 +41,10 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o666, is_publi
 
 
 def write_once(path: Path, content: bytes) -> None:
-    """Make the file at `path`, for its owner alone, whole or not at all and on disk when this returns. It is a secret.
+    """Create a secret file at `path` that only its owner can read: whole or not at all, on disk when this returns.
 
-    One that is there stays, also where another process makes it at this moment. One that was lost does not, see
-    `is_lost`: who asks for an empty secret lets everybody in. Raises OSError.
+    An existing file stays, even if another process creates it at this moment. A lost one (`is_lost`) is replaced:
+    a service that requires an empty secret lets everyone in. Raises OSError.
     """
     incoming = _incoming(path)
     incoming.unlink(missing_ok=True)  # a killed process may have left it
@@ -54,10 +54,10 @@ def write_once(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         _put(incoming, path)
-        with suppress(OSError):  # of a folder some file systems cannot do this
+        with suppress(OSError):  # some file systems cannot sync a folder
             folder = os.open(path.parent, os.O_RDONLY)
             try:
-                os.fsync(folder)  # the name
+                os.fsync(folder)  # writes the file's name to disk
             finally:
                 os.close(folder)
     finally:
@@ -65,18 +65,18 @@ def write_once(path: Path, content: bytes) -> None:
 
 
 def is_lost(content: bytes) -> bool:
-    """Whether this is what a power cut may leave of a file that was not on disk yet: nothing, or nothing but zeros."""
+    """Whether a power cut may have left this content, of a file that was not on disk yet: nothing, or only zeros."""
     return not content.strip(b"\0 \t\r\n")
 
 
 def _put(incoming: Path, path: Path) -> None:
-    """Give the file `incoming` the name `path`, unless there is a file that was not lost."""
+    """Rename the file `incoming` to `path`, unless that exists and was not lost."""
     while True:
         with suppress(FileExistsError):
             path.hardlink_to(incoming)
             return
         with suppress(FileNotFoundError), plain_files.opened(path.parent.resolve() / path.name) as there:
-            # Of two who find it lost, one replaces it: else the first would use a content that is there no more.
+            # If two processes find the file lost, only one may replace it: the other would use content that is gone.
             fcntl.flock(there, fcntl.LOCK_EX)
             if not is_lost(there.read()):
                 return
@@ -86,5 +86,5 @@ def _put(incoming: Path, path: Path) -> None:
 
 
 def _incoming(path: Path) -> Path:
-    """Where the content of `path` is written first; no other writer has this name."""
+    """The temporary file for the content of `path`; no other writer uses this name."""
     return path.with_name(f".{path.name}.{os.getpid()}{threading.get_native_id()}")

@@ -1,4 +1,4 @@
-"""A header that somebody wants with each question to a service, such as the name of a tenant."""
+"""A header that the owner wants sent with each request to a service, such as the name of a tenant."""
 
 import re
 
@@ -11,10 +11,10 @@ _NOT_THEIRS = ("authorization", "host", "connection", "content-type", "content-l
 
 
 def given_header(text: str) -> tuple[str, str]:
-    """Name and value of `X-Scope-OrgID: shop`.
+    """Name and value of a header such as `X-Scope-OrgID: shop`.
 
-    Raises: ValueError for what is none, and for one that the client sets itself; a login lies in a file. It shows what
-    comes before the colon: the rest may be secret.
+    Raises: ValueError if the text is not a header, or one that the client sets itself; a login is given as a file. The
+    message shows only what comes before the colon: the rest may be secret.
     """
     found = _HEADER.fullmatch(text.strip())
     if found is None or found[1].lower() in _NOT_THEIRS:

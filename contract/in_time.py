@@ -1,6 +1,6 @@
-"""A socket whose every call keeps to `contract.deadline`: its own limit would be for each part that comes.
+"""A socket for `http.client` that keeps to `contract.deadline` for a whole answer.
 
-For `http.client`, of which it has what that uses.
+A socket's own timeout holds for each part that arrives. Only the methods that `http.client` uses are here.
 """
 
 import io
@@ -11,7 +11,7 @@ from contract.deadline import left_s
 
 
 class InTime:
-    """Of an open socket, which may be encrypted. Each call raises TimeoutError where no time is left."""
+    """Wraps an open socket, which may be encrypted. Each call raises TimeoutError if no time is left."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._opened = opened
@@ -28,7 +28,7 @@ class InTime:
 
 
 class _Parts(io.RawIOBase):
-    """The parts of an answer. They can be read when their socket is closed before they are."""
+    """The parts of an answer. They can be read even after their socket was closed."""
 
     def __init__(self, opened: socket.socket) -> None:
         self._opened, self._parts = opened, opened.makefile("rb", buffering=0)
@@ -46,8 +46,8 @@ class _Parts(io.RawIOBase):
 
 
 def must_be_left_s() -> float:
-    """Seconds that a call may wait. Raises TimeoutError where there are none."""
+    """Seconds that a call may wait. Raises TimeoutError if there are none."""
     limit_s = left_s()
     if not limit_s:
-        raise TimeoutError("it took too long in all")
+        raise TimeoutError("the whole request took too long")
     return limit_s

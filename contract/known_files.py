@@ -1,4 +1,4 @@
-"""Files that are looked at again and again, and hardly ever change: where each is, and what is in it."""
+"""Caches files that are read again and again and hardly ever change: their paths and their content."""
 
 import time
 from collections.abc import Callable
@@ -7,13 +7,13 @@ from typing import Generic, TypeVar
 
 ReadT = TypeVar("ReadT")
 
-# A system notes the time of a change to some milliseconds, some file systems to two seconds: a change that follows at
-# once on the one before may look the same.
+# A system records the time of a change with a precision of some milliseconds, some file systems of two seconds: two
+# changes in quick succession may have the same time.
 _SETTLED_NS = 3 * 10**9
 
 
 class Notes(dict[str, Path]):
-    """The path of each note of a folder by its name. To put one together takes longer than to look at its file."""
+    """The path of each file of a folder by its name. Building a path takes longer than checking the file."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -25,15 +25,15 @@ class Notes(dict[str, Path]):
 
 
 class KnownFiles(Generic[ReadT]):
-    """Reads a file where it is another one than at the last look, or was changed a moment ago.
+    """Reads a file again only if it changed since the last read, or was changed a moment ago.
 
     Args:
-        read: gives what is at a path, a file or the names in a folder; None, of what could not be read, is not kept.
+        read: reads a path: a file's content or the names in a folder. None (could not be read) is not kept.
     """
 
     def __init__(self, read: Callable[[Path], ReadT]) -> None:
         self._read = read
-        self._known: dict[Path, tuple[tuple[int, ...], ReadT]] = {}  # by path: what tells a file from a later one
+        self._known: dict[Path, tuple[tuple[int, ...], ReadT]] = {}  # by path: the file's identity, and what was read
 
     def at(self, path: Path) -> ReadT:
         """What is at `path` now. Raises what `read` raises."""
@@ -44,7 +44,7 @@ class KnownFiles(Generic[ReadT]):
             return self._read(path)
         file = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
         known = self._known.get(path)
-        # A clock that was set back makes every change one of a moment ago.
+        # If the clock was set back, every change counts as recent, and the file is read again.
         is_settled = time.time_ns() - found.st_ctime_ns >= _SETTLED_NS
         if is_settled and known is not None and known[0] == file:
             return known[1]

@@ -1,6 +1,6 @@
-"""The counters of one version's labels, which its own processes count, or an observer for it.
+"""The counters of one version's labels, counted by its own processes or by an observer for it.
 
-Counters are given as they were made: `prometheus_client` is not imported here.
+The caller makes the Counters: `prometheus_client` is not imported here.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from contract import metrics as m
 
 
 class LabelMetrics:
-    """The series without a caller's name exist at 0 from the beginning, those of callers with their first label."""
+    """Counts labels. Series without a caller's name exist at 0 from the start, a caller's from its first label."""
 
     def __init__(self, version: str, *, feedback: Any, labels: Any, pairs: Any) -> None:
         """

@@ -1,4 +1,4 @@
-"""How all processes log: lines of JSON. A line that cannot be written is lost, and nothing else."""
+"""How all processes log: lines of JSON. A line that cannot be written is lost; nothing else fails."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ _STDOUT = 1
 
 
 class _Output:
-    """Standard output; a full disk never becomes an error of whoever logs."""
+    """Standard output; a full disk does not raise an error in the code that logs."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -22,7 +22,7 @@ class _Output:
 
 
 def log_as_json() -> None:
-    """Let this process log so."""
+    """Set this process to log lines of JSON."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -1,7 +1,7 @@
-"""HTTP clients of the stack's own services. They use no proxy, whatever the environment says: none could reach them.
+"""HTTP clients of the stack's own services. They ignore proxy settings: a proxy could not reach these services.
 
-A timeout of theirs is for all of a request, from its host's name to the last byte of its answer. httpx's own are for
-each part that is waited for: a server that sends a byte now and then keeps its clients for as long as it likes.
+Their timeout covers a whole request, from the lookup of the host name to the last byte of the answer. httpx's own
+timeouts cover each part: a server that sends a byte now and then could keep a client waiting without limit.
 """
 
 import ipaddress
@@ -32,14 +32,14 @@ def client(
     login: Login | None = None,
     trust: ssl.SSLContext | None = None,
 ) -> Client:
-    """A client that honours neither proxies nor other settings of the environment.
+    """Make a client that ignores proxies and other settings of the environment.
 
     Args:
         timeout_s: longest wait for a whole answer, seconds; `contract.deadline` may make it shorter.
-        keeps_connections: whether a connection is used again, which a service that is restarted may have closed.
-        unix_socket: the one at which every host is; None: each is where its URL says.
-        login: what every request brings; None: nothing.
-        trust: whose certificates count; None: those that httpx knows.
+        keeps_connections: whether connections are reused; a restarted service may have closed them.
+        unix_socket: the socket to which every request goes; None: to the host of its URL.
+        login: sent with every request; None: no login.
+        trust: the certificates to accept; None: those of the authorities that httpx knows.
     """
     limits = httpx.Limits() if keeps_connections else httpx.Limits(max_keepalive_connections=0)
     return httpx.Client(
@@ -54,17 +54,17 @@ def client(
 
 @cache
 def public_authorities() -> ssl.SSLContext:
-    """Whose certificates httpx takes. Read once in a process: that takes longer than most requests."""
+    """The authorities that httpx trusts. Read once per process, because reading takes longer than most requests."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 class _Bounded(httpx.HTTPTransport):
-    """Keeps what httpx takes for the longest wait for a part of an answer for all of it."""
+    """Applies httpx's read timeout, which is for one part of an answer, to the whole answer."""
 
     def __init__(self, limits: httpx.Limits, trust: ssl.SSLContext | None, unix_socket: Path | None = None) -> None:
-        import httpcore  # noqa: PLC0415 - httpx does so, too: who makes no client does without
+        import httpcore  # noqa: PLC0415 - httpx also imports it late: code that makes no client does without it
 
-        from contract.network import Network  # noqa: PLC0415 - likewise
+        from contract.network import Network  # noqa: PLC0415 - it imports httpcore
 
         self._pool = httpcore.ConnectionPool(
             ssl_context=public_authorities() if trust is None else trust,
@@ -84,7 +84,7 @@ class _Bounded(httpx.HTTPTransport):
 
 
 class _Parts(httpx.SyncByteStream):
-    """The parts of an answer's body, each read by the same time."""
+    """The parts of an answer's body, with one deadline for all of them."""
 
     def __init__(self, stream: httpx.SyncByteStream, until_s: float) -> None:
         self._stream, self._until_s = stream, until_s
@@ -110,7 +110,7 @@ class _AtSocket(_Bounded):
         self._path = str(unix_socket)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        # httpcore does not close a socket at which nobody listens.
+        # httpcore does not close its socket if the connection is refused, so a probe connects first.
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(request.extensions["timeout"]["connect"])
             try:
@@ -133,7 +133,7 @@ class _LoggedIn(httpx.Auth):
 
 
 def answers(url: str, *, timeout_s: float) -> bool:
-    """Whether a GET of `url` is answered with success, whatever certificate there is."""
+    """Whether a GET of `url` succeeds. Any certificate is accepted."""
     with client(timeout_s=timeout_s, keeps_connections=False, trust=unchecked()) as once:
         try:
             return once.get(url).is_success
@@ -142,7 +142,7 @@ def answers(url: str, *, timeout_s: float) -> bool:
 
 
 def is_local(url: str) -> bool:
-    """Whether `url` is about this machine, by its loopback address or as `localhost`."""
+    """Whether `url` names this machine, by a loopback address or as `localhost`."""
     host = httpx.URL(url).host
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -159,17 +159,17 @@ def whole(
     method: str = "GET",
     json: Any = None,
 ) -> httpx.Response:
-    """An answer of a server that may be anybody's, read to its end.
+    """Read the whole answer of a server that is not trusted.
 
     Args:
-        most: bytes that it may have.
+        most: the largest body that is accepted, bytes.
 
-    Raises: httpx.HTTPError, also where it is longer, or packed, which could make it longer.
+    Raises: httpx.HTTPError, also if the body is longer, or compressed, which could make it longer.
     """
     with http.stream(method, url, json=json, headers={**(headers or {}), "accept-encoding": "identity"}) as answer:
         parts, length = [], 0
         if answer.headers.get("content-encoding", "identity") != "identity":
-            raise httpx.DecodingError("it is packed, and nobody asked for that", request=answer.request)
+            raise httpx.DecodingError("it is compressed, which was not requested", request=answer.request)
         for part in answer.iter_raw():
             length += len(part)
             if length > most:

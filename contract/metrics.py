@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric. `str(metric)` is its name, so that it can be written into a query."""
+    """A metric. `str(metric)` is its name, for use in queries."""
 
     name: str
     meaning: str
@@ -19,7 +19,7 @@ class Metric:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """The names of the series that it is made of."""
+        """The names of its series."""
         return (self.name,)
 
 
@@ -31,17 +31,17 @@ class Histogram(Metric):
 
     @property
     def bucket(self) -> str:
-        """The series of its buckets, which the label `le` distinguishes."""
+        """The series of its buckets, one for each value of the label `le`."""
         return f"{self.name}_bucket"
 
     @property
     def count(self) -> str:
-        """The series of all its events."""
+        """The series that counts all its events."""
         return f"{self.name}_count"
 
     @property
     def sum(self) -> str:
-        """The series of what its events add up to."""
+        """The series of the sum of its events' values."""
         return f"{self.name}_sum"
 
     @property
@@ -49,8 +49,8 @@ class Histogram(Metric):
         return self.bucket, self.count, self.sum
 
 
-# Of a model's server, labelled by the Bento tag that it serves. They exist at 0 before the first request. A route is a
-# path, as in the gateway's metrics; `endpoint` is a label that prometheus-operator gives to targets.
+# Of a model's server, labelled by the Bento tag that it serves. They exist at 0 before the first request. The label for
+# a path is `route`, as in the gateway's metrics, because prometheus-operator gives targets a label `endpoint`.
 REQUESTS = Metric("kanaria_requests_total", "Requests answered", ("version", "route", "status_class"))
 REQUEST_DURATION = Histogram(
     "kanaria_request_duration_seconds",
@@ -60,7 +60,7 @@ REQUEST_DURATION = Histogram(
 )
 PREDICTIONS = Metric(
     "kanaria_predictions_total",
-    "Requests answered with each label, or with a number in each bin; one row of each counts, drawn at random",
+    "Requests answered with each label, or with a number in each bin; one random row of each counts",
     ("version", "label"),
 )
 CONFIDENCE = Histogram(
@@ -70,36 +70,36 @@ CONFIDENCE = Histogram(
     bounds=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
 )
 CORRECT, WRONG = "correct", "wrong"
-MOST_CALLERS = 20  # whose labels count apart, by the names of their keys
-OTHER_CALLERS = "other"  # all others; labels of which nobody knows who sent them have no name
+MOST_CALLERS = 20  # callers with series of their own, by the names of their keys
+OTHER_CALLERS = "other"  # all other callers; a label from an unknown caller has an empty name
 FEEDBACK = Metric(
     "kanaria_feedback_total",
-    "Requests with feedback, by the version that answered and by who labelled them; one row of each counts, at random",
+    "Requests with feedback, by the version that answered and the caller that labelled; one random row of each counts",
     ("version", "outcome", "caller"),
 )
-LABEL_AGES_S = (10.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)  # of answers, at which labels count
+LABEL_AGES_S = (10.0, 60.0, 300.0, 600.0, 1800.0, 3600.0, 21_600.0, 86_400.0)  # ages of answers at which labels count
 CAME, LATE = "came", "late"
 LABELS = Metric(
     "kanaria_labels_total",
-    "Requests with feedback, for each age that an answer may reach: `came` before that age and `correct` or `wrong` "
-    "once it is reached, or `late`; `correct` and `wrong` by who labelled them",
+    "Requests with feedback, for each age of an answer: `came` before that age, and `correct` or `wrong` "
+    "once it is reached, or `late`; `correct` and `wrong` by the caller that labelled",
     ("version", "age_s", "outcome", "caller"),
 )
 SAME, DIFFERENT = "same", "different"
 DISAGREEMENT = Metric(
     "kanaria_disagreement_total",
-    "Requests that another version answered too, by whether its answer was the same; one row of each counts",
+    "Requests that another version also answered, by whether its answer was the same; one row of each counts",
     ("version", "outcome"),
 )
 BETTER, WORSE = "better", "worse"
 PAIRED_LABELS = Metric(
     "kanaria_paired_labels_total",
-    "Labelled requests about which either this version or another one was right, but not both; one row of each counts",
+    "Labelled requests for which either this version or the other was right, but not both; one row of each counts",
     ("version", "outcome", "caller"),
 )
 ANSWERS_DROPPED = Metric(
     "kanaria_answers_dropped_total",
-    "Answers that could not be kept, or be compared with their feedback or with another version's answer",
+    "Answers that could not be kept, or not compared with their feedback or with another version's answer",
     ("version",),
 )
 PREDICTION_LOG_DROPPED = Metric(
@@ -108,12 +108,12 @@ PREDICTION_LOG_DROPPED = Metric(
 LOG_THREADS = ("answers", "predictions")
 LOG_FAILURES = Metric(
     "kanaria_log_failures_total",
-    "Failures of the threads that write answers and the prediction log; they go on",
+    "Failures of the threads that write answers and the prediction log; the threads continue",
     ("version", "thread"),
 )
 MODEL_INFO = Metric(
     "kanaria_model_info",
-    "1 for the model that is served and the engine that it runs on",
+    "1 for the served model and the engine on which it runs",
     ("version", "model", "engine"),
 )
 OF_VERSIONS: tuple[Metric, ...] = (
@@ -131,7 +131,7 @@ OF_VERSIONS: tuple[Metric, ...] = (
     *(PREDICTION_LOG_DROPPED, LOG_FAILURES, MODEL_INFO),
 )
 
-# Of the observer, which compares the answers of versions that count nothing themselves. It counts DISAGREEMENT, too.
+# Of the observer, which compares the answers of versions that export no counts. It also counts DISAGREEMENT.
 OBSERVER_REPEATS = Metric(
     "kanaria_observer_repeats_total",
     "Requests that stable was asked twice, by whether its answers were the same",
@@ -140,14 +140,14 @@ OBSERVER_REPEATS = Metric(
 COMPARED, SKIPPED, UNPAIRED, AMBIGUOUS, CUT = OBSERVED = ("compared", "skipped", "unpaired", "ambiguous", "cut")
 OBSERVER_ANSWERS = Metric(
     "kanaria_observer_answers_total",
-    "Answers that the observer was shown: `compared` with stable's, `skipped` because there are more than it takes, "
-    "`unpaired` because another answer or room was lacking, `ambiguous` by a request id that came twice, or `cut`",
+    "Answers that reached the observer: `compared` with stable's, `skipped` because there were too many, `unpaired` "
+    "because the other answer or room was missing, `ambiguous` because a request id came twice, or `cut`",
     ("outcome",),
 )
-OBSERVER_WAITING = Metric("kanaria_observer_waiting_bytes", "Answers that wait for the one they are compared with")
+OBSERVER_WAITING = Metric("kanaria_observer_waiting_bytes", "Answers that wait for the answer to compare them with")
 UNKNOWN_LABELS = Metric(
     "kanaria_observer_unknown_labels_total",
-    "Labels about answers that the observer did not keep: of requests that it was not shown, or that there never were",
+    "Labels for answers that the observer does not have: their requests did not reach it, or never existed",
 )
 KEPT, KNOWN, TOO_LARGE, UNSUCCESSFUL, PRIVATE, UNWRITTEN_REQUEST, CUT_REQUEST = RECORDED = (
     "kept",
@@ -160,31 +160,31 @@ KEPT, KNOWN, TOO_LARGE, UNSUCCESSFUL, PRIVATE, UNWRITTEN_REQUEST, CUT_REQUEST = 
 )
 OBSERVER_RECORDED = Metric(
     "kanaria_observer_recorded_total",
-    "Requests that `kanaria record` was shown: `kept`, `known` already, `too_large`, `unsuccessful` because stable did "
-    "not answer with success, `private` because the path has a key, `unwritten` because the disk refused, or `cut`",
+    "Requests that reached `kanaria record`: `kept`, already `known`, `too_large`, `unsuccessful` because stable did "
+    "not succeed, `private` because the path holds a secret, `unwritten` because writing failed, or `cut`",
     ("outcome",),
 )
 
 # Of the controller.
 LAST_BEAT = Metric("kanaria_controller_last_beat_timestamp_seconds", "Last beat of the control loop")
 FAILED_BEATS = Metric("kanaria_controller_failed_beats_total", "Beats of the control loop that failed")
-FAILED_IN_A_ROW = Metric("kanaria_controller_failed_beats_in_a_row", "Beats that failed since the last that did not")
+FAILED_IN_A_ROW = Metric("kanaria_controller_failed_beats_in_a_row", "Failed beats since the last that succeeded")
 UNWRITTEN = Metric("kanaria_ledger_unwritten_events", "Events that could not be written to the ledger yet")
-FREE_BYTES = Metric("kanaria_state_folder_free_bytes", "Free room on the file system of the state folder")
+FREE_BYTES = Metric("kanaria_state_folder_free_bytes", "Free space on the file system of the state folder")
 GATEWAY_SILENT = Metric(
-    "kanaria_gateway_silent_seconds", "For how long the gateway has answered no new client; 0: it does"
+    "kanaria_gateway_silent_seconds", "For how long the gateway has not answered new clients; 0: it answers"
 )
-SOURCE_UNREACHABLE = Metric("kanaria_source_unreachable_total", "Readings that the metric source did not give")
-LEDGER_GONE = Metric("kanaria_ledger_gone", "1 while the ledger's file is gone and could not be put back")
+SOURCE_UNREACHABLE = Metric("kanaria_source_unreachable_total", "Failed readings of the metric source")
+LEDGER_GONE = Metric("kanaria_ledger_gone", "1 while the ledger's file is missing and could not be restored")
 UNJUDGED = Metric(
     "kanaria_controller_unjudged_seconds",
-    "For how long the running release has not been judged; 0: it is, or none runs",
+    "For how long the running release has not been judged; 0: it is judged, or none is running",
 )
 LEDGER_COPIED = Metric(
-    "kanaria_ledger_last_backup_timestamp_seconds", "When the ledger was copied last, or found to be copied already"
+    "kanaria_ledger_last_backup_timestamp_seconds", "When the ledger was last copied, or found to be copied already"
 )
 LEDGER_COPY_FAILURES = Metric(
-    "kanaria_ledger_backup_failures_in_a_row", "Copies of the ledger that failed since the last that did not"
+    "kanaria_ledger_backup_failures_in_a_row", "Failed copies of the ledger since the last that succeeded"
 )
 LEDGER_EVENTS = Metric("kanaria_ledger_events", "Events in the ledger")
 LEDGER_HEAD = Metric(
@@ -192,31 +192,31 @@ LEDGER_HEAD = Metric(
 )
 CERTIFICATE_EXPIRES = Metric(
     "kanaria_certificate_expires_timestamp_seconds",
-    "Until when the certificate is valid that new clients are shown; none for a service without one",
+    "When the certificate that new clients get expires; absent for a service without one",
     ("service",),
 )
 CERTIFICATE_LIFETIME = Metric(
-    "kanaria_certificate_lifetime_seconds", "How long that certificate is valid in all", ("service",)
+    "kanaria_certificate_lifetime_seconds", "The whole period for which that certificate is valid", ("service",)
 )
 ROUTER_FAILURES = Metric("kanaria_router_failures_total", "Splits that the data plane refused")
-SIGNATURE_REFUSED = Metric("kanaria_signature_refused_total", "Versions that did not start for their signature")
+SIGNATURE_REFUSED = Metric("kanaria_signature_refused_total", "Versions not started because of their signature")
 VERSION_UP = Metric(
     "kanaria_version_up",
-    "1 when the version answers its readiness probe, 0 when not; none of a canary that is loading",
+    "1 if the version answers its readiness probe, 0 if not; absent for a canary that is loading",
     ("version", "role"),
 )
 
 OBSERVER_SHARE = Metric(
-    "kanaria_observer_share_ratio", "Share of the requests whose answers the gateway shows the observer; NaN: not known"
+    "kanaria_observer_share_ratio", "Share of requests whose answers the gateway passes to the observer; NaN: unknown"
 )
 OBSERVER_MISSED = Metric(
     "kanaria_observer_missed_total",
-    "Answers that the gateway could not show the observer, because it was away or too many were on their way to it",
+    "Answers that the gateway could not pass to the observer, because it was down or too many were under way",
 )
 
 # Of the newest release, exported by the controller. `version` is its canary.
 RELEASE_INFO = Metric("kanaria_release_info", "1 for the newest release", ("release", "canary", "stable"))
-RELEASE_STATE = Metric("kanaria_release_state", "1 for the phase the newest release is in", ("state",))
+RELEASE_STATE = Metric("kanaria_release_state", "1 for the phase of the newest release", ("state",))
 RELEASE_OUTCOME = Metric("kanaria_release_outcome", "1 for the outcome of the newest release", ("outcome",))
 RELEASE_STEP_STARTED = Metric("kanaria_release_step_started_timestamp_seconds", "Start of the step; 0: no release")
 RELEASE_WEIGHT = Metric("kanaria_release_weight_percent", "Share of traffic by version, read back", ("version",))
@@ -256,13 +256,13 @@ DRIFT_LAST_RUN = Metric(
 DELIVERED, WITHOUT_TEXT, FAILED, DROPPED = "delivered", "without_text", "failed", "dropped"
 NOTIFICATIONS = Metric(
     "kanaria_notifications_total",
-    "Messages to people about decisions: delivered, delivered as a title because the text could not be written, tries "
-    "that failed, and those given up because too many waited",
+    "Messages to people about decisions: delivered, delivered with only a title because the text could not be written, "
+    "failed tries, and dropped because too many waited",
     ("outcome",),
 )
 NOTIFICATION_OVERDUE = Metric(
     "kanaria_notification_overdue_seconds",
-    "How long the oldest message to people waits to be delivered, or nothing could be read; 0: neither",
+    "How long the oldest message to people has waited, or the messages could not be read; 0: neither",
 )
 DRIFT_CRASHES = Metric("kanaria_drift_report_crashes_total", "Scheduled reports that crashed or were killed", ("kind",))
 DRIFT_SCORE = Metric(
@@ -278,7 +278,7 @@ DRIFT_DIRECTION = Metric(
 )
 DRIFT_DRIFTED = Metric(
     "kanaria_drift_drifted",
-    "1 when the score reaches its threshold and chance does not explain it",
+    "1 if the score reaches its threshold and chance does not explain it",
     ("kind", "version", "column"),
 )
 
@@ -286,14 +286,14 @@ DRIFT_DRIFTED = Metric(
 JUDGE_ANSWERS = Metric("kanaria_judge_answers_total", "Questions answered, by verdict", ("verdict",))
 JUDGE_REFUSED = Metric(
     "kanaria_judge_refused_total",
-    "Requests refused, by HTTP status and by what was wrong: a question, a route that there is none of, or a page; "
-    "Argo Rollouts waits silently then",
+    "Requests refused, by HTTP status and by what was wrong: a question, an unknown route, or a page; "
+    "Argo Rollouts then waits silently",
     ("status", "reason"),
 )
 JUDGE_ASKED = Metric(
-    "kanaria_judge_last_asked_timestamp_seconds", "When the judge was asked last; before the first question: its start"
+    "kanaria_judge_last_asked_timestamp_seconds", "When the judge was last asked; before the first question: its start"
 )
-JUDGE_RELEASES = Metric("kanaria_judge_releases", "Releases that were asked about lately, whose evidence is in memory")
+JUDGE_RELEASES = Metric("kanaria_judge_releases", "Releases with recent questions, whose evidence is in memory")
 JUDGE_QUARANTINED = Metric("kanaria_judge_quarantined", "Versions that failed and are kept in quarantine")
 JUDGE_VERDICT = Metric(
     "kanaria_judge_verdict",
@@ -302,6 +302,6 @@ JUDGE_VERDICT = Metric(
 )
 JUDGE_SECONDS = Histogram(
     "kanaria_judge_answer_seconds",
-    "Time that an answer took",
+    "Time to answer a question",
     bounds=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0),
 )

@@ -1,9 +1,9 @@
-"""The files that training writes beside a model's weights: plain JSON, which can be read without the model's code.
+"""The files that training writes beside a model's weights: plain JSON, readable without the model's code.
 
 schema.json       what a request may hold, and whether an answer is a label or a number: `Schema`
 golden.jsonl      requests with their expected answers, replayed before any traffic: `Golden`
 samples.jsonl     held-out rows with the truth about them, for load tests: `Sample`
-reference.jsonl   held-out rows with this model's own answers, which drift is measured against: `Reference`
+reference.jsonl   held-out rows with this model's own answers, against which drift is measured: `Reference`
 """
 
 import math
@@ -28,7 +28,7 @@ Logged = Literal["plain", "hashed", "never"]  # in the prediction log; a private
 
 Value = float | str | None  # what a request says for one feature; None: it is missing
 
-MISSING = "(missing)"  # what a missing value is called where all values are texts
+MISSING = "(missing)"  # the name of a missing value if all values are texts
 
 _SHOWN = 5  # categories in one sentence
 _MOST_DEFAULTS = 100_000
@@ -37,14 +37,14 @@ _MOST_DEFAULTS = 100_000
 class Feature(Record):
     """One input column. A value outside [minimum, maximum] is refused, never clipped.
 
-    One with `categories` takes a text instead, and the model gets its place among them. A missing value is NaN to it.
+    A feature with `categories` takes a text instead, and the model gets its index in them. A missing value is NaN.
     """
 
     name: str
     minimum: float = math.nan  # needed, unless there are categories
     maximum: float = math.nan
     logged: Logged = "plain"
-    # What a feature does without is not written: Bentos that were built before this can read the schema, too.
+    # A default is not written, so that Bentos built before this field existed can read the schema.
     categories: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names, fail_fast=True)
     may_be_missing: bool = Field(default=False, exclude_if=lambda may: not may)
 
@@ -85,7 +85,7 @@ class Feature(Record):
         return f"{kind}, or null" if self.may_be_missing else kind
 
     def number(self, value: Value) -> float:
-        """What the model gets for a value of a request. Raises ValueError that says what is expected."""
+        """The number that the model gets for a value of a request. Raises ValueError that says what is expected."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             found = math.nan if self.may_be_missing else None
         elif self.categories:
@@ -99,7 +99,7 @@ class Feature(Record):
         return found
 
     def value(self, number: float) -> Value:
-        """The value of a request for which the model gets `number`."""
+        """The request value for which the model gets `number`. Reverses `number`."""
         if math.isnan(number):
             return None
         return self.categories[int(number)] if self.categories else number
@@ -108,11 +108,11 @@ class Feature(Record):
 class Schema(Record):
     """What a request may hold and what kind of answer it gets."""
 
-    # Reading stops at the first mistake: each of a million takes memory. A hostile model's schema is read by others.
+    # Reading stops at the first mistake: a hostile schema could have a million, and each takes memory.
     features: tuple[Feature, ...] = Field(fail_fast=True)  # in column order
     answer: AnswerKind
     max_rows: int = Field(default=1024, ge=1)  # most rows in one request
-    # How requests that lack a feature are filled, by its name: those of callers who do not know it yet.
+    # By feature name: the value for requests of callers that do not know the feature yet.
     defaults: dict[str, Value] = Field(default={}, exclude_if=lambda values: not values)
 
     @field_validator("features")
@@ -127,7 +127,7 @@ class Schema(Record):
     @field_validator("defaults", mode="before")
     @classmethod
     def _no_default_is_a_bool(cls, given: Any) -> Any:
-        """Neither is a value of a request, and it would become 0 or 1 here."""
+        """A bool is not a value of a request, and would silently become 0 or 1."""
         if isinstance(given, dict) and len(given) > _MOST_DEFAULTS:
             raise ValueError(f"defaults: expected at most {_MOST_DEFAULTS:,}, saw {len(given):,}")
         for name, value in given.items() if isinstance(given, dict) else ():
@@ -149,7 +149,7 @@ class Schema(Record):
 
     @cached_property
     def least_columns(self) -> int:
-        """The fewest columns that a listed row may have: the last features may be left to their defaults."""
+        """The fewest columns of a row given as a list: features at its end may be left to their defaults."""
         columns = len(self.features)
         while columns > 1 and self.features[columns - 1].name in self.defaults:
             columns -= 1
@@ -157,7 +157,7 @@ class Schema(Record):
 
     @cached_property
     def absent(self) -> dict[str, float]:
-        """What the model gets for each feature that a named row may leave out."""
+        """By name, the number that the model gets for each feature that a row given by names may leave out."""
         missing = {feature.name: math.nan for feature in self.features if feature.may_be_missing}
         named = {one.name: one.number(self.defaults[one.name]) for one in self.features if one.name in self.defaults}
         return missing | named
@@ -167,7 +167,7 @@ class Schema(Record):
         return [place for place, feature in enumerate(self.features) if feature.logged == how]
 
     def numbers(self, row: Sequence[Value]) -> list[float]:
-        """What the model gets for a row of a request: the place of a category, NaN for what is missing.
+        """The numbers that the model gets for a row of a request: a category's index, NaN for a missing value.
 
         Raises: ValueError that names the first feature whose value is refused.
         """
@@ -182,12 +182,12 @@ class Schema(Record):
         return found
 
     def values(self, row: Sequence[float]) -> list[Value]:
-        """The row of a request for which the model gets the numbers `row`."""
+        """The request row for which the model gets the numbers `row`. Reverses `numbers`."""
         return [feature.value(number) for feature, number in zip(self.features, row, strict=True)]
 
     @classmethod
     def read(cls, folder: Path, *, unknown: Unknown = "forbid") -> Self:
-        """Raises OSError; pydantic.ValidationError when the file is not a schema."""
+        """Read the schema in `folder`. Raises OSError; pydantic.ValidationError if the file is not a schema."""
         return cls.model_validate_json((folder / SCHEMA_FILE).read_bytes(), extra=unknown)
 
     def write(self, folder: Path) -> None:
@@ -195,7 +195,7 @@ class Schema(Record):
 
 
 def _twice(names: Iterable[str]) -> list[str]:
-    """The names that come more than once, sorted."""
+    """The names that occur more than once, sorted."""
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
@@ -211,7 +211,7 @@ class Sample(Record):
 
     features: tuple[Value, ...] = Field(min_length=1)
     label: Label
-    tolerance: float = Field(default=0, ge=0)  # a number at most this far from `label` is right
+    tolerance: float = Field(default=0, ge=0)  # a number at most this far from `label` is correct
 
 
 class Reference(Record):

@@ -1,4 +1,4 @@
-"""The addresses of hosts, asked of the system, which takes as long as it likes: nobody here waits longer than told."""
+"""Looks up host names in the system with a time limit. The system itself has none."""
 
 import errno
 import ipaddress
@@ -10,17 +10,17 @@ from typing import Any
 
 
 class Names:
-    """Asks the system, for all who want the same host at one time once. Used from any thread."""
+    """Looks up hosts; simultaneous questions about the same host share one lookup. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._asked: dict[str, Future[list[str]]] = {}
 
     def addresses(self, host: str, limit_s: float | None) -> list[str]:
-        """Those of a host, as text.
+        """The addresses of a host, as text.
 
-        Raises: OSError; TimeoutError where nobody said them within `limit_s` seconds. Where this process or machine
-            lacks a file to open, memory or a thread, `errno` says so.
+        Raises: OSError; TimeoutError if the lookup takes longer than `limit_s` seconds. If this process or machine is
+            out of file descriptors, memory or threads, `errno` says so.
         """
         if _is_address(host):
             return [host]
@@ -31,13 +31,13 @@ class Names:
                 try:
                     threading.Thread(target=self._ask, args=(host, found), daemon=True).start()
                 except RuntimeError as error:
-                    raise OSError(errno.EAGAIN, f"nobody looked up the host {host}: {error}") from error
-                self._asked[host] = found  # only now: nobody would ever answer one whose thread did not start
+                    raise OSError(errno.EAGAIN, f"could not look up the host {host}: {error}") from error
+                self._asked[host] = found  # only after the thread has started: otherwise the future would never finish
         try:
             return found.result(limit_s)
         except TimeoutError as error:
-            raise TimeoutError(f"nobody said in time what address {host} has") from error
-        except UnicodeError as error:  # it can be no host's name
+            raise TimeoutError(f"looking up the host {host} took too long") from error
+        except UnicodeError as error:  # the text cannot be a host name
             raise OSError(str(error)) from error
 
     def _ask(self, host: str, found: Future[list[str]]) -> None:
@@ -46,7 +46,7 @@ class Names:
             answer: list[str] | BaseException = list(dict.fromkeys(_written(address) for *_, address in every))
         except OSError as error:
             answer = _lack(host, error) or error
-        except BaseException as error:  # noqa: BLE001 - it is raised by whoever waits
+        except BaseException as error:  # noqa: BLE001 - the waiting thread raises it
             answer = error
         with self._lock:
             del self._asked[host]
@@ -57,19 +57,22 @@ class Names:
 
 
 def _lack(host: str, failure: OSError) -> OSError | None:
-    """What was lacking here, where it is not the host's fault: the system's own codes do not say it."""
+    """The error to raise if this machine lacked memory or a file descriptor; None: it is the host's fault.
+
+    The codes of `getaddrinfo` do not tell these cases apart.
+    """
     if isinstance(failure, socket.gaierror) and failure.errno == socket.EAI_MEMORY:
-        return OSError(errno.ENOMEM, f"nobody looked up the host {host}: {failure.strerror}")
+        return OSError(errno.ENOMEM, f"could not look up the host {host}: {failure.strerror}")
     try:
         for end in os.pipe():
             os.close(end)
     except OSError as error:
-        return OSError(error.errno, f"nobody looked up the host {host}: {error.strerror}")
+        return OSError(error.errno, f"could not look up the host {host}: {error.strerror}")
     return None
 
 
 def _written(address: tuple[Any, ...]) -> str:
-    """An address as the system gives it, with the interface that a link-local one of IPv6 holds for."""
+    """An address as the system gives it, with the interface of a link-local IPv6 address."""
     host, _, *more = address
     scope = more[-1] if more else 0
     return f"{host}%{scope}" if scope else str(host)

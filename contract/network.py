@@ -1,4 +1,4 @@
-"""Connections that keep to `contract.deadline`: a server that sends a byte now and then keeps nobody waiting."""
+"""Connections that keep to `contract.deadline`: a server cannot stall a client by sending a byte now and then."""
 
 import math
 import ssl
@@ -14,7 +14,7 @@ _PART = 65536  # bytes that are sent at once
 
 
 class Network(httpcore.NetworkBackend):
-    """Connects to one address of a host after the other."""
+    """Connects to a host, trying its addresses one after another."""
 
     def __init__(self) -> None:
         self._sockets, self._names = httpcore.SyncBackend(), Names()
@@ -27,7 +27,10 @@ class Network(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> "_Stream":
-        """Raises httpcore.ConnectError, httpcore.ConnectTimeout. An address that is silent leaves time for the next."""
+        """Connect to the first address that accepts; a silent address leaves time for the others.
+
+        Raises: httpcore.ConnectError, httpcore.ConnectTimeout.
+        """
         addresses = self._addresses(host, _limit(timeout, httpcore.ConnectTimeout))
         for left in range(len(addresses), 0, -1):
             limit_s = _limit(timeout, httpcore.ConnectTimeout)
@@ -81,8 +84,8 @@ class _Stream(httpcore.NetworkStream):
 
 
 def _limit(timeout: float | None, too_late: type[httpcore.TimeoutException]) -> float | None:
-    """Seconds that a call may wait; None: without end. Raises `too_late` where there are none."""
+    """Seconds that a call may wait; None: without limit. Raises `too_late` if there are none."""
     limit_s = left_s(math.inf if timeout is None else timeout)
     if not limit_s:
-        raise too_late("it took too long in all")
+        raise too_late("the whole request took too long")
     return None if math.isinf(limit_s) else limit_s

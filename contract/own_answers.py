@@ -12,11 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, St
 from contract.expressions import Expression, field_path
 
 LABEL, NUMBER, CONFIDENCE = "label", "number", "confidence"  # parts of answers that are counted
-OTHER, NOTHING = "(other)", "(none)"  # classes: of further labels, and of answers that give no label
-MOST_CLASSES = 50  # that are counted one by one, of all versions and routes
-LONGEST_LABEL = 200  # letters; a longer text is no label
+OTHER, NOTHING = "(other)", "(none)"  # classes: of labels beyond `MOST_CLASSES`, and of answers without a label
+MOST_CLASSES = 50  # counted one by one, over all versions and routes
+LONGEST_LABEL = 200  # letters; a longer text is not a label
 MOST_ROUTES = 20
-LONGEST_WORD = 100  # letters of a text of a request that is kept; a longer one is kept as missing
+LONGEST_WORD = 100  # letters of a request's text that is kept; a longer one is kept as missing
 _MOST_IGNORED = _MOST_COLUMNS = 50
 
 
@@ -70,7 +70,7 @@ class RouteAnswers(BaseModel):
 
 
 class OwnAnswers(RootModel[dict[_Route, RouteAnswers]]):
-    """The same of all routes that are named, by path."""
+    """What the answers of each named route say, by its path."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,32 +80,32 @@ class OwnAnswers(RootModel[dict[_Route, RouteAnswers]]):
         return bool(self.root)
 
     def counted(self, routes: Iterable[str]) -> frozenset[str]:
-        """The parts that are counted of answers of `routes`."""
+        """The parts of the answers of `routes` that are counted."""
         wanted = set(routes)
         return frozenset(part for route, said in self.root.items() if route in wanted for part in said.counted)
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The numbers of requests that are kept, of all routes."""
+        """The names of the numbers that are kept from requests, of all routes."""
         return tuple(sorted({name for said in self.root.values() for name in said.features}))
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The texts of requests that are kept, of all routes."""
+        """The names of the texts that are kept from requests, of all routes."""
         return tuple(sorted({name for said in self.root.values() for name in said.words} - set(self.features)))
 
     @property
     def has_classes(self) -> bool:
-        """Whether an answer of some route is a label or a number."""
+        """Whether the answers of any route are a label or a number."""
         return bool(self.counted(self.root) & {LABEL, NUMBER})
 
     @property
     def reads_requests(self) -> bool:
-        """Whether anything of requests is kept."""
+        """Whether anything is kept from requests."""
         return bool(self.features or self.words)
 
     def of(self, route: str) -> RouteAnswers | None:
-        """What is known of a route; None: nothing."""
+        """What the plan says about a route; None: nothing."""
         return self.root.get(route)
 
 
@@ -113,7 +113,7 @@ NO_ANSWERS = OwnAnswers()
 
 
 def label_of(value: object) -> str | None:
-    """A label as text: a text that is not too long, a whole number, true or false; None: it is none of these."""
+    """A value as the text of a label; None if it is not a short enough text, a whole number, true or false."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
@@ -122,7 +122,7 @@ def label_of(value: object) -> str | None:
 
 
 def number_of(value: object) -> float | None:
-    """A finite number; None: it is none."""
+    """A value as a finite number; None: it is not one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

@@ -1,6 +1,6 @@
-"""Plain files in a folder that others write to as well, maybe to mislead whoever reads it.
+"""Reads plain files in a folder to which untrusted processes write too.
 
-No link is followed, neither in place of the file nor of its folder, and nobody waits for who writes a pipe.
+No link is followed, neither for the file nor for its folder, and opening a pipe does not wait for its writer.
 """
 
 import errno
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 
 class NotPlain(OSError):
-    """A link, a pipe or something else that is no plain file, or no folder."""
+    """It is a link, a pipe or something else that is not a plain file, or not a folder."""
 
 
 @contextmanager
@@ -27,42 +27,42 @@ def opened_folder(path: Path) -> Iterator[int]:
 
 
 def opened_file(name: str, folder: int, flags: int = os.O_RDONLY) -> int:
-    """The descriptor of a file in a folder that is open; one that is made is its owner's alone.
+    """The descriptor of a file in an open folder. A file that is created is accessible only to its owner.
 
     Raises NotPlain, OSError.
     """
-    descriptor = _opened(name, flags | os.O_NONBLOCK, folder)  # which means nothing for a plain file
+    descriptor = _opened(name, flags | os.O_NONBLOCK, folder)  # O_NONBLOCK has no effect on a plain file
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise NotPlain(errno.EINVAL, "it is no plain file", name)
+        raise NotPlain(errno.EINVAL, "it is not a plain file", name)
     return descriptor
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read; links above its folder are followed. Raises NotPlain, OSError."""
+    """Open a file for reading; links above its folder are followed. Raises NotPlain, OSError."""
     with opened_folder(path.parent) as folder, os.fdopen(opened_file(path.name, folder), "rb") as file:
         yield file
 
 
 def read(path: Path) -> bytes:
-    """The whole content of a file. Raises as `opened`."""
+    """The whole content of a file. Raises as `opened` does."""
     with opened(path) as file:
         return file.read()
 
 
 def read_within(folder: Path, name: str, *, most: int) -> bytes:
-    """The whole content of a file below a folder, which itself may lie behind links.
+    """The whole content of a file below a folder. Links on the way to the folder are followed.
 
     Args:
-        name: of the file, relative to the folder.
-        most: bytes that it may have.
+        name: the file's path relative to the folder.
+        most: the largest size that is accepted, bytes.
 
-    Raises: NotPlain, OSError, also for a larger one.
+    Raises: NotPlain; OSError, also if the file is larger.
     """
     path, parts = folder / name, PurePath(name).parts
     if PurePath(name).is_absolute() or ".." in parts:
-        raise NotPlain(errno.EINVAL, "it lies outside", str(path))
+        raise NotPlain(errno.EINVAL, "it is outside the folder", str(path))
     with ExitStack() as held:
 
         def kept(descriptor: int) -> int:
@@ -81,16 +81,16 @@ def read_within(folder: Path, name: str, *, most: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
-        return file.read(size)  # Python takes as much memory as it is told to read
+        return file.read(size)  # Python allocates as much memory as it is asked to read
 
 
 def _opened(path: Path | str, flags: int, folder: int | None = None) -> int:
     try:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     except OSError as error:
-        # ELOOP: a link. ENOTDIR: one in place of a folder. ENXIO: a socket, or a pipe that nobody reads.
+        # ELOOP: a link. ENOTDIR: a link in place of a folder. ENXIO: a socket, or a pipe without a reader.
         if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
             is_link = error.errno != errno.ENXIO
-            saw = "it is a link, or lies behind one" if is_link else "it is no plain file"
+            saw = "it is a link, or is behind one" if is_link else "it is not a plain file"
             raise NotPlain(error.errno, saw, str(path)) from error
         raise

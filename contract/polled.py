@@ -1,6 +1,6 @@
-"""A service that is asked often, for much, or by a command that ends soon: by the standard library alone.
+"""A client for frequent requests, large answers and short commands. It uses only the standard library.
 
-httpx takes three times as long for a question, and a fifth of a command to be imported, for what nothing here uses.
+httpx needs three times as long for a request, and its import takes a fifth of a command's time.
 """
 
 import socket
@@ -18,30 +18,30 @@ from contract.deadline import within
 from contract.in_time import InTime, must_be_left_s
 from contract.names import Names
 
-FAILURES = (OSError, HTTPException)  # what a question may raise
-_OF_PATHS = "/:@!$&'()*+,;=%"  # stands in them as it is
+FAILURES = (OSError, HTTPException)  # what a request may raise
+_OF_PATHS = "/:@!$&'()*+,;=%"  # characters of a path that are not percent-encoded
 _FORM = {"content-type": "application/x-www-form-urlencoded"}
 _MOST_KEPT = 20  # connections
-_KEPT_S = 5.0  # after that a machine in between may have forgotten one, and says nothing of it
+_KEPT_S = 5.0  # later, a device on the way may have dropped an idle connection without notice
 _NAMES = Names()
 
 
 class ConnectTimeout(TimeoutError):
-    """Nobody took the connection in time."""
+    """The connection was not accepted in time."""
 
 
 class ReadTimeout(TimeoutError):
-    """The connection was taken, and the whole answer did not come in time."""
+    """The connection was accepted, but the whole answer did not arrive in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered."""
+    """An HTTP answer."""
 
     status: int
-    body: bytes  # empty where it was not read
-    content_type: str = ""  # empty: it says none
-    headers: HTTPMessage = field(default_factory=HTTPMessage, compare=False)  # by their names in any case
+    body: bytes  # empty if it was not read
+    content_type: str = ""  # empty: the answer gives none
+    headers: HTTPMessage = field(default_factory=HTTPMessage, compare=False)  # names are case-insensitive
 
     @property
     def is_success(self) -> bool:
@@ -49,15 +49,17 @@ class Answer:
 
 
 class Polled:
-    """One service. Used from any thread; those that ask at the same time have a connection each. They end with it.
+    """A client for one service. Thread-safe: threads that ask at the same time use a connection each.
+
+    The connections are closed when this object is deleted.
 
     Args:
-        url: where it is; of its path nothing counts.
+        url: the address of the service; its path is ignored.
         timeout_s: longest wait for a whole answer, seconds; `contract.deadline` may make it shorter.
-        keeps_connection: whether a connection is used again.
-        unix_socket: the one at which it is; None: it is where its URL says.
-        trust: whose certificates count, for https; it is told to speak HTTP/1.1. None: those that the system trusts.
-        most_bytes: a body is read where it says that it is no longer than this; None: always. One may have no end.
+        keeps_connection: whether a connection is reused.
+        unix_socket: the service's socket; None: the service is at its URL.
+        trust: the certificates to accept, for https; it is set to speak HTTP/1.1. None: those that the system trusts.
+        most_bytes: a body is read only if its declared length is at most this; None: always. A body may be endless.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Polled:
         trust: ssl.SSLContext | None = None,
         most_bytes: int | None = None,
     ) -> None:
-        self._kept: list[tuple[float, HTTPConnection]] = []  # since when, on a steady clock; the last one used last
+        self._kept: list[tuple[float, HTTPConnection]] = []  # idle since (monotonic clock); the last one was used last
         self._url, self._timeout_s, self._keeps_connection = urlsplit(url), timeout_s, keeps_connection
         self._unix_socket, self._most_bytes = unix_socket, most_bytes
         self._trust: ssl.SSLContext | None = None
@@ -81,7 +83,7 @@ class Polled:
     def get(
         self, path: str, query: Mapping[str, str] | None = None, *, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Ask once; twice where a connection that was kept has been closed. Raises one of FAILURES."""
+        """Send a GET; once more if a reused connection was closed. Raises one of FAILURES."""
         target = quote(path, safe=_OF_PATHS) + (f"?{urlencode(query)}" if query else "")
         return self._answered("GET", target, None, headers or {}, self._timeout_s)
 
@@ -93,10 +95,10 @@ class Polled:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> Answer:
-        """The same with a form. What it asks for may be done twice.
+        """Send a form by POST, as `get` does. The service may carry it out twice.
 
         Args:
-            timeout_s: longest wait for this answer, seconds; None: as for all.
+            timeout_s: longest wait for this answer, seconds; None: the client's limit.
         """
         limit_s = self._timeout_s if timeout_s is None else timeout_s
         sent = {**_FORM, **(headers or {})}
@@ -106,7 +108,7 @@ class Polled:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are kept; the next question opens one."""
+        """Close the idle connections; the next request opens a new one."""
         kept, self._kept = self._kept, []
         for _, connection in kept:
             connection.close()
@@ -121,12 +123,12 @@ class Polled:
                     return self._asked(kept, method, target, body, headers)
                 except TimeoutError:
                     raise
-                except FAILURES:  # it closes what is not used, and all when it is started again
+                except FAILURES:  # the service closes idle connections, and all of them when it restarts
                     pass
             return self._asked(self._connected(), method, target, body, headers)
 
     def _taken(self) -> HTTPConnection | None:
-        """One that is kept, for nobody else."""
+        """Take an idle connection out of the list; None: there is none."""
         while self._kept:
             try:
                 since_s, connection = self._kept.pop()
@@ -144,7 +146,7 @@ class Polled:
         try:
             connection.request(method, target, body, headers)
             answer = connection.getresponse()
-            if answer.status < HTTPStatus.OK:  # the next one by this connection would be the answer to this question
+            if answer.status < HTTPStatus.OK:  # the real answer follows and would be taken for that of the next request
                 raise HTTPException(f"HTTP {answer.status} in the place of an answer")
             is_read = self._most_bytes is None or (answer.length is not None and answer.length <= self._most_bytes)
             read = answer.read() if is_read else b""
@@ -165,7 +167,7 @@ class Polled:
             return connection
         host, usual = self._url.hostname or "", 443 if self._trust else 80
         connection = HTTPConnection(host, self._url.port or usual)
-        connection.default_port = usual  # it names any other to the service
+        connection.default_port = usual  # http.client names any other port in the Host header
         try:
             opened = _opened(_addresses(host, connection.port))
             connection.sock = InTime(_encrypted(opened, host, self._trust) if self._trust else opened)
@@ -184,7 +186,7 @@ def _encrypted(opened: socket.socket, host: str, trust: ssl.SSLContext) -> socke
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:
-    """Those of a host, for a socket. Raises OSError."""
+    """The addresses of a host, as a socket takes them. Raises OSError."""
     return [
         found
         for address in _NAMES.addresses(host, must_be_left_s())
@@ -193,7 +195,7 @@ def _addresses(host: str, port: int) -> list[tuple[int, int, int, str, Any]]:
 
 
 def _opened(addresses: Iterable[tuple[int, int, int, str, Any]]) -> socket.socket:
-    """A connection to the first that takes one. One that is silent leaves time for the next. Raises OSError."""
+    """Connect to the first address that accepts; a silent address leaves time for the others. Raises OSError."""
     every = list(addresses)
     failure = OSError("it has no address")
     for left, (family, kind, protocol, _, address) in zip(range(len(every), 0, -1), every, strict=True):
@@ -202,7 +204,9 @@ def _opened(addresses: Iterable[tuple[int, int, int, str, Any]]) -> socket.socke
             opened.settimeout(must_be_left_s() / left)
             opened.connect(address)
             if family != socket.AF_UNIX:
-                opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a form follows its head at once
+                opened.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
+                )  # so that a form follows its headers at once
         except OSError as error:
             opened.close()
             failure = error

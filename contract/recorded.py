@@ -1,7 +1,7 @@
-"""Real requests with stable's answers, kept to be asked again: one file each, in a folder for the owner alone.
+"""Real requests with stable's answers, kept for replay: one file each, in a folder that only the owner can read.
 
-A file has the SHA-256 of its second line in its first, so that one that was damaged or edited is not taken for a
-request. Of each route the newest requests are kept; the folder is bounded in files and bytes.
+The first line of a file is the SHA-256 of the second, so that a damaged or edited file is not replayed. The newest
+requests of each route are kept; the folder is limited in files and bytes.
 """
 
 import hashlib
@@ -22,20 +22,20 @@ from contract.records import Record
 MOST_PER_ROUTE = 8
 MOST_REQUESTS = 400
 MOST_BYTES = 64 * 1024 * 1024  # of all files
-LARGEST_REQUEST = 2 * 1024 * 1024  # body that is kept
-LARGEST_ANSWER = 256 * 1024  # of larger ones only the hash is kept
+LARGEST_REQUEST = 2 * 1024 * 1024  # bytes of a body; a request with a larger one is not kept
+LARGEST_ANSWER = 256 * 1024  # bytes; of a larger answer only the hash is kept
 
-# Of requests; no others leave the gateway. The caller's is the name of a key, not the key.
+# The only request headers that leave the gateway. The caller header holds the name of a key, not the key.
 KEPT_HEADERS = ("content-type", "content-encoding", "accept", CALLER_HEADER)
 
-_LONGEST_PATH = 4096  # letters with the query: in a longer one no secrets are looked for, and it is not kept
-_SECRET_NAME = re.compile(r"access|code|pass|pin|ticket")  # only where that is all of a name: `zip_code` is none
+_LONGEST_PATH = 4096  # letters with the query; a longer one is not searched for secrets, and not kept
+_SECRET_NAME = re.compile(r"access|code|pass|pin|ticket")  # must be the whole name: `zip_code` is not a secret
 _SECRET_WORD = re.compile(
     r"(api|app|access|account|auth|client|license|private|secret|subscription|user)?keys?"
     r"|[xo]?auth[nz]?|authori[sz]ation|authentication|cookie|[cx]srf|hmac|otp|pwd|sid|sig"
 )
 _SECRET_STEM = re.compile(r"bearer|credential|jwt|passphrase|passw|secret|session|signature|token(?!s$|i[sz])")
-_WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # of `accessToken`
+_WORD_BEGINS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")  # splits `accessToken`
 _JSON_NAME = re.compile(r"""["']([^"']{1,100})["']\s{0,9}:|[{,]\s{0,9}(\w{1,100})\s{0,9}:""")  # also with loose quotes
 _JSON_TEXT = re.compile(r"""["'](eyJ)""")
 _JWT = "eyJ"  # how the JSON `{"` begins in base64
@@ -50,10 +50,10 @@ class RecordedRequest(Record):
 
     at_s: float  # Unix seconds
     version: str  # the stable that answered
-    route: str  # as its manifest names it
+    route: str  # as the manifest of the version names it
     method: str
     path: str = Field(pattern="^/")  # with its query
-    headers: dict[str, str]  # of `KEPT_HEADERS` alone
+    headers: dict[str, str]  # only `KEPT_HEADERS`
     body: bytes
     status: int
     media_type: str
@@ -63,25 +63,25 @@ class RecordedRequest(Record):
 
     @property
     def same(self) -> bytes:
-        """Equal for equal requests, whatever was answered."""
+        """A digest that is equal for equal requests, whatever the answer."""
         parts = (self.method.encode(), self.path.encode(), self.body)
         return hashlib.sha256(b"\0".join(parts)).digest()
 
 
 class Recording(Record):
-    """That requests are being kept, as a command asked for."""
+    """A recording that a command started."""
 
-    until_s: float  # Unix seconds: whoever forgets to end it, or is killed, has not asked for ever
+    until_s: float  # Unix seconds; a recording ends by itself if the command is killed or forgotten
     leave_out: tuple[str, ...] = ()  # routes
 
 
 class Damaged(Exception):
-    """A file that is not what was written."""
+    """A file was damaged or edited."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedFile:
-    """What the name of a file says."""
+    """A file, with what its name says."""
 
     path: Path
     number: int
@@ -89,19 +89,19 @@ class RecordedFile:
 
 
 def route_key(route: str) -> str:
-    """What stands for a route in the names of files."""
+    """The short text that stands for a route in file names."""
     return hashlib.sha256(route.encode()).hexdigest()[:8]
 
 
 def has_secret(path: str) -> bool:
-    """Whether a path or its query seems to have a key in it, percent-encoded or not: such a request is not kept.
+    """Whether a path or its query seems to hold a secret, percent-encoded or not. Such a request is not kept.
 
-    It is told by names (`?token=1`, `;sid=1`, `/token/abc`, `?q={"token":1}`), and by how a JSON Web Token begins. The
-    time it takes grows with the length of the path, and longer ones than `_LONGEST_PATH` are taken to have one.
+    It looks for names (`?token=1`, `;sid=1`, `/token/abc`, `?q={"token":1}`) and for the beginning of a JSON Web Token.
+    The time grows with the length of the path; a path longer than `_LONGEST_PATH` counts as having a secret.
     """
     if len(path) > _LONGEST_PATH:
         return True
-    decoded = unquote_plus(unquote_plus(path))  # twice: an address in a value is encoded once more
+    decoded = unquote_plus(unquote_plus(path))  # twice: a URL in a value is encoded twice
     place, *queries = re.split(r"[?&;#]", decoded)
     segments = [segment for segment in place.split("/") if segment]
     named = (*segments[:-1], *(part for part in segments[-1:] if "=" in part), *queries)  # `/token` alone is a route
@@ -133,25 +133,25 @@ class RecordedFolder:
         return tuple(sorted(found, key=lambda file: file.number))
 
     def requests(self) -> Iterator[tuple[int, RecordedRequest | None]]:
-        """Each with its number, oldest first; None for a file that is damaged."""
+        """Each request with its number, oldest first; None for a damaged file."""
         for file in self.files():
             with suppress(FileNotFoundError):  # replaced meanwhile
                 request = _whole(file.path)
                 yield file.number, request
 
     def at(self, file: RecordedFile) -> RecordedRequest | None:
-        """The request of a file; None where that is damaged or was replaced."""
+        """The request of a file; None if the file is damaged or was replaced."""
         with suppress(FileNotFoundError):
             return _whole(file.path)
         return None
 
     def read(self, number: int) -> RecordedRequest | None:
-        """The request `number`; None: there is none. Raises Damaged."""
+        """The request with this number; None: there is none. Raises Damaged."""
         file = next((file for file in self.files() if file.number == number), None)
         return None if file is None else _read(file.path)
 
     def keep(self, request: RecordedRequest) -> None:
-        """Write a request, and remove what there is too much of. One writer at a time. Raises OSError."""
+        """Write a request and remove the files beyond the limits. One writer at a time. Raises OSError."""
         self._close()
         files = self.files()
         number = files[-1].number + 1 if files else 1
@@ -170,21 +170,21 @@ class RecordedFolder:
         return len(files)
 
     def begin(self, recording: Recording) -> None:
-        """Let requests be kept. Raises OSError."""
+        """Start a recording. Raises OSError."""
         self._close()
         write_whole(self.path / _RECORDING, recording.model_dump_json(), mode=0o600)
 
     def end(self) -> None:
-        """Let no more be kept. Raises OSError."""
+        """End the recording. Raises OSError."""
         (self.path / _RECORDING).unlink(missing_ok=True)
 
     @property
     def is_recording(self) -> bool:
-        """Whether `begin` came after the last `end`, also where the time is over."""
+        """Whether a recording was started and not ended, even if its time is over."""
         return (self.path / _RECORDING).exists()
 
     def recording(self, now_s: float) -> Recording | None:
-        """What is being kept now, Unix seconds; None: nothing."""
+        """The recording that runs at `now_s`, Unix seconds; None: none does."""
         with suppress(OSError, ValidationError):
             found = Recording.model_validate_json((self.path / _RECORDING).read_bytes())
             return found if now_s < found.until_s else None
@@ -196,7 +196,7 @@ class RecordedFolder:
 
 
 def _whole(path: Path) -> RecordedRequest | None:
-    """The request of a file; None where that is damaged. Raises FileNotFoundError."""
+    """The request of a file; None if the file is damaged. Raises FileNotFoundError."""
     try:
         return _read(path)
     except Damaged:
@@ -216,7 +216,7 @@ def _read(path: Path) -> RecordedRequest:
 
 
 def _too_many(files: tuple[RecordedFile, ...]) -> Iterator[RecordedFile]:
-    """What has to go: the oldest of a route beyond its number, then the oldest of the routes that have most."""
+    """The files to remove: the oldest of each route that has too many, then the oldest of the routes that have most."""
     of_route = Counter(file.route_key for file in files)
     sizes = {file: _size(file.path) for file in files}
     left = list(files)

@@ -1,4 +1,4 @@
-"""The base class of all JSON files in a model's folder, and how files with one record per line are read and written."""
+"""The base class of the JSON records in a model's folder, with readers and writers of one record per line."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Writes `reference.jsonl`: held-out rows with a model's own answers, which drift is measured against.
+"""Writes `reference.jsonl`: held-out rows with a model's own answers, against which drift is measured.
 
-It is not in `model_files`, because it needs numpy, which no short command should wait for.
+It is not in `model_files`, because it needs numpy, and short commands should not wait for that import.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from contract.answer_types import Label, Prediction
 from contract.model_files import REFERENCE_FILE, Reference, Schema
 from contract.records import write_lines
 
-MAX_REFERENCE_ROWS = 5000  # more would improve no finding, and every Bento carries them
+MAX_REFERENCE_ROWS = 5000  # more would not improve the drift reports, and every Bento carries them
 
 
 def write_reference(
     folder: Path, rows: NDArray[np.float32], predictions: Sequence[Prediction], truths: Sequence[Label]
 ) -> None:
-    """Write `reference.jsonl` beside the `schema.json` in `folder`: the data that traffic is later compared with.
+    """Write `reference.jsonl` beside the `schema.json` in `folder`: the data with which traffic is later compared.
 
-    The rows must be held out: a model is more confident on its training rows than on any traffic. Columns that the
-    schema does not log `plain` are left out here too. Of more than `MAX_REFERENCE_ROWS` rows a random sample is kept;
-    the same rows give the same sample.
+    The rows must be held out: a model is more confident on its training rows than on traffic. Columns that the schema
+    does not log `plain` are left out. If there are more than `MAX_REFERENCE_ROWS` rows, a random sample is kept; the
+    same rows give the same sample.
 
     Args:
         rows: held-out rows as the model gets them (`Schema.numbers`), shape (rows, features).

@@ -1,4 +1,4 @@
-"""The terminal: prints text as it is, and nothing that steers it.
+"""Prints text on the terminal as it is, without sequences that control the terminal.
 
 Rich would read `[a]` as markup, and `:b:` of the tag `a:b:c` as an emoji.
 """
@@ -24,12 +24,12 @@ class Terminal(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """As Rich does, without what text of others could tell the terminal to do."""
+        """As Rich does, but untrusted text cannot control the terminal."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
     def status(self, status: RenderableType, **settings: Any) -> "Status":
-        """A spinner; it reads strings as markup, whatever its console says."""
+        """A spinner. Rich would read a plain string as markup here, whatever the console's setting."""
         return super().status(Text(status) if isinstance(status, str) else status, **settings)
 
 
@@ -39,5 +39,5 @@ def print_error(error: object) -> None:
 
 
 def say(text: str, *, err: bool = False, colour: str | None = None) -> None:
-    """Print a line as `typer` does, where some of it may be the text of others."""
+    """Print a line as `typer` does; some of it may be untrusted text."""
     typer.secho(printable(text), err=err, fg=colour)

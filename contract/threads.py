@@ -1,6 +1,6 @@
-"""Work in another thread, or here where the system gives none: its limit may be reached by whatever else runs there.
+"""Runs work in another thread, or in this one if the system has no thread left: other programs may use them all.
 
-A pool says so with a RuntimeError, and has put the work into its queue before: another of its threads may still do it.
+A pool then raises RuntimeError, but has already queued the work: another thread of the pool may still do it.
 """
 
 from asyncio import to_thread, wrap_future
@@ -13,13 +13,13 @@ from weakref import WeakSet
 
 T = TypeVar("T")
 
-# Pools with something in their queue that was given up: none of their threads was free since.
+# Pools whose queue holds cancelled work: none of their threads has been free since.
 _STUCK: WeakSet[Executor] = WeakSet()
 
 
 def begun(pool: Executor, work: Callable[[], T]) -> Future[T] | None:
-    """What `work` will give, in a thread of `pool`; None where it has none, and is never going to do this."""
-    if pool in _STUCK and not _is_another_to_be_had():  # or the queue would grow with each try
+    """Start `work` in a thread of `pool`; None if the pool has no thread for it and will never run it."""
+    if pool in _STUCK and not _can_start_thread():  # otherwise the queue would grow with each try
         return None
     ended: Future[T] = Future()
 
@@ -40,7 +40,7 @@ def begun(pool: Executor, work: Callable[[], T]) -> Future[T] | None:
 
 
 def begun_or_done(pool: Executor, work: Callable[[], T]) -> Future[T]:
-    """The same; where the pool has no thread for it, it has been done here."""
+    """As `begun`; if the pool has no thread, `work` runs in this thread."""
     ended = begun(pool, work)
     if ended is None:
         ended = Future()
@@ -49,12 +49,12 @@ def begun_or_done(pool: Executor, work: Callable[[], T]) -> Future[T]:
 
 
 async def in_thread(work: Callable[[], T], *, by: Callable[[Callable[[], None]], Awaitable[None]] = to_thread) -> T:
-    """What `work` gives, done beside the event loop, or in it where the system gives no thread. Raises what it raises.
+    """The result of `work`, run in a thread, or in the event loop if the system has no thread. Raises what it raises.
 
-    For what is short: meanwhile the event loop may answer nobody.
+    `work` must be short: if it runs in the event loop, nothing else is answered meanwhile.
 
     Args:
-        by: does something in a thread; raises RuntimeError where it has none.
+        by: runs a function in a thread; raises RuntimeError if it has none.
     """
     ended: Future[T] = Future()
 
@@ -70,8 +70,8 @@ async def in_thread(work: Callable[[], T], *, by: Callable[[Callable[[], None]],
     return await wrap_future(ended)
 
 
-def _is_another_to_be_had() -> bool:
-    """Whether the system gives a thread."""
+def _can_start_thread() -> bool:
+    """Whether the system can start another thread."""
     try:
         Thread(target=int).start()
     except RuntimeError:
@@ -82,5 +82,5 @@ def _is_another_to_be_had() -> bool:
 def _do(work: Callable[[], T], ended: Future[T]) -> None:
     try:
         ended.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - it is raised by whoever asks for the result
+    except BaseException as error:  # noqa: BLE001 - reading the result raises it
         ended.set_exception(error)

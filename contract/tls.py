@@ -1,4 +1,4 @@
-"""Services of our own that speak TLS. Clients know their certificates, so no name and no authority is asked."""
+"""TLS with our own services. Clients know the exact certificate, so they check neither host name nor authority."""
 
 import datetime as dt
 import ssl
@@ -15,9 +15,12 @@ class Validity:
 
 
 def trusting(certificate: str) -> ssl.SSLContext:
-    """Takes a service with this certificate (PEM; of several the first, its own) while it is valid, and no other.
+    """A context that accepts only a service with this certificate, while it is valid.
 
-    Raises: ssl.SSLError, ValueError for what is none.
+    Args:
+        certificate: PEM; if it holds several, the first one, the service's own, counts.
+
+    Raises: ssl.SSLError, ValueError if it is not a certificate.
     """
     end = "-----END CERTIFICATE-----"
     own, found, _ = certificate.partition(end)
@@ -25,13 +28,13 @@ def trusting(certificate: str) -> ssl.SSLContext:
         raise ValueError("there is no certificate in it")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the service is known by its certificate, whatever its address
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is trusted, not who signed it
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate itself is trusted, not its authority
     context.load_verify_locations(cadata=f"{own}{end}\n")
     return context
 
 
 def unchecked() -> ssl.SSLContext:
-    """Takes any service: to ask whether one answers, which an outdated certificate does not change."""
+    """A context that accepts any certificate, to ask whether a service answers, even with an expired one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -125,7 +125,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """Versions of the contract can write where it lies: a link could lead to what only this process sees."""
     place = path.parent.resolve() / path.name
     if not stat.S_ISREG(place.lstat().st_mode):
-        raise NotPlain(errno.EINVAL, "it is no plain file")
+        raise NotPlain(errno.EINVAL, "it is not a plain file")
     with closing(sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True)) as connection:
         [(_, _, opened)] = connection.execute("PRAGMA database_list")  # reads nothing of it yet
         if Path(opened) != place:  # a link was made since: SQLite follows it by itself

@@ -318,7 +318,7 @@ def test_no_other_table_is_read(tmp_path: Path, left: str) -> None:
         "a pipe": lambda: os.mkfifo(path),
         "a folder": path.mkdir,
     }[left]()
-    with pytest.raises(AnswersUnreadable, match="no plain file"):
+    with pytest.raises(AnswersUnreadable, match="not a plain file"):
         answered(tmp_path / "answers", "people:1", 0.0, 1e12, requests=100)
 
 

@@ -40,7 +40,7 @@ def test_no_content_makes_an_expression_fail(text: str, content: Any) -> None:
     ("text", "says"),
     [
         ("", "cannot be empty"),
-        ("label.", "no JMESPath expression"),
+        ("label.", "not a JMESPath expression"),
         ("$.label", "did you mean `label`?"),
         ("$", "the whole answer is `@`"),
         ("my-id", '`"my-label"`'),

@@ -77,7 +77,7 @@ def test_a_file_of_others_is_read_through_no_link(tmp_path: Path) -> None:
     for place in (folder, tmp_path / "behind"):
         assert read_within(place, "in/a", most=3) == b"own"
     for name in ("link", "way/secret", "nowhere", "in/../link", "../secret", str(secret), "pipe", "in"):
-        with pytest.raises(OSError, match=r"is a link|lies outside|no plain file") as refused:
+        with pytest.raises(OSError, match=r"is a link|is outside the folder|not a plain file") as refused:
             read_within(folder, name, most=100)
         assert str(refused.value.filename).startswith(str(folder)) or name == str(secret)
     with pytest.raises(OSError, match="larger than 2 bytes"):

@@ -369,7 +369,7 @@ def test_no_secret_is_read_through_a_link_of_a_bento(tmp_path: Path, monkeypatch
     (bento / "env").symlink_to(tmp_path / "elsewhere")
     told = said_by(missing_of, "m:v1")
     assert "abc-secret" not in told
-    assert "lies behind one" in told
+    assert "is behind one" in told
 
 
 def missing_of(tag: str) -> str | None:
