@@ -1,7 +1,6 @@
 """A page of another site that calls the gateway, in a real browser."""
 
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ from kanaria.stack.ports import free_port
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings
 from rollout.routers.router import Split
 from tests.support.gateway_rig import Gateway, StandIn
+from tests.support.running_server import running_server
 
 KEY = "the-key"
 CALL = """async ([url, key]) => {
@@ -36,12 +36,8 @@ def site(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "site").mkdir()
     (tmp_path / "site/index.html").write_text("<!doctype html><title>A shop</title>")
     handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path / "site")
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
 
 
 def test_pages_of_named_sites_may_call_and_others_may_not(

@@ -4,7 +4,6 @@ import json
 import ssl
 import subprocess
 import sys
-import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from tests.support.certificates import pair
 from tests.support.grafana import ADMIN, FakeGrafana, running
 from tests.support.releases import finished
+from tests.support.running_server import running_server
 from tests.support.stack import run
 
 PROMETHEUS = "http://127.0.0.1:9090"
@@ -115,11 +115,10 @@ def test_a_check_reads_a_store_of_tenants_behind_an_authority_of_its_own(tmp_pat
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(own.certificate, own.key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever).start()
         check = ("check", "--prometheus", f"https://127.0.0.1:{server.server_port}")
         trusting, tenant = ("--prometheus-ca", str(own.authority)), ("--prometheus-header", "X-Scope-OrgID: shop")
-        said = {given: dashboards(tmp_path, *check, *given) for given in ((*trusting, *tenant), trusting, tenant)}
-        server.shutdown()
+        with running_server(server):
+            said = {given: dashboards(tmp_path, *check, *given) for given in ((*trusting, *tenant), trusting, tenant)}
     assert [done.returncode for done in said.values()] == [3, 3, 3], [done.stderr for done in said.values()]
     assert "no traffic" in said[*trusting, *tenant].stderr
     assert "--prometheus-header 'X-Scope-OrgID: shop'" in said[trusting].stderr

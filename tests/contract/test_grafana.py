@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any, Literal
 
 import pytest
@@ -16,6 +15,7 @@ from monitoring.grafana.dashboards.resources import FOLDER_UID, DataSource, Webh
 from monitoring.grafana.push import Annotation, Grafana, push
 from tests.support.dribbling import dribbling
 from tests.support.grafana import ADMIN, EDITOR, FakeGrafana, running
+from tests.support.running_server import running_server
 from tests.support.thread_limit import no_more_threads
 
 SOURCE = DataSource("http://127.0.0.1:9090", 5.0)
@@ -186,13 +186,11 @@ def test_another_kind_of_server_is_no_grafana() -> None:
 
         def log_message(self, *_: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        with Grafana(f"http://127.0.0.1:{server.server_port}", ADMIN) as grafana:
-            error = refusal(grafana)
-        server.shutdown()
-        thread.join()
+    with (
+        running_server(HTTPServer(("127.0.0.1", 0), Page)) as server,
+        Grafana(f"http://127.0.0.1:{server.server_port}", ADMIN) as grafana,
+    ):
+        error = refusal(grafana)
     assert "is not Grafana" in error.what
 
 

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +37,7 @@ from rollout.sources.scrape import ScrapeSource
 from service.server import metrics
 from tests.support.peak import at_most
 from tests.support.processes import until
+from tests.support.running_server import running_server
 
 STABLE, CANARY = "digits:v1", "digits:v2"
 GATEWAY = b'envoy_kanaria_predict_total{version="digits:v2",routed="digits:v2",code="503"} 7\n'
@@ -50,14 +50,8 @@ def server(say: "type[BaseHTTPRequestHandler]") -> Iterator[int]:
     """A server on some port, until the block ends."""
     made = ThreadingHTTPServer(("127.0.0.1", 0), say)
     made.daemon_threads = True
-    thread = threading.Thread(target=made.serve_forever)
-    thread.start()
-    try:
+    with running_server(made):
         yield made.server_port
-    finally:
-        made.shutdown()
-        made.server_close()
-        thread.join()
 
 
 def handler(*parts: bytes, head: bytes = b"", again: bytes = b"", pause_s: float = 0.0) -> type[BaseHTTPRequestHandler]:

@@ -3,7 +3,6 @@
 import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -37,6 +36,7 @@ from rollout.errors import SourceUnreachable
 from rollout.routers.envoy.metrics import PAGE_FILTER
 from rollout.sources.firing import Firing, FiringAlerts
 from tests.support.processes import until
+from tests.support.running_server import running_server
 
 DEADLINE_S = 120.0
 
@@ -209,12 +209,8 @@ def webhook() -> Iterator[tuple[str, "queue.Queue[tuple[str | None, bytes]]"]]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(HTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}/api/alerts", received
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

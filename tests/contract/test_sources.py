@@ -4,7 +4,6 @@ import itertools
 import json
 import math
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -46,6 +45,7 @@ from rollout.sources.prometheus import PrometheusSource
 from rollout.sources.raw_samples import RawSamples
 from rollout.sources.scrape import ScrapeSource
 from rollout.sources.source import MetricSource
+from tests.support.running_server import running_server
 
 STABLE, CANARY = "digits:v1", "digits:v2"
 SELECTION = Signals({"latency": Latency(slower_than_ms=(100,))}).selection()
@@ -594,12 +594,8 @@ def http_server(status: int, body: str, asked: list[Message] | None = None) -> I
 
         def log_message(self, *_: object) -> None: ...
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(HTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
+from tests.support.running_server import running_server
+
 _PART_S = 0.05
 _PARTS = 300  # of an answer: it is whole after a quarter of a minute
 
@@ -59,12 +61,8 @@ def dribbling(
     part: Literal["head", "body"] = "body", at_once: Callable[[str], bytes | None] = lambda _: None
 ) -> Iterator[Dribbling]:
     """It runs until the block ends."""
-    with Dribbling(part, at_once) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(Dribbling(part, at_once)) as server:
         try:
             yield server
         finally:
             server.ends.set()
-            server.shutdown()
-            thread.join()

@@ -6,13 +6,14 @@ Paths, status codes and messages follow https://grafana.com/docs/grafana/v11.6/d
 import itertools
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.running_server import running_server
 
 ADMIN, EDITOR = "glsa_admin", "glsa_editor"
 _ADMIN_ONLY = ("/api/datasources", "/api/v1/provisioning")
@@ -177,13 +178,7 @@ def running(grafana: FakeGrafana) -> Iterator[FakeGrafana]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         server.daemon_threads = True  # a client may keep its connection
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
         grafana.url = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield grafana
-        finally:
-            server.shutdown()
-            thread.join()
+        yield grafana

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.support.running_server import running_server
+
 TOKEN = "token-of-the-account"  # noqa: S105 - of a test
 _MOST_BYTES = 1024 * 1024  # of a ConfigMap's data
 PATH = "/api/v1/namespaces/kanaria/configmaps/kanaria-judge-shared"
@@ -123,15 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
 def kubernetes_api(folder: Path) -> Iterator[KubernetesApi]:
     """It runs until the block ends; `folder` becomes that of its service account."""
     folder.mkdir()
-    with KubernetesApi(folder) as api:
-        thread = threading.Thread(target=api.serve_forever)
-        thread.start()
+    with running_server(KubernetesApi(folder)) as api:
         try:
             yield api
         finally:
             api.goes_on.set()
-            api.shutdown()
-            thread.join()
 
 
 def _write_certificate(folder: Path) -> None:

@@ -15,6 +15,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from kanaria.stack.ports import free_port
+from tests.support.running_server import running_server
 
 
 @dataclass
@@ -59,13 +60,9 @@ def webhook() -> Iterator[Webhook]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         hook.url = f"json://127.0.0.1:{server.server_address[1]}/hook/s3cr3t-part"
         yield hook
-        server.shutdown()
-        thread.join()
 
 
 @dataclass

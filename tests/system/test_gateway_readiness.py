@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -14,6 +13,7 @@ from rollout.fleet import Backend, Readiness, Service, Version
 from rollout.routers.envoy.settings import GatewaySettings
 from rollout.routers.router import Split
 from tests.support.gateway_rig import Gateway, eventually
+from tests.support.running_server import running_server
 
 TAG = "flask:v1"
 
@@ -37,13 +37,9 @@ def serving(app: App) -> Iterator[App]:
         def log_message(self, *_: object) -> None:
             """Keep the test's output clean."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         app.port = server.server_port
-        thread = Thread(target=server.serve_forever)
-        thread.start()
         yield app
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

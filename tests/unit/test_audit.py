@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
@@ -11,6 +10,7 @@ from importlib.metadata import version
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.running_server import running_server
 
 pytestmark = pytest.mark.needs("audit")
 
@@ -47,12 +47,8 @@ def service() -> Iterator[tuple[Service, str]]:
         def log_message(self, *_: object) -> None:
             """Nobody reads it."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield known, f"http://127.0.0.1:{server.server_port}/v1/query"
-        server.shutdown()
-        thread.join()
 
 
 def audit(url: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,6 @@
 """The stand-ins for Argo Rollouts and Flagger take answers as the engines were measured to take them."""
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.engines import AnalysisRun, ArgoRollout, FlaggerCanary, ProviderCrashed
+from tests.support.running_server import running_server
 
 PASS, FAIL, WAIT = ((200, json.dumps({"verdict": verdict})) for verdict in ("pass", "fail", "inconclusive"))
 AWAY, NO_JSON, NULL = (503, "{}"), (200, "<html>please log in</html>"), (200, "null")
@@ -44,12 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Answers]:
-    with Answers() as answers:
-        thread = threading.Thread(target=answers.serve_forever)
-        thread.start()
+    with running_server(Answers()) as answers:
         yield answers
-        answers.shutdown()
-        thread.join()
 
 
 def metric(**limits: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ from benchmarks.service.visits import CASES, ROWS, Result, Visit
 from benchmarks.service.wrk import Load, load
 from kanaria.errors import SetupError
 from tests.support.paths import ROOT
+from tests.support.running_server import running_server
 
 STARLETTE = next(peer for peer in PEERS if peer.key == "starlette")
 
@@ -129,10 +129,8 @@ def test_a_server_that_refuses_requests_is_not_measured(tmp_path: Path, require_
     """Refusals come quickly; counted as answers they would look like speed."""
     require_program("wrk")
     (tmp_path / "bodies").write_text("{}\n")
-    with HTTPServer(("127.0.0.1", 0), Overloaded) as server:
-        threading.Thread(target=server.serve_forever).start()
-        try:
-            with pytest.raises(BenchmarkError, match="does not answer every request"):
-                load(f"http://127.0.0.1:{server.server_port}", tmp_path / "bodies", connections=1, seconds=1)
-        finally:
-            server.shutdown()
+    with (
+        running_server(HTTPServer(("127.0.0.1", 0), Overloaded)) as server,
+        pytest.raises(BenchmarkError, match="does not answer every request"),
+    ):
+        load(f"http://127.0.0.1:{server.server_port}", tmp_path / "bodies", connections=1, seconds=1)

@@ -17,6 +17,7 @@ from contract import polled as polled_module
 from contract.deadline import within
 from contract.polled import FAILURES, Answer, ConnectTimeout, Polled, ReadTimeout
 from tests.support.dribbling import dribbling
+from tests.support.running_server import running_server
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -280,16 +281,12 @@ def test_threads_that_ask_at_one_time_get_each_its_own_answer() -> None:
     """By connections of their own, which whoever asks later uses again."""
     connections: list[Any] = []
     kind = type("_Meeting", (_Meeting,), {"connections": connections, "met": threading.Barrier(4)})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server, ThreadPoolExecutor(4) as callers:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), kind)) as server, ThreadPoolExecutor(4) as callers:
         asked = Polled(f"http://127.0.0.1:{server.server_port}", timeout_s=20.0)
         for _ in range(5):
             found = list(callers.map(lambda number: asked.post("/", {"number": str(number)}).body, range(4)))
             assert found == [b"number=%d" % number for number in range(4)]
         asked.close()
-        server.shutdown()
-        thread.join()
     assert len(connections) == 4
 
 

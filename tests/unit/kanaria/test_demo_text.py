@@ -1,7 +1,6 @@
 """The demo of a text service: its users, and what it is asked to show."""
 
 import random
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +21,7 @@ from loadtest.results import Summary
 from loadtest.scenario import Scenario, Segment
 from rollout.spec import SHADOW
 from tests.support.paths import ROOT
+from tests.support.running_server import running_server
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.needs("serve"), pytest.mark.needs("loadtest")]
@@ -51,14 +51,8 @@ class Service(BaseHTTPRequestHandler):
 
 @contextmanager
 def served() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Service)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def asked(host: str, phrases: Path) -> Summary:

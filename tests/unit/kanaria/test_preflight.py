@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +27,7 @@ from rollout.ledger.events import StableSet
 from rollout.ledger.findings import PreflightResult
 from rollout.ledger.ledger import Ledger
 from rollout.spec import parse_spec
+from tests.support.running_server import running_server
 
 TAG = "m:2"
 GOLDEN = GoldenRequest(
@@ -56,15 +56,9 @@ def answering(answer: dict[str, Any] | bytes, status: int = 200) -> Iterator[Bac
         def log_message(self, *_: object) -> None:
             """Keep the test's output clean."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield Backend(TAG, "127.0.0.1", server.server_port)
-        finally:
-            server.shutdown()
-            thread.join()
+        yield Backend(TAG, "127.0.0.1", server.server_port)
 
 
 def with_row(**fields: object) -> dict[str, Any]:

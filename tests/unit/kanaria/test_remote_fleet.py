@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
@@ -16,6 +15,7 @@ from kanaria.stack.remote_fleet import RemoteFleet
 from kanaria.stack.supervision import Supervisor
 from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Health, Route
+from tests.support.running_server import running_server
 from tests.support.waiting import eventually
 
 TAG = "chat:v1"
@@ -34,12 +34,8 @@ def serving(port: int) -> Iterator[dict[str, int]]:
         def log_message(self, *_: object) -> None:
             """Keep the test's output clean."""
 
-    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", port), Handler)):
         yield status
-        server.shutdown()
-        thread.join()
 
 
 class World:

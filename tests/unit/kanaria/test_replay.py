@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from contract.recorded import LARGEST_ANSWER, RecordedRequest
 from kanaria.stack.ports import free_port
 from kanaria.stack.replay import Replayed, Replayer
 from rollout.fleet import Backend
+from tests.support.running_server import running_server
 
 Answer = tuple[int, str, bytes]
 Behaviour = Callable[[str, bytes], Answer]
@@ -115,15 +115,9 @@ def serving(behaviour: Behaviour, tag: str, asked: list[dict[str, str]] | None =
             except ConnectionError:  # whoever asked has given up
                 self.close_connection = True
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         server.daemon_threads, server.block_on_close = True, False
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield Backend(tag, "127.0.0.1", server.server_port)
-        finally:
-            server.shutdown()
-            thread.join()
+        yield Backend(tag, "127.0.0.1", server.server_port)
 
 
 def recorded(

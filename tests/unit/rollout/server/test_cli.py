@@ -2,7 +2,6 @@
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from kanaria.cli import app
 from tests.support.certificates import Pair, pair
+from tests.support.running_server import running_server
 
 
 class _OfTenants(BaseHTTPRequestHandler):
@@ -46,11 +46,8 @@ def store(certificate: Pair) -> Iterator[str]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate.certificate, certificate.key)
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"https://127.0.0.1:{server.server_port}/prometheus"
-        server.shutdown()
-        thread.join()
+        with running_server(server):
+            yield f"https://127.0.0.1:{server.server_port}/prometheus"
 
 
 def explained(prometheus: str, *options: str) -> Result:
@@ -118,12 +115,8 @@ class _OfArgo(BaseHTTPRequestHandler):
 def test_only_what_two_scrape_in_the_release_is_counted_twice(second_until_s: int, is_twice: bool) -> None:
     """Both services of Argo Rollouts have stable's pods until there is a canary."""
     kind = type("_OfArgo", (_OfArgo,), {"second_until_s": second_until_s})
-    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), kind)) as server:
         done = explained(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
     assert "errors, v2: 1 series of 1 pod" in done.output, done.output
     assert ("each event is counted twice" in done.output) is is_twice, done.output
 

@@ -1,7 +1,6 @@
 """What is said of a canary that has no requests."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from rollout.server.questions import Plan
 from rollout.signals.profile import Names
 from rollout.sources.profiles import built_in
 from rollout.sources.raw_samples import RawSamples
+from tests.support.running_server import running_server
 
 
 class _OfGrpc(BaseHTTPRequestHandler):
@@ -37,13 +37,11 @@ class _OfGrpc(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def samples() -> Iterator[RawSamples]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _OfGrpc) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        with closing(RawSamples(f"http://127.0.0.1:{server.server_port}")) as read:
-            yield read
-        server.shutdown()
-        thread.join()
+    with (
+        running_server(ThreadingHTTPServer(("127.0.0.1", 0), _OfGrpc)) as server,
+        closing(RawSamples(f"http://127.0.0.1:{server.server_port}")) as read,
+    ):
+        yield read
 
 
 @pytest.mark.parametrize(

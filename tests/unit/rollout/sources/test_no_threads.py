@@ -1,7 +1,6 @@
 """A system that gives no more threads: counters are read all the same, one page after the other."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,6 +10,7 @@ from rollout.judge.types import Pair
 from rollout.routers.envoy.metrics import EnvoyMetrics
 from rollout.sources.raw_samples import RawSamples, Wanted
 from rollout.sources.scrape import ScrapeSource
+from tests.support.running_server import running_server
 from tests.support.thread_limit import no_more_threads
 
 STABLE, CANARY = "digits:v1", "digits:v2"
@@ -32,14 +32,8 @@ def saying(page: str) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """Nothing."""
 
-    with HTTPServer(("127.0.0.1", 0), Says) as made:
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
-        try:
-            yield made.server_port
-        finally:
-            made.shutdown()
-            thread.join()
+    with running_server(HTTPServer(("127.0.0.1", 0), Says)) as made:
+        yield made.server_port
 
 
 def test_pages_are_read_one_after_the_other() -> None:

@@ -18,6 +18,7 @@ from contract.login import Login
 from rollout.errors import SourceUnreachable
 from rollout.sources.prometheus_api import PrometheusApi
 from tests.support.certificates import Pair, pair
+from tests.support.running_server import running_server
 
 PATH, FORM = "/api/v1/query", {"query": 'up{job="a b"}', "time": "7"}
 
@@ -80,18 +81,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Nobody reads it."""
 
 
-def _served(store: Store) -> Iterator[Store]:
-    with store:
-        thread = threading.Thread(target=store.serve_forever)
-        thread.start()
-        yield store
-        store.shutdown()
-        thread.join()
-
-
 @pytest.fixture
 def store() -> Iterator[Store]:
-    yield from _served(Store())
+    with running_server(Store()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -101,7 +94,8 @@ def certificate(tmp_path: Path) -> Pair:
 
 @pytest.fixture
 def encrypted(certificate: Pair) -> Iterator[Store]:
-    yield from _served(Store(certificate))
+    with running_server(Store(certificate)) as made:
+        yield made
 
 
 def api(store: Store, **more: object) -> "closing[PrometheusApi]":
@@ -174,7 +168,7 @@ def test_no_proxy_is_asked(store: Store, monkeypatch: pytest.MonkeyPatch, name: 
 
 def test_nobody_else_is_asked_where_an_answer_points_to_them(store: Store) -> None:
     """Such as the page of a login; with the headers a token would go there."""
-    for other in _served(Store()):
+    with running_server(Store()) as other:
         store.status, store.said = 307, {"location": f"{other.url}/login"}
         with api(store) as asked:
             assert asked.ask(PATH, FORM).status == 307
@@ -238,7 +232,7 @@ def test_a_store_that_nobody_vouches_for_is_told_nothing(encrypted: Store, tmp_p
         assert "CERTIFICATE_VERIFY_FAILED" in refused.value.saw
         assert "--prometheus-ca" in refused.value.do
     named = pair(tmp_path / "named", names=["models.example"])
-    for store in _served(Store(named)):
+    with running_server(Store(named)) as store:
         with api(store, trust=named.trust()) as asked, pytest.raises(SourceUnreachable) as refused:
             asked.ask(PATH, FORM)
         assert "CERTIFICATE_VERIFY_FAILED" in refused.value.saw

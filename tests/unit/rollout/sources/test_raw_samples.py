@@ -17,6 +17,7 @@ from contract.deadline import within
 from rollout.errors import SourceUnreachable
 from rollout.sources import raw_samples
 from rollout.sources.raw_samples import RawSamples, Wanted
+from tests.support.running_server import running_server
 from tests.support.waiting import eventually
 
 WANTED = Wanted(("requests_total",), (("app", ("a",)),))
@@ -59,13 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def store() -> Iterator[Store]:
-    with Store() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(Store()) as server:
         yield server
         server.ends.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A command shows its token to nobody but a controller that has proved to know it; asked of real listeners."""
 
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rollout.errors import CommandRefused, ControllerUnreachable
 from rollout.ui.callers import NamedToken, digest
 from rollout.ui.client import ControllerClient
 from rollout.ui.proof import PROOF_PATH, id_of, proof_of
+from tests.support.running_server import running_server
 from tests.support.site import TOKEN, serving
 from tests.support.thread_limit import no_more_threads
 from tests.support.world import Version, World
@@ -63,13 +63,9 @@ def listening(proof: Proof, *, hangs_up: bool = False) -> Iterator[Listener]:
 
         def log_message(self, *_: object) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with running_server(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         listener.url = f"http://127.0.0.1:{server.server_port}"
         yield listener
-        server.shutdown()
-        thread.join()
 
 
 def commanded(url: str, token: str = TOKEN) -> None:
