@@ -1,7 +1,7 @@
-"""The keeper's process, in which a `Keeper` takes care of the programs; `care` says how.
+"""The keeper's process, which runs the loop of `keeper_loop`.
 
-It can be killed at any time: what it started goes on, and the next keeper takes it over. Its process leads no other:
-output goes straight to files, and each program has a session of its own.
+It can be killed at any time: its programs run on, and the next keeper takes them over. Nothing ties a program to the
+keeper's process: output goes straight to files, and each program has its own session.
 """
 
 import argparse
@@ -22,19 +22,19 @@ from contract.log_lines import log_as_json
 from kanaria.errors import StackError
 from kanaria.private_files import only_for_the_owner
 from kanaria.stack import locks
-from kanaria.stack.care import BEAT_S, Keeper
 from kanaria.stack.confinement import leave_no_core_dumps
+from kanaria.stack.keeper_loop import TICK_S, Keeper
 from kanaria.stack.log_files import LogFiles
 from kanaria.stack.supervision import KEEPER, keepers_of
 
 log = structlog.get_logger()
 
-LOCK_WAIT_S = 2.0  # the one before may be about to end
-OTHERS_END_S = LOCK_WAIT_S + 1.0  # those that waited for the lock together with this one
+LOCK_WAIT_S = 2.0  # the previous keeper may be about to end
+OTHERS_END_S = LOCK_WAIT_S + 1.0  # for other keepers that wait for the same lock
 
 
-class _Alarm:
-    """Waits for a time, for a signal, such as of the end of a child, or to be asked to end."""
+class _Waiter:
+    """Waits for a timeout, a signal such as SIGCHLD, or the request to end."""
 
     def __init__(self) -> None:
         self.is_over = False
@@ -48,7 +48,7 @@ class _Alarm:
             signal.signal(number, self._end)
 
     def wait(self, seconds: float, others: Iterable[socket.socket | int]) -> None:
-        """Also for what can be read from `others`."""
+        """Wait, also until one of `others` becomes readable."""
         if self._here in select.select([self._here, *others], [], [], seconds)[0]:
             with suppress(BlockingIOError):
                 self._here.recv(4096)
@@ -58,36 +58,42 @@ class _Alarm:
 
 
 def run(home: Path, logs: Path, *, ready: BinaryIO) -> None:
-    """Keep until SIGTERM, which ends no program. Closes the file `ready` when all was taken over. Raises StackError."""
+    """Keep the programs running until SIGTERM, which ends none of them.
+
+    Args:
+        ready: a file that is closed once all running processes are taken over.
+
+    Raises: StackError if another keeper has the lock.
+    """
     with locks.locked(home / locks.KEEPER_LOCK, doing=KEEPER, wait_s=LOCK_WAIT_S) as lock:
         _be_alone(home)
-        alarm, keeper = _Alarm(), Keeper(home, logs)
+        waiter, keeper = _Waiter(), Keeper(home, logs)
         keeper.adopt()
-        keeper.beat()
+        keeper.tick()
         ready.close()
-        while not alarm.is_over:
-            alarm.wait(*keeper.pause())
-            if not keeper.follow(lock):
+        while not waiter.is_over:
+            waiter.wait(*keeper.pause())
+            if not keeper.keep_lock(lock):
                 return
-            keeper.beat()
+            keeper.tick()
 
 
 def _be_alone(home: Path) -> None:
-    """Raises StackError where a keeper lives whose lock was removed, or was moved away with its folder."""
+    """Raise StackError if another keeper lives whose lock was removed, or was moved away with its folder."""
     until_s = time.monotonic() + OTHERS_END_S
     while others := keepers_of(home):
         if time.monotonic() >= until_s:
             pids = ", ".join(str(process.pid) for process in others)
             raise StackError(
                 "another keeper takes care of these processes",
-                saw=f"process {pids}, which has the lock of a file or a folder that was here before",
-                do=f"wait some seconds: it comes back to this one; or end it, which ends nothing else: kill {pids}",
+                saw=f"process {pids} holds a lock file that was removed or replaced, or moved away with its folder",
+                do=f"wait some seconds: it takes the new lock; or stop it, which stops no other process: kill {pids}",
             )
-        time.sleep(BEAT_S)
+        time.sleep(TICK_S)
 
 
 def main() -> None:
-    """Start a keeper in the background; the exit code says whether it has begun."""
+    """Start a keeper in the background. The exit code tells whether it started."""
     parser = argparse.ArgumentParser(description="Keep the processes of a state folder. `kanaria up` does this.")
     parser.add_argument("home", type=Path)
     parser.add_argument("logs", type=Path)
@@ -96,7 +102,7 @@ def main() -> None:
     only_for_the_owner()
     leave_no_core_dumps()
     failed, ready = os.pipe()
-    if os.fork():  # the keeper is nobody's child, so nobody has to wait for it
+    if os.fork():  # the keeper becomes an orphan, so no process has to wait for it
         os.close(ready)
         reason = b"".join(iter(lambda: os.read(failed, 4096), b""))
         sys.stderr.buffer.write(reason)
@@ -111,9 +117,9 @@ def main() -> None:
         try:
             run(arguments.home, arguments.logs, ready=said)
         except (StackError, OSError) as error:
-            with suppress(OSError, ValueError):  # ValueError: it had begun, and its file is closed
+            with suppress(OSError, ValueError):  # ValueError: the keeper had started, so the file is closed
                 said.write(str(error).encode())
-            if isinstance(error, StackError):  # there is one: two that miss it may each start another
+            if isinstance(error, StackError):  # another keeper runs: two commands may each have started one
                 log.info("keeper_not_needed", why=error.saw)
             else:
                 log.exception("keeper_failed")

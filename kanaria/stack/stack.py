@@ -54,32 +54,32 @@ from rollout.ui.cli.reading import deployment, newest_plan, stable_version
 from rollout.ui.client import ControllerClient
 
 GATEWAY, CONTROLLER = "gateway", "controller"  # the names of their programs
-OPEN_ADMIN = "--envoy-admin"  # an argument of controllers whose gateway has a port for its admin
-CLOSED_PORTS = "--closed-ports"  # likewise, whose gateway and Prometheus send the secret of versions' ports
+OPEN_ADMIN = "--envoy-admin"  # an argument of older controllers, whose gateway has a port for its admin interface
+CLOSED_PORTS = "--closed-ports"  # an argument of controllers whose gateway and Prometheus send the ports' secret
 _FIRST, _LAST = 0, 100  # in the order of stopping
 _CONTROLLER_READY_S = 60.0
-_SECOND_CHANCE_S = 10.0  # after a crash; the keeper starts it again, and one that is back may take its time
+_RESTART_GRACE_S = 10.0  # after a crash: the keeper restarts the program, which may need some time
 _SAY_EVERY_S = 15.0
 _SHOWN_ROUTES = 8
-_SLOWEST_UPLOAD = 1024 * 1024  # bytes a second: a large body that comes more slowly is given up
-_STAY_BEAT_S = 1.0
+_SLOWEST_UPLOAD = 1024 * 1024  # bytes per second: a large body that arrives more slowly is refused
+_STAY_TICK_S = 1.0
 _PROBE_TIMEOUT_S = 2.0
 
 
 class _Crashes:
-    """Which of some processes go on crashing, as they are looked at again and again."""
+    """Finds out which of some processes crash repeatedly. Poll it."""
 
     def __init__(self, supervisor: Supervisor, names: Sequence[str]) -> None:
         self._supervisor, self._names = supervisor, names
         self._first_s, self._exits = dict[str, float](), dict[str, int]()
 
     def going_on(self, now_s: float) -> str | None:
-        """The first that is not back some time after it was seen to have crashed, or that has crashed again since."""
+        """The first process that has not come back 10 s after its crash was seen, or has crashed again since."""
         for name in self._names:
             info = self._supervisor.info(name)
             if info is None or not info.has_crashed:
                 continue
-            is_over = now_s > self._first_s.setdefault(name, now_s) + _SECOND_CHANCE_S
+            is_over = now_s > self._first_s.setdefault(name, now_s) + _RESTART_GRACE_S
             if is_over and (not info.is_alive or info.exits > self._exits.setdefault(name, info.exits)):
                 return name
         return None
@@ -96,19 +96,19 @@ class Stack:
 
     @cached_property
     def client(self) -> ControllerClient:
-        """Of the controller, by the certificate that it has now."""
+        """A client of the controller that trusts the controller's current certificate."""
         tls = controller_trust(self.settings)
         return ControllerClient(self.settings.controller_url, token=self._token, by=self._by, tls=tls)
 
     @property
     def is_running(self) -> bool:
-        """Whether anything of this state folder runs, kept by somebody or not."""
+        """Whether any process of this state folder runs, with or without a keeper."""
         return self.supervisor.is_running or bool(self.supervisor.alive())
 
     def up(self, tag: str | None, *, say: Callable[[str], None]) -> None:
-        """Start everything and wait until it is ready; `tag` becomes stable when there is none yet.
+        """Start everything and wait until it is ready. `tag` becomes stable if there is no stable version yet.
 
-        What runs already is left alone, and taken over where nobody keeps it. Raises StackError, CommandRefused.
+        Running processes stay; a new keeper takes them over if they have none. Raises StackError, CommandRefused.
         """
         with self._alone("kanaria up", say):
             stable = self.stable()
@@ -135,9 +135,9 @@ class Stack:
         )
 
     def down(self, *, say: Callable[[str], None]) -> None:
-        """End everything, then end a running release, so that the next start begins with stable.
+        """Stop everything, then abort a running release, so that the next start begins with stable.
 
-        Raises StackError when a process does not end, or when the release's end could not be written.
+        Raises StackError if a process does not end, or if the end of the release cannot be recorded.
         """
         if not self.is_running and not self.supervisor.names():
             say("nothing is running")
@@ -149,27 +149,27 @@ class Stack:
             end_release(self.settings.ledger, by=self._by, say=say)
 
     def stay(self, *, say: Callable[[str], None]) -> None:
-        """Bring back a keeper that ended, until the stack is taken down."""
+        """Restart the keeper whenever it ends, until the stack is taken down."""
         while self._is_kept():
             try:
                 if self.supervisor.names() and not self.supervisor.is_running:
                     self.supervisor.start()
-                    say("the keeper had ended; a new one took over what runs")
+                    say("the keeper had ended; a new one took over the running processes")
             except (StackError, OSError) as error:
                 say(str(error))
-            time.sleep(_STAY_BEAT_S)
+            time.sleep(_STAY_TICK_S)
 
     def _is_kept(self) -> bool:
-        """Whether the stack was not taken down, as far as anybody knows: its folder may be away for a while."""
+        """Whether the stack was not taken down, as far as is known: its folder may be missing for a while."""
         try:
             return bool(self.supervisor.names()) or (self.supervisor.is_away and bool(self.supervisor.alive()))
         except OSError:
             return True
 
     def upgrade(self, *, say: Callable[[str], None]) -> None:
-        """Restart the controller and the keeper with the code as it is now; everything else serves on.
+        """Restart the controller and the keeper with the installed code. The gateway and the versions keep serving.
 
-        Raises StackError when the new controller does not come up.
+        Raises StackError if the new controller does not start.
         """
         with self._alone("kanaria upgrade", say):
             controller = self.supervisor.program(CONTROLLER)
@@ -186,27 +186,33 @@ class Stack:
             self._wait("the controller", self.client.is_ready, program=CONTROLLER, say=say, limit_s=_CONTROLLER_READY_S)
         except StackError as error:
             raise StackError(
-                "the new controller did not come up; gateway and versions serve on as before",
+                "the new controller did not start; the gateway and the versions still serve",
                 saw=error.saw,
-                do="read logs/controller.log in the state folder; to go back, install the version that ran before, "
-                "then `kanaria upgrade` again",
+                do="read logs/controller.log in the state folder; to go back, install the previous release of Kanaria "
+                "and run `kanaria upgrade` again",
             ) from error
         say("restarted: the controller and the keeper")
         if OPEN_ADMIN in controller.command:
-            say("any user of this machine can stop the gateway, which is of an earlier version, until it is restarted")
+            say(
+                "any user of this machine can stop the gateway, which an earlier Kanaria started, "
+                "until `kanaria down` and `kanaria up`"
+            )
         if (prometheus := self.supervisor.program(PROMETHEUS)) and not has_password(prometheus.command):
-            say("any user of this machine can read Prometheus, which is of an earlier version, until it is restarted")
+            say(
+                "any user of this machine can read Prometheus, which an earlier Kanaria started, "
+                "until `kanaria down` and `kanaria up`"
+            )
         if CLOSED_PORTS not in controller.command:
-            say("any user of this machine can ask versions at their own ports until `kanaria down` and `kanaria up`")
+            say("any user of this machine can call versions at their own ports until `kanaria down` and `kanaria up`")
         others = sorted(set(self.supervisor.alive()) - {CONTROLLER})
-        say(f"serve on with the code they were started with: {', '.join(tag_of(name) or name for name in others)}")
+        say(f"still running with the code they were started with: {', '.join(tag_of(name) or name for name in others)}")
 
     def stable(self) -> str | None:
-        """The stable version that the ledger knows; None before the first `up`."""
+        """The stable version by the ledger; None before the first `up`."""
         return stable_version(self.settings.ledger)
 
     def _check_version(self, tag: str | None, stable: str | None) -> None:
-        """Refuse before anything starts what could not serve."""
+        """Refuse a version that cannot be served, before anything starts."""
         if tag is None and stable is None:
             raise SetupError(
                 "there is no version to serve yet",
@@ -217,7 +223,7 @@ class Stack:
             self.versions.require(wanted)
 
     def _prepare(self, tag: str, say: Callable[[str], None]) -> None:
-        """See to what the first version needs, where a person sees it. Raises SetupError, StackError."""
+        """Install what the first version needs, with output at the terminal. Raises SetupError, StackError."""
         self.versions.require_startable(tag)
         listed = self.versions.listed(tag)
         if listed is None:
@@ -225,7 +231,7 @@ class Stack:
         elif listed.url is not None:
             backend = listed.backend(tag, secret=self.settings.version_secret)
             if trouble := unready(polled(backend, timeout_s=_PROBE_TIMEOUT_S), backend, listed.service.readiness):
-                say(f"{tag} is not ready, and others keep it running: {trouble}")
+                say(f"{tag}, which is not run by Kanaria, is not ready: {trouble}")
 
     def _say_what_is_passed(self, tag: str, say: Callable[[str], None]) -> None:
         service = self.versions.service(tag)
@@ -242,22 +248,22 @@ class Stack:
             say(f"{tag} has `ssl`, and the gateway speaks plain HTTP: KANARIA_TLS_CERTIFICATE takes its certificate")
 
     def _alone(self, doing: str, say: Callable[[str], None]) -> AbstractContextManager[object]:
-        """While the block runs, no other command starts or stops processes here. Raises StackError, OSError."""
+        """Keep other commands from starting or stopping processes here. Raises StackError, OSError."""
         close_folder(self.settings.root)
         return one_command(self.settings.root, doing=doing, say=say)
 
     def _start(self, tag: str, say: Callable[[str], None]) -> None:
-        """Start what is missing: the keeper of processes that run without one, or everything."""
-        is_whole = self.supervisor.program(CONTROLLER) is not None  # it is added last
+        """Start the keeper if the processes run without one, or start everything."""
+        is_whole = self.supervisor.program(CONTROLLER) is not None  # the controller is added last
         alive = self.supervisor.alive()
         if is_whole and self.supervisor.is_running:
             return
         if is_whole and alive:
             self.supervisor.start()
-            say(f"taken over, as it still ran: {', '.join(alive)}")
+            say(f"took over processes that still ran: {', '.join(alive)}")
             return
         if alive:
-            say(f"ended, as it was left behind: {', '.join(alive)}")
+            say(f"stopping leftover processes: {', '.join(alive)}")
         self.supervisor.shutdown(doing="kanaria up")
         self._start_processes(tag, say)
 
@@ -279,14 +285,14 @@ class Stack:
         prometheus = PrometheusStack.find(settings, controller_host=certificates[1].host if certificates[1] else None)
         if settings.notify is not None:
             told = load("kanaria.stack.notify_addresses:read_addresses")(settings.notify)
-            say(f"decisions are told to {', '.join(address.name for address in told)}")
+            say(f"decisions are sent to {', '.join(address.name for address in told)}")
         shutil.rmtree(settings.root / "versions", ignore_errors=True)
         remove_left_over(settings)
         gateway = self._set_up_gateway(tag, certificates[0])
         if certificates[1] is not None:
             keep(settings, certificates[1])
         self.supervisor.start()
-        droppable = (str(gateway.segments_path),)  # the controller reads it, and may be away
+        droppable = (str(gateway.segments_path),)  # the controller reads it, and may be down
         self.supervisor.add(Program(GATEWAY, envoy_command(gateway), stop_order=_LAST, droppable=droppable))
         arguments = [CLOSED_PORTS, "--gateway-stats", str(gateway.stats_port)]
         observer = None if self.versions.service(tag).keeps_contract else self._observer_beside(gateway)
@@ -304,12 +310,12 @@ class Stack:
                 CONTROLLER,
                 own_module("kanaria.stack.controller_process", *arguments),
                 given_environment(settings),
-                stop_order=_FIRST,  # before the versions: it would take their end for a crash
+                stop_order=_FIRST,  # before the versions, or it would record their end as a crash
             )
         )
 
     def _set_up_gateway(self, tag: str, certificate: Certificate | None) -> GatewaySettings:
-        """Write what the gateway starts with, while no command changes the keys: one withdrawn now stays withdrawn."""
+        """Write the gateway's files. No command can change keys meanwhile, so a key withdrawn now stays withdrawn."""
         settings, keeps_contract = self.settings, self.versions.service(tag).keeps_contract
         with CallerKeys(settings.caller_keys).changing():
             gateway = gateway_settings(settings, free_port())
@@ -317,7 +323,7 @@ class Stack:
                 slowest_s = gateway.max_upload_bytes / _SLOWEST_UPLOAD
                 gateway = replace(gateway, receive_timeout_s=max(gateway.receive_timeout_s, slowest_s))
             for left_over in (gateway.clusters_path, gateway.routes_path, gateway.answers_path):
-                left_over.unlink(missing_ok=True)  # they name ports of processes that are gone
+                left_over.unlink(missing_ok=True)  # it names ports of processes that have ended
             write_bootstrap(gateway)
             if certificate is not None:
                 write_certificate(gateway, chain=certificate.chain, key=certificate.key)
@@ -331,7 +337,7 @@ class Stack:
         return ObserverProgram.beside(gateway, self.settings.recorded, variables, sandbox)
 
     def _serves(self) -> bool:
-        """Whether the gateway reaches a stable version that is ready; not while the controller is started again."""
+        """Whether the gateway reaches a ready stable version. False while the controller restarts."""
         try:
             status = self.client.status()
         except ControllerUnreachable:
@@ -343,27 +349,27 @@ class Stack:
     def _wait(
         self, what: str, is_ready: Callable[[], bool], *, program: str, say: Callable[[str], None], limit_s: float
     ) -> None:
-        """Raises StackError with the last words of `program`; sooner for what goes on crashing than for a slow one."""
+        """Wait until `is_ready`. Raises StackError with the end of `program`'s log, early if it keeps crashing."""
         began_s, say_at_s = time.monotonic(), _SAY_EVERY_S
-        crashes = _Crashes(self.supervisor, (GATEWAY, CONTROLLER, program))  # others may be waiting for the first two
+        crashes = _Crashes(self.supervisor, (GATEWAY, CONTROLLER, program))  # `program` may wait for the first two
         while not is_ready():
             took_s = time.monotonic() - began_s
             crashed = crashes.going_on(took_s)
             if not self.supervisor.names():
                 raise StackError(
-                    "the stack was taken down while it was starting", saw="nothing runs", do="`kanaria up` again"
+                    "the stack was taken down while it started", saw="nothing runs", do="run `kanaria up` again"
                 )
-            self.supervisor.start()  # where the keeper has ended meanwhile
+            self.supervisor.start()  # the keeper may have ended meanwhile
             log = self.settings.logs / f"{crashed or program}.log"
             if crashed or took_s > limit_s:
                 ended = self.supervisor.program(crashed or program)
-                words = last_words(log) or "nothing in its log"
+                words = last_words(log) or "its log is empty"
                 lacks = what_it_lacks(ended.listed, log) if ended else ""
                 raise StackError(
                     f"{what} was not ready after {took_s:.0f} s",
                     saw="; ".join(filter(None, (f"{crashed} ended by itself" if crashed else "", words, lacks))),
-                    do=f"read {log if log.exists() else self.settings.logs} and fix the cause; "
-                    "then `kanaria down` and `kanaria up` again",
+                    do=f"read {log if log.exists() else self.settings.logs} and fix the cause, "
+                    "then run `kanaria down` and `kanaria up`",
                 )
             if took_s >= say_at_s:
                 say_at_s += _SAY_EVERY_S
@@ -372,21 +378,21 @@ class Stack:
 
 
 def _cannot_listen(name: str, host: str, port: int, error: OSError) -> SetupError:
-    what, saw = f"the {name} cannot listen on port {port}", f"{error.strerror}, asked for {host}"
+    what, saw = f"the {name} cannot listen on port {port}", f"{error.strerror} for the address {host}"
     another = f"set KANARIA_{name.upper()}_PORT to another port"
     match error.errno:
         case errno.EADDRINUSE:
             what, saw = f"the port of the {name} is taken", f"something listens on {host}:{port}"
             do = f"stop it, or {another}"
         case errno.EACCES:
-            do = f"{another}: those below 1024 are for root"
+            do = f"{another}: ports below 1024 need root"
         case _:
             do = "set KANARIA_HOST to an address of this machine, such as 127.0.0.1, or to 0.0.0.0 for all of them"
     return SetupError(what, saw=saw, do=do)
 
 
 def _plan_here() -> RolloutSpec:
-    """What ./rollout.yaml says, among it what answers mean."""
+    """The plan in ./rollout.yaml; the default plan if it cannot be read."""
     try:
         return read_spec(None)
     except RolloutError:  # `kanaria release` says what is wrong
@@ -394,7 +400,7 @@ def _plan_here() -> RolloutSpec:
 
 
 def startup_deadline_s(settings: Settings) -> float:
-    """How long a version may take to load here, seconds: the longest that ./rollout.yaml or the newest release says."""
+    """How long a version may take to load here, seconds: the larger of ./rollout.yaml and the newest release."""
     try:
         known = newest_plan(settings.ledger)
         return max(plan.startup_deadline for plan in (known, read_spec(None)) if plan)
@@ -406,9 +412,9 @@ def gateway_settings(settings: Settings, stats_port: int, *, with_keys: bool = T
     """The gateway of this state folder.
 
     Args:
-        with_keys: False: for one that is set up already, which then works with a damaged file of keys, too.
+        with_keys: False for a gateway that is set up already; it then works even if the file of keys is damaged.
 
-    Raises: SetupError for such a file.
+    Raises: SetupError if the file of keys is damaged.
     """
     found = GatewaySettings(
         directory=settings.root / "gateway",

@@ -1,7 +1,7 @@
-"""The local processes: which there should be, what is known of each, and how all of them are ended.
+"""The local processes: which programs should run, the state of each, and how all of them are stopped.
 
-What should run is a file for each program; the keeper (see `keeper`) makes it so. All that is known lies in files: it
-can be read while no keeper runs. Nothing here knows what the processes are.
+Each program that should run has a file; the keeper (see `keeper`) starts and restarts it. The state is in files too,
+so it can be read while no keeper runs. This module does not know what the programs do.
 """
 
 import os
@@ -28,8 +28,8 @@ from kanaria.stack.shortage import text_of
 
 KEEPER, KEEPER_MODULE = "keeper", "kanaria.stack.keeper"
 _START_TIMEOUT_S = 20.0
-_RESTART_WAIT_S = 3.0  # whoever is started again because it hangs has had its time
-_KEEPER_ENDS_S = 2.0  # it has nothing to finish
+_RESTART_WAIT_S = 3.0  # SIGTERM to SIGKILL of a program that is restarted because it hangs
+_KEEPER_ENDS_S = 2.0  # SIGTERM to SIGKILL of the keeper, which has nothing to finish
 _TAKE_OVER_S, _TAKE_OVER_TRIES = 2.0, 5
 _FIRST = 0
 
@@ -38,28 +38,30 @@ _FIRST = 0
 class Program:
     """One process to keep."""
 
-    name: str  # also of its files
+    name: str  # names its files too
     command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False)  # besides the keeper's own; may be secret
-    folder: str = field(default_factory=os.getcwd)  # where it runs
+    environment: Mapping[str, str] = field(
+        default_factory=dict, repr=False
+    )  # in addition to the keeper's own; may be secret
+    folder: str = field(default_factory=os.getcwd)  # working directory
     stop_wait_s: float = 30.0  # time to finish its work after SIGTERM
-    stop_order: int = 50  # when all are stopped: lower goes first, equal ones together
-    droppable: Sequence[str] = ()  # files that it appends to for another; emptied once they are as large as a log
-    listed: Sequence[str] | None = None  # which of the keeper's variables it gets, see `inherited`; None: all
-    is_confined: bool = False  # it and what it starts can gain no rights, as by sudo
-    sandbox: Sandbox | None = None  # what it does not reach; None: nothing is kept from it
+    stop_order: int = 50  # lower stops first, equal ones together
+    droppable: Sequence[str] = ()  # files that it appends to for another program; emptied at the size limit of a log
+    listed: Sequence[str] | None = None  # patterns of the keeper's variables it gets, see `inherited`; None: all
+    is_confined: bool = False  # it and its children cannot gain rights, for example by sudo
+    sandbox: Sandbox | None = None  # what it cannot reach; None: no sandbox
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """What is known of one program."""
+    """The state of one program."""
 
-    pid: int  # 0: none now
-    is_alive: bool  # or it was never started yet and will be in a moment
+    pid: int  # 0: no process now
+    is_alive: bool  # True too for a program that is about to be started for the first time
     is_stopping: bool
     has_crashed: bool  # ended by itself at least once since it was added
-    exits: int  # how often it did so, as far as the keeper has seen
-    signal: int  # that killed it when it ended last; 0: it ended in another way, or nobody knows
+    exits: int  # how often, as far as the keeper has seen
+    signal: int  # that killed it at its last end; 0: it ended in another way, or the cause is unknown
     log: Path
 
 
@@ -78,10 +80,10 @@ class _StoredProgram(BaseModel):
 
 
 class ProcessFiles:
-    """The files of one state folder: what should run, and what does.
+    """The files of one state folder: the wanted programs and the state of each.
 
-    A file that cannot be read counts as none; but where only a file to open is missing, OSError is raised: the file is
-    there, and nobody must act as if it was not.
+    A file that cannot be read counts as missing. But if the process or machine is out of file descriptors or memory,
+    OSError is raised: the file may exist, and callers must not act as if it did not.
     """
 
     def __init__(self, home: Path) -> None:
@@ -92,23 +94,23 @@ class ProcessFiles:
 
     @property
     def wanted_in(self) -> Path:
-        """The folder in which each change of what should run is one."""
+        """The folder of the wanted programs: it changes with each change of the list."""
         return self._programs.folder
 
     def names(self) -> tuple[str, ...]:
-        """Every program that should run; none where there is no such folder. Raises OSError where nobody knows."""
+        """Every program that should run; empty if there is no such folder. Raises OSError if it cannot be read."""
         listed = self.listed()
         return names_in(self._programs.folder) if listed is None else listed
 
     def listed(self) -> tuple[str, ...] | None:
-        """Every program that should run. None where nobody knows: the folder was moved away, or cannot be read."""
+        """Every program that should run; None if it is unknown: the folder was moved away or cannot be read."""
         return self._known_names.at(self._programs.folder)
 
     def program(self, name: str) -> Program | None:
         return self._known_programs.at(self._programs[name])
 
     def is_wanted(self, name: str) -> bool:
-        """Whether it should run, be its file readable or not."""
+        """Whether it should run, even if its file cannot be read."""
         return self._programs[name].exists()
 
     def write_program(self, program: Program) -> None:
@@ -131,7 +133,7 @@ class ProcessFiles:
         self._programs[name].unlink(missing_ok=True)
 
     def states(self) -> dict[str, ProcessState]:
-        """What is known of each program that was started and has not been stopped to the end."""
+        """The state of each program that was started and is not completely stopped."""
         return {name: state for name in names_in(self._states.folder) if (state := self.state(name))}
 
     def state(self, name: str) -> ProcessState | None:
@@ -139,7 +141,7 @@ class ProcessFiles:
 
     def write_state(self, name: str, state: ProcessState) -> None:
         """Raises OSError."""
-        self._states.folder.mkdir(exist_ok=True)  # and not the state folder itself: it may come back
+        self._states.folder.mkdir(exist_ok=True)  # never creates the state folder itself: it may be moved back
         write_whole(self._states[name], state.model_dump_json())
 
     def drop_state(self, name: str) -> None:
@@ -153,19 +155,19 @@ class ProcessFiles:
 
 
 def keepers_of(home: Path) -> list[psutil.Process]:
-    """The living keepers of a state folder, but this process; also those that wait. Raises OSError."""
+    """The living keepers of a state folder except this process, with those that wait for the lock. Raises OSError."""
     found = []
     for process in marked(home).get(KEEPER, ()):
         with suppress(psutil.Error):
-            if KEEPER_MODULE in process.cmdline():  # and no fork server
+            if KEEPER_MODULE in process.cmdline():  # not a fork server, which carries the same mark
                 found.append(process)
     return found
 
 
 def names_in(folder: Path) -> tuple[str, ...]:
-    """The names of the notes in a folder, sorted; none where there is no such folder. Raises OSError: nobody knows."""
+    """The sorted names of the notes in a folder; empty if there is no such folder. Raises OSError if unreadable."""
     try:
-        found = os.listdir(folder)  # noqa: PTH208 - `glob` takes its failures for an empty folder
+        found = os.listdir(folder)  # noqa: PTH208 - `glob` treats a failure as an empty folder
     except (FileNotFoundError, NotADirectoryError):
         return ()
     return tuple(sorted(name.removesuffix(".json") for name in found if name[0] != "." and name.endswith(".json")))
@@ -186,7 +188,7 @@ def _program_in(path: Path) -> Program | None:
 
 
 class Supervisor:
-    """What may be asked of the processes of one state folder; the keeper need not run for it."""
+    """Controls the processes of one state folder. The keeper does not have to run for it."""
 
     def __init__(self, home: Path, logs: Path) -> None:
         self._home, self._logs = home, logs
@@ -195,19 +197,19 @@ class Supervisor:
 
     @property
     def is_running(self) -> bool:
-        """Whether a keeper, or a command in its place, takes care of the processes. Raises OSError: nobody knows."""
+        """Whether a keeper, or a command in its place, holds the lock. Raises OSError if it cannot be found out."""
         return locks.holder(self._lock) is not None
 
     @property
     def is_away(self) -> bool:
-        """Whether the folder of what should run is not there: the state folder was moved, or its disk is unmounted."""
+        """Whether the folder of wanted programs is missing: the state folder was moved, or its disk is unmounted."""
         return not self._files.wanted_in.is_dir()
 
     def start(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start a keeper, which takes over what still runs and stays when this process ends. Raises StackError.
+        """Start a keeper. It takes over what still runs and outlives this process. Raises StackError.
 
         Args:
-            environment: what it and all that it starts have besides their own; None: this process's.
+            environment: the base environment of the keeper and its programs; None: this process's.
         """
         if self.is_running:
             return
@@ -232,7 +234,7 @@ class Supervisor:
             raise StackError("the keeper of the processes did not start", saw=saw, do=f"read {self._logs}/keeper.log")
 
     def environment(self) -> dict[str, str]:
-        """The variables that the keeper was started with; this process's own where they cannot be read."""
+        """The variables that the keeper was started with; this process's own if they cannot be read."""
         keeper = locks.holder(self._lock)
         for process in keeper.identity.processes if keeper else ():
             with suppress(psutil.Error, OSError):
@@ -240,7 +242,7 @@ class Supervisor:
         return dict(os.environ)
 
     def add(self, program: Program) -> None:
-        """Let `program` run and be started again whenever it ends. Does nothing when it is kept already.
+        """Let the keeper start `program`, and restart it whenever it ends. Does nothing if it is kept already.
 
         Raises OSError.
         """
@@ -248,15 +250,15 @@ class Supervisor:
             self._files.write_program(program)
 
     def replace(self, program: Program) -> None:
-        """Let `program` run from its next start on. Raises OSError."""
+        """Use `program` from its next start on. Raises OSError."""
         self._files.write_program(program)
 
     def program(self, name: str) -> Program | None:
-        """What is kept under this name; None when there is nothing that can be read. Raises OSError: nobody knows."""
+        """The wanted program of this name; None if there is none that can be read. Raises OSError if it is unknown."""
         return self._files.program(name)
 
     def info(self, name: str) -> ProcessInfo | None:
-        """What is known of `name`; None when it is not kept. Raises OSError where nobody knows whether it lives."""
+        """The state of `name`; None if it is not kept. Raises OSError if it is unknown whether it lives."""
         state, is_wanted = self._files.state(name), self._files.is_wanted(name)
         if state is None and not is_wanted:
             return None
@@ -274,17 +276,17 @@ class Supervisor:
         )
 
     def stop(self, name: str) -> None:
-        """Ask `name` to end; it is forgotten once it has: `info` gives None."""
+        """Ask `name` to end. Once it has, `info` returns None."""
         self._files.drop_program(name)
 
     def names(self) -> tuple[str, ...]:
-        """Every program that is kept. Raises OSError where nobody knows."""
+        """Every program that is kept. Raises OSError if it is unknown."""
         return self._files.names()
 
     def alive(self) -> dict[str, list[psutil.Process]]:
-        """The living processes of this state folder by program, whether somebody takes care of them or not.
+        """The living processes of this state folder by program, with or without a keeper.
 
-        Raises OSError where nobody knows.
+        Raises OSError if they cannot be listed.
         """
         by_mark, states = marked(self._home), self._files.states()
         names = sorted({*states, *by_mark} - {KEEPER})
@@ -293,9 +295,9 @@ class Supervisor:
 
     @contextmanager
     def taken_over(self, *, doing: str) -> Iterator[None]:
-        """End the keeper and take its place while the block runs: nothing is started. Raises StackError."""
+        """Stop the keeper and hold its lock while the block runs: nothing is started. Raises StackError."""
         with ExitStack() as held:
-            for tries_left in reversed(range(_TAKE_OVER_TRIES)):  # another keeper may come in between
+            for tries_left in reversed(range(_TAKE_OVER_TRIES)):  # another keeper may take the lock first
                 self._end_keeper()
                 try:
                     held.enter_context(locks.locked(self._lock, doing=doing, wait_s=_TAKE_OVER_S))
@@ -306,25 +308,25 @@ class Supervisor:
             yield
 
     def _end_keeper(self) -> None:
-        """Also one whose lock another folder has, which was in the place of this one."""
+        """Stop every keeper, also one whose lock is in a folder that was at this path before."""
         keeper = locks.holder(self._lock)
         named = keeper.identity if keeper is not None and keeper.doing == KEEPER else None
         if named is not None or keepers_of(self._home):
             end(lambda: [*(named.processes if named else ()), *keepers_of(self._home)], wait_s=_KEEPER_ENDS_S)
 
     def end(self, name: str) -> None:
-        """End one program with all that belongs to it, in place of the keeper. Raises StackError when it stays."""
+        """Stop one program with all its processes, in place of the keeper. Raises StackError if one does not end."""
         self._end({name: self._files.state(name)})
 
     def restart(self, name: str) -> None:
-        """End the main process of `name`, however it hangs; the keeper starts it again."""
+        """Stop the main process of `name`, with SIGKILL if it hangs. The keeper restarts it."""
         state = self._files.state(name)
         identity = state.identity if state is not None and self._files.is_wanted(name) else None
         if identity is not None:
             end(lambda: identity.processes, wait_s=_RESTART_WAIT_S)
 
     def suspend(self, name: str) -> bool:
-        """SIGSTOP for every process of `name`: the keeper lets it be, and can still end it. False where none got it."""
+        """Send SIGSTOP to every process of `name`; the keeper can still end them. False if none got the signal."""
         is_any = False
         for process in self._belongings(name, self._files.state(name), marked(self._home)):
             with suppress(psutil.Error):
@@ -333,9 +335,9 @@ class Supervisor:
         return is_any
 
     def shutdown(self, *, doing: str = "kanaria down") -> None:
-        """End every process of this state folder, the keeper too, and forget them.
+        """Stop every process of this state folder, with the keeper, and remove their files.
 
-        Raises StackError when one stays, or when all have ended and could not be forgotten.
+        Raises StackError if a process does not end, or if all ended and their files could not be removed.
         """
         with self.taken_over(doing=doing):
             states: dict[str, ProcessState | None] = dict(self._files.states())
@@ -344,15 +346,15 @@ class Supervisor:
             ordered = sorted(states.items(), key=lambda item: item[1].stop_order if item[1] else _FIRST)
             for _, group in groupby(ordered, key=lambda item: item[1].stop_order if item[1] else _FIRST):
                 self._end(dict(group))
-            self._end(dict.fromkeys((*self.alive(), KEEPER)))  # what came meanwhile, and keepers that wait
+            self._end(dict.fromkeys((*self.alive(), KEEPER)))  # processes started meanwhile, and waiting keepers
             try:
                 self._files.clear()
             except OSError as error:
                 raise StackError(
-                    "everything is stopped, but what should run could not be forgotten",
+                    "everything is stopped, but the list of what should run could not be removed",
                     saw=str(error),
-                    do="let the state folder be written again, then `kanaria down` once more: "
-                    "it writes down, too, that a release was stopped",
+                    do="make the state folder writable, then run `kanaria down` again: "
+                    "it also records that a running release was stopped",
                 ) from error
 
     def _end(self, states: Mapping[str, ProcessState | None]) -> None:
@@ -368,7 +370,7 @@ class Supervisor:
             left = ", ".join(str(process.pid) for process in find())
             raise StackError("a process does not end", saw=f"{', '.join(states)}: pid {left}", do=f"kill -9 {left}")
         for name in states:
-            with suppress(OSError):  # a disk that can only be read: what is left there is about no living process
+            with suppress(OSError):  # a read-only disk: the file that stays describes no living process
                 self._files.drop_state(name)
 
     def _belongings(

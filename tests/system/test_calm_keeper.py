@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="no other system
 # Its net is away: what it does not see at once it never sees.
 SLEEPS_ON = """
 import math, sys
-from kanaria.stack import care, keeper
-care.CALM_BEAT_S = 10.0**6
+from kanaria.stack import keeper, keeper_loop
+keeper_loop.IDLE_TICK_S = 10.0**6
 keeper.main()
 """
 

@@ -161,7 +161,7 @@ def test_without_a_file_to_open_nobody_knows_what_lives(tmp_path: Path, sleeper:
 # What `home` must know of a program whose process is another user's, where this one does not see those of others.
 HIDDEN = """
 import pathlib, signal, subprocess, sys, time
-from kanaria.stack.care import BEAT_S, Keeper
+from kanaria.stack.keeper_loop import TICK_S, Keeper
 from kanaria.stack.supervision import Program, Supervisor
 home, program, late_s = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 identify = Keeper._identify
@@ -170,14 +170,14 @@ supervisor = Supervisor(home, home / "logs")
 supervisor.add(Program("one", (program, "600"), folder="/"))
 first = Keeper(home, home / "logs")
 first.adopt()
-first.beat()
+first.tick()
 seen = [supervisor.info("one").is_alive]
 pid, state = first._cares["one"].state.pid, first._cares["one"].state
 second = Keeper(home, home / "logs")
 second.adopt()
 for _ in range(3):
-    second.beat()
-    time.sleep(BEAT_S)
+    second.tick()
+    time.sleep(TICK_S)
 again = second._cares["one"].state
 elsewhere = state.model_copy(update={"boot": "another"})
 print([*seen, supervisor.info("one").is_alive, again.pid == pid, again.exits, elsewhere.is_alive])

@@ -76,7 +76,7 @@ def test_an_upgrade_to_a_controller_that_does_not_come_up_says_how_to_go_back(
         kept.supervisor.add(
             Program("controller", ("another-python", "-c", "raise ImportError('the new code is broken')"))
         )
-        with pytest.raises(StackError, match="new controller did not come up") as caught:
+        with pytest.raises(StackError, match="new controller did not start") as caught:
             Stack(settings, by="me").upgrade(say=print)
         assert "the new code is broken" in caught.value.saw
         assert "to go back" in caught.value.do

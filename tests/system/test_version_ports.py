@@ -289,7 +289,7 @@ def test_a_stack_of_an_earlier_version_goes_on_with_open_ports(curious: Kanaria)
         return []
 
     assert until(lambda: asks() == [200, 200])
-    assert "can ask versions at their own ports until `kanaria down` and `kanaria up`" in curious.ok("upgrade")
+    assert "can call versions at their own ports until `kanaria down` and `kanaria up`" in curious.ok("upgrade")
     assert until(lambda: asks() == [200, 200])
     targets = curious.home / "prometheus" / "targets"
     assert json.loads((targets / "service-open.json").read_text()) == []

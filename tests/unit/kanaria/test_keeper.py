@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kanaria.stack import care as care_module
-from kanaria.stack.care import BEAT_S, CALM_BEAT_S, Keeper
+from kanaria.stack import keeper_loop
 from kanaria.stack.identity import Identity
+from kanaria.stack.keeper_loop import IDLE_TICK_S, TICK_S, Keeper
 from kanaria.stack.locks import Lock, locked
 from kanaria.stack.process_state import ProcessState
 from kanaria.stack.processes import marks
@@ -51,13 +51,13 @@ def keeping(home: Path) -> Iterator[Keeper]:
     keeper = Keeper(home, home / "logs")
     try:
         keeper.adopt()
-        keeper.beat()
+        keeper.tick()
         yield keeper
     finally:
         Supervisor(home, home / "logs").shutdown()
-        for care in keeper._cares.values():
-            if care.child:
-                care.child.wait()
+        for record in keeper._records.values():
+            if record.child:
+                record.child.wait()
         keeper._forked.close()
         keeper._changes.close()
         keeper._ends.of(())
@@ -111,11 +111,11 @@ def adopted(home: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def beat_for(keeper: Keeper, seconds: float) -> None:
+def tick_for(keeper: Keeper, seconds: float) -> None:
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
-        keeper.beat()
-        time.sleep(BEAT_S / 4)
+        keeper.tick()
+        time.sleep(TICK_S / 4)
 
 
 def pids(supervisor: Supervisor) -> dict[str, int]:
@@ -129,23 +129,23 @@ def test_a_folder_whose_files_are_removed_one_by_one_ends_nothing(
     before, programs = pids(supervisor), home / "programs"
     copy = shutil.copytree(programs, home / "copy")
     (programs / "one.json").unlink()
-    keeper.beat()
+    keeper.tick()
     shutil.rmtree(programs)
-    beat_for(keeper, BEAT_S * 3)
+    tick_for(keeper, TICK_S * 3)
     copy.rename(programs)
-    beat_for(keeper, BEAT_S * 3)
+    tick_for(keeper, TICK_S * 3)
     assert pids(supervisor) == before
 
 
 def test_what_is_not_listed_any_more_ends_at_the_second_look(keeper: Keeper, supervisor: Supervisor) -> None:
     """The first asks for another one soon, instead of waiting for something to happen."""
-    until(lambda: keeper.pause()[0] == CALM_BEAT_S)
+    until(lambda: keeper.pause()[0] == IDLE_TICK_S)
     supervisor.stop("one")
-    keeper.beat()
-    assert keeper.pause()[0] == BEAT_S
-    time.sleep(BEAT_S)
-    keeper.beat()
-    until(lambda: keeper.beat() or supervisor.info("one") is None)
+    keeper.tick()
+    assert keeper.pause()[0] == TICK_S
+    time.sleep(TICK_S)
+    keeper.tick()
+    until(lambda: keeper.tick() or supervisor.info("one") is None)
     assert pids(supervisor).keys() == {"two"}
 
 
@@ -156,8 +156,8 @@ def test_a_folder_that_cannot_be_read_ends_nothing(
     """Where its list could not be read, nothing seemed to be wanted; where nobody could enter, the keeper ended."""
     before = pids(supervisor)
     with closed(home / part):
-        beat_for(keeper, BEAT_S * 3)
-    beat_for(keeper, BEAT_S * 3)
+        tick_for(keeper, TICK_S * 3)
+    tick_for(keeper, TICK_S * 3)
     assert pids(supervisor) == before
 
 
@@ -173,8 +173,8 @@ def test_a_keeper_that_fails_waits_before_it_tries_again(home: Path, supervisor:
             process.kill()
             process.wait()
             with no_file_to_open():
-                keeper.beat()
-            assert keeper.pause() == (BEAT_S, ())
+                keeper.tick()
+            assert keeper.pause() == (TICK_S, ())
 
 
 def test_why_a_program_could_not_be_started_is_in_its_log_before_it_counts_as_ended(
@@ -214,9 +214,9 @@ def test_a_keeper_without_a_file_to_open_takes_nothing_for_ended(home: Path, sup
     with adopted(home) as process, keeping(home) as keeper:
         with no_file_to_open():
             for _ in range(5):
-                keeper.beat()
-        assert keeper._cares["one"].state.exits == 0
-        beat_for(keeper, BEAT_S * 3)
+                keeper.tick()
+        assert keeper._records["one"].state.exits == 0
+        tick_for(keeper, TICK_S * 3)
         info = supervisor.info("one")
         assert info
         assert (process.poll(), info.pid, info.exits, info.has_crashed) == (None, process.pid, 0, False)
@@ -224,14 +224,14 @@ def test_a_keeper_without_a_file_to_open_takes_nothing_for_ended(home: Path, sup
 
 def test_what_ends_while_no_file_can_be_opened_has_ended_once(keeper: Keeper, supervisor: Supervisor) -> None:
     """The search for what it had left behind failed with each beat, and each counted another exit."""
-    care = keeper._cares["one"]
-    assert care.child
+    record = keeper._records["one"]
+    assert record.child
     with no_file_to_open():
-        care.child.kill()
-        care.child.wait()
+        record.child.kill()
+        record.child.wait()
         for _ in range(5):
-            keeper.beat()
-    info = until(lambda: keeper.beat() or ((seen := supervisor.info("one")) and seen.pid and seen))
+            keeper.tick()
+    info = until(lambda: keeper.tick() or ((seen := supervisor.info("one")) and seen.pid and seen))
     assert (info.exits, info.has_crashed) == (1, True)
 
 
@@ -242,7 +242,7 @@ def test_a_keeper_that_cannot_look_does_not_begin(home: Path, supervisor: Superv
         with no_file_to_open(), pytest.raises(OSError, match="Too many open files"):
             another.adopt()
         another._forked.close()
-        assert pids(supervisor) == {"one": keeper._cares["one"].state.pid}
+        assert pids(supervisor) == {"one": keeper._records["one"].state.pid}
 
 
 def test_a_list_that_cannot_be_read_is_not_empty(home: Path, keeper: Keeper, supervisor: Supervisor) -> None:
@@ -263,9 +263,9 @@ def test_logs_that_cannot_be_looked_at_end_no_beat(keeper: Keeper, home: Path, *
     """The keeper ended, and the next one, and each that the controller started every second."""
     keeper._logs._due_s = 0.0
     with closed(home) if is_closed else no_file_to_open():
-        keeper.beat()
+        keeper.tick()
     assert keeper._logs._due_s
-    keeper.beat()
+    keeper.tick()
 
 
 @pytest.mark.parametrize("trouble", ["note", "away", "copy"])
@@ -273,7 +273,7 @@ def test_a_keeper_goes_on_in_a_copy_that_it_did_not_take_at_once(
     home: Path, keeper: Keeper, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
     """It had the copy's lock, took the folder for another stack's for good, and started and ended nothing."""
-    monkeypatch.setattr(care_module, "RETURNED_AFTER_S", 0.0)
+    monkeypatch.setattr(keeper_loop, "FOLDER_SETTLED_AFTER_S", 0.0)
     sign, take_again, tries = Lock.sign, Lock.take_again, list[Lock]()
     before, between = home.with_suffix(".before"), home.with_suffix(".between")
 
@@ -296,10 +296,10 @@ def test_a_keeper_goes_on_in_a_copy_that_it_did_not_take_at_once(
         monkeypatch.setattr(Lock, "take_again", is_moved)
         copied(home, before)
         supervisor.stop("one")
-        assert keeper.follow(lock)
+        assert keeper.keep_lock(lock)
         if trouble == "away":
             between.rename(home)
-        until(lambda: keeper.follow(lock) and (keeper.beat() or supervisor.info("one") is None))
+        until(lambda: keeper.keep_lock(lock) and (keeper.tick() or supervisor.info("one") is None))
         assert (len(tries), pids(supervisor).keys()) == (2 if trouble == "note" else 1, {"two"})
     for folder in home.parent.glob(f"{home.name}.be*"):
         shutil.rmtree(folder)
