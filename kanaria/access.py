@@ -54,7 +54,7 @@ def _client(settings: Settings) -> "ControllerClient":
         token=settings.known_token,
         by=person(),
         tls=tls,
-        comes=lambda: _is_seen_to(settings),
+        comes=lambda: _has_keeper(settings),
         absence=lambda: _absence(settings),
         say=partial(say, err=True),
     )
@@ -65,6 +65,6 @@ def _absence(settings: Settings) -> "Absence | None":
     return found
 
 
-def _is_seen_to(settings: Settings) -> bool:
+def _has_keeper(settings: Settings) -> bool:
     """Whether somebody starts what should run here: the keeper, or a command in its place."""
-    return settings.is_up and bool(load("kanaria.stack.locks:is_seen_to")(settings.root))
+    return settings.is_up and bool(load("kanaria.stack.locks:has_keeper")(settings.root))

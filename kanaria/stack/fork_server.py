@@ -1,7 +1,8 @@
 """The fork server: a process that has imported what all models of the contract need, and forks their servers.
 
-So versions share what was imported. It never has their variables, models and code. It ends when the keeper that asked
-for it is gone; what it forked goes on. Linux only. Imports nothing of ours but what a server is: see `model_server`.
+So versions share the imported modules. The fork server never has their variables, models or code. It ends when the
+keeper that started it ends; the forked servers run on. Linux only. Imports nothing of ours except what a model server
+needs: see `model_server`.
 """
 
 import functools
@@ -28,7 +29,7 @@ _OF_THE_CONTRACT = ("orjson", "pydantic", "safetensors.torch", "simdjson", "stru
 
 
 def main() -> None:
-    """Fork until the other end of the socket is closed, whose number is the first argument."""
+    """Fork on request until the other end of the socket is closed. Its descriptor is the first argument."""
     asked = socket.socket(fileno=int(sys.argv[1]))
     gc.disable()
     model_server.start_no_threads()
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def written(command: Sequence[str], folder: str, environment: Mapping[str, str], sandbox: Sandbox | None = None) -> int:
-    """A request for a server that is seen so, as an open file. Send it with FORK, and the file that it writes to."""
+    """A request for a server with this command line, as an open file. Send it with FORK and the server's log file."""
     request = os.memfd_create(MODULE)
     with open(request, "wb", closefd=False) as file:
         file.write(json.dumps([list(command), folder, dict(environment), sandbox and sandbox.to_json()]).encode())
@@ -58,39 +59,39 @@ def written(command: Sequence[str], folder: str, environment: Mapping[str, str],
 
 
 def _received(asked: socket.socket) -> list[int]:
-    """The files of the next request; none once the keeper is gone."""
+    """The files of the next request; empty once the keeper has ended."""
     try:
         return socket.recv_fds(asked, LARGEST_MESSAGE_BYTES, 2)[1]
-    except ConnectionError:  # it had not read all that it was told
+    except ConnectionError:  # the keeper ended before it read all messages
         return []
 
 
 def _is_forked(asked: socket.socket) -> bool:
     try:
         return os.fork() == 0
-    except OSError as error:  # no memory, or no more processes, for the moment
+    except OSError as error:  # out of memory or processes for the moment
         asked.send(f"{error}".encode())
         return False
 
 
 def _become(asked: socket.socket, request: int, log: int) -> None:
-    """Be the server that was asked for, and answer which process that is."""
+    """Become the requested server, and answer with its pid."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        command = _settle(request, log)
+        command = _set_up(request, log)
     except (OSError, ValueError) as error:  # ValueError: a null byte
         asked.send(f"{error}".encode())
         return
     asked.send(str(os.getpid()).encode())
     asked.close()
     reseed()
-    current_process().authkey = os.urandom(32)  # of what a model's code has its processes talk by
+    current_process().authkey = os.urandom(32)  # key for connections between the processes of a model's code
     sys.argv = command[command.index(model_server.MODULE) :]
     model_server.main()
 
 
-def _settle(request: int, log: int) -> list[str]:
-    """Take the place that a process of its own would have been started in. Returns its command line."""
+def _set_up(request: int, log: int) -> list[str]:
+    """Give this process the folder, log, variables and sandbox of the request. Returns its command line."""
     with open(request, "rb") as file:
         file.seek(0)
         command, folder, environment, sandbox = json.loads(file.read())
@@ -99,7 +100,7 @@ def _settle(request: int, log: int) -> list[str]:
     for stream in (1, 2):
         os.dup2(log, stream)
     os.close(log)
-    os.environ.clear()  # first, for the place where they were is written over
+    os.environ.clear()  # first: `show` overwrites the memory of the old variables
     os.environ.update(environment)
     show(command, environment)
     if sandbox:
@@ -108,7 +109,7 @@ def _settle(request: int, log: int) -> list[str]:
 
 
 def _tell_ends(asked: socket.socket, *_: object) -> None:
-    """Say how a version ended: the keeper is not its parent, and sees only that it did."""
+    """Send the exit code of an ended version: the keeper is not its parent and cannot read it."""
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
             code = os.waitstatus_to_exitcode(ended[1])

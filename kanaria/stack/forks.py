@@ -1,7 +1,7 @@
-"""Workers forked from one process, which starts them again when they end until it is asked to end itself. Linux only.
+"""Forks workers from one process and restarts those that end, until the process is asked to end. Linux only.
 
-Until its first fork that process must have a single thread: no other one would be there in a worker, and what it held
-would stay locked. Imports nothing of ours: see `model_server`.
+Until its first fork that process must have a single thread: other threads do not exist in a worker, and the locks they
+held would stay locked. Imports nothing of ours: see `model_server`.
 """
 
 import os
@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 LONGEST_WAIT_S = 20.0  # before another attempt
-STARTED_AFTER_S = 5.0  # a worker that lived for so long has started well, and is replaced at once
+STABLE_AFTER_S = 5.0  # a worker that lived this long has started well: when it ends, it is replaced at once
 _END = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = (signal.SIGCHLD, *_END)
 
@@ -24,9 +24,9 @@ class Workers:
     """A fixed number of workers.
 
     Args:
-        work: what each does, by its 1-based number. It ends the worker by returning.
-        count: how many there are.
-        before_end: what their server does when it is asked to end, before they are.
+        work: the job of a worker, called with its 1-based number. The worker ends when it returns.
+        count: number of workers.
+        before_end: called when the server is asked to end, before the workers are.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Workers:
         self._failures = dict.fromkeys(range(1, count + 1), 0)  # short lives in a row, by number
 
     def run(self) -> None:
-        """Return when this process was asked to end and every worker has ended."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where a model's modules ignore it, nobody could be waited for
-        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)  # they are waited for; a handler would only run in between
+        """Run until this process is asked to end and every worker has ended."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a model's modules may ignore it, and then `waitpid` fails
+        signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)  # for `sigwait`
         self._start_due()
         while self._next_signal() not in _END:
             self._note_ends()
@@ -54,7 +54,7 @@ class Workers:
             self._note_ends(is_waiting=True)
 
     def _next_signal(self) -> int | None:
-        """The next one; None when a worker is to be started before any comes."""
+        """The next signal; None if a worker must be started first."""
         if not self._due_s:
             return signal.sigwait(_WATCHED)
         got = signal.sigtimedwait(_WATCHED, max(0.0, min(self._due_s.values()) - time.monotonic()))
@@ -65,14 +65,13 @@ class Workers:
             del self._due_s[number]
             try:
                 self._running[_forked(self._work, number)] = number, time.monotonic()
-            except OSError as error:  # no memory, or no more processes, for the moment
+            except OSError as error:  # out of memory or processes for the moment
                 say(f"worker {number} could not be started: {error}")
                 self._wait_to_start(number, lived_s=0.0)
 
     def _note_ends(self, *, is_waiting: bool = False) -> None:
-        for pid in list(
-            self._running
-        ):  # and no other child: a model's modules may have started some, and wait for them
+        # Only workers: a model's modules may have started other children, and wait for them.
+        for pid in list(self._running):
             ended, status = os.waitpid(pid, 0 if is_waiting else os.WNOHANG)
             if not ended:
                 continue
@@ -83,20 +82,20 @@ class Workers:
             self._wait_to_start(number, lived_s=time.monotonic() - began_s)
 
     def _wait_to_start(self, number: int, *, lived_s: float) -> None:
-        failures = 0 if lived_s > STARTED_AFTER_S else self._failures[number] + 1
+        failures = 0 if lived_s > STABLE_AFTER_S else self._failures[number] + 1
         self._failures[number] = failures
         wait_s = min(2.0 ** (failures - 2), LONGEST_WAIT_S) if failures > 1 else 0.0
         self._due_s[number] = time.monotonic() + wait_s
 
 
 def say(text: str) -> None:
-    """Write a line to the log; a full disk ends no server. Nothing is left in a buffer that a fork would copy."""
+    """Write a line to the log, unbuffered: a fork would copy a buffer. A full disk does not end the server."""
     with suppress(OSError):
         os.write(1, f"{text}\n".encode())
 
 
 def reseed() -> None:
-    """Let random numbers be a worker's own: else all would draw the same ones, and each that replaces one, too."""
+    """Seed the random generators again. Otherwise all workers and their replacements draw the same numbers."""
     random.seed()
     if numpy := sys.modules.get("numpy.random"):
         numpy.seed()
@@ -105,12 +104,12 @@ def reseed() -> None:
 
 
 def _forked(work: Callable[[int], None], number: int) -> int:
-    """Let a new process work. Returns its pid."""
+    """Run `work` in a new process. Returns its pid."""
     return os.fork() or _end_after(work, number)
 
 
 def _end_after(work: Callable[[int], None], number: int) -> NoReturn:
-    """Never returns to what its process was forked from."""
+    """Run `work` and exit: the code that called `fork` must not go on in the child."""
     code = 1
     try:
         for each in _WATCHED:
@@ -121,7 +120,7 @@ def _end_after(work: Callable[[int], None], number: int) -> NoReturn:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 - as above
+    except BaseException:  # noqa: BLE001 - must not go on in the child
         traceback.print_exc()
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -1,7 +1,7 @@
-"""Which process of this machine is meant, and whether it lives. Commands ask it, so it imports little.
+"""Identifies a process of this machine and tells whether it lives. Commands import it, so it imports little.
 
-Where that cannot be looked up just now, for want of a file to open or of memory, nobody knows: OSError is raised, and
-no process is taken for ended.
+If a process cannot be looked up because the machine is out of file descriptors or memory, OSError is raised: a process
+that cannot be inspected is not treated as ended.
 """
 
 import errno
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     import psutil
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")  # of Linux
-_LONGEST_STAT = 4096  # bytes of 52 numbers and a name
-_SAME_START_S = 0.05  # a start time is kept to the hundredth of a second
+_LONGEST_STAT = 4096  # bytes, enough for 52 numbers and a name
+_SAME_START_S = 0.05  # start times have a resolution of 0.01 s
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process; another one that gets its number later has another start time."""
+    """One process. A later process with the same pid has another start time."""
 
     pid: int
-    started_s: float  # since boot on Linux, where the wall clock may be set; Unix time elsewhere
+    started_s: float  # since boot on Linux, independent of the wall clock; Unix time elsewhere
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs. A process that ended and was not waited for does not. Raises OSError: nobody knows."""
+        """Whether it still runs; a zombie does not. Raises OSError if it cannot be found out."""
         started_s = start_of(self.pid)
         return started_s is not None and abs(started_s - self.started_s) < _SAME_START_S
 
     @property
     def processes(self) -> "list[psutil.Process]":
-        """This process, where it still runs. Raises OSError."""
-        import psutil  # noqa: PLC0415 - slow, and who only asks whether it lives does without
+        """This process, if it still runs. Raises OSError."""
+        import psutil  # noqa: PLC0415 - a slow import that `is_alive` does not need
 
         with suppress(psutil.Error):
             return [psutil.Process(self.pid)] if self.is_alive else []
@@ -45,23 +45,23 @@ class Identity:
 
     @classmethod
     def of(cls, pid: int) -> "Identity | None":
-        """The process with this number now; None when there is none. Raises OSError."""
+        """The process that has this pid now; None if there is none. Raises OSError."""
         started_s = start_of(pid)
         return None if started_s is None else cls(pid, started_s)
 
 
 @functools.cache
 def boot() -> str:
-    """Which start of this machine this is; "" where the system does not tell. Raises OSError."""
+    """The id of this boot of the machine; "" if the system does not tell. Raises OSError."""
     with suppress(FileNotFoundError, PermissionError):  # a sandbox that shows little of /proc
         return _BOOT_ID.read_text().strip()
     return ""
 
 
 def start_of(pid: int) -> float | None:
-    """When the living process `pid` started, as `Identity` has it; None when there is none.
+    """The start time of the living process `pid`, as in `Identity`; None if there is none.
 
-    Raises: OSError where nobody knows. PermissionError: there is one, and this user may not look at it.
+    Raises: OSError if it cannot be found out; PermissionError if it exists and this user cannot inspect it.
     """
     if pid <= 0:
         return None
@@ -69,11 +69,11 @@ def start_of(pid: int) -> float | None:
 
 
 def _start_by_kernel(pid: int) -> float | None:
-    # psutil adds the time of the boot, which moves whenever the clock is set: then nothing would be found again.
+    # psutil adds the boot time, which changes whenever the clock is set: recorded start times would then not match.
     try:
-        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a Path takes twice as long as all the rest
+        file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # pathlib would triple the time
     except FileNotFoundError as error:
-        if _exists(pid):  # where /proc is mounted with `hidepid`
+        if _exists(pid):  # /proc is mounted with `hidepid`
             raise PermissionError(errno.EACCES, "it is hidden from this user", error.filename) from error
         return None
     try:
@@ -90,7 +90,7 @@ def _start_by_kernel(pid: int) -> float | None:
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):  # no number of a process
+    except (ProcessLookupError, OverflowError):  # OverflowError: not a possible pid
         return False
     except PermissionError:
         pass

@@ -1,6 +1,6 @@
-"""Versions that are no Bentos: for each tag a command, or the URL of what others keep running, as a file lists them.
+"""Versions that are not Bentos. A file lists for each tag a command, or the URL of a server that others run.
 
-The file is read anew each time, so that a version can be added while the stack runs.
+The file is read each time, so a version can be added while the stack runs.
 """
 
 import os
@@ -68,12 +68,12 @@ class Listed(BaseModel):
     url: str | None = None
     folder: Path = Field(default=Path(), validate_default=True)  # where the command runs
     environment: dict[str, str] = {}
-    ready: PathText | None = None  # None: any answer at `/` below 500 will do
+    ready: PathText | None = None  # None: ready when `/` answers with a status below 500
     timeout: Seconds = 60.0  # until an answer begins
-    routes: tuple[PathText, ...] = ()  # whose answers come as a whole
-    streams: tuple[PathText, ...] = ()  # whose answers may come in parts
-    metrics: bool = False  # whether it has a page with counters for Prometheus
-    secret: bool = False  # whether it asks for the secret of versions' ports itself
+    routes: tuple[PathText, ...] = ()  # paths whose answers come as a whole
+    streams: tuple[PathText, ...] = ()  # paths whose answers may come in parts
+    metrics: bool = False  # whether it serves counters for Prometheus
+    secret: bool = False  # whether it checks the secret of versions' ports itself
 
     @field_validator("folder", mode="after")
     @classmethod
@@ -87,7 +87,7 @@ class Listed(BaseModel):
             return None
         parts = urlsplit(url)
         if parts.scheme == "https":
-            raise ValueError("the gateway speaks plain HTTP to versions: put a proxy that speaks TLS between them")
+            raise ValueError("the gateway speaks plain HTTP to versions: put a proxy that adds TLS between them")
         try:
             is_address = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
         except ValueError:  # no port
@@ -95,40 +95,42 @@ class Listed(BaseModel):
         if not is_address or parts.username is not None or re.search(r"\s", url):
             raise ValueError("write an address such as http://10.0.0.5:8000")
         try:
-            str(parts.hostname).encode("idna")  # as whoever connects does
+            str(parts.hostname).encode("idna")  # as a connection does
         except UnicodeError as error:
             raise ValueError(
-                f"no machine has the name {parts.hostname}: between its dots stand 1 to 63 letters"
+                f"{parts.hostname} is not a valid host name: it needs 1 to 63 letters between its dots"
             ) from error
         if parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ValueError("write scheme, host and port alone: clients name the paths")
+            raise ValueError("write only scheme, host and port: clients name the paths")
         return url
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
         if (self.command is None) == (self.url is None):
-            raise ValueError("write either `command`, for a process of Kanaria's, or `url`, for one of others")
+            raise ValueError(
+                "write either `command`, for a process that Kanaria runs, or `url`, for one that others run"
+            )
         given = self.model_fields_set & {"folder", "environment"}
         if self.url is not None and given:
-            raise ValueError(f"`{min(given)}` is for a command; whoever keeps the URL running sees to it")
+            raise ValueError(f"`{min(given)}` goes with `command`: Kanaria does not start the server of a `url`")
         if self.command is not None and not any(_PORT in text for text in (*self.command, *self.environment.values())):
-            raise ValueError(f"write {_PORT} in `command` or `environment`, where the port to listen on belongs")
+            raise ValueError(f"write {_PORT} in `command` or `environment`, in place of the port to listen on")
         paths = [*self.routes, *self.streams]
         if twice := [path for path in paths if paths.count(path) > 1]:
             raise ValueError(f"{twice[0]} is listed twice among `routes` and `streams`")
         if own := [path for path in paths if path in _OF_THE_GATEWAY]:
-            raise ValueError(f"{own[0]} is not passed by the gateway; leave it out")
+            raise ValueError(f"the gateway does not pass {own[0]}: leave it out")
         return self
 
     @property
     def service(self) -> Service:
-        """What callers may ask of it."""
+        """What callers may request from it."""
         routes = (*map(Route, self.routes), *(Route(path, is_streamed=True) for path in self.streams))
         readiness = Readiness(self.ready) if self.ready else _ANY_ANSWER
         return Service(routes, self.timeout, readiness=readiness, idle_s=_IDLE_S)
 
     def backend(self, tag: str, port: int = 0, *, secret: str = "") -> Backend:
-        """Where it listens; `port` is that of a command, `secret` what it is sent if it asks for one."""
+        """Where it listens. `port` is for a command; `secret` is sent to it if it checks one."""
         secret = secret if self.secret else ""
         if self.url is None:
             return Backend(tag, _HOST, port, self.metrics, secret)
@@ -136,16 +138,16 @@ class Listed(BaseModel):
         return Backend(tag, str(parts.hostname), parts.port or 80, self.metrics, secret)
 
     def words(self, port: int) -> list[str]:
-        """Its command, for a server on `port`."""
+        """Its command line for a server on `port`."""
         return [_filled(word, port) for word in self.command or ()]
 
     def variables(self, port: int) -> dict[str, str]:
-        """What that server needs besides this process's environment."""
+        """The variables of that server in addition to this process's environment."""
         return {name: _filled(value, port) for name, value in self.environment.items()}
 
     @property
     def obstacle(self) -> str | None:
-        """Why its command cannot be started at all; None: nothing is known, or there is none."""
+        """Why its command cannot be started; None if no reason is known, or it has no command."""
         if self.command is None:
             return None
         if not self.folder.is_dir():
@@ -157,26 +159,30 @@ class Listed(BaseModel):
 
 
 def _filled(text: str, port: int) -> str:
-    return text.replace(_PORT, str(port)).replace(_ADDRESS, _HOST)  # not `format`: a command may hold JSON
+    return text.replace(_PORT, str(port)).replace(_ADDRESS, _HOST)  # not `format`: a command may contain JSON
 
 
 def read_listed(path: Path) -> dict[str, Listed]:
-    """The versions that the file lists, in its order. Raises SetupError."""
+    """The versions in the file, in its order. Raises SetupError."""
     name = f"the list of versions KANARIA_VERSIONS={path}"
     try:
         if path.stat().st_size > _LARGEST:
-            raise SetupError(f"{name} is too large", saw="more than 1 MiB", do="keep what you still release")
+            raise SetupError(
+                f"{name} is too large", saw="more than 1 MiB", do="remove versions that you no longer release"
+            )
         document = bounded_yaml.load(path.read_text(), _Loader)
     except bounded_yaml.TooDeep as error:
         raise SetupError(f"{name} cannot be read", saw="it is nested too deeply", do=_DO) from error
-    except (OSError, ValueError, yaml.YAMLError) as error:  # a ValueError: it is no text
-        raise SetupError(f"{name} cannot be read", saw=_in_one_line(error), do="correct it, or the path") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not text
+        raise SetupError(
+            f"{name} cannot be read", saw=_in_one_line(error), do="correct the file or its path"
+        ) from error
     if not isinstance(document, dict | None):
-        raise SetupError(f"{name} is not valid", saw="no keys with values", do=_DO)
+        raise SetupError(f"{name} is not valid", saw="it is not a mapping of keys to values", do=_DO)
     listed, wrong = {}, []
     for tag, entry in (document or {}).items():
         if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-            wrong.append(f"{str(tag)!r} is no tag: write a name and a version in small letters, such as flask:v1")
+            wrong.append(f"{str(tag)!r} is not a tag: write a name and a version in lower case, such as flask:v1")
             continue
         try:
             listed[tag] = Listed.model_validate(entry, context={_FILE: path.parent.absolute()})
@@ -194,12 +200,12 @@ def _in_one_line(error: Exception) -> str:
 
 
 class _Loader(bounded_yaml.Bounded):
-    """YAML without aliases, which can make a small file huge, and without two values for one key."""
+    """Reads YAML without aliases, which can make a small file huge, and without duplicate keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.composer.ComposerError(
-                None, None, "write it out: aliases (`*name`) are not read", self.get_mark()
+                None, None, "write it out: aliases (`*name`) are not allowed", self.get_mark()
             )
         return super().compose_node(parent, index)
 
@@ -208,6 +214,6 @@ class _Loader(bounded_yaml.Bounded):
         for key, _ in node.value:
             name = str(key.value)
             if name in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"`{name}` stands there twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"`{name}` is there twice", key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)

@@ -1,4 +1,4 @@
-"""Ends this process at once when another one may act in its place."""
+"""Ends this process at once if another one holds its lock."""
 
 import os
 import threading
@@ -14,10 +14,10 @@ _EVERY_S = 0.5
 
 
 class LockGuard(threading.Thread):
-    """Sees whether somebody removed or replaced the file of a lock that this process holds.
+    """Checks whether the file of a lock that this process holds was removed or replaced.
 
-    A removed file is made and locked again. Where another process was quicker, this one ends without another beat: a
-    controller may be killed at any time, and two must never shift the same traffic.
+    A removed file is created and locked again. If another process has locked it first, this one ends without another
+    tick: a controller may be killed at any time, and two must never shift the same traffic.
     """
 
     def __init__(self, lock: WriterLock) -> None:
@@ -37,7 +37,7 @@ class LockGuard(threading.Thread):
         except LedgerHeld as held:
             log.critical("lock_lost", saw=held.saw)
             os._exit(1)
-        except OSError as error:  # the folder is gone, or cannot be written: nobody else can lock it either
+        except OSError as error:  # the folder is missing or read-only: no other process can lock it either
             if self._says_so:
                 log.critical("lock_file_gone", saw=str(error))
             self._says_so = False

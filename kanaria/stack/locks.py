@@ -1,4 +1,4 @@
-"""A lock on a state folder: one process at a time has it, and it ends with that process however that ends."""
+"""A lock on a state folder: one process at a time holds it, and the end of that process releases it."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ from kanaria.errors import StackError
 from kanaria.stack.identity import Identity
 from kanaria.stack.shortage import is_shortage
 
-KEEPER_LOCK, COMMAND_LOCK = "keeper.lock", "command.lock"  # of whoever keeps processes; of a command that does it
+KEEPER_LOCK, COMMAND_LOCK = "keeper.lock", "command.lock"  # of the keeper; of a command that acts in its place
 _OTHER_COMMAND_S = 90.0  # longest wait for another command
 _POLL_S = 0.05
 _SAY_AFTER_S = 1.0
@@ -24,7 +24,7 @@ _NOTE_BYTES = 256  # longer than any note
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who has a lock."""
+    """The process that has a lock."""
 
     pid: int
     started_s: float  # as `Identity` has it
@@ -39,9 +39,9 @@ _HOLDER = TypeAdapter(Holder)
 
 
 def holder(path: Path) -> Holder | None:
-    """The living process that has the lock `path`; None when it is free. Asking does not touch the lock.
+    """The living process that has the lock `path`; None if it is free. Reads only the note, not the lock itself.
 
-    Raises: OSError where nobody knows.
+    Raises: OSError if it cannot be found out.
     """
     try:
         found = _HOLDER.validate_json(path.read_bytes())
@@ -55,27 +55,27 @@ def holder(path: Path) -> Holder | None:
     return found if is_alive else None
 
 
-def is_seen_to(home: Path) -> bool:
-    """Whether somebody starts what should run in this state folder: its keeper, or a command in its place."""
+def has_keeper(home: Path) -> bool:
+    """Whether a keeper, or a command in its place, starts what should run in this state folder."""
     return any(holder(home / lock) for lock in (KEEPER_LOCK, COMMAND_LOCK))
 
 
 def one_command(home: Path, *, doing: str, say: Callable[[str], None]) -> AbstractContextManager[object]:
-    """While the block runs, no other command starts or stops processes in this state folder. Raises StackError."""
+    """Keep other commands from starting or stopping processes in this state folder. Raises StackError."""
     return locked(home / COMMAND_LOCK, doing=doing, wait_s=_OTHER_COMMAND_S, say=say)
 
 
 class Lock:
-    """A lock that this process holds, by the file that was at its path then."""
+    """A lock that this process holds, by the file that was at the path when it was taken."""
 
     def __init__(self, path: Path, file: int, doing: str) -> None:
         self.path, self.file, self._doing = path, file, doing
 
     @property
     def is_in_place(self) -> bool:
-        """Whether others who want it ask for the same file; no longer once somebody has removed or replaced that.
+        """Whether the locked file is still at the path. False once it was removed or replaced.
 
-        Raises OSError: nobody knows.
+        Raises OSError if it cannot be found out.
         """
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.file))
@@ -83,9 +83,9 @@ class Lock:
             return False
 
     def take_again(self) -> bool:
-        """Hold the file that is there now, made where there is none. False: another process does.
+        """Lock the file that is now at the path; create it if it is missing. False if another process holds it.
 
-        Raises OSError, and holds the one before then.
+        Raises OSError; the previous file then stays locked.
         """
         left = _opened(self.path)
         try:
@@ -98,7 +98,7 @@ class Lock:
         return True
 
     def sign(self) -> None:
-        """Write down who holds it."""
+        """Write a note of the holder into the file."""
         own = Identity.of(os.getpid())
         _note(self.file, _HOLDER.dump_json(Holder(doing=self._doing, **asdict(own))) if own is not None else b"")
 
@@ -108,9 +108,9 @@ def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] 
     """Hold the lock `path` while the block runs.
 
     Args:
-        doing: what this process does, for the messages of others.
-        wait_s: longest wait for another process that has it, seconds.
-        say: prints who is waited for.
+        doing: what this process does, for the messages of other processes.
+        wait_s: longest wait for another holder, seconds.
+        say: prints which process this one waits for.
 
     Raises: StackError after that wait.
     """
@@ -128,17 +128,17 @@ def locked(path: Path, *, doing: str, wait_s: float, say: Callable[[str], None] 
 
 
 def _opened(path: Path) -> int:
-    # Not inherited by children, or the lock would live on in them.
+    # O_CLOEXEC: a child that inherited the file would hold the lock after this process ended.
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # without a note, but the lock holds
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # no note can be written, but the lock works
 
 
 def _note(file: int, text: bytes) -> None:
-    """Write who has the lock, over the note before: a full disk has room for that. Without it the lock holds, too."""
+    """Overwrite the note, which works on a full disk too. The lock does not depend on the note."""
     with suppress(OSError):
         os.pwrite(file, text.ljust(_NOTE_BYTES), 0)
 
@@ -150,9 +150,9 @@ def _wait_for(file: int, path: Path, wait_s: float, say: Callable[[str], None]) 
         seen = f"`{who.doing}`, process {who.pid}" if who else "another process"
         if waited_s >= wait_s:
             raise StackError(
-                "another command is at work in this state folder",
+                "another command works in this state folder",
                 saw=f"{seen} has {path}",
-                do=f"wait until it is over, or end it: kill {who.pid}" if who else "try again",
+                do=f"wait until it has ended, or stop it: kill {who.pid}" if who else "try again",
             )
         if waited_s >= _SAY_AFTER_S and not is_said:
             is_said = True

@@ -1,4 +1,4 @@
-"""What a version's process does not reach on this machine: a `Sandbox` for each."""
+"""Decides what each process cannot reach on this machine: the `Sandbox` of a version and of the observer."""
 
 import os
 import site
@@ -24,11 +24,11 @@ _OWN_PACKAGES = ("contract", "kanaria", "loadtest", "monitoring", "observer", "r
 def sandbox_of(
     settings: Settings, tag: str, own: Sequence[Path] = (), *, records: Path | None = None
 ) -> Sandbox | None:
-    """The sandbox of one process of a Bento; None where there is to be none.
+    """The sandbox of one process of a Bento; None if sandboxes are off.
 
     Args:
-        own: folders of this process alone.
-        records: where versions of the model contract keep what was answered; None: in none of the hidden folders.
+        own: folders that only this process uses.
+        records: folder in which versions of the model contract record answers; None: outside all hidden folders.
     """
     if settings.sandbox == "off":
         return None
@@ -40,16 +40,17 @@ def sandbox_of(
     _make_folders(settings)
     return Sandbox(
         hidden=_texts(_hidden(settings)),
-        kept=_texts([*written, bento_folder(tag), store()]),  # BentoML writes there; it may lie beside code
+        kept=_texts([*written, bento_folder(tag), store()]),  # BentoML writes there; the store may be next to code
         fixed=_texts(_fixed(settings)),
         is_required=settings.sandbox == "required",
     )
 
 
 def sandbox_of_the_observer(settings: Settings, gateway: GatewaySettings) -> Sandbox | None:
-    """The sandbox of a process of Kanaria's own that writes where versions of the contract can; None: there is none.
+    """The sandbox of the observer, which writes in folders that versions of the contract write to; None: sandboxes off.
 
-    They can leave links there, and journals by which SQLite removes a file, so it sees little more than they do.
+    Versions can leave links there, and journals that make SQLite remove a file. So the observer sees little more than
+    a version does.
     """
     if settings.sandbox == "off":
         return None
@@ -65,42 +66,42 @@ def sandbox_of_the_observer(settings: Settings, gateway: GatewaySettings) -> San
 
 
 def with_copies(given: Sandbox, tag: str, home: Path) -> Sandbox:
-    """The same for a version that runs from the verified copies in `home`, which nobody changes any more."""
+    """`given` for a version that runs from the verified copies in `home`, which no process may change."""
     kept = tuple(path for path in given.kept if path != str(bento_folder(tag).absolute()))
     return replace(given, kept=kept, fixed=(*given.fixed, *_texts([home / "bentos", home / "models"])))
 
 
 def with_environment(given: Sandbox, environment: Path) -> Sandbox:
-    """The same with packages of its own."""
+    """`given` for a version with its own packages in `environment`."""
     return replace(given, fixed=(*given.fixed, *_texts([environment])))
 
 
 def while_installing(given: Sandbox, environment: Path) -> Sandbox:
-    """The sandbox of what installs packages into `environment`: to build one is to run its code."""
+    """The sandbox of the installer of packages into `environment`: building a package runs its code."""
     return replace(given, kept=(*given.kept, *_texts([environment])))
 
 
 def check(settings: Settings, say: Callable[[str], None]) -> None:
-    """Refuse a machine that lacks the sandbox that is required, and say what versions can reach. Raises SetupError."""
+    """Refuse a machine without the required sandbox, and print what versions can reach. Raises SetupError."""
     if settings.sandbox == "off":
         return
     reason = sandbox.lacking()
     if reason and settings.sandbox == "required":
         raise refused(reason)
     if reason:
-        say(f"versions run in no sandbox, so they can read the state folder: {reason}")
+        say(f"versions run without a sandbox, so they can read the state folder: {reason}")
         return
     if missing := [str(path) for path in settings.hide if not _is_made(path)]:
-        say(f"not there, so versions can make it, and see what you put there: {', '.join(missing)}")
+        say(f"missing folders to hide, which versions can create and read: {', '.join(missing)}")
     if sandbox.is_partial():
-        say("versions can send signals to other processes of yours: only Linux 6.12 and later forbids that")
+        say("versions can send signals to your other processes: only Linux 6.12 and later prevents that")
     _compile()
 
 
 def _compile() -> None:
-    """Let Python keep what it compiles of the packages that versions import: they cannot, and would take seconds more.
+    """Compile the packages that versions import. Versions cannot save compiled files and would start seconds later.
 
-    pip has done so already, uv has not.
+    pip compiles what it installs, uv does not.
     """
     found = [spec.origin for name in _IMPORTED if (spec := find_spec(name)) and spec.origin]
     if any(not Path(cache_from_source(file)).exists() for file in found):
@@ -109,15 +110,15 @@ def _compile() -> None:
 
 
 def _is_made(path: Path) -> bool:
-    """Whether it is there, or is made when a version starts."""
+    """Whether the path exists, or is created when a version starts."""
     return path in SECRET_FOLDERS or path.expanduser().exists()
 
 
 def _make_folders(settings: Settings) -> None:
-    """Make what programs look into by themselves, for a version would make it where it is not there."""
+    """Create the folders that programs read unasked. A version could otherwise create and fill them."""
     for path in settings.hide:
         if path in SECRET_FOLDERS:
-            with suppress(OSError):  # of a home folder that is not there, or that no version can write to, either
+            with suppress(OSError):  # no home folder, or one that versions cannot write to either
                 path.expanduser().mkdir(mode=0o700, exist_ok=True)
     for path in _looked_into_by_python():
         with suppress(OSError):  # as above
@@ -125,19 +126,19 @@ def _make_folders(settings: Settings) -> None:
 
 
 def _hidden(settings: Settings) -> list[Path]:
-    """The state, secrets wherever they lie, and the ways to other processes of this user."""
+    """The state folder, the secrets, and the sockets of other processes of this user."""
     files = (settings.tls_key, settings.controller_tls_key, settings.notify, settings.receivers, settings.versions)
     return [
         settings.root,
-        (settings.root / "gateway" / "admin").resolve(),  # a short path elsewhere, where the state folder's is long
-        Path("/run/user"),  # systemd starts what it is asked to there, also where it begins only when its user logs in
+        (settings.root / "gateway" / "admin").resolve(),  # a short path elsewhere if the state folder's is long
+        Path("/run/user"),  # systemd starts programs on request there; the user's folder may appear only at login
         *(path.expanduser() for path in settings.hide),
         *filter(None, files),
     ]
 
 
 def _fixed(settings: Settings) -> list[Path]:
-    """Code that runs outside of any sandbox, or as another version, and what Kanaria acts by."""
+    """Code that runs outside a sandbox or in another version, and the files that Kanaria trusts."""
     code = [
         *map(Path, (sys.executable, sys.prefix, sys.base_prefix)),
         *map(Path, filter(None, sys.path)),
@@ -154,7 +155,7 @@ def _fixed(settings: Settings) -> list[Path]:
 
 
 def _looked_into_by_python() -> list[Path]:
-    """Where it takes code from that somebody puts there, for processes of Kanaria's own, too; none in most set-ups."""
+    """Folders from which Python loads code, in Kanaria's own processes too; usually none exists."""
     packages = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
     compiled = [sys.pycache_prefix] if sys.pycache_prefix else []
     return [Path(path) for path in (*packages, *compiled)]

@@ -1,4 +1,4 @@
-"""Sees at once that processes end which are no children of this one, where the system can: by Linux's pidfd."""
+"""Reports at once the end of processes that are not children of this one, by Linux's pidfd."""
 
 import os
 import sys
@@ -9,13 +9,13 @@ from kanaria.stack.identity import Identity
 
 
 class ProcessEnds:
-    """A file for each of some processes, which can be read from once that one has ended."""
+    """One file per process, which becomes readable when the process has ended."""
 
     def __init__(self) -> None:
         self._files: dict[Identity, int] = {}
 
     def of(self, processes: Collection[Identity]) -> tuple[int, ...] | None:
-        """The files of these living processes; those of others are closed. None where not each of them has one."""
+        """The files of these living processes; the files of others are closed. None if a process has no file."""
         for process in self._files.keys() - set(processes):
             os.close(self._files.pop(process))
         for process in processes:
@@ -33,8 +33,8 @@ def _opened(process: Identity) -> int | None:
         file = os.pidfd_open(process.pid)
     except OSError:
         return None
-    with suppress(OSError):  # nobody knows
-        if process.is_alive:  # and no other one got its number
+    with suppress(OSError):  # it cannot be found out
+        if process.is_alive:  # and its pid was not given to another process
             return file
     os.close(file)
     return None

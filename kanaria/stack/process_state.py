@@ -1,4 +1,4 @@
-"""What the keeper writes down about a program, in a file for each. Commands read it, so it imports little."""
+"""The state of a program that the keeper records, one file per program. Commands read it, so it imports little."""
 
 from pathlib import Path
 
@@ -9,29 +9,29 @@ from kanaria.stack.shortage import text_of
 
 
 class ProcessState(BaseModel):
-    """What is known of one program."""
+    """The state of one program."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     pid: int = 0  # 0: no process now
-    started_s: float = 0.0  # 0: nobody may look at it
-    boot: str = ""  # of the machine, that it was started in; "": nobody knows
+    started_s: float = 0.0  # as in `Identity`; 0: it is hidden from this user
+    boot: str = ""  # the machine's boot in which it was started; "": unknown
     starts: int = 0
     exits: int = 0  # how often it ended by itself
-    exit_code: int | None = None  # when it did so last; negative: a signal; None: nobody knows
+    exit_code: int | None = None  # of the last exit; negative: a signal; None: unknown
     stop_wait_s: float = 30.0
     stop_order: int = 50
 
     @property
     def identity(self) -> Identity | None:
-        """None: it has no process; since the machine was started again, its number is another's."""
+        """The process; None if it has none. After a restart of the machine its pid may be another process's."""
         if not self.pid or (self.boot and boot() not in ("", self.boot)):
             return None
         return Identity(self.pid, self.started_s)
 
     @property
     def is_alive(self) -> bool:
-        """Raises OSError: nobody knows. A process that this user may not look at is taken for it."""
+        """Whether the process lives. One that this user cannot inspect counts as it. Raises OSError if unknown."""
         try:
             return self.identity is not None and self.identity.is_alive
         except PermissionError:
@@ -39,7 +39,7 @@ class ProcessState(BaseModel):
 
 
 def state_in(path: Path) -> ProcessState | None:
-    """What such a file says; None where it is not there or cannot be read. Raises OSError where nobody knows."""
+    """The state in the file `path`; None if it is missing or damaged. Raises OSError if that is unknown."""
     try:
         return ProcessState.model_validate_json(text_of(path) or b"")
     except ValidationError:

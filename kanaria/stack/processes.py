@@ -1,7 +1,7 @@
-"""Processes of this machine: all that belongs to one, and how it is ended.
+"""Processes of this machine: finds all processes of a program and stops them.
 
-Where that cannot be looked up just now, for want of a file to open or of memory, nobody knows: OSError is raised, and
-no process is taken for ended.
+If they cannot be looked up because this machine is out of file descriptors or memory, OSError is raised: a process
+that cannot be inspected is not treated as ended.
 """
 
 import os
@@ -16,26 +16,26 @@ import psutil
 from kanaria.stack.identity import Identity, start_of
 from kanaria.stack.shortage import is_shortage
 
-# Marks in the environment of everything that a stack starts. Their children inherit them.
-KEPT_IN = "KANARIA_KEPT_IN"  # the state folder, absolute and without links
+# Marks in the environment of every process that a stack starts. Children inherit them.
+KEPT_IN = "KANARIA_KEPT_IN"  # the state folder: absolute path without links
 KEPT_AS = "KANARIA_KEPT_AS"  # the program's name
-KEPT_PORT = "KANARIA_KEPT_PORT"  # where a version that is no Bento listens
+KEPT_PORT = "KANARIA_KEPT_PORT"  # port of a version that is not a Bento
 
 _POLL_S = 0.1
 
 
 def marks(home: Path, name: str) -> dict[str, str]:
-    """What the environment of the process `name` of the state folder `home` must hold, so that it is found again."""
+    """The variables by which the process `name` of the state folder `home` is found again."""
     return {"KANARIA_HOME": str(home), KEPT_IN: str(home.resolve()), KEPT_AS: name}
 
 
 def marked(home: Path) -> dict[str, list[psutil.Process]]:
-    """Every living process that carries the mark of this state folder, by the program's name; never this one.
+    """Every living process with the mark of this state folder, by the program's name; never this process.
 
     Raises OSError.
     """
     folder, found = str(home.resolve()), dict[str, list[psutil.Process]]()
-    own = _own_line()
+    own = _self_and_parents()
     for process in psutil.process_iter():
         if process.pid in own:
             continue
@@ -52,12 +52,12 @@ def marked(home: Path) -> dict[str, list[psutil.Process]]:
 
 
 def belongings(main: Identity | None, marked_as: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """All living processes of a program: its main one, its session, what carries its mark, and all children of these.
+    """All living processes of a program: the main one, its session, those with its mark, and all their children.
 
-    A worker may have left its process group, lost its parent, or written over its environment. Raises OSError.
+    A worker may have left its process group, lost its parent, or overwritten its environment. Raises OSError.
     """
-    own, found = _own_line(), {process.pid: process for process in marked_as}
-    # While a session has members, its number is given to no other process.
+    own, found = _self_and_parents(), {process.pid: process for process in marked_as}
+    # While a session has members, its number is not given to another process.
     is_alive = main is not None and _may_be_alive(main)
     is_own_session = main is not None and (is_alive or start_of(main.pid) is None)
     everyone = {process.pid: process for process in psutil.process_iter()}
@@ -73,7 +73,7 @@ def belongings(main: Identity | None, marked_as: Sequence[psutil.Process]) -> li
 
 
 def leader(processes: Sequence[psutil.Process]) -> Identity | None:
-    """The main one of a program's processes: the first that leads a session, as each program's main process does."""
+    """The main process of a program: the oldest that leads a session, as each main process does."""
     leaders = [
         found for process in processes if _session(process.pid) == process.pid and (found := Identity.of(process.pid))
     ]
@@ -81,7 +81,7 @@ def leader(processes: Sequence[psutil.Process]) -> Identity | None:
 
 
 def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
-    """Send a signal to each that still lives. One that is stopped goes on, so that it can do what it is asked."""
+    """Send a signal to each living process, then SIGCONT: a suspended process must run to act on the signal."""
     for process in processes:
         for one in (number, signal.SIGCONT):
             with suppress(psutil.Error):
@@ -89,9 +89,9 @@ def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
 
 
 def end(find: Callable[[], list[psutil.Process]], *, wait_s: float) -> bool:
-    """SIGTERM to all that `find` gives, SIGKILL to those that are there after `wait_s`. True when none is left.
+    """Send SIGTERM to all that `find` returns, and after `wait_s` SIGKILL to the rest. True if none is left.
 
-    A process that is stopped, or ignores SIGTERM, ends too.
+    This also ends a process that is suspended or ignores SIGTERM.
     """
     send(find(), signal.SIGTERM)
     if _gone(find, wait_s):
@@ -137,8 +137,8 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def _own_line() -> set[int]:
-    """This process and those that it was started by: a command never ends the shell that it runs in."""
+def _self_and_parents() -> set[int]:
+    """This process and its ancestors: a command never stops the shell that it runs in."""
     own = psutil.Process()
     with suppress(psutil.Error):
         return {own.pid, *(parent.pid for parent in own.parents())}

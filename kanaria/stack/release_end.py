@@ -1,4 +1,4 @@
-"""Writes down that a release was taken down with its stack. Only for when no controller runs any more."""
+"""Records that a release was taken down with its stack. Only for use when no controller runs."""
 
 import time
 from collections.abc import Callable
@@ -19,13 +19,13 @@ from rollout.ledger.state import Phase, Release, fold
 
 
 def end_release(path: Path, *, by: str, say: Callable[[str], None]) -> None:
-    """Abort the release that the ledger `path` says is running; a watch goes on later. Raises StackError."""
+    """Abort the running release of the ledger `path`; a watch goes on later. Raises StackError."""
     if not path.exists() and not places.had_ledger(path):
-        say(f"nothing was written down about a release: there is no ledger, nor anything that knows of one ({path})")
+        say(f"nothing was recorded about a release: there is no ledger and no trace of one ({path})")
         return
     try:
         if not path.exists():
-            Ledger(path, read_only=True)  # raises: a ledger that is gone is not made anew
+            Ledger(path, read_only=True)  # raises: a lost ledger must not be replaced by an empty one
         lock = WriterLock(path, who="kanaria down")
         lock.take()
         try:
@@ -34,11 +34,11 @@ def end_release(path: Path, *, by: str, say: Callable[[str], None]) -> None:
         finally:
             lock.release()
     except (RolloutError, OSError) as error:
-        saw, do = str(error), "let the state folder be written again"
+        saw, do = str(error), "make the state folder writable"
         if isinstance(error, RolloutError):
             saw, do = f"{error.what}: {error.saw}", error.do
         raise StackError(
-            "everything is stopped, but nothing could be written down about a release",
+            "everything is stopped, but the end of a release could not be recorded",
             saw=saw,
             do=f"{do}; a release that was running goes on with the next `kanaria up`",
         ) from error
@@ -54,7 +54,7 @@ def _settle(ledger: Ledger, *, by: str, say: Callable[[str], None]) -> None:
         writer.write(*missing)
     state = timeline(ledger.of_release(release.number)).state
     if missing and state.phase is Phase.LEAVING:
-        say(f"{state.name} had been decided, and that is written now: {state.outcome_reason}")
+        say(f"{state.name} had been decided, which is recorded now: {state.outcome_reason}")
     _end(state, writer, by=by, say=say)
 
 
@@ -65,7 +65,7 @@ def _end(release: Release, writer: Writer, *, by: str, say: Callable[[str], None
             aborted = e.Aborted(at_s=now_s, release=number, reason="the stack was taken down", by=by)
             writer.write(aborted, e.Ended(at_s=now_s, release=number, outcome="aborted"))
             say(f"release {number} ({release.canary}) is aborted: the stack was taken down")
-        case Phase.LEAVING if release.outcome:  # its last requests are over
+        case Phase.LEAVING if release.outcome:  # its last requests have ended
             writer.write(e.Ended(at_s=now_s, release=number, outcome=release.outcome))
         case Phase.WATCHING:
             measured = f"{release.seen_s:.0f} s of {release.spec.watch:.0f} s"

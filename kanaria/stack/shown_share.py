@@ -1,6 +1,6 @@
-"""Keeps the share of the requests whose answers the observer is shown at what the plan asks for, as traffic changes.
+"""Adjusts the share of answers that the gateway copies to the observer, so that it follows the plan as traffic changes.
 
-While this process is away the share stays as it is. A gateway that was started again shows all answers until it is set.
+While this process is down the share stays as it is. A restarted gateway copies all answers until the share is set.
 """
 
 import threading
@@ -23,19 +23,19 @@ from rollout.routers.envoy.settings import GatewaySettings
 log = structlog.get_logger()
 
 _EVERY_S = 1.0
-_LOOKS = 10  # the busiest of them counts: a burst that ended may come again
-_NOT_TAKEN = "envoy_cluster_upstream_rq_xx_total"  # as the parser names Envoy's counter
+_LOOKS = 10  # the busiest of them counts: a burst may return
+_NOT_TAKEN = "envoy_cluster_upstream_rq_xx_total"  # the parser's name of Envoy's counter
 _FILTER = rf"^(kanaria\.predict_total\..*|cluster\.{OBSERVER}\.upstream_rq_5xx)$"
 
 
 class ShownShare(threading.Thread):
-    """Looks at the traffic until `stop`.
+    """A thread that reads the traffic and sets the share until `stop`.
 
     Args:
-        wanted: what the plan asks for now.
-        end_left_behind: ends what nobody needs any more of what the observer is shown.
-        missed: told how many answers the observer did not take since the last look.
-        clock: seconds on a clock that is never set.
+        wanted: returns what the current plan asks for.
+        end_left_behind: ends leftovers of earlier copies to the observer.
+        missed: called with the number of answers that the observer did not take since the last look.
+        clock: a monotonic clock, seconds.
     """
 
     def __init__(
@@ -66,25 +66,25 @@ class ShownShare(threading.Thread):
                     log.exception("shown_share_failed")
 
     def stop(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self._stopped.set()
         if self.is_alive():
             self.join()
 
     def look(self) -> None:
-        """See how many requests came, and change the share where it does not fit any more."""
+        """Count the requests, and change the share if it no longer fits."""
         try:
             requests, missed = self._counted()
             self._count_missed(missed)
             now_s = self._clock()
             before, self._before = self._before, (requests, now_s)
-            if before is None or requests < before[0]:  # a gateway that was started again has forgotten the share
+            if before is None or requests < before[0]:  # a restarted gateway has forgotten the share
                 self._rates.clear()
                 self.share = None
                 return
             self._rates.append((requests - before[0]) / (now_s - before[1]))
             self._show(self._wanted().share_at(max(self._rates)))
-        except httpx.HTTPError:  # it is away; what shows that is elsewhere
+        except httpx.HTTPError:  # the gateway is down, which other code reports
             self.share = self._before = None
 
     def _show(self, share: float) -> None:
@@ -100,6 +100,6 @@ class ShownShare(threading.Thread):
         return requests, sum(each.value for each in samples if each.name == _NOT_TAKEN)
 
     def _count_missed(self, missed: float) -> None:
-        """Its counter begins anew with the gateway, and whenever a split needs no observer for a while."""
+        """Report the increase. The counter restarts with the gateway, and after a split without an observer."""
         self._tell_missed(missed - self._missed if missed >= self._missed else missed)
         self._missed = missed

@@ -1,6 +1,6 @@
-"""The command line and the variables of this process as the system shows them, which a fork has of where it came from.
+"""Replaces the command line and the variables that the system shows for this process. A fork shows its parent's.
 
-They are written anew in the place where the system reads them. Linux only. Imports nothing of ours: see `model_server`.
+They are overwritten where the system reads them. Linux only. Imports nothing of ours: see `model_server`.
 """
 
 import ctypes
@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-_FIRST_FIELD = 45  # of those after the name in /proc/self/stat: where the command line begins; see proc(5)
+_FIRST_FIELD = 45  # index after the name in /proc/self/stat of the start of the command line; see proc(5)
 
 
 def show(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Let this process be seen with this command line and these variables. Raises OSError where there is no room.
+    """Show this command line and these variables for this process. Raises OSError if they do not fit.
 
-    What room is left ends the command line as a word of blanks.
+    A word of blanks at the end of the command line fills the remaining space.
     """
     fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
     words_at, words_end, variables_at, variables_end = map(int, fields[_FIRST_FIELD : _FIRST_FIELD + 4])

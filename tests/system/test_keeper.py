@@ -226,7 +226,7 @@ def test_only_one_keeper_takes_care_of_a_state_folder(kept: Kept) -> None:
     both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate()[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 1]
-    assert "another command is at work" in "".join(outputs)
+    assert "another command works in this state folder" in "".join(outputs)
     assert "Traceback" not in (kept.home / "logs" / "keeper.log").read_text()
     assert len(kept.everything()) == 2
 
@@ -341,7 +341,7 @@ def test_a_state_folder_that_comes_back_from_another_disk_is_kept_by_the_one_kee
         assert kept.run("three")
         until(lambda: kept.info("two") is None)
         assert (kept.keeper, kept.pid("one")) == (keeper, one)
-        with pytest.raises(StackError, match="another command is at work"), _lock_of(kept):
+        with pytest.raises(StackError, match="another command works in this state folder"), _lock_of(kept):
             pass
     finally:
         kept.supervisor.shutdown()
