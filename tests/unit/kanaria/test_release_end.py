@@ -116,7 +116,7 @@ def test_a_rollback_that_could_not_be_written_is_written_now(path: Path) -> None
     assert state.release is not None
     assert (state.release.phase, state.release.outcome) == (Phase.ENDED, "rolled_back")
     assert "m:v2" in state.quarantined
-    assert lines == ["release 1 (m:v2) had been decided, and that is written now: 9 of 9 failed"]
+    assert lines == ["release 1 (m:v2) had been decided, which is recorded now: 9 of 9 failed"]
     assert KeptDecisions(path).read() == ()
 
 
