@@ -1,14 +1,16 @@
 """How much worse than stable could the canary be? An upper bound on its excess of bad events, valid at all times.
 
-It serves the signals that the risk budget covers. The bound belongs to the windows it saw: harm that begins later, or
-is hidden in a good average, is for `fail` to find.
+It is used for the signals that the risk budget covers. The bound is about the windows seen so far: `fail` finds harm
+that begins later, or that a good average hides.
 
 For each bet theta, with c = 1 - exp(-theta), the process
     exp(sum of c n_c m - theta x + y log(1 + c n_c / n_s)),   x of n_c bad on canary, y of n_s on stable,
 has a mean of at most 1 when m is at most the true excess: E e^(-theta x) <= exp(-c n_c p_c) and
-E (1 + c n_c / n_s)^y <= exp(c n_c p_s), for any independent requests and in every window afresh, so neither a ramp nor
-a drifting base rate can mislead it. Both together would mislead a comparison of the two pooled error ratios.
-The same holds for a mean of such bets, weighted before the release; the bound is the smallest m that it refutes.
+E (1 + c n_c / n_s)^y <= exp(c n_c p_s). Both hold for any independent requests and separately in every window, so
+neither a ramp of the weight nor a drifting base rate can mislead it. The two together would mislead a comparison of
+the two pooled error ratios.
+The same holds for a mixture of such bets whose weights are fixed before the release; the bound is the smallest m that
+the mixture refutes.
 Sources: Ville 1939; Howard & Ramdas, arXiv:1906.09712 (mixtures over theta).
 """
 
@@ -20,9 +22,9 @@ from rollout.judge.logarithms import log_sum, reached_at
 from rollout.judge.own_noise import INDEPENDENT, OwnNoise
 from rollout.judge.types import Pair
 
-_POOL_REQUESTS = 20  # of either arm, that one bet needs; the chance ratio of two small totals is worth little
+_POOL_REQUESTS = 20  # of either arm, before a bet; the share of two small totals is mostly chance
 _SAME_WEIGHT_CHI2 = 16.0  # four standard deviations between the canary shares of two windows
-LATE = 3.0  # times as many requests as usual; half of all proofs take as many as forecast, nine in ten twice as many
+LATE = 3.0  # times the forecast; half of all proofs take as many requests as forecast, nine in ten twice as many
 _NOTHING = Pair(0, 0)
 
 
@@ -36,22 +38,22 @@ class ExcessBound:
         """
         Args:
             alpha: chance of error over the whole release.
-            noise: by how much each bet is tempered.
-            bets: what is bet on; chosen before the first window.
+            noise: dispersion that tempers each bet.
+            bets: the mixture; chosen before the first window.
         """
-        self.least_phi = 1.0  # of all bets together, earlier ones too; it may be set again
+        self.least_phi = 1.0  # lower limit for phi of all bets together, also of earlier ones; may be set again
         self._noise = noise
         self._enough = -math.log(alpha)
         self._bets = bets
         self._credits = [-math.expm1(-theta) for theta in bets.thetas]
         self._stable = self._canary = _NOTHING
-        self._requests = self._bad = 0.0  # of the canary, all and bad: sums, each window with its `_weight`
+        self._requests = self._bad = 0.0  # all and bad requests of the canary, each window times its `_weight`
         self._stable_log_growth = [0.0] * len(bets.thetas)  # the same sums of y log(1 + c n_c / n_s)
         self._odds = 0.0  # canary requests per stable request, in the last window with both
-        self._pool_stable = self._pool_canary = _NOTHING  # windows of one weight that are not yet bet on
+        self._pool_stable = self._pool_canary = _NOTHING  # windows of one weight that are not in the evidence yet
 
     def observe(self, stable: Pair, canary: Pair) -> None:
-        """Add one window. What is pooled depends on totals only, never on bad events."""
+        """Add one window. Small windows are pooled; which ones depends on totals only, never on bad events."""
         if self._pool_stable.total or self._pool_canary.total:
             if _weights_differ(self._pool_stable, self._pool_canary, stable, canary):
                 self._bet()
@@ -63,7 +65,7 @@ class ExcessBound:
             self._bet()
 
     def log_e(self, excess: float) -> float:
-        """Log e-value against "the mean excess is at least `excess`"."""
+        """Log e-value against the null hypothesis "the mean excess is at least `excess`"."""
         return log_sum(self._log_bets(excess))
 
     def upper(self) -> float:
@@ -77,11 +79,11 @@ class ExcessBound:
     def more_needed(self, excess: float, *, weight: float | None = None) -> float:
         """About how many more canary requests until the bound is at most `excess`, if the canary is as good as stable.
 
-        0 when it is already; inf when it can never be shown at this base rate. Exact to 10 % without
+        0 when it already is; inf when no number of requests can show it at this base rate. Exact to 10 % without
         bad events; otherwise a quarter to twice as many is usual.
 
         Args:
-            excess: of the bad ratio, 0 to 1.
+            excess: excess of the bad ratio, 0 to 1.
             weight: canary share of the traffic to come, 0 to 1; None: the latest share.
         """
         if excess >= 1:
@@ -95,20 +97,20 @@ class ExcessBound:
     def is_late(self, excess: float) -> bool:
         """Whether a canary as good as stable would very likely have shown by now that its excess is at most `excess`.
 
-        Then the next forecast will not come true either: the canary may be a little worse than stable.
+        If so, a new forecast would be wrong as well: the canary may be a little worse than stable.
         """
         usual = self._needed_from(self._bets.log_stakes, self._mean_growth(excess, self._odds / (1 + self._odds)))
         return self._canary.total > LATE * usual and self.log_e(excess) < self._enough
 
     def _needed_from(self, logs: Sequence[float], growth: Sequence[float]) -> float:
-        """After how many canary requests bets that are now worth `logs` are enough; inf for never."""
+        """Canary requests until bets whose logs are now `logs` reach log(1 / alpha); inf for never."""
         alone = [(self._enough - log_bet) / rate for log_bet, rate in zip(logs, growth, strict=True) if rate > 0]
         if not alone:
             return math.inf
-        return reached_at(self._enough, logs, growth, start=min(alone))  # one bet alone suffices
+        return reached_at(self._enough, logs, growth, start=min(alone))  # by then one bet alone suffices
 
     def _bet(self) -> None:
-        """Move the pool into the evidence."""
+        """Add the pooled windows to the evidence."""
         stable, canary = self._pool_stable, self._pool_canary
         self._pool_stable = self._pool_canary = _NOTHING
         if not canary.total:
@@ -125,7 +127,7 @@ class ExcessBound:
         self._canary += canary
 
     def _log_bets(self, excess: float) -> list[float]:
-        """What each bet is worth, its stake included."""
+        """Log of each bet times its stake."""
         allowed, bad, phi = self._requests * excess, self._bad, self._phi
         return [
             log_stake + (credit * allowed - theta * bad + growth) / phi
@@ -135,21 +137,21 @@ class ExcessBound:
         ]
 
     def _weight(self, share: float, *, is_loud: bool) -> float:
-        """How much a window with this share of canary requests counts, where one of clusters alone counts 1.
+        """The weight in the sums of a window with this share of canary requests; 1 where all noise is clusters.
 
-        With phi its dispersion, e^(1/phi) has a mean of at most 1. That holds too where phi is larger for more bad
-        events of stable: both e and phi rise with them, and canary's are independent of them given the rates.
+        With phi the window's dispersion, e^(1/phi) has a mean of at most 1. It still has where phi grows with stable's
+        bad events: e and phi both rise with them, and canary's bad events are independent of them given the rates.
         """
         return self._noise.clusters / self._noise.of_bound(share, is_loud=is_loud)
 
     @property
     def _phi(self) -> float:
-        """What the weighted sums are divided by: together the bets are tempered by `least_phi` at least."""
+        """The divisor of the weighted sums: all bets together are tempered by at least `least_phi`."""
         mean_weight = self._requests / self._canary.total if self._canary.total else 1.0
         return max(self._noise.clusters, self.least_phi * mean_weight)
 
     def _mean_growth(self, excess: float, share: float) -> list[float]:
-        """Expected growth of each log bet per canary request, at the base rate seen so far, outside blips."""
+        """Expected growth of the log of each bet per canary request, at the base rate so far and outside blips."""
         odds = share / (1 - share)
         phi = self._phi / self._weight(share, is_loud=False)
         seen = self._stable + self._canary

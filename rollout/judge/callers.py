@@ -1,11 +1,11 @@
-"""The evidence without the labels of one caller: a verdict must not rest on what one of them says.
+"""The evidence without the labels of one caller: no verdict may rest on the labels of a single caller.
 
-Every caller is left out in turn: with E the evidence of all labels and E_k that without those of caller k, a rollback
-needs all of them to prove harm. It is an event within "E proves harm", so alpha holds whatever the E_k are. If one
-caller lies, E_k without him is an e-process of the others' labels, and he decides nothing.
+Every caller is left out in turn. Let E be the evidence of all labels and E_k the evidence without those of caller k. A
+rollback needs E and every E_k to prove harm. This event is contained in "E proves harm", so alpha holds whatever the
+E_k are. If caller k sends wrong labels, E_k is an e-process of the other callers' labels, and caller k decides nothing.
 
-Callers who may roll back anyway are trusted and never left out. Nor is anybody where too few others would remain to
-confirm what he says.
+Callers who may roll back anyway are trusted and never left out. Nor is a caller left out where too few others would
+remain to confirm that caller's labels.
 """
 
 import math
@@ -17,30 +17,30 @@ from rollout.judge.logarithms import log_sum
 from rollout.judge.pool import Pool
 from rollout.judge.types import BothPairs, Window, Without
 
-_FEWEST_OTHERS = 2  # callers whose labels remain; one who is trusted is enough
+_FEWEST_OTHERS = 2  # callers that must remain; one trusted caller is enough
 
 
 @dataclass(slots=True)
 class _LeftOut:
-    """What there is without one caller."""
+    """The evidence without one caller."""
 
     pool: Pool
-    log_share: float  # of its evidence in `CallersApart.log_e`
+    log_share: float  # log of its weight in `CallersApart.log_e`
 
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """The labels of one caller say other than those of all the rest."""
+    """The labels of one caller disagree with those of all other callers."""
 
-    proof: Pool  # in which harm is proven
-    without: Without  # the caller whose labels are least like the others', and the evidence without them
-    signal: str  # in which they are
-    own: BothPairs  # his labels there
-    others: BothPairs
+    proof: Pool  # the evidence that proves harm
+    without: Without  # the caller whose labels differ most from the others', and the evidence without them
+    signal: str  # the signal in which they differ most
+    own: BothPairs  # that caller's labels of the signal
+    others: BothPairs  # all other callers' labels of it
 
 
 class CallersApart:
-    """What the labels say without each caller's, from his first label on.
+    """The evidence without each caller's labels, kept from the caller's first label on.
 
     Args:
         trusted: callers who are never left out.
@@ -48,15 +48,15 @@ class CallersApart:
 
     def __init__(self, trusted: Collection[str]) -> None:
         self._trusted = trusted
-        self._labels: Counter[tuple[str, str]] = Counter()  # by caller and side
+        self._labels: Counter[tuple[str, str]] = Counter()  # number of labels by caller and side
         self._without: dict[str, _LeftOut] = {}
 
     def meet(self, tick: Sequence[Window], all_labels: Pool, names: Sequence[str]) -> None:
-        """Look for callers who are new in this tick, before its counts are used.
+        """Start a copy of the evidence for each caller who is new in this tick, before the tick's counts are used.
 
         Args:
-            all_labels: the evidence with all labels so far, of which none is theirs.
-            names: the signals of labels in it.
+            all_labels: the evidence of all labels so far; none of them is a new caller's.
+            names: its signals that count labels.
         """
         for window in tick:
             for caller, pairs in (window.callers or {}).items():
@@ -74,16 +74,16 @@ class CallersApart:
 
     @property
     def are_apart(self) -> bool:
-        """Whether there is evidence without anyone."""
+        """Whether any caller's evidence is kept separately."""
         return bool(self._without)
 
     def pools(self) -> Iterator[tuple[str, Pool]]:
-        """The evidence without each caller, also without those who are not left out."""
+        """The evidence without each caller, including callers who are not left out."""
         for caller, left_out in self._without.items():
             yield caller, left_out.pool
 
     def left_out(self) -> dict[str, Pool]:
-        """The evidence without each caller who is left out in turn, by his name."""
+        """The evidence without each caller who is left out, by the caller's name."""
         known = {
             caller
             for caller, side in self._labels
@@ -97,15 +97,15 @@ class CallersApart:
         }
 
     def log_e(self) -> float:
-        """Log e-value of all `left_out` together, as a mean that gives each newcomer its share of what was won."""
+        """Log e-value of all `left_out` together: a weighted mean; each new caller gets a share of the wealth."""
         return self._mixed() if self.left_out() else 0.0
 
     def least_to_fail(self, *, rollback_only: bool = False) -> Without | None:
-        """The caller without whose labels there is least evidence that may FAIL; None: nobody is left out."""
+        """The caller without whose labels the evidence that may FAIL is smallest; None: nobody is left out."""
         return min(self._to_fail(rollback_only=rollback_only), key=lambda each: each.log_e, default=None)
 
     def most_to_fail(self) -> Without | None:
-        """The caller without whose labels there is most."""
+        """The caller without whose labels that evidence is largest; None: nobody is left out."""
         return max(self._to_fail(), key=lambda each: each.log_e, default=None)
 
     def _to_fail(self, *, rollback_only: bool = False) -> list[Without]:
@@ -117,16 +117,18 @@ class CallersApart:
         return [Without(caller, pool.log_e_of(name)) for caller, pool in self.left_out().items()]
 
     def disagreement(self, every: Pool, names: Sequence[str], threshold: float, amber: float) -> Disagreement | None:
-        """Whether harm is proven by some of these evidences, while another one shows none.
+        """The disagreement between callers, where some of these evidences prove harm and another shows none.
 
-        Where harm is everywhere, one is proven before the others, too. So what is not proven yet may be, until the
-        evidence is `amber` times what proves it.
+        Harm that all callers see is still proven in one evidence before the others. So the others get more time, until
+        the largest evidence is `amber` times what proves harm.
 
         Args:
             every: the evidence of all labels.
-            names: the signals of labels.
+            names: the signals that count labels.
             threshold: log e-value that proves harm.
-            amber: e-value of one signal from which it is suspicious.
+            amber: e-value from which a signal is suspicious.
+
+        Returns: None where callers do not disagree, or where it is too early to say.
         """
         least, most = self.least_to_fail(), self.most_to_fail()
         if least is None or most is None:
@@ -141,7 +143,7 @@ class CallersApart:
         return self._odd_one(proof, every, names) if rests_on_one or is_hidden else None
 
     def _odd_one(self, proof: Pool, every: Pool, names: Sequence[str]) -> Disagreement:
-        """Whose labels are least like those of all others; this names him and proves nothing."""
+        """The caller whose labels differ most from all others'. This only names a caller; it is no proof."""
         found = []
         for caller, pool in self.left_out().items():
             for name in names:
@@ -161,7 +163,7 @@ def _shows(pool: Pool, names: Sequence[str], log_e: float) -> bool:
 
 
 def _unlike(own: BothPairs, others: BothPairs) -> float:
-    """By how many standard deviations one's labels make the canary look better or worse than the others' do."""
+    """By how many standard deviations one caller's labels make the canary look better or worse than the others' do."""
     scores = []
     for mine, theirs in zip(own, others, strict=True):
         share = (theirs.bad + 0.5) / (theirs.total + 1)

@@ -1,12 +1,12 @@
-"""The evidence that an earlier release of the same two versions ended with: what of it the next one begins with.
+"""How much of the evidence of an earlier release carries over to the next release of the same two versions.
 
 An e-value E above 1 is money won by betting on harm. The next release begins with 1 of its own, as every release does,
-and with the E - 1 that were won, all of it bet on harm that is there from the first window. So it is lost again where
-the canary does well now, and a version whose trouble had another cause can be promoted; where the harm goes on it
-decides within few windows. What was lost is forgotten, or a good record would make later harm harder to find.
+and with the E - 1 that were won, all of it bet on harm that is present from the first window. If the canary does well
+now, that money is lost again, so a version whose trouble had another cause can be promoted. If the harm goes on, it
+decides within a few windows. Losses are not carried over: a good record would make later harm harder to find.
 
-If both are harmless, all bets of n releases have a mean of at most n: the chance that any of them fails is at most
-n times `alpha`, that of n releases which know nothing of each other.
+If both versions are harmless, the bets of n releases together have a mean of at most n. So the chance that any of the
+releases fails is at most n times `alpha`, the same as for n releases that carry nothing over.
 """
 
 import math
@@ -15,18 +15,18 @@ from collections.abc import Mapping
 from rollout.judge.logarithms import log_sum
 from rollout.judge.types import Judgement, SignalJudgement, SignalRule, Verdict
 
-_LEAST_LOG_E = math.log(2)  # most harmless canaries show as much at some time
-_LEAST_PART = math.log(0.01)  # of the largest part; smaller ones are not worth their arithmetic
+_LEAST_LOG_E = math.log(2)  # most harmless canaries reach this at some time
+_LEAST_PART = math.log(0.01)  # of the largest part; smaller parts are not worth the computation
 
 
 def carried(judgement: Judgement, before: Mapping[str, float]) -> dict[str, float]:
-    """By signal, the log of what it won; the sum is E - 1 at most.
+    """By signal, the natural log of the evidence that carries over; the sum of the evidence is at most E - 1.
 
-    Nothing from a FAIL, from a signal that labels excuse, or where little was won.
+    Nothing carries over from a FAIL, from a signal that labels excuse, or where the e-value is below 2.
 
     Args:
-        judgement: the last one of a release.
-        before: what that release began with. Signals of it that were never seen keep theirs.
+        judgement: the last judgement of a release.
+        before: what that release began with. Its signals that were never seen keep their part.
     """
     if judgement.verdict is Verdict.FAIL:
         return {}
@@ -45,14 +45,14 @@ def carried(judgement: Judgement, before: Mapping[str, float]) -> dict[str, floa
 
 
 def _without_anyone(signal: SignalJudgement) -> float:
-    """Its log e-value; of labels, what of it does not rest on those of any one caller."""
+    """Its log e-value; for labels, the part that does not rest on any single caller."""
     return min(signal.log_e, signal.least_without.log_e) if signal.least_without else signal.log_e
 
 
 def still_about_the_same(
     won: Mapping[str, float], rules: Mapping[str, SignalRule], rules_before: Mapping[str, SignalRule]
 ) -> dict[str, float]:
-    """What was won on signals with the same rule as now: under another one, other canaries are harmless."""
+    """The carried evidence of signals whose rule is unchanged: another rule is another null hypothesis."""
 
     def is_same(name: str) -> bool:
         family = name.partition(":")[0]

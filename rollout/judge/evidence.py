@@ -19,7 +19,7 @@ _RATE_MEMORY = 0.9  # how much of the last window's traffic estimate the next on
 
 
 class SignalEvidence:
-    """What was seen of one signal. Memory does not grow with the number of windows."""
+    """Counts and evidence of one signal. Memory does not grow with the number of windows."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class SignalEvidence:
         self._continued = _streams(rule, config, is_continued=True) if is_judged and is_continued else ()
         self._fewer = _better(rule, config) if rule.tells_better else None
         self._streams = (*self._own, *self._continued)
-        self._log_e: float | None = None  # None: its streams have bet since it was asked for
+        self._log_e: float | None = None  # cached; None: the streams have bet since it was computed
         self.limit = rule.limit
         self._is_to_be_proven, self._alpha_pass = rule.is_to_be_proven, config.alpha_pass
         self._are_numbers = rule.numbers is not None
@@ -53,7 +53,7 @@ class SignalEvidence:
 
     @property
     def has_data(self) -> bool:
-        """Whether there is traffic to judge: on both sides, where they are compared."""
+        """Whether there is traffic to judge: on both sides, or on canary alone where the limit is a fixed share."""
         return bool(self.canary.total and (self.stable.total or self.limit is not None))
 
     @property
@@ -70,7 +70,7 @@ class SignalEvidence:
 
     @property
     def more_until_within_limit(self) -> float:
-        """About how many more events prove that the share of bad ones is within the limit."""
+        """About how many more events would prove that the share of bad events is within the limit."""
         return events_needed(self.canary, self.limit or 1.0, self._alpha_pass)
 
     def more_needed(self, step: Ask) -> float | None:
@@ -95,28 +95,28 @@ class SignalEvidence:
 
     @property
     def continued_log_e(self) -> float:
-        """Log of what became of 1 that an earlier release won, see `carried`; -inf where it won nothing."""
+        """Log of what each unit carried from an earlier release is worth now, see `carried`; -inf: nothing carried."""
         return _mean(self._continued) if self._continued else -math.inf
 
     @property
     def better_log_e(self) -> float:
-        """Log e-value against "the canary is right no more often than stable"; 0 where its events do not tell."""
+        """Log e-value against "the canary is right no more often than stable"; 0 where its events cannot show it."""
         return self._fewer.log_e if self._fewer else 0.0
 
     def apart(self) -> "SignalEvidence":
-        """The same evidence, which goes its own way from now on."""
+        """An independent copy of this evidence."""
         return deepcopy(self, {id(self._config): self._config})
 
     def weight_changed(self) -> None:
         """See `Judge.weight_changed`."""
-        self._recent_requests = self._recent_s = 0.0  # another share of the traffic comes now
+        self._recent_requests = self._recent_s = 0.0  # the canary now gets another share of the traffic
         for stream in self._every_stream:
             stream.weight_changed()
 
     def observe(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
         """Add the next window. Raises ValueError for one that was seen already or has impossible counts.
 
-        Returns: what its streams must still bet on; `fail.observe_all` lets them.
+        Returns: the bets that its streams must still make; pass them to `fail.observe_all`.
         """
         self._check(window, self.end_s)
         self._count(window.stable, window.canary)
@@ -130,7 +130,7 @@ class SignalEvidence:
         return self._bet(window)
 
     def check(self, windows: Iterable[Window]) -> None:
-        """Raises as `observe` would on windows to come."""
+        """Raise the errors that `observe` would raise for these windows; add nothing."""
         end_s = self.end_s
         for window in windows:
             self._check(window, end_s)
@@ -138,14 +138,14 @@ class SignalEvidence:
 
     @property
     def bettors(self) -> Bettors:
-        """Its streams, for a `Run`."""
+        """Its streams and their noise, for a `Run`."""
         return Bettors(self._streams, self._noise)
 
     def follow(self, windows: Windows, place: int) -> None:
-        """Add windows on which its streams have bet already, and which were checked before.
+        """Count windows that were checked before, and on which the streams have already bet.
 
         Args:
-            place: of this signal.
+            place: column of this signal in `windows`.
         """
         is_there = windows.is_there[:, place]
         counts = windows.counts[is_there, place]
@@ -159,19 +159,23 @@ class SignalEvidence:
                     self.bound.observe(Pair(bad, total), Pair(own_bad, own_total))
 
     def log_weights(self, *, own: float, continued: float) -> Iterator[tuple[Stream, float]]:
-        """Each stream with the log of the weight of its e-value, where `log_e` and `continued_log_e` have these."""
+        """Each stream with the log of its e-value's weight.
+
+        Args:
+            own: log weight of `log_e`.
+            continued: log weight of `continued_log_e`.
+        """
         for streams, log_weight in ((self._own, own), (self._continued, continued)):
             for stream in streams:
                 yield stream, log_weight - math.log(len(streams))
 
     def _count(self, stable: Pair, canary: Pair) -> None:
-        """Count new events."""
         self._log_e = None
         self.stable += stable
         self.canary += canary
 
     def _pass(self, windows: Iterable[tuple[float, float, int]]) -> None:
-        """Let windows pass, each with its end and its length in seconds and the canary's events."""
+        """Note the time and the canary's traffic of windows: (end, Unix seconds; length, seconds; canary events)."""
         requests, seconds = self._recent_requests, self._recent_s
         for end_s, length_s, total in windows:
             self.end_s = end_s
@@ -182,7 +186,7 @@ class SignalEvidence:
         self._recent_requests, self._recent_s = requests, seconds
 
     def _bet(self, window: Window) -> list[tuple[Stream, Pair, Pair]]:
-        """What `observe` returns."""
+        """The bets that `observe` returns."""
         bets = [(stream, window.stable, window.canary) for stream in self._streams]
         if self._fewer:
             bad, total = window.canary
@@ -195,7 +199,7 @@ class SignalEvidence:
         return (*self._streams, self._fewer) if self._fewer else self._streams
 
     def _check(self, window: Window, end_s: float) -> None:
-        """Raises ValueError for impossible counts, or where the window before ended at the same `end_s`."""
+        """Raise ValueError for impossible counts, or where the window before ended at the same `end_s`."""
         if window.end_s == end_s:
             raise ValueError(f"{window.signal}: two windows end at {window.end_s}; events must not count twice")
         for arm, pair in (("stable", window.stable), ("canary", window.canary)):
@@ -205,12 +209,12 @@ class SignalEvidence:
             raise ValueError(f"{window.signal}: its rule is about bad events; this window has sums of numbers")
 
     def temper_pass(self, pass_phi: float) -> None:
-        """Use the dispersion `pass_phi` for PASS, where it is larger than that of the windows so far."""
+        """Use the dispersion `pass_phi` for PASS where it is larger than the dispersion of the windows so far."""
         if self.bound:
             self.bound.least_phi = pass_phi
 
     def decide(self, end_s: float) -> None:
-        """Note when the evidence first sufficed to FAIL."""
+        """Note the first time at which the evidence was enough to FAIL."""
         if self.decided_at_s is None:
             self.decided_at_s = end_s
 
@@ -248,7 +252,7 @@ def _streams(rule: SignalRule, config: JudgeConfig, *, is_continued: bool = Fals
 def _better(rule: SignalRule, config: JudgeConfig) -> Stream:
     """Evidence that the canary has fewer bad events than stable, with no tolerance.
 
-    Of a share (bounded) it is that of events about which one of the two versions was wrong, so half is equal.
+    For the kernel `bounded` each event is a request about which exactly one version was wrong, so one half means equal.
     """
     if rule.kernel == "bounded":
         return Stream(rule, config, margin=0.5)

@@ -1,7 +1,7 @@
 """Is the canary worse than stable? One e-process for one stream of windows, in O(1) memory.
 
 The stream bets on every odds ratio of the configuration and on every window in which the harm may have begun. Without
-the latter, a canary that was healthy for a while would first have to lose its good record.
+bets on the later windows, new harm would first have to outweigh the good record of a canary that was healthy before.
 Sources: Robbins 1970 (mixtures); Ville 1939 (the bound over all time).
 """
 
@@ -18,20 +18,20 @@ from rollout.judge.means import EFFECTS
 from rollout.judge.starts import Starts
 from rollout.judge.types import JudgeConfig, Pair, SignalRule
 
-MANY = 6  # streams from which arrays are quicker than single numbers
-LOST = 50.0  # log: in a release of months a bet as small as this is at most 1e-14 of the next start
+MANY = 6  # from this many streams on, arrays are faster than single numbers
+LOST = 50.0  # log: even in a release of months, a bet this far below is at most 1e-14 of the next start
 
 
-# What the bets on one window take besides its counts: log priors of harm that begins with it and of later harm, log cap
-# and phi. A plain tuple: every window of a release has one for each stream.
+# What the bets on one window need besides its counts: the log priors of harm that begins with it and of later harm, the
+# log cap and phi. A plain tuple, because every window of a release makes one for each stream.
 Taken = tuple[float, float, float, float]
 
 
 def bets_after(log_bets: Sequence[float], log_e_of_window: Sequence[float], taken: Taken) -> tuple[list[float], float]:
-    """What one window makes of the bets of a stream, and the log e-value after it."""
+    """The logs of a stream's bets after one window, and the stream's log e-value."""
     log_start, log_left, log_cap, phi = taken
     made = []
-    # `log_add(log_bet, log_start) + min(log_cap, log_e / phi)`, without a call for each.
+    # `log_add(log_bet, log_start) + min(log_cap, log_e / phi)`, written out because function calls cost too much here.
     for log_bet, log_e in zip(log_bets, log_e_of_window, strict=True):
         most, least = (log_start, log_bet) if log_bet < log_start else (log_bet, log_start)
         both = most + log1p(exp(least - most)) if least > -inf else most
@@ -40,10 +40,10 @@ def bets_after(log_bets: Sequence[float], log_e_of_window: Sequence[float], take
 
 
 class Stream:
-    """Evidence that one arm has more bad events than the other, window after window.
+    """Evidence that one arm has more bad events than the other, updated with every window.
 
     If the canary is harmless within the tolerance, the chance that `log_e` EVER reaches log(1 / alpha) is at most
-    alpha. Proven for requests that are independent given their rates; for clustered ones `phi` tempers each bet.
+    alpha. This is proven for requests that are independent given their rates; for clusters `phi` tempers each bet.
     """
 
     def __init__(
@@ -60,15 +60,16 @@ class Stream:
     ) -> None:
         """
         Args:
-            phi: dispersion of the counts, at least 1; e^(1/phi) has mean at most 1 whenever e has (Jensen).
-            tolerance: instead of the rule's; so is `margin`.
+            phi: dispersion of the counts, at least 1; e^(1/phi) has a mean of at most 1 whenever e has (Jensen).
+            tolerance: replaces the rule's.
+            margin: replaces the rule's.
             swapped: test stable for an excess instead; that is, detect a fall on the canary.
-            on_fail: instead of the rule's.
-            is_continued: bet all on harm that is there from the first window, see `carried`.
+            on_fail: replaces the rule's.
+            is_continued: bet everything on harm that is present from the first window, see `carried`.
         """
         self.on_fail = on_fail or rule.on_fail
         self.swapped = swapped
-        self.bad = 0  # bad events of the tested arm; of numbers all
+        self.bad = 0  # bad events of the tested arm; where events are numbers, all of them
         self.log_e = 0.0
         self.kernel = rule.kernel
         self.tolerance = rule.tolerance if tolerance is None else tolerance
@@ -82,14 +83,15 @@ class Stream:
         self.log_cap = self._log_cap_of_window = math.log(config.window_cap)
         self.starts = Starts(first_only=is_continued)
         alternatives = len(EFFECTS if rule.kernel == "means" else self.odds_ratios)
-        self.log_bets = [-math.inf] * alternatives  # one for each, summed over the starts so far
+        self.log_bets = [-math.inf] * alternatives  # log of the bets on each, summed over the starts so far
 
     def terms_for(self, other: Pair, tested: Pair) -> tuple[tuple[float, ...], float]:
-        """Odds ratios to bet on in a window of so many requests, and its harmless excess; it looks at no bad event.
+        """Odds ratios to bet on in a window with these totals, and its harmless excess; bad events play no part.
 
-        Where requests are plenty, a version that is forty times as bad shows at once to a bet on twelve times, and one
-        that is a little over the tolerance harms many users: a small bet takes the place of the largest, and a margin
-        that the plan does not name stays the number of requests that it is where they begin to be plenty.
+        In a window with plenty of requests a bet on an odds ratio of 12 already finds a version that is 40 times as
+        bad, while a version only a little over the tolerance harms many users. So a small odds ratio replaces the
+        largest. A margin that the plan does not name shrinks there, so that it always allows the number of requests
+        that it allows at the point where requests become plenty.
         """
         plenty = self._plenty * (other.total + tested.total) / (other.total * tested.total)
         if plenty > 1:
@@ -101,18 +103,18 @@ class Stream:
         self.starts.weight_changed()
 
     def temper(self, phi: float, *, windows_per_burst: float) -> None:
-        """What the bets to come are divided by, and over how many windows of one burst their cap is spread.
+        """Set the dispersion of the bets to come, and the number of windows of one burst that share one cap.
 
         Neither may depend on the bad events of these windows.
         """
         self._phi, self._log_cap_of_window = phi, self.log_cap / windows_per_burst
 
     def observe(self, stable: Pair, canary: Pair) -> None:
-        """Bet on one more window. Without traffic on every side that is compared there is nothing to bet on."""
+        """Bet on one more window. A window without traffic on every side that is compared changes nothing."""
         observe_all([(self, stable, canary)])
 
     def arms(self, stable: Pair, canary: Pair) -> tuple[Pair, Pair] | None:
-        """The arm that is compared with, and the tested one; None: there is nothing to bet on."""
+        """The reference arm and the tested arm; None: there is nothing to bet on."""
         other, tested = (canary, stable) if self.swapped else (stable, canary)
         return (other, tested) if tested.total and (other.total or self.kernel == "bounded") else None
 
@@ -128,22 +130,23 @@ class Stream:
                 return exact(other, tested, odds_ratios=self.odds_ratios, tolerance=self.tolerance)
 
     def bet(self, bad: int, log_e_of_window: Sequence[float]) -> None:
-        """What `observe` does with a window whose log e-values, one for each alternative, are known.
+        """Do what `observe` does, for a window whose log e-values are already computed.
 
         Args:
-            bad: events of the tested arm that count to `bad`.
+            bad: events of the tested arm that are added to `bad`.
+            log_e_of_window: one for each alternative.
         """
         self.bad += bad
         self.log_bets, self.log_e = bets_after(self.log_bets, log_e_of_window, self.begin())
 
     def begin(self) -> Taken:
-        """A window begins."""
+        """Begin a window: spend its prior, and return what the bets on it need."""
         log_start, log_left = self.starts.spend()
         return log_start, log_left, self._log_cap_of_window, self._phi
 
 
 def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
-    """Let streams of one configuration bet on a window (stable, canary) each. Much cheaper than one by one."""
+    """Let streams of one configuration bet on one window (stable, canary) each; much faster than one by one."""
     waiting = []
     for stream, stable, canary in windows:
         arms = stream.arms(stable, canary)
@@ -161,10 +164,10 @@ def observe_all(windows: Iterable[tuple[Stream, Pair, Pair]]) -> None:
 
 
 def _bet_together(windows: Sequence[tuple[Stream, Pair, Pair]]) -> None:
-    """`Stream.bet` of many streams with the kernel `exact` on a window (other, tested) each.
+    """`Stream.bet` for many streams with the kernel `exact`, on one window (other, tested) each.
 
-    A bet that stays far below what is left for harm that begins later need not be known precisely: neither the
-    evidence nor, after the next start is added, the bet itself ever shows it.
+    A bet far below what is left for harm that begins later need not be precise. The error is lost in rounding, both in
+    the evidence and, once the next start is added, in the bet itself.
     """
     streams = [stream for stream, _, _ in windows]
     comparisons = [(other, tested, stream.tolerance) for stream, other, tested in windows]

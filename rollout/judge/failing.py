@@ -1,4 +1,4 @@
-"""When the evidence suffices to FAIL, and what is said of it then."""
+"""Decides when the evidence is enough to FAIL, and states the reason."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from rollout.judge.types import JudgeConfig, SignalJudgement, SignalRule, Withou
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The moment of FAIL. It is final, except that a hold may still become a rollback."""
+    """A FAIL. It is final, except that a hold may still become a rollback."""
 
     signal: str
     reason: str
@@ -28,9 +28,9 @@ class Failing:
     """Watches the evidence of one release.
 
     Args:
-        pool: the evidence of everything.
-        callers: that without the labels of each caller.
-        judged: what there is to say of one signal.
+        pool: the evidence of all signals and all labels.
+        callers: the evidence without the labels of each caller.
+        judged: returns the judgement of one signal.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Failing:
         self._config, self._pool, self._callers, self._judged = config, pool, callers, judged
         self._threshold = -math.log(config.alpha)
         self.failure: Failure | None = None
-        self.unconfirmed: str | None = None  # what is proven, but not yet without the labels of any one caller
+        self.unconfirmed: str | None = None  # harm that is proven with all labels, but not yet without one caller's
 
     def detect(self, end_s: float) -> None:
-        """Look at the evidence after a tick that ended at `end_s`."""
+        """Check the evidence after a tick that ended at `end_s`, Unix seconds."""
         self.unconfirmed = None
         if max(self._pool.log_e(), self._callers.log_e()) < self._threshold:
-            return  # what may FAIL is a part of it
+            return  # the evidence that may FAIL is a part of it, so it is smaller still
         evidence = self._pool.to_fail()
         for name, log_e in evidence.items():
             if min((log_e, *(pool.to_fail()[name] for pool in self._callers.left_out().values()))) >= self._threshold:
@@ -65,12 +65,12 @@ class Failing:
             self._detect_disagreement(evidence, end_s)
 
     def _is_confirmed(self, *, rollback_only: bool = False) -> bool:
-        """Whether what all labels prove holds without those of any one caller."""
+        """Whether harm is proven even without the labels of any single caller."""
         least = self._callers.least_to_fail(rollback_only=rollback_only)
         return least is None or least.log_e >= self._threshold
 
     def _detect_disagreement(self, evidence: Mapping[str, float], end_s: float) -> None:
-        """Ask a person where the plan does, or where the labels of one caller and those of all others disagree."""
+        """Leave FAIL to a person where the plan says so, or where one caller's labels disagree with all others'."""
         is_proven = log_sum(evidence.values()) >= self._threshold
         if is_proven and self._is_confirmed():
             self.failure = self._fail(evidence, "hold", end_s)
@@ -81,7 +81,7 @@ class Failing:
             self.unconfirmed = words.unconfirmed(self._seen(evidence, self._pool), least)
 
     def _detect_harm(self, end_s: float) -> None:
-        """Let signals of harm that FAIL by themselves take the place of a difference, which labels may still excuse."""
+        """Base FAIL on signals of harm if they suffice alone: labels may still excuse a mere difference."""
         pools = self._pool, *self._callers.left_out().values()
         found = [self._of_harm(pool.to_fail(rollback_only=True)) for pool in pools]
         if min(log_sum(harm.values()) for harm in found) >= self._threshold:
@@ -111,7 +111,7 @@ class Failing:
         return Failure(leading, f"{seen}; {said}", log_e, on_fail, without)
 
     def _seen(self, evidence: Mapping[str, float], pool: Pool) -> str:
-        """What was counted in a pool of the signal with most evidence."""
+        """The counts of the signal with the most evidence, in words."""
         leading = max(evidence, key=lambda name: evidence[name])
         return words.seen(leading, self._rule(leading), self._judged(pool.signals[leading]))
 

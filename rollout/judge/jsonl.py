@@ -4,7 +4,7 @@ One line is one window of one signal:
     {"end_s": 1700000005.0, "window_s": 5, "signal": "errors",
      "stable": {"bad": 3, "total": 812}, "canary": {"bad": 1, "total": 90}}
 or, for a signal whose events are numbers, with their sums: {"count": 812, "sum": 93.1, "sum_of_squares": 14.2}.
-It reads no file and prints nothing.
+This module reads no file and prints nothing.
 """
 
 import math
@@ -31,14 +31,14 @@ _NUMBERS_EXAMPLE = (
     '"stable": {"count": 812, "sum": 93.1, "sum_of_squares": 14.2}, '
     '"canary": {"count": 90, "sum": 10.4, "sum_of_squares": 1.6}}'
 )
-_TOO_MANY = 2**53  # from here on a float, which JSON numbers often are on their way here, loses single events
-_JITTER = 0.01  # of a window: its ends are read from clocks, and so many of its events may count twice unnoticed
+_TOO_MANY = 2**53  # from here on a float loses single events, and many systems handle JSON numbers as floats
+_JITTER = 0.01  # overlap allowed, as a share of a window: its ends come from clocks, so they jitter
 _NONE: Mapping[str, NumberRule] = MappingProxyType({})
 _GZIP = b"\x1f\x8b"
 _new_pair = partial(tuple.__new__, Pair)  # takes half as long as `Pair` itself
 
-# A line of counts as most are written: keys in this order, plain numbers, nothing escaped. It is read three times as
-# fast; what is written otherwise, or wrong, is left to pydantic.
+# The usual form of a line of counts: keys in this order, plain numbers, nothing escaped. It is read three times as
+# fast; pydantic reads any other form, and lines with mistakes.
 _SECONDS, _EVENTS = rb"(-?(?:0|[1-9]\d{0,14})(?:\.\d{1,20})?)", rb"(0|[1-9]\d{0,14})"
 _COUNTS = rb'\{"bad": ?%b, ?"total": ?%b\}' % (_EVENTS, _EVENTS)
 _USUAL = re.compile(
@@ -46,7 +46,7 @@ _USUAL = re.compile(
     % (_SECONDS, _SECONDS, _COUNTS, _COUNTS)
 )
 
-_Count = Annotated[float, Field(ge=0, lt=_TOO_MANY)]  # a float, because `3.0` and `1e3` are whole numbers, too
+_Count = Annotated[float, Field(ge=0, lt=_TOO_MANY)]  # a float, because `3.0` and `1e3` are whole numbers as well
 
 
 class LineError(RolloutError):
@@ -105,26 +105,26 @@ def parse_windows(
     name: str = "",
     is_history: bool = False,
 ) -> Iterator[Window]:
-    """The windows of all lines, in their order. Works on an endless stream, skips empty lines.
+    """The windows of all lines, in their order. Works on an endless stream, and skips empty lines.
 
     Args:
-        families: those that will be judged.
-        numbers: the rules of those of them whose events are numbers.
+        families: families of signals that will be judged.
+        numbers: by family, the rules of those whose events are numbers.
         name: of the file, for errors; empty: there is only one.
-        is_history: stable alone was measured, so that lines may leave out `canary`.
+        is_history: only stable was measured, so lines may leave out `canary`.
 
-    Raises: LineError, with the line's number, the field and the reason; also for time that goes back, and for windows
-    of one signal that overlap, since their events would count twice.
+    Raises: LineError with the line's number, the field and the reason. It is also raised where time goes back, and
+    where windows of one signal overlap, because their events would count twice.
     """
     reader = _Reader(families, numbers, f"{name}, line" if name else "line", is_history=is_history)
     return (reader.window(line, number) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def judgement_object(judgement: Judgement) -> dict[str, object]:
-    """The judgement as `kanaria judge` prints it; ready for JSON, so without infinite numbers.
+    """The judgement as `kanaria judge` prints it: ready for JSON, so without infinite numbers.
 
-    With a `more_requests_needed` of "never" no number of requests is enough at this base rate; a `threshold` of null
-    cannot be reached.
+    `more_requests_needed` is "never" where no number of requests is enough at this base rate. `threshold` is null
+    where it cannot be reached.
     """
     return {
         "verdict": judgement.verdict.value,
@@ -135,7 +135,7 @@ def judgement_object(judgement: Judgement) -> dict[str, object]:
 
 
 class _Reader:
-    """Reads line after line, and knows the last window of each signal."""
+    """Reads line after line, and remembers the last window of each signal."""
 
     def __init__(
         self, families: Collection[str], numbers: Mapping[str, NumberRule], place: str, *, is_history: bool
@@ -157,7 +157,7 @@ class _Reader:
             raise LineError(
                 f"{self._place} {number}: end_s: time goes back",
                 saw=f"{end_s} after {self._end_s}",
-                do="sort the lines by `end_s`: evidence is judged in the order of time",
+                do="sort the lines by `end_s`: the judge needs them in the order of time",
             )
         if last := self._last.get(signal):
             if end_s - window_s < last[1].end_s - _JITTER * window_s:
@@ -184,7 +184,7 @@ class _Reader:
             raise LineError(
                 f"{self._place} {number}: signal: its events are numbers",
                 saw=f"`bad` of `total` for `{parsed.signal}`",
-                do=f"give their sums, like {_NUMBERS_EXAMPLE}",
+                do=f"write their sums, like {_NUMBERS_EXAMPLE}",
             )
         return Window(parsed.end_s, parsed.window_s, parsed.signal, stable, canary)
 
@@ -192,15 +192,15 @@ class _Reader:
         rule = self._numbers.get(parsed.signal.partition(":")[0])
         if rule is None:
             raise LineError(
-                f"{self._place} {number}: signal: no signal of numbers has this name",
+                f"{self._place} {number}: signal: no signal with numbers as events has this name",
                 saw=repr(parsed.signal),
-                do=f"use one of {', '.join(self._numbers)}, or give it a rule; others have `bad` and `total`",
+                do=f"use one of {', '.join(self._numbers)}, or add a rule for it; other signals have `bad` and `total`",
             )
         if parsed.between is not None and parsed.between != rule.between:
             raise LineError(
-                f"{self._place} {number}: between: other bounds than those of `{parsed.signal}`",
+                f"{self._place} {number}: between: not the bounds of `{parsed.signal}`",
                 saw=f"{list(parsed.between)} here, {list(rule.between)} in its rule",
-                do="clip all numbers of a signal to the same bounds, or give the others another name",
+                do="clip all numbers of a signal to the same bounds, or use another name for numbers with other bounds",
             )
         return Window(
             parsed.end_s,
@@ -226,7 +226,7 @@ class _Reader:
             raise LineError(
                 f"{self._place} {number}: {arm}: {fault}",
                 saw=f"count {numbers.total}, sum {numbers.sum:g}, sum_of_squares {numbers.squares:g}",
-                do=f"clip each number to {low:g} and {high:g} before it is added, or widen `between`",
+                do=f"clip each number to {low:g} and {high:g} before you add it, or widen `between`",
             )
         return numbers
 
@@ -242,14 +242,14 @@ class _Reader:
         raise LineError(
             f"{self._place} {number}: {arm}: {bad:.0f} bad of only {total:.0f}",
             saw=f"bad {bad:.0f}, total {total:.0f}",
-            do="count the bad events in `total`, too",
+            do="include the bad events in `total`",
         )
 
     def _check_name(self, signal: str, number: int) -> None:
         family, colon, key = signal.partition(":")
         if not family or (colon and not key):
             raise LineError(
-                f"{self._place} {number}: signal: neither a family nor a family and a key",
+                f"{self._place} {number}: signal: not a family, and not a family and a key",
                 saw=repr(signal),
                 do="write a family such as `errors`, or a family and a key such as `latency:100`",
             )
@@ -257,7 +257,7 @@ class _Reader:
             raise LineError(
                 f"{self._place} {number}: signal: no rule for this family",
                 saw=f"{signal!r:.120}",
-                do=f"use one of {', '.join(self._families)}, or give the family a rule",
+                do=f"use one of {', '.join(self._families)}, or add a rule for this family",
             )
 
     def _refuse_overlap(self, window: Window, number: int, last_number: int, last: Window) -> NoReturn:
@@ -265,18 +265,18 @@ class _Reader:
             raise LineError(
                 f"{self._place} {number}: signal: a second window of `{window.signal}` that ends at {window.end_s}",
                 saw=f"the first is on line {last_number}",
-                do="add up the counts of one window: no event may count twice",
+                do="add up the counts of one window, so that no event counts twice",
             )
         apart_s = _round(window.end_s - last.end_s)
         raise LineError(
-            f"{self._place} {number}: window_s: it overlaps the window before, and events would count twice",
+            f"{self._place} {number}: window_s: the window overlaps the one before, so events would count twice",
             saw=f"`{window.signal}` {_span(last)} (line {last_number}), then {_span(window)} (line {number})",
-            do=f"count what is new since the window before: here `increase(x[{apart_s}s])`, or better the difference "
-            f"of the raw counter; or give a window every {_round(window.window_s)} s only",
+            do=f"count only events since the window before: here `increase(x[{apart_s}s])`, or better the difference "
+            f"of the raw counter; or send a window only every {_round(window.window_s)} s",
         )
 
     def _refuse(self, line: str | bytes, number: int, error: ValidationError, example: str) -> NoReturn:
-        """Say which field of a line is wrong, and why."""
+        """Raise LineError that says which field of a line is wrong, and why."""
         first = listed(error)[0]
         what = ".".join(str(part) for part in first["loc"]) or "the line"
         message, saw = advice(first), first["input"]
@@ -291,7 +291,7 @@ class _Reader:
 
 
 def _usual(line: str | bytes) -> Window | None:
-    """The window of a line as most are written, which has no mistake; None: it is for `_WindowLine` to read."""
+    """The window of a line in the usual form and without a mistake; None: `_WindowLine` must read the line."""
     found = _USUAL.fullmatch(line) if isinstance(line, bytes) else None
     if found is None:
         return None
@@ -304,14 +304,14 @@ def _usual(line: str | bytes) -> Window | None:
 
 
 def _pair(counts: _PairLine) -> Pair | None:
-    """None where they are no counts of events, some of them bad."""
+    """The counts as whole numbers; None where they are not whole, or `bad` is above `total`."""
     bad, total = counts.bad, counts.total
     pair = Pair(int(bad), int(total))
     return pair if pair == (bad, total) and bad <= total else None
 
 
 def _has_sums(line: str | bytes) -> bool:
-    """Whether a line is about numbers; one that is malformed may be taken for either."""
+    """Whether a line has sums of numbers. For a malformed line the answer may be wrong, which does no harm."""
     text = line if isinstance(line, bytes) else line.encode()
     return b'"count"' in text or b'"sum' in text
 
@@ -341,7 +341,7 @@ def _signal_object(signal: SignalJudgement) -> dict[str, object]:
 
 
 def _difference_object(difference: Difference) -> dict[str, object]:
-    """What takes the place of the shares of bad events where events are numbers."""
+    """The fields that replace the shares of bad events where events are numbers."""
     return {
         "stable_ratio": None,
         "canary_ratio": None,

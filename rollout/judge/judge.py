@@ -1,6 +1,6 @@
 """The judge: windows of counts in, one verdict with its evidence out.
 
-It reads no clock, and judges only the families of signals whose rules it is given. The same windows give the same
+The judge reads no clock, and judges only families of signals for which it has a rule. The same windows give the same
 judgement, so a controller that was killed replays its ledger and continues with the identical verdict.
 """
 
@@ -41,8 +41,8 @@ from rollout.judge.windows import Windows
 _NO_NOISE: Mapping[str, OwnNoise] = MappingProxyType({})
 _INDEPENDENT: Mapping[str, float] = MappingProxyType({})
 _UNKNOWN: Mapping[str, Pair] = MappingProxyType({})
-_LONGEST_RUN = 64  # ticks whose arrays fit into the processor's cache
-_ROUNDING = 1e-6  # of a sum of logs, and more than enough
+_LONGEST_RUN = 64  # ticks; their arrays fit into the processor's cache
+_ROUNDING = 1e-6  # allowance for rounding in a sum of logs; generous
 
 
 class Judge:
@@ -51,9 +51,9 @@ class Judge:
     A harmless canary is EVER failed with probability at most `config.alpha`. The bound of a budgeted signal is EVER
     below the canary's mean excess over the windows so far with probability at most `config.alpha_pass`. So where the
     excess does not change, this is also the probability that a step that breaks the risk budget is EVER passed. PASS
-    promises nothing about harm that grows later: that is for FAIL to find. FAIL is final, but for one exception: where
-    labels prove that the canary is better (with a probability of at most `config.alpha` EVER, if it is not), signals
-    which only say that the versions differ are excused from then on.
+    promises nothing about harm that grows later; FAIL must find that. FAIL is final, with one exception: once labels
+    prove that the canary is better (EVER with probability at most `config.alpha` if it is not), signals that only say
+    that the versions differ are excused.
     """
 
     def __init__(
@@ -68,14 +68,14 @@ class Judge:
     ) -> None:
         """
         Args:
-            config: settings; every family that will be observed needs its rule.
-            noise: of each signal, see `own_noise`, or of a family for those of it that are not named; others have none.
+            config: settings; every family that will be observed needs a rule.
+            noise: by signal, or by family for signals that are not named, see `own_noise`; others have no noise.
             known: by signal, stable's counts before the release: PASS comes sooner where the release has similar ones.
-            carried: by signal, log of the evidence that an earlier release of the same versions won, see `carried`.
-            steps: that are likely to be asked about; where they are known, PASS comes sooner.
-            is_better: labels have proven the canary better before the first window.
+            carried: by signal, natural log of the evidence from an earlier release of the same versions, see `carried`.
+            steps: steps that are likely to be asked about; where they are known, PASS comes sooner.
+            is_better: labels proved the canary better before the first window.
 
-        Raises: ValueError for settings under which nothing would be proven.
+        Raises: ValueError for settings under which the guarantees would not hold.
         """
         check_settings(config)
         check_noise(noise)
@@ -95,7 +95,7 @@ class Judge:
         self._is_better = is_better
 
     def weight_changed(self) -> None:
-        """The windows from now on have another canary weight: harm that begins with it is found as early as at first.
+        """Note that the coming windows have another canary weight, so that harm that begins with it is found early.
 
         Whether to call this must not depend on the counts of these windows.
         """
@@ -104,16 +104,16 @@ class Judge:
             signal.weight_changed()
 
     def observe(self, windows: Iterable[Window]) -> None:
-        """Take in new windows, oldest first. Those that end together are one tick: give them in one call, in any order.
+        """Add new windows, oldest first. Windows that end together are one tick: pass them in one call, in any order.
 
-        `Windows` cost much less than as many of them one by one.
+        `Windows` are processed much faster than single windows.
 
         Raises: ValueError for a family without a rule, impossible counts, or a window that was seen already.
         """
         if isinstance(windows, Windows):
             self._observe_windows(windows)
             return
-        run: list[list[Window]] = []  # ticks that may be taken in together
+        run: list[list[Window]] = []  # ticks that may be processed together
         for _, group in groupby(windows, key=attrgetter("end_s")):
             tick = list(group)
             if run and not self._can_follow(run, tick):
@@ -126,9 +126,9 @@ class Judge:
         """Use these dispersions for PASS from now on where they are larger, also for the windows seen before.
 
         Args:
-            pass_phi: by signal, see `noise.user_dispersion`: it grows with the time over which users repeat.
+            pass_phi: by signal, see `noise.user_dispersion`; it grows the longer users repeat their requests.
 
-        Raises: ValueError for a number under 1.
+        Raises: ValueError for a number below 1.
         """
         check_dispersions(pass_phi)
         self._pass_phi = pass_phi
@@ -149,8 +149,8 @@ class Judge:
             next_weight: canary share of the traffic, above 0 and up to 1, that the release wants to move to;
                 None: no step is asked for, and PASS only means that nothing is suspicious.
             expected: signals or families that must have data on both sides before anything passes.
-            requests: of users, that the canary will have answered at the end of that step; 0: not known.
-            later: steps for which the missing requests are wanted too; they change no verdict.
+            requests: users' requests that the canary will have answered by the end of that step; 0: not known.
+            later: further steps whose missing requests are reported; they do not affect the verdict.
 
         Raises: ValueError for a weight out of range or an expected family without a rule.
         """
@@ -177,7 +177,7 @@ class Judge:
         )
 
     def _more_needed(self, step: Ask) -> float:
-        """Canary requests until all budgets allow `step`; inf where that is late, and before any was seen."""
+        """Canary requests until all budgets allow `step`; inf where the proof is late, and before any request."""
         if any(signal.is_late(step) for signal in self._signals.values()):
             return math.inf
         needed = [signal.more_needed(step) for signal in self._signals.values()]
@@ -189,16 +189,16 @@ class Judge:
         return self._is_better
 
     def excess_upper(self) -> float:
-        """The bound on the canary's mean excess over the windows so far, the largest of all budgeted signals."""
+        """The bound on the canary's mean excess over the windows so far: the largest of all budgeted signals."""
         bounds = [signal.bound.upper() for signal in self._signals.values() if signal.bound]
         return max(bounds, default=1.0)
 
     def _can_follow(self, run: Sequence[Sequence[Window]], tick: Sequence[Window]) -> bool:
-        """Whether a tick may be taken in together with those before it. One that comes alone is never asked about."""
+        """Whether a tick may be processed together with the ticks before it, of which there is at least one."""
         return len(run) < _LONGEST_RUN and (len(run) > 1 or self._is_usual(run[0])) and self._is_usual(tick)
 
     def _is_usual(self, tick: Sequence[Window]) -> bool:
-        """Whether nothing but the bets of known signals changes in a tick: no shares, no callers, no labels."""
+        """Whether a tick changes only the bets of known signals, and no shares, callers or labels."""
         return not self._callers.are_apart and self._usual.issuperset([window.signal for window in tick])
 
     def _observe_run(self, run: Sequence[Sequence[Window]]) -> None:
@@ -220,7 +220,7 @@ class Judge:
             begin += len(run)
 
     def _usual_ticks(self, windows: Windows) -> int:
-        """How many of the first ticks may be taken in together, see `_is_usual`."""
+        """How many of the first ticks may be processed together, see `_is_usual`."""
         others = [place for place, name in enumerate(windows.signals) if name not in self._usual]
         is_other = windows.is_there[:, others].any(axis=1)
         if self._callers.are_apart:
@@ -228,7 +228,7 @@ class Judge:
         return int(is_other.argmax()) if is_other.any() else len(windows)
 
     def _check(self, windows: Iterable[Window]) -> None:
-        """Raises as `observe` does. All windows are of known signals."""
+        """Raise the errors of `observe` for windows of known signals; add nothing."""
         by_signal: dict[str, list[Window]] = {name: [] for name in self._signals}
         for window in windows:
             by_signal[window.signal].append(window)
@@ -236,18 +236,18 @@ class Judge:
             self._signals[name].check(own)
 
     def _checked(self, run: Windows) -> Windows:
-        """The same windows, as those of all known signals. Raises as `observe` does."""
+        """The same windows, with a column for every known signal. Raises as `observe` does."""
         windows = run.of_signals(self._signals)
         newest_s = max(signal.end_s for signal in self._signals.values())
         if not windows.are_sound or windows.ends_s[0] <= newest_s:
-            self._check(windows)  # says what is wrong
+            self._check(windows)  # raises the error that says what is wrong
         return windows
 
     def _observe_together(self, run: Windows) -> bool:
-        """What `_observe_tick` does with each, to the last bit; False: it cannot, and has changed nothing.
+        """Do what `_observe_tick` does for each tick, with bit-identical results; False: impossible, nothing changed.
 
         Args:
-            run: windows of all known signals, which were checked.
+            run: checked windows of all known signals.
         """
         bets = Run([signal.bettors for signal in self._signals.values()], run)
         if not bets.are_whole:
@@ -276,7 +276,7 @@ class Judge:
         self._failing.detect(end_s)
 
     def _follow_improvement(self) -> None:
-        """Once the canary is proven better, what only says that it differs is excused, also where it has failed it."""
+        """Once the canary is proven better, excuse signals that only say that it differs, even after their FAIL."""
         if self._is_better or not any(family in self._signals for family in self._telling):
             return
         self._is_better = self._improvement_log_e() >= self._threshold
@@ -284,7 +284,7 @@ class Judge:
             self._failing.failure = None
 
     def _improvement_log_e(self) -> float:
-        """The least, of all labels or without those of any one caller."""
+        """The smallest log e-value for "better": of all labels, or of all without those of any single caller."""
         pools = self._pool, *self._callers.left_out().values()
         return min(pool.better_log_e(self._telling) for pool in pools)
 
@@ -302,7 +302,7 @@ class Judge:
         return any(signal.stable.total for name, signal in self._signals.items() if self._rule(name).is_of_labels)
 
     def _admit(self, names: Iterable[str]) -> None:
-        """Give new signals their shares, before the counts of their first tick are used."""
+        """Add new signals with their shares, before the counts of their first tick are used."""
         by_family: defaultdict[str, list[str]] = defaultdict(list)
         for name in names:
             by_family[_family(name)].append(name)
@@ -367,7 +367,7 @@ class Judge:
         return [name for name in needed if not any(signal.has_data for signal in self._named(name))]
 
     def _named(self, name: str) -> list[SignalEvidence]:
-        """The signals seen so far that `name`, of a signal or of a family, stands for."""
+        """The signals seen so far that have this name or belong to the family of this name."""
         return [signal for signal in self._signals.values() if name in (signal.name, _family(signal.name))]
 
     def _rule(self, name: str) -> SignalRule:

@@ -1,8 +1,9 @@
 """Evidence in one window of counts that the canary is worse than stable: log e-values, one per odds ratio.
 
-An e-value is a number whose mean is at most 1 when the canary is harmless; so is a product of them over windows, which
-is why it may be judged after every window (Ville 1939). `rare` and `exact` compare with stable given the window's
-totals, so neither a changing weight nor a drifting base rate can mislead them; `bounded` compares with a fixed share.
+An e-value is a number whose mean is at most 1 when the canary is harmless. Products of e-values over windows are
+e-values as well, so the evidence may be judged after every window (Ville 1939). `rare` and `exact` compare with stable
+given the window's totals, so neither a changing weight nor a drifting base rate can mislead them; `bounded` compares
+with a fixed share.
 Sources: Fisher's exact test; Hoeffding 1963, theorem 4; Turner & Gruenwald, arXiv:2302.11401; Wald 1945.
 """
 
@@ -15,17 +16,17 @@ from numpy.typing import NDArray
 
 from rollout.judge.types import Pair
 
-_FEW = 20  # up to so many values of x all terms are summed; each is at most 1e170 times the first, so a float holds it
-_NEGLIGIBLE = 1e-12  # a term this small beside the largest ends a sum; a bound on its tail is added
-_SMALL = 32  # below it factorials are exact enough, and Stirling's series is not
+_FEW = 20  # up to this many values of x, all terms are summed; each is at most 1e170 times the first and fits a float
+_NEGLIGIBLE = 1e-12  # a term this small relative to the largest ends a sum; a bound on the tail is added
+_SMALL = 32  # below this, Stirling's series is not exact enough, and factorials are tabulated
 _LOG_FACTORIALS = np.array([math.lgamma(n + 1) for n in range(_SMALL)])
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
-_WIDE = 10.0  # standard deviations, in events, from which sampling a sum is quicker than walking it
-_BATCH = 512  # sums
-_STRETCH = 24  # terms that are walked at a time: the same for all, so that no sum depends on what it is computed with
-_MANY = 12  # comparisons from which looking for equal totals is quicker than to add up the sums of each
-_MIXER = np.sqrt([2.0, 3.0, 5.0, 7.0])  # of a hash: no whole numbers but 0 times these have a sum of 0
-_STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest, which is 8 standard deviations
+_WIDE = 10.0  # standard deviation, in events, from which sampling the terms is faster than adding all of them
+_BATCH = 512  # sums computed together
+_STRETCH = 24  # terms added at a time: the same for all, so that no sum depends on the others computed with it
+_MANY = 12  # comparisons from which it is faster to look for equal totals than to compute every sum
+_MIXER = np.sqrt([2.0, 3.0, 5.0, 7.0])  # of a hash: linearly independent over the integers
+_STEPS = np.arange(1.0, 15.0)  # sampled terms on each side of the largest; they reach 8 standard deviations
 
 Numbers = NDArray[np.float64]
 
@@ -35,8 +36,8 @@ def rare(
 ) -> list[float]:
     """Log e-values against "canary's bad ratio is at most `tolerance` x stable's + `margin`", in O(1).
 
-    The binomial likelihood ratio of the canary's share of all bad events. As strong as `exact` while
-    bad events are rare (98 % of its growth at 1 % bad, 75 % at 20 %).
+    The binomial likelihood ratio of the canary's share of all bad events. It is about as strong as `exact` while bad
+    events are rare: 98 % of its growth at 1 % bad, 75 % at 20 %.
 
     Args:
         odds_ratios: the alternatives r > 1; one e-value each.
@@ -62,7 +63,7 @@ def exact(stable: Pair, canary: Pair, *, odds_ratios: Sequence[float], tolerance
 
     The likelihood ratio of Fisher's noncentral hypergeometric distribution of the canary's bad events,
     given all totals: odds ratio `tolerance * r` against `tolerance`. Both sums are replaced by bounds on the
-    safe side, so the result is never above the true value but for rounding, below 2e-9 up to 10^7 events.
+    safe side, so the result exceeds the true value at most by rounding: less than 2e-9 up to 10^7 events.
 
     Args:
         odds_ratios: the alternatives r > 1; one e-value each.
@@ -81,10 +82,10 @@ def exact_of_all(
     odds_ratios: Sequence[float],
     floors: Numbers | None = None,
 ) -> Numbers:
-    """`exact` of every (stable, canary, tolerance), much cheaper than one by one.
+    """`exact` of every (stable, canary, tolerance), much faster than one by one.
 
     Args:
-        floors: log e-values, of the shape that is returned, below which any smaller number does as well.
+        floors: log e-values in the returned shape; where the result would be below, any smaller number may be returned.
 
     Returns: log e-values; shape (comparisons, odds ratios).
     """
@@ -95,10 +96,10 @@ def exact_of_all(
 
 
 class Comparisons:
-    """Many comparisons at once. Those that share all totals share their sums, as many classes of one total do.
+    """Many comparisons at once. Comparisons with the same totals share their sums, for example many equal classes.
 
     Args:
-        stable_bad: of each comparison, in any shape; so are all others but `odds_ratios`.
+        stable_bad: one number for each comparison, in any shape; all arguments but `odds_ratios` have the same shape.
         odds_ratios: see `exact`.
     """
 
@@ -124,16 +125,15 @@ class Comparisons:
         likelier = (largest[:, :1] - largest[:, 1:])[self._of_sum]
         self._of_largest = canary_bad[self._used][:, np.newaxis] * log_r + likelier
         self._terms = np.log(np.minimum(n_c, k) - np.maximum(0, k - n_s) + 1)[self._of_sum]
-        self.most = np.zeros(
-            (*bad.shape, len(odds_ratios))
-        )  # bounds: a sum is at most its largest term times the terms
+        # Upper bounds of the log e-values: a sum is at most its largest term times the number of terms.
+        self.most = np.zeros((*bad.shape, len(odds_ratios)))
         self.most[self._used] = self._of_largest + self._terms
 
     def log_e(self, is_wanted: NDArray[np.bool_]) -> Numbers:
-        """Log e-values, for each odds ratio.
+        """Log e-values, one for each odds ratio.
 
         Args:
-            is_wanted: of the shape of `most`. Where false a lower bound is given: there no sum is added up.
+            is_wanted: shape of `most`. Where false, no sum is computed, and the result is a lower bound.
         """
         is_wanted = is_wanted[self._used]
         is_summed = np.zeros_like(self._log_odds, dtype=bool)
@@ -152,7 +152,7 @@ def bounded(canary: Pair, *, odds_ratios: Sequence[float], limit: float) -> list
     """Log e-values against "each event is bad with probability at most `limit`, whatever came before it", in O(1).
 
     The binomial likelihood ratio of odds r times those of `limit` against `limit`: its mean is 1 at the limit, and
-    less below it. No other version is compared, and events need not be independent.
+    smaller below it. There is no comparison with another version, and events need not be independent.
 
     Args:
         odds_ratios: the alternatives r > 1; one e-value each.
@@ -164,7 +164,7 @@ def bounded(canary: Pair, *, odds_ratios: Sequence[float], limit: float) -> list
 
 
 def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tolerance: float) -> list[float]:
-    """`exact` where the canary can have few bad events only: one row of terms serves all odds ratios."""
+    """`exact` where the number of canary's bad events has few possible values: one row of terms serves all ratios."""
     n_s, n_c, k = stable.total, canary.total, stable.bad + canary.bad
     fewest = max(0, k - n_s)
     terms = [1.0]  # C(n_c, u) C(n_s, k-u) relative to the first
@@ -183,7 +183,7 @@ def _exact_of_few(stable: Pair, canary: Pair, odds_ratios: Sequence[float], tole
 
 
 def _distinct(columns: Numbers) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where each combination of values is first, and which of them each column of the table has."""
+    """The first column with each distinct combination of values, and for every column the index of its combination."""
     every = np.arange(columns.shape[1])
     if len(every) < _MANY:
         return every, every
@@ -191,11 +191,11 @@ def _distinct(columns: Numbers) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     _, places, of_place = np.unique(hashes, return_index=True, return_inverse=True)
     if (columns[:, places[of_place]] == columns).all():
         return places, of_place
-    return every, every  # two combinations have the same hash
+    return every, every  # two combinations share a hash
 
 
 def _largest_at(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:
-    """Where the largest term of Z(odds) is, Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u.
+    """The position u of the largest term of Z(odds), Z(o) = sum over u of C(n_c, u) C(n_s, k-u) o^u.
 
     Returns: u, n_c - u, k - u and n_s - k + u there; shape (4, ...).
     """
@@ -208,7 +208,7 @@ def _log_sums(parts: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:
     """Lower and upper bounds of the logs of sums, each divided by its largest term; shape (sums,).
 
     The terms are log-concave in u: outwards from the largest they fall ever faster, so a geometric series
-    bounds whatever is left out.
+    bounds the terms left out.
 
     Args:
         parts: of the largest terms, see `_largest_at`; shape (4, sums).
@@ -231,16 +231,16 @@ def _log_sums(parts: Numbers, log_odds: Numbers) -> tuple[Numbers, Numbers]:
 
 
 def _batches(places: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
-    """Few enough at a time for their terms to stay in the processor's cache."""
+    """Splits into batches whose terms fit into the processor's cache."""
     for first in range(0, len(places), _BATCH):
         yield places[first : first + _BATCH]
 
 
 def _log_largest(parts: Numbers, total: Numbers, log_odds: Numbers) -> Numbers:
-    """Log of the largest term, up to a constant that only the totals determine.
+    """Log of the largest term, up to a constant that depends on the totals only.
 
     Stirling's formula with each part divided by the grand total: a sum of log-gammas would be 1e8 at ten million
-    events, and lose that many digits.
+    events, and would lose eight digits.
     """
     few = np.minimum(parts, _SMALL - 1)
     small = few + _LOG_FACTORIALS[few.astype(int)] - (few + 0.5) * np.log(total) - _HALF_LOG_2PI
@@ -251,7 +251,7 @@ def _log_largest(parts: Numbers, total: Numbers, log_odds: Numbers) -> Numbers:
 
 
 def _stirling(n: Numbers) -> Numbers:
-    """log(n!) less its leading part (n + 1/2) log n - n + log(2 pi)/2, to 1e-13 for n of at least 32."""
+    """log(n!) minus its leading part (n + 1/2) log n - n + log(2 pi)/2, to 1e-13 for n of at least 32."""
     inverse = 1 / (n * n)
     return (1 / 12 - inverse * (1 / 360 - inverse / 1260)) / n
 
@@ -264,19 +264,19 @@ def _crossing(n_s: Numbers, n_c: Numbers, k: Numbers, odds: Numbers) -> Numbers:
 
 
 def _walk(falling: tuple[Numbers, Numbers], rising: tuple[Numbers, Numbers], odds: Numbers) -> tuple[Numbers, Numbers]:
-    """Sums of all terms on one side of the largest, relative to it; bounds on what was left out.
+    """Sums of all terms on one side of the largest, relative to it, and bounds on the terms left out.
 
     Args:
         falling: the two parts of the largest term that fall by 1 with each step; shape (sums,).
-        rising: the two that rise.
-        odds: what each step multiplies by.
+        rising: the two parts that rise by 1.
+        odds: factor of each step.
     """
     total, tail, term = np.zeros_like(odds), np.zeros_like(odds), np.ones_like(odds)
     going, steps = np.arange(len(odds)), np.arange(float(_STRETCH))
     while len(going):
         (a, b), (c, d) = ((part[going, np.newaxis] for part in two) for two in (falling, rising))
         ratios = odds[going, np.newaxis] * ((a - steps) * (b - steps)) / ((c + 1 + steps) * (d + 1 + steps))
-        terms = term[going, np.newaxis] * np.cumprod(ratios, axis=1)  # 0 from where a falling part has become 0
+        terms = term[going, np.newaxis] * np.cumprod(ratios, axis=1)  # 0 once a falling part is 0
         total[going] += terms.sum(axis=1)
         last, ratio = terms[:, -1], ratios[:, -1]
         is_cut = (last > 0) & (last < _NEGLIGIBLE)
@@ -291,9 +291,9 @@ def _sample(parts: Numbers, log_odds: Numbers, *, stride: Numbers) -> tuple[Numb
 
     Args:
         parts: of each largest term u, n_c - u, k - u and n_s - k + u; shape (4, sums).
-        log_odds: shape (sums,); so is `stride`, and what is returned.
+        log_odds: shape (sums,), like `stride` and all three results.
 
-    Returns the sums, bounds on the tails left out, and bounds on the relative error that sampling makes.
+    Returns: the sums, bounds on the tails left out, and bounds on the relative error of sampling.
 
     Why this is valid, with h = stride: the sum over u = a mod h is (1/h) sum over j of P(w^j) w^(-ja), where
     w = exp(2 pi i/h) and P is the generating polynomial of the terms. P has only real roots, so u is distributed as
@@ -320,7 +320,7 @@ def _sample(parts: Numbers, log_odds: Numbers, *, stride: Numbers) -> tuple[Numb
 
 
 def _terms_at(x: Numbers, parts: Numbers, log_odds: Numbers) -> Numbers:
-    """The terms `x` away from the largest one, relative to it; 0 where there are none.
+    """The terms at distance `x` from the largest, relative to it; 0 where there is no such term.
 
     Each of its `parts` is at least 99, so Stirling's formula is exact enough: terms with small parts are negligible.
     """

@@ -1,9 +1,9 @@
-"""Sums of numbers that are kept as natural logs, so that ten thousand windows neither overflow nor vanish."""
+"""Sums of numbers stored as natural logs, so that products over ten thousand windows neither overflow nor vanish."""
 
 import math
 from collections.abc import Iterable, Sequence
 
-_NEWTON_STEPS = 60  # about 8 are usual
+_NEWTON_STEPS = 60  # usually about 8 are enough
 _PRECISION = 1e-12
 
 
@@ -26,9 +26,10 @@ def log_sum(logs: Iterable[float]) -> float:
 
 
 def reached_at(level: float, logs: Sequence[float], slopes: Sequence[float], *, start: float) -> float:
-    """The x below `start` where the log of the sum of exp(log + slope x) is `level`; at `start` it is not less.
+    """The x below `start` where the log of the sum of exp(log + slope x) equals `level`.
 
-    Newton's method: the function is convex, so it approaches the crossing from above.
+    At `start` the function must be at least `level`. Newton's method: the function is convex, so the steps approach
+    the crossing from above.
     """
     x = start
     for _ in range(_NEWTON_STEPS):

@@ -1,10 +1,10 @@
 """How far apart are the means of the numbers on canary and on stable? Bets on their difference, window by window.
 
-Data: of each side how many numbers, their sum and the sum of their squares; every number is within known bounds. Of n
-numbers within R above a centre m that was fixed before them, with a mean of mu,
+Data: for each side the count of numbers, their sum and the sum of their squares; every number is within known bounds.
+For n numbers that exceed a centre m, fixed before them, by at most R, and have a true mean of mu,
     exp(l sum of (x - m) - psi(l R) / R^2 sum of (x - m)^2),   psi(u) = -log(1 - u) - u,   0 <= l R < 1,
-has a mean of at most exp(l n (mu - m)), however they are spread: exp(u v - psi(u) v^2) <= 1 + u v for all v >= -1. The
-same below a centre, for stable. With l = W / n on each side the centres cancel, and
+has a mean of at most exp(l n (mu - m)), whatever their distribution: exp(u v - psi(u) v^2) <= 1 + u v for all v >= -1.
+The same holds below a centre, for stable. With l = W / n on each side the centres cancel, and
     exp(W (mean of canary - mean of stable - d) - cost)
 is an e-value against "the difference of the true means is at most d". Nothing here is asymptotic. W and the centres
 come from the windows before (`Forecast`), so they may follow a drift.
@@ -20,17 +20,17 @@ from rollout.judge.bound import LATE
 from rollout.judge.logarithms import log_sum, reached_at
 from rollout.judge.types import Numbers
 
-EFFECTS = (0.01, 0.03, 0.1, 0.3, 1.0)  # differences that are bet on, in standard deviations of single numbers
-_MOST_AT_RISK = 0.8  # l R: what one number can cost rises without limit towards 1
-_MEMORY = 0.9  # how much of what is known one more window leaves
-_ENOUGH = 10.0  # numbers, before anything is bet on them
-_ROUNDING = 1e-14  # of sums of squares, relative
-_SLACK = 1e-9  # of sums that come from elsewhere, relative to the largest possible
+EFFECTS = (0.01, 0.03, 0.1, 0.3, 1.0)  # differences to bet on, in standard deviations of single numbers
+_MOST_AT_RISK = 0.8  # largest l R: the possible cost of one number rises without limit as l R approaches 1
+_MEMORY = 0.9  # weight that each further window leaves to the windows before it
+_ENOUGH = 10.0  # numbers needed before the first bet
+_ROUNDING = 1e-14  # relative, of sums of squares
+_SLACK = 1e-9  # tolerance for rounding in sums from outside, relative to the largest possible sum
 
 
 @dataclass(frozen=True, slots=True)
 class Bet:
-    """A log e-value of `reach` x (difference of the means seen - d) - `cost` against "the difference is at most d"."""
+    """A bet against "the difference is at most d": `reach` x (difference of the observed means - d) - `cost`, a log."""
 
     reach: float
     cost: float
@@ -39,22 +39,22 @@ class Bet:
         """The log e-value.
 
         Args:
-            seen: canary's mean less stable's, in the window.
+            seen: canary's mean minus stable's, in the window.
             d: the largest difference that the null hypothesis allows.
         """
         return self.reach * (seen - d) - self.cost
 
 
 class Forecast:
-    """What the windows so far say about the numbers of the next one. It never looks ahead."""
+    """Expects the numbers of the next window from the windows before it. It never looks ahead."""
 
     def __init__(self, between: tuple[float, float]) -> None:
         """
         Args:
-            between: the least and the largest number there can be.
+            between: the smallest and the largest possible number.
         """
         self._between = between
-        self._stable = self._canary = (0.0, 0.0, 0.0)  # numbers, sum and sum of squares, older windows with less weight
+        self._stable = self._canary = (0.0, 0.0, 0.0)  # count, sum and sum of squares, older windows with less weight
 
     @property
     def is_known(self) -> bool:
@@ -63,7 +63,7 @@ class Forecast:
 
     @property
     def means(self) -> tuple[float, float]:
-        """Of stable and of canary; drawn together where few numbers of one were seen."""
+        """Expected means of stable and of canary; shrunk towards their common mean where few numbers were seen."""
         everything = (self._stable[1] + self._canary[1]) / (self._stable[0] + self._canary[0])
         stable, canary = (
             (total + _ENOUGH * everything) / (count + _ENOUGH) for count, total, _ in (self._stable, self._canary)
@@ -72,14 +72,14 @@ class Forecast:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation of single numbers around the mean of their side; 0 where all were the same."""
+        """Standard deviation of single numbers around the mean of their side; 0 where all were equal."""
         scatter = sum(
             max(0.0, squares - total * total / count) for count, total, squares in (self._stable, self._canary) if count
         )
         return math.sqrt(scatter / (self._stable[0] + self._canary[0]))
 
     def add(self, stable: Numbers, canary: Numbers) -> None:
-        """Learn from one window; only afterwards bet on the next."""
+        """Add one window. Call this after the bets on that window, never before."""
         if stable.total:
             self._stable = _aged(self._stable, stable)
         if canary.total:
@@ -99,16 +99,18 @@ def bets(
     between: tuple[float, float],
     effects: Sequence[float] = EFFECTS,
 ) -> list[Bet]:
-    """One bet for each effect, that canary's mean is larger. Valid for any `means` and `deviation` known before.
+    """One bet for each effect, on canary's mean being larger. Valid for any `means` and `deviation` fixed beforehand.
 
-    Where the harmonic size of the window is h = 1 / (1 / stable + 1 / canary), a bet of h x effect / deviation grows
-    fastest when the difference is that effect; less is bet where a single number could cost too much.
+    With a harmonic size of the window of h = 1 / (1 / stable + 1 / canary), a bet of h x effect / deviation grows
+    fastest when the difference equals that effect. The bet is smaller where a single number could cost too much.
 
     Args:
-        stable: the numbers of one window, at least one; so are canary's.
-        means: expected, of stable and of canary.
-        deviation: expected, of single numbers.
-        between: the least and the largest number there can be.
+        stable: stable's numbers in one window, at least one.
+        canary: canary's numbers in it, at least one.
+        means: expected means of stable and of canary.
+        deviation: expected standard deviation of single numbers.
+        between: the smallest and the largest possible number.
+        effects: in standard deviations.
     """
     n_s, n_c = stable.total, canary.total
     above, below = between[1] - means[0], means[1] - between[0]
@@ -126,32 +128,33 @@ def bets(
 
 
 class LeastDifference:
-    """A bound that the true difference of means, canary's less stable's, exceeds at all times.
+    """An anytime-valid lower bound on the true difference of means, canary's minus stable's.
 
     Where the difference is the same in all windows, the chance that the bound is EVER above it is at most `alpha`.
-    Where it changes, that is the chance that the bound is ever above the largest one so far.
+    Where it changes, this is the chance that the bound is EVER above the largest difference so far.
     """
 
     def __init__(self, alpha: float, between: tuple[float, float]) -> None:
         """
         Args:
             alpha: chance of error over the whole release.
-            between: the least and the largest number there can be.
+            between: the smallest and the largest possible number.
         """
         self._enough = -math.log(alpha)
         self._least = between[0] - between[1]
         self._reach = [0.0] * len(EFFECTS)
         self._gain = [0.0] * len(EFFECTS)  # log e-values against a difference of at most 0
         self._cost = [0.0] * len(EFFECTS)
-        self._numbers = 0  # of the canary, that were bet on
+        self._numbers = 0  # canary's numbers in windows with bets
 
     def observe(self, made: Sequence[Bet], seen: float, *, numbers: int, phi: float = 1.0) -> None:
         """Add the bets of one window.
 
         Args:
-            seen: canary's mean less stable's.
-            numbers: of the canary.
-            phi: what tempers the bets, at least 1.
+            made: one bet for each of `EFFECTS`.
+            seen: canary's mean minus stable's.
+            numbers: count of the canary's numbers.
+            phi: dispersion that tempers the bets, at least 1.
         """
         self._numbers += numbers
         for i, bet in enumerate(made):
@@ -165,16 +168,16 @@ class LeastDifference:
         return log_sum(logs) - math.log(len(logs))
 
     def bound(self) -> float:
-        """The largest difference that is refuted; the least that there can be, while nothing is."""
+        """The largest difference that is refuted; the smallest possible one while nothing is."""
         if self.log_e(self._least) < self._enough:
             return self._least
         enough = self._enough + math.log(len(self._gain))
         return max(self._least, -reached_at(enough, self._gain, self._reach, start=-self._least))
 
     def more_needed(self, d: float) -> float:
-        """About how many more numbers of the canary until `bound` is at least `d`, if the true means are the same.
+        """About how many more numbers of the canary until `bound` is at least `d`, if the true means are equal.
 
-        0 when it is already; inf when it never will be.
+        0 when it already is; inf when it never will be.
         """
         if self.log_e(d) >= self._enough:
             return 0.0
@@ -192,7 +195,7 @@ class LeastDifference:
 
 
 def impossible(numbers: Numbers, between: tuple[float, float]) -> str | None:
-    """What is wrong with the sums of numbers that should all be within `between`; None where nothing is."""
+    """The fault of sums of numbers that must all be within `between`; None where there is none."""
     count, total, squares = numbers
     low, high = between
     if not (math.isfinite(total) and math.isfinite(squares)):
@@ -201,13 +204,14 @@ def impossible(numbers: Numbers, between: tuple[float, float]) -> str | None:
         return f"{count} events"
     slack = _SLACK * count * max(abs(low), abs(high))
     if not count * low - slack <= total <= count * high + slack:
-        return f"a sum of {total:g}: {count:,} numbers between {low:g} and {high:g} cannot have it"
+        return f"a sum of {total:g}: {count:,} numbers between {low:g} and {high:g} cannot add up to it"
     slack *= 3 * max(abs(low), abs(high))
     if squares < (total * total / count if count else 0.0) - slack:
-        return f"a sum of squares of {squares:g}: with a sum of {total:g} it is larger"
+        return f"a sum of squares of {squares:g}: with a sum of {total:g} it must be larger"
     if squares > (low + high) * total - count * low * high + slack:
         return (
-            f"a sum of squares of {squares:g}: numbers between {low:g} and {high:g} with their sum have a smaller one"
+            f"a sum of squares of {squares:g}: with this sum and numbers between {low:g} and {high:g} "
+            "it must be smaller"
         )
     return None
 
@@ -222,7 +226,7 @@ def _aged(known: tuple[float, float, float], window: Numbers) -> tuple[float, fl
 
 
 def _scatter(numbers: Numbers, centre: float) -> float:
-    """Sum of squares around `centre`, never less than the true one for rounding: a smaller one would be evidence."""
+    """Sum of squares around `centre`, with rounding upwards only: too small a sum would count as evidence."""
     parts = (numbers.squares, 2 * centre * numbers.sum, numbers.total * centre * centre)
     return max(0.0, parts[0] - parts[1] + parts[2]) + _ROUNDING * sum(map(abs, parts))
 

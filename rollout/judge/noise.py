@@ -1,8 +1,8 @@
 """How much noisier than independent requests the counts are: the dispersion `phi` that tempers all evidence.
 
 It is measured on stable alone, before the release. Bursts, retries and slow periods that hit one version make events
-come in clusters, and no test that counts events can tell a cluster from harm: without phi, clusters of four retries
-fail 18 % of healthy canaries and bursts of half a minute 88 %; with it at most 0.2 % (docs/benchmarks/noise.md).
+come in clusters, and a test that counts events cannot tell a cluster from harm. Without phi, clusters of four retries
+fail 18 % of healthy canaries, and bursts of half a minute 88 %; with phi at most 0.2 % (docs/benchmarks/noise.md).
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 
 from rollout.judge.types import Numbers, Pair, Window
 
-if TYPE_CHECKING:  # commands that only look load no library
+if TYPE_CHECKING:  # commands that only read must start quickly, so they load no library
     import numpy as np
     from numpy.typing import NDArray
 
 BLOCKS_S = (5.0, 20.0, 60.0)  # clusters longer than a window show only between longer blocks
-_MIN_BLOCKS = 10  # fewer say too little about a block length
-MIN_BAD = 20  # with fewer bad events any number would be chance
+_MIN_BLOCKS = 10  # with fewer blocks of one length, its estimate is too uncertain
+MIN_BAD = 20  # with fewer bad events, any estimate would be chance
 _CHANCE_SDS = 2.0  # an excess over 1 of this many standard deviations is halved
 
 
 def dispersion(history: Sequence[Window]) -> float:
     """Phi of one signal: variance of stable's counts over that of independent requests, at least 1.
 
-    Compares neighbouring blocks only, so that a drifting base rate does not count as noise. Takes the noisiest of
-    several block lengths, each less what chance alone explains. 1 where the history is too short or has too few bad
-    events: an assumption, not a finding.
+    Only neighbouring blocks are compared, so that a drifting base rate does not count as noise. The result is the
+    largest phi of several block lengths, each shrunk by what chance alone explains. It is 1 where the history is too
+    short or has too few bad events; that is an assumption, not a finding.
 
     Args:
         history: stable's windows of one signal, oldest first; 10 to 30 minutes are enough.
@@ -41,9 +41,9 @@ def dispersion(history: Sequence[Window]) -> float:
 
 
 def user_dispersion(bad_per_user: Iterable[int]) -> float:
-    """Phi of events that users repeat: sum of b^2 over sum of b, b the bad events of each of stable's users.
+    """Phi of events that users repeat: sum of b^2 over sum of b, with b the bad events of one of stable's users.
 
-    For PASS: each repeated failure of a user is harm, but not independent evidence.
+    Used for PASS: each repeated failure of a user is harm, but not independent evidence.
     """
     bad = squares = 0
     for events in bad_per_user:
@@ -53,13 +53,13 @@ def user_dispersion(bad_per_user: Iterable[int]) -> float:
 
 
 def running_sums(counts: Sequence[Pair | Numbers]) -> "NDArray[np.float64]":
-    """How many numbers there were before each window and at the end, their sum and that of their squares.
+    """Cumulative count of events, their sum and their sum of squares; shape (windows + 1, 3), the first row all 0.
 
-    Of pairs each bad event is a 1, and each other one a 0. Shape (windows + 1, 3).
+    In pairs each bad event is a 1, and each other event a 0.
     """
-    import numpy as np  # noqa: PLC0415 - commands that only look load no library
+    import numpy as np  # noqa: PLC0415 - commands that only read load no library
 
-    table = np.array(counts, dtype=np.float64)  # of pairs: bad and all
+    table = np.array(counts, dtype=np.float64)  # for pairs: bad and all
     sums = np.zeros((len(table) + 1, 3))
     columns = table if counts and isinstance(counts[0], Numbers) else table.reshape(-1, 2)[:, [1, 0, 0]]
     np.cumsum(columns, axis=0, out=sums[1:])
@@ -67,10 +67,10 @@ def running_sums(counts: Sequence[Pair | Numbers]) -> "NDArray[np.float64]":
 
 
 def beyond_chance(sums: "NDArray[np.float64]", length: int) -> float:
-    """Phi between blocks of `length` windows, shrunk towards 1 where chance may well explain it.
+    """Phi between blocks of `length` windows, shrunk towards 1 where chance may explain it.
 
-    Their estimate has a variance of 4/3 (1 + 5 / (4 length^2)) over the number of blocks, whatever their rate: that of
-    the mean of squares of a triangular filter, as for the overlapping Allan variance of white noise.
+    The estimate has a variance of 4/3 (1 + 5 / (4 length^2)) over the number of blocks, whatever the rate: the variance
+    of the mean of squares of a triangular filter, as for the overlapping Allan variance of white noise.
 
     Args:
         sums: see `running_sums`.
@@ -84,11 +84,11 @@ def beyond_chance(sums: "NDArray[np.float64]", length: int) -> float:
 
 
 def _between_neighbours(sums: "NDArray[np.float64]", length: int) -> float:
-    """Squared differences of the means of all neighbouring blocks over their mean for independent events.
+    """Squared differences of the means of all neighbouring blocks, over their expectation for independent events.
 
-    Blocks begin at every window. Source: Howe, Allan & Barnes 1981 (overlapping estimates, half of the variance).
+    A block begins at every window. Source: Howe, Allan & Barnes 1981 (overlapping estimates, half of the variance).
     """
-    import numpy as np  # noqa: PLC0415 - commands that only look load no library
+    import numpy as np  # noqa: PLC0415 - commands that only read load no library
 
     first, middle, end = sums[: -2 * length].T, sums[length:-length].T, sums[2 * length :].T
     a, b = middle[0] - first[0], end[0] - middle[0]

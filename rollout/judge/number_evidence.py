@@ -12,7 +12,7 @@ _NONE = Numbers(0, 0.0, 0.0)
 
 
 class NumberEvidence(SignalEvidence):
-    """What was seen of one signal of numbers. Inside, higher is worse: where lower is, every sign is turned."""
+    """Evidence of one signal of numbers. Internally higher is worse: where lower is worse, every sign is flipped."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class NumberEvidence(SignalEvidence):
             self._bet_on(stable, canary)
         self._forecast.add(stable, canary)
         if self._own[0].log_e >= self._enough:
-            self.decide(window.end_s)  # it takes no part in FAIL: it is noted, and said
+            self.decide(window.end_s)  # the signal has weight 0 and cannot FAIL; the finding is noted and reported
         return []
 
     def _bet_on(self, stable: Numbers, canary: Numbers) -> None:
@@ -96,12 +96,12 @@ class NumberEvidence(SignalEvidence):
 
 
 def check_numbers(window: Window, rule: NumberRule) -> BothNumbers:
-    """The numbers of a window. Raises ValueError where it has none, or such as cannot be."""
+    """The numbers of a window. Raises ValueError where it has none, or where its sums are impossible."""
     if window.numbers is None:
-        raise ValueError(f"{window.signal}: it counts numbers; this window has no sums")
+        raise ValueError(f"{window.signal}: its events are numbers, but this window has no sums")
     for arm, numbers, pair in zip(("stable", "canary"), window.numbers, (window.stable, window.canary), strict=True):
         if fault := impossible(numbers, rule.between):
             raise ValueError(f"{window.signal}: {arm} has {fault}")
         if pair != (0, numbers.total):
-            raise ValueError(f"{window.signal}: {arm} has sums of {numbers.total} numbers, and counts of {pair.total}")
+            raise ValueError(f"{window.signal}: {arm} has sums of {numbers.total} numbers, but a count of {pair.total}")
     return window.numbers

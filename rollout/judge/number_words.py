@@ -1,4 +1,4 @@
-"""Means and their difference in words, in their unit. Logarithms are shown as what they are logarithms of."""
+"""Means and their difference in words, in their unit. Logarithms are converted back before they are shown."""
 
 import math
 
@@ -12,12 +12,12 @@ def value(number: float, rule: NumberRule) -> str:
 
 
 def shown(number: float, rule: NumberRule) -> float:
-    """A number as people see it."""
+    """A number in its unit; a logarithm is converted back."""
     return number if rule.per_tenfold is None else 10 ** ((number - rule.one) / rule.per_tenfold)
 
 
 def moved(difference: float, rule: NumberRule) -> str:
-    """How much more, or less, a mean is than another."""
+    """How much more or less one mean is than another, in words."""
     more = "more" if difference > 0 else "less"
     if not difference:
         return "no more"
@@ -27,7 +27,7 @@ def moved(difference: float, rule: NumberRule) -> str:
 
 
 def contrast(difference: Difference, rule: NumberRule, *, stable: str = "stable") -> str:
-    """Both means, how far apart they are, and how far the true ones may be."""
+    """Both means, their difference, and the limits of the true difference."""
     if difference.stable is None or difference.canary is None:
         return "nothing to compare yet"
     seen = moved(difference.canary - difference.stable, rule)
@@ -36,14 +36,14 @@ def contrast(difference: Difference, rule: NumberRule, *, stable: str = "stable"
 
 
 def said(judged: SignalJudgement, rule: NumberRule) -> str:
-    """What a signal that takes no part in FAIL found, for a person; empty where it found nothing."""
+    """The finding of a signal that cannot FAIL, for a person; empty where it found nothing."""
     if not judged.difference or judged.decided_at_s is None or judged.threshold < math.inf:
         return ""
-    return f"{contrast(judged.difference, rule)}; {allowed(rule)}. It decides nothing"
+    return f"{contrast(judged.difference, rule)}; {allowed(rule)}. It does not affect the verdict"
 
 
 def limits(difference: Difference, rule: NumberRule) -> str:
-    """Between which differences the true one is."""
+    """The limits of the true difference, in words."""
     width = rule.between[1] - rule.between[0]
     least = moved(difference.least, rule) if difference.least > -width else None
     most = moved(difference.most, rule) if difference.most < width else None
@@ -53,9 +53,9 @@ def limits(difference: Difference, rule: NumberRule) -> str:
 
 
 def allowed(rule: NumberRule) -> str:
-    """The difference that is harmless."""
+    """The harmless difference, in words."""
     if not rule.tolerance:
-        return "nothing is allowed"
+        return "no difference is allowed"
     return f"{moved(rule.upwards * rule.tolerance, rule)} is allowed"
 
 

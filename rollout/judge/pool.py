@@ -1,4 +1,4 @@
-"""The evidence of several signals as one: the weighted mean of their e-values, see `portfolio`."""
+"""Combines the evidence of several signals: the weighted mean of their e-values, see `portfolio`."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,12 +11,12 @@ from rollout.judge.types import SignalRule
 
 
 class Pool:
-    """Signals and their shares. Evidence that is left out counts in none of the sums.
+    """Signals and their shares. An excused signal counts in none of the sums.
 
     Args:
         rules: by family.
-        carried: by signal, log of the evidence that an earlier release won, see `carried`.
-        is_excused: whether a signal is left out.
+        carried: by signal, natural log of the evidence from an earlier release, see `carried`.
+        is_excused: whether the signal of this name is excused.
     """
 
     def __init__(
@@ -28,14 +28,14 @@ class Pool:
         self._rules, self._carried, self._is_excused = rules, carried, is_excused
 
     def apart(self, names: Collection[str]) -> "Pool":
-        """The same pool, in which the evidence of some signals goes its own way from now on."""
+        """A copy of the pool, in which the evidence of the named signals is independent from now on."""
         pool = Pool(self._rules, self._carried, self._is_excused)
         pool.signals = {name: each.apart() if name in names else each for name, each in self.signals.items()}
         pool._portfolio = self._portfolio.copy()
         return pool
 
     def admit(self, family: str, new: Mapping[str, SignalEvidence]) -> None:
-        """Give new signals of one family their shares, before the counts of their first tick are used."""
+        """Add new signals of one family with their shares, before the counts of their first tick are used."""
         self._portfolio.admit(tuple(new), family, lambda present: self.signals[present].log_e)
         self.signals |= new
 
@@ -44,7 +44,7 @@ class Pool:
         return self._portfolio.log_share(name)
 
     def to_fail(self, *, rollback_only: bool = False) -> dict[str, float]:
-        """By signal, its part of the evidence that may FAIL, as a log."""
+        """By signal, the natural log of its part of the evidence that may FAIL."""
         evidence = {
             name: self.log_share(name) + signal.log_e_to_fail(rollback_only=rollback_only)
             for name, signal in self.signals.items()
@@ -62,7 +62,7 @@ class Pool:
         return evidence if evidence > -math.inf else 0.0
 
     def log_weights(self) -> dict[Stream, float]:
-        """Logs of the weights with which the e-values of all streams make `log_e`, where no signal is left out."""
+        """By stream, the log of its e-value's weight in `log_e`, as long as no signal is excused."""
         return {
             stream: log_weight
             for name, signal in self.signals.items()
@@ -72,17 +72,17 @@ class Pool:
         }
 
     def log_e_of(self, name: str) -> float:
-        """Log e-value of one signal, with what was carried as if the signal had won it alone."""
+        """Log e-value of one signal; carried evidence counts as if this signal had won all of it."""
         share = self.log_share(name)
         return self._log_part(name) - share if share > -math.inf else self.signals[name].log_e
 
     def better_log_e(self, families: Sequence[str]) -> float:
-        """Of the mean over the families that tell; those that were not seen have bet nothing."""
+        """Log e-value for "the canary is better": of the mean over `families`; a family not seen yet counts as 1."""
         seen = [self.signals[family].better_log_e if family in self.signals else 0.0 for family in families]
         return log_sum(seen) - math.log(len(seen))
 
     def _log_part(self, name: str) -> float:
-        """Log of what a signal adds to the combined evidence."""
+        """Log of a signal's part of the combined evidence."""
         signal = self.signals[name]
         own = self.log_share(name) + signal.log_e
         if not self._carried:

@@ -1,8 +1,8 @@
 """One e-value from many: the weighted mean over families of signals, and over the signals of a family.
 
-A mean of e-values is an e-value whatever their dependence, and is never later than a Bonferroni split of alpha.
+A mean of e-values is an e-value whatever their dependence, and it never decides later than a Bonferroni split of alpha.
 Signals may appear during the release, such as a class that was never predicted before, or labels that arrive late.
-Their share is taken from what the others have won so far: with new money, every new signal would add false alarms.
+Their share is taken from the wealth of the other signals: with new money, every new signal would add false alarms.
 """
 
 import math
@@ -17,7 +17,7 @@ class Portfolio:
     def __init__(self, weights: Mapping[str, float]) -> None:
         """
         Args:
-            weights: relative weight of each family, whether or not it ever appears; 0 takes no part.
+            weights: relative weight of each family, whether or not it ever appears; 0: the family takes no part.
         """
         self._weights = weights
         self._members: dict[str, list[str]] = {}  # family -> its signals
@@ -27,7 +27,9 @@ class Portfolio:
         """Give new signals of one family their shares of the present wealth, as if they came one after the other.
 
         Args:
-            log_e: the log e-value of each present signal, before the tick in which the new ones appear.
+            signals: names of the new signals.
+            family: their family.
+            log_e: returns the log e-value of a present signal, before the tick in which the new ones appear.
         """
         weight = self._weights[family]
         if not weight:
@@ -45,7 +47,7 @@ class Portfolio:
         self._log_share |= dict.fromkeys(signals, wealth + math.log(fraction / len(signals)))
 
     def copy(self) -> "Portfolio":
-        """The same shares, which go their own way from now on."""
+        """An independent copy."""
         made = Portfolio(self._weights)
         made._members, made._log_share = dict(self._members), dict(self._log_share)
         return made

@@ -1,8 +1,8 @@
-"""The bets of many streams in a run of ticks, worked out before any of them is made.
+"""Computes the bets of many streams over a run of ticks at once, before any of them takes effect.
 
-What a window is worth to a stream depends on that window's counts alone, and what becomes of its bets on no other
-stream. So the windows of a run are worked out together, which is much cheaper than one by one, and to the last bit the
-same: `observe_all` remains what says what a bet is.
+The e-value of a window depends on that window's counts alone, and the bets of a stream on no other stream. So all
+windows of a run can be computed together, much faster than one by one and with bit-identical results. The definition
+of a bet remains in `fail.observe_all`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,19 +20,20 @@ from rollout.judge.windows import Floats, Windows
 
 @dataclass(frozen=True, slots=True)
 class Bettors:
-    """The streams that bet on one signal; without a window they stay as they are."""
+    """The streams that bet on one signal. A tick without a window of the signal leaves them unchanged."""
 
     streams: Sequence[Stream]
     noise: OwnNoise = INDEPENDENT  # tempers the bets
 
 
 class Run:
-    """The bets of all streams of a judge in so many ticks."""
+    """The bets of all streams of a judge over a run of ticks."""
 
     def __init__(self, bettors: Sequence[Bettors], windows: Windows) -> None:
         """
         Args:
-            bettors: of each signal of the windows, in their order.
+            bettors: one for each signal of `windows`, in the same order.
+            windows: the ticks of the run.
         """
         self._ticks = len(windows)
         streams = [(place, stream) for place, each in enumerate(bettors) for stream in each.streams]
@@ -48,11 +49,11 @@ class Run:
 
     @property
     def are_whole(self) -> bool:
-        """Whether in each tick as many streams bet as are worked out in arrays there, too."""
+        """Whether `observe_all` would use arrays in the same ticks, so that results are bit-identical."""
         return self._together is None or self._together.are_whole
 
     def log_e(self, log_weights: Mapping[Stream, float]) -> Floats:
-        """Log of the sum of all streams' e-values after each tick, times their weights, but for rounding."""
+        """Log of the weighted sum of all streams' e-values after each tick, up to rounding; shape (ticks,)."""
         parts = [np.full(self._ticks, -np.inf)]
         parts += [log_weights[each.stream] + np.array(each.log_e) for each in self._alone]
         if self._together:
@@ -62,7 +63,7 @@ class Run:
         return found
 
     def arrive(self, tick: int) -> None:
-        """Bet on all windows up to that tick. Those of the ticks before come first, or with it."""
+        """Let the bets up to this tick take effect. Ticks must be passed in rising order; earlier ones are included."""
         for alone in self._alone:
             alone.arrive(tick)
         if self._together:
@@ -70,17 +71,17 @@ class Run:
 
 
 class _Alone:
-    """The bets of one stream, as single numbers."""
+    """The bets of one stream, computed as single numbers."""
 
     def __init__(self, stream: Stream, counts: NDArray[np.int64], tempering: Floats) -> None:
         """
         Args:
-            counts: of its signal, see `Windows`; shape (ticks, 4).
+            counts: counts of its signal, see `Windows`; shape (ticks, 4).
             tempering: see `_tempering`; shape (2, ticks).
         """
         self.stream, self._spent = stream, 0
         self.log_e: list[float] = []  # after each tick
-        self._after: list[tuple[int, int, list[float]]] = []  # how many bets and bad events there were, and the bets
+        self._after: list[tuple[int, int, list[float]]] = []  # after each tick: bets made, bad events, log of the bets
         made, bad, log_bets, log_e = 0, stream.bad, stream.log_bets, stream.log_e
         priors = stream.starts.ahead(len(counts))
         for window, phi, windows_per_burst in zip(counts.tolist(), *tempering.tolist(), strict=True):
@@ -101,14 +102,14 @@ class _Alone:
 class _Together:
     """The bets of all streams with the kernel `exact`, as arrays over ticks, streams and odds ratios.
 
-    A bet that stays far below what is left for harm that begins later need not be known precisely: neither the
-    evidence nor, after the next start is added, the bet itself ever shows it.
+    A bet far below what is left for harm that begins later need not be precise. The error is lost in rounding, both in
+    the evidence and, once the next start is added, in the bet itself.
     """
 
     def __init__(self, exact: Sequence[tuple[int, Stream]], windows: Windows, tempering: Floats) -> None:
         """
         Args:
-            exact: the streams, each with the place of its signal.
+            exact: the streams, each with the column of its signal in `windows`.
             tempering: see `_tempering`.
         """
         self.streams = [stream for _, stream in exact]
@@ -117,7 +118,7 @@ class _Together:
         arms_of_streams = windows.counts.astype(np.float64)[:, np.array(of_signal)[:, np.newaxis], arms]
         other_bad, other, tested_bad, tested = np.moveaxis(arms_of_streams, 2, 0)
         can_bet = (other > 0) & (tested > 0)
-        self._made = can_bet.cumsum(axis=0)  # bets until each tick
+        self._made = can_bet.cumsum(axis=0)  # number of bets up to each tick
         self.are_whole = bool(np.isin(can_bet.sum(axis=1), range(1, MANY), invert=True).all())
         self._bad = np.where(can_bet, tested_bad, 0.0).cumsum(axis=0) + [stream.bad for stream in self.streams]
         starts, left = self._priors(can_bet)
@@ -127,7 +128,8 @@ class _Together:
         compared = Comparisons(
             other_bad, other, tested_bad, tested, tolerances, odds_ratios=self.streams[0].odds_ratios
         )
-        # Later bets are at most as large as if every window were worth as much as it may be; the first are known.
+        # An upper bound on the bets before each tick, as if every window had its largest possible e-value. For the
+        # first tick it is exact.
         before = self._before(starts, np.minimum(log_caps, compared.most / phi))
         lost = np.where(can_bet, left, 0.0)[:, :, np.newaxis] - LOST
         is_wanted = compared.most >= (lost - before) * phi
@@ -141,14 +143,14 @@ class _Together:
     def _priors(self, can_bet: NDArray[np.bool_]) -> tuple[Floats, Floats]:
         """Log priors of harm that begins in each window, -inf where there is no bet, and of all later harm."""
         of_streams = [stream.starts.ahead(len(can_bet)) for stream in self.streams]
-        alike = {id(priors): priors for priors in of_streams}  # nearly all streams have one past
+        alike = {id(priors): priors for priors in of_streams}  # nearly all streams have the same past
         rows = {each: row for row, each in enumerate(alike)}
         row = [rows[id(priors)] for priors in of_streams]
         priors = np.array([*alike.values()])[row, self._made - 1]
         return np.where(can_bet, priors[:, :, 0], -np.inf), priors[:, :, 1]
 
     def _before(self, starts: Floats, change: Floats) -> Floats:
-        """The bets at each tick, harm that begins in it included, before its windows change them."""
+        """Log of the bets at each tick, including harm that begins in it, before its windows change them."""
         before = np.empty_like(change)
         bets = np.array([stream.log_bets for stream in self.streams])
         for tick, log_starts in enumerate(starts[:, :, np.newaxis]):
@@ -173,7 +175,7 @@ class _Together:
 
 
 def _tempering(noise: Sequence[OwnNoise], windows: Windows) -> Floats:
-    """`OwnNoise.tempering` of each window, with the noise of each signal; shape (2, ticks, signals)."""
+    """`OwnNoise.tempering` of each window, with its signal's noise; shape (2, ticks, signals)."""
     own = windows.counts[:, :, 3]
     both = windows.counts[:, :, 1] + own
     clusters, blips, burst_s = np.array([(each.clusters, each.blips, each.burst_s) for each in noise]).T

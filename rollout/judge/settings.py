@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from rollout.judge.own_noise import OwnNoise
 from rollout.judge.types import JudgeConfig, NumberRule, SignalRule
 
-_LARGEST = 1e100  # of a number: the squares of many can be added up
+_LARGEST = 1e100  # of a number, so that the sum of many squares does not overflow
 
 
 def check_settings(config: JudgeConfig) -> None:
-    """Raises ValueError that names the setting, its value and its range."""
+    """Raise ValueError that names the setting, its value and its range."""
     for name, share in (
         ("alpha", config.alpha),
         ("alpha_pass", config.alpha_pass),
@@ -31,13 +31,13 @@ def check_settings(config: JudgeConfig) -> None:
 
 
 def check_dispersions(phi: Mapping[str, float]) -> None:
-    """Raises ValueError that names the signal, its dispersion and the range."""
+    """Raise ValueError that names the signal, its dispersion and the range."""
     for signal, dispersion in phi.items():
         _require(1 <= dispersion < math.inf, f"phi of {signal}", dispersion, "at least 1")
 
 
 def check_noise(noise: Mapping[str, OwnNoise]) -> None:
-    """Raises ValueError that names the signal, what is wrong and the range."""
+    """Raise ValueError that names the signal, the wrong dispersion and the range."""
     for signal, own in noise.items():
         _require(1 <= own.clusters < math.inf, f"clusters of {signal}", own.clusters, "at least 1")
         _require(own.clusters <= own.bursts < math.inf, f"bursts of {signal}", own.bursts, f"at least {own.clusters}")
@@ -53,13 +53,13 @@ def _check_rule(family: str, rule: SignalRule) -> None:
         (rule.kernel == "means") == (rule.numbers is not None),
         f"numbers of {family}",
         rule.numbers,
-        "there for the kernel `means`, and for no other",
+        "set for the kernel `means`, and only for it",
     )
     if rule.numbers:
         _check_numbers(family, rule, rule.numbers)
     if rule.kernel == "bounded":
         _require(bool(rule.margin), f"margin of {family}", rule.margin, "above 0: it is the harmless share")
-        _require(not rule.two_sided, f"two_sided of {family}", rule.two_sided, "false: no share is too harmless")
+        _require(not rule.two_sided, f"two_sided of {family}", rule.two_sided, "false: a smaller share is never harm")
 
 
 def _check_numbers(family: str, rule: SignalRule, numbers: NumberRule) -> None:
@@ -71,7 +71,7 @@ def _check_numbers(family: str, rule: SignalRule, numbers: NumberRule) -> None:
     )
     budget = numbers.budget
     _require(budget is None or 0 < budget < math.inf, f"budget of {family}", budget, "above 0")
-    _require(rule.budgeted == (budget is not None), f"budgeted of {family}", rule.budgeted, "true for a budget only")
+    _require(rule.budgeted == (budget is not None), f"budgeted of {family}", rule.budgeted, "true only with a budget")
     _require(not rule.two_sided, f"two_sided of {family}", rule.two_sided, "false: `worse` says which side is harm")
     decade = numbers.per_tenfold
     _require(decade is None or 0 < decade < math.inf, f"per_tenfold of {family}", decade, "above 0")

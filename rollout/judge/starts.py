@@ -1,8 +1,8 @@
-"""A prior over the window in which harm begins, for a release that may last for ever.
+"""A prior over the window in which harm begins, for a release of unlimited length.
 
 Half of it is on the first window: most bad versions are bad from the start. A part is on the windows after a change of
-weight, when load, caches and users change. A part is on all windows, less and less as time goes by: however long a
-release waits, there is something left to bet. Why these: docs/decisions/0023-when-harm-begins.md.
+weight, when load, caches and users change. The rest is on all windows and falls with time: however long a release
+waits, something is left to bet. The reasons are in docs/decisions/0023-when-harm-begins.md.
 """
 
 import math
@@ -16,23 +16,23 @@ Priors = tuple[tuple[float, float], ...]  # by window, see `Starts.spend`
 
 
 class Starts:
-    """The prior of one stream of windows, spent one by one. What is spent and what is left are 1 together, always."""
+    """The prior of one stream, spent window by window. The spent part and the rest always sum to 1."""
 
     def __init__(self, *, first_only: bool = False) -> None:
         """
         Args:
-            first_only: harm is there from the first window, or never.
+            first_only: harm is present from the first window, or never.
         """
         self._parts = (1.0, 0.0, 0.0) if first_only else (FIRST, CHANGES, EVER)
         self._windows = self._changes = 0
         self._is_changed = False
 
     def weight_changed(self) -> None:
-        """The windows from now on have another canary weight. Say so before anything is known of their counts."""
+        """Note that the coming windows have another canary weight. Call this before their counts are known."""
         self._is_changed = True
 
     def spend(self) -> tuple[float, float]:
-        """Log priors of harm that begins in the coming window, which is spent with it, and of all later harm."""
+        """Spend the coming window's prior: the log prior of harm that begins in it, and that of all later harm."""
         is_change = self._is_changed and self._windows > 0
         self._changes += is_change
         self._is_changed = False
@@ -40,18 +40,18 @@ class Starts:
         return _spent(self._parts, self._windows, self._changes, is_change)
 
     def ahead(self, windows: int) -> Priors:
-        """What `spend` will give, for each of so many windows to come."""
+        """What `spend` will return for each of the next `windows` windows."""
         return _ahead(self._parts, self._windows, self._changes, self._is_changed and self._windows > 0, windows)
 
     def skip(self, windows: int) -> None:
-        """Spend so many windows."""
+        """Spend this many windows."""
         if windows:
             self._changes += self._is_changed and self._windows > 0
             self._is_changed = False
             self._windows += windows
 
     def log_next(self) -> float:
-        """The first of what `spend` gives."""
+        """The first result of `spend`."""
         return self.spend()[0]
 
     @property
@@ -60,15 +60,15 @@ class Starts:
         return _log_after(self._parts, self._windows, self._changes)
 
 
-# All streams of a tick ask for the same numbers.
+# Cached, because all streams of a tick ask for the same numbers.
 
 
 @lru_cache(maxsize=16)
 def _spent(parts: tuple[float, float, float], windows: int, changes: int, is_change: bool) -> tuple[float, float]:
-    """What `Starts.spend` gives with the last of so many windows."""
+    """What `Starts.spend` returns for window number `windows`, from 1."""
     first, of_changes, ever = parts
     now, then = _left(windows - 1), _left(windows)
-    prior = ever * (now * then) ** 2 / ((now + then) * SPREAD)  # `now` less `then`, without cancellation
+    prior = ever * (now * then) ** 2 / ((now + then) * SPREAD)  # ever x (now - then), without cancellation
     if windows == 1:
         prior += first
     elif is_change:
@@ -88,7 +88,7 @@ def _log_after(parts: tuple[float, float, float], windows: int, changes: int) ->
 
 
 def _left(windows: int) -> float:
-    """Share of `EVER` for harm that begins after so many windows."""
+    """Share of `EVER` that is left for harm that begins after this many windows."""
     return math.sqrt(SPREAD / (windows + SPREAD))
 
 

@@ -1,6 +1,7 @@
-"""From the evidence of each signal to one verdict and its reason.
+"""Turns the evidence of each signal into one verdict and its reason.
 
-FAIL comes first, then NO_DATA; PASS needs that nothing is suspicious and the risk budget holds; else INCONCLUSIVE.
+FAIL comes first, then NO_DATA. PASS needs that nothing is suspicious and that the risk budget holds; otherwise the
+verdict is INCONCLUSIVE.
 """
 
 import math
@@ -21,7 +22,7 @@ def signal_verdict(
     """The verdict of one signal.
 
     Args:
-        is_within_budget: whether the weight that is asked for is proven to harm no more than a budget allows.
+        is_within_budget: whether it is proven that the next weight harms no more than the budget allows.
     """
     if has_failed:
         return Verdict.FAIL
@@ -31,7 +32,7 @@ def signal_verdict(
 
 
 def overall(config: JudgeConfig, signals: Mapping[str, SignalJudgement], step: Ask | None) -> tuple[Verdict, str]:
-    """The verdict and reason over all signals, where none failed and none that is needed lacks data."""
+    """The verdict and reason over all signals, where no signal failed and no required one lacks data."""
     name, suspect = max(signals.items(), key=lambda item: _suspicion(item[1]))
     if _suspicion(suspect) >= math.log(config.amber):
         seen = words.seen(name, config.rules.get(name.partition(":")[0]), suspect)
@@ -61,18 +62,18 @@ def overall(config: JudgeConfig, signals: Mapping[str, SignalJudgement], step: A
 
 
 def _suspicion(signal: SignalJudgement) -> float:
-    """Its evidence of harm, as a log, where that may FAIL; of labels, also without those of any one caller."""
+    """Log e-value for harm; -inf where the signal cannot FAIL. For labels, also without any one caller: the largest."""
     most = signal.most_without.log_e if signal.most_without else -math.inf
     return max(signal.log_e, most) if signal.threshold < math.inf and not signal.is_excused else -math.inf
 
 
 def _is_over_limit(signal: SignalJudgement) -> bool:
-    """Whether the share of bad events may be above its limit although PASS needs proof that it is not."""
+    """Whether PASS needs proof that the share of bad events is within its limit, and lacks it."""
     if signal.share_upper is None or signal.limit is None or signal.is_excused:
         return False
     return signal.share_upper > signal.limit
 
 
 def _budgeted(signal: SignalJudgement) -> Difference | None:
-    """The difference of the means, where a budget limits it."""
+    """The difference of the means where a budget limits it; else None."""
     return signal.difference if signal.difference and signal.difference.budget is not None else None

@@ -1,4 +1,4 @@
-"""The windows of many signals as arrays: they say what so many `Window`s do, without an object for each."""
+"""The windows of many signals as arrays: the same content as `Window` objects, without one object each."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,20 +14,21 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Ticks, oldest first, each with at most one window of every signal. As an iterable: each as a `Window`."""
+    """Ticks, oldest first, each with at most one window of every signal. Iterating yields `Window` objects."""
 
     signals: tuple[str, ...]
     ends_s: Floats  # Unix seconds, rising; shape (ticks,)
     lengths_s: Floats  # shape (ticks, signals)
-    counts: NDArray[np.int64]  # of stable bad and all events, and the canary's; shape (ticks, signals, 4)
+    counts: NDArray[np.int64]  # stable's bad and all events, canary's bad and all events; shape (ticks, signals, 4)
     is_there: NDArray[np.bool_]  # shape (ticks, signals); False: there is no such window, and its counts are 0
 
     @classmethod
     def of(cls, ticks: Sequence[Sequence[Window]], signals: Sequence[str]) -> Self:
-        """Those of some signals, without numbers and without callers.
+        """The windows of some signals, as arrays. They must have no sums of numbers; callers are dropped.
 
         Args:
             ticks: each with at most one window of a signal.
+            signals: names, in the order of the columns.
         """
         column = {signal: place for place, signal in enumerate(signals)}
         shape = len(ticks), len(column)
@@ -36,7 +37,7 @@ class Windows:
         windows = [(place, column[window.signal], window) for place, tick in enumerate(ticks) for window in tick]
         at = [place for place, _, _ in windows], [place for _, place, _ in windows]
         numbers = [(*window.stable, *window.canary) for _, _, window in windows]
-        counts[at] = np.reshape(np.array(numbers, dtype=np.int64), (-1, 4))  # also of none
+        counts[at] = np.reshape(np.array(numbers, dtype=np.int64), (-1, 4))  # the reshape is for an empty list
         lengths_s[at] = [window.window_s for _, _, window in windows]
         is_there[at] = True
         return cls(tuple(signals), np.array([tick[0].end_s for tick in ticks]), lengths_s, counts, is_there)
@@ -45,7 +46,7 @@ class Windows:
         return len(self.ends_s)
 
     def of_stable(self, place: int) -> tuple[list[Pair], list[float]]:
-        """Stable's counts of one signal in the windows with events of it, and their lengths, seconds."""
+        """Stable's counts of the signal in column `place`, in windows with events, and their lengths, seconds."""
         counts = self.counts[:, place, :2]
         has_events = counts[:, 1] > 0
         pairs = [Pair(bad, total) for bad, total in counts[has_events].tolist()]
@@ -56,7 +57,7 @@ class Windows:
             yield from self.tick(place)
 
     def tick(self, place: int) -> list[Window]:
-        """The windows of one tick, in the order of their signals."""
+        """The windows of tick number `place`, from 0, in the order of the columns."""
         end_s = float(self.ends_s[place])
         rows = zip(
             self.signals,
@@ -72,13 +73,13 @@ class Windows:
         ]
 
     def part(self, begin: int, end: int) -> "Windows":
-        """The ticks from one place up to another."""
+        """The ticks from `begin` up to but not including `end`."""
         at = slice(begin, end)
         return Windows(self.signals, self.ends_s[at], self.lengths_s[at], self.counts[at], self.is_there[at])
 
     @classmethod
     def joined(cls, parts: Sequence["Windows"]) -> "Windows":
-        """The windows of spans that follow each other: all signals that are in one of them, by their names."""
+        """The windows of consecutive spans, with a column for every signal of any of them, sorted by name."""
         signals = sorted({signal for part in parts for signal in part.signals})
         every = [part.of_signals(signals) for part in parts]
         return cls(
@@ -90,7 +91,7 @@ class Windows:
         )
 
     def of_signals(self, names: Iterable[str]) -> "Windows":
-        """Those of some signals, in this order. Of one that is not known there are none."""
+        """The windows of some signals, in this order. A signal without windows gets an empty column."""
         known = {name: place for place, name in enumerate(self.signals)}
         signals = tuple(names)
         to = [place for place, name in enumerate(signals) if name in known]
@@ -115,6 +116,6 @@ class Windows:
 
     @property
     def are_sound(self) -> bool:
-        """Whether ticks follow each other, and no more events are bad than there are."""
+        """Whether the ticks' ends rise, and every count of bad events is between 0 and its total."""
         bad, total = self.counts[:, :, ::2], self.counts[:, :, 1::2]
         return bool((np.diff(self.ends_s) > 0).all() and ((bad >= 0) & (bad <= total)).all())

@@ -1,4 +1,4 @@
-"""The judge's conclusions in one sentence each, for a person at 3 a.m. The words for a signal come with its rule."""
+"""The judge's conclusions, one sentence each, for a person at 3 a.m. The words for a signal come from its rule."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from rollout.judge.types import (
 )
 
 _MOST = 0.75
-_FEWEST_IN_PLACE = 4  # fewer may be there by chance
+_FEWEST_IN_PLACE = 4  # fewer may be in one route or segment by chance
 
 
 def words_of(signal: str, rule: SignalRule | None) -> SignalWords:
@@ -29,7 +29,7 @@ def words_of(signal: str, rule: SignalRule | None) -> SignalWords:
 
 
 def share_of(pair: Pair) -> str:
-    """The share that `bad` has in `total`."""
+    """`bad` as a share of `total`."""
     return share(pair.bad / pair.total) if pair.total else "none yet"
 
 
@@ -39,7 +39,7 @@ def tally(pair: Pair) -> str:
 
 
 def seen(signal: str, rule: SignalRule | None, judged: SignalJudgement) -> str:
-    """What was counted of both versions."""
+    """The counts of both versions."""
     words = words_of(signal, rule)
     if rule and rule.numbers and judged.difference:
         means = number_words.contrast(judged.difference, rule.numbers)
@@ -55,12 +55,12 @@ def failed(seen: str, log_e: float) -> str:
 
 
 def concentrated(signal: str, canary: Mapping[str, Pair], rules: Mapping[str, SignalRule]) -> str:
-    """In which route or segment most of the bad answers were that `signal` counts; empty: in none, or not known.
+    """The route or segment that has most of the bad answers that `signal` counts; empty: none, or not known.
 
-    Most are three in four, where twice as many are there as its share of the requests explains.
+    "Most" means three in four, and at least twice as many as its share of the requests explains.
 
     Args:
-        canary: its counts, by signal.
+        canary: canary's counts, by signal.
     """
     judged = rules.get(signal.partition(":")[0])
     if judged is None or not judged.is_bad_answer:
@@ -88,7 +88,7 @@ def passed(excess: float, next_weight: float, alpha: float, *, harmed: float | N
 
     Args:
         excess: bound on the share of the canary's requests that are bad because of it.
-        harmed: bound on users' requests that are, by the end of that step; None: their number does not matter.
+        harmed: bound on users' requests harmed by the end of that step; None: no budget in requests.
     """
     bound = f"fewer than {share_up(next_weight * excess)} of requests would be harmed at {weight(100 * next_weight)}"
     in_all = "" if harmed is None else f", {at_most(harmed)} of users' requests by the end of that step"
@@ -96,12 +96,12 @@ def passed(excess: float, next_weight: float, alpha: float, *, harmed: float | N
 
 
 def unsuspicious(canary_requests: int) -> str:
-    """PASS where no further step is asked for."""
+    """PASS where no further step is asked about."""
     return f"nothing suspicious after {canary_requests:,} canary requests"
 
 
 def means_passed(means: Mapping[str, Difference], config: JudgeConfig, next_weight: float) -> str:
-    """PASS where only means have budgets: the worst case at the next weight."""
+    """PASS where only means have budgets: the worst case of each at the next weight."""
     rules = {name: config.rules[name.partition(":")[0]].numbers or NumberRule((0, 1)) for name in means}
     worst = ", ".join(
         f"{name} at most {number_words.moved(rules[name].upwards * next_weight * max(0.0, each.worst), rules[name])}"
@@ -122,12 +122,12 @@ def suspicious(seen: str, signal: SignalJudgement) -> str:
 
 
 def unconfirmed(seen: str, least: Without) -> str:
-    """INCONCLUSIVE because what all labels prove is not proven without those of one caller."""
-    return f"{seen}; that is proven with the labels of `{least.caller}`, and not yet without them"
+    """INCONCLUSIVE because harm is proven by all labels, but not without those of one caller."""
+    return f"{seen}; harm is proven with the labels of `{least.caller}`, but not yet without them"
 
 
 def disagreeing(without: Without, own: BothPairs, others: BothPairs, threshold: float, amber: float) -> str:
-    """FAIL that is left to a person because the labels of one caller are unlike those of all others."""
+    """FAIL that is left to a person because one caller's labels disagree with those of all others."""
     mine, theirs = (
         f"{share_of(pairs.canary)} of the canary's and {share_of(pairs.stable)} of stable's are wrong"
         for pairs in (own, others)
@@ -156,12 +156,12 @@ def within_limit(name: str, words: SignalWords, signal: SignalJudgement) -> str:
     more, limit = signal.more_requests_needed or 0.0, share(signal.limit or 0.0)
     seen = f"{name}: {tally(signal.canary)} {words.unit} {words.event} ({share_of(signal.canary)}), {limit} are allowed"
     if more == math.inf:
-        return f"{seen}: more of them may prove that it is too many, but as many as that do not pass"
-    return f"{seen}: about {about(more)} more to show that it stays within that"
+        return f"{seen}: at this share no number of them can pass, and more may prove that the share is too high"
+    return f"{seen}: about {about(more)} more to show that the share stays within that"
 
 
 def better(signals: Mapping[str, SignalJudgement], rules: Mapping[str, SignalRule]) -> str:
-    """That the canary is proven better, and on what; first how often it differs from stable."""
+    """States that the canary is proven better and by which counts; first how often it differs from stable."""
     parts = []
     for name, signal in signals.items():
         rule = rules.get(name.partition(":")[0])
@@ -171,7 +171,8 @@ def better(signals: Mapping[str, SignalJudgement], rules: Mapping[str, SignalRul
             parts.append(f"it differs in {share_of(signal.canary)} of {words_of(name, rule).unit}")
         if rule.kernel == "bounded" and rule.tells_better:
             right = signal.canary.total - signal.canary.bad
-            parts.append(f"where labels tell the two apart it is right in {tally(Pair(right, signal.canary.total))}")
+            won = tally(Pair(right, signal.canary.total))
+            parts.append(f"where labels show that only one version is right, it is the canary in {won}")
         elif rule.tells_better:
             words = words_of(name, rule)
             parts.append(
@@ -181,11 +182,11 @@ def better(signals: Mapping[str, SignalJudgement], rules: Mapping[str, SignalRul
 
 
 def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: float) -> str:
-    """INCONCLUSIVE that no number of requests will end."""
+    """INCONCLUSIVE because no number of requests can be enough."""
     if signal.difference:
         return (
-            f"{name}: at this difference, or with numbers that vary so much, the budget at {weight(100 * next_weight)} "
-            "can never be shown; raise `budget` or take a smaller step"
+            f"{name}: at this difference, or with numbers that vary so much, no number of requests can show that "
+            f"{weight(100 * next_weight)} is within the budget; raise `budget` or take a smaller step"
         )
     return (
         f"{name}: with {share_of(signal.stable + signal.canary)} of all requests bad, an excess under {share(excess)} "
@@ -194,7 +195,7 @@ def hopeless(name: str, signal: SignalJudgement, excess: float, next_weight: flo
 
 
 def comparison(signal: str, words: SignalWords, stable: Pair, canary: Pair, limit: float | None = None) -> str:
-    """The bad events of both versions.
+    """The bad events of both versions in words.
 
     Args:
         limit: the harmless share, where the canary is not compared with stable.

@@ -74,7 +74,7 @@ def test_a_trace_has_one_object_per_window() -> None:
     [
         ("not json\n", "line 2"),
         (window(10.0, 300), "300 bad of only 200"),
-        (window(7.0, 0), "it overlaps the window before"),
+        (window(7.0, 0), "the window overlaps the one before"),
         (window(1.0, 0), "time goes back"),
         (window(10.0, 0, signal="latency:"), "latency:100"),
         (window(10.0, 0, signal="horoscope"), "horoscope"),

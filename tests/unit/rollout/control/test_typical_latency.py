@@ -71,7 +71,7 @@ def test_errors_a_fifth_but_every_answer_slower_is_said(tmp_path: Path) -> None:
     said = lines(release, "Worth knowing")
     assert "Typical latency: " in said
     assert " more (between " in said
-    assert "5 % more is allowed. It decides nothing" in said
+    assert "5 % more is allowed. It does not affect the verdict" in said
     html = render_report([release], title="digits")
     assert "How long answers took" in html
     assert "Geometric mean of all answer times" in html

@@ -203,7 +203,7 @@ def test_how_many_more_answers_the_proof_takes_is_said() -> None:
     few = judged([*ticks, tick(60, disagreement=Pair(1, 20))])[-1]
     more = few.signals["disagreement"].more_requests_needed
     assert more is not None
-    assert f"about {round(more, -1):.0f} more to show that it stays within that" in few.reason
+    assert f"about {round(more, -1):.0f} more to show that the share stays within that" in few.reason
     many = judged([*ticks, tick(60, disagreement=Pair(22, 136))])[-1]
     assert many.signals["disagreement"].more_requests_needed == math.inf
     assert "22 of 136 answers to copied requests differ from stable's (16.2 %), 10 % are allowed" in many.reason

@@ -73,7 +73,7 @@ def test_lines_are_read_as_they_come() -> None:
         ({"end_s": math.nan}, "end_s", "finite number"),
         ({"end_s": "now"}, "end_s", "a number such as"),
         ({"weight": 5}, "weight", "no such key"),
-        ({"signal": "latency:"}, "signal", "neither a family nor a family and a key"),
+        ({"signal": "latency:"}, "signal", "not a family, and not a family and a key"),
         ({"signal": "happiness"}, "signal", "no rule for this family"),
     ],
 )
@@ -279,14 +279,14 @@ def test_an_empty_side_is_no_error() -> None:
             "a sum of 11: 1 numbers between 0 and 10",
         ),
         ({"canary": {"count": 2, "sum": 10, "sum_of_squares": 101}}, "canary", "a sum of squares of 101"),
-        ({"canary": {"count": 2, "sum": 4, "sum_of_squares": 7}}, "canary", "with a sum of 4 it is larger"),
+        ({"canary": {"count": 2, "sum": 4, "sum_of_squares": 7}}, "canary", "with a sum of 4 it must be larger"),
         ({"canary": {"count": 1, "sum": 1e300, "sum_of_squares": 1e300}}, "canary", "a sum of 1e+300"),
         ({"canary": {"count": 0, "sum": 1, "sum_of_squares": 1}}, "canary", "a sum of 1: 0 numbers"),
         ({"canary": {"count": 1, "sum": 2}}, "canary.sum_of_squares", "it is missing"),
         ({"canary": {"bad": 1, "total": 2}}, "canary.count", "it is missing"),
-        ({"between": [0, 20]}, "between", "other bounds than those"),
-        ({"signal": "revenue"}, "signal", "no signal of numbers has this name"),
-        ({"signal": "errors"}, "signal", "no signal of numbers has this name"),
+        ({"between": [0, 20]}, "between", "not the bounds of"),
+        ({"signal": "revenue"}, "signal", "no signal with numbers as events has this name"),
+        ({"signal": "errors"}, "signal", "no signal with numbers as events has this name"),
     ],
 )
 def test_malformed_sums_are_named(change: dict[str, object], place: str, reason: str) -> None:
