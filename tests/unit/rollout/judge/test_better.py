@@ -54,8 +54,8 @@ def test_a_better_model_that_differs_in_two_of_five_answers_passes() -> None:
     assert (before.verdict, before.on_fail, before.failed_signal) == (Verdict.FAIL, "hold", "disagreement")
     assert (after.verdict, after.failed_signal) == (Verdict.PASS, None)
     assert after.reason.startswith(
-        "proven better by labels: it differs in 43 % of answers to copied requests, and where labels tell the two "
-        "apart it is right in 3,075 of 3,225; "
+        "proven better by labels: it differs in 43 % of answers to copied requests, and where labels show that "
+        "only one version is right, it is the canary in 3,075 of 3,225; "
     )
     assert after.signals["disagreement"].is_excused
     assert after.improvement is not None

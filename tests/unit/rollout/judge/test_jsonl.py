@@ -144,7 +144,7 @@ def test_windows_that_overlap_are_refused() -> None:
         {"end_s": 60, "window_s": 60}, {"end_s": 62, "signal": "class:7"}, {"end_s": 65, "window_s": 60}
     )
     saw = r"`errors` from 0 to 60 \(line 1\), then from 5 to 65 \(line 3\)"
-    with pytest.raises(RolloutError, match=f"line 3: window_s: it overlaps .*\n.*{saw}\n.*increase\\(x\\[5s\\]\\)"):
+    with pytest.raises(RolloutError, match=f"line 3: window_s: the window overlaps .*\n.*{saw}\n.*increase\\(x\\[5s\\]\\)"):
         list(parse_windows(given_lines, FAMILIES))
 
 
@@ -153,7 +153,7 @@ def test_clocks_jitter(end_s: float, is_refused: bool) -> None:
     """A window may begin before the last one ended by a hundredth of its length."""
     given_lines = lines({}, {"end_s": end_s})
     if is_refused:
-        with pytest.raises(RolloutError, match="line 2: window_s: it overlaps"):
+        with pytest.raises(RolloutError, match="line 2: window_s: the window overlaps"):
             list(parse_windows(given_lines, FAMILIES))
     else:
         assert len(list(parse_windows(given_lines, FAMILIES))) == 2
@@ -174,7 +174,7 @@ def test_what_is_read_overlaps_by_a_hundredth_at_most(starts: list[float], lengt
         assert after.end_s - after.window_s >= before.end_s - 0.0101 * after.window_s
     if len(read) == len(given_lines):
         return
-    with pytest.raises(LineError, match=r"line \d+: (window_s: it overlaps|signal: a second window)"):
+    with pytest.raises(LineError, match=r"line \d+: (window_s: the window overlaps|signal: a second window)"):
         list(parse_windows(given_lines, FAMILIES))
 
 

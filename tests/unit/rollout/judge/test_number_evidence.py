@@ -140,7 +140,7 @@ def test_noise_of_one_version_tempers_the_evidence() -> None:
         (window(1, [1, 11], [1, 1]), "a sum of squares"),
         (window(1, [1, 30], [1, 1]), "stable has a sum of 31"),
         (window(1, [1, 1], [math.nan]), "canary has sums that are not finite"),
-        (replace(window(1, [1, 1], [1]), canary=Pair(0, 2)), "sums of 1 numbers, and counts of 2"),
+        (replace(window(1, [1, 1], [1]), canary=Pair(0, 2)), "sums of 1 numbers, but a count of 2"),
         (replace(window(1, [1, 1], [1]), canary=Pair(1, 1)), "sums of 1 numbers"),
     ],
 )
