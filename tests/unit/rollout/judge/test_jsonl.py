@@ -144,7 +144,9 @@ def test_windows_that_overlap_are_refused() -> None:
         {"end_s": 60, "window_s": 60}, {"end_s": 62, "signal": "class:7"}, {"end_s": 65, "window_s": 60}
     )
     saw = r"`errors` from 0 to 60 \(line 1\), then from 5 to 65 \(line 3\)"
-    with pytest.raises(RolloutError, match=f"line 3: window_s: the window overlaps .*\n.*{saw}\n.*increase\\(x\\[5s\\]\\)"):
+    with pytest.raises(
+        RolloutError, match=f"line 3: window_s: the window overlaps .*\n.*{saw}\n.*increase\\(x\\[5s\\]\\)"
+    ):
         list(parse_windows(given_lines, FAMILIES))
 
 
