@@ -170,12 +170,13 @@ def page(costs: Sequence[Cost], columns: int, command: str) -> str:
 
 Written by `{command}`.
 
-The last hour of a log, made of requests of one row each, is compared with a reference of {_REFERENCE_ROWS:,} rows;
-{columns} features, label and confidence. Time and CPU time are those of the whole command, including the start of
-Python; memory is the peak of its process. Where other work keeps the cores busy, the time grows but not the CPU time.
+The command compares the last hour of a log, whose requests have one row each, with a reference of
+{_REFERENCE_ROWS:,} rows: {columns} features, label and confidence. Time and CPU time are those of the whole command,
+including the start of Python; memory is the peak of its process. If other work keeps the cores busy, the time grows but
+not the CPU time.
 
 {table(HEADS, map(_row, costs))}
 
-The promise: at most {LIMIT_S:.0f} s and {LIMIT_MB / 1024:.1f} GB. Only the counting of line ends grows with the log;
-Evidently gets at most 5,000 rows, however many there are. The reports on a running release are those with `--quick`.
+The promise: at most {LIMIT_S:.0f} s and {LIMIT_MB / 1024:.1f} GB. Only counting the lines takes longer for a longer
+log; Evidently gets at most 5,000 rows. Reports on a running release are made with `--quick`.
 """

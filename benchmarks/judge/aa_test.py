@@ -103,14 +103,14 @@ def page(release: Timeline, command: str) -> str:
 
 Written by `{command}`.
 
-A model is released against a second build of itself on the real stack: Envoy, BentoML, Locust, and Prometheus where it
-is installed, all on one small machine. Every difference is noise, so the release must end promoted.
+A model is released against a second build of itself on the real stack: Envoy, BentoML, Locust, and Prometheus if it
+is installed, all on one small machine. Every difference is noise, so the release must end with a promotion.
 
-**{release.outcome}** after {ticks} ticks at {_WINDOW_S:g} s each, as many as {hours:.1f} hours have at 5 s. The
+**{release.outcome}** after {ticks} ticks of {_WINDOW_S:g} s each; at 5 s these would be {hours:.1f} hours. The
 evidence of all signals together never exceeded log e {highest:.2f}; the canary fails at {threshold:.2f}.
 
 phi is the variance of stable's own counts divided by that of independent requests, measured before the release. It is
-also 1 where there were too few bad events to measure it.
+also 1 if there were too few bad events to measure it.
 
 {table(HEADS, _rows(release))}
 """

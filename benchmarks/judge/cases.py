@@ -57,7 +57,7 @@ CASES = (
     Case("both-bad", "both versions fail 30 % of requests", Scenario(_RPS, Behaviour(0.3), Behaviour(0.3)), "both_bad"),
     Case(
         "no-data",
-        "no number of the canary's ever arrives",
+        "no count of the canary ever arrives",
         Scenario(_RPS, Behaviour(_BASE), Behaviour(_BASE), is_canary_counted=False),
         "no_data",
     ),

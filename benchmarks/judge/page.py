@@ -93,26 +93,26 @@ def page(scores: Scores, setting: Setting) -> str:
 
 Written by `{setting.command}`: {setting.scale}.
 In brackets: 95 % confidence intervals, of shares after Clopper and Pearson, of means by bootstrap. **Bold**: the best
-of a row, and everything that chance cannot tell from it.
+of a row, and everything that differs from it by no more than chance explains.
 
 The first part compares the tools where requests fail independently, the second in [real weather](#real-weather).
 
-Every tool sees the same traffic: Poisson arrivals, 100 requests a second unless a case says otherwise, split at random;
-the same drift and the same bursts for all. All of them judge errors only. The rules of the other tools were written
-again from their public source and documentation, with the settings shown there. If you find a rule or a setting unfair,
-please open an issue.
+Every tool sees the same traffic: Poisson arrivals, 100 requests a second unless a case says otherwise, split at random,
+with the same drift and the same bursts. All tools judge errors only. The rules of the other tools were reimplemented
+from their public source and documentation, with the settings shown there. If you find a rule or a setting unfair, open
+an issue.
 
 {table(tables.SUMMARY_HEADS, tables.summary_rows(scores))}
 
 - *Healthy canaries not rolled back*, *worse canaries stopped*: the number of cases in which at most 1 % of the releases
   went wrong, within the statistical error.
-- *Kanaria* is the default plan. *No shadow* sees only what the other tools see. *Unhurried* also takes as long as their
-  ramps do, which separates good judgement from speed.
+- *Kanaria* is the default plan. *No shadow* sees only what the other tools see. *Unhurried* also takes as long as the
+  other tools' ramps, which separates good judgement from speed.
 
 ## Healthy canaries
 
-Rolled back, % of releases. *Guard*: the part of them that the absolute limit rolled back. *Waits*: neither promoted nor
-rolled back after 4 hours; Kanaria asks a person at the deadline of a step and goes on when the proof comes.
+Rolled back, % of releases. *Guard*: the part that the absolute limit rolled back. *Waits*: neither promoted nor rolled
+back after 4 hours; Kanaria asks a person at the deadline of a step and goes on when the proof comes.
 
 ![Share of healthy canaries that were rolled back](judge-false-rollbacks.svg)
 
@@ -142,8 +142,8 @@ Time from the start of the harm to the rollback, median / 90th percentile:
 
 ## Neither healthy nor worse
 
-Both versions are bad: it is not the canary's fault, and promoting it fixes nothing; a person should look. No data:
-anything but a promotion is right.
+If both versions are bad, it is not the canary's fault, and promoting it fixes nothing: a person should look. Without
+data any outcome but a promotion is right.
 
 {tables.matrix(neither, scores, tables.outcomes)}
 
@@ -158,10 +158,10 @@ by more than chance explains.
 
 ## Arrays that fooled Mann-Whitney
 
-Reported by users of Kayenta. Each point is one window of our judge. *Margin 0* counts any excess as harm, as Kayenta
-does; the default forgives a tenth of the risk budget, 0.05 % of requests. Four errors against none with equal traffic
-are as likely as four heads in four coin tosses, 1 in 16: no test with 1 % false alarms may fail a canary for that, and
-our judge does not pass it either.
+Users of Kayenta reported these arrays. Each point is one window of our judge. *Margin 0* counts any excess as harm, as
+Kayenta does; the default forgives a tenth of the risk budget, 0.05 % of requests. Four errors against none with equal
+traffic are as likely as four heads in four coin tosses, 1 in 16: no test with 1 % false alarms may fail a canary for
+that, and our judge does not pass it either.
 
 {tables.arrays_table()}
 
@@ -170,17 +170,17 @@ our judge does not pass it either.
 {settings}
 
 - **Argo Rollouts.** A measurement of 0/0 is Failed, as documented for a plain `successCondition`. An empty result is an
-  Error, tried again after 10 seconds; the fifth in a row aborts. An analysis that the end of the ramp stops is
+  Error and is tried again after 10 seconds; the fifth in a row aborts. An analysis that the end of the ramp stops is
   Successful. Its examples use `irate` over 5 minutes, which sees only the last two samples; here it gets the exact
-  ratio over the last minute, which is kinder.
+  ratio over the last minute, which favours it.
 - **Flagger.** A check without a value fails, and so does NaN. Failed checks add up and are never forgiven; the rollback
   comes one interval after the last of them.
 - **Kayenta.** The 98 % confidence interval of the Mann-Whitney test must lie outside 0.25 times the Hodges-Lehmann
   estimate, and the ratio of means must be 1 or more. Brent's root finder, with Kayenta's tolerance of 0.0001, gives all
   digits that issue 6278 prints. Points without requests are removed; without points the critical metric fails.
-- **Mixture SPRT**, **asymptotic sequence** and **peeked z-test** are no tools but what a team writes on top of one. The
-  first and the last know no risk budget, so the clock raises the weight; a step in which the canary answered nothing
-  goes on. The asymptotic sequence rolls back only after 10 failures of both versions together.
+- **Mixture SPRT**, **asymptotic sequence** and **peeked z-test** are not tools but tests that a team writes on top of
+  one. The first and the last have no risk budget, so the clock raises the weight; a step in which the canary answered
+  nothing continues. The asymptotic sequence rolls back only after 10 failures of both versions together.
 - **Kanaria.** The judge, decisions and steps that run in production, on simulated counts; 30 minutes of stable's own
   history before the release; a watch of 15 minutes after promotion, in which stable keeps its `holdback`.
 
@@ -188,10 +188,11 @@ our judge does not pass it either.
 
 - Simulated requests are independent given the rates, bursts and drift named above. Scrapes and changes of weight take
   no time, and no process of the tools or of the canary restarts.
-- There is one signal, but for the cold cache. The other tools can judge latency as well, Kanaria also predicted classes
-  and labels.
-- Argo Rollouts and Flagger can be given better queries than those in their examples, Argo Rollouts can even ask another
+- There is one signal, except with the cold cache. The other tools can judge latency as well; Kanaria can also judge
+  predicted classes and labels.
+- Argo Rollouts and Flagger can use better queries than those in their examples. Argo Rollouts can even ask another
   judge over HTTP, and Kayenta can judge at any weight.
-- Harm is counted for 4 hours. If somebody notices it sooner by other means, less is harmed, whichever tool promoted.
+- Harm is counted for 4 hours. If somebody notices it sooner by other means, fewer requests are harmed, whichever tool
+  promoted the canary.
 - A rollback before late harm began counts as stopped after 0 s.
 """

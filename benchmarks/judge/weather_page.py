@@ -61,15 +61,16 @@ def section(scores: Scores) -> str:
     return f"""\
 ## Real weather
 
-What happens to services while a release runs: 100 requests a second and errors only, unless a world says otherwise. A
-release has 4 hours, its watch included. Its weather is the same whichever tool decides.
+Each world simulates what happens to services while a release runs. A world has 100 requests a second and errors only,
+unless its title says otherwise. A release has 4 hours, its watch included. All tools decide in the same weather.
 
 - *Rolled back*: also in the watch after promotion. *Asks a person*: neither promoted nor rolled back after 4 hours.
   *Promoted*: and not rolled back since. *Decided after*: median from the canary's first request, copied or live, to
-  promotion or rollback. *Harmed*: mean number of requests of users that a worse canary answered worse than stable would
-  have, within 4 hours; of the leak at full traffic within an hour from then, so that slow ramps gain nothing.
-- Goals of the default plan stand in Kanaria's row: kept, within error (chance explains what is missing) or **broken**.
-  *Better* than Kanaria: by more than chance explains.
+  promotion or rollback. *Harmed*: mean number of users' requests that a worse canary answered worse than stable would
+  have, within 4 hours. For the leak that begins at full traffic it is within an hour of that, so that a slow ramp is no
+  advantage.
+- Kanaria's row has the goals of the default plan: kept, within error (chance explains the difference) or **broken**.
+  *Better*: better than Kanaria, by more than chance explains.
 
 {table(_SUMMARY_HEADS, [_summary_row(scores, contender.key, contender.title) for contender in IN_WEATHER])}
 
@@ -79,7 +80,7 @@ release has 4 hours, its watch included. Its weather is the same whichever tool 
 
 ### Where others are better in such weather
 
-The best three of each row.
+Each row names the best three.
 
 {_defeats(scores)}
 
@@ -87,8 +88,8 @@ The best three of each row.
 
 {worlds}
 
-In the world of the cold cache Kanaria judges latency as well; for the other tools an answer of more than {SLOW_MS} ms
-is a failure."""
+In the world of the cold cache Kanaria judges latency as well; for the other tools an answer that takes more than
+{SLOW_MS} ms is a failure."""
 
 
 def _world(world: Case, scores: Scores) -> str:

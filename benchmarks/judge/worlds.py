@@ -137,7 +137,7 @@ def _slow_start(_: np.random.Generator) -> Weather:
 
 
 def _retry_storms(rng: np.random.Generator) -> Weather:
-    """About every 10 min a dependency fails for 30 s and clients try again: thrice the traffic, of which 40 % fails."""
+    """About every 10 min a dependency fails for 30 s and clients retry: three times the traffic, 40 % of it fails."""
     starts_s = rng.uniform(SECONDS[0], SECONDS[-1], size=rng.poisson(len(SECONDS) / (10 * _MINUTE_S)))
     is_storm = np.any([_is_within(start_s, 30) for start_s in starts_s], axis=0)
     ratios = np.where(is_storm, 0.4, _BASE)
@@ -165,9 +165,9 @@ WORLDS = (
     ),
     Case("blips+30", "the same blips; the canary fails 30 % more", _world(_shared(_blips, 0.3)), "worse"),
     Case("blips+5", "the same blips; the canary fails 5 % more", _world(_shared(_blips, 0.05)), "worse"),
-    Case("cold-start", "a cold canary: 5 % errors in its first 30 s, 0.1 % then", _world(_cold_start), "healthy"),
+    Case("cold-start", "a cold canary: 5 % errors in its first 30 s, then 0.1 %", _world(_cold_start), "healthy"),
     Case("leak", "a leak from the first request: 0.1 to 5 % errors within 20 min", _world(_leak_at_once), "worse"),
-    Case("leak-at-full", "the same leak, from all the traffic on", _world(_leak_at_full), "worse"),
+    Case("leak-at-full", "the same leak, from when the canary has all the traffic", _world(_leak_at_full), "worse"),
     Case(
         "hangs",
         "2 % of the canary's requests hang until the gateway gives up after 10 s; 1,000 requests/s",
@@ -199,7 +199,7 @@ WORLDS = (
     Case("silence", "no request for 10 min, soon after the start", _world(_silence), "healthy"),
     Case(
         "route",
-        "half of the requests on one route in 20 fail, which a job calls for 15 s every 3 min",
+        "half of the requests to one route fail; a job calls it for 15 s every 3 min, 5 % of all requests",
         _world(_route),
         "worse",
     ),
@@ -219,7 +219,7 @@ WORLDS = (
     Case("slow-start", "traffic grows from 0.5 to 100 requests/s within 30 min", _world(_slow_start), "healthy"),
     Case(
         "storms",
-        "retry storms: thrice the traffic for 30 s about every 10 min, 40 % of it fails",
+        "retry storms: three times the traffic for 30 s about every 10 min, 40 % of it fails",
         _world(_retry_storms),
         "healthy",
     ),

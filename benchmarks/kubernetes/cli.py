@@ -118,12 +118,13 @@ Written by `{command}`, on {began}.
 
 `kanaria judge serve` is asked about releases of {hours:g} h with {pods} pods, scraped every {INTERVAL_S:g} s, and
 {classes + 8} signals: errors, six bounds of latency, {classes} classes, confidence. A real Prometheus on the same
-machine has the samples, and stable's half hour before. Both share the cores with whatever else runs there: where that
-keeps them busy, the time grows but not the CPU time.
+machine has the samples, and those of stable's half hour before. Both share the cores with other work there; if that
+keeps the cores busy, the time grows but not the CPU time.
 
 {table(HEADS, (result.row() for result in results))}
 
-The first answer reads all samples since the release began, folds them to windows and judges each. It is given once for
-each release and replica, and again after a restart. Later answers read what is new: a window every
+For its first answer the judge reads all samples since the release began, turns them into windows and judges each
+window. This happens once for each release and replica, and again after a restart. Later answers read only what is new:
+a window every
 {_WINDOW_S:.0f} s.
 """

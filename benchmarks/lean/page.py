@@ -139,74 +139,74 @@ def page(
 
 Written by `{command}` on {machine}.
 
-A second version, a command, a stack that nobody asks, a lone request. Rounds: {rounds}; ratios are taken
-within a round. All numbers: median (lowest-highest round). Memory and processor time depend less on what else the
-machine did than seconds do.
+A second version, a command, a stack without traffic, a lone request. Rounds: {rounds}; ratios are taken
+within a round. All numbers: median (lowest-highest round). Other work on the machine affects memory and CPU time less
+than it affects seconds.
 
 ## A second version
 
-PSS divides each page of memory by the number of processes that have it. The first version was started in the same way,
-by a keeper as in a stack. A stack forks the versions of its own Python from one process that has imported everything,
-the fork server, whose imports (1.7 s of CPU) are paid with the first version
+PSS divides each page of memory by the number of processes that share it. A keeper started the first version in the same
+way, as in a stack. A stack forks versions that run in its own Python from the fork server, one process that has
+imported everything. Its imports (1.7 s of CPU) count for the first version
 ([decision 62](../decisions/0062-what-a-version-costs.md)).
 
 {table(VERSION_HEADS, tables["versions"])}
 
 ## Commands
 
-"Before" is the same command while Python collects garbage during imports and httpx imports its own command line.
+"Before" is the same command when Python collects garbage during imports and httpx imports its own command line.
 
 {table(COMMAND_HEADS, tables["commands"])}
 
 ## A stack without traffic
 
-One version with one worker, Prometheus and Alertmanager where they are installed; then the same with a second version
-on trial, which a person has paused. What takes it, and what was done: [decision 70](../decisions/0070-nobody-asks.md).
+One version with one worker, with Prometheus and Alertmanager if they are installed; then the same with a second version
+on trial in a paused release. What uses the CPU, and what was done: [decision 70](../decisions/0070-nobody-asks.md).
 
 {table(IDLE_HEADS, tables["idle"])}
 
 ## The gateway, part by part
 
-One connection, a backend that answers at once, a gateway for each row that lacks one part.
+One connection and a backend that answers at once. The gateway of each row lacks one part.
 
 {table(GATEWAY_HEADS, tables["gateway"])}
 
-What costs most is counting: which version was chosen and which one answered, whose time it was, what failed. Releases
-are judged by these numbers. A filter more or less is within what rounds differ by, with few rounds on a busy machine
-even a bare proxy is: measure with more before one is taken out.
+Counting costs most: which version was chosen, which one answered, whose time it was, and what failed. Releases are
+judged by these numbers. One filter more or less makes no larger difference than there is between rounds. With few
+rounds on a busy machine the same holds for a bare proxy: measure more rounds before you remove a filter.
 
 ## One row
 
 {table(LONE_HEADS, tables["lone"])}
 
-Who asks alone, one request after the other on one connection, is answered without the queue of batches, in one write,
-and counted without locks: [decision 64](../decisions/0064-a-lone-request.md).
+A lone client, which sends one request after another on one connection, is answered without the batch queue, in one
+write, and is counted without locks: [decision 64](../decisions/0064-a-lone-request.md).
 
 ## The slowest of a hundred
 
-Both servers run, and each is asked for {TURN_S} s in turn, over one connection. Where the system allows it (Linux, as
-root), servers and client have a core whenever they want one (`SCHED_FIFO`): what is slow then is the server, or the
-machine below the system. wrk counts a pause as slow requests for as long as it lasts, so one of 20 ms spoils a turn.
+Both servers run, and each is loaded for {TURN_S} s in turn, over one connection. If the system allows it (Linux, as
+root), servers and client get a core whenever they want one (`SCHED_FIFO`): slow requests are then due to the server, or
+to the machine below the system. wrk counts slow requests for as long as a pause lasts, so one of 20 ms spoils a turn.
 Medians of the turns. {_WHETHER_AHEAD[is_ahead]}
 
 {table(SLOWEST_HEADS, tables["slowest"])}
 
 ## What was tried and did not pay
 
-- Collecting garbage before the fork: the holes are filled by each worker, 38 MB copied instead of 26.
-- No supervisor at all where there is one worker: it would share all it has with the worker anyway, and a crash of
-  the worker would be a crash of the version.
+- Collecting garbage before the fork: each worker fills the holes, so 38 MB are copied instead of 26.
+- No supervisor for a version with one worker: the supervisor shares all its memory with the worker anyway, and without
+  it a crash of the worker would be a crash of the version.
 - Returning memory to the system after the imports (`malloc_trim`): 0.2 MB of 88 are free.
-- Importing less: 58 MB of the 200 that each version shares are registered when torch's library is loaded, 80 are
-  torch's own modules, 27 BentoML's with aiohttp, pyparsing, rich and others that no worker of ours uses. Modules that
-  are left out may be a model's; shared, they cost nothing.
-- The kernel's merging of equal pages (KSM): off where nobody switched it on as root, and addresses, so pages, differ.
+- Importing less: of the 200 MB that each version shares, torch's library registers 58 MB when it is loaded. torch's own
+  modules take 80 MB, and BentoML's 27 MB, with aiohttp, pyparsing, rich and others that no worker of ours uses. A model
+  may need a module that is left out; shared, the modules cost nothing.
+- The kernel's merging of equal pages (KSM): it is off unless root switched it on, and addresses, so pages, differ.
 - Building pydantic's validators at first use (`defer_build`): 3 % of a command.
-- Fewer filters in the gateway: nothing that stands out of the noise, see above.
-- A lone request that only skips its turn of the event loop: 1 %. What costs is the queue, so it is left out as a whole.
-- Named tuples for frozen dataclasses, `count_nonzero` for `any`, heads put together once: 1 % together; they stay, for
-  they are no longer than what they replaced.
-- Fewer labels of the gateway's counters, or such with a fixed value, or one logger for all answers: nothing that stands
-  out of nine rounds by hand, which differed by half. In their median, to ask which requests count took some 7 % of
-  Envoy's time and to count them 11 %; both are evidence.
+- Fewer filters in the gateway: no difference beyond the noise, see above.
+- A lone request that only skips its turn of the event loop: 1 %. The queue costs more, so a lone request skips it.
+- Named tuples for frozen dataclasses, `count_nonzero` for `any`, heads put together once: 1 % together. They stay,
+  because the code is not longer.
+- Fewer labels of the gateway's counters, labels with a fixed value, or one logger for all answers: no difference beyond
+  the noise of nine manual rounds, which differed by half. In their median, deciding which requests count took some 7 %
+  of Envoy's time and counting them 11 %; both are evidence.
 """

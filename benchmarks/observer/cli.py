@@ -170,24 +170,23 @@ def page(rounds: Sequence[Round], command: str, began: str) -> str:
 
 Written by `{command}`, on {began}.
 
-Two versions of a service that answers at once stand behind the gateway. In a step each has half of the requests, and
-the plan says what answers mean. In the shadow the canary gets a copy of each request, stable is asked one in five of
-the observed ones twice, and answers are compared. What varies is of how many requests the observer is shown the
-answers: `observe` in the plan, and everything, however many requests come. There were {len(rounds)} rounds of all
-situations in turn, with the same processes; ratios are taken within a round. All numbers: median (lowest to highest
-round).
+The gateway has two versions of a service that answers at once. In a step each version gets half of the requests, and
+the plan says what answers mean. In the shadow the canary gets a copy of each request, stable gets one in five of the
+observed requests twice, and answers are compared. The rows differ in how many requests' answers the observer gets:
+by `observe` in the plan, or everything, at any request rate. There were {len(rounds)} rounds of all situations in turn,
+with the same processes; ratios are taken within a round. All numbers: median (lowest to highest round).
 
 {table(RATIO_HEADS, ratio_rows(rounds))}
 
 {table(HEADS, rows(rounds))}
 
-The limits, by the medians of the rounds. Throughput is judged by the processor time of a request, all processes
-together: wrk and whatever else runs on the machine disturb the requests a second, and what the CPUs do less for each
-request they can do for others.
+The limits, by the medians of the rounds. Throughput is judged by the CPU time of a request, all processes together: wrk
+and other work on the machine disturb the requests a second, and CPU time that one request does not need is free for
+others.
 
 {newline.join(limits(rounds))}
 
-An answer that is read takes {answer_cost_us(rounds):.0f} us of the observer's CPU, so one core reads about
-{1e6 / answer_cost_us(rounds):,.0f} answers a second. It is shown those to at most {MOST_PER_S} requests a second, in
-the shadow two or three of each. `observe: 10%` is a tenth of the requests, and at most as many.
+Reading an answer takes {answer_cost_us(rounds):.0f} us of the observer's CPU, so one core reads about
+{1e6 / answer_cost_us(rounds):,.0f} answers a second. The gateway shows it the answers to at most {MOST_PER_S} requests
+a second, in the shadow two or three of each. `observe: 10%` is a tenth of the requests, within the same limit.
 """

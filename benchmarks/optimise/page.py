@@ -38,8 +38,8 @@ def page(found: Sequence[Comparison], *, command: str, machine: str) -> str:
 
 Written by `{command}` on {machine}.
 
-Each engine answers the same batches, from rows to answers, on one thread. The engines take turns, and the least time of
-several rounds counts, because other work on the machine delays it least. Accuracy is measured on the held-out samples
+Each engine answers the same batches, from rows to answers, on one thread. The engines take turns. The shortest time of
+several rounds counts, because other work on the machine affects it least. Accuracy is measured on the held-out samples
 in the model's folder. `speed` is the geometric mean over the batch sizes. What this means and how to use it:
 [optimise](../optimise.md).
 
@@ -47,7 +47,7 @@ in the model's folder. `speed` is the geometric mean over the batch sizes. What 
 
 {parts}
 
-The fastest engine within the tolerance is chosen. An engine that changes the model more than a plainer one does must be
+The fastest engine within the tolerance is chosen. An engine that changes the model more than a plainer engine must be
 {MIN_GAIN:g} times as fast as the plainer one.
 """
 

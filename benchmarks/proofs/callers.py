@@ -32,20 +32,20 @@ _LIARS = """
 
 Written by `{command}`.
 
-Labels of 20 requests a second for 20 minutes at a weight of 50 %; stable is wrong in 5 %; {releases} releases a row.
-Labels alone are judged (`wrong_label`). *Before*: all labels count together. *Now*: a rollback must hold without the
-labels of any one caller; where callers disagree, a person is asked, and the release is held until then. Times are
-medians, in seconds, of those releases.
+Labels of 20 requests a second for 20 minutes at a weight of 50 %. Stable is wrong in 5 %. {releases} releases a row.
+Only labels are judged (`wrong_label`). *Before*: all labels count together. *Now*: a rollback must hold without the
+labels of any one caller. If callers disagree, a person is asked and the release is held until then. Times are medians
+of the releases in which this happened.
 
 ## A caller who lies
 
-He calls all answers of a good canary wrong and none of stable's, or the other way round for a bad one."""
+The caller calls all answers of a good canary wrong and none of stable's, or the other way round for a bad canary."""
 
 _HONEST = """
 ## Nobody lies
 
-What it costs: harm is proven as soon as it is proven without each caller. *One of five* means that the canary is
-wrong for one caller alone, in 30 % of his requests."""
+What the protection costs: harm counts as proven only when it is proven without each single caller. *Wrong for one of
+five*: the canary is wrong for one caller alone, in 30 % of that caller's requests."""
 
 _HEADS = ("callers", "canary", "before: rolled back", "now: rolled back", "a person is asked first")
 

@@ -86,7 +86,7 @@ class Study:
 def false_rollbacks(study: Study) -> Iterator[Row]:
     """A harmless canary is judged at every window for an hour: 15 minutes each at 1, 5, 25 and 50 %.
 
-    With so many errors and so few requests the whole releases end with a question to a person: none of 400 was
+    With so many errors and so few requests the whole releases end with a question to a person. None of 400 was
     promoted, so none reached the watch after promotion, which has its own chapter.
     """
     drift, own, retries = Noise(drift=5, shared_icc=0.05), Noise(own_icc=0.05), Noise(retries=4)
@@ -179,8 +179,8 @@ def arrivals(study: Study) -> Iterator[Row]:
 
     Before each release stable runs alone for half an hour: phi is measured, and PASS places its bets by stable's error
     ratio. The counters are read directly from the gateway and the versions, so a change of weight loses the evidence of
-    0.04 s (measured). Where Prometheus reads them every second, it loses 1 to 1.5 s. Proof is found at a reading, every
-    5 s.
+    0.04 s (measured). If Prometheus reads them every second, it loses 1 to 1.5 s. Proof is found when the counters are
+    read, every 5 s.
     """
     fixed = RolloutSpec(
         steps=_STEPS, soak=10.0, holdback=0.0, step_deadline=24 * _HOUR_S, watch=5.0, signals=_ERRORS_ONLY
@@ -202,8 +202,8 @@ def watch(study: Study) -> Iterator[Row]:
     """Whole releases and the 15 minutes after promotion, when stable has no traffic left to compare with.
 
     The canary's errors are then compared with stable's earlier errors, in the half hour of history and in the release,
-    and with the errors of all users in the five minutes that ended two minutes ago: a drift that concerns everybody is
-    followed, but harm is found before it becomes part of the comparison. 100 requests a second.
+    and with the errors of all users in the five minutes that ended two minutes ago. The comparison follows a drift that
+    affects all users, but finds harm before the harm becomes part of it. 100 requests a second.
     """
     plan = RolloutSpec(steps=_STEPS, soak=10.0, holdback=0.0, step_deadline=24 * _HOUR_S, signals=_ERRORS_ONLY)
     cases = (
@@ -229,9 +229,9 @@ def watch(study: Study) -> Iterator[Row]:
 def models(study: Study) -> Iterator[Row]:
     """Latency or predicted classes are judged alone, unless a row says otherwise.
 
-    An answer that takes 500 ms more is counted alone only by a bound of 500 ms or more, so the default plan has two of
-    these. With bounds of 25 to 250 ms some of stable's own answers are as slow: even a test that knows the harm and
-    allows no tolerance needs Wald's limit on average, so no promise of a minute could be kept.
+    Only a bound of 500 ms or more counts the answers that take 500 ms longer and no others, so the default plan has two
+    such bounds. With bounds of 25 to 250 ms some of stable's own answers are as slow. Then even a test that knows the
+    harm and allows no tolerance needs Wald's limit on average, so no promise of a minute could be kept.
     """
     failed = proportion([math.isfinite(at_s) for at_s in study.workers.each(_better_model, study.seeds(500))])
     what = "accuracy 95 to 97 %, random confusions, skewed classes in half of the releases; 30 minutes"

@@ -242,33 +242,34 @@ _TEXT = """
 Written by `{command}`.
 
 A signal may be a number of each request: its answer time, a score, a cost. This page simulates releases of ten
-minutes at 100 requests a second, of which the canary has a tenth, and compares the means of both versions after every
-window of 5 s, as the judge does: from counts, sums and sums of squares
-([decision 33](../decisions/0033-means-of-numbers.md)). Answer times are put into bounds that are 12 % apart, from 1 ms
-to 10 s, and the mean of their logarithms is compared: a factor means the same everywhere.
+minutes at 100 requests a second. The canary gets a tenth of them. The means of both versions are compared after every
+window of 5 s, as the judge does it: from counts, sums and sums of squares
+([decision 33](../decisions/0033-means-of-numbers.md)). Answer times are sorted into buckets whose bounds are 12 %
+apart, from 1 ms to 10 s. The mean of their logarithms is compared, so that a factor means the same everywhere.
 
 *A leaf of Dean & Barroso*: one server's answer times as published in "The Tail at Scale" (2013, table 1: half within
 1 ms, 95 % within 5, 99 % within 10), times 20. *Diabetes*: the disease progression of 442 patients (Efron et al. 2004,
-bundled with scikit-learn) as a score from 0 to 400. *z-test*: the usual comparison of two means at 1 %, of all numbers
-so far, after every window.
+bundled with scikit-learn) as a score from 0 to 400. *z-test*: the usual comparison of two means at 1 %, repeated after
+every window with all numbers so far.
 
 ## Identical versions
 
-{releases} releases each, and nothing is tolerated. How often is a canary that is no worse called worse (at most 1 % is
-promised), and how often did the limits of the difference (1 % on each side) ever leave out the true one? *Slower while
-the weight rises*: both versions get three times slower while the canary's share goes from 1 to 50 %."""
+{releases} releases each; no difference is tolerated. *Called worse*: how often a canary that is not worse was called
+worse (the promise is at most 1 %). *Limits ever wrong*: how often the limits of the difference (1 % on each side) ever
+excluded the true one. *Slower while the weight rises*: both versions get three times slower while the canary's share
+goes from 1 to 50 %."""
 
 _POWER_TEXT = """
 ## Slower versions
 
-{releases} releases each; {tolerance} more is tolerated. Seconds until it is noticed: median / 90th percentile."""
+{releases} releases each; {tolerance} more is tolerated. Seconds until the judge notices: median / 90th percentile."""
 
 _NOISE_TEXT = """
 ## Versions that wander
 
-Two identical processes are not equally fast: here the speed of each wanders by itself, and is forgotten within half a
-minute. {releases} releases each; {tolerance} more is tolerated. *Calibrated*: noise was measured on half an hour of
-stable before, as in every release. About noise nothing is proven."""
+Two identical processes are not equally fast. Here the speed of each varies by itself, and a deviation lasts about half
+a minute. {releases} releases each; {tolerance} more is tolerated. *Calibrated*: noise was measured on half an hour of
+stable before, as in every release. Nothing is proven about noise."""
 
 
 def _identical(releases: int, workers: Workers) -> Iterator[Sequence[str]]:

@@ -41,23 +41,23 @@ Written by `{command}`.
 ## How many labels it takes
 
 Both versions answer the same requests in the shadow, and the labels of {labels} requests come in each window of
-five seconds. *Paired*: only requests about which exactly one of the two was right count (`paired_label`).
-*Unpaired*: the wrong answers of each version are counted by themselves, all at one age (`wrong_label` with
-`after`), as if other requests had come to each. Half of what the better version gets wrong, the other one gets
-wrong, too. Each kind of label is judged alone, with a tolerance of 1.25 for harm, and none for proof that the
-canary is better. Labels until the proof, median of {releases} releases of at most {most} labels; *proven wrongly*
-is the share of the proofs, of both kinds, that say the opposite, or anything of two equal versions.
+five seconds. *Paired*: only requests that exactly one version answered right count (`paired_label`). *Unpaired*: the
+wrong answers of each version are counted separately, all at one age (`wrong_label` with `after`), as if each version
+had other requests. The worse version also gets half of the better version's mistakes wrong. Each kind of label is
+judged alone, with a tolerance of 1.25 for harm and none for proof that the canary is better. *Labels*: until the proof,
+median of {releases} releases of at most {most} labels. *Proven wrongly*: the share of the proofs, of both kinds, that
+say the opposite, or that call one of two equal versions better.
 
-Proof that it is better needs any improvement, proof that it is worse more than the tolerance."""
+Any improvement can be proven to be better; only what exceeds the tolerance can be proven to be worse."""
 
 _UNLABELLED = """
 ## Differences alone
 
 A share of the answers differs in the shadow step, in which {answers} are compared in each window. Without labels
-nobody knows which version is right: up to a tenth passes, more is left to a person, and more than half is rolled
-back. With labels of {labels} requests a window, of which the canary alone is right in nine of ten where the two
-differ, or in one of ten, the labels decide. What the judge concludes within two minutes, and after how many
-compared answers; share of {releases} releases, with its 95 % interval."""
+it is unknown which version is right: up to a tenth passes, more is left to a person, and more than half is rolled
+back. With the labels of {labels} requests a window the labels decide: where the two differ, the canary is right in nine
+of ten (a better model) or in one of ten (one that is wrong). The table shows what the judge concludes within two
+minutes, after how many compared answers, and in what share of {releases} releases, with its 95 % interval."""
 
 
 _HEADS_LABELLED = ("right: stable", "canary", "paired prove", "labels", "unpaired prove", "labels", "proven wrongly")

@@ -41,13 +41,13 @@ def preface(command: str) -> str:
 Written by `{command}`.
 
 The mathematics of the judge is proven for requests that are independent, given their rates. Real requests are not, and
-that matters more than any formula. This page shows what each kind of noise would do to the judge, and how much of that
-its treatment leaves. Everything is simulated and seeded; the judge is the real one. A window is 5 s, a release an hour;
-*the ramp* is 1, 5, 25, 50 % for a quarter of an hour each. In brackets: 95 % confidence intervals, after Clopper and
-Pearson.
+that matters more than any formula. This page shows how each kind of noise affects the judge without its treatment, and
+how much of the effect remains with it. Everything is simulated and seeded; the judge is the real one. A window is 5 s,
+a release an hour; *the ramp* is 1, 5, 25, 50 % for a quarter of an hour each. In brackets: 95 % confidence intervals,
+after Clopper and Pearson.
 
-Not covered, because no simulation can: noise slower than the half hour of history, and whatever else a real machine
-does. [The same model against itself](aa-test.md) is a release on a real stack."""
+No simulation covers noise slower than the half hour of history, or everything else that a real machine does.
+[The same model against itself](aa-test.md) is a release on a real stack."""
 
 
 def sections(workers: Workers, name: str, scale: float = 1.0) -> Iterator[Section]:

@@ -37,17 +37,17 @@ _HEALTHY = """
 
 Every five minutes on average half of all requests fail for some seconds, because of something that both versions depend
 on (*in both at once*) or because of the version itself (*its own*). At other times 0.5 % fail; there are 100 requests a
-second. The plan is the default one without its shadow, for errors alone, and a release waits for an hour at most. *All
-of it* and *own noise* as above. The table shows how many of {releases} harmless canaries were promoted, and the seconds
-until then, median and p90."""
+second. The plan is the default one without its shadow, for errors alone, and a release waits for at most an hour. *All
+of it* and *own noise* are as above. The table shows how many of {releases} harmless canaries were promoted, and the
+seconds until then, median and p90."""
 
 _BAD = """
 The same with a canary that fails more: seconds until it was rolled back, median and p90. In brackets: how many were
 promoted."""
 
 _FALSE = """
-Harmless canaries that are kept at each weight for a quarter of an hour, {releases} releases each: how often are they
-failed? What is *in both at once* cancels, whatever phi is. *phi 1*: as if there were no noise."""
+Harmless canaries stay at each weight for a quarter of an hour, in {releases} releases each: how often does the judge
+fail them? Blips *in both at once* cancel, at any phi. *phi 1*: as if there were no noise."""
 
 
 def sections(workers: Workers, seeds: Sequence[Seed]) -> Iterator[Section]:

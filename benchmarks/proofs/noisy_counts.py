@@ -45,20 +45,20 @@ _FALSE_ALARMS = """
 
 No test that counts events can tell a cluster from harm. phi is the variance of stable's counts, between neighbouring
 blocks of 5, 20 and 60 s, divided by that of independent requests, less what chance explains; each log e-value is
-divided by phi. *All of it*: by the phi of the whole history at every share of the traffic. *Own noise*: by what the
-history says about the noise between two versions at the canary's share. The canary is harmless: errors 1 %, 20 requests
-a second, the ramp. The table shows the mean phi of the whole history and how often the canary was failed, in {releases}
-releases each."""
+divided by phi. *All of it*: the phi of the whole history, at every share of the traffic. *Own noise*: what the history
+says about the noise between two versions at the canary's share. The canary is harmless: errors 1 %, 20 requests a
+second, the ramp. The table shows the mean phi of the whole history, and in how many of {releases} releases the judge
+failed the canary."""
 
 _BOUND = """
-The bound on the excess, on which every step depends: how often is it ever below the true excess of 0.5 %? The promise
-is at most 1 %. The traffic is the same, but the canary fails 1.5 %."""
+Every step depends on the bound on the excess. How often is this bound ever below the true excess of 0.5 %? The promise
+is at most 1 %. The traffic is the same, but the canary fails 1.5 % of its requests."""
 
 _BUCKETS = """
-Slow periods of 30 s in one version only. Latency buckets alone are judged, at 10 % (log-normal around 80 ms): how often
-a harmless canary was failed in {releases} releases, and the seconds until 500 ms more on 5 % of the requests were
-found, median and p90. *Of the noisiest*: the noise of the noisiest bucket is used for each of them, which is as safe
-but finds harm too late."""
+Slow periods of 30 s hit one version only. Only latency buckets are judged, at 10 % (log-normal around 80 ms). The table
+shows how often the judge failed a harmless canary in {releases} releases, and the seconds until 500 ms more on 5 % of
+the requests were found, median and p90. *Of the noisiest*: the noise of the noisiest bucket is used for each bucket,
+which is as safe but finds harm too late."""
 
 
 def sections(workers: Workers, seeds: Sequence[Seed]) -> Iterator[Section]:

@@ -30,9 +30,9 @@ _TEXT = """
 
 2 % of the answers take over 500 ms and half of these over a second, in slow periods of 30 s that each version has at
 its own times; 20 requests a second, the ramp. *Not measured*: the noise of these two bounds is unknown, and their
-requests are taken as independent (phi 1). *Measured*: on half an hour of stable, as for every bound. The table shows
-how often a harmless canary was failed in {releases} releases, and the seconds until 5 % more slow answers were found at
-10 %, median and p90."""
+requests are treated as independent (phi 1). *Measured*: on half an hour of stable, as for every bound. The table shows
+how often the judge failed a harmless canary in {releases} releases, and the seconds until 5 % more slow answers were
+found at 10 %, median and p90."""
 
 
 def sections(workers: Workers, seeds: Sequence[Seed]) -> Iterator[Section]:

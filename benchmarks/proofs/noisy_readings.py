@@ -29,10 +29,11 @@ NO_TOLERANCE = replace(ERRORS, rules={"errors": replace(ERRORS.rules["errors"], 
 _TEXT = """
 ## Reading the counters: one instant, one weight
 
-Both versions share bursts of 2.5 s (ICC 0.05, errors 1 %, 100 requests a second). That is no harm, and it needs no phi
-where each window covers the same seconds of both versions at one weight. The mean of an e-value must not exceed 1 for a
-harmless canary (each capped at 10, {releases} releases of an hour). The tolerance hides what a wrong reading does; but
-the proof holds only if both versions are read at the same time and windows in which the weight changes are dropped.
+Both versions share bursts of 2.5 s (ICC 0.05, errors 1 %, 100 requests a second). These are not harm, and they need no
+phi if each window covers the same seconds of both versions at one weight. The mean of an e-value must not exceed 1 for
+a harmless canary (each capped at 10, {releases} releases of an hour). The tolerance hides the effect of a wrong
+reading, but the proof holds only if both versions are read at the same time and windows in which the weight changes are
+dropped.
 *Failed*: harmless canaries."""
 
 

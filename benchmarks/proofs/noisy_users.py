@@ -32,8 +32,8 @@ FAIL_ONLY = replace(_CONFIG, rules={AFFECTED_USERS: _CONFIG.rules[AFFECTED_USERS
 _FALSE_ALARMS = """
 ## Sticky users who fail again and again
 
-A hash keeps each user on one side (`sticky`). All users together send 20 requests a second for an hour, of which stable
-fails 1 %, at 10 % or up the ramp. The decision that follows from these tables:
+A hash keeps each user on one side (`sticky`). All users together send 20 requests a second for an hour, at a weight of
+10 % or up the ramp, and stable fails 1 % of them. The decision that follows from these tables:
 [sticky users](../decisions/0007-sticky-users.md).
 
 ### A harmless canary: how often is it failed?
@@ -48,18 +48,17 @@ _POWER = """
 ### A canary that fails k times as often: how long until it is failed?
 
 Median and 90th percentile of {releases} releases at 10 %, in seconds; all users are alike. Counting each user once
-costs little where there are many users. It costs much where few users make all the requests and the harm is small:
-after half an hour most of 500 users have failed once. But harm that is not found is not let through: PASS counts every
-failure."""
+costs little if there are many users. It costs much if few users make all the requests and the harm is small: after half
+an hour most of 500 users have failed once. But harm that is not found does not pass: PASS counts every failure."""
 
 _BOUND = """
 ### The bound on a canary's excess, on which every step depends: how often is it ever too low?
 
 In {releases} releases each; the promise is at most 1 %. The users are those above, but the canary fails each of them
 twice as often, so that the true excess is 1 %. *phi of the users so far* divides all evidence by the sum of b^2 over
-the sum of b, where b is the number of failures of each of stable's users since the release began; *of the half hour
-before* takes the same number once, from stable alone before the release. Counting each user once is of no use here:
-each repeated failure is harm."""
+the sum of b, where b is the number of failures of each of stable's users since the release began. *phi of the half hour
+before* computes the same number once, from stable alone before the release. Counting each user once does not help here,
+because each repeated failure is harm."""
 
 _PRICE = """
 ### What that costs a harmless canary: the smallest excess that an hour can exclude

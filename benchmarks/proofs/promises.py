@@ -32,12 +32,12 @@ def preface(command: str) -> str:
     return f"""\
 # What the judge promises, and what it keeps
 
-Written by `{command}`. At full scale that takes about twenty minutes on two cores.
+Written by `{command}`. At full scale this takes about twenty minutes on two cores.
 
-Traffic is simulated and seeded; the judge is the real one, and in whole releases so are the decisions, the steps and
-the state. 20 requests a second, 2 of them to the canary, unless a row says otherwise. In brackets: 95 % confidence
-intervals, of shares after Clopper and Pearson, of quantiles by order statistics. *Within error*: over the promise, but
-not by more than chance explains."""
+Traffic is simulated and seeded. The judge is the real one, and in whole releases the decisions, the steps and the state
+are real, too. There are 20 requests a second, 2 of them to the canary, unless a row says otherwise. In brackets: 95 %
+confidence intervals, of shares after Clopper and Pearson, of quantiles by order statistics. *Within error*: over the
+promise, but not by more than chance explains."""
 
 
 def section(name: str, study: Study, rows: list[Row]) -> Section:

@@ -92,15 +92,15 @@ _TEXT = """
 
 Written by `{command}`.
 
-Evidence of harm is summed up over every window in which the harm may have begun, and what is believed about that window
-is fixed before the release. This page compares three such priors on the same {releases} simulated releases: 2 of 20
-requests a second go to the canary, {base} of all requests fail until the harm begins, and only errors are judged.
+The evidence of harm is a sum over every window in which the harm may have begun. A prior, fixed before the release,
+weighs these windows. This page compares three priors on the same {releases} simulated releases: 2 of 20 requests a
+second go to the canary, {base} of all requests fail until the harm begins, and only errors are judged.
 A change of weight changes the prior here, not the traffic.
 
-*An hour*: half on the first window, half spread over the 720 windows of the first hour, as long as the default plan
-lasts if each step takes its deadline; this was Kanaria's prior. *Kanaria*: {first} on the first window, {changes}
+*An hour*: half on the first window, half spread over the 720 windows of the first hour, which is how long the default
+plan lasts if each step takes its deadline; this was Kanaria's prior. *Kanaria*: {first} on the first window, {changes}
 on the changes of weight, {ever} on all windows, falling like t^-1.5. *1/(t log² t)*: the same three shares, but the
-last falls about as slowly as a prior can. Why so: [decision 23](../decisions/0023-when-harm-begins.md).
+last falls about as slowly as a prior can. The reasons: [decision 23](../decisions/0023-when-harm-begins.md).
 
 Seconds from the first harmful window to FAIL: median / 90th percentile of the releases. *Ratio*: Kanaria's median over
 that of *an hour*."""

@@ -30,9 +30,9 @@ def page(
 Written by `{command}` on {machine}.
 
 Every server serves the model of `{tag}` with one worker and one model thread. wrk loads it from the same machine; each
-connection sends its next request when the last one was answered. There were {rounds} rounds: in each, every server is
-started, warmed up, loaded and stopped, one after the other, and the order shifts by one. Ratios are taken within a
-round. All numbers: median (lowest-highest round).
+connection sends its next request when the last one was answered. There were {rounds} rounds. In each round every server
+is started, warmed up, loaded and stopped in turn; the order shifts by one from round to round. Ratios are taken within
+a round. All numbers: median (lowest-highest round).
 
 ![Our requests per second divided by those of each peer]({CHART})
 
@@ -42,18 +42,17 @@ round. All numbers: median (lowest-highest round).
 
 {table(tables.PROMISE_HEADS, tables.promise_rows(promises))}
 
-The model alone is called in a process without a server, 32 rows at a time, which are arrays already. The gateway is
+The model alone is called in a process without a server, with 32 rows at a time that are already arrays. The gateway is
 Envoy as `kanaria up` runs it, with an API key.
 
-Client, gateway and server share the machine's cores. Where these are few, a closed loop of 8 connections keeps all of
-them busy, and what the gateway adds is mostly the time that it takes from the server. The slowest of a hundred answers
-also shows whatever else the machine did meanwhile: compare it with that of the other servers below, not only with its
-limit.
+Client, gateway and server share the machine's cores. If there are few cores, a closed loop of 8 connections keeps all
+of them busy, and what the gateway adds is mostly the time that it takes from the server. Other work on the machine
+affects the slowest of a hundred answers: compare it with that of the other servers below, not only with its limit.
 
 ## In numbers
 
-Absolute numbers are those of this machine, which client and server share; the ratios are what holds elsewhere. The CPU
-time of all processes of a server depends least on what else the machine did.
+Absolute numbers hold for this machine, which client and server share; the ratios hold elsewhere. Other work on the
+machine affects the CPU time of all processes of a server least.
 
 {cases}
 
@@ -64,7 +63,7 @@ Memory of all processes of a server with one worker, after the load; shared page
 {table(tables.PROCESS_HEADS, tables.process_rows(scores))}
 
 The comparison needs wrk and the peers: `pip install --constraint constraints.txt -e '.[bench,bench-ray]'`. A peer that
-is not installed is left out, and named. The peers are in
+is not installed is named and left out. The peers are in
 [benchmarks/service/peers](../../benchmarks/service/peers), each written as its framework's guide shows it. If you find
 one unfair, please open an issue.
 """
