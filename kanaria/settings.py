@@ -61,99 +61,101 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True, validate_default=True)
 
-    home: Path = Field(default=Path(".kanaria"), description="folder of all state")
+    home: Path = Field(default=Path(".kanaria"), description="folder of the stack's state")
     host: str = Field(default="127.0.0.1", description="address that the gateway listens on")
     controller_host: str = Field(
         default="127.0.0.1",
-        description="address that the controller listens on; it shows everything to whoever reaches it",
+        description="address that the controller listens on; everyone who reaches it can read everything",
     )
     tls_certificate: Path | None = Field(
         default=None,
         description="certificate of the gateway, PEM, followed by those of its authorities; not set: plain HTTP",
     )
-    tls_key: Path | None = Field(default=None, description="private key of that certificate, PEM, without a password")
+    tls_key: Path | None = Field(
+        default=None, description="private key of the gateway's certificate, PEM, without a password"
+    )
     controller_tls_certificate: Path | None = Field(
         default=None,
-        description="certificate of the controller; on another machine, from which you command: a copy of it",
+        description="certificate of the controller; on another machine from which you send commands: a copy of it",
     )
-    controller_tls_key: Path | None = Field(default=None, description="private key of that certificate")
+    controller_tls_key: Path | None = Field(default=None, description="private key of the controller's certificate")
     gateway_port: int = Field(default=8080, ge=1, le=65535, description="port of the gateway")
     controller_port: int = Field(default=8090, ge=1, le=65535, description="port of the controller")
     metrics: Literal["auto", "scrape", "prometheus"] = Field(
         default="auto",
-        description="where counters come from; `auto`: Prometheus where it is on the PATH, else `scrape`",
+        description="where counters come from; `auto`: Prometheus if it is on the PATH, else `scrape`",
     )
     prometheus_port: int | None = Field(
-        default=None, ge=1, le=65535, description="port of Prometheus; not set: any that is free"
+        default=None, ge=1, le=65535, description="port of Prometheus; not set: a free port"
     )
     grafana_url: HttpUrl | None = Field(
         default=None, description="URL of a Grafana that gets an annotation for every decision"
     )
     grafana_token: SecretStr | None = Field(
-        default=None, description="token of a service account in that Grafana, role Admin"
+        default=None, description="token of a service account in that Grafana, with the role Admin"
     )
     my_token: SecretStr | None = Field(
         default=None,
-        description="token that `kanaria token add` made for you; not set: the owner's, of the state folder",
+        description="token that `kanaria token add` made for you; not set: the owner's token in the state folder",
     )
     scrape_interval_s: float = Field(default=1.0, gt=0, le=60, description="how often Prometheus scrapes, seconds")
     workers: int | None = Field(
         default=None,
         ge=1,
         le=64,
-        description="workers of each process of a version of the model contract; not set: 2 where four times 400 MB "
+        description="workers of each process of a version of the model contract; not set: 2 if four times 400 MB "
         "and the model fit into the free memory, else 1",
     )
     replicas: int = Field(
         default=1,
         ge=1,
         le=16,
-        description="processes of each version, each with its workers; with 2 or more a killed one costs no request",
+        description="processes of each version, each with its workers; with 2 or more, killing one loses no request",
     )
     runtime: Runtime = Field(
         default="auto",
         description="which Python runs a version: `shared` is Kanaria's own, `venv` an environment with the packages "
-        "that its Bento asks for, `auto` the first where it has them all, else the second",
+        "that its Bento asks for, `auto` is `shared` if that has all these packages, else `venv`",
     )
     pass_env: tuple[str, ...] = Field(
         default=(),
-        description="variables of your environment that versions get besides those that programs run by, such as "
-        "`AWS_REGION,HF_*`; several with a comma between them; `*` stands for any letters",
+        description="variables of your environment that versions get in addition to those that every program needs, "
+        "such as `AWS_REGION,HF_*`; separate them with commas; `*` stands for any letters",
     )
     sandbox: Literal["auto", "off", "required"] = Field(
         default="auto",
-        description="whether Bentos run without sight of the state folder, of what `KANARIA_HIDE` names, and of other "
-        "processes (Linux): `auto` where the machine offers that, `required` else not at all",
+        description="whether Bentos run in a sandbox in which they cannot see the state folder, what `KANARIA_HIDE` "
+        "names, and other processes (Linux): `auto` if the machine offers that; `required`: without it they do not run",
     )
     hide: tuple[Path, ...] = Field(
         default=SECRET_FOLDERS,
-        description="what Bentos do not see besides, such as `~/.ssh,~/.gnupg,~/.aws`; several with a comma between "
-        "them; `none`: nothing",
+        description="what else the sandbox hides from Bentos, such as `~/.ssh,~/.gnupg,~/.aws`; separate paths with "
+        "commas; `none`: nothing",
     )
     versions: Path | None = Field(
-        default=None, description="YAML file with versions that are no Bentos; not set: there are none"
+        default=None, description="YAML file with versions that are not Bentos; not set: none"
     )
     rules: Path | None = Field(
         default=None, description="folder of the rule files that Prometheus reads; not set: the project's"
     )
     receivers: Path | None = Field(
         default=None,
-        description="YAML file with the Alertmanager receivers `page` and `ticket`; not set: nobody is notified",
+        description="YAML file with the Alertmanager receivers `page` and `ticket`; not set: alerts notify nobody",
     )
     notify: Path | None = Field(
         default=None,
-        description="file with the addresses that are told of decisions (Slack, e-mail, webhook and others), one a "
-        "line, readable by you alone; not set: nobody is told",
+        description="file with the addresses that are notified of decisions (Slack, e-mail, webhook and others), one "
+        "per line, readable only by you; not set: none",
     )
     page_url: HttpUrl | None = Field(
         default=None,
-        description="URL at which people reach the controller's page, for links; not set: this machine's own",
+        description="URL at which people reach the controller's page, for links; not set: its address on this machine",
     )
     needs_api_key: bool = Field(default=True, description="whether the gateway asks for the header x-api-key")
     cors_origins: tuple[str, ...] = Field(
         default=(),
-        description="sites whose pages may call the gateway from a browser, such as `https://shop.example`; several "
-        "with a comma between them; `*`: all",
+        description="sites whose pages may call the gateway from a browser, such as `https://shop.example`; separate "
+        "them with commas; `*`: all",
     )
     underscore_headers: Literal["drop", "accept"] = Field(
         default="drop", description="what the gateway does with a request's headers that have `_` in their name"
@@ -162,14 +164,14 @@ class Settings(BaseModel):
         default=None,
         ge=1,
         le=65536,
-        description="largest body of a request that the gateway takes, MiB; not set: 8 for models of the contract, 100 "
+        description="largest request body that the gateway accepts, MiB; not set: 8 for models of the contract, 100 "
         "for other services",
     )
     max_requests_per_s: int | None = Field(
         default=None,
         ge=1,
         le=1_000_000,
-        description="requests that the gateway takes in a second, of all callers together; more are answered 429; not "
+        description="requests a second that the gateway accepts from all callers together; more are answered 429; not "
         "set: no limit",
     )
     deadline_s: float = Field(default=9.0, gt=0, description="longest time that a request waits for the model, seconds")
@@ -177,7 +179,7 @@ class Settings(BaseModel):
         default=5.0,
         gt=0,
         lt=10,
-        description="after how long a prediction is sent to another process as well, where one can answer, seconds; "
+        description="after how many seconds a prediction is also sent to another process, if one can answer; "
         "the first answer counts",
     )
     prediction_log_mb: int = Field(default=512, ge=0, description="how much of the prediction log is kept, MB; 0: none")
@@ -187,8 +189,8 @@ class Settings(BaseModel):
     )
     signatures: Policy = Field(
         default="auto",
-        description="what is verified before it runs: `auto` models and Bentos that are signed, and all models where a "
-        "key is set; `required` all of both",
+        description="what is verified before it runs: `auto`: models and Bentos that are signed, and all models if a "
+        "public key is set; `required`: all models and Bentos",
     )
     drift_every_s: float = Field(
         default=900.0,
@@ -197,7 +199,7 @@ class Settings(BaseModel):
     )
     drift_last_s: float = Field(default=3600.0, gt=0, description="how far back that comparison looks, seconds")
     ledger_backup_every_s: float = Field(
-        default=3600.0, ge=0, description="how often the controller has the ledger copied, seconds; 0: never"
+        default=3600.0, ge=0, description="how often the controller makes a copy of the ledger, seconds; 0: never"
     )
     ledger_backups: int = Field(default=24, ge=1, description="how many copies of the ledger are kept")
 

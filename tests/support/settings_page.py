@@ -12,10 +12,11 @@ PAGE = ROOT / "docs/settings.md"
 _HEAD = """\
 # Settings
 
-Every setting of the local stack is an environment variable. One that cannot be used ends the command with exit code 2
-and says what to correct; one that does not exist is named on standard error. `kanaria up` remembers host, ports
-and the list of versions in the state folder until `kanaria down`, so that later commands find them. The variables of a
-container are in [containers](container.md), those of a load test in [load tests](load-tests.md).
+Every setting of the local stack is an environment variable. If a value cannot be used, the command says what to
+correct and ends with exit code 2. A variable that begins with `KANARIA_` and does not exist is named on standard error.
+`kanaria up` remembers hosts, ports, certificates and the list of versions in the state folder until `kanaria down`, so
+that later commands find them. The variables of a container are in [containers](container.md), those of a load test in
+[load tests](load-tests.md).
 
 <!-- Made from kanaria/settings.py by `python -m tests.support.settings_page`; a test fails while it differs. -->
 
@@ -46,6 +47,8 @@ def _default(default: object) -> str:
             return f"`{str(default).lower()}`"
         case float():
             return f"`{default:g}`"
+        case tuple():
+            return f"`{','.join(map(str, default))}`"
     return f"`{default}`"
 
 
