@@ -1,5 +1,6 @@
-"""Charts of a benchmark as SVG: a row for each case, a mark with its range for each contender. The same marks give the
-same file.
+"""Charts of a benchmark as SVG: one row for each case, one mark with its range for each contender.
+
+The same marks give the same file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,7 @@ class Style:
     colour: str
 
     def line(self, *, is_hollow: bool = False) -> dict[str, Any]:
-        """The same in matplotlib's words."""
+        """The style as matplotlib's keyword arguments."""
         return {
             "color": self.colour,
             "marker": _SHAPES[self.shape],
@@ -48,7 +49,7 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A value and the interval around it. What lies beyond the axis is drawn at its edge."""
+    """A value and the interval around it. Values beyond the axis are drawn at its edge."""
 
     value: float
     low: float
@@ -58,14 +59,14 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A scale from the first to the last tick, each a value and its label. A logarithmic one begins above 0."""
+    """A scale from the first to the last tick, each a value and its label. A logarithmic scale begins above 0."""
 
     title: str
     ticks: tuple[tuple[float, str], ...]
     is_logarithmic: bool = False
 
     def within(self, value: float) -> float:
-        """The value, or the edge that it lies beyond."""
+        """Limit a value to the range of the axis."""
         return min(max(value, self.ticks[0][0]), self.ticks[-1][0])
 
 

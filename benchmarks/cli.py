@@ -1,4 +1,4 @@
-"""The commands of `python -m benchmarks`: what measures Kanaria's promises and compares it with other tools."""
+"""The commands of `python -m benchmarks`: they measure Kanaria's promises and compare it with other tools."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -32,12 +32,12 @@ class Benchmarks(LazyGroup):
         ),
         "starts": Source(
             "benchmarks.proofs.starts:starts",
-            "Compare priors over the window in which harm begins: how soon is it found?",
+            "Compare priors over the window in which harm begins: how soon is harm found?",
             needs=("charts",),
         ),
         "labels": Source(
             "benchmarks.proofs.labels:labels",
-            "Simulate how many labels tell which of two versions is right, and what happens without any.",
+            "Simulate how many labels show which of two versions is right, and what happens without labels.",
             needs=("charts",),
         ),
         "callers": Source(
@@ -62,18 +62,17 @@ class Benchmarks(LazyGroup):
         ),
         "drift": Source(
             "benchmarks.drift.cli:drift",
-            "Time a drift report on a log of many rows; exit code 1 when it takes over 30 s or 1.5 GB.",
+            "Time a drift report on a log of many rows; exit code 1 when it takes more than 30 s or 1.5 GB.",
             needs=("monitoring", "charts"),
         ),
         "kubernetes": Source(
             "benchmarks.kubernetes.cli:kubernetes",
-            "Time the answers of `kanaria judge serve` and weigh it with many releases; exit code 1 where a goal is "
-            "missed.",
+            "Time `kanaria judge serve` and measure its memory with many releases; exit code 1 when a goal is missed.",
             needs=("serve", "charts"),
         ),
         "observer": Source(
             "benchmarks.observer.cli:observer",
-            "Load the gateway in a step and in the shadow, with nothing, a share and everything observed, and compare.",
+            "Load the gateway in a step and in the shadow, and compare no observer, a share of the answers, and all.",
             needs=("serve", "loadtest", "charts"),
         ),
         "lean": Source(

@@ -4,4 +4,4 @@ from contract.errors import KanariaError
 
 
 class BenchmarkError(KanariaError):
-    """A server cannot be compared: it did not start, did not answer, or answers something else."""
+    """A server cannot be compared: it did not start, did not answer, or gave another answer."""

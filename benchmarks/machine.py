@@ -1,4 +1,4 @@
-"""The machine that a benchmark ran on, in words for its page."""
+"""Describes the machine that a benchmark ran on, for its page."""
 
 import os
 import platform
@@ -8,7 +8,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 
 def machine() -> str:
-    """Cores, processor, system, Python, and how busy the machine was before."""
+    """Cores, processor, system, Python, and the load of the machine before the benchmark."""
     load = f"{os.getloadavg()[0]:.1f}"
     return (
         f"{os.cpu_count()} cores ({_processor()}), {platform.system()}, Python {platform.python_version()}, "

@@ -6,6 +6,6 @@ from tabulate import tabulate
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose cells stand as they are given, without a line end after the last row."""
+    """A table with its cells unchanged, without a line end after the last row."""
     text: str = tabulate(list(rows), heads, tablefmt="github", disable_numparse=True)
     return text

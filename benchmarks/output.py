@@ -1,4 +1,4 @@
-"""What the commands of `python -m benchmarks` share: options about the page they write, and tables on the terminal."""
+"""Shared by the commands of `python -m benchmarks`: options for the page they write, and tables on the terminal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ def command_line(command: str, *options: tuple[str, object, object]) -> str:
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Write a page, which comes first, and its charts; print the path of the page."""
+    """Write a page and its charts, and print the path of the page. The page is the first of the files."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_text(content, "utf-8")

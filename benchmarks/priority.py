@@ -1,4 +1,4 @@
-"""Puts a benchmark ahead of whatever else the machine does, so that its slowest requests are its own."""
+"""Gives a benchmark priority over all other work, so that other work does not cause its slowest requests."""
 
 import os
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 import psutil
 
-_AHEAD = 1  # of everything that shares a core in turn; where that waits for long, Linux gives it 50 ms of a second
+_AHEAD = 1  # above all threads that share cores in turn; Linux still gives these 50 ms of each second
 
 
 @contextmanager
 def ahead_of_others(*servers: psutil.Process) -> Iterator[bool]:
-    """Give servers and the caller, who loads them, a core whenever they want one (SCHED_FIFO); what they start, too.
+    """Give servers, the calling load generator, and what they start a core whenever they want one (SCHED_FIFO).
 
-    Yields whether the system allows it: Linux, as root or with CAP_SYS_NICE. If not, the block runs as always.
+    Yields whether the system allows it: Linux, as root or with CAP_SYS_NICE. If not, the block runs as usual.
     """
     threads = [0, *(thread.id for server in servers for thread in server.threads())]
     try:

@@ -59,7 +59,7 @@ def drift(
     write: Write = False,
     out: Out = FOLDER,
 ) -> None:
-    """Time a drift report on a log of many rows; exit code 1 when it takes over 30 s or 1.5 GB."""
+    """Time a drift report on a log of many rows; exit code 1 when it takes more than 30 s or 1.5 GB."""
     costs: list[Cost] = []
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name:
         home = Path(name)
@@ -92,7 +92,7 @@ def _write_model(home: Path, columns: int) -> None:
 
 
 def _write_log(folder: Path, rows: int, columns: int, *, first: int) -> None:
-    """Requests of one row each, which take the most lines, spread over most of the last hour."""
+    """Requests of one row each, which need the most lines, spread over most of the last hour."""
     own = folder / version_folder(_VERSION)
     own.mkdir(parents=True, exist_ok=True)
     names = tuple(f"feature_{i}" for i in range(columns))
@@ -129,7 +129,7 @@ def _measured(home: Path, rows: int, how: str) -> Cost:
     began_s = time.perf_counter()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
         output = process.stdout.read() if process.stdout else b""
-        _, status, used = os.wait4(process.pid, 0)  # of this very process, not of the largest child so far
+        _, status, used = os.wait4(process.pid, 0)  # of this process, not of the largest child so far
         process.returncode = os.waitstatus_to_exitcode(status)
     took_s = time.perf_counter() - began_s
     log_bytes = sum(path.stat().st_size for path in home.glob("predictions/*/*.jsonl"))

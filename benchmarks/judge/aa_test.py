@@ -1,4 +1,4 @@
-"""`python -m benchmarks aa-test`: a release of the very same model, to see that this machine's noise fails nobody.
+"""`python -m benchmarks aa-test`: a release of the same model, to show that this machine's noise fails no canary.
 
 It records the dispersion `phi` of every signal: how much noisier than independent requests this machine is.
 """
@@ -26,7 +26,7 @@ HEADS = ("signal", "phi", "stable: bad of all", "canary: bad of all", "highest l
 _WINDOW_S = 1.0
 _STEPS: tuple[Step, ...] = ("shadow", 5, 25, 50, 100)
 _STARTUP_S = 60.0
-_LOOK_S = 1.1 * _WINDOW_S  # on a busy machine a reading comes a little after its window's end
+_LOOK_S = 1.1 * _WINDOW_S  # on a busy machine the counters are read a little after the window's end
 
 
 def aa_test(
@@ -65,7 +65,7 @@ def _run(console: Terminal, windows: int, baseline_s: float) -> Timeline:
     environment.clear()
     environment.build({"v1": "v1", "v1-again": "v1"})
     with environment.up("v1"), environment.users() as load:
-        environment.wait(baseline_s, "traffic to v1 alone, from which phi is taken")
+        environment.wait(baseline_s, "traffic to v1 alone, to measure phi")
         return environment.release("v1-again", plan, load, limit_s=windows * _WINDOW_S * 2 + _STARTUP_S)
 
 

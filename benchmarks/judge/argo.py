@@ -2,7 +2,7 @@
 
 Written from `docs/features/analysis.md`, `docs/analysis/prometheus.md`, `analysis/analysis.go` (how limits and counts
 end a metric), `utils/evaluate/evaluate.go` (conditions) and `rollout/analysis.go` (Failed and Error abort, Inconclusive
-pauses) of github.com/argoproj/argo-rollouts, v1.10.0-rc1-70-g9f8d111. Knows nothing of other tools.
+pauses) of github.com/argoproj/argo-rollouts, v1.10.0-rc1-70-g9f8d111. It does not depend on other tools.
 """
 
 import math
@@ -31,7 +31,7 @@ class Metric:
     """One metric of an AnalysisTemplate: `successCondition: result[0] >= success_at_least`. Defaults are Argo's."""
 
     success_at_least: float  # success ratio, 0 to 1
-    failure_below: float | None = None  # None: no failureCondition, so what is not a success is a failure
+    failure_below: float | None = None  # None: no failureCondition, so everything but a success is a failure
     failure_limit: int = 0  # most failed measurements; -1: not applicable
     inconclusive_limit: int = 0
     consecutive_error_limit: int = 4
@@ -39,7 +39,7 @@ class Metric:
     count: int | None = None  # measurements to take; None: until the rollout ends
 
     def measure(self, ratio: float | None) -> Phase:
-        """Evaluate one result: a success ratio, NaN where 0 was divided by 0, None for an empty vector."""
+        """Evaluate one result: a success ratio, NaN after 0 divided by 0, None for an empty vector."""
         if ratio is None:
             return Phase.ERROR  # `result[0]` of an empty array cannot be evaluated
         is_success = ratio >= self.success_at_least
@@ -116,7 +116,7 @@ class ArgoRollout:
     def weight_percent(self) -> int:
         return self._steps[self._step]
 
-    def observe(self, elapsed_s: float, stable: Pair, canary: Pair) -> Outcome | None:  # noqa: ARG002 - a Tool's
+    def observe(self, elapsed_s: float, stable: Pair, canary: Pair) -> Outcome | None:  # noqa: ARG002 - as in Tool
         self._recent.append((elapsed_s, canary))
         while self._recent[0][0] <= elapsed_s - self._interval_s:
             self._recent.popleft()

@@ -1,4 +1,4 @@
-"""Series on which users of Kayenta found its test blind, judged by Kayenta's rule and by ours.
+"""Series in which users of Kayenta found that its test misses harm, judged by Kayenta's rule and by ours.
 
 Each point is one window of our judge. Sources: the issues named.
 """
@@ -23,7 +23,7 @@ class Array:
     story: str
     baseline: tuple[float, ...]
     canary: tuple[float, ...]
-    stable_requests: int  # per point; the issues do not say, so these are ours
+    stable_requests: int  # per point; our choice, because the issues do not say
     canary_requests: int
     is_latency: bool = False  # points are milliseconds, not errors
 

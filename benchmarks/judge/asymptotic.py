@@ -1,7 +1,7 @@
-"""A ramp by the risk budget whose bounds are those of an asymptotic confidence sequence instead of our judge's.
+"""A ramp by the risk budget with the bounds of an asymptotic confidence sequence instead of our judge's bounds.
 
-Each request counts as its failure times (1 - w) on the canary and -w on stable, w the canary's share: whatever the
-failure ratio does, the mean of that is w (1 - w) times the canary's excess. So the sum, over the sum of 1 - w for each
+Each request counts as its failure times (1 - w) on the canary and -w on stable, where w is the canary's share: for any
+failure ratio the mean of this is w (1 - w) times the canary's excess. So the sum, over the sum of 1 - w for each
 request of the canary, estimates the excess, with more weight where both versions have requests.
 Source: Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, arXiv:2103.06476 (the sequence, its one-sided form and the best
 rho for a given time).
@@ -33,12 +33,12 @@ class AsymptoticSequence:
         """Take in a window with this canary share, 0 to 1."""
         self._sum += canary.bad * (1 - weight) - stable.bad * weight
         self._variance += canary.bad * (1 - weight) ** 2 + stable.bad * weight**2
-        self._information += canary.total * (1 - weight)  # that of a canary that answers nothing is none
+        self._information += canary.total * (1 - weight)  # no bound for a canary that answers nothing
         self.bad += stable.bad + canary.bad
 
     @property
     def lower(self) -> float:
-        """Of the excess of the error ratio."""
+        """Lower and upper bound of the excess of the error ratio."""
         return (self._sum - self._margin) / self._information if self._information else -1.0
 
     @property

@@ -1,6 +1,6 @@
 """The traffic on which release tools are compared: healthy canaries, worse ones, and two that no tool can judge.
 
-Knows nothing of the tools.
+It does not depend on the tools.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The tools that are compared, each with the settings that its documentation shows and a link to them."""
+"""The compared tools, each with the settings that its documentation shows, and a link to them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ _SPRT = (
 _SEQUENCE = "[Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021](https://arxiv.org/abs/2103.06476)"
 _PEEKING = "[Johari, Koomen, Pekelis & Walsh 2017](https://doi.org/10.1145/3097983.3097992)"
 
-SLOW_MS = 250  # where latency is simulated, slower answers are failures for tools with one metric
+SLOW_MS = 250  # if latency is simulated, slower answers are failures for tools with one metric
 _RAMP = (1, 5, 25, 50)  # and then 100
 _ERRORS_ONLY = Signals().only("errors")
 _BASELINE = 2  # added to the seed of a release for the requests of Kayenta's baseline

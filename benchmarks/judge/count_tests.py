@@ -1,4 +1,4 @@
-"""Two tests of counts that teams write themselves: a mixture SPRT, and a z-test that is looked at again and again."""
+"""Two tests of counts that teams write themselves: a mixture SPRT, and a z-test that is repeated at every look."""
 
 import math
 
@@ -7,13 +7,13 @@ import numpy as np
 from rollout.judge import Pair
 from rollout.judge.logarithms import log_sum
 
-_LEAST_BAD = 5  # failures of the canary from which the normal approximation is used at all
+_LEAST_BAD = 5  # failures of the canary from which the normal approximation is used
 
 
 class MixtureSprt:
-    """Given a failure, whose was it? Under no difference the canary's with the chance of its weight.
+    """Which version had a given failure? Without a difference, the canary with a chance equal to its weight.
 
-    Whatever the arrivals and the failure ratio do, the likelihood ratio of a rate ratio r is a martingale; so is its
+    For any arrivals and any failure ratio, the likelihood ratio of a rate ratio r is a martingale; so is its
     mean over r, and Ville's inequality bounds the chance that it ever reaches 1 / alpha.
     Sources: Lindon & Malek 2022, arXiv:2011.03567, on Poisson processes of any intensity; Johari, Pekelis & Walsh,
     arXiv:1512.04922, on the mixture.
@@ -28,7 +28,7 @@ class MixtureSprt:
         self._ratios = np.geomspace(1.0, largest_ratio, ratios + 1)[1:]
         self._log_e = np.zeros(ratios)
 
-    def observe(self, elapsed_s: float, weight: float, stable: Pair, canary: Pair) -> bool:  # noqa: ARG002 - a Test's
+    def observe(self, elapsed_s: float, weight: float, stable: Pair, canary: Pair) -> bool:  # noqa: ARG002 - as in Test
         failures = stable.bad + canary.bad
         if failures:
             self._log_e += canary.bad * np.log(self._ratios) - failures * np.log1p(weight * (self._ratios - 1))
@@ -41,7 +41,7 @@ class MixtureSprt:
 
 
 class PeekedZTest:
-    """A one-sided z-test of two error ratios on all requests of the step so far, at every look anew.
+    """A one-sided z-test of two error ratios on all requests of the step so far, repeated at every look.
 
     Each look has a false alarm with a chance of about alpha, so all looks together have more of them.
     Source: Johari, Koomen, Pekelis & Walsh 2017, "Peeking at A/B tests" (KDD), on the practice and what it costs.
@@ -64,7 +64,7 @@ class PeekedZTest:
 
 
 def p_value(stable: Pair, canary: Pair) -> float:
-    """One-sided, of a pooled z-test of two ratios; 1 where there is too little for it."""
+    """One-sided p-value of a pooled z-test of two ratios; 1 if there is too little data."""
     both = stable + canary
     if not stable.total or canary.bad < _LEAST_BAD or both.bad == both.total:
         return 1.0

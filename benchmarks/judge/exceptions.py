@@ -1,4 +1,4 @@
-"""Where another tool does better than Kanaria's default: found in the scores, explained here."""
+"""Finds in the scores where another tool does better than Kanaria's default, and explains it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

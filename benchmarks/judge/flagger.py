@@ -1,9 +1,9 @@
 """Flagger: one check a minute, one step after each good one, rollback after enough bad ones.
 
 Written from `docs/gitbook/usage/deployment-strategies.md`, `how-it-works.md` and `metrics.md`, and from
-`pkg/controller/scheduler.go` (the order of things in one tick), `scheduler_metrics.go` (no value is a failed check) and
-`pkg/metrics/providers/prometheus.go` (NaN is no value) of github.com/fluxcd/flagger, v1.44.0. Knows nothing of other
-tools.
+`pkg/controller/scheduler.go` (the order within one tick), `scheduler_metrics.go` (a missing value fails the check) and
+`pkg/metrics/providers/prometheus.go` (NaN is a missing value) of github.com/fluxcd/flagger, v1.44.0. It does not depend
+on other tools.
 """
 
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class Analysis:
 
 
 class FlaggerCanary:
-    """A progressive canary. Failed checks add up over the whole analysis; a good one does not forgive a bad one."""
+    """A progressive canary. Failed checks add up over the whole analysis; a good check does not cancel a failed one."""
 
     def __init__(self, analysis: Analysis) -> None:
         self._analysis = analysis
-        self._weight = analysis.step_weight  # the first tick routes the first step, and has nothing to check
+        self._weight = analysis.step_weight  # the first tick routes the first step and checks nothing
         self._failed_checks = 0
         self._next_tick_s = analysis.interval_s
         self._minute = Pair(0, 0)
@@ -37,7 +37,7 @@ class FlaggerCanary:
     def weight_percent(self) -> int:
         return self._weight
 
-    def observe(self, elapsed_s: float, stable: Pair, canary: Pair) -> Outcome | None:  # noqa: ARG002 - a Tool's
+    def observe(self, elapsed_s: float, stable: Pair, canary: Pair) -> Outcome | None:  # noqa: ARG002 - as in Tool
         self._minute += canary
         if elapsed_s < self._next_tick_s:
             return None

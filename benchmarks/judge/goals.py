@@ -1,6 +1,6 @@
-"""What Kanaria's default plan is to achieve in each world, and whether it does.
+"""The goals of Kanaria's default plan in each world, and whether it keeps them.
 
-A goal is kept when the measured number is within it, within error when chance explains what is beyond.
+A goal is kept when the measured number is within it, and within error when chance explains the difference.
 """
 
 from collections.abc import Callable
@@ -19,15 +19,15 @@ Status = Literal["kept", "within error", "broken"]
 
 _PLAN = RolloutSpec()
 _MOST_ROLLED_BACK, _MOST_ASKED = 0.01, 0.05
-_CLEAN_BEFORE_S = 123.0  # median to promotion of the clean world by six steps that soak for 10 s, without a warm-up
+_CLEAN_BEFORE_S = 123.0  # median to promotion in the clean world with six steps that soak for 10 s, without a warm-up
 _LONGER_SOAKS_S = len(_PLAN.steps) * (_PLAN.soak - 10.0)
 _CLEAN_S = _CLEAN_BEFORE_S + _LONGER_SOAKS_S + _PLAN.warmup_s
-_FOUND_S = 60.0  # after the warm-up, in which nothing is judged
+_FOUND_S = 60.0  # after the warm-up, which is not judged
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A number that is to be at most a limit."""
+    """A measured number and its upper limit."""
 
     words: str
     measure: Callable[[Score], Mark]
@@ -35,7 +35,7 @@ class Goal:
     show: Callable[[Score], str]  # the measured number in words
 
     def status(self, score: Score) -> Status:
-        """Whether the releases of `score` keep it."""
+        """Whether the releases of `score` keep the goal."""
         mark = self.measure(score)
         if mark.value <= self.limit:
             return "kept"

@@ -3,10 +3,10 @@
 Written from `NetflixACAJudge.scala`, `MannWhitneyClassifier.scala`, `MannWhitney.scala`, `EffectSizes.scala` and
 `WeightedSumScorer.scala` of github.com/spinnaker/kayenta, v2.46.0, and from spinnaker.io's "How canary judgment works"
 and "Best practices for configuring canary" (3bc6188). One metric, critical, NaN removed: the scoring of groups of
-metrics, the removal of outliers and the effect size `cles` are left out. Knows nothing of other tools.
+metrics, the removal of outliers and the effect size `cles` are left out. It does not depend on other tools.
 
-Kayenta looks for the ends of its interval with Brent's method and a tolerance of 1e-4. On sparse errors these ends and
-the estimate lie within that of 0, so the same method and the same tolerance are used here, not a better one.
+Kayenta finds the ends of its interval with Brent's method and a tolerance of 1e-4. With few errors these ends and the
+estimate lie within this tolerance of 0, so this module uses the same method and tolerance, not a better one.
 """
 
 import math
@@ -27,7 +27,7 @@ _TOLERANCE = 0.25  # these two are fixed in NetflixACAJudge
 _CONFIDENCE = 0.98
 _ROOT_TOLERANCE = 1e-4  # absolute
 _TIE_BREAKING = 1e-5  # relative size of the noise that is added to two constant series
-_PASS, _MARGINAL = 95, 75  # scores to start with, says the guide
+_PASS, _MARGINAL = 95, 75  # initial scores, from the guide
 
 Series = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ def _statistic(shift: float, quantile: float, x: Series, y: Series) -> float:
 
 
 def _ratio_of_means(canary: Series, baseline: Series) -> float:
-    """NaN, which no limit is compared with, where either mean is 0."""
+    """NaN if either mean is 0; no limit is compared with NaN."""
     above, below = fmean(canary), fmean(baseline)
     return above / below if above and below else math.nan
 

@@ -1,6 +1,6 @@
 """Kanaria in the benchmark: the real judge, decisions and steps, and the watch after promotion.
 
-Nobody answers when a person is asked, so a release that waits for evidence waits for as long as the benchmark lasts.
+Questions to a person stay unanswered, so a release that waits for evidence waits until the end of the benchmark.
 """
 
 from benchmarks.judge.result import HORIZON_S, Result
@@ -14,7 +14,7 @@ from rollout.spec import RolloutSpec
 def lead(spec: RolloutSpec, scenario: Scenario, seed: tuple[int, ...]) -> Result:
     """Release a canary by `spec`, and watch it if it was promoted.
 
-    Judged are errors, and latency where the scenario has any.
+    It judges errors, and latency if the scenario has it.
     """
     judged = ("errors", "latency") if scenario.stable.slow_ratios else ("errors",)
     spec = spec.model_copy(update={"signals": Signals().only(*judged)})

@@ -1,4 +1,4 @@
-"""The page about a benchmark of judges, as Markdown, and its charts."""
+"""Writes the page about a benchmark of judges, as Markdown, and its charts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from benchmarks.judge.scores import Score, Scores
 from benchmarks.markdown import table
 
 PAGE = "judge.md"
-_STYLES = {  # colour and shape tell tools apart, shades their settings
+_STYLES = {  # colour and shape distinguish tools, shades their settings
     "kanaria": ("circle", "#00674f"),
     "kanaria-live": ("circle", "#00a37a"),
     "kanaria-unhurried": ("circle", "#74cdb4"),

@@ -1,4 +1,4 @@
-"""How one release of the benchmark ended, whichever tool decided."""
+"""How one release of the benchmark ended, with any tool."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the results of a benchmark add up to: shares, times and harm, each with its 95 % confidence interval."""
+"""Summarises the results of a benchmark: shares, times and harm, each with its 95 % confidence interval."""
 
 import math
 from collections import defaultdict
@@ -20,7 +20,7 @@ _LIMITS = (2.5, 97.5)  # percentiles
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean and its 95 % confidence interval: percentiles of a bootstrap, as a few releases do most of the harm."""
+    """A mean and its 95 % confidence interval: percentiles of a bootstrap, since a few releases do most harm."""
 
     value: float
     low: float

@@ -1,4 +1,4 @@
-"""Scores as tables, and each number in them as a mark that can be compared and drawn."""
+"""Formats scores as tables, and their numbers as marks that can be compared and drawn."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def matrix(
 ) -> str:
     """One row for each case, one column for each contender.
 
-    With `mark_of`, less is better, and what chance cannot tell from the best is bold.
+    With `mark_of`, less is better; bold are the best and those that differ from it by no more than chance explains.
     """
     rows = []
     for case in cases:
@@ -83,7 +83,7 @@ def arrays_table() -> str:
 
 
 def rolled_back_mark(score: Score) -> Mark:
-    """Share rolled back; hollow where most of these rollbacks came only at the deadline."""
+    """Share rolled back; hollow if most of these rollbacks came only at the deadline."""
     return _interval(score.rolled_back, is_hollow=2 * score.by_deadline.count > score.rolled_back.count)
 
 
@@ -148,7 +148,7 @@ def _interval(share: Proportion, *, is_hollow: bool = False) -> Mark:
 
 
 def percent(ratio: float) -> str:
-    """Without its sign; one decimal where it matters: near 0 and near 100."""
+    """A percentage without its sign; one decimal near 0 and near 100."""
     decimals = 0 if 0.1 <= ratio <= 0.99 else 1
     return f"{100 * ratio:.{decimals}f}".removesuffix(".0")
 

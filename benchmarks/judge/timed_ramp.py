@@ -1,4 +1,4 @@
-"""A ramp by the clock that a statistical test can stop, as teams with a test but without a risk budget run it."""
+"""A timed ramp that a statistical test can stop, as teams run it that have a test but no risk budget."""
 
 from typing import Protocol
 
@@ -7,10 +7,10 @@ from rollout.judge import Pair
 
 
 class Test(Protocol):
-    """Evidence that the canary is worse, window after window."""
+    """A test of whether the canary is worse, window after window."""
 
     def observe(self, elapsed_s: float, weight: float, stable: Pair, canary: Pair) -> bool:
-        """Take in a window; whether the canary is proven worse.
+        """Take in a window. Returns whether the canary is proven worse.
 
         Args:
             elapsed_s: end of the window, seconds since the canary's first request.
@@ -19,7 +19,7 @@ class Test(Protocol):
 
 
 class TimedRamp:
-    """Every weight for the same time, then all traffic; a step in which the canary answered nothing goes on."""
+    """Every weight for the same time, then all traffic; a step in which the canary answered nothing continues."""
 
     def __init__(self, test: Test, *, steps: tuple[int, ...] = (1, 5, 25, 50), pause_s: float = 300.0) -> None:
         """

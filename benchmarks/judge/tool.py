@@ -1,6 +1,6 @@
-"""What the benchmark asks of a release tool: which weight it wants, and what it decided.
+"""What the benchmark asks a release tool: which weight it wants, and what it decided.
 
-Tools see error counts and nothing else.
+Tools see only error counts.
 """
 
 from typing import Literal, Protocol

@@ -1,7 +1,7 @@
 """Every contender on every case and in every world, many times: seeded, in parallel, with the same traffic for all.
 
-The same seed gives a case the same law of arrivals, the same drift and the same bursts, whichever tool decides. The
-requests themselves differ, because each contender gives the canary another share of them.
+The same seed gives a case the same rates of arrivals, the same drift and the same bursts with any tool. The requests
+themselves differ, because each contender gives the canary another share of them.
 """
 
 from collections.abc import Iterator
@@ -45,6 +45,6 @@ def trials(runs: int, weather_runs: int, seed: int) -> list[Trial]:
 
 
 def run_all(todo: list[Trial], *, jobs: int) -> Iterator[tuple[Trial, Result]]:
-    """Every trial with its result, in order, each as soon as it is known."""
+    """Every trial with its result, in order, each as soon as it is ready."""
     with Workers(jobs) as workers:
         yield from zip(todo, workers.each(run_trial, todo), strict=True)

@@ -1,7 +1,7 @@
-"""Traffic whose law changes from second to second: arrivals and failures of both versions, as real services see them.
+"""Traffic whose rates change from second to second: arrivals and failures of both versions, as in real services.
 
-Requests are independent given these rates. The caller gives the canary's share, and gets the counts of a window; sums
-of the rates are kept, so a window costs the same whatever its length. Which worlds there are is for `worlds` to say.
+Requests are independent given these rates. The caller passes the canary's share and gets the counts of a window. Sums
+of the rates are stored, so that a window costs the same at any length. `worlds` lists the worlds.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,26 +15,26 @@ from rollout.control.calibration import HISTORY_S
 from rollout.judge import Pair, Window
 from rollout.simulate.traffic import Behaviour, Scenario, Traffic
 
-TIMEOUT_S = 10  # after so long the gateway answers a request that hangs
+TIMEOUT_S = 10  # after this time the gateway answers a request that hangs
 SECONDS = np.arange(-int(HISTORY_S), int(HORIZON_S) + 60)  # since the canary's first request
 
 _HARM_AT_FULL_S = 3600.0
-_WEATHER = 3  # added to the seed of a release for its weather, which is the same whichever tool decides
-_STABLE_HAS_LITTLE = 0.5  # canary share beyond which it has all the traffic, or all but what is kept for comparing
+_WEATHER = 3  # added to the seed of a release for its weather, which is the same for all tools
+_STABLE_HAS_LITTLE = 0.5  # a canary with more than this share has all the traffic, or all but the holdback
 
 Rates = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Weather:
-    """The law of one release's traffic; arrays have one entry for each of `SECONDS`."""
+    """The rates of one release's traffic; arrays have one entry for each of `SECONDS`."""
 
     arrivals: Rates  # requests a second to both versions together, on average
     stable: Rates  # ratio of its requests that fail, 0 to 1
-    canary: Rates  # the same of the canary
-    at_full: Rates | None = None  # the canary's from when it has all the traffic, one entry for each second from then
+    canary: Rates  # ratio of the canary's requests that fail
+    at_full: Rates | None = None  # the canary's ratio after it got all the traffic, one entry for each second from then
     hanging: float = 0.0  # ratio of the canary's requests that hang, and fail after `TIMEOUT_S`
-    cold_requests: int = 0  # the canary's first requests, which it answers as `World.cold` says
+    cold_requests: int = 0  # number of the canary's first requests, which it answers as in `World.cold`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +102,13 @@ class WeatherTraffic(Traffic):
 
     @property
     def _harm_ends_s(self) -> float:
-        """Harm that begins with all the traffic is counted for the same time, however late that is."""
+        """When harm stops counting. Harm that begins at full traffic counts for the same time, however late it is."""
         if self._full_s is None or self._weather.at_full is None:
             return HORIZON_S
         return min(HORIZON_S, self._full_s + _HARM_AT_FULL_S)
 
     def _note_full(self, weight: float) -> None:
-        """What begins with all the traffic begins now."""
+        """Start what begins at full traffic, if the canary has it now."""
         at_full = self._weather.at_full
         if self._full_s is None and weight > _STABLE_HAS_LITTLE:
             self._full_s = self.elapsed_s
@@ -130,7 +130,7 @@ class WeatherTraffic(Traffic):
         last = self._spans[-1] if self._spans else None
         if last and last.is_mirror and not mirror:
             last = None
-            self._spans.clear()  # copies that are still unanswered are never counted
+            self._spans.clear()  # unanswered copies are never counted
         if last and last.share == share:
             last.end_s = end_s
         else:
@@ -144,7 +144,7 @@ class WeatherTraffic(Traffic):
         bad, requests = share * failed.between(start_s, end_s), share * self._arrivals.between(start_s, end_s)
         late = hanging * sum(self._arrived(span, start_s, end_s) for span in self._spans) if hanging else 0.0
         answered = max(0.0, requests * (1 - hanging) - bad)
-        # One by one: an array of three takes twice as long.
+        # One at a time: an array of three takes twice as long.
         failed_now, successes, timeouts = (int(self._rng.poisson(mean)) for mean in (bad, answered, late))
         errors = Pair(failed_now + timeouts, failed_now + successes + timeouts)
         return {"errors": errors, **self._slow(successes, is_canary=is_canary)}
@@ -155,7 +155,7 @@ class WeatherTraffic(Traffic):
         return span.share * self._arrivals.between(first_s, last_s) if last_s > first_s else 0.0
 
     def _slow(self, answered: int, *, is_canary: bool) -> dict[str, Pair]:
-        """Slower answers and all, by bound; failures are quick and do not count."""
+        """Slower answers and all answers, by bound; failures are quick and do not count."""
         world = self._world
         if not world.stable.slow_ratios:
             return {}
@@ -175,7 +175,7 @@ class WeatherTraffic(Traffic):
 
 
 def failures(windows: tuple[Window, ...], slower_than_ms: int | None) -> tuple[Pair, Pair]:
-    """Stable's and the canary's failed and all requests; with a limit, answers slower than that fail, too."""
+    """Failed and all requests of stable and canary; with a limit, slower answers fail, too."""
     by_signal = {window.signal: window for window in windows}
     errors, late = by_signal.get("errors"), by_signal.get(f"latency:{slower_than_ms}")
     if errors is None:
@@ -205,7 +205,7 @@ class _Span:
 
 
 class _Sum:
-    """A rate that is constant within each of `SECONDS`, summed over any time."""
+    """Integrates a rate that is constant within each of `SECONDS` over any time."""
 
     def __init__(self, rates: Rates) -> None:
         self._rates = rates.tolist()

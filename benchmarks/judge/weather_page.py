@@ -1,4 +1,4 @@
-"""The part of the page about real weather: a table for each world, the goals, and where another tool is better."""
+"""Writes the part of the page about real weather: a table for each world, goals, and where another tool is better."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from rollout.format import count
 from rollout.simulate.summary import Proportion
 
 _OURS = "kanaria"
-_ROLLED_BACK, _HELD, _STOPPED = 0.01, 0.05, 0.95  # what a row of the summary counts as good
-_SHOWN = 3  # others that a row names
+_ROLLED_BACK, _HELD, _STOPPED = 0.01, 0.05, 0.95  # the limits in the summary
+_SHOWN = 3  # other tools that a row names
 _HEADS = ("", "rolled back, %", "asks a person, %", "promoted, %", "decided after", "harmed", "goals; where better")
 _SUMMARY_HEADS = (
     "",

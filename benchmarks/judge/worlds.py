@@ -1,6 +1,6 @@
 """The weather in which release tools are compared: what happens to real services while a release runs.
 
-Knows nothing of the tools.
+It does not depend on the tools.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def _level(value: float) -> Rates:
 
 
 def _plus(ratios: Rates, excess: float) -> Rates:
-    """Failures of its own on top: of the requests that were good, so many fail."""
+    """Add failures of one version: this share of the requests that were good."""
     return np.asarray(ratios + (1 - ratios) * excess, dtype=np.float64)
 
 
@@ -44,7 +44,7 @@ def _steady(base: float, canary: float | None = None, *, rps: float = _RPS, hang
 
 
 def _shared(ratios: Callable[[np.random.Generator], Rates], excess: float = 0.0) -> Maker:
-    """Both versions fail alike, the canary with an excess of its own."""
+    """Both versions fail equally often, the canary with an additional excess."""
 
     def make(rng: np.random.Generator) -> Weather:
         stable = ratios(rng)

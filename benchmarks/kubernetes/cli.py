@@ -28,7 +28,7 @@ _FIRSTS, _NEXTS, _WINDOW_S = 5, 60, 3 * INTERVAL_S
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was measured, and what was aimed at."""
+    """A measured value and its goal."""
 
     what: str
     value: float
@@ -55,7 +55,7 @@ def kubernetes(
     write: Write = False,
     out: Out = FOLDER,
 ) -> None:
-    """Time the answers of `kanaria judge serve` and weigh it with many releases; exit code 1 where a goal is missed."""
+    """Time `kanaria judge serve` and measure its memory with many releases; exit code 1 when a goal is missed."""
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name, Terminal(stderr=True).status("writing samples ..."):
         folder, began = Path(name), machine()
         with (
@@ -72,9 +72,9 @@ def kubernetes(
 
 
 def _measured(url: str, process: psutil.Process, releases: int) -> list[Result]:
-    """Ask about one release after the other, and about some of them again when another window has ended."""
+    """Ask about one release after another, and about some of them again when another window has ended."""
     with loopback.client(url, timeout_s=120.0, headers={"authorization": f"Bearer {TOKEN}"}) as http:
-        ask(http, "warm-up")  # what is imported with the first question is not part of an answer
+        ask(http, "warm-up")  # the imports of the first question are not part of an answer
         before_s = _cpu_s(process)
         firsts = [ask(http, f"first-{number}") for number in range(_FIRSTS)]
         first_cpu_ms = 1000 * (_cpu_s(process) - before_s) / _FIRSTS
@@ -106,9 +106,9 @@ def page(results: Sequence[Result], command: str, began: str, *, pods: int, hour
     Args:
         results: what was measured.
         command: the command that wrote it.
-        began: the machine as it was before.
+        began: the machine before the benchmark, in words.
         pods: of both versions.
-        hours: of the release.
+        hours: length of the release.
         classes: that the model predicts.
     """
     return f"""\

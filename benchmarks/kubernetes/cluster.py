@@ -1,4 +1,4 @@
-"""A Prometheus that has an hour of a release's samples, and a judge that reads them, as processes of this machine."""
+"""A Prometheus with an hour of a release's samples, and a judge that reads them, as processes of this machine."""
 
 import os
 import random
@@ -17,8 +17,8 @@ from kanaria.stack.ports import free_port
 
 INTERVAL_S = 5.0
 HISTORY_S = 1800.0  # of stable, before the release
-AHEAD_S = 1200.0  # samples from now on, so that they go on while it is measured
-TOKEN = "a-token-of-the-benchmark"  # noqa: S105 - nobody else asks
+AHEAD_S = 1200.0  # of samples after now, so that there are new ones during the measurement
+TOKEN = "a-token-of-the-benchmark"  # noqa: S105 - only this benchmark uses it
 STABLE, CANARY = "stable-6c", "canary-7f"
 _PER_SCRAPE = 40  # requests of a pod
 _STARTS_IN_S = 60.0
@@ -58,7 +58,7 @@ def samples(pods: int, hours: float, classes: int, now_s: float) -> Iterator[str
 
 
 def _events(rng: random.Random, share: float) -> int:
-    """About as many of a scrape's requests as `share` says."""
+    """About this share of a scrape's requests."""
     expected = _PER_SCRAPE * share
     whole = int(expected)
     return whole + (rng.random() < expected - whole)
@@ -66,7 +66,7 @@ def _events(rng: random.Random, share: float) -> int:
 
 @contextmanager
 def prometheus(folder: Path, lines: Iterator[str]) -> Iterator[str]:
-    """A Prometheus with these samples, by its URL. Raises BenchmarkError where it is not installed."""
+    """Run a Prometheus with these samples; yields its URL. Raises BenchmarkError if it is not installed."""
     programs = {name: shutil.which(name) for name in ("prometheus", "promtool")}
     if missing := [name for name, path in programs.items() if path is None]:
         raise BenchmarkError(f"{missing[0]} is not installed", saw=os.environ.get("PATH", ""), do="install Prometheus")
@@ -86,7 +86,7 @@ def prometheus(folder: Path, lines: Iterator[str]) -> Iterator[str]:
 
 @contextmanager
 def judge(folder: Path, prometheus_url: str) -> Iterator[tuple[str, int]]:
-    """A judge that nobody has asked yet: its URL and its process."""
+    """Run a judge that has not been asked yet; yields its URL and its pid."""
     folder.mkdir()
     (folder / "token").write_text(TOKEN)
     port = free_port()
@@ -115,11 +115,11 @@ def _running(command: Sequence[str], folder: Path, ready_url: str) -> Iterator[i
 
 
 def ask(http: loopback.Client, rollout: str) -> float:
-    """How long one answer takes, seconds. Raises BenchmarkError where it is none."""
+    """How long one answer takes, seconds. Raises BenchmarkError if the judge gives no verdict."""
     question = {"namespace": "shop", "rollout": rollout, "canary": CANARY, "stable": STABLE, "to_percent": 25}
     began_s = time.perf_counter()
     answer = http.post("/v1/judge", json={**question, "profile": "service"})
     took_s = time.perf_counter() - began_s
     if not answer.is_success or answer.json()["verdict"] == "no_data":
-        raise BenchmarkError("the judge does not judge", saw=answer.text[:500], do="see its log")
+        raise BenchmarkError("the judge gives no verdict", saw=answer.text[:500], do="see its log")
     return took_s

@@ -1,4 +1,4 @@
-"""`python -m benchmarks lean`: a second version, commands, a stack without traffic, the gateway's parts, a lone row."""
+"""`python -m benchmarks lean`: a second version, commands, an idle stack, the gateway's parts, a lone request."""
 
 import tempfile
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ _TURNS = 4  # a round, of one second for each server
 
 def lean(
     stable: Annotated[str, typer.Argument(help="Bento of the first version, `name:version`.")],
-    canary: Annotated[str, typer.Argument(help="Bento of the second one.")],
+    canary: Annotated[str, typer.Argument(help="Bento of the second version, `name:version`.")],
     *,
     rounds: Annotated[int, typer.Option(min=1, help="How often each thing is measured.")] = ROUNDS,
     seconds: Annotated[int, typer.Option(min=1, help="Duration of each load, seconds.")] = SECONDS,
-    idle_s: Annotated[int, typer.Option(min=10, help="How long the stack is left alone, seconds.")] = IDLE_S,
+    idle_s: Annotated[int, typer.Option(min=10, help="How long the stack runs without traffic, seconds.")] = IDLE_S,
     write: Write = False,
     out: Out = FOLDER,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Processor time of commands, with what is done to import less and without it."""
+"""CPU time of commands, with and without the measures that make them import less."""
 
 import os
 import resource
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = ("--help", "status", "why", "history", "pause", "validate rollout.yaml")
-# As the commands were: modules collected while they are imported, and httpx with its own command line.
+# As the commands were before: with garbage collection during imports, and httpx with its own command line.
 _BEFORE = """
 import contextlib, sys
 from kanaria import lazy
@@ -20,9 +20,9 @@ _NOW = "from kanaria.cli import main; main()"
 
 
 def cpu_s(command: str, folder: Path, *, is_now: bool) -> float:
-    """Processor seconds of one command in a folder without a stack.
+    """CPU seconds of one command in a folder without a stack.
 
-    Its modules are read as bytecode, as those of an installed package are; the first run of all writes it.
+    Its modules are read as bytecode, as those of an installed package; the very first run writes the bytecode.
     """
     (folder / "rollout.yaml").write_text("steps: [5, 100]\n")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -31,7 +31,7 @@ def cpu_s(command: str, folder: Path, *, is_now: bool) -> float:
         cwd=folder,
         env={**os.environ, "KANARIA_HOME": str(folder), "PYTHONDONTWRITEBYTECODE": ""},
         capture_output=True,
-        check=False,  # there is nothing to show, which is an error
+        check=False,  # without a stack, commands end with an error
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -1,4 +1,4 @@
-"""What each part of the gateway takes of a lone request: the same gateway with one part taken out, in turn."""
+"""What each part of the gateway costs a lone request: the same gateway without one part, in turn."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from rollout.routers.router import Split
 
 _KEY = "bench"
 _STARTS_IN_S = 60.0
-_Manager = dict[str, Any]  # Envoy's configuration of the connection manager, as JSON
+_Manager = dict[str, Any]  # Envoy's connection manager, its configuration as JSON
 
 
 def _without(*filters: str) -> Callable[[_Manager], None]:

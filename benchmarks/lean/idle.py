@@ -1,4 +1,4 @@
-"""A stack that nobody asks: how much of a core each of its processes takes, alone and beside a canary that waits."""
+"""A stack without traffic: how much of a core each of its processes uses, alone and with a canary that waits."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from benchmarks.errors import BenchmarkError
 from kanaria.stack.ports import free_port
 from kanaria.stack.processes import marked
 
-_SETTLES_S = 15.0  # the first scrapes and probes, and what is done once
+_SETTLES_S = 15.0  # time for the first scrapes and probes, and for work that is done once
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,11 @@ class Shares:
     """Percent of a core by program."""
 
     alone: Mapping[str, float]  # one version
-    beside_canary: Mapping[str, float]  # the same with a second one, on trial and paused
+    beside_canary: Mapping[str, float]  # the same with a second version in a paused release
 
 
 def shares(stable: str, canary: str, folder: Path, seconds: float) -> Shares:
-    """Measure each for some seconds. Raises BenchmarkError."""
+    """Measure each for this many seconds. Raises BenchmarkError."""
     with _stack(stable, folder) as kanaria:
         alone = _measured(folder, seconds)
         for words in (("release", canary), ("pause",)):
@@ -53,7 +53,7 @@ def _cpu_s(folder: Path) -> dict[str, float]:
 
 @contextmanager
 def _stack(tag: str, folder: Path) -> Iterator[Callable[..., None]]:
-    """A stack, and what carries out a command for it."""
+    """Run a stack; yields a function that runs a command for it."""
     own = {
         "KANARIA_HOME": str(folder),
         "KANARIA_GATEWAY_PORT": str(free_port()),
@@ -68,7 +68,7 @@ def _stack(tag: str, folder: Path) -> Iterator[Callable[..., None]]:
     def kanaria(*words: str) -> None:
         if (done := run(*words)).returncode:
             do = f"run `kanaria {' '.join(words)}`"
-            raise BenchmarkError("the stack does not do what it is asked to", saw=done.stderr[-300:], do=do)
+            raise BenchmarkError("a command for the stack failed", saw=done.stderr[-300:], do=do)
 
     try:
         kanaria("up", tag)

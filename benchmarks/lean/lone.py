@@ -1,4 +1,4 @@
-"""The slowest of a hundred lone requests: two servers that run at the same time, asked for a second each in turn."""
+"""The slowest of a hundred lone requests: two servers run at the same time, and each is loaded for a second in turn."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ class Turn:
     """One second of each server."""
 
     loads: Mapping[str, Load]  # by the server's key
-    is_ahead: bool  # of all other work of the machine
+    is_ahead: bool  # whether it had priority over other work on the machine
 
 
 def turns(contenders: Sequence[Contender], subject: Subject, folder: Path, count: int) -> Iterator[Turn]:

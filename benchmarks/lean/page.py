@@ -1,4 +1,4 @@
-"""The page about what little things cost, as Markdown."""
+"""Writes the page about what little things cost, as Markdown."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,10 +34,10 @@ HEADS = {
     "lone": LONE_HEADS,
     "slowest": SLOWEST_HEADS,
 }
-KEYS = ("kanaria", "starlette")  # the servers of the last two
+KEYS = ("kanaria", "starlette")  # the servers of the last two sections
 _WHETHER_AHEAD = {
     True: "It was allowed.",
-    False: "It was not allowed: whatever else the machine did is in these numbers.",
+    False: "It was not allowed, so these numbers contain the effect of other work on the machine.",
 }
 
 
@@ -131,8 +131,8 @@ def page(
         tables: rows by section: versions, commands, idle, gateway, lone, slowest.
         command: the command that wrote it.
         machine: cores and system, in words.
-        rounds: how often each thing was measured, in turn with what it is compared with.
-        is_ahead: whether the slowest requests were measured ahead of all other work.
+        rounds: how often each thing was measured, in turn with what it is compared to.
+        is_ahead: whether the slowest requests were measured with priority over other work.
     """
     return f"""\
 # What little things cost

@@ -1,4 +1,4 @@
-"""A second version beside a running one: what `bentoml serve` takes for it, and what the stack's own server takes."""
+"""A second version beside a running one: the cost with `bentoml serve` and with the stack's own server."""
 
 import json
 import time
@@ -34,10 +34,10 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """The second version, once it was ready."""
+    """The second version when it is ready."""
 
-    pss_mb: float  # of its processes, each page divided by the number of processes that have it
-    both_mb: float  # the same of both versions, with the fork server where there is one
+    pss_mb: float  # of its processes, each page divided by the number of processes that share it
+    both_mb: float  # the same of both versions, with the fork server if there is one
     ready_s: float
     cpu_s: float  # of its processes until it was ready
 
@@ -83,7 +83,7 @@ def _started(supervisor: Supervisor, way: Way, tag: str, folder: Path) -> tuple[
     }
     module, *words = way.module
     command = own_module(module, *words, tag, "--host", "127.0.0.1", "--port", str(port))
-    # A version of a stack is confined; one that is not is not forked either.
+    # A version of a stack is confined; a version that is not confined is not forked either.
     began_s = time.monotonic()
     supervisor.add(Program(name, command, own, folder=str(folder), listed=(), is_confined=way.has_fork_server))
     log = folder / "logs" / f"{name}.log"
@@ -104,7 +104,7 @@ def _pss_mb(processes: Sequence[psutil.Process]) -> float:
 
 
 def _wait(log: Path, workers: int) -> None:
-    """Until each worker has said that its model is ready."""
+    """Wait until each worker has logged that its model is ready."""
     deadline_s = time.monotonic() + _STARTS_IN_S
     while not log.exists() or log.read_text().count('"event": "model_ready"') < workers:
         if time.monotonic() > deadline_s:

@@ -1,4 +1,4 @@
-"""A service that knows nothing of Kanaria and answers at once, so that what is beside it shows."""
+"""A service that knows nothing of Kanaria and answers at once, so that the cost of everything else shows."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks observer`: what it costs users and the machine that an observer sees answers."""
+"""`python -m benchmarks observer`: what an observer that sees answers costs users and the machine."""
 
 import statistics
 import tempfile
@@ -56,7 +56,7 @@ def observer(
     write: Write = False,
     out: Out = FOLDER,
 ) -> None:
-    """Load the gateway in a step and in the shadow, with nothing, a share and everything observed, and compare."""
+    """Load the gateway in a step and in the shadow, and compare no observer, a share of the answers, and all."""
     find_wrk()
     began, measured = machine(), []
     with tempfile.TemporaryDirectory(prefix="kanaria-") as name, Terminal(stderr=True).status("") as status:
@@ -83,7 +83,7 @@ def _measured(made: Rig, one: Situation, bodies: Path, seconds: int) -> Mapping[
 
 
 def rows(rounds: Sequence[Round]) -> Iterator[tuple[str, ...]]:
-    """One row a situation: median (lowest to highest round) of each number."""
+    """One row for each situation: median (lowest to highest round) of each number."""
     for one in SITUATIONS:
         alone, busy = ([each[one.key][connections] for each in rounds] for connections in (ALONE, BUSY))
         has_observer = one.shown is not None
@@ -146,7 +146,7 @@ def _limit(what: str, measured: float, most: float, shape: str) -> str:
 
 
 def answer_cost_us(rounds: Sequence[Round]) -> float:
-    """Processor time that the observer takes for an answer that it reads, where it reads all that it is shown."""
+    """CPU time of the observer for each answer that it reads, in a situation in which it reads all that it gets."""
     busy = [each[f"a step, {SHARE}"][BUSY] for each in rounds]
     return statistics.median(each.observer_cpu_us / each.seen for each in busy)
 
@@ -162,7 +162,7 @@ def page(rounds: Sequence[Round], command: str, began: str) -> str:
     Args:
         rounds: what was measured.
         command: the command that wrote it.
-        began: the machine as it was before.
+        began: the machine before the benchmark, in words.
     """
     newline = "\n"
     return f"""\

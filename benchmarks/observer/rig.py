@@ -36,17 +36,17 @@ MEANING = OwnAnswers.model_validate({PATH: {"label": "label", "confidence": "con
 _SERVICE = Service((Route(PATH),), timeout_s=10.0)
 _VERSIONS, _GATEWAY, _OBSERVER = "versions", "gateway", "observer"
 _STARTS_IN_S = 30.0
-_SETTLES_S = 2.0  # of a load before it is measured: the gateway finds the observer healthy, the share fits the traffic
+_SETTLES_S = 2.0  # of load before a measurement: the gateway finds the observer healthy, the share adapts to it
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the gateway does with requests, and of which the observer is shown the answers."""
+    """What the gateway does with requests, and which answers it shows to the observer."""
 
     key: str
     title: str
     is_shadow: bool
-    shown: Observe | float | None  # what a plan says; or a share that does not follow the traffic; None: there is none
+    shown: Observe | float | None  # as in a plan; or a share that does not follow the traffic; None: no observer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Result:
     versions_cpu_us: float  # processor time for each request
     gateway_cpu_us: float
     observer_cpu_us: float
-    seen: float  # share of the requests whose answers the observer took in
+    seen: float  # share of the requests whose answers the observer read
 
     @property
     def cpu_us(self) -> float:
@@ -67,21 +67,21 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """Two versions, a gateway that serves, and an observer beside it."""
+    """Two versions, a gateway before them, and an observer."""
 
     settings: GatewaySettings
     versions: tuple[Version, Version]
-    processes: Mapping[str, Sequence[psutil.Process]]  # by what they are
-    page: str  # of what the observer counted
+    processes: Mapping[str, Sequence[psutil.Process]]  # by role
+    page: str  # URL of the observer's counters
 
     def measure(self, situation: Situation, bodies: Path, *, connections: int, seconds: int) -> Result:
-        """Load it for a while in one situation. Raises BenchmarkError, also where a request failed."""
+        """Load the gateway in one situation. Raises BenchmarkError, also when a request failed."""
         url = f"http://127.0.0.1:{self.settings.port}"
         with self._in(situation):
             load(url, bodies, connections=connections, seconds=math.ceil(_SETTLES_S))
             before, counted = self._cpu_s(), self._counted()
             measured = load(url, bodies, connections=connections, seconds=seconds)
-            time.sleep(0.5)  # what waits for the observer belongs to it
+            time.sleep(0.5)  # answers that still wait for the observer count, too
             after = self._cpu_s()
         used = {name: 1e6 * (after[name] - before[name]) / measured.requests for name in after}
         seen = (self._counted() - counted) / measured.requests
@@ -89,7 +89,7 @@ class Rig:
 
     @contextmanager
     def _in(self, situation: Situation) -> Iterator[None]:
-        """Put a situation in force, and keep its share at what the traffic asks for."""
+        """Put a situation into force, and adapt its share to the traffic."""
         split = (
             Split(*self.versions, mirror=True) if situation.is_shadow else Split(*self.versions, 50, answers=MEANING)
         )
@@ -100,7 +100,7 @@ class Rig:
                 wanted = situation.shown
                 share = ShownShare(settings, wanted=lambda: wanted)
                 beside.callback(share.stop)
-                share.look()  # the next one knows how many requests came
+                share.look()  # so that the next look knows how many requests came
                 share.start()
             elif situation.shown is not None:
                 with admin.client(settings, timeout_s=5.0) as client:
@@ -129,7 +129,7 @@ def rig(folder: Path) -> Iterator[Rig]:
     """Start everything. Raises BenchmarkError.
 
     Args:
-        folder: for logs and state; made anew.
+        folder: for logs and state; must not exist yet.
     """
     folder.mkdir()
     settings = GatewaySettings(folder / "gateway", port=free_port(), stats_port=free_port(), has_observer=True)

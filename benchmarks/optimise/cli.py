@@ -1,4 +1,4 @@
-"""`python -m benchmarks optimise`: models on every engine, as a page. Nothing is saved in the store."""
+"""`python -m benchmarks optimise`: measures models on every engine for a page. Nothing is saved in the store."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The page about models on faster engines, as Markdown, and its chart."""
+"""Writes the page about models on faster engines, as Markdown, and its chart."""
 
 from collections.abc import Sequence
 

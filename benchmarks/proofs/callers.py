@@ -52,7 +52,7 @@ _HEADS = ("callers", "canary", "before: rolled back", "now: rolled back", "a per
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Who labels, and what they say."""
+    """The callers, and what their labels say."""
 
     shares: tuple[float, ...]  # of the labels, by caller
     canary: float = _STABLE  # share of its answers that is wrong
@@ -61,7 +61,7 @@ class World:
 
 
 def equal(callers: int, liar: float | None = None) -> tuple[float, ...]:
-    """The shares of so many callers, of which the last has `liar`, if any."""
+    """The shares of this many callers; the last one has the share `liar`, if given."""
     if liar is None:
         return (1 / callers,) * callers
     return (*((1 - liar) / (callers - 1),) * (callers - 1), liar)
@@ -82,17 +82,17 @@ HONEST = (
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """What became of one release; None: it did not come to that."""
+    """How one release ended; None: this did not happen."""
 
     rolled_back_s: float | None
-    asked_s: float | None  # a person, before that
+    asked_s: float | None  # when a person was asked, before the rollback
 
 
 def ended(world: World, seed: Sequence[int], *, by_caller: bool) -> End:
     """One release.
 
     Args:
-        by_caller: it is known who sent which labels.
+        by_caller: whether the judge knows who sent which labels.
     """
     rng, asked_s = np.random.default_rng(seed), None
     config = RolloutSpec(signals=Signals.model_validate({"wrong_label": WrongLabel()})).judge_config()
@@ -109,7 +109,7 @@ def ended(world: World, seed: Sequence[int], *, by_caller: bool) -> End:
 
 
 def _window(world: World, rng: np.random.Generator, end_s: float) -> Window:
-    """Each version's labels, spread over callers by chance."""
+    """Each version's labels, distributed over callers at random."""
     said: list[list[Pair]] = []
     for wrong, is_canary in ((_STABLE, False), (world.canary, True)):
         totals = rng.multinomial(rng.poisson(_LABELS / 2), world.shares).tolist()
@@ -154,7 +154,7 @@ def _canary(world: World) -> str:
 
 
 def _often(times_s: Sequence[float | None]) -> str:
-    """How often, and after how long."""
+    """How often it happened, and after how long."""
     known = [time_s for time_s in times_s if time_s is not None]
     ratio = share(len(known) / len(times_s))
     return f"{ratio}, {quantile(known, 0.5).value:.0f} s" if known else ratio
@@ -163,7 +163,7 @@ def _often(times_s: Sequence[float | None]) -> str:
 def callers(scale: Scale = 1.0, write: Write = False, out: Out = FOLDER) -> None:
     """Simulate what one caller's labels can do to a release, and what it costs to prevent it.
 
-    Prints the page as Markdown unless it is written.
+    Prints the page as Markdown without `--write`.
     """
     releases = max(1, round(scale * _RELEASES))
     publish(map(simulated, sections(releases, page_command("callers", scale))), PAGE, out, write=write)

@@ -1,4 +1,4 @@
-"""Simulated outcomes as cells of a table."""
+"""Formats simulated outcomes as cells of a table."""
 
 import math
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ _HOUR_S = 3600.0
 _RAMP = tuple((weight, _HOUR_S / 4) for weight in (0.01, 0.05, 0.25, 0.5))
 _TENTH = ((0.1, 2 * _HOUR_S),)
 _STEPS = (1, 5, 25, 50, 100)
-_ERRORS = replace(  # as in the default plan; only FAIL is asked for, so the costly bound is left out
+_ERRORS = replace(  # as in the default plan; only FAIL is needed, so the costly bound is left out
     RolloutSpec().judge_config(), rules={"errors": replace(catalogue().rules["errors"], budgeted=False)}
 )
 _ERRORS_ONLY = Signals().only("errors")
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What to simulate with: processes and the number of releases."""
+    """The processes to simulate with, and the number of releases."""
 
     workers: Workers
     scale: float = 1.0  # factor on every number of releases
@@ -253,7 +253,7 @@ def models(study: Study) -> Iterator[Row]:
     yield _timely("a class of 10 % becomes 40 % of the predictions", "found after", found, 40)
 
 
-def cost(study: Study) -> Iterator[Row]:  # noqa: ARG001 - one process will do
+def cost(study: Study) -> Iterator[Row]:  # noqa: ARG001 - one process is enough
     """A tick of 50 two-sided class signals, each with a million requests in the window; CPU time of one core."""
     rng = np.random.default_rng(_SEED)
     ticks = [_large_tick(rng, number) for number in range(40)]
@@ -274,7 +274,7 @@ def cost(study: Study) -> Iterator[Row]:  # noqa: ARG001 - one process will do
     judge.observe(window for tick in ticks[30:] for window in tick)
     grown = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    # After a tick every sum is a new object that was not traced before: about 30 kB, however many ticks there are.
+    # After a tick every sum is a new object that was not traced before: about 30 kB, for any number of ticks.
     what = "memory that 10 more windows of 50 signals leave behind"
     yield Row(what, "no more than one", f"{grown / 1024:.0f} kB", "kept" if grown < _STATE_BYTES else "broken")
 
@@ -295,7 +295,7 @@ def _tick_ms(judge: Judge, ticks: Sequence[Sequence[Window]]) -> float:
 
 
 def _one_by_one_ms(ticks: Sequence[Sequence[Window]]) -> float:
-    """Median CPU time of the streams of a tick where none knows of the others, ms."""
+    """Median CPU time of the streams of a tick when each stream is computed alone, ms."""
     config = RolloutSpec().judge_config()
     rule = config.rules["class"]
     streams = [
@@ -314,7 +314,7 @@ def _one_by_one_ms(ticks: Sequence[Sequence[Window]]) -> float:
 
 
 def _large_tick(rng: np.random.Generator, end_s: float, labels: int = 50, requests: int = 1_000_000) -> list[Window]:
-    """Everything is predicted as one of the labels, each as often."""
+    """A tick in which each label is predicted equally often."""
     totals = requests * 9 // 10, requests // 10
     stable, canary = (rng.multinomial(total, [1 / labels] * labels).tolist() for total in totals)
     return [
@@ -342,7 +342,7 @@ def _errors(base: float, bad: float) -> Scenario:
 
 
 def _all_signals(base: float, bad: float | None = None, *, noise: Noise | None = None) -> Scenario:
-    """What the default plan judges; only the errors of the canary differ, if any."""
+    """All signals of the default plan; only the canary's errors may differ."""
     slow = tuple((bound, _slower(bound, median_ms=20, sigma=0.7)) for bound in Latency().slower_than_ms)
     stable = Behaviour(base, slow, _TEN_CLASSES, low_confidence_ratio=0.02)
     return Scenario(20, stable, replace(stable, error_ratio=base if bad is None else bad), noise=noise or Noise())
@@ -402,7 +402,7 @@ def _listed(bounds_ms: Sequence[int]) -> str:
 
 
 def _timely(what: str, promise: str, times_s: list[float], median_s: float, p90_s: float = math.inf) -> Row:
-    """A row whose promise is about the median, and the 90th percentile where one is given."""
+    """A row whose promise is about the median, and about the 90th percentile if one is given."""
     limits = ((quantile(times_s, 0.5), median_s), (quantile(times_s, 0.9), p90_s))
     status: Status = "broken"
     if all(found.value <= limit for found, limit in limits):

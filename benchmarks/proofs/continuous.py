@@ -1,7 +1,7 @@
 """`python -m benchmarks continuous`: comparing means of numbers: false alarms, limits, and how soon harm is found.
 
-The judge's own evidence (`rollout.judge.number_evidence`) sees every simulated window. Beside it stands what people do
-with a chart of two means: a z-test after every window.
+The judge's own evidence (`rollout.judge.number_evidence`) gets every simulated window. The page compares it with what
+people do with a chart of two means: a z-test after every window.
 """
 
 import math
@@ -46,7 +46,7 @@ Quantiles = Callable[[Floats], Floats]  # numbers at these shares, 0 to 1
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A distribution of numbers, on a grid: what a service's counters hold of it."""
+    """A distribution of numbers on a grid, as a service's counters hold it."""
 
     name: str
     values: Floats  # rising
@@ -55,7 +55,7 @@ class Kind:
     per_tenfold: float | None = None
 
     def rule(self, tolerance: float = 0.0) -> SignalRule:
-        """Compare means; it takes no part in FAIL, which changes nothing of its evidence."""
+        """A rule that compares means. It does not take part in FAIL, which does not change its evidence."""
         numbers = NumberRule(self.between, tolerance=tolerance, per_tenfold=self.per_tenfold)
         return SignalRule("means", 0.0, numbers=numbers)
 
@@ -140,18 +140,18 @@ def kinds() -> dict[str, Kind]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is simulated of one release: ten minutes of 100 requests a second, a tenth of them to the canary."""
+    """One simulated release: ten minutes of 100 requests a second, a tenth of them to the canary."""
 
     kind: str
-    factor: float = 1.0  # canary's numbers, of stable's
+    factor: float = 1.0  # of canary's numbers to stable's
     tolerance: float = 1.0  # harmless factor
-    wander: float = 0.0  # standard deviation of each version's own log speed; it forgets within half a minute
+    wander: float = 0.0  # standard deviation of each version's own log speed; a deviation lasts about half a minute
     is_calibrated: bool = False  # whether noise is measured on half an hour of stable before
     is_ramp: bool = False  # everything gets three times slower while the canary's share rises from 1 to 50 %
 
     @property
     def is_identical(self) -> bool:
-        """Whether there is nothing to notice."""
+        """Whether the versions do not differ."""
         return self.factor == 1
 
 
@@ -161,7 +161,7 @@ class Found:
 
     noticed_s: float  # inf: never
     is_missed: bool  # whether the limits ever left out the true difference
-    z_s: float  # when a z-test of all numbers so far, at 1 % after every window, would have said so; inf: never
+    z_s: float  # when a z-test of all numbers so far, at 1 % after every window, would notice; inf: never
 
 
 def found(case: Case, seed: int) -> Found:
@@ -221,12 +221,12 @@ def _sums(rng: np.random.Generator, name: str, counts: NDArray[np.int64], factor
 
 @lru_cache(maxsize=4000)
 def _shares(name: str, thousandths: int) -> Floats:
-    """Of each value, where the logarithms of all are larger by so much; no finer, so that few are made."""
+    """The share of each value when all logarithms are larger by this; whole thousandths, so that few are computed."""
     return kinds()[name].shares(math.exp(thousandths / 1000))
 
 
 def _wander(rng: np.random.Generator, deviation: float, windows: int) -> Floats:
-    """A version's speed in each window: log-normal, forgotten within half a minute."""
+    """A version's speed in each window: log-normal; a deviation lasts about half a minute."""
     if not deviation:
         return np.ones(windows)
     memory = math.exp(-_WINDOW_S / 30)
@@ -312,7 +312,7 @@ def _times(times_s: Sequence[float]) -> str:
 def continuous(scale: Scale = 1.0, write: Write = False, out: Out = FOLDER, jobs: Jobs = None) -> None:
     """Compare means of numbers after every window: false alarms, limits, and how soon harm is found.
 
-    Prints the page as Markdown unless it is written.
+    Prints the page as Markdown without `--write`.
     """
     many, few = (max(1, round(scale * releases)) for releases in (_RELEASES, _FEW_RELEASES))
     tolerance = share(TOLERANCE - 1)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks labels`: how many labels tell which of two versions is right, and what happens without any.
+"""`python -m benchmarks labels`: how many labels show which of two versions is right, and what happens without labels.
 
 The judge is the real one; answers and labels are simulated and seeded.
 """
@@ -22,12 +22,12 @@ from rollout.spec import RolloutSpec
 
 PAGE = "labels.md"
 _WINDOW_S = 5.0
-_LABELS = 20  # a window; of one request in ten a second, say
+_LABELS = 20  # a window, such as of four requests a second
 _ANSWERS = 100  # compared in a window of the shadow
 _MOST_WINDOWS = 500
 _RELEASES = 200
 _SEED = 1882
-_AGE_S = 600.0  # at which unpaired labels count; it only has to be the same for both versions
+_AGE_S = 600.0  # at which unpaired labels count; the only condition is that both versions have the same
 
 RIGHT = ((0.58, 0.96), (0.95, 0.97), (0.97, 0.95), (0.95, 0.80), (0.95, 0.95))  # stable's and canary's answers
 DIFFERING = (0.05, 0.16, 0.43, 0.90)
@@ -105,7 +105,7 @@ def labels_until(kind: Kind, right: tuple[float, float], seed: Sequence[int]) ->
 
 
 def _chances(right: tuple[float, float]) -> tuple[float, float, float]:
-    """That stable alone, that the canary alone, and that both or none are right about a request."""
+    """The chance that stable alone, the canary alone, and both or none answer a request right."""
     stable_wrong, canary_wrong = (1 - ratio for ratio in right)
     both_wrong = min(stable_wrong, canary_wrong) / 2
     stable_only, canary_only = canary_wrong - both_wrong, stable_wrong - both_wrong
@@ -117,7 +117,7 @@ def concluded(differing: float, wrong: float | None, seed: Sequence[int]) -> tup
 
     Args:
         differing: share of the answers.
-        wrong: share of them in which the canary is the one that is wrong; None: no labels come.
+        wrong: share of these in which the canary is wrong; None: no labels come.
     """
     rng, judge = np.random.default_rng(seed), Judge(RolloutSpec().judge_config())
     answers, first = 0, ("waits", 0)
@@ -178,9 +178,9 @@ def _unlabelled(releases: int) -> Iterator[Sequence[str]]:
 
 
 def labels(scale: Scale = 1.0, write: Write = False, out: Out = FOLDER) -> None:
-    """Simulate how many labels tell which of two versions is right, and what happens without any.
+    """Simulate how many labels show which of two versions is right, and what happens without labels.
 
-    Prints the page as Markdown unless it is written.
+    Prints the page as Markdown without `--write`.
     """
     releases = max(1, round(scale * _RELEASES))
     publish(map(simulated, sections(releases, page_command("labels", scale))), PAGE, out, write=write)

@@ -1,6 +1,6 @@
-"""`python -m benchmarks noise`: what noise does to the judge, and how much of that each treatment leaves.
+"""`python -m benchmarks noise`: the effect of noise on the judge, and how much of it each treatment leaves.
 
-The judge is the real one; the noise is simulated and seeded. The unit tests hold small versions of the same.
+The judge is the real one; the noise is simulated and seeded. The unit tests contain small versions of this.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ _CHAPTERS: dict[str, tuple[_Sections, int]] = {  # and the number of releases
 
 
 def preface(command: str) -> str:
-    """What stands above the chapters."""
+    """The text above the chapters."""
     return f"""\
 # Noise
 
@@ -65,7 +65,7 @@ def noise(
 ) -> None:
     """Simulate what noise does to the judge, treated and not. Chapters: counts, blips, latency, readings, users.
 
-    Prints the page as Markdown, section by section, unless it is written.
+    Prints the page as Markdown, section by section, without `--write`.
     """
     names = chosen_chapters(_CHAPTERS, only, write=write)
     with workers_for(jobs) as workers:

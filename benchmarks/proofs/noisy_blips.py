@@ -1,6 +1,6 @@
-"""Short, heavy trouble that hits both versions at once, or one of them: whole releases under it.
+"""Whole releases with short, heavy failures that hit both versions at once, or one of them.
 
-The history of one version cannot tell the two apart.
+The history of one version cannot distinguish the two.
 """
 
 import math

@@ -1,6 +1,6 @@
-"""Bursts and retries in one version only: what they would do to the judge, and how much of that phi leaves.
+"""Bursts and retries in one version only: their effect on the judge, and how much of it phi leaves.
 
-The dispersion is measured as the controller does it: on half an hour of stable alone.
+The dispersion is measured as the controller measures it: on half an hour of stable alone.
 """
 
 import math

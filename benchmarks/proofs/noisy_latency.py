@@ -1,7 +1,7 @@
 """Slow answers that come in bursts: what it costs when the noise of some latency bounds is not measured.
 
-Before a release the noise of every bound that the gateway measures is known, whatever the next plan may ask for. This
-shows why.
+Before a release, Kanaria measures the noise of every bound that the gateway counts, whichever bounds the next plan
+uses. This page shows why.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Counters read at the wrong moment: windows that straddle a change of weight, versions that are read one by one.
+"""Counters read at the wrong moment: windows that span a change of weight, versions read one after the other.
 
 Both versions have the same bursts at the same time, which is harmless as long as each window covers the same time, at
-one weight, for both. Half windows are simulated, so that a window can be put together wrongly.
+one weight, for both. Half windows are simulated, so that a window can be composed wrongly.
 """
 
 import math
@@ -39,7 +39,7 @@ dropped.
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to put windows together."""
+    """A way to compose windows."""
 
     name: str
     weights: tuple[float, float] = (0.1, 0.1)  # in the first and in the second half of each window
@@ -63,7 +63,7 @@ WAYS = (
 
 
 def sections(workers: Workers, seeds: Sequence[Seed]) -> Iterator[Section]:
-    """Each way to put windows together, with one release for each seed."""
+    """Each way to compose windows, with one release for each seed."""
     heads = ("", "mean e-value, no tolerance", "with tolerance", "failed, no tolerance", "with tolerance")
     yield Section(_TEXT.format(releases=len(seeds)), heads, _rows(workers, seeds))
 
@@ -77,7 +77,7 @@ def _rows(workers: Workers, seeds: Sequence[Seed]) -> Iterator[Sequence[str]]:
 
 
 def judged(way: Way, config: JudgeConfig, seed: Seed) -> Judged:
-    """Judge the windows of one hour, put together in this way."""
+    """Judge the windows of one hour, composed in this way."""
     judge, e_values, rule = Judge(config), [], config.rules["errors"]
     margin = config.risk_budget / 10 if rule.margin is None else rule.margin
     for window in _windows(way, np.random.default_rng(seed)):

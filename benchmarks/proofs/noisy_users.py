@@ -1,4 +1,4 @@
-"""Users who fail again and again: what they would do to the judge, and how much of that the right way to count leaves.
+"""Users who fail repeatedly: their effect on the judge, and how much of it the right way of counting leaves.
 
 The judge and the counting (`rollout.signals.sticky_users`) are the real ones; the users are simulated.
 """
@@ -23,7 +23,7 @@ from rollout.simulate.parallel import Workers
 from rollout.spec import RolloutSpec
 
 _HOUR_S = 3600.0
-_WINDOWS_PER_VERDICT = 12  # windows between two readings of the verdict, which keeps the time when it was reached
+_WINDOWS_PER_VERDICT = 12  # windows between two readings of the verdict, which has the time when it was reached
 TENTH = ((0.1, _HOUR_S),)
 RAMP = tuple((weight, _HOUR_S / 4) for weight in (0.01, 0.05, 0.25, 0.5))
 _CONFIG = RolloutSpec(sticky="header:x-user-id").judge_config()
@@ -72,8 +72,8 @@ class Counting:
     """A way to turn failures into evidence for FAIL."""
 
     name: str
-    afresh_s: float = math.inf  # after so long a user's next failure is a first one again; 0: every failure is
-    per_version: bool = False  # each version counts for itself, as a process of its own would
+    afresh_s: float = math.inf  # after this time a user's next failure is a first one again; 0: every failure is
+    per_version: bool = False  # each version counts separately, as a separate process would
 
     def evidence(self, traffic: Iterable[tuple[Window, list[UserFailure]]]) -> Iterator[Window]:
         """The windows that the judge gets."""
@@ -140,7 +140,7 @@ def _failed_after_s(scenario: StickyScenario, evidence: Iterator[Window]) -> flo
 
 
 def bounds(scenario: StickyScenario, seed: Seed) -> Bounds:
-    """Follow the bound on the excess through a release; half an hour of stable alone goes before it."""
+    """Follow the bound on the excess through a release, after half an hour of stable alone."""
     traffic = sticky_traffic(replace(scenario, weights=((0.0, HISTORY_S), *scenario.weights)), seed)
     before, so_far = AffectedUsers(stable=STABLE, canary=CANARY), AffectedUsers(stable=STABLE, canary=CANARY)
     known = Pair(0, 0)

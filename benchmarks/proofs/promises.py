@@ -1,6 +1,6 @@
 """`python -m benchmarks promises`: simulates every promise of the judge and compares it with what was measured.
 
-The judge's own tests hold small versions of the same.
+The judge's own tests contain small versions of these simulations.
 """
 
 import inspect
@@ -28,7 +28,7 @@ HEADS = ("", "promised", "measured", "")
 
 
 def preface(command: str) -> str:
-    """What stands above the chapters."""
+    """The text above the chapters."""
     return f"""\
 # What the judge promises, and what it keeps
 
@@ -61,8 +61,8 @@ def promises(
 ) -> None:
     """Simulate what the judge promises. Chapters: false-rollbacks, detection, harm, arrivals, watch, models, cost.
 
-    Prints the page as Markdown, chapter by chapter, unless it is written. Exit code: 0 all promises are kept, 1 one is
-    broken, 2 bad input.
+    Prints the page as Markdown, chapter by chapter, without `--write`. Exit code: 0 all promises are kept, 1 a promise
+    is broken, 2 bad input.
     """
     names = chosen_chapters(CHAPTERS, only, write=write)
     rows: list[Row] = []

@@ -21,7 +21,7 @@ Scale = Annotated[float, typer.Option(min=0, help="Factor on every number of rel
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A text and the table below it. Its rows are simulated as they are read."""
+    """A text and the table below it. The rows are simulated while they are read."""
 
     text: str
     heads: Sequence[str]
@@ -34,7 +34,7 @@ def chosen_chapters(chapters: Iterable[str], only: Sequence[str] | None, *, writ
     asked_for = "".join(f" --only {name}" for name in only or ()).strip()
     if only and write:
         raise SetupError(
-            "a page is written with all its chapters",
+            "a page is only written with all its chapters",
             saw=f"{asked_for} --write",
             do="leave out --write to print these chapters, or --only to write the page",
         )
@@ -44,7 +44,7 @@ def chosen_chapters(chapters: Iterable[str], only: Sequence[str] | None, *, writ
 
 
 def workers_for(jobs: int | None) -> Workers:
-    """So many processes, or one for each core."""
+    """This number of worker processes, or one for each core."""
     return Workers(jobs or os.cpu_count() or 1)
 
 
@@ -54,7 +54,7 @@ def page_command(name: str, scale: float) -> str:
 
 
 def publish(parts: Iterable[str], page: str, out: Path, *, write: bool) -> None:
-    """Write the parts as a page, or print each as soon as it is there."""
+    """Write the parts as a page, or print each part as soon as it is ready."""
     if write:
         write_files(out, {page: "\n\n".join(parts) + "\n"})
         return
@@ -63,7 +63,7 @@ def publish(parts: Iterable[str], page: str, out: Path, *, write: bool) -> None:
 
 
 def simulated(section: Section) -> str:
-    """The section as Markdown; its rows are reported on stderr one by one."""
+    """The section as Markdown; prints each row to stderr when it is ready."""
     progress, began_s, rows = Terminal(stderr=True), time.monotonic(), []
     for row in section.rows:
         rows.append(row)

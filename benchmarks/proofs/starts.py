@@ -1,4 +1,4 @@
-"""`python -m benchmarks starts`: how soon late harm is found, by prior over the window in which it begins.
+"""`python -m benchmarks starts`: how soon late harm is found with different priors over the window of its beginning.
 
 All priors judge the same simulated counts. Kanaria's is the real one (`rollout.judge.starts`); the bets are placed here
 for all releases at once, and a unit test compares them with the judge's.
@@ -35,10 +35,10 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What is believed about the window in which harm begins."""
+    """A distribution over the window in which harm begins."""
 
     name: str
-    shares: Callable[[int, Sequence[int]], Numbers]  # (windows, those before which the weight changes) -> (windows,)
+    shares: Callable[[int, Sequence[int]], Numbers]  # (windows, the windows after a change of weight) -> (windows,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def _kanaria(windows: int, changes: Sequence[int]) -> Numbers:
     return np.array(shares)
 
 
-def _an_hour(windows: int, changes: Sequence[int]) -> Numbers:  # noqa: ARG001 - a prior's
+def _an_hour(windows: int, changes: Sequence[int]) -> Numbers:  # noqa: ARG001 - the signature of a prior
     shares = np.where(np.arange(windows) < HOUR, 0.5 / HOUR, 0.0)
     shares[0] += 0.5
     return shares
@@ -139,7 +139,7 @@ def failed_after_s(case: Case, ratio: float, priors: Sequence[Prior], releases: 
     for window in range(windows):
         is_harmful = window >= case.begins
         bets = (bets + shares[:, window, :, np.newaxis]) * _e_values(rng, ratio if is_harmful else BASE, releases)
-        bets = np.minimum(bets, 1 / np.finfo(float).eps ** 4)  # far beyond FAIL, and products do not overflow
+        bets = np.minimum(bets, 1 / np.finfo(float).eps ** 4)  # far beyond FAIL, and no product overflows
         has_failed = bets.mean(axis=2) + left[:, window] >= 1 / _CONFIG.alpha
         if is_harmful:
             found_s[has_failed & np.isinf(found_s)] = _WINDOW_S * (window - case.begins + 1)
@@ -169,9 +169,9 @@ def capped_e_values(
 
 
 def starts(scale: Scale = 1.0, write: Write = False, out: Out = FOLDER) -> None:
-    """Compare priors over the window in which harm begins: how soon is it found?
+    """Compare priors over the window in which harm begins: how soon is harm found?
 
-    Prints the page as Markdown unless it is written.
+    Prints the page as Markdown without `--write`.
     """
     releases = max(1, round(scale * _RELEASES))
     publish([simulated(section(releases, page_command("starts", scale)))], PAGE, out, write=write)

@@ -1,6 +1,6 @@
-"""The judge alone on traffic whose weights are given: when does it FAIL?
+"""The judge alone on traffic with given weights: when does it FAIL?
 
-There are no steps and no decisions, so that the test is measured and nothing else.
+There are no steps and no decisions, so that only the test is measured.
 """
 
 import math
@@ -14,7 +14,7 @@ from rollout.judge.kernels import rare
 from rollout.judge.logarithms import log_sum
 from rollout.simulate.traffic import Scenario, Traffic
 
-_WINDOWS_PER_VERDICT = 12  # windows between two readings of the verdict, which keeps the time when it was reached
+_WINDOWS_PER_VERDICT = 12  # windows between two readings of the verdict, which has the time when it was reached
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Trial:
     scenario: Scenario
     weights: tuple[tuple[float, float], ...]  # (canary share of the requests, seconds), one after another
     config: JudgeConfig
-    is_calibrated: bool = False  # whether noise is measured on stable's history, or there is said to be none
-    is_flat: bool = False  # whether all noise is taken to be the same at every share of the traffic
-    shares_noise: bool = False  # that of the noisiest signal for all
-    unmeasured: frozenset[str] = frozenset()  # signals that are said to have none all the same
+    is_calibrated: bool = False  # whether noise is measured on stable's history; if not, the judge is told of none
+    is_flat: bool = False  # whether the same noise is assumed at every share of the traffic
+    shares_noise: bool = False  # whether the noise of the noisiest signal is used for all
+    unmeasured: frozenset[str] = frozenset()  # signals whose noise is not given to the judge
 
 
 def flat_noise(history: Sequence[Window]) -> OwnNoise:
@@ -58,8 +58,8 @@ def failed_after_s(trial: Trial, seed: int | tuple[int, ...]) -> float:
 def textbook_failed_after_s(trial: Trial, seed: int | tuple[int, ...]) -> float:
     """Seconds until the errors fail the canary by the textbook test; inf for never.
 
-    It knows that the harm is there from the first window, tolerates nothing and caps nothing: a mixture over the odds
-    ratios of the configuration, and no more.
+    It assumes harm from the first window, tolerates nothing and caps nothing. It is only a mixture over the odds ratios
+    of the configuration.
     """
     traffic = Traffic(trial.scenario, seed)
     began_s, odds_ratios = traffic.now_s, trial.config.odds_ratios

@@ -1,6 +1,6 @@
-"""Random traffic of users whom a hash keeps on one side: some of them fail again and again, whoever answers.
+"""Random traffic of users whom a hash keeps on one side: some users fail repeatedly on either version.
 
-Users are routed here, where `rollout.simulate.traffic` routes single requests. Knows nothing of judges.
+This module routes users; `rollout.simulate.traffic` routes single requests. It does not depend on judges.
 """
 
 from collections.abc import Iterator
@@ -20,11 +20,11 @@ Ratios = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Who sends requests, all equally many. All users fail alike unless some are broken or their ratios vary."""
+    """The users, who all send equally many requests and fail equally often, unless some are broken or ratios vary."""
 
     number: int
     error_ratio: float = 0.01  # of all requests together, on stable
-    broken_share: float = 0.0  # of the users; all failures are theirs
+    broken_share: float = 0.0  # of the users; only these fail
     spread: float = 0.0  # squared coefficient of variation of the users' own error ratios (Beta-distributed)
 
     def ratios(self, rng: np.random.Generator) -> Ratios:
@@ -51,7 +51,7 @@ class StickyScenario:
 
 
 def sticky_traffic(scenario: StickyScenario, seed: Seed) -> Iterator[tuple[Window, list[UserFailure]]]:
-    """One release: the errors of each window, and whose they were. The same scenario and seed give the same release."""
+    """One release: the errors of each window, and the users who had them. The same arguments give the same release."""
     rng = np.random.default_rng(seed)
     on_stable = scenario.users.ratios(rng)
     on_canary = np.minimum(1.0, scenario.harm * on_stable)

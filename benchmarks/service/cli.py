@@ -58,7 +58,7 @@ def service(
         list[str] | None,
         typer.Option("--peer", help=f"Compare with this server only; may be repeated: {', '.join(_PEERS)}."),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Visits to each server; more visits give surer medians.")] = ROUNDS,
+    rounds: Annotated[int, typer.Option(min=1, help="Visits to each server; more visits, better medians.")] = ROUNDS,
     seconds: Annotated[int, typer.Option(min=1, help="Duration of each load, seconds.")] = SECONDS,
     write: Write = False,
     out: Out = FOLDER,
@@ -95,7 +95,7 @@ def service(
 
 
 def _asked_for(keys: Sequence[str] | None) -> list[Contender]:
-    """Raises SetupError when one is not known."""
+    """The chosen peers. Raises SetupError when one is not known."""
     unknown = sorted(set(keys or ()) - _PEERS.keys())
     if unknown:
         saw = ", ".join(f"--peer {key}" for key in unknown)

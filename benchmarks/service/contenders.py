@@ -1,4 +1,4 @@
-"""The servers that are compared: how each is started with one worker, and which package it needs."""
+"""The compared servers: how each is started with one worker, and which package it needs."""
 
 import sys
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""The page about a comparison of servers, as Markdown."""
+"""Writes the page about a comparison of servers, as Markdown."""
 
 from collections.abc import Sequence
 

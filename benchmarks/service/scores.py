@@ -1,4 +1,4 @@
-"""What the visits add up to: medians and ranges, ratios within rounds, and which promises are kept."""
+"""Summarises the visits: medians and ranges, ratios within rounds, and which promises are kept."""
 
 import statistics
 from collections import defaultdict
@@ -65,7 +65,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def scores(visits: Iterable[Visit]) -> list[Score]:
-    """One score for each contender that was visited, ours first, peers in their order."""
+    """One score for each visited contender: ours first, then the peers in their order."""
     by_key: defaultdict[str, list[Visit]] = defaultdict(list)
     for visit in visits:
         by_key[visit.contender.key].append(visit)

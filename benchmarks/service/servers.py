@@ -1,4 +1,4 @@
-"""Starts a server, waits for its first answer, measures its processes and stops all of them."""
+"""Starts a server, waits for its first answer, measures its processes and stops them."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ class Server:
         return _sum(self.process, lambda one: one.cpu_times().user + one.cpu_times().system)
 
     def memory_mb(self) -> float:
-        """Memory of all its processes, MB; shared memory counts once where the system can tell."""
+        """Memory of all its processes, MB; shared memory counts once if the system can tell."""
         return _sum(self.process, _memory_bytes) / 1e6
 
     def worker_mb(self) -> float:
@@ -71,7 +71,7 @@ def serving(contender: Contender, subject: Subject, folder: Path, *, body: bytes
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            # BentoML's workers have their own; Linux shares a busy machine out by session, so the others need one too.
+            # BentoML's workers have their own session. Linux divides a busy machine by session: each server gets one.
             start_new_session=True,
         )
     try:
@@ -89,7 +89,7 @@ def environment(subject: Subject, folder: Path) -> dict[str, str]:
         | {
             "PYTHONPATH": os.pathsep.join((str(subject.code), str(_PACKAGES), os.environ.get("PYTHONPATH", ""))),
             "BENTOML_DO_NOT_TRACK": "True",
-            "KANARIA_ANSWERS_DIR": str(folder / "answers"),  # not among those of real clients
+            "KANARIA_ANSWERS_DIR": str(folder / "answers"),  # separate from those of real clients
         }
     )
 

@@ -1,4 +1,4 @@
-"""What is served and what is asked: one model, in a Bento for us, named by environment variables for the peers."""
+"""The model that is served and its requests: in a Bento for us, named by environment variables for the peers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.service.peers import FOLDER, IMPLEMENTATION
 from loadtest.samples import load_samples
 
-BODIES = 64  # of each size, sent in turn, so that no answer is fast because it was given just before
+BODIES = 64  # of each size, sent in turn, so that no answer is fast because the same request came just before
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""Visits to servers: starts the contenders one after the other, loads each, and begins again: A B C, B C A, ...
+"""Visits to servers: starts and loads the contenders one after another, in every round: A B C, B C A, ...
 
-What slows the machine for a while then slows one round, not one contender.
+Other work that slows the machine for a while then slows one round, not one contender.
 """
 
 import subprocess
@@ -39,7 +39,7 @@ CASES = (ALONE, BUSY, ROWS)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one contender answered one load."""
+    """The result of one contender under one load."""
 
     load: Load
     cpu_us: float  # processor time of all its processes, for each request
@@ -55,8 +55,8 @@ class Visit:
     memory_mb: float  # of all its processes
     worker_mb: float  # of the process that holds the model
     results: Mapping[str, Result]  # by the key of the case
-    raw_rows_per_s: float | None = None  # of the model without a server, beside ours
-    gateway_ms: float | None = None  # what the gateway adds to the median, beside ours
+    raw_rows_per_s: float | None = None  # of the model without a server; only for ours
+    gateway_ms: float | None = None  # what the gateway adds to the median; only for ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def visit_all(
     Args:
         folder: for the logs and the request bodies; exists.
         seconds: how long each load lasts.
-        open_gateway: puts the gateway before our server; None: it is left out.
+        open_gateway: runs the gateway in front of our server; None: no gateway.
 
     Raises: BenchmarkError, SamplesError.
     """
@@ -102,7 +102,7 @@ def visit_all(
                     raise BenchmarkError(
                         f"{contender.title} does not serve the same model",
                         saw=f"labels {server.labels}, the first server answered {expected}",
-                        do="see that all load the model of one Bento",
+                        do="check that all load the model of one Bento",
                     )
                 load(server.url, bodies[ALONE.rows], connections=BUSY.connections, seconds=WARM_UP_S)
                 results = {case.key: _measure(server, bodies[case.rows], case.connections, seconds) for case in CASES}
@@ -132,7 +132,7 @@ def _added_ms(server: Server, gateway: Gateway, bodies: Path, seconds: int) -> f
 
 
 def _raw_rows_per_s(subject: Subject, bodies: Path, seconds: int) -> float:
-    """What the model alone answers, in a process of its own."""
+    """Rows per second of the model alone, in a separate process."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.service.peers.raw", str(bodies), str(seconds)],
         env=environment(subject, bodies.parent),
@@ -143,5 +143,5 @@ def _raw_rows_per_s(subject: Subject, bodies: Path, seconds: int) -> float:
     )
     if done.returncode:
         saw = done.stderr.strip().rpartition("\n")[2]
-        raise BenchmarkError("the model cannot be run without a server", saw=saw, do="see that its class can be loaded")
+        raise BenchmarkError("the model cannot be run without a server", saw=saw, do="check that its class loads")
     return float(done.stdout)

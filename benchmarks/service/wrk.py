@@ -1,4 +1,4 @@
-"""Loads a server with wrk: each connection sends its next request when the last one was answered."""
+"""Loads a server with wrk: each connection sends its next request when the previous one was answered."""
 
 import shutil
 import subprocess
@@ -43,7 +43,7 @@ def find_wrk() -> str:
 
 
 def load(url: str, bodies: Path, *, connections: int, seconds: int, headers: Mapping[str, str] | None = None) -> Load:
-    """Post `bodies` to `url`/predict for a while from one thread. Raises BenchmarkError, also when a request failed."""
+    """Post `bodies` to `url`/predict for `seconds`, in one thread. Raises BenchmarkError, also when a request fails."""
     command = [find_wrk(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(_SCRIPT), url]
     words = [word for header in (headers or {}).items() for word in header]
     done = subprocess.run(
@@ -57,7 +57,7 @@ def load(url: str, bodies: Path, *, connections: int, seconds: int, headers: Map
         measured = Load.model_validate_json(done.stdout.strip().rpartition("\n")[2])
     except ValidationError as error:
         saw = f"exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}"
-        raise BenchmarkError("wrk measured nothing", saw=saw, do=f"run it by hand: {' '.join(command)}") from error
+        raise BenchmarkError("wrk measured nothing", saw=saw, do=f"run it yourself: {' '.join(command)}") from error
     if measured.refused or measured.broken or not measured.requests:
         saw = f"{measured.requests} requests, {measured.refused} refused, {measured.broken} without an answer"
         raise BenchmarkError(f"{url} does not answer every request", saw=saw, do="read the server's log")

@@ -1,4 +1,4 @@
-"""Flask, as most tutorials serve a model: `gunicorn --workers 1 flask_app:app`."""
+"""Flask, as in most tutorials about serving a model: `gunicorn --workers 1 flask_app:app`."""
 
 from flask import Flask, request
 

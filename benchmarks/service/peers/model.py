@@ -1,4 +1,4 @@
-"""The model that every peer serves: its class and its files are named by the environment."""
+"""The model that every peer serves. The environment names its class and its files."""
 
 import os
 import pkgutil
@@ -13,10 +13,10 @@ from benchmarks.service.peers import FOLDER, IMPLEMENTATION
 
 
 class LoadedModel:
-    """Rows in, one answer per row out; what a framework adds to that is what is compared."""
+    """Rows in, one answer per row out. The benchmark compares what each framework adds to this."""
 
     def __init__(self) -> None:
-        torch.set_num_threads(1)  # as in the service: several would fight over the cores that the client needs too
+        torch.set_num_threads(1)  # as in the service: more threads would compete with the client for the cores
         self._model: Any = pkgutil.resolve_name(os.environ[IMPLEMENTATION])(Path(os.environ[FOLDER]))
 
     def answers(self, features: ArrayLike) -> list[dict[str, object]]:
