@@ -1,8 +1,8 @@
-"""The model contract: all that a user writes to have a model served, released and watched.
+"""The model contract: what a user writes so that a model can be served, released and watched.
 
 A model is a class that derives from `Model`, plus a folder of data files that training wrote: the weights
 (weights.safetensors, or any file that the class reads without unpickling) and the four files of
-`contract.model_files`. All that a model's class and its training need can be imported from here.
+`contract.model_files`. Everything that a model's class and its training need can be imported from this module.
 """
 
 from abc import ABC, abstractmethod
@@ -58,10 +58,10 @@ GOLDEN_REQUESTS = 20
 
 
 class Model(ABC):
-    """One loaded model. Calls come from one thread at a time, without gradients.
+    """One loaded model. It is called by one thread at a time, without gradients.
 
     A class that calls its torch module in `predict` as `self.network(batch)` can be optimised: a faster
-    engine then takes the module's place, with the same batches in and the same tensors out.
+    engine then replaces the module, and takes the same batches and returns the same tensors.
     """
 
     network: Callable[[torch.Tensor], torch.Tensor]  # optional
@@ -73,7 +73,7 @@ class Model(ABC):
     def preprocess(self, rows: NDArray[np.float32]) -> torch.Tensor:
         """Turn checked rows, shape (rows, features), into the batch that `predict` takes, first dimension rows.
 
-        A category is its place in the feature's `categories`; a missing value is NaN.
+        A category is its index in the feature's `categories`; a missing value is NaN.
         """
         return torch.from_numpy(rows)
 
@@ -82,14 +82,14 @@ class Model(ABC):
         """Return the probability of every label, shape (rows, labels), or one number per row, shape (rows, 1)."""
 
     def postprocess(self, outputs: torch.Tensor) -> list[Prediction]:
-        """Return one answer per row, in order. By default the most probable label, or the number."""
+        """Return one answer per row, in order. The default is the most probable label, or the number."""
         return _predictions(self.schema.answer, outputs)
 
 
 def _predictions(answer: AnswerKind, outputs: torch.Tensor) -> list[Prediction]:
     if isinstance(answer, Number):
         return [Prediction(number) for number in outputs[:, 0].tolist()]
-    if len(outputs) == 1:  # most requests have one row, which calls of torch would cost more than looking at it
+    if len(outputs) == 1:  # most requests have one row, for which torch calls cost more than plain Python
         row = outputs[0].tolist()
         confidence = max(row)
         return [Prediction(answer.labels[row.index(confidence)], confidence)]
@@ -101,21 +101,21 @@ def _predictions(answer: AnswerKind, outputs: torch.Tensor) -> list[Prediction]:
 
 
 def save_model(folder: Path, model: Model, held_out: NDArray[np.float32], truth: Sequence[Label]) -> float:
-    """Write what releases need beside the weights: golden requests, samples and the reference, by the model's answers.
+    """Write the files that releases need beside the weights: golden requests, samples and the reference.
 
-    Call it when the weights and `schema.json` are in `folder` and `model` was loaded from there.
+    Call it after the weights and `schema.json` are in `folder` and `model` was loaded from there.
 
     Args:
         held_out: rows that training never saw, as the model gets them (`Schema.numbers`), shape (rows, features).
-        truth: what each answer should be: a label of the schema, or a number. A label may be given as a number.
+        truth: the correct answer to each row: a label of the schema, or a number. A label may be given as a number.
 
-    Returns: the share of rows that the model gets right, 0-1.
+    Returns: the share of rows that the model answers correctly, 0-1.
 
-    Raises: ValueError when the two differ in length, there are none, or the schema lacks a label.
+    Raises: ValueError if the two differ in length, there are no rows, or the schema lacks a label.
     """
     if not len(held_out) == len(truth) > 0:
         raise ValueError(
-            f"{len(held_out)} held-out rows and {len(truth)} truths; give one truth to each row, and a row"
+            f"{len(held_out)} held-out rows and {len(truth)} truths; give at least one row, and one truth for each row"
         )
     answer = model.schema.answer
     truths: list[Label] = [str(one) if isinstance(answer, Labels) else float(one) for one in truth]
@@ -134,7 +134,9 @@ def save_model(folder: Path, model: Model, held_out: NDArray[np.float32], truth:
         folder / SAMPLES_FILE, (Sample(features=row, label=label, tolerance=tolerance) for row, label in samples)
     )
     is_right = [answer.is_same(one.label, label) for one, label in zip(predictions, truths, strict=True)]
-    sure = median(one.confidence or 0.0 for one in predictions)  # another engine may answer the others otherwise
+    sure = median(
+        one.confidence or 0.0 for one in predictions
+    )  # another engine may answer less certain rows differently
     order = sorted(range(len(rows)), key=lambda at: (not is_right[at], (predictions[at].confidence or 0.0) < sure))
     golden = order[:GOLDEN_REQUESTS]
     write_lines(

@@ -1,8 +1,8 @@
 """The engines that a model's network can run on, and how the network is moved to one when a server loads the model.
 
-`eager` is the network as its class loads it, and works for every model. The others need a model that calls
-its network as `Model.network`; `kanaria optimise` measures them and writes its choice into the model's metadata.
-No engine unpickles, and none runs code from the model's files.
+`eager` is the network as its class loads it; it works for every model. The other engines need a model that calls
+its network as `Model.network`. `kanaria optimise` measures the engines and writes its choice into the model's metadata.
+No engine unpickles or runs code from the model's files.
 """
 
 import copy
@@ -22,7 +22,7 @@ from service.contract import Model
 from service.server.batching import predict_rows
 
 METADATA_KEY = "engine"
-INPUT = "batch"  # name of an exported network's one input
+INPUT = "batch"  # the name of an exported network's only input
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Engine(StrEnum):
-    """In order of how much each changes the network, least first."""
+    """The engines, ordered by how much each changes the network, least first."""
 
     EAGER = "eager"
     FROZEN = "frozen"  # traced when it is loaded: weights become constants, operations are fused
@@ -40,12 +40,12 @@ class Engine(StrEnum):
 
     @property
     def file(self) -> str | None:
-        """The file that it needs in the model's folder besides the model's own files."""
+        """The file that the engine needs in the model's folder besides the model's own files; None: no file."""
         return {Engine.ONNX: "network.onnx", Engine.ONNX_INT8: "network-int8.onnx"}.get(self)
 
 
 def move_or_stay_eager(engine: str, model: Model, folder: Path, rows: NDArray[np.float32]) -> Engine:
-    """Let `model` run its network on `engine`, or leave it on eager where `engine` does not work on this machine.
+    """Move `model`'s network to `engine`, or leave it on eager if `engine` does not work on this machine.
 
     Args:
         engine: the value of an `Engine`, as the model's metadata has it.
@@ -62,7 +62,7 @@ def move_or_stay_eager(engine: str, model: Model, folder: Path, rows: NDArray[np
         if wanted is not Engine.EAGER:
             with torch.inference_mode():
                 predict_rows(model, rows)
-    except Exception as error:  # noqa: BLE001 - whatever an engine raises: slower answers are better than none
+    except Exception as error:  # noqa: BLE001 - an engine may raise anything; slower answers are better than none
         reason = f"{type(error).__name__}: {error}"
         log.warning("engine_unavailable", engine=engine, fallback=Engine.EAGER, reason=reason)
         model.network = cast("Network", network)
@@ -71,7 +71,7 @@ def move_or_stay_eager(engine: str, model: Model, folder: Path, rows: NDArray[np
 
 
 def move(model: Model, engine: Engine, folder: Path, rows: NDArray[np.float32]) -> None:
-    """Let `model` run its network on `engine`. Raises what the engine raises; the network itself is not changed.
+    """Move `model`'s network to `engine`. Raises what the engine raises; the network itself is not changed.
 
     Arguments as for `move_or_stay_eager`.
     """
@@ -88,7 +88,7 @@ def move(model: Model, engine: Engine, folder: Path, rows: NDArray[np.float32]) 
 
 def _frozen(network: nn.Module, batch: torch.Tensor) -> Network:
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the newer ways need a compiler where the model serves
+        warnings.simplefilter("ignore", DeprecationWarning)  # its successors need a compiler on the serving machine
         traced = torch.jit.trace(network, batch)  # type: ignore[no-untyped-call] # torch has no annotations here
         frozen: Network = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
         for _ in range(2):  # TorchScript profiles the first calls, then optimises

@@ -1,8 +1,8 @@
 """The BentoML service: one model behind POST /predict and POST /feedback. Thin on purpose.
 
-bentofile.yaml (`args`) says which model is served and which class loads it; `--arg` overrides it.
-BentoML does the rest: Bentos, workers, health, /metrics, the OpenAPI page. The process that
-supervises its workers imports this file too, so modules that import torch are imported on use.
+bentofile.yaml (`args`) says which model is served and which class loads it; `--arg` overrides it. BentoML does the
+rest: Bentos, workers, health, /metrics, the OpenAPI page. The process that supervises the workers also imports this
+file, so modules that import torch are imported on use.
 """
 
 import os
@@ -29,7 +29,7 @@ ARGUMENTS = bentoml.use_arguments(Arguments)
 
 
 class DirectService(bentoml.Service[Any]):  # type: ignore[misc] # mypy does not follow BentoML's untyped parts
-    """Answers its own routes without BentoML's middleware, which costs more time than a small model does."""
+    """Answers its own routes without BentoML's middleware, which takes more time than a small model."""
 
     _routes: dict[str, ASGIApp]
 
@@ -65,7 +65,7 @@ class Predictor:
     @bentoml.on_deployment  # type: ignore[untyped-decorator] # mypy does not follow BentoML's untyped parts
     @staticmethod
     def refuse_a_changed_model() -> None:
-        """End `bentoml serve` before it starts a worker; it would restart a failing worker for ever."""
+        """Stop `bentoml serve` before it starts a worker: it would restart a failing worker forever."""
         verify_as_set(Path(_packed_model().path), os.environ)
 
     def __init__(self) -> None:
@@ -92,11 +92,11 @@ class Predictor:
 
 
 def _bento() -> Any:
-    """The Bento that is served; None when the service runs from its sources."""
+    """The served Bento; None if the service runs from its sources."""
     return Predictor.bento  # type: ignore[attr-defined] # the decorator makes it a service, which mypy does not see
 
 
 def _packed_model() -> Any:
-    """The model to serve. A Bento keeps the one that it was built with, even when `latest` is a newer one."""
+    """The model to serve. A Bento keeps the model with which it was built, even if `latest` is newer."""
     bento = _bento()
     return (bento.info.all_models[0].to_model() if bento else bentoml.models.BentoModel(ARGUMENTS.model)).resolve()

@@ -1,7 +1,7 @@
-"""Signatures of the files of a model or a Bento: the holder of the private key vouches for every byte of them.
+"""Signs and verifies the files of a model or a Bento: the holder of the private key vouches for every byte.
 
-OpenSSF model signing with an elliptic-curve key, so that signing and verifying need no network. What is verified is a
-private copy, and what is loaded is that copy: nobody changes a file between the two.
+It uses OpenSSF model signing with an elliptic-curve key, so signing and verifying need no network. A private copy is
+verified, and the same copy is loaded: nobody can change a file between the two.
 """
 
 import base64
@@ -24,7 +24,7 @@ SIGNATURE_FILE, BENTO_SIGNATURE_FILE = "model.sig", "bento.sig"
 _MANIFESTS = {SIGNATURE_FILE: "model.yaml", BENTO_SIGNATURE_FILE: "bento.yaml"}  # BentoML's, in each folder of a store
 _COMPILED = "__pycache__"  # Python writes them beside the code of a Bento; they are neither signed nor copied
 _RESTORE = "restore the files; if the change is intended, sign them again with the right key"
-_NAMED = 10  # of the files that were never signed
+_NAMED = 10  # unsigned files that a message names
 PUBLIC_KEY_VARIABLE = "KANARIA_PUBLIC_KEY"
 POLICY_VARIABLE = "KANARIA_SIGNATURES"
 
@@ -32,11 +32,11 @@ Policy = Literal["auto", "required", "off"]
 
 
 class SignatureError(KanariaError):
-    """A model or a Bento that must not be loaded: changed, signed with another key, or not signed."""
+    """A model or a Bento must not be loaded: it was changed, signed with another key, or not signed."""
 
 
 def sign(folder: Path, private_key: Path, *, signature: str = SIGNATURE_FILE) -> None:
-    """Write a signature of every file in `folder` into it. Raises ValueError when the key cannot be used."""
+    """Write a signature of every file in `folder` into it. Raises ValueError if the key cannot be used."""
     from model_signing import signing  # noqa: PLC0415 - half a second, paid only where signatures are used
 
     config = signing.Config()  # type: ignore[no-untyped-call] # as below
@@ -49,8 +49,8 @@ def verify(folder: Path, public_key: Path, *, signature: str = SIGNATURE_FILE, p
 
     Args:
         folder: the files.
-        signature: the file among them with the signature.
-        place: where they were copied from; None: they lie in their place.
+        signature: the name of the signature file among them.
+        place: the folder from which they were copied; None: they are not a copy.
 
     Raises: SignatureError naming the file that differs, or the version that it was signed as.
     """
@@ -62,7 +62,7 @@ def verify(folder: Path, public_key: Path, *, signature: str = SIGNATURE_FILE, p
         raise SignatureError(
             f"{place} is not signed",
             saw=f"no {signature} in it",
-            do=f"sign it (`kanaria sign`), or accept unsigned ones without {PUBLIC_KEY_VARIABLE}",
+            do=f"sign it (`kanaria sign`), or unset {PUBLIC_KEY_VARIABLE} to accept unsigned files",
         )
     if not public_key.exists():
         raise SignatureError(
@@ -72,7 +72,7 @@ def verify(folder: Path, public_key: Path, *, signature: str = SIGNATURE_FILE, p
         config = verifying.Config()  # type: ignore[no-untyped-call] # as below
         config.use_elliptic_key_verifier(public_key=public_key)
         config.set_hashing_config(_every_file(folder, signature)).verify(folder, folder / signature)
-    except Exception as error:  # whatever is wrong with a signature, nothing is loaded
+    except Exception as error:  # nothing is loaded, whatever is wrong with a signature
         differences = _differences(folder, signature)
         raise SignatureError(
             "; ".join(differences) or f"{signature} is not a signature by the key {public_key}",
@@ -83,9 +83,9 @@ def verify(folder: Path, public_key: Path, *, signature: str = SIGNATURE_FILE, p
 
 
 def refuse_strangers(folder: Path, *, signature: str = SIGNATURE_FILE, place: Path | None = None) -> None:
-    """Refuse by its name what cannot have been signed: links, what is no file, and files that the signature lacks.
+    """Refuse files that cannot have been signed: links, special files, and files that the signature does not list.
 
-    Raises: SignatureError. That nothing was refused proves nothing: contents and the list are not verified.
+    Raises: SignatureError. If nothing is refused, nothing is proven: contents and the list are not verified here.
     """
     if found := _strangers(folder, signature):
         raise SignatureError("; ".join(found[:_NAMED]), saw=f"{place or folder}", do=_RESTORE)
@@ -101,7 +101,7 @@ def _strangers(folder: Path, signature: str) -> list[str]:
             found.append(f"{name} is a link, and only files are signed")
         elif str(name) == signature or not path.is_dir():
             if not path.is_file():
-                found.append(f"{name} is no file")
+                found.append(f"{name} is not a file")
             elif str(name) != signature and signed and name.as_posix() not in signed:
                 found.append(f"{name} was never signed")
     return found
@@ -110,7 +110,7 @@ def _strangers(folder: Path, signature: str) -> list[str]:
 def _refuse_another(manifest: Path, place: Path) -> None:
     """Compare the place of verified files in the store with the tag that BentoML wrote into one of them.
 
-    Else the signed files of one version could stand in for another's.
+    Otherwise the signed files of one version could replace those of another version.
     """
     if not manifest.exists():  # not in a store
         return
@@ -122,19 +122,21 @@ def _refuse_another(manifest: Path, place: Path) -> None:
         raise SignatureError(
             f"the files of {here} were signed as {signed_as}",
             saw=str(place / manifest.name),
-            do="restore the version's own files: a signed one may not stand in for another",
+            do="restore the version's own files: signed files of another version are not accepted",
         )
 
 
 def copy_files(folder: Path, to: Path, *, left_free: int = 0) -> Path:
-    """Copy all that a signature is about to `to`, where nobody else can write. Links stay links.
+    """Copy all signed files to `to`, a folder that nobody else can write. Links stay links.
 
-    A signature lists no sizes, so whoever can write the store could fill the disk. What does not fit is refused before
-    a byte is copied, as is what would leave less than `left_free` bytes. Raises OSError; no copy is left then.
+    A signature lists no sizes, so anyone who can write to the store could fill the disk. If the files do not fit, or
+    would leave less than `left_free` bytes, they are refused before a byte is copied.
+
+    Raises: OSError; then no copy is left.
     """
     size, free = _size(folder), shutil.disk_usage(to.parent).free - left_free
     if size > free:
-        words = f"the copy of it that is verified takes {_mib(size)}, and {_mib(max(0, free))} are free for it"
+        words = f"the copy for verification needs {_mib(size)}, and only {_mib(max(0, free))} are free for it"
         raise OSError(errno.ENOSPC, f"{words} at {to.parent}", str(folder))
     ignored = shutil.ignore_patterns(_COMPILED)
     try:
@@ -155,7 +157,7 @@ def _mib(size: int) -> str:
 
 
 def _first(error: OSError) -> OSError:
-    """What went wrong with the first file: shutil collects the words about all."""
+    """The error of the first file. shutil collects those of all files."""
     if not isinstance(error, shutil.Error):
         return error
     source, _, words = error.args[0][0]
@@ -164,9 +166,9 @@ def _first(error: OSError) -> OSError:
 
 @contextmanager
 def verified(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Path, bool]]:
-    """The folder to load a model from, as the variables in `environment` require, and whether it was verified.
+    """The folder from which to load a model, and whether it was verified as the variables in `environment` require.
 
-    Where it is to be verified that is a private copy, which is gone when the block ends; see `verify_as_set`.
+    A verified folder is a private copy, removed at the end of the block; see `verify_as_set`.
     """
     if _is_sealed(folder, environment):
         yield folder, True
@@ -182,7 +184,7 @@ def verified(folder: Path, environment: Mapping[str, str]) -> Iterator[tuple[Pat
 def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:
     """Verify `folder` as the variables in `environment` require.
 
-    `KANARIA_SIGNATURES` is `auto` (the default: check where there is a signature or a key), `required`
+    `KANARIA_SIGNATURES` is `auto` (the default: verify if there is a signature or a key), `required`
     or `off`; `KANARIA_PUBLIC_KEY` is the path of the key.
 
     Returns: whether the files were verified. Raises: SignatureError.
@@ -196,13 +198,13 @@ def verify_as_set(folder: Path, environment: Mapping[str, str]) -> bool:
 
 
 def _is_sealed(folder: Path, environment: Mapping[str, str]) -> bool:
-    """Whether it lies in a private copy that was verified before this process was started."""
+    """Whether `folder` is in a private copy that was verified before this process started."""
     sealed = environment.get(variables.SEALED)
     return bool(sealed) and folder.resolve().is_relative_to(Path(str(sealed)).resolve())
 
 
 def _key_as_set(folder: Path, environment: Mapping[str, str]) -> Path | None:
-    """The key to verify `folder` with; None where it need not be verified. Raises SignatureError."""
+    """The key with which to verify `folder`; None if it need not be verified. Raises SignatureError."""
     policy, key = environment.get(POLICY_VARIABLE) or "auto", environment.get(PUBLIC_KEY_VARIABLE)
     if policy not in get_args(Policy):
         words = ", ".join(get_args(Policy))
@@ -229,7 +231,7 @@ def _every_file(folder: Path, signature: str) -> "hashing.Config":
 
 
 def _differences(folder: Path, signature: str) -> list[str]:
-    """How the files differ from those that the signature lists. Only for the error's text: the list is not verified."""
+    """How the files differ from the signature's list. Only for the error's text, because the list is not verified."""
     signed = _listed(folder, signature)
     if not signed:
         return []
@@ -251,7 +253,7 @@ def _differences(folder: Path, signature: str) -> list[str]:
 
 
 def _listed(folder: Path, signature: str) -> dict[str, str]:
-    """The digests of the files that the signature lists, by name. Nothing of it is verified; none if unreadable."""
+    """The digests of the files that the signature lists, by name: not verified, and empty if unreadable."""
     try:
         envelope = json.loads((folder / signature).read_bytes())["dsseEnvelope"]
         resources = json.loads(base64.b64decode(envelope["payload"]))["predicate"]["resources"]

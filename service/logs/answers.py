@@ -1,8 +1,8 @@
-"""Remember each answer, so that the truth can be joined to it when feedback arrives.
+"""Stores each answer, so that the truth can be joined to it when feedback arrives.
 
-One SQLite file holds the answers of every version and worker on a machine, because feedback may reach any of
-them. A thread writes in batches, off the request path; until then an answer is in a file that a killed process leaves
-to the others. When the thread cannot keep up, answers are dropped and counted. Each process counts only its own
+One SQLite file holds the answers of every version and worker on a machine, because feedback may reach any of them. A
+thread writes in batches, off the request path. Until then an answer is in a spool file, which other processes take over
+if this one is killed. If the thread cannot keep up, answers are dropped and counted. Each process counts only its own
 version's answers, no matter which process received the feedback or the other copy of a mirrored request.
 """
 
@@ -39,19 +39,19 @@ MAX_WAITING = 20_000  # answers not yet written; about 4 MB
 MAX_ANSWERS = 1_000_000  # kept on disk; about 150 bytes each for one row
 MAX_BYTES = 512 * 2**20  # on disk; the oldest answers go first
 MAX_JOURNAL_BYTES = 64 * 2**20
-WRITE_EVERY_S = 0.2  # feedback is written sooner; while SQLite works, it takes a core from the requests
-TAKE_OVER_EVERY_S = 1.0  # look for what processes that died have left
+WRITE_EVERY_S = 0.2  # feedback is written sooner; SQLite takes a core from the requests while it works
+TAKE_OVER_EVERY_S = 1.0  # how often to look for the spool files of dead processes
 PRUNE_EVERY_S = 60.0
 WEIGH_EVERY_S = 1.0
 LOCKED_S = 5.0  # how long to wait for another process's transaction
-ANSWER_WITHIN_S = 9.0  # how long feedback waits at all; a gateway that waits 10 s still gets the reason
-RETRY_S = 0.02  # while another process holds the whole file
-# How long feedback waits for another worker to write the answer that it is about: one with an older copy of this file,
-# or one that could not keep the answer anywhere but in its memory.
+ANSWER_WITHIN_S = 9.0  # longest wait of feedback; a gateway that waits 10 s still gets the reason
+RETRY_S = 0.02  # between tries while another process holds the whole file
+# How long feedback waits for another worker to write the answer: a worker with an older copy of this file, or one that
+# could keep the answer only in its memory.
 OVERTAKING_S = 2.5 * WRITE_EVERY_S
 
-# When a request id is used again, the first answer stays. The truth about another version's answer is one about this
-# answer, too, unless it has another number of rows: callers may give one id to several requests.
+# If a request id is used again, the first answer stays. A truth about another version's answer also holds for this
+# answer, unless the number of rows differs: callers may give one id to several requests.
 INSERT = """
 INSERT INTO answers (request_id, version, answered_at_s, labels, body_crc, is_keyed, is_copy, truth, labelled_by)
 SELECT value ->> 'request_id', value ->> 'version', value ->> 'at_s', value ->> 'labels', value ->> 'body_crc',
@@ -79,7 +79,7 @@ class Feedback(Enum):
     DUPLICATE = "duplicate"  # this request already had feedback; nothing is counted twice
     UNKNOWN = "unknown"  # no such answer, or it is too old
     WRONG_LENGTH = "wrong_length"  # not one label per row
-    UNKNOWN_LABEL = "unknown_label"  # no version can give it
+    UNKNOWN_LABEL = "unknown_label"  # no version can answer with this label
 
 
 class AnswersUnavailable(Exception):
@@ -96,7 +96,7 @@ class _Truth:
     outcome: Future[Feedback] = field(default_factory=Future)
 
     def settle(self, outcome: Feedback | None) -> None:
-        """Say what became of it, if anybody still waits; None: the answers cannot be written now."""
+        """Give the outcome to the waiting request, if it still waits; None: the answers cannot be written now."""
         if self.outcome.set_running_or_notify_cancel():
             if outcome is None:
                 self.outcome.set_exception(AnswersUnavailable())
@@ -109,7 +109,7 @@ class _Regular:
     name: str
     do: Callable[[sqlite3.Connection], None]
     every_s: float
-    also_last: bool = False  # whether it is done once more before the end
+    also_last: bool = False  # whether it also runs in the last turn
     due_s: float = field(default_factory=time.monotonic)
 
 
@@ -117,20 +117,20 @@ class AnswerLog(BackgroundWriter):
     """The answers of one process.
 
     Args:
-        folder: for the file that all versions share; created when it is missing.
+        folder: holds the file that all versions share; created if it is missing.
         version: the Bento tag that this process serves.
-        count_feedback: called with requests by outcome and by who labelled them, on the writing thread; see
+        count_feedback: called with requests by outcome and by the caller that labelled, on the writing thread; see
             `label_counts`.
         count_labels: called in the same way with requests by age, seconds, outcome and caller; see `label_counts`.
         count_disagreement: called in the same way with `same` and `different` requests; see `comparison`.
         count_pairs: called in the same way with requests by outcome and caller; see `paired_labels`.
         count_dropped: called with the number of answers that were not kept, or cannot be compared with anything.
-        count_failure: called when something else than that has failed.
+        count_failure: called when anything else has failed.
         is_same: whether two answers, or an answer and the truth, are the same.
-        labels: all that this version can answer with; None: its answers are numbers.
-        key: of the checksums of requests, at most 64 bytes; processes with another one are not compared.
-        max_answers: how many the file keeps; the oldest go first.
-        max_bytes: how large the file may become; likewise.
+        labels: all labels that this version can give; None: its answers are numbers.
+        key: key of the requests' checksums, at most 64 bytes; processes with different keys are not compared.
+        max_answers: answers that the file keeps; the oldest are removed first.
+        max_bytes: the largest size of the file; the oldest answers are removed first.
         label_ages_s: ages of answers at which their labels are counted.
     """
 
@@ -166,7 +166,7 @@ class AnswerLog(BackgroundWriter):
         self._max_answers = max_answers
         self._label_ages_s = label_ages_s
         self._handing_over = threading.Lock()  # held while what follows changes hands
-        self._answers: list[bytes] = []  # lines; each is in the spool, too
+        self._answers: list[bytes] = []  # lines; each is also in the spool
         self._truths: list[_Truth] = []
         self._spool: spool.Spool | None = None
         self._not_spooled: OSError | None = None  # why an answer is in memory only
@@ -192,12 +192,12 @@ class AnswerLog(BackgroundWriter):
         caller: str = OWN_CALLER,
         is_copy: bool = False,
     ) -> None:
-        """Remember the answer to one request and a checksum of its `body`, also if this process is killed then.
+        """Store the answer to one request and a checksum of its `body`. It survives if this process is killed later.
 
         Args:
-            caller: the name of the key that the request brought; only feedback with the same name finds the answer.
-            is_copy: no user gets this answer. It is compared with the one that the user got, and its label counts
-                where only one of the two is right, but not as a label of this version.
+            caller: the name of the request's key; only feedback with the same name finds the answer.
+            is_copy: no user gets this answer. It is compared with the answer that the user got. Its label counts in
+                pairs of which only one answer is right, but not as a label of this version.
         """
         owned = _owned(request_id, caller)
         line = spool.line_of(owned, self._version, time.time(), labels, self._checksum(body), is_copy=is_copy)
@@ -211,8 +211,11 @@ class AnswerLog(BackgroundWriter):
         self._given()
 
     def _checksum(self, body: bytes) -> int:
-        """Keyed, or whoever reads the table could try which values of a column that is never kept fit the rest."""
-        hashed = self._keyed.copy()  # a third quicker than a new one
+        """The keyed checksum of a body.
+
+        Without the key, a reader of the table could guess the values of a column that is never logged and check them.
+        """
+        hashed = self._keyed.copy()  # takes a third less time than a new hash
         hashed.update(body)
         return int.from_bytes(hashed.digest(), "big")
 
@@ -220,16 +223,16 @@ class AnswerLog(BackgroundWriter):
         if self._spool:
             try:
                 self._spool.append(line)
-            except OSError as error:  # in memory it waits for its turn as well as on disk, while this process lives
+            except OSError as error:  # the answer is still in memory, and is lost only if this process dies
                 self._not_spooled = error
 
     async def learn(
         self, request_id: str, labels: Sequence[Label], *, caller: str = OWN_CALLER, sender: str | None = None
     ) -> Feedback:
-        """Join the truth to the answer that `caller` was given.
+        """Join the truth to the answer that `caller` got.
 
         Args:
-            sender: the name of the key that brought the truth; None: `caller`.
+            sender: the name of the key that sent the truth; None: `caller`.
 
         Raises: AnswersUnavailable.
         """
@@ -265,7 +268,7 @@ class AnswerLog(BackgroundWriter):
             connection = self._connection = self._connection or self._connect()
             if answers or truths:
                 self._overtaking = self._write(connection, answers, truths)
-        except Exception as error:  # noqa: BLE001 - whoever waits is told
+        except Exception as error:  # noqa: BLE001 - the waiting requests get an error
             if answers or truths:
                 log.warning("answers_not_written", path=str(self._path), answers=len(answers), error=str(error))
             self._failed("write", error)
@@ -278,14 +281,14 @@ class AnswerLog(BackgroundWriter):
             self._close()
 
     def _take_regular_turns(self, connection: sqlite3.Connection, is_last: bool) -> None:
-        """Do what is due. One that fails keeps no other from being done."""
+        """Run the tasks that are due. A failed task does not stop the others."""
         for regular in self._regular:
             now_s = time.monotonic()
             if now_s >= regular.due_s or (is_last and regular.also_last):
                 regular.due_s = now_s + regular.every_s
                 try:
                     regular.do(connection)
-                except Exception as error:  # noqa: BLE001 - its time comes again
+                except Exception as error:  # noqa: BLE001 - it runs again later
                     self._failed(regular.name, error)
 
     def _close(self) -> None:
@@ -304,7 +307,7 @@ class AnswerLog(BackgroundWriter):
         connection = sqlite3.connect(place, timeout=LOCKED_S, isolation_level=None)
         try:
             _refuse_a_link(place, is_one=_file_of(connection) != place)
-            connection.execute("PRAGMA trusted_schema = OFF")  # others write the table, and so what its views call
+            connection.execute("PRAGMA trusted_schema = OFF")  # untrusted versions write the file, and so its views
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA journal_size_limit = {MAX_JOURNAL_BYTES}")
@@ -337,13 +340,13 @@ class AnswerLog(BackgroundWriter):
     def _write(
         self, connection: sqlite3.Connection, answers: Sequence[bytes], truths: Sequence[_Truth]
     ) -> list[_Truth]:
-        """Write `answers` and join `truths` in one transaction; return the feedback whose answer may still come."""
+        """Write `answers` and join `truths` in one transaction. Return the truths whose answer may still arrive."""
         with writing(connection):
             self._insert(connection, answers)
             known = KnownLabels.read(connection) if truths else NOTHING_KNOWN
             outcomes = {truth: self._join(connection, truth, known) for truth in truths}
             if unknown := [truth for truth, outcome in outcomes.items() if outcome is Feedback.UNKNOWN]:
-                # Nobody else writes to the table meanwhile: an answer is in it or in a spool.
+                # No other process can write to the table now, so each answer is in the table or in a spool.
                 self._insert(connection, spool.answers_to(self._path.parent, {truth.request_id for truth in unknown}))
                 outcomes |= {truth: self._join(connection, truth, known) for truth in unknown}
         overtaking: list[_Truth] = []
@@ -411,27 +414,27 @@ class AnswerLog(BackgroundWriter):
 
 
 def _owned(request_id: str, caller: str) -> str:
-    """What the table calls a request. No request id has a `/`, so that of one caller is none of another's.
+    """The table's id of a caller's request. Request ids have no `/`, so the ids of two callers never meet.
 
-    The owner's are as they always were: in tables of before keys had names, and for Bentos with an older copy of this.
+    The owner's ids have no prefix, as in tables from before keys had names and in Bentos with an older copy of this.
     """
     return request_id if caller == OWN_CALLER else f"{caller}/{request_id}"
 
 
 def _refuse_a_link(place: Path, *, is_one: bool) -> None:
-    """Another version may have made it, also since the last look, to a table that it does not reach itself."""
+    """Refuse a link: another version may have made it at any time, to a table that it cannot reach itself."""
     if is_one:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(place))
 
 
 def _file_of(connection: sqlite3.Connection) -> Path:
-    """The file that is open: SQLite follows a link by itself, and says where it led. Nothing of it is read yet."""
+    """The file that is open. SQLite follows links and says where they led; it has read nothing from the file yet."""
     with closing(connection.execute("PRAGMA database_list")) as found:
         return Path(found.fetchone()[2])
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Let processes read while one writes. SQLite's own timeout does not apply while another process does the same."""
+    """Let processes read while one writes. SQLite's timeout does not apply while another process does this too."""
     give_up_at_s = time.monotonic() + LOCKED_S
     while True:
         try:

@@ -12,23 +12,23 @@ from typing import Self
 import structlog
 
 IDLE_S = 1.0  # between turns while nothing waits to be written
-GATHER_S = 0.02  # a turn that was asked for waits this long, so that more entries share it
+GATHER_S = 0.02  # a requested turn waits this long, so that more entries share it
 NICENESS = 10  # 0 to 19; threads that answer requests get a core first
-STUCK_S = 60.0  # a thread that finished no turn for so long hangs; waiting for locks takes about half of it
-LOG_EVERY_S = 60.0  # what fails at each turn is logged this often
+STUCK_S = 60.0  # a thread that finished no turn for so long hangs; waiting for locks takes about half as long
+LOG_EVERY_S = 60.0  # a failure that repeats in every turn is logged this often
 WORK_S, PAUSE_S = 0.0001, 0.0001  # a request takes about three times as long
 
 log = structlog.get_logger()
 
 
 class Pauses:
-    """Those of a thread that works in Python for long: meanwhile no request would get the interpreter for 5 ms."""
+    """Pauses of a thread with long work in Python. Without them, requests would wait 5 ms for the interpreter."""
 
     def __init__(self) -> None:
         self._since_s = time.perf_counter()
 
     def take(self) -> None:
-        """Let other threads work, when the last pause was a while ago."""
+        """Let other threads work, if the last pause was a while ago."""
         if time.perf_counter() - self._since_s >= WORK_S:
             time.sleep(PAUSE_S)
             self._since_s = time.perf_counter()
@@ -37,10 +37,10 @@ class Pauses:
 class BackgroundWriter(ABC):
     """Takes a turn every `every_s` seconds, or soon after `_soon`, on its own thread while its `with` block runs.
 
-    While nothing waits to be written, a turn comes every second.
+    While nothing waits to be written, it takes a turn every second.
 
     Args:
-        name: of the thread.
+        name: the thread's name.
         every_s: seconds between turns.
         count_failure: called on the thread when something has failed.
     """
@@ -49,7 +49,7 @@ class BackgroundWriter(ABC):
         self._name = name
         self._every_s = every_s
         self._count_failure = count_failure
-        self._log_at_s: dict[str, float] = {}  # by what failed
+        self._log_at_s: dict[str, float] = {}  # by the name of the failed task
         self._wanted = threading.Event()
         self._is_stopping = self._is_idle = False
         self._finished_s = time.monotonic()  # the last turn
@@ -70,15 +70,15 @@ class BackgroundWriter(ABC):
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread goes on taking turns. True also when they fail."""
+        """Whether the thread still takes turns. True even if they fail."""
         return self._thread.is_alive() and time.monotonic() - self._finished_s < self._every_s + STUCK_S
 
     def _soon(self) -> None:
-        """Take the next turn now rather than on time."""
+        """Take the next turn early."""
         self._wanted.set()
 
     def _given(self) -> None:
-        """Something waits now: an idle thread wakes up for it."""
+        """Wake an idle thread, because something waits to be written."""
         if self._is_idle:
             self._is_idle = False
             self._wanted.set()
@@ -90,7 +90,7 @@ class BackgroundWriter(ABC):
 
     @abstractmethod
     def _turn(self, is_last: bool) -> None:
-        """Write what is waiting. What it raises is logged and counted, and the next turn comes all the same."""
+        """Write what is waiting. An exception is logged and counted, and does not stop the next turn."""
 
     def _failed(self, what: str, error: Exception) -> None:
         """Count and log that `what` failed."""
@@ -112,9 +112,9 @@ class BackgroundWriter(ABC):
             is_last, had_waiting = self._is_stopping, self._has_waiting
             try:
                 self._turn(is_last)
-            except Exception as error:  # noqa: BLE001 - no data may end this thread
+            except Exception as error:  # noqa: BLE001 - no data may stop this thread
                 self._failed("turn", error)
             self._finished_s = time.monotonic()
             self._is_idle = not had_waiting
-            if self._has_waiting:  # it came before the line above, and woke nobody
+            if self._has_waiting:  # an entry that arrived before the line above did not wake the thread
                 self._is_idle = False

@@ -1,8 +1,7 @@
-"""Count how often two versions gave different answers to one request: both answer a mirrored request.
+"""Counts how often two versions gave different answers to a mirrored request, which both answer.
 
-Each version's processes count the pairs that it is part of, each by one of its rows, drawn at random: rows of one
-request are often alike, so all of them would not be independent events. Which of the two versions is the shadow is not
-known here.
+Each version's processes count the pairs that include it. One row of each pair counts, drawn at random: rows of one
+request are often alike, so they are not independent events. This module does not know which version is the shadow.
 """
 
 import random
@@ -15,7 +14,7 @@ import orjson
 
 from service.logs.transactions import writing
 
-MOST_AT_ONCE = 20_000  # answers compared at a time; a version that missed more of them skips the oldest
+MOST_AT_ONCE = 20_000  # answers compared at a time; a version that is further behind skips the oldest
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS compared (
@@ -25,9 +24,9 @@ CREATE TABLE IF NOT EXISTS compared (
 """
 BEGIN = "INSERT OR IGNORE INTO compared VALUES (?, (SELECT coalesce(max(id), 0) FROM answers))"
 SPAN = "SELECT up_to, (SELECT coalesce(max(id), 0) FROM answers) FROM compared WHERE version = ?"
-# A request id that is used again replaces an answer and adds no row, so for each request id a pair of versions is
-# compared once. The bodies must be the same, because a caller may give one id to several requests; checksums of two
-# kinds cannot tell.
+# A request id that is used again replaces an answer and adds no row, so a pair of versions is compared once for each
+# request id. The bodies must be the same, because a caller may give one id to several requests. A keyed and a plain
+# checksum cannot be compared.
 PAIRS = """
 SELECT new.labels, known.labels
 FROM answers AS new JOIN answers AS known
@@ -39,7 +38,7 @@ ADVANCE = "UPDATE compared SET up_to = :newest WHERE version = :version"
 
 
 def begin(connection: sqlite3.Connection, version: str) -> None:
-    """Start to compare the answers of `version` that are given from now on."""
+    """Start to compare the answers that `version` gives from now on."""
     connection.execute(SCHEMA)
     connection.execute(BEGIN, (version,))
 
@@ -54,9 +53,9 @@ class Compared:
 
 
 def take(connection: sqlite3.Connection, version: str, is_same: Callable[[object, object], bool]) -> Compared:
-    """Requests that `version` and another version answered, since the last call.
+    """Requests that `version` and another version answered since the last call.
 
-    The processes of a version share one position in the table, advanced in the transaction that reads the pairs: a
+    The processes of a version share one position in the table. The transaction that reads the pairs advances it, so a
     worker that dies may lose what it has taken, but nothing is counted twice.
     """
     compared = Compared()
@@ -74,9 +73,9 @@ def take(connection: sqlite3.Connection, version: str, is_same: Callable[[object
 
 
 def _is_alike(one: str, other: str, is_same: Callable[[object, object], bool]) -> bool | None:
-    """Whether one row of two answers, drawn at random, is the same; None: they cannot be compared."""
+    """Whether two answers agree on one row, drawn at random; None: they cannot be compared."""
     try:
         rows = list(zip_longest(orjson.loads(one), orjson.loads(other)))
-        return bool(is_same(*random.choice(rows)))  # noqa: S311 - no secret
-    except Exception:  # noqa: BLE001 - whatever another Bento wrote
+        return bool(is_same(*random.choice(rows)))  # noqa: S311 - not a secret
+    except Exception:  # noqa: BLE001 - another Bento may have written anything
         return None

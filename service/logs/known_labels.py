@@ -1,7 +1,8 @@
-"""The labels that the versions on a machine can give, so that a truth which none of them knows is refused.
+"""Records the labels that the versions on a machine can give. A truth that none of them knows is refused.
 
-A canary may have a label that stable lacks, and feedback for either may reach the other: what one knows, all accept.
-A version from a Bento with an older copy of this file says nothing: then the truth about its answers is not checked.
+A canary may have a label that stable lacks, and feedback for either may reach the other, so every version accepts the
+labels of all. A version from a Bento with an older copy of this file records nothing: truths about its answers are not
+checked.
 """
 
 import sqlite3
@@ -15,7 +16,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS known_labels (
     version TEXT PRIMARY KEY,
     labels TEXT NOT NULL,      -- JSON array
-    seen_at_s REAL NOT NULL    -- when a process of that version said so last
+    seen_at_s REAL NOT NULL    -- when a process of that version last recorded them
 ) WITHOUT ROWID
 """
 SAY = "INSERT OR REPLACE INTO known_labels VALUES (?, ?, ?)"
@@ -23,16 +24,16 @@ FORGET = "DELETE FROM known_labels WHERE seen_at_s < ?"
 
 
 def say(connection: sqlite3.Connection, version: str, labels: Collection[str], *, at_s: float) -> None:
-    """Say which labels `version` can give."""
+    """Record which labels `version` can give."""
     connection.execute(SAY, (version, orjson.dumps(list(labels)).decode(), at_s))
 
 
 @dataclass(frozen=True, slots=True)
 class KnownLabels:
-    """What the versions have said."""
+    """The labels that the versions have recorded."""
 
     versions: frozenset[str]
-    labels: frozenset[str]  # of all of them
+    labels: frozenset[str]  # of all versions
 
     @classmethod
     def read(cls, connection: sqlite3.Connection) -> Self:
@@ -41,7 +42,7 @@ class KnownLabels:
         return cls(frozenset(version for version, _ in said), frozenset(labels))
 
     def may_be_true(self, truth: str, versions: Collection[str]) -> bool:
-        """Whether the labels in `truth`, a JSON array, may be the truth about an answer that `versions` gave."""
+        """Whether the labels in `truth`, a JSON array, may be the truth about an answer of `versions`."""
         return not self.versions.issuperset(versions) or self.labels.issuperset(orjson.loads(truth))
 
 

@@ -1,7 +1,7 @@
-"""Whose labels are counted apart: the names of few callers, the same ones in every process and for every version.
+"""The callers whose labels are counted separately: a short list, the same in every process and for every version.
 
-The others count together. Without one list for all, a caller might be apart in one version's counts and not in the
-other's, and the two could not be compared without his labels.
+All other callers are counted together. Without a shared list, a caller could be counted separately for one version
+only, and the two versions could not be compared without that caller's labels.
 """
 
 import sqlite3
@@ -20,7 +20,7 @@ FORGET = "DELETE FROM label_callers WHERE labelled_at_s < ?"
 
 
 def counted_as(connection: sqlite3.Connection, caller: str, *, at_s: float) -> str:
-    """Under which name a label of `caller` counts that comes now. Call it in a transaction."""
+    """The name under which a label of `caller` counts now. Call it in a transaction."""
     told = {"name": caller, "at_s": at_s, "most": MOST_CALLERS}
     is_apart = connection.execute(SEEN, told).rowcount or connection.execute(ADD, told).rowcount
     return caller if is_apart else OTHER_CALLERS

@@ -1,9 +1,9 @@
-"""Count the labels of a version's answers: once as each comes, and again at every age that its answer reaches.
+"""Counts the labels of a version's answers: once on arrival, and again at every age that the answer reaches.
 
-Labels of two versions can only be compared at the same age of their answers: where a complaint comes within a minute
-and silence means right after ten, nearly every label of a version that was started two minutes ago says wrong. So for
-each of a few ages an answer counts once when it is that old, by the label known by then; a label that comes later is
-late for that age. Which age matters is not known here.
+Labels of two versions can only be compared at the same age of their answers. If complaints arrive within a minute, and
+silence means "right" after ten, nearly every label of a version that started two minutes ago says "wrong". So at each
+of a few ages an answer counts once, by the label known then; a label that arrives later is late for that age. This
+module does not know which age matters.
 """
 
 import random
@@ -19,7 +19,7 @@ from contract.metrics import CAME, CORRECT, LATE, WRONG
 from service.logs import paired_labels
 from service.logs.transactions import writing
 
-MOST_AT_ONCE = 20_000  # answers counted at an age in one turn; the others wait for the next
+MOST_AT_ONCE = 20_000  # answers counted at an age in one turn; the rest wait for the next turn
 
 INDEX = "CREATE INDEX IF NOT EXISTS to_age ON answers (version, aging, answered_at_s) WHERE aging IS NOT NULL"
 # Claiming and reading are one statement, so that no two workers count the same label.
@@ -42,13 +42,13 @@ GROW = "UPDATE answers SET aging = ? WHERE id = ?"
 class Counted:
     """New labels, each counted by one row of its request."""
 
-    as_they_came: Counter[tuple[str, str]] = field(default_factory=Counter)  # by `correct` and `wrong`, and caller
+    as_they_came: Counter[tuple[str, str]] = field(default_factory=Counter)  # on arrival, by outcome and caller
     by_age: Counter[tuple[float, str, str]] = field(default_factory=Counter)  # by age, seconds, outcome and caller
-    set_aside: int = 0  # labels that cannot be compared with their answers; they count nowhere
+    set_aside: int = 0  # labels that cannot be compared with their answers; they are not counted
 
 
 def begin(connection: sqlite3.Connection) -> None:
-    """Make the table ready. It may come from a Bento with an older copy of this file."""
+    """Prepare the table, which may come from a Bento with an older copy of this file."""
     for column in ("aging INTEGER", "labelled_by TEXT"):
         with suppress(sqlite3.OperationalError):
             connection.execute(f"ALTER TABLE answers ADD COLUMN {column}")
@@ -62,13 +62,13 @@ def take(
     ages_s: Sequence[float],
     now_s: float,
 ) -> Counted:
-    """Labels of `version` that came, and those whose answers have reached one of `ages_s`, since the last call.
+    """Labels of `version` that arrived, or whose answers reached one of `ages_s`, since the last call.
 
-    What was counted is in the table, for all processes of a version: one that dies may lose what it has taken, but no
-    label counts twice at an age.
+    The table records what was counted, for all processes of a version: a process that dies may lose what it has taken,
+    but no label counts twice at an age.
 
     Args:
-        ages_s: rising, above 0.
+        ages_s: ages in seconds, rising, above 0.
         now_s: Unix seconds.
     """
     counted = Counted()
@@ -78,7 +78,7 @@ def take(
         paired_labels.find(connection, [row for row, *_ in claimed], is_same)
     for row, labels, truth, aging, is_copy, caller in claimed:
         if is_copy:
-            continue  # it counts in pairs only
+            continue  # the label of a copy counts only in pairs
         outcome = _outcome(labels, truth, is_same)
         if outcome is None:
             counted.set_aside += 1
@@ -88,7 +88,7 @@ def take(
         passed = len(ages_s) if aging is None else aging
         counted.by_age.update((age_s, LATE, "") for age_s in ages_s[:passed])
         counted.by_age.update((age_s, CAME, "") for age_s in ages_s[passed:])
-    if connection.execute(OF_AGE, {**asked, "most": 1}).fetchone() is None:  # reading keeps no other process waiting
+    if connection.execute(OF_AGE, {**asked, "most": 1}).fetchone() is None:  # a read does not block other processes
         return counted
     grown = []
     with writing(connection):
@@ -109,10 +109,10 @@ def take(
 def _outcome(labels: str, truth: str, is_same: Callable[[object, object], bool]) -> str | None:
     """Whether one row of a request, drawn at random, was right; None: the truth is not about this answer.
 
-    Rows of one request are often alike, so all of them would not be independent events.
+    Rows of one request are often alike, so they are not independent events.
     """
     try:
         rows = list(zip(orjson.loads(labels), orjson.loads(truth), strict=True))
-        return CORRECT if is_same(*random.choice(rows)) else WRONG  # noqa: S311 - no secret
-    except Exception:  # noqa: BLE001 - whatever another Bento wrote
+        return CORRECT if is_same(*random.choice(rows)) else WRONG  # noqa: S311 - not a secret
+    except Exception:  # noqa: BLE001 - another Bento may have written anything
         return None

@@ -1,8 +1,8 @@
-"""Count which of two versions was right, where both answered a request and only one of them was.
+"""Counts which version was right, for requests that two versions answered and only one answered correctly.
 
-Such requests tell two versions apart with far fewer labels than two shares of wrong answers do, and a label that comes
-late comes late for both. A pair is found when the second of its answers has its label counted, and waits in the table
-until a process of each version has counted it.
+Such pairs distinguish two versions with far fewer labels than two error ratios do, and a late label is late for both
+versions. A pair is found when the label of its second answer is counted. It waits in the table until a process of each
+version has counted it.
 """
 
 import random
@@ -18,21 +18,22 @@ from service.logs.transactions import writing
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS paired_labels (
     version TEXT PRIMARY KEY,
-    better INTEGER NOT NULL,   -- requests that this version alone was right about, and no process has counted yet
-    worse INTEGER NOT NULL     -- the same of requests that the other version alone was right about
+    better INTEGER NOT NULL,   -- requests that only this version answered correctly and no process has counted yet
+    worse INTEGER NOT NULL     -- the same for requests that only the other version answered correctly
 ) WITHOUT ROWID
 """
-# Beside it, so that a version from a Bento with an older copy of this file still finds its own in the first one.
+# A second table, because versions from Bentos with an older copy of this file still count by the first one.
 BY_CALLER = """
 CREATE TABLE IF NOT EXISTS paired_labels_by_caller (
     version TEXT NOT NULL,
-    caller TEXT NOT NULL,      -- who labelled them
+    caller TEXT NOT NULL,      -- the caller that labelled
     better INTEGER NOT NULL,
     worse INTEGER NOT NULL,
     PRIMARY KEY (version, caller)
 ) WITHOUT ROWID
 """
-# The bodies must be the same, because a caller may give one id to several requests; checksums of two kinds cannot tell.
+# The bodies must be the same, because a caller may give one id to several requests. A keyed and a plain checksum cannot
+# be compared.
 PAIRS = """
 SELECT mine.version, mine.labels, other.version, other.labels, mine.truth,
     coalesce(mine.labelled_by, other.labelled_by, '')
@@ -55,16 +56,16 @@ OF_CALLERS = "DELETE FROM paired_labels_by_caller WHERE version = ? RETURNING ca
 
 
 def begin(connection: sqlite3.Connection) -> None:
-    """Make the table ready."""
+    """Prepare the tables."""
     connection.execute(SCHEMA)
     connection.execute(BY_CALLER)
 
 
 def find(connection: sqlite3.Connection, rows: Sequence[int], is_same: Callable[[object, object], bool]) -> None:
-    """Look for the pairs of answers whose labels begin to count in this transaction.
+    """Find the pairs of answers whose labels are counted in this transaction.
 
     Args:
-        rows: their `answers.id`.
+        rows: the `answers.id` of the answers.
     """
     found: Counter[tuple[str, str, str]] = Counter()
     pairs = connection.execute(PAIRS, {"rows": orjson.dumps(rows).decode()})
@@ -80,12 +81,12 @@ def find(connection: sqlite3.Connection, rows: Sequence[int], is_same: Callable[
 
 
 def take(connection: sqlite3.Connection, version: str) -> Counter[tuple[str, str]]:
-    """Requests that `version` alone, or the other version alone, was right about, since the last call.
+    """Requests since the last call that only `version`, or only the other version, answered correctly.
 
-    They are by outcome and by the caller who labelled them; no name: another process did not say who that was. A worker
-    that dies may lose what it has taken, but nothing is counted twice.
+    Returns: the requests by outcome and by the caller that labelled; an empty name: another process did not record it.
+    A worker that dies may lose what it has taken, but nothing is counted twice.
     """
-    if connection.execute(WAITING, (version,)).fetchone() is None:  # reading keeps no other process waiting
+    if connection.execute(WAITING, (version,)).fetchone() is None:  # a read does not block other processes
         return Counter()
     with writing(connection):
         better, worse = connection.execute(WAITING, (version,)).fetchone() or (0, 0)
@@ -100,11 +101,11 @@ def take(connection: sqlite3.Connection, version: str) -> Counter[tuple[str, str
 
 
 def _drawn(one: str, other: str, truth: str, is_same: Callable[[object, object], bool]) -> tuple[bool, bool]:
-    """Whether each of two answers is right about one row, drawn at random: rows of one request are often alike."""
+    """Whether each of two answers is right about one row, drawn at random because rows are often alike."""
     try:
-        first, second, true = random.choice(  # noqa: S311 - no secret
+        first, second, true = random.choice(  # noqa: S311 - not a secret
             list(zip(orjson.loads(one), orjson.loads(other), orjson.loads(truth), strict=True))
         )
         return bool(is_same(first, true)), bool(is_same(second, true))
-    except Exception:  # noqa: BLE001 - whatever another Bento wrote; a label that fits no answer is counted elsewhere
+    except Exception:  # noqa: BLE001 - another Bento may have written anything; unfit labels are counted elsewhere
         return False, False

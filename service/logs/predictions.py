@@ -19,7 +19,7 @@ from contract.prediction_log import LINE, Columns
 from service.logs.segments import SegmentLog
 
 KEY_FILE = "hash-key"
-# A body with more bytes per number than this is mostly white space, and is written again without it.
+# A body with more bytes per number than this is mostly white space, and is rewritten without it.
 MAX_BYTES_PER_VALUE = 32
 
 _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")
@@ -29,11 +29,11 @@ class PredictionLog(SegmentLog):
     """The log of one process.
 
     Args:
-        folder: for all versions on this machine; created when it is missing, readable by this user only.
+        folder: for all versions on this machine; created if it is missing, readable by this user only.
         version: the Bento tag that this process serves.
         model: the tag of its model.
         schema: says which columns are private.
-        max_bytes: all versions together keep about this much; the oldest segments go first.
+        max_bytes: all versions together keep about this much; the oldest segments are removed first.
         count_dropped: called with the number of rows that were not kept.
         count_failure: called when something has failed.
     """
@@ -62,8 +62,8 @@ class PredictionLog(SegmentLog):
     def record(self, body: bytes, rows: NDArray[np.float32], answer: bytes, *, is_listed: bool = True) -> None:
         """Log one request and its JSON answer; `rows` are the checked rows of its `body`. Never blocks.
 
-        The body is logged as it came, which costs nothing; one that is private or bloated, or does not list every
-        column (`is_listed`), is written again from `rows`.
+        The body is logged as it arrived, which costs nothing. A body that has private columns, is bloated, or does not
+        list every column (`is_listed`) is rewritten from `rows`.
         """
         if self._is_full:
             self._count_dropped(len(rows))
@@ -84,7 +84,7 @@ def _in_one_line(at_s: float, body: bytes, answer: bytes) -> bytes:
 
 
 class _Mask:
-    """What is left of a request once its private columns are taken out."""
+    """Removes or hashes the private columns of a request."""
 
     def __init__(self, folder: Path, schema: Schema) -> None:
         self._folder = folder
@@ -111,7 +111,7 @@ class _Mask:
 
     @cached_property
     def _key(self) -> bytes:
-        """The key that every process on this machine hashes with; created when there is none."""
+        """The key with which every process on this machine hashes; created if there is none."""
         path = self._folder.resolve() / KEY_FILE
         kept = plain_files.read(path) if path.exists() else b""
         if is_lost(kept):

@@ -1,4 +1,4 @@
-"""How much of the table of answers is kept: the oldest go where it becomes too old, too long or too large."""
+"""Removes the oldest answers from the table if they are too old, too many or too large."""
 
 import sqlite3
 import time
@@ -7,11 +7,11 @@ from service.logs import known_labels, label_callers
 from service.logs.transactions import writing
 
 MAX_AGE_S = 7 * 24 * 3600.0
-_LEFT_OF_BYTES = 0.9  # where there are too many
+_LEFT_OF_BYTES = 0.9  # the share that is kept if the table is too large
 
 
 def forget_old(connection: sqlite3.Connection, *, max_answers: int) -> None:
-    """Forget what is older than a week, and the oldest of more than `max_answers`."""
+    """Remove answers older than a week, and the oldest beyond `max_answers`."""
     before_s = time.time() - MAX_AGE_S
     connection.execute("DELETE FROM answers WHERE answered_at_s < ?", (before_s,))
     connection.execute("DELETE FROM answers WHERE id <= (SELECT max(id) FROM answers) - ?", (max_answers,))
@@ -20,10 +20,10 @@ def forget_old(connection: sqlite3.Connection, *, max_answers: int) -> None:
 
 
 def forget_large(connection: sqlite3.Connection, *, max_bytes: int) -> None:
-    """Forget the oldest answers while all together are larger than `max_bytes`."""
+    """Remove the oldest answers while the table is larger than `max_bytes`."""
     if bytes_in_use(connection) <= max_bytes:
         return
-    with writing(connection):  # weighed again: another process may have forgotten them meanwhile
+    with writing(connection):  # measured again: another process may have removed them meanwhile
         size = bytes_in_use(connection)
         too_many = 1 - _LEFT_OF_BYTES * max_bytes / size
         if size > max_bytes:
@@ -34,7 +34,7 @@ def forget_large(connection: sqlite3.Connection, *, max_bytes: int) -> None:
 
 
 def bytes_in_use(connection: sqlite3.Connection) -> int:
-    """How large the table is, bytes."""
+    """The size of the table, bytes."""
     pages, free, size = (
         int(connection.execute(f"PRAGMA {name}").fetchone()[0])
         for name in ("page_count", "freelist_count", "page_size")

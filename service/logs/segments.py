@@ -1,8 +1,8 @@
-"""Lines of a prediction log in segments: written on a thread, off the request path, in bounded room.
+"""Writes a prediction log in segments: on a thread, off the request path, with a limited size.
 
-Every process appends to segments of its own; when it cannot keep up, rows are dropped and counted. Lines that are quick
-to make are given ready: a thread that made them, hundreds in a row, would keep requests from the interpreter meanwhile.
-Versions of the contract can write here, and the observer, which sees more than they, does as well: no link is followed.
+Every process appends to its own segments. If it cannot keep up, rows are dropped and counted. Lines that are quick to
+make are passed in ready: a thread that made hundreds in a row would keep the interpreter from the requests. Versions
+write to this folder, and so does the observer, which sees more than they do. So no link is followed.
 """
 
 import fnmatch
@@ -25,10 +25,10 @@ SEGMENT_BYTES = 16 * 1024 * 1024
 SEGMENT_AGE_S = 3600.0
 MAX_AGE_S = 7 * 24 * 3600.0
 WRITE_EVERY_S = 0.1
-LINES_AT_ONCE = 1024  # as many as one call takes (IOV_MAX of Linux and macOS)
+LINES_AT_ONCE = 1024  # the most that one system call takes (IOV_MAX of Linux and macOS)
 PRUNE_EVERY_S = 60.0
 
-Line = bytes | Callable[[], bytes]  # a line as `contract.prediction_log` has it, or what makes it on the thread
+Line = bytes | Callable[[], bytes]  # a line of `contract.prediction_log`, or a function that makes it on the thread
 
 log = structlog.get_logger()
 
@@ -37,9 +37,9 @@ class SegmentLog(BackgroundWriter):
     """The segments of one process, of one version.
 
     Args:
-        folder: for all versions on this machine; created when it is missing, readable by this user only.
-        columns: of this version's lines; what lies in its folder with other columns is removed.
-        max_bytes: all versions together keep about this much; the oldest segments go first.
+        folder: for all versions on this machine; created if it is missing, readable by this user only.
+        columns: the columns of this version's lines; segments in its folder with other columns are removed.
+        max_bytes: all versions together keep about this much; the oldest segments are removed first.
         count_dropped: called with the number of rows that were not kept.
         count_failure: called when something has failed.
     """
@@ -71,7 +71,7 @@ class SegmentLog(BackgroundWriter):
         return self._waiting_rows >= MAX_WAITING_ROWS
 
     def _give(self, line: Line, rows: int) -> None:
-        """Hand a line about so many rows to the thread. Never blocks. What takes longer to make is made there."""
+        """Hand a line about `rows` rows to the thread. Never blocks. Pass a function if the line takes long to make."""
         with self._handing_over:
             self._waiting.append(line)
             self._waiting_rows += rows
@@ -89,7 +89,7 @@ class SegmentLog(BackgroundWriter):
             self._close_segment()
 
     def _drain(self) -> tuple[list[Line], int]:
-        """All lines that wait, and how many rows they are about."""
+        """All waiting lines, and their number of rows."""
         with self._handing_over:
             lines, self._waiting = self._waiting, []
             rows, self._waiting_rows = self._waiting_rows, 0
@@ -98,11 +98,11 @@ class SegmentLog(BackgroundWriter):
     def _write(self, lines: Iterable[Line], rows: int) -> None:
         try:
             self._current_segment().write(self._made(lines))
-        except Exception as error:  # noqa: BLE001 - a log that cannot be written must not cost an answer, nor this thread
+        except Exception as error:  # noqa: BLE001 - a failed log must not cost an answer or stop this thread
             log.warning("predictions_not_written", path=str(self._folder), rows=rows, error=str(error))
             self._failed("write", error)
             self._count_dropped(rows)
-            self._close_segment()  # its last line may be incomplete: begin another
+            self._close_segment()  # its last line may be incomplete, so the next line starts a new segment
 
     def _made(self, lines: Iterable[Line]) -> list[bytes]:
         pauses, made = Pauses(), []
@@ -111,7 +111,7 @@ class SegmentLog(BackgroundWriter):
                 made.append(line)
             else:
                 made.append(line())
-                if not self._is_half_full:  # else those that come meanwhile might find no room
+                if not self._is_half_full:  # otherwise new lines might find no room during a pause
                     pauses.take()
         return made
 
@@ -139,7 +139,7 @@ class SegmentLog(BackgroundWriter):
         content = self._columns.model_dump_json().encode()
         found = _read(COLUMNS_FILE, folder)
         if found is not None and found != content and _columns_in(found) != self._columns:
-            for name in _segments(folder):  # nobody could tell which of its columns is which any more
+            for name in _segments(folder):  # their columns could no longer be told apart
                 with suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=folder)
         _replace(COLUMNS_FILE, content, folder)
@@ -151,7 +151,7 @@ class SegmentLog(BackgroundWriter):
 
     def _prune(self, now_s: float) -> None:
         """Remove the oldest segments of all versions until the rest is small and young enough."""
-        kept_bytes = self._segment_bytes  # room for the one that is being written
+        kept_bytes = self._segment_bytes  # room for the current segment
         for path in sorted(self._root.glob(f"*/{SEGMENTS}"), key=lambda path: path.name, reverse=True):
             with suppress(FileNotFoundError, NotPlain), opened_folder(path.parent) as folder:  # removed, or a link
                 found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
@@ -162,7 +162,7 @@ class SegmentLog(BackgroundWriter):
 
 
 class _Segment:
-    """One file that is appended to until it is full, old or removed."""
+    """One file, which takes lines until it is full, old or removed."""
 
     def __init__(self, path: Path, now_s: float, folder: int) -> None:
         self.path = path
@@ -170,7 +170,7 @@ class _Segment:
         self._descriptor = opened_file(path.name, folder, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def is_over(self, max_bytes: int, now_s: float) -> bool:
-        """Whether it is time for another one, also because another process removed this one to make room."""
+        """Whether to start another segment: this one is full or old, or another process removed it to make room."""
         found = os.fstat(self._descriptor)
         return found.st_size >= max_bytes or now_s - self._since_s >= SEGMENT_AGE_S or not found.st_nlink
 
@@ -178,7 +178,7 @@ class _Segment:
         """Append all of `lines`. Raises OSError."""
         for start in range(0, len(lines), LINES_AT_ONCE):
             some = lines[start : start + LINES_AT_ONCE]
-            written = os.writev(self._descriptor, some)  # requests have the interpreter while the lines are copied
+            written = os.writev(self._descriptor, some)  # it releases the interpreter to the requests
             if written < sum(map(len, some)):
                 self._write_rest(memoryview(b"".join(some))[written:])
 
@@ -213,7 +213,7 @@ def _columns_in(content: bytes) -> Columns | None:
 
 
 def _replace(name: str, content: bytes, folder: int) -> None:
-    """Write a file so that no reader ever sees half of it."""
+    """Write a file in one step: a reader never sees half of it."""
     incoming = f".{name}.{os.getpid()}"
     with suppress(FileNotFoundError):
         os.unlink(incoming, dir_fd=folder)

@@ -1,9 +1,9 @@
-"""Answers that are not in the table yet, in files that outlive a killed process.
+"""Keeps answers that are not in the table yet in files that survive a killed process.
 
-What the kernel was given does not die with the process that gave it. So a process appends each answer to a file in the
-table's folder before the client gets it. It holds a lock on its files for as long as it lives: files without a lock
-were left by a process that died, and whoever finds them moves their answers to the table. Versions of the contract can
-write here, and the observer, which sees more than they, does as well: no link is followed.
+Data that the kernel has accepted survives the process that wrote it. So a process appends each answer to a file in the
+table's folder before the client gets it. A process holds a lock on its files as long as it lives. A file without a lock
+was left by a dead process, and the process that finds it moves its answers to the table. Versions write to this
+folder, and so does the observer, which sees more than they do. So no link is followed.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from contract import plain_files
 from contract.answer_types import Label
 
 FILES = "*.spool"
-MAX_BYTES = 16 * 1024 * 1024  # of one file; of further answers a process that is killed loses what is not in the table
+MAX_BYTES = 16 * 1024 * 1024  # of one file; further answers are lost if the process dies before the table has them
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class Answer(BaseModel):
 def line_of(
     request_id: str, version: str, at_s: float, labels: Sequence[Label], body_crc: int, *, is_copy: bool = False
 ) -> bytes:
-    """An `Answer` as JSON, behind a line end: the one before it may have been cut off."""
+    """An `Answer` as JSON, after a line end, because the line before it may have been cut off."""
     return b"\n" + orjson.dumps(
         {
             "request_id": request_id,
@@ -59,10 +59,12 @@ def line_of(
 
 
 class Spool:
-    """The files of one process: one takes answers while those of the other are being written to the table.
+    """The two files of one process: one takes answers while those in the other are written to the table.
 
     Args:
-        folder: of the table. Raises OSError when a file cannot be made or locked there.
+        folder: the folder of the table.
+
+    Raises: OSError if a file cannot be made or locked there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -78,15 +80,15 @@ class Spool:
         self._current.append(line)
 
     def switch(self) -> None:
-        """Let the other file, which must be empty, take what comes."""
+        """Append to the other file from now on. It must be empty."""
         self._current, self._other = self._other, self._current
 
     def clear(self) -> None:
-        """Forget what came before the last `switch`: the table has it."""
+        """Empty the file that was used before the last `switch`: the table has its answers."""
         self._other.clear()
 
     def close(self) -> None:
-        """Forget everything."""
+        """Remove both files."""
         self._current.remove()
         self._other.remove()
 
@@ -96,7 +98,7 @@ class _OwnFile:
         self._path = folder / f"{os.getpid()}-{secrets.token_hex(8)}.spool"
         self._bytes = 0
         while True:
-            with plain_files.opened_folder(folder.resolve()) as opened:  # itself it may be a link of its owner's
+            with plain_files.opened_folder(folder.resolve()) as opened:  # the owner may have made the folder a link
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
                 self._descriptor = plain_files.opened_file(self._path.name, opened, flags)
             try:
@@ -106,7 +108,7 @@ class _OwnFile:
                 raise
             if os.fstat(self._descriptor).st_nlink:
                 return
-            os.close(self._descriptor)  # before it was locked, another process took it for one that was left
+            os.close(self._descriptor)  # another process took the file over before it was locked
 
     def append(self, line: bytes) -> None:
         if self._bytes + len(line) > MAX_BYTES:
@@ -114,11 +116,11 @@ class _OwnFile:
         written = os.write(self._descriptor, line)
         self._bytes += written
         if written < len(line):
-            raise OSError(f"the disk took {written} of {len(line)} bytes")
+            raise OSError(f"only {written} of {len(line)} bytes could be written")
 
     def clear(self) -> None:
         if self._bytes:
-            with suppress(OSError):  # what stays would only be written to the table again
+            with suppress(OSError):  # if it fails, the answers are only written to the table again
                 os.ftruncate(self._descriptor, 0)
                 self._bytes = 0
 
@@ -128,10 +130,10 @@ class _OwnFile:
 
 
 def answers_to(folder: Path, request_ids: Collection[str]) -> list[bytes]:
-    """The lines about `request_ids` in the files of all processes, also of those that live."""
+    """The lines about `request_ids` in the files of all processes, dead or alive."""
     found: list[bytes] = []
     for path in folder.resolve().glob(FILES):
-        with suppress(OSError):  # taken over meanwhile, another user's, or a link
+        with suppress(OSError):  # just taken over, another user's, or a link
             found += [
                 line for line, answer in _read(plain_files.read(path)) if answer and answer.request_id in request_ids
             ]
@@ -139,19 +141,18 @@ def answers_to(folder: Path, request_ids: Collection[str]) -> list[bytes]:
 
 
 def take_over(folder: Path, write: Callable[[Sequence[bytes]], None]) -> int:
-    """Give `write` the lines of each process that died, and remove its files when they are written.
+    """Give `write` the lines of each dead process, and remove its files once they are written.
 
-    Returns: how many lines could not be understood. A process that is killed may leave part of one, a machine that
-    crashed anything.
+    Returns: the number of unreadable lines. A killed process may leave part of a line, a crashed machine anything.
 
-    Raises: OSError, or what `write` raised; the files remain.
+    Raises: OSError, or what `write` raised; then the files stay.
     """
     damaged = 0
     for path in folder.resolve().glob(FILES):
         opening = ExitStack()
         try:
             file = opening.enter_context(plain_files.opened(path))
-        except OSError:  # taken over meanwhile, another user's, or a link
+        except OSError:  # just taken over, another user's, or a link
             continue
         with opening:
             if not _is_left(file):
@@ -166,7 +167,7 @@ def take_over(folder: Path, write: Callable[[Sequence[bytes]], None]) -> int:
 
 
 def _is_left(file: BinaryIO) -> bool:
-    """Whether no process holds this file, and none has taken it over. If so, the caller holds it from now on."""
+    """Whether no process holds this file and none has taken it over. If so, the caller now holds it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -175,7 +176,7 @@ def _is_left(file: BinaryIO) -> bool:
 
 
 def _read(content: bytes) -> Iterator[tuple[bytes, Answer | None]]:
-    """Each line, and what it says; None: it is damaged."""
+    """Each line with its answer; None: the line is damaged."""
     for line in filter(None, content.split(b"\n")):
         try:
             yield line, Answer.model_validate_json(line)

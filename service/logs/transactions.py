@@ -1,4 +1,4 @@
-"""Write to the table of answers, all or nothing."""
+"""Transactions that write to the table of answers all or nothing."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def writing(connection: sqlite3.Connection) -> Iterator[None]:
-    """While the block runs no other process writes; what it raises, and a COMMIT that fails, undoes all of it."""
+    """Keep other processes from writing during the block. An exception or a failed COMMIT undoes the whole block."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

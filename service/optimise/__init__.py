@@ -1,1 +1,1 @@
-"""Find the engine on which a model is fastest without losing accuracy: `kanaria optimise`. No server imports it."""
+"""`kanaria optimise`: finds the engine on which a model is fastest without losing accuracy. No server imports it."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from service.engines import Engine
 
-# An engine that changes the network more must be worth it: it replaces another only when it is faster by this factor.
+# An engine that changes the network more replaces another only if it is faster by this factor.
 MIN_GAIN = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """How fast and how right one model is on one engine."""
+    """The speed and accuracy of one model on one engine."""
 
     engine: Engine
     ms: Mapping[int, float]  # time of one call, by the number of rows in the batch
@@ -20,7 +20,7 @@ class Measurement:
     golden_changed: int = 0  # golden requests that get a different answer
 
     def speedup(self, eager: "Measurement") -> float:
-        """How many times as fast as eager; the geometric mean over the batch sizes."""
+        """The speed relative to eager: the geometric mean over the batch sizes."""
         return math.exp(sum(math.log(eager.ms[rows] / ms) for rows, ms in self.ms.items()) / len(self.ms))
 
 
@@ -36,7 +36,7 @@ Trial = Measurement | Failure
 
 
 def refusal(trial: Trial, eager: Measurement, tolerance: float) -> str | None:
-    """Why an engine may not serve this model; None when it may.
+    """The reason why an engine may not serve this model; None: it may.
 
     Args:
         tolerance: the most accuracy that may be lost against eager, 0-1.
@@ -52,7 +52,7 @@ def refusal(trial: Trial, eager: Measurement, tolerance: float) -> str | None:
 
 
 def choose(trials: Sequence[Trial], eager: Measurement, tolerance: float) -> Measurement:
-    """The fastest engine that may serve; eager when none of the others is worth it."""
+    """The fastest engine that may serve; eager if no other is enough faster."""
     best = eager
     for trial in trials:
         if isinstance(trial, Failure) or refusal(trial, eager, tolerance) is not None:

@@ -1,4 +1,4 @@
-"""Write a torch network to the file that an engine loads. Needs export packages that serving does not need."""
+"""Writes a torch network to the file that an engine loads. It needs export packages that serving does not need."""
 
 import logging
 import tempfile
@@ -15,8 +15,8 @@ def write_file(engine: Engine, network: nn.Module, batch: torch.Tensor, path: Pa
     """Write the file of `engine` to `path`.
 
     Args:
-        engine: one with a file.
-        batch: a few rows as `preprocess` returns them; the exported network takes any number of rows.
+        engine: an engine that has a file.
+        batch: a few rows as `preprocess` returns them; the exported network accepts any number of rows.
 
     Raises: what the exporter raises.
     """
@@ -47,13 +47,13 @@ def _export(network: nn.Module, batch: torch.Tensor, path: Path) -> None:
 
 
 def _quantise(plain: Path, prepared: Path, path: Path) -> None:
-    """Store the weights of matrix products as 8-bit integers; their inputs are scaled anew in each call.
+    """Store the weights of matrix products as 8-bit integers; each call scales their inputs.
 
-    Convolutions stay as they are: ONNX Runtime's integer ones are several times slower on a CPU. The weights use
-    7 of the 8 bits, because processors without VNNI overflow on the eighth and would give other answers.
+    Convolutions stay as they are: ONNX Runtime's integer convolutions are several times slower on a CPU. The weights
+    use 7 of the 8 bits, because processors without VNNI overflow on the eighth and would give other answers.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - imports onnx, half a second
-    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415 - likewise
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415 - as above
 
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     quantize_dynamic(

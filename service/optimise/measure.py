@@ -1,4 +1,4 @@
-"""Measure a model on every engine: how fast it answers, and how often it is right."""
+"""Measures a model on every engine: how fast it answers, and how often it is right."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,14 @@ from service.optimise.export import write_file
 from service.server.batching import predict_rows
 
 BATCH_ROWS = (1, 8, 32, 128)
-TRIED_ROWS = 2  # rows that an engine is built with; it must then take any number
+TRIED_ROWS = 2  # rows with which an engine is built; it must then accept any number
 ROUNDS = 9
 CALLS_S = 0.02  # seconds of calls for each engine and batch size in each round
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The rows that a model is measured on, from the files that training wrote."""
+    """The rows on which a model is measured, from the files that training wrote."""
 
     rows: NDArray[np.float32]  # held-out samples, shape (samples, features)
     labels: tuple[Label, ...]  # the true label of each
@@ -36,7 +36,7 @@ class Evidence:
 
     @classmethod
     def read(cls, folder: Path) -> "Evidence":
-        """Raises OptimiseError when there are no samples."""
+        """Read the rows from `folder`. Raises OptimiseError if there are no samples."""
         samples = read_lines(folder / SAMPLES_FILE, Sample)
         if not samples:
             raise OptimiseError(
@@ -57,7 +57,7 @@ def try_all(
     Args:
         load: returns a new copy of the model at each call.
 
-    Raises: OptimiseError when the model has no network that an engine could run; what the model raises on eager.
+    Raises: OptimiseError if the model has no network that an engine could run; what the model raises on eager.
     """
     eager = load()
     network = getattr(eager, "network", None)
@@ -120,9 +120,9 @@ def _right(model: Model, evidence: Evidence) -> tuple[float, int]:
 
 
 def _interleaved_ms(models: Mapping[Engine, Model], rows: NDArray[np.float32]) -> dict[Engine, dict[int, float]]:
-    """Milliseconds of one call, by engine and batch size: the least of several rounds, which other work delays least.
+    """Milliseconds of one call, by engine and batch size: the least of several rounds, least delayed by other work.
 
-    The engines take turns, so that a slow spell of the machine slows them all.
+    The engines take turns, so that a slow moment of the machine slows all of them.
     """
     most = next(iter(models.values())).schema.max_rows
     sizes = [size for size in BATCH_ROWS if size <= most]

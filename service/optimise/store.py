@@ -1,4 +1,4 @@
-"""Optimise a model of the BentoML store: measure, choose, and save a new version that records its engine and why."""
+"""Optimises a model of the BentoML store: measures, chooses, and saves a new version with its engine and the reason."""
 
 import pkgutil
 import platform
@@ -25,23 +25,23 @@ from service.optimise.measure import TRIED_ROWS, Evidence, golden_answers, try_a
 from service.signatures import SIGNATURE_FILE
 
 OTHERS = tuple(engine for engine in Engine if engine is not Engine.EAGER)
-# Files that belong to the version that is optimised, not to the new one.
+# Files of the original version that the new version does not get.
 _NOT_COPIED = ("model.yaml", SIGNATURE_FILE, *(engine.file for engine in Engine if engine.file))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model on every engine that was tried."""
+    """The results of a model on every engine that was tried."""
 
     tag: str
     eager: Measurement
     trials: tuple[Trial, ...]  # of the other engines
     tolerance: float  # the most accuracy that may be lost, 0-1
-    only: Engine | None  # choose this one, however fast it is; None: the fastest
+    only: Engine | None  # choose this engine, however fast it is; None: the fastest
 
     @cached_property
     def chosen(self) -> Measurement | None:
-        """The engine to use; None: the only one that was asked for is refused."""
+        """The engine to use; None: the only engine asked for is refused."""
         if self.only is None:
             return choose(self.trials, self.eager, self.tolerance)
         (trial,) = self.trials
@@ -69,7 +69,7 @@ class Optimiser:
         return Comparison(str(self._source.tag), eager, tuple(trials), tolerance, only)
 
     def new_tag(self, version: str | None, *, replace: bool) -> bentoml.Tag:
-        """The tag of the optimised model. Raises OptimiseError when it is taken."""
+        """The tag of the optimised model. Raises OptimiseError if it is taken."""
         new = bentoml.Tag(self._source.tag.name, version or f"{self._source.tag.version}-fast")
         if new == self._source.tag:
             raise OptimiseError(f"{new} cannot replace itself", saw=f"--version {version}", do="give another version")
@@ -98,7 +98,7 @@ class Optimiser:
             self._rewrite_golden(chosen.engine, folder)
 
     def _rewrite_golden(self, engine: Engine, folder: Path) -> None:
-        """Write the golden answers of this engine: the same labels (else it was refused), its own confidences."""
+        """Write this engine's golden answers: the same labels (or it would have been refused), its own confidences."""
         model = self._load()
         move(model, engine, folder, self._evidence.rows[:TRIED_ROWS])
         write_lines(
@@ -117,7 +117,7 @@ def optimising(tag: str, implementation: str, files: Path | None = None) -> Iter
     Args:
         tag: the model, `name:version`.
         implementation: the class that loads it, as `package.module:Class`.
-        files: its files, verified; None: those in the store.
+        files: its verified files; None: those in the store.
 
     Raises: OptimiseError.
     """
@@ -126,7 +126,7 @@ def optimising(tag: str, implementation: str, files: Path | None = None) -> Iter
 
 
 def _noted(trial: Trial) -> dict[str, Any]:
-    """A trial as plain values, which BentoML can write as YAML."""
+    """A trial as plain values that BentoML can write as YAML."""
     noted = asdict(trial)
     if isinstance(trial, Measurement):
         noted["ms"] = {str(rows): round(ms, 4) for rows, ms in trial.ms.items()}

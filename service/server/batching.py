@@ -1,9 +1,9 @@
-"""Run the model on the rows that wait whenever it is free: on the event loop while that is quick, else on a thread.
+"""Runs the model on the waiting rows whenever it is free: on the event loop if that is quick, otherwise on a thread.
 
-Requests that arrive together, or while the model is busy, share its next call; a single request never waits
-for others, and one that follows another on the same connection not even for a turn of the event loop. A batch that
-takes about as long as waking a thread and coming back is answered on the event loop. Larger batches and slow models go
-to a thread, so that health checks answer however slow the model is.
+Requests that arrive together, or while the model is busy, share its next call. A single request never waits for
+others; if it follows another one on the same connection, it does not even wait for a turn of the event loop. A batch
+that takes about as long as a switch to a thread and back is answered on the event loop. Larger batches and slow models
+go to a thread, so that health checks are answered however slow the model is.
 """
 
 import asyncio
@@ -28,16 +28,15 @@ from contract.answer_types import Prediction
 from service.contract import Model
 
 LOOP_S = 0.002  # longest that one batch may hold the event loop
-PATIENCE_S = (
-    0.3  # a model seems slow for so long before it is: else one that starts on a busy machine stays on the thread
-)
-# A busy machine makes a batch late now and then; a model that has become slow makes many in a row late. A machine that
-# was very busy for a moment does so too: the model then comes back to the event loop.
+# A model must be slow for so long to count as slow. Otherwise a start on a busy machine would put it on the thread.
+PATIENCE_S = 0.3
+# A busy machine makes a batch late now and then. A model that has become slow makes many in a row late. A machine that
+# was very busy for a moment also does; the model then returns to the event loop.
 LATE_S = 10 * LOOP_S
 MOST_LATE_IN_A_ROW = 5
 BACK_AFTER = 100  # batches in a row on the thread that were not late
 DEFAULT_DEADLINE_S = 9.0  # a gateway that waits 10 s still gets the reason
-STUCK_DEADLINES = 3  # a model that finished nothing for this many deadlines is not ready
+STUCK_DEADLINES = 3  # a model that finished no batch for this many deadlines is not ready
 
 log = structlog.get_logger()
 
@@ -61,7 +60,7 @@ class Abandoned(Exception):
 
 
 class BrokenModel(Exception):
-    """The model's answer breaks the contract: wrong shape, or not a number."""
+    """The model's answer breaks the contract: its shape is wrong, or it is not a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +76,15 @@ _Outcome = tuple[_Job, list[Prediction] | Exception]
 
 
 class Batcher:
-    """Makes all calls of a model that serves.
+    """Makes all calls to the model of one worker.
 
     Args:
         model: a loaded model.
         max_waiting_rows: refuse requests beyond this many rows in the queue.
-        loop_rows: answer up to this many rows at once on the event loop; see `rows_within`.
-        deadline_s: rows that wait longer for the thread are given up, and take no more of the model's time.
-        count: called for each call of the model, on the thread that made it, with the answer to one row of each
-            request, drawn at random. Rows of one request are often alike: all of them would not be independent events.
+        loop_rows: answer up to this many rows together on the event loop; see `rows_within`.
+        deadline_s: rows that wait longer for the thread are given up and take no model time.
+        count: called after each call of the model, on the same thread, with the answer to one row of each request,
+            drawn at random. Rows of one request are often alike, so they are not independent events.
     """
 
     def __init__(
@@ -142,9 +141,9 @@ class Batcher:
 
         Args:
             rows: checked rows, shape (rows, features).
-            connection: that the request came by, which has one request at a time; None: not known.
+            connection: the request's connection, which has one request at a time; None: unknown.
             gone: returns when the client no longer waits for the answer.
-            is_counted: whether `count` hears of the answer.
+            is_counted: whether the answer is passed to `count`.
 
         Raises: Overloaded, Overdue, Abandoned, BrokenModel, or what the model raised.
         """
@@ -181,13 +180,13 @@ class Batcher:
             with torch.inference_mode():
                 predictions = predict_rows(self._model, rows)
             if is_counted:
-                self._count([predictions[random.randrange(len(rows))]] if len(rows) > 1 else predictions)  # noqa: S311 - no secret
+                self._count([predictions[random.randrange(len(rows))]] if len(rows) > 1 else predictions)  # noqa: S311 - not a secret
             return predictions
         finally:
             self._watch_loop(time.perf_counter() - started_s)
 
     def _hand_over(self, job: _Job) -> None:
-        """Give a job to the thread. Only there can a wait outlast a deadline or a client's patience."""
+        """Give a job to the thread. Only there can a wait be longer than a deadline or than the client waits."""
         if not self._thread_is_busy:
             self._progress_s = time.monotonic()
         self._handed_over += 1
@@ -201,7 +200,7 @@ class Batcher:
 
     def _answer_arrived(self) -> None:
         """Answer as many of the arrived jobs as fit into one short call, on the event loop."""
-        if self._thread_is_busy or self._is_slow:  # a large job came in the same turn: one call at a time
+        if self._thread_is_busy or self._is_slow:  # a large job arrived in the same turn, and calls must not overlap
             while self._arrived:
                 self._hand_over(self._arrived.popleft())
             return
@@ -238,7 +237,7 @@ class Batcher:
                 started_s = time.perf_counter()
                 if outcomes := self._outcomes(batch):
                     self._watch_thread(batch, time.perf_counter() - started_s)
-                    with suppress(RuntimeError):  # the loop was closed meanwhile: no client is left
+                    with suppress(RuntimeError):  # the loop was closed: no client is left
                         outcomes[0][0].loop.call_soon_threadsafe(_settle, outcomes)
                 self._finished += len(batch)
                 self._progress_s = time.monotonic()
@@ -282,7 +281,7 @@ def _one_of_each(jobs: Sequence[_Job], predictions: list[Prediction]) -> list[Pr
     """The answer to one row of each job that counts, drawn at random.
 
     Args:
-        predictions: of the rows of all jobs, in their order.
+        predictions: the answers to the rows of all jobs, in their order.
     """
     if len(jobs) == len(predictions) and all(job.is_counted for job in jobs):
         return predictions
@@ -290,7 +289,7 @@ def _one_of_each(jobs: Sequence[_Job], predictions: list[Prediction]) -> list[Pr
     start = 0
     for job in jobs:
         if job.is_counted:
-            drawn.append(predictions[start + random.randrange(len(job.rows))])  # noqa: S311 - no secret
+            drawn.append(predictions[start + random.randrange(len(job.rows))])  # noqa: S311 - not a secret
         start += len(job.rows)
     return drawn
 
@@ -301,7 +300,8 @@ def predict_rows(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
     expected = (len(rows), model.schema.answer.columns)
     if tuple(outputs.shape) != expected:
         raise BrokenModel(f"predict returned shape {tuple(outputs.shape)}, expected {expected}")
-    # The sum costs a fifth of looking at each; that of finite numbers can be infinite, that of others is never finite.
+    # The sum costs a fifth of a check of each value. A finite sum proves that all values are finite; another sum proves
+    # nothing, because the sum of finite values can be infinite.
     if not math.isfinite(outputs.sum().item()) and not torch.isfinite(outputs).all():
         raise BrokenModel("predict returned a value that is not finite")
     predictions = model.postprocess(outputs)
@@ -311,14 +311,14 @@ def predict_rows(model: Model, rows: NDArray[np.float32]) -> list[Prediction]:
 
 
 def rows_within(limit_s: float, model: Model, rows: NDArray[np.float32]) -> int:
-    """Measure the batch size at which the model takes the least time per row, among those that take at most `limit_s`.
+    """Find the batch size with the least time per row, among those that take at most `limit_s`.
 
     Args:
         limit_s: longest time of one batch, seconds.
         model: a loaded model that has been called before.
         rows: some rows that it accepts, shape (at least 1, features).
 
-    Returns: a power of two; 0 when even one row takes longer.
+    Returns: a power of two; 0 if even one row takes longer.
     """
     found, size, least_s = 0, 1, float("inf")
     with torch.inference_mode():
@@ -334,7 +334,7 @@ def rows_within(limit_s: float, model: Model, rows: NDArray[np.float32]) -> int:
 
 
 def _least_s(model: Model, batch: NDArray[np.float32], limit_s: float, *, patience_s: float) -> float:
-    """The shortest of five calls, or of more: while all took longer than `limit_s`, and for `patience_s`."""
+    """The shortest of five calls; of more, for up to `patience_s`, while all took longer than `limit_s`."""
     give_up_at_s = time.perf_counter() + patience_s
     least_s = min(_seconds(model, batch) for _ in range(5))
     while least_s > limit_s and time.perf_counter() < give_up_at_s:

@@ -1,4 +1,4 @@
-"""BentoML answers every path but /predict and /feedback; its plain-text errors become RFC 9457 problems too."""
+"""Turns BentoML's plain-text errors into RFC 9457 problems. BentoML answers every path but /predict and /feedback."""
 
 from http import HTTPStatus
 from typing import Any

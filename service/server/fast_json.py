@@ -1,7 +1,7 @@
-"""Read the rows of a well-formed request several times as fast as a validator can.
+"""Reads the rows of a well-formed request several times as fast as a validator.
 
-This reader never refuses a body. One that it does not accept is validated with pydantic, which decides whether it is
-valid and words the refusal.
+This reader never refuses a body. A body that it cannot read is validated with pydantic, which decides and words the
+refusal.
 """
 
 from typing import Any
@@ -22,12 +22,12 @@ class FastRowReader:
         self._parser = simdjson.Parser()  # reuses its memory for the next body
 
     def rows(self, body: bytes) -> NDArray[np.float64] | None:
-        """The rows, shape (rows, width); None when the body needs the validator."""
+        """The rows, shape (rows, width); None if the body needs the validator."""
         try:
             document: Any = self._parser.parse(body)
             found = document["features"]
             size = len(found)
-            # simdjson takes the first of two equal names, skips a byte order mark and flattens lists in lists.
+            # simdjson uses the first of two equal names, skips a byte order mark and flattens nested lists.
             is_well_formed = (
                 len(document) == 1
                 and body[0] == BRACE

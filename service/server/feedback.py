@@ -1,4 +1,4 @@
-"""What becomes of the truth about an earlier answer: it is joined to it, or refused with the reason."""
+"""Joins feedback, the truth about an earlier answer, to that answer, or refuses it with the reason."""
 
 import reprlib
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from service.server.problems import RETRY_LATER, Problem
 
 
 class Truth(Protocol):
-    """The body of a request to /feedback, checked."""
+    """The validated body of a request to /feedback."""
 
     @property
     def request_id(self) -> str: ...
@@ -34,9 +34,9 @@ async def joined(
     """Join the truth to the answer; repeated feedback counts once. Returns the JSON for the sender.
 
     Args:
-        caller: whose answers the sender may label, by the name of a key.
-        sender: the name of his own key; None: `caller`.
-        first_unknown: gives the first label that no version can answer with.
+        caller: the name of the key whose answers the sender may label.
+        sender: the name of the sender's own key; None: `caller`.
+        first_unknown: returns the first label that no version can give.
 
     Raises: Problem.
     """

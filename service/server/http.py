@@ -38,16 +38,16 @@ _SAFE_REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 Gone = Callable[[], Coroutine[None, None, None]]  # returns when the client has closed the connection
 
 
-class Asked(NamedTuple):  # made a third as quickly as a frozen dataclass, once for each request
+class Asked(NamedTuple):  # made once per request, in a third of the time of a frozen dataclass
     """One request whose body was read."""
 
     body: bytes
     request_id: str
-    caller: str  # the name of the key that it brought; with labels, of the one whose answers they are about
-    sender: str  # with labels, the name of the key that brought them
+    caller: str  # the name of the request's key; for feedback, of the key whose answers it labels
+    sender: str  # for feedback, the name of the key that sent it
     gone: Gone
-    connection: object | None  # that it came by; None: not known
-    is_copy: bool  # of a request that another version answers: no user waits for it, and it counts as none of theirs
+    connection: object | None  # None: unknown
+    is_copy: bool  # a copy of a request that another version answers: no user waits, and it is not counted as a user's
 
 
 Handler = Callable[[Asked], Awaitable[bytes]]
@@ -63,10 +63,10 @@ class Route:
     """One POST route.
 
     Args:
-        path: by which it is asked, and counted.
+        path: the route's path, also in its metrics.
         version: the Bento tag, sent with every answer.
         handler: returns the JSON answer, or raises Problem.
-        metrics: where the request is counted.
+        metrics: counts the requests.
     """
 
     def __init__(self, path: str, version: str, handler: Handler, metrics: Metrics) -> None:
@@ -111,7 +111,7 @@ class Route:
 
 
 class Handlers:
-    """What the two routes do."""
+    """The handlers of the two routes."""
 
     def __init__(
         self,
@@ -157,14 +157,14 @@ class Handlers:
 
 
 def request_id_of(given: bytes | None) -> str:
-    """Keep the caller's id when it is safe to log and to send back; otherwise make one."""
+    """The caller's id if it is safe to log and to send back; otherwise a new one."""
     if given is not None and _SAFE_REQUEST_ID.fullmatch(text := given.decode("latin-1")):
         return text
-    return f"{random.getrandbits(128):032x}"  # an id, not a secret: the kernel's secure random numbers would take 5 us
+    return f"{random.getrandbits(128):032x}"  # not a secret: secure random numbers from the kernel would take 5 us
 
 
 def _connection(scope: Scope) -> object | None:
-    """The connection by which a request came; None: not known, as where a proxy's headers name the client: no port."""
+    """The connection of a request; None: unknown, for example if a proxy's headers name the client without a port."""
     client = scope.get("client")
     return client if client and client[1] else None
 
@@ -175,7 +175,7 @@ async def _gone(receive: Receive) -> None:
 
 
 def _packed(headers: dict[bytes, bytes]) -> Problem | None:
-    """Why a body that is not JSON may be none: its sender packed it. The header alone changes nothing."""
+    """The likely reason why a body is not JSON: its sender compressed it. The header alone changes nothing."""
     coding = headers.get(b"content-encoding", b"identity").decode("latin-1")
     if coding.strip().lower() in ("", "identity"):
         return None
@@ -186,7 +186,7 @@ def _packed(headers: dict[bytes, bytes]) -> Problem | None:
 async def _read(scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
     """Return the whole body.
 
-    Raises: Problem when it is not a POST or too large; ClientGone when the client leaves.
+    Raises: Problem if it is not a POST or too large; ClientGone if the client disconnects.
     """
     if scope["method"] != "POST":
         detail = f"{scope['method']} is not answered here; use POST"

@@ -1,7 +1,7 @@
 """The Prometheus metrics of a server process; they exist at 0 before the first request.
 
-`prometheus_client` decides on import whether it works for several processes, and BentoML sets that up
-after it has imported the service. So it is imported when `Metrics` is made, never before (BentoML issue 5056).
+`prometheus_client` decides on import whether it counts for several processes, and BentoML sets that up after it has
+imported the service. So it is imported when `Metrics` is made, not earlier (BentoML issue 5056).
 """
 
 import os
@@ -31,8 +31,8 @@ class Metrics:
     Args:
         version: the Bento tag, the label of every series.
         model: the tag of the model in that Bento.
-        answer: the classes that answers are counted in.
-        engine: the engine that the model runs on.
+        answer: the kind of answer; it names the classes that are counted.
+        engine: the engine on which the model runs.
     """
 
     def __init__(self, version: str, model: str, answer: AnswerKind, *, engine: str = "eager") -> None:
@@ -78,7 +78,7 @@ class Metrics:
             self._count_prediction(predictions[0])
             return
         names = Counter(self._class_of(prediction.label) for prediction in predictions)
-        found = [(self._predictions[name], rows) for name, rows in names.items()]  # an unknown name fails uncounted
+        found = [(self._predictions[name], rows) for name, rows in names.items()]  # fails before anything is counted
         for add, rows in found:
             add(rows)
         confidences = [confidence for prediction in predictions if (confidence := prediction.confidence) is not None]
@@ -113,11 +113,11 @@ def _adder(counter: Any) -> Callable[[float], None]:
 
 
 def use_own_multiprocess_dir() -> Path | None:
-    """Give the workers of this server their own folder for their counters, which is returned.
+    """Give the workers of this server their own folder for counters, and return it.
 
-    BentoML uses one folder per BENTOML_HOME and empties it whenever a server starts: the counters of a
-    version that already serves would vanish. The folder is named after the process that started the
-    workers; folders of ended servers are removed. Does nothing outside BentoML's workers: None.
+    BentoML uses one folder per BENTOML_HOME and empties it whenever a server starts, which would delete the counters of
+    a version that already serves. The folder is named after the process that started the workers; folders of ended
+    servers are removed. Outside BentoML's workers, this does nothing and returns None.
     """
     if MULTIPROCESS_DIR not in os.environ:
         return None
@@ -132,7 +132,7 @@ def use_own_multiprocess_dir() -> Path | None:
 
 
 def _identity(process: psutil.Process) -> str:
-    return f"{process.pid}-{process.create_time():.0f}"  # process ids are reused, with another start time
+    return f"{process.pid}-{process.create_time():.0f}"  # a reused process id has another start time
 
 
 def _is_running(identity: str) -> bool:

@@ -1,6 +1,6 @@
-"""GET /metrics: asked every second by whoever counts, and put together anew only when something was counted.
+"""GET /metrics: scraped every second, and rebuilt only after something was counted.
 
-BentoML's own page lies behind all of its middleware, and collects the counters of all workers twice for each answer.
+BentoML's own page passes through all of its middleware, and collects the counters of all workers twice per answer.
 """
 
 import sys
@@ -14,38 +14,42 @@ from starlette.types import ASGIApp
 from contract.threads import in_thread
 from service.server.plain_get import Text, plain_get
 
-_BLOCK = 4096  # bytes of a file that are read at first; its first four say how many are used
+_BLOCK = 4096  # bytes of a file that are read first; the first four say how many are used
 
 
 class MetricsPage:
     """The counters of all workers of a server.
 
     Args:
-        folder: of the files in which `prometheus_client` keeps them.
+        folder: the folder in which `prometheus_client` keeps them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._counted: Mapping[Path, bytes] | None = None  # the files when the page was put together; None: it was not
+        self._counted: Mapping[Path, bytes] | None = (
+            None  # the files from which the page was built; None: not built yet
+        )
         self._text = Text(b"")
 
     @property
     def endpoint(self) -> ASGIApp:
-        """The page as an application."""
+        """The page as an ASGI app."""
         return plain_get(self.text)
 
     async def text(self) -> Text:
-        """The page as of now."""
+        """The current page."""
         counted = _read(self._folder)
         if counted != self._counted:
-            text = await in_thread(partial(_put_together, self._folder))  # it takes milliseconds; requests do not wait
+            text = await in_thread(
+                partial(_put_together, self._folder)
+            )  # takes milliseconds, during which requests go on
             self._counted, self._text = counted, text
             return text
         return self._text
 
 
 def _read(folder: Path) -> dict[Path, bytes]:
-    """What is used of each file."""
+    """The used part of each file."""
     found = {}
     for path in folder.glob("*.db"):
         with suppress(FileNotFoundError), path.open("rb", buffering=0) as file:
@@ -56,7 +60,7 @@ def _read(folder: Path) -> dict[Path, bytes]:
 
 
 def _put_together(folder: Path) -> Text:
-    # It decides on import whether it works for several processes, see `metrics`.
+    # prometheus_client decides on import whether it counts for several processes; see `metrics`.
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest  # noqa: PLC0415 - as above
     from prometheus_client.multiprocess import MultiProcessCollector  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""Read rows that name their features: `{"rows": [{"age": 30, ...}, ...]}`, in any order."""
+"""Reads rows that name their features, in any order: `{"rows": [{"age": 30, ...}, ...]}`."""
 
 import math
 import reprlib
@@ -17,7 +17,7 @@ _INSTEAD = "write null for a missing value"
 
 
 class NamedRows:
-    """Reads named rows of one model."""
+    """Reads named rows for one model."""
 
     def __init__(self, schema: Schema) -> None:
         self._max_rows = schema.max_rows
@@ -26,7 +26,7 @@ class NamedRows:
         self._needed = self._columns.keys() - schema.absent.keys()
 
     def rows(self, body: bytes) -> NDArray[np.float32] | None:
-        """Return the rows, shape (rows, features); None when the body has no key `rows`. Raises Problem."""
+        """Return the rows, shape (rows, features); None if the body has no key `rows`. Raises Problem."""
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError:
@@ -65,9 +65,9 @@ class NamedRows:
 
 
 def _refuse_what_is_no_number(body: bytes) -> None:
-    """Refuse named rows with NaN, which pandas writes for a missing value, or a number that no float can hold.
+    """Refuse named rows with NaN, which pandas writes for a missing value, or with a number too large for a float.
 
-    Raises: Problem. Any other body is left to others.
+    Raises: Problem. It says nothing about any other body.
     """
     try:
         document = from_json(body)

@@ -1,7 +1,7 @@
 """Sends a whole answer in one write to its connection.
 
-uvicorn writes the head of an answer and then its body, and uvloop gives each to the system at once. The second write
-costs a lone request 3 to 4 percent of its time, and may wake the client twice.
+uvicorn writes the head of an answer and then its body, and uvloop makes a system call for each. The second call costs a
+single request 3 to 4 percent of its time, and may wake the client twice.
 """
 
 from typing import Protocol
@@ -16,7 +16,7 @@ class _Transport(Protocol):
 
 
 class _Gathered:
-    """Keeps what is written to a transport until it is closed or `flush` is called."""
+    """Buffers what is written to a transport until it is closed or `flush` is called."""
 
     __slots__ = ("_parts", "_transport", "write")
 
@@ -36,7 +36,7 @@ class _Gathered:
 
 
 async def send_whole(send: Send, head: Message, body: Message) -> None:
-    """Send both messages of an answer. Where the server is not uvicorn, one after the other as they are."""
+    """Send both messages of an answer in one write. If the server is not uvicorn, send one after the other."""
     cycle = getattr(send, "__self__", None)
     transport: _Transport | None = getattr(cycle, "transport", None)
     if cycle is None or transport is None:

@@ -1,4 +1,4 @@
-"""Turn request bodies into checked values, or say which row and column is wrong and why."""
+"""Turns request bodies into validated values, or says which row and column is wrong and why."""
 
 import reprlib
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class LabelFeedbackBody(FeedbackBody):
 BodyT = TypeVar("BodyT", bound=Body)
 
 _LONGEST_NAME = 100  # letters of an unknown field that are shown
-LONGEST_LABEL = 256  # characters, of a truth; more where the model itself has a longer one
+LONGEST_LABEL = 256  # characters of a truth; more if the model itself has a longer label
 
 
 class NumberFeedbackBody(FeedbackBody):
@@ -54,11 +54,11 @@ class NumberFeedbackBody(FeedbackBody):
 
 
 def bodies(schema: Schema) -> tuple[type[Body], type[FeedbackBody]]:
-    """The bodies of POST /predict with lists, and of POST /feedback, for one model. `BodyParser` checks each value."""
+    """The body classes of POST /predict with lists and of POST /feedback, for one model. `BodyParser` checks values."""
     width, names = len(schema.features), ", ".join(feature.name for feature in schema.features)
     kind: Any = FiniteFloat if _is_numeric(schema) else FiniteFloat | str | None
     value = Annotated[kind, WithJsonSchema(_value_schema(schema.features))]
-    # Stop at the first error: listing 60,000 of them would take longer than answering.
+    # Stop at the first error: listing 60,000 errors would take longer than answering.
     row = Annotated[
         list[value],
         Field(min_length=schema.least_columns, max_length=width, fail_fast=True, description=f"One row: {names}"),
@@ -74,7 +74,7 @@ def bodies(schema: Schema) -> tuple[type[Body], type[FeedbackBody]]:
 
 
 def named_body(schema: Schema) -> type[Body]:
-    """The body of POST /predict with named features, for the OpenAPI page: `NamedRows` reads it."""
+    """The body class of POST /predict with named features, for the OpenAPI page. `NamedRows` reads such bodies."""
     row = {
         "type": "object",
         "properties": {feature.name: _value_schema([feature]) for feature in schema.features},
@@ -93,7 +93,7 @@ def _is_numeric(schema: Schema) -> bool:
 
 
 def _value_schema(features: Sequence[Feature]) -> dict[str, Any]:
-    """The JSON schema of what any of `features` takes."""
+    """The JSON schema of a value that any of `features` accepts."""
     numbers = [feature for feature in features if not feature.categories]
     kinds: list[dict[str, Any]] = []
     if numbers:
@@ -129,7 +129,7 @@ class BodyParser:
                 return named, False
             rows, is_listed = self._listed(body)
         outside = (rows < self._minima) | (rows > self._maxima)
-        if np.count_nonzero(outside):  # a quarter of the time of `any`
+        if np.count_nonzero(outside):  # takes a quarter of the time of `any`
             row, column = (int(index) for index in np.argwhere(outside)[0])
             saw = f"{rows[row, column]:g}"
             raise self._refusal(row, column, f"expected {self._schema.features[column].expected}", saw)
@@ -166,7 +166,7 @@ class BodyParser:
             raise body_problem(error) from None
 
     def first_unknown(self, labels: Sequence[Label]) -> Label | None:
-        """The first of `labels` that this model cannot answer with; None: it can with all."""
+        """The first of `labels` that this model cannot give; None: it can give all."""
         answer = self._schema.answer
         own = frozenset(answer.labels) if isinstance(answer, Labels) else frozenset()
         return next((label for label in labels if label not in own), None)
@@ -204,10 +204,10 @@ class BodyParser:
 
 
 def _read(kind: type[BodyT], body: bytes) -> BodyT:
-    """The body as `kind` has it. Raises ValidationError, Problem.
+    """Read the body as `kind`. Raises ValidationError, Problem.
 
-    pydantic makes a complaint of each field that it does not know: a body of 4 MB full of them took 400 MB, and the
-    event loop for seconds.
+    Unknown fields are refused here first. pydantic makes an error for each of them: a body of 4 MB full of them used
+    400 MB and blocked the event loop for seconds.
     """
     found = kind.model_validate_json(body, extra="allow")
     for name in found.model_extra or ():
@@ -220,7 +220,7 @@ def _read(kind: type[BodyT], body: bytes) -> BodyT:
 
 
 def body_problem(error: ValidationError) -> Problem:
-    """Say what is wrong with a body, without words of our own for its rows."""
+    """What is wrong with a body, for errors outside its rows."""
     first = listed(error)[0]
     match first["type"]:
         case "json_invalid":

@@ -1,4 +1,4 @@
-"""GET of a path that is asked every second by whoever watches a server, so answered without detours."""
+"""GET endpoints that a monitor asks every second, answered without middleware."""
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -14,14 +14,14 @@ _METHODS = ("GET", "HEAD")
 
 
 class Text(NamedTuple):
-    """An answer of status 200."""
+    """An answer with status 200."""
 
     body: bytes
     media_type: str = "text/plain; charset=utf-8"
 
 
 def plain_get(answered: Callable[[], Awaitable[Text | Problem]]) -> ASGIApp:
-    """An endpoint that answers what `answered` gives; 405 to other methods than GET and HEAD."""
+    """An endpoint that sends the result of `answered`. It answers 405 to methods other than GET and HEAD."""
 
     async def endpoint(scope: Scope, _: Receive, send: Send) -> None:
         answer = await answered() if scope["method"] in _METHODS else _refusal(scope)

@@ -1,4 +1,4 @@
-"""GET /readyz and GET /livez: whether a server is good."""
+"""GET /readyz and GET /livez: whether a server is healthy."""
 
 from collections.abc import Callable
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from service.server.problems import Problem
 
 
 def probe(is_good: Callable[[], bool]) -> ASGIApp:
-    """An endpoint that answers 200 while `is_good`, else 503."""
+    """An endpoint that answers 200 while `is_good` returns true, otherwise 503."""
 
     async def answered() -> Text | Problem:
         if is_good():

@@ -14,7 +14,7 @@ class Problem(Exception):
     Args:
         status: the HTTP status; its phrase becomes the title.
         detail: what happened, what was seen and what to do, in one sentence for the client.
-        pointer: the place in the request body, as a JSON pointer (RFC 6901) behind `#`.
+        pointer: the place in the request body, as a JSON pointer (RFC 6901) after `#`.
         headers: sent with the problem.
     """
 
@@ -25,7 +25,7 @@ class Problem(Exception):
         self.status, self.detail, self.pointer, self.headers = status, detail, pointer, headers or {}
 
     def body(self, request_id: str) -> bytes:
-        """Return the problem as JSON. `type` is absent: by RFC 9457 the status then says what kind of problem it is."""
+        """Return the problem as JSON. It has no `type`: by RFC 9457 the status then says what kind of problem it is."""
         members: dict[str, str | int] = {
             "title": self.status.phrase,
             "status": self.status.value,

@@ -1,4 +1,4 @@
-"""Everything that one worker needs to answer requests: it loads a model from its folder and makes the routes."""
+"""Loads a model from its folder and makes all that one worker needs to answer requests."""
 
 import gc
 import logging
@@ -36,7 +36,7 @@ from service.server.parsing import BodyParser
 from service.server.probes import probe
 from service.signatures import verified
 
-MAX_WAITING_REQUESTS = 8  # of the largest size; more would wait longer than a client does
+MAX_WAITING_REQUESTS = 8  # of the largest size; with more, requests would wait longer than clients do
 PARENT_CHECK_EVERY_S = 1.0
 DEFAULT_LOG_MB = 512
 
@@ -48,8 +48,8 @@ class Runtime:
         implementation: the class that loads the model, as `package.module:Class`.
         folder: the model's files.
         model: the tag of the model.
-        version: the Bento tag, or the name that is used instead of one.
-        engine: the engine that the network should run on; see `engines`.
+        version: the Bento tag, or the name used in its place.
+        engine: the engine on which the network should run; see `engines`.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Runtime:
         log_as_json()
         _leave_out_access_log()
         threading.Thread(target=_stop_with_parent, args=(os.getppid(),), name="parent", daemon=True).start()
-        torch.set_num_threads(1)  # one model thread per worker; more would fight the other workers for cores
-        with verified(folder, os.environ) as (files, is_verified):  # again: they may have changed since the start
+        torch.set_num_threads(1)  # one model thread per worker; more would compete with other workers for cores
+        with verified(folder, os.environ) as (files, is_verified):  # again: the files may have changed since the start
             loaded: Model = pkgutil.resolve_name(implementation)(files)
             rows = _golden_rows(files, loaded.schema)
             used_engine = move_or_stay_eager(engine, loaded, files, rows)
@@ -119,7 +119,7 @@ class Runtime:
         }
         if counters is not None:
             self.routes[METRICS_PATH] = MetricsPage(counters).endpoint
-        # torch leaves a big heap that never changes; each garbage collection of it would take tens of milliseconds.
+        # torch leaves a big heap that never changes; each garbage collection would spend tens of milliseconds on it.
         gc.collect()
         gc.freeze()
         structlog.get_logger().info(
@@ -131,19 +131,19 @@ class Runtime:
         return all(thread.is_alive for thread in self._threads)
 
     def close(self) -> None:
-        """Write what is waiting, then stop. Call it when every request has been answered."""
+        """Write what is waiting, then stop. Call it after every request has been answered."""
         self._opened.close()
 
 
 def _stop_with_parent(parent: int) -> None:
-    """End this worker when its supervisor was killed: an orphan would keep the port from the next server."""
+    """Stop this worker if its supervisor is killed: an orphan would keep the port from the next server."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_EVERY_S)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _leave_out_access_log() -> None:
-    """uvicorn puts a line together for each answer where any logger would get it, also one that takes no such line."""
+    """Turn uvicorn's access log off. uvicorn formats a line for each answer even if its logger drops the line."""
     logger = logging.getLogger("uvicorn.access")
     if not logger.isEnabledFor(logging.INFO):
         logger.propagate = False
@@ -155,7 +155,10 @@ def _golden_rows(folder: Path, schema: Schema) -> NDArray[np.float32]:
 
 
 def _warm_up(model: Model, rows: NDArray[np.float32]) -> int:
-    """Answer the golden requests: a network's first call is its slowest. Return how many rows fit on the event loop."""
+    """Answer the golden requests, because a network's first call is its slowest.
+
+    Returns: how many rows fit on the event loop.
+    """
     with torch.inference_mode():
         predict_rows(model, rows)
     return rows_within(LOOP_S, model, rows)
@@ -168,5 +171,5 @@ def _folder(variable: str, name: str) -> Path:
 
 
 def _log_megabytes() -> int:
-    """How many megabytes of prediction log this machine keeps; 0: no log."""
+    """The size of the prediction log on this machine, megabytes; 0: no log."""
     return int(os.environ.get(environment.PREDICTION_LOG_MB) or DEFAULT_LOG_MB)

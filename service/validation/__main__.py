@@ -1,6 +1,6 @@
 """Check whether a model keeps the contract, and say what to fix: `python -m service.validation FOLDER CLASS`.
 
-It runs in its own process, because it runs the code of the model's author. It starts no server.
+It has its own process, because it runs the code of the model's author. It starts no server.
 """
 
 import argparse

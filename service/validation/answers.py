@@ -1,4 +1,4 @@
-"""Check a model's class: it loads, and it answers rows as the contract says, one by one and in a batch.
+"""Checks that a model's class loads and answers rows as the contract says, one by one and in a batch.
 
 This runs the code of the model's author.
 """
@@ -17,7 +17,7 @@ from service.contract import Model
 from service.server.batching import BrokenModel, predict_rows
 from service.validation.faults import Fault, FaultFound, label_faults
 
-TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU may sum in another order
+TOLERANCE = 1e-3  # for numbers in an answer, absolute and relative: another CPU may sum in another order
 
 
 def load(folder: Path, implementation: str) -> Model:
@@ -64,7 +64,7 @@ def golden_faults(model: Model, golden: Sequence[Golden]) -> Iterator[Fault]:
 
 
 def value_faults(model: Model, golden: Sequence[Golden]) -> Iterator[Fault]:
-    """The values that the schema allows and the model has no answer to, tried in the first golden request."""
+    """The values that the schema allows and the model cannot answer, tried in the first golden request."""
     base = model.schema.numbers(golden[0].features[0])
     for column, feature in enumerate(model.schema.features):
         values: list[Value] = [*feature.categories, *([None] if feature.may_be_missing else [])]
@@ -72,7 +72,7 @@ def value_faults(model: Model, golden: Sequence[Golden]) -> Iterator[Fault]:
         try:
             answers(model, rows)
         except FaultFound as found:
-            do = "handle it in preprocess: a missing value is NaN, a category its place in the schema"
+            do = "handle it in preprocess: a missing value is NaN, a category its index in the schema"
             what = f"the model does not answer every value of {feature.name} that the schema allows"
             yield Fault(what, f"{found.what}: {found.saw}", do)
 

@@ -18,7 +18,7 @@ class Fault:
 
 
 class FaultFound(KanariaError):
-    """A fault after which nothing else can be checked."""
+    """A fault that makes further checks impossible."""
 
     @property
     def fault(self) -> Fault:
@@ -26,7 +26,7 @@ class FaultFound(KanariaError):
 
 
 def label_faults(place: str, schema: Schema, label: Label) -> Iterator[Fault]:
-    """The fault of a label that no answer can have, if it is one."""
+    """A fault if no answer can have `label`."""
     if isinstance(schema.answer, Labels):
         if label not in schema.answer.labels:
             do = f"use the labels of {SCHEMA_FILE} (as text), or add this one there"

@@ -1,4 +1,4 @@
-"""Check the files of a model's folder: none is missing, none is a pickle, none contradicts the schema.
+"""Checks the files of a model's folder: none is missing, none is a pickle, none contradicts the schema.
 
 This runs no code of the model.
 """
@@ -38,7 +38,7 @@ _WRITTEN_WITH = {
 
 
 def pickles(folder: Path) -> Iterator[Fault]:
-    """The files that are pickles: loading one can run any code."""
+    """Faults for files that are pickles: loading one can run any code."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             is_pickle = _PICKLE.match(file.read(3)) is not None

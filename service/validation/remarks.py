@@ -1,4 +1,4 @@
-"""What a release of a valid model would not show: counts that can hardly differ between two versions."""
+"""Remarks on a valid model: counts that can hardly differ between two versions, so that a release shows little."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from contract.answer_types import Labels
 from contract.model_files import REFERENCE_FILE, SCHEMA_FILE, Reference, Schema
 
-MOST = 0.5  # share of the reference in one bin from which on a shift to other answers goes unseen
+MOST = 0.5  # with this share of the reference in one bin, or more, a shift of the answers may go unseen
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something that the model's author may want to change; the model can be served without."""
+    """Something that the model's author may want to change. The model can be served as it is."""
 
     what: str
     saw: str
     do: str
-    signal: str  # the signal of a plan that it is about
+    signal: str  # the plan's signal that the remark is about
 
 
 def remarks(schema: Schema, reference: Sequence[Reference]) -> Iterator[Remark]:
-    """Signals that show little or nothing about this model, judged by the answers in its reference."""
+    """Remarks on signals that show little or nothing about this model, judged by the answers in its reference."""
     answer, given = schema.answer, [row.prediction for row in reference]
     if not given:
         return

@@ -114,7 +114,7 @@ def test_a_link_to_a_file_outside_is_refused(signed: Signed, tmp_path: Path) -> 
 def test_a_folder_in_place_of_the_signature_is_refused(signed: Signed) -> None:
     (signed.folder / SIGNATURE_FILE).unlink()
     (signed.folder / SIGNATURE_FILE).mkdir()
-    with pytest.raises(SignatureError, match=f"^{SIGNATURE_FILE} is no file"):
+    with pytest.raises(SignatureError, match=f"^{SIGNATURE_FILE} is not a file"):
         verify(signed.folder, signed.public_key)
 
 
