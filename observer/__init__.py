@@ -1,1 +1,1 @@
-"""Sees what two versions answered to the same requests, and counts how often they differ beyond stable's own noise."""
+"""Compares two versions' answers to the same requests: counts how often they differ beyond stable's own noise."""

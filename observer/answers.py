@@ -1,4 +1,4 @@
-"""One answer of a version, kept while it waits for the one that it is compared with."""
+"""One answer of a version, kept until the answer with which it is compared arrives."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from typing import Any
 
 import orjson
 
-LARGEST_BYTES = 5 * 1024 * 1024  # of a body that is kept; larger ones are compared by their hash
+LARGEST_BYTES = 5 * 1024 * 1024  # of a body that is kept; larger bodies are compared by their hash
 
 _WHOLE = ("", "identity")
 _DEFLATED = ("gzip", "x-gzip", "deflate")
-_ANY_HEADER = zlib.MAX_WBITS | 32  # of zlib: gzip's header or its own
+_ANY_HEADER = zlib.MAX_WBITS | 32  # accept zlib's or gzip's header
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a version answered."""
+    """An answer of a version."""
 
     status: int
     media_type: str
@@ -34,16 +34,16 @@ class Answer:
 
     @property
     def sha256(self) -> bytes:
-        """Hash of the body as it came."""
+        """The hash of the body as it arrived."""
         return self.digest if self.body is None else hashlib.sha256(self.body).digest()
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """The memory that it takes, bytes."""
         return len(self.body or b"")
 
     def content(self) -> Any:
-        """The body as JSON says it; Opaque where it is no JSON, or too large."""
+        """The body's JSON value; Opaque if it is not JSON or too large."""
         if self.body is None:
             return Opaque(self.digest)
         body = self.body
@@ -66,7 +66,7 @@ class Answer:
 
 
 class Reader:
-    """Takes in a body part by part, and never holds more than `most` bytes of it."""
+    """Reads a body part by part, and never holds more than `most` bytes of it."""
 
     def __init__(self, status: int, media_type: str, encoding: str, *, most: int = LARGEST_BYTES) -> None:
         self._most = most
@@ -88,13 +88,13 @@ class Reader:
             self._hash.update(part)
 
     def answer(self) -> Answer:
-        """The answer, now that it is complete."""
+        """The complete answer."""
         body = None if self._parts is None else b"".join(self._parts)
         return Answer(self._status, self._media_type, self._encoding, body, self._hash.digest())
 
 
 def _lenient(body: bytes) -> Any:
-    """JSON as Python writes it, with NaN; Opaque where it is none."""
+    """JSON as Python reads it, with NaN; Opaque if it is not JSON."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

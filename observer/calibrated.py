@@ -1,13 +1,13 @@
-"""How often a canary differs from stable on one route, less what stable differs from itself.
+"""Counts how often a canary differs from stable on one route, corrected for how often stable differs from itself.
 
-Some requests are asked of stable twice. A field in which its two answers differ now and then says little when the
-canary's differs there too. So a difference counts
+Some requests are sent to stable twice. If stable's two answers sometimes differ in a field, a difference of the canary
+in that field says little. So a difference counts
 
-* in full in a field in which stable agrees with itself, but for at most one time in fifty;
-* in any other field by the share of its differences that stable's own noise does not explain: by how much the canary
-  differs more often than stable does from itself, at least, as far as both can be known from the counts.
+* in full in a field in which stable differs from itself at most one time in fifty;
+* in any other field by the share of the canary's differences that stable's own noise does not explain. That share is
+  computed from the least rate at which the canary may differ and the highest at which stable may differ from itself.
 
-Nothing is counted before stable was asked twice `LEAST_REPEATS` times; until then differences wait.
+Nothing is counted until stable has answered `LEAST_REPEATS` requests twice; until then, differences wait.
 """
 
 import math
@@ -15,31 +15,31 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator
 
 LEAST_REPEATS = 10
-STEADY = 0.02  # a field in which stable differs from itself no more often counts in full
-_MOST_WAITING = 1000  # comparisons before the calibration is done
+STEADY = 0.02  # a field in which stable differs from itself at most this often counts in full
+_MOST_WAITING = 1000  # comparisons that wait for the calibration to finish
 _MOST_FIELDS = 256
 _OTHER = "(other)"
-_SURE = 3.0  # standard deviations of each of the two shares
+_SURE = 3.0  # standard deviations, for the limit of each of the two shares
 
 
 class RouteComparison:
-    """The comparisons of one route of two versions."""
+    """The comparisons of two versions on one route."""
 
     def __init__(self) -> None:
         self.repeats = self.copies = 0
         self._own: Counter[str] = Counter()  # requests in which stable differed from itself, by field
-        self._seen: Counter[str] = Counter()  # those in which the canary differed from it
+        self._seen: Counter[str] = Counter()  # requests in which the canary differed from stable, by field
         self._waiting: deque[frozenset[str]] = deque(maxlen=_MOST_WAITING)
-        self._owed = 0.0  # parts of differences that have not made a whole one yet
+        self._owed = 0.0  # fractions of differences that do not add up to a whole one yet
 
     def repeated(self, fields: Collection[str]) -> Iterator[bool]:
-        """Stable was asked twice and differed from itself in `fields`. Gives what can be counted now: see `copied`."""
+        """Record that stable's two answers differed in `fields`. Yields what can be counted now, as `copied` does."""
         self.repeats += 1
         self._own.update(self._bounded(fields))
         yield from self._counted()
 
     def copied(self, fields: Collection[str]) -> Iterator[bool]:
-        """The canary differed from stable in `fields`. Gives for each answer that counts now whether it differs."""
+        """Record that the canary differed from stable in `fields`. Yields what counts now: whether an answer differs."""
         self.copies += 1
         bounded = self._bounded(fields)
         self._seen.update(bounded)
@@ -51,7 +51,7 @@ class RouteComparison:
         return self._own[field] / self.repeats if self.repeats else 0.0
 
     def differing(self) -> list[tuple[str, int]]:
-        """The fields in which the canary differs beyond stable's own noise, and how often; the most frequent first."""
+        """The fields in which the canary differs beyond stable's own noise, with counts; the most frequent first."""
         return [(field, seen) for field, seen in self._seen.most_common() if self._beyond_noise(field) > 0]
 
     def _counted(self) -> Iterator[bool]:
@@ -79,7 +79,7 @@ class RouteComparison:
 
 
 def _limit(bad: int, total: int, deviations: float) -> float:
-    """Wilson's limit of a share, so many standard deviations above (positive) or below it; 1927, JASA 22, 209-212."""
+    """Wilson's limit of a share, `deviations` standard deviations above or (negative) below; 1927, JASA 22, 209-212."""
     share, square = bad / total, deviations * deviations
     middle = share + square / (2 * total)
     spread = deviations * math.sqrt(share * (1 - share) / total + square / (4 * total * total))

@@ -1,12 +1,12 @@
-"""In which fields two answers to one request differ, with no knowledge of what they mean.
+"""Finds the fields in which two answers to one request differ, without knowing what the fields mean.
 
-A field is named by its path, `scores[].label`: all items of a list are one field. Compared are
+A field is named by its path, such as `scores[].label`: all items of a list are one field. It compares
 
-* the class of the status, and of answers that are no success nothing else;
-* of JSON objects which keys they have, then each key that both have;
-* texts and whole numbers exactly; numbers with a fraction within a tolerance;
-* lists item by item, long lists of numbers as vectors: by their direction and length;
-* everything that is no JSON by its hash.
+* the class of the status; of unsuccessful answers nothing else;
+* the keys of JSON objects, then the value of each key that both have;
+* texts and whole numbers exactly, numbers with a fraction within a tolerance;
+* lists item by item, long lists of numbers as vectors, by direction and length;
+* everything that is not JSON by its hash.
 """
 
 import math
@@ -20,17 +20,17 @@ from observer.answers import Answer, Opaque
 STATUS, BODY = "(status)", "(body)"
 KEYS = "(keys)"  # which keys an object has
 
-TOLERANCE = 0.05  # numbers with a fraction are the same this far apart, relative to the larger one
-SMALL = 1.0  # ... or in absolute numbers where neither is larger than this: shares and probabilities
-VECTOR = 8  # as many numbers are a vector
-SAME_DIRECTION = 0.999  # cosine of the angle between two vectors that are the same
-MANY_KEYS = 64  # an object with more is taken as a list: its keys are data
+TOLERANCE = 0.05  # numbers with a fraction count as the same if at most this far apart, relative to the larger one
+SMALL = 1.0  # ... or absolute, if neither is larger than this, as with shares and probabilities
+VECTOR = 8  # a list of at least this many numbers is a vector
+SAME_DIRECTION = 0.999  # vectors are the same if the cosine of the angle between them is at least this
+MANY_KEYS = 64  # an object with more keys is treated as a list: its keys are data
 DEEPEST = 40
 LONGEST_PATH = 200  # letters
 
 
 def differences(one: Answer, other: Answer, *, ignored: tuple[FieldPath, ...] = ()) -> frozenset[str]:
-    """The fields in which two answers differ, but for those that are ignored; none: they are the same."""
+    """The fields in which two answers differ, without the ignored ones; empty: they are the same."""
     if one.status // 100 != other.status // 100:
         return frozenset((STATUS,))
     if one.status // 100 != 2:
@@ -40,9 +40,9 @@ def differences(one: Answer, other: Answer, *, ignored: tuple[FieldPath, ...] = 
     content, its_content = (without(each.content(), ignored) for each in (one, other))
     try:
         return frozenset(_differing(content, its_content, "", 0))
-    except OverflowError:  # whole numbers beyond any float
+    except OverflowError:  # whole numbers too large for a float
         return frozenset(() if content == its_content else (BODY,))
-    except RecursionError:  # nested as deeply as Python reads it, and it cannot compare it then
+    except RecursionError:  # nested so deeply that Python can read it but not compare it
         return frozenset((BODY,))
 
 
@@ -96,7 +96,7 @@ def _is_vector(items: list[Any]) -> bool:
 
 def _are_same_vectors(one: list[float], other: list[float]) -> bool:
     own, its, both = (float(sum(map(mul, a, b))) for a, b in ((one, one), (other, other), (one, other)))
-    if not (own and its and all(map(math.isfinite, (own, its, both)))):  # nothing but zeros, NaN, too large
+    if not (own and its and all(map(math.isfinite, (own, its, both)))):  # only zeros, NaN, or too large
         return all(map(are_near, map(float, one), map(float, other)))
     length, its_length = math.sqrt(own), math.sqrt(its)
     return both >= SAME_DIRECTION * length * its_length and are_near(length, its_length)

@@ -1,4 +1,4 @@
-"""What was found about each pair of versions: the counts for the metric source, and the fields that differ."""
+"""The results for each pair of versions: the counts for the metric source, and the fields that differ."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from observer.predictions import Predictions
 from observer.reading import Readers, Row
 from observer.records import Asked, Records
 
-_MOST_VERSIONS = 8  # pairs of them
-_MOST_ROUTES = 100  # the gateway counts 51; those of a version before may have others
+_MOST_VERSIONS = 8  # pairs of versions
+_MOST_ROUTES = 100  # the gateway counts 51; an earlier version may have others
 _OTHER = "other"
-_NAMED_AFTER = 3  # answers that differ in a field: a key that came once may be somebody's name
+_NAMED_AFTER = 3  # a field is named after so many differing answers: a key that came once may be a person's name
 _MOST_NAMED = 5
 _LONGEST_NAME = 80
 
@@ -30,7 +30,7 @@ class Findings:
 
     def __init__(self, registry: CollectorRegistry | None = None, records: Records | None = None) -> None:
         """Args:
-        registry: where its counters are; None: one of its own.
+        registry: the registry of its counters; None: its own.
         records: keeps answers; None: nothing is kept.
         """
         self.registry = registry or CollectorRegistry(auto_describe=False)
@@ -47,14 +47,14 @@ class Findings:
         self._routes: OrderedDict[Versions, dict[str, RouteComparison]] = OrderedDict()
         self._readers = Readers(NO_ANSWERS)
         self._records = records
-        self._rows: OrderedDict[Asked, Row] = OrderedDict()  # by request, for the answer to its copy
+        self._rows: OrderedDict[Asked, Row] = OrderedDict()  # by request, used for the answer to its copy
 
     def seen(self, outcome: str, count: int = 1) -> None:
-        """Count answers by what became of them: one of `metrics.OBSERVED`."""
+        """Count answers by their outcome: one of `metrics.OBSERVED`."""
         self._answers.labels(outcome=outcome).inc(count)
 
     def recorded(self, outcome: str) -> None:
-        """Count a request that may be recorded by what became of it: one of `metrics.RECORDED`."""
+        """Count a request that may be recorded, by its outcome: one of `metrics.RECORDED`."""
         self._recorded.labels(outcome=outcome).inc()
 
     def met(self, versions: Versions, met: Met) -> None:
@@ -82,7 +82,7 @@ class Findings:
             self._records.expect(answers)
 
     def reads(self, route: str) -> bool:
-        """Whether anything is known of the answers of a route."""
+        """Whether the plan says what the answers of a route mean."""
         return self._readers.of(route) is not None
 
     def answered(
@@ -98,10 +98,9 @@ class Findings:
         """Count and keep what an answer of `version` says.
 
         Args:
-            asked: the request; None: not known, and the answer is not kept.
-            question: the body of the request; None: it was shown with the answer that this one is compared with.
-            is_copy: it is the answer to a copy in a step: its label tells which version was right, and nothing else
-                is counted.
+            asked: the request; None: unknown, and the answer is not kept.
+            question: the body of the request; None: it arrived with the answer with which this one is compared.
+            is_copy: the answer is to a copy in a step. Its label shows which version was right; nothing else counts.
         """
         reader = self._readers.of(route)
         if reader is None or (said := reader.said(answer)) is None:
@@ -114,12 +113,12 @@ class Findings:
             self._records.record(version, asked, said, row, is_copy=is_copy)
 
     def differing(self, versions: Versions) -> tuple[FieldDifference, ...]:
-        """The fields in which the canary differs most, beyond what stable differs from itself."""
+        """The fields in which the canary differs most beyond stable's own noise."""
         found = sorted(self._differing(versions), key=lambda each: -each.different)
         return tuple(found[:_MOST_NAMED])
 
     def page(self) -> bytes:
-        """The text that a metric source reads."""
+        """The page that a metric source scrapes."""
         return generate_latest(self.registry)
 
     def _differing(self, versions: Versions) -> Iterator[FieldDifference]:

@@ -1,4 +1,4 @@
-"""The counts of labels and records, in the metrics in which versions of the model contract have theirs."""
+"""Counts labels and records in the same metrics as versions with the model contract."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from contract.label_metrics import LabelMetrics
 
 
 class RecordMetrics:
-    """The counters of all versions. Threads may count at the same time."""
+    """The counters of all versions. Thread-safe."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._made = {
@@ -24,11 +24,11 @@ class RecordMetrics:
         self._unknown = Counter(unknown.name, unknown.meaning, unknown.labels, registry=registry)
 
     def count_unknown(self) -> None:
-        """Count a label about an answer that was not kept."""
+        """Count a label for an answer that was not kept."""
         self._unknown.inc()
 
     def of(self, version: str) -> "VersionRecords":
-        """Those of a version; they exist at 0 from now on."""
+        """The counters of a version; they exist at 0 from now on."""
         return VersionRecords(self._made, version)
 
 

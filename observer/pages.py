@@ -1,4 +1,4 @@
-"""What others read of an observer: its counts, and the fields in which two versions differ."""
+"""The observer's HTTP pages: its counts, and the fields in which two versions differ."""
 
 from starlette.applications import Starlette
 from starlette.requests import Request

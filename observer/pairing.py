@@ -1,6 +1,6 @@
-"""Brings the answers to one request together: a user's, and those to its copies by stable and by the canary.
+"""Pairs the answers to one request: the user's, and those of stable and the canary to its copies.
 
-What waits is bounded in bytes, number and time; what has to go is counted, never waited for.
+Waiting answers are limited in bytes, number and time. Dropped answers are counted; nothing waits for them.
 """
 
 import zlib
@@ -21,7 +21,7 @@ _OVERHEAD = 500  # bytes of an answer besides its body
 
 
 class Versions(NamedTuple):
-    """What is compared."""
+    """The two versions that are compared."""
 
     stable: str
     canary: str
@@ -32,11 +32,11 @@ class Met:
     """Two answers to one request."""
 
     route: str
-    role: str  # of the answer to the copy: one of those in USERS_REQUEST
+    role: str  # of the answer to the copy: a key of USERS_REQUEST
     stable: Answer
     other: Answer
     asked: Asked | None = None  # the request
-    is_sampled: bool = False  # of a request in the steps, of which not all are copied
+    is_sampled: bool = False  # the request is one of the steps, of which only some are copied
 
 
 @dataclass(slots=True)
@@ -47,18 +47,18 @@ class _Waiting:
     route: str = ""
     answers: dict[str, Answer] = field(default_factory=dict)  # by role
     met: set[str] = field(default_factory=set)  # roles that were compared
-    has_copy: bool = False  # for certain
+    has_copy: bool = False  # true only if it is certain
     is_ambiguous: bool = False
 
 
 class Pairs:
-    """The requests whose answers are not all there.
+    """The requests of which some answers have not arrived.
 
     Args:
         lost: called with the number of requests that were copied and never compared, because an answer or room was
-            lacking.
-        ambiguous: called for an answer to a request whose id another one had within `LONGEST_WAIT_S`, so that nobody
-            knows which answers belong together.
+            missing.
+        ambiguous: called for an answer to a request whose id another request had within `LONGEST_WAIT_S`: it is
+            unknown which answers belong together.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Pairs:
         is_sampled: bool = False,
         asked: Asked | None = None,
     ) -> Iterator[Met]:
-        """Take in an answer; gives each pair that it completes.
+        """Add an answer. Yields each pair that it completes.
 
         Args:
-            request: the id by which its answers are brought together.
-            route: known of users' answers only.
-            is_sampled: not every request has copies.
+            request: the id by which answers are paired.
+            route: the route; known only for users' answers.
+            is_sampled: only some requests have copies.
         """
         self.expire(now_s)
         key = (versions, request)
@@ -96,7 +96,7 @@ class Pairs:
         if waiting is None:
             waiting = self._waiting[key] = _Waiting(now_s)
         if waiting.is_ambiguous or role in waiting.answers or role in waiting.met:
-            # Its id stays useless for as long as it comes: an answer of another request may still be on its way.
+            # The id stays unusable while answers with it arrive: one of the other request may still be under way.
             self._empty(waiting)
             waiting.is_ambiguous, waiting.since_s = True, now_s
             self._waiting.move_to_end(key)
@@ -114,7 +114,7 @@ class Pairs:
             self._drop(next(iter(self._waiting)))
 
     def expire(self, now_s: float) -> None:
-        """Forget what has waited for too long."""
+        """Drop answers that have waited too long."""
         while self._waiting:
             key, oldest = next(iter(self._waiting.items()))
             if now_s - oldest.since_s <= LONGEST_WAIT_S:
@@ -139,9 +139,9 @@ class Pairs:
 
 
 class Sampler:
-    """Chooses requests by their id, so that all answers to one are looked at or none is.
+    """Chooses requests by their id, so that all answers to a request are used or none.
 
-    Of more than `MOST_PER_S` users' requests a second it takes a share, which follows the traffic.
+    If there are more than `MOST_PER_S` users' requests a second, it takes a share of them, which follows the traffic.
     """
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class Sampler:
         self._since_s, self._seen = 0.0, 0
 
     def takes(self, request: str, *, is_users: bool, now_s: float) -> bool:
-        """Whether the answers to a request are looked at; `is_users`: this one is a user's, and no copy's."""
+        """Whether to use the answers to a request; `is_users`: this answer is to a user's request, not to a copy."""
         self._seen += is_users
         passed_s = now_s - self._since_s
         if passed_s >= 1:

@@ -1,7 +1,7 @@
-"""Counts what answers say, in the metrics in which versions of the model contract count theirs.
+"""Counts what answers say, in the same metrics as versions with the model contract.
 
-Classes are those of both versions, so that both are counted alike: the first labels that come, one by one, and the
-others together; a number counts by its bin, and the bins are chosen from the first numbers that come.
+Both versions share their classes, so that they are counted in the same way. The first labels to arrive get a class
+each, all others share one. A number counts in a bin; the bins are chosen from the first numbers to arrive.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from contract.own_answers import MOST_CLASSES, NOTHING, OTHER
 from observer.reading import Said
 
 NUMBERS_FOR_BINS = 200
-_MOST_VERSIONS = 8  # whose series are kept
+_MOST_VERSIONS = 8  # versions whose series are kept
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class _Numbers:
     """The numbers of one route."""
 
     bins: Number | None = None
-    waiting: list[tuple[str, float]] = field(default_factory=list)  # versions and their numbers, without bins
+    waiting: list[tuple[str, float]] = field(default_factory=list)  # versions with numbers that wait for the bins
 
 
 class Predictions:
@@ -38,13 +38,13 @@ class Predictions:
         )
         self._names: set[str] = set()
         self._numbers: dict[str, _Numbers] = {}
-        self._versions: OrderedDict[str, set[str]] = OrderedDict()  # the classes of each
+        self._versions: OrderedDict[str, set[str]] = OrderedDict()  # the classes of each version
 
     def count(self, version: str, route: str, said: Said, *, names_route: bool) -> None:
         """Count what one answer of `version` says.
 
         Args:
-            names_route: the class has the route in its name, because several routes have classes.
+            names_route: put the route into the class's name, because several routes have classes.
         """
         if said.confidence is not None:
             self._confidence.labels(version).observe(said.confidence)
@@ -81,7 +81,7 @@ class Predictions:
     def _forget(self, version: str, names: set[str]) -> None:
         for name in names:
             self._classes.remove(version, name)
-        with suppress(KeyError):  # it gave none
+        with suppress(KeyError):  # the version has no such series
             self._confidence.remove(version)
 
     def _bounded(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What an answer says, by the expressions of a plan. Whatever it holds, reading neither fails nor takes long."""
+"""Reads an answer by the expressions of a plan. Whatever the answer holds, reading does not fail or take long."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from contract.own_answers import CONFIDENCE, LABEL, LONGEST_WORD, NUMBER, OwnAns
 from observer.answers import Answer, Opaque
 from observer.comparison import are_near
 
-LARGEST_READ = 256 * 1024  # bytes; of a larger answer nothing is read
+LARGEST_READ = 256 * 1024  # bytes; a larger answer is not read
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
     """What an answer says."""
 
-    label: Label | None = None  # a text or a number; None: it says nothing that is one
+    label: Label | None = None  # a text or a number; None: the answer has neither at that place
     confidence: float | None = None  # 0 to 1
-    has_class: bool = True  # whether the plan says what its label or number is
+    has_class: bool = True  # whether the plan says where its label or number is
 
 
-Row = tuple[float | str | None, ...]  # what is kept of a request: numbers, then texts; None: it is missing
+Row = tuple[float | str | None, ...]  # the kept values of a request: numbers, then texts; None: missing
 NO_ROW: Row = ()
 
 
@@ -30,14 +30,14 @@ NO_ROW: Row = ()
 class RouteReader:
     """Reads the answers of one route."""
 
-    expressions: Mapping[str, Expression]  # of what is counted, by part
+    expressions: Mapping[str, Expression]  # of the counted parts, by part
     ignored: tuple[FieldPath, ...] = ()
-    numbers: tuple[Expression | None, ...] = ()  # of a request, by column; None: this route lacks it
-    words: tuple[Expression | None, ...] = ()  # likewise
+    numbers: tuple[Expression | None, ...] = ()  # of a request, by column; None: this route lacks the column
+    words: tuple[Expression | None, ...] = ()  # the same for texts
 
     @classmethod
     def of(cls, answers: RouteAnswers, *, features: Sequence[str], words: Sequence[str]) -> Self:
-        """For what a plan says about the route; `features` and `words` are the columns of all routes."""
+        """The reader for a route's section of a plan; `features` and `words` are the columns of all routes."""
         expressions = {part: Expression(text) for part, text in answers.counted.items()}
         numbers, texts = (
             tuple(Expression(of[name]) if name in of else None for name in columns)
@@ -47,11 +47,11 @@ class RouteReader:
 
     @property
     def has_class(self) -> bool:
-        """Whether the plan says what the label or number of an answer is."""
+        """Whether the plan says where the label or number of an answer is."""
         return LABEL in self.expressions or NUMBER in self.expressions
 
     def said(self, answer: Answer) -> Said | None:
-        """What an answer says; None where it is no success."""
+        """What an answer says; None if it is not a success."""
         if answer.status // 100 != 2:
             return None
         content = answer.content() if answer.size <= LARGEST_READ else Opaque(b"")
@@ -64,7 +64,7 @@ class RouteReader:
         return Said(label, confidence if is_one else None, self.has_class)
 
     def row(self, request: Answer | None) -> Row:
-        """What is kept of a request, of which only the body counts; missing is what is not there, or another type."""
+        """The kept values of a request's body. A value that is absent, or of another type, is missing (None)."""
         if not (self.numbers or self.words):
             return NO_ROW
         content = request.content() if request is not None and request.size <= LARGEST_READ else Opaque(b"")
@@ -75,7 +75,7 @@ class RouteReader:
 
 
 class Readers:
-    """Those of all routes that a plan names, compiled once."""
+    """The readers of all routes that a plan names, compiled once."""
 
     def __init__(self, answers: OwnAnswers) -> None:
         self.reads_requests = answers.reads_requests
@@ -85,7 +85,7 @@ class Readers:
         }
 
     def of(self, route: str) -> RouteReader | None:
-        """The reader of a route; None where nothing is known of its answers."""
+        """The reader of a route; None if the plan says nothing about its answers."""
         return self._of.get(route)
 
     @property
@@ -95,7 +95,7 @@ class Readers:
 
 
 def is_right(answer: object, truth: object) -> bool:
-    """Whether an answer is what turned out to be true: the same label as text, or a number that is near."""
+    """Whether an answer is correct: the same label as text, or a number near the truth."""
     if isinstance(answer, str):
         return label_of(truth) == answer
     one, other = number_of(answer), number_of(truth)

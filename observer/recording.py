@@ -1,7 +1,7 @@
-"""Keeps some of users' requests with stable's answers, spread over routes, while a command asks for it.
+"""Records some of the users' requests with stable's answers, spread over routes, while a command asks for it.
 
-Nothing waits for it: the gateway shows it requests and goes on. What it looks at is bounded in number a second, and a
-route that has enough gets another request only now and then.
+Nothing waits for it: the gateway passes requests to it and goes on. It looks at a limited number of requests per
+second. A route with enough requests gets another one only now and then.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ from observer.messages import ATTRIBUTES, ROUTE_NAME
 
 log = structlog.get_logger()
 
-_MOST_PER_S = 20  # requests that are looked at as a whole
-_ANOTHER_AFTER_S = 5.0  # of a route that has enough
-_LOOKS_EVERY_S = 0.5  # whether requests are wanted
+_MOST_PER_S = 20  # requests per second that are read as a whole
+_ANOTHER_AFTER_S = 5.0  # before a route that has enough gets another request
+_LOOKS_EVERY_S = 0.5  # how often to check whether a command wants requests
 _SUCCESS = 2  # the class of a status
 
 
 @dataclass(slots=True)
 class _Asked:
-    """A request on its way."""
+    """A request that is being read."""
 
     route: str
     method: str
@@ -55,7 +55,7 @@ class _Asked:
 
 
 class Recorder:
-    """Writes into `folder`; `seen` is told what became of each request, one of `metrics.RECORDED`."""
+    """Writes requests into `folder`; calls `seen` with the outcome of each, one of `metrics.RECORDED`."""
 
     def __init__(self, folder: RecordedFolder, seen: Callable[[str], None]) -> None:
         self._folder, self._seen = folder, seen
@@ -68,7 +68,7 @@ class Recorder:
         self._digests: dict[Path, bytes] = {}  # of the requests on disk, by file
 
     async def observe(self, messages: AsyncIterator[Any], version: str) -> None:
-        """Read one request and its answer, as far as they are needed."""
+        """Read one request and its answer, as far as needed."""
         asked: _Asked | None = None
         async for message in messages:
             if asked is None:
@@ -87,12 +87,12 @@ class Recorder:
             self._seen(m.CUT_REQUEST)
 
     def _begun(self, message: Any) -> _Asked | None:
-        """The request that begins; None where it is not looked at."""
+        """The request that begins; None if it is not to be read."""
         wanted, now_s = self._recording(), time.monotonic()
         attributes = message.attributes.get(ATTRIBUTES, {})
         route = str(attributes[ROUTE_NAME]) if ROUTE_NAME in attributes else ""
         if wanted is None or not route or route in wanted.leave_out:
-            return None  # a route without a name is one whose answers may come in parts
+            return None  # a route without a name may stream its answers
         if self._kept[route] >= MOST_PER_ROUTE and now_s - self._kept_s[route] < _ANOTHER_AFTER_S:
             return None
         if now_s - self._second_s >= 1:
@@ -102,7 +102,7 @@ class Recorder:
             return None
         headers = {header.key: header.raw_value.decode("latin-1") for header in message.request_headers.headers.headers}
         path = headers.get(":path", "")
-        if has_secret(path.removeprefix(route)):  # what a route is called is no caller's secret
+        if has_secret(path.removeprefix(route)):  # the name of the route itself is not a secret
             self._seen(m.PRIVATE)
             return None
         if not path.startswith("/"):
@@ -144,7 +144,7 @@ class Recorder:
                 is_new = await in_thread(partial(self._write, request))
         except OSError as error:
             self._seen(m.UNWRITTEN_REQUEST)
-            log.warning("request_not_recorded", error=error.strerror)  # its path is nobody's business
+            log.warning("request_not_recorded", error=error.strerror)  # without the path, which may be private
             return
         if not is_new:
             self._seen(m.KNOWN)
@@ -154,7 +154,7 @@ class Recorder:
         self._seen(m.KEPT)
 
     def _write(self, request: RecordedRequest) -> bool:
-        """Keep a request unless an equal one is on disk. Returns whether it was kept. Raises OSError."""
+        """Keep a request, unless an equal one is on disk. Returns whether it was kept. Raises OSError."""
         digests = {}
         for file in self._folder.files():
             known = self._digests.get(file.path)
@@ -170,7 +170,7 @@ class Recorder:
 
 
 def _read_on(asked: _Asked, message: Any) -> str | None:
-    """Take in the next part. Returns what became of the request, once that is known; `kept`: all of it is there."""
+    """Read the next part. Returns the outcome of the request once it is known; `kept`: the request is complete."""
     is_over = False
     if message.HasField("request_body"):
         asked.body += message.request_body.body

@@ -1,4 +1,4 @@
-"""What is kept of answers, so that labels and drift reports can be about them. Where it is kept is not known here."""
+"""What is kept of answers for labels and drift reports. This module does not know where it is kept."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,21 +10,21 @@ from observer.reading import Row, Said
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request, as those know it who label its answer."""
+    """The identity of a request, as used by feedback about its answer."""
 
     id: str
-    caller: str = OWN_CALLER  # the name of the key that it brought
+    caller: str = OWN_CALLER  # the name of the request's key
 
 
 class Records(Protocol):
-    """Keeps answers and what is declared of their requests. It never waits, and a failure costs records only."""
+    """Keeps answers and the declared values of their requests. It never waits; a failure loses only records."""
 
     def expect(self, answers: OwnAnswers) -> None:
-        """Say what answers are from now on, and what rows are made of: its `features`, then its `words`."""
+        """Declare what answers mean from now on. Rows consist of its `features`, then its `words`."""
 
     def record(self, version: str, asked: Asked, said: Said, row: Row, *, is_copy: bool = False) -> None:
         """Keep what an answer of `version` says, and the row of its request.
 
         Args:
-            is_copy: no user got it. It is compared by its label with the answer that the user got, and is no row.
+            is_copy: no user got the answer. Its label is compared with the user's answer; no row is kept.
         """

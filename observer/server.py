@@ -1,4 +1,4 @@
-"""Takes the streams in which the gateway shows answers. Bodies are compared and forgotten, unless one is recorded."""
+"""Receives answers as streams from the gateway. Bodies are compared and then dropped, unless a request is recorded."""
 
 import time
 from collections.abc import AsyncIterator
@@ -42,16 +42,16 @@ from observer.recording import Recorder
 from observer.records import Asked
 
 _MOST_STREAMS = 1024
-_LARGEST_MESSAGE = 32 * 1024 * 1024  # one part of a body; the gateway sends them as they come
+_LARGEST_MESSAGE = 32 * 1024 * 1024  # one part of a body; the gateway sends parts as they arrive
 
 
 class Observer:
-    """Pairs the answers that it is shown."""
+    """Pairs the answers that the gateway sends."""
 
     def __init__(self, findings: Findings, recorder: Recorder | None = None) -> None:
         """
         Args:
-            recorder: None: no requests are ever recorded.
+            recorder: records requests; None: none are recorded.
         """
         self._findings, self._recorder = findings, recorder
         self._sampler = Sampler()
@@ -61,14 +61,14 @@ class Observer:
         findings.waiting_bytes.set_function(lambda: self._pairs.bytes)
 
     async def observe(self, messages: AsyncIterator[Any], metadata: dict[str, str]) -> None:
-        """Read one answer, as far as it is needed."""
+        """Read one answer, as far as needed."""
         role, version = metadata.get(ROLE, ""), metadata.get(READ, "")
         if role == RECORD:
             if self._recorder is not None:
                 await self._recorder.observe(messages, metadata.get(ANSWERED_BY, ""))
             return
         stable, _, canary = metadata.get(COMPARED, "").partition(" ")
-        by = {STABLE: stable, CANARY: canary}.get(role)  # None: a copy, which no other version answers
+        by = {STABLE: stable, CANARY: canary}.get(role)  # None: a copy, which only its own version can answer
         is_compared = bool(canary) and (by is not None or role in USERS_REQUEST)
         if not (is_compared or version):
             return
@@ -79,7 +79,7 @@ class Observer:
             shown.add(message)
             if is_first:
                 if not shown.request or (is_users and not shown.route):
-                    return  # of such a request there is no copy, and its answer may be a stream
+                    return  # such a request has no copy, and its answer may be a stream
                 if not (is_compared or self._findings.reads(shown.route)):
                     return
                 if not self._sampler.takes(shown.request, is_users=is_users, now_s=time.monotonic()):
@@ -135,26 +135,26 @@ def make_server(observer: Observer, address: str) -> grpc.aio.Server:
 
 
 class _Shown:
-    """A request and its answer, as far as they were shown."""
+    """A request and its answer, as far as the gateway sent them."""
 
     def __init__(self) -> None:
-        self.request = ""  # the gateway's own id of it and of its copies
+        self.request = ""  # the gateway's own id of the request and its copies
         self.asked: Asked | None = None
-        self.route = ""  # that it took; empty for a copy, and for what is not copied
-        self._host = ""  # what Envoy knows of the process that answered
+        self.route = ""  # empty for a copy, and for a request that is not copied
+        self._host = ""  # Envoy's metadata of the process that answered
         self._question: Reader | None = None
         self._answer: Reader | None = None
         self.is_over = False
 
     def add(self, message: Any) -> None:
-        """Take in the next message."""
+        """Read the next message."""
         attributes = message.attributes.get(ATTRIBUTES, {})
         if not self.request:
             asked, own, caller, self.route = (
                 str(attributes[name]) if name in attributes else ""
                 for name in (REQUEST_ID, OWN_REQUEST, CALLER, ROUTE_NAME)
             )
-            self.request = own or asked  # routes of an earlier version give no ids of their own
+            self.request = own or asked  # routes of an earlier version give no id of the gateway's own
             self.asked = Asked(asked, caller or OWN_CALLER) if asked else None
         if HOST in attributes:
             self._host = str(attributes[HOST])
@@ -174,20 +174,20 @@ class _Shown:
             self.is_over = message.response_body.end_of_stream
 
     def is_by(self, version: str) -> bool:
-        """Whether `version` answered, and not another one in its place."""
+        """Whether `version` answered, and not another version in its place."""
         return not self._host or f'"{version}"' in self._host
 
     def question(self) -> Answer:
-        """The body of the request; empty where it was not shown."""
+        """The body of the request; empty if the gateway did not send it."""
         return (self._question or Reader(0, "", "")).answer()
 
     def answer(self) -> Answer | None:
-        """The answer; None where it has no status."""
+        """The answer; None if it has no status."""
         return self._answer.answer() if self._answer else None
 
 
 def _of_body(shown: Any) -> tuple[str, str]:
-    """The media type and the encoding of a body, by its headers."""
+    """The media type and encoding of a body, from its headers."""
     found = _headers(shown)
     return found.get("content-type", b"").decode("latin-1"), found.get("content-encoding", b"").decode("latin-1")
 

@@ -1,6 +1,6 @@
-"""Which fields of one answer another lacks, or has of another type: what breaks callers, whatever the values are.
+"""Finds fields of one answer that another answer lacks or has with another type: this breaks callers.
 
-Paths are those of `comparison`. Nothing (`null`) goes with every type, and an object with many keys is data.
+Paths are those of `comparison`. `null` matches every type. The keys of an object with many keys are data.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from observer.answers import Opaque
 from observer.comparison import BODY, DEEPEST, LONGEST_PATH, MANY_KEYS
 
-_MOST_ITEMS = 50  # of a list that are looked at
+_MOST_ITEMS = 50  # items of a list that are checked
 _TYPES: Mapping[type, str] = {
     dict: "an object",
     list: "a list",
@@ -22,14 +22,14 @@ _TYPES: Mapping[type, str] = {
 
 
 class Changed(NamedTuple):
-    """The type of a field in one answer, and in the other; empty: it is not there."""
+    """The type of a field in one answer and in the other; empty: the field is absent."""
 
     was: str
     is_now: str
 
 
 def lost(one: Any, other: Any) -> dict[str, Changed]:
-    """The fields of `one` that `other` lacks or has of another type, by their paths."""
+    """The fields of `one` that `other` lacks or has with another type, by path."""
     return dict(_lost(one, other, "", 0))
 
 
