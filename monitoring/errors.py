@@ -12,7 +12,7 @@ class RulesError(MonitoringError):
 
 
 class ToolMissing(MonitoringError):
-    """A program that is needed is not installed."""
+    """A required program is not installed."""
 
 
 class PrometheusUnreachable(MonitoringError):

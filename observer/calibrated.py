@@ -39,7 +39,7 @@ class RouteComparison:
         yield from self._counted()
 
     def copied(self, fields: Collection[str]) -> Iterator[bool]:
-        """Record that the canary differed from stable in `fields`. Yields what counts now: whether an answer differs."""
+        """Record that the canary differed from stable in `fields`. Yields if each answer that counts now differs."""
         self.copies += 1
         bounded = self._bounded(fields)
         self._seen.update(bounded)

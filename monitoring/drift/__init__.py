@@ -1,1 +1,1 @@
-"""Drift: does traffic still look like the data that a model was tested on, and a canary's traffic like stable's?"""
+"""Drift: does traffic still look like the data on which a model was tested, and a canary's traffic like stable's?"""

@@ -1,11 +1,11 @@
-"""Compare one column of two samples: how far apart they are, and whether chance explains it.
+"""Compares one column of two samples: how far apart they are, and whether chance explains the distance.
 
-The distance means the same for numbers and for words: the share of rows that would have to change. For
-numbers it is the Kolmogorov-Smirnov distance, for words the total variation distance. It is 0 to 1, does not depend on
-units, and is robust to outliers. A number counts as changed only where it moved by more than `_least_change`: the
-distance alone would be 1 for 0.89999998 instead of 0.9. Missing numbers (NaN, infinity) count as one more value, above
-all others. Rows of one request are often alike; they count as fewer by
-their design effect (Kish 1965, Survey Sampling, 8.2), with the intraclass correlation measured on their ranks.
+The distance means the same for numbers and for words: the share of rows that would have to change. For numbers it is
+the Kolmogorov-Smirnov distance, for words the total variation distance. It is 0 to 1, does not depend on units, and is
+robust to outliers. A number counts as changed only if it moved by more than `_least_change`: otherwise the distance
+would be 1 for 0.89999998 instead of 0.9. Missing numbers (NaN, infinity) count as one more value, above all others.
+Rows of one request are often alike. They count as fewer rows, by their design effect (Kish 1965, Survey Sampling, 8.2),
+with the intraclass correlation measured on their ranks.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from monitoring.drift.result import Direction
 Numbers = NDArray[np.float64]
 Values = Numbers | NDArray[np.str_]
 
-_OF_SPREAD = 0.02  # of a standard deviation; a normal column would have to move by 0.25 to have drifted
-_OF_SIZE = 1e-5  # of the number itself, where the column hardly varies; float32 is exact to 1e-7
-_OF_ZERO = 1e-9  # where the reference is 0 throughout, which says nothing of its size
+_OF_SPREAD = 0.02  # of a standard deviation; a normal column drifts only if it moves by 0.25
+_OF_SIZE = 1e-5  # of the number itself, if the column hardly varies; float32 is exact to 1e-7
+_OF_ZERO = 1e-9  # absolute, if the reference is always 0 and so has no size
 _IQR_OF_SD = 1.349  # the interquartile range of a normal distribution, in standard deviations
 _RARE = 5.0  # with fewer expected rows of a word, the chi-squared distribution is a poor approximation
 
@@ -31,7 +31,7 @@ class Column:
     """The values of one column in some rows."""
 
     values: Values
-    request: NDArray[np.int64]  # the request that each row belongs to
+    request: NDArray[np.int64]  # the request of each row
 
     @property
     def is_numeric(self) -> bool:
@@ -57,7 +57,7 @@ def difference(reference: Column, current: Column) -> Difference:
 
 
 def effective_rows(column: Column) -> float:
-    """How many independent rows are worth as much as these: between the number of requests and the number of rows."""
+    """The number of independent rows with the same information: between the number of requests and that of rows."""
     _, request, sizes = np.unique(column.request, return_inverse=True, return_counts=True)
     rows, requests = len(request), len(sizes)
     if requests in (1, rows):
@@ -94,20 +94,20 @@ def _of_numbers(reference: Values, current: Values, sizes: tuple[float, float]) 
 
 
 def _missing_last(values: Values) -> Numbers:
-    """The numbers, with infinity for each that is missing."""
+    """The numbers, with infinity for each missing one."""
     numbers = values.astype(np.float64)
     return np.where(np.isfinite(numbers), numbers, np.inf)
 
 
 def _share_above(low: Numbers, high: Numbers, reference: Numbers) -> float:
-    """The largest share of rows by which `high` lies above `low`, both sorted, where each has to be clearly above."""
+    """The largest share of rows by which `high` is above `low`, each by more than `_least_change`. Both are sorted."""
     least_above = low + _least_change(low, reference)
     below = np.arange(1, len(low) + 1) / len(low)
     return max(0.0, float((below - np.searchsorted(high, least_above, side="right") / len(high)).max()))
 
 
 def _least_change(values: Numbers, reference: Numbers) -> Numbers:
-    """By how much each of `values` must differ to count as changed."""
+    """The least difference at which each of `values` counts as changed."""
     present = reference[np.isfinite(reference)]
     quarter, three_quarters = np.percentile(present, [25, 75]) if len(present) else (0.0, 0.0)
     least: Numbers = _OF_SPREAD * (three_quarters - quarter) / _IQR_OF_SD + _OF_SIZE * np.abs(values)
@@ -124,7 +124,7 @@ def _of_words(reference: Values, current: Values, sizes: tuple[float, float]) ->
 
 
 def _p_of_words(shares: NDArray[np.float64], sizes: tuple[float, float]) -> float:
-    """Pearson's test of homogeneity on the effective rows, with all rare words taken as one."""
+    """Pearson's test of homogeneity on the effective rows, with all rare words combined."""
     counts = shares * np.array(sizes)[:, None]
     expected = counts.sum(axis=0) * min(sizes) / sum(sizes)
     is_rare = expected < _RARE

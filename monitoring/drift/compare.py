@@ -1,4 +1,4 @@
-"""The two comparisons of drift: traffic against the model's reference data, and a canary against stable.
+"""The two drift comparisons: traffic against the model's reference data, and a canary against stable.
 
 Each reads samples, judges them by the rule and returns the result with the rows behind it.
 """
@@ -19,13 +19,13 @@ from monitoring.drift.sample import draw
 from monitoring.drift.truth import Answered, answered
 
 MAX_ROWS = 5000  # on each side: many times what a distance of 0.1 needs
-_STRATUM_S = 30.0  # a canary's rows are compared with equally many of stable's from the same half minute
+_STRATUM_S = 30.0  # a canary's rows are compared with the same number of stable's from the same half minute
 _DRAWN_FOR_MATCHING = 4  # times MAX_ROWS, because not every row has a match
 
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """The folders that the service writes to."""
+    """The folders to which the service writes."""
 
     predictions: Path
     answers: Path
@@ -48,7 +48,7 @@ class Side:
 
     @property
     def compared(self) -> dict[str, Column]:
-        """Every column, and the mistakes of the rows with feedback, which are other rows, fewer or more."""
+        """Every column, and the mistakes. The rows with feedback are other rows, and their number differs."""
         return {**self.columns, ERROR: self.answers.mistakes}
 
 
@@ -84,12 +84,12 @@ def data_drift(logs: Logs, version: str, model_folder: Path, period: Period, rul
 def release_drift(logs: Logs, canary: str, stable: str, period: Period, rule: Rule, *, number: int = 1) -> Comparison:
     """Compare a canary with stable over the same minutes.
 
-    Both get requests of the same users at random, so that a change of the traffic affects both alike.
-    While the canary's share of the traffic changes, its rows come from other minutes than stable's. So equally many
-    rows of both sides are taken from each half minute.
+    Both get requests of the same users at random, so a change of the traffic affects both equally. While the canary's
+    share of the traffic changes, its rows come from other minutes than stable's. So the same number of rows is taken
+    from both sides in each half minute.
 
     Args:
-        number: the 1-based number of this report about the release; all of them together keep the rule's alpha.
+        number: the 1-based number of this report about the release; all reports together keep the rule's alpha.
 
     Raises: NoLog, AnswersUnreadable.
     """
@@ -121,7 +121,7 @@ def release_drift(logs: Logs, canary: str, stable: str, period: Period, rule: Ru
 def matched(
     one_s: NDArray[np.float64], other_s: NDArray[np.float64], *, most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of equally many rows of both sides from each half minute, drawn at random, at most `most` in all."""
+    """Indices of as many rows of one side as of the other from each half minute, at random, at most `most` in all."""
     random = np.random.default_rng(0)
     strata = [(side // _STRATUM_S).astype(np.int64) for side in (one_s, other_s)]
     kept: tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]] = ([], [])
@@ -188,7 +188,7 @@ def compared(
 
 
 def _left_out(before: Mapping[str, Column], after: Mapping[str, Column], rule: Rule) -> tuple[str, ...]:
-    """Columns that were not compared, and why."""
+    """The columns that were not compared, with the reason."""
     lines = []
     for name in sorted(before.keys() | after.keys()):
         if name not in before or name not in after:

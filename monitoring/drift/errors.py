@@ -8,7 +8,7 @@ class DriftError(MonitoringError):
 
 
 class NoLog(DriftError):
-    """There is no prediction log, or none of the requested version."""
+    """There is no prediction log, or none for the requested version."""
 
 
 class NoReference(DriftError):

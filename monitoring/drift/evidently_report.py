@@ -1,8 +1,7 @@
-"""Draw a comparison with Evidently: HTML pages, and a run in a workspace that `evidently ui` shows.
+"""Draws a comparison with Evidently: HTML pages, and a run in a workspace that `evidently ui` shows.
 
-Evidently draws and decides nothing: the score, threshold and verdict of each column come from our rule, which is
-registered with Evidently as a test. Importing this module takes seconds and 300 MB, so import it only in a process
-that makes reports.
+Evidently only draws: the score, threshold and verdict of each column come from our rule, which is registered with
+Evidently as a test. Importing this module takes seconds and 300 MB, so import it only in a process that makes reports.
 """
 
 import os
@@ -41,8 +40,8 @@ from monitoring.drift.quality import widgets
 from monitoring.drift.result import DriftResult, read_result
 from monitoring.drift.rule import ERROR
 
-KEPT_RUNS = 48  # of each project; a run takes some 2 MB
-_ANY = 0.0001  # least share of drifted columns that counts as drift of the data: one column is enough
+KEPT_RUNS = 48  # of each project; a run takes about 2 MB
+_ANY = 0.0001  # the least share of drifted columns that counts as data drift: one column is enough
 _NOTE = "Drawn by Evidently, by the rule of Kanaria: a column drifts by its own threshold, and one column is enough."
 _PAGES = {True: "How right the answers were", False: "What drifted, column by column"}
 _NUMBERS, _WORDS = "largest difference of shares (KS)", "share of rows moved (TVD)"
@@ -52,8 +51,8 @@ _NUMBERS, _WORDS = "largest difference of shares (KS)", "share of rows moved (TV
 class Written:
     """The files of a report."""
 
-    pages: tuple[Path, ...]  # drift, and quality when enough rows have feedback
-    set_aside: Path | None  # where a workspace was moved that could not be read
+    pages: tuple[Path, ...]  # drift, and quality if enough rows have feedback
+    set_aside: Path | None  # where an unreadable workspace was moved
 
 
 def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written:
@@ -66,9 +65,9 @@ def write_report(comparison: Comparison, html: Path, workspace: Path) -> Written
         others = [other.name for other in drawn if other != path]
         newest = read_result(html.with_suffix(".json"))
         if newest and newest.at_s > comparison.result.at_s:
-            break  # another report overtook this one while it was drawn, and its pages stay
+            break  # a newer report finished while this one was drawn, and its pages stay
         write_whole(path, page.replace("<body>", f"<body>{_header(comparison.result, others)}", 1))
-    # Evidently reads files there that another report, a scheduled or a manual one, may be writing.
+    # Evidently reads files there that another report, scheduled or manual, may be writing.
     with writing(workspace.parent), FileLock(workspace.with_suffix(".lock")):
         set_aside = _remember(drawn.values(), comparison.result, workspace)
     return Written(tuple(drawn), set_aside)
@@ -84,7 +83,7 @@ def _header(result: DriftResult, others: Iterable[str]) -> str:
 
 
 def _drift(comparison: Comparison) -> Snapshot | None:
-    """None where no column has values on both sides."""
+    """The drift page's snapshot; None if no column has values on both sides."""
     result = comparison.result
     found = {column.column: column for column in result.columns}
 
@@ -115,12 +114,12 @@ def _drift(comparison: Comparison) -> Snapshot | None:
         per_column_threshold={name: found[name].threshold for name in frames[0]},
         drift_share=_ANY,
     )
-    preset._headline = _headline(result)  # noqa: SLF001 - pydantic wants that name for what is no option
+    preset._headline = _headline(result)  # noqa: SLF001 - pydantic requires the underscore for a non-option
     return _run(Report([preset]), frames, definition, result, "drift")
 
 
 def _quality(comparison: Comparison) -> Snapshot | None:
-    """None where one side has no answer whose truth is known."""
+    """The quality page's snapshot; None if one side has no answer with a known truth."""
     result = comparison.result
     sides = [answers.known() for answers in (comparison.current.answers, comparison.reference.answers)]
     if not all(map(len, sides)):
@@ -133,15 +132,15 @@ def _quality(comparison: Comparison) -> Snapshot | None:
         return _run(Report([RegressionPreset()]), frames, definition, result, "quality")
     frames = [pd.DataFrame({ERROR: answers.mistakes.values}) for answers in sides]
     classes = _Classes()
-    classes._shown = widgets(*sides, is_trained=result.kind == "data")  # noqa: SLF001 - likewise
+    classes._shown = widgets(*sides, is_trained=result.kind == "data")  # noqa: SLF001 - as above
     return _run(Report([classes]), frames, DataDefinition(numerical_columns=[ERROR]), result, "quality")
 
 
 def _give_scores(scores: Mapping[str, float]) -> None:
-    """Have Evidently take each column's score from here.
+    """Make Evidently use the scores given here.
 
-    For its history it would compare every column once more and draw it, which takes a third of a report's CPU time and
-    which no page shows: the pictures on the page are drawn by the preset.
+    For its history it would compare and draw every column again. That takes a third of a report's CPU time, and no page
+    shows it: the preset draws the pictures on the page.
     """
 
     class _Score(SingleValueCalculation[ValueDrift]):  # type: ignore[misc] # Evidently has no types
@@ -165,25 +164,25 @@ class _Drift(DataDriftPreset):  # type: ignore[misc] # Evidently has no types
         return shown
 
 
-class _Classes(MetricContainer):  # type: ignore[misc] # likewise
+class _Classes(MetricContainer):  # type: ignore[misc] # as above
     """Shows how right the answers were, class by class; the history keeps the share of mistakes."""
 
     _shown: list[Any] = PrivateAttr(default_factory=list)
 
-    def generate_metrics(self, context: Context) -> list[MetricOrContainer]:  # noqa: ARG002 - Evidently gives it
+    def generate_metrics(self, context: Context) -> list[MetricOrContainer]:  # noqa: ARG002 - Evidently passes it
         return [MeanValue(column=ERROR)]
 
-    def render(self, context: Context, child_widgets: Any = None) -> list[Any]:  # noqa: ARG002 - likewise
+    def render(self, context: Context, child_widgets: Any = None) -> list[Any]:  # noqa: ARG002 - as above
         return self._shown
 
 
 def _headline(result: DriftResult) -> dict[str, str]:
     others = ", ".join(sorted({f"{one.threshold:g}" for one in result.columns if one.column != ERROR}))
-    mistakes = "".join(f", of `{ERROR}` from {one.threshold:g}" for one in result.columns if one.column == ERROR)
+    mistakes = "".join(f" (`{ERROR}`: {one.threshold:g})" for one in result.columns if one.column == ERROR)
     return {
         "value": "Drift" if result.drifted else "No drift",
-        "label": f"Drifted: {len(result.drifted)} of {len(result.columns)} columns. A score counts as drift "
-        f"from {others} on{mistakes} on, if it is significant.",
+        "label": f"Drifted: {len(result.drifted)} of {len(result.columns)} columns. A score of at least {others}"
+        f"{mistakes} counts as drift if it is significant.",
     }
 
 
@@ -204,7 +203,7 @@ def _run(
 
 
 def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) -> Path | None:
-    """Add the runs to the history. Returns: where a history was moved that could not be read."""
+    """Add the runs to the history. Returns: where an unreadable history was moved; None: it was readable."""
     name = f"{result.version.partition(':')[0]}: {'traffic against training' if result.kind == 'data' else 'releases'}"
     (workspace, projects), set_aside = _history(folder)
     project = projects.get(name) or workspace.create_project(name)
@@ -221,10 +220,10 @@ def _remember(snapshots: Iterable[Snapshot], result: DriftResult, folder: Path) 
 
 
 def _history(folder: Path) -> tuple[tuple[Workspace, dict[str, Project]], Path | None]:
-    """The workspace in `folder` with its projects by name, and where a broken one was moved.
+    """The workspace in `folder` with its projects by name, and where a broken workspace was moved.
 
-    Evidently writes its files in place: a report that is killed meanwhile leaves half a file, after which nothing
-    in the workspace can be read.
+    Evidently writes its files in place. If a report is killed while writing, half a file stays, and then nothing in the
+    workspace can be read.
     """
     try:
         return _opened(folder), None

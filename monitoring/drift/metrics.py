@@ -14,7 +14,7 @@ from contract import metrics as m
 from monitoring.drift.result import ColumnDrift, DriftResult, Kind, State, read_result
 
 ALWAYS_SHOWN = ("label", "confidence", "error")
-MOST_COLUMNS = 10  # how many more columns, the worst ones, are shown by name; all others are one series, `REST`
+MOST_COLUMNS = 10  # columns shown by name, the worst first; all others are one series, `REST`
 REST = "rest"  # the worst of the other columns
 NOT_RUN = "not_run"
 STATES = (*(state.value for state in State), NOT_RUN)
@@ -22,7 +22,7 @@ _SIGN = {"up": 1.0, "down": -1.0, "shape": 0.0}
 
 
 class DriftCollector(Collector):
-    """Collects the drift series for a registry that is scraped.
+    """Collects the drift series for a scraped registry.
 
     Args:
         results: the path of the newest result of each kind.
@@ -83,7 +83,7 @@ class _Families:
             self._add_column((*run, name), None)
 
     def _add_column(self, labels: tuple[str, ...], column: ColumnDrift | None) -> None:
-        """A column without a result is NaN, which is not 0."""
+        """Add one column; without a result its values are NaN, not 0."""
         self.score.add_metric(labels, column.score if column else nan)
         self.threshold.add_metric(labels, column.threshold if column else nan)
         self.direction.add_metric(labels, _SIGN[column.direction] if column else nan)

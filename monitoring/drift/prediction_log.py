@@ -1,4 +1,4 @@
-"""Read the prediction log: line by line, or as a table with one row per answered row.
+"""Reads the prediction log: line by line, or as a table with one row per answered row.
 
 docs/prediction-log.md shows `read_predictions`.
 """
@@ -37,11 +37,11 @@ def read_predictions(folder: Path, since_s: float, *, version: str | None = None
     Args:
         folder: the log of all versions, `predictions/` in the state folder.
         since_s: skip requests that were answered earlier, Unix seconds.
-        version: the tag of the only version wanted; None: all of them.
+        version: the tag of the version to read; None: all versions.
 
-    Returns: `at_s`, `request_id`, `version`, `row` (its place in the request), the fields of the answer
+    Returns: `at_s`, `request_id`, `version`, `row` (its index in the request), the fields of the answer
         (`label`, `confidence`), then every feature by its name; oldest first. Hashed features are text.
-        A feature named like another column is `feature.NAME`. Empty when there are no requests.
+        A feature with the name of another column becomes `feature.NAME`. Empty if there are no requests.
     """
     tables = [_table(of_version, since_s, version) for of_version in sorted(folder.glob("*/"))]
     filled = [table for table in tables if not table.empty]
@@ -53,7 +53,7 @@ def read_predictions(folder: Path, since_s: float, *, version: str | None = None
 def _table(folder: Path, since_s: float, version: str | None) -> pd.DataFrame:
     try:
         columns = Columns.model_validate_json(plain_files.read(folder / COLUMNS_FILE))
-    except (OSError, ValidationError):  # no log of a version, a link, or one of another format
+    except (OSError, ValidationError):  # not a version's log, a link, or a log in another format
         return pd.DataFrame()
     if version not in (None, columns.version):
         return pd.DataFrame()
@@ -78,7 +78,7 @@ def _lines(folder: Path, since_s: float) -> Iterator[Line]:
 
 
 def parse_line(text: bytes) -> Line | None:
-    """Parse one line of a segment; None when its writer could not finish it."""
+    """Parse one line of a segment; None if its writer did not finish it."""
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError:

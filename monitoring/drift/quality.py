@@ -1,6 +1,6 @@
-"""How right the answers of two sides were, class by class, drawn with Evidently's widgets.
+"""Draws how often the answers of two sides were correct, class by class, with Evidently's widgets.
 
-Evidently's preset for classes fails on two labels that are words, and where the two sides do not know the same labels.
+Evidently's preset for classes fails if there are two labels that are words, and if the two sides have different labels.
 Importing this module takes seconds.
 """
 
@@ -22,10 +22,10 @@ Counts = NDArray[np.int64]  # rows by truth (down, the last one is OTHER) and an
 
 
 def widgets(current: Answered, reference: Answered, *, is_trained: bool) -> list[Any]:
-    """The share of right answers, the quality of each class, and what was taken for what.
+    """The share of correct answers, the quality of each class, and the confusion matrices.
 
     Args:
-        is_trained: the reference's truths are those of training, so that each is a class of the model.
+        is_trained: the reference's truths come from training, so each is a class of the model.
     """
     known = {str(word) for side in (current, reference) for word in side.label}
     if is_trained:

@@ -1,4 +1,4 @@
-"""A model's reference data, read from two of its files: `schema.json` and `reference.jsonl`."""
+"""Reads a model's reference data from two of its files: `schema.json` and `reference.jsonl`."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from monitoring.drift.truth import Answered
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The rows that a model was tested on, with its answers and the truth."""
+    """The rows on which a model was tested, with its answers and the truth."""
 
-    columns: dict[str, Column]  # named like those of a sample of the prediction log
+    columns: dict[str, Column]  # with the names that a sample of the prediction log uses
     answers: Answered  # the same answers with the truth
 
 
@@ -34,7 +34,7 @@ def read_reference(folder: Path) -> Reference:
         raise NoReference(
             "the model has no reference data to compare with",
             saw=f"{folder / REFERENCE_FILE}: {error}",
-            do="train it again so that training writes the reference (`save_model`), and release that version",
+            do="train it again with `save_model`, which writes the reference, and release that version",
         ) from error
     answers = answer_columns([asdict(row.prediction) for row in rows])
     request = np.arange(len(rows))  # each row is a request of its own

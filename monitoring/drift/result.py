@@ -46,7 +46,7 @@ class ColumnDrift(_Part):
 class DriftResult(_Part):
     """One comparison."""
 
-    kind: Kind  # data: traffic against what the model was tested on; release: a canary against stable
+    kind: Kind  # data: traffic against the model's test data; release: a canary against stable
     version: str  # the version whose rows were compared
     against: str  # tag of the model with the reference, or of the stable version
     state: State
@@ -55,13 +55,13 @@ class DriftResult(_Part):
     until_s: float  # its end
     logged_requests: int  # of `version` in the period
     logged_rows: int  # of `version` in the period; an estimate unless all were read
-    rows: int  # how many of them were used, drawn at random
-    reference_rows: int  # rows that they were compared with
+    rows: int  # the rows that were used, drawn at random
+    reference_rows: int  # the rows with which they were compared
     labelled_rows: int  # rows with feedback
     min_rows: int  # with fewer rows there is no finding
     min_requests: int
     alpha: float  # probability of finding any drift when nothing changed
-    look: int = 1  # the 1-based number of this report about the release; its `alpha` is its share of the rule's
+    look: int = 1  # the 1-based number of this report about the release; `alpha` is this report's share of the rule's
     columns: tuple[ColumnDrift, ...]  # worst first
     left_out: tuple[str, ...] = ()  # what could not be compared, and why
 
@@ -112,7 +112,7 @@ class DriftResult(_Part):
 
 
 def read_result(path: Path) -> DriftResult | None:
-    """The result in `path`; None where there is none that can be read."""
+    """The result in `path`; None if there is none or it cannot be read."""
     try:
         return DriftResult.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -120,5 +120,5 @@ def read_result(path: Path) -> DriftResult | None:
 
 
 def write_result(result: DriftResult, path: Path) -> None:
-    """Write a result so that no reader sees half of it. Raises NotWritten."""
+    """Write a result in one step. Raises NotWritten."""
     write_whole(path, result.model_dump_json(indent=2) + "\n")

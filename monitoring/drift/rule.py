@@ -1,8 +1,8 @@
-"""The rule of what counts as drift: columns in, findings out. Nothing else decides it.
+"""The rule for drift: columns in, findings out. Nothing else decides what counts as drift.
 
-A column has drifted when its distance is large enough to matter and, corrected for the number of columns
-(Benjamini and Hochberg 1995), too large for chance. Significance alone would flag every column once there are
-enough rows; distance alone would flag every small sample.
+A column has drifted if its distance is large enough to matter and, corrected for the number of columns (Benjamini and
+Hochberg 1995), too large for chance. Significance alone would flag every column once there are enough rows; distance
+alone would flag every small sample.
 """
 
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ ERROR = "error"  # the column of known mistakes: 1 or 0 for a label, the absolut
 class Rule:
     """When a column counts as drifted."""
 
-    threshold: float = 0.1  # least distance of a column: a tenth of its rows would have to change
-    error_threshold: float = 0.05  # the same for mistakes, where a smaller change matters
-    alpha: float = 0.001  # probability that a report finds any drift when nothing changed
+    threshold: float = 0.1  # the least distance of a drifted column: a tenth of its rows would have to change
+    error_threshold: float = 0.05  # the same for mistakes, for which a smaller change matters
+    alpha: float = 0.001  # probability that a report finds any drift if nothing changed
     min_rows: int = 100  # on each side
     min_requests: int = 20  # of these rows; fewer do not show how alike the rows of one request are
 
@@ -53,7 +53,7 @@ class Finding:
 
 
 def find(reference: Mapping[str, Column], current: Mapping[str, Column], rule: Rule) -> tuple[Finding, ...]:
-    """Judge every column that both sides have enough rows of; the worst first."""
+    """Judge every column that has enough rows on both sides. Returns the findings, worst first."""
     differences = {
         name: difference(reference[name], current[name])
         for name in current

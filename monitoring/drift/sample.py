@@ -1,8 +1,8 @@
-"""Draw a random sample of the prediction log: the log may hold millions of rows, and a report needs thousands.
+"""Draws a random sample of the prediction log: the log may hold millions of rows, and a report needs thousands.
 
-Line ends are counted in all segments of the period, so that every request has the same chance. Only the
-lines that were drawn are parsed. A binary search finds the period's lines in a segment. No link is followed: versions
-of the contract can write where the log lies.
+Line ends are counted in all segments of the period, so every request has the same chance. Only the drawn lines are
+parsed. A binary search finds the period's lines in a segment. No link is followed, because versions can write to the
+log's folder.
 """
 
 import math
@@ -29,7 +29,7 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _SEED = 0
 _LINES_AT_ONCE = 64  # a line may hold a thousand rows
 _TIME_BYTES = 40  # a line begins with its time
-TAKEN = ("label", "confidence", "error", "rest")  # names of other columns; a feature of that name is `feature.NAME`
+TAKEN = ("label", "confidence", "error", "rest")  # other columns' names; a feature with such a name is `feature.NAME`
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Sample:
     logged_requests: int  # in the period
     logged_rows: int  # in the period; an estimate unless all were read
     at_s: NDArray[np.float64]  # when each row was answered, Unix seconds
-    request: NDArray[np.int64]  # the request that each row belongs to
+    request: NDArray[np.int64]  # the request of each row
     values: Mapping[str, Values]  # fields of the answer and plain features, by name
 
     def __len__(self) -> int:
@@ -81,10 +81,10 @@ class _Segment:
 
 
 def version_logs(folder: Path) -> dict[str, VersionLog]:
-    """The log of each version, by tag. Raises NoLog when there is none."""
+    """The log of each version, by tag. Raises NoLog if there is none."""
     found: dict[str, VersionLog] = {}
     for path in sorted(folder.glob(f"*/{COLUMNS_FILE}")):
-        with suppress(OSError, ValidationError):  # not readable, a link, or of another format
+        with suppress(OSError, ValidationError):  # unreadable, a link, or in another format
             columns = Columns.model_validate_json(plain_files.read(path))
             found[columns.version] = VersionLog(path.parent, columns)
     if not found:
@@ -97,7 +97,7 @@ def version_logs(folder: Path) -> dict[str, VersionLog]:
 
 
 def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: int) -> Sample:
-    """Draw at most `rows` rows that `version` answered in a period; all of them when there are no more.
+    """Draw at most `rows` rows that `version` answered in a period; all rows if there are no more.
 
     The same log gives the same sample.
 
@@ -105,14 +105,14 @@ def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: in
         folder: the log of all versions, `predictions/` in the state folder.
         since_s, until_s: the period, Unix seconds.
 
-    Raises: NoLog when `version` never wrote one.
+    Raises: NoLog if `version` never wrote a log.
     """
     logs = version_logs(folder)
     if version not in logs:
         raise NoLog(
             f"there is no prediction log of {version}",
             saw=f"logs of {', '.join(sorted(logs))}",
-            do="correct the tag, or send that version some requests",
+            do="correct the tag, or send requests to that version",
         )
     log = logs[version]
     segments = [found for path in sorted(log.folder.glob(SEGMENTS)) if (found := _segment(path, since_s, until_s))]
@@ -133,7 +133,7 @@ def draw(folder: Path, version: str, since_s: float, until_s: float, *, rows: in
 
 
 def _segment(path: Path, since_s: float, until_s: float) -> _Segment | None:
-    """Find the lines of a period; None when there are none. Meanwhile the writer may append, or remove the file."""
+    """Find the lines of a period; None if there are none. The writer may append or remove the file meanwhile."""
     with suppress(FileNotFoundError, NotPlain), plain_files.opened(path) as file:
         if os.fstat(file.fileno()).st_mtime < since_s or _earliest_s(path) >= until_s:
             return None
@@ -142,7 +142,7 @@ def _segment(path: Path, since_s: float, until_s: float) -> _Segment | None:
         while chunk := file.read(_CHUNK_BYTES):
             ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == ord("\n")) + offset + 1)
             offset += len(chunk)
-        starts = np.concatenate(ends)  # a line without its end is not finished, and is left out
+        starts = np.concatenate(ends)  # a line without a line end is unfinished and left out
 
         def at_s(line: int) -> float:
             file.seek(int(starts[line]))
@@ -156,12 +156,12 @@ def _segment(path: Path, since_s: float, until_s: float) -> _Segment | None:
 
 
 def _earliest_s(path: Path) -> float:
-    """A time before every line of a segment; the first rows may have waited a moment for the segment to be opened."""
+    """A time before every line of a segment. The first rows may have waited a moment for the segment to open."""
     return (began_s(path.name) or 0.0) - 1
 
 
 def _time_of(text: bytes) -> float:
-    """The time of a line; a line without one is sorted last, where it does no harm."""
+    """The time of a line. A line without a time is sorted last, where it does no harm."""
     number = text.removeprefix(BEFORE_TIME).partition(b",")[0]
     try:
         return float(number)
@@ -202,10 +202,10 @@ def _sample(columns: Columns, lines: list[Line], requests: int, logged_rows: int
 def feature_columns(
     rows: Sequence[Sequence[Value]], names: Sequence[str], *, words: Collection[str] = ()
 ) -> dict[str, Values]:
-    """Features by name: numbers in single precision, as the model saw them, NaN where one is missing.
+    """Features by name: numbers in single precision, as the model saw them; a missing number is NaN.
 
     Args:
-        words: the names of those that are words; a missing one is `MISSING`.
+        words: the names of features that are words; a missing word is `MISSING`.
 
     Raises: ValueError unless every row has a value for each name.
     """
@@ -221,7 +221,7 @@ def feature_columns(
 def answer_columns(answers: Sequence[Mapping[str, object]]) -> dict[str, Values]:
     """The fields of some answers by name, without those that no answer has: a number has no confidence.
 
-    What some answers lack is missing there, as a feature may be.
+    A field that only some answers lack is missing in those, as a feature may be.
     """
     columns = {name: [answer[name] for answer in answers] for name in (answers[0] if answers else ())}
     return {

@@ -1,6 +1,6 @@
-"""Answers with feedback: how often, or how far, the model was wrong.
+"""Reads answers with feedback: how often, or by how much, the model was wrong.
 
-They are read from the table in which the service joins feedback to its answers.
+They come from the table in which the service joins feedback to its answers.
 """
 
 import errno
@@ -24,7 +24,7 @@ from monitoring.drift.errors import AnswersUnreadable
 from monitoring.drift.sample import as_column
 
 _SHOWN = 100  # characters of a truth
-# A label that does not fit its answer is not counted as one by the service either.
+# A truth that does not fit its answer is left out. The service does not count it either.
 _QUERY = """
 SELECT answered_at_s, labels, truth FROM answers
 WHERE version = ? AND truth IS NOT NULL AND answered_at_s >= ? AND answered_at_s < ? {of_users}
@@ -61,7 +61,7 @@ class Answered:
         return Answered(self.label[rows], self.truth[rows], self.request[rows], self.at_s[rows])
 
     def known(self) -> "Answered":
-        """The answers without numbers that are missing."""
+        """The answers without missing numbers."""
         if not self.is_numeric:
             return self
         return self.take(np.flatnonzero(np.isfinite(self.label.astype(np.float64) + self.truth.astype(np.float64))))
@@ -80,7 +80,7 @@ class Answered:
 
 
 def _cut(truth: Sequence[object], label: Sequence[object]) -> list[object]:
-    """Truths no longer than shows that they are no label: an array of words has room for the longest in every row."""
+    """Cut long truths that cannot be a label: in an array of words every row takes the space of the longest."""
     longest = max([_SHOWN, *(len(word) + 1 for word in label if isinstance(word, str))])
     return [true[:longest] if isinstance(true, str) else true for true in truth]
 
@@ -91,7 +91,7 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
     Args:
         folder: `answers/` in the state folder; without a file in it there is no feedback.
         since_s, until_s: the period, Unix seconds.
-        requests: the most requests that are read, drawn at random.
+        requests: the largest number of requests to read, drawn at random.
 
     Raises: AnswersUnreadable.
     """
@@ -101,14 +101,15 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
         try:
             with _opened(path) as connection:
                 columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(answers)")}
-                # The table may come from a Bento with an older copy of it, which knows no copies.
+                # The table may come from a Bento with an older schema, without a column for copies.
                 query = _QUERY.format(of_users="AND is_copy IS NOT 1" if "is_copy" in columns else "")
                 rows = connection.execute(query, (version, since_s, until_s, requests)).fetchall()
         except (sqlite3.Error, OSError) as error:
             raise AnswersUnreadable(
                 "the answers with feedback cannot be read",
                 saw=f"{path}: {error}",
-                do=f"report again; if that fails too, move {folder} away while the stack is down: a new one is begun",
+                do=f"run the report again; if it fails again, move {folder} away while the stack is down: "
+                "the next start creates a new one",
             ) from error
         found = [(at_s, orjson.loads(labels), orjson.loads(truth)) for at_s, labels, truth in rows]
     sizes = [len(truth) for _, _, truth in found]
@@ -122,13 +123,13 @@ def answered(folder: Path, version: str, since_s: float, until_s: float, *, requ
 
 @contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Versions of the contract can write where it lies: a link could lead to what only this process sees."""
+    """Open the table without following links: versions can write to its folder and link to files they cannot read."""
     place = path.parent.resolve() / path.name
     if not stat.S_ISREG(place.lstat().st_mode):
         raise NotPlain(errno.EINVAL, "it is not a plain file")
     with closing(sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True)) as connection:
         [(_, _, opened)] = connection.execute("PRAGMA database_list")  # reads nothing of it yet
-        if Path(opened) != place:  # a link was made since: SQLite follows it by itself
+        if Path(opened) != place:  # a link was made since the check: SQLite followed it
             raise NotPlain(errno.ELOOP, "it is a link")
-        connection.execute("PRAGMA trusted_schema = OFF")  # versions write the table, and so what its views call
+        connection.execute("PRAGMA trusted_schema = OFF")  # untrusted versions write the file, and so its views
         yield connection

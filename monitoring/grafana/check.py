@@ -1,4 +1,4 @@
-"""Check the boards against a live Prometheus: send it every query of every panel, as Grafana would."""
+"""Checks the boards against a live Prometheus: sends every query of every panel, as Grafana would."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from monitoring.errors import NothingToCheck
 from monitoring.grafana.dashboards import Board, Needs
 from monitoring.prometheus.api import PrometheusApi, QueryRefused, Span
 
-_POINTS = 240  # as many as fit a panel of half a screen
+_POINTS = 240  # what fits into a panel of half a screen
 _BUILT_IN = {"ALERTS"}  # Prometheus has this metric only while there is an alert
 _LABEL_VALUES = re.compile(r"label_values\((?P<selector>.*), *(?P<label>\w+)\)")
 _NUMERICAL_DESC = 4  # Grafana's number for that order of a variable's values
@@ -26,7 +26,7 @@ class State(Enum):
     EMPTY = "empty"
     UNKNOWN_METRIC = "unknown metric"
     REFUSED = "refused"
-    NOT_YET = "not yet"  # empty, and what it needs has not happened in this time
+    NOT_YET = "not yet"  # empty, because the event that it needs has not happened in this period
 
     @property
     def is_fault(self) -> bool:
@@ -39,7 +39,7 @@ class Finding:
 
     board: str
     panel: str
-    query: str  # as it was sent
+    query: str  # as sent
     state: State
     detail: str  # Prometheus's message, or what is missing
     series: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -51,15 +51,15 @@ def check(
     """Send every query of every panel over `span`.
 
     Args:
-        scrape_interval_s: where the store does not say how often it is fed; Grafana's own default.
+        scrape_interval_s: used if the store does not report its scrape interval; the default is Grafana's.
 
-    Raises: PrometheusUnreachable; NothingToCheck without traffic in `span`.
+    Raises: PrometheusUnreachable; NothingToCheck if there was no traffic in `span`.
     """
     asked = _Asked(prometheus, span, scrape_interval_s)
     drawn = [board for board in boards if asked.has_happened(board.about)]
     if not drawn:
         raise NothingToCheck(
-            "nothing can be checked: the gateway saw no request, and no judge was asked",
+            "nothing can be checked: the gateway got no requests, and no judge was asked",
             saw=f"no traffic in the last {span.length_s:.0f} s, according to {prometheus.url}",
             do="send some (`kanaria loadtest`), or look further back with --last",
         )
@@ -82,7 +82,7 @@ class _Asked:
         return max(least_s, self._span.length_s / _POINTS)
 
     def _times(self, step_s: float) -> dict[str, str]:
-        # As Grafana defines $__rate_interval: never so short that a missed scrape leaves a hole.
+        # As Grafana defines $__rate_interval: long enough that a missed scrape leaves no gap.
         rate_s = max(4 * self._scrape_s, step_s + self._scrape_s)
         return {"__rate_interval": f"{round(rate_s * 1000)}ms", "__range": f"{round(self._span.length_s)}s"}
 
@@ -101,7 +101,7 @@ class _Asked:
                 yield self._finding(board, panel["title"], target, needs, chosen)
 
     def _choices(self, variables: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        """The value that Grafana would choose for each variable, in their order: one may depend on another."""
+        """The value that Grafana would choose for each variable, in order, because a variable may depend on another."""
         chosen: dict[str, str] = {}
         for variable in variables:
             if variable["type"] == "constant":
@@ -142,7 +142,7 @@ class _Asked:
 
 
 def metrics_of(query: str) -> set[str]:
-    """The names of all metrics that `query` reads. Raises ValueError when it is not PromQL."""
+    """The names of all metrics that `query` reads. Raises ValueError if it is not PromQL."""
     names: set[str] = set()
 
     def visit(expr: promql_parser.Expr) -> None:
@@ -154,7 +154,7 @@ def metrics_of(query: str) -> set[str]:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    """`text` with each `$name` and `${name:format}` replaced whose name is in `values`."""
+    """`text` with `$name` and `${name:format}` replaced for each name in `values`."""
     return re.sub(
         r"\$(?:(\w+)|\{(\w+)(?::\w+)?\})",
         lambda found: values.get(found[1] or found[2], found[0]),

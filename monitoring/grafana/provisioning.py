@@ -1,7 +1,7 @@
 """The files that Grafana, Prometheus and Alertmanager read when compose.yaml starts them.
 
-`kanaria dashboards generate` writes them to `generated/`; a test fails when those differ. Paths are those inside the
-containers, which share the network of the machine that Kanaria runs on.
+`kanaria dashboards generate` writes them to `generated/`; a test fails if they differ. Paths are those inside the
+containers, which share the network of the machine on which Kanaria runs.
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def _providers() -> Document:
 
 
 def _contact_points() -> Document:
-    webhook = Webhook(CONTROLLER, f"$__file{{{TOKEN_IN_CONTAINERS}}}")  # Grafana replaces it by the file's content
+    webhook = Webhook(CONTROLLER, f"$__file{{{TOKEN_IN_CONTAINERS}}}")  # Grafana replaces it with the file's content
     receiver = {"uid": CONTACT_UID, "type": "webhook", "settings": webhook.settings}
     return {"apiVersion": 1, "contactPoints": [{"orgId": 1, "name": CONTACT_NAME, "receivers": [receiver]}]}
 

@@ -1,6 +1,6 @@
-"""Push Kanaria's resources to a Grafana: data source, folder, boards, contact point, annotations.
+"""Pushes Kanaria's resources to a Grafana: data source, folder, boards, contact point, annotations.
 
-Everything has a stable uid, so that pushing again changes only what differs.
+Everything has a stable uid, so pushing again changes only what differs.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from monitoring.grafana.dashboards.resources import (
 )
 from monitoring.grafana.dashboards.style import DATA_SOURCE_UID
 
-OLDEST = (11, 0)  # the boards are written for this version; older ones would show some panels wrongly
+OLDEST = (11, 0)  # the boards are written for this version; older versions would show some panels wrongly
 _MOST_ANNOTATIONS = 10_000  # Grafana returns only 100 by default
 _SECRET = "[REDACTED]"  # noqa: S105 - what Grafana shows instead of a secret
 _ASK_FOR_ADMIN = (
@@ -39,7 +39,7 @@ _ASK_FOR_ADMIN = (
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a push did to one thing."""
+    """What a push did to one resource."""
 
     thing: str
     done: Literal["created", "updated", "unchanged"]
@@ -49,7 +49,7 @@ class Change:
 class Annotation:
     """An event to show in the graphs."""
 
-    key: str  # identifies the event, so that it is pushed only once; without spaces
+    key: str  # identifies the event, so that it is pushed only once; it has no spaces
     at_s: float  # Unix seconds
     text: str
     tags: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Grafana:
     """One Grafana.
 
     Args:
-        url: where people open it; may contain `user:password@`.
+        url: the address at which people open it; may contain `user:password@`.
         token: of a service account; None: use the user and password of the URL.
         timeout_s: longest wait for one whole answer, seconds.
 
@@ -70,10 +70,10 @@ class Grafana:
         url = url if url.endswith("/") else f"{url}/"  # without it grafana-client appends the path to the prefix
         self._api = GrafanaApi.from_url(url, credential=token, timeout=timeout_s)
         session = self._api.client.s
-        session.trust_env = not loopback.is_local(url)  # one of another machine may be behind a proxy
+        session.trust_env = not loopback.is_local(url)  # a Grafana on another machine may be behind a proxy
         self._send, self._timeout_s = session.send, timeout_s
-        session.send = self._send_in_time  # its own limit is for each part of an answer
-        self.url = self._api.client.url.removesuffix("api")  # without the password, so that it may be shown
+        session.send = self._send_in_time  # the session's own timeout holds for each part of an answer
+        self.url = self._api.client.url.removesuffix("api")  # without the password, so it may be shown
 
     def __enter__(self) -> Self:
         return self
@@ -82,14 +82,14 @@ class Grafana:
         self._api.client.s.close()
 
     def check_version(self) -> str:
-        """Return the version of this Grafana; refuse one that is too old, and a server that is not Grafana."""
+        """Return the version of this Grafana. Refuse one that is too old, and a server that is not Grafana."""
         with self._explained():
             settings = self._api.client.GET("/frontend/settings")
         version = settings.get("buildInfo", {}).get("version", "") if isinstance(settings, dict) else ""
         numbers = version.split("-")[0].split("+")[0].split(".")
         if len(numbers) < 2 or not all(number.isdecimal() for number in numbers[:2]):
             raise GrafanaError(
-                "what answers is not Grafana",
+                "the server that answers is not Grafana",
                 saw=f"no version at {self.url}api/frontend/settings",
                 do="correct KANARIA_GRAFANA_URL to where you open Grafana in a browser",
             )
@@ -98,7 +98,7 @@ class Grafana:
             raise GrafanaError(
                 f"this Grafana is too old: the boards need {wanted}",
                 saw=f"version {version} at {self.url}",
-                do=f"update Grafana to {wanted} or newer, or start the one of compose.yaml",
+                do=f"update Grafana to {wanted} or newer, or start the Grafana of compose.yaml",
             )
         return str(version)
 
@@ -111,12 +111,12 @@ class Grafana:
                 self._api.datasource.create_datasource(wanted | source.secrets)
                 return Change("data source", "created")
             is_same = _holds(known, wanted) and _sent_and_trusted(known) == _sent_and_trusted(wanted)
-            if not is_same or source.secrets:  # those cannot be read back, so they are written each time
+            if not is_same or source.secrets:  # secrets cannot be read back, so they are written each time
                 self._api.datasource.update_datasource_by_uid(DATA_SOURCE_UID, wanted | source.secrets)
             return Change("data source", "unchanged" if is_same else "updated")
 
     def push_folder(self) -> Change:
-        """Create the folder of the boards. If there is one, its title is kept."""
+        """Create the folder of the boards. An existing folder keeps its title."""
         with self._explained("the folder"):
             if self._found(lambda: self._api.folder.get_folder(FOLDER_UID)) is not None:
                 return Change("folder", "unchanged")
@@ -156,7 +156,7 @@ class Grafana:
             return Change("contact point", "updated")
 
     def push_annotations(self, annotations: Iterable[Annotation]) -> int:
-        """Add those that do not exist yet. Returns: how many."""
+        """Add the annotations that do not exist yet. Returns: how many."""
         wanted = sorted(annotations, key=lambda annotation: annotation.at_s)
         if not wanted:
             return 0
@@ -207,15 +207,15 @@ class Grafana:
     def _refused(self, thing: str, error: GrafanaClientError) -> GrafanaError:
         saw = f"{error.message} from {self.url}"
         if "read-only" in error.message or "provisioned" in error.message:
-            do = "change the files that it reads (`kanaria dashboards generate`); nothing need be pushed there"
+            do = "change the files that it reads (`kanaria dashboards generate`); do not push to this Grafana"
             return GrafanaError(f"this Grafana reads {thing} from a file", saw=saw, do=do)
         match error.status_code:
             case 403:
                 return GrafanaError(f"this token may not change {thing}", saw=saw, do=_ASK_FOR_ADMIN)
             case 412:
                 do = "look at it in Grafana, then push again"
-                return GrafanaError(f"somebody else saved {thing} at the same moment", saw=saw, do=do)
-        return GrafanaError(f"Grafana refused {thing}", saw=saw, do="see its log; it names the reason")
+                return GrafanaError(f"another user saved {thing} at the same moment", saw=saw, do=do)
+        return GrafanaError(f"Grafana refused {thing}", saw=saw, do="read its log, which names the reason")
 
 
 def push(grafana: Grafana, boards: Sequence[Board], source: DataSource, webhook: Webhook) -> Iterator[Change]:
@@ -237,7 +237,7 @@ def _holds(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 
 def _sent_and_trusted(source: Mapping[str, Any]) -> set[str]:
-    """Which headers a data source sends, and whether it has an authority: what is no longer wanted is taken away."""
+    """The headers that a data source sends, and whether it has an authority. Unwanted ones must be removed."""
     settings = source.get("jsonData") or {}
     return {name for name, value in settings.items() if value and name.startswith((HEADER_NAME, OF_AUTHORITY))}
 

@@ -30,10 +30,10 @@ _INHIBITED_BY = {
 
 @dataclass(frozen=True, slots=True)
 class AlertmanagerSettings:
-    webhook_url: str  # where the controller takes alerts
-    token_file: Path | None = None  # holds the bearer token that the controller asks for
+    webhook_url: str  # where the controller accepts alerts
+    token_file: Path | None = None  # holds the bearer token that the controller requires
     receivers: Sequence[Receiver] = NOTIFY_NOBODY
-    controller: Trusted | None = None  # where it speaks TLS
+    controller: Trusted | None = None  # set if the controller speaks TLS
 
 
 def alertmanager_config(settings: AlertmanagerSettings) -> str:
@@ -54,7 +54,7 @@ def alertmanager_config(settings: AlertmanagerSettings) -> str:
             "group_interval": "5m",
             "repeat_interval": "12h",
             "routes": [
-                {  # a rollback does not wait to be grouped, and is repeated while the alert fires: twice is harmless
+                {  # a rollback is sent at once, ungrouped, and repeated while the alert fires: twice is harmless
                     "receiver": "controller",
                     "matchers": ['action="rollback"'],
                     "group_wait": "1s",
@@ -87,7 +87,7 @@ def alertmanager_config(settings: AlertmanagerSettings) -> str:
 
 
 def example_config() -> str:
-    """A configuration to start from, for an Alertmanager on another machine; its addresses and files are examples."""
+    """A starting point for an Alertmanager on another machine; its addresses and files are examples."""
     settings = AlertmanagerSettings(
         webhook_url="http://controller.example.com:8090/api/alerts",
         token_file=Path("/etc/kanaria/token"),  # a copy of the file `token` in the controller's state folder
@@ -98,11 +98,11 @@ def example_config() -> str:
 
 
 def parse_receivers(text: str) -> list[Receiver]:
-    """Alertmanager receivers named `page` and `ticket`. Their content is left to Alertmanager. Raises RulesError."""
+    """Read the receivers `page` and `ticket`. Only Alertmanager checks their content. Raises RulesError."""
     try:
         receivers: list[Receiver] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RulesError("the file of receivers is not YAML", saw=str(error), do="correct it there") from error
+        raise RulesError("the file of receivers is not YAML", saw=str(error), do="correct that line") from error
     names = [one.get("name") for one in receivers if isinstance(one, dict)] if isinstance(receivers, list) else []
     if sorted(map(str, names)) != sorted(PEOPLE):
         raise RulesError(
@@ -121,9 +121,9 @@ def alertmanager_command(
     Args:
         program: path of the binary; Debian calls it `prometheus-alertmanager`, others `alertmanager`.
         config: path of alertmanager.yml.
-        data_dir: where it keeps silences and the notifications that it sent.
+        data_dir: where it keeps silences and sent notifications.
         listen: `host:port` of its API and page.
-        web_config: the file that says who may use them, as `--web.config.file` takes it; None: everybody.
+        web_config: the file of `--web.config.file`, which says who may use them; None: everyone.
     """
     return [
         program,

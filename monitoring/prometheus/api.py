@@ -36,7 +36,7 @@ class Span:
 
 
 class PrometheusApi:
-    """Prometheus's HTTP API at `url`. Every method raises PrometheusUnreachable when there is none."""
+    """Prometheus's HTTP API at `url`. Every method raises PrometheusUnreachable if nothing answers."""
 
     def __init__(
         self,
@@ -75,23 +75,23 @@ class PrometheusApi:
         return values
 
     def scrape_interval(self) -> str | None:
-        """The default scrape interval, as Prometheus writes durations; None: a store that scrapes nothing itself."""
+        """The default scrape interval, as Prometheus writes durations; None: the store does not scrape."""
         answer = self._ask("/status/config", may_lack=True)
         return None if answer is None else str(yaml.safe_load(answer["yaml"])["global"]["scrape_interval"])
 
     def _ask(self, path: str, *, may_lack: bool = False, **parameters: Any) -> Any:
-        """What is answered; None where it `may_lack` this path, and does."""
+        """The answer's data; None if the server `may_lack` this path and does."""
         try:
             answer = self._http.get(path, params=parameters)
             if asks_for_tenant(answer.status_code, answer.text):
                 raise PrometheusUnreachable(
-                    "Prometheus does not know whose samples are meant",
+                    "Prometheus needs the name of a tenant",
                     saw=f"HTTP {answer.status_code} from {self.url}: {answer.text:.80}",
                     do=NAME_A_TENANT,
                 )
             if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
                 raise PrometheusUnreachable(
-                    "Prometheus asks for a login",
+                    "Prometheus requires a login",
                     saw=f"HTTP {answer.status_code} from {self.url}",
                     do="give a file with `user:password` or a bearer token: --prometheus-login FILE",
                 )
@@ -103,11 +103,11 @@ class PrometheusApi:
             refusal: str = body["error"]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
             raise PrometheusUnreachable(
-                "there is no Prometheus that answers",
+                "Prometheus does not answer",
                 saw=f"{error!r} from {self.url}",
-                do="give a file with the authority that its certificate is from: --prometheus-ca FILE"
+                do="give a file with the authority of its certificate: --prometheus-ca FILE"
                 if has_unknown_authority(str(error))
-                else "start the stack with KANARIA_METRICS=prometheus, or name another one with --prometheus URL",
+                else "start the stack with KANARIA_METRICS=prometheus, or name another Prometheus: --prometheus URL",
             ) from error
         raise QueryRefused(refusal)
 

@@ -18,26 +18,26 @@ JOBS: Mapping[str, str] = MappingProxyType(  # job -> path of its metrics
     {"gateway": "/stats/prometheus", "controller": METRICS_PATH, "service": METRICS_PATH, "observer": METRICS_PATH}
 )
 VERSIONS = "service"
-OPEN_VERSIONS = "service-open"  # the list of those that ask for no secret; their series have the job of all versions
-# What the page of a version cannot say, for it is the gateway's, the controller's or Prometheus's own to say: alerts
-# and people go by it. Of Kanaria's own names a version has those of `OF_VERSIONS`.
+OPEN_VERSIONS = "service-open"  # the targets that require no secret; their series have the job of all versions
+# Series that a version may not export, because they belong to the gateway, the controller or Prometheus: alerts and
+# people rely on them. Of Kanaria's own names, a version may export those of `OF_VERSIONS`.
 _NOT_OF_VERSIONS = "kanaria_.+|envoy_kanaria_.+|envoy_cluster_upstream_rq.*|slo:.+|up|scrape_.+|ALERTS.*"
 _OF_VERSIONS = "|".join(series for metric in OF_VERSIONS for series in metric.series)
-_LARGEST_PAGE = "16MB"  # as the controller itself reads
+_LARGEST_PAGE = "16MB"  # the controller's own limit
 _ONLY_ITS_OWN: tuple[Mapping[str, object], ...] = (
     {"source_labels": ["__name__"], "regex": _NOT_OF_VERSIONS, "target_label": "__tmp_not_its_own", "replacement": "1"},
     {"source_labels": ["__name__"], "regex": _OF_VERSIONS, "target_label": "__tmp_not_its_own", "replacement": ""},
     {"source_labels": ["__tmp_not_its_own"], "regex": "1", "action": "drop"},
 )
-# An expensive query neither takes the memory nor keeps the controller waiting for long, and connections that ask
-# nothing keep no place.
+# Limits, so that an expensive query does not exhaust the memory or block the controller for long, and idle connections
+# are closed.
 _LIMITS = ("--query.timeout=30s", "--query.max-samples=20000000", "--query.max-concurrency=8", "--web.read-timeout=30s")
 WEB_CONFIG = "--web.config.file="
 _EVALUATION_S = (
-    5.0  # between evaluations of rules: every second they take more than all scrapes, and no alert waits less
+    5.0  # between evaluations of rules: every second would cost more than all scrapes, and no alert has a shorter `for`
 )
 _RETENTION = "32d"  # how long samples are kept: longer than the period of an objective
-# Keeps the lines about versions, of some 1,000 on Envoy's page. It matches Envoy's own names, not Prometheus's.
+# Keeps only the lines about versions, of about 1,000 on Envoy's page. It matches Envoy's own names, not Prometheus's.
 GATEWAY_FILTER = r"^kanaria\.|^cluster\.shadow[^.]*\.upstream_rq_(\d+|time)$"
 
 
@@ -49,18 +49,18 @@ class Target:
     """
 
     address: str  # host:port
-    path: str = METRICS_PATH  # of its page
+    path: str = METRICS_PATH  # of its metrics page
 
 
 @dataclass(frozen=True, slots=True)
 class PrometheusSettings:
-    targets_dir: Path  # holds `<job>.json` for each of JOBS, as `file_sd` writes them; read again at each change
+    targets_dir: Path  # holds `<job>.json` for each of JOBS, written with `file_sd`; read again at each change
     scrape_interval_s: float = 5.0
     rule_files: tuple[Path, ...] = RULES
     alertmanager: str | None = None  # host:port
-    controller: Trusted | None = None  # where it speaks TLS
-    password_file: Path | None = None  # of the user that Alertmanager asks for; None: it asks for none
-    secret_file: Path | None = None  # what versions ask for at their ports; None: nothing
+    controller: Trusted | None = None  # set if the controller speaks TLS
+    password_file: Path | None = None  # of the user that Alertmanager requires; None: it requires none
+    secret_file: Path | None = None  # the secret that versions require at their ports; None: none
 
 
 def prometheus_config(settings: PrometheusSettings) -> str:
@@ -100,10 +100,10 @@ def _scraped(job: str, path: str, settings: PrometheusSettings) -> dict[str, obj
 
 
 def file_sd(targets: Iterable[Target], *, job: str | None = None) -> str:
-    """The text of a targets file. Replace the file by a rename, because Prometheus would read a half-written one.
+    """The text of a targets file. Replace the file with a rename: Prometheus would read a half-written file.
 
     Args:
-        job: what their series have as `job`; None: the name of what scrapes them.
+        job: the label `job` of their series; None: the name of the scrape job.
     """
     return json.dumps([_listed(target, job) for target in targets], indent=2)
 
@@ -128,7 +128,7 @@ def prometheus_command(
         config: path of prometheus.yml.
         data_dir: where it keeps its samples.
         listen: `host:port` of its API and page.
-        web_config: the file that says who may use them, as `--web.config.file` takes it; None: everybody.
+        web_config: the file of `--web.config.file`, which says who may use them; None: everyone.
     """
     return [
         program,

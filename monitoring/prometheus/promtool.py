@@ -1,4 +1,4 @@
-"""Check and test rule files with `promtool`, which comes with Prometheus."""
+"""Checks and tests rule files with `promtool`, which comes with Prometheus."""
 
 import shutil
 import subprocess
@@ -9,12 +9,12 @@ from monitoring.errors import ToolMissing
 
 
 def check_rules(files: Iterable[Path]) -> str | None:
-    """What is wrong with the rule files; None when nothing is. Raises ToolMissing."""
+    """What is wrong with the rule files; None: nothing. Raises ToolMissing."""
     return _complaint("check", "rules", files)
 
 
 def test_rules(files: Iterable[Path]) -> str | None:
-    """Which promtool tests fail, and how; None when all pass. Raises ToolMissing."""
+    """Which promtool tests fail, and how; None: all pass. Raises ToolMissing."""
     return _complaint("test", "rules", files)
 
 

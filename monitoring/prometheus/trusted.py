@@ -1,4 +1,4 @@
-"""The controller as Prometheus and Alertmanager know it where it speaks TLS."""
+"""The controller's certificate, for Prometheus and Alertmanager if the controller speaks TLS."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +8,10 @@ from pathlib import Path
 class Trusted:
     """A service with a certificate."""
 
-    certificate: Path  # they read it anew when it changes
-    host: str  # for which it is, whatever its address
+    certificate: Path  # Prometheus and Alertmanager read it again when it changes
+    host: str  # the host name in the certificate, whatever the address
 
     @property
     def tls_config(self) -> dict[str, str]:
-        """As both write it."""
+        """The section `tls_config`, which both programs share."""
         return {"ca_file": str(self.certificate), "server_name": self.host}

@@ -1,4 +1,4 @@
-"""Turn one objective into recording rules and multi-window, multi-burn-rate alerts.
+"""Turns one objective into recording rules and multi-window, multi-burn-rate alerts.
 
 Source: The Site Reliability Workbook, chapter 5, "Alerting on SLOs"; the recorded series are named as in Sloth.
 Unlike there, every ratio, even that of the whole period, divides one sum of events by another: a mean of ratios
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from contract import metrics as m
 from monitoring.slo.objectives import BurnWindow, ReleaseWindow, Slo, seconds
 
-VALUE = "{{ $value | humanizePercentage }}"  # of the alert, as Prometheus writes it into a summary
+VALUE = "{{ $value | humanizePercentage }}"  # the alert's value; Prometheus fills it into the summary
 PERIOD = "30d"
 BASE = "5m"  # windows longer than LONGEST_RAW are sums of consecutive windows of this length
-LONGEST_RAW = "6h"  # longest window that is counted from the raw counters; a longer one would read too many samples
+LONGEST_RAW = "6h"  # the longest window counted from raw counters; a longer one would read too many samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rules that are evaluated one after the other."""
+    """Rules that are evaluated one after another."""
 
     name: str
     rules: list[Recording | Alert] = field(default_factory=list)
@@ -46,7 +46,7 @@ class Group:
 
 
 def slo_groups(name: str, slo: Slo) -> tuple[Group, ...]:
-    """The rules of one objective: for the service as a whole, and by version where one version may be at fault."""
+    """The rules of one objective: for the whole service, and by version if one version may be at fault."""
     whole, versions = _Level(name, slo), _Level(name, slo, by_version=True)
     windows = sorted({BASE, *(w for pair in (*slo.fast, *slo.slow) for w in (pair.long, pair.short))}, key=seconds)
     rules: list[Recording | Alert] = [rule for window in (*windows, PERIOD) for rule in whole.recordings(window)]
@@ -65,7 +65,7 @@ def slo_groups(name: str, slo: Slo) -> tuple[Group, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """The events of one objective, all together or by version."""
+    """The events of one objective, in total or by version."""
 
     name: str
     slo: Slo
@@ -81,19 +81,19 @@ class _Level:
         ratio = f"{self.series('bad_events', window)} / ({self.series('events', window)} > 0)"
         if seconds(window) > seconds(LONGEST_RAW):
             events, bad = self._added_up("events", window), self._added_up("bad_events", window)
-            ratio += f" or {self.series('ratio', BASE)}"  # while all events are too new to be added up
+            ratio += f" or {self.series('ratio', BASE)}"  # while all events are too new to be summed
         else:
             events, bad = self._counted(self.slo.total, window), self._bad(window)
         exprs = {"events": events, "bad_events": bad, "ratio": ratio}
         return [Recording(self._record(what, window), expr, {"slo": self.name}) for what, expr in exprs.items()]
 
     def exceeds(self, burn: BurnWindow) -> str:
-        """The ratio over the long window, where the budget burned and still burns too fast by enough bad events."""
+        """The ratio over the long window, if the budget burned and still burns too fast, with enough bad events."""
         still_burns = f"{self.series('ratio', burn.short)} > {self._limit(burn.burn_rate)}"
         return f"{self.exceeded(burn.long, burn.burn_rate)}\nand {still_burns}"
 
     def exceeded(self, window: str, burn_rate: float) -> str:
-        """The ratio over `window`, where the budget burned faster than `burn_rate` and enough events were bad."""
+        """The ratio over `window`, if the budget burned faster than `burn_rate` and enough events were bad."""
         return (
             f"{self.series('ratio', window)} > {self._limit(burn_rate)}\n"
             f"and {self.series('bad_events', window)} >= {self.slo.min_bad_events}"
@@ -107,11 +107,11 @@ class _Level:
         return f"{level}:sli_error:ratio_rate{window}" if what == "ratio" else f"{level}:{what}:increase{window}"
 
     def _added_up(self, what: str, window: str) -> str:
-        # The subquery's steps lie at whole multiples of BASE. Before the first of them only the present value exists.
+        # The subquery's steps are at whole multiples of BASE. Before the first step only the current value exists.
         return f"sum_over_time({self.series(what, BASE)}[{window}:{BASE}]) or {self.series(what, BASE)}"
 
     def _bad(self, window: str) -> str:
-        # A counter of failures has no series before the first failure; then 0 events are bad.
+        # A counter of failures has no series before the first failure; until then, 0 events are bad.
         events = self._sum(self.series("events", window))
         if self.slo.bad is not None:
             return f"{self._counted(self.slo.bad, window)}\nor 0 * {events}"
@@ -120,8 +120,8 @@ class _Level:
 
     def _counted(self, selector: str, window: str) -> str:
         """New events of a counter, summed over its series."""
-        # `increase` misses the events that a series shows when it appears within the window, such as a new version's
-        # first failures. If its target was up and did not export it when the window began, all that it shows is new.
+        # `increase` misses the events that a series already has when it first appears within the window, such as a new
+        # version's first failures. If its target was up without it when the window began, all of its events are new.
         new = f"({selector} unless {selector} offset {window}) and on (job, instance) up offset {window} == 1"
         label, events = self.slo.version_label, f"\n{new}\nor increase({selector}[{window}])\n"
         if not self.by_version or label == "version":
@@ -133,7 +133,7 @@ class _Level:
 
 
 def _budget(whole: _Level) -> list[Recording | Alert]:
-    """What dashboards show: the objective, how fast its budget burns now, and how much of the budget is left."""
+    """The series of dashboards: the objective, how fast its budget burns now, and how much of it is left."""
     budget = _number(whole.slo.budget)
     exprs = {
         "slo:objective:ratio": f"vector({_number(whole.slo.objective)})",
@@ -153,14 +153,14 @@ def _burns(whole: _Level, windows: tuple[BurnWindow, ...], *, speed: str, severi
         expr="\nor\n".join(f"(\n{whole.exceeds(window)}\n)" for window in windows),
         labels={"severity": severity, "slo": whole.name},
         annotations={
-            "summary": f"{VALUE} {slo.bad_means}; {_percent(slo.budget)} may",
+            "summary": f"{VALUE} {slo.bad_means}; the objective allows {_percent(slo.budget)}",
             "description": f"The burn rate was {spans}, and still is; at 1 the budget lasts {PERIOD}.",
         },
     )
 
 
 def _blamed(versions: _Level, burn: ReleaseWindow) -> Alert:
-    """One version burns the budget and no other running version did; otherwise a rollback would not help."""
+    """An alert if one version burns the budget and no other running version did: else a rollback would not help."""
     slo, exceeds = versions.slo, versions.exceeds(burn)
     guilty = f"((\n{exceeds}\n) or (\n{versions.exceeded(burn.compared_over, burn.burn_rate)}\n))"
     return Alert(
@@ -168,8 +168,9 @@ def _blamed(versions: _Level, burn: ReleaseWindow) -> Alert:
         expr=f"{exceeds}\nunless on (slo) count by (slo) (\n{guilty} and on (version) {m.VERSION_UP}\n) > 1",
         labels={"severity": "page", "slo": versions.name, "action": "rollback"},
         annotations={
-            "summary": f"{{{{ $labels.version }}}}: {VALUE} {slo.bad_means}; {_percent(slo.budget)} may",
-            "description": "No other running version does so. On trial, or just promoted, it is rolled back.",
+            "summary": f"{{{{ $labels.version }}}}: {VALUE} {slo.bad_means}; the objective allows "
+            f"{_percent(slo.budget)}",
+            "description": "No other running version does so. A canary or a just promoted version is rolled back.",
         },
     )
 

@@ -1,4 +1,4 @@
-"""`kanaria rules`: write the rules that Prometheus reads and an Alertmanager configuration for them; check them.
+"""`kanaria rules`: writes the rules for Prometheus and an Alertmanager configuration for them; checks them.
 
 Exit codes: 0 done; 1 the rules are wrong; 2 bad input; 3 they could not be checked.
 """
@@ -39,17 +39,17 @@ def generate(
     kubernetes: Annotated[
         Path | None,
         typer.Option(
-            help="Write nothing but the judge's alerts, as a PrometheusRule for prometheus-operator, to this file.",
+            help="Write only the judge's alerts, as a PrometheusRule for prometheus-operator, to this file.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Write the rule files that Prometheus reads, and a configuration of Alertmanager to start from."""
+    """Write the rule files for Prometheus, and a starting point for Alertmanager's configuration."""
     if not runbooks.startswith(("http://", "https://")):
         raise RulesError(
-            "the alerts' links would lead nowhere",
+            "the alerts' links to runbooks would be broken",
             saw=f"--runbooks {runbooks or 'is empty'}",
-            do="give an address that can be clicked, such as http://controller.example.com:8090/runbooks",
+            do="give a full address, such as http://controller.example.com:8090/runbooks",
         )
     at_judge = runbooks_at(JUDGE) if runbooks == RUNBOOKS else runbooks
     if kubernetes is not None:
@@ -70,7 +70,7 @@ def check(
         list[Path] | None, typer.Argument(help="Rule files. Default: those of this project, and their tests.")
     ] = None,
 ) -> None:
-    """Let promtool check rule files; this project's own are also compared with their sources, and tested."""
+    """Check rule files with promtool. This project's own files are also compared with their sources and tested."""
     if missing := [str(path) for path in files or () if not path.is_file()]:
         raise RulesError("there are no rules to check", saw=f"no file {', '.join(missing)}", do="correct the paths")
     complaints = [promtool.check_rules(files or RULES)]

@@ -1,4 +1,4 @@
-"""slo.yaml: the objectives, validated when they are read and immutable from then on."""
+"""The objectives of slo.yaml: validated when read, immutable afterwards."""
 
 import re
 from typing import Annotated, Any, Self
@@ -36,7 +36,7 @@ class _Part(BaseModel):
 
 
 class BurnWindow(_Part):
-    """Alert when the budget burned `burn_rate` times too fast over `long`, and still does over `short`."""
+    """Alert if the budget burned `burn_rate` times too fast over `long`, and still does over `short`."""
 
     long: Duration
     short: Duration
@@ -50,7 +50,7 @@ class BurnWindow(_Part):
 
 
 class ReleaseWindow(BurnWindow):
-    """Alert when only one version burns the budget: no other running version did so over `compared_over`."""
+    """Alert if only one version burns the budget: no other running version did so over `compared_over`."""
 
     compared_over: Duration
 
@@ -61,7 +61,7 @@ class ReleaseWindow(BurnWindow):
         return self
 
 
-# SRE workbook, chapter 5, table 5-8; the third is Sloth's. They spend 2, 5, 10 and 10 % of a 30-day budget.
+# SRE workbook, chapter 5, table 5-8; the third window is Sloth's. They spend 2, 5, 10 and 10 % of a 30-day budget.
 FAST = (BurnWindow(long="1h", short="5m", burn_rate=14.4), BurnWindow(long="6h", short="30m", burn_rate=6))
 SLOW = (BurnWindow(long="1d", short="2h", burn_rate=3), BurnWindow(long="3d", short="6h", burn_rate=1))
 RELEASE = ReleaseWindow(long="5m", short="1m", compared_over="1h", burn_rate=14.4)
@@ -76,7 +76,7 @@ class Slo(_Part):
     bad: Selector | None = None  # this or `good`
     good: Selector | None = None
     version_label: str = "version"  # the label of the counters that names the version at fault
-    min_bad_events: PositiveInt = 10  # with fewer of them there is no alert
+    min_bad_events: PositiveInt = 10  # with fewer bad events there is no alert
     fast: tuple[BurnWindow, ...] = FAST  # page
     slow: tuple[BurnWindow, ...] = SLOW  # ticket
     release: ReleaseWindow | None = RELEASE  # page and roll back; None: never
@@ -98,7 +98,7 @@ class Slo(_Part):
         for window in self.windows:
             if window.burn_rate * self.budget >= 1:
                 raise ValueError(
-                    f"a burn rate of {window.burn_rate:g} cannot be reached: when all events are bad, "
+                    f"a burn rate of {window.burn_rate:g} cannot be reached: if all events are bad, "
                     f"this objective burns {1 / self.budget:g} times its budget; set lower burn rates"
                 )
         return self
@@ -116,7 +116,7 @@ def parse_slos(text: str) -> dict[str, Slo]:
             )
         return {name: Slo.model_validate(slo) for name, slo in document.items()}
     except yaml.YAMLError as error:
-        raise RulesError("slo.yaml is not YAML", saw=str(error), do="correct it there") from error
+        raise RulesError("slo.yaml is not YAML", saw=str(error), do="correct that line") from error
     except ValidationError as error:
         places = "; ".join(complaints(error, Slo, whole="an objective"))
         raise RulesError("slo.yaml is not valid", saw=places, do="see docs/monitoring.md") from error

@@ -1,4 +1,4 @@
-"""The text of the rule files that Prometheus reads, made from alerts.yaml and slo.yaml, with links to the runbooks."""
+"""Makes the rule files for Prometheus from alerts.yaml and slo.yaml, with links to the runbooks."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from monitoring.errors import RulesError
 from monitoring.slo.burn_rates import Alert, Group, Recording, slo_groups
 from monitoring.slo.objectives import Duration, parse_slos
 
-JUDGE = "kanaria-judge"  # the group of the judge server, and what it is called in a cluster
+JUDGE = "kanaria-judge"  # the alert group of the judge server, and its name in a cluster
 
 
 class _Part(BaseModel):
@@ -62,7 +62,7 @@ def slo_rules(slos: str, *, runbooks: str = RUNBOOKS) -> str:
 
 
 def cluster_rules(alerts: str, *, runbooks: str) -> str:
-    """The groups of alerts.yaml that hold in a cluster, as a PrometheusRule. See `slo_rules`."""
+    """The groups of alerts.yaml that apply in a cluster, as a PrometheusRule. See `slo_rules`."""
     groups = [_group(group, runbooks) for group in _plain_groups(alerts) if group.name == JUDGE]
     rule: dict[str, object] = {
         "apiVersion": "monitoring.coreos.com/v1",
@@ -86,7 +86,7 @@ def _plain_groups(text: str) -> list[Group]:
     try:
         alerts = _Alerts.model_validate(yaml.safe_load(text))
     except (yaml.YAMLError, ValidationError) as error:
-        raise RulesError("alerts.yaml is not valid", saw=str(error), do="correct it there") from error
+        raise RulesError("alerts.yaml is not valid", saw=str(error), do="correct that entry") from error
     return [
         Group(
             group.name,
@@ -125,7 +125,7 @@ def _rule(rule: Recording | Alert, runbooks: str) -> dict[str, object]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes queries of several lines as literal blocks, which are easy to read."""
+    """Writes queries with several lines as literal blocks, which are easy to read."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - no YAML aliases: a rule must not refer to another rule's labels
         return True

@@ -133,7 +133,7 @@ def test_a_check_reads_a_store_of_tenants_behind_an_authority_of_its_own(tmp_pat
         (("push",), {"KANARIA_GRAFANA_URL": "http://127.0.0.1:1"}, 2, "--prometheus URL"),
         (("push", "--prometheus", PROMETHEUS), {"KANARIA_GRAFANA_URL": "http://127.0.0.1:1"}, 3, "does not answer"),
         (("check",), {}, 2, "--prometheus URL"),
-        (("check", "--prometheus", "http://127.0.0.1:1"), {}, 3, "no Prometheus that answers"),
+        (("check", "--prometheus", "http://127.0.0.1:1"), {}, 3, "Prometheus does not answer"),
         (("check", "--last", "soon"), {}, 2, "15m"),
         (("check", "--prometheus", PROMETHEUS, "--prometheus-ca", "/dev/null"), {}, 2, "--prometheus-ca FILE"),
         (("check", "--prometheus", PROMETHEUS, "--prometheus-header", "Authorization: x"), {}, 2, "--prometheus-login"),

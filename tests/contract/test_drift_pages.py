@@ -130,7 +130,7 @@ def test_evidently_names_the_rule_and_not_a_share_of_columns(drawn: Path) -> Non
     page = (drawn / "data.html").read_text()
     assert "0.0001" not in page.partition("<script")[0]
     assert "Dataset drift detection threshold" not in page
-    assert "Drifted: 1 of 3 columns. A score counts as drift from 0.1 on, of `error` from 0.05 on" in page
+    assert "Drifted: 1 of 3 columns. A score of at least 0.1 (`error`: 0.05) counts as drift" in page
 
 
 def test_a_report_that_was_overtaken_replaces_no_newer_page(tmp_path: Path, comparison: Comparison) -> None:

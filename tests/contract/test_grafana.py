@@ -199,7 +199,10 @@ def test_a_grafana_that_reads_files_says_where_to_change_it(fake: FakeGrafana, g
     pushed(grafana)
     fake.data_sources["kanaria-prometheus"] |= {"readOnly": True, "url": "http://elsewhere"}
     error = refusal(grafana)
-    assert ("reads the data source from a file" in error.what, "nothing need be pushed" in error.do) == (True, True)
+    assert ("reads the data source from a file" in error.what, "do not push to this Grafana" in error.do) == (
+        True,
+        True,
+    )
 
 
 def events(count: int) -> list[Annotation]:

@@ -124,8 +124,8 @@ def test_a_query_that_promtool_refuses_is_shown_with_exit_code_1(tmp_path: Path,
     [
         (("check", "no-such.yaml"), "no file no-such.yaml"),
         (("generate", "--slo", "no-such.yaml"), "no file no-such.yaml"),
-        (("generate", "--runbooks", "docs/runbooks/alerts.md"), "an address that can be clicked"),
-        (("generate", "--runbooks", ""), "an address that can be clicked"),
+        (("generate", "--runbooks", "docs/runbooks/alerts.md"), "give a full address"),
+        (("generate", "--runbooks", ""), "give a full address"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_exit_code_2(arguments: tuple[str, ...], words: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Grafana's boards as code: `boards` makes them all."""
+"""Grafana's boards as code: `boards` makes all of them."""
 
 from collections.abc import Sequence
 
@@ -14,5 +14,5 @@ __all__ = ["TAG", "Board", "Needs", "SignalGraph", "boards"]
 
 
 def boards(signals: Sequence[SignalGraph]) -> tuple[Board, ...]:
-    """Every board, for the default addresses; `signals` are those that the board of a release compares."""
+    """Every board, for the default addresses. `signals` are those that the release board compares."""
     return overview(), release(signals), model(), judge()

@@ -1,7 +1,7 @@
 """A board: rows of panels, variables, links and annotations, as Grafana's JSON.
 
-The addresses of the controller and the runbooks are two hidden constants of every board, so that one committed file
-fits every deployment: `Board.at` sets them when a board is pushed.
+The addresses of the controller and of the runbooks are hidden constants of every board. So one committed file fits
+every deployment: `Board.at` sets them when a board is pushed.
 """
 
 import json
@@ -53,7 +53,7 @@ class Board:
     variables: tuple[Variable, ...] = ()
     annotation_tags: tuple[str, ...] = ()  # more tags that the decisions shown must have; may contain variables
     controller: str = CONTROLLER
-    about: Needs = Needs.TRAFFIC  # where there is none in the time shown, the board has nothing to show
+    about: Needs = Needs.TRAFFIC  # without this event in the time shown, the board is empty
 
     @property
     def panels(self) -> Iterator[Panel]:
@@ -111,7 +111,7 @@ def _built(board: Board) -> d.Dashboard:
     for row in board.rows:
         built.with_row(dashboard.Row(row.title))
         for panel in row.panels:
-            built.with_panel(deepcopy(panel.drawing))  # a copy, because the board sets its place on the grid
+            built.with_panel(deepcopy(panel.drawing))  # a copy, because the board sets the panel's grid position
     made = built.build()
     for number, placed in enumerate(made.panels or (), start=1):
         placed.id_val = number  # links to a panel stay valid

@@ -1,4 +1,4 @@
-"""What all rows of the board `release` share: the chosen release, its two versions, its pages."""
+"""What all rows of the release board share: the chosen release, its two versions and its pages."""
 
 from contract import metrics as m
 from monitoring.grafana.dashboards.style import CANARY, STABLE

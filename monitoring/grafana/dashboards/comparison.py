@@ -1,4 +1,4 @@
-"""The rows that compare the canary with stable: at the gateway, and in the answers."""
+"""The rows that compare the canary with stable: by the gateway's counts and by the answers."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ _LATE = m.FEEDBACK.name  # its signal has no events until feedback arrives
 
 
 def at_the_gateway(signals: Sequence[SignalGraph]) -> Row:
-    """The signals that are counted at the gateway, such as errors and latency."""
+    """The signals that the gateway counts, such as errors and latency."""
     duration = About(
         "99 % answered within",
         "Interpolated between bucket bounds, so only roughly comparable near one.",
@@ -40,7 +40,7 @@ def at_the_gateway(signals: Sequence[SignalGraph]) -> Row:
 
 
 def in_the_answers(signals: Sequence[SignalGraph]) -> Row:
-    """The signals that the versions count of their answers; if each value is a signal, one panel below shows all."""
+    """The signals that versions count from their answers. If each value is a signal, one panel below shows all."""
     ours = [signal for signal in signals if signal.place == "answers"]
     return Row(
         "Canary against stable, in the answers",
@@ -62,7 +62,7 @@ def _of_signal(signal: SignalGraph) -> Panel:
         needs,
         REPORT,
     )
-    if signal.is_of_copies:  # stable would only be compared with itself
+    if signal.is_of_copies:  # for stable this would only compare stable with itself
         return graph(about, Query(signal.expr(OF_CANARY), "canary $canary"), span=8, colors=COLORS, has_limits=True)
     return _pair(about, signal.expr(OF_CANARY), signal.expr(OF_STABLE), signal.expr_of_copies)
 

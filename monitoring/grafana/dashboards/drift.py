@@ -1,4 +1,4 @@
-"""The row of drift: how far traffic moved from the reference data, and a canary from stable."""
+"""The drift row: how far traffic moved from the reference data, and a canary from stable."""
 
 from contract import metrics as m
 from monitoring.grafana.dashboards.board import Row
@@ -68,8 +68,8 @@ def drift() -> Row:
             bars(
                 About(
                     "Columns that moved most",
-                    "Distance of each column from the reference data, as a share of its threshold; from 1 on it counts "
-                    "as drifted unless chance explains it. The report shows how its distribution changed.",
+                    "Distance of each column from the reference data, as a share of its threshold; at 1 or more it "
+                    "counts as drifted unless chance explains it. The report shows how its distribution changed.",
                     "percentunit",
                     ((None, GOOD), (0.8, WARN), (1, BAD)),
                     "KanariaDataDrift",
@@ -83,7 +83,7 @@ def drift() -> Row:
             graph(
                 About(
                     "Data drift over time",
-                    "The same, report by report. It is no evidence against a canary; it suggests retraining.",
+                    "The same, report by report. It is not evidence against a canary; it suggests retraining.",
                     "percentunit",
                     ((None, GOOD), (0.8, WARN), (1, BAD)),
                     "KanariaDataDrift",

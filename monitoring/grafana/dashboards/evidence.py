@@ -1,4 +1,4 @@
-"""The row of the judge: the evidence against the canary, signal by signal."""
+"""The evidence row: the judge's evidence against the canary, signal by signal."""
 
 from contract import metrics as m
 from monitoring.grafana.dashboards.board import Row
@@ -10,7 +10,7 @@ from monitoring.grafana.dashboards.style import BAD, CANARY, GOOD, PLAIN, WARN, 
 
 
 def evidence() -> Row:
-    """The evidence, and the thresholds at which it rolls the canary back."""
+    """The evidence, and the thresholds at which the canary is rolled back."""
     log_e = f"{m.RELEASE_EVIDENCE}{{{OF_CANARY}}}"
     threshold = f"{m.RELEASE_THRESHOLD}{{{OF_CANARY}}}"
     return Row(
@@ -19,8 +19,8 @@ def evidence() -> Row:
             graph(
                 About(
                     "Evidence of each signal, as a share of its threshold",
-                    "At 1 the canary fails on this signal alone. Evidence only counts against the canary, so below 0 "
-                    "it is drawn as 0. Signals may add up to a rollback before any of them is at 1.",
+                    "At 1 the canary fails on this signal alone. Evidence only counts against the canary, so a value "
+                    "below 0 is drawn as 0. Signals may add up to a rollback before any of them is at 1.",
                     "percentunit",
                     ((None, GOOD), (0.5, WARN), (1, BAD)),
                     "KanariaCanaryDown",

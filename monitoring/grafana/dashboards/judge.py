@@ -1,4 +1,4 @@
-"""The board of the judge server: who asks, what it says, and whether it can work."""
+"""The board of the judge server: its questions, its answers, and whether it works."""
 
 from contract import metrics as m
 from monitoring.grafana.dashboards.board import Board, Row
@@ -12,7 +12,7 @@ _COLORS = {"pass": GOOD, "inconclusive": PLAIN, "no_data": WARN, "fail": BAD}
 _WORDS: Names = {
     str(place): (verdict.replace("_", " "), _COLORS[verdict]) for place, verdict in enumerate(VERDICTS, start=1)
 }
-# A canary that nobody knows yet: an engine is answered soon. After all other refusals it waits without a word.
+# A canary that is not known yet: the engine asks again and is answered soon. After other refusals it waits silently.
 _USUAL = 'reason="question",status="404"'
 _BUCKETS = f"{m.JUDGE_SECONDS.name}_bucket"
 
@@ -22,7 +22,7 @@ def judge() -> Board:
     return Board(
         uid="kanaria-judge",
         title="Kanaria / Judge",
-        description="The judge server in a cluster: the releases it is asked about, its answers, and its own state.",
+        description="The judge server in a cluster: the releases in its questions, its answers, and its own state.",
         range="6h",
         rows=(_now(), _releases(), _questions(), _machinery()),
         about=Needs.JUDGED,
@@ -36,7 +36,7 @@ def _now() -> Row:
             number(
                 About(
                     "Replicas",
-                    "Replicas of the judge that Prometheus reads. Two are usual; with none every weight is held.",
+                    "Replicas of the judge that Prometheus scrapes. Two are usual; with none, every weight is held.",
                     "none",
                     ((None, BAD), (1, WARN), (2, GOOD)),
                     "KanariaJudgeAway",
@@ -48,7 +48,7 @@ def _now() -> Row:
             number(
                 About(
                     "Asked last",
-                    "How long ago anybody asked the judge, or it began. Long is usual while nothing is released.",
+                    "Time since the judge was last asked, or since its start. Long is usual while nothing is released.",
                     "s",
                     ((None, PLAIN),),
                     "KanariaJudgeUnasked",
@@ -60,7 +60,7 @@ def _now() -> Row:
             number(
                 About(
                     "Releases",
-                    "Releases that one replica was asked about lately; each keeps its evidence in memory.",
+                    "Releases with recent questions at one replica; the evidence of each is in memory.",
                     "none",
                     ((None, PLAIN),),
                     "",
@@ -71,7 +71,7 @@ def _now() -> Row:
             number(
                 About(
                     "In quarantine",
-                    "Versions that failed, and stay failed until a person lifts that at each replica.",
+                    "Versions that failed. They stay in quarantine until a person lifts it at each replica.",
                     "none",
                     ((None, GOOD), (1, WARN)),
                     "",
@@ -82,7 +82,7 @@ def _now() -> Row:
             number(
                 About(
                     "Refused",
-                    "Questions per minute that are answered with an error. Engines say nothing of it, and wait.",
+                    "Questions per minute that are answered with an error. Engines wait then, and do not report it.",
                     "cpm",
                     ((None, GOOD), (0.01, BAD)),
                     "KanariaJudgeRefuses",
@@ -107,7 +107,7 @@ def _now() -> Row:
 
 
 def _releases() -> Row:
-    # The number of a verdict is its place; where replicas differ, for a moment, the worst is shown.
+    # A verdict's number is its index. If replicas differ for a moment, the worst is shown.
     placed = (f'{place} * {m.JUDGE_VERDICT}{{verdict="{verdict}"}}' for place, verdict in enumerate(VERDICTS, start=1))
     worst = f"max by (release, canary) ({' or '.join(placed)})"
     return Row(
@@ -116,7 +116,7 @@ def _releases() -> Row:
             states(
                 About(
                     "Last verdicts",
-                    "What the judge said last about each canary: inconclusive until there are requests enough.",
+                    "The judge's last verdict about each canary: inconclusive until there are enough requests.",
                     "none",
                     ((None, PLAIN),),
                     "",
@@ -137,7 +137,7 @@ def _questions() -> Row:
             graph(
                 About(
                     "Answers by verdict",
-                    "Answers per minute. Without data nothing passes: its reason names the query that found none.",
+                    "Answers per minute. Without data nothing passes; the reason names the query that found none.",
                     "cpm",
                     ((None, PLAIN),),
                     "KanariaJudgeUnasked",
@@ -149,7 +149,7 @@ def _questions() -> Row:
             graph(
                 About(
                     "Refused by status",
-                    "Errors per minute. 404 is Flagger asking for harm before there are requests; with all others an "
+                    "Errors per minute. 404: Flagger asked for harm before there were requests. After all others the "
                     "engine waits: 401 is the token, 422 the question, 503 Prometheus or the ledger, `route` its URL.",
                     "cpm",
                     ((None, PLAIN),),
@@ -182,7 +182,7 @@ def _machinery() -> Row:
             graph(
                 About(
                     "Memory",
-                    "Of each replica. It grows with the releases that it was asked about in the last hour.",
+                    "Memory of each replica. It grows with the releases that it was asked about in the last hour.",
                     "bytes",
                     ((None, PLAIN),),
                     "KanariaJudgeAway",
@@ -193,7 +193,7 @@ def _machinery() -> Row:
             graph(
                 About(
                     "Processor",
-                    "Cores that each replica uses. A new release takes a second of one to be read.",
+                    "Cores that each replica uses. Reading a new release takes one core for a second.",
                     "short",
                     ((None, PLAIN),),
                     "KanariaJudgeAway",

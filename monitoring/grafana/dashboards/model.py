@@ -1,4 +1,4 @@
-"""The board of the model: its answers, their confidence and accuracy, and drift of its input."""
+"""The model board: answers, their confidence and accuracy, and drift of the input."""
 
 from contract import metrics as m
 from monitoring.grafana.dashboards.board import Board, Row, Variable
@@ -41,7 +41,7 @@ def _answers() -> Row:
             graph(
                 About(
                     "Predicted classes over time",
-                    "Share of each class among the answers of the chosen versions, one of each request. A band that "
+                    "Share of each class among the answers of the chosen versions, one per request. A band that "
                     "becomes narrower or wider is a change of the input or of the model: see drift below.",
                     "short",
                     ((None, PLAIN),),
@@ -53,7 +53,7 @@ def _answers() -> Row:
             grouped(
                 About(
                     "Predicted classes by version",
-                    "Share of each class among a version's answers, one of each request, over the time shown.",
+                    "Share of each class among a version's answers, one per request, over the time shown.",
                     "percentunit",
                     ((None, "blue"),),
                     "KanariaDataDrift",
@@ -73,7 +73,7 @@ def _confidence() -> Row:
             heat(
                 About(
                     "Confidence of the answers",
-                    "Answers per second, one of each request, by confidence. A healthy classifier is dark at the top.",
+                    "Answers per second, one per request, by confidence. A healthy classifier is dark at the top.",
                     "percentunit",
                     ((None, "blue"),),
                     "KanariaDataDrift",
@@ -124,8 +124,8 @@ def _accuracy() -> Row:
             graph(
                 About(
                     "Accuracy by version",
-                    "Share of right answers among those with a true label from /feedback. Labels may be late and "
-                    "exist for some answers only, so compare versions over the same time.",
+                    "Share of correct answers among those with a true label from /feedback. Labels may be late and "
+                    "exist only for some answers, so compare versions over the same time.",
                     "percentunit",
                     ((None, BAD), (0.9, WARN), (0.95, GOOD)),
                     "KanariaQualityBudgetBurnsFast",
@@ -138,7 +138,7 @@ def _accuracy() -> Row:
             number(
                 About(
                     "Accuracy",
-                    "Share of right answers over the whole time shown.",
+                    "Share of correct answers over the whole time shown.",
                     "percentunit",
                     ((None, BAD), (0.9, WARN), (0.95, GOOD)),
                     "KanariaQualityBudgetBurnsFast",
@@ -158,7 +158,7 @@ def _accuracy() -> Row:
             graph(
                 About(
                     "Answers with a label",
-                    "Share of answers with a true label. The fewer, the less certain is the accuracy.",
+                    "Share of answers with a true label. The fewer there are, the less certain the accuracy is.",
                     "percentunit",
                     ((None, WARN), (0.01, GOOD)),
                     "KanariaVersionNotScraped",

@@ -1,4 +1,4 @@
-"""What must have happened before a query can find something, to distinguish an empty panel from a broken one."""
+"""The events that a query needs before it can find anything. They tell an empty panel from a broken one."""
 
 from enum import Enum
 
@@ -7,7 +7,7 @@ from monitoring.grafana.dashboards.promql import REQUESTS
 
 
 class Needs(Enum):
-    """The event that a query needs. The value is a query that is not empty once it has happened."""
+    """The event that a query needs. The value is a query that is not empty once the event has happened."""
 
     SCRAPES = "up"
     TRAFFIC = f"sum(increase({REQUESTS}[$__range])) > 0"

@@ -1,4 +1,4 @@
-"""The row of the objectives: whether they are met, and what is left of each error budget."""
+"""The row of objectives: whether they are met, and how much of each error budget is left."""
 
 from monitoring.grafana.dashboards.board import Row
 from monitoring.grafana.dashboards.needs import Needs
@@ -7,9 +7,9 @@ from monitoring.grafana.dashboards.style import BAD, GOOD, PLAIN, WARN, About, Q
 
 
 def objectives() -> Row:
-    """The objectives of slo.yaml, as their recording rules count them."""
+    """The objectives of slo.yaml, from their recording rules."""
     return Row(
-        "Objectives: what users are promised over 30 days",
+        "Objectives: the promises to users over 30 days",
         (
             bars(
                 About(
@@ -29,7 +29,7 @@ def objectives() -> Row:
                 About(
                     "Burn rate",
                     "How many times faster than allowed the budget burns now, over 5 minutes: 1 spends it in exactly "
-                    "30 days; above 14.4 for an hour, somebody is paged.",
+                    "30 days; above 14.4 for an hour pages a person.",
                     "none",
                     ((None, GOOD), (1, WARN), (14.4, BAD)),
                     "KanariaAvailabilityBudgetBurnsFast",
@@ -56,8 +56,7 @@ def objectives() -> Row:
             number(
                 About(
                     "Reached so far, and objective",
-                    "Share of good events over 30 days: answered for availability, in time for latency, right for "
-                    "quality.",
+                    "Share of good events over 30 days: answered (availability), in time (latency), correct (quality).",
                     "percentunit",
                     ((None, PLAIN),),
                     "KanariaAvailabilityBudgetBurnsSlowly",

@@ -1,4 +1,4 @@
-"""The board to open first: the objectives, their budgets, and each version's requests, errors and durations."""
+"""The overview board, to open first: the objectives, their budgets, and requests, errors and durations by version."""
 
 from contract import metrics as m
 from monitoring.grafana.dashboards.board import Board, Row
@@ -32,7 +32,7 @@ def _now() -> Row:
             number(
                 About(
                     "Alerts firing",
-                    "Alerts of Kanaria that fire now. Open the runbooks for what each means and what to type.",
+                    "Alerts of Kanaria that fire now. The runbooks say what each means and what to do.",
                     "none",
                     ((None, GOOD), (1, BAD)),
                     "",
@@ -44,7 +44,7 @@ def _now() -> Row:
             number(
                 About(
                     "Stable version",
-                    "The version that all traffic falls back to. Red: it does not answer its readiness probe.",
+                    "The version to which all traffic falls back. Red: it does not answer its readiness probe.",
                     "bool",
                     ((None, BAD), (1, GOOD)),
                     "KanariaStableDown",
@@ -70,7 +70,7 @@ def _now() -> Row:
             number(
                 About(
                     "Requests",
-                    "POST /predict per second at the gateway. Red at zero: with no traffic nothing can be judged.",
+                    "POST /predict per second at the gateway. Red at zero: without traffic nothing can be judged.",
                     "reqps",
                     ((None, BAD), (0.01, GOOD)),
                     "KanariaNoTraffic",
@@ -90,7 +90,7 @@ def _now() -> Row:
             number(
                 About(
                     "99 % answered within",
-                    "Duration at the gateway that 99 of 100 requests stay under, interpolated between bucket bounds.",
+                    "99 of 100 requests take less than this at the gateway. It is interpolated between bucket bounds.",
                     "ms",
                     ((None, GOOD), (100, WARN), (250, BAD)),
                     "KanariaLatencyBudgetBurnsFast",
@@ -133,7 +133,7 @@ def _requests() -> Row:
             graph(
                 About(
                     "Duration by version",
-                    "The duration that half and 99 of 100 requests stay under, at the gateway. It is interpolated "
+                    "Half of the requests, and 99 of 100, take less than this at the gateway. It is interpolated "
                     "between the bounds 5, 10, 25, 50, 100, 250 ms and so on, so it is only that exact.",
                     "ms",
                     ((None, GOOD), (100, WARN), (250, BAD)),
@@ -154,7 +154,7 @@ def _machinery() -> Row:
             states(
                 About(
                     "Versions that answer",
-                    "Readiness of every version that runs. A canary that is down costs clients nothing: its requests "
+                    "Readiness of every running version. A canary that is down does not affect clients: its requests "
                     "go to stable.",
                     "bool",
                     ((None, BAD), (1, GOOD)),
@@ -185,9 +185,9 @@ def _machinery() -> Row:
             graph(
                 About(
                     "Lost data and refused splits",
-                    "Readings that the metric source did not give, splits that the gateway refused, rows that the "
+                    "Per second: failed readings of the metric source, splits that the gateway refused, rows that the "
                     "prediction log dropped, answers that were not kept, and failures of the threads that write "
-                    "both, per second. All should be zero.",
+                    "both. All should be zero.",
                     "cps",
                     ((None, GOOD), (0.001, WARN), (0.1, BAD)),
                     "KanariaSourceUnreachable",
@@ -205,7 +205,7 @@ def _machinery() -> Row:
             graph(
                 About(
                     "Age of the last beat",
-                    "Seconds since the control loop last ran. Beyond 30 s nothing is judged or rolled back.",
+                    "Seconds since the control loop last ran. Above 30 s nothing is judged or rolled back.",
                     "s",
                     ((None, GOOD), (10, WARN), (30, BAD)),
                     "KanariaControllerStuck",

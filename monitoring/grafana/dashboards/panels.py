@@ -1,4 +1,4 @@
-"""The six kinds of panel, which look the same on every board, made with the Grafana Foundation SDK."""
+"""The six kinds of panel, made with the Grafana Foundation SDK. They look the same on every board."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -28,8 +28,8 @@ def graph(
     """Lines over time.
 
     Args:
-        stack: pile the series up, as they are or as shares.
-        is_stepped: draw each value until the next one.
+        stack: stack the series, as they are or as shares.
+        is_stepped: hold each value until the next one.
         has_limits: draw the thresholds as dashed lines.
         colors: (regular expression on a series' name, colour).
         top: highest value of the axis; None: as high as the data.
@@ -113,7 +113,7 @@ def bars(about: About, query: Query, *, top: float, span: int = 8, height: int =
 
 
 def states(about: About, bands: Mapping[str, tuple[str, Names]], *, span: int = 12, height: int = 6) -> Panel:
-    """A band over time for each name in `bands`: the expression of its values, and their words and colours.
+    """A band over time for each name in `bands`, whose value is an expression, with the words and colours to show.
 
     If a name contains labels, there is one band for each of their values.
     """

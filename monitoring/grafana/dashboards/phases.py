@@ -19,7 +19,7 @@ VERDICTS: Names = _names(_VERDICTS)
 
 
 def phase() -> str:
-    """The phase of the newest release, and its outcome once it has ended; empty before the first release."""
+    """The phase of the newest release, or its outcome once it has ended; empty before the first release."""
     running = code_of(m.RELEASE_STATE.name, "state", tuple(_RUNNING))
     ended = f'max({m.RELEASE_STATE}{{state="ended"}})'
     outcome = code_of(m.RELEASE_OUTCOME.name, "outcome", tuple(_OUTCOMES))

@@ -1,16 +1,16 @@
 """The PromQL expressions of the boards: rates, shares and quantiles of the series that Kanaria and Envoy export.
 
-Sums of events are divided; ratios are never averaged. A share is empty, not zero, when nothing was counted.
+A share divides sums of events; ratios are never averaged. A share is empty, not zero, if nothing was counted.
 """
 
 from collections.abc import Sequence
 
 from contract import metrics as m
 
-# Of the gateway. A test compares these, objectives and alerts with the names in rollout/routers/envoy/metrics.py.
+# The gateway's series. A test compares them, objectives and alerts with the names in rollout/routers/envoy/metrics.py.
 REQUESTS = "envoy_kanaria_predict_total"  # POST /predict at the gateway, by the version that answered
 DURATION = "envoy_kanaria_predict_duration_ms_bucket"
-COPIES = "envoy_cluster_upstream_rq"  # mirrored requests; of clusters, only shadows are scraped
+COPIES = "envoy_cluster_upstream_rq"  # mirrored requests; only the shadow clusters are scraped
 COPY_DURATION = "envoy_cluster_upstream_rq_time_bucket"
 
 
@@ -28,7 +28,7 @@ def total(series: str, matchers: str = "", *, by: str = "") -> str:
 def share(series: str, bad: str, matchers: str = "", *, by: str = "") -> str:
     """The share of events that also match `bad`.
 
-    A service without an error has no series of errors; the share is then 0 if there are events at all.
+    A service without errors has no series of errors; then the share is 0 if there are any events.
     """
     events = total(series, matchers, by=by)
     return f"({total(series, both(matchers, bad), by=by)} or {events} * 0) / ({events} > 0)"
@@ -75,5 +75,5 @@ def code_of(gauge: str, label: str, values: Sequence[str], matchers: str = "") -
 
 
 def both(*matchers: str) -> str:
-    """Matchers that must all hold; empty ones are left out."""
+    """Matchers that must all match; empty ones are left out."""
     return ",".join(filter(None, matchers))

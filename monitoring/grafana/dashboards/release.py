@@ -1,4 +1,4 @@
-"""The board of one release: its weight, the evidence against it, canary compared with stable, every decision."""
+"""The release board: a release's weight, the evidence, the canary compared with stable, and every decision."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from monitoring.grafana.dashboards.style import BAD, CANARY, GOOD, PLAIN, STABLE
 
 
 def release(signals: Sequence[SignalGraph]) -> Board:
-    """uid `kanaria-release`; `signals` are those that its last two rows compare."""
+    """uid `kanaria-release`; its last two rows compare `signals`."""
     info = f'{m.RELEASE_INFO}{{release="$release"}}'
     return Board(
         uid="kanaria-release",
@@ -46,7 +46,7 @@ def _standing() -> Row:
             number(
                 About(
                     "Phase",
-                    "starting, stepping (it earns traffic), watching (promoted; the version before is kept warm), "
+                    "starting, stepping (it earns traffic), watching (promoted; the previous version is kept warm), "
                     "leaving (its last requests are answered), then the outcome.",
                     "none",
                     ((None, PLAIN),),
@@ -89,7 +89,7 @@ def _standing() -> Row:
                 About(
                     "Evidence against it",
                     "How far all signals together are on the way to a rollback, on a logarithmic scale: at 100 % "
-                    "the canary fails. A harmless canary gets there in at most `alpha` of all releases.",
+                    "the canary fails. A harmless canary reaches this in at most `alpha` of all releases.",
                     "percentunit",
                     ((None, GOOD), (0.5, WARN), (1, BAD)),
                     "KanariaCanaryDown",
@@ -113,7 +113,7 @@ def _standing() -> Row:
             number(
                 About(
                     "Requests still needed",
-                    "The judge's estimate of how many canary requests are needed until the next step is proven safe. "
+                    "The judge's estimate of how many canary requests are needed to prove the next step safe. "
                     "Infinite: never at this rate of errors.",
                     "short",
                     ((None, GOOD), (1, PLAIN)),
@@ -143,7 +143,7 @@ def _standing() -> Row:
                 About(
                     "Requests answered",
                     "POST /predict per second by the version that answered, and copies that the canary got in the "
-                    "shadow step. Less than its weight means that the canary's requests fall back to stable.",
+                    "shadow step. If the canary answers less than its weight, its requests fall back to stable.",
                     "reqps",
                     ((None, BAD), (0.01, GOOD)),
                     "KanariaCanaryDown",

@@ -22,9 +22,9 @@ class DataSource:
 
     url: str
     scrape_interval_s: float
-    authorization: str | None = None  # what Grafana brings, as in the header of that name; None: nothing
-    authority: str | None = None  # certificates (PEM) of whom its own is from; None: of one that Grafana knows
-    headers: Mapping[str, str] = field(default_factory=dict)  # that each query carries besides
+    authorization: str | None = None  # the `authorization` header that Grafana sends; None: none
+    authority: str | None = None  # the PEM certificates of its authority; None: an authority that Grafana knows
+    headers: Mapping[str, str] = field(default_factory=dict)  # further headers of each query
 
     @property
     def _sent(self) -> dict[str, str]:
@@ -47,7 +47,7 @@ class DataSource:
 
     @property
     def secrets(self) -> Document:
-        """What is written with it, and Grafana never shows."""
+        """The settings that Grafana accepts but never shows."""
         secret = {f"httpHeaderValue{number}": value for number, value in enumerate(self._sent.values(), start=1)}
         secret |= {} if self.authority is None else {"tlsCACert": self.authority}
         return {"secureJsonData": secret} if secret else {}

@@ -1,4 +1,4 @@
-"""What the boards need to know about a signal, and the queries of its graph. The signals themselves are passed in."""
+"""The queries of a signal's graph, and what the boards need for them. The signals themselves are passed in."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ from monitoring.grafana.dashboards.promql import (
     within,
 )
 
-# What is bad: some outcomes, one side of a bound, a value; `median`: nothing, the median of a histogram is drawn.
+# Which events are bad: some outcomes, one side of a bound, a value; `median`: none, the histogram's median is drawn.
 Counted = Literal["outcomes", "above", "within", "values", "median"]
 
 
@@ -25,16 +25,16 @@ class SignalGraph:
 
     title: str
     description: str
-    warn: float  # the share from which it is orange
-    bad: float  # the share from which it is red
-    runbook: str  # the alert whose runbook helps
+    warn: float  # it is orange from this share on
+    bad: float  # it is red from this share on
+    runbook: str  # the alert whose runbook applies
     place: Literal["gateway", "answers"]
     counts: Counted
     series: str = ""  # the version's series; not needed for signals that the gateway counts
     label: str = ""
     outcomes: str = ""  # the bad ones, as a regular expression
     bound: str = ""
-    is_of_copies: bool = False  # counted only of requests that both versions were asked
+    is_of_copies: bool = False  # counted only for requests that went to both versions
 
     def expr(self, matchers: str) -> str:
         """The share of bad events among those that match."""
@@ -53,12 +53,12 @@ class SignalGraph:
 
     @property
     def unit(self) -> str:
-        """Grafana's name of it."""
+        """The unit, as Grafana names it."""
         return "ms" if self.counts == "median" else "percentunit"
 
     @property
     def expr_of_copies(self) -> str | None:
-        """The share among the copied requests; None for a signal that the version itself counts."""
+        """The bad share among copied requests; None for a signal that the version itself counts."""
         if self.place == "answers":
             return None
         if self.counts == "median":

@@ -26,7 +26,7 @@ DATA_SOURCE = d.DataSourceRef(type_val="prometheus", uid=DATA_SOURCE_UID)
 GOOD, WARN, BAD, PLAIN = "green", "orange", "red", "text"
 STABLE, CANARY = "blue", "orange"
 
-Step = tuple[float | None, str]  # from this value on, this colour; None: from the lowest value on
+Step = tuple[float | None, str]  # the value from which a colour holds, and the colour; None: from the lowest value
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class About:
     description: str  # what it shows, what is usual, and what it means otherwise
     unit: str  # as Grafana names units
     thresholds: Sequence[Step]
-    runbook: str  # the alert whose runbook helps; "": all of them
+    runbook: str  # the alert whose runbook applies; "": all runbooks
     needs: Needs = Needs.TRAFFIC
     page: tuple[str, str] | None = None  # title and path of one more page of the controller
 
@@ -48,8 +48,8 @@ class Query:
 
     expr: str
     legend: str = ""
-    needs: Needs | None = None  # None: what its panel needs
-    min_step: str | None = None  # rates are taken over at least this time; make it longer when events are few
+    needs: Needs | None = None  # None: the need of its panel
+    min_step: str | None = None  # rates are taken over at least this time; make it longer if events are rare
     form: Literal["over time", "now", "table", "heatmap"] = "over time"  # "table": now, with the labels as columns
 
 
