@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all their own set-up; `make setup` is quick when nothing changed.
+# `make demo` and `make test` do their own set-up; `make setup` is quick if nothing changed.
 # `make setup EXTRAS=dev` leaves the servers out, `PYTHON=...` names an interpreter; setup.sh says more.
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,13 +16,13 @@ setup:
 demo: setup
 	@$(BIN)/kanaria demo $(if $(SERVICE),--service $(SERVICE)) $(if $(FAULT),--fault $(FAULT))
 
-# Commands are begun a thousand times: none compiles again what another has compiled.
+# Tests start thousands of commands: cache the compiled modules, so that each is compiled only once.
 test test-fast: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-# Without those that start the whole stack, a container or a browser, or compute for many seconds.
+# Without the tests that start the whole stack, a container or a browser, or compute for many seconds.
 test-fast: setup
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not exhaustive" tests/unit tests/contract
 
@@ -32,30 +32,31 @@ check: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-# Faults in every state of a release, on real stacks; for one to two hours, then docs/benchmarks/chaos.md. As root for all.
+# Injects faults in every state of a release on real stacks, for one to two hours; writes docs/benchmarks/chaos.md. Run it
+# as root: some faults need that.
 chaos: setup
 	@$(BIN)/python -m tests.chaos --write $(ARGS)
 
 bench: setup
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-# Whether every pin of constraints.txt has a wheel for every Python and machine that is promised.
+# Checks that every pin of constraints.txt has a wheel for every supported Python and machine.
 constraints: setup
 	@$(BIN)/python .ci/check_wheels.py
 
-# Writes requirements.lock anew, after a change of constraints.txt or of the dependencies in pyproject.toml.
+# Rewrites requirements.lock, after a change of constraints.txt or of the dependencies in pyproject.toml.
 lock: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/lock.py
 
-# What this installation consists of, as CycloneDX; `kanaria sbom TAG` says it of a Bento.
+# Writes the bill of materials of this installation as CycloneDX; `kanaria sbom TAG` writes that of a Bento.
 sbom: setup
 	@$(BIN)/kanaria sbom --output sbom.json
 
-# Whether a package of this installation has a known vulnerability. Asks osv.dev; ARGS="--osv-url URL" another service.
+# Checks whether an installed package has a known vulnerability. Asks osv.dev, or with ARGS="--osv-url URL" another service.
 audit: setup
 	@$(BIN)/python .ci/audit.py $(ARGS)
 
-# From /, because BentoML refuses a Dockerfile template in a folder without its temporary files; docs/container.md.
+# Runs from /, because BentoML refuses a Dockerfile template in a folder without its temporary files: docs/container.md.
 image: setup
 	@cd / && BUILDAH_FORMAT=docker "$(CURDIR)/$(BIN)/bentoml" containerize "$(TAG)" --backend "$(BACKEND)"
 

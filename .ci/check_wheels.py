@@ -1,7 +1,7 @@
-"""Checks that every pin of constraints.txt has a wheel for every Python and machine that is promised.
+"""Checks that every pin of constraints.txt has a wheel for every supported Python and machine.
 
-Asks the package index that pip is configured with, for lists of files alone: no package is downloaded.
-Exit code: 0 every pin has one, but for those that are known to be built from source; 1 a wheel is missing.
+It asks pip's package index only for lists of files: no package is downloaded.
+Exit code: 0 every pin has a wheel, except those known to be built from source; 1 a wheel is missing.
 """
 
 import re
@@ -27,7 +27,7 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 from packaging.version import Version
-from pip._internal.commands import create_command  # pip has no public way to ask for its settings with their defaults
+from pip._internal.commands import create_command  # pip has no public way to read its settings with their defaults
 
 ROOT = Path(__file__).parents[1]
 BUILT_FROM_SOURCE = {("hdrhistogram", "Linux arm64")}  # setup.sh asks for a compiler there
@@ -44,7 +44,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A kind of machine that is promised."""
+    """A supported kind of machine."""
 
     name: str
     platforms: Sequence[str]  # tags, best first
@@ -52,7 +52,7 @@ class Machine:
 
 
 def _linux(name: str, architecture: str) -> Machine:
-    """As old as Debian 12, whose C library is 2.36."""
+    """A Linux machine at least as new as Debian 12, whose C library is 2.36."""
     platforms = [f"manylinux_2_{minor}_{architecture}" for minor in range(36, 4, -1)]
     aliases = [f"{alias}_{architecture}" for alias in ("manylinux2014", "manylinux2010", "manylinux1", "linux")]
     markers = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": architecture}
@@ -111,7 +111,7 @@ def _pins() -> Iterator[Requirement]:
 
 
 def _look_up(pins: Sequence[Requirement]) -> list[list[Wheel]]:
-    """The wheels of each pinned version, in every index that pip is configured with."""
+    """The wheels of each pinned version, in every index that pip uses."""
     settings = pip_settings()
     indexes = [url for url in (settings.index_url, *settings.extra_index_urls) if url.startswith("http")]
     trust = ssl.create_default_context(cafile=settings.cert or None)
@@ -123,7 +123,7 @@ def _look_up(pins: Sequence[Requirement]) -> list[list[Wheel]]:
 
 
 def pip_settings() -> Any:
-    """What pip is configured with, with its defaults."""
+    """pip's settings, with their defaults."""
     return create_command("download").parser.get_default_values()
 
 
@@ -135,7 +135,7 @@ def promised() -> range:
 
 
 def _without_wheel(pin: Requirement, wheels: Sequence[Wheel]) -> Iterator[tuple[int, Machine]]:
-    """Where pip, asked for wheels alone, would find none."""
+    """The Pythons and machines for which pip, restricted to wheels, would find none."""
     for minor in promised():
         for machine in MACHINES:
             version = {"python_version": f"3.{minor}", "python_full_version": f"3.{minor}.0"}
@@ -151,7 +151,7 @@ def _serves(wheel: Wheel, taken: frozenset[Tag], minor: int) -> bool:
 
 
 def tags(minor: int, machine: Machine) -> frozenset[Tag]:
-    """The tags of wheels that a Python on a machine takes."""
+    """The tags of wheels that a Python on a machine accepts."""
     version = (3, minor)
     return frozenset(
         [
@@ -177,7 +177,7 @@ def _wheels(client: httpx.Client, indexes: Sequence[str], pin: Requirement) -> I
 
 
 def is_of(filename: str, name: str, version: str, *, is_built: bool) -> bool:
-    """Whether a file is a wheel of a release, or where it `is_built` from source, the archive of that."""
+    """Whether a file is a wheel of a release, or, if that `is_built` from source, its source archive."""
     try:
         if is_built and filename.endswith(".tar.gz"):
             own, found = parse_sdist_filename(filename)

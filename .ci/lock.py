@@ -1,7 +1,7 @@
-"""Writes requirements.lock: each pin of constraints.txt with the hashes of its files and the extras that it is for.
+"""Writes requirements.lock: each pin of constraints.txt with the hashes of its files and its extras.
 
-uv resolves the project for every Python and machine that is promised. The package index that pip is configured with,
-its folders with wheels, and PyTorch's own index where it is reached, say which files there are. Nothing is installed.
+uv resolves the project for every supported Python and machine. The files are looked up in pip's package index, in pip's
+folders of wheels, and in PyTorch's own index if it can be reached. Nothing is installed.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from packaging.tags import Tag
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 LOCK = ROOT / "requirements.lock"
-TORCH, CPU_TORCH, CPU = "torch", "torch-cpu", "+cpu"  # installed first, and by itself: setup.sh says why
-CUDA = "cuda"  # what PyTorch's default Linux wheel needs, and its CPU wheel does not
+TORCH, CPU_TORCH, CPU = "torch", "torch-cpu", "+cpu"  # installed first, separately: setup.sh says why
+CUDA = "cuda"  # packages that PyTorch's default Linux wheel needs, but its CPU wheel does not
 BASE = "base"
 _UV_PLATFORMS = {
     "Linux x86_64": "x86_64-manylinux_2_36",
@@ -105,7 +105,7 @@ def _text(name: str) -> str:
 
 
 def _roots(project: dict[str, object]) -> dict[str, set[str]]:
-    """The packages that the base and each extra name, with the extras that an extra contains."""
+    """The packages that the base and each extra name, including those of contained extras."""
     optional: dict[str, list[str]] = project["optional-dependencies"]  # type: ignore[assignment]
 
     def named(lines: Iterable[str]) -> Iterator[str]:
@@ -121,7 +121,7 @@ def _roots(project: dict[str, object]) -> dict[str, set[str]]:
 
 
 def _resolved(place: Place) -> tuple[dict[str, str], dict[str, set[str]]]:
-    """The version of every package there, and which each needs; without the load generator where that does not fit."""
+    """The version and the needs of every package there; without the load generator if that cannot be resolved."""
     extras = ("serve", "judge", "monitoring", "audit", "dev", "charts")
     for more in (("loadtest", "bench"), ()):
         done = _compile(place, (*extras, *more))
@@ -178,7 +178,7 @@ def _marker(wanted: set[Place], places: list[Place]) -> str:
 
 
 def _hashes(client: httpx.Client, settings: Any, name: str, version: str) -> Iterator[str]:
-    """The SHA-256 of each file of a release that a promised machine may be given."""
+    """The SHA-256 of each file of a release that a supported machine may get."""
     indexes = [url for url in (settings.index_url, *settings.extra_index_urls) if url.startswith("http")]
     is_cpu = version.endswith(CPU)
     is_built = any(built == name for built, _ in BUILT_FROM_SOURCE)
@@ -189,7 +189,8 @@ def _hashes(client: httpx.Client, settings: Any, name: str, version: str) -> Ite
             if index != _cpu_index():
                 raise
             print(
-                f"PyTorch's own index is not reached, so the lock has no hash of its wheels: {error}", file=sys.stderr
+                f"PyTorch's own index cannot be reached, so the lock has no hash of its wheels: {error}",
+                file=sys.stderr,
             )
             continue
         if answer.status_code != httpx.codes.NOT_FOUND:

@@ -1,6 +1,6 @@
-"""Remove from a folder of installed packages what serving never reads, and compile what it does read.
+"""Removes files that serving never reads from a folder of installed packages, and compiles the rest.
 
-Dockerfile.j2 and deploy/Containerfile run it when everything is installed: `python slim.py SITE_PACKAGES`.
+Dockerfile.j2 and deploy/Containerfile run it after everything is installed: `python slim.py SITE_PACKAGES`.
 """
 
 import compileall
@@ -15,15 +15,15 @@ UNREAD = (
     "torch/share",
     "torch/test",
     "torch/bin/[!t]*",
-    "torch/bin/test_*",  # torch_shm_manager stays: PyTorch looks for it when it is imported
+    "torch/bin/test_*",  # torch_shm_manager stays: PyTorch looks for it on import
     "numpy/**/tests",
     "scipy/**/tests",
     "sympy/**/tests",
     "onnxruntime/tools",
     "onnxruntime/transformers",
-    "onnxruntime/capi/libonnxruntime.so.*",  # for programs in C: Python has its own copy
+    "onnxruntime/capi/libonnxruntime.so.*",  # for C programs; Python has its own copy
 )
-# Not loaded when serving. They stay as source, so that importing one still works.
+# Not loaded when serving. They stay as source, so that they can still be imported.
 UNCOMPILED = re.compile(
     r"/(sympy|networkx|setuptools|pygments/lexers|torch/(_dynamo|_inductor|onnx|testing/_internal))/"
 )
@@ -31,7 +31,7 @@ WORTH_CUTTING_BYTES = 1_000_000
 
 
 def slim(packages: Path) -> None:
-    """Make `packages` small. Compile it too, because on a read-only root Python cannot keep compiled files."""
+    """Make `packages` small and compile it: on a read-only root, Python cannot store compiled files."""
     for pattern in UNREAD:
         for path in list(packages.glob(pattern)):
             if path.is_dir():
@@ -45,9 +45,9 @@ def slim(packages: Path) -> None:
 
 
 def cut_symbols(library: Path) -> None:
-    """Cut off what follows the last loadable segment: symbol tables for debuggers, 90 MB of them in PyTorch.
+    """Cut off everything after the last loadable segment: symbol tables for debuggers, 90 MB in PyTorch.
 
-    The same as `strip`, without a compiler's tools in the build. A file that is not 64-bit ELF is left as it is.
+    It does what `strip` does, without compiler tools in the build. A file that is not 64-bit ELF is left unchanged.
     """
     with library.open("r+b") as file:
         header = file.read(64)

@@ -1,4 +1,4 @@
-"""`kanaria loadtest`: run one scenario in a Locust process of its own and end with an exit code."""
+"""`kanaria loadtest`: runs one scenario in its own Locust process and ends with an exit code."""
 
 import signal
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from loadtest.tables import print_summary
 from loadtest.target import read_api_key
 
 _HOST = "http://127.0.0.1:8080"
-_SAID_EVERY_S = 10.0  # where no bar can be drawn
+_SAID_EVERY_S = 10.0  # between lines of progress if no bar can be drawn
 
 app = typer.Typer(add_completion=False)
 
@@ -50,9 +50,9 @@ def loadtest(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on standard output.")] = False,
 ) -> None:
-    """Send a scenario's traffic and check what was measured against its gates.
+    """Send a scenario's traffic and check the measurements against its gates.
 
-    Requests are sent when the scenario says so, however slow the server is, and latency is measured from then.
+    Requests are sent at the scheduled times, however slow the server is, and latency is measured from those times.
     Exit code: 0 every gate holds, 1 a gate is broken, 2 bad input, 3 nothing was measured.
     """
     try:
@@ -96,7 +96,7 @@ def loadtest(
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C, so that the generator, a process of its own, does not go on alone."""
+    """Handle SIGTERM like Ctrl-C, so that the generator, a separate process, does not continue alone."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Check the numbers of a run against the scenario's limits: numbers in, gates and exit code out."""
+"""Checks the numbers of a run against the scenario's limits: numbers in, gates and exit code out."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from loadtest.scenario import Gates
 def check_gates(
     limits: Gates, *, offered: int, requests: int, failures: int, slipped: int, scheduled: Latency
 ) -> tuple[Gate, ...]:
-    """Check what was measured against every limit that is set.
+    """Check the measurements against every limit that is set.
 
     Args:
-        limits: of the scenario.
+        limits: the scenario's limits.
         offered: arrivals that came due.
         requests: requests that ended, failed or not.
         failures: how many of `requests` failed.
@@ -38,7 +38,7 @@ def check_gates(
 
 
 def exit_code(requests: int, gates: Sequence[Gate]) -> ExitCode:
-    """The exit code that CI reads. No data is never a pass."""
+    """The exit code for CI. No data is never a pass."""
     if requests == 0:
         return ExitCode.NOTHING_MEASURED
     return ExitCode.PASSED if all(gate.passed for gate in gates) else ExitCode.GATE_BROKEN

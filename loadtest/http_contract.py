@@ -1,6 +1,6 @@
 """The service's HTTP contract as a client sees it: the requests to send, and what a correct answer is.
 
-There is no I/O here, so every rule is tested without a server.
+This module does no I/O, so every rule is tested without a server.
 """
 
 import random
@@ -14,9 +14,9 @@ from contract.http import FEEDBACK_PATH, PREDICT_PATH, PROBLEM_JSON, REQUEST_ID_
 from loadtest.samples import Sample
 from loadtest.scenario import Task
 
-REMEMBERED_ANSWERS = 1000  # answers that may still get labels; beyond that, a random one is forgotten for each new one
+REMEMBERED_ANSWERS = 1000  # answers that may still get labels; then each new answer replaces a random one
 SHOWN_CHARACTERS = 200  # of an unexpected answer, in a failure's message
-CONTENT_REFUSALS = frozenset({400, 413, 415, 422})  # 401, 404 or 429 would refuse something else than the content
+CONTENT_REFUSALS = frozenset({400, 413, 415, 422})  # 401, 404 or 429 would not refuse because of the content
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Outgoing:
     task: Task
     path: str
     body: bytes
-    samples: tuple[Sample, ...] = ()  # its rows, when it asks for predictions
+    samples: tuple[Sample, ...] = ()  # its rows, if it asks for predictions
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer, as `read_reply` judged it."""
 
-    failure: str | None = None  # why it breaks the contract; None: it keeps it
+    failure: str | None = None  # why it breaks the contract; None: it does not
     request_id: str | None = None
     version: str | None = None
     correct: int = 0  # rows whose predicted label or number is right
@@ -51,7 +51,7 @@ class _Answer(BaseModel):
 
 
 class Requests:
-    """Makes the requests of one run; remembers answers so that some of them get their labels later."""
+    """Makes the requests of one run, and keeps answers so that some get their labels later."""
 
     def __init__(self, samples: tuple[Sample, ...], *, rows: int, seed: int) -> None:
         """
@@ -66,7 +66,7 @@ class Requests:
         self._unlabelled: list[tuple[str, tuple[Sample, ...]]] = []
 
     def make(self, task: Task) -> Outgoing:
-        """The next request of kind `task`; a one_row request instead of feedback while no answer awaits labels."""
+        """The next request of kind `task`; a one_row request replaces feedback while no answer waits for labels."""
         match task:
             case Task.MANY_ROWS:
                 return self._predict(task, self._rows)
@@ -78,7 +78,7 @@ class Requests:
                 return self._predict(Task.ONE_ROW, 1)
 
     def remember(self, outgoing: Outgoing, reply: Reply) -> None:
-        """Let these predictions be labelled later, at most once. Does nothing for any other answer."""
+        """Keep predictions so that they can be labelled later, at most once. Other answers are ignored."""
         if reply.failure is not None or reply.request_id is None or not outgoing.samples:
             return
         if len(self._unlabelled) < REMEMBERED_ANSWERS:
@@ -92,7 +92,7 @@ class Requests:
         return Outgoing(task, PREDICT_PATH, body, tuple(drawn))
 
     def _feedback(self) -> Outgoing:
-        # A random answer, not the oldest, so that which answers are labelled depends on nothing else.
+        # A random answer, not the oldest, so that the choice depends only on chance.
         chosen = self._random.randrange(len(self._unlabelled))
         self._unlabelled[chosen], self._unlabelled[-1] = self._unlabelled[-1], self._unlabelled[chosen]
         request_id, samples = self._unlabelled.pop()
@@ -108,7 +108,7 @@ class Requests:
                 b'{"features":[]}',
                 b'{"features":[[' + inner + b',"text"]]}',
                 b'{"features":[[' + inner + b",NaN]]}",
-                b'{"features":[[' + b",".join([inner] * 10) + b"]]}",  # more columns than any version may have by now
+                b'{"features":[[' + b",".join([inner] * 10) + b"]]}",  # more columns than any version may have
                 b'{"features":[' + row + b'],"unknown":1}',
             )
         )
@@ -120,8 +120,8 @@ def read_reply(outgoing: Outgoing, status: int, headers: Mapping[str, str], body
     Args:
         outgoing: the request that it answers.
         status: HTTP status.
-        headers: of the answer; looked up by lower-case name.
-        body: of the answer.
+        headers: the answer's headers; looked up by lower-case name.
+        body: the answer's body.
     """
     version = headers.get(VERSION_HEADER)
     match outgoing.task:

@@ -1,6 +1,6 @@
 """The Locust file: open-loop users that send a scenario's schedule.
 
-It can also be run by hand: `locust -f loadtest/locustfile.py --host http://127.0.0.1:8080`, with or without
+It can also be run manually: `locust -f loadtest/locustfile.py --host http://127.0.0.1:8080`, with or without
 --headless. Importing it applies Locust's gevent patches.
 """
 
@@ -31,7 +31,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
     claimed: Arrival | None = None
 
     def wait_time(self) -> float:
-        """Seconds until this user's next request is due; 0 when it is late because every user was busy."""
+        """Seconds until this user's next request is due; 0 if it is late because every user was busy."""
         run = self.load.run
         if run is None or run.is_stopping or (claimed := run.pacer.claim()) is None:
             raise StopUser
@@ -44,7 +44,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
         if (arrival := self.claimed) is None or (run := self.load.run) is None:
             return  # Locust runs a task before the first wait
         if run.is_stopping:
-            return  # Locust counts this user as waiting and is about to kill it: a request would be cut off
+            return  # Locust considers this user idle and is about to kill it, which would cut a request off
         self.claimed = None
         self._send(run, arrival, run.requests.make(arrival.task))
 
@@ -62,7 +62,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
                 catch_response=True,
             ) as response:
                 status, done_s = response.status_code, run.now_s()
-                # Locust's own statistics show the latency from the scheduled time, too.
+                # So that Locust's own statistics also show the latency from the scheduled time.
                 response.request_meta["response_time"] = (done_s - arrival.due_s) * 1e3
                 if status:
                     reply = read_reply(outgoing, status, response.headers, response.content or b"")
@@ -70,7 +70,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
                     reply = Reply(f"no answer: {response.error!r}")
                 if reply.failure is None:
                     response.success()
-                else:  # Locust keeps every distinct text for ever, so this one is short
+                else:  # Locust keeps every distinct text forever, so this one is short
                     response.failure(f"HTTP {status}" if status else "no answer")
         finally:
             run.requests.remember(outgoing, reply)
@@ -79,7 +79,7 @@ class OpenLoopUser(FastHttpUser):  # type: ignore[misc] # Locust's types are not
             run.release()
 
     def on_stop(self) -> None:
-        """Give back an arrival whose time this user was still waiting for."""
+        """Give back an arrival that is not due yet and that this user had claimed."""
         if self.claimed and (run := self.load.run):
             self.claimed = None
             run.has_given_up = True
@@ -92,12 +92,12 @@ def add_options(parser: ArgumentParser) -> None:
     own.add_argument("--scenario", default="steady", help="name or YAML file of the scenario; default: steady")
     own.add_argument("--samples", type=Path, default=default_samples(), help="rows and labels, JSON lines")
     own.add_argument("--api-key-file", type=Path, help=f"file with the API key; default: ${API_KEY_VARIABLE}")
-    own.add_argument("--out-dir", type=Path, help="where results go; default: a new folder in .kanaria/loadtest")
+    own.add_argument("--out-dir", type=Path, help="folder for the results; default: a new one in .kanaria/loadtest")
     own.add_argument("--allow-remote", action="store_true", help="allow a host that is not this machine")
 
 
 def prepare(environment: Environment, runner: Runner, **_: object) -> None:
-    """Check everything before anything is sent."""
+    """Check all settings before anything is sent."""
     try:
         OpenLoopUser.load = Load(environment, runner)
     except LoadTestError as error:

@@ -1,6 +1,6 @@
-"""Hand out the arrivals of one schedule, in order, to whichever user is free.
+"""Hands out the arrivals of one schedule, in order, to any free user.
 
-This makes the load open-loop: users wait for arrivals, never arrivals for answers.
+This makes the load open-loop: users wait for arrivals; arrivals do not wait for answers.
 """
 
 from collections.abc import Iterator
@@ -26,15 +26,15 @@ class Pacer:
         return arrival
 
     def release(self) -> None:
-        """A claimed arrival was answered or given up."""
+        """Record that a claimed arrival was answered or given up."""
         self._claimed -= 1
 
     @property
     def is_finished(self) -> bool:
-        """Every arrival was claimed and released."""
+        """Whether every arrival was claimed and released."""
         return self._exhausted and self._claimed == 0
 
     def overdue(self, now_s: float) -> Iterator[Arrival]:
-        """Take the arrivals that are due by `now_s` and that no user claimed, because all were busy."""
+        """Take the arrivals that are due by `now_s` and that no user claimed because all were busy."""
         while (arrival := next(self._schedule, None)) is not None and arrival.due_s <= now_s:
             yield arrival

@@ -15,7 +15,7 @@ SCENARIO = "scenario.json"
 
 
 def home() -> Path:
-    """Where Kanaria keeps its state: `$KANARIA_HOME`, else `.kanaria`."""
+    """The state folder: `$KANARIA_HOME`, else `.kanaria`."""
     return Path(os.environ.get("KANARIA_HOME", ".kanaria"))
 
 
@@ -42,6 +42,6 @@ def make_out_dir(out_dir: Path) -> Path:
         raise OutDirError(
             "the folder for the results cannot be used",
             saw=f"{out_dir}: {error.strerror}",
-            do="name one that you may write to",
+            do="name a folder that you can write to",
         ) from error
     return out_dir.absolute()

@@ -1,4 +1,4 @@
-"""Run a load test in a Locust process of its own, to its end or until it is stopped.
+"""Runs a load test in its own Locust process, to its end or until it is stopped.
 
 It needs its own process because Locust patches the standard library with gevent.
 """
@@ -40,7 +40,7 @@ def start(
         scenario: what to send.
         host: base URL, such as `http://127.0.0.1:8080`.
         samples: rows and labels, JSON lines.
-        out_dir: for the live counters, the summary, the report and Locust's log; created when absent.
+        out_dir: for the live counters, the summary, the report and Locust's log; created if it is missing.
         api_key: sent as `x-api-key`; None: no such header.
         allow_remote: allow a host that is not this machine.
 
@@ -57,7 +57,7 @@ def start(
     with (out_dir / LOG).open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=out_dir,  # away from a locust.conf or pyproject.toml that would change the run
+            cwd=out_dir,  # so that no locust.conf or pyproject.toml changes the run
             env=_environment(api_key),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -67,7 +67,7 @@ def start(
     running = RunningLoad(process, scenario, out_dir)
     try:
         running.wait_until_ready()
-    except BaseException:  # Ctrl-C too: the caller gets no handle to stop it with
+    except BaseException:  # also on Ctrl-C: the caller gets no handle with which to stop it
         process.kill()
         process.wait()
         raise
@@ -84,7 +84,7 @@ def run(
     allow_remote: bool = False,
     on_live: Callable[[Live], None] = lambda _: None,
 ) -> Summary:
-    """Run a load test to its end; on Ctrl-C stop it and summarise what was measured.
+    """Run a load test to its end. On Ctrl-C, stop it and summarise the measurements so far.
 
     Args: as for `start`; on_live: gets the counters about once a second.
 
@@ -121,13 +121,13 @@ class RunningLoad:
         return self._process.poll() is None
 
     def live(self) -> Live:
-        """The counters, at most about a second old; after the end, the last ones."""
+        """The counters, at most about a second old; after the end, the final ones."""
         return Live.model_validate_json((self._out_dir / LIVE).read_bytes())
 
     def stop(self) -> Summary:
-        """Send nothing new, let requests in flight finish, and return the summary. Harmless after the end.
+        """Send no more requests, let those in flight finish, and return the summary. Harmless after the end.
 
-        Raises: GeneratorError when the process does not end in time (then it is killed) or left no summary.
+        Raises: GeneratorError if the process does not end in time (then it is killed) or left no summary.
         """
         if self._is_running:
             self._process.send_signal(signal.SIGTERM)
@@ -148,7 +148,7 @@ class RunningLoad:
         return self._summary(timeout_s=0)
 
     def wait_until_ready(self) -> None:
-        """Wait for the first live counters: from then on SIGTERM ends the process cleanly."""
+        """Wait for the first live counters. From then on, SIGTERM ends the process cleanly."""
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not (self._out_dir / LIVE).exists():
             if not self._is_running or time.monotonic() > deadline:
@@ -174,7 +174,7 @@ class RunningLoad:
 
 
 def _environment(api_key: str | None) -> dict[str, str]:
-    # Locust reads LOCUST_* variables as options, which would change the run without the scenario saying so.
+    # Locust reads LOCUST_* variables as options, which would silently change the run.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     kept.pop(API_KEY_VARIABLE, None)
     if api_key:

@@ -1,4 +1,4 @@
-"""Count every request of a run in bounded memory: totals, per window, per task and per version.
+"""Counts every request of a run in bounded memory: in total, per window, per task and per version.
 
 All times are seconds from the start of the run.
 """
@@ -17,7 +17,7 @@ from loadtest.scenario import Scenario, Task
 MOST_WINDOWS = 900  # two histograms each, together at most 25 MB
 LISTED_FAILURES = 200
 _LONGEST_US = 3_600_000_000  # longer latencies count as one hour
-_DIGITS = 2  # significant decimal digits: the values reported are less than 1 % above the true ones
+_DIGITS = 2  # significant decimal digits: reported values are less than 1 % above the true ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Outcome:
 class _Histogram:
     def __init__(self) -> None:
         self._hdr = HdrHistogram(1, _LONGEST_US, _DIGITS, word_size=4)
-        self._sum_s = 0.0  # the library computes its mean from every bucket, 3 ms each time
+        self._sum_s = 0.0  # the library's own mean reads every bucket, which takes 3 ms each time
 
     def record(self, seconds: float) -> None:
         self._sum_s += seconds
@@ -154,7 +154,7 @@ class Recorder:
         )
 
     def summary(self, *, host: str, stopped_early: bool, generator_cpu_s: float) -> Summary:
-        """All numbers of the run, and the gates checked against them."""
+        """All numbers of the run, and the result of each gate."""
         scheduled = self._scheduled.latency()
         gates = check_gates(
             self._scenario.gates,

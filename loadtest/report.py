@@ -39,7 +39,7 @@ def render(summary: Summary) -> str:
 
 
 def _figure(summary: Summary) -> go.Figure:
-    """Four charts above one time axis, so that events at one time are above one another."""
+    """Four charts on one time axis, so that simultaneous events line up."""
     titles = (
         "Latency, ms",
         "Requests per second",

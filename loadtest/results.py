@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
 
 
 class Latency(Strict):
-    """Percentiles in milliseconds, within 1 % above the true ones. All 0 when `count` is 0."""
+    """Percentiles in milliseconds, at most 1 % above the true ones. All are 0 if `count` is 0."""
 
     count: int
     mean_ms: float
@@ -47,7 +47,7 @@ class Failure(Strict):
 
 
 class Window(Strict):
-    """One window of the run. Arrivals count in the window when they were due, answers in the window when they came."""
+    """One window of the run. An arrival counts in the window in which it was due, an answer when it arrived."""
 
     start_s: float  # from the start of the run
     offered: int  # arrivals that were due

@@ -1,6 +1,6 @@
 """The rows that a load test sends, with their true labels, in the format of a model's own samples file.
 
-Every row is a list of finite numbers, texts and nulls; what they mean does not matter here.
+Every row is a list of finite numbers, texts and nulls. Their meaning does not matter here.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Sample:
 
     row: bytes  # the features as a JSON array, encoded only once because many requests send it
     label: Label
-    tolerance: float = 0.0  # an answer that is a number is right when at most this far from `label`
+    tolerance: float = 0.0  # an answer that is a number is right if it is at most this far from `label`
 
     def is_right(self, answered: Label) -> bool:
         if isinstance(self.label, str):
@@ -34,9 +34,9 @@ class Sample:
 def load_samples(path: Path) -> tuple[Sample, ...]:
     """Read one sample from each line of `path`: `{"features": [0.0, ...], "label": "3"}`.
 
-    A label that is a number may have a `tolerance`: an answer at most this far from it is right.
+    A label that is a number may have a `tolerance`: an answer at most this far from the label is right.
 
-    Raises: SamplesError when the file is missing, empty or has a line that is not such a sample.
+    Raises: SamplesError if the file is missing or empty, or has a line that is not such a sample.
     """
     samples: list[Sample] = []
     width: int | None = None

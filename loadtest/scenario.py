@@ -31,7 +31,7 @@ class Strict(BaseModel):
 
 
 class Segment(Strict):
-    """A stretch of time in which the rate is constant or changes linearly."""
+    """A period in which the rate is constant or changes linearly."""
 
     for_s: float = Field(gt=0, le=LONGEST_S, description="length, seconds")
     rate: float = Field(ge=0, le=5000, description="requests per second at its start")
@@ -74,7 +74,7 @@ class Scenario(Strict):
     arrivals: Literal["poisson", "constant"] = "poisson"
     shape: tuple[Segment, ...] = Field(min_length=1)
     users: int = Field(default=64, ge=1, le=1000, description="requests in flight at most")
-    timeout_s: float = Field(default=10, gt=0, le=120, description="longest silence of the server")
+    timeout_s: float = Field(default=10, gt=0, le=120, description="longest silence of the server, seconds")
     late_after_ms: float = Field(default=50, gt=0, description="an arrival sent later than this has slipped")
     rows: int = Field(default=32, ge=2, le=10_000, description="rows of a many_rows request")
     mix: Mix = Mix()
@@ -111,7 +111,7 @@ class Scenario(Strict):
 
 
 def known_scenarios() -> tuple[str, ...]:
-    """Names of the scenarios that come with this package, sorted."""
+    """The names of this package's scenarios, sorted."""
     return tuple(sorted(path.stem for path in SCENARIOS.glob("*.yaml")))
 
 

@@ -1,4 +1,4 @@
-"""When each request is due and of which kind it is, decided before the first one is sent."""
+"""Decides when each request is due, and its kind, before the first one is sent."""
 
 import math
 import random
@@ -19,9 +19,9 @@ class Arrival:
 def arrivals(scenario: Scenario) -> Iterator[Arrival]:
     """Every request of `scenario`, in the order in which they are due.
 
-    Constant arrivals are evenly spread; Poisson arrivals come from a unit-rate process whose time is
-    stretched by the inverse of the cumulative rate, which is exact for any rate that changes over time.
-    Times and kinds are drawn from separate streams, so that another mix does not change the times.
+    Constant arrivals are evenly spread. Poisson arrivals come from a unit-rate process whose time is stretched by the
+    inverse of the cumulative rate, which is exact for any rate that changes over time. Times and kinds are drawn from
+    separate streams, so another mix does not change the times.
 
     Source: Cinlar 1975, Introduction to Stochastic Processes, theorem 4.7.4 (time change).
     """
@@ -46,6 +46,6 @@ def _time_of(segment: Segment, expected: float) -> float:
     """Seconds into `segment` until `expected` requests are expected: the inverse of the cumulative rate."""
     slope = (segment.end_rate - segment.rate) / segment.for_s
     # This form of the quadratic's root does not divide by a small difference, so it also works for slope 0. Rounding
-    # may push the last request of a falling ramp below the root's domain, hence the max.
+    # may push the last request of a falling ramp below the root's domain, hence the `max`.
     root = math.sqrt(max(0.0, segment.rate**2 + 2 * slope * expected))
     return min(segment.for_s, 2 * expected / (segment.rate + root))

@@ -44,9 +44,9 @@ class Run:
         self.requests = Requests(samples, rows=scenario.rows, seed=scenario.seed)
         self.recorder = Recorder(scenario, started_at=time.time() + LEAD_S)
         self.is_over = Event()
-        self.stopped_s: float | None = None  # when its end was asked for
+        self.stopped_s: float | None = None  # when the stop was requested
         self.has_given_up = False  # an arrival was claimed and never sent
-        # One pool for all users: it opens one connection per request in flight and reuses the latest one used.
+        # One pool for all users: it opens one connection per request in flight and reuses the most recent one.
         self.connections = HTTPClientPool(
             concurrency=scenario.users, connection_timeout=scenario.timeout_s, network_timeout=scenario.timeout_s
         )
@@ -60,7 +60,7 @@ class Run:
         return self.stopped_s is not None
 
     def release(self) -> None:
-        """A claimed arrival was answered or given up; the last one ends the run."""
+        """Record that a claimed arrival was answered or given up; the last one ends the run."""
         self.pacer.release()
         if self.pacer.is_finished:
             self.is_over.set()
@@ -91,12 +91,12 @@ class Load:
         self.headers |= {API_KEY_HEADER: api_key} if api_key else {}
         self._is_headless: bool = options.headless
         self._allow_remote: bool = options.allow_remote
-        if self._is_headless or environment.host:  # else Locust's web page asks for it later
+        if self._is_headless or environment.host:  # otherwise Locust's web page asks for the host later
             check_host(environment.host, allow_remote=self._allow_remote)
         self._out_dir = make_out_dir(options.out_dir or new_out_dir(self.scenario.name))
         self._environment = environment
         self.run: Run | None = None
-        # Without these Locust would start one user, and cut requests off at the end.
+        # By default Locust would start one user, and cut requests off at the end.
         options.num_users = options.num_users or self.scenario.users
         options.spawn_rate = options.spawn_rate or options.num_users
         environment.stop_timeout = environment.stop_timeout or self.scenario.timeout_s + 1
@@ -108,8 +108,8 @@ class Load:
     def _start(self, **_: object) -> None:
         try:
             host = check_host(self._environment.host, allow_remote=self._allow_remote)
-        except TargetError as error:  # typed into Locust's web page
-            logger.error("%s", error)  # noqa: TRY400 - a refusal has no trace worth showing
+        except TargetError as error:  # the host was typed into Locust's web page
+            logger.error("%s", error)  # noqa: TRY400 - the trace of a refusal says nothing more
             gevent.spawn(self._environment.runner.stop)
             return
         self.run = Run(self.scenario, self._samples, host)
@@ -126,13 +126,13 @@ class Load:
             (runner.quit if self._is_headless else runner.stop)()
 
     def _stopping(self, **_: object) -> None:
-        """From here on nothing new is sent; requests in flight go on."""
+        """Send nothing new from now on; requests in flight continue."""
         if self.run:
             self.run.stopped_s = self.run.now_s()
             self.run.is_over.set()
 
     def _stop(self, **_: object) -> None:
-        """No request is in flight any more: write the results."""
+        """Write the results: no request is in flight."""
         run, self.run = self.run, None
         if run is None or run.stopped_s is None:
             return
@@ -150,7 +150,7 @@ class Load:
         print_summary(summary, Terminal(), report=self._out_dir / REPORT)
 
     def _quitting(self, **_: object) -> None:
-        # SIGTERM comes here before Locust has stopped the users, and the exit code is read right after.
+        # On SIGTERM, Locust calls this before it has stopped the users, and reads the exit code right after.
         self._environment.runner.stop()
         if self._environment.process_exit_code is None:
             self._environment.process_exit_code = int(ExitCode.NOTHING_MEASURED)

@@ -35,18 +35,18 @@ def print_summary(summary: Summary, console: Terminal, *, report: Path) -> None:
 
 
 def _reasons(summary: Summary) -> Iterator[str]:
-    """Why requests failed, the most frequent reason first."""
+    """The reasons why requests failed, the most frequent first."""
     listed = Counter((failure.task, failure.message) for failure in summary.failure_list)
     for (task, message), times in listed.most_common(SHOWN_FAILURES):
         yield f"failed {task}: {message} ({times:,} of the first {len(summary.failure_list):,})"
     if any(failure.status in (401, 403) for failure in summary.failure_list):
-        yield "the gateway wants its API key: --api-key-file .kanaria/api-key, or $KANARIA_API_KEY"
+        yield "the gateway requires its API key: --api-key-file .kanaria/api-key, or $KANARIA_API_KEY"
 
 
 def as_text(gate: Gate, value: float) -> str:
     """A gate's number in its own unit."""
     if gate.name.endswith("_ratio"):
-        return f"{value:.3%}" if value >= 1e-4 else f"{100 * value:.3g}%"  # one failure in a million is not 0.000%
+        return f"{value:.3%}" if value >= 1e-4 else f"{100 * value:.3g}%"  # do not show one in a million as 0.000%
     return f"{value:,.1f} ms" if gate.name.endswith("_ms") else f"{value:,.0f}"
 
 

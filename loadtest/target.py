@@ -13,7 +13,7 @@ API_KEY_VARIABLE = "KANARIA_API_KEY"
 def check_host(host: str | None, *, allow_remote: bool) -> str:
     """Return `host` as a base URL.
 
-    Raises: TargetError when it is not an http(s) URL, or is another machine and `allow_remote` is False.
+    Raises: TargetError if it is not an http(s) URL, or is another machine and `allow_remote` is False.
     """
     try:
         parts = urlsplit(host or "")
@@ -24,9 +24,9 @@ def check_host(host: str | None, *, allow_remote: bool) -> str:
         raise TargetError("the host is not a URL", saw=repr(host), do="give --host http://127.0.0.1:8080")
     if not allow_remote and not _is_loopback(name):
         raise TargetError(
-            "the host is another machine, and load tests stay on this one by default",
+            "the host is another machine; by default load tests stay on this one",
             saw=host,
-            do="give a loopback address, or --allow-remote if its owner has agreed to the load",
+            do="give a loopback address, or add --allow-remote if its owner has agreed to the load",
         )
     return host.rstrip("/")
 
@@ -41,7 +41,7 @@ def _is_loopback(name: str) -> bool:
 def read_api_key(file: Path | None) -> str | None:
     """The API key: the first line of `file`, else the variable KANARIA_API_KEY, else None (send none).
 
-    Raises: TargetError when `file` cannot be read or is empty.
+    Raises: TargetError if `file` cannot be read or is empty.
     """
     if file is None:
         return os.environ.get(API_KEY_VARIABLE) or None

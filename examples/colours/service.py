@@ -1,4 +1,4 @@
-"""Names the colour of a picture that is uploaded."""
+"""Names the colour of an uploaded picture."""
 
 import math
 from pathlib import Path
@@ -24,8 +24,8 @@ COLOURS = {
 class Arguments(BaseModel):
     """Given to `bentoml build --arg`."""
 
-    by: Literal["mean", "most"] = "mean"  # the mean of all pixels, or the colour that most of them have
-    converts: bool = True  # whether pictures without colours are taken
+    by: Literal["mean", "most"] = "mean"  # the mean of all pixels, or the colour that most pixels have
+    converts: bool = True  # whether pictures without colours are accepted
 
 
 ARGUMENTS = bentoml.use_arguments(Arguments)

@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 
 from service.contract import Feature
 
-# Bounds that hold for any living patient, wider than the table's. Sex is private, so it is never logged.
+# Bounds that hold for any living patient; they are wider than the table's. Sex is private, so it is never logged.
 FEATURES = (
     Feature(name="age", minimum=0, maximum=120),
     Feature(name="sex", minimum=1, maximum=2, logged="never"),
@@ -22,7 +22,7 @@ FEATURES = (
     Feature(name="log_triglycerides", minimum=2, maximum=8),
     Feature(name="blood_sugar", minimum=30, maximum=300),
 )
-TOLERANCE = 60.0  # of a progression between 25 and 346: the measurements explain only half of its variance
+TOLERANCE = 60.0  # the progression is between 25 and 346, and the measurements explain only half of its variance
 BROKEN_EXPORT_BELOW = 150
 
 

@@ -1,1 +1,1 @@
-"""An example of what a user writes: a model that recognises handwritten digits, its training and its bundled data."""
+"""An example of what a user writes: a model that recognises handwritten digits, with its training and bundled data."""

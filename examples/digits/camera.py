@@ -1,6 +1,6 @@
-"""The digits as another camera would send them, brighter and a little out of focus: traffic with drift.
+"""Makes traffic with drift: the digits as another camera would send them, brighter and a little out of focus.
 
-`python -m examples.digits.camera SAMPLES OUT` writes such a copy of a samples file; the labels stay as they are.
+`python -m examples.digits.camera SAMPLES OUT` writes such a copy of a samples file; the labels stay the same.
 """
 
 import argparse

@@ -19,7 +19,7 @@ EXTRA_LATENCY_S = 0.15
 
 
 class Flaky(nn.Module):
-    """Raises on one call in twenty after some time in use, as with a leak: no short test reveals it."""
+    """Raises on one call in twenty after some time in use, as a leak would. No short test reveals it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

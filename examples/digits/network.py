@@ -1,4 +1,4 @@
-"""The example's networks: a small MLP, a better CNN, and for benchmarks a transformer fifty times as large.
+"""The example's networks: a small MLP, a better CNN, and a transformer fifty times as large for benchmarks.
 
 Each maps (rows, 64) pixels in 0-1 to 10 logits.
 """

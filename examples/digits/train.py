@@ -46,9 +46,9 @@ RECIPES = {
 def train(variant: str, *, replace: bool = False) -> bentoml.Tag:
     """Train one of `RECIPES` and save it as `digits:<variant>`.
 
-    Returns at once when the store already has it, unless `replace` is set.
+    Returns at once if the store already has it, unless `replace` is set.
 
-    Raises: KeyError when `variant` is not one of `RECIPES`.
+    Raises: KeyError if `variant` is not one of `RECIPES`.
     """
     tag = bentoml.Tag(MODEL_NAME, variant)
     if any(model.tag == tag for model in bentoml.models.list()):
@@ -82,7 +82,7 @@ def train_into(folder: Path, recipe: Recipe) -> dict[str, str | int | float]:
     }
 
 
-@cache  # versions that differ in a fault alone have the same weights
+@cache  # versions that differ only in their fault have the same weights
 def _fit(architecture: Architecture, data: Callable[[], Split], learning_rate: float) -> nn.Module:
     rows = data().train
     with torch.random.fork_rng():

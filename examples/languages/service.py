@@ -14,8 +14,8 @@ PHRASES = Path(__file__).with_name("phrases.tsv")
 class Arguments(BaseModel):
     """Given to `bentoml build --arg`."""
 
-    letters: int = 1  # in a row that count as one: three tell more than one
-    longest: int = 10_000  # letters of a text that are accepted
+    letters: int = 1  # letters in a row that count as one piece: three say more than one
+    longest: int = 10_000  # the most letters that a text may have
 
 
 ARGUMENTS = bentoml.use_arguments(Arguments)
@@ -48,6 +48,6 @@ class Languages:
         return Guess(label=label, confidence=1 / sum(math.exp(score - scores[label]) for score in scores.values()))
 
     def score(self, text: str, counts: Counter[str]) -> float:
-        """The log likelihood of a text, with one more of each piece than was seen."""
+        """The log likelihood of a text, with add-one smoothing."""
         total = counts.total() + self.known
         return sum(math.log((counts[part] + 1) / total) for part in parts(text))

@@ -1,4 +1,4 @@
-"""Says what a flat costs: a Flask process that loads a model, as most models begin."""
+"""Says what a flat costs: a Flask process that loads a model, the way most models start."""
 
 import json
 import os

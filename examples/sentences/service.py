@@ -1,4 +1,4 @@
-"""Turns sentences into vectors: the pieces of a sentence, hashed into a fixed number of places."""
+"""Turns sentences into vectors: the pieces of a sentence are hashed into a fixed number of places."""
 
 import asyncio
 import zlib
@@ -13,8 +13,8 @@ PLACES = 64
 class Arguments(BaseModel):
     """Given to `bentoml build --arg`."""
 
-    letters: int = 0  # in a row that are one piece; 0: whole words are, so that `cat` and `cats` have nothing in common
-    thinks_s: float = 0.0  # as a model does that is too large for its machine
+    letters: int = 0  # letters in a row that are one piece; 0: a piece is a word, so `cat` and `cats` share nothing
+    thinks_s: float = 0.0  # extra seconds per request, like a model that is too large for its machine
 
 
 ARGUMENTS = bentoml.use_arguments(Arguments)
@@ -29,7 +29,7 @@ class Sentences:
 
 
 def vector(sentence: str) -> np.ndarray:
-    """A vector of length 1; of length 0 where there is nothing in the sentence."""
+    """A vector of length 1, or of length 0 if the sentence is empty."""
     counts = np.zeros(PLACES)
     for piece in pieces(sentence.lower()):
         counts[zlib.crc32(piece.encode()) % PLACES] += 1

@@ -1,4 +1,4 @@
-"""Goes on with a story, word by word: a chain of words, each drawn from those that followed the ones before."""
+"""Continues a story word by word: each word is drawn from those that followed the previous words."""
 
 import asyncio
 import random
@@ -16,8 +16,8 @@ STORY = Path(__file__).with_name("story.txt")
 class Arguments(BaseModel):
     """Given to `bentoml build --arg`."""
 
-    memory: int = 1  # words that decide about the next one: with two it makes more sense
-    thinks_s: float = 0.0  # before the first word
+    memory: int = 1  # previous words that decide the next one: with two the story makes more sense
+    thinks_s: float = 0.0  # seconds before the first word
 
 
 ARGUMENTS = bentoml.use_arguments(Arguments)
@@ -37,7 +37,7 @@ class Stories:
         before = tuple(prompt.split()[-ARGUMENTS.memory :])
         for _ in range(words):
             if before not in self.next:
-                before = random.choice(list(self.next))  # noqa: S311 - a story is no secret
-            word = random.choice(self.next[before])  # noqa: S311 - likewise
+                before = random.choice(list(self.next))  # noqa: S311 - a story is not a secret
+            word = random.choice(self.next[before])  # noqa: S311 - as above
             yield f"{word} "
             before = (*before, word)[-ARGUMENTS.memory :]
