@@ -148,7 +148,7 @@ than it affects seconds.
 PSS divides each page of memory by the number of processes that share it. A keeper started the first version in the same
 way, as in a stack. A stack forks versions that run in its own Python from the fork server, one process that has
 imported everything. Its imports (1.7 s of CPU) count for the first version
-([decision 62](../decisions/0062-what-a-version-costs.md)).
+([decision 62](../decisions/0062-fork-server.md)).
 
 {table(VERSION_HEADS, tables["versions"])}
 
@@ -161,7 +161,7 @@ imported everything. Its imports (1.7 s of CPU) count for the first version
 ## A stack without traffic
 
 One version with one worker, with Prometheus and Alertmanager if they are installed; then the same with a second version
-on trial in a paused release. What uses the CPU, and what was done: [decision 70](../decisions/0070-nobody-asks.md).
+on trial in a paused release. What uses the CPU, and what was done: [decision 70](../decisions/0070-idle-processes.md).
 
 {table(IDLE_HEADS, tables["idle"])}
 
@@ -180,7 +180,7 @@ rounds on a busy machine the same holds for a bare proxy: measure more rounds be
 {table(LONE_HEADS, tables["lone"])}
 
 A lone client, which sends one request after another on one connection, is answered without the batch queue, in one
-write, and is counted without locks: [decision 64](../decisions/0064-a-lone-request.md).
+write, and is counted without locks: [decision 64](../decisions/0064-lone-requests.md).
 
 ## The slowest of a hundred
 

@@ -100,7 +100,7 @@ A change of weight changes the prior here, not the traffic.
 *An hour*: half on the first window, half spread over the 720 windows of the first hour, which is how long the default
 plan lasts if each step takes its deadline; this was Kanaria's prior. *Kanaria*: {first} on the first window, {changes}
 on the changes of weight, {ever} on all windows, falling like t^-1.5. *1/(t log² t)*: the same three shares, but the
-last falls about as slowly as a prior can. The reasons: [decision 23](../decisions/0023-when-harm-begins.md).
+last falls about as slowly as a prior can. The reasons: [decision 23](../decisions/0023-prior-on-the-start-of-harm.md).
 
 Seconds from the first harmful window to FAIL: median / 90th percentile of the releases. *Ratio*: Kanaria's median over
 that of *an hour*."""

@@ -1,9 +1,9 @@
 """How long the canary stays in the shadow, and which step it enters then.
 
 In the shadow every request is evidence, at a step only the canary's share of them. So while proof is missing the shadow
-earns it about twice as fast as any step could (docs/decisions/0031-little-traffic.md), and no user pays for it. The
-canary leaves once no later step would last longer than its soak for lack of proof. Then it enters the first step at
-which a window has a request of its own: below that a step would soak for windows that hold nothing.
+earns it about twice as fast as any step could (docs/decisions/0031-long-shadow-with-little-traffic.md), and no user
+pays for it. The canary leaves once no later step would last longer than its soak for lack of proof. Then it enters the
+first step at which a window has a request of its own: below that a step would soak for windows that hold nothing.
 
 The forecasts decide how long the shadow lasts, not what is safe: a step is entered only when it is proven.
 """

@@ -1,7 +1,7 @@
 """The noise of a single version: how far two healthy versions differ by more than chance.
 
 Noise that hits both versions alike cancels in the comparison. The rest comes in two kinds (the derivation is in
-docs/decisions/0024-own-noise-and-shared-weather.md). A cluster, such as the retries of one request, falls into one
+docs/decisions/0024-overdispersion.md). A cluster, such as the retries of one request, falls into one
 version as a whole: clusters disperse the comparison by the same factor at every share of the traffic. Bursts of one
 version grow with its traffic: with phi the dispersion of a version that has all the traffic, a comparison in which the
 canary has the share w of the requests is dispersed by 1 + 2 (phi - 1) w (1 - w).

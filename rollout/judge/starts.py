@@ -2,7 +2,7 @@
 
 Half of it is on the first window: most bad versions are bad from the start. A part is on the windows after a change of
 weight, when load, caches and users change. The rest is on all windows and falls with time: however long a release
-waits, something is left to bet. The reasons are in docs/decisions/0023-when-harm-begins.md.
+waits, something is left to bet. The reasons are in docs/decisions/0023-prior-on-the-start-of-harm.md.
 """
 
 import math
