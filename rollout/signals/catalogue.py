@@ -1,8 +1,8 @@
-"""The signals: one row holds everything about each.
+"""The catalogue of signals: one row holds everything about a signal.
 
-The name in a row is the word for the signal everywhere: in plans, counters, evidence, files for `kanaria judge`, the
-report and on the boards. A name with a key (`latency:100`, `class:7`) is one signal of a family; a row describes the
-family. To add a signal, add its row, make sure that its events are counted, and add its row to docs/rollout-yaml.md.
+The name in a row is the signal's name everywhere: in plans, counters, evidence, files for `kanaria judge`, the report
+and the boards. A name with a key (`latency:100`, `class:7`) is one signal of a family; a row describes the family.
+To add a signal, add its row, make sure that its events are counted, and add a row to docs/rollout-yaml.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -56,16 +56,16 @@ SEGMENT = "segment"
 AFFECTED_USERS = "affected_users"
 PAIRED = ("paired_label", "disagreement")  # of requests that both versions answered
 WATCHED_ERRORS = "watched_errors"
-ANSWERED_ELSEWHERE = "answered_elsewhere"  # errors that users did not meet: the other version answered. For people only
-WATCHED_TOLERANCE = 2.0  # error ratios double and halve within half an hour; within minutes they rarely do
+ANSWERED_ELSEWHERE = "answered_elsewhere"  # errors that no user saw, because the other version answered; shown only
+WATCHED_TOLERANCE = 2.0  # error ratios may double or halve within half an hour, but rarely within minutes
 
 _WHAT_IT_SAYS = frozenset((LABEL, NUMBER))
 
 _PINK, _GREEN, _BLUE, _GREY, _OLIVE, _VIOLET = "#cc79a7", "#009e73", "#56b4e9", "#76808b", "#a38f00", "#7b61c9"
 _VERMILION, _ORANGE, _BROWN, _TEAL, _SKY = "#d55e00", "#e69f00", "#8c510a", "#0a7f8f", "#4a6fa5"
 
-# The client's mistake by the version's word: all 4xx but those about who asks (401, 403) and when (408, 429). Without
-# lookahead, which Prometheus does not have.
+# What the version calls the client's mistake: all 4xx but those about who asks (401, 403) and when (408, 429). No
+# lookahead, because Prometheus has none.
 _REFUSED = "4(0[024-79]|1[0-9]|2[0-8]|[3-9][0-9])"
 
 
@@ -80,7 +80,7 @@ class ReportPicture:
     title: str
     caption: str = ""  # text before the numbers
     bar: str = "{key}"  # label under the bar of one key
-    has_numbers: bool = False  # whether each bar has its number above it
+    has_numbers: bool = False  # each bar has its number above it
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class BoardGraph:
     description: str  # what it shows, what is usual, what an unusual value means
     warn: float = 0.1  # share from which it is coloured as a warning
     bad: float = 0.3  # share from which it is coloured as bad
-    key: str = ""  # the key that is drawn, where there are several
-    runbook: str = "KanariaReleaseDrift"  # the alert whose runbook helps
+    key: str = ""  # the key to draw, where there are several
+    runbook: str = "KanariaReleaseDrift"  # the alert whose runbook the board links
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,21 +101,21 @@ class Signal:
 
     name: str
     words: SignalWords
-    advice: str  # what to do about a version that was rolled back on it; may hold `{key}` and `{stable}`
-    colour: str  # in every picture; told apart with any colour vision (after Okabe & Ito)
-    counter: Counter | None = None  # None: made of other signals' events
-    other_counters: Mapping[str, Counter] = field(default_factory=dict)  # by name in readings; options may ask for one
+    advice: str  # what to do about a version that was rolled back because of it; may hold `{key}` and `{stable}`
+    colour: str  # in every picture; distinguishable with any colour vision (after Okabe & Ito)
+    counter: Counter | None = None  # None: computed from other signals' events
+    other_counters: Mapping[str, Counter] = field(default_factory=dict)  # by name in readings; options may select one
     judged: SignalRule | None = None  # its rule, before a plan's options; None: its rules are made elsewhere
     options: type[Options] = Tolerant  # its options in plans
-    former_name: str = ""  # plans may still use it
-    has_keys: bool = False  # its evidence carries them, as in `latency:100`
+    former_name: str = ""  # still accepted in plans
+    has_keys: bool = False  # its names in the evidence have keys, as in `latency:100`
     is_expected: bool = False  # no step passes before the canary has counts of it
     is_of_copies: bool = False  # counted, and expected, while both versions answer some requests
-    is_observed: bool = False  # of versions that do not count it themselves, the observer does
-    read_from: frozenset[str] = frozenset()  # ... where the plan says how to read one of these parts of an answer
+    is_observed: bool = False  # the observer counts it for versions that do not count it themselves ...
+    read_from: frozenset[str] = frozenset()  # ... if the plan says how to read one of these parts of an answer
     is_optional: bool = True  # plans may leave it out
     is_of_callers: bool = False  # one caller can cause any number: where callers are sticky, only copies are judged
-    advice_if_fewer: str = ""  # where the canary has fewer of them than stable
+    advice_if_fewer: str = ""  # used where the canary has fewer of them than stable
     picture: ReportPicture | None = None
     graph: BoardGraph | None = None
 
@@ -129,7 +129,7 @@ class Signal:
         return isinstance(self.counter, EachValue)
 
     def rule(self, options: Options) -> SignalRule:
-        """The judge's rule under a plan's options. Raises: ValueError for a signal that is not in plans."""
+        """The judge's rule under a plan's options. Raises: ValueError for a signal that plans cannot name."""
         if self.judged is None:
             raise ValueError(f"signal {self.name} has no rule of its own")
         return replace(options.rule(self.judged), words=self.words)
@@ -137,7 +137,7 @@ class Signal:
 
 @dataclass(frozen=True, eq=False)
 class Catalogue:
-    """All signals, in the order in which people see them."""
+    """All signals, in display order."""
 
     rows: tuple[Signal, ...]
 
@@ -152,14 +152,14 @@ class Catalogue:
         return Catalogue((*self.rows, *rows))
 
     def of(self, signal: str) -> Signal | None:
-        """The row of a signal or of a family; None where there is none, as for a signal of another version's ledger."""
+        """The row of a signal or of a family; None for an unknown one, such as one from another version's ledger."""
         return self._by_name.get(signal.partition(":")[0])
 
     def words(self, signal: str, *, key: str = "", stable: str = "stable") -> SignalWords:
         """The words for a signal.
 
         Args:
-            key: the key in its family's words, where the name does not carry it.
+            key: the key for the family's words, where the name has none.
             stable: the name of the version compared with.
         """
         row = self.of(signal)
@@ -169,17 +169,17 @@ class Catalogue:
 
     @cached_property
     def partitions(self) -> frozenset[str]:
-        """The names of all families of which every event has exactly one key; asked for each series of each reading."""
+        """The names of all families of which every event has exactly one key; cached, because it is read very often."""
         return frozenset(name for name, row in self._by_name.items() if row.is_partition)
 
     @cached_property
     def in_plans(self) -> Mapping[str, Signal]:
-        """The signals that a plan can ask for, by name."""
+        """The signals that a plan can name, by name."""
         return {row.name: row for row in self.rows if row.counter is not None}
 
     @cached_property
     def rules(self) -> Mapping[str, SignalRule]:
-        """The rules for counts without a plan: the defaults of plans. Without a release no person can be asked."""
+        """The rules for counts without a plan: a plan's defaults, but never `hold`: there is no release to hold."""
         return {
             name: replace(row.rule(row.options()), on_fail="rollback", gross_tolerance=None, gross_margin=None)
             for name, row in self.in_plans.items()
@@ -187,9 +187,9 @@ class Catalogue:
 
     @cached_property
     def counted(self) -> Mapping[tuple[str, str], tuple[tuple[str, Counter], ...]]:
-        """What is made of each series, by the series' name and the labels that its events are sorted by.
+        """The counters made from each series, by the series' name and the label (or labels) that sort its events.
 
-        Counters come with their name in readings, without the key.
+        Each counter comes with its name in readings, without the key.
         """
         counted: dict[tuple[str, str], tuple[tuple[str, Counter], ...]] = {}
         for row in self.rows:
@@ -230,7 +230,7 @@ BUILT_IN = Catalogue(
             judged=SignalRule(kernel="rare", weight=0.4, budgeted=True, is_bad_answer=True),
             options=Errors,
             is_expected=True,
-            is_optional=False,  # the guard and every step's proof rest on them
+            is_optional=False,  # the guard and the proof of every step need them
             picture=ReportPicture("over time", "Failed requests", "Share of requests that failed, over time."),
             graph=BoardGraph(
                 "Failed",
@@ -243,8 +243,8 @@ BUILT_IN = Catalogue(
         Signal(
             name="rejected",
             words=SignalWords("rejected", "requests", "were rejected (4xx)"),
-            advice="Send it requests that {stable} accepts; its log has those that it refused (`x-request-id`). Where "
-            "it is right to refuse them, leave the signal out: `signals.rejected: null`.",
+            advice="Send it requests that {stable} accepts; its log has those that it refused (`x-request-id`). If it "
+            "is right to refuse them, leave the signal out: `signals.rejected: null`.",
             colour=_ORANGE,
             counter=Outcomes(Side.GATEWAY, GATEWAY_REQUESTS, "code", bad=_REFUSED, untold="[1-4]xx"),
             judged=SignalRule(kernel="exact", weight=0.1, is_bad_answer=True),
@@ -253,8 +253,8 @@ BUILT_IN = Catalogue(
             picture=ReportPicture("over time", "Rejected requests", "Share of requests that were rejected, over time."),
             graph=BoardGraph(
                 "Rejected",
-                "Share answered 4xx, but for 401, 403, 408 and 429. Both versions reject what callers do wrong; a "
-                "canary above stable refuses what stable accepts.",
+                "Share answered 4xx, except 401, 403, 408 and 429. Both versions reject wrong requests; a canary above "
+                "stable also rejects requests that stable accepts.",
                 warn=0.05,
                 bad=0.2,
                 runbook="KanariaRejectsMore",
@@ -281,7 +281,7 @@ BUILT_IN = Catalogue(
             picture=ReportPicture("by key", "Bad answers by route", "Share of each route's requests that were bad."),
         ),
         Signal(
-            name=SEGMENT,  # where a plan tells segments apart
+            name=SEGMENT,  # where a plan defines segments
             words=SignalWords(
                 "bad answers in segment {key}",
                 "requests",
@@ -305,7 +305,7 @@ BUILT_IN = Catalogue(
         Signal(
             name=AFFECTED_USERS,  # replaces the errors where callers are sticky
             words=SignalWords("users affected", "requests", "were the first failure of their user"),
-            advice="Find these users' failed requests in the canary's log (`x-request-id`), and what they share.",
+            advice="Find these users' failed requests in the canary's log (`x-request-id`) and what they all share.",
             colour=_PINK,
         ),
         Signal(
@@ -339,7 +339,7 @@ BUILT_IN = Catalogue(
             ),
             graph=BoardGraph(
                 "Slower than 100 ms",
-                "Share of requests above this bucket bound: what the latency signals compare, and exact.",
+                "Share of requests above this bucket bound. It is exact, and it is what the latency signals compare.",
                 warn=0.05,
                 bad=0.2,
                 key="100",
@@ -395,7 +395,7 @@ BUILT_IN = Catalogue(
             graph=BoardGraph(
                 "Predicted classes",
                 "Share of each class among a version's answers, over the time shown. Bars of one class "
-                "should be equally long; a class that a version hardly predicts any more is one that it has forgotten.",
+                "should be equally long; a version that hardly ever predicts a class has unlearned it.",
             ),
         ),
         Signal(
@@ -407,7 +407,7 @@ BUILT_IN = Catalogue(
                 family_title="low confidence",
                 family_event="had low confidence",
             ),
-            advice="Look at the inputs it is unsure of: weights or preprocessing may not be those of training.",
+            advice="Look at the inputs it is unsure of: its weights or preprocessing may differ from training.",
             colour=_GREY,
             counter=Buckets(Side.SERVICE, m.CONFIDENCE.name, CONFIDENCE_BOUNDS, bad="within"),
             judged=SignalRule(kernel="exact", weight=0.1, is_only_different=True),
@@ -415,7 +415,7 @@ BUILT_IN = Catalogue(
             read_from=frozenset((CONFIDENCE,)),
             graph=BoardGraph(
                 "Confidence under 0.5",
-                "Share of answers. A canary that is unsure where stable is not has learned something different.",
+                "Share of answers. A canary that is unsure where stable is sure has learned something different.",
                 key="0.5",
             ),
         ),
@@ -452,7 +452,8 @@ BUILT_IN = Catalogue(
             graph=BoardGraph(
                 "Wrong labels",
                 "Share of the answers whose true label came later through /feedback, by the version that answered, "
-                "as they come. A young canary lacks the labels that take long; the plan's `after` compares fairly.",
+                "as they come. A young canary lacks labels that take long to arrive; for a fair comparison set `after` "
+                "in the plan.",
                 runbook="KanariaQualityBurnedByVersion",
             ),
         ),
@@ -479,8 +480,8 @@ BUILT_IN = Catalogue(
         Signal(
             name="disagreement",
             words=SignalWords("unlike stable", "answers to copied requests", "differ from {stable}'s"),
-            advice="Compare its answers with stable's on the same inputs. Where its own are right, allow a larger "
-            "share: `signals.disagreement.at_most`.",
+            advice="Compare its answers with stable's on the same inputs. If its own are right, allow a larger share: "
+            "`signals.disagreement.at_most`.",
             colour=_VIOLET,
             counter=Outcomes(Side.SERVICE, m.DISAGREEMENT.name, "outcome", bad=m.DIFFERENT),
             judged=SignalRule(kernel="bounded", weight=0.1, is_only_different=True, is_to_be_proven=True),
@@ -503,13 +504,13 @@ _present = BUILT_IN
 
 
 def catalogue() -> Catalogue:
-    """The catalogue that everything reads."""
+    """The catalogue in use in this process."""
     return _present
 
 
 @contextmanager
 def using(other: Catalogue) -> Iterator[Catalogue]:
-    """Make everything in this process read `other`. Enter it before a plan or a ledger is read."""
+    """Use `other` as the catalogue in this process. Enter it before a plan or a ledger is read."""
     global _present  # noqa: PLW0603 - the one place where the catalogue is chosen
     before, _present = _present, other
     try:

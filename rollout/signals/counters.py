@@ -1,6 +1,6 @@
-"""From the counts of processes to (bad, total) counters, and from two readings to windows of new events.
+"""Turns the counts of processes into (bad, total) counters, and two readings into windows of new events.
 
-The catalogue says which signals there are.
+The catalogue defines the signals.
 """
 
 from collections import defaultdict
@@ -47,9 +47,10 @@ class Table:
 
 
 def counters(tables: Iterable[Table]) -> dict[SeriesKey, Pair]:
-    """Every counter of every version: the signals of a window, with `low_confidence:<bound>` for each bound.
+    """Every counter of every version, with one per key, such as `low_confidence:<bound>` for each bound.
 
-    All of them are read: a counter that one release left out would look new, with all its history, in the next.
+    All counters are read, even unused ones: a counter that one release left out would look new in the next release,
+    and its whole history would count as new events.
     """
     return {
         (table.instance, table.version, f"{name}:{key}" if key else name): pair
@@ -60,12 +61,13 @@ def counters(tables: Iterable[Table]) -> dict[SeriesKey, Pair]:
 
 
 def version_tables(instance: str, samples: Iterable[Sample], *, own: str | None = None) -> Iterator[Table]:
-    """The counts on the page of a version's process: each series that a signal is made of has the label `version`.
+    """The counts on the metrics page of a version's process, for each series that a signal uses.
 
-    A label without text is the same as none, as in Prometheus, which drops it. What is no count is left out.
+    Each of these series has the label `version`. A label with an empty value counts as missing, as in Prometheus.
+    Values that cannot be counts are left out.
 
     Args:
-        own: the version that the process serves: what its page says of others is left out; None: it counts for all.
+        own: the version that the process serves; counts of other versions are left out. None: keep all versions.
     """
     counts: defaultdict[tuple[str, str, str], dict[str, int]] = defaultdict(dict)
     labels_of: defaultdict[str, list[str]] = defaultdict(list)
@@ -85,7 +87,7 @@ def version_tables(instance: str, samples: Iterable[Sample], *, own: str | None 
 def own_counters(
     instance: str, version: str, samples: Iterable[Sample], own: Sequence[OwnCounter]
 ) -> dict[SeriesKey, Pair]:
-    """The counters of the user's own signals on the page of one process of `version`."""
+    """The counters of the user's own signals on the metrics page of one process of `version`."""
     page: defaultdict[str, list[tuple[Mapping[str, str], float]]] = defaultdict(list)
     for sample in samples if own else ():
         page[sample.name].append((sample.labels, sample.value))
@@ -97,25 +99,26 @@ def own_counters(
 
 
 def own_series(own: Sequence[OwnCounter]) -> tuple[str, ...]:
-    """The names of the series that these counters are made of."""
+    """The names of the series that these counters read."""
     return tuple(dict.fromkeys(name for counter in own for name in counter.counted.series))
 
 
 def add(counts: dict[str, int], value: str, events: float) -> None:
-    """Add `events` to the count of a label's value: other labels may spread it over several series."""
+    """Add `events` to the count of a label's value, which other labels may spread over several series."""
     counts[value] = counts.get(value, 0) + int(events)
 
 
 def merge(previous: Reading | None, current: Reading) -> Reading:
-    """Everything known after `current`: what it lacks keeps its last value. Keep the result as the next `previous`.
+    """All counters known after `current`; those that it lacks keep their last value.
 
-    So an instance that was away for some readings is counted once, from its last value. Where `bad` was read ahead of
-    its `total`, the surplus waits for the next reading.
+    Pass the result as the next `previous`.
+    So an instance that was missing from some readings is counted once, from its last value. Where `bad` was read ahead
+    of its `total`, the surplus waits for the next reading.
     """
     if previous is None:
         return current
     known = {key: before + new for key, before, new in _growth(previous, current)}
-    # A single class may be missing because its process was restarted and has not predicted it since.
+    # A class may be missing because its process was restarted and has not predicted the class since.
     present = {_family(key) for key in known}
     absent = {key: last for key, last in previous.counters.items() if _family(key) not in present}
     return Reading(at_s=current.at_s, counters=known | absent)
@@ -130,12 +133,12 @@ def windows(
     has_pairs: bool = False,
     own: Sequence[OwnCounter] = (),
 ) -> list[Window]:
-    """New events since `previous`: one window for each counter that grew. A release picks with `SignalSelection.of`.
+    """New events since `previous`: one window for each counter that grew. `SignalSelection.of` picks a release's own.
 
-    A series that `previous` lacks counts from 0, and so does one whose total fell: its process was restarted. One that
-    was restarted and passed its old total between two readings looks like smaller growth; events may then be missed,
-    but none is ever invented. Of routes, and of the user's own counters, nothing is known before they are seen; a
-    counter of the user's that falls may be none at all. There counting begins with `current`.
+    A series that `previous` lacks counts from 0. So does a series whose total fell, because its process was restarted.
+    A series that was restarted and passed its old total between two readings looks like smaller growth: events may then
+    be missed, but none is ever invented. Routes and the user's own counters appear with their first event or later, and
+    a counter of the user's that falls may not be a counter. For these, counting begins with `current`.
 
     Args:
         previous: everything known before, from `merge`.
@@ -143,7 +146,7 @@ def windows(
         stable: tag of one side.
         canary: tag of the other.
         has_pairs: both versions answer some requests, all or a share of them, so that their answers can be compared.
-        own: counters of the user's own among them.
+        own: the user's own counters in the readings.
     """
     new = {key: events for key, _, events in _growth(previous, current)}
     totals: defaultdict[tuple[str, str], Pair] = defaultdict(lambda: _NOTHING)
@@ -151,7 +154,7 @@ def windows(
         totals[version, counted] += events
     for row in catalogue().in_plans.values():
         if row.is_of_copies:
-            # Stable counts the same pairs of answers. The canary is compared with it, and stable agrees with itself.
+            # Only the canary counts pairs of answers. Stable gets the same total and nothing bad: it is the reference.
             compared = totals[canary, row.name] if has_pairs else _NOTHING
             totals[stable, row.name], totals[canary, row.name] = Pair(0, compared.total), compared
     end_s, window_s = current.at_s, max(0.0, current.at_s - previous.at_s)
@@ -179,13 +182,13 @@ def windows(
 
 
 def _popped(totals: dict[tuple[str, str], Pair], version: str, name: str) -> tuple[Pair, Pair]:
-    """The counts of the sum and of the squares of a signal of numbers."""
+    """Remove and return the counts of the sum and of the squares of a signal of numbers."""
     return totals.pop((version, f"{name}:{SUM}"), _NOTHING), totals.pop((version, f"{name}:{SQUARES}"), _NOTHING)
 
 
 def _growth(previous: Reading, current: Reading) -> Iterator[tuple[SeriesKey, Pair, Pair]]:
     """For each series of `current`: its key, the counts before, and the new events."""
-    # A class that is predicted for the first time has a new series, but the rows before it were counted already.
+    # A class that is predicted for the first time has a new series, but the events before it were counted already.
     rows = {_family(key): pair.total for key, pair in previous.counters.items() if _is_partition(key)}
     for key, now in current.counters.items():
         is_own = key[2].startswith(PREFIX)
@@ -199,7 +202,7 @@ def _growth(previous: Reading, current: Reading) -> Iterator[tuple[SeriesKey, Pa
 
 
 def _absent_keys(new: Mapping[SeriesKey, Pair]) -> dict[SeriesKey, Pair]:
-    """Zero counts for the classes that one version predicted and another never did."""
+    """Zero counts for classes that one version predicted and another never did."""
     signals = defaultdict(set)
     rows = {}
     for key, events in new.items():
@@ -215,17 +218,17 @@ def _absent_keys(new: Mapping[SeriesKey, Pair]) -> dict[SeriesKey, Pair]:
 
 
 def _is_partition(key: SeriesKey) -> bool:
-    """Whether it counts one of several classes, where every event has exactly one."""
+    """Whether the series counts one key of a family of which every event has exactly one key."""
     return key[2].partition(":")[0] in catalogue().partitions
 
 
 def _appears_late(key: SeriesKey) -> bool:
-    """Whether it is one of those that begin with their first event, or that an earlier controller did not count."""
+    """Whether the series appears only with its first event, or was not counted by an earlier controller."""
     row = catalogue().of(key[2])
     return key[2] == ANSWERED_ELSEWHERE or (row is not None and isinstance(row.counter, OutcomesByKey))
 
 
 def _family(key: SeriesKey) -> SeriesKey:
-    """The key with all classes of one process taken together."""
+    """The key without the class: one for all classes of one process."""
     family = key[2].partition(":")[0]
     return (key[0], key[1], family) if family in catalogue().partitions else key

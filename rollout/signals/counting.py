@@ -1,7 +1,7 @@
-"""How a signal's (bad, total) are made of one process's counts of one version.
+"""How a signal's (bad, total) are computed from one process's counts of one version.
 
 A process counts events by one property: requests by status, durations by bucket, answers by class. A row of the
-catalogue says which of these are bad.
+catalogue says which of them are bad.
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Literal
 
 from rollout.judge.types import Numbers, Pair
 
-# The counts of every data plane, under our names: its folder under routers/ translates its own.
+# Kanaria's names for the counts of every data plane; the data plane's folder under routers/ translates its names.
 GATEWAY_REQUESTS = "requests"  # answered requests by `code`: three digits
 SAVED = "5ok"  # the code of a request that the chosen version failed, and that another one answered in its place
 GATEWAY_DURATION_MS = "duration_ms"  # the same requests in a cumulative histogram
@@ -22,12 +22,12 @@ SUM, SQUARES = "sum", "squares"  # keys of the two counters of a signal whose ev
 
 
 class Side(Enum):
-    """Who counts."""
+    """Who counts the events."""
 
     GATEWAY = "gateway"
     SERVICE = "service"
     OBSERVER = "observer"
-    USER = "user"  # a counter of the user's own, on a version's metrics page
+    USER = "user"  # the user's own counter on a version's metrics page
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Outcomes:
     side: Side
     series: str
     label: str
-    bad: str  # a regular expression that the label's whole value matches
-    untold: str = ""  # another one, of values that do not tell; where there are any, nothing is known of all of them
+    bad: str  # a regular expression that must match the label's whole value
+    untold: str = ""  # the same for values that leave it open, such as `4xx`; where one occurs, nothing is counted
 
     def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
         if self.untold and any(re.fullmatch(self.untold, outcome) for outcome in counts):
@@ -49,9 +49,9 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class KeyedOutcomes:
-    """Events by outcome under each value of another label, such as an age; events of other outcomes do not count.
+    """Events by outcome under each value of another label, such as an age; events with other outcomes do not count.
 
-    Several key labels are written with a comma between them, and so are their values.
+    Several key labels are joined by commas, and so are their values.
     """
 
     side: Side
@@ -80,7 +80,7 @@ class OutcomesByKey:
     series: str
     key_label: str
     outcome_label: str
-    bad: str  # a regular expression that the outcome's whole value matches
+    bad: str  # a regular expression that must match the whole outcome
 
     @property
     def label(self) -> str:
@@ -139,10 +139,10 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A cumulative histogram, each event as a number: how many of the bounds it exceeds.
+    """A cumulative histogram in which each event is a number: how many of the bounds it exceeds.
 
-    The sum of the numbers and that of their squares are counters of their own, as shares of the largest there can be:
-    so they are read, kept and subtracted as all other counters are.
+    The sum of the numbers and the sum of their squares are two counters, each a (bad, total) pair whose total is the
+    largest possible sum. So they are read, stored and subtracted like all other counters.
     """
 
     side: Side
@@ -159,7 +159,7 @@ class Steps:
         return "le"
 
     def pairs(self, counts: Mapping[str, int]) -> Iterator[tuple[str, Pair]]:
-        """Nothing where a bound is missing, as in a gateway of an earlier version."""
+        """Yields nothing where a bound is missing, as with a gateway of an earlier version."""
         within = {float(le): count for le, count in counts.items()}
         if any(bound not in within for bound in (*self.bounds, inf)):
             return
@@ -170,7 +170,7 @@ class Steps:
         yield SQUARES, Pair(squares, most * most * within[inf])
 
     def numbers(self, total: Pair, squares: Pair) -> Numbers:
-        """The numbers that these counts are of."""
+        """Count, sum and sum of squares of the numbers, from the two counters."""
         return Numbers(total.total // len(self.bounds), float(total.bad), float(squares.bad))
 
 

@@ -1,6 +1,6 @@
-"""Signals of the user's own: counters on the metrics page of each version, which a plan names under `signals.custom`.
+"""The user's own signals: counters on the metrics page of each version, which a plan names under `signals.custom`.
 
-Such a page says nothing of versions: the version is the one whose process it is of.
+Such a page has no label for the version: its counts belong to the version of the process that serves it.
 """
 
 import math
@@ -21,14 +21,14 @@ from rollout.signals.options import Options
 from rollout.signals.selectors import Selector, selector
 from rollout.units import SecondsOrNone
 
-PREFIX = "custom."  # of their names in evidence, so that no signal of a later version of Kanaria can have the same
-HISTORY_S = 600.0  # of stable's counts, before one of them may roll back by itself
-MOST_HISTORY_S = 1800.0  # what is kept
+PREFIX = "custom."  # of their names in evidence, so that no signal of a later version of Kanaria has the same name
+HISTORY_S = 600.0  # history of stable's counts that is needed before such a signal may roll back by itself
+MOST_HISTORY_S = 1800.0  # longest history that is kept
 
 _WEIGHT = 0.1
 _TOLERANCE = 1.25
-_PARTS = 1000  # a number is counted in so many parts of its range
-_TOO_MANY = 2**43  # events of one process; so many squares of parts are the most that 63 bits hold
+_PARTS = 1000  # a number's range is divided into this many parts, and numbers are counted in parts
+_TOO_MANY = 2**43  # events of one process; with more, the sum of squares of parts would not fit into 63 bits
 _COLOURS = ("#4c6ef5", "#0b7285", "#c2255c", "#5c940d", "#862e9c")
 
 Series = tuple[Mapping[str, str], float]  # labels and value
@@ -39,7 +39,7 @@ _Number = Annotated[float, Field(gt=-1e100, lt=1e100, allow_inf_nan=False)]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Events of which some are bad: two counters."""
+    """Events of which some are bad, counted by two counters."""
 
     part: Selector
     of: Selector
@@ -47,11 +47,11 @@ class Share:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """Names of the series that are read."""
+        """Names of the series to read."""
         return self.part.name, self.of.name
 
     def pairs(self, page: Page) -> Iterator[tuple[str, Pair]]:
-        """The counts, by the key of a counter; nothing where the page does not tell."""
+        """The counts, by the key of a counter; nothing where the page lacks the series or they are not counts."""
         total, part = total_of(page, self.of), total_of(page, self.part)
         if total is None or not is_count(total) or not is_count(part or 0.0):
             return
@@ -61,7 +61,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Events whose number is on the bad side of one bound of a histogram."""
+    """Events of a histogram that are on the bad side of one bound."""
 
     histogram: Selector
     bound: float
@@ -83,7 +83,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Events that are numbers, each taken as the middle of its bucket of a histogram, within a range."""
+    """Events of a histogram as numbers, each taken as the middle of its bucket, within a range."""
 
     histogram: Selector
     low: float
@@ -95,7 +95,7 @@ class Mean:
         return (f"{self.histogram.name}_bucket",)
 
     def pairs(self, page: Page) -> Iterator[tuple[str, Pair]]:
-        """The sum of the numbers and that of their squares, in parts of the range: counters like all others."""
+        """The sum of the numbers and the sum of their squares, in parts of the range, as counters like all others."""
         within = buckets(page, self.histogram)
         if not within:
             return
@@ -111,7 +111,7 @@ class Mean:
         yield SQUARES, Pair(squares, _PARTS * _PARTS * total)
 
     def numbers(self, sums: Pair, squares: Pair) -> Numbers:
-        """The numbers that these counts are of."""
+        """Count, sum and sum of squares of the numbers, from the two counters."""
         total, low, one = sums.total // _PARTS, self.low, (self.high - self.low) / _PARTS
         return Numbers(
             total,
@@ -122,14 +122,14 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class OwnCounter:
-    """What a signal of the user's own is counted from. Its name is its definition: another one is another counter."""
+    """What one of the user's own signals counts. Its name is its definition, so a new definition is a new counter."""
 
     name: str
     counted: Share | Bound | Mean
 
 
 class CustomSignal(Options):
-    """One signal of the user's own: `bad` or `good` events `of` all, or a `histogram` and what of it is bad."""
+    """One of the user's own signals: `bad` or `good` events `of` all, or a `histogram` and its bad part."""
 
     bad: str | None = None
     good: str | None = None
@@ -156,14 +156,14 @@ class CustomSignal(Options):
     def _numbers(cls, given: Any) -> Any:
         for each in given if isinstance(given, list | tuple) else [given]:
             if isinstance(each, bool | str):
-                raise ValueError("write a number such as 0.5, without a unit: that of the histogram")
+                raise ValueError("write a number such as 0.5, without a unit: it has the histogram's unit")
         return given
 
     @field_validator("history")
     @classmethod
     def _kept(cls, history: float) -> float:
         if history > MOST_HISTORY_S:
-            raise ValueError(f"write at most {span(MOST_HISTORY_S)}: no more is kept")
+            raise ValueError(f"write at most {span(MOST_HISTORY_S)}: no longer history is kept")
         return history
 
     @model_validator(mode="after")
@@ -200,12 +200,12 @@ class CustomSignal(Options):
         return self
 
     def rule(self, judged: SignalRule) -> SignalRule:
-        """The judge's rule; `judged` is the row's, which is whole."""
+        """The judge's rule: `judged`, because the row already includes the options."""
         return judged
 
     @cached_property
     def counter(self) -> OwnCounter:
-        """What is counted."""
+        """The counter of this signal."""
         if self.histogram is not None:
             histogram = selector(self.histogram)
             if self.between:
@@ -231,8 +231,8 @@ class CustomSignal(Options):
         """The row of the signal, as in the catalogue.
 
         Args:
-            name: in evidence.
-            place: among the plan's own signals; it gives the colour.
+            name: the signal's name in evidence.
+            place: its index among the plan's own signals; it selects the colour.
         """
         title, stated = name.removeprefix(PREFIX).replace("_", " "), self._in_words()
         form: Literal["mean over time", "over time"] = "mean over time" if self.between else "over time"
@@ -255,7 +255,7 @@ class CustomSignal(Options):
         return SignalRule("exact", _WEIGHT, tolerance=tolerance, on_fail=self.on_fail)
 
     def _in_words(self) -> tuple[str, str]:
-        """What is counted, and what the bad ones of it are."""
+        """What is counted, and which of it is bad, in words."""
         if self.histogram is not None:
             if self.between:
                 return f"numbers of `{self.histogram}`", "are"
@@ -271,15 +271,15 @@ class CustomSignal(Options):
 
 
 def total_of(page: Page, wanted: Selector) -> float | None:
-    """The sum of all series that a selector takes; None where there is none."""
+    """The sum of all series that a selector matches; None where there is none, NaN where a value is not finite."""
     values = [value for labels, value in page.get(wanted.name, ()) if wanted.takes(labels)]
     return math.fsum(values) if values and all(map(math.isfinite, values)) else math.nan if values else None
 
 
 def buckets(page: Page, histogram: Selector) -> dict[float, int]:
-    """How many events are within each bound, all series of the histogram together; empty where the page does not tell.
+    """Events within each bound, summed over all series of the histogram; empty where the values are not counts.
 
-    Only bounds that all these series have are given: else a bound would lack the events of some.
+    Bounds that some of these series lack are left out: they would lack the events of those series.
     """
     sums: dict[float, float] = {}
     series: dict[float, int] = {}
@@ -297,10 +297,10 @@ def buckets(page: Page, histogram: Selector) -> dict[float, int]:
 
 
 def is_count(value: float) -> bool:
-    """Whether a value on a page can be a number of events; larger ones would not fit into the ledger."""
+    """Whether a value on a metrics page can be a number of events; larger values would not fit into the ledger."""
     return math.isfinite(value) and 0 <= value < _TOO_MANY
 
 
 def _kept_braces(text: str) -> str:
-    """`text` in words that are filled in later."""
+    """`text` with its braces escaped, for words that are formatted later."""
     return text.replace("{", "{{").replace("}", "}}")

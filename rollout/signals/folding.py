@@ -1,7 +1,7 @@
-"""From raw samples of many pods to windows of new events.
+"""Turns raw samples of many pods into windows of new events.
 
-Counters are differenced series by series, never `rate()`: each event is in one window, that of the sample which showed
-it first. The same samples give the same windows, whether they are folded at once or in parts.
+Counters are differenced series by series, never with `rate()`: each event is in exactly one window, that of the first
+sample that contains it. The same samples give the same windows, whether they are folded at once or in parts.
 """
 
 import math
@@ -17,28 +17,36 @@ from numpy.typing import NDArray
 from rollout.errors import RolloutError
 from rollout.judge.windows import Windows
 from rollout.signals.growth import Counter, Cut, Floats, Process, Scrapes, Side, Slot, together
-from rollout.signals.profile import COPIED_BY, EXPORTED, OF_TARGET, TOLD_BY, Names, Profile, SeriesOf
+from rollout.signals.profile import (
+    EXPORTED_PREFIX,
+    REPLICA_LABELS,
+    SCRAPER_LABELS,
+    TARGET_LABELS,
+    Names,
+    Profile,
+    SeriesOf,
+)
 
 SIDES: tuple[Side, Side] = ("stable", "canary")
 
 STALE_INTERVALS = 3  # scrapes that a pod may miss before its newest sample is stale
 START_TIME = "process_start_time_seconds"  # as Prometheus's client libraries name it
 _NAME = "__name__"
-_ALL = "all"  # key of all events of histograms; the part names the bounds that they have
-_INFINITE = f"{math.inf}"  # the bound that all have
-_GAPS = 20  # between samples, which tell the scrape interval
+_ALL = "all"  # key for all events of a histogram; the slot's part lists the histogram's bounds
+_INFINITE = f"{math.inf}"  # the bound that every histogram has
+_GAPS = 20  # number of gaps between samples from which the scrape interval is estimated
 _FEWEST_GAPS = 2
 
-# Of a signal in each window: whether it was known by its end, and bad and all events of stable and of the canary.
+# One signal in each window: whether it was known by the window's end; stable's bad and all events, then canary's.
 Column = tuple[NDArray[np.bool_], list[Floats]]
 
 
 class Uncountable(RolloutError):
-    """What there is of a release cannot be counted: events would be invented."""
+    """The samples of a release cannot be counted: events would be invented."""
 
 
 class CountedTwice(Uncountable):
-    """The same pod's counters came from two scrapers: each event would count twice."""
+    """Two scrapers have the same pod's counters: each event would count twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class RawSeries:
 
 
 def scrape_interval(every: Sequence[RawSeries], process: Sequence[str]) -> float | None:
-    """How often pods are scraped, to half a second: the median of the first gaps. None: too few samples to tell."""
+    """The scrape interval in seconds, to half a second: the median of the first gaps. None: too few samples."""
     firsts: dict[tuple[str, ...], Floats] = {}
     for series in every:
         known = firsts.get(_process_of(series.labels, process))
@@ -71,13 +79,13 @@ class Fold:
     """The counters of one release: samples in, windows out, oldest first.
 
     Args:
-        profile: what is read.
-        counters: the signals that are counted, see `Profile.counters`.
-        names: which release it is.
+        profile: says which series to read.
+        counters: the signals to count, see `Profile.counters`.
+        names: the release's names.
         origin_s: a border between two windows, Unix seconds.
         window_s: length of a window, seconds.
-        interval_s: between two scrapes, seconds.
-        from_s: from when samples are read, Unix seconds.
+        interval_s: time between two scrapes, seconds.
+        from_s: samples are read from this time on, Unix seconds.
     """
 
     def __init__(
@@ -104,18 +112,18 @@ class Fold:
         self._by_signal = {counter.signal: counter for counter in counters}
         self._known: dict[frozenset[tuple[str, str]], Counter] = {}
         self._processes: dict[tuple[str, ...], Process] = {}
-        self._alike: dict[int, tuple[Counter, ...]] = {}  # by the hash of the labels without what says who scraped
-        self._copied: dict[int, Sequence[str]] = {}  # of those, where several did, with the labels that tell them apart
-        self._since: dict[Slot, float] = {}  # when each was first counted
-        self.newest_s: dict[Side, float] = {}  # time of the newest sample of each side
-        self.cursor_s = self.border_before(from_s)  # all up to here is folded
+        self._alike: dict[int, tuple[Counter, ...]] = {}  # by the hash of the labels that do not depend on the scraper
+        self._copied: dict[int, Sequence[str]] = {}  # hashes with several scrapers, and the labels that differ
+        self._since: dict[Slot, float] = {}  # when each slot was first counted, Unix seconds
+        self.newest_s: dict[Side, float] = {}  # Unix time of the newest sample of each side
+        self.cursor_s = self.border_before(from_s)  # Unix time up to which everything is folded
 
     def border_before(self, at_s: float) -> float:
-        """The last border between two windows that is not after `at_s`."""
+        """The last border between two windows at or before `at_s`, Unix seconds."""
         return self._origin_s + self.window_s * math.floor((at_s - self._origin_s) / self.window_s)
 
     def lacking(self, side: Side) -> list[str]:
-        """The signals of which a side has no series that was ever seen."""
+        """The signals of which no series of this side was ever seen."""
         seen = {slot.signal for slot in self._since if slot.side == side}
         return [signal for signal in self._by_signal if signal not in seen]
 
@@ -123,14 +131,15 @@ class Fold:
         """The windows between the cursor and the last border before `until_s`.
 
         Args:
-            every: all samples after the cursor and up to `until_s`; others are not looked at, nor are those after that
-                border but for how new they are.
+            every: all samples after the cursor and up to `until_s`; others are ignored. Samples after that border only
+                update `newest_s`.
+            until_s: Unix seconds.
 
         Raises: Uncountable.
         """
         end_s = self.border_before(until_s)
         cuts: dict[int, Cut] = {}
-        parts: dict[tuple[int, float], tuple[Floats, slice]] = {}  # of times, which series share
+        parts: dict[tuple[int, float], tuple[Floats, slice]] = {}  # slices of the times that many series share
         starts: defaultdict[tuple[str, ...], list[RawSeries]] = defaultdict(list)
         for series in every:
             if series.labels.get(_NAME) == START_TIME:
@@ -158,12 +167,12 @@ class Fold:
             _refuse_fractions(each)
         table: dict[Slot, Floats] = {}
         for process, every_scrape in pods.items():
-            self._count(self._met(process, every_scrape, starts.get(process, ())), every_scrape, windows, table)
+            self._count(self._process(process, every_scrape, starts.get(process, ())), every_scrape, windows, table)
         begin_s, self.cursor_s = self.cursor_s, end_s
         return self._windows(table, begin_s, windows)
 
     def _known_of(self, labels: Mapping[str, str]) -> Counter | None:
-        """What is known of a series; None where it counts for nothing."""
+        """The counter of a series; None where the series adds to nothing."""
         identity = frozenset(labels.items())
         known = self._known.get(identity)
         if known is None:
@@ -181,26 +190,27 @@ class Fold:
         return known if known.slots else None
 
     def _compare(self, new: Counter, labels: Mapping[str, str]) -> None:
-        """Find out whether another who scrapes has the same series."""
-        bare = new.identity.difference([(label, labels[label]) for label in COPIED_BY if label in labels])
+        """Note where another scraper has the same series."""
+        bare = new.identity.difference([(label, labels[label]) for label in REPLICA_LABELS if label in labels])
         own = bare.difference([(label, labels[label]) for label in labels if not self._is_of_pod(label)])
-        for kind, told_by in ((bare, COPIED_BY), (own, TOLD_BY)):
-            key = hash((kind, told_by))
+        for kind, scraper_labels in ((bare, REPLICA_LABELS), (own, SCRAPER_LABELS)):
+            key = hash((kind, scraper_labels))
             alike = self._alike.get(key, ())
             self._alike[key] = (*alike, new)
-            if alike and _told(alike[0], told_by) != _told(new, told_by):
-                self._copied[key] = told_by
+            if alike and _values_of(alike[0], scraper_labels) != _values_of(new, scraper_labels):
+                self._copied[key] = scraper_labels
 
     def _counted_once(self, cuts: dict[int, Cut]) -> Iterable[Cut]:
-        """The new samples, without those from before the release of one who then scraped what another scraped, too.
+        """The new samples, without a second scraper's samples from before the release.
 
-        Who scrapes a pod after another, as where a job was renamed, begins to count with the first sample.
+        A scraper that takes over a pod from another one, for example after a job was renamed, counts from its first
+        sample on.
 
-        Raises: CountedTwice where two scrape a pod in the release.
+        Raises: CountedTwice where two scrapers have the same pod during the release.
         """
         copied = [
-            self._by_who_scraped(self._alike[key], told_by, cuts)
-            for key, told_by in self._copied.items()
+            self._by_who_scraped(self._alike[key], scraper_labels, cuts)
+            for key, scraper_labels in self._copied.items()
             if not _is_alone(self._alike[key], cuts)
         ]
         for several in copied:
@@ -208,7 +218,7 @@ class Fold:
                 if self._are_at_once(times[times > self._origin_s], of_other[of_other > self._origin_s]):
                     self._refuse_copies(one[0], other[0])
         for several in copied:
-            several.sort(key=lambda each: -each[1][-1])  # the one stays that goes on
+            several.sort(key=lambda each: -each[1][-1])  # keep the scraper with the newest sample
             for place, (counters, times) in enumerate(several):
                 before = times[times <= self._origin_s]
                 is_second = any(self._are_at_once(before, of_other) for _, of_other in several[:place])
@@ -225,13 +235,13 @@ class Fold:
 
     @staticmethod
     def _by_who_scraped(
-        alike: Iterable[Counter], told_by: Sequence[str], cuts: Mapping[int, Cut]
+        alike: Iterable[Counter], scraper_labels: Sequence[str], cuts: Mapping[int, Cut]
     ) -> list[tuple[list[Counter], Floats]]:
-        """The counters of each who scraped, and the times of what is new of them and of the last before."""
+        """The counters of each scraper, with the times of their last known and their new samples."""
         counters: defaultdict[tuple[str | None, ...], list[Counter]] = defaultdict(list)
         times: defaultdict[tuple[str | None, ...], list[Floats]] = defaultdict(list)
         for counter in alike:
-            told = _told(counter, told_by)
+            told = _values_of(counter, scraper_labels)
             counters[told].append(counter)
             if counter.time_s > -math.inf:
                 times[told].append(np.array([counter.time_s]))
@@ -240,7 +250,7 @@ class Fold:
         return [(counters[told], np.unique(np.concatenate(own))) for told, own in times.items()]
 
     def _are_at_once(self, one: Floats, other: Floats) -> bool:
-        """Whether one was scraped while the other was."""
+        """Whether two scrapers were active at the same time."""
         return any(
             (np.diff(of)[places[(places > 0) & (places < len(of))] - 1] <= STALE_INTERVALS * self.interval_s).any()
             for of, places in ((one, np.searchsorted(one, other)), (other, np.searchsorted(other, one)))
@@ -253,24 +263,24 @@ class Fold:
             f"{label}={' and '.join(sorted({each.get(label, '(none)') for each in labels}))}" for label in differ
         )
         raise CountedTwice(
-            "each event is counted twice: two scrapers have the same pod",
+            "each event would count twice: two scrapers have the same pod",
             saw=f"{labels[0].get(_NAME, '')} of {'/'.join(one.process)} with {seen}",
             do="read through a query layer that deduplicates replicas (Thanos, Mimir), or from one Prometheus; let one "
-            "job scrape the pods; of several clusters name one in the profile's `where`; then lift the version "
-            "(POST /v1/lift), so that its evidence begins anew",
+            "job scrape the pods; with several clusters, name one in the profile's `where`; then lift the version "
+            "(POST /v1/lift), so that its evidence starts again",
         )
 
     def _is_of_pod(self, label: str) -> bool:
-        """Whether a label says the same of a pod whoever scrapes it."""
-        return not (label in OF_TARGET or label.startswith(EXPORTED)) or label in self._profile.process
+        """Whether a label of a pod has the same value for every scraper."""
+        return not (label in TARGET_LABELS or label.startswith(EXPORTED_PREFIX)) or label in self._profile.process
 
     def _refuse_nameless(self, labels: Mapping[str, str], process: tuple[str, ...]) -> None:
         if any(process):
             return
         raise Uncountable(
-            "it is not known which pod has counted what, so neither which of them was restarted nor which is new",
+            "the series do not say which pod they belong to, so restarts and new pods cannot be recognised",
             saw=f"{labels.get(_NAME, '')} without {' and '.join(self._profile.process)}, with {_listed(labels)}",
-            do="name in the profile's `process` a label that is another for each pod, such as `process: [instance]`; "
+            do="name in the profile's `process` a label that differs for each pod, such as `process: [instance]`; "
             "sums of many pods cannot be counted",
         )
 
@@ -287,15 +297,15 @@ class Fold:
             if counter.is_histogram:
                 bound = bound_of(labels)
                 if takes and bound is not None:
-                    yield Slot(side, counter.signal, "", f"{bound}")  # however this pod writes it
+                    yield Slot(side, counter.signal, "", f"{bound}")  # normalised: pods may write a bound differently
                 continue
             if takes:
                 yield Slot(side, counter.signal, key, "of")
             if counter.is_part(labels):
                 yield Slot(side, counter.signal, key, "bad")
 
-    def _met(self, process: tuple[str, ...], every: Sequence[Scrapes], starts: Sequence[RawSeries]) -> Process:
-        """What is known of a pod. One that says in its first scrape that it has just started has counted from 0."""
+    def _process(self, process: tuple[str, ...], every: Sequence[Scrapes], starts: Sequence[RawSeries]) -> Process:
+        """The process of a pod. If its first scrape says that it has just started, its counters began at 0."""
         known = self._processes.get(process)
         if known is None:
             first_s = min(float(scrapes.times[0]) for scrapes in every)
@@ -309,7 +319,7 @@ class Fold:
         """Add the new events of one pod."""
         bounds = _bounds(every)
         for scrapes, growth in zip(every, process.growth(every), strict=True):
-            # A sample on a border closes the window that ends there.
+            # A sample on a border belongs to the window that ends there.
             places = np.ceil((scrapes.times - self.cursor_s) / self.window_s).astype(np.int64) - 1
             used, firsts = np.unique(np.clip(places, 0, windows - 1), return_index=True)
             events = np.zeros((len(growth), windows))
@@ -345,7 +355,7 @@ class Fold:
     def _columns(
         self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], ends_s: Floats
     ) -> dict[str, Column]:
-        """By signal with its key, in the windows that end at `ends_s`."""
+        """The columns by signal with its key, for the windows that end at `ends_s`."""
         if counter.is_histogram:
             return self._of_histogram(counter, slots, table, ends_s)
         found, nothing = {}, np.zeros(len(ends_s))
@@ -359,7 +369,7 @@ class Fold:
             columns: list[Floats] = []
             for side in SIDES:
                 of_key = table.get(Slot(side, counter.signal, key, "of"), nothing)
-                if counter.bad is None:  # every event has one key: all of them are the total
+                if counter.bad is None:  # every event has one key, so the total is the sum over all keys
                     columns += of_key, every[side]
                     continue
                 part = table.get(Slot(side, counter.signal, key, "bad"), nothing)
@@ -370,10 +380,10 @@ class Fold:
     def _of_histogram(
         self, counter: SeriesOf, slots: set[Slot], table: Mapping[Slot, Floats], ends_s: Floats
     ) -> dict[str, Column]:
-        """A bound is known in each window by whose end all sides that had been seen by then had it.
+        """The columns of a histogram, one for each bound.
 
-        What comes later changes nothing of it: also where all is read at once, nobody knew that the canary would lack
-        a bound of stable's.
+        A bound is known in a window if every side that was seen by the window's end had the bound by then. Later
+        samples do not change this, so folding everything at once gives the same windows as folding in parts.
         """
         found, nothing = {}, np.zeros(len(ends_s))
         bounds = {side: {float(slot.part): slot for slot in slots if slot.side == side} for side in SIDES}
@@ -393,7 +403,7 @@ class Fold:
                     continue
                 has_bound = ends_s >= self._since[bounds[side][bound]]
                 is_seen, lacks = is_seen | has_bound, lacks | (has_side & ~has_bound)
-                # Of the pods that have this bound: another's requests would all be beyond it.
+                # Only of pods that have this bound: otherwise all requests of the other pods would seem above it.
                 every = sum((table[slot] for slot in wholes[side] if f"{bound}" in slot.part.split()), nothing)
                 within = table.get(bounds[side][bound], nothing)
                 columns += every - within if counter.is_bad_above else within, every
@@ -402,10 +412,10 @@ class Fold:
 
 
 def _whole(counts: Floats) -> NDArray[np.int64]:
-    """Whole events; where bad ones were read ahead of all, no more of them than there are.
+    """The counts as whole numbers; bad events that were read ahead of their total are capped at the total.
 
     Args:
-        counts: bad and all events in turn along the second axis.
+        counts: bad and all events alternate along the second axis.
     """
     whole = np.rint(counts).astype(np.int64)
     every = np.maximum(whole[:, 1::2], 0)
@@ -414,7 +424,7 @@ def _whole(counts: Floats) -> NDArray[np.int64]:
 
 
 def _bounds(every: Iterable[Scrapes]) -> dict[int, str]:
-    """Those of each histogram of a pod, in one text, by its family."""
+    """The bounds of each histogram of a pod as one text, by the histogram's family."""
     found: defaultdict[int, set[str]] = defaultdict(set)
     for scrapes in every:
         for counter in scrapes.counters:
@@ -424,7 +434,7 @@ def _bounds(every: Iterable[Scrapes]) -> dict[int, str]:
 
 
 def _after(at_s: float, cut: Cut) -> Cut:
-    """The samples after a moment; the last one until then is the counter's last."""
+    """The samples after `at_s`; the last one up to then becomes the counter's last sample."""
     counter, times, values = cut
     place = int(np.searchsorted(times, at_s, "right"))
     for known in np.flatnonzero(np.isfinite(values[:place]))[-1:]:
@@ -433,26 +443,26 @@ def _after(at_s: float, cut: Cut) -> Cut:
 
 
 def _is_alone(alike: Iterable[Counter], cuts: Mapping[int, Cut]) -> bool:
-    """Whether of series that several scraped only one goes on, which has counted since all others ended."""
+    """Whether only one of these copies has new samples, and it took over after all others had ended."""
     latest = sorted(alike, key=lambda each: each.time_s)
     return latest[-1].time_s > -math.inf and not any(id(each) in cuts for each in latest[:-1])
 
 
-def _told(counter: Counter, told_by: Sequence[str]) -> tuple[str | None, ...]:
+def _values_of(counter: Counter, scraper_labels: Sequence[str]) -> tuple[str | None, ...]:
     labels = dict(counter.identity)
-    return tuple(labels.get(label) for label in told_by)
+    return tuple(labels.get(label) for label in scraper_labels)
 
 
 def _refuse_fractions(scrapes: Scrapes) -> None:
-    """Raises Uncountable: an event has happened or not."""
+    """Raise Uncountable for values that are not whole numbers: an event has happened or it has not."""
     is_part = scrapes.values != np.rint(scrapes.values)
     if is_part.any():
         place, at = np.argwhere(is_part)[0]
         labels = dict(scrapes.counters[place].identity)
         raise Uncountable(
-            "these values are no counts of events",
+            "these values are not counts of events",
             saw=f"{scrapes.values[place, at]:g} of {labels.get(_NAME, '')}, with {_listed(labels)}",
-            do="name the raw counter in the profile, and no rate or share of it, such as a recording rule's",
+            do="name the raw counter in the profile, not a rate or share of it such as a recording rule's",
         )
 
 
@@ -465,7 +475,7 @@ def _process_of(labels: Mapping[str, str], process: Sequence[str]) -> tuple[str,
 
 
 def bound_of(labels: Mapping[str, str]) -> float | None:
-    """The bound of a series of a histogram's buckets; None: it is of none."""
+    """The bound of a histogram's bucket; None: the series is not a bucket."""
     try:
         return float(labels["le"])
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""How much the counters of one pod grew from scrape to scrape, also where it was restarted in between."""
+"""How much the counters of one pod grew from scrape to scrape, even if it was restarted in between."""
 
 import math
 from bisect import insort
@@ -16,7 +16,7 @@ Side = Literal["stable", "canary"]
 
 
 class Slot(NamedTuple):
-    """What a series adds to."""
+    """One sum that a series adds to."""
 
     side: Side
     signal: str
@@ -26,20 +26,20 @@ class Slot(NamedTuple):
 
 @dataclass(slots=True)
 class Counter:
-    """The last sample of a series, and what it adds to."""
+    """The last sample of a series, and the sums that the series adds to."""
 
     process: tuple[str, ...]
     slots: tuple[Slot, ...]
     identity: frozenset[tuple[str, str]] = frozenset()  # its labels
     family: int = 0  # of a histogram: the same for all of its buckets
-    bound: str = ""  # of a bucket
+    bound: str = ""  # of a bucket of a histogram
     time_s: float = -math.inf
     value: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Scrapes:
-    """New samples of counters of one pod that were always scraped together."""
+    """New samples of one pod's counters that were scraped together every time."""
 
     counters: tuple[Counter, ...]
     times: Floats  # Unix seconds, rising; shape (scrapes,)
@@ -47,25 +47,25 @@ class Scrapes:
 
     @property
     def last_s(self) -> float:
-        """Time of the last sample before these; -inf: there was none."""
+        """Unix time of the last sample before these; -inf: there was none."""
         return self.counters[0].time_s
 
     def changes(self) -> Floats:
-        """By how much each differs from the one before; where there is none, its value."""
+        """Difference of each sample from the one before, or its value where there is none; shape of `values`."""
         last = np.array([counter.value for counter in self.counters])
         return np.diff(self.values, prepend=last[:, np.newaxis])
 
 
 @dataclass(slots=True)
 class Process:
-    """What counts: a pod."""
+    """One pod, whose counters restart together."""
 
-    first_s: float
+    first_s: float  # Unix time of its first sample
     is_new: bool  # its first sample counts from 0
     resets: list[float] = field(default_factory=list)  # times of the first samples after each restart
 
     def growth(self, every: Sequence[Scrapes]) -> list[Floats]:
-        """New events at each sample. Afterwards the counters know these samples as their last."""
+        """New events at each sample. Afterwards these samples are the counters' last ones."""
         changes = [scrapes.changes() for scrapes in every]
         self._find_restarts(every, changes)
         return [self._growth(scrapes, change) for scrapes, change in zip(every, changes, strict=True)]
@@ -78,20 +78,20 @@ class Process:
             is_reset |= np.diff(ends, prepend=begin) > 0
         growth = np.where(is_reset, scrapes.values, growth)
         if scrapes.last_s == -math.inf and not self.is_new and scrapes.times[0] <= self.first_s:
-            growth[:, 0] = 0.0  # what it counted before it was first read
+            growth[:, 0] = 0.0  # counted before the pod was first read
         for counter, value in zip(scrapes.counters, scrapes.values[:, -1].tolist(), strict=True):
             counter.time_s, counter.value = float(scrapes.times[-1]), value
         return growth
 
     def _find_restarts(self, every: Sequence[Scrapes], changes: Sequence[Floats]) -> None:
-        """A pod was restarted where its counters fell, taken together: one series that fell is a fault of its own."""
+        """Note a restart where the sum of the pod's counters fell; one falling series alone is no restart."""
         if not any((change < 0).any() for change in changes):
             return
         summed: defaultdict[float, float] = defaultdict(float)
         for scrapes, change in zip(every, changes, strict=True):
             together = change.sum(axis=0)
             if scrapes.last_s == -math.inf:
-                together[0] = 0.0  # a series that begins
+                together[0] = 0.0  # a new series has not grown
             for time_s, fell in zip(scrapes.times.tolist(), together.tolist(), strict=True):
                 summed[time_s] += fell
         for time_s, fell in sorted(summed.items()):
@@ -100,10 +100,10 @@ class Process:
 
 
 def together(cuts: Iterable[Cut]) -> list[Scrapes]:
-    """The counters of one pod by the scrapes that they have in common.
+    """Group the counters of one pod by the scrapes that they have in common.
 
     Args:
-        cuts: each with the times and the values of its new samples; values that are no numbers count for nothing.
+        cuts: each with the times and the values of its new samples; values that are not finite are dropped.
     """
     groups: dict[tuple[float, bytes], list[Cut]] = {}
     for counter, times, values in cuts:

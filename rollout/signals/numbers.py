@@ -1,4 +1,4 @@
-"""Signals of your own whose events are numbers: what a person writes about each, and the judge's rule for it."""
+"""The user's own signals whose events are numbers: the file that describes them, and the judge's rule for each."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,14 +9,14 @@ from rollout.errors import SpecError
 from rollout.judge.types import NumberRule, SignalRule, SignalWords
 from rollout.mistakes import Place, Section, contradiction, mistakes, read_yaml, shown
 
-_LARGEST = 1e100  # as the judge allows
-_WEIGHT = 0.15  # that of latency
+_LARGEST = 1e100  # the judge's limit
+_WEIGHT = 0.15  # the same as latency's
 
 _Number = Annotated[float, Field(gt=-_LARGEST, lt=_LARGEST, allow_inf_nan=False)]
 
 
 class NumberOptions(BaseModel):
-    """One signal."""
+    """The options of one signal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,11 +56,12 @@ class _File(RootModel[dict[str, NumberOptions]]):
 
 
 def parse_numbers(text: str, *, name: str, taken: tuple[str, ...]) -> dict[str, SignalRule]:
-    """The rules of a file that says for each signal what its numbers are.
+    """The judge's rules from a file that describes the numbers of each signal.
 
     Args:
+        text: the file's content, YAML.
         name: of the file, for errors.
-        taken: names of other signals.
+        taken: names of other signals, which the file must not use.
 
     Raises: SpecError.
     """
@@ -81,7 +82,7 @@ def parse_numbers(text: str, *, name: str, taken: tuple[str, ...]) -> dict[str, 
         }
         found = mistakes(error, sections, {})
         raise SpecError(
-            f"{name} does not say what the numbers are",
+            f"{name} does not describe the numbers correctly",
             saw="; ".join(each.saw for each in found),
             do="; ".join(each.do if len(found) == 1 else f"`{each.place}`: {each.do}" for each in found),
         ) from error

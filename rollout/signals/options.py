@@ -14,15 +14,15 @@ from rollout.units import Multiple, Ratio, seconds_in, written
 
 # Bucket bounds of the gateway's histograms.
 LATENCY_BOUNDS_MS = (5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000)
-STEPS_PER_TENFOLD = 20  # of the finer bounds, from 1 ms to 10 s, each 12 % above the one before, to two digits
+STEPS_PER_TENFOLD = 20  # finer bounds, from 1 ms to 10 s: each 12 % above the one before, rounded to two digits
 LATENCY_STEPS_MS = tuple(float(f"{10 ** (step / STEPS_PER_TENFOLD):.2g}") for step in range(4 * STEPS_PER_TENFOLD + 1))
-CONFIDENCE_BOUNDS = CONFIDENCE.bounds[:-1]  # bucket bounds of the service's; no confidence is above the last one
+CONFIDENCE_BOUNDS = CONFIDENCE.bounds[:-1]  # the service's bucket bounds, without the last: no confidence is above it
 
-LABELS_OF_AGE = "labels_of_age"  # wrong and all labels of answers that have reached the age that is the key, in seconds
-LABELS_BY_CALLER = "labels_by_caller"  # wrong and all labels of the caller that is the key, as they come
-LABELS_OF_AGE_BY_CALLER = "labels_of_age_by_caller"  # the same at an age: the key is both, `600,shop`
+LABELS_OF_AGE = "labels_of_age"  # wrong and all labels of answers that have reached an age; key: the age in seconds
+LABELS_BY_CALLER = "labels_by_caller"  # wrong and all labels of a caller, as they arrive; key: the caller
+LABELS_OF_AGE_BY_CALLER = "labels_of_age_by_caller"  # the same at an age; key: age and caller, `600,shop`
 PAIRED_BY_CALLER = "paired_labels_by_caller"
-LABELS_CAME = "labels_came"  # labels that came, as they come: too late for the age that is the key, and all
+LABELS_CAME = "labels_came"  # labels too late for an age, and all labels, as they arrive; key: the age in seconds
 
 OnFail = Literal["rollback", "hold"]
 
@@ -40,22 +40,22 @@ class Options(BaseModel):
 
     @property
     def keys(self) -> frozenset[str] | None:
-        """The keys (after the colon in counters' names) that are wanted; None: every key."""
+        """The wanted keys (after the colon in counters' names); None: every key."""
         return None
 
     @property
     def counted_as(self) -> str | None:
-        """The name in readings of the counts that stand for the signal's own; None: its own."""
+        """The name in readings of the counter that replaces the signal's own; None: its own."""
         return None
 
     @property
     def by_caller(self) -> str | None:
-        """How the names in readings of the same counts by caller begin, whose names follow; None: there are none."""
+        """Prefix of the names in readings of the counts by caller; the caller follows. None: there are none."""
         return None
 
     @property
     def key_in_words(self) -> str:
-        """The key of a signal that has only one and does not carry it in its name."""
+        """The key, in words, of a signal that has only one key and no key in its name."""
         return ""
 
     @property
@@ -65,12 +65,12 @@ class Options(BaseModel):
 
     @property
     def idle_gross(self) -> str | None:
-        """Why the gross limit of these options limits nothing, in words; None: it does, or there is none."""
+        """Why the gross limit of these options has no effect, in words; None: it has one, or there is no limit."""
         return None
 
 
 class Tolerant(Options):
-    """A signal that is compared with stable's. Most signals need no other options."""
+    """Options of a signal that is compared with stable's. Most signals need no others."""
 
     tolerance: Multiple = 1.25
 
@@ -104,7 +104,7 @@ class Latency(Tolerant):
     def _measured(cls, bounds: Any) -> Any:
         if not isinstance(bounds, list | tuple) or not bounds or any(each not in LATENCY_BOUNDS_MS for each in bounds):
             raise ValueError(
-                f"what is counted are {list(LATENCY_BOUNDS_MS)} ms; choose among these, in a list such as [25, 100]"
+                f"the gateway counts at {list(LATENCY_BOUNDS_MS)} ms; write some of these, in a list such as [25, 100]"
             )
         return bounds
 
@@ -114,7 +114,7 @@ class Latency(Tolerant):
 
 
 class TypicalLatency(Options):
-    """Answer times as a whole: by how much the geometric mean may rise. By default a larger rise is only said."""
+    """Answer times as a whole: by how much the geometric mean may rise. By default a larger rise is only reported."""
 
     on_fail: Literal["say", "rollback", "hold"] = "say"  # type: ignore[assignment] # wider than that of other signals
     tolerance: Ratio = 0.05
@@ -186,8 +186,8 @@ class LowConfidence(Tolerant):
 class WrongLabel(Tolerant):
     """Answers that were wrong, by the true labels that came later."""
 
-    required: bool = False  # no promotion before labels came
-    after: float = 0.0  # age at which an answer counts, by its label known then, seconds; 0: each label as it comes
+    required: bool = False  # no promotion before labels have arrived
+    after: float = 0.0  # age in seconds at which an answer counts, by its label then; 0: each label as it arrives
 
     @field_validator("after", mode="before")
     @classmethod
@@ -199,7 +199,7 @@ class WrongLabel(Tolerant):
         return seconds
 
     def rule(self, judged: SignalRule) -> SignalRule:
-        # As they come, the labels of a young version are those that come soon: few wrong ones prove nothing then.
+        # Without an age, a young version has only labels that arrive soon: few wrong ones among them prove nothing.
         return replace(super().rule(judged), tells_better=bool(self.after))
 
     @property
@@ -220,7 +220,7 @@ class WrongLabel(Tolerant):
 
 
 class PairedLabel(Options):
-    """Answers that labels prove wrong where stable's were right, of those about which only one of the two was right."""
+    """Answers that labels prove wrong where stable's were right, among those where only one of the two was right."""
 
     tolerance: Multiple = 1.25
 
@@ -261,5 +261,5 @@ def _times(multiple: float) -> str:
 
 
 def _beyond(gross: float | None, harmless: float) -> float | None:
-    """The gross limit; None where it is within what the plan calls harmless, and so is none."""
+    """The gross limit; None where it has no effect, because the plan calls as much harmless."""
     return gross if gross is not None and gross > harmless else None

@@ -1,4 +1,4 @@
-"""The part of a plan that says which signals of the catalogue are judged, and how."""
+"""The section `signals` of a plan: which signals are judged, and how."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,14 +27,14 @@ from rollout.signals.catalogue import Catalogue, Signal, catalogue
 from rollout.signals.custom import PREFIX, CustomSignal, OwnCounter
 from rollout.signals.options import LABELS_CAME, Options, WrongLabel
 
-if TYPE_CHECKING:  # commands that only look load no library
+if TYPE_CHECKING:  # commands that only read must start quickly, so they load no library
     from rollout.judge.windows import Windows
 
 Part = TypeVar("Part", bound=Options)
 
 CUSTOM = "custom"  # the section of the plan with the user's own signals
-_NOBODY = class_name("")  # who sent labels of which that is not known
-_MOST_OWN = 10  # signals of the user's own: each takes its share of the evidence
+_NOBODY = class_name("")  # the caller of labels whose caller is not known
+_MOST_OWN = 10  # of the user's own signals: each takes a share of the evidence
 
 
 def _own_name(name: Any) -> Any:
@@ -51,13 +51,11 @@ class SignalSelection:
     """Which counters a plan wants, and their names in its evidence."""
 
     keys: Mapping[str, frozenset[str] | None]  # by family; None: every key
-    others: Mapping[str, str] = field(default_factory=dict)  # by the name of a counter, the family that it stands for
-    by_caller: Mapping[str, str] = field(
-        default_factory=dict
-    )  # by family, how the names of its counters by caller begin
+    others: Mapping[str, str] = field(default_factory=dict)  # by the name of a counter, the family that it counts for
+    by_caller: Mapping[str, str] = field(default_factory=dict)  # by family, the prefix of its counters by caller
 
     def name(self, counted: str) -> str | None:
-        """The name of a counter in the release; None when it is not wanted."""
+        """The name of a counter in the release; None: the release does not want it."""
         if counted in self.others:
             return self.others[counted]
         family, _, key = counted.partition(":")
@@ -81,13 +79,13 @@ class SignalSelection:
         ]
 
     def of_arrays(self, windows: "Windows") -> "Windows":
-        """The same of windows that are no objects, and have no callers."""
+        """The same for windows in arrays, which have no callers."""
         names = {counted: name for counted in windows.signals if (name := self.name(counted)) is not None}
         return windows.of_signals(names).renamed(names.values())
 
 
 def _by_caller(begins: str, every: Iterable[Window]) -> tuple[dict[str, BothPairs], BothPairs]:
-    """The counts of each caller in the windows whose names begin so, and all of them together."""
+    """The counts of each caller in windows whose names begin with `begins`, and the sum of them all."""
     callers = {
         each.signal.removeprefix(begins): BothPairs(each.stable, each.canary)
         for each in every
@@ -97,7 +95,7 @@ def _by_caller(begins: str, every: Iterable[Window]) -> tuple[dict[str, BothPair
 
 
 def _with_callers(window: Window, of_callers: tuple[dict[str, BothPairs], BothPairs] | None) -> Window:
-    """The same with its counts by caller, where these are all of its events."""
+    """The window with its counts by caller, if these cover all of its events; otherwise unchanged."""
     callers, together = of_callers or ({}, None)
     return replace(window, callers=callers) if callers and (window.stable, window.canary) == together else window
 
@@ -105,7 +103,7 @@ def _with_callers(window: Window, of_callers: tuple[dict[str, BothPairs], BothPa
 class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
     """The options of each signal by name; None: not judged. A signal that is not named has its default options.
 
-    Signals of the user's own have the names that they have in evidence, `custom.NAME`.
+    The user's own signals have their names in evidence, `custom.NAME`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -131,27 +129,27 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
 
     @property
     def own(self) -> Mapping[str, CustomSignal]:
-        """The signals of the user's own."""
+        """The user's own signals."""
         return {name: options for name, options in self.root.items() if isinstance(options, CustomSignal)}
 
     @property
     def own_counters(self) -> tuple[OwnCounter, ...]:
-        """What they are counted from."""
+        """The counters of the user's own signals."""
         return tuple(options.counter for options in self.own.values())
 
     def row(self, signal: str) -> Signal | None:
-        """The row of a signal or of a family, of the catalogue or of the user's own; None where there is none."""
+        """The row of a signal or of a family, in the catalogue or the user's own; None where there is none."""
         own = self.own
         if signal in own:
             return own[signal].row(signal, list(own).index(signal))
         return catalogue().of(signal)
 
     def without(self, *names: str) -> "Signals":
-        """The same, with some left out."""
+        """The same signals without these."""
         return Signals({**self.root, **dict.fromkeys(names)})
 
     def only(self, *names: str) -> "Signals":
-        """The same, with all others left out."""
+        """The same signals without all others."""
         return self.without(*(name for name in self.root if name not in names))
 
     def selection(self) -> SignalSelection:
@@ -163,7 +161,7 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
         )
 
     def labels_came(self, every: Iterable[Window]) -> list[Window]:
-        """The labels that came, where they count at an age only: for people to see how many wait. Not evidence."""
+        """The labels that arrived, if they count only at an age: to show how many still wait. Not evidence."""
         labels = self.get(WrongLabel)
         if labels is None or not labels.after:
             return []
@@ -174,7 +172,7 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
         """Families that must have shown canary traffic before a step may pass.
 
         Args:
-            has_pairs: whether both versions answer some requests, in the shadow or with `compare`.
+            has_pairs: whether both versions answer some requests, in the shadow step or with `compare`.
         """
         return tuple(
             row.name
@@ -184,7 +182,7 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
 
     @property
     def of_callers(self) -> tuple[str, ...]:
-        """Families of which one caller can cause any number: see `Signal.is_of_callers`."""
+        """Families of which one caller can cause any number of events: see `Signal.is_of_callers`."""
         return tuple(row.name for row, _ in self._judged() if row.is_of_callers)
 
     def rules(self) -> dict[str, SignalRule]:
@@ -192,7 +190,7 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
         return {row.name: row.rule(options) for row, options in self._judged()}
 
     def idle_gross(self) -> dict[str, str]:
-        """The signals about which a person is asked however far they go, and why; see `Options`."""
+        """The signals on which a person decides whatever the size of the change, and why; see `Options.idle_gross`."""
         asked = {row.name: options for row, options in self._judged() if options.on_fail == "hold"}
         return {name: why for name, options in asked.items() if (why := options.idle_gross)}
 
@@ -209,7 +207,7 @@ class Signals(RootModel[dict[str, SerializeAsAny[Options] | None]]):
 
 
 def sections(given: Any) -> dict[Place, Section]:
-    """The parts of a plan that are about signals; `given` are the signals of the plan."""
+    """The sections of a plan about signals, for error messages; `given` is the plan's `signals`."""
     rows = catalogue().in_plans
     whole = Section((*rows, CUSTOM), "{latency: {tolerance: 1.5}}", "or delete the line")
     example = "{bad: refusals_total, of: answers_total}"
@@ -226,19 +224,19 @@ def sections(given: Any) -> dict[Place, Section]:
 
 def _section(row: Signal) -> Section:
     keys = tuple(row.options.model_fields)
-    telling = keys[:2][-1]  # the first is `on_fail`, which every signal has
+    shown = keys[:2][-1]  # not the first, `on_fail`, which every signal has
     without = (
         "or `null` to leave the signal out"
         if row.is_optional
         else f"or delete the line: {row.name} cannot be left out, because the guard and the proof of every step "
-        "rest on them"
+        "need them"
     )
-    default = row.options.model_fields[telling].default
-    return Section(keys, f"{{{telling}: {f'{default:.0%}' if 0 < default < 1 else default}}}", without)
+    default = row.options.model_fields[shown].default
+    return Section(keys, f"{{{shown}: {f'{default:.0%}' if 0 < default < 1 else default}}}", without)
 
 
 def former_places(given: Any) -> dict[Place, Place]:
-    """Where the former name of a signal is written in `given`, the signals of a plan, by its place today."""
+    """Where `given`, the signals of a plan, uses the former name of a signal, by the place of today's name."""
     rows = catalogue().in_plans.values()
     names = given if isinstance(given, Mapping) else {}
     return {("signals", row.name): ("signals", row.former_name) for row in rows if row.former_name in names}
@@ -246,7 +244,7 @@ def former_places(given: Any) -> dict[Place, Place]:
 
 @lru_cache(maxsize=8)
 def _model(present: Catalogue) -> type[BaseModel]:
-    """A model that checks the options of all signals at once, so that every mistake is named with its place."""
+    """A model that checks the options of all signals at once, so that every mistake is reported with its place."""
     fields: dict[str, Any] = {
         row.name: (row.options | None if row.is_optional else row.options, row.options())
         for row in present.in_plans.values()
@@ -256,7 +254,7 @@ def _model(present: Catalogue) -> type[BaseModel]:
 
 
 def _with_own_together(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same, with all signals of the user's own in one section, as people write them."""
+    """The same signals, with the user's own in one section `custom`, as people write them."""
     own = {name.removeprefix(PREFIX): options for name, options in given.items() if name.startswith(PREFIX)}
     others = {name: options for name, options in given.items() if not name.startswith(PREFIX)}
     if not own:
@@ -265,14 +263,14 @@ def _with_own_together(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_own(own: Mapping[str, CustomSignal]) -> None:
-    """Raises PydanticCustomError where two signals count the same."""
+    """Raise PydanticCustomError where two signals count the same events."""
     by_counter: dict[str, str] = {}
     for name, options in own.items():
         other = by_counter.setdefault(options.counter.name, name)
         if other != name:
             raise contradiction(
-                f"`signals.{other}` and `signals.{name}` count the same",
-                "keep one of the two: each would take its share of the evidence",
+                f"`signals.{other}` and `signals.{name}` count the same events",
+                "keep one of the two: each would take a share of the evidence",
             )
 
 
@@ -292,7 +290,7 @@ def _by_present_name(given: Mapping[Any, Any], present: Catalogue) -> dict[str, 
 def _fault(
     name: Any, given: Mapping[Any, Any], former: Mapping[str, str], present: Catalogue
 ) -> PydanticCustomError | str | None:
-    """What is wrong with the name of a signal."""
+    """The fault in the name of a signal; None where there is none."""
     if name in former:
         now = former[name]
         return _both(name, now) if now in given else None
@@ -309,6 +307,6 @@ def _fault(
 
 def _both(former: str, now: str) -> PydanticCustomError:
     return contradiction(
-        f"`signals.{former}` and `signals.{now}` are there",
-        f"keep one of the two: `{former}` is what `{now}` was called before",
+        f"the plan has both `signals.{former}` and `signals.{now}`",
+        f"keep one of the two: `{former}` is the former name of `{now}`",
     )

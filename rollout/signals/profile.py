@@ -1,7 +1,7 @@
-"""Metric profiles: where a release's counters come from, as data.
+"""Metric profiles: data that says where a release's counters come from.
 
-A profile names for each signal the series that count it, says which labels tell the versions apart, and what counts
-(a pod). Its selectors are written as in a plan's own signals.
+A profile names the series for each signal, the labels that distinguish the versions, and the labels that identify a
+counting process (a pod). Its selectors are written like those of a plan's own signals.
 """
 
 import re
@@ -20,7 +20,7 @@ from rollout.signals.selectors import Matcher, Selector, matcher, selector
 Kind = Literal["share", "share of each", "each", "durations", "bounds"]
 Unit = Literal["s", "ms"]
 
-# The signals that counters of a metric store can be compared by, and how each is counted.
+# The signals that can be counted from a metric store, and how each is counted.
 KINDS: Mapping[str, Kind] = {
     "errors": "share",
     "rejected": "share",
@@ -48,13 +48,13 @@ _PER_SECOND: Mapping[Unit, float] = {"s": 1000.0, "ms": 1.0}
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _FIELDS = ("namespace", "rollout", "version")
-# Labels in which two copies of one series differ where two Prometheus replicas, or two jobs, scrape the same pod.
-COPIED_BY = ("prometheus_replica", "replica", "__replica__", "prometheus", "job")
-# Labels that say who scraped a pod, or in which cluster it is, and those by which each names its target in his words.
-# A label of the pod's own that has such a name is called `exported_` by who gives it a value of his own.
-TOLD_BY = ("job", "cluster")
-OF_TARGET = ("instance", "service", "endpoint", "container", "node", "cluster")
-EXPORTED = "exported_"
+# Labels in which copies of one series differ when two Prometheus replicas, or two jobs, scrape the same pod.
+REPLICA_LABELS = ("prometheus_replica", "replica", "__replica__", "prometheus", "job")
+# Labels that say who scraped a pod or in which cluster it is, and labels with which each scraper describes its target.
+# A scraper that sets a label which the pod exports as well renames the pod's label with the prefix `exported_`.
+SCRAPER_LABELS = ("job", "cluster")
+TARGET_LABELS = ("instance", "service", "endpoint", "container", "node", "cluster")
+EXPORTED_PREFIX = "exported_"
 _ROOT = Section(
     ("about", "extends", "versions", "where", "leave_out", "process", "signals"),
     "versions: {pod_hash: '{version}'}",
@@ -92,7 +92,7 @@ class Counted(_Part):
 
     @property
     def keys(self) -> frozenset[str]:
-        """The keys that are given."""
+        """The keys that the profile gives."""
         return frozenset(key for key in type(self).model_fields if getattr(self, key) is not None)
 
 
@@ -112,11 +112,11 @@ class Profile(_Part):
     def _are_labels(cls, labels: dict[str, str]) -> dict[str, str]:
         for label, text in labels.items():
             if not _LABEL.fullmatch(label):
-                raise ValueError(f"`{label}` is no name of a label: letters, digits and `_`")
+                raise ValueError(f"`{label}` is not the name of a label: letters, digits and `_`")
             unknown = [name for name in _FIELD.findall(text) if name not in _FIELDS]
             if unknown:
                 fields = ", ".join(f"{{{name}}}" for name in _FIELDS)
-                raise ValueError(f"`{{{unknown[0]}}}` is not known: {fields} are filled in")
+                raise ValueError(f"`{{{unknown[0]}}}` is not known: write {fields}")
         return labels
 
     @field_validator("leave_out")
@@ -124,9 +124,12 @@ class Profile(_Part):
     def _are_expressions(cls, labels: dict[str, str]) -> dict[str, str]:
         for label, expression in labels.items():
             if not _LABEL.fullmatch(label):
-                raise ValueError(f"`{label}` is no name of a label: letters, digits and `_`")
+                raise ValueError(f"`{label}` is not the name of a label: letters, digits and `_`")
             if matcher(label, "!~", expression).takes({}) is False or "`" in expression:
-                raise ValueError(f"`{expression}` leaves out all series without `{label}`: write what its value is")
+                raise ValueError(
+                    f"`{expression}` also leaves out all series without `{label}`: write an expression that does not "
+                    "match an empty value"
+                )
         return labels
 
     @field_validator("process")
@@ -134,7 +137,7 @@ class Profile(_Part):
     def _are_names(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         for label in labels:
             if not _LABEL.fullmatch(label):
-                raise ValueError(f"`{label}` is no name of a label: letters, digits and `_`")
+                raise ValueError(f"`{label}` is not the name of a label: letters, digits and `_`")
         return labels
 
     @model_validator(mode="after")
@@ -149,7 +152,7 @@ class Profile(_Part):
         if "errors" not in self.signals:
             raise contradiction(
                 f"`signals` has {', '.join(self.signals)}, and no `errors`",
-                f"add them, such as `errors: {_EXAMPLES['share']}`: every verdict rests on them",
+                f"add them, such as `errors: {_EXAMPLES['share']}`: every verdict needs them",
             )
         for name, counted in self.signals.items():
             kind = KINDS.get(name)
@@ -163,7 +166,7 @@ class Profile(_Part):
         return self
 
     def counters(self, own: Mapping[str, CustomSignal]) -> "tuple[SeriesOf, ...]":
-        """What is counted for each signal, those of a plan's own included. Means of numbers are not."""
+        """The series to count for each signal, including a plan's own signals except means of numbers."""
         left_out = tuple(matcher(label, "!~", expression) for label, expression in self.leave_out.items())
         built_in = (_series_of(name, counted).without(left_out) for name, counted in self.signals.items())
         return (*built_in, *(_series_of_own(name, options) for name, options in own.items() if not options.between))
@@ -176,7 +179,7 @@ class Profile(_Part):
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Which release a profile is asked about: the names that its data plane uses."""
+    """The names of one release in its data plane, which fill the fields of a profile."""
 
     namespace: str
     rollout: str
@@ -186,18 +189,18 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class SeriesOf:
-    """The series of one signal, as the counting needs them."""
+    """The series of one signal, in the form that counting needs."""
 
     signal: str  # a family, without a key
-    of: Selector  # all events; of a histogram its buckets
+    of: Selector  # all events; for a histogram its buckets
     bad: Selector | None = None
-    is_good: bool = False  # `bad` counts the good ones
-    is_whole: bool = True  # else `of` counts the good ones alone, and no series counts all
+    is_good: bool = False  # `bad` counts the good events
+    is_whole: bool = True  # False: `of` counts only the good events, and no series counts all
     each: str | None = None  # label whose values are keys
     is_histogram: bool = False
-    is_bad_above: bool = True  # of a histogram: the events above a bound are bad, else those within it
-    per_bound: float = 1.0  # what a bound is multiplied with to be the key
-    bound: float | None = None  # the only one that counts, and not a key
+    is_bad_above: bool = True  # for a histogram: the events above a bound are bad, else those within it
+    per_bound: float = 1.0  # factor from a bound to its key
+    bound: float | None = None  # the only bound that counts; then the signal has no keys
 
     def named(self, bound: float) -> str:
         """The signal of one bound of a histogram, with its key."""
@@ -206,7 +209,7 @@ class SeriesOf:
         return f"{self.signal}:{round(bound * self.per_bound, 6):g}"
 
     def without(self, left_out: tuple[Matcher, ...]) -> "SeriesOf":
-        """The same, and only the series that these take as well."""
+        """The same signal, restricted to the series that these matchers accept as well."""
         of = Selector(self.of.name, (*self.of.matchers, *left_out))
         bad = Selector(self.bad.name, (*self.bad.matchers, *left_out)) if self.bad else None
         return replace(self, of=of, bad=bad)
@@ -216,21 +219,22 @@ class SeriesOf:
         return _takes(self.of, labels) or (not self.is_whole and self.is_part(labels))
 
     def is_part(self, labels: Mapping[str, str]) -> bool:
-        """Whether a series counts those events that tell how many are bad."""
+        """Whether a series counts the events of `bad`."""
         return self.bad is not None and _takes(self.bad, labels)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the series that are read."""
+        """The names of the series to read."""
         return (self.of.name, self.bad.name) if self.bad else (self.of.name,)
 
 
 def parse_profile(text: str, *, name: str, known: Mapping[str, Mapping[str, Any]] | None = None) -> Profile:
-    """The profile that a file holds.
+    """The profile in a file's text.
 
     Args:
-        name: the profile's.
-        known: the contents of others, one of which it may extend: its own keys take the place of theirs.
+        text: YAML.
+        name: the profile's name.
+        known: contents of other profiles by name; the profile may extend one of them, and its own keys replace theirs.
 
     Raises: SpecError.
     """
@@ -239,14 +243,14 @@ def parse_profile(text: str, *, name: str, known: Mapping[str, Mapping[str, Any]
     if base is not None:
         if base not in (known or {}):
             raise SpecError(
-                f"profile {name} extends one that is not there",
+                f"profile {name} extends an unknown profile",
                 saw=shown(base),
                 do=f"extend one of: {', '.join(known or {})}",
             )
         data = {**(known or {})[base], **data}
     if missing := [key for key in ("versions", "signals") if key not in data]:
         raise SpecError(
-            f"profile {name} is not whole",
+            f"profile {name} is incomplete",
             saw=f"no {' and no '.join(f'`{key}`' for key in missing)}",
             do="add it, or write `extends: bentoml` to take it from another profile",
         )
@@ -267,16 +271,20 @@ def parse_profile(text: str, *, name: str, known: Mapping[str, Mapping[str, Any]
 
 
 def profile_data(text: str, *, name: str) -> dict[str, Any]:
-    """What a profile's file holds, not checked. Raises SpecError where it is no mapping."""
+    """The content of a profile's file, not checked. Raises SpecError where it is not a mapping."""
     data = read_yaml(text, name=f"profile {name}")
     if not isinstance(data, dict):
         raise SpecError(
-            f"profile {name} must hold `key: value` lines",
+            f"profile {name} must consist of `key: value` lines",
             saw=shown(data),
             do="copy one of the built-in profiles, and change what differs; or write `extends: bentoml`",
         )
     if "name" in data:
-        raise SpecError(f"profile {name} has `name`", saw=shown(data["name"]), do="leave it out: the file names it")
+        raise SpecError(
+            f"profile {name} has `name`",
+            saw=shown(data["name"]),
+            do="leave it out: the name of the file is the name of the profile",
+        )
     return data
 
 
@@ -330,11 +338,11 @@ def _filled(text: str, fields: Mapping[str, str]) -> str:
 
 
 def impossible(profile: Profile, named: Mapping[str, Any], own: Mapping[str, CustomSignal]) -> Iterator[str]:
-    """The signals that a plan names, and that this profile cannot give.
+    """The signals that a plan names and that this profile cannot provide.
 
     Args:
-        named: the signals as they stand in the plan; those that are None are left out.
-        own: the plan's own.
+        named: the `signals` of the plan as written; a value of None leaves the signal out.
+        own: the plan's own signals.
     """
     known = catalogue().in_plans
     former = {row.former_name: row.name for row in known.values() if row.former_name}

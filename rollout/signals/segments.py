@@ -1,7 +1,7 @@
-"""Segments: requests told apart by the value of a header, such as a tenant, so that one that is harmed alone is found.
+"""Segments: requests grouped by the value of a header, such as a tenant, so that harm to one tenant alone is found.
 
-Values are callers' input, and each that is told apart is a series and a share of the evidence. So there are few: those
-that a plan lists, or the first that stable answers well several times. All others are counted together.
+Values are callers' input, and each segment costs a series and a share of the evidence. So segments are few: those
+that a plan lists, or the first values that stable answers well several times. All other values are counted together.
 """
 
 import re
@@ -16,24 +16,24 @@ MOST_SEGMENTS = 20
 OTHER, ABSENT = "other", "absent"  # the segments of all other values, and of requests without the header
 LONGEST_SEGMENT = 64  # characters
 
-_OFTEN = 5  # good answers of stable; a value that never comes twice tells nobody apart
-_MOST_CANDIDATES = 1000  # of one caller
+_OFTEN = 5  # good answers of stable before a value becomes a segment
+_MOST_CANDIDATES = 1000  # values of one caller
 _MOST_CALLERS = 100
-_TRUSTED = ("", OWN_CALLER)  # a front end with the owner's key, or a gateway without keys, brings all tenants
-_REST = "the rest"  # all callers beyond those, as one; no key has such a name
+_TRUSTED = ("", OWN_CALLER)  # a front end with the owner's key, or a gateway without keys, sends all tenants' requests
+_REST = "the rest"  # all callers beyond `_MOST_CALLERS`, as one; no key can have this name
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """How a data plane tells requests apart."""
+    """How a data plane assigns requests to segments."""
 
     header: str
     names: tuple[str, ...] = ()  # values that are segments of their own
-    is_open: bool = False  # values that are none yet are looked for
+    is_open: bool = False  # further values may become segments
 
 
 def is_name(value: str) -> bool:
-    """Whether a header's value can be a segment: short, and of characters that need no quotes anywhere."""
+    """Whether a header's value can be a segment's name: short, and only characters that never need quotes."""
     is_plain = len(value) <= LONGEST_SEGMENT and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@:/+-]*", value) is not None
     return is_plain and value not in (OTHER, ABSENT)
 
@@ -42,34 +42,34 @@ class Asked(NamedTuple):
     """A request that was answered well."""
 
     value: str  # of the header
-    caller: str = ""  # the name of the key; empty: it is not known
+    caller: str = ""  # the name of the caller's key; empty: not known
 
 
 class SegmentSearch:
-    """Finds the values that come often, in bounded memory: the frequent items of Misra and Gries, of each caller.
+    """Finds frequent values in bounded memory, with the frequent-items algorithm of Misra and Gries for each caller.
 
-    Callers choose the values. So one whose key is not the owner's gets at most half of the places that were free when
-    the search began. From then on his values count for nothing, so they hide none of others.
+    Callers choose the values. So a caller whose key is not the owner's gets at most half of the segments that were free
+    when the search began. After that the caller's values are ignored, so that they cannot crowd out other callers'.
 
     Source: Misra and Gries 1982, Sci. Comput. Program. 2(2), 143-152.
     """
 
     def __init__(self) -> None:
-        self._seen: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by caller, of those who may take a place
-        self._places: Counter[str] = Counter()  # that a caller took
-        self._most_by_one = -1  # until it is known how many are free
+        self._seen: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by caller who may still get a segment
+        self._places: Counter[str] = Counter()  # segments that each caller got
+        self._most_by_one = -1  # -1 until the first call, which knows how many are free
 
     def found(self, asked: Iterable[Asked], *, known: Collection[str]) -> tuple[str, ...]:
         """The values that become segments, the most frequent first.
 
         Args:
             asked: requests that stable answered well, since the last call.
-            known: the segments that there are.
+            known: the present segments.
         """
         room = max(0, MOST_SEGMENTS - len(known))
         if self._most_by_one < 0:
             self._most_by_one = room // 2
-        counted = set()  # no other value can have become frequent
+        counted = set()  # only these values can have become frequent
         for value, caller in asked:
             if room and value not in known and is_name(value):
                 self._count(value, caller)
@@ -95,7 +95,10 @@ class SegmentSearch:
             seen.update(left)
 
     def _given_places(self, values: set[str], room: int) -> list[str]:
-        """Those of `values` that came often enough from callers who may take a place; who sent it most takes it."""
+        """Those of `values` that came often enough from callers who may get a segment.
+
+        Each new segment counts against the caller who sent its value most often.
+        """
         times = Counter[str]()
         for seen in self._seen.values():
             times.update({value: seen[value] for value in values & seen.keys()})

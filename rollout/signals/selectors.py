@@ -16,11 +16,11 @@ _MATCHER = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*(=~|!~|!=|=)\s*"((?:[^"\\]
 
 @dataclass(frozen=True, slots=True)
 class Matcher:
-    """What the value of one label must be. A label that a series lacks has the value of an empty text."""
+    """The condition on one label's value. A label that a series lacks has the empty value."""
 
     label: str
     compared: Compared
-    value: str  # a regular expression that the whole value must match, where `compared` asks for one
+    value: str  # for `=~` and `!~` a regular expression for the whole value
 
     def takes(self, labels: Mapping[str, str]) -> bool:
         given = labels.get(self.label, "")
@@ -30,7 +30,7 @@ class Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """All series with one name whose labels are as wanted."""
+    """All series with one name whose labels meet the conditions."""
 
     name: str
     matchers: tuple[Matcher, ...] = ()
@@ -41,7 +41,7 @@ class Selector:
 
 @lru_cache(maxsize=256)
 def selector(text: str) -> Selector:
-    """The selector that `text` writes. Raises ValueError that says what to write."""
+    """Parse a selector. Raises ValueError that says what to write."""
     whole = _WHOLE.fullmatch(text)
     if whole is None:
         raise ValueError('write the name of a series, and its labels in braces: `answers_total{outcome="refused"}`')
@@ -58,7 +58,7 @@ def selector(text: str) -> Selector:
 
 @lru_cache(maxsize=256)
 def _expression(text: str) -> Any:
-    """As Prometheus matches: in a time in proportion to the text, because a plan may come from anybody."""
+    """A compiled RE2 expression, as in Prometheus: matching takes linear time, since a plan may come from anyone."""
     options = re2.Options()
     options.log_errors = False  # they are raised
     return re2.compile(text, options)
@@ -75,10 +75,10 @@ def _matcher(label: str, compared: str, quoted: str) -> Matcher:
 
 
 def matcher(label: str, compared: Compared, value: str) -> Matcher:
-    """Raises ValueError where the value should be a regular expression and is none."""
+    """A matcher of one label. Raises ValueError where `value` must be a regular expression and is not."""
     if "~" in compared:
         try:
             _expression(value)
         except re2.error as error:
-            raise ValueError(f"`{value}` is no regular expression (RE2, as in Prometheus): {_why(error)}") from error
+            raise ValueError(f"`{value}` is not a regular expression (RE2, as in Prometheus): {_why(error)}") from error
     return Matcher(label, compared, value)

@@ -1,11 +1,11 @@
 """Which users the failures of a sticky release affected: each user counts once, for both versions together.
 
-A hash keeps a user on one side, so a user whose requests keep failing is one event, not many: counted request by
-request, a few such users get up to three in ten harmless canaries rolled back (docs/benchmarks/noise.md). Therefore
-only a user's first failure in the release may FAIL a canary; it counts for the version that gave it. A user who failed
-on stable first does not count again when the canary fails too: if each version counted for itself, a ramp would move
-such users over and make the canary look harmful. For PASS every failure counts, because each is harm, but tempered by
-the dispersion of failures over stable's users (`phi`).
+A hash keeps a user on one side, so a user whose requests keep failing is one event, not many. Counted request by
+request, a few such users cause up to three in ten harmless canaries to be rolled back (docs/benchmarks/noise.md).
+Therefore only a user's first failure in the release may FAIL a canary; it counts for the version that failed. A user
+whose first failure was on stable does not count again when the canary fails: if each version counted separately, a
+ramp would move such users over and make the canary look harmful. For PASS every failure counts, because each is harm,
+but tempered by the dispersion of failures over stable's users (`phi`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,22 +26,22 @@ class UserFailure:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the ledger keeps, so that a controller that was killed counts no user twice."""
+    """The state in the ledger, so that a restarted controller counts no user twice."""
 
-    offset: int = 0  # how far the log of failures was read
+    offset: int = 0  # position up to which the log of failures was read
     waiting: tuple[int, int] = (0, 0)  # see `AffectedUsers.window`; on stable and canary
     failures_on_stable: Mapping[bytes, int] = field(default_factory=dict)  # of every user affected so far
 
 
 class AffectedUsers:
-    """The users that one release affected. Memory grows with their number, not with that of their failures."""
+    """The users that one release affected. Memory grows with the number of users, not of failures."""
 
     def __init__(self, *, stable: str, canary: str, since_s: float = 0.0, progress: Progress | None = None) -> None:
         """
         Args:
             stable: tag of one side.
             canary: tag of the other.
-            since_s: failures up to then do not count, Unix seconds.
+            since_s: failures up to this Unix time do not count.
             progress: the progress of an earlier controller in this release.
         """
         known = progress or Progress()
@@ -55,24 +55,24 @@ class AffectedUsers:
     def phi(self) -> float:
         """Dispersion of the failures over stable's users, for PASS. It grows while users repeat their failures.
 
-        It is measured on users with a key; requests without one are taken to be as noisy.
+        It is measured on requests that name a user; requests that name none are assumed to be as noisy.
         """
         return user_dispersion(self._failures_on_stable.values())
 
     def skip(self, until_s: float) -> None:
-        """Failures up to then count for no version."""
+        """Ignore failures up to `until_s`, Unix seconds."""
         self._since_s = until_s
         self._waiting = dict.fromkeys(self._waiting, 0)
 
     def wall_clock_jumped(self, by_s: float) -> None:
-        """What happened at a time of the old wall clock happened `by_s` seconds later on the new one."""
+        """Shift the times that are kept by `by_s` seconds, after the wall clock was set."""
         self._since_s += by_s
 
     def window(self, errors: Window, failures: Iterable[UserFailure], offset: int) -> Window:
         """The evidence of one window: the requests of `errors`, bad where they were the first failure of their user.
 
-        A failure may be known before the request that it belongs to is counted, or after it. Where a version has more
-        new failures than requests, the rest waits for its next window.
+        A failure may be known before its request is counted, or after it. Where a version has more new failures than
+        requests, the rest waits for its next window.
 
         Args:
             failures: read from the log, together with `offset`.
@@ -90,25 +90,25 @@ class AffectedUsers:
     def shadow_window(self, errors: Window, offset: int) -> Window:
         """The evidence of a window in which the canary got a copy of every request: every failure counts.
 
-        Both versions have the same users then, so the hash cannot be unlucky; and copies are not in the log.
+        Both versions then have the same users, so users cannot be split unluckily. Copies are not in the log.
         """
         self.skip(errors.end_s)
         self.offset = offset
         return replace(errors, signal=AFFECTED_USERS)
 
     def progress(self) -> Progress:
-        """What the ledger must keep; of the users only those that changed since `saved` was called."""
+        """The state to store in the ledger, with only the users that changed since `saved` was called."""
         waiting = self._waiting[self._stable], self._waiting[self._canary]
         return Progress(self.offset, waiting, dict(self._changed))
 
     def saved(self) -> None:
-        """The last `progress` is in the ledger."""
+        """Note that the last `progress` is stored in the ledger."""
         self._changed.clear()
 
     def _note(self, failure: UserFailure) -> None:
         if failure.at_s <= self._since_s or failure.version not in self._waiting:
             return
-        if failure.user is None:  # routed at random, so each of its requests stands for itself
+        if failure.user is None:  # routed at random, so each request counts on its own
             self._waiting[failure.version] += 1
             return
         before = self._failures_on_stable.get(failure.user)

@@ -741,7 +741,7 @@ def test_windows_grow_to_the_scrape_interval(judge: str) -> None:
         (question("good", plan=f"[{'a,' * 10_000}]"), "at most 20,000 letters"),
         (question("good", plan={"signals": ["a"] * 10_000}), "at most 20,000 letters"),
         (question("good", plan=[]), "write a plan as an object, or as a text in YAML"),
-        (question("good", plan={"signals": {"latency": {"slower_than_ms": [3]}}}), "what is counted are ["),
+        (question("good", plan={"signals": {"latency": {"slower_than_ms": [3]}}}), "the gateway counts at ["),
         ([], "body"),
         (None, "body"),
     ],

@@ -60,7 +60,7 @@ def test_a_plan_keeps_them_through_json() -> None:
         ("{R r: {bad: x, of: y}}", "`signals.custom.R r`", "small letters"),
         ("{r: {bad: 'x{', of: y}}", "`signals.custom.r.bad` is `x{`", "labels in braces"),
         ("{r: {bad: 'x{a=b}', of: y}}", "`signals.custom.r.bad`", "not `a=b`"),
-        ("{r: {bad: 'x{a=~\"(\"}', of: y}}", "`signals.custom.r.bad`", "no regular expression"),
+        ("{r: {bad: 'x{a=~\"(\"}', of: y}}", "`signals.custom.r.bad`", "not a regular expression"),
         ("{r: {bad: 'x{a=~\"(?=b)\"}', of: y}}", "`signals.custom.r.bad`", "invalid perl operator"),
         ("{r: {histogram: x}}", "`histogram` has no bound", "`above: 0.5`"),
         ("{r: {histogram: x, above: 1, below: 2}}", "`histogram` has `above`, `below`", "write one of"),

@@ -307,7 +307,7 @@ def test_series_that_do_not_say_which_pod_they_are_of_are_refused() -> None:
 def test_a_rate_is_refused() -> None:
     """Whole or not, no value of a counter is a part of an event; a rate that rose and fell once passed as requests."""
     rates = {at_s: value / 7 for at_s, value in steady(100, 145).items()}
-    with pytest.raises(Uncountable, match="no counts of events") as refused:
+    with pytest.raises(Uncountable, match="not counts of events") as refused:
         fold().extend([requests("a", "p", rates)], 145.0)
     assert refused.value.saw.startswith("142.857 of requests_total")
 
