@@ -104,7 +104,7 @@ class Latency(Tolerant):
     def _measured(cls, bounds: Any) -> Any:
         if not isinstance(bounds, list | tuple) or not bounds or any(each not in LATENCY_BOUNDS_MS for each in bounds):
             raise ValueError(
-                f"the gateway counts at {list(LATENCY_BOUNDS_MS)} ms; write some of these, in a list such as [25, 100]"
+                f"the gateway counts at {list(LATENCY_BOUNDS_MS)} ms; choose among these, in a list such as [25, 100]"
             )
         return bounds
 
