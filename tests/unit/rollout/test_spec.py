@@ -153,7 +153,11 @@ def test_people_may_write_durations_and_shares_with_units() -> None:
         ("signals: [errors]", "signals", "write keys such as `{latency: {tolerance: 1.5}}`"),
         ("signals: 5", "signals", "or delete the line"),
         ("signals: {7: {}}", "signals.7", "the keys of `signals` are: errors, rejected, route, segment, latency"),
-        ("signals: {class: {}, predictions: null}", "signals.predictions", "what `class` was called before"),
+        (
+            "signals: {class: {}, predictions: null}",
+            "signals.predictions",
+            "`predictions` is the former name of `class`",
+        ),
         ("signals: {labels: {}, wrong_label: {}}", "signals.labels", "keep one of the two"),
         ("signals: {predictions: off}", "signals.predictions", "or `null` to leave the signal out"),
         ("signals: {predictions: {gross: 0}}", "signals.predictions.gross", "write a number of at least 1"),
