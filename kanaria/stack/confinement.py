@@ -1,4 +1,4 @@
-"""What a program gets of its surroundings: some variables of the operator's, no way to more rights, or a sandbox."""
+"""Confines a program: it gets only some variables of the operator, cannot gain rights, and may get a sandbox."""
 
 import ctypes
 import os
@@ -17,29 +17,29 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def variables_of(program: Program, around: Mapping[str, str]) -> dict[str, str]:
-    """Its own variables, and those of `around` that it may have."""
+    """The program's own variables, and those of `around` that it may have."""
     passed = dict(around) if program.listed is None else inherited(around, program.listed)
     return passed | dict(program.environment)
 
 
 def say_withheld(program: Program, around: Mapping[str, str], log: int) -> None:
-    """Write into its open log which variables it does not get, where there are any."""
+    """Write into its open log which variables it does not get, if there are any."""
     if program.listed is not None and (words := first_word(withheld(around, program.listed))):
         with suppress(OSError):  # a full disk
             os.write(log, f"{words}\n".encode())
 
 
 def offered(program: Program, log: int) -> Sandbox | None:
-    """The sandbox of a program; None where it has none, or the machine offers none, as is said in its open log.
+    """The sandbox of a program; None if it has none, or if the machine offers none, which its open log then says.
 
-    Raises SetupError where it must have one, OSError.
+    Raises: SetupError if the sandbox is required and not offered; OSError.
     """
     wanted = program.sandbox
     return wanted if wanted and is_offered(wanted, lambda text: _say(log, text)) else None
 
 
 def confinement(program: Program, log: int, sandbox: Sandbox | None) -> Callable[[], None] | None:
-    """What its process does to itself before it becomes `program`, in `sandbox`; None: nothing."""
+    """A function for the new process to call before it becomes `program`, which enters `sandbox`; None: not needed."""
     if not program.is_confined and sandbox is None:
         return None
 
@@ -49,7 +49,7 @@ def confinement(program: Program, log: int, sandbox: Sandbox | None) -> Callable
             if sandbox is not None:
                 enter(sandbox)
         except OSError as error:
-            _say(log, f"OSError: it could not be confined: {error}")
+            _say(log, f"OSError: the process could not be confined: {error}")
             raise
 
     return begin
@@ -61,33 +61,33 @@ def _say(log: int, text: str) -> None:
 
 
 def is_offered(given: Sandbox, say: Callable[[str], None]) -> bool:
-    """Whether the machine offers it; where not, says why. Raises SetupError where it is required, OSError."""
+    """Whether the machine offers the sandbox; if not, prints why. Raises SetupError if it is required; OSError."""
     reason = lacking()
     if reason and given.is_required:
         raise refused(reason)
     if reason:
-        say(f"not in a sandbox: {reason}")
+        say(f"runs without a sandbox: {reason}")
     return not reason
 
 
 def refused(reason: str) -> SetupError:
-    """What to say where the sandbox that is required is not there for `reason`."""
+    """The error for a required sandbox that the machine does not offer."""
     return SetupError(
         "this machine offers no sandbox, which KANARIA_SANDBOX=required asks for",
         saw=reason,
-        do="allow what is missing, or KANARIA_SANDBOX=auto, which runs versions without one",
+        do="allow what is missing, or set KANARIA_SANDBOX=auto, which then runs versions without one",
     )
 
 
 def confine() -> None:
-    """From now on this process, and all that it starts, cannot gain rights by a program such as sudo.
+    """Keep this process and its children from gaining rights by a program such as sudo. Only on Linux.
 
-    Linux alone has it. Raises OSError.
+    Raises OSError.
     """
     if _libc is not None and _libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def leave_no_core_dumps() -> None:
-    """A process of the stack that crashes writes no file with keys, requests and answers."""
+    """Turn off core dumps of this process: they would contain keys, requests and answers."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,9 +1,9 @@
-"""Versions as local processes: Bentos served by BentoML, commands of others, on free ports, kept by the keeper.
+"""Runs versions as local processes on free ports: Bentos served by BentoML, and commands from `versions.yaml`.
 
-A version is one process or several, each with its own port, its own record and its own workers.
+A version is one or more processes, each with its own port, record and workers.
 
-All that run at a time count and compare their answers by one comparison schema: that of the first to start.
-So a release reads stable's bins and tolerance in both versions, whatever the canary was trained with.
+All running versions count and compare their answers by one comparison schema: that of the first to start.
+So a release uses stable's bins and tolerance for both versions, whatever the canary was trained with.
 """
 
 import hashlib
@@ -53,27 +53,27 @@ from service.signatures import SignatureError
 
 log = structlog.get_logger()
 
-_FRESH_S = 0.4  # the controller asks several times in one beat
-_DECIDED_EVERY_S = 10.0  # whether signatures have come
+_FRESH_S = 0.4  # the controller asks several times per tick
+_DECIDED_EVERY_S = 10.0  # between looks for new signatures
 
 _HASH_SEED = "PYTHONHASHSEED"
 TASK_RESULTS = "BENTOML_RESULT_STORE"  # the file of a service's tasks, which its server deletes when it starts
 
 
 class _Record(BaseModel):
-    """What is kept of a running version."""
+    """The record of one process of a running version, stored as JSON."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     tag: str
     port: int
     comparison_schema: str | None = None
-    service: Service | None = None  # of a version that is no Bento: as it was listed when it was started
+    service: Service | None = None  # of a version that is not a Bento: its entry when it was started
     has_metrics: bool = True
     metrics_path: str = METRICS_PATH
-    is_guarded: bool = False  # whether it asks for the secret of versions' ports; those of an earlier Kanaria do not
-    was_ready: tuple[int, float] | None = None  # pid and start of the process that was ready once
-    restarts: int = 0  # workers that ended by themselves since it was started
+    is_guarded: bool = False  # whether it checks the secret of versions' ports; False if an earlier Kanaria started it
+    was_ready: tuple[int, float] | None = None  # pid and start time of the process that was ready before
+    restarts: int = 0  # workers that ended by themselves since the start
 
 
 class LocalFleet:
@@ -96,17 +96,17 @@ class LocalFleet:
         sandbox: Callable[[str, Path], Sandbox | None] = lambda *_: None,
     ) -> None:
         """Args:
-        folder: keeps the port and the comparison schema of each running process, so that a new controller finds them.
+        folder: stores a record of each running process, by which a new controller finds it.
         command: the server's command line for a Bento and a port.
-        environment: what the server of a Bento needs besides what it inherits.
-        on_change: called with all running versions when one comes or goes.
-        on_refusal: called once for a version that does not start for its signature.
-        versions: what can be started; None: the Bentos of the store.
-        replicas: how many processes a version gets when it is started.
-        pass_env: which variables of the keeper's versions get besides the usual ones, see `inherited`.
-        secret: what versions are to ask for at their ports; empty: nothing.
-        is_to_be_verified: whether a Bento is, as far as is known now.
-        sandbox: that of a process of a Bento, by its tag and the folder that it has for itself.
+        environment: the variables of a Bento's server in addition to those it inherits.
+        on_change: called with all running versions when one starts or ends.
+        on_refusal: called once for a version that does not start because of its signature.
+        versions: the versions that can be started; None: the Bentos of the store.
+        replicas: number of processes of a version that is started.
+        pass_env: patterns of the keeper's variables that versions get in addition to the usual ones, see `inherited`.
+        secret: the secret that versions check at their ports; empty: none.
+        is_to_be_verified: whether a Bento's signature must be verified, by what is known now.
+        sandbox: returns the sandbox of a Bento's process from its tag and its own folder.
         """
         self._supervisor, self._folder = supervisor, folder
         self._command, self._environment = command, environment
@@ -143,7 +143,7 @@ class LocalFleet:
             self._on_change(self.backends())
 
     def _start(self, tag: str, name: str) -> bool:
-        """Start one process of a version; False where there is nothing to do."""
+        """Start one process of a version. False if there is nothing to do."""
         info, record = self._supervisor.info(name), self._record(name)
         if info is not None and (info.is_stopping or (record and self._supervisor.program(name))):
             return False
@@ -151,7 +151,7 @@ class LocalFleet:
         if record is None or info is None:
             record = self._new_record(tag, listed, info)
             self._write(name, record)
-            self._refused.discard(tag)  # another attempt
+            self._refused.discard(tag)  # a new attempt
         secret = self._secret if record.is_guarded else ""
         own = program_of(listed, name, record.port, self._pass_env, secret=secret) if listed else None
         self._supervisor.add(own or self._bento(name, record))
@@ -160,12 +160,14 @@ class LocalFleet:
     def _bento(self, name: str, record: _Record) -> Program:
         """The process of a Bento."""
         comparison = record.comparison_schema
-        command = self._command(record.tag, record.port)  # first: a signature that comes now is seen by the next look
+        command = self._command(
+            record.tag, record.port
+        )  # first: a signature that arrives from now on is seen by the next look
         self._home(name).mkdir(parents=True, exist_ok=True, mode=0o700)
         variables = {**self._environment(record.tag), TASK_RESULTS: str(self._home(name) / "tasks.db")}
-        if SEAL_OPTION in command:  # its process makes that home
+        if SEAL_OPTION in command:  # its process creates that home
             variables |= {"BENTOML_HOME": str(self._home(name))}
-        elif not self._known_service(record.tag).keeps_contract:  # with the contract a service sees to that itself
+        elif not self._known_service(record.tag).keeps_contract:  # a service of the contract keeps its own counters
             make_own_home(self._home(name))
             variables |= {"BENTOML_HOME": str(self._home(name))}
         variables |= {environment.COMPARISON_SCHEMA: comparison} if comparison else {}
@@ -176,10 +178,10 @@ class LocalFleet:
         return secluded(program, self._sandbox(record.tag, self._home(name)))
 
     def _known_service(self, tag: str) -> Service:
-        """The same as `service`; where it cannot be read, that of the contract."""
+        """The same as `service`; if it cannot be read, that of the contract."""
         try:
             return self.service(tag)
-        except SetupError:  # its server will say what is wrong with the Bento
+        except SetupError:  # the Bento's server will report the error
             return CONTRACT
 
     def status(self, tag: str) -> VersionStatus:
@@ -200,7 +202,7 @@ class LocalFleet:
         return any(suspended)
 
     def _stop(self, name: str) -> bool:
-        """Ask one process to end; True once it has."""
+        """Ask one process to end. True once it has."""
         record = self._record(name)
         if (info := self._supervisor.info(name)) is not None:
             self._workers.forget(info.pid)
@@ -208,7 +210,7 @@ class LocalFleet:
         if self._supervisor.info(name) is not None:
             return False
         self._notes[name].unlink(missing_ok=True)
-        shutil.rmtree(self._home(name), ignore_errors=True)  # it removes links, and nothing behind them
+        shutil.rmtree(self._home(name), ignore_errors=True)  # removes links, not their targets
         if record is not None:
             self._probes.forget(self._backend(record))
         return True
@@ -218,7 +220,7 @@ class LocalFleet:
         return tuple(sorted(kept | {record.tag for record in self._records()}))
 
     def process_of(self, tag: str) -> int | None:
-        """The main process of a version; None when it does not run."""
+        """The pid of a version's main process; None if it does not run."""
         info = self._supervisor.info(process_name(tag))
         return info.pid or None if info is not None else None
 
@@ -226,14 +228,14 @@ class LocalFleet:
         return of_processes([self._look_at(tag, name) for name in self._names(tag)])
 
     def _look_at(self, tag: str, name: str) -> VersionStatus:
-        """The state of one process of a version. Raises OSError where nobody knows it."""
+        """The state of one process of a version. Raises OSError if it cannot be found out."""
         info, record = self._supervisor.info(name), self._record(name)
         if info is None or record is None:
             return VersionStatus(Health.ABSENT)
         self._decide_again(name, record)
         backends = (self._backend(record),)
-        if info.is_stopping:  # whatever it answers: asked for again, it is started anew once it has ended
-            return VersionStatus(Health.UNREADY, backends, detail="it is being ended", restarts=record.restarts)
+        if info.is_stopping:  # even if it answers: if wanted again, it is started once it has ended
+            return VersionStatus(Health.UNREADY, backends, detail="it is being stopped", restarts=record.restarts)
         if not info.is_alive:
             words = self._last_words(tag, info)
             if record.was_ready is None:
@@ -241,7 +243,7 @@ class LocalFleet:
             return VersionStatus(Health.DEAD, backends, info.has_crashed, words, record.restarts)
         readiness = (record.service or self._known_service(record.tag)).readiness
         trouble = self._probes.trouble(self._backend(record), readiness, info.pid)
-        record = self._with_restarts(name, record, info.pid)  # a first answer was waited for, and has come from one
+        record = self._with_restarts(name, record, info.pid)  # after the probe, which a worker may have answered
         was_ready = record.was_ready is not None and _is_still(*record.was_ready, of=info.pid)
         if not trouble:
             if not was_ready:
@@ -251,7 +253,7 @@ class LocalFleet:
                         "port_is_open",
                         tag=tag,
                         port=record.port,
-                        why="it answers whoever lacks the secret of versions' ports",
+                        why="it answers requests without the secret of versions' ports",
                     )
             return VersionStatus(Health.READY, backends, info.has_crashed, _killed(info), record.restarts)
         health = Health.UNREADY if was_ready else Health.STARTING
@@ -261,7 +263,7 @@ class LocalFleet:
         return VersionStatus(health, backends, info.has_crashed, detail, record.restarts, preparing)
 
     def _decide_again(self, name: str, record: _Record) -> None:
-        """Where signatures have come since a process was started, let its next start verify them. It runs on."""
+        """If signatures arrived after the start of a process, its next start verifies them. The process runs on."""
         now_s = time.monotonic()
         if record.service or now_s < self._decide_at_s.get(name, 0.0):
             return
@@ -269,7 +271,7 @@ class LocalFleet:
         program = self._supervisor.program(name)
         if program is None or SEAL_OPTION in program.command:
             return
-        with suppress(OSError, KanariaError):  # the store cannot be read: the next look tries again
+        with suppress(OSError, KanariaError):  # the store cannot be read: the next call tries again
             if self._is_to_be_verified(record.tag):
                 self._supervisor.replace(self._bento(name, record))
                 log.info("verified_from_next_start", tag=record.tag, program=name)
@@ -279,29 +281,29 @@ class LocalFleet:
         if not ended:
             return record
         counted = record.model_copy(update={"restarts": record.restarts + ended})
-        with suppress(OSError):  # a full disk: the next controller does not know of it
+        with suppress(OSError):  # a full disk: the next controller will not know the count
             self._write(name, counted)
         return counted
 
     def _remember_ready(self, name: str, record: _Record, pid: int) -> None:
-        with suppress(OSError):  # a full disk, no file to open: the next look tries again
+        with suppress(OSError):  # a full disk or no file descriptor: the next call tries again
             if (process := Identity.of(pid)) is not None:
                 self._write(name, record.model_copy(update={"was_ready": (process.pid, process.started_s)}))
 
     def _last_words(self, tag: str, info: ProcessInfo) -> str:
         words = last_words(info.log)
         if SignatureError.__name__ in words and tag not in self._refused:
-            self._refused.add(tag)  # its status is read on every beat until it is gone
+            self._refused.add(tag)  # counts once: its status is read on every tick until it is gone
             self._on_refusal()
         return "; last in its log: ".join(filter(None, (_killed(info), words)))
 
     def _lacks(self, name: str, log: Path) -> str:
-        """What it was not given of this environment, which is the keeper's too, in words."""
+        """Which variables of this environment it did not get, in words. The keeper has the same environment."""
         program = self._supervisor.program(name)
         return what_it_lacks(program.listed, log) if program else ""
 
     def _names(self, tag: str) -> tuple[str, ...]:
-        """The names of the processes that a version has, or is to have: more than now where fewer were wanted since."""
+        """The names of the processes that a version has or should have: more than `replicas` if that was lowered."""
         wanted = {process_name(tag, number) for number in range(1, self._replicas + 1)}
         stored = {*self._known_names.at(self._folder), *self._supervisor.names()}
         return tuple(sorted(wanted | {name for name in stored if tag_of(name) == tag}))
@@ -315,7 +317,7 @@ class LocalFleet:
         return Backend(record.tag, "127.0.0.1", record.port, record.has_metrics, secret, record.metrics_path)
 
     def _new_record(self, tag: str, listed: Listed | None, info: ProcessInfo | None) -> _Record:
-        """What is to be kept of a process; `info` of one that runs without a record."""
+        """A new record of a process. `info` describes a process that runs without a record."""
         known = _recovered(tag, info)
         if listed is not None:
             port = known.port if known else free_port()
@@ -333,7 +335,7 @@ class LocalFleet:
         return [record for name in self._known_names.at(self._folder) if (record := self._record(name))]
 
     def _record(self, name: str) -> _Record | None:
-        """What is kept of a version; None when there is nothing that can be read."""
+        """The record of a process; None if there is none that can be read."""
         return self._known_records.at(self._notes[name])
 
     def _write(self, name: str, record: _Record) -> None:
@@ -341,12 +343,12 @@ class LocalFleet:
         write_whole(self._notes[name], record.model_dump_json())
 
     def _home(self, name: str) -> Path:
-        """The folder of one process: BentoML's home, where it has one of its own, and the results of tasks."""
+        """The folder of one process: its own BentoML home, if it has one, and the results of tasks."""
         return self._folder / f"{name}.bentoml"
 
 
 def _is_still(pid: int, started_s: float, *, of: int) -> bool:
-    """Whether a process is the living one with the number `of`. One that this user may not look at is taken for it."""
+    """Whether a process lives and has the pid `of`. A process that this user cannot inspect counts as it."""
     try:
         return Identity(pid, started_s).is_alive
     except PermissionError:
@@ -361,10 +363,10 @@ def _record_in(path: Path) -> _Record | None:
 
 
 def of_processes(processes: Sequence[VersionStatus]) -> VersionStatus:
-    """The state of a version from that of its processes.
+    """Combine the states of a version's processes.
 
-    It is ready for traffic when each of them was ready once, and from then on as long as one is. It has crashed, or is
-    dead, when all are; until then a process of several that ended counts as a worker.
+    A version becomes ready when each process was ready once, and stays ready as long as one is. It has crashed, or is
+    dead, when all of them are; until then an ended process counts as a restarted worker.
     """
     there = [process for process in processes if process.health is not Health.ABSENT]
     if not there:
@@ -374,32 +376,32 @@ def of_processes(processes: Sequence[VersionStatus]) -> VersionStatus:
     worst_last = (Health.READY, Health.UNREADY, Health.STARTING, Health.DEAD)
     health = Health.STARTING if is_new else next(health for health in worst_last if health in found)
     crashed = [process for process in there if process.has_crashed]
-    is_told = health is not Health.READY or len(crashed) == len(there)
+    shows_detail = health is not Health.READY or len(crashed) == len(there)
     ready_last = sorted(there, key=lambda process: process.health is Health.READY)
     return VersionStatus(
         health=health,
         backends=tuple(backend for process in there for backend in process.backends),
         has_crashed=len(crashed) == len(there),
-        detail=next((process.detail for process in ready_last if process.detail), "") if is_told else "",
+        detail=next((process.detail for process in ready_last if process.detail), "") if shows_detail else "",
         restarts=sum(process.restarts for process in there) + (len(crashed) if len(there) > 1 else 0),
         preparing=next((process.preparing for process in there if process.preparing), ""),
     )
 
 
 def _killed(info: ProcessInfo) -> str:
-    """How a process ended that can have said nothing about it; "": in another way."""
+    """The signal that killed a process, in words: it could not log that itself. "": none did."""
     return f"killed by signal {info.signal}" if info.has_crashed and info.signal else ""
 
 
 def _is_preparing(pid: int) -> bool:
-    """Whether a version's process still sees to its environment: it becomes the server after that."""
+    """Whether a version's process still prepares its environment. It becomes the server after that."""
     with suppress(psutil.Error, OSError):
         return MODULE in psutil.Process(pid).cmdline()
     return False
 
 
 def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
-    """The record of a process that runs without one, from the process itself; None when it does not say."""
+    """Rebuild the record of a running process from its command line and variables; None if they lack the port."""
     if info is None or not info.pid:
         return None
     try:
@@ -414,7 +416,7 @@ def _recovered(tag: str, info: ProcessInfo | None) -> _Record | None:
 
 
 def program_of(listed: Listed, name: str, port: int, pass_env: Sequence[str], *, secret: str = "") -> Program:
-    """The process of a version that is no Bento, listening on `port` and told what to ask for there.
+    """The process of a version that is not a Bento, on `port`. It gets the `secret` that it must check there.
 
     It may gain rights: its command may be sudo.
     """
@@ -423,7 +425,7 @@ def program_of(listed: Listed, name: str, port: int, pass_env: Sequence[str], *,
 
 
 def record_environment(settings: Settings, records: Path) -> dict[str, str]:
-    """Where a process keeps what was answered, under `records`."""
+    """The variables that tell a process to record answers under `records`."""
     return {
         environment.ANSWERS_DIR: str(records / "answers"),
         environment.ANSWERS_KEY: settings.answers_key,
@@ -433,7 +435,7 @@ def record_environment(settings: Settings, records: Path) -> dict[str, str]:
 
 
 def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[str, str]:
-    """What the server of a tag needs besides what it inherits; it keeps its records under `records`."""
+    """The variables of a tag's server in addition to those it inherits. It writes its records under `records`."""
     given = {
         environment.VERSION: tag,
         **record_environment(settings, records),
@@ -441,12 +443,12 @@ def server_environment(settings: Settings, tag: str, *, records: Path) -> dict[s
         "BENTOML_DO_NOT_TRACK": "True",
         **policy_for(settings, tag),
     }
-    if keeps_contract(tag):  # another service says itself how many workers it has, and may have the same name
+    if keeps_contract(tag):  # another service sets its own number of workers, and may have the same name
         # `bentoml serve --api-workers` does not reach a service class; its configuration does.
         workers = {"services": {"predictor": {"workers": workers_for(settings, tag)}}}
         given["BENTOML_CONFIG_OVERRIDES"] = json.dumps(workers)
     elif _HASH_SEED not in os.environ:
-        # A set of texts has another order in each Python, so that two versions with the same code would differ in it.
+        # Each Python process orders sets of strings differently, so two versions with equal code would differ.
         seed = hashlib.blake2b(settings.version_secret.encode(), person=b"order of sets", digest_size=4).digest()
-        given[_HASH_SEED] = str(int.from_bytes(seed))  # hard to guess for a caller who would fill a table's one place
+        given[_HASH_SEED] = str(int.from_bytes(seed))  # hard to guess: callers could otherwise make keys collide
     return given

@@ -1,9 +1,9 @@
-"""A process that does not see parts of this machine, and can do nothing to processes outside. Linux alone.
+"""Hides parts of this machine from a process, and keeps it from acting on processes outside. Only on Linux.
 
-Three things of the kernel that need no rights and no further process: a namespace of mounts, in which folders look
-empty or can only be read; Landlock, which forbids to look into, signal or trace processes outside, and to change
-mounts; and seccomp, which forbids to set limits of other processes, inside or outside: it cannot tell them apart.
-Knows nothing of versions, and imports nothing of ours: a version that is forked has packages of its own.
+It uses three kernel features that need neither rights nor another process: a mount namespace, in which folders look
+empty or are read-only; Landlock, which forbids inspecting, signalling and tracing processes outside, and changing
+mounts; and seccomp, which forbids setting limits of any other process, because it cannot tell inside from outside.
+Imports nothing of ours: a forked version has its own packages.
 """
 
 import ctypes
@@ -19,32 +19,32 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-# Numbers of system calls are the same on all machines since Linux 5.
+# Numbers of system calls that are the same on all architectures.
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 
 _NEW_MOUNTS, _NEW_USERS = 0x20000, 0x10000000  # of unshare(2)
 _IN_FOLDER, _EMPTY_PATH, _RECURSIVE, _CLOSED_AT_EXEC, _CLONE = -100, 0x1000, 0x8000, os.O_CLOEXEC, 1
 _NOT_FOLLOWED = 0x100  # the link itself
-_FROM_FILE = 4  # of move_mount(2)
-_ONLY_READ = 1  # of mount_setattr(2)
-_FOLLOWS_OTHERS, _NO_SET_USER, _NO_DEVICES = 0x80000 | 0x4000, 2, 4  # MS_SLAVE for all, of mount(2)
+_MOVE_FROM_FILE = 4  # MOVE_MOUNT_F_EMPTY_PATH of move_mount(2)
+_READ_ONLY = 1  # MOUNT_ATTR_RDONLY of mount_setattr(2)
+_FOLLOWS_OTHERS, _NO_SET_USER, _NO_DEVICES = 0x80000 | 0x4000, 2, 4  # MS_SLAVE | MS_REC, nosuid, nodev of mount(2)
 
-_VERSION_OF_RULES, _BENEATH_A_PATH = 1, 1  # of Landlock
+_ASK_VERSION, _BENEATH_A_PATH = 1, 1  # of Landlock
 _RENAME = 1 << 13
 _ABSTRACT_SOCKETS, _SIGNALS = 1, 2
-_OLDEST, _WHOLE = 2, 6  # versions of Landlock: before 2 no file could be renamed into another folder
+_OLDEST, _WHOLE = 2, 6  # versions of Landlock: before 2, files could not be renamed into another folder
 
 _NO_NEW_PRIVILEGES, _DROP_CAPABILITY = 38, 24  # of prctl(2)
-_CAPABILITIES, _CAPABILITIES_FORMAT = 64, 0x20080522  # as many as the format has room for
-# Root keeps: files of others and their owners (0, 1, 3, 4), signals (5), other users (6, 7), ports below 1024 (10).
+_CAPABILITIES, _CAPABILITIES_FORMAT = 64, 0x20080522  # number of bits in the format; its version 3
+# Root keeps: other users' files and owners (0, 1, 3, 4), signals (5), changing user (6, 7), ports below 1024 (10).
 _OF_ROOT = sum(1 << each for each in (0, 1, 3, 4, 5, 6, 7, 10))
 
-_ONLY_FILTER, _KEEPS_ITS_SPEED = 1, 4  # of seccomp(2): without what it would slow down before Linux 5.16
-_LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # of a filter: the word at a place, equality, the end
-_NUMBER, _MACHINE, _FIRST, _THIRD = 0, 4, 16, 32  # places of what is asked: a system call, and its arguments
+_SET_FILTER, _NO_SLOWDOWN = 1, 4  # SECCOMP_FILTER_FLAG_SPEC_ALLOW: no mitigations that slow down before Linux 5.16
+_LOAD, _IS, _RETURN = 0x20, 0x15, 0x06  # BPF instructions: load a word, jump if equal, return
+_NUMBER, _MACHINE, _FIRST, _THIRD = 0, 4, 16, 32  # offsets in struct seccomp_data: call, architecture, arguments
 _ALLOWED, _REFUSED = 0x7FFF0000, 0x00050000 | errno.EPERM
-# seccomp(2) here, then prlimit64(2) as programs of each kind that run here ask for it.
+# The number of seccomp(2), then the architecture and the number of prlimit64(2) for each kind of program that can run.
 _LIMITS = {
     "x86_64": (317, ((0xC000003E, 302), (0xC000003E, 0x40000000 + 302), (0x40000003, 340))),  # x32, i386
     "aarch64": (277, ((0xC00000B7, 261), (0x40000028, 369))),  # arm
@@ -56,12 +56,12 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """What is in it. A path in one of these that is not there does not count."""
+    """The paths that a sandbox hides, keeps and protects. A path that does not exist is ignored."""
 
-    hidden: tuple[str, ...]  # folders look empty, and so do files and sockets
-    kept: tuple[str, ...] = ()  # as they are, also within what is hidden
-    fixed: tuple[str, ...] = ()  # can only be read, also within what is kept; within what is hidden they are seen
-    is_required: bool = False  # start nothing where the kernel does not offer it
+    hidden: tuple[str, ...]  # folders, files and sockets look empty
+    kept: tuple[str, ...] = ()  # stay as they are, even inside a hidden folder
+    fixed: tuple[str, ...] = ()  # are read-only, even inside a kept folder; visible even inside a hidden one
+    is_required: bool = False  # without kernel support the process must not start
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -100,58 +100,58 @@ class _MountAttributes(ctypes.Structure):
 
 @functools.cache
 def lacking() -> str:
-    """Why this machine offers no sandbox; empty where it does. Raises OSError when it has no room for one just now.
+    """Why this machine offers no sandbox; empty if it does. Raises OSError if it is out of memory or namespaces now.
 
-    Tried, and not guessed from versions: a container or a rule of the machine may forbid it. Forks, so that the process
-    should have one thread.
+    Tries a sandbox instead of comparing versions: a container or a rule of the machine may forbid it. This forks, so
+    the process should have one thread.
     """
     if _libc is None:
-        return "only Linux has what it takes"
+        return "only Linux has one"
     if (found := _landlock()) < _OLDEST:
-        return f"the kernel has {f'only version {found} of' if found else 'no'} Landlock (Linux 5.19 has what it takes)"
+        return f"the kernel has {f'only version {found} of' if found else 'no'} Landlock (Linux 5.19 has version 2)"
     failed = _tried(lambda: enter(Sandbox(hidden=("/proc",))))
     if failed in _NOT_OFFERED or (failed == errno.ENOSPC and _no_namespaces()):
         return (
-            f"no namespace of mounts ({os.strerror(failed)}): a container, or a setting such as "
+            f"no mount namespace ({os.strerror(failed)}): a container, or a setting such as "
             "kernel.apparmor_restrict_unprivileged_userns or user.max_user_namespaces, forbids it"
         )
     if failed:
-        raise OSError(failed, f"no sandbox just now: {os.strerror(failed)}")
+        raise OSError(failed, f"no sandbox at the moment: {os.strerror(failed)}")
     return ""
 
 
 def is_partial() -> bool:
-    """Whether it does not keep signals and abstract sockets from processes outside: Linux before 6.12."""
+    """Whether a sandbox lets signals and abstract sockets reach processes outside, as on Linux before 6.12."""
     return _landlock() < _WHOLE
 
 
 def enter(sandbox: Sandbox) -> None:
-    """From now on this process and all that it starts are in it, for good.
+    """Put this process and all its future children into the sandbox permanently.
 
-    It must have one thread. Programs that it becomes by exec gain no rights any more. Raises OSError.
+    The process must have one thread. Programs that it executes cannot gain rights. Raises OSError.
     """
     here, is_root = Path.cwd(), os.geteuid() == 0
     _new_namespace()
     ways = _ways(sandbox)
     clones = dict(_clones(sandbox))
     hidden = _there(sandbox.hidden) - clones.keys()
-    for path in sorted({*hidden, *clones}):  # a folder before what is in it
+    for path in sorted({*hidden, *clones}):  # a folder before its content
         if path in clones:
             _attach(clones[path], path)
-        elif path.exists():  # not in a folder that looks empty by now
+        elif path.exists():  # not inside a folder that is hidden already
             _hide(path)
     for path in hidden:
         if path.is_dir():
-            _only_read(_IN_FOLDER, os.fsencode(path), 0)
+            _make_read_only(_IN_FOLDER, os.fsencode(path), 0)
     for path in ways:
         _pin(path)
-    _return_to(here)  # else this folder, and all above it, would be as they were before
+    _return_to(here)  # otherwise the working directory would still be the unhidden one
     _drop_capabilities(_OF_ROOT if is_root else 0)
     _forbid_the_rest()
 
 
 def _new_namespace() -> None:
-    """Mounts of this process's own, with the rights to change them."""
+    """Give this process its own mounts, and the right to change them."""
     user, group = os.geteuid(), os.getegid()
     is_root = user == 0
     _call(_c().unshare, _NEW_MOUNTS | (0 if is_root else _NEW_USERS))
@@ -166,30 +166,31 @@ def _new_namespace() -> None:
 
 
 def _there(paths: Iterable[str]) -> set[Path]:
-    """Those that there are, without links."""
+    """The paths that exist, with links resolved."""
     return {found for path in paths if (found := Path(path).resolve()).exists()}
 
 
 def _clones(sandbox: Sandbox) -> Iterator[tuple[Path, int]]:
-    """The mounts of what stays to be seen, by path: taken before anything is hidden."""
+    """Copies of the mounts that stay visible, by path. Taken before anything is hidden."""
     fixed = _there(sandbox.fixed)
     for path in _there(sandbox.kept) | fixed:
         clone = _clone(path)
         if path in fixed:
-            _only_read(clone, b"", _EMPTY_PATH | _RECURSIVE)
+            _make_read_only(clone, b"", _EMPTY_PATH | _RECURSIVE)
         yield path, clone
 
 
 def _clone(path: Path) -> int:
-    """A folder with all that is mounted in it, a file or a link."""
+    """A copy of the mount of a file, a link, or a folder with all mounts in it."""
     flags = _CLONE | _RECURSIVE | _CLOSED_AT_EXEC | _NOT_FOLLOWED
     return _call(_c().syscall, _OPEN_TREE, _IN_FOLDER, os.fsencode(path), ctypes.c_uint(flags))
 
 
 def _ways(sandbox: Sandbox) -> list[Path]:
-    """Folders and links by which processes outside come to what is hidden or fixed, if this user can rename them.
+    """Folders and links on the paths to hidden and fixed ones that this user can rename.
 
-    Without what lies in either: there nothing can be renamed.
+    If a version renamed one, processes outside would follow another path. Nothing can be renamed inside a hidden or
+    fixed folder, so those are left out.
     """
     paths = [Path(path).absolute() for path in (*sandbox.hidden, *sandbox.fixed)]
     ends = {path.resolve() for path in paths}
@@ -198,7 +199,7 @@ def _ways(sandbox: Sandbox) -> list[Path]:
 
 
 def _steps(path: Path) -> Iterator[Path]:
-    """All that is looked up on the way to a path that is there, links as well."""
+    """Each folder and link that the kernel looks up on the way to an existing path."""
     place, names = Path("/"), list(reversed(path.parts[1:]))
     while names:
         step = place / names.pop()
@@ -220,7 +221,7 @@ def _is_movable(step: Path) -> bool:
 
 
 def _pin(path: Path) -> None:
-    """Mount it on itself: nobody renames or removes what something is mounted on."""
+    """Mount it on itself: a mount point cannot be renamed or removed."""
     _mount(_clone(path), path)
 
 
@@ -234,7 +235,7 @@ def _hide(path: Path) -> None:
 
 
 def _attach(clone: int, path: Path) -> None:
-    if not path.exists():  # in a folder that looks empty
+    if not path.exists():  # inside a hidden folder
         if stat.S_ISDIR(os.fstat(clone).st_mode):
             path.mkdir(parents=True)
         else:
@@ -244,12 +245,12 @@ def _attach(clone: int, path: Path) -> None:
 
 
 def _mount(clone: int, path: Path) -> None:
-    _call(_c().syscall, _MOVE_MOUNT, clone, b"", _IN_FOLDER, os.fsencode(path), ctypes.c_uint(_FROM_FILE))
+    _call(_c().syscall, _MOVE_MOUNT, clone, b"", _IN_FOLDER, os.fsencode(path), ctypes.c_uint(_MOVE_FROM_FILE))
     os.close(clone)
 
 
-def _only_read(folder: int, path: bytes, flags: int) -> None:
-    wanted = _MountAttributes(set=_ONLY_READ)
+def _make_read_only(folder: int, path: bytes, flags: int) -> None:
+    wanted = _MountAttributes(set=_READ_ONLY)
     size = ctypes.c_size_t(ctypes.sizeof(wanted))
     _call(_c().syscall, _MOUNT_SETATTR, folder, path, ctypes.c_uint(flags), ctypes.byref(wanted), size)
 
@@ -262,10 +263,10 @@ def _return_to(folder: Path) -> None:
 
 
 def _drop_capabilities(kept: int) -> None:
-    """Of this process, and of all programs that it becomes. A process that is only forked becomes none."""
+    """Drop all other capabilities, also for programs that this process executes. A forked version executes none."""
     for each in range(_CAPABILITIES):
         if not kept >> each & 1:
-            with suppress(OSError):  # the kernel does not know it, or it may not be dropped: then it is none of ours
+            with suppress(OSError):  # unknown to the kernel, or not ours to drop
                 _call(_c().prctl, _DROP_CAPABILITY, each, 0, 0, 0)
     this, words = _CapabilitiesOf(format=_CAPABILITIES_FORMAT), (_Capabilities * 2)()
     _call(_c().capget, ctypes.byref(this), words)
@@ -276,7 +277,7 @@ def _drop_capabilities(kept: int) -> None:
 
 def _forbid_the_rest() -> None:
     _call(_c().prctl, _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    # A process that is governed at all can change no mounts and trace nobody outside. Any file may be renamed.
+    # With any Landlock rule a process cannot change mounts or trace processes outside. Renaming stays allowed.
     scopes = 0 if is_partial() else _ABSTRACT_SOCKETS | _SIGNALS
     rules = _Rules(files=_RENAME, scopes=scopes)
     size = ctypes.c_size_t(ctypes.sizeof(rules))
@@ -291,28 +292,30 @@ def _forbid_the_rest() -> None:
 
 
 def _forbid_limits_of_others() -> None:
-    """Else it could end a process outside by its limit of files or of time. To read them, and to set its own by
-    `setrlimit`, stay allowed; by its number, even a process's own limits stay as they are."""
+    """Forbid prlimit64(2) on other processes: a low limit of files or CPU time would end a process outside.
+
+    Reading limits, and setting the own ones by `setrlimit`, stay allowed. Setting the own ones by pid does not.
+    """
     call, asked = _LIMITS.get(os.uname().machine, (0, ())) if sys.maxsize > 2**32 else (0, ())
     if not asked:
         return
     steps: list[tuple[int, ...]] = []
     for number, (machine, limits) in enumerate(asked):
-        further = 4 * (len(asked) - number) - 3  # steps from here to where its arguments are looked at
+        further = 4 * (len(asked) - number) - 3  # steps from here to the check of the arguments
         steps += [(_LOAD, _MACHINE), (_IS, machine, 0, 2), (_LOAD, _NUMBER), (_IS, limits, further, 0)]
     steps += [(_RETURN, _ALLOWED)]
     steps += [(_LOAD, _FIRST), (_IS, 0, 4, 0)]  # its own limits
-    steps += [(_LOAD, _THIRD), (_IS, 0, 0, 3), (_LOAD, _THIRD + 4), (_IS, 0, 0, 1)]  # it names no new one
+    steps += [(_LOAD, _THIRD), (_IS, 0, 0, 3), (_LOAD, _THIRD + 4), (_IS, 0, 0, 1)]  # new limits are NULL: only a read
     steps += [(_RETURN, _ALLOWED), (_RETURN, _REFUSED)]
     packed = b"".join(struct.pack("=HBBI", code, *(ways or (0, 0)), value) for code, value, *ways in steps)
-    with suppress(OSError):  # a kernel without it
-        _call(_c().syscall, call, _ONLY_FILTER, _KEEPS_ITS_SPEED, ctypes.byref(_Filter(len(steps), packed)))
+    with suppress(OSError):  # a kernel without seccomp
+        _call(_c().syscall, call, _SET_FILTER, _NO_SLOWDOWN, ctypes.byref(_Filter(len(steps), packed)))
 
 
 def _landlock() -> int:
-    """The version of Landlock that the kernel has; 0: none."""
+    """The kernel's version of Landlock; 0: none."""
     with suppress(OSError):
-        return _call(_c().syscall, _CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_OF_RULES)
+        return _call(_c().syscall, _CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)
     return 0
 
 
@@ -323,7 +326,7 @@ def _no_namespaces() -> bool:
 
 
 def _tried(what: Callable[[], None]) -> int:
-    """The error number with which `what` fails in a process of its own; 0: it does not."""
+    """The error number with which `what` fails in a forked process; 0 if it succeeds."""
     child = os.fork()
     if not child:
         code = 255

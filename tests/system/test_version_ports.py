@@ -147,7 +147,7 @@ def test_a_model_answers_nobody_past_the_gateway_and_counts_nothing_of_it(stack:
                 *(client.get(path, headers=headers) for path in ("/metrics", "/livez", "/readyz", "/docs.json", "/")),
             ):
                 assert answer.status_code == 403
-                assert "ask the gateway" in answer.json()["detail"]
+                assert "call the gateway" in answer.json()["detail"]
                 assert secret_of(stack) not in answer.text
     assert counts(stack) == before
 

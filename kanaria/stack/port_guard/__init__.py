@@ -1,1 +1,1 @@
-"""What a version's server imports to guard its port: nothing else of ours, for a Bento brings its own `contract/`."""
+"""Guards a version's port inside its server. Imports nothing else of ours: a Bento has its own `contract/`."""

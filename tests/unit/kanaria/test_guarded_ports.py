@@ -90,7 +90,7 @@ print(uvicorn.Config(print, ssl_certfile='none.pem', ssl_version=17, ssl_cert_re
         timeout=60,
     )
     assert done.stdout.strip() == ("" if asks_for_certificates else "False")
-    assert ("OSError: it asks its callers for certificates" in done.stderr) is bool(asks_for_certificates)
+    assert ("OSError: it requires client certificates" in done.stderr) is bool(asks_for_certificates)
 
 
 @pytest.mark.needs("serve")
@@ -244,7 +244,7 @@ def test_a_service_whose_command_would_meet_another_server_does_not_serve(
         )
         other.communicate()
     assert done.stdout.strip() == ("serves" if serves else ""), done.stderr
-    assert (f"OSError: port {port}, at which its command is to listen, is taken" in done.stderr) is not serves
+    assert (f"OSError: port {port}, which its command needs, is taken" in done.stderr) is not serves
 
 
 @pytest.mark.needs("serve")
@@ -311,4 +311,4 @@ def test_a_worker_ends_after_its_command_alone(tmp_path: Path, server: str) -> N
             psutil.Process(listener).kill()
         assert worker.wait(60) == -signal.SIGTERM
         assert worker.stderr is not None
-        assert f"and nothing of it listens at port {port}: this worker ends" in worker.stderr.read()
+        assert f"and nothing listens on its port {port}: this worker ends" in worker.stderr.read()
