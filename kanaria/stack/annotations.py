@@ -1,7 +1,7 @@
-"""Every decision about a release, as annotations in Grafana: from the ledger, in a thread of its own.
+"""Sends every decision about a release to Grafana as an annotation: from the ledger, in its own thread.
 
-The control loop does not wait for it. A Grafana that is down or slow delays annotations and nothing else; what it
-missed is sent when it is back.
+The control loop does not wait for it. A Grafana that is down or slow delays only the annotations; they are sent when
+it is back.
 """
 
 import html
@@ -22,11 +22,11 @@ log = structlog.get_logger()
 
 EVERY_S = 2.0
 _SLOWEST_S = 60.0  # between tries while Grafana fails
-_COLOURED = ("promoted", "rolled_back")  # the boards give them a colour; all else is a decision
+_COLOURED = ("promoted", "rolled_back")  # the boards colour these; all others get the tag `decision`
 
 
 def release_annotations(ledger: Path, controller_url: str, *, since: int = 1) -> Iterator[Annotation]:
-    """An annotation for each decision about every release from number `since` on. Raises LedgerError."""
+    """An annotation for each decision about the releases from number `since` on. Raises LedgerError."""
     opened = Ledger(ledger, read_only=True)
     try:
         for number in count(since):
@@ -53,11 +53,11 @@ def _annotation(release: Timeline, decision: Decision, controller_url: str) -> A
 
 
 class Annotator(threading.Thread):
-    """Sends to Grafana what the ledger records, until `stop`.
+    """A thread that sends the decisions in the ledger to Grafana until `stop`.
 
     Args:
-        connect: opens the Grafana.
-        annotations: gives those of every release from a number on.
+        connect: opens a connection to Grafana.
+        annotations: returns the annotations of the releases from a number on.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Annotator(threading.Thread):
         *,
         every_s: float = EVERY_S,
     ) -> None:
-        super().__init__(name="annotations", daemon=True)  # a Grafana that hangs holds up nothing
+        super().__init__(name="annotations", daemon=True)  # a Grafana that hangs does not delay the end of the process
         self._connect, self._annotations, self._every_s = connect, annotations, every_s
         self._sent: set[str] = set()  # keys
         self._stopped = threading.Event()
@@ -88,7 +88,7 @@ class Annotator(threading.Thread):
                 wait_s, fails = self._every_s, False
 
     def stop(self) -> None:
-        """End after what is being sent now."""
+        """End the thread after the current transfer."""
         self._stopped.set()
 
     def _tell(self) -> None:

@@ -1,4 +1,4 @@
-"""What the local BentoML store holds, read from its folders: importing bentoml for its own listing takes seconds."""
+"""Reads the local BentoML store from its folders: importing bentoml for its own listing takes seconds."""
 
 import math
 import os
@@ -24,19 +24,22 @@ from kanaria.errors import SetupError
 from rollout.fleet import CONTRACT, Readiness, Route, Service
 
 _MANIFEST = "bento.yaml"
-PYTHON_FOLDER = "env/python"  # of a Bento: what it asks of its Python
+PYTHON_FOLDER = "env/python"  # the folder of a Bento with its Python version and packages
 _MODEL_MANIFEST = "model.yaml"
-MOUNTED = "mounted"  # said of a path that belongs to an application in the service: nothing more is known of it
-_DESCRIPTION, _NAME = "apis/openapi.yaml", "x-bentoml-name"  # a Bento's OpenAPI document; said in it of its own routes
+MOUNTED = "mounted"  # marks a path of an application that is mounted in the service: its routes are unknown
+_DESCRIPTION, _NAME = (
+    "apis/openapi.yaml",
+    "x-bentoml-name",
+)  # a Bento's OpenAPI document; the key that marks its own routes
 _IMPLEMENTATION = "implementation"  # the argument of a Bento that keeps the model contract
 COUNTERS = "prometheus_multiproc_dir"  # in BentoML's home
-_USUAL_TIMEOUT_S = 60.0  # BentoML's own, where a service sets none
-_USUAL_PORT = 3000  # BentoML's own
-_UNLIMITED_S = 3600.0  # where it sets that there is none
-_LONGEST_TIMEOUT_S = 24 * 3600.0  # nobody waits longer for one answer
-_LONGEST_PATH = 2000  # letters
-_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._-]*")  # no path: it is made part of some
-LARGEST_FILE = 4 * 2**20  # bytes of what is read here of a Bento or a model
+_USUAL_TIMEOUT_S = 60.0  # BentoML's default
+_USUAL_PORT = 3000  # BentoML's default
+_UNLIMITED_S = 3600.0  # for a service that turns its timeout off
+_LONGEST_TIMEOUT_S = 24 * 3600.0  # longer timeouts are cut to this
+_LONGEST_PATH = 2000  # characters
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*:[A-Za-z0-9][A-Za-z0-9._-]*")  # no `/`: a tag becomes part of paths
+LARGEST_FILE = 4 * 2**20  # bytes of a file of a Bento or a model that is read here
 
 
 def bento_tags() -> tuple[str, ...]:
@@ -57,14 +60,14 @@ def bento_tag(tag: str) -> str:
 
 
 def model_tag(tag: str) -> str:
-    """The same for a model. Raises SetupError."""
+    """The full tag of a model: `name` and `name:latest` mean the newest one. Raises SetupError."""
     full = _full("models", _MODEL_MANIFEST, tag)
     model_folder(full)
     return full
 
 
 def model_folder(tag: str) -> Path:
-    """The files of a model, by its own tag. Raises SetupError."""
+    """The folder of a model, by its full tag. Raises SetupError."""
     folder = store() / "models" / tag.replace(":", "/", 1)
     if not _TAG.fullmatch(tag) or not (folder / _MODEL_MANIFEST).exists():
         known = ", ".join(model_tags()) or "none"
@@ -77,10 +80,10 @@ def model_folder(tag: str) -> Path:
 
 
 def make_own_home(folder: Path) -> None:
-    """Let `folder` be BentoML's home for one process: its Bentos and models are the common ones, its counters its own.
+    """Make `folder` BentoML's home for one process, with the common Bentos and models but its own counters.
 
-    BentoML keeps the counters of all processes of one home together, so that each shows those of all, and throws them
-    away when another begins. Raises SetupError.
+    BentoML stores the counters of all processes of a home together: each process would show the sum, and a start would
+    delete the counters of the others. Raises SetupError.
     """
     common = store()
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,9 +94,12 @@ def make_own_home(folder: Path) -> None:
 
 
 def models_of(bento: str, *, copy: Path | None = None) -> list[str]:
-    """The tags of all models that a Bento was built with. Raises SetupError.
+    """The tags of all models that a Bento was built with.
 
-    `copy`: of the Bento's files, to be read in place of those in the store.
+    Args:
+        copy: a copy of the Bento's files to read instead of those in the store.
+
+    Raises: SetupError.
     """
     manifest = _manifest(bento, copy)
     try:
@@ -115,7 +121,7 @@ def model_of(bento: str) -> str:
 
 
 def service_of(bento: str) -> Service:
-    """What callers may ask of a Bento's service, by its manifest. Raises SetupError."""
+    """The routes and limits of a Bento's service, by its manifest. Raises SetupError."""
     manifest = _manifest(bento)
     if _IMPLEMENTATION in (manifest.get("args") or {}):
         return CONTRACT
@@ -131,7 +137,7 @@ def service_of(bento: str) -> Service:
 
 
 def keeps_contract(bento: str) -> bool:
-    """Whether a Bento keeps the model contract; not where it cannot be read: its server will say what is wrong."""
+    """Whether a Bento keeps the model contract. False if it cannot be read: its server will report the error."""
     try:
         return service_of(bento).keeps_contract
     except SetupError:
@@ -139,9 +145,9 @@ def keeps_contract(bento: str) -> bool:
 
 
 def schemas_of(bento: str) -> dict[str, dict[str, Any]] | None:
-    """What a Bento says of its routes, by their path: the JSON schemas `input` and `output`, or that it is `mounted`.
+    """What a Bento declares about each route, by path: the JSON schemas `input` and `output`, or that it is `mounted`.
 
-    Returns: None where it says nothing of them, as Bentos of an older BentoML. Raises: SetupError.
+    Returns: None if it declares nothing, as Bentos of an older BentoML. Raises: SetupError.
     """
     manifest = _manifest(bento)
     try:
@@ -160,15 +166,15 @@ def _unreadable_routes(bento: str, error: Exception) -> SetupError:
 
 
 def _is_legacy(manifest: dict[str, Any]) -> bool:
-    """Whether a Bento is a `bentoml.Service` with `svc.api`, as before BentoML 1.2: it says nothing of its routes."""
+    """Whether a Bento is a `bentoml.Service` with `svc.api`, as before BentoML 1.2: its manifest lacks its routes."""
     return "schema" not in manifest or bool(manifest.get("apis"))
 
 
 def _routes_of_legacy(bento: str) -> tuple[Route, ...]:
-    """Its own routes, by the description that lies beside its manifest.
+    """The routes of a legacy Bento, from its OpenAPI document.
 
-    Of those that answer text nobody says whether they stream it. Raises OSError, yaml.YAMLError; and AttributeError,
-    LookupError, TypeError or ValueError for what is no description.
+    For routes that answer text it is unknown whether they stream. Raises OSError, yaml.YAMLError; and AttributeError,
+    LookupError, TypeError or ValueError for an invalid document.
     """
     written = text_of(bento, _DESCRIPTION)
     paths = (bounded_yaml.load(written) or {}).get("paths") or {} if written else {}
@@ -180,33 +186,33 @@ def _routes_of_legacy(bento: str) -> tuple[Route, ...]:
 
 
 def _routes(schema: dict[str, Any]) -> tuple[Route, ...]:
-    """The routes of a service, then those of applications that are mounted in it: of these any may stream."""
+    """The routes of a service, then those of applications mounted in it, which may all stream."""
     own: list[Route] = []
     for route in schema.get("routes") or ():
         path, is_streamed = _path(route["route"]), bool((route.get("output") or {}).get("is_stream"))
         own.append(Route(path, is_streamed))
         if route.get("is_task"):
             own.append(Route(f"{path}/submit"))
-            # Questions about a task that one version has: they are never copied, because the other knows nothing of it.
+            # Requests about a task of one version are never copied: the other version does not know the task.
             own.append(Route(f"{path}/{{action}}", is_streamed=True))
     return (*own, *(Route(path, is_streamed=True) for path in _mounted(schema)))
 
 
 def _mounted(schema: dict[str, Any]) -> list[str]:
-    """The paths of the applications in a service, where they name any."""
+    """The paths of the applications mounted in a service."""
     return [_path(path) for path, about in (schema.get("paths") or {}).items() if about.get("mounted")]
 
 
 def _path(written: object) -> str:
-    """The path of a route. Raises ValueError for what is none: the gateway would refuse all routes with it."""
+    """The path of a route. Raises ValueError if it is not a path: the gateway would refuse all routes with it."""
     is_path = isinstance(written, str) and written.isprintable() and written[:1] in ("", "/")
     if not is_path or len(str(written)) > _LONGEST_PATH:
-        raise ValueError(f"no path: {reprlib.repr(written)}")
+        raise ValueError(f"not a path: {reprlib.repr(written)}")
     return str(written)
 
 
 def port_of(bento: str) -> int:
-    """The port that a Bento's server takes where nothing else is said. Raises SetupError."""
+    """The default port of a Bento's server. Raises SetupError."""
     given = (_config(_manifest(bento)).get("http") or {}).get("port")
     return given if isinstance(given, int) else _USUAL_PORT
 
@@ -214,16 +220,16 @@ def port_of(bento: str) -> int:
 def _pages(config: dict[str, Any], mounted: Sequence[str]) -> tuple[str, str]:
     """The paths of the readiness probe and of the counters; empty: it has none.
 
-    BentoML serves both behind a `path_prefix`, which it writes down in the paths of its probes alone, and only where
-    the service names none. What a service names is asked only where an application that is mounted in it has it.
+    BentoML serves both after a `path_prefix`. The manifest shows the prefix only in the paths of the probes, and only
+    if the service does not set these paths. A path that the service sets is used only if a mounted application has it.
     Raises ValueError.
     """
     ends = config.get("endpoints") or {}
     named = {own: f"/{str(ends[own[1:]]).strip('/')}" for own in (LIVE_PATH, READY_PATH) if ends.get(own[1:])}
     if any(len(path) > _LONGEST_PATH for path in named.values()):
-        raise ValueError("no path of a probe: it is too long")
+        raise ValueError("not a path of a probe: it is too long")
     before = [path.removesuffix(end) for end, path in named.items() if path.endswith(end) and path not in mounted]
-    prefix = before[0] if before and len(named) > 1 else ""  # BentoML writes down both
+    prefix = before[0] if before and len(named) > 1 else ""  # BentoML writes both
     ready = named.get(READY_PATH)
     has_counters = (config.get("metrics") or {}).get("enabled") is not False
     metrics = prefix + METRICS_PATH if has_counters else ""
@@ -231,12 +237,12 @@ def _pages(config: dict[str, Any], mounted: Sequence[str]) -> tuple[str, str]:
 
 
 def _timeout_s(config: dict[str, Any]) -> float:
-    """Raises ValueError, and as `float`."""
+    """The timeout of the service, seconds. Raises ValueError, TypeError."""
     given = (config.get("traffic") or {}).get("timeout", _USUAL_TIMEOUT_S)
     if given is None:
         return _UNLIMITED_S
     if not 0 < (timeout_s := float(given)) < math.inf:
-        raise ValueError(f"no timeout: {given!r:.40}")
+        raise ValueError(f"not a timeout: {given!r:.40}")
     return min(timeout_s, _LONGEST_TIMEOUT_S)
 
 
@@ -248,7 +254,7 @@ def _config(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def base_image_of(bento: str) -> str:
-    """The image that a Bento's container is built on; empty where its manifest names none. Raises SetupError."""
+    """The base image of a Bento's container; empty if its manifest names none. Raises SetupError."""
     manifest = _manifest(bento)
     named = [manifest.get(section) for section in ("image", "docker")]  # as BentoML 1.4, and before
     return next((str(each["base_image"]) for each in named if isinstance(each, dict) and each.get("base_image")), "")
@@ -262,28 +268,28 @@ def implementation_of(bento: str) -> tuple[str, Path]:
     arguments = _manifest(bento).get("args") or {}
     if _IMPLEMENTATION not in arguments:
         raise SetupError(
-            f"{bento} is a service of its own: it follows no model contract that could be checked",
+            f"{bento} does not keep the model contract, so there is nothing to check",
             saw=f"no `implementation` among the `args` in {bento_folder(bento) / _MANIFEST}",
-            do="nothing, if that is meant; for a model of the contract, see docs/service.md",
+            do="nothing, if that is intended; how to build a model of the contract: docs/service.md",
         )
     return str(arguments[_IMPLEMENTATION]), bento_folder(bento) / "src"
 
 
 def python_of(bento: str) -> str:
-    """The Python that a Bento was built for, `3.11`; empty where it does not say. Raises SetupError, OSError."""
+    """The Python that a Bento was built for, such as `3.11`; empty if unknown. Raises SetupError, OSError."""
     written = text_of(bento, f"{PYTHON_FOLDER}/version.txt")
     found = written if written is not None else (_manifest(bento).get("image") or {}).get("python_version", "")
     return ".".join(str(found).strip().split(".")[:2])
 
 
 def variables_of(bento: str) -> tuple[str, ...]:
-    """The variables that a Bento asks for where it runs (`envs`). Raises SetupError."""
+    """The environment variables that a Bento needs at run time (`envs`). Raises SetupError."""
     named = _manifest(bento).get("envs") or ()
     return tuple(str(each["name"]) for each in named if each.get("name") and each.get("stage") != "build")
 
 
 def asked_for_by(bento: str) -> tuple[str, ...]:
-    """The same; none where it cannot be read."""
+    """The same as `variables_of`; empty if the Bento cannot be read."""
     try:
         return variables_of(bento)
     except (SetupError, TypeError, AttributeError):  # its server will say what is wrong with the Bento
@@ -291,25 +297,25 @@ def asked_for_by(bento: str) -> tuple[str, ...]:
 
 
 def comparison_schema_of(bento: str) -> str | None:
-    """How a Bento's numbers are counted and compared: `answer` of its model's schema, as JSON.
+    """How the numbers in a Bento's answers are counted and compared: `answer` of its model's schema, as JSON.
 
-    None when unknown, and for labels: they count as themselves, and thousands of them fit into no environment variable.
+    None if unknown, and for labels: these count as they are, and thousands of them exceed an environment variable.
     """
     try:
         schema = read_within(model_folder(model_of(bento)), SCHEMA_FILE, most=LARGEST_FILE)
         answer = Schema.model_validate_json(schema, extra="ignore").answer
         return answer.model_dump_json() if isinstance(answer, Number) else None
-    except (SetupError, OSError, ValueError, KeyError):  # its server or its preflight will say what is wrong
+    except (SetupError, OSError, ValueError, KeyError):  # its server or its preflight will report the error
         return None
 
 
 def bento_folder(bento: str) -> Path:
-    """Where a Bento's files lie, if it is there."""
+    """The folder of a Bento's files. It may not exist."""
     return store() / "bentos" / bento.replace(":", "/", 1)
 
 
 def text_of(bento: str, name: str) -> str | None:
-    """What a file of a Bento says; None: there is none. Raises OSError, also for a link, and UnicodeDecodeError."""
+    """The text of a file of a Bento; None if it is missing. Raises OSError, also for a link, and UnicodeDecodeError."""
     try:
         return read_within(bento_folder(bento), name, most=LARGEST_FILE).decode()
     except FileNotFoundError:
@@ -317,9 +323,9 @@ def text_of(bento: str, name: str) -> str | None:
 
 
 def _model_tag(written: object) -> str:
-    """The tag of a model as a manifest has it. Raises ValueError for what is none."""
+    """The tag of a model from a manifest. Raises ValueError if it is not a tag."""
     if not isinstance(written, str) or not _TAG.fullmatch(written):
-        raise ValueError(f"no tag of a model: {reprlib.repr(written)}")
+        raise ValueError(f"not a tag of a model: {reprlib.repr(written)}")
     return written
 
 
@@ -355,9 +361,9 @@ def store() -> Path:
         return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
     except RuntimeError as error:
         raise SetupError(
-            "the store of Bentos cannot be found",
-            saw=f"{error}: this user has no entry among the machine's users, and HOME is not set",
-            do="set BENTOML_HOME, or HOME",
+            "the BentoML store cannot be found",
+            saw=f"{error}: this user is unknown to the machine (no entry in passwd), and HOME is not set",
+            do="set BENTOML_HOME or HOME",
         ) from error
 
 
@@ -366,7 +372,7 @@ def _tags(kind: str, file: str) -> tuple[str, ...]:
 
 
 def _full(kind: str, file: str, tag: str) -> str:
-    """`tag` as BentoML writes it: in lower case, and with the version that `latest` stands for."""
+    """`tag` in BentoML's form: lower case, with the version that `latest` means."""
     name, _, version = tag.lower().partition(":")
     folder = store() / kind / name
     versions = sorted(folder.glob(f"*/{file}"), key=lambda path: path.stat().st_mtime)
@@ -380,15 +386,15 @@ def _full(kind: str, file: str, tag: str) -> str:
 
 
 def _hint(tag: str) -> str:
-    """Bento tags and model tags are easy to confuse."""
+    """A hint for a Bento's tag in place of its model's."""
     return f"{tag} is a Bento, its model is {model_of(tag)}; else " if tag in bento_tags() else ""
 
 
 def process_name(tag: str, number: int = 1) -> str:
-    """What a process of a version is called, and so its files; `number` counts the version's processes from 1."""
+    """The name of a version's process and of its files. `number` counts the version's processes from 1."""
     return tag.replace(":", "@") + (f"#{number}" if number > 1 else "")
 
 
 def tag_of(process: str) -> str | None:
-    """The version that a process serves; None for one that serves none."""
+    """The version that a process serves; None if it is not a version's process."""
     return process.partition("#")[0].replace("@", ":") if "@" in process else None

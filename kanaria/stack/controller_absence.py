@@ -1,6 +1,6 @@
-"""Why nothing listens at the controller's address, as far as the files of its state folder tell.
+"""Finds out why nothing listens at the controller's address, from the files of its state folder.
 
-A command asks when it has waited for it in vain, so this imports little.
+Commands use it when they cannot reach the controller, so it imports little.
 """
 
 import signal
@@ -12,39 +12,39 @@ from kanaria.stack.process_state import ProcessState, state_in
 from rollout.format import sentence, span
 from rollout.ui.client import Absence
 
-_CONTROLLER, _KEEPER = "controller", "keeper"  # a program, and what the lock says of who starts it again
+_CONTROLLER, _KEEPER = "controller", "keeper"  # the controller's program; `doing` in the keeper's lock
 _LEFT = Absence(
-    "nobody starts it again: there is no keeper", "start it again: `kanaria up`, which takes over what still runs"
+    "there is no keeper to restart it", "run `kanaria up`, which takes over what still runs and starts the rest"
 )
-_KILLED_FOR_MEMORY = "`journalctl -k | grep -i memory` says whether it was for memory"
+_KILLED_FOR_MEMORY = "`journalctl -k | grep -i memory` tells whether the machine was out of memory"
 
 
 def controller_absence(home: Path) -> Absence | None:
-    """What is seen, and what to do; None: no stack was started in this folder."""
+    """What is known about the controller, and what to do; None: no stack was started in this folder."""
     keeper = locks.holder(home / locks.KEEPER_LOCK)
     other = locks.holder(home / locks.COMMAND_LOCK)
-    if keeper is not None and keeper.doing != _KEEPER:  # it ended the keeper, and has taken its place
+    if keeper is not None and keeper.doing != _KEEPER:  # a command that stopped the keeper and took its lock
         other = keeper
     is_wanted = (home / "programs" / f"{_CONTROLLER}.json").exists()
     if keeper is None or keeper is other or not is_wanted:
         if other is None:
             return _LEFT if is_wanted else None
-        return Absence(f"`{other.doing}`, process {other.pid}, is at work", "wait until it is over")
+        return Absence(f"`{other.doing}`, process {other.pid}, is running", "wait until it has ended")
     path = home / "processes" / f"{_CONTROLLER}.json"
     state = state_in(path)
     seen = _seen(state, _age_s(path)) if state else "it was never started"
     ended = _ended(state) if state else ""
-    again = "" if state and state.is_alive else f"; the keeper, process {keeper.pid}, starts it again"
+    again = "" if state and state.is_alive else f"; the keeper, process {keeper.pid}, restarts it"
     is_killed = state is not None and state.exit_code == -signal.SIGKILL
     why = f"; {_KILLED_FOR_MEMORY}" if is_killed else ""
     return Absence(
         f"{seen}{ended}{again}",
-        f"try again in some seconds; `tail {home / 'logs' / 'controller.log'}` says what it did last{why}",
+        f"try again in some seconds; `tail {home / 'logs' / 'controller.log'}` shows what it did last{why}",
     )
 
 
 def nobody_decides(home: Path) -> str | None:
-    """Why no controller of this folder runs, and what to do; None: one does."""
+    """Why no controller of this folder runs, and what to do; None if one runs."""
     state = state_in(home / "processes" / f"{_CONTROLLER}.json")
     if state is not None and state.is_alive:
         return None
@@ -55,16 +55,16 @@ def nobody_decides(home: Path) -> str | None:
 
 
 def _seen(state: ProcessState, age_s: float) -> str:
-    """The controller as it is, `age_s` after that was written down."""
+    """The state of the controller, `age_s` after it was recorded."""
     if state.is_alive:
         return f"its process, {state.pid}, was started {span(age_s)} ago and does not listen yet"
-    if state.pid:  # nobody has written down yet that it ended
+    if state.pid:  # its end is not recorded yet
         return "it ended a moment ago"
     return f"it has been down for {span(age_s)}"
 
 
 def _ended(state: ProcessState) -> str:
-    """How it ended by itself; empty where it never did."""
+    """How it ended by itself; empty if it never did."""
     if not state.exits:
         return ""
     how = "in an unknown way"
@@ -72,14 +72,14 @@ def _ended(state: ProcessState) -> str:
         how = f"with exit code {state.exit_code}"
         if state.exit_code < 0:
             how = f"killed by {_signal(-state.exit_code)}"
-    times = f"{state.exits} times without being asked to, last" if state.exits > 1 else "once without being asked to,"
+    times = f"{state.exits} times unexpectedly, last" if state.exits > 1 else "once unexpectedly,"
     return f"; it has ended {times} {how}"
 
 
 def _signal(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # one of those for real time has no name
+    except ValueError:  # real-time signals have no names
         return f"signal {number}"
 
 

@@ -1,7 +1,7 @@
-"""The controller's process: puts the parts together, runs the loop in a thread and the API in front of it.
+"""The controller's process: assembles the parts, and runs the control loop in a thread and the API in the main thread.
 
-The keeper starts it again when it is killed, and it continues where it was; it does the same for the keeper. A second
-one for the same state folder waits, and does nothing, until the first has ended.
+If it is killed, the keeper restarts it and it continues where it was. It restarts the keeper in the same way. A second
+controller of the same state folder waits, and does nothing, until the first has ended.
 """
 
 import argparse
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _KEEPER_EVERY_S = 1.0
-_FIRST_LOOK_S = 10.0  # a ledger on a disk that hangs; whoever asks after that is told
+_FIRST_LOOK_S = 10.0  # longest wait for the ledger, whose disk may hang; after that, answers report it
 
 
 def main() -> None:
@@ -161,7 +161,7 @@ def main() -> None:
     loop = threading.Thread(target=_run, args=(controller, server), name="control-loop")
     beside: list[_Beside] = []
     loop.start()
-    try:  # where the system gives no more threads, the loop must not go on alone: nobody could ask or command it
+    try:  # if no more threads can start, the loop must end too: without the API nobody could command it
         beside += [teller for teller in (_annotator(settings), _notifier(settings, metrics)) if teller]
         beside += _shown_share(settings, gateway, controller, metrics)
         for thread in (watch, certificates, drift, backups, _KeeperWatch(supervisor)):
@@ -169,20 +169,20 @@ def main() -> None:
             thread.start()
         _serve(controller, server)
     finally:
-        controller.stop()  # first, because the others take a moment, and a stack that shuts down must start nothing
+        controller.stop()  # first: the others take a moment, and a stack that shuts down must not start anything
         for part in reversed(beside):
             part.stop()
         loop.join()
 
 
 class _Beside(Protocol):
-    """What runs in threads of its own."""
+    """A part that runs in its own threads."""
 
     def stop(self) -> None: ...
 
 
 class _KeeperWatch(threading.Thread):
-    """Starts a new keeper whenever there is none; it takes over what runs."""
+    """Starts a new keeper whenever there is none. It takes over the running processes."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         super().__init__(name="keeper-watch")
@@ -191,7 +191,7 @@ class _KeeperWatch(threading.Thread):
     def run(self) -> None:
         while not self._stopped.wait(_KEEPER_EVERY_S):
             try:
-                # A folder that does not name this process is another one, in the place of one that was moved away.
+                # A state folder that does not list this process is another one at the path of one that was moved.
                 if not self._supervisor.is_running and self._supervisor.program(CONTROLLER):
                     self._supervisor.start()
                     log.warning("keeper_started", reason="the one before had ended")
@@ -201,26 +201,26 @@ class _KeeperWatch(threading.Thread):
                 log.exception("keeper_not_started")
 
     def stop(self) -> None:
-        """Start none any more."""
+        """End the thread."""
         self._stopped.set()
         if self.is_alive():
             self.join()
 
 
 def _compared(deployment: Deployment) -> dict[Kind, str]:
-    """The versions that are compared now: stable, and the canary of a running release."""
+    """The versions whose drift reports apply now: stable, and the canary of a running release."""
     found: dict[Kind, str] = {"data": deployment.stable} if deployment.stable else {}
     return found | ({"release": deployment.active.canary} if deployment.active else {})
 
 
 def _serve(controller: Controller, server: SleepingServer) -> None:
-    """Answer until SIGTERM; not before the ledger was read, when every answer would say that there is no release."""
+    """Answer until SIGTERM. First waits for the ledger: before it is read, answers would show no release."""
     controller.has_looked(within_s=_FIRST_LOOK_S)
     server.run()
 
 
 def _run(controller: Controller, server: SleepingServer) -> None:
-    """When the loop ends, end the process: an API without a loop would look alive and decide nothing."""
+    """Run the loop. When it ends, the process ends: an API without a loop would look alive and decide nothing."""
     try:
         controller.run()
     finally:
@@ -228,7 +228,7 @@ def _run(controller: Controller, server: SleepingServer) -> None:
 
 
 def _annotator(settings: Settings) -> "Annotator | None":
-    """Started, where a Grafana is configured."""
+    """The started sender of annotations; None if no Grafana is configured."""
     if settings.grafana_url is None:
         return None
     from kanaria.stack.annotations import Annotator, release_annotations  # noqa: PLC0415 - slow, and few need it
@@ -244,7 +244,7 @@ def _annotator(settings: Settings) -> "Annotator | None":
 
 
 def _notifier(settings: Settings, metrics: ControllerMetrics) -> "Notifier | None":
-    """Started, where somebody is to be told of decisions. A file that cannot be used stops no controller."""
+    """The started notifier; None without KANARIA_NOTIFY. An unusable file does not stop the controller."""
     if settings.notify is None:
         return None
     from kanaria.stack.notifier import Notifier  # noqa: PLC0415 - slow, and few need it
@@ -272,7 +272,7 @@ def _notifier(settings: Settings, metrics: ControllerMetrics) -> "Notifier | Non
 def _shown_share(
     settings: Settings, gateway: GatewaySettings, controller: Controller, metrics: ControllerMetrics
 ) -> tuple[ShownShare, ...]:
-    """Started; none where there is no observer."""
+    """The started adjustment of the observer's share; empty without an observer."""
     if not gateway.has_observer:
         return ()
     share = ShownShare(
@@ -295,14 +295,14 @@ def _source(settings: Settings, gateway: EnvoyMetrics, observer: str | None, pro
         f"http://127.0.0.1:{prometheus}",
         gateway,
         observer=observer,
-        max_age_s=max(10.0, silent_s),  # one late scrape is no reason to stop judging
+        max_age_s=max(10.0, silent_s),  # one late scrape does not stop the judge
         login=settings.prometheus_login,
     )
     return FailoverSource(store, direct, silent_s=silent_s)
 
 
 def _untrusted_alerts(settings: Settings, prometheus: int | None) -> UntrustedAlerts | None:
-    """Those of the stack's own Alertmanager, where there is one."""
+    """The alerts of the stack's own Prometheus; None if it has none."""
     if prometheus is None:
         return None
     firing = FiringAlerts(f"http://127.0.0.1:{prometheus}", login=settings.prometheus_login)
@@ -310,7 +310,7 @@ def _untrusted_alerts(settings: Settings, prometheus: int | None) -> UntrustedAl
 
 
 def _links(settings: Settings) -> Iterator[Link]:
-    """The pages beside those of releases that are there now."""
+    """Links to the other pages that exist now."""
     for kind in KINDS:
         if result_path(settings, kind).is_file():
             yield Link(DRIFT_TITLES[kind], f"/drift/{kind}")
@@ -321,9 +321,9 @@ def _links(settings: Settings) -> Iterator[Link]:
 
 
 def own_names(settings: Settings) -> frozenset[str]:
-    """The hosts by which people and Prometheus reach this machine, besides its addresses.
+    """The host names, in addition to addresses, by which people and Prometheus reach the controller.
 
-    `host.docker.internal` is none: outside of containers, whoever answers for names in the network says where it leads.
+    `host.docker.internal` is not one: outside containers, the network's name server decides where it leads.
     """
     given = settings.page_url.host if settings.page_url else None
     return frozenset(filter(None, (given, socket.gethostname(), *names_in_force(settings))))

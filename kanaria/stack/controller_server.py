@@ -1,8 +1,8 @@
-"""How the controller is served: with TLS where it has a certificate, and to a bounded number of connections.
+"""Serves the controller: with TLS if it has a certificate, and with a limited number of connections.
 
-A connection takes a file of the process, which needs some for the ledger: nobody may take them all. When all places
-are taken, a new connection gets that of the oldest one, so whoever opens many keeps nobody out. A command with a token
-keeps its place until it is answered.
+A connection uses a file descriptor, and the process needs some for the ledger. When all slots are taken, a new
+connection takes the slot of the oldest one, so a client with many connections does not keep others out. A command
+with a token keeps its slot until it is answered.
 """
 
 import asyncio
@@ -20,13 +20,13 @@ from kanaria.stack.handshakes import Connection, Handshake
 from rollout.ui.admission import IS_LET_IN
 
 _MOST_CONNECTIONS = 256
-_FIRST_REQUEST_S = 10.0  # until the headers of the first request are here
-_OLDEST_S = 120.0  # then a connection ends after the request that it has
+_FIRST_REQUEST_S = 10.0  # for the headers of the first request
+_OLDEST_S = 120.0  # after this a connection ends with its current request
 _GRACE_S = 60.0  # for that request
 
 
 class Bounded(bounded_http()):  # type: ignore[misc] # a class that is chosen when uvicorn is imported
-    """One connection, as long as it asks something."""
+    """One connection with deadlines."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -49,7 +49,7 @@ class Bounded(bounded_http()):  # type: ignore[misc] # a class that is chosen wh
 
     @property
     def has_token(self) -> bool:
-        """Whether its last request was let in with a token."""
+        """Whether its last request had a valid token."""
         return self.scope is not None and bool(self.scope["state"].get(IS_LET_IN))
 
     def _end_if_silent(self) -> None:
@@ -58,7 +58,7 @@ class Bounded(bounded_http()):  # type: ignore[misc] # a class that is chosen wh
 
 
 def served(app: Starlette, settings: Settings) -> tuple[uvicorn.Config, ssl.SSLContext | None]:
-    """The API of these settings, and the context with which it speaks TLS; None: it speaks plain HTTP."""
+    """The server's configuration, and its TLS context; None: it speaks plain HTTP."""
     context = None
     if settings.controller_tls_certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -68,7 +68,7 @@ def served(app: Starlette, settings: Settings) -> tuple[uvicorn.Config, ssl.SSLC
         host=settings.controller_host,
         port=settings.controller_port,
         http=partial(_encrypted, context) if context else Bounded,  # type: ignore[arg-type] # it is only called
-        loop="asyncio" if context else "auto",  # uvloop reads on although a new connection asks it to pause
+        loop="asyncio" if context else "auto",  # uvloop goes on reading although a new connection pauses it
         log_level="warning",
         access_log=False,
     )
@@ -77,13 +77,13 @@ def served(app: Starlette, settings: Settings) -> tuple[uvicorn.Config, ssl.SSLC
 
 
 def _encrypted(context: ssl.SSLContext, **of_server: Any) -> Handshake:
-    """What a new connection speaks first where the controller has a certificate."""
+    """The protocol of a new connection with TLS: the handshake, then HTTP."""
     http = Bounded(**of_server)
     return Handshake(context, http, loop=http.loop, connections=http.connections, make_room=_make_room)
 
 
 def _make_room(newest: Connection, connections: Iterable[Connection]) -> None:
-    """Where there are too many connections, end the oldest one that is no command's; the newest where all are."""
+    """If there are too many connections, end the oldest without a token; if all have one, the newest."""
     kept = [one for one in connections if not one.transport.is_closing()]
     if len(kept) > _MOST_CONNECTIONS:
         spared = (one for one in kept if one is not newest and not one.has_token)

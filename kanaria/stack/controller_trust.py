@@ -1,4 +1,4 @@
-"""How commands know the controller where it speaks TLS: by its certificate, not by its name."""
+"""How commands verify a controller that speaks TLS: by its certificate, not by its name."""
 
 import ssl
 
@@ -9,9 +9,9 @@ from kanaria.settings import Settings
 
 
 def controller_trust(settings: Settings) -> ssl.SSLContext | None:
-    """Takes the controller of these settings alone; None: it speaks plain HTTP. Raises SetupError.
+    """A TLS context that trusts only this controller; None: it speaks plain HTTP. Raises SetupError.
 
-    That of this state folder says which certificate it has in force: the file of the setting may be newer.
+    The state folder holds the certificate in use: the file of the setting may be newer.
     """
     if settings.controller_tls_certificate is None:
         return None
@@ -21,7 +21,7 @@ def controller_trust(settings: Settings) -> ssl.SSLContext | None:
         return trusting(text_of(path))
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise SetupError(
-            "the controller's certificate cannot be read, so nothing would tell it from others",
+            "the controller's certificate cannot be read, so the controller cannot be verified",
             saw=f"{path}: {getattr(error, 'strerror', None) or error}",
-            do="correct KANARIA_CONTROLLER_TLS_CERTIFICATE, or let this user read that file",
+            do="correct KANARIA_CONTROLLER_TLS_CERTIFICATE, or make that file readable for this user",
         ) from error

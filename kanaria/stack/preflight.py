@@ -1,4 +1,4 @@
-"""What a version must show before any user's request reaches it: golden answers, compatibility, its size and speed."""
+"""Checks a version before user requests reach it: golden requests, compatibility with stable, memory and speed."""
 
 import math
 import statistics
@@ -29,8 +29,8 @@ from rollout.fleet import Backend, Service
 from rollout.ledger.findings import PreflightResult
 from rollout.spec import RolloutSpec
 
-TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU sums in another order
-SHOWN_DIFFERENCES = 3  # of the golden requests; the rest is counted
+TOLERANCE = 1e-3  # of numbers in an answer, absolute and relative: another CPU may sum in another order
+SHOWN_DIFFERENCES = 3  # the rest is counted
 _TIMEOUT_S = 10.0
 _LARGEST_ANSWER = 16 * 2**20  # bytes
 _MEGABYTE = 1e6
@@ -38,16 +38,16 @@ _DEFAULTS = RolloutSpec()
 
 
 class _Answer(BaseModel):
-    """What callers rely on in every answer."""
+    """The part of an answer that callers rely on."""
 
     version: str
-    # Stop at the first error: millions of them, in an answer of some megabytes, would fill the controller's memory.
+    # Stop at the first error: an answer of some megabytes may cause millions, which would fill the memory.
     predictions: Annotated[list[dict[str, JsonValue]], Field(fail_fast=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What came of the golden requests."""
+    """The result of the golden requests."""
 
     differences: tuple[str, ...]
     took_ms: tuple[float, ...]  # of each answer
@@ -63,14 +63,14 @@ class LocalPreflight:
         settings: Settings | None = None,
     ) -> None:
         """Args:
-        process_of: the main process of a version that runs here; None when it does not.
-        service_of: what callers may ask of a version.
-        settings: of the stack whose recorded requests are asked again; None: none are.
+        process_of: returns the pid of a version's main process; None if it does not run here.
+        service_of: returns the routes and limits of a version.
+        settings: of the stack whose recorded requests are replayed; None: none are.
         """
         self._process_of, self._service_of, self._settings = process_of, service_of, settings
 
     def losses(self, canary: str, stable: str) -> tuple[Loss, ...]:
-        """See `Preflight`; the files of models of the contract are compared by `check`."""
+        """See `Preflight`. For models of the contract `check` compares the files."""
         if all(self._service_of(tag).keeps_contract for tag in (canary, stable)):
             return ()
         own, known = Versions.schemas(canary), Versions.schemas(stable)
@@ -84,7 +84,7 @@ class LocalPreflight:
         *,
         beside: Backend | None = None,
     ) -> PreflightResult:
-        """See `Preflight`; without `stable` there is nothing to be compatible with."""
+        """See `Preflight`. Without `stable` there is nothing to compare with."""
         try:
             services = [self._service_of(tag) for tag in (canary.tag, stable) if tag]
             if not all(service.keeps_contract for service in services):
@@ -108,9 +108,9 @@ class LocalPreflight:
     def _of_services(
         self, canary: Backend, stable: str | None, plan: RolloutSpec, beside: Backend | None
     ) -> PreflightResult:
-        """Compare what two services say of themselves, and what they answer to recorded requests."""
+        """Compare the schemas of two services, and their answers to recorded requests."""
         unlike = [tag for tag in (canary.tag, stable) if tag and stable and Versions.schemas(tag) is None]
-        unknown = [f"what both accept and answer could not be compared: {tag} has no schemas" for tag in unlike[:1]]
+        unknown = [f"inputs and answers could not be compared: {tag} has no schemas" for tag in unlike[:1]]
         by_manifest = self.losses(canary.tag, stable) if stable else ()
         replayed = self._replayed(canary, plan, beside)
         found = (*by_manifest, *replayed.losses)
@@ -129,17 +129,17 @@ class LocalPreflight:
         )
 
     def _replayed(self, canary: Backend, plan: RolloutSpec, beside: Backend | None) -> Replayed:
-        """What both answer to the recorded requests, where the plan asks for that."""
+        """Replay the recorded requests to both, if the plan asks for it."""
         later = "so its answers are first seen under traffic"
         if plan.golden.requests != "recorded" or self._settings is None:
-            return Replayed(remarks=(f"it brings no golden requests, and its plan has no `golden: recorded`, {later}",))
+            return Replayed(remarks=(f"it has no golden requests, and its plan has no `golden: recorded`, {later}",))
         if beside is None:
-            return Replayed(remarks=(f"stable does not answer now, so no recorded request was asked again, {later}",))
+            return Replayed(remarks=(f"stable does not answer now, so no recorded request was replayed, {later}",))
         service, ends_s = self._service_of(beside.tag), time.monotonic() + plan.startup_deadline / 2
         known = {route.path for each in (service, self._service_of(canary.tag)) for route in each.routes}
         if unknown := [route for route in plan.golden.leave_out if route not in known]:
             typo = f"`leave_out` names {unknown[0]}, a route of neither version (theirs are {', '.join(sorted(known))})"
-            return Replayed(remarks=(f"no recorded request was asked again, because {typo}; {later}",))
+            return Replayed(remarks=(f"no recorded request was replayed, because {typo}; {later}",))
         requests, said = to_replay(self._settings, service, leave_out=plan.golden.leave_out)
         if not requests:
             return Replayed(remarks=(*said, f"nothing is recorded, {later}"))
@@ -154,12 +154,12 @@ class LocalPreflight:
 
 
 def replay(canary: Backend, golden: Sequence[GoldenRequest]) -> Replay:
-    """Ask `canary` each golden request, one after the other; stops at the first that gets no answer."""
+    """Send each golden request to `canary`, one after the other. Stops at the first without an answer."""
     if not golden:
-        return Replay(("it has no golden requests, so nothing is known of its answers",), ())
+        return Replay(("it has no golden requests, so its answers are unknown",), ())
     found: list[str] = []
     took_ms: list[float] = []
-    run = uuid.uuid4().hex  # two versions that answer one request id count as one mirrored request
+    run = uuid.uuid4().hex  # unique: answers of two versions with one request id count as one mirrored request
     with loopback.client(canary.url, timeout_s=_TIMEOUT_S, headers=canary.headers) as client:
         for number, request in enumerate(golden):
             started_s = time.perf_counter()
@@ -181,22 +181,22 @@ def replay(canary: Backend, golden: Sequence[GoldenRequest]) -> Replay:
 
 
 def memory_mb(pid: int) -> float | None:
-    """Memory of a process and its children, megabytes; shared pages count once where the system tells."""
+    """Memory of a process and its children, megabytes. Shared pages count once if the system reports them."""
     try:
         root = psutil.Process(pid)
         tree = [root, *root.children(recursive=True)]
         return sum(_bytes_of(process) for process in tree) / _MEGABYTE
-    except (psutil.Error, OSError):  # it ended meanwhile, is not ours to look into, or there is no file to open
+    except (psutil.Error, OSError):  # it ended meanwhile, cannot be inspected, or file descriptors ran out
         return None
 
 
 def _bytes_of(process: psutil.Process) -> int:
     memory = process.memory_full_info()
-    return int(getattr(memory, "pss", memory.rss))  # the proportional share is known on Linux only
+    return int(getattr(memory, "pss", memory.rss))  # only Linux reports the proportional share
 
 
 def _wrong(answer: httpx.Response, tag: str, expected: Sequence[dict[str, JsonValue]]) -> Iterator[str]:
-    """How one answer differs from the golden one."""
+    """How an answer differs from the golden one."""
     if answer.status_code != 200:
         yield f"HTTP {answer.status_code}, {answer.content[:200].decode(errors='replace')}"
         return
@@ -221,7 +221,7 @@ def _wrong(answer: httpx.Response, tag: str, expected: Sequence[dict[str, JsonVa
 
 
 def _is_same(seen: JsonValue, expected: JsonValue) -> bool:
-    """Equal, or for numbers within the tolerance."""
+    """Whether two values are equal; numbers within the tolerance."""
     if _is_number(seen) and _is_number(expected):
         return math.isclose(seen, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     if isinstance(seen, list) and isinstance(expected, list):

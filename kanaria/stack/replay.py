@@ -1,9 +1,9 @@
-"""Asks a canary and stable the recorded requests again, before any user's request reaches the canary.
+"""Replays the recorded requests to the canary and to stable before user requests reach the canary.
 
-Of each request stable is asked several times, so that what stable itself answers now one way, now another, is known:
-values are compared as in the shadow step. What would break callers (a status that is no success, a field that is gone
-or of another type, no answer) is confirmed by asking both again: it counts only if every answer of the canary shows
-it and no answer of stable does.
+Stable gets each request several times, which shows how much its own answers vary. Values are then compared as in the
+shadow step. A difference that would break callers (an error status, a field that is missing or has another type, no
+answer) is confirmed by more requests to both: it counts only if every answer of the canary shows it and no answer of
+stable does.
 """
 
 import math
@@ -35,18 +35,18 @@ from rollout.fleet import Backend
 from rollout.format import count, span
 from rollout.sources.observer import said
 
-_CONFIRMED_BY = 6  # answers of each version: a harmless canary shows this for one request in 924 at most
-_SUCCESS = 2  # class of a status
-_SLOWER = 5.0  # times as slow as stable, and as many seconds more: no answer by then is none
+_CONFIRMED_BY = 6  # answers of each version: at most 1 request in 924 shows this by chance for a harmless canary
+_SUCCESS = 2  # first digit of the status
+_SLOWER = 5.0  # no answer counts as missing only after 5 times stable's time plus 5 s
 _SHOWN = 3  # fields
 _LONGEST_NAME = 80
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of it."""
+    """The result of a replay."""
 
-    count: int = 0  # requests that both versions were asked
+    count: int = 0  # requests that both versions got
     losses: tuple[Loss, ...] = ()
     remarks: tuple[str, ...] = ()
     took_ms: tuple[float, ...] = ()  # of the canary's first answers
@@ -54,22 +54,22 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Route:
-    """What was found on one route."""
+    """The findings on one route."""
 
     path: str
     ignored: tuple[FieldPath, ...]
     values: RouteComparison = field(default_factory=RouteComparison)
-    since: RouteComparison = field(default_factory=RouteComparison)  # stable now, and when it was recorded
+    since: RouteComparison = field(default_factory=RouteComparison)  # stable now against the recorded answers
     asked: int = 0
     is_silent: bool = False  # the canary gave no answer to one of its requests
-    set_aside: int = 0  # requests that stable itself answers otherwise now
-    broken: dict[str, tuple[Changed, list[int]]] = field(default_factory=dict)  # by field, in which requests
+    set_aside: int = 0  # requests that stable itself does not answer with success now
+    broken: dict[str, tuple[Changed, list[int]]] = field(default_factory=dict)  # by field: the change and its requests
     own: set[str] = field(default_factory=set)  # fields that some of stable's own answers lack
-    contents: list[Any] = field(default_factory=list)  # of stable, one a request
+    contents: list[Any] = field(default_factory=list)  # stable's first answer to each request
 
 
 class Replayer:
-    """One replay; a request is not begun after `budget_s` seconds, and no answer is waited for any longer."""
+    """One replay. After `budget_s` seconds it sends no request and waits for no answer."""
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class Replayer:
     ) -> None:
         """
         Args:
-            limit_s: after which the service itself gives an answer up.
-            budget_s: for all requests together.
-            answers: what they mean; fields that it ignores are not compared.
+            limit_s: the service's own timeout for an answer, seconds.
+            budget_s: for all requests together, seconds.
+            answers: how answers are read; fields that it ignores are not compared.
         """
         self._readers = Readers(answers)
         self._canary, self._stable, self._limit_s = canary, stable, limit_s
@@ -93,7 +93,7 @@ class Replayer:
         self._took_ms: list[float] = []
 
     def run(self, recorded: Sequence[tuple[int, RecordedRequest]]) -> Replayed:
-        """Ask both versions each of the numbered requests. Never raises for what a version answers."""
+        """Send each numbered request to both versions. Never raises because of an answer."""
         routes = {request.route: _Route(request.route, self._ignored(request.route)) for _, request in recorded}
         numbers = Counter(request.route for _, request in recorded)
         with loopback.client(timeout_s=self._limit_s) as client:
@@ -122,7 +122,7 @@ class Replayer:
         return self._ends_s - time.monotonic()
 
     def _one(self, client: loopback.Client, route: _Route, number: int, request: RecordedRequest, times: int) -> None:
-        """Ask stable one request so many times, and the canary in between."""
+        """Send one request to stable `times` times, and to the canary after the first."""
         began_s = time.monotonic()
         known = self._answers(client, self._stable, request, 1)
         stable_s = time.monotonic() - began_s
@@ -132,7 +132,9 @@ class Replayer:
         began_s = time.monotonic()
         own = self._answers(client, self._canary, request, 1)
         took_s = time.monotonic() - began_s
-        known += self._answers(client, self._stable, request, times - 1)  # later: what grows with time is noise, too
+        known += self._answers(
+            client, self._stable, request, times - 1
+        )  # after the canary: values that drift with time then show as noise
         route.asked += 1
         if not own:
             is_cut = self._left_s <= 0 and took_s < min(self._limit_s, _SLOWER * (stable_s + 1))
@@ -154,7 +156,7 @@ class Replayer:
 
     @staticmethod
     def _compare(route: _Route, request: RecordedRequest, known: list[Answer], own: Answer) -> None:
-        """Take in values, as the observer does in the shadow step."""
+        """Compare values as the observer does in the shadow step."""
         for one, other in pairwise(known):
             fields = differences(one, other, ignored=route.ignored)
             list(route.values.repeated(fields))
@@ -163,7 +165,7 @@ class Replayer:
         list(route.since.copied(_since_recorded(request, known, route.ignored)))
 
     def _answers(self, client: loopback.Client, of: Backend, request: RecordedRequest, times: int) -> list[Answer]:
-        """Up to `times` answers to a request, one after the other; fewer where one does not come."""
+        """Up to `times` answers to a request, one after the other; fewer if one does not come."""
         found: list[Answer] = []
         while len(found) < times and (answer := self._ask(client, of, request)) is not None:
             found.append(answer)
@@ -196,7 +198,7 @@ class Replayer:
 
 
 def _in_turn(recorded: Sequence[tuple[int, RecordedRequest]]) -> list[tuple[int, RecordedRequest]]:
-    """One of each route, then another of each: whatever time there is, every route gets some of it."""
+    """Take the requests of the routes in turn, so that every route gets some of the time."""
     ranks: Counter[str] = Counter()
     ranked = []
     for number, request in recorded:
@@ -208,7 +210,7 @@ def _in_turn(recorded: Sequence[tuple[int, RecordedRequest]]) -> list[tuple[int,
 def _since_recorded(
     request: RecordedRequest, known: Sequence[Answer], ignored: tuple[FieldPath, ...]
 ) -> frozenset[str]:
-    """In which fields stable answers otherwise than when a request was recorded; of a large answer only the hash is."""
+    """The fields in which stable's answer differs from the recorded one. Of a large answer only the hash is known."""
     digest = bytes.fromhex(request.answer_digest)
     if request.answer is None:
         now = {answer.sha256 for answer in known}
@@ -228,7 +230,7 @@ def _contents(answers: Sequence[Answer], ignored: tuple[FieldPath, ...]) -> list
 def _broken(
     stable: Sequence[Answer], canary: Sequence[Answer], ignored: tuple[FieldPath, ...]
 ) -> Mapping[str, Changed]:
-    """By field, what all answers of the canary break and none of stable's."""
+    """By field, what is broken in all answers of the canary and in none of stable's."""
     if all(map(_is_success, stable)) and not any(map(_is_success, canary)):
         return {STATUS: Changed(str(stable[0].status), str(canary[0].status))}
     contents = (_contents(answers, ignored) for answers in (stable, canary))
@@ -246,7 +248,7 @@ def _add(route: _Route, name: str, changed: Changed, number: int) -> None:
 
 
 def _losses(route: _Route) -> Iterator[Loss]:
-    """What breaks callers of a route; a field that not all of stable's answers have is no part of their shape."""
+    """What breaks callers of a route. A field that some of stable's answers lack cannot be missed."""
     first = route.contents[0] if route.contents else None
     own = route.own.union(*(lost(one, other) for one in (first,) for other in route.contents))
     own |= set().union(*(lost(other, first) for other in route.contents))
@@ -294,8 +296,8 @@ def _differing(routes: Sequence[_Route], of: Sequence[RouteComparison]) -> Itera
 
 def _left_out(recorded: int, asked: int, set_aside: int, *, is_late: bool) -> Iterator[str]:
     if set_aside:
-        said_nothing = "recorded requests to which stable itself gives no success now, so that they say nothing"
+        said_nothing = "recorded requests that were not compared, because stable does not answer them with success now"
         yield f"{said_nothing}: {count(set_aside)}"
     if left := recorded - asked - set_aside:
-        why = "the time for it was over" if is_late else "one before of the same route got no answer"
-        yield f"recorded requests that were not asked again, because {why}: {count(left)}"
+        why = "the time for it was over" if is_late else "an earlier one of the same route got no answer"
+        yield f"recorded requests that were not replayed, because {why}: {count(left)}"

@@ -1,4 +1,4 @@
-"""Folders that commands keep for a moment; what a killed one left behind is removed, what another works in is not."""
+"""Temporary folders of commands. Those of a killed command are removed, those of a running one are not."""
 
 import os
 import re
@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 from kanaria.settings import Settings
 from kanaria.stack.identity import Identity
 
-_MAKER = re.compile(r"(\d+)-(\d+\.\d+)-")  # of a folder, at the beginning of its name
+_MAKER = re.compile(r"(\d+)-(\d+\.\d+)-")  # the pid and start time of its process, at the beginning of a name
 
 
 @contextmanager
 def temporary_folder(settings: Settings) -> Iterator[Path]:
-    """A folder that is there while the block runs."""
+    """A folder that exists while the block runs."""
     own = Identity.of(os.getpid())
     prefix = f"{own.pid}-{own.started_s:.2f}-" if own else None
     with TemporaryDirectory(dir=settings.temporary, prefix=prefix) as name:
@@ -24,7 +24,7 @@ def temporary_folder(settings: Settings) -> Iterator[Path]:
 
 
 def remove_left_over(settings: Settings) -> None:
-    """Remove what no living process made."""
+    """Remove every entry whose process has ended."""
     for entry in settings.temporary.iterdir():
         if _is_in_use(entry.name):
             continue
@@ -38,5 +38,5 @@ def _is_in_use(name: str) -> bool:
     maker = _MAKER.match(name)
     try:
         return maker is not None and Identity(int(maker[1]), float(maker[2])).is_alive
-    except OSError:  # nobody knows
+    except OSError:  # unknown: keep it
         return True

@@ -1,4 +1,4 @@
-"""A version served for one command alone: on a free port, with records of its own, away from the stack."""
+"""Serves a version for one command only: on a free port, with its own records, outside the stack."""
 
 import os
 import signal
@@ -27,12 +27,12 @@ from kanaria.stack.versions import Versions
 from rollout.fleet import Backend, Readiness
 
 _START_WITHIN_S = 120.0
-_REMOTE_WITHIN_S = 5.0  # others say that it runs
+_REMOTE_WITHIN_S = 5.0  # it should run already
 _STOP_WITHIN_S = 30.0
 
 
 class DidNotStart(StackError):
-    """The version could not be started; the machine is not the cause."""
+    """The version could not be started, and the machine is not the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class TemporaryServer:
     """A version that is ready."""
 
     backend: Backend
-    pid: int | None  # None: others keep it running
+    pid: int | None  # None: Kanaria does not run it
     took_s: float  # from start to ready
 
 
@@ -59,7 +59,10 @@ def temporary_server(settings: Settings, tag: str, *, say: Callable[[str], None]
         yield TemporaryServer(backend, None, time.monotonic() - started_s)
         return
     with temporary_folder(settings) as folder:
-        log, records = folder / "server.log", folder / "own"  # apart, for links that a version makes are followed
+        log, records = (
+            folder / "server.log",
+            folder / "own",
+        )  # separate: the log must not be a link that a version created
         records.mkdir(mode=0o700)
         own = program_of(listed, tag, port, settings.pass_env, secret=backend.secret) if listed else None
         program = own or _bento(settings, backend, records)
@@ -78,7 +81,7 @@ def _bento(settings: Settings, backend: Backend, records: Path) -> Program:
     variables = own | guarding(port, backend.secret)
     if SEAL_OPTION in command:
         variables |= {"BENTOML_HOME": str(records / "sealed"), "KANARIA_HOME": str(settings.root)}
-    elif not keeps_contract(tag):  # as in the stack: what is of another version is known by its home
+    elif not keeps_contract(tag):  # as in the stack: processes are told apart by their BentoML home
         make_own_home(records / "home")
         variables |= {"BENTOML_HOME": str(records / "home")}
     listed = variables_for(tag, command, settings.pass_env)
@@ -95,7 +98,7 @@ def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:
                 env=variables_of(program, os.environ),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # its workers end with it, and Ctrl-C reaches only us
+                start_new_session=True,  # its workers can be killed with it, and Ctrl-C reaches only this process
                 preexec_fn=confinement(program, output.fileno(), offered(program, output.fileno())),  # noqa: PLW1509 - a command has one thread
             )
     except (OSError, subprocess.SubprocessError) as error:
@@ -103,7 +106,7 @@ def _begin(program: Program, log: Path) -> subprocess.Popen[bytes]:
 
 
 def _alone(tag: str, listed: Listed | None) -> str:
-    return f"start it alone ({'as its entry says' if listed else f'`bentoml serve {tag}`'}) and read what it says"
+    return f"start it alone ({'as in its entry' if listed else f'`bentoml serve {tag}`'}) and read its output"
 
 
 def _wait_for_others(backend: Backend, readiness: Readiness) -> None:
@@ -111,7 +114,7 @@ def _wait_for_others(backend: Backend, readiness: Readiness) -> None:
     server = polled(backend)
     while trouble := unready(server, backend, readiness):
         if time.monotonic() > deadline_s:
-            raise DidNotStart(f"{backend.tag} is not ready", saw=trouble, do="see to it that it runs there")
+            raise DidNotStart(f"{backend.tag} is not ready", saw=trouble, do="start it, or correct its `url`")
         time.sleep(0.1)
 
 
@@ -127,7 +130,7 @@ def _wait_until_ready(
             continue
         is_silent = process.poll() is None
         what = f"was not ready after {waited_s:.0f} s" if is_silent else "did not start"
-        last = trouble if is_silent else f"exit code {process.returncode}, no word from it"
+        last = trouble if is_silent else f"exit code {process.returncode}, no output"
         saw = "; ".join(filter(None, (last_words(log) or last, what_it_lacks(program.listed or (), log))))
         raise DidNotStart(f"{backend.tag} {what}", saw=saw, do=do)
 

@@ -1,6 +1,6 @@
-"""The process of a version with an environment of its own: has it made where it is missing, then becomes its server.
+"""The process of a version with its own environment: creates the environment if it is missing, then becomes the server.
 
-So the keeper, the log and the end of such a version are those of any other, and whoever asks for it waits for nothing.
+So such a version is kept, logged and stopped like any other, and the controller does not wait for the installation.
 """
 
 import argparse
@@ -37,7 +37,7 @@ LISTED_OPTION, SEAL_OPTION, PREPARE_OPTION, SANDBOX_OPTION = "--listed", "--seal
 
 
 def server_command(settings: Settings, tag: str, port: int) -> list[str]:
-    """How a tag is served on a port: in this Python, or by a process that first verifies it, or sees to another one."""
+    """The command that serves a tag on a port: in this Python, or by `main` here, which verifies or installs first."""
     is_sealed = is_to_be_verified(settings, tag)
     if not is_sealed and is_for_own_python(settings, tag):
         return _in_own_python(tag, port)
@@ -47,20 +47,20 @@ def server_command(settings: Settings, tag: str, port: int) -> list[str]:
 
 
 def is_for_own_python(settings: Settings, tag: str) -> bool:
-    """Whether a tag is served by this Python, with the packages that it has."""
+    """Whether a tag is served by this Python with its installed packages."""
     return settings.runtime == "shared" or (settings.runtime == "auto" and _has_all(tag))
 
 
 def variables_for(tag: str, command: Sequence[str], pass_env: Sequence[str]) -> tuple[str, ...]:
-    """Which variables of the environment the `command` that serves a Bento gets besides the usual ones.
+    """Which variables the serving `command` of a Bento gets in addition to the usual ones.
 
-    Those of installers are there until its packages are: its server never has them.
+    The variables of installers are removed before the server starts.
     """
     return (*pass_env, *asked_for_by(tag), *(INSTALLER if MODULE in command else ()))
 
 
 def secluded(program: Program, sandbox: Sandbox | None) -> Program:
-    """The same in `sandbox`: from its start, or once what it runs was verified and has its packages."""
+    """`program` in `sandbox`: from its start, or once the version is verified and its packages are installed."""
     if sandbox is None or MODULE not in program.command:
         return replace(program, sandbox=sandbox)
     return replace(program, command=[*program.command, SANDBOX_OPTION, sandbox.to_json()])
@@ -73,21 +73,21 @@ def _in_own_python(tag: str, port: int) -> list[str]:
 
 
 def _has_all(tag: str) -> bool:
-    """Whether this Python is the one that a Bento was built for, with all packages that it asks for."""
+    """Whether this Python has the version and all packages that a Bento needs."""
     try:
         wanted = wanted_by(tag)
         return wanted.is_for_this_python and _lack(wanted) is None
-    except StackError:  # its process will say what is wrong, where words of a version are looked for
+    except StackError:  # its process will report the error in the version's log
         return False
 
 
 def _lack(wanted: Wanted) -> str | None:
-    """What this Python lacks for a Bento. The contract's service is Kanaria's own, and so are its packages."""
+    """What this Python lacks for a Bento; None: nothing. Kanaria itself has the packages of the contract's service."""
     return None if service_of(wanted.tag).keeps_contract else missing(wanted)
 
 
 def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None:
-    """Have the environment of `tag` made now, where it needs one of its own. Raises InstallError, StackError."""
+    """Create the environment of `tag` now, if it needs its own. Raises InstallError, StackError."""
     if is_for_own_python(settings, tag):
         return
     if is_to_be_verified(settings, tag):
@@ -99,7 +99,7 @@ def prepare(settings: Settings, tag: str, *, say: Callable[[str], None]) -> None
 
 
 def _prepare_sealed(settings: Settings, tag: str, say: Callable[[str], None]) -> None:
-    """The same for a version that is verified: nothing is installed by a list of packages that somebody changed."""
+    """The same for a version that must be verified: a list of packages that was tampered with is never installed."""
     with temporary_folder(settings) as private:
         own = {**policy(settings), "KANARIA_HOME": str(settings.root), "BENTOML_HOME": str(private / "home")}
         program = Program(tag, [*server_command(settings, tag, 0), PREPARE_OPTION])
@@ -119,9 +119,9 @@ def _prepare_sealed(settings: Settings, tag: str, say: Callable[[str], None]) ->
                 say(line.rstrip())
     if done.returncode:
         raise StackError(
-            f"the environment of {tag} could not be made",
+            f"the environment of {tag} could not be created",
             saw=last,
-            do="do what the words before this say, and try again",
+            do="follow the output above, and try again",
         )
 
 
@@ -137,11 +137,11 @@ def main() -> None:
         dest="listed",
         nargs="*",
         default=(),
-        help="variables that its server gets besides the usual ones",
+        help="patterns of variables that the server gets in addition to the usual ones",
     )
-    parser.add_argument(SEAL_OPTION, type=Path, metavar="STORE", help="verify what it runs in a copy, in BENTOML_HOME")
-    parser.add_argument(SANDBOX_OPTION, type=Sandbox.from_json, help="what its server does not reach, as JSON")
-    parser.add_argument(PREPARE_OPTION, action="store_true", help="only see to its environment")
+    parser.add_argument(SEAL_OPTION, type=Path, metavar="STORE", help="copy what it runs to BENTOML_HOME and verify it")
+    parser.add_argument(SANDBOX_OPTION, type=Sandbox.from_json, help="the sandbox of the server, as JSON")
+    parser.add_argument(PREPARE_OPTION, action="store_true", help="only create the environment")
     given = parser.parse_args()
     sandbox: Sandbox | None = given.sandbox
     if given.seal is not None:
@@ -159,28 +159,28 @@ def main() -> None:
     if environment is None:
         command, variables = _in_own_python(given.tag, given.port), passed
     else:
-        # Its script and not `-m`, which before Python 3.11 looks for modules in the folder where it is started.
+        # The script and not `-m`: before Python 3.11, `-m` imports modules from the working directory.
         python = str(python_in(environment))
         command = [python, str(environment / "bin" / "bentoml"), *_arguments(given.tag, given.port)]
         variables = variables_in(environment, passed)
         sandbox = sandbox and with_environment(sandbox, environment)
     _enter(sandbox)
-    os.execve(command[0], command, variables)  # noqa: S606 - our own words, and no shell wanted
+    os.execve(command[0], command, variables)  # noqa: S606 - our own command, and no shell wanted
 
 
 def _enter(sandbox: Sandbox | None) -> None:
-    """Go into the sandbox, or end with the reason."""
+    """Enter the sandbox, or exit with the reason."""
     try:
         if sandbox is not None and is_offered(sandbox, _print):
             enter(sandbox)
     except (StackError, OSError) as error:
         words = f"{error.what}: {error.saw}" if isinstance(error, StackError) else str(error)
-        _print(f"{error}\n{type(error).__name__}: it could not be confined: {words}")
+        _print(f"{error}\n{type(error).__name__}: the process could not be confined: {words}")
         sys.exit(1)
 
 
 def _seal(tag: str, store: Path) -> None:
-    """Let BENTOML_HOME be a verified copy of what `tag` runs, or end with the reason."""
+    """Fill BENTOML_HOME with a verified copy of what `tag` runs, or exit with the reason."""
     home = Path(os.environ["BENTOML_HOME"])
     os.environ["BENTOML_HOME"] = str(store)
     try:
@@ -214,14 +214,14 @@ def _environment(
     if reason is None:
         if not wanted.is_for_this_python:
             say(
-                f"{tag} was built for Python {wanted.python} and runs on Kanaria's, {OWN_PYTHON}, which has what "
-                "it needs; KANARIA_RUNTIME=venv gives it an environment of its own"
+                f"{tag} was built for Python {wanted.python} and runs on Kanaria's {OWN_PYTHON}, which has what "
+                "it needs; KANARIA_RUNTIME=venv gives it its own environment"
             )
         return None
     environments = Environments(folder, listed=listed, sandbox=sandbox)
     found = environments.find(wanted)
     if found is None:
-        say(f"{tag} gets an environment of its own: {reason}")
+        say(f"{tag} gets its own environment: {reason}")
         found = environments.prepare(wanted, say=say)
     return found
 
@@ -230,7 +230,7 @@ def _why_its_own(wanted: Wanted, runtime: Runtime) -> str | None:
     if runtime == "venv":
         return "KANARIA_RUNTIME is `venv`"
     lack = _lack(wanted)
-    return f"it asks for {lack}" if lack else None
+    return f"it needs {lack}" if lack else None
 
 
 def _arguments(tag: str, port: int) -> list[str]:

@@ -14,7 +14,7 @@ class Versions:
     """Versions by their tags."""
 
     def __init__(self, path: Path | None) -> None:
-        """`path`: the file that lists those that are no Bentos; None: there is none."""
+        """`path`: the file that lists the versions that are not Bentos; None: there is none."""
         self._path = path
 
     def tags(self) -> tuple[str, ...]:
@@ -22,7 +22,7 @@ class Versions:
         return tuple(sorted((*bento_tags(), *self._listed())))
 
     def full_tag(self, tag: str) -> str:
-        """A tag as a person writes it, in full: `name` and `name:latest` mean the newest. Raises SetupError."""
+        """The full tag for one that a person wrote: `name` and `name:latest` mean the newest. Raises SetupError."""
         listed, small = self._listed(), tag.lower()
         if not listed:
             return bento_tag(tag)
@@ -34,14 +34,14 @@ class Versions:
                 raise SetupError(
                     f"it is not clear which {name} is the newest",
                     saw=f"Bentos: {', '.join(of_store)}; listed in {self._path}: {', '.join(of_list)}",
-                    do="write the whole tag",
+                    do="write the full tag",
                 )
             return of_list[-1] if of_list else bento_tag(tag)
         self.require(small)
         return small
 
     def require(self, tag: str) -> None:
-        """Raises SetupError when there is no such version."""
+        """Raise SetupError if there is no such version."""
         known = self.tags()
         if tag not in known:
             raise SetupError(
@@ -51,23 +51,23 @@ class Versions:
             )
 
     def listed(self, tag: str) -> Listed | None:
-        """What the file says of a version; None: it does not list it, or it is a Bento. Raises SetupError."""
+        """The entry of a version in the file; None if it is not listed, or is a Bento. Raises SetupError."""
         return None if self._path is None or tag in bento_tags() else self._listed().get(tag)
 
     def require_startable(self, tag: str) -> None:
-        """Raises SetupError where the command of a version cannot be started at all."""
+        """Raise SetupError if the command of a version cannot be started."""
         listed = self.listed(tag)
         if listed is not None and (obstacle := listed.obstacle) is not None:
             raise SetupError(f"{tag} cannot be started", saw=obstacle, do=f"correct its entry in {self._path}")
 
     def service(self, tag: str) -> Service:
-        """What callers may ask of a version. Raises SetupError."""
+        """The routes and limits of a version. Raises SetupError."""
         listed = self.listed(tag)
         return listed.service if listed else service_of(tag)
 
     @staticmethod
     def schemas(tag: str) -> dict[str, dict[str, Any]] | None:
-        """The JSON schemas of a version's routes, by their path; None where it has none. Raises SetupError."""
+        """The JSON schemas of a version's routes, by path; None if it has none. Raises SetupError."""
         return schemas_of(tag) if tag in bento_tags() else None
 
     def _listed(self) -> dict[str, Listed]:
@@ -78,6 +78,6 @@ class Versions:
             raise SetupError(
                 f"{both[0]} is the tag of two versions",
                 saw=f"a Bento, and an entry of {self._path}",
-                do="give the entry another tag: one tag means one version for ever",
+                do="give the entry another tag: a tag always means the same version",
             )
         return listed

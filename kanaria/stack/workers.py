@@ -13,16 +13,16 @@ from kanaria.stack import model_server
 from kanaria.stack.bentos import model_folder, model_of
 from kanaria.stack.identity import start_of
 
-_WORKER_BYTES = 400 * 2**20  # where nothing is shared, a torch service without a model takes about 310 MB
-# In the command line of BentoML's workers and of none of its other children; a fork has that of its server.
+_WORKER_BYTES = 400 * 2**20  # a torch service without a model takes about 310 MB if it shares no memory
+# Words in the command line of BentoML's workers only. A forked worker has the command line of its server.
 _WORKER_WORDS = (".worker.", model_server.MODULE)
 
 
 def workers_for(settings: Settings, tag: str) -> int:
     """How many workers each process of a version gets.
 
-    Where it is not set: two, if that many of two versions fit into what memory is free now, else one. A worker is
-    taken to need 400 MB and the size of its model.
+    The default is two if that many workers of two versions fit into the free memory, else one. A worker is assumed to
+    need 400 MB plus the size of its model.
     """
     if settings.workers is not None:
         return settings.workers
@@ -33,24 +33,24 @@ def workers_for(settings: Settings, tag: str) -> int:
 def _model_bytes(tag: str) -> int:
     try:
         return sum(file.stat().st_size for file in model_folder(model_of(tag)).rglob("*") if file.is_file())
-    except (SetupError, OSError, KeyError):  # its server will say what is wrong with it
+    except (SetupError, OSError, KeyError):  # its server will report the error
         return 0
 
 
 class Workers:
-    """Sees workers of servers end by themselves. BentoML replaces one only after ten seconds and more, ours at once."""
+    """Counts workers that end by themselves. BentoML replaces one after ten seconds or more, our server at once."""
 
     def __init__(self) -> None:
-        self._alive: dict[int, dict[int, float]] = {}  # when each started, by pid, by the pid of their server
+        self._alive: dict[int, dict[int, float]] = {}  # by the server's pid: start time of each worker, by pid
 
     def ended(self, server: int) -> int:
-        """How many workers of the process `server` ended since it was asked last; 0 at first.
+        """How many workers of the process `server` ended since the last call; 0 at the first call.
 
-        Those that nobody can look at just now are counted at a later look.
+        Workers that cannot be inspected now are counted by a later call.
         """
         before = self._alive.get(server, {})
         try:
-            # One that is ending has no command line any more before it has ended: it is not lost from sight meanwhile.
+            # An ending worker loses its command line before it ends, so known workers are followed by pid.
             alive = {pid: began for pid, began in before.items() if start_of(pid) == began}
             there = alive | _new_workers(server, known=alive)
             ended = len(before) - len(alive) if start_of(server) is not None else 0
@@ -60,12 +60,12 @@ class Workers:
         return ended
 
     def forget(self, server: int) -> None:
-        """It is being stopped."""
+        """Forget the workers of `server`, which is being stopped."""
         self._alive.pop(server, None)
 
 
 def _new_workers(server: int, *, known: Mapping[int, float]) -> dict[int, float]:
-    """When each living worker of a server started that is not `known`, by pid."""
+    """The start time of each living worker of a server that is not `known`, by pid."""
     found = {}
     with suppress(psutil.Error):
         for pid in set(_children(server)) - known.keys():
@@ -77,17 +77,17 @@ def _new_workers(server: int, *, known: Mapping[int, float]) -> dict[int, float]
 
 
 def _children(server: int) -> Iterable[int]:
-    """The children of a process, by pid.
+    """The pids of a process's children.
 
-    Linux keeps a list of them, without those that are just coming or going; a look later it is right. psutil would read
-    about every process of the machine, which took a sixth of the controller's time.
+    Linux has a list of them, which may miss children that start or end right now; the next call corrects that. psutil
+    would read every process of the machine, which took a sixth of the controller's CPU time.
     """
     texts: list[str] = []
     threads = f"/proc/{server}/task"
     with suppress(OSError):
-        for thread in os.listdir(threads) if sys.platform == "linux" else ():  # noqa: PTH208 - a Path takes thrice as long
+        for thread in os.listdir(threads) if sys.platform == "linux" else ():  # noqa: PTH208 - a Path takes three times as long
             with suppress(OSError), open(f"{threads}/{thread}/children") as file:  # noqa: PTH123 - likewise
-                texts.append(file.read())  # the thread may have ended
-    if not texts:  # a kernel that was built without them
+                texts.append(file.read())  # raises OSError if the thread has ended
+    if not texts:  # a kernel without these lists
         return [child.pid for child in psutil.Process(server).children()]
     return map(int, " ".join(texts).split())

@@ -103,7 +103,7 @@ def test_two_versions_serve_with_two_versions_of_a_library(
     build(tmp_path / "hers", home, "v1", SIZES, "humanize==4.9.0")
     build(tmp_path / "hers", home, "v2", SIZES, "humanize==4.12.0")
     up = hers.ok("up", "sizes:v1")
-    assert "sizes:v1 gets an environment of its own: it asks for humanize==4.9.0, which is not installed here" in up
+    assert "sizes:v1 gets its own environment: it needs humanize==4.9.0, which is not installed here" in up
     assert "the environment of sizes:v1 is ready" in up
     stable = json.loads((hers.home / "versions/sizes@v1.json").read_text())["port"]
     with temporary_server(hers.settings(monkeypatch), "sizes:v2", say=lambda _: None) as canary:

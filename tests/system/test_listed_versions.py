@@ -132,7 +132,7 @@ def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
         done = release(kanaria, "flask:v2", steps=["shadow", 20, 50, 100])
     assert done.returncode == 0, done.stdout + done.stderr
     assert seen.keys() == {200}
-    assert "What both accept and answer could not be compared: flask:v2 has no schemas" in why(kanaria)
+    assert "Inputs and answers could not be compared: flask:v2 has no schemas" in why(kanaria)
     assert kanaria.status()["stable"]["tag"] == "flask:v2"
     with httpx.Client(base_url=kanaria.gateway, headers={"x-api-key": kanaria.api_key}, timeout=60) as client:
         answer = client.post("/predict", json={"text": "four"})

@@ -87,7 +87,7 @@ def test_a_good_version_is_promoted(kanaria: Kanaria) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
     assert {status for _, status in seen} == {200}
     why = " ".join(kanaria.ok("why").split())  # lines are as wide as the terminal
-    assert "It brings no golden requests, and its plan has no `golden: recorded`, so its answers are first seen" in why
+    assert "It has no golden requests, and its plan has no `golden: recorded`, so its answers are first seen" in why
     assert "Not judged, because only versions that keep the model contract or an `answers` section count them" in why
     assert kanaria.status()["stable"]["tag"] == "summary:v2"
 

@@ -66,7 +66,7 @@ def test_no_request_and_no_decision_depends_on_the_keeper(nasty: Kanaria, sample
         for number in (signal.SIGSTOP, signal.SIGKILL):  # or the one could start the other again
             for pid in both:
                 os.kill(pid, number)
-        assert "taken over" in nasty.ok("up")
+        assert "took over" in nasty.ok("up")
         nasty.until(is_over)
         assert (nasty.pid("gateway"), nasty.pid("digits@v2")) == (served_by[0], served_by[2])
 

@@ -47,7 +47,7 @@ def test_a_user_without_a_name_is_called_by_the_number() -> None:
 
 def test_a_user_without_a_home_is_asked_for_the_store() -> None:
     """BentoML keeps its store in the home folder, unless a variable says where."""
-    assert "set BENTOML_HOME, or HOME" in person(12345, then=SAYING_WHY)
+    assert "set BENTOML_HOME or HOME" in person(12345, then=SAYING_WHY)
 
 
 def test_a_user_is_called_by_the_name_in_the_environment() -> None:

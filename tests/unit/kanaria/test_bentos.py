@@ -132,10 +132,14 @@ def test_a_tag_that_is_not_there_is_said_with_those_that_are(
 @pytest.mark.parametrize(
     ("manifest", "model", "implementation"),
     [
-        ("name: s\nservices: [{name: Summary, models: []}]\nargs: {}", "has no model", "a service of its own"),
-        ("name: s\nservices: [{name: Summary}]", "has no model", "a service of its own"),
-        ("name: s\nservices:", "has no model", "a service of its own"),
-        ("name: s\nargs:\nrunners: [{name: r}]", "has no model", "a service of its own"),
+        (
+            "name: s\nservices: [{name: Summary, models: []}]\nargs: {}",
+            "has no model",
+            "does not keep the model contract",
+        ),
+        ("name: s\nservices: [{name: Summary}]", "has no model", "does not keep the model contract"),
+        ("name: s\nservices:", "has no model", "does not keep the model contract"),
+        ("name: s\nargs:\nrunners: [{name: r}]", "has no model", "does not keep the model contract"),
         ("", "cannot be read", "cannot be read"),
         ("- a list", "cannot be read", "cannot be read"),
         ("name: [", "cannot be read", "cannot be read"),

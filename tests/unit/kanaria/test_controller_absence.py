@@ -43,8 +43,11 @@ def test_one_that_was_killed_is_started_again_by_the_keeper(kept: Kept) -> None:
     again = kept.pid("controller", other_than=pid)
     words = until(lambda: str(again) in (now := said(kept.home)) and now)
     assert f"its process, {again}, was started" in words
-    assert "does not listen yet; it has ended once without being asked to, killed by SIGKILL\n" in words
-    assert (f"tail {kept.home}/logs/controller.log" in words, "whether it was for memory" in words) == (True, True)
+    assert "does not listen yet; it has ended once unexpectedly, killed by SIGKILL\n" in words
+    assert (f"tail {kept.home}/logs/controller.log" in words, "whether the machine was out of memory" in words) == (
+        True,
+        True,
+    )
 
 
 def test_one_that_a_signal_without_a_name_killed_is_said_to_be(kept: Kept) -> None:
@@ -52,17 +55,15 @@ def test_one_that_a_signal_without_a_name_killed_is_said_to_be(kept: Kept) -> No
     pid = kept.run("controller")
     os.kill(pid, 40)
     again = kept.pid("controller", other_than=pid)
-    assert "without being asked to, killed by signal 40\n" in until(
-        lambda: str(again) in (now := said(kept.home)) and now
-    )
+    assert "unexpectedly, killed by signal 40\n" in until(lambda: str(again) in (now := said(kept.home)) and now)
 
 
 def test_one_that_crashes_again_and_again_is_said_to(kept: Kept) -> None:
     """Since when it is down, how often it ended, how it did so last, and who starts it again."""
     kept.supervisor.add(Program("controller", CRASHES))
     wanted = (
-        r"it has been down for \d\S* m?s; it has ended \d+ times without being asked to, last with exit code 3; "
-        rf"the keeper, process {kept.keeper}, starts it again\n"
+        r"it has been down for \d\S* m?s; it has ended \d+ times unexpectedly, last with exit code 3; "
+        rf"the keeper, process {kept.keeper}, restarts it\n"
     )
     words = until(lambda: re.match(wanted, now := said(kept.home)) and now)
     assert "memory" not in words
@@ -73,7 +74,7 @@ def test_where_no_keeper_lives_nobody_starts_it(kept: Kept) -> None:
     kept.run("controller")
     kept.kill_keeper()
     assert said(kept.home) == (
-        "nobody starts it again: there is no keeper\nstart it again: `kanaria up`, which takes over what still runs"
+        "there is no keeper to restart it\nrun `kanaria up`, which takes over what still runs and starts the rest"
     )
     kept.supervisor.start()
     assert controller_absence(kept.home / "elsewhere") is None
@@ -82,7 +83,7 @@ def test_where_no_keeper_lives_nobody_starts_it(kept: Kept) -> None:
 def test_a_command_that_is_at_work_is_waited_for(tmp_path: Path) -> None:
     """One that has the keeper's place, or none of the two yet."""
     with locked(tmp_path / "command.lock", doing="kanaria up", wait_s=0):
-        assert said(tmp_path) == f"`kanaria up`, process {os.getpid()}, is at work\nwait until it is over"
+        assert said(tmp_path) == f"`kanaria up`, process {os.getpid()}, is running\nwait until it has ended"
         with locked(tmp_path / "keeper.lock", doing="kanaria down", wait_s=0):
             assert said(tmp_path).startswith("`kanaria down`, process ")
 
@@ -108,9 +109,7 @@ def test_what_the_ledger_says_of_a_running_release_is_about_now_only_where_a_con
     kept.kill_keeper()
     os.kill(pid, signal.SIGKILL)
     noted = " ".join(typed(kept.home, "why").stderr.split())
-    assert (
-        "the controller does not run. Nobody starts it again: there is no keeper. Start it again: `kanaria up`" in noted
-    )
+    assert "the controller does not run. There is no keeper to restart it. Run `kanaria up`" in noted
 
 
 def test_before_the_first_release_it_is_said_how_to_begin_one(tmp_path: Path) -> None:

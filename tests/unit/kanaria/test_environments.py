@@ -272,7 +272,7 @@ def test_the_process_of_a_version_becomes_its_server(place: Place) -> None:
     said, _ = version.communicate()
     assert words[1].startswith(str(place.folder))
     assert words[2:4] == ["serve", "m:v2"]
-    assert "m:v2 gets an environment of its own: KANARIA_RUNTIME is `venv`" in said
+    assert "m:v2 gets its own environment: KANARIA_RUNTIME is `venv`" in said
     assert "the environment of m:v2 is ready" in said
     assert not [name for name in variables if name.startswith(("PIP_", "UV_"))]  # an index's password may be in them
 

@@ -182,7 +182,7 @@ def test_one_tag_is_one_version(store: Path) -> None:
     """Nobody could tell which one was released. Of two kinds of one name, the newest is not known."""
     with pytest.raises(SetupError, match="m:v1 is the tag of two versions"):
         Versions(written(store, "m:v1: {url: 'http://a:1'}")).tags()
-    with pytest.raises(SetupError, match="write the whole tag"):
+    with pytest.raises(SetupError, match="write the full tag"):
         Versions(written(store, "m:v2: {url: 'http://a:1'}")).full_tag("m")
 
 

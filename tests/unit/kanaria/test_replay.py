@@ -233,7 +233,7 @@ def test_a_request_without_an_answer_is_a_loss_and_its_route_is_left() -> None:
     assert [loss.place for loss in found.losses] == ["/detect"]
     assert "/detect gives no answer in 1 s, stable one after" in found.losses[0].says
     assert (
-        "recorded requests that were not asked again, because one before of the same route got no answer: 5"
+        "recorded requests that were not replayed, because an earlier one of the same route got no answer: 5"
         in found.remarks
     )
     assert found.count == 5
@@ -255,7 +255,10 @@ def test_what_stable_itself_refuses_now_says_nothing() -> None:
 
     found = replay(refusing, forgetful, requests=recorded(well))
     assert (found.count, len(found.losses)) == (6, 1)
-    assert "recorded requests to which stable itself gives no success now, so that they say nothing: 2" in found.remarks
+    assert (
+        "recorded requests that were not compared, because stable does not answer them with success now: 2"
+        in found.remarks
+    )
 
 
 def test_what_stable_answers_otherwise_than_when_it_was_recorded_is_said() -> None:
@@ -284,7 +287,7 @@ def test_when_the_time_is_over_the_rest_is_counted() -> None:
     """No release waits for ever."""
     found = replay(well, budget_s=0.0)
     assert (found.count, found.losses) == (0, ())
-    assert found.remarks == ("recorded requests that were not asked again, because the time for it was over: 8",)
+    assert found.remarks == ("recorded requests that were not replayed, because the time for it was over: 8",)
 
 
 def test_requests_bring_what_was_kept_and_an_id_of_kanarias_own() -> None:

@@ -298,7 +298,7 @@ def test_what_is_hidden_is_made_first(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert in_child(make) == str(errno.EROFS)
     monkeypatch.setattr(out_of_reach, "_compile", lambda: None)
     out_of_reach.check(settings, said.append)
-    assert [text for text in said if "not there" in text and ".netrc" in text and ".ssh" not in text]
+    assert [text for text in said if "missing" in text and ".netrc" in text and ".ssh" not in text]
 
 
 def test_bentoml_writes_into_its_store_beside_code(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
