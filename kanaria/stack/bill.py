@@ -1,6 +1,6 @@
-"""Bills of materials (CycloneDX): of which packages, models and files a Bento, or this installation, consists.
+"""Bills of materials (CycloneDX): the packages, models and files of a Bento or of this installation.
 
-Read from files and from the metadata of what is installed: nothing of a Bento is imported.
+Read from files and package metadata: nothing of a Bento is imported.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _SKIPPED = "__pycache__"
 
 
 def of_installation() -> Bom:
-    """Kanaria with every package of its environment, and which needs which."""
+    """Kanaria with every package of its environment and their dependencies."""
     found = {canonicalize_name(each.name): each for each in metadata.distributions()}
     components = {name: _package(name, each.version) for name, each in sorted(found.items()) if name != PROJECT}
     root = Component(type=ComponentType.APPLICATION, name=PROJECT, version=metadata.version(PROJECT), bom_ref=PROJECT)
@@ -53,7 +53,7 @@ def of_installation() -> Bom:
 
 
 def of_bento(tag: str) -> Bom:
-    """A Bento: the packages that it asks for, its models, its files with their hashes, its image. Raises SetupError."""
+    """A Bento: its required packages, models, files with hashes, and base image. Raises SetupError."""
     name, _, version = tag.partition(":")
     root = Component(type=ComponentType.APPLICATION, name=name, version=version, bom_ref=tag)
     wanted = wanted_by(tag)
@@ -66,7 +66,7 @@ def of_bento(tag: str) -> Bom:
 
 
 def as_json(bom: Bom) -> str:
-    """The bill as CycloneDX 1.6 has it."""
+    """The bill as CycloneDX 1.6 JSON."""
     return JsonV1Dot6(bom).output_as_string(indent=2)
 
 
@@ -90,7 +90,7 @@ def _package(name: str, version: str | None, hashes: Iterable[str] = ()) -> Comp
 
 
 def _needed(distribution: metadata.Distribution) -> Iterator[Requirement]:
-    """What a package needs here; its extras are not known to be wanted."""
+    """What a package needs on this machine, without extras, which may not be wanted."""
     for text in distribution.requires or ():
         requirement = Requirement(text)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -106,7 +106,7 @@ def _lines(tag: str, name: str) -> Iterator[str]:
 
 
 def _pins(wanted: Wanted) -> Iterator[tuple[str, str]]:
-    """The exact versions in the files with constraints that the Bento's installer is given."""
+    """The exact versions in the constraint files of the Bento's installer."""
     for option, file in pairwise(wanted.options):
         for line in _lines(wanted.tag, file) if option in ("-c", "--constraint") else ():
             requirement = Requirement(line)
@@ -115,14 +115,14 @@ def _pins(wanted: Wanted) -> Iterator[tuple[str, str]]:
 
 
 def _asked_for(line: str, pins: Mapping[str, str]) -> Component:
-    """A package as a Bento names it; a version only where it names exactly one."""
+    """A package that a Bento names, with a version only if it names exactly one."""
     try:
         requirement = Requirement(line.partition(" --")[0])
-    except InvalidRequirement:  # a path or an address
+    except InvalidRequirement:  # a path or a URL
         return Component(type=ComponentType.LIBRARY, name=line, bom_ref=line)
     name = canonicalize_name(requirement.name)
     exact = [each.version for each in requirement.specifier if each.operator in ("==", "===")]
-    hashes = _HASHES.findall(line)  # of all files of a release: which of several is installed is not known here
+    hashes = _HASHES.findall(line)  # one per file of the package's release: with several, the installed one is unknown
     return _package(name, exact[0] if exact else pins.get(name), hashes if len(hashes) == 1 else ())
 
 
@@ -143,7 +143,7 @@ def _files(folder: Path, of: str) -> list[Component]:
 
 
 def _file(path: Path, name: str, of: str) -> Component:
-    """A file with its hash. A bill is given to others: of a link, which may lead to a secret, only where it leads."""
+    """A file with its hash. A link may lead to a secret, and bills are shared, so only its target's path is named."""
     found = Component(type=ComponentType.FILE, name=name, bom_ref=f"{of}/{name}")
     if path.is_symlink():
         found.properties.add(Property(name="kanaria:link", value=str(path.readlink())))
@@ -155,7 +155,7 @@ def _file(path: Path, name: str, of: str) -> Component:
 
 
 def _image(tag: str) -> list[Component]:
-    """What its container is built on, where its manifest says so."""
+    """The base image of its container, if its manifest names one."""
     image = base_image_of(tag)
     if not image:
         return []

@@ -1,4 +1,4 @@
-"""The keys with which callers come to the gateway: the owner's own, and those that have a name and scopes."""
+"""The keys of the gateway's callers: the owner's key, and named keys with scopes."""
 
 import re
 import secrets
@@ -19,13 +19,13 @@ from kanaria.stack.named_file import NamedFile
 from rollout.routers.envoy import keys
 from rollout.routers.envoy.settings import ApiKey, GatewaySettings, Scope
 
-MOST_KEYS = 200  # what is counted by key must stay bounded
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")  # fit for headers and for names of metrics
+MOST_KEYS = 200  # metrics by key must stay bounded
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")  # valid in headers and in metric names
 _WAIT_S = 5.0
 
 
 class CallerKey(BaseModel):
-    """A key as it is kept: in words, because the gateway compares keys as they are."""
+    """A key as stored: in clear text, because the gateway compares the keys themselves."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -37,7 +37,7 @@ class CallerKey(BaseModel):
 
 
 class CallerKeys:
-    """Those of one state folder, but for the owner's."""
+    """The named keys of one state folder. The owner's key is not among them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,20 +45,21 @@ class CallerKeys:
         self._file = NamedFile(path, CallerKey, word="key", lost=lost)
 
     def all(self) -> tuple[CallerKey, ...]:
-        """Every key, oldest first. Raises SetupError for a file that cannot be read."""
+        """Every key, oldest first. Raises SetupError if the file cannot be read."""
         return self._file.all()
 
     def changing(self) -> AbstractContextManager[None]:
-        """Keep everybody else from changing the keys while the block runs.
+        """Keep other processes from changing the keys while the block runs.
 
-        Whoever gives the keys to the gateway reads and writes them in one such block: of two commands at once the one
-        that read first could write last, and a key that was withdrawn would open the gateway again.
+        A command that writes the keys for the gateway reads and writes them in one such block. Otherwise, of two
+        commands at once, the one that read first could write last, and a withdrawn key would open the gateway again.
+
         Raises: StackError after a wait for another process.
         """
         return self._file.changing()
 
     def add(self, name: str, scopes: tuple[Scope, ...], *, labels: str | None = None) -> str:
-        """Make a key.
+        """Create a key. Returns its secret.
 
         Args:
             labels: the name of the key whose answers it labels; None: its own.
@@ -67,21 +68,23 @@ class CallerKeys:
         """
         if not _NAME.fullmatch(name) or name == OWN_CALLER:
             raise SetupError(
-                "no key can be called that",
+                "this name is not allowed for a key",
                 saw=repr(name),
-                do="give a name of at most 40 of `a-z 0-9 _ -` that begins with a letter or digit and is not "
+                do="use at most 40 characters of `a-z 0-9 _ -`, begin with a letter or digit, and do not use "
                 f"`{OWN_CALLER}`, the name of the key in {API_KEY_FILE}",
             )
         with self.changing():
             known = self.all()
             if len(known) >= MOST_KEYS:
                 raise SetupError(
-                    "there are too many keys", saw=f"{MOST_KEYS} in {self._path}", do="`kanaria key remove` some first"
+                    "there are too many keys",
+                    saw=f"{MOST_KEYS} in {self._path}",
+                    do="remove some: `kanaria key remove`",
                 )
             names = [OWN_CALLER, name, *(one.name for one in known)]
             if labels is not None and (labels not in names or "feedback" not in scopes):
                 raise SetupError(
-                    "that key cannot label those answers",
+                    "this key cannot label those answers",
                     saw=f"answers of {labels}, scope {', '.join(scopes)}",
                     do=f"give the scope feedback, and one of the keys {', '.join(names)}",
                 )
@@ -90,7 +93,7 @@ class CallerKeys:
             return key
 
     def remove(self, name: str) -> None:
-        """Forget a key. Raises SetupError, StackError, OSError."""
+        """Remove a key. Raises SetupError, StackError, OSError."""
         if name == OWN_CALLER:
             raise SetupError(
                 "the owner's key cannot be withdrawn while the stack runs",
@@ -101,7 +104,7 @@ class CallerKeys:
 
 
 def accepted(settings: Settings) -> tuple[ApiKey, ...]:
-    """All keys that a gateway accepts that asks for one. Raises SetupError."""
+    """All keys that the gateway accepts if it requires keys. Raises SetupError."""
     named = CallerKeys(settings.caller_keys).all()
     return ApiKey(settings.api_key, OWN_CALLER), *(ApiKey(one.key, one.name, one.scopes, one.labels) for one in named)
 
@@ -109,10 +112,10 @@ def accepted(settings: Settings) -> tuple[ApiKey, ...]:
 def put_in_force(
     settings: Settings, gateway: GatewaySettings, *, change: Literal["kept", "removed"], say: Callable[[str], None]
 ) -> None:
-    """Give the keys to the gateway, where one is set up: in the block of `CallerKeys.changing` that changed one.
+    """Give the keys to the running gateway. Call it in the block of `CallerKeys.changing` that changed one.
 
     Args:
-        change: what was done with a key, for people.
+        change: what was done with a key, for the messages.
 
     Raises: SetupError, OSError.
     """
@@ -123,21 +126,21 @@ def put_in_force(
     if not keys.takes_keys(gateway):
         why = "an earlier version started it" if settings.needs_api_key else "KANARIA_NEEDS_API_KEY is false"
         raise SetupError(
-            f"the key is {change}, but the running gateway does not know that",
-            saw=f"a gateway that takes no changes of keys: {why}",
-            do="`kanaria down` and `kanaria up`",
+            f"the key is {change}, but not in the running gateway",
+            saw=f"the gateway accepts no changes of keys: {why}",
+            do="run `kanaria down` and `kanaria up`",
         )
     written = keys.write_keys(replace(gateway, api_keys=accepted(settings)))
     if not keys.are_in_force(gateway, written, wait_s=_WAIT_S):
         raise SetupError(
-            f"the key is {change}, but the gateway did not say that this is in force",
-            saw=f"no such answer within {_WAIT_S:g} s",
-            do=f"look with `kanaria status` whether the gateway runs: it {starts}",
+            f"the key is {change}, but the gateway did not confirm the change",
+            saw=f"no confirmation within {_WAIT_S:g} s",
+            do=f"check with `kanaria status` that the gateway runs: it {starts}",
         )
 
 
 def unlisted(settings: Settings, gateway: GatewaySettings) -> tuple[str, ...]:
-    """The names that go with the keys that the running gateway accepts and that are not among `accepted`.
+    """The names of keys that the running gateway accepts although they are not among `accepted`.
 
     Raises: SetupError, OSError.
     """
@@ -148,8 +151,8 @@ def unlisted(settings: Settings, gateway: GatewaySettings) -> tuple[str, ...]:
         written = keys.written_keys(gateway)
     except (ValueError, LookupError, TypeError) as error:
         raise SetupError(
-            "the keys that the gateway was given cannot be read",
+            "the keys of the running gateway cannot be read",
             saw=f"a damaged file in {gateway.directory}: {one_line(str(error))}",
-            do="`kanaria down` and `kanaria up` write it anew",
+            do="run `kanaria down` and `kanaria up`, which write it again",
         ) from error
     return tuple(sorted({name for key, name in written if key not in listed}))

@@ -1,4 +1,4 @@
-"""Whether a certificate can be used by a server: what Envoy and clients refuse is refused before anything starts."""
+"""Checks whether a server can use a certificate: what Envoy or clients refuse is refused before anything starts."""
 
 import ssl
 from pathlib import Path
@@ -18,11 +18,11 @@ _Kind = TypeVar("_Kind", bound=x509.ExtensionType)
 
 
 def check_use(setting: str, own: x509.Certificate, *, chain: Path, key: Path) -> None:
-    """Raises SetupError for one that a gateway, a controller or their clients would refuse."""
+    """Raise SetupError for a certificate that the gateway, the controller or their clients would refuse."""
     reason = _other_key(own.public_key()) or _other_purpose(own) or _not_loaded(chain, key)
     if reason:
         do = (
-            f"give KANARIA_{setting}_CERTIFICATE one for servers, with a key of RSA (2048 bits or more), "
+            f"give KANARIA_{setting}_CERTIFICATE one for servers, with a key of the kind RSA (2048 bits or more), "
             "P-256, P-384, P-521 or Ed25519"
         )
         raise SetupError("no server can use the certificate", saw=f"{chain} {reason}", do=do)
@@ -56,7 +56,7 @@ def _extension(own: x509.Certificate, kind: type[_Kind]) -> _Kind | None:
 
 
 def _not_loaded(chain: Path, key: Path) -> str | None:
-    """What a server's own library says."""
+    """Why OpenSSL refuses the certificate; None if it does not."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, key, password=b"")
     except OSError as error:  # ssl.SSLError is one

@@ -1,6 +1,6 @@
-"""Takes certificates that were renewed, without a restart: new connections have the new one, those of before go on.
+"""Loads renewed certificates without a restart: new connections use the new one, existing ones go on.
 
-One counts as taken when new clients are shown it, not when it was handed over.
+A certificate counts as taken when new clients get it, not when it was handed to the server.
 """
 
 import ssl
@@ -27,10 +27,10 @@ from rollout.routers.envoy.tls import shown_by_gateway, write_certificate
 log = structlog.get_logger()
 
 _EVERY_S = 10.0
-_IMPATIENT_S = 1.0  # while one that was handed over is not shown yet
-_LATE_S = 20.0  # then that is said
+_IMPATIENT_S = 1.0  # between looks while new clients do not get the new certificate yet
+_LATE_S = 20.0  # after this it is logged
 
-Tell = Callable[[str, Validity], None]  # the service, and what it gives to new clients
+Tell = Callable[[str, Validity], None]  # the service, and the certificate that new clients get
 
 
 @dataclass(slots=True)
@@ -38,10 +38,10 @@ class Renewed:
     """One service whose certificate may change.
 
     Args:
-        read: the certificate in the files of the settings; raises SetupError while they cannot be used.
-        take: hands one over to the service; raises OSError.
-        shown: what the service gives to new clients; None: it is not known. Raises OSError and ValueError.
-        tell: called with that, at each look.
+        read: returns the certificate in the files of the settings; raises SetupError while they cannot be used.
+        take: hands a certificate to the service; raises OSError.
+        shown: returns the certificate that new clients get; None if unknown. Raises OSError and ValueError.
+        tell: called with that at each look.
     """
 
     of: str
@@ -52,11 +52,11 @@ class Renewed:
     clock: Callable[[], float] = time.monotonic
     handed_over: Certificate | None = None
     late_at_s: float = 0.0
-    is_settled: bool = True  # what was handed over is shown
-    trouble: str = ""  # what was logged last
+    is_settled: bool = True  # new clients get what was handed over
+    trouble: str = ""  # the last logged problem
 
     def look(self) -> None:
-        """Take the certificate if it is another one that can be used. One that cannot leaves the one in force."""
+        """Take the certificate in the files if it is new and usable. An unusable one leaves the current one in use."""
         try:
             found = self.read()
             if found is not None and (self.handed_over is None or _files(found) != _files(self.handed_over)):
@@ -69,7 +69,7 @@ class Renewed:
         self._compare()
 
     def _compare(self) -> None:
-        """See what new clients are shown, and say once that it is what was handed over, or that it is not."""
+        """Check which certificate new clients get, and log once whether it is the one that was handed over."""
         try:
             shown = self.shown()
         except (OSError, ValueError):
@@ -99,7 +99,7 @@ def _files(of: Certificate) -> tuple[str, str]:
 def certificate_watch(
     settings: Settings, gateway: GatewaySettings, controller: ssl.SSLContext | None, *, tell: Tell
 ) -> "CertificateWatch":
-    """For the services of one stack that speak TLS; `controller` is the context with which the controller listens."""
+    """The watch of a stack's services that speak TLS; `controller` is the TLS context of the controller."""
 
     def give_to_gateway(certificate: Certificate) -> None:
         write_certificate(gateway, chain=certificate.chain, key=certificate.key)
@@ -134,7 +134,7 @@ def certificate_watch(
 
 
 class CertificateWatch(threading.Thread):
-    """Looks at the files of some services until `stop`."""
+    """A thread that looks at the certificate files of some services until `stop`."""
 
     def __init__(self, *watched: Renewed, every_s: float = _EVERY_S) -> None:
         super().__init__(name="certificates", daemon=True)
@@ -152,12 +152,12 @@ class CertificateWatch(threading.Thread):
             wait_s = self._every_s if is_settled else min(_IMPATIENT_S, self._every_s)
 
     def look(self) -> None:
-        """Take what was renewed."""
+        """Take every renewed certificate."""
         for one in self._watched:
             one.look()
 
     def stop(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self._stopped.set()
         if self.is_alive():
             self.join()

@@ -23,37 +23,37 @@ from kanaria.stack.certificate_use import check_use
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """One that is valid now, with its key."""
+    """A certificate that is valid now, with its key."""
 
-    chain: str  # PEM: its own certificate first, then those of its authorities
+    chain: str  # PEM: the server's certificate first, then those of its authorities
     key: str  # PEM
     names: tuple[str, ...]  # hosts and addresses that it is for
     validity: Validity
 
     @property
     def host(self) -> str:
-        """One host that it is for."""
+        """One host name that the certificate covers."""
         return self.names[0].replace("*", "kanaria", 1)
 
 
 def gateway_certificate(settings: Settings) -> Certificate | None:
-    """That of the gateway; None: it speaks plain HTTP. Raises SetupError."""
+    """The gateway's certificate; None: it speaks plain HTTP. Raises SetupError."""
     return _read("TLS", settings.tls_certificate, settings.tls_key)
 
 
 def controller_certificate(settings: Settings) -> Certificate | None:
-    """That of the controller; None: it speaks plain HTTP. Raises SetupError."""
+    """The controller's certificate; None: it speaks plain HTTP. Raises SetupError."""
     return _read("CONTROLLER_TLS", settings.controller_tls_certificate, settings.controller_tls_key)
 
 
 def names_in_force(settings: Settings) -> tuple[str, ...]:
-    """Hosts for which the controller has a certificate in force."""
+    """The host names in the certificate that the controller uses now."""
     own = _in_force(settings)
     return _names(own) if own else ()
 
 
 def shown_by_controller(settings: Settings) -> Validity | None:
-    """The certificate that the controller gives to new clients; None: it has none."""
+    """The validity of the certificate that new clients of the controller get; None: it has none."""
     own = _in_force(settings)
     return _validity(own) if own else None
 
@@ -65,23 +65,23 @@ def _in_force(settings: Settings) -> x509.Certificate | None:
 
 
 def expiring_soon(gateway: Certificate | None, controller: Certificate | None) -> Iterator[str]:
-    """What to say of those that run out before somebody who was told tomorrow has renewed them."""
+    """A warning for each certificate that expires soon."""
     for name, certificate in (("gateway", gateway), ("controller", controller)):
         if certificate is not None and is_due(certificate.validity, dt.datetime.now(dt.UTC)):
             yield (
                 f"the certificate of the {name} expires at {certificate.validity.until:%Y-%m-%d %H:%M} UTC: renew it. "
-                "A renewed file is taken without a restart"
+                "A renewed file is used without a restart"
             )
 
 
 def is_due(validity: Validity, now: dt.datetime) -> bool:
-    """Whether it should have been renewed: as the alert KanariaCertificateExpiresSoon says."""
+    """Whether it should be renewed now, by the rule of the alert KanariaCertificateExpiresSoon."""
     left, lifetime = validity.until - now, validity.until - validity.since
     return left < min(dt.timedelta(days=14), lifetime / 4)
 
 
 def open_without_tls(settings: Settings) -> Iterator[str]:
-    """What to say of a service that others reach over a network, and that does not encrypt."""
+    """A warning for each service that listens on a network without TLS."""
     listening = (
         ("gateway", settings.host, settings.tls_certificate, "TLS", "keys, requests and answers"),
         ("controller", settings.controller_host, settings.controller_tls_certificate, "CONTROLLER_TLS", "tokens"),
@@ -89,13 +89,13 @@ def open_without_tls(settings: Settings) -> Iterator[str]:
     for name, host, certificate, setting, seen in listening:
         if certificate is None and not ip_address(host).is_loopback:
             yield (
-                f"the {name} listens on {host} without TLS: whoever is on the way can read {seen}. Set "
+                f"the {name} listens on {host} without TLS: anyone on the network path can read {seen}. Set "
                 f"KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or put a proxy with TLS before it"
             )
 
 
 def keep(settings: Settings, certificate: Certificate) -> None:
-    """Keep what the controller has in force, where it, its clients and Prometheus find it. Raises OSError."""
+    """Store the controller's certificate where the controller, its clients and Prometheus find it. Raises OSError."""
     close_folder(settings.controller_certificate.parent)
     write_whole(settings.controller_key, certificate.key, mode=0o600)
     write_whole(settings.controller_certificate, certificate.chain, mode=0o600)
@@ -122,14 +122,14 @@ def _read(setting: str, chain: Path | None, key: Path | None) -> Certificate | N
     _check(setting, own, chain)
     if _bytes(own) != _bytes(private):
         do = f"give KANARIA_{setting}_KEY the key with which KANARIA_{setting}_CERTIFICATE was made"
-        raise SetupError("the certificate is of another key", saw=f"{chain} and {key}", do=do)
+        raise SetupError("the certificate and the key do not belong together", saw=f"{chain} and {key}", do=do)
     names = _names(own)
     if not names:
-        do = f"give KANARIA_{setting}_CERTIFICATE one with subject alternative names: clients read no others"
-        raise SetupError("the certificate is for no host", saw=f"{chain} has no subject alternative name", do=do)
+        do = f"give KANARIA_{setting}_CERTIFICATE one with subject alternative names: clients read only these"
+        raise SetupError("the certificate names no host", saw=f"{chain} has no subject alternative name", do=do)
     check_use(setting, own, chain=chain, key=key)
     if (chain_text, key_text) != (_text(setting, chain), _text(setting, key)):
-        raise SetupError("a file of the certificate was changed meanwhile", saw=f"{chain} or {key}", do="try again")
+        raise SetupError("a file of the certificate changed while it was read", saw=f"{chain} or {key}", do="try again")
     return Certificate(chain_text, key_text, names, _validity(own))
 
 
@@ -143,7 +143,7 @@ def _bytes(of: x509.Certificate | PrivateKeyTypes) -> bytes:
 
 
 def _text(setting: str, path: Path) -> str:
-    do = f"correct KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or let this user read the file"
+    do = f"correct KANARIA_{setting}_CERTIFICATE and KANARIA_{setting}_KEY, or make the file readable for this user"
     try:
         return text_of(path)
     except (OSError, UnicodeDecodeError) as error:

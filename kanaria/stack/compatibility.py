@@ -1,6 +1,6 @@
-"""Whether callers of one version can be sent to another: a pure comparison of what two models accept and answer.
+"""Compares two models: can callers of one version be sent to the other without a change?
 
-Reads the files of both models, never a model's code.
+Reads the files of both models and never runs a model's code.
 """
 
 import errno
@@ -22,23 +22,25 @@ from kanaria.errors import SetupError
 
 _NAMED = 5  # names in one sentence
 _LARGEST_SCHEMA, _LARGEST_GOLDEN = 16 * 2**20, 128 * 2**20  # bytes
-_MOST_PARTS = 2**20  # lists and objects in the golden requests: in memory each takes many times its two letters
-_BESIDE = "serve it beside this one, with ports and a state folder of its own (`kanaria --home FOLDER up TAG`)"
-_SAME = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
-_FILLED = "put new columns at the end and say in `defaults` of its schema what they are in requests of today's callers"
+_MOST_PARTS = 2**20  # lists and objects in the golden requests: each needs much more memory than its two characters
+_BESIDE = "serve it as a separate stack, with its own ports and state folder (`kanaria --home FOLDER up TAG`)"
+_SAME = "keep stable's columns in its schema: `preprocess` of its class may drop or derive columns"
+_FILLED = "put new columns at the end and give them values in `defaults` of its schema for today's callers"
 _KINDS = {bool: "true or false", str: "text", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
 class GoldenRequest(Record):
-    """A golden request of any version: its answers may have fields that this version of Kanaria does not know."""
+    """A golden request of any version. Its answers may have fields that this Kanaria does not know."""
 
     features: list[JsonValue]
-    predictions: Annotated[list[dict[str, JsonValue]], Field(fail_fast=True)]  # or millions of mistakes fill the memory
+    predictions: Annotated[
+        list[dict[str, JsonValue]], Field(fail_fast=True)
+    ]  # otherwise millions of errors fill the memory
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """All that callers of one model can rely on."""
+    """What callers of one model can rely on."""
 
     schema: Schema
     golden: tuple[GoldenRequest, ...]
@@ -60,13 +62,13 @@ class Interface:
 
     @property
     def answer(self) -> dict[str, str]:
-        """The fields of a row's answer and the kind of each."""
+        """The fields of an answer's row and the type of each, in words."""
         row = next((row for request in self.golden for row in request.predictions), {})
         return {field: _KINDS.get(type(value), "nothing") for field, value in row.items()}
 
 
 def _golden(folder: Path) -> bytes:
-    """Raises OSError."""
+    """The golden requests. Raises OSError, also if they are too many."""
     found = _content(folder, GOLDEN_FILE, _LARGEST_GOLDEN)
     if found.count(b"[") + found.count(b"{") > _MOST_PARTS:
         raise OSError(errno.EFBIG, f"it has more than {_MOST_PARTS:,} lists and objects", GOLDEN_FILE)
@@ -74,21 +76,21 @@ def _golden(folder: Path) -> bytes:
 
 
 def _content(folder: Path, name: str, most: int) -> bytes:
-    """Raises OSError, also for a link: what is wrong with a file is told on pages that all may read."""
+    """The content of a file. Raises OSError, also for a link: errors about the content are shown on public pages."""
     return read_within(folder, name, most=most)
 
 
 def differences(canary: Interface, stable: Interface) -> tuple[str, ...]:
-    """What would break for callers of `stable`, in the order in which they would meet it."""
+    """What would break for callers of `stable`: first inputs, then answers."""
     theirs = {column.name for column in stable.schema.features}
     shared = len(theirs & {column.name for column in canary.schema.features})
     if 2 * shared < len(theirs):
-        return (f"it is another model: it has {shared or 'none'} of the {len(theirs)} features of stable; {_BESIDE}",)
+        return (f"it is a different model: it has {shared or 'none'} of stable's {len(theirs)} features; {_BESIDE}",)
     return (*_refused_input(canary.schema, stable.schema), *_missing_answers(canary, stable))
 
 
 def remarks(canary: Interface, stable: Interface) -> tuple[str, ...]:
-    """What is new and breaks nobody."""
+    """What is new and does not break callers."""
     own, known = canary.schema.answer, stable.schema.answer
     is_counted_otherwise = isinstance(own, Number) and isinstance(known, Number) and own != known
     labels = _only_in(_labels(own), _labels(known))
@@ -117,14 +119,14 @@ def _refused_input(canary: Schema, stable: Schema) -> Iterator[str]:
     if lacking := [name for name in stable.defaults if name not in canary.defaults]:
         yield f"its schema has no `defaults` for {_named(lacking)}, which stable's callers may leave out"
     if canary.max_rows < stable.max_rows:
-        yield f"at most {canary.max_rows} rows in a request, stable takes {stable.max_rows}"
+        yield f"it accepts at most {canary.max_rows} rows in a request, stable {stable.max_rows}"
 
 
 def _refused_values(mine: Feature, theirs: Feature) -> Iterator[str]:
     if bool(mine.categories) != bool(theirs.categories):
-        yield f"feature `{mine.name}` takes {_kind(mine)}, with stable {_kind(theirs)}"
+        yield f"feature `{mine.name}` accepts {_kind(mine)}, with stable {_kind(theirs)}"
     elif lacking := _only_in(theirs.categories, mine.categories):
-        yield f"feature `{mine.name}` does not take {_named(lacking)}, which stable takes"
+        yield f"feature `{mine.name}` does not accept {_named(lacking)}, which stable accepts"
     elif not mine.categories and (mine.minimum > theirs.minimum or mine.maximum < theirs.maximum):
         yield (
             f"feature `{mine.name}` accepts {mine.minimum:g} to {mine.maximum:g}, "
@@ -139,7 +141,7 @@ def _kind(feature: Feature) -> str:
 
 
 def _changed(names: list[str], known: list[str]) -> str:
-    """Rows are positional, so that the order counts too."""
+    """How the columns differ. Rows are positional, so the order counts too."""
     dropped, added = [name for name in known if name not in names], [name for name in names if name not in known]
     if not dropped and not added:
         at = next(i for i, (mine, theirs) in enumerate(zip(names, known, strict=True)) if mine != theirs)
@@ -150,13 +152,13 @@ def _changed(names: list[str], known: list[str]) -> str:
 
 
 def _named(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(f"`{name}`" for name in names[:_NAMED]) + more
 
 
 def _only_in(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Those of `names` that are none of `others`, in their order."""
+    """Those of `names` that are not in `others`, in their order."""
     known = frozenset(others)
     return [name for name in names if name not in known]
 

@@ -1,8 +1,8 @@
-"""Asks the gateway in the background whether it takes new clients, and has one that is silent started again.
+"""Checks in the background whether the gateway accepts new clients, and restarts a gateway that does not answer.
 
-Its process may live and answer nobody: it hangs, its listeners were drained, or it has no certificate. One that turns
-clients away because it has as many as it takes is left alone: a restart would cost those that it serves. It is told how
-full it is, so that it closes the idle ones.
+A live gateway may not answer: it hangs, its listeners were drained, or it has no certificate. A gateway that refuses
+clients because it is full is not restarted, which would disconnect the clients that it serves. It gets a measure of how
+full it is, so that it closes idle connections.
 """
 
 import ssl
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 _EVERY_S = 1.0
 _TIMEOUT_S = 3.0
-_SAID_AFTER_S = 2.0  # a gateway that was killed is back in less
+_SAID_AFTER_S = 2.0  # a killed gateway is back sooner
 _LONGEST_WAIT_S = 300.0  # between two restarts that did not help
 
 
@@ -31,12 +31,12 @@ class GatewayWatch(threading.Thread):
     """A GatewayState, kept up to date until `stop`.
 
     Args:
-        url: of the gateway.
-        restart: has the gateway's process ended and started again.
-        tell: has the gateway know how full it is, before each look.
-        is_full: whether it was then.
-        clock: seconds on a clock that is never set.
-        restarted_after_s: for how long it must have been silent; after each restart that did not help twice as long.
+        url: the gateway's URL.
+        restart: restarts the gateway's process.
+        tell: reports to the gateway how full it is, before each look.
+        is_full: whether the gateway was full then.
+        clock: a monotonic clock, seconds.
+        restarted_after_s: silence before a restart, seconds; doubles after each restart that did not help.
     """
 
     def __init__(
@@ -56,26 +56,26 @@ class GatewayWatch(threading.Thread):
         )  # as new clients do
         self._stopped = threading.Event()
         self.health = GatewayHealth.UNKNOWN
-        self._since_s = clock()  # of the first look of those that found it the same way: taking clients, or not
+        self._since_s = clock()  # since when it has accepted clients, or has not
         self._first_wait_s = self._wait_s = restarted_after_s
         self._restart_at_s = self._since_s + self._wait_s
 
     @property
     def unanswered_s(self) -> float:
-        """For how long it has taken no new client, seconds; 0: it does."""
+        """How long it has accepted no new client, seconds; 0 if it does."""
         is_away = self.health in (GatewayHealth.SILENT, GatewayHealth.FULL)
         return self._clock() - self._since_s if is_away else 0.0
 
     @property
     def trouble(self) -> str | None:
-        """What is wrong with it, in words; None while that may be a blip."""
+        """What is wrong with the gateway; None while it may be a blip."""
         unanswered_s = self.unanswered_s
         if unanswered_s < _SAID_AFTER_S:
             return None
         if self.health is GatewayHealth.FULL:
-            return f"the gateway has turned new clients away for {span(unanswered_s)}: it has as many as it takes"
+            return f"the gateway has refused new clients for {span(unanswered_s)}: it has as many as it accepts"
         left_s = max(0.0, self._restart_at_s - self._clock())
-        return f"the gateway has not answered for {span(unanswered_s)}; it is started again in {span(left_s)}"
+        return f"the gateway has not answered for {span(unanswered_s)}; it is restarted in {span(left_s)}"
 
     def run(self) -> None:
         while not self._stopped.wait(_EVERY_S):
@@ -86,13 +86,13 @@ class GatewayWatch(threading.Thread):
                     log.exception("gateway_watch_failed")
 
     def stop(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self._stopped.set()
         if self.is_alive():
             self.join()
 
     def look(self) -> None:
-        """Ask the gateway once, and have it started again where it has been silent for too long."""
+        """Ask the gateway once, and restart it if it has been silent for too long."""
         before, found = self.health, self._asked()
         now_s = self._clock()
         if found is not before:
@@ -119,6 +119,6 @@ class GatewayWatch(threading.Thread):
 
 
 def _was_taken(error: Exception) -> bool:
-    """Whether the connection was taken, and closed: before the answer, or in the handshake of TLS."""
+    """Whether the connection was accepted, and then closed before the answer or in the TLS handshake."""
     is_closed = isinstance(error, ConnectionResetError | ConnectionAbortedError | BrokenPipeError)
     return is_closed or isinstance(error, ssl.SSLError | HTTPException)

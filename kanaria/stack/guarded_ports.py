@@ -1,7 +1,7 @@
-"""Has a version's port answer nobody but who has its secret, without a line in its code.
+"""Makes a version's port answer only callers with its secret, without a change in the version's code.
 
-BentoML makes the socket and starts the workers, so that the one place where all of its versions can be met from outside
-is Python's start: `sitecustomize.py` of the folder `port_guard`, as tracers do it.
+BentoML creates the socket and starts the workers, so the only hook that works for all of its versions is Python's
+start: `sitecustomize.py` in the folder `port_guard`, as tracers do it.
 """
 
 import json
@@ -17,10 +17,10 @@ _PATHS = "PYTHONPATH"
 
 
 def guarding(port: int, secret: str, *, processes: int = 1) -> dict[str, str]:
-    """What has a version's server ask for `secret` at `port`, as variables of its process.
+    """The variables that make a version's server check `secret` at `port`.
 
     Args:
-        processes: how many the version has.
+        processes: number of processes of the version.
     """
     others = os.environ.get(_PATHS, "")
     guard = {"port": port, "header": SECRET_HEADER, "secret": secret}
@@ -29,10 +29,10 @@ def guarding(port: int, secret: str, *, processes: int = 1) -> dict[str, str]:
 
 
 def carried(variables: Mapping[str, str]) -> dict[str, str]:
-    """What takes the guard of a server along into an environment without any other path of ours."""
+    """The variables that keep the guard in a version's own environment, without other paths of ours."""
     return {_PATHS: _FOLDER} if is_guarded(variables) else {}
 
 
 def is_guarded(variables: Mapping[str, str]) -> bool:
-    """Whether the process with these variables asks for a secret."""
+    """Whether a process with these variables checks a secret."""
     return sitecustomize.VARIABLE in variables

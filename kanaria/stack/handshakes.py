@@ -1,6 +1,6 @@
-"""Connections of the controller before they are encrypted: each has a place, and little time.
+"""Connections of the controller during the TLS handshake: each takes a slot, and has a deadline.
 
-asyncio's own servers show a connection only after its handshake: whoever begins none would be counted nowhere.
+asyncio's servers report a connection only after its handshake: connections without a handshake would not be counted.
 """
 
 import asyncio
@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 _HANDSHAKE_S = 10.0
-_FAREWELL_S = 1.0  # for a client to say that it, too, has nothing more to send
+_SHUTDOWN_S = 1.0  # for the client's close_notify
 
 
 class Connection(Protocol):
-    """What takes a place."""
+    """A connection that takes a slot."""
 
     opened_s: float  # on the loop's clock
     transport: asyncio.Transport
 
     @property
     def has_token(self) -> bool:
-        """Whether its last request was let in with a token."""
+        """Whether its last request had a valid token."""
         ...
 
 
@@ -28,10 +28,10 @@ class Handshake(asyncio.Protocol):
     """One connection until its handshake is done.
 
     Args:
-        context: with which the server speaks TLS.
-        http: what speaks HTTP afterwards.
-        connections: all that have a place.
-        make_room: ends a connection where there are too many; given the newest and all.
+        context: the server's TLS context.
+        http: the protocol after the handshake.
+        connections: all connections that have a slot.
+        make_room: called with the newest and all connections; ends one if there are too many.
     """
 
     has_token = False
@@ -49,12 +49,12 @@ class Handshake(asyncio.Protocol):
     ) -> None:
         self._context, self._http, self._loop = context, http, loop
         self._connections, self._make_room = connections, make_room
-        self._early: list[bytes] = []  # what came in the moment between the handshake and HTTP
-        self._task: asyncio.Task[None] | None = None  # the loop itself keeps none alive
+        self._early: list[bytes] = []  # data that arrived between the handshake and HTTP
+        self._task: asyncio.Task[None] | None = None  # kept here: the event loop has only weak references
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # of a connection
         self.transport, self.opened_s = transport, self._loop.time()
-        transport.pause_reading()  # its first bytes are for TLS
+        transport.pause_reading()  # its first bytes belong to TLS
         self._connections.add(self)
         self._make_room(self, self._connections)
         self._task = self._loop.create_task(self._shake())
@@ -91,7 +91,7 @@ class Handshake(asyncio.Protocol):
                 self._context,
                 server_side=True,
                 ssl_handshake_timeout=_HANDSHAKE_S,
-                ssl_shutdown_timeout=_FAREWELL_S,
+                ssl_shutdown_timeout=_SHUTDOWN_S,
             )
-        except OSError:  # ssl.SSLError is one, and so is a handshake that took too long
+        except OSError:  # also ssl.SSLError, and a handshake that took too long
             return None

@@ -1,6 +1,6 @@
-"""What callers of one service would miss in another, by the JSON schemas of their manifests alone.
+"""Compares two services by the JSON schemas in their manifests: what would callers of one miss in the other?
 
-A manifest names an answer's fields only where the service does: of a method that returns `dict` nothing is known.
+A manifest names an answer's fields only if the service does: for a method that returns `dict` they are unknown.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ def losses(canary: Mapping[str, dict[str, Any]], stable: Mapping[str, dict[str, 
     """What would break for callers of `stable`, by route in the order of its manifest.
 
     Args:
-        canary, stable: of each route what the manifest says: `input` and `output`, or that it is `mounted`.
+        canary, stable: by route, what the manifest declares: `input` and `output`, or that it is `mounted`.
     """
     budget = _Budget()
     return tuple(loss for route, known in stable.items() for loss in _of_route(route, canary.get(route), known, budget))
@@ -30,13 +30,13 @@ def losses(canary: Mapping[str, dict[str, Any]], stable: Mapping[str, dict[str, 
 
 @dataclass(slots=True)
 class _Budget:
-    """By how many paths the same fields are looked at: where each of a few contains all of them, there is no end."""
+    """Limits the number of comparisons: schemas that contain each other would never end."""
 
     left: int = _MOST_FIELDS
-    seen: dict[tuple[int, int], int] = field(default_factory=dict)  # the least depth of each two, by their schemas
+    seen: dict[tuple[int, int], int] = field(default_factory=dict)  # smallest depth of each compared pair of schemas
 
     def takes(self, own: "_Part", known: "_Part") -> bool:
-        """Whether these two are compared; when all is spent, only two that were not, or deeper than here."""
+        """Whether to compare this pair. Without budget, only a pair that is new, or was compared only deeper."""
         pair = id(own.schema), id(known.schema)
         is_new = self.seen.get(pair, _DEEPEST + 1) > own.depth
         if is_new:
@@ -63,7 +63,7 @@ def _of_route(route: str, own: dict[str, Any] | None, known: dict[str, Any], bud
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A JSON schema inside another, which has the definitions."""
+    """A JSON schema inside a root schema, which has the definitions."""
 
     root: dict[str, Any]
     schema: dict[str, Any]
@@ -82,7 +82,7 @@ class _Part:
 
     @property
     def type(self) -> str:
-        """Its JSON type; empty where it may be several, or anything."""
+        """Its JSON type; empty if it may have several types or any."""
         found = self.schema.get("type")
         return found if isinstance(found, str) and found in _NAMES else ""
 
@@ -100,7 +100,7 @@ class _Part:
         }
 
     def items(self) -> "_Part | None":
-        """The items of a list, where all have one schema."""
+        """The schema of a list's items; None if they have no common one."""
         found = self.schema.get("items")
         return self._below(found, f"{self.path}[]") if isinstance(found, dict) and self.depth < _DEEPEST else None
 
@@ -108,7 +108,7 @@ class _Part:
         return _Part(self.root, schema if isinstance(schema, dict) else {}, path, self.depth + 1).resolved()
 
     def resolved(self) -> "_Part":
-        """Where it only names a definition of its root: that definition. What leads nowhere may be anything."""
+        """The schema with `$ref` followed into the root. A reference to nothing allows anything."""
         schema = self.schema
         for _ in range(_DEEPEST):
             if "$ref" not in schema:
@@ -121,7 +121,7 @@ class _Part:
 
 
 def _required(own: _Part, known: _Part, budget: _Budget) -> Iterator[str]:
-    """Paths of inputs that only `own` requires, in what callers of `known` may send."""
+    """Paths of inputs that `own` requires and `known` does not."""
     if not budget.takes(own, known):
         return
     fields, known_fields = own.properties(), known.properties()
@@ -135,7 +135,7 @@ def _required(own: _Part, known: _Part, budget: _Budget) -> Iterator[str]:
 
 
 def _answers(route: str, own: _Part, known: _Part, budget: _Budget) -> Iterator[Loss]:
-    """What `known` says of its answers and `own` does not, or says otherwise."""
+    """What `known` declares about its answers and `own` does not, or declares differently."""
     if own.type and known.type and _NAMES[own.type] != _NAMES[known.type]:
         name, place = (f"`{own.path}`", f"{route} {own.path}") if own.path else ("the whole", route)
         yield Loss(place, f"{name} of its answers at {route} is {_NAMES[own.type]}, with stable {_NAMES[known.type]}")

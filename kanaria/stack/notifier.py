@@ -1,7 +1,7 @@
-"""Tells people of decisions: from the ledger, in a thread of its own. No release waits for it.
+"""Notifies people about decisions, from the ledger, in its own thread. Releases do not wait for it.
 
-The ledger is the queue. Of each address a file remembers the last event that it was told of, so that each decision is
-told at least once, also by a controller that is killed in between, and not again at each start.
+The ledger is the queue. A file stores for each address the last event that was delivered. So each decision is delivered
+at least once, even if the controller is killed in between, and not again at each start.
 """
 
 import json
@@ -30,23 +30,23 @@ from rollout.ledger.ledger import Ledger
 log = structlog.get_logger()
 
 EVERY_S = 1.0
-LONGEST_WAIT_S = 300.0  # between two tries of an address that takes nothing
-MOST_WAITING = 100  # messages for one address; of more, the oldest are dropped
+LONGEST_WAIT_S = 300.0  # between two tries of an address that fails
+MOST_WAITING = 100  # messages for one address; above this the oldest are dropped
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """An event that an address was told of."""
+    """The last event that was delivered to an address."""
 
     number: Annotated[int, Field(ge=0, lt=2**62)] = 0
     at_s: Annotated[float, Field(allow_inf_nan=False)] = (
-        0.0  # its time: with a copy of the ledger in its place, the number may be another event's
+        0.0  # its time, Unix seconds: in a restored ledger the number may belong to another event
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """An event that people are told of."""
+class _NewsItem:
+    """An event that people are notified about."""
 
     mark: Mark
     release: int
@@ -56,38 +56,38 @@ class _Told:
 
 _KEPT = TypeAdapter(dict[str, Any])
 _MARK = TypeAdapter(Mark)
-_FROM_NOW_ON = "its addresses are told of what happens from now on"
+_FROM_NOW_ON = "its addresses get only messages about what happens from now on"
 
 
 class Counters(Protocol):
     def notified(self, outcome: str, messages: int = 1) -> None:
-        """Count messages by one of the outcomes of `contract.metrics`."""
+        """Count messages by their outcome, one of those in `contract.metrics`."""
 
 
 class News:
-    """What people are told of, in one ledger. Every method raises LedgerError."""
+    """Reads the events of one ledger that people are notified about. Every method raises LedgerError."""
 
     def __init__(self, ledger: Path) -> None:
         self._path = ledger
 
     def end(self) -> Mark:
-        """The last event; none has the number 0."""
+        """The last event; the number is 0 if there is none."""
         with closing(Ledger(self._path, read_only=True)) as ledger:
             return next((Mark(number, event.at_s) for number, event in ledger.numbered(since=ledger.count())), Mark())
 
-    def after(self, mark: Mark) -> list[_Told]:
-        """What happened since `mark`, oldest first; where another ledger is there now, what is later than that."""
+    def after(self, mark: Mark) -> list[_NewsItem]:
+        """The events after `mark`, oldest first. If the ledger was replaced: those later than the mark's time."""
         with closing(Ledger(self._path, read_only=True)) as ledger:
             at_mark = next((Mark(number, event.at_s) for number, event in ledger.numbered(since=mark.number)), Mark())
             since, since_s = (mark.number + 1, -inf) if mark in (at_mark, Mark()) else (1, mark.at_s)
             return [
-                _Told(Mark(number, event.at_s), event.release, event.kind, kind)
+                _NewsItem(Mark(number, event.at_s), event.release, event.kind, kind)
                 for number, event in ledger.numbered(since=since, without_ticks=True)
                 if event.release is not None and event.at_s > since_s and (kind := _kind(ledger, event, event.release))
             ]
 
-    def notice(self, told: _Told) -> Notice:
-        """The message about one event."""
+    def notice(self, told: _NewsItem) -> Notice:
+        """The message about an event."""
         with closing(Ledger(self._path, read_only=True)) as ledger:
             own = ledger.numbered(release=told.release)
             return notice([event for number, event in own if number <= told.mark.number])
@@ -104,18 +104,18 @@ def _kind(ledger: Ledger, event: e.Event, release: int) -> NoticeKind | None:
 
 @dataclass(slots=True)
 class _Queue:
-    """What waits for one address."""
+    """The messages that wait for one address."""
 
     address: Address
     read_to: Mark
-    waiting: deque[_Told] = field(default_factory=deque)
+    waiting: deque[_NewsItem] = field(default_factory=deque)
     failures: int = 0  # in a row
-    next_try_s: float = 0.0  # on the steady clock, as the next
-    waits_since_s: float = 0.0  # since when it has been owed a message
+    next_try_s: float = 0.0  # monotonic, like the next
+    waits_since_s: float = 0.0  # since when a message for it has waited
 
 
 class Notifier(threading.Thread):
-    """Delivers what happens from its first start on, until `stop`."""
+    """A thread that delivers messages until `stop`, about everything that happens after its first start."""
 
     def __init__(
         self,
@@ -131,23 +131,23 @@ class Notifier(threading.Thread):
     ) -> None:
         """
         Args:
-            told: the file that remembers how far each address was told.
+            told: the file that stores the last delivered event of each address.
             name: of the deployment.
-            page: URL of the controller's page, for people.
-            first_wait_s: after an address failed once; it doubles with each failure in a row.
+            page: URL of the controller's page for people.
+            first_wait_s: wait after an address failed once, seconds; it doubles with each further failure.
         """
-        super().__init__(name="notifier", daemon=True)  # an address that hangs holds up nothing
+        super().__init__(name="notifier", daemon=True)  # an address that hangs does not delay the end of the process
         self._addresses, self._news, self._path = addresses, News(ledger), told
         self._name, self._page, self._counters = name, page, counters
         self._every_s, self._first_wait_s = every_s, first_wait_s
         self._queues: list[_Queue] | None = None  # None: the ledger could not be read yet
-        self._marks: dict[str, Mark] = {}  # by address, what it was told last
-        self._fails_since_s: float | None = None  # since when every look has failed, on the steady clock
+        self._marks: dict[str, Mark] = {}  # the last delivered event, by address
+        self._fails_since_s: float | None = None  # since when every look has failed, monotonic
         self._stopped = threading.Event()
 
     @property
     def overdue_s(self) -> float:
-        """For how long some address has been owed a message, or nobody knows whether one is, seconds."""
+        """How long a message has waited for some address, or it has been unknown whether one does, seconds."""
         waits_since_s = [queue.waits_since_s for queue in self._queues or () if queue.waiting]
         if self._fails_since_s is not None:
             waits_since_s.append(self._fails_since_s)
@@ -167,11 +167,11 @@ class Notifier(threading.Thread):
                 had_trouble = False
 
     def stop(self) -> None:
-        """End after what is being sent now."""
+        """End the thread after the current message."""
         self._stopped.set()
 
     def look(self) -> None:
-        """Read what is new, and try to deliver what waits. What fails at one address keeps no other from its messages.
+        """Read new events and try to deliver waiting messages. A failing address does not delay the others.
 
         Raises LedgerError, OSError.
         """
@@ -191,18 +191,18 @@ class Notifier(threading.Thread):
             raise errors[0]
 
     def _serve(self, queue: _Queue, end: Mark) -> Exception | None:
-        """Do what there is to do for one address, and return what went wrong."""
+        """Read and deliver for one address. Returns the error, if there was one."""
         try:
             if queue.read_to != end:
                 self._read(queue, end)
             while queue.waiting and queue.next_try_s <= time.monotonic() and not self._stopped.is_set():
                 self._deliver(queue)
-        except Exception as error:  # noqa: BLE001 - the next address has its turn first
+        except Exception as error:  # noqa: BLE001 - raised after the other addresses were served
             return error
         return None
 
     def _read(self, queue: _Queue, end: Mark) -> None:
-        """Put what is new into the queue, of the kinds that its address wants."""
+        """Put new events of the kinds that its address wants into the queue."""
         news = [told for told in self._news.after(queue.read_to) if told.kind in queue.address.kinds]
         if news and not queue.waiting:
             queue.waits_since_s = time.monotonic()
@@ -211,7 +211,7 @@ class Notifier(threading.Thread):
         self._drop_the_oldest(queue)
 
     def _begun(self, end: Mark) -> list[_Queue]:
-        """An address that is told for the first time hears of what happens from now on."""
+        """Load the marks. A new address gets messages about what happens from now on."""
         self._marks = _read_marks(self._path)
         known = {address.key: self._marks.get(address.key, end) for address in self._addresses}
         self._marks = known
@@ -245,8 +245,8 @@ class Notifier(threading.Thread):
         self._marks[address.key] = told.mark
         self._keep_marks()
 
-    def _written(self, told: _Told, *, is_first_try: bool) -> tuple[str, Notice]:
-        """The message about one event; its title alone where the text cannot be written. And how to count it."""
+    def _written(self, told: _NewsItem, *, is_first_try: bool) -> tuple[str, Notice]:
+        """The outcome to count, and the message about an event; only a title if the text cannot be written."""
         try:
             return m.DELIVERED, self._news.notice(told)
         except Exception as error:
@@ -271,7 +271,7 @@ class Notifier(threading.Thread):
 
 
 def _read_marks(path: Path) -> dict[str, Mark]:
-    """How far each address was told, as far as that can be read. It is logged where it cannot."""
+    """The last delivered event of each address. What cannot be read is logged and left out."""
     try:
         kept = _KEPT.validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Who is told of decisions: a file of addresses as Apprise writes them, one a line.
+"""Who is notified about decisions: a file of Apprise addresses, one per line.
 
-An address holds a password or a token. It is in no message, log or error: those name its line and its service.
+An address contains a password or a token. It never appears in a message, log or error: these name its line and service.
 """
 
 import hashlib
@@ -26,16 +26,16 @@ from rollout.explain.notices import KINDS
 
 # `waiting, rolled_back = slack://...`: only messages of these kinds.
 _LINE = re.compile(r"(?:(?P<kinds>[^=:/]+)=)?\s*(?P<url>(?P<service>[^:/=\s]+)://\S+)")
-_HIDDEN_IN_WORDS = 4  # letters; a shorter part of an address may be part of any word, and is hidden as a whole one
-_LONGEST_S = 30.0  # for one message; a plug-in's own limits are for each part that it waits for
+_HIDDEN_IN_WORDS = 4  # characters; a shorter part of an address is hidden only where it is a whole word
+_LONGEST_S = 30.0  # for one message; a plug-in's own timeouts are per step
 
 
 class NotDelivered(Exception):
-    """An address did not take a message; the text says what was seen, without secrets."""
+    """An address did not accept a message. The text says what was seen, without secrets."""
 
 
 class _LastWords(logging.Handler):
-    """What Apprise logs about a failure, which may hold the address: only the thread that sends there sees it."""
+    """Collects what Apprise logs about a failure, per sending thread. It may contain secrets, so it is not logged."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -59,12 +59,12 @@ _logger.handlers, _logger.propagate = [_last_words], False
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One that is told."""
+    """One address that gets messages."""
 
     line: int
-    service: str  # `slack`, `mailto`
-    kinds: frozenset[str]  # of messages that it gets
-    key: str  # tells it from others, and not what it is
+    service: str  # such as `slack` or `mailto`
+    kinds: frozenset[str]  # kinds of messages that it gets
+    key: str  # identifies it without revealing it
     url: str
     plugin: NotifyBase
     _is_busy: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
@@ -74,16 +74,16 @@ class Address:
         return f"line {self.line} ({self.service})"
 
     def send(self, title: str, lines: tuple[str, ...], *, limit_s: float = _LONGEST_S) -> None:
-        """Deliver a message. Raises NotDelivered, also where the address takes longer than `limit_s` seconds.
+        """Deliver a message. Raises NotDelivered, also if it takes longer than `limit_s` seconds.
 
-        What takes longer goes on in a thread of its own; until it ends nothing else is sent there.
+        A delivery that takes longer goes on in its own thread. Until it ends, nothing else is sent to this address.
         """
         if not self._is_busy.acquire(blocking=False):
-            raise NotDelivered("it has not ended its answer to the message before")
+            raise NotDelivered("it is still handling the previous message")
         try:
             said = ended_within(limit_s, partial(self._sent, title, lines))
         except TimeoutError:
-            raise NotDelivered(f"it did not end its answer within {limit_s:g} s") from None
+            raise NotDelivered(f"it did not finish its answer within {limit_s:g} s") from None
         except OSError as error:
             self._is_busy.release()
             raise NotDelivered(f"nothing was sent: {error}") from None
@@ -91,11 +91,11 @@ class Address:
             raise NotDelivered(self._without_secrets(said))
 
     def _sent(self, title: str, lines: tuple[str, ...]) -> str:
-        """What kept a message from being taken; empty: it was taken. It is busy no more."""
+        """Send a message. Returns why it was not accepted; empty if it was. The address is then free again."""
         try:
             is_taken = self.plugin.notify(title=title, body="\n\n".join(lines), body_format=NotifyFormat.TEXT)
-            return "" if is_taken else "; ".join(_last_words.said) or "it did not take the message"
-        except Exception as error:  # noqa: BLE001 - a plug-in of another project, of which there are two hundred
+            return "" if is_taken else "; ".join(_last_words.said) or "it did not accept the message"
+        except Exception as error:  # noqa: BLE001 - one of two hundred plug-ins of another project
             return f"{type(error).__name__}: {error}"
         finally:
             self._is_busy.release()
@@ -116,24 +116,26 @@ def read_addresses(path: Path) -> tuple[Address, ...]:
         text, rights = path.read_text(encoding="utf-8-sig"), path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
-            "nobody can be told of decisions",
+            "the addresses of notifications cannot be read, so nobody is notified",
             saw=f"KANARIA_NOTIFY={path}: {one_line(str(error))}",
-            do="correct the path, or unset it",
+            do="correct the path, or unset KANARIA_NOTIFY",
         ) from error
     if rights & (stat.S_IRWXG | stat.S_IRWXO):
         raise SetupError(
-            "the addresses of notifications can be read by others, and hold secrets",
-            saw=f"{path} has the rights {stat.filemode(rights)}",
+            "other users can read the addresses of notifications, which contain secrets",
+            saw=f"{path} has the mode {stat.filemode(rights)}",
             do=f"chmod 600 {path}",
         )
     found: dict[str, Address] = {}
     for address in _addresses(path, text):
         if before := found.get(address.key):
-            raise _wrong(path, address.line, f"it is the address of line {before.line} again", "remove one of the two")
+            raise _wrong(path, address.line, f"the same address as in line {before.line}", "remove one of the two")
         found[address.key] = address
     if not found:
         raise SetupError(
-            "nobody is told of decisions", saw=f"{path} has no address", do="write one a line, or unset KANARIA_NOTIFY"
+            "nobody is notified about decisions",
+            saw=f"{path} has no address",
+            do="write one per line, or unset KANARIA_NOTIFY",
         )
     return tuple(found.values())
 
@@ -149,12 +151,15 @@ def _address(path: Path, number: int, line: str) -> Address:
     parts = _LINE.fullmatch(line)
     if parts is None:
         raise _wrong(
-            path, number, "it is no address", "write `service://...`, or `waiting,rolled_back=service://...`; no blanks"
+            path,
+            number,
+            "it is not an address",
+            "write `service://...`, or `waiting,rolled_back=service://...`; no blanks",
         )
     kinds = frozenset(kind.strip() for kind in (parts["kinds"] or ",".join(KINDS)).split(","))
     if unknown := sorted(kinds.difference(KINDS)):
         typed = [f"there are no messages `{kind}`{near}" for kind in unknown if (near := nearest(kind, KINDS))]
-        saw = typed[0] if typed else "there are no such messages"  # what is unlike any kind may be a secret
+        saw = typed[0] if typed else "there are no such messages"  # a word unlike any kind may be a secret
         raise _wrong(path, number, saw, f"name some of {', '.join(KINDS)}")
     service, url = parts["service"].lower(), parts["url"]
     plugin = Apprise.instantiate(url)
@@ -165,18 +170,18 @@ def _address(path: Path, number: int, line: str) -> Address:
 
 
 def _what_is_wrong(service: str) -> tuple[str, str]:
-    """What is wrong with an address that Apprise does not take, and what to do; never the address itself."""
+    """What is wrong with an address that Apprise refuses, and what to do. Never shows the address itself."""
     known = NotificationManager()  # type: ignore[no-untyped-call]
     if service in ("http", "https"):
         own = "jsons" if service == "https" else "json"
-        return f"`{service}://` names no service", f"for a webhook that takes JSON write `{own}://` instead"
+        return f"`{service}://` names no service", f"for a webhook that accepts JSON write `{own}://` instead"
     if service not in known:
         near = nearest(service, known.schemas())  # type: ignore[no-untyped-call]
         saw = f"there is no service `{service}`{near}" if near else "there is no such service"
-        return saw, "take one of Apprise's services"
+        return saw, "use one of Apprise's services"
     return (
-        f"the service `{service}` needs more, or something else, than this address says",
-        "see https://github.com/caronc/apprise/wiki for its form; blanks and other signs are written as %20",
+        f"the address is incomplete or has the wrong form for the service `{service}`",
+        "see https://github.com/caronc/apprise/wiki for its form; write blanks and special characters as %20 and so on",
     )
 
 

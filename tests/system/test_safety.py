@@ -155,7 +155,7 @@ def test_a_version_that_would_break_callers_is_refused_before_any_traffic(stack:
     (row,) = json.loads(stack.ok("history", "--json"))
     assert row["signal"] == "preflight"
     for output in (tried.stdout, row["reason"], " ".join(stack.ok("why").split())):
-        assert "t most 10 rows in a request, stable takes 1024" in output
+        assert "t accepts at most 10 rows in a request, stable 1024" in output
         assert re.search(r"golden request \d+: row 0: `confidence` is 0", " ".join(output.split()).lower())
 
 

@@ -98,11 +98,11 @@ SPOILT: dict[str, tuple[Callable[[Pair, Path], Pair], str]] = {
     "a key with a password": (lambda _, tmp: pair(tmp / "other", password=b"secret"), "key of the certificate"),
     "another key": (
         lambda made, tmp: Pair(made.certificate, pair(tmp / "other").key, made.authority),
-        "of another key",
+        "do not belong together",
     ),
     "expired": (lambda _, tmp: pair(tmp / "other", days=(-30, -1)), "not valid now"),
     "too early": (lambda _, tmp: pair(tmp / "other", days=(1, 30)), "not valid now"),
-    "for no host": (lambda _, tmp: pair(tmp / "other", names=()), "for no host"),
+    "for no host": (lambda _, tmp: pair(tmp / "other", names=()), "names no host"),
     "a pipe": (lambda made, _: _pipe(made.certificate) or made, "cannot be read"),  # type: ignore[func-returns-value]
     "a pipe with the key": (lambda made, _: _pipe(made.key) or made, "cannot be read"),  # type: ignore[func-returns-value]
     "a short key": (lambda _, tmp: pair(tmp / "other", key=_rsa(1024)), "no server can use"),

@@ -11,8 +11,8 @@ from kanaria.stack.compatibility import Interface, differences, remarks
 from tests.support.peak import at_most
 
 FEATURES = [{"name": "age", "minimum": 0, "maximum": 120}, {"name": "weight", "minimum": 0.5, "maximum": 300}]
-FILL = "put new columns at the end and say in `defaults` of its schema what they are in requests of today's callers"
-DO = "keep stable's columns in its schema: `preprocess` of its class may drop one, or work another out"
+FILL = "put new columns at the end and give them values in `defaults` of its schema for today's callers"
+DO = "keep stable's columns in its schema: `preprocess` of its class may drop or derive columns"
 ANSWER = {"label": "yes", "confidence": 0.9}
 
 
@@ -56,7 +56,7 @@ def stable(tmp_path: Path) -> Interface:
             {"features": [FEATURES[0] | {"maximum": 99}, FEATURES[1]]},
             "feature `age` accepts 0 to 99, stable 0 to 120",
         ),
-        ({"max_rows": 10}, "at most 10 rows in a request, stable takes 100"),
+        ({"max_rows": 10}, "it accepts at most 10 rows in a request, stable 100"),
         ({"labels": ("yes",)}, "it can never answer 'no'"),
         ({"answer": {"label": "yes"}}, "its answers lack `confidence`"),
         ({"answer": {"label": 1, "confidence": 0.9}}, "`label` of its answers is a number, with stable text"),
@@ -78,7 +78,7 @@ MISSING = FEATURES[0] | {"may_be_missing": True}
     ("mine", "theirs", "difference"),
     [
         (FEATURES[0], MISSING, "feature `age` may not be missing, with stable it may"),
-        (SEX | {"categories": ["male", "female"]}, SEX, "feature `sex` does not take `other`, which stable takes"),
+        (SEX | {"categories": ["male", "female"]}, SEX, "feature `sex` does not accept `other`, which stable accepts"),
         ({"name": "sex", "minimum": 0, "maximum": 2}, SEX, "feature `sex` takes numbers, with stable categories"),
     ],
     ids=["not missing", "fewer categories", "another kind"],
@@ -139,8 +139,8 @@ def test_another_model_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
     stable = interface(tmp_path / "stable", features=images, labels=tuple("0123456789"))
     (difference,) = differences(interface(tmp_path / "canary"), stable)
     assert difference == (
-        "it is another model: it has none of the 64 features of stable; serve it beside this one, with ports and a "
-        "state folder of its own (`kanaria --home FOLDER up TAG`)"
+        "it is a different model: it has none of stable's 64 features; serve it as a separate stack, with its own ports "
+        "and state folder (`kanaria --home FOLDER up TAG`)"
     )
 
 
@@ -148,7 +148,9 @@ def test_a_model_that_shares_a_few_names_is_another_one_too(tmp_path: Path) -> N
     """Two tables of people both have an age."""
     table = [{"name": name, "minimum": 0, "maximum": 9} for name in ("age", "fare", "port")]
     (difference,) = differences(interface(tmp_path / "canary"), interface(tmp_path / "stable", table, ("died",)))
-    assert difference.startswith("it is another model: it has 1 of the 3 features of stable; serve it beside")
+    assert difference.startswith(
+        "it is a different model: it has 1 of stable's 3 features; serve it as a separate stack"
+    )
 
 
 def test_of_many_names_a_few_are_said(tmp_path: Path) -> None:

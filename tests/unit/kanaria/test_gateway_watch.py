@@ -97,7 +97,7 @@ def test_a_silent_gateway_is_started_again_less_and_less_often(
     assert (watch.health, watch.trouble) == (GatewayHealth.SILENT, None)
     looked(watch, clock, until_s=120)
     assert restarts == [16, 46, 106]
-    assert watch.trouble == "the gateway has not answered for 119 s; it is started again in 106 s"
+    assert watch.trouble == "the gateway has not answered for 119 s; it is restarted in 106 s"
 
 
 def test_a_gateway_that_came_back_has_its_whole_time_again(
@@ -138,7 +138,7 @@ def test_a_full_gateway_is_said_and_left_to_its_clients(clock: Clock, port: int,
     with listening(port, hangs_up):
         looked(watch, clock, until_s=60)
     assert (watch.health, restarts) == (GatewayHealth.FULL, [])
-    assert "turned new clients away for 59 s" in (watch.trouble or "")
+    assert "refused new clients for 59 s" in (watch.trouble or "")
 
 
 def test_a_restart_that_fails_ends_no_watch(port: int) -> None:
